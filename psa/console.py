@@ -1,0 +1,164 @@
+"""What a person sees while one network trains: tables and lines, plain where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from psa.nets.shapes import Shape
+
+if TYPE_CHECKING:
+    from psa.data import ClassCounts
+    from psa.engine import LoopReport
+    from psa.state import TrialState
+    from psa.store import Record
+
+_WIDE = 200  # a log has no width; a line of the run must stay one line
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal where there is one, plain unwrapped lines elsewhere."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+
+
+def percent(correct: int, total: int) -> str:
+    """`91.20 %` of counts."""
+    return f"{100 * correct / total:.2f} %"
+
+
+def architecture_table(family: str, arch: str, shape: Shape) -> Table:
+    """The layers of a network, equal neighbours counted together, and its parameters."""
+    table = Table(title=f"{family} {arch}: {shape.parameters:,} parameters", title_justify="left")
+    for heading in ("layers", "inputs", "outputs", "parameters"):
+        table.add_column(heading, justify="right")
+    table.add_column("then", justify="left")
+    then = {
+        "hidden": "ReLU",
+        "enter": "ReLU (block begins)",
+        "leave": "add the block's input, ReLU",
+        "output": "logits",
+    }
+    groups: list[tuple[tuple[int, int, str], int]] = []
+    for linear in shape.linears:
+        # the two halves of a block alternate: they are shown once, with the number of blocks
+        kind = "block" if linear.role in ("enter", "leave") else then[linear.role]
+        key = (linear.inputs, linear.outputs, kind)
+        if groups and groups[-1][0] == key:
+            groups[-1] = (key, groups[-1][1] + 1)
+        else:
+            groups.append((key, 1))
+    for (inputs, outputs, kind), count in groups:
+        said = f"{count // 2} residual block{'s' * (count > 2)} of two" if kind == "block" else kind
+        parameters = count * (inputs + 1) * outputs
+        table.add_row(f"{count:,}", f"{inputs:,}", f"{outputs:,}", f"{parameters:,}", said)
+    return table
+
+
+class TrainView:
+    """Progress of `train`: a bar with the time left, and one line a loop."""
+
+    def __init__(self, out: Console, shape: Shape, horizon: int, *, debug: bool) -> None:
+        self.out, self.shape, self.horizon, self.debug = out, shape, horizon, debug
+        self.reached: dict[str, int] = {}
+        self._last = time.monotonic()
+        self._progress: Progress | None = None
+
+    @contextmanager
+    def live(self, done: int) -> Iterator[TrainView]:
+        """Show the bar where there is a terminal."""
+        if not self.out.is_terminal:
+            yield self
+            return
+        columns = (
+            TextColumn("meta-loop"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("time left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.out, transient=True) as progress:
+            self._progress = progress
+            self._task = progress.add_task("", total=self.horizon, completed=done)
+            yield self
+        self._progress = None
+
+    def loop(self, reports: Sequence[LoopReport]) -> None:
+        """One line for each trial that finished a loop."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        several = len(reports) > 1
+        for report in sorted(reports, key=lambda report: report.state.trial.seed):
+            self.reached[report.state.trial.id] = report.state.loops
+            self.out.print(self._line(report, several), soft_wrap=True, markup=False)
+        if self.debug:
+            self.out.print(f"    {seconds:.2f} s for {len(reports)} trial(s)", markup=False)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=min(self.reached.values()))
+
+    def _line(self, report: LoopReport, several: bool) -> str:
+        state = report.state
+        width = len(str(self.horizon))
+        parts = [
+            *([f"seed {state.trial.seed}"] if several else []),
+            f"Loop {state.loops:>{width}}/{self.horizon}",
+            f"current {percent(report.correct, report.total)}",
+            f"LKG {percent(state.best_correct, report.total)}{' (new)' if report.kept else ''}",
+            f"bounty {percent(state.best_correct, report.total)} (loop {state.lkg_loop})",
+            self._damage(report),
+        ]
+        if self.debug:
+            parts.append(f"loss {report.train_loss:.4f} train, {report.loss:.4f} validation")
+        return " | ".join(parts)
+
+    def _damage(self, report: LoopReport) -> str:
+        if report.unit is None:
+            return "nothing ablated"
+        layer = self.shape.linears[report.unit.layer]
+        return f"ablated {layer.name} neuron {report.unit.number}"
+
+    def finals(self, records: Sequence[Record]) -> None:
+        """Bounty and test accuracy of every trial, after the one look at the test split."""
+        for record in records:
+            finals, samples = record["finals"], record["samples"]
+            bounty, test = finals["bounty"], finals["test"]
+            who = f"seed {record['spec']['seed']}: " if len(records) > 1 else ""
+            self.out.print(
+                f"{who}validation bounty {percent(bounty['correct'], samples['validation'])} "
+                f"(loop {bounty['loop']}), test {percent(test['correct'], samples['test'])}; "
+                f"always answering the majority class: "
+                f"{percent(samples['zero_r_validation'], samples['validation'])} of validation",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def resumed(state: TrialState, horizon: int) -> str:
+    """The line that says where a run goes on from."""
+    return f"Going on from loop {state.loops} (LKG of loop {state.lkg_loop}), up to loop {horizon}"
+
+
+def class_table(counts: ClassCounts) -> Table:
+    """Samples per class of one split; the majority class, which ZeroR always answers, is marked."""
+    table = Table(title=counts.title, title_justify="left")
+    for heading in ("class", "count", "percent"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for number, count in counts.counts.items():
+        majority = number == counts.zero_r_class
+        table.add_row(
+            str(number),
+            f"{count:,}",
+            f"{100 * count / counts.total:.2f}",
+            "ZeroR" if majority else "",
+            style="bold" if majority else None,
+        )
+    table.add_section()
+    table.add_row("all", f"{counts.total:,}", "100.00", "")
+    return table

@@ -1,0 +1,239 @@
+"""The one epoch loop: perturb a copy of the LKG, train it, evaluate it, keep it where it is better.
+
+The engine is handed its pieces (network, data, policy, perturbation, listeners) and imports none of the
+studies. It trains any number of trials as one tensor; they may differ in mode, seed, rates and in the
+loop they have reached.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from psa.ablation import Unit
+from psa.data import Splits
+from psa.nets.dense import Dense
+from psa.state import TrialState
+from psa.train import EVALUATION_BATCH, Batches, Row, batch_sizes, evaluate, in_order, padded, train_epoch
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """One finished loop of one trial, for whoever watches. Counts are of `total` validation samples."""
+
+    state: TrialState
+    correct: int
+    total: int
+    kept: bool
+    unit: Unit | None
+    loss: float
+    train_loss: float
+
+
+class Perturb(Protocol):
+    """Changes rows of a copy of the LKG in place before an epoch; says what it did to each."""
+
+    def __call__(self, copy: Tensor, states: Sequence[TrialState]) -> Sequence[Unit | None]: ...
+
+
+class Policy(Protocol):
+    """What happens between epochs (see psa.policies)."""
+
+    def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch: ...
+
+    def better(self, state: TrialState, correct: int, loss: float) -> bool: ...
+
+    def stops(self, state: TrialState) -> bool: ...
+
+
+@dataclass
+class Epoch:
+    """What one epoch works on: the weights being trained [n, size], their gradients, the optimiser over
+    them, the damage done before, and the buffers [n, size] that outlive the epoch, by name."""
+
+    active: Tensor
+    gradients: Tensor
+    optimizer: torch.optim.Optimizer
+    units: Sequence[Unit | None]
+    carried: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Pack:
+    """The trials of one pack on the device. lkg: [T, size]. carried: further [T, size] buffers by name."""
+
+    def __init__(self, net: Dense, states: Sequence[TrialState], device: torch.device) -> None:
+        self.net, self.states, self.device = net, list(states), device
+        self.lkg = self._stacked([state.lkg for state in states])
+        kinds = {kind for state in states for kind in state.carried}
+        self.carried = {kind: self._carried(kind) for kind in sorted(kinds)}
+
+    def _stacked(self, parts: Iterable[dict[str, Any]]) -> Tensor:
+        rows = [
+            self.net.stack({name: torch.from_numpy(array) for name, array in part.items()}) for part in parts
+        ]
+        return torch.stack(rows).to(self.device)
+
+    def _carried(self, kind: str) -> Tensor:
+        blank = {name: 0 * tensor for name, tensor in self.states[0].lkg.items()}
+        return self._stacked([state.carried.get(kind, blank) for state in self.states])
+
+    def snapshot(self) -> list[TrialState]:
+        """The states, with what lies on the device copied into them."""
+        for row, state in enumerate(self.states):
+            state.lkg = self._named(self.lkg[row])
+            for kind, buffer in self.carried.items():
+                state.carried[kind] = self._named(buffer[row])
+        return self.states
+
+    def _named(self, row: Tensor) -> dict[str, Any]:
+        return {name: tensor.numpy() for name, tensor in self.net.unstack(row.cpu()).items()}
+
+
+class Pace:
+    """When to save: often enough to lose little, seldom enough to cost little.
+
+    The interval is Young's and Daly's sqrt(2 w M) for a write of w seconds and a failure every M seconds,
+    but never so short that writing takes more than `share` of the time.
+    """
+
+    def __init__(self, failure_every: float = 3600.0, share: float = 0.02) -> None:
+        self.failure_every, self.share = failure_every, share
+        self.interval = 0.0
+        self.saved_at = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the next save is due."""
+        return time.monotonic() - self.saved_at >= self.interval
+
+    def saving(self, save: Callable[[], None]) -> None:
+        """Save, and learn from how long it took."""
+        begun = time.monotonic()
+        save()
+        self.saved_at = time.monotonic()
+        write = self.saved_at - begun
+        self.interval = max(math.sqrt(2 * write * self.failure_every), write / self.share)
+
+
+def row_of(state: TrialState) -> Row:
+    """The settings of a state's next loop."""
+    trial = state.trial
+    return Row(
+        seed=trial.seed,
+        loop=state.loops + 1,
+        dropout=trial.model.dropout,
+        lr=trial.method.lr,
+        weight_decay=trial.method.weight_decay,
+    )
+
+
+def run(
+    net: Dense,
+    splits: Splits,
+    states: Sequence[TrialState],
+    horizon: int,
+    policy: Policy,
+    *,
+    device: torch.device,
+    save: Callable[[Sequence[TrialState]], None],
+    listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
+    stop: Callable[[], bool] = lambda: False,
+    pace: Pace | None = None,
+) -> list[tuple[int, float]]:
+    """Train every state up to `horizon`; test counts and mean test losses of the final LKGs, in order.
+
+    States share data, shape and batch size; they are brought up to date in place and saved at the engine's
+    pace. Raises Interrupted when `stop` says so, after saving every finished loop.
+    """
+    pack, pace = Pack(net, states, device), pace or Pace()
+    dirty = False
+    try:
+        while rows := _next_rows(pack.states, horizon):
+            reports = _one_loop(pack, rows, splits, policy, stop)
+            dirty = True
+            listen(reports)
+            if pace.due():
+                pace.saving(lambda: save(pack.snapshot()))
+                dirty = False
+    finally:
+        if dirty:
+            save(pack.snapshot())
+    return _test(pack, splits)
+
+
+def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
+    """Which trials train now, in the order that lets them share batches."""
+    waiting = [row for row, state in enumerate(states) if not state.finished(horizon)]
+    return [waiting[at] for at in in_order([row_of(states[row]) for row in waiting])]
+
+
+def _one_loop(
+    pack: Pack, rows: list[int], splits: Splits, policy: Policy, stop: Callable[[], bool]
+) -> list[LoopReport]:
+    states = [pack.states[row] for row in rows]
+    batch_size = states[0].trial.method.batch_size
+    batches = batch_sizes(len(splits.train), batch_size) | batch_sizes(len(splits.val), EVALUATION_BATCH)
+    # A lone trial may need a twin beside it to get the bits it has in a pack; the twin is forgotten.
+    trained = rows * 2 if padded(pack.net, len(rows), batches) else rows
+    settings = [row_of(pack.states[row]) for row in trained]
+    epoch = policy.begin(pack, trained, settings)
+    shuffled = Batches(settings, splits.train, batch_size)
+    train_loss = train_epoch(
+        pack.net, settings, epoch.active, epoch.gradients, epoch.optimizer, shuffled, stop
+    )
+    correct, loss = evaluate(pack.net, epoch.active, splits.val)
+    scores = list(zip(correct.tolist(), loss.tolist(), train_loss.tolist(), strict=True))[: len(rows)]
+    kept = [policy.better(state, *score[:2]) for state, score in zip(states, scores, strict=True)]
+    _commit(pack, rows, epoch, kept)
+    return [
+        _booked(policy, state, LoopReport(state, score[0], len(splits.val), keep, unit, *score[1:]))
+        for state, score, keep, unit in zip(states, scores, kept, epoch.units[: len(rows)], strict=True)
+    ]
+
+
+def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool]) -> None:
+    """Take over what outlives the epoch: the better weights become the LKG."""
+    for kind, buffer in epoch.carried.items():
+        pack.carried[kind][rows] = buffer[: len(rows)]
+    winners = [at for at, keep in enumerate(kept) if keep]
+    if winners:
+        pack.lkg[[rows[at] for at in winners]] = epoch.active[winners]
+
+
+def _booked(policy: Policy, state: TrialState, report: LoopReport) -> LoopReport:
+    """Write a loop into the trial's books."""
+    state.loops += 1
+    if report.kept:
+        state.lkg_loop, state.best_correct, state.best_loss = state.loops, report.correct, report.loss
+    values = {
+        "loop": state.loops,
+        "mode": state.trial.intervention.mode,
+        "layer": None if report.unit is None else report.unit.layer,
+        "unit": None if report.unit is None else report.unit.number,
+        "correct": report.correct,
+        "loss": finite(report.loss),
+        "train_loss": finite(report.train_loss),
+        "kept": report.kept,
+    }
+    for column, value in values.items():
+        state.history[column].append(value)
+    state.stopped = policy.stops(state)
+    return report
+
+
+def finite(value: float) -> float | None:
+    """The value, or None (missing) where it is not a number that JSON can hold."""
+    return value if math.isfinite(value) else None
+
+
+def _test(pack: Pack, splits: Splits) -> list[tuple[int, float]]:
+    """The one look at the test split, after selection."""
+    trials = len(pack.states)
+    twin = padded(pack.net, trials, batch_sizes(len(splits.test), EVALUATION_BATCH))
+    correct, loss = evaluate(pack.net, pack.lkg.repeat(2, 1) if twin else pack.lkg, splits.test)
+    return list(zip(correct.tolist(), loss.tolist(), strict=True))[:trials]

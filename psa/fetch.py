@@ -1,0 +1,125 @@
+"""The data folder: the four IDX files of a data set, found there in any usual layout or fetched into it.
+
+Each file is looked up and checked alone, so a fetch that was cut off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from psa import sources
+from psa.errors import DamagedFile, UserError
+from psa.files import check_writable, read_bytes, write_atomically
+from psa.sources import DATASETS, Dataset, SourceFailed, locate, unpacked
+
+Progress = Callable[[str], None]
+
+_STALE_SECONDS: Final = 3600.0  # writing one of these files takes seconds
+
+
+def quiet(_message: str) -> None:
+    """A progress that tells nobody."""
+
+
+def fetch(dataset: Dataset, data_dir: Path, progress: Progress = quiet) -> dict[str, bytes]:
+    """Return {canonical name: uncompressed IDX bytes}, every MD5 checked; get and keep what is missing.
+
+    Files that lie unpacked in data_dir are used where they are; all others are written, unpacked, to
+    data_dir/<name>/. Several processes may fetch at once: a file appears whole or not at all.
+    progress: called with one line for each thing that takes time or goes wrong.
+    Raises DamagedFile for a file in data_dir whose bytes are not the published ones, and UserError when no
+    source has the files or data_dir cannot be read or written.
+    """
+    found = _local_files(dataset, data_dir, progress)
+    missing = [name for name in dataset.files if name not in found]
+    if not missing:
+        return found
+    folder = data_dir / dataset.name
+    check_writable(folder)  # before the download, not after it
+    _sweep(folder)
+    tried = [f"{data_dir} (no {_listed(missing)})"]
+    for source in sources.sources_of(dataset):
+        progress(f"{dataset.name}: getting {len(missing)} of {len(dataset.files)} files from {source.title}")
+        try:
+            for name, packed in source.get(tuple(missing)):
+                found[name] = unpacked(name, dataset.files[name], packed)
+                write_atomically(folder / name, found[name])
+                missing.remove(name)
+        except SourceFailed as failure:
+            tried.append(f"{source.title} ({failure})")
+            progress(f"{dataset.name}: {source.title} failed: {failure}")
+        if not missing:
+            progress(f"{dataset.name}: complete in {folder}")
+            return found
+    raise UserError(
+        f"The data set {dataset.name} is not here and could not be fetched; tried {'; '.join(tried)}",
+        f"Put {_listed(list(dataset.files))} (.gz or not) into {folder} and run this again",
+    )
+
+
+def _local_files(dataset: Dataset, data_dir: Path, progress: Progress) -> dict[str, bytes]:
+    """The files that data_dir has already, unpacked and checked. Raises DamagedFile, UserError."""
+    own = data_dir / dataset.name
+    found = {}
+    for name in dataset.files:
+        for folder in (own, data_dir, data_dir / dataset.torchvision / "raw"):
+            path = locate(folder, name)
+            packed = None if path is None else read_bytes(path)
+            if path is None or packed is None:
+                continue
+            data = _sound(dataset, name, path, packed, loose=folder == data_dir)
+            if data is None:
+                continue
+            found[name] = data
+            if data is not packed:
+                _keep_if_possible(own / name, data, progress)
+            break
+    return found
+
+
+def _sound(dataset: Dataset, name: str, path: Path, packed: bytes, *, loose: bool) -> bytes | None:
+    """The unpacked bytes, or None for a loose file that is another data set's. Raises DamagedFile.
+
+    loose: it lies in data_dir itself, where its name does not tell whose it is: all sets use the same four.
+    """
+    try:
+        return unpacked(name, dataset.files[name], packed)
+    except SourceFailed as failure:
+        if loose and any(_is_of(other, name, packed) for other in DATASETS.values()):
+            return None
+        raise DamagedFile(
+            f"{path} is not the published {dataset.name} file: {failure}",
+            "Delete it and run this again to get it anew, or put a sound copy in its place",
+        ) from failure
+
+
+def _is_of(dataset: Dataset, name: str, packed: bytes) -> bool:
+    try:
+        unpacked(name, dataset.files[name], packed)
+    except SourceFailed:
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a fetch that was killed left behind, unless it may still be at work."""
+    for temp in folder.glob(".*-ubyte.*.tmp"):
+        with contextlib.suppress(OSError):  # another process swept it first
+            if time.time() - temp.stat().st_mtime > _STALE_SECONDS:
+                temp.unlink()
+
+
+def _keep_if_possible(path: Path, data: bytes, progress: Progress) -> None:
+    """Keep the unpacked copy of a packed file to save the work next time; a read-only data_dir is no harm."""
+    try:
+        write_atomically(path, data)
+    except UserError as error:
+        progress(f"{path.name} is unpacked again each time: {error.what}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,100 @@
+"""Dense networks, stacked: one forward pass for T trials, wired plain (SimpleMLP) or residual (ResMLP)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from psa.nets.layers import Dropout, Inputs, Layer, Layout, stacked_linear
+from psa.nets.shapes import Shape, shape_of
+from psa.streams import stream
+from psa.trial import ModelSpec
+
+
+class Dense:
+    """One architecture for any number of trials; the parameters live outside, as rows of a buffer."""
+
+    def __init__(self, model: ModelSpec, classes: int) -> None:
+        self.family, self.arch, self.classes = model.family, model.arch, classes
+        self.shape: Shape = shape_of(model, classes)
+        self.layout = Layout(self.shape.linears)
+
+    def described(self) -> dict[str, object]:
+        """What was really built, for the record."""
+        return {
+            "family": self.family,
+            "arch": str(self.arch),
+            "classes": self.classes,
+            "linear_layers": len(self.shape.linears),
+            "parameters": self.shape.parameters,
+        }
+
+    @property
+    def smallest_dimension(self) -> int:
+        """The least of all layer sizes (see psa.train.padded)."""
+        return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)
+
+    def initial(self, seed: int) -> Tensor:
+        """A row [size] drawn as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)).
+
+        Drawn on the CPU whatever the device, so that every device starts from the same bits.
+        """
+        draws = stream(seed, "init")
+        row = torch.zeros(1, self.layout.size)
+        for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row), strict=True):
+            bound = np.float32(1 / math.sqrt(linear.inputs))
+            for tensor in (weight, bias):
+                unit = draws.random(tensor.numel(), dtype=np.float32)
+                tensor.copy_(torch.from_numpy((2 * unit - 1) * bound).view(tensor.shape))
+        return row[0]
+
+    def forward(
+        self,
+        rows: Tensor,
+        inputs: Inputs,
+        gradients: Tensor | None = None,
+        dropout: Dropout | None = None,
+        anchor: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [T, B, classes] of the trials whose parameters are `rows` [T, size].
+
+        With `gradients` [T, size], a later backward() writes each parameter's gradient there.
+        """
+        anchor = anchor if anchor is not None else rows
+        weights = self.layout.views(rows)
+        into: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(weights)
+        if gradients is not None:
+            into = list(self.layout.views(gradients))
+        h, skip = inputs.x, None
+        for number, linear in enumerate(self.shape.linears):
+            if linear.role == "enter":
+                skip = h if number else inputs.by_row()
+            layer = Layer(
+                number,
+                *weights[number],
+                *into[number],
+                relu=linear.role != "output",
+                dropout=dropout if linear.role in ("hidden", "enter") else None,
+                runs=inputs.runs if number == 0 else None,
+            )
+            h = stacked_linear(h, layer, anchor, skip if linear.role == "leave" else None)
+        return h
+
+    def unstack(self, row: Tensor) -> dict[str, Tensor]:
+        """One trial's row [size] as an ordinary state dict: weights [outputs, inputs], biases [outputs]."""
+        state = {}
+        for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row[None]), strict=True):
+            state[f"{linear.name}.weight"] = weight[0].T.contiguous()
+            state[f"{linear.name}.bias"] = bias[0, 0].clone()
+        return state
+
+    def stack(self, state: dict[str, Tensor]) -> Tensor:
+        """The row [size] of an ordinary state dict. Raises KeyError or RuntimeError where it does not fit."""
+        row = torch.zeros(1, self.layout.size)
+        for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row), strict=True):
+            weight[0].copy_(state[f"{linear.name}.weight"].T)
+            bias[0, 0].copy_(state[f"{linear.name}.bias"])
+        return row[0]

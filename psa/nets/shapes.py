@@ -1,0 +1,97 @@
+"""The shape of every network: its linear layers in compute order. Pure Python, so planning needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal
+
+from psa.errors import UserError
+from psa.trial import MAX_PARAMETERS, Family, ModelSpec
+
+INPUTS: Final = 784
+
+# What follows the product of a linear layer (and where a skip connection starts and ends):
+#   hidden  ReLU, Dropout                 output  nothing
+#   enter   ReLU, Dropout; its input is remembered      leave   add the remembered input, ReLU
+Role = Literal["hidden", "enter", "leave", "output"]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer: its name in a state dict, its sizes, and what follows it."""
+
+    name: str
+    inputs: int
+    outputs: int
+    role: Role
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return (self.inputs + 1) * self.outputs
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The linear layers of one network in compute order; those whose neurons mode `hidden` may ablate."""
+
+    linears: tuple[Linear, ...]
+    hidden: tuple[int, ...]
+
+    @cached_property
+    def parameters(self) -> int:
+        """Weights and biases of the whole network."""
+        return sum(linear.parameters for linear in self.linears)
+
+    @property
+    def multiplications(self) -> int:
+        """Multiply-adds of one forward pass of one sample."""
+        return sum(linear.inputs * linear.outputs for linear in self.linears)
+
+
+def _plain(widths: tuple[int, ...], classes: int) -> Shape:
+    linears, inputs = [], INPUTS
+    for number, width in enumerate(widths):
+        linears.append(Linear(f"hidden.{number}", inputs, width, "hidden"))
+        inputs = width
+    linears.append(Linear("output", inputs, classes, "output"))
+    return Shape(tuple(linears), hidden=tuple(range(len(widths))))
+
+
+def _residual(widths: tuple[int, ...], classes: int) -> Shape:
+    """A stack of equal widths is a projection (only where the width changes) and one block per layer."""
+    linears: list[Linear] = []
+    inputs = INPUTS
+    stack = block = -1
+    for number, width in enumerate(widths):
+        if number == 0 or width != widths[number - 1]:
+            stack, block = stack + 1, -1
+            if width != inputs:
+                linears.append(Linear(f"stacks.{stack}.project", inputs, width, "hidden"))
+        block += 1
+        name = f"stacks.{stack}.blocks.{block}"
+        linears.append(Linear(f"{name}.enter", width, width, "enter"))
+        linears.append(Linear(f"{name}.leave", width, width, "leave"))
+        inputs = width
+    linears.append(Linear("output", inputs, classes, "output"))
+    # The published set leaves out the first linear layer, which is the input projection.
+    return Shape(tuple(linears), hidden=tuple(range(1, len(linears) - 1)))
+
+
+_BUILDERS: Final[dict[Family, Callable[[tuple[int, ...], int], Shape]]] = {
+    "simplemlp": _plain,
+    "resmlp": _residual,
+}
+
+
+def shape_of(model: ModelSpec, classes: int = 10) -> Shape:
+    """The shape of a model. Raises UserError where it has more parameters than any machine could train."""
+    shape = _BUILDERS[model.family](model.arch.widths, classes)
+    if shape.parameters > MAX_PARAMETERS:
+        raise UserError(
+            f"arch {model.arch}: a {model.family} of that shape has {shape.parameters:,} parameters",
+            f"At most {MAX_PARAMETERS:,}: choose fewer or narrower layers",
+        )
+    return shape

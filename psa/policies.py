@@ -1,0 +1,83 @@
+"""What happens between epochs: `ratchet` keeps only a strictly better state, `keep` trains ordinarily."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from psa.engine import Epoch, Pack, Perturb
+from psa.state import TrialState
+from psa.train import Row, optimizer_for
+from psa.trial import Keep
+
+
+class RatchetPolicy:
+    """Every loop starts from a copy of the LKG, perturbed, with a fresh AdamW."""
+
+    def __init__(self, perturb: Perturb) -> None:
+        self.perturb = perturb
+
+    def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+        """Copy the LKG of `rows`, perturb the copy, and set a new optimiser over it."""
+        active = pack.lkg[list(rows)]
+        units = self.perturb(active, [pack.states[row] for row in rows])
+        gradients = torch.zeros_like(active)
+        return Epoch(
+            active, gradients, optimizer_for(torch.optim.AdamW, settings, active, gradients), units
+        )
+
+    def better(self, state: TrialState, correct: int, loss: float) -> bool:
+        """Strict improvement of validation accuracy; a draw is discarded."""
+        return correct > state.best_correct
+
+    def stops(self, state: TrialState) -> bool:
+        """The ratchet never stops by itself."""
+        return False
+
+
+_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class KeepPolicy:
+    """One optimiser for all epochs; with patience, the state of least validation loss is the LKG."""
+
+    def __init__(self, method: Keep, steps_per_epoch: int) -> None:
+        self.patience = method.patience
+        self.optimizer = _OPTIMIZERS[method.optimizer]
+        self.steps_per_epoch = steps_per_epoch
+
+    def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+        """Go on from the present weights and moments; a new trial from its LKG and zero moments."""
+        if not pack.carried:
+            pack.carried = {kind: torch.zeros_like(pack.lkg) for kind in ("active", *_MOMENTS)}
+        fresh = [row for row in rows if pack.states[row].loops == 0]
+        pack.carried["active"][fresh] = pack.lkg[fresh]
+        carried = {kind: buffer[list(rows)] for kind, buffer in pack.carried.items()}
+        active = carried["active"]
+        gradients = torch.zeros_like(active)
+        optimizer = optimizer_for(self.optimizer, settings, active, gradients)
+        self._remember(optimizer, carried, settings)
+        return Epoch(active, gradients, optimizer, [None] * len(rows), carried)
+
+    def _remember(
+        self, optimizer: torch.optim.Optimizer, carried: dict[str, torch.Tensor], settings: Sequence[Row]
+    ) -> None:
+        """Give the optimiser its moments back. Its step count is a function of the loop, so not stored."""
+        start = 0
+        for group in optimizer.param_groups:
+            (parameter,) = group["params"]
+            part = slice(start, start + len(parameter))
+            steps = float((settings[start].loop - 1) * self.steps_per_epoch)
+            state = {moment: carried[moment][part] for moment in _MOMENTS}
+            optimizer.state[parameter] = {"step": torch.tensor(steps, device=parameter.device), **state}
+            start = part.stop
+
+    def better(self, state: TrialState, correct: int, loss: float) -> bool:
+        """The last state without patience, the least validation loss with it."""
+        return True if self.patience is None else loss < state.best_loss
+
+    def stops(self, state: TrialState) -> bool:
+        """Whether patience has run out."""
+        return self.patience is not None and state.loops - state.lkg_loop >= self.patience

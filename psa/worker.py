@@ -1,0 +1,205 @@
+"""The only code that starts training, on every backend: one pack in, states and records out.
+
+    python -m psa.worker pack.json --root DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from psa import ablation, engine
+from psa.data import Splits, load, zero_r
+from psa.engine import LoopReport
+from psa.errors import Interrupted, UserError
+from psa.machine import Machine, describe
+from psa.nets.dense import Dense
+from psa.policies import KeepPolicy, RatchetPolicy
+from psa.state import TrialState
+from psa.store import Record, Store
+from psa.trial import Keep, Pack, Trial, validated
+
+EXIT_INTERRUPTED: Final = 75  # EX_TEMPFAIL: nothing is lost, run it again
+
+
+class StopRequest:
+    """Turns SIGINT and SIGTERM into a flag that the engine reads between two steps.
+
+    No exception can then fall between two halves of a finished loop.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def __enter__(self) -> StopRequest:
+        self._before = {
+            number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _asked(self, number: int, _frame: object) -> None:
+        self.signal = number
+
+
+def run_pack(
+    pack: Pack,
+    store: Store,
+    machine: Machine,
+    *,
+    listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
+    started: Callable[[Sequence[TrialState]], None] = lambda states: None,
+    stop: StopRequest | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> list[Record]:
+    """Train a pack up to its horizon and store each trial's record; the records, in the pack's order.
+
+    What is stored already is gone on from. Raises Interrupted (every finished loop saved) and UserError.
+    """
+    device = machine.prepare()
+    splits = load(pack.trials[0].data, machine.data_dir, device=str(device), progress=progress)
+    net = Dense(pack.trials[0].model, splits.classes)
+    files = {trial.id: store.state_file(trial) for trial in pack.trials}
+    states = [_state(trial, files[trial.id], net, pack.horizon) for trial in pack.trials]
+    started(states)
+
+    def save(changed: Sequence[TrialState]) -> None:
+        for state in changed:
+            files[state.trial.id].save(state)
+
+    begun = time.monotonic()
+    with stop or nullcontext(lambda: False) as asked:
+        tests = engine.run(
+            net,
+            splits,
+            states,
+            pack.horizon,
+            _policy(pack.trials[0], net, splits),
+            device=device,
+            save=save,
+            listen=listen,
+            stop=asked,
+        )
+    sidecar = describe(device, machine.threads) | {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pack_seconds": round(time.monotonic() - begun, 3),
+        "pack_trials": len(states),
+    }
+    records = [
+        record_of(state, net, splits, device, test) for state, test in zip(states, tests, strict=True)
+    ]
+    for state, record in zip(states, records, strict=True):
+        store.write(state.trial, record, sidecar)
+    return records
+
+
+def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
+    """The stored state of a trial, or its beginning. Raises UserError where the stored one is another's."""
+    stored: TrialState | None = file.load()
+    if stored is None:
+        lkg = {name: tensor.numpy() for name, tensor in net.unstack(net.initial(trial.seed)).items()}
+        return TrialState(trial, horizon, lkg)
+    if stored.trial.continued_by(trial, stored.loops) != trial:
+        raise UserError(
+            f"{file.path} holds another trial ({stored.trial.id})", "Use another folder, or remove it"
+        )
+    stored.trial, stored.horizon = trial, horizon
+    return stored
+
+
+def _policy(trial: Trial, net: Dense, splits: Splits) -> engine.Policy:
+    if isinstance(trial.method, Keep):
+        return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))
+
+    def perturb(copy: torch.Tensor, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
+        units = [
+            ablation.choose(state.trial.intervention.mode, net.shape, state.trial.seed, state.loops + 1)
+            for state in states
+        ]
+        ablation.damage(copy, net.layout, units)
+        return units
+
+    return RatchetPolicy(perturb)
+
+
+def record_of(
+    state: TrialState, net: Dense, splits: Splits, device: torch.device, test: tuple[int, float]
+) -> Record:
+    """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
+    trial = state.trial
+    _, majority, _ = zero_r(splits.val.labels)
+    return {
+        "id": trial.id,
+        "digest": trial.digest,
+        "spec": trial.model_dump(mode="json"),
+        "built": net.described(),
+        "device": device.type,
+        "samples": {
+            "train": len(splits.train),
+            "validation": len(splits.val),
+            "test": len(splits.test),
+            "zero_r_validation": majority,
+        },
+        "loops": state.loops,
+        "history": state.history,
+        "events": [],
+        "finals": {
+            "bounty": {"correct": state.best_correct, "loop": state.lkg_loop},
+            "test": {"correct": test[0], "loss": engine.finite(test[1])},
+            "stopped_early": state.stopped,
+        },
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `python -m psa.worker`: 0 done, 75 interrupted with everything saved, 2 a user's error."""
+    parser = argparse.ArgumentParser(prog="python -m psa.worker", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("pack", type=Path, help="a pack as JSON")
+    parser.add_argument("--root", type=Path, default=Path(), help="holds models/ and results/")
+    parser.add_argument("--data-dir", type=Path, default=None, help="default: ROOT/dataset")
+    parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default=None)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    machine = Machine(options.data_dir or options.root / "dataset", options.device, options.threads)
+    try:
+        pack = validated(Pack, _read_json(options.pack), str(options.pack))
+        run_pack(pack, Store(options.root / "models", options.root / "results"), machine, stop=StopRequest())
+    except UserError as error:
+        logging.getLogger(__name__).error("%s", error)
+        return 2
+    except Interrupted:
+        logging.getLogger(__name__).info("stopped as asked; every finished loop is saved")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _read_json(path: Path) -> Any:
+    import json
+
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", "Name a pack file") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}", "Name a pack file") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
