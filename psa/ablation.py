@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from psa.nets.layers import Layout
+from psa.nets.layers import Layout, Rows
 from psa.nets.shapes import Shape
 from psa.streams import stream
 from psa.trial import Mode
@@ -72,23 +71,35 @@ def choose(mode: Mode, shape: Shape, seed: int, loop: int) -> Unit | None:
     return CHOICES[mode](shape, stream(seed, "ablate", loop))
 
 
-def damage(copy: Tensor, layout: Layout, units: Sequence[Unit | None]) -> None:
-    """Zero the units, one per row at most, in `copy` [T, size]: incoming weights, bias, and readers."""
-    places = [
-        row * copy.stride(0) + _places(layout, unit) for row, unit in enumerate(units) if unit is not None
-    ]
-    if places:
-        copy.view(-1).index_fill_(0, torch.from_numpy(np.concatenate(places)).to(copy.device), 0.0)
+def damage(copy: Rows, layout: Layout, units: Sequence[Unit | None]) -> None:
+    """Zero the units, one per row at most, in `copy`: incoming weights, bias, and readers if any."""
+    first, rest = [_NOWHERE], [_NOWHERE]
+    for row, unit in enumerate(units):
+        if unit is None:
+            continue
+        incoming, others = _places(layout, unit)
+        if unit.layer == 0:
+            first.append(row * copy.first.shape[1] + incoming)
+        else:
+            others = np.concatenate([incoming, others])
+        rest.append(row * copy.rest.shape[1] + others)
+    for part, places in ((copy.first, first), (copy.rest, rest)):
+        part.view(-1).index_fill_(0, torch.from_numpy(np.concatenate(places)).to(part.device), 0.0)
 
 
-def _places(layout: Layout, unit: Unit) -> np.ndarray:
-    """Where in a row the numbers of a unit lie (weights are stored [inputs, outputs])."""
+_NOWHERE = np.empty(0, dtype=np.int64)
+
+
+def _places(layout: Layout, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
+    """Where in its part of a row the incoming weights of a unit lie; and where in `rest` its bias and, if
+    they go too, the weights that read it (weights are stored [outputs, inputs])."""
     linear = layout.linears[unit.layer]
-    start = layout.weight_at[unit.layer] + unit.number
-    incoming = np.arange(start, start + linear.inputs * linear.outputs, linear.outputs)
+    start = layout.weight_at[unit.layer] + unit.number * linear.inputs
+    incoming = np.arange(start, start + linear.inputs)
     bias = np.array([layout.bias_at[unit.layer] + unit.number])
     if not unit.outgoing:
-        return np.concatenate([incoming, bias])
+        return incoming, bias
     reader = layout.linears[unit.layer + 1]
-    start = layout.weight_at[unit.layer + 1] + unit.number * reader.outputs
-    return np.concatenate([incoming, bias, np.arange(start, start + reader.outputs)])
+    start = layout.weight_at[unit.layer + 1] + unit.number
+    readers = np.arange(start, start + reader.inputs * reader.outputs, reader.inputs)
+    return incoming, np.concatenate([bias, readers])

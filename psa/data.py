@@ -98,7 +98,7 @@ def load(
     """Return the data set that spec names: split first, then filtered by digit and scaled, on one device.
 
     All arithmetic is done before the move, so the same spec gives the same bits on every device.
-    Raises UserError (no source has the data, data_dir is of no use) and DamagedFile, as psa.fetch.fetch does.
+    Raises UserError (no source has the data, data_dir is of no use, a split is empty) and DamagedFile.
     """
     train_file, test_file = _files(spec, data_dir, progress)
     train, val = split_indices(len(train_file.digits), spec.val_size, spec.split_seed)
@@ -120,12 +120,12 @@ def class_counts(spec: DataSpec, data_dir: Path, progress: Progress = quiet) -> 
     """
     train_file, test_file = _files(spec, data_dir, progress)
     train, val = split_indices(len(train_file.digits), spec.val_size, spec.split_seed)
-    kept = _kept_digits(spec)
+    digits = _kept_digits(spec)
     return [
-        _counted("Train file", train_file.digits, kept),
-        _counted("Test file", test_file.digits, kept),
-        _counted("Training split", train_file.digits[train], kept),
-        _counted("Validation split", train_file.digits[val], kept),
+        _counted("Train file", train_file, np.arange(len(train_file.digits)), digits),
+        _counted("Test file", test_file, np.arange(len(test_file.digits)), digits),
+        _counted("Training split", train_file, train, digits),
+        _counted("Validation split", train_file, val, digits),
     ]
 
 
@@ -187,7 +187,7 @@ def _pixel_values(scaling: str) -> npt.NDArray[np.float32]:
 
 
 def _split(file: _File, index: Indices, digits: tuple[int, ...], values: npt.NDArray[np.float32]) -> Split:
-    index = index[np.isin(file.digits[index], digits)]
+    index = _filtered(file, index, digits)
     original = file.digits[index]
     return Split(
         images=torch.from_numpy(values[file.images[index]]),
@@ -197,8 +197,20 @@ def _split(file: _File, index: Indices, digits: tuple[int, ...], values: npt.NDA
     )
 
 
-def _counted(title: str, digits: Indices, kept: tuple[int, ...]) -> ClassCounts:
-    labels = torch.from_numpy(digits[np.isin(digits, kept)])
+def _filtered(file: _File, index: Indices, digits: tuple[int, ...]) -> Indices:
+    """The places among `index` that show one of the digits. Raises UserError if there is none."""
+    kept = index[np.isin(file.digits[index], digits)]
+    if not len(kept):
+        shown = ", ".join(map(str, digits))
+        raise UserError(
+            f"A split of {len(index):,} images has none of the digits {shown}",
+            "Choose another val_size or other digits",
+        )
+    return kept
+
+
+def _counted(title: str, file: _File, index: Indices, digits: tuple[int, ...]) -> ClassCounts:
+    labels = torch.from_numpy(file.digits[_filtered(file, index, digits)])
     majority, _, total = zero_r(labels)
     counts = torch.bincount(labels, minlength=CLASSES).tolist()
-    return ClassCounts(title, {digit: counts[digit] for digit in kept}, total, majority)
+    return ClassCounts(title, {digit: counts[digit] for digit in digits}, total, majority)

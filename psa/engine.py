@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from psa.ablation import Unit
 from psa.data import Splits
 from psa.nets.dense import Dense
+from psa.nets.layers import Rows
 from psa.state import TrialState
 from psa.train import EVALUATION_BATCH, Batches, Row, batch_sizes, evaluate, in_order, padded, train_epoch
 
@@ -39,7 +39,7 @@ class LoopReport:
 class Perturb(Protocol):
     """Changes rows of a copy of the LKG in place before an epoch; says what it did to each."""
 
-    def __call__(self, copy: Tensor, states: Sequence[TrialState]) -> Sequence[Unit | None]: ...
+    def __call__(self, copy: Rows, states: Sequence[TrialState]) -> Sequence[Unit | None]: ...
 
 
 class Policy(Protocol):
@@ -54,18 +54,18 @@ class Policy(Protocol):
 
 @dataclass
 class Epoch:
-    """What one epoch works on: the weights being trained [n, size], their gradients, the optimiser over
-    them, the damage done before, and the buffers [n, size] that outlive the epoch, by name."""
+    """What one epoch works on: the weights being trained, their gradients, the optimiser over them, the
+    damage done before, and the buffers that outlive the epoch, by name."""
 
-    active: Tensor
-    gradients: Tensor
+    active: Rows
+    gradients: Rows
     optimizer: torch.optim.Optimizer
     units: Sequence[Unit | None]
-    carried: dict[str, Tensor] = field(default_factory=dict)
+    carried: dict[str, Rows] = field(default_factory=dict)
 
 
 class Pack:
-    """The trials of one pack on the device. lkg: [T, size]. carried: further [T, size] buffers by name."""
+    """The trials of one pack on the device: their LKGs, and further buffers carried between epochs."""
 
     def __init__(self, net: Dense, states: Sequence[TrialState], device: torch.device) -> None:
         self.net, self.states, self.device = net, list(states), device
@@ -73,26 +73,27 @@ class Pack:
         kinds = {kind for state in states for kind in state.carried}
         self.carried = {kind: self._carried(kind) for kind in sorted(kinds)}
 
-    def _stacked(self, parts: Iterable[dict[str, Any]]) -> Tensor:
+    def _stacked(self, parts: Iterable[dict[str, Any]]) -> Rows:
         rows = [
             self.net.stack({name: torch.from_numpy(array) for name, array in part.items()}) for part in parts
         ]
-        return torch.stack(rows).to(self.device)
+        return Rows.stacked(rows).to(self.device)
 
-    def _carried(self, kind: str) -> Tensor:
+    def _carried(self, kind: str) -> Rows:
         blank = {name: 0 * tensor for name, tensor in self.states[0].lkg.items()}
         return self._stacked([state.carried.get(kind, blank) for state in self.states])
 
     def snapshot(self) -> list[TrialState]:
         """The states, with what lies on the device copied into them."""
         for row, state in enumerate(self.states):
-            state.lkg = self._named(self.lkg[row])
+            state.lkg = self._named(self.lkg, row)
             for kind, buffer in self.carried.items():
-                state.carried[kind] = self._named(buffer[row])
+                state.carried[kind] = self._named(buffer, row)
         return self.states
 
-    def _named(self, row: Tensor) -> dict[str, Any]:
-        return {name: tensor.numpy() for name, tensor in self.net.unstack(row.cpu()).items()}
+    def _named(self, rows: Rows, row: int) -> dict[str, Any]:
+        one = rows[row : row + 1].to(torch.device("cpu"))
+        return {name: tensor.numpy() for name, tensor in self.net.unstack(one).items()}
 
 
 class Pace:
@@ -199,10 +200,10 @@ def _one_loop(
 def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool]) -> None:
     """Take over what outlives the epoch: the better weights become the LKG."""
     for kind, buffer in epoch.carried.items():
-        pack.carried[kind][rows] = buffer[: len(rows)]
+        pack.carried[kind].put(rows, buffer[: len(rows)])
     winners = [at for at, keep in enumerate(kept) if keep]
     if winners:
-        pack.lkg[[rows[at] for at in winners]] = epoch.active[winners]
+        pack.lkg.put([rows[at] for at in winners], epoch.active[winners])
 
 
 def _booked(policy: Policy, state: TrialState, report: LoopReport) -> LoopReport:
@@ -235,5 +236,5 @@ def _test(pack: Pack, splits: Splits) -> list[tuple[int, float]]:
     """The one look at the test split, after selection."""
     trials = len(pack.states)
     twin = padded(pack.net, trials, batch_sizes(len(splits.test), EVALUATION_BATCH))
-    correct, loss = evaluate(pack.net, pack.lkg.repeat(2, 1) if twin else pack.lkg, splits.test)
+    correct, loss = evaluate(pack.net, pack.lkg.repeat(2) if twin else pack.lkg, splits.test)
     return list(zip(correct.tolist(), loss.tolist(), strict=True))[:trials]

@@ -41,7 +41,7 @@ def fetch(dataset: Dataset, data_dir: Path, progress: Progress = quiet) -> dict[
     folder = data_dir / dataset.name
     check_writable(folder)  # before the download, not after it
     _sweep(folder)
-    tried = [f"{data_dir} (no {_listed(missing)})"]
+    tried = [f"{data_dir} ({f'no {_listed(missing)}' if found else 'none of its files'})"]
     for source in sources.sources_of(dataset):
         progress(f"{dataset.name}: getting {len(missing)} of {len(dataset.files)} files from {source.title}")
         try:

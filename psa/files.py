@@ -5,21 +5,35 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from psa.errors import UserError
 
-_WAYS_OUT = {
-    errno.ENOSPC: "Free some space and run the same command again: it goes on from what is stored",
-    errno.EDQUOT: "Free some space and run the same command again: it goes on from what is stored",
-    errno.EACCES: "Choose a folder you may write to",
-    errno.EPERM: "Choose a folder you may write to",
-    errno.EROFS: "Choose a folder you may write to",
-    errno.ENOTDIR: "A part of that path is a file: choose another folder",
-    errno.EEXIST: "A part of that path is a file: choose another folder",
+_NO_SPACE: Final = "Free some space and run the same command again: it goes on from what is stored"
+_NOT_YOURS: Final = "Choose a folder you may write to"
+_A_FILE: Final = "A part of that path is a file: choose another folder"
+_WAYS_OUT: Final = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EACCES: _NOT_YOURS,
+    errno.EPERM: _NOT_YOURS,
+    errno.EROFS: _NOT_YOURS,
+    errno.ENOTDIR: _A_FILE,
+    errno.EEXIST: _A_FILE,
+    errno.EISDIR: "There is a folder of that name: move it away, or choose another folder",
     errno.ENAMETOOLONG: "Choose a shorter path",
 }
-_RETRY = "What is stored is untouched: mend the cause and run the same command again"
+_RETRY: Final = "What is stored is untouched: mend the cause and run the same command again"
+# What file systems answer that have no second names (FAT, many network and cloud mounts).
+_NO_LINKS: Final = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EACCES}
+)
+# What they answer where a folder cannot be flushed by itself.
+_NO_FOLDER_SYNC: Final = frozenset(
+    {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
+)
 
 
 def refusal(error: OSError, what: str) -> UserError:
@@ -41,7 +55,7 @@ def check_writable(folder: Path) -> None:
     make_folder(folder)
     probe = folder / f".psa-probe.{os.getpid()}.tmp"
     try:
-        with _descriptor(probe) as descriptor:
+        with _opened(probe) as descriptor:
             _write_all(descriptor, b"psa")
     except OSError as error:
         raise refusal(error, f"cannot write to the folder {folder}") from error
@@ -67,14 +81,14 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
     at most, that `previous` is already the present file.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     try:
-        with _descriptor(temporary) as descriptor:
+        with _opened(temporary) as descriptor:
             _write_all(descriptor, content)
             os.fsync(descriptor)
         if previous is not None and path.exists():
             _keep(path, previous)
-        os.replace(temporary, path)
+        os.replace(temporary, path)  # noqa: PTH105 - beside os.link and os.fsync, one way to call them
         _sync_folder(path.parent)
     except OSError as error:
         raise refusal(error, f"cannot write {path}") from error
@@ -83,8 +97,13 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
             temporary.unlink()
 
 
+def temporary_of(path: Path) -> Path:
+    """The hidden name under which this process prepares a new `path`; a kill may leave it behind."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 @contextlib.contextmanager
-def _descriptor(path: Path):  # type: ignore[no-untyped-def]  # a generator behind a context manager
+def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         yield descriptor
@@ -100,23 +119,28 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Make `previous` another name of the present file, in one step, without a moment in which either is
-    missing."""
-    linked = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+    """Make `previous` another name of the present file, without a moment in which either is missing."""
+    linked = temporary_of(previous)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            linked.unlink()
-        os.link(path, linked)
-        os.replace(linked, previous)
+        linked.unlink(missing_ok=True)
+        os.link(path, linked)  # noqa: PTH200 - Path.hardlink_to reads the wrong way round
+        linked.replace(previous)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_atomically(previous, path.read_bytes())
     finally:
         with contextlib.suppress(OSError):
             linked.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable."""
+    """Make the rename itself durable, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from psa.engine import Epoch, Pack, Perturb
+from psa.nets.layers import Rows
 from psa.state import TrialState
 from psa.train import Row, optimizer_for
 from psa.trial import Keep
@@ -22,7 +23,7 @@ class RatchetPolicy:
         """Copy the LKG of `rows`, perturb the copy, and set a new optimiser over it."""
         active = pack.lkg[list(rows)]
         units = self.perturb(active, [pack.states[row] for row in rows])
-        gradients = torch.zeros_like(active)
+        gradients = active.zeros_like()
         return Epoch(
             active, gradients, optimizer_for(torch.optim.AdamW, settings, active, gradients), units
         )
@@ -51,27 +52,29 @@ class KeepPolicy:
     def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
         """Go on from the present weights and moments; a new trial from its LKG and zero moments."""
         if not pack.carried:
-            pack.carried = {kind: torch.zeros_like(pack.lkg) for kind in ("active", *_MOMENTS)}
+            pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *_MOMENTS)}
         fresh = [row for row in rows if pack.states[row].loops == 0]
-        pack.carried["active"][fresh] = pack.lkg[fresh]
+        pack.carried["active"].put(fresh, pack.lkg[fresh])
         carried = {kind: buffer[list(rows)] for kind, buffer in pack.carried.items()}
         active = carried["active"]
-        gradients = torch.zeros_like(active)
+        gradients = active.zeros_like()
         optimizer = optimizer_for(self.optimizer, settings, active, gradients)
         self._remember(optimizer, carried, settings)
         return Epoch(active, gradients, optimizer, [None] * len(rows), carried)
 
     def _remember(
-        self, optimizer: torch.optim.Optimizer, carried: dict[str, torch.Tensor], settings: Sequence[Row]
+        self, optimizer: torch.optim.Optimizer, carried: dict[str, Rows], settings: Sequence[Row]
     ) -> None:
         """Give the optimiser its moments back. Its step count is a function of the loop, so not stored."""
         start = 0
         for group in optimizer.param_groups:
-            (parameter,) = group["params"]
-            part = slice(start, start + len(parameter))
+            part = slice(start, start + len(group["params"][0]))
             steps = float((settings[start].loop - 1) * self.steps_per_epoch)
-            state = {moment: carried[moment][part] for moment in _MOMENTS}
-            optimizer.state[parameter] = {"step": torch.tensor(steps, device=parameter.device), **state}
+            moments = {moment: carried[moment][part].parts for moment in _MOMENTS}
+            for which, parameter in enumerate(group["params"]):
+                optimizer.state[parameter] = {"step": torch.tensor(steps, device=parameter.device)} | {
+                    moment: parts[which] for moment, parts in moments.items()
+                }
             start = part.stop
 
     def better(self, state: TrialState, correct: int, loss: float) -> bool:

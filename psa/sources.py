@@ -152,7 +152,7 @@ def locate(folder: Path, name: str) -> Path | None:
     dotted = name.replace("-idx", ".idx")
     candidates = (folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz"))
     # os.path.isfile says no, where Path.is_file raises, for a folder that may not be looked into.
-    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
+    return next((path for path in candidates if os.path.isfile(path)), None)
 
 
 def _from_folder(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -215,7 +215,7 @@ def _open(url: str) -> HTTPResponse:
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(url, timeout=_STALL_SECONDS))  # noqa: S310 (torchvision's URLs)
+            answers.put(urllib.request.urlopen(url, timeout=_STALL_SECONDS))
         except Exception as error:  # noqa: BLE001 (raised again in the caller's thread)
             answers.put(error)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from psa.data import Split
 from psa.errors import Interrupted
 from psa.nets.dense import Dense
-from psa.nets.layers import Dropout, Inputs, empty_rows
+from psa.nets.layers import Dropout, Inputs, Rows, empty_rows
 from psa.streams import hash_key, stream
 
 EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on it
@@ -35,14 +35,12 @@ class Row:
 
 
 def in_order(rows: Sequence[Row]) -> list[int]:
-    """Positions of `rows` in the order that makes few and long runs: equal settings side by side, and among
-    them one arm of every (seed, loop) after another, so that a run reads consecutive groups of samples."""
-    seen: dict[Row, int] = {}
-    keys = []
-    for at, row in enumerate(rows):
-        arm = seen[row] = seen.get(row, -1) + 1
-        keys.append((row.dropout, row.weight_decay, row.lr, arm, row.seed, row.loop, at))
-    return [at for *_, at in sorted(keys)]
+    """Positions of `rows` in the order that puts those of one (seed, loop) side by side: they share their
+    batches. Within a seed, rows of equal rate and decay are neighbours too."""
+    return sorted(
+        range(len(rows)),
+        key=lambda at: (rows[at].seed, rows[at].loop, rows[at].lr, rows[at].weight_decay, rows[at].dropout),
+    )
 
 
 def runs_of(values: Sequence[object]) -> list[slice]:
@@ -52,19 +50,21 @@ def runs_of(values: Sequence[object]) -> list[slice]:
 
 
 class Batches:
-    """The batches of one epoch for the rows of a pack: a permutation for each (seed, loop) among them."""
+    """The batches of one epoch for the rows of a pack: a permutation for each run of one (seed, loop)."""
 
     def __init__(self, rows: Sequence[Row], split: Split, batch_size: int) -> None:
         self.split, self.batch_size = split, batch_size
-        draws = sorted({(row.seed, row.loop) for row in rows})
-        group = [draws.index((row.seed, row.loop)) for row in rows]
-        # neighbours whose group rises by one belong to the same run: group minus position is constant
-        steps = [g - at for at, g in enumerate(group)]
-        self.runs = tuple((run, slice(group[run.start], group[run.stop - 1] + 1)) for run in runs_of(steps))
-        orders = [stream(seed, "shuffle", loop).permutation(len(split)) for seed, loop in draws]
+        draws = [(row.seed, row.loop) for row in rows]
+        self.rows = tuple(runs_of(draws))
+        orders = [
+            stream(draws[run.start][0], "shuffle", draws[run.start][1]).permutation(len(split))
+            for run in self.rows
+        ]
         device = split.images.device
         self.order = torch.from_numpy(np.stack(orders)).to(device)  # S x N
-        self.group = torch.tensor(group, device=device)
+        self.group = torch.tensor(
+            [group for group, run in enumerate(self.rows) for _ in range(run.start, run.stop)], device=device
+        )
 
     def __len__(self) -> int:
         return -(-len(self.split) // self.batch_size)
@@ -73,76 +73,74 @@ class Batches:
         """Inputs of S x B samples, and labels [T, B]."""
         chosen = self.order[:, step * self.batch_size : (step + 1) * self.batch_size]
         x = self.split.images.index_select(0, chosen.reshape(-1)).view(*chosen.shape, -1)
-        labels = self.split.labels[chosen]
-        return Inputs(x, self.runs), labels[self.group]
+        return Inputs(x, self.rows), self.split.labels[chosen][self.group]
 
 
 class DropoutPlan:
-    """Dropout for those rows of an epoch that have any; they are neighbours, since rows come in order."""
+    """Dropout for those rows of an epoch that have any."""
 
     def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
         on = [at for at, row in enumerate(rows) if row.dropout > 0]
-        if on and on[-1] - on[0] + 1 != len(on):
-            raise ValueError("rows with dropout must be neighbours: sort the rows (in_order)")
-        self.rows = slice(on[0], on[-1] + 1) if on else None
+        self.rows = torch.tensor(on, dtype=torch.int64, device=device)
+        self.any = bool(on)
         keys = [hash_key(rows[at].seed, "dropout", rows[at].loop) for at in on]
-        chance = [rows[at].dropout for at in on]
         self.keys = torch.tensor(keys, dtype=torch.int32, device=device)
-        threshold = [round(p * 2**32) - 2**31 for p in chance]
+        threshold = [round(rows[at].dropout * 2**32) - 2**31 for at in on]
         self.threshold = torch.tensor(threshold, dtype=torch.int32, device=device).view(-1, 1, 1)
-        scale = [1 / (1 - p) for p in chance]
+        scale = [1 / (1 - rows[at].dropout) for at in on]
         self.scale = torch.tensor(scale, dtype=torch.float32, device=device).view(-1, 1, 1)
 
     def at(self, step: int) -> Dropout | None:
         """The dropout of batch number `step`, None where no row has any."""
-        if self.rows is None:
-            return None
-        return Dropout(self.rows, self.keys, self.threshold, self.scale, step)
+        return Dropout(self.rows, self.keys, self.threshold, self.scale, step) if self.any else None
 
 
 def optimizer_for(
-    kind: type[torch.optim.Optimizer], rows: Sequence[Row], active: Tensor, gradients: Tensor
+    kind: type[torch.optim.Optimizer], rows: Sequence[Row], active: Rows, gradients: Rows
 ) -> torch.optim.Optimizer:
-    """A fused optimiser over `active` [T, size], each run of rows with its own rate and decay.
+    """A fused optimiser over `active`, one group per run of rows with the same rate, decay and loop.
 
-    Works on whole rows: thousands of small tensors of a deep network are one call.
+    Works on whole rows: the thousands of small tensors of a deep network are two. The first parameter of a
+    group is that run of `active.first`, the second that of `active.rest`.
     """
     groups = []
     for run in runs_of([(row.lr, row.weight_decay, row.loop) for row in rows]):
-        parameter = active[run]
-        parameter.grad = gradients[run]
+        parameters = list(active[run].parts)
+        for parameter, gradient in zip(parameters, gradients[run].parts, strict=True):
+            parameter.grad = gradient
         row = rows[run.start]
-        groups.append({"params": [parameter], "lr": row.lr, "weight_decay": row.weight_decay})
+        groups.append({"params": parameters, "lr": row.lr, "weight_decay": row.weight_decay})
     return kind(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)  # type: ignore[call-arg]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed loss per trial [T] (float64) and the gradient of the batch mean, [T, B, classes]."""
-    log_p = torch.log_softmax(logits, dim=2)
-    chosen = labels.unsqueeze(2)
-    loss = -log_p.gather(2, chosen).squeeze(2).to(torch.float64).sum(dim=1)
+    """Summed loss per trial [T] (float64) of logits [T, classes, B], and the gradient of the batch mean."""
+    log_p = torch.log_softmax(logits, dim=1)
+    chosen = labels.unsqueeze(1)
+    loss = -log_p.gather(1, chosen).squeeze(1).to(torch.float64).sum(dim=1)
+    share = torch.zeros_like(log_p).scatter_(1, chosen, -1 / labels.shape[1])
     gradient = empty_rows(*logits.shape, device=logits.device)
-    torch.exp(log_p, out=gradient)
-    gradient.scatter_add_(2, chosen, torch.full_like(chosen, -1, dtype=gradient.dtype))
-    return loss, gradient.div_(labels.shape[1])
+    gradient.copy_(torch.ops.aten._log_softmax_backward_data(share, log_p, 1, log_p.dtype))
+    return loss, gradient
 
 
 def train_epoch(
     net: Dense,
     rows: Sequence[Row],
-    active: Tensor,
-    gradients: Tensor,
+    active: Rows,
+    gradients: Rows,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Train `active` [T, size] in place for one epoch; mean training loss per trial [T], float64.
+    """Train the T rows of `active` in place for one epoch; mean training loss per trial [T], float64.
 
     Raises Interrupted between two steps when `stop` says so; `active` is then of no use.
     """
-    dropout = DropoutPlan(rows, active.device)
-    anchor = torch.zeros((), device=active.device, requires_grad=True)
-    total = torch.zeros(len(rows), dtype=torch.float64, device=active.device)
+    device = active.first.device
+    dropout = DropoutPlan(rows, device)
+    anchor = torch.zeros((), device=device, requires_grad=True)
+    total = torch.zeros(len(rows), dtype=torch.float64, device=device)
     for step in range(len(batches)):
         if stop():
             raise Interrupted
@@ -156,17 +154,17 @@ def train_epoch(
 
 
 @torch.no_grad()
-def evaluate(net: Dense, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
+def evaluate(net: Dense, weights: Rows, split: Split) -> tuple[Tensor, Tensor]:
     """Correct answers per trial [T] (int64) and mean loss per trial [T] (float64) on a split."""
-    trials = weights.shape[0]
-    correct = torch.zeros(trials, dtype=torch.int64, device=weights.device)
-    total = torch.zeros(trials, dtype=torch.float64, device=weights.device)
+    trials, device = len(weights), weights.first.device
+    correct = torch.zeros(trials, dtype=torch.int64, device=device)
+    total = torch.zeros(trials, dtype=torch.float64, device=device)
     for start in range(0, len(split), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         labels = split.labels[part].expand(trials, -1)
         logits = net.forward(weights, Inputs.same_for_all(split.images[part], trials))
         loss, _ = cross_entropy(logits, labels)
-        correct += (logits.argmax(dim=2) == labels).sum(dim=1)
+        correct += (logits.argmax(dim=1) == labels).sum(dim=1)
         total += loss
     return correct, total / len(split)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,97 +22,20 @@ from pydantic import (
     model_validator,
 )
 
+from psa.arch import Arch, quoted
 from psa.errors import UserError
 
 MODES: Final = ("none", "decay", "dropout", "full", "hidden", "output")
 Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
 Family = Literal["simplemlp", "resmlp"]
 
-MAX_WIDTH: Final = 65_536
-MAX_DEPTH: Final = 10_000
 MAX_PARAMETERS: Final = 1_000_000_000
 MAX_SEED: Final = 2**63 - 1
-_MAX_ARCH_TEXT: Final = 4_000  # longer strings are refused unread: nobody types them
-_SEGMENT: Final = re.compile(r"\s*([0-9]{1,9})\s*\*\s*([0-9]{1,9})\s*", re.ASCII)
-_ARCH_HELP: Final = 'Write count*width segments in brackets, e.g. --arch "[4*4, 2*8, 1*16]"'
 
 
 def canonical_json(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN. Equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-
-
-@dataclass(frozen=True)
-class Arch:
-    """Hidden layers as stacks (depth, width), neighbours of equal width merged: `[1*8, 1*8]` is `[2*8]`."""
-
-    stacks: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Arch:
-        """Read `[4*4, 2*8]`: four hidden layers of width 4, then two of width 8.
-
-        Raises UserError for anything else, and for sizes that no machine could hold.
-        """
-        if len(text) > _MAX_ARCH_TEXT:
-            raise UserError(f"arch: the text is {len(text):,} characters long", _ARCH_HELP)
-        inner = text.strip()
-        if not (inner.startswith("[") and inner.endswith("]")) or len(inner) < 2:
-            raise UserError(f"arch {text!r} is not in brackets", _ARCH_HELP)
-        stacks = []
-        for segment in inner[1:-1].split(","):
-            match = _SEGMENT.fullmatch(segment)
-            if match is None:
-                raise UserError(f"arch {text!r}: segment {segment.strip()!r} is not count*width", _ARCH_HELP)
-            stacks.append((int(match[1]), int(match[2])))
-        return cls.of_stacks(stacks)
-
-    @classmethod
-    def of_stacks(cls, stacks: list[tuple[int, int]]) -> Arch:
-        """Merge equal neighbours and check the sizes. Raises UserError."""
-        merged: list[tuple[int, int]] = []
-        for depth, width in stacks:
-            if depth < 1 or width < 1:
-                raise UserError(f"arch: {depth}*{width} has a size of zero", "Counts and widths start at 1")
-            if merged and merged[-1][1] == width:
-                merged[-1] = (merged[-1][0] + depth, width)
-            else:
-                merged.append((depth, width))
-        widest, deepest = max(w for _, w in merged), sum(d for d, _ in merged)
-        if widest > MAX_WIDTH or deepest > MAX_DEPTH:
-            raise UserError(
-                f"arch: {deepest:,} hidden layers, the widest {widest:,}",
-                f"At most {MAX_DEPTH:,} layers of at most {MAX_WIDTH:,} units",
-            )
-        return cls(tuple(merged))
-
-    @classmethod
-    def coerce(cls, value: object) -> Arch:
-        """An Arch from itself, from `[4*8]`, or from the short form `4*8` that grids and tables use."""
-        if isinstance(value, Arch):
-            return value
-        if not isinstance(value, str):
-            raise UserError(f"arch: {value!r} is not a text", _ARCH_HELP)
-        return cls.parse(value if value.lstrip().startswith("[") else f"[{value}]")
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """One width per hidden layer, input side first."""
-        return tuple(width for depth, width in self.stacks for _ in range(depth))
-
-    @property
-    def label(self) -> str:
-        """The name used in tables: `4*4, 2*8`."""
-        return ", ".join(f"{depth}*{width}" for depth, width in self.stacks)
-
-    @property
-    def slug(self) -> str:
-        """The name used in paths: `4x4-2x8`, cut short where a file name would be too long."""
-        text = "-".join(f"{depth}x{width}" for depth, width in self.stacks)
-        return text if len(text) <= 80 else f"{text[:72]}-etc"
-
-    def __str__(self) -> str:
-        return f"[{self.label}]"
 
 
 def _arch(value: object) -> Arch:
@@ -124,9 +46,15 @@ def _arch(value: object) -> Arch:
 
 
 ArchField = Annotated[Arch, BeforeValidator(_arch), PlainSerializer(str)]
+
+
+def _positive_zero(value: float) -> float:
+    return value + 0.0  # -0.0 is the same setting, and must not be another digest
+
+
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)]
+Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidator(_positive_zero)]
 BatchSize = Annotated[int, Field(ge=1, le=60_000)]
 
 
@@ -222,8 +150,10 @@ class Trial(Spec):
 
     @model_validator(mode="after")
     def _nothing_contaminates_the_arms(self) -> Self:
-        """Under the ratchet decay belongs to mode decay and dropout to mode dropout, nowhere else: two
-        published data sets had to be discarded because every arm silently had one or the other."""
+        """Under the ratchet decay belongs to mode decay and dropout to mode dropout, nowhere else.
+
+        Two published data sets had to be discarded because every arm silently had one or the other.
+        """
         if isinstance(self.method, Ratchet):
             if self.method.weight_decay and self.intervention.mode != "decay":
                 raise ValueError(f"weight_decay acts in mode decay only, not in {self.intervention.mode!r}")
@@ -248,13 +178,17 @@ class Trial(Spec):
         """The settings under which `loop` (from 1) was trained."""
         for leg in self.legs:
             if loop <= leg.until:
-                return self.model_copy_of(leg)
+                return self._with(model=leg.model, method=leg.method, intervention=leg.intervention, legs=())
         return self
 
-    def model_copy_of(self, leg: Leg) -> Trial:
-        """This trial with the settings of one of its earlier legs."""
-        parts = {"model": leg.model, "method": leg.method, "intervention": leg.intervention}
-        return Trial(**{**dict(self), **parts, "legs": ()})
+    def _with(self, **changes: object) -> Trial:
+        """This trial, validated anew, with some fields changed; its dict() would hold the digest as well."""
+        return Trial.model_validate({name: getattr(self, name) for name in Trial.model_fields} | changes)
+
+    @property
+    def _settings(self) -> tuple[ModelSpec, Method, Ablation]:
+        """What may change on the way."""
+        return self.model, self.method, self.intervention
 
     def continued_by(self, later: Trial, loops: int) -> Trial:
         """`later` as the continuation of this trial after `loops` finished loops.
@@ -274,20 +208,18 @@ class Trial(Spec):
                     f"{what}: the checkpoint holds {_shown(mine)}, you asked for {_shown(asked)}",
                     "Use another --model-dir, or remove the checkpoint with `clean`",
                 )
-        unchanged = (self.model, self.method, self.intervention) == (
-            later.model,
-            later.method,
-            later.intervention,
-        )
-        if unchanged or loops == 0:
-            return self if unchanged else later
-        begun = self.legs[-1].until if self.legs else 0
+        if later._settings == self._settings:
+            return self
+        if loops == 0:
+            return later
+        # A setting under which no loop was trained leaves no leg, and equal neighbours are one leg.
         legs = self.legs
-        if loops > begun:
-            legs += (
-                Leg(until=loops, model=self.model, method=self.method, intervention=self.intervention),
-            )
-        return Trial(**{**dict(later), "study": self.study, "legs": legs})
+        if loops > (legs[-1].until if legs else 0):
+            model, method, intervention = self._settings
+            legs += (Leg(until=loops, model=model, method=method, intervention=intervention),)
+        if legs and (legs[-1].model, legs[-1].method, legs[-1].intervention) == later._settings:
+            legs = legs[:-1]
+        return later._with(study=self.study, legs=legs)
 
 
 def _shown(value: object) -> str:
@@ -338,5 +270,4 @@ def first_fault(error: ValidationError) -> str:
         return f"unknown key {key!r}"
     if not key:
         return message
-    shown = repr(fault["input"])
-    return f"{key} = {shown if len(shown) <= 60 else shown[:57] + '...'}: {message}"
+    return f"{key} = {quoted(fault['input'])}: {message}"

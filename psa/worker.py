@@ -24,6 +24,7 @@ from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
 from psa.machine import Machine, describe
 from psa.nets.dense import Dense
+from psa.nets.layers import Rows
 from psa.policies import KeepPolicy, RatchetPolicy
 from psa.state import TrialState
 from psa.store import Record, Store
@@ -90,7 +91,7 @@ def run_pack(
             splits,
             states,
             pack.horizon,
-            _policy(pack.trials[0], net, splits),
+            policy_for(pack.trials[0], net, splits),
             device=device,
             save=save,
             listen=listen,
@@ -113,8 +114,7 @@ def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
     """The stored state of a trial, or its beginning. Raises UserError where the stored one is another's."""
     stored: TrialState | None = file.load()
     if stored is None:
-        lkg = {name: tensor.numpy() for name, tensor in net.unstack(net.initial(trial.seed)).items()}
-        return TrialState(trial, horizon, lkg)
+        return fresh_state(trial, net, horizon)
     if stored.trial.continued_by(trial, stored.loops) != trial:
         raise UserError(
             f"{file.path} holds another trial ({stored.trial.id})", "Use another folder, or remove it"
@@ -123,11 +123,18 @@ def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
     return stored
 
 
-def _policy(trial: Trial, net: Dense, splits: Splits) -> engine.Policy:
+def fresh_state(trial: Trial, net: Dense, horizon: int) -> TrialState:
+    """A trial before its first loop."""
+    lkg = {name: tensor.numpy() for name, tensor in net.unstack(net.initial(trial.seed)).items()}
+    return TrialState(trial, horizon, lkg)
+
+
+def policy_for(trial: Trial, net: Dense, splits: Splits) -> engine.Policy:
+    """The policy that a trial's method names."""
     if isinstance(trial.method, Keep):
         return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))
 
-    def perturb(copy: torch.Tensor, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
+    def perturb(copy: Rows, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
         units = [
             ablation.choose(state.trial.intervention.mode, net.shape, state.trial.seed, state.loops + 1)
             for state in states

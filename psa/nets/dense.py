@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.nets.layers import Dropout, Inputs, Layer, Layout, stacked_linear
+from psa.nets.layers import Dropout, Inputs, Layer, Layout, Rows, stacked_linear
 from psa.nets.shapes import Shape, shape_of
 from psa.streams import stream
 from psa.trial import ModelSpec
@@ -37,33 +37,33 @@ class Dense:
         """The least of all layer sizes (see psa.train.padded)."""
         return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)
 
-    def initial(self, seed: int) -> Tensor:
-        """A row [size] drawn as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)).
+    def initial(self, seed: int) -> Rows:
+        """One row drawn as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)).
 
         Drawn on the CPU whatever the device, so that every device starts from the same bits.
         """
         draws = stream(seed, "init")
-        row = torch.zeros(1, self.layout.size)
+        row = self.layout.zeros(1)
         for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row), strict=True):
             bound = np.float32(1 / math.sqrt(linear.inputs))
             for tensor in (weight, bias):
                 unit = draws.random(tensor.numel(), dtype=np.float32)
                 tensor.copy_(torch.from_numpy((2 * unit - 1) * bound).view(tensor.shape))
-        return row[0]
+        return row
 
     def forward(
         self,
-        rows: Tensor,
+        rows: Rows,
         inputs: Inputs,
-        gradients: Tensor | None = None,
+        gradients: Rows | None = None,
         dropout: Dropout | None = None,
         anchor: Tensor | None = None,
     ) -> Tensor:
-        """Logits [T, B, classes] of the trials whose parameters are `rows` [T, size].
+        """Logits [T, classes, B] of the T trials of `rows`.
 
-        With `gradients` [T, size], a later backward() writes each parameter's gradient there.
+        With `gradients`, a later backward() writes each parameter's gradient there.
         """
-        anchor = anchor if anchor is not None else rows
+        anchor = anchor if anchor is not None else rows.first
         weights = self.layout.views(rows)
         into: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(weights)
         if gradients is not None:
@@ -78,23 +78,23 @@ class Dense:
                 *into[number],
                 relu=linear.role != "output",
                 dropout=dropout if linear.role in ("hidden", "enter") else None,
-                runs=inputs.runs if number == 0 else None,
+                rows=None if number else inputs.rows,
             )
             h = stacked_linear(h, layer, anchor, skip if linear.role == "leave" else None)
         return h
 
-    def unstack(self, row: Tensor) -> dict[str, Tensor]:
-        """One trial's row [size] as an ordinary state dict: weights [outputs, inputs], biases [outputs]."""
+    def unstack(self, row: Rows) -> dict[str, Tensor]:
+        """One trial's row as an ordinary state dict: weights [outputs, inputs], biases [outputs]."""
         state = {}
-        for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row[None]), strict=True):
-            state[f"{linear.name}.weight"] = weight[0].T.contiguous()
-            state[f"{linear.name}.bias"] = bias[0, 0].clone()
+        for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row), strict=True):
+            state[f"{linear.name}.weight"] = weight[0].clone()
+            state[f"{linear.name}.bias"] = bias[0, :, 0].clone()
         return state
 
-    def stack(self, state: dict[str, Tensor]) -> Tensor:
-        """The row [size] of an ordinary state dict. Raises KeyError or RuntimeError where it does not fit."""
-        row = torch.zeros(1, self.layout.size)
+    def stack(self, state: dict[str, Tensor]) -> Rows:
+        """The row of an ordinary state dict. Raises KeyError or RuntimeError where it does not fit."""
+        row = self.layout.zeros(1)
         for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row), strict=True):
-            weight[0].copy_(state[f"{linear.name}.weight"].T)
-            bias[0, 0].copy_(state[f"{linear.name}.bias"])
-        return row[0]
+            weight[0].copy_(state[f"{linear.name}.weight"])
+            bias[0, :, 0].copy_(state[f"{linear.name}.bias"])
+        return row

@@ -1,8 +1,11 @@
-"""Stacked building blocks: T trials' parameters as rows of one buffer, and layers over all of them at once.
+"""Stacked building blocks: T trials' parameters as rows of two buffers, and layers over all at once.
 
-Why buffers with aligned rows: one thread of the batched product gives each trial the same bits in any pack
-and at any position only where every operand starts on the same 64-byte phase (measured; an odd width
-otherwise moves its neighbours to another kernel). Rows and tensors therefore start on 64-byte boundaries.
+Weights are [T, outputs, inputs] and activations [T, width, B], so that the batch is the inner dimension of
+every product: narrow layers then run in the same fast kernels as wide ones, and the first layers of all
+trials that read the same samples are one product. On one thread such products give a trial the same bits in
+any pack and at any position (measured at widths 1 to 128 and batches of 1 to 500) provided that
+- every matrix starts on a 64-byte boundary (an odd size otherwise moves its neighbours to another kernel),
+- a product has at least FEWEST_ROWS rows and 2 columns (smaller ones are done by vector kernels).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from psa.nets.shapes import Linear
 
 LANES: Final = 16  # float32 per 64 bytes
+FEWEST_ROWS: Final = 4
 
 
 def aligned(count: int) -> int:
@@ -33,78 +37,139 @@ def empty_rows(trials: int, *shape: int, device: torch.device) -> Tensor:
     return torch.empty(trials, aligned(count), device=device)[:, :count].view(trials, *shape)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The parameters of T trials (or their gradients, or an optimiser's moments).
+
+    first: [T, width * features], the weights of the first layer without gaps between trials, so that
+    neighbours form one matrix. rest: [T, size], all other parameters, each on a 64-byte boundary.
+    """
+
+    first: Tensor
+    rest: Tensor
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Both buffers."""
+        return self.first, self.rest
+
+    def __getitem__(self, rows: slice | list[int]) -> Rows:
+        """Some rows: views for a slice, a copy for a list."""
+        return Rows(self.first[rows], self.rest[rows])
+
+    def put(self, rows: list[int], values: Rows) -> None:
+        """Overwrite some rows in place."""
+        self.first[rows] = values.first
+        self.rest[rows] = values.rest
+
+    def clone(self) -> Rows:
+        """A copy."""
+        return Rows(self.first.clone(), self.rest.clone())
+
+    def zeros_like(self) -> Rows:
+        """As many zeros."""
+        return Rows(torch.zeros_like(self.first), torch.zeros_like(self.rest))
+
+    def repeat(self, times: int) -> Rows:
+        """All rows, `times` over."""
+        return Rows(self.first.repeat(times, 1), self.rest.repeat(times, 1))
+
+    def to(self, device: torch.device) -> Rows:
+        """The same on another device."""
+        return Rows(self.first.to(device), self.rest.to(device))
+
+    @classmethod
+    def stacked(cls, rows: Sequence[Rows]) -> Rows:
+        """Several one below the other."""
+        return cls(torch.cat([row.first for row in rows]), torch.cat([row.rest for row in rows]))
+
+
 class Layout:
-    """Where each weight [inputs, outputs] and bias [outputs] lies in a trial's row of `size` floats."""
+    """Where each weight [outputs, inputs] and bias [outputs] lies in the buffers of Rows.
+
+    weight_at, bias_at: per layer, the offset in the row; the first layer's weight is alone in `first`.
+    """
 
     def __init__(self, linears: Sequence[Linear]) -> None:
         self.linears = tuple(linears)
-        self.weight_at: list[int] = []
-        self.bias_at: list[int] = []
-        size = 0
-        for linear in self.linears:
+        self.weight_at: list[int] = [0]
+        self.bias_at: list[int] = [0]
+        self.first_size = self.linears[0].inputs * self.linears[0].outputs
+        size = aligned(self.linears[0].outputs)
+        for linear in self.linears[1:]:
             self.weight_at.append(size)
             size += aligned(linear.inputs * linear.outputs)
             self.bias_at.append(size)
             size += aligned(linear.outputs)
         self.size = size
 
-    def weight(self, rows: Tensor, layer: int) -> Tensor:
-        """View [T, inputs, outputs] of the weights of one layer in `rows` [T, size]."""
+    def zeros(self, trials: int) -> Rows:
+        """Rows of zeros, on the CPU."""
+        return Rows(torch.zeros(trials, self.first_size), torch.zeros(trials, self.size))
+
+    def weight(self, rows: Rows, layer: int) -> Tensor:
+        """View [T, outputs, inputs] of the weights of one layer."""
         linear, start = self.linears[layer], self.weight_at[layer]
-        flat = rows[:, start : start + linear.inputs * linear.outputs]
-        return flat.view(-1, linear.inputs, linear.outputs)
+        row = rows.rest if layer else rows.first
+        return row[:, start : start + linear.inputs * linear.outputs].view(-1, linear.outputs, linear.inputs)
 
-    def bias(self, rows: Tensor, layer: int) -> Tensor:
-        """View [T, 1, outputs] of the biases of one layer in `rows` [T, size]."""
+    def bias(self, rows: Rows, layer: int) -> Tensor:
+        """View [T, outputs, 1] of the biases of one layer."""
         start = self.bias_at[layer]
-        return rows[:, start : start + self.linears[layer].outputs].unsqueeze(1)
+        return rows.rest[:, start : start + self.linears[layer].outputs].unsqueeze(2)
 
-    def views(self, rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def views(self, rows: Rows) -> list[tuple[Tensor, Tensor]]:
         """(weight, bias) of every layer, in compute order."""
         return [(self.weight(rows, layer), self.bias(rows, layer)) for layer in range(len(self.linears))]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch for T trials of which some share their samples.
+    """A batch for T trials of which neighbours may share their samples.
 
-    x: S groups x B x features. runs: (rows of the pack, groups of x), equal lengths: those trials read
-    those groups one to one. With `x` expanded over T a single run serves all.
+    x: S groups x B x features. rows: for each group the slice of trials that read it, in order, covering
+    all T.
     """
 
     x: Tensor
-    runs: tuple[tuple[slice, slice], ...]
+    rows: tuple[slice, ...]
 
     @classmethod
     def same_for_all(cls, x: Tensor, trials: int) -> Inputs:
-        """Every one of `trials` trials reads the same B x features (no copy is made)."""
-        everyone = slice(0, trials)
-        return cls(x.unsqueeze(0).expand(trials, *x.shape), ((everyone, everyone),))
+        """Every one of `trials` trials reads the same B x features."""
+        return cls(x.unsqueeze(0), (slice(0, trials),))
 
     def by_row(self) -> Tensor:
-        """The samples of every trial, [T, B, features], copied where trials share them."""
-        return torch.cat([self.x[groups] for _, groups in self.runs])
+        """The samples of every trial, [T, features, B], copied where trials share them."""
+        parts = [
+            group.T.expand(rows.stop - rows.start, -1, -1)
+            for group, rows in zip(self.x, self.rows, strict=True)
+        ]
+        return torch.cat(parts)
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout for the contiguous `rows` of a pack, drawn by hashing counters.
+    """Dropout for some `rows` (int64 [n]) of a pack, drawn by hashing counters.
 
     keys: int32 [n], one per row, of (seed, loop). threshold: int32 [n, 1, 1], a hash at or above it keeps
     the element. scale: float32 [n, 1, 1], 1 / (1 - p). `step` is the batch number within the epoch.
     """
 
-    rows: slice
+    rows: Tensor
     keys: Tensor
     threshold: Tensor
     scale: Tensor
     step: int
 
-    def mask(self, layer: int, batch: int, width: int) -> Tensor:
-        """[n, batch, width]: 0 where dropped, `scale` where kept."""
+    def mask(self, layer: int, width: int, batch: int) -> Tensor:
+        """[n, width, batch]: 0 where dropped, `scale` where kept."""
         place = _mixed(self.keys + _wrap32(self.step * _STEP + layer * _LAYER))
-        element = torch.arange(batch * width, dtype=torch.int32, device=place.device)
-        bits = _mixed(element.mul_(_ELEMENT).view(1, batch, width) + place.view(-1, 1, 1))
+        element = torch.arange(width * batch, dtype=torch.int32, device=place.device)
+        bits = _mixed(element.mul_(_ELEMENT).view(1, width, batch) + place.view(-1, 1, 1))
         return (bits >= self.threshold).to(torch.float32).mul_(self.scale)
 
 
@@ -141,11 +206,18 @@ class Layer:
     bias_grad: Tensor | None
     relu: bool
     dropout: Dropout | None = None
-    runs: tuple[tuple[slice, slice], ...] | None = None  # of the first layer, see Inputs
+    rows: tuple[slice, ...] | None = None  # of the first layer, see Inputs
+
+    @property
+    def single(self) -> bool:
+        """Whether it has one input: an outer product, for which matrix kernels are slow and their choice
+        depends on the pack."""
+        return self.weight.shape[2] == 1
 
 
 def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None = None) -> Tensor:
-    """[T, B, outputs] = dropout(relu(x W + b + skip)), parts as `layer` says.
+    """[T, outputs, B] = dropout(relu(W x + b + skip)), parts as `layer` says; x is [T, inputs, B], or for
+    the first layer [S, B, features].
 
     Gradients of weights and biases are written into the layer's buffers, not accumulated: each layer is
     used once a pass. `anchor` is any tensor that requires a gradient; it ties the first layer, whose input
@@ -154,13 +226,38 @@ def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None 
     return _StackedLinear.apply(x, skip, anchor, layer)  # type: ignore[no-any-return]
 
 
+def _product(layer: Layer, x: Tensor) -> Tensor:
+    trials, outputs, _ = layer.weight.shape
+    if layer.rows is None:
+        y = empty_rows(trials, outputs, x.shape[2], device=x.device)
+        if layer.single:
+            return torch.mul(layer.weight, x, out=y).add_(layer.bias)
+        return torch.baddbmm(layer.bias, layer.weight, x, out=y)
+    y = empty_rows(trials, outputs, x.shape[1], device=x.device)
+    for group, rows in zip(x, layer.rows, strict=True):
+        y[rows] = _shared_product(layer.weight[rows], layer.bias[rows], group)
+    return y
+
+
+def _shared_product(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """[n, outputs, B] of n trials that read the same x [B, features], as one product of two matrices."""
+    trials, outputs, features = weight.shape
+    matrix, column = weight.reshape(-1, features), bias.reshape(-1, 1)
+    samples = len(x)
+    if samples == 1:
+        x = x.expand(2, -1)
+    if len(matrix) < FEWEST_ROWS:
+        missing = FEWEST_ROWS - len(matrix)
+        matrix = torch.cat([matrix, matrix.new_zeros(missing, features)])
+        column = torch.cat([column, column.new_zeros(missing, 1)])
+    y = torch.addmm(column, matrix, x.T)
+    return y[: trials * outputs, :samples].view(trials, outputs, samples)
+
+
 class _StackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, skip: Tensor | None, anchor: Tensor, layer: Layer) -> Tensor:
-        trials, outputs = layer.weight.shape[0], layer.weight.shape[2]
-        y = empty_rows(trials, x.shape[1], outputs, device=x.device)
-        for rows, groups in layer.runs or ((slice(0, trials), slice(0, trials)),):
-            torch.baddbmm(layer.bias[rows], x[groups], layer.weight[rows], out=y[rows])
+        y = _product(layer, x)
         if skip is not None:
             y += skip
         if layer.relu:
@@ -187,14 +284,34 @@ class _StackedLinear(torch.autograd.Function):
         x_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = empty_rows(*x.shape, device=x.device)
-            torch.bmm(delta, layer.weight.transpose(1, 2), out=x_gradient)
+            if layer.single:
+                torch.sum(layer.weight * delta, dim=1, keepdim=True, out=x_gradient)
+            else:
+                torch.bmm(layer.weight.transpose(1, 2), delta, out=x_gradient)
         return x_gradient, delta if ctx.needs_input_grad[1] else None, None, None
 
 
 def _weight_gradients(layer: Layer, x: Tensor, delta: Tensor) -> None:
     if layer.weight_grad is None or layer.bias_grad is None:
         return
-    trials = delta.shape[0]
-    for rows, groups in layer.runs or ((slice(0, trials), slice(0, trials)),):
-        torch.bmm(x[groups].transpose(1, 2), delta[rows], out=layer.weight_grad[rows])
-    torch.sum(delta, dim=1, keepdim=True, out=layer.bias_grad)
+    torch.sum(delta, dim=2, keepdim=True, out=layer.bias_grad)
+    if layer.single:
+        torch.sum(delta * x, dim=2, keepdim=True, out=layer.weight_grad)
+        return
+    if layer.rows is None:
+        torch.bmm(delta, x.transpose(1, 2), out=layer.weight_grad)
+        return
+    for group, rows in zip(x, layer.rows, strict=True):
+        into = layer.weight_grad[rows]
+        _shared_gradient(delta[rows], group, into)
+
+
+def _shared_gradient(delta: Tensor, x: Tensor, into: Tensor) -> None:
+    """Write delta x into [n, outputs, features], for n trials that read the same x [B, features]."""
+    trials, outputs, samples = delta.shape
+    matrix = delta.reshape(-1, samples)
+    if len(matrix) < FEWEST_ROWS:
+        matrix = torch.cat([matrix, matrix.new_zeros(FEWEST_ROWS - len(matrix), samples)])
+        into.copy_(torch.mm(matrix, x)[: trials * outputs].view_as(into))
+        return
+    torch.mm(matrix, x, out=into.view(trials * outputs, -1))

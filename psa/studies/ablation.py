@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from psa.trial import Ablation, Arch, DataSpec, Family, Mode, ModelSpec, Ratchet, Trial
+from psa.arch import Arch
+from psa.trial import Ablation, DataSpec, Family, Mode, ModelSpec, Ratchet, Trial
 
 STUDY = "ablation"
 
@@ -28,9 +29,7 @@ def trial(
         study=study,
         data=data,
         model=ModelSpec(family=family, arch=arch, dropout=dropout if mode == "dropout" else 0.0),
-        method=Ratchet(
-            lr=lr, batch_size=batch_size, weight_decay=weight_decay if mode == "decay" else 0.0
-        ),
+        method=Ratchet(lr=lr, batch_size=batch_size, weight_decay=weight_decay if mode == "decay" else 0.0),
         intervention=Ablation(mode=mode),
         seed=seed,
     )

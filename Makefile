@@ -1,0 +1,76 @@
+# Every target sets up what it needs, from nothing but Python (3.11 to 3.13), make and a package index.
+# Set-up lives in tools/environment.py; it does nothing where all is there.
+#
+#   make train ARGS='--arch "[4*8]" --meta-loops 3'   other options for the run
+#   make test ARGS='-k lock -x'                       other options for pytest
+#   make test PYTHON=python3.12                       another Python for a new .venv
+
+# What the tests need beyond the plain installation.
+TEST_GROUPS = dev
+TEST_EXTRAS =
+
+# The Python to make environments with: the one that is active, if it will do, else the newest that will;
+# looked for once, and only by targets that need it.
+PYTHON_WILL_DO = -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))'
+PYTHON ?= $(eval PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name $(PYTHON_WILL_DO) 2>/dev/null && echo $$name && break; done))$(PYTHON)
+
+POETRY = .poetry/bin/poetry
+RUN = .venv/bin/python
+ARGS =
+
+# More than eight test workers gain little and cost about half a GB each.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
+
+# An environment that happens to be active must not be mistaken for the project's.
+unexport VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV PYTHONHOME PYTHONPATH
+export POETRY_VIRTUALENVS_CREATE = true
+export POETRY_VIRTUALENVS_IN_PROJECT = true
+export PIP_USER = 0
+
+define set_up
+@"$(PYTHON)" $(PYTHON_WILL_DO) 2>/dev/null || { echo "make: no Python 3.11, 3.12 or 3.13 with its venv module \
+	$(if $(PYTHON),in PYTHON=$(PYTHON),on PATH): install one (on Debian with python3-venv)," \
+	"or name it with PYTHON=/path/to/python3" >&2; exit 1; }
+@"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
+endef
+
+.PHONY: help train test check format lint types wheel fix set-up set-up-tests
+.DEFAULT_GOAL = help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+train: ARGS = --arch "[2*64]" --ablation-mode hidden --meta-loops 10 --model-dir models/first-run
+train: set-up ## train one small network, in less than a minute
+	@$(POETRY) run train $(ARGS)
+
+test: set-up-tests ## run the tests
+	@$(PYTEST) $(ARGS)
+
+check: format lint types $(if $(TESTED),,test) wheel ## all that a change must pass (TESTED=1: all but the tests)
+
+format: set-up-tests ## is the code formatted?
+	@$(RUN) -m ruff format --check
+
+lint: set-up-tests ## ruff's rules, and a lock that fits pyproject.toml
+	@$(RUN) -m ruff check
+	@$(POETRY) check --lock --strict
+
+types: set-up-tests ## mypy, strict
+	@$(RUN) -m mypy
+
+wheel: set-up-tests ## build the wheel, install it elsewhere, start it
+	@rm -rf .build/dist
+	@$(POETRY) build --quiet --format=wheel --output=.build/dist
+	@$(RUN) tools/check_wheel.py .build/dist
+
+fix: set-up-tests ## format the code and mend what ruff can mend
+	@$(RUN) -m ruff check --fix-only
+	@$(RUN) -m ruff format
+
+set-up:
+	$(set_up)
+
+set-up-tests:
+	$(set_up) $(TEST_GROUPS:%=--group=%) $(TEST_EXTRAS:%=--extra=%)

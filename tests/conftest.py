@@ -1,0 +1,41 @@
+"""What every test may use: the data folder, filled once, and one thread, as in a worker."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from psa.data import Split, Splits, load
+from psa.fetch import fetch
+from psa.sources import DATASETS
+from psa.trial import DataSpec
+
+torch.set_num_threads(1)
+torch.set_flush_denormal(True)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder that holds MNIST: PSA_DATA_DIR, or dataset/ beside this folder. Fetched the first time."""
+    folder = Path(os.environ.get("PSA_DATA_DIR") or Path(__file__).parents[1] / "dataset")
+    fetch(DATASETS["mnist"], folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def splits(data_dir: Path) -> Splits:
+    """All of MNIST, split as published."""
+    return load(DataSpec(), data_dir)
+
+
+@pytest.fixture(scope="session")
+def small(splits: Splits) -> Splits:
+    """A corner of MNIST for tests that train: 600, 300 and 200 samples; the last batches are short."""
+
+    def corner(split: Split, count: int) -> Split:
+        return Split(split.images[:count], split.labels[:count], split.digits[:count], split.index[:count])
+
+    return Splits(
+        corner(splits.train, 600), corner(splits.val, 300), corner(splits.test, 200), 10, splits.digits
+    )

@@ -1,0 +1,62 @@
+"""Short ways to make trials and to run them through the engine without files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from psa import engine
+from psa.data import Splits
+from psa.nets.dense import Dense
+from psa.state import TrialState
+from psa.trial import MODES, Ablation, Arch, Keep, Mode, ModelSpec, Ratchet, Trial
+from psa.worker import fresh_state, policy_for
+
+
+def trial(arch: str, mode: Mode = "none", seed: int = 0, family: str = "simplemlp", **method: Any) -> Trial:
+    """A trial of the ratchet; batches of 64 and a rate at which a few steps already move something."""
+    rates: dict[str, Any] = {"lr": 1e-3, "batch_size": 64} | method
+    return Trial(
+        model=ModelSpec(family=family, arch=Arch.coerce(arch), dropout=0.25 if mode == "dropout" else 0.0),
+        method=Ratchet(weight_decay=0.1 if mode == "decay" else 0.0, **rates),
+        intervention=Ablation(mode=mode),
+        seed=seed,
+    )
+
+
+def arms(arch: str, seeds: Sequence[int], family: str = "simplemlp", modes: Sequence[Mode] = MODES) -> list[Trial]:
+    """Every mode of every seed."""
+    return [trial(arch, mode, seed, family) for seed in seeds for mode in modes]
+
+
+def kept_trial(arch: str, seed: int = 0, **method: Any) -> Trial:
+    """A trial of ordinary training."""
+    return Trial(
+        model=ModelSpec(family="simplemlp", arch=Arch.coerce(arch)),
+        method=Keep(**({"lr": 1e-3, "batch_size": 64} | method)),
+        seed=seed,
+    )
+
+
+def run(
+    trials: Sequence[Trial],
+    splits: Splits,
+    loops: int,
+    states: list[TrialState] | None = None,
+    **options: Any,
+) -> tuple[list[TrialState], list[tuple[int, float]]]:
+    """Train trials as one pack, or go on from `states`; the states afterwards and the test results."""
+    net = Dense(trials[0].model, splits.classes)
+    states = states or [fresh_state(each, net, loops) for each in trials]
+    last: list[TrialState] = []
+
+    def save(changed: Sequence[TrialState]) -> None:
+        last[:] = changed
+
+    policy = options.pop("policy", None) or policy_for(trials[0], net, splits)
+    tests = engine.run(
+        net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options
+    )
+    return last or states, tests

@@ -1,0 +1,225 @@
+"""Lays the project's two environments: `.poetry` (Poetry itself) and `.venv` (what poetry.lock names).
+
+make runs it on a Python that has nothing installed, so it needs the standard library alone. Poetry only
+reads the lock and links the project; pip does the installing. That also works where the package index
+serves plain HTML pages, which `poetry install` cannot read. Each environment holds a stamp, written last,
+of what it was made from: a call that finds both stamps right does nothing, and a call after a kill goes on
+where that one stopped.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / ".build"
+PINS = ROOT / "tools" / "poetry.txt"
+SUPPORTED = ((3, 11), (3, 14))  # from the first up to, but without, the second; the Makefile says the same
+
+
+class SetUpError(Exception):
+    """The set-up cannot go on; the message says why and what to do."""
+
+
+class Environment:
+    """A virtual environment in `folder`, with the stamp of what it was made from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.python = folder / "bin" / "python"
+        self.stamp = folder / "set-up.json"
+        self.unfinished = folder / "unfinished"
+
+    def extent(self, made_from: str) -> set[str]:
+        """What was installed from `made_from`: "plain", groups, extras; nothing when in doubt."""
+        try:
+            stamp = json.loads(self.stamp.read_text())
+            return set(stamp["extent"]) if stamp["made_from"] == made_from else set()
+        except (OSError, ValueError, KeyError, TypeError):
+            return set()
+
+    def seal(self, made_from: str, extent: set[str]) -> None:
+        """Write the stamp, in one step."""
+        fresh = self.stamp.with_suffix(".new")
+        fresh.write_text(json.dumps({"made_from": made_from, "extent": sorted(extent)}))
+        fresh.replace(self.stamp)
+
+    def version(self) -> tuple[int, ...] | None:
+        """The interpreter's (major, minor), or None where there is no finished environment with a pip."""
+        if self.unfinished.exists():
+            return None
+        ask = "import sys, pip; print(*sys.version_info[:2])"
+        try:
+            answer = subprocess.run([self.python, "-c", ask], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return tuple(int(part) for part in answer.stdout.split())
+
+    def make(self) -> None:
+        """Make the environment anew, with the Python that runs this file."""
+        say(f"a new {self.folder.name} with Python {dotted(sys.version_info[:2])}")
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        self.unfinished.touch()  # until the next line but one: a kill in between is seen by the next call
+        run(sys.executable, "-m", "venv", self.folder)
+        self.unfinished.unlink()
+
+    def install(self, requirements: Path) -> None:
+        """Install exactly the lines of a requirements file; pip's own settings name the index, as ever."""
+        options = ("--no-deps", "--no-input", "--disable-pip-version-check")
+        run(self.python, "-m", "pip", "install", *options, "--requirement", requirements)
+
+    def sweep(self) -> None:
+        """Forget packages that a kill left half laid, or pip would count them as installed.
+
+        pip lays INSTALLER after all the files of a wheel, and renames to `~...` what it is about to replace.
+        """
+        for packages in self.folder.glob("lib/python*/site-packages"):
+            torn = [found for found in packages.glob("*.dist-info") if not (found / "INSTALLER").exists()]
+            for leftover in {*torn, *packages.glob("~*")}:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def main() -> int:
+    """Lay both environments; the exit status is 0 once they are there."""
+    options = parse()
+    groups, extras = (
+        (f"--with={name}" for name in options.group),
+        (f"--extras={name}" for name in options.extra),
+    )
+    wanted = {"plain", *groups, *extras}
+    try:
+        with one_at_a_time():
+            lay_poetry(Environment(ROOT / ".poetry"))
+            lay_venv(Environment(ROOT / ".venv"), wanted, same_python=options.same_python)
+    except SetUpError as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Lay .poetry and .venv; do nothing where they are right.")
+    parser.add_argument("--group", action="append", default=[], help="a dependency group to install as well")
+    parser.add_argument("--extra", action="append", default=[], help="an extra to install as well")
+    parser.add_argument("--same-python", action="store_true", help="refuse a .venv of another Python")
+    return parser.parse_args()
+
+
+def lay_poetry(poetry: Environment) -> None:
+    """`.poetry`: small, so it is made anew whenever its pins change."""
+    made_from = digest(PINS.read_bytes(), os.fsencode(ROOT))
+    if poetry.version() and poetry.extent(made_from):
+        return
+    poetry.make()
+    say("Poetry itself, into .poetry (once, about 50 small packages)")
+    poetry.install(PINS)
+    poetry.seal(made_from, {"plain"})
+
+
+def lay_venv(venv: Environment, wanted: set[str], *, same_python: bool) -> None:
+    """`.venv`: what the lock names for `wanted`, and the project itself, linked rather than copied."""
+    version = venv.version()
+    if same_python and version not in {None, sys.version_info[:2]}:
+        raise SetUpError(
+            f".venv holds Python {dotted(version)}, not {dotted(sys.version_info[:2])}; remove it first"
+        )
+    if version is None or not SUPPORTED[0] <= version < SUPPORTED[1]:
+        venv.make()
+    made_from = digest(needs(), (ROOT / "poetry.lock").read_bytes(), os.fsencode(ROOT))
+    present = venv.extent(made_from)
+    if wanted <= present:
+        return
+    venv.stamp.unlink(missing_ok=True)
+    say("what poetry.lock names, into .venv (all of it: about 6 GB with CUDA, a few minutes)")
+    venv.sweep()
+    venv.install(export(wanted | present))
+    run_poetry("install", "--only-root", "--quiet")
+    venv.seal(made_from, wanted | present)
+
+
+def needs() -> bytes:
+    """The parts of pyproject.toml that an installation depends on; a linter's settings are none."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return json.dumps([project["project"], project["tool"]["poetry"], project["build-system"]]).encode()
+
+
+def export(extent: set[str]) -> Path:
+    """What the lock names for `extent`, with hashes, as a requirements file for pip."""
+    requirements = BUILD / "requirements.txt"
+    options = sorted(extent - {"plain"})
+    run_poetry("export", "--quiet", "--format=requirements.txt", f"--output={requirements}", *options)
+    return requirements
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the set-up's lock. Children inherit it: a pip that outlives a killed make keeps others off."""
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "set-up.lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up is at work in this folder; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        with scratch(BUILD / "scratch"):
+            yield
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[None]:
+    """Temporary files in `folder`: no small /tmp to overflow, and the next call clears what a kill left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_poetry(*arguments: str) -> None:
+    """Run our own Poetry; it needs no password here, so it is kept from waiting for a desktop's keyring."""
+    os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
+    run(ROOT / ".poetry" / "bin" / "poetry", "--no-interaction", *arguments)
+
+
+def run(*command: str | Path) -> None:
+    """Run a command in the project's folder, or say which one failed."""
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, close_fds=False, check=False)
+    if done.returncode:
+        line = " ".join(Path(part).name if isinstance(part, Path) else part for part in command)
+        raise SetUpError(f"`{line}` failed, see above; when that is mended, make goes on from here")
+
+
+def digest(*parts: bytes) -> str:
+    """One name for all the parts together."""
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    """(3, 11) as 3.11."""
+    return ".".join(str(part) for part in version)
+
+
+def say(line: str) -> None:
+    """One line for whoever waits, before pip's own."""
+    print(f"set-up: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
