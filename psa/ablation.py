@@ -92,7 +92,8 @@ _NOWHERE = np.empty(0, dtype=np.int64)
 
 def _places(layout: Layout, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
     """Where in its part of a row the incoming weights of a unit lie; and where in `rest` its bias and, if
-    they go too, the weights that read it (weights are stored [outputs, inputs])."""
+    they go too, the weights that read it (weights are stored [outputs, inputs]).
+    """
     linear = layout.linears[unit.layer]
     start = layout.weight_at[unit.layer] + unit.number * linear.inputs
     incoming = np.arange(start, start + linear.inputs)

@@ -88,7 +88,7 @@ def _stack(segment: str) -> tuple[int, int]:
     match = _SEGMENT.fullmatch(segment)
     if match is None:
         raise UserError(f"arch: segment {quoted(segment.strip())} is not count*width", _HELP)
-    if max(len(match[1]), len(match[2])) > _MAX_DIGITS:
+    if max(len(digits.lstrip("0")) for digits in match.groups()) > _MAX_DIGITS:
         raise UserError(f"arch: segment {quoted(segment.strip())} is too large", _LIMITS)
     return int(match[1]), int(match[2])
 

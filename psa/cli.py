@@ -5,20 +5,24 @@ Planning imports no torch, so that help and mistakes answer at once.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from cyclopts import App, CycloptsError
 
 from psa import __version__
 from psa.commands.clean import clean, clean_all
 from psa.commands.dataset import analyze_dataset
+from psa.commands.sweep import plan, status, sweep
 from psa.commands.train import train
 from psa.commands.verify import verify
 from psa.errors import UserError
+from psa.files import refusal
 
 EXIT_INTERNAL: Final = 1
 EXIT_USER_ERROR: Final = 2
@@ -26,8 +30,11 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 
 
-def _command(name: str, function: Any) -> App:
-    app = App(name=name, version=__version__, help_format="plaintext")
+def _command(name: str, function: Callable[..., int]) -> App:
+    # The lines of a docstring are as long as those of the source; the terminal breaks paragraphs anew.
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app = App(name=name, help=text, version=__version__, help_format="plaintext")
     app.default(function)
     return app
 
@@ -44,66 +51,87 @@ PSA: Final = App(
     help_format="plaintext",
 )
 PSA.command(TRAIN)
+PSA.command(_command("plan", plan))
+PSA.command(_command("sweep", sweep))
+PSA.command(_command("status", status))
 PSA.command(_command("verify", verify))
 PSA.command(CLEAN)
 PSA.command(_command("data", analyze_dataset))
 
 
 def run(app: App, arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code. A mistake is one line on standard error and exit code 2.
-
-    `poetry run train -- --arch x` hands the `--` on, so a leading one is dropped.
-    """
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
-    if tokens[:1] == ["--"]:
-        tokens = tokens[1:]
+    """Run a command; its exit code. A mistake is one line on standard error and exit code 2."""
+    tokens = _without_separator(app, list(sys.argv[1:] if arguments is None else arguments))
     debug = "--debug" in tokens
     _log_to_stderr(debug)
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-    except CycloptsError as error:
-        return _mistake(f"{' '.join(str(error).split())} See `{_shown_name(app)} --help`")
-    except UserError as error:
-        return _mistake(str(error))
-    except KeyboardInterrupt:
-        return _said("stopped; nothing that was stored is lost", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of a pipe has left; the interpreter must not fail once more while flushing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except Exception as error:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, _EXPECTED):
             raise
-        reason = " ".join(str(error).split())[:300]
-        return _said(
-            f"unexpected {type(error).__name__}: {reason}. What was stored is untouched; run the command "
-            "again with --debug to see where it happened",
-            EXIT_INTERNAL,
-        )
+        return _failed(error, app)
     return code if isinstance(code, int) else 0
 
 
-def _shown_name(app: App) -> str:
-    return " ".join(app.name)
+def _without_separator(app: App, tokens: list[str]) -> list[str]:
+    """The tokens less the `--` that `poetry run train -- --arch x` hands on."""
+    at = 1 if app is PSA and tokens[:1] != ["--"] else 0
+    return tokens[:at] + tokens[at + 1 :] if tokens[at : at + 1] == ["--"] else tokens
 
 
-def _mistake(message: str) -> int:
-    return _said(f"error: {message}", EXIT_USER_ERROR)
+_EXPECTED: Final = (CycloptsError, UserError, KeyboardInterrupt, OSError)
+
+
+def _failed(error: BaseException, app: App) -> int:
+    """Say in one line what went wrong; the exit code."""
+    match error:
+        case CycloptsError():
+            return _said(f"error: {error} See `{' '.join(app.name)} --help`", EXIT_USER_ERROR)
+        case UserError():
+            return _said(f"error: {error}", EXIT_USER_ERROR)
+        case KeyboardInterrupt():
+            return _said("stopped; nothing that was stored is lost", EXIT_INTERRUPTED)
+        case BrokenPipeError():
+            _discard_output()
+            return EXIT_BROKEN_PIPE
+        case OSError():
+            what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
+            _discard_output()
+            return _said(f"error: {refusal(error, what)}", EXIT_USER_ERROR)
+        case _:
+            return _said(
+                f"unexpected {type(error).__name__}: {str(error)[:300]}. What was stored is untouched; "
+                "run the same command again with --debug to see where it happened",
+                EXIT_INTERNAL,
+            )
+
+
+def _discard_output() -> None:
+    """Nobody reads it any more; without this the interpreter would fail once again while it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _said(message: str, code: int) -> int:
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{_one_line(message)}\n")
     return code
+
+
+def _one_line(text: str) -> str:
+    """The text on one line, and with nothing in it that a terminal would obey."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in " ".join(text.split())
+    )
 
 
 def _log_to_stderr(debug: bool) -> None:
     logger = logging.getLogger("psa")
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        logger.addHandler(handler)
+    handler = logging.StreamHandler()  # a new one: standard error may be another than at the last command
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger.handlers = [handler]
 
 
 def main() -> None:

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 _WIDE = 200  # a log has no width; a line of the run must stay one line
 
 
-def console(*, stderr: bool = False) -> Console:
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to psa.cli, which knows the exit code; rich would exit with 1."""
+        raise BrokenPipeError
+
+
+def console() -> Console:
     """A terminal where there is one, plain unwrapped lines elsewhere."""
-    found = Console(stderr=stderr, highlight=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+    found = _Console(highlight=False)
+    return found if found.is_terminal else _Console(highlight=False, width=_WIDE)
 
 
 def percent(correct: int, total: int) -> str:
@@ -111,17 +117,25 @@ class TrainView:
             f"current {percent(report.correct, report.total)}",
             f"LKG {percent(state.best_correct, report.total)}{' (new)' if report.kept else ''}",
             f"bounty {percent(state.best_correct, report.total)} (loop {state.lkg_loop})",
-            self._damage(report),
         ]
         if self.debug:
             parts.append(f"loss {report.train_loss:.4f} train, {report.loss:.4f} validation")
+        if report.unit is not None:
+            layer = self.shape.linears[report.unit.layer].name
+            parts.append(f"ablated {layer} neuron {report.unit.number}")
+            # a line of a terminal is one line of text; the neuron is in the record as well
+            if self.out.is_terminal and not self.debug and len(" | ".join(parts)) > self.out.width:
+                parts.pop()
         return " | ".join(parts)
 
-    def _damage(self, report: LoopReport) -> str:
-        if report.unit is None:
-            return "nothing ablated"
-        layer = self.shape.linears[report.unit.layer]
-        return f"ablated {layer.name} neuron {report.unit.number}"
+    def stopped(self, reached: int, command: str) -> None:
+        """What a stop leaves behind, and how to go on."""
+        loops = min(self.reached.values(), default=reached)
+        self.out.print(
+            f"Stopped at loop {loops} of {self.horizon}; every finished loop is saved. Go on with: {command}",
+            markup=False,
+            soft_wrap=True,
+        )
 
     def finals(self, records: Sequence[Record]) -> None:
         """Bounty and test accuracy of every trial, after the one look at the test split."""
@@ -139,9 +153,17 @@ class TrainView:
             )
 
 
-def resumed(state: TrialState, horizon: int) -> str:
-    """The line that says where a run goes on from."""
-    return f"Going on from loop {state.loops} (LKG of loop {state.lkg_loop}), up to loop {horizon}"
+def resumed(state: TrialState, horizon: int, *, finishing: bool) -> str:
+    """The line that says from where a run goes on, and how far."""
+    if state.loops == 0:
+        return f"Training to loop {horizon}"
+    begun = f"Going on from loop {state.loops} (LKG of loop {state.lkg_loop})"
+    if state.loops >= horizon:
+        return f"{begun}: all {horizon} loops are trained, the test and the record are missing"
+    legs = [f"{leg.intervention.mode} up to loop {leg.until}" for leg in state.trial.legs]
+    modes = f"; mode {', '.join([*legs, f'{state.trial.intervention.mode} from then on'])}" if legs else ""
+    end = f"finishing the run to loop {horizon}" if finishing else f"up to loop {horizon}"
+    return f"{begun}, {end}{modes}"
 
 
 def class_table(counts: ClassCounts) -> Table:

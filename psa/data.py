@@ -93,14 +93,20 @@ class ClassCounts:
 
 
 def load(
-    spec: DataSpec, data_dir: Path, device: torch.device | str = "cpu", progress: Progress = quiet
+    spec: DataSpec,
+    data_dir: Path,
+    device: torch.device | str = "cpu",
+    progress: Progress = quiet,
+    *,
+    workers: int = 4,
 ) -> Splits:
     """Return the data set that spec names: split first, then filtered by digit and scaled, on one device.
 
     All arithmetic is done before the move, so the same spec gives the same bits on every device.
+    workers: threads that read and check the files; 0 or 1 for none.
     Raises UserError (no source has the data, data_dir is of no use, a split is empty) and DamagedFile.
     """
-    train_file, test_file = _files(spec, data_dir, progress)
+    train_file, test_file = _files(spec, data_dir, progress, workers)
     train, val = split_indices(len(train_file.digits), spec.val_size, spec.split_seed)
     digits = _kept_digits(spec)
     values = _pixel_values(spec.scaling)
@@ -113,12 +119,14 @@ def load(
     )
 
 
-def class_counts(spec: DataSpec, data_dir: Path, progress: Progress = quiet) -> list[ClassCounts]:
+def class_counts(
+    spec: DataSpec, data_dir: Path, progress: Progress = quiet, *, workers: int = 4
+) -> list[ClassCounts]:
     """Return the class counts of the train file, the test file, the training and the validation split.
 
-    Only the digits that spec keeps are counted. Raises what load raises.
+    Only the digits that spec keeps are counted. workers: as for load. Raises what load raises.
     """
-    train_file, test_file = _files(spec, data_dir, progress)
+    train_file, test_file = _files(spec, data_dir, progress, workers)
     train, val = split_indices(len(train_file.digits), spec.val_size, spec.split_seed)
     digits = _kept_digits(spec)
     return [
@@ -159,8 +167,8 @@ class _File:
     digits: Indices
 
 
-def _files(spec: DataSpec, data_dir: Path, progress: Progress) -> tuple[_File, _File]:
-    idx = fetch(DATASETS[spec.name], data_dir, progress)
+def _files(spec: DataSpec, data_dir: Path, progress: Progress, workers: int) -> tuple[_File, _File]:
+    idx = fetch(DATASETS[spec.name], data_dir, progress, workers=workers)
     return _file(idx, "train"), _file(idx, "t10k")
 
 

@@ -39,23 +39,28 @@ class LoopReport:
 class Perturb(Protocol):
     """Changes rows of a copy of the LKG in place before an epoch; says what it did to each."""
 
-    def __call__(self, copy: Rows, states: Sequence[TrialState]) -> Sequence[Unit | None]: ...
+    def __call__(self, copy: Rows, states: Sequence[TrialState]) -> Sequence[Unit | None]:
+        """Perturb `copy`, one row per state; the damage done to each row, None for none."""
 
 
 class Policy(Protocol):
     """What happens between epochs (see psa.policies)."""
 
-    def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch: ...
+    def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+        """The weights and the optimiser with which `rows` of the pack start their next epoch."""
 
-    def better(self, state: TrialState, correct: int, loss: float) -> bool: ...
+    def better(self, state: TrialState, correct: int, loss: float) -> bool:
+        """Whether a validation score makes the trained weights the new LKG."""
 
-    def stops(self, state: TrialState) -> bool: ...
+    def stops(self, state: TrialState) -> bool:
+        """Whether a trial ends by itself after the loop just booked."""
 
 
 @dataclass
 class Epoch:
     """What one epoch works on: the weights being trained, their gradients, the optimiser over them, the
-    damage done before, and the buffers that outlive the epoch, by name."""
+    damage done before, and the buffers that outlive the epoch, by name.
+    """
 
     active: Rows
     gradients: Rows

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from psa import sources
 from psa.errors import DamagedFile, UserError
@@ -17,6 +18,7 @@ from psa.files import check_writable, read_bytes, write_atomically
 from psa.sources import DATASETS, Dataset, SourceFailed, locate, unpacked
 
 Progress = Callable[[str], None]
+T = TypeVar("T")
 
 _STALE_SECONDS: Final = 3600.0  # writing one of these files takes seconds
 
@@ -25,16 +27,19 @@ def quiet(_message: str) -> None:
     """A progress that tells nobody."""
 
 
-def fetch(dataset: Dataset, data_dir: Path, progress: Progress = quiet) -> dict[str, bytes]:
+def fetch(
+    dataset: Dataset, data_dir: Path, progress: Progress = quiet, *, workers: int = 4
+) -> dict[str, bytes]:
     """Return {canonical name: uncompressed IDX bytes}, every MD5 checked; get and keep what is missing.
 
     Files that lie unpacked in data_dir are used where they are; all others are written, unpacked, to
     data_dir/<name>/. Several processes may fetch at once: a file appears whole or not at all.
-    progress: called with one line for each thing that takes time or goes wrong.
+    progress: called with one line for each thing that takes time or goes wrong. workers: threads that read,
+    unpack and check the files that are here already; with 0 or 1 that is done without any.
     Raises DamagedFile for a file in data_dir whose bytes are not the published ones, and UserError when no
     source has the files or data_dir cannot be read or written.
     """
-    found = _local_files(dataset, data_dir, progress)
+    found = _local_files(dataset, data_dir, progress, workers)
     missing = [name for name in dataset.files if name not in found]
     if not missing:
         return found
@@ -61,24 +66,42 @@ def fetch(dataset: Dataset, data_dir: Path, progress: Progress = quiet) -> dict[
     )
 
 
-def _local_files(dataset: Dataset, data_dir: Path, progress: Progress) -> dict[str, bytes]:
-    """The files that data_dir has already, unpacked and checked. Raises DamagedFile, UserError."""
-    own = data_dir / dataset.name
+def _local_files(dataset: Dataset, data_dir: Path, progress: Progress, workers: int) -> dict[str, bytes]:
+    """The files that data_dir has already, unpacked and checked. Raises DamagedFile, UserError.
+
+    Threads only read: what is kept, said and raised comes in the order of the files, whoever is first.
+    """
     found = {}
-    for name in dataset.files:
-        for folder in (own, data_dir, data_dir / dataset.torchvision / "raw"):
-            path = locate(folder, name)
-            packed = None if path is None else read_bytes(path)
-            if path is None or packed is None:
-                continue
-            data = _sound(dataset, name, path, packed, loose=folder == data_dir)
-            if data is None:
-                continue
-            found[name] = data
-            if data is not packed:
-                _keep_if_possible(own / name, data, progress)
-            break
+    looks = _each(lambda name: _local_file(dataset, name, data_dir), list(dataset.files), workers)
+    for name, look in zip(dataset.files, looks, strict=True):
+        if look is None:
+            continue
+        found[name], was_packed = look
+        if was_packed:
+            _keep_if_possible(data_dir / dataset.name / name, found[name], progress)
     return found
+
+
+def _each(function: Callable[[str], T], names: Sequence[str], workers: int) -> Iterator[T]:
+    """function(name) of every name, in order; the first one in order that failed raises."""
+    if workers < 2:
+        yield from map(function, names)
+        return
+    with ThreadPoolExecutor(min(workers, len(names))) as pool:
+        yield from pool.map(function, names)
+
+
+def _local_file(dataset: Dataset, name: str, data_dir: Path) -> tuple[bytes, bool] | None:
+    """The unpacked and checked bytes of one file in data_dir, and whether they lay packed there."""
+    for folder in (data_dir / dataset.name, data_dir, data_dir / dataset.torchvision / "raw"):
+        path = locate(folder, name)
+        packed = None if path is None else read_bytes(path)
+        if path is None or packed is None:
+            continue
+        data = _sound(dataset, name, path, packed, loose=folder == data_dir)
+        if data is not None:
+            return data, data is not packed
+    return None
 
 
 def _sound(dataset: Dataset, name: str, path: Path, packed: bytes, *, loose: bool) -> bytes | None:

@@ -88,7 +88,7 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
             os.fsync(descriptor)
         if previous is not None and path.exists():
             _keep(path, previous)
-        os.replace(temporary, path)  # noqa: PTH105 - beside os.link and os.fsync, one way to call them
+        temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         raise refusal(error, f"cannot write {path}") from error
@@ -123,7 +123,7 @@ def _keep(path: Path, previous: Path) -> None:
     linked = temporary_of(previous)
     try:
         linked.unlink(missing_ok=True)
-        os.link(path, linked)  # noqa: PTH200 - Path.hardlink_to reads the wrong way round
+        os.link(path, linked)
         linked.replace(previous)
     except OSError as error:
         if error.errno not in _NO_LINKS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import socket
@@ -20,13 +21,15 @@ DeviceName = Literal["cpu", "cuda", "mps"]
 
 @dataclass(frozen=True)
 class Machine:
-    """device: None means the best one there is. threads: of one process; one gives the same bits in any
-    pack and is the fastest for small networks. data_dir: where data sets are kept. workers: threads that read and check them."""
+    """Where data sets are kept, and what to train on.
+
+    device: None means the best one there is. threads: of one process; one gives the same bits in any pack
+    and is the fastest for small networks.
+    """
 
     data_dir: Path = Path("dataset")
     device: DeviceName | None = None
     threads: int = 1
-    workers: int = 4
 
     def prepare(self) -> torch.device:
         """Set torch up in this process and return the device. Raises UserError where it is not there."""
@@ -54,16 +57,48 @@ def _device(wanted: DeviceName | None) -> torch.device:
     return torch.device(wanted)
 
 
+def check_memory(parameters: int, trials: int, device: torch.device) -> None:
+    """Find out before any work is done whether a pack fits. Raises UserError.
+
+    parameters: of one trial, 4 bytes each. Counted is the least that training holds at one moment: on the
+    device the LKG, its copy, gradients and two moments; on the host the LKG twice more, as it is written.
+    """
+    row = 4 * parameters * trials
+    wants = [("memory", 2 * row + (5 * row if device.type == "cpu" else 0), _host_memory())]
+    if device.type == "cuda":
+        import torch
+
+        wants.append(("GPU memory", 5 * row, torch.cuda.get_device_properties(device).total_memory))
+    for kind, least, there in wants:
+        if least > there:
+            raise UserError(
+                f"arch: {trials:,} trial{'s' * (trials > 1)} of {parameters:,} parameters need at least "
+                f"{least / 1e9:,.1f} GB of {kind}, this machine has {there / 1e9:,.1f} GB",
+                "Choose fewer or narrower layers, or fewer trials at once",
+            )
+
+
+def _host_memory() -> float:
+    """Bytes this process may use: those of the machine, or of its container; infinity where unknown."""
+    try:
+        there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError):
+        return float("inf")
+    with contextlib.suppress(OSError, ValueError):  # no such file outside of containers, or "max" in it
+        there = min(there, float(int(Path("/sys/fs/cgroup/memory.max").read_text())))
+    return there
+
+
 def describe(device: torch.device, threads: int) -> dict[str, Any]:
     """What a record's sidecar says of the machine: differs from run to run and never touches the result."""
-    import numpy
+    import numpy as np
     import torch
 
     return {
         "psa": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": numpy.__version__,
+        "numpy": np.__version__,
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "processors": os.cpu_count(),

@@ -24,9 +24,7 @@ class RatchetPolicy:
         active = pack.lkg[list(rows)]
         units = self.perturb(active, [pack.states[row] for row in rows])
         gradients = active.zeros_like()
-        return Epoch(
-            active, gradients, optimizer_for(torch.optim.AdamW, settings, active, gradients), units
-        )
+        return Epoch(active, gradients, optimizer_for(torch.optim.AdamW, settings, active, gradients), units)
 
     def better(self, state: TrialState, correct: int, loss: float) -> bool:
         """Strict improvement of validation accuracy; a draw is discarded."""

@@ -6,6 +6,7 @@ or unpacked by a browser on the way, is as good as the original.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, Final
+from urllib.error import HTTPError
 
 import numpy as np
 import numpy.typing as npt
@@ -152,7 +154,7 @@ def locate(folder: Path, name: str) -> Path | None:
     dotted = name.replace("-idx", ".idx")
     candidates = (folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz"))
     # os.path.isfile says no, where Path.is_file raises, for a folder that may not be looked into.
-    return next((path for path in candidates if os.path.isfile(path)), None)
+    return next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def _from_folder(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -212,21 +214,39 @@ def _open(url: str) -> HTTPResponse:
     In a thread, because urlopen's own limit holds per address and not at all while a name is looked up.
     """
     answers: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
+    given_up = threading.Event()
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(url, timeout=_STALL_SECONDS))
+            answers.put(urllib.request.urlopen(url, timeout=_STALL_SECONDS))  # noqa: S310 (torchvision's mirrors)
         except Exception as error:  # noqa: BLE001 (raised again in the caller's thread)
             answers.put(error)
+        if given_up.is_set():
+            _close_late(answers)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=ANSWER_SECONDS)
     except queue.Empty:
+        given_up.set()
+        _close_late(answers)  # it may have come between the two lines above
         raise TimeoutError(f"no answer in {ANSWER_SECONDS:g} s") from None
     if isinstance(answer, Exception):
+        _close(answer)
         raise answer
     return answer
+
+
+def _close_late(answers: queue.SimpleQueue[HTTPResponse | Exception]) -> None:
+    """Close an answer that nobody waits for any more."""
+    with contextlib.suppress(queue.Empty):
+        _close(answers.get_nowait())
+
+
+def _close(answer: HTTPResponse | Exception) -> None:
+    """Close the connection of an answer. An HTTPError is one, too: it holds the body of the error page."""
+    if isinstance(answer, (HTTPResponse, HTTPError)):
+        answer.close()
 
 
 def _from_wheel(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,10 +21,25 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 
 from psa.errors import DamagedFile, UserError
+from psa.nets.shapes import shape_of
 from psa.trial import Trial, canonical_json, first_fault
 
 FORMAT: Final = 1
 COLUMNS: Final = ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
+
+_PICKLES: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, pickle
+# What reading bytes that nobody wrote may raise, in json, numpy, safetensors and here.
+_NOT_AS_WRITTEN: Final = (
+    SafetensorError,
+    ValidationError,
+    UserError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -71,7 +87,7 @@ def encode(state: TrialState) -> bytes:
         "loops": state.loops,
         "lkg_loop": state.lkg_loop,
         "best_correct": state.best_correct,
-        "best_loss": None if np.isinf(state.best_loss) else state.best_loss,
+        "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
         "stopped": state.stopped,
         "history": state.history,
     }
@@ -85,7 +101,7 @@ def _digest(facts: dict[str, Any], tensors: Tensors) -> str:
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])
         total.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        total.update(tensor.data)
+        total.update(tensor.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -101,56 +117,65 @@ def decode(content: bytes, where: str) -> TrialState:
         digest = facts.pop("sha256")
         state = _state(facts, tensors)
         sound = digest == _digest(facts, tensors) and encode(state) == content
-    except (SafetensorError, ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
+        fits = _consistent(state)
+    except _NOT_AS_WRITTEN as error:
         reason = first_fault(error) if isinstance(error, ValidationError) else type(error).__name__
         raise DamagedFile(f"{where} is damaged ({reason})") from error
     if not sound:
         raise DamagedFile(f"{where} is damaged (its digest differs)")
+    if not fits:
+        raise DamagedFile(f"{where} is damaged (its weights or its history do not fit its arch and loops)")
     return state
 
 
 def _facts(content: bytes, where: str) -> dict[str, Any]:
     """The metadata entry, judged before anything else is read."""
-    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise UserError(
-            f"{where} is a pickle (an old torch.save checkpoint), which could run any code when opened",
-            "psa does not open it: move it away, or use another --model-dir",
-        )
-    size = int.from_bytes(content[:8], "little")
-    try:
-        header = json.loads(content[8 : 8 + size]) if 2 <= size <= len(content) - 8 else None
-        metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
-    except (ValueError, RecursionError):
-        metadata = None
-    if metadata is None:
-        raise DamagedFile(f"{where} is damaged (its header cannot be read)")
+    metadata = _metadata(content, where)
     if "psa" not in metadata:
         raise UserError(
             f"{where} is a safetensors file, but not one of psa's",
             "Move it away, or use another --model-dir",
         )
     try:
-        facts = json.loads(metadata["psa"])
-        newer = int(facts["format"]) > FORMAT
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        facts: dict[str, Any] = json.loads(metadata["psa"])
+        newer = facts["format"] > FORMAT
+    except _NOT_AS_WRITTEN as error:
         raise DamagedFile(f"{where} is damaged (its metadata cannot be read)") from error
     if newer:
         raise UserError(
             f"{where} was written by a newer psa (format {facts['format']}; this one reads up to {FORMAT})",
             "Update psa, or use another --model-dir",
         )
-    return facts  # type: ignore[no-any-return]
+    return facts
+
+
+def _metadata(content: bytes, where: str) -> dict[str, Any]:
+    """The metadata of a safetensors header: a length of 8 bytes, then JSON of that length."""
+    size = int.from_bytes(content[:8], "little")
+    try:
+        metadata = json.loads(content[8 : 8 + size] if size <= len(content) - 8 else b"").get(
+            "__metadata__", {}
+        )
+        return dict(metadata)
+    except _NOT_AS_WRITTEN as error:
+        # Asked only now and so: the length of a header may begin with the very bytes of a pickle.
+        if content.startswith(_PICKLES) and content[8:10] != b'{"':
+            raise UserError(
+                f"{where} is a pickle (an old torch.save checkpoint), which could run any code when opened",
+                "psa does not open it: move it away, or use another --model-dir",
+            ) from None
+        raise DamagedFile(f"{where} is damaged (its header cannot be read)") from error
 
 
 def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
     carried: dict[str, Tensors] = {}
     for name in [name for name in tensors if "/" in name]:
         kind, _, inner = name.partition("/")
-        carried.setdefault(kind, {})[inner] = tensors.pop(name)
-    state = TrialState(
+        carried.setdefault(kind, {})[inner] = tensors[name]
+    return TrialState(
         trial=Trial.model_validate(facts["spec"]),
         horizon=facts["horizon"],
-        lkg=dict(tensors),
+        lkg={name: tensor for name, tensor in tensors.items() if "/" not in name},
         loops=facts["loops"],
         lkg_loop=facts["lkg_loop"],
         best_correct=facts["best_correct"],
@@ -159,6 +184,22 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
         carried=carried,
         stopped=facts["stopped"],
     )
-    for kind, parts in carried.items():
-        tensors |= {f"{kind}/{name}": tensor for name, tensor in parts.items()}
-    return state
+
+
+def _consistent(state: TrialState) -> bool:
+    """Whether the parts fit each other; of a file that psa itself wrote they always do."""
+    trial = state.trial
+    sizes: dict[str, tuple[int, ...]] = {}
+    for linear in shape_of(trial.model, trial.data.classes).linears:
+        sizes |= {
+            f"{linear.name}.weight": (linear.outputs, linear.inputs),
+            f"{linear.name}.bias": (linear.outputs,),
+        }
+    return (
+        all(
+            {name: tensor.shape for name, tensor in part.items()} == sizes
+            for part in (state.lkg, *state.carried.values())
+        )
+        and set(state.history) == set(COLUMNS)
+        and all(len(values) == state.loops for values in state.history.values())
+    )

@@ -9,20 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import math
+import re
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes, refusal, write_atomically
 from psa.trial import Trial, canonical_json
+
+if TYPE_CHECKING:
+    from psa.state import TrialState
 
 logger = logging.getLogger(__name__)
 
 RECORD_FORMAT: Final = 1
 STATE_NAME: Final = "lkg.safetensors"
 _MACHINE: Final = ".machine.json"
+_FAILURE: Final = ".failed.json"
+_REMOVE: Final = "Remove it and run the same command again"
+_SET_ASIDE: Final = re.compile(r".*\.damaged(-[0-9]+)?\.safetensors")
+# What a longer run of the same trial may change: the rest must stay as it was.
+_GROWING: Final = frozenset({"loops", "history", "finals", "events", "device"})
 
 Record = dict[str, Any]
 
@@ -33,10 +44,10 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.previous = path.with_name(f"{path.stem}.previous{path.suffix}")
-        self.damaged = path.with_name(f"{path.stem}.damaged{path.suffix}")
         self._sound = False  # whether the present file is known to be whole, so that it may become previous
+        self._warned = False
 
-    def load(self) -> Any:
+    def load(self) -> TrialState | None:
         """The newest sound TrialState, None where there is no file.
 
         A damaged present file is reported loudly and the generation before it is used: the loops in
@@ -45,10 +56,8 @@ class StateFile:
         """
         from psa.state import decode
 
+        self._sound = False
         content = read_bytes(self.path)
-        older = read_bytes(self.previous)
-        if content is None and older is None:
-            return None
         problem = f"{self.path} is missing"
         if content is not None:
             try:
@@ -58,31 +67,60 @@ class StateFile:
             else:
                 self._sound = True
                 return state
+        older = read_bytes(self.previous)
         if older is None:
-            raise DamagedFile(problem, _restore(self.path))
+            if content is None:
+                return None
+            raise DamagedFile(problem, self._way_out())
         try:
             state = decode(older, str(self.previous))
         except DamagedFile as damage:
-            raise DamagedFile(f"{problem}, and {damage.what}", _restore(self.path)) from damage
-        logger.warning("%s; going on from the generation before it, loop %d", problem, state.loops)
+            raise DamagedFile(f"{problem}, and {damage.what}", self._way_out()) from damage
+        self._warn(f"{problem}; going on from the generation before it, loop {state.loops}")
         return state
 
-    def save(self, state: Any) -> None:
-        """Write a new present generation. A present file not known to be whole is set aside, not kept as
-        previous: that would push out the last sound one. Raises UserError."""
+    def _warn(self, message: str) -> None:
+        """Say it once, however often the file is read."""
+        if not self._warned:
+            logger.warning("%s", message)
+        self._warned = True
+
+    def _way_out(self) -> str:
+        command = shlex.join(["clean", "--model-dir", str(self.path.parent), self.path.name])
+        return f"Put a sound copy in its place, or start anew after `{command}`"
+
+    def save(self, state: TrialState) -> None:
+        """Write a new present generation, and keep the one before it. Raises UserError.
+
+        A present file not known to be whole is set aside, not kept as previous: that would push out the
+        last sound one.
+        """
         from psa.state import encode
 
         if not self._sound and self.path.exists():
             try:
-                self.path.replace(self.damaged)
+                self.path.replace(self._free_name())
             except OSError as error:
                 raise refusal(error, f"cannot set aside {self.path}") from error
         write_atomically(self.path, encode(state), self.previous)
         self._sound = True
 
+    def remove(self) -> None:
+        """Remove both generations and what a kill left of them; what was set aside as damaged stays."""
+        folder = self.path.parent
+        leftovers = folder.glob(f".{self.path.name}.*.tmp") if folder.is_dir() else ()
+        for path in (self.path, self.previous, *leftovers):
+            path.unlink(missing_ok=True)
+        self._sound = False
 
-def _restore(path: Path) -> str:
-    return f"Restore a copy of it, or remove it with `clean {path.name}` to start anew"
+    def _free_name(self) -> Path:
+        """Where a damaged file goes; an earlier one stays."""
+        number, stem, suffix = 1, self.path.stem, self.path.suffix
+        name = f"{stem}.damaged{suffix}"
+        while self.path.with_name(name).exists():
+            number += 1
+            name = f"{stem}.damaged-{number}{suffix}"
+        return self.path.with_name(name)
 
 
 @dataclass(frozen=True)
@@ -103,37 +141,41 @@ class Store:
     def __init__(self, models: Path, results: Path, single: str | None = None) -> None:
         self.models, self.results, self.single = models, results, single
         self._single_seed: int | None = None
+        self._files: dict[Path, StateFile] = {}
 
     def state_file(self, trial: Trial) -> StateFile:
-        """Where a trial's state lives."""
+        """Where a trial's state lives; the same object each time it is asked for."""
+        path = self.models / trial.id / STATE_NAME
         if self.single is not None:
             if self._single_seed is None:
                 self._single_seed = trial.seed
             seed = "" if trial.seed == self._single_seed else f".s{trial.seed:02d}"
-            return StateFile(self.models / f"{self.single}{seed}.safetensors")
-        return StateFile(self.models / trial.id / STATE_NAME)
+            path = self.models / f"{self.single}{seed}.safetensors"
+        return self._files.setdefault(path, StateFile(path))
 
     def record_path(self, trial: Trial) -> Path:
         """Where a trial's record lives."""
         return self.results / f"{trial.id}.json"
 
     def pending(self, trials: Iterable[Trial], horizon: int) -> list[Trial]:
-        """The trials whose record does not reach `horizon` yet, in their order."""
+        """The trials whose record does not reach `horizon` yet, in their order. Raises DamagedFile."""
         return [trial for trial in trials if not self.done(trial, horizon)]
 
     def done(self, trial: Trial, horizon: int) -> bool:
         """Whether a record of at least `horizon` loops (or of an early stop) is stored."""
-        content = read_bytes(self.record_path(trial))
-        if content is None:
-            return False
-        record = decode_record(content, str(self.record_path(trial)))
-        return record["loops"] >= horizon or record["finals"]["stopped_early"]
+        record = self.read(trial)
+        return record is not None and (record["loops"] >= horizon or record["finals"]["stopped_early"])
 
     def read(self, trial: Trial) -> Record | None:
-        """A trial's record, None where it is not done. Raises DamagedFile."""
+        """A trial's record, None where it is not done. Raises DamagedFile, also for another trial's."""
         path = self.record_path(trial)
         content = read_bytes(path)
-        return None if content is None else decode_record(content, str(path))
+        if content is None:
+            return None
+        record = decode_record(content, str(path))
+        if record.get("digest") != trial.digest:
+            raise DamagedFile(f"{path} holds the record of another trial, {record.get('id')}", _REMOVE)
+        return record
 
     def write(self, trial: Trial, record: Record, machine: Record) -> None:
         """Store a record, last of all, and beside it what differs between machines without touching it.
@@ -142,35 +184,60 @@ class Store:
         raises UserError: two runs of one trial that disagree are a fault to be found, not to be overwritten.
         """
         path = self.record_path(trial)
-        stored = self.read(trial)
+        content = encode_record(record)
+        made, stored = decode_record(content, str(path)), self.read(trial)
         if stored is not None:
-            if _extends(stored, record):
-                return
-            if not _extends(record, stored):
+            difference = _difference(*sorted((made, stored), key=lambda each: each["loops"]))
+            if difference is not None:
                 raise UserError(
-                    f"{path} holds a record that differs from the one just made",
-                    "Compare the two runs: versions and machine are in the .machine.json beside it",
+                    f"{path} holds a record of this trial that differs from the one just made ({difference})",
+                    f"Compare the two machines ({path.with_suffix(_MACHINE).name} is the stored one's), then "
+                    "remove the stored record or use another --results-dir, and run the same command again",
                 )
-        write_atomically(path.with_suffix(_MACHINE), canonical_json(machine).encode() + b"\n")
-        write_atomically(path, encode_record(record))
+            if stored["loops"] >= made["loops"]:
+                return
+        write_atomically(path.with_suffix(_MACHINE), encode_record(machine))
+        write_atomically(path, content)
+        path.with_suffix(_FAILURE).unlink(missing_ok=True)
+
+    def failure(self, trial: Trial) -> str | None:
+        """Why a trial's last try failed, None where it did not."""
+        content = read_bytes(self.record_path(trial).with_suffix(_FAILURE))
+        try:
+            return None if content is None else str(decode_record(content, "")["error"])
+        except (UserError, KeyError):
+            return "unknown: what was written of it is damaged"
+
+    def write_failure(self, trial: Trial, error: str) -> None:
+        """Remember why a trial failed, until it is done."""
+        write_atomically(self.record_path(trial).with_suffix(_FAILURE), encode_record({"error": error}))
 
     def state_paths(self) -> Iterator[Path]:
-        """Every state file, both generations, in a fixed order."""
-        yield from sorted(self.models.rglob("*.safetensors")) if self.models.is_dir() else ()
+        """Every state file, both generations, in a fixed order; not what was set aside as damaged."""
+        yield from (path for path in self._state_files() if _SET_ASIDE.fullmatch(path.name) is None)
+
+    def set_aside_paths(self) -> Iterator[Path]:
+        """The damaged state files that a later save has put out of the way."""
+        yield from (path for path in self._state_files() if _SET_ASIDE.fullmatch(path.name) is not None)
+
+    def _state_files(self) -> list[Path]:
+        return sorted(self.models.rglob("*.safetensors")) if self.models.is_dir() else []
 
     def record_paths(self) -> Iterator[Path]:
         """Every record, in a fixed order."""
-        if self.results.is_dir():
-            paths = sorted(self.results.rglob("s[0-9]*-*.json"))
-            yield from (path for path in paths if not path.name.endswith(_MACHINE))
+        beside = (_MACHINE, _FAILURE)
+        yield from (path for path in self._record_files() if not path.name.endswith(beside))
+
+    def _record_files(self) -> list[Path]:
+        return sorted(self.results.rglob("s[0-9]*-*.json")) if self.results.is_dir() else []
 
     def verify(self) -> Iterator[Finding]:
-        """Check the digest of every state and record file."""
+        """Check the digest of every state and record file, and of what is stored beside a record."""
         from psa.state import decode
 
         for path in self.state_paths():
             yield _checked(path, decode)
-        for path in self.record_paths():
+        for path in self._record_files():
             yield _checked(path, decode_record)
 
 
@@ -184,45 +251,52 @@ def _checked(path: Path, decode: Any) -> Finding:
     return Finding(path, None)
 
 
-def _extends(longer: Record, shorter: Record) -> bool:
-    """Whether `longer` is the same trial trained at least as far, with the same rows so far."""
-    if longer["loops"] < shorter["loops"]:
-        return False
+def _difference(shorter: Record, longer: Record) -> str | None:
+    """The first key that tells why `longer` is not the trial of `shorter` trained at least as far."""
     if longer["loops"] == shorter["loops"]:
-        return longer == shorter
-    fixed = [key for key in shorter if key not in ("loops", "history", "finals", "events")]
-    return all(longer.get(key) == shorter[key] for key in fixed) and all(
-        longer["history"][column][: shorter["loops"]] == values
-        for column, values in shorter["history"].items()
-    )
+        keys = [key for key in sorted(longer.keys() | shorter.keys()) if longer.get(key) != shorter.get(key)]
+    else:
+        keys = [key for key in sorted(shorter) if key not in _GROWING and longer.get(key) != shorter[key]]
+    if keys:
+        return keys[0]
+    for column, values in shorter["history"].items():
+        if longer["history"].get(column, [])[: shorter["loops"]] != values:
+            return f"history, column {column}"
+    return None
 
 
 def encode_record(record: Record) -> bytes:
-    """Canonical JSON with the SHA-256 of itself; equal records give equal bytes."""
-    body = {**record, "format": RECORD_FORMAT}
+    """Canonical JSON with the SHA-256 of itself, NaN and infinity as null; equal records give equal bytes."""
+    body = {**_finite(record), "format": RECORD_FORMAT}
     digest = hashlib.sha256(canonical_json(body).encode()).hexdigest()
     return canonical_json({**body, "sha256": digest}).encode() + b"\n"
 
 
+def _finite(value: Any) -> Any:
+    """The value with None, which is missing, for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def decode_record(content: bytes, where: str) -> Record:
-    """The record of a file's bytes. Raises DamagedFile where a bit differs from what was written, UserError
-    where a newer psa wrote it."""
+    """The record of a file's bytes.
+
+    Raises DamagedFile where a bit differs from what was written, UserError where a newer psa wrote it.
+    """
     try:
-        record = json.loads(content)
-        newer = record.get("format", 0) > RECORD_FORMAT
-        record.pop("sha256")
+        record: Record = json.loads(content)
+        newer = record["format"] > RECORD_FORMAT
+        if not newer:
+            del record["sha256"]
         sound = newer or encode_record(record) == content
-        record.pop("format")
+        del record["format"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedFile(f"{where} is damaged ({type(error).__name__})", "Remove it and run again") from error
+        raise DamagedFile(f"{where} is damaged ({type(error).__name__})", _REMOVE) from error
     if newer:
         raise UserError(f"{where} was written by a newer psa", "Update psa")
     if not sound:
-        raise DamagedFile(f"{where} is damaged (its digest differs)", "Remove it and run again")
-    return record  # type: ignore[no-any-return]
-
-
-def history_rows(history: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """The columns of a history as one dict per loop."""
-    for values in zip(*history.values(), strict=True):
-        yield dict(zip(history, values, strict=True))
+        raise DamagedFile(f"{where} is damaged (its digest differs)", _REMOVE)
+    return record

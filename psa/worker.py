@@ -1,13 +1,12 @@
 """The only code that starts training, on every backend: one pack in, states and records out.
 
-    python -m psa.worker pack.json --root DIR
+As a process of its own: `python -m psa.worker pack.json --root DIR`.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,37 +25,12 @@ from psa.machine import Machine, describe
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
 from psa.policies import KeepPolicy, RatchetPolicy
+from psa.signals import StopRequest
 from psa.state import TrialState
 from psa.store import Record, Store
-from psa.trial import Keep, Pack, Trial, validated
+from psa.trial import DataSpec, Keep, Pack, Trial, canonical_json, validated
 
 EXIT_INTERRUPTED: Final = 75  # EX_TEMPFAIL: nothing is lost, run it again
-
-
-class StopRequest:
-    """Turns SIGINT and SIGTERM into a flag that the engine reads between two steps.
-
-    No exception can then fall between two halves of a finished loop.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __call__(self) -> bool:
-        return self.signal is not None
-
-    def __enter__(self) -> StopRequest:
-        self._before = {
-            number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _asked(self, number: int, _frame: object) -> None:
-        self.signal = number
 
 
 def run_pack(
@@ -74,7 +48,7 @@ def run_pack(
     What is stored already is gone on from. Raises Interrupted (every finished loop saved) and UserError.
     """
     device = machine.prepare()
-    splits = load(pack.trials[0].data, machine.data_dir, device=str(device), progress=progress)
+    splits = _splits(pack.trials[0].data, machine.data_dir, str(device), progress)
     net = Dense(pack.trials[0].model, splits.classes)
     files = {trial.id: store.state_file(trial) for trial in pack.trials}
     states = [_state(trial, files[trial.id], net, pack.horizon) for trial in pack.trials]
@@ -102,12 +76,22 @@ def run_pack(
         "pack_seconds": round(time.monotonic() - begun, 3),
         "pack_trials": len(states),
     }
-    records = [
-        record_of(state, net, splits, device, test) for state, test in zip(states, tests, strict=True)
-    ]
+    records = [record_of(state, net, splits, device, test) for state, test in zip(states, tests, strict=True)]
     for state, record in zip(states, records, strict=True):
         store.write(state.trial, record, sidecar)
     return records
+
+
+_kept: dict[str, Splits] = {}
+
+
+def _splits(spec: DataSpec, data_dir: Path, device: str, progress: Callable[[str], None]) -> Splits:
+    """The data of a pack; a worker that trains pack after pack reads it once."""
+    key = canonical_json([spec.model_dump(mode="json"), str(data_dir.absolute()), device])
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = load(spec, data_dir, device=device, progress=progress)
+    return _kept[key]
 
 
 def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
@@ -177,7 +161,8 @@ def record_of(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry of `python -m psa.worker`: 0 done, 75 interrupted with everything saved, 2 a user's error."""
     parser = argparse.ArgumentParser(prog="python -m psa.worker", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("pack", type=Path, help="a pack as JSON")
+    parser.add_argument("pack", type=Path, nargs="?", help="a pack as JSON")
+    parser.add_argument("--serve", action="store_true", help="take packs from standard input (psa.serve)")
     parser.add_argument("--root", type=Path, default=Path(), help="holds models/ and results/")
     parser.add_argument("--data-dir", type=Path, default=None, help="default: ROOT/dataset")
     parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default=None)
@@ -185,14 +170,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     machine = Machine(options.data_dir or options.root / "dataset", options.device, options.threads)
+    if options.pack is None and not options.serve:
+        parser.error("name a pack, or --serve")
     try:
+        if options.serve:
+            from psa.serve import serve  # a row below this file; it comes back here for every pack
+
+            return serve(machine)
         pack = validated(Pack, _read_json(options.pack), str(options.pack))
         run_pack(pack, Store(options.root / "models", options.root / "results"), machine, stop=StopRequest())
     except UserError as error:
-        logging.getLogger(__name__).error("%s", error)
+        sys.stderr.write(f"error: {error}\n")
         return 2
     except Interrupted:
-        logging.getLogger(__name__).info("stopped as asked; every finished loop is saved")
+        sys.stderr.write("stopped as asked; every finished loop is saved\n")
         return EXIT_INTERRUPTED
     return 0
 

@@ -26,7 +26,9 @@ def trial(arch: str, mode: Mode = "none", seed: int = 0, family: str = "simpleml
     )
 
 
-def arms(arch: str, seeds: Sequence[int], family: str = "simplemlp", modes: Sequence[Mode] = MODES) -> list[Trial]:
+def arms(
+    arch: str, seeds: Sequence[int], family: str = "simplemlp", modes: Sequence[Mode] = MODES
+) -> list[Trial]:
     """Every mode of every seed."""
     return [trial(arch, mode, seed, family) for seed in seeds for mode in modes]
 
@@ -56,7 +58,5 @@ def run(
         last[:] = changed
 
     policy = options.pop("policy", None) or policy_for(trials[0], net, splits)
-    tests = engine.run(
-        net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options
-    )
+    tests = engine.run(net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options)
     return last or states, tests

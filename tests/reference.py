@@ -1,4 +1,4 @@
-"""The slow twin: one trial, an ordinary nn.Module, an `if` for the ratchet. Obviously right, and nothing else.
+"""The slow twin: one trial, an ordinary nn.Module, an `if` for the ratchet. Obviously right.
 
 It shares with the engine only what defines a trial: the random streams and the data. Its one oddity is
 `Linear`, because the twin is compared bit for bit: a product is made beside a copy of itself (a lone small

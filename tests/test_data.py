@@ -10,8 +10,10 @@ import torch
 import torchvision  # type: ignore[import-untyped]
 from torch.utils.data import random_split
 
+from psa import data
 from psa.data import Splits, class_counts, load, split_indices, zero_r
 from psa.errors import UserError
+from psa.fetch import fetch
 from psa.sources import DATASETS
 from psa.trial import DataSpec
 
@@ -145,6 +147,23 @@ def test_val_size_beyond_the_file_is_refused() -> None:
     """A validation split larger than the train file is an error, not a slice from the wrong end."""
     with pytest.raises(UserError, match="val_size"):
         split_indices(100, 101, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_the_threads_asked_for_read_the_files(
+    data_dir: Path, mnist: Splits, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """`workers` reaches the reading of files, from load and from class_counts, and changes no bit."""
+    asked = []
+
+    def noted(*args: Any, **kwargs: Any) -> dict[str, bytes]:
+        asked.append(kwargs["workers"])
+        return fetch(*args, **kwargs)
+
+    monkeypatch.setattr(data, "fetch", noted)
+    assert torch.equal(load(DataSpec(), data_dir, workers=workers).val.images, mnist.val.images)
+    class_counts(DataSpec(), data_dir, workers=workers)
+    assert asked == [workers, workers]
 
 
 def test_torchvision_is_not_imported_for_data_that_is_here(data_dir: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,10 @@ TINY = {name: bytes([0, 0, 8, 1 + i]) + bytes(range(200)) * (i + 1) for i, name 
 
 def dataset_of(contents: dict[str, bytes], name: str = "tiny", **places: Any) -> Dataset:
     """A data set whose published files are these bytes."""
-    files = {key: IdxFile(hashlib.md5(data).hexdigest(), len(data)) for key, data in contents.items()}
+    files = {
+        key: IdxFile(hashlib.md5(data, usedforsecurity=False).hexdigest(), len(data))
+        for key, data in contents.items()
+    }
     return Dataset(name=name, files=files, torchvision="MNIST", **places)
 
 
@@ -85,7 +89,7 @@ def test_real_mnist_from_gz_files(data_dir: Path, tmp_path: Path) -> None:
     """The real thing, packed, in torchvision's folder: the published MD5s accept it."""
     real = fetch(DATASETS["mnist"], data_dir)
     for name, data in real.items():
-        assert hashlib.md5(data).hexdigest() == DATASETS["mnist"].files[name].md5
+        assert hashlib.md5(data, usedforsecurity=False).hexdigest() == DATASETS["mnist"].files[name].md5
     put(tmp_path / "MNIST" / "raw", {name: real[name] for name in NAMES[1:]}, gz=True)
     put(tmp_path, {NAMES[0]: real[NAMES[0]]})
     assert fetch(DATASETS["mnist"], tmp_path) == real
@@ -171,6 +175,62 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         fetch(TINY_SET, tmp_path)
 
 
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("workers", [0, 1, 2, 64])
+def test_any_number_of_threads_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """The same files in the same order, the same lines said, and the same files kept."""
+    put(tmp_path, {name: TINY[name] for name in NAMES[:3]}, gz=True)
+    put(tmp_path / "MNIST" / "raw", {NAMES[3]: TINY[NAMES[3]]})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", _refuse_to_open)
+        said: list[str] = []
+        assert list(fetch(TINY_SET, tmp_path, said.append, workers=workers).items()) == list(TINY.items())
+        assert [line.partition(" ")[0] for line in said] == list(NAMES[:3])
+    assert fetch(TINY_SET, tmp_path, workers=workers) == TINY
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == set(NAMES[:3])
+
+
+def _refuse_to_open(*_args: Any, **_kwargs: Any) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+@pytest.mark.usefixtures("offline")
+def test_four_threads_read_four_files_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With workers=4 no read waits for another to end; with workers=0 no thread is started at all."""
+    put(tmp_path, TINY)
+    together = threading.Barrier(4)
+
+    def read(path: Path) -> bytes:
+        together.wait(timeout=30)
+        return path.read_bytes()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fetch_module, "read_bytes", read)
+        assert fetch(TINY_SET, tmp_path, workers=4) == TINY
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: pytest.fail("a thread was started"))
+    assert fetch(TINY_SET, tmp_path, workers=0) == TINY
+
+
+@pytest.mark.usefixtures("offline")
+def test_of_two_damaged_files_the_first_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a thread finds the damage of the last file long before that of the second."""
+    put(tmp_path, TINY | {NAMES[1]: b"damaged", NAMES[3]: b"damaged"})
+    later_is_read = threading.Event()
+
+    def read(path: Path) -> bytes:
+        if path.name == NAMES[1]:
+            assert later_is_read.wait(timeout=30)
+        if path.name == NAMES[3]:
+            later_is_read.set()
+        return path.read_bytes()
+
+    monkeypatch.setattr(fetch_module, "read_bytes", read)
+    with pytest.raises(DamagedFile, match=NAMES[1]):
+        fetch(TINY_SET, tmp_path, workers=4)
+
+
 def test_the_next_source_is_asked_for_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,11 +289,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
 def test_packed_files_in_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are used all the same, and it is said that they cannot be kept unpacked."""
     put(tmp_path, TINY, gz=True)
-
-    def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "open", _refuse_to_open)
     said: list[str] = []
     assert fetch(TINY_SET, tmp_path, said.append) == TINY
     assert len(said) == 4

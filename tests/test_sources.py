@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -30,7 +32,10 @@ TINY = {name: bytes([0, 0, 8, 1 + i]) + bytes(range(200)) * (i + 1) for i, name 
 
 def dataset_of(contents: dict[str, bytes], name: str = "tiny", **places: Any) -> Dataset:
     """A data set whose published files are these bytes."""
-    files = {key: IdxFile(hashlib.md5(data).hexdigest(), len(data)) for key, data in contents.items()}
+    files = {
+        key: IdxFile(hashlib.md5(data, usedforsecurity=False).hexdigest(), len(data))
+        for key, data in contents.items()
+    }
     return Dataset(name=name, files=files, torchvision="MNIST", **places)
 
 
@@ -187,6 +192,42 @@ def test_mirrors_that_do_not_answer_are_asked_once(
     assert "\n" not in text
     for part in (closed.url, "refused", hung.url, "no answer in 0.2 s", empty.url, "404"):
         assert part in text
+
+
+def test_every_answer_is_closed(tmp_path: Path, mirrors: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, an error page, an answer that comes when nobody waits any more: no connection stays open."""
+    opened: list[Any] = []
+    asking: list[threading.Thread] = []
+    true_open = urllib.request.urlopen
+    late = threading.Event()
+
+    def noted(url: str, **options: Any) -> Any:
+        asking.append(threading.current_thread())
+        try:
+            opened.append(true_open(url, **options))
+        except HTTPError as error:
+            opened.append(error)
+            raise
+        if len(opened) == 6:  # the only file of the third mirror
+            assert late.wait(timeout=30)
+        return opened[-1]
+
+    def hurry(line: str) -> None:
+        if slow.url in line:
+            monkeypatch.setattr(sources, "ANSWER_SECONDS", 0.2)
+
+    monkeypatch.setattr(sources, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr("urllib.request.urlopen", noted)
+    some = {f"{name}.gz": PACKED[f"{name}.gz"] for name in NAMES[:3]}
+    with mirror(some) as half, mirror({}) as empty, mirror(PACKED) as slow:
+        mirrors.extend([half.url, empty.url, slow.url])
+        with pytest.raises(UserError, match="no answer"):
+            fetch(TINY_SET, tmp_path, hurry)
+        late.set()
+        for thread in asking:
+            thread.join()
+    assert len(opened) == 6
+    assert all(answer.closed for answer in opened)
 
 
 def test_a_hanging_name_look_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

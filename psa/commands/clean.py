@@ -2,107 +2,167 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 from rich.table import Table
+from rich.text import Text
 
+from psa.commands.folder import alone, checkpoint_of, everything, files_of
+from psa.commands.options import ModelDir
 from psa.console import console
 from psa.errors import UserError
 from psa.files import refusal
 
-DEFAULTS = ("mnist_lkg", "fashion-mnist_lkg")
-LOCK_NAME = ".train.lock"
-ModelDir = Annotated[
-    Path, Parameter(env_var="SAGEMAKER_MODEL_DIR", help="Where checkpoints are kept.")
-]
+_DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
+_AFFIRMED: Final = ("y", "yes")
 DryRun = Annotated[bool, Parameter(negative="", help="Show what would be removed, and remove nothing.")]
 
 
 def clean(
     files: Annotated[
-        tuple[Path, ...], Parameter(help="Files to remove, of the folder or by path [default: the checkpoint of `train`].")
+        tuple[Path, ...],
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Checkpoints to remove, by name or path. [default: the checkpoint of `train`]",
+        ),
     ] = (),
+    /,
     *,
-    all: Annotated[bool, Parameter(negative="", help="Everything in the folder, without asking.")] = False,  # noqa: A002 - the option is called --all
+    all: Annotated[  # noqa: A002 - the option is called --all
+        bool, Parameter(negative="", help="Everything in the folder, without asking.")
+    ] = False,
     dry_run: DryRun = False,
     yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
     model_dir: ModelDir = Path("models"),
 ) -> int:
-    """Remove the checkpoint of `train`, the files named, or everything in the folder of checkpoints.
+    """Remove the checkpoint of `train`, the checkpoints named, or everything in the folder of checkpoints.
+
+    A checkpoint goes with its generations (.previous, .damaged). Before more than one goes, you are asked.
+    Records in the results folder stay.
 
     Example: clean --dry-run
     """
     if all and files:
         raise UserError("--all and named files exclude each other", "Give one of them")
     if all:
-        chosen = _everything(model_dir)
-    elif files:
-        chosen = [_named(file, model_dir) for file in files]
+        return clean_all(dry_run=dry_run, model_dir=model_dir)
+    if files:
+        chosen = sorted({path for file in files for path in _named(file, model_dir)})
     else:
-        chosen = [path for path in _everything(model_dir) if path.name.startswith(DEFAULTS)]
-    return _remove(chosen, model_dir, ask=not (all or yes), dry_run=dry_run)
+        chosen = [path for path in files_of(model_dir) if _is_default(path)]
+    return _remove(chosen, model_dir, ask=not yes, dry_run=dry_run)
 
 
 def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) -> int:
-    """Remove every file in the folder of checkpoints.
+    """Remove every file in the folder of checkpoints, without asking. Records in the results folder stay.
 
     Example: clean-all --dry-run
     """
-    return _remove(_everything(model_dir), model_dir, ask=False, dry_run=dry_run)
+    folder = model_dir.resolve()
+    for place, what in ((Path.cwd(), "the folder you are in"), (Path("~").expanduser(), "your home folder")):
+        if place.resolve().is_relative_to(folder) and not dry_run:
+            raise UserError(f"{model_dir} holds {what}: everything in it would be removed", "Name the files")
+    return _remove(everything(model_dir), model_dir, ask=False, dry_run=dry_run)
 
 
-def _everything(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    return sorted(path for path in found if path.name != LOCK_NAME)
+def _is_default(path: Path) -> bool:
+    """Whether a file is of a checkpoint of `train`, of its first seed or of a further one (.s07)."""
+    name, dot, seed = checkpoint_of(path).name.removesuffix(".safetensors").partition(".")
+    further = seed[:1] == "s" and seed[1:].isdecimal()
+    return name in _DEFAULTS and (not dot or further)
 
 
-def _named(file: Path, folder: Path) -> Path:
-    """A file as given, or of the folder; with its generations it is removed. Raises UserError."""
+def _named(file: Path, folder: Path) -> list[Path]:
+    """The file, given by its path or by its name in the folder, with its generations. Raises UserError.
+
+    Only what lies in the folder is removed, so that a slip of the hand costs no other file.
+    """
+    inside = Path(os.path.normpath(folder.absolute()))
     for path in (folder / file, file):
-        if path.is_file():
-            return path
-    raise UserError(f"there is no file {file}, and none in {folder}", "See what there is: clean --all --dry-run")
+        place = Path(os.path.normpath(path.absolute()))
+        # once as it is written and once behind all links
+        if place.is_relative_to(inside) and place.parent.resolve().is_relative_to(folder.resolve()):
+            found = [other for other in files_of(place.parent) if place in (other, checkpoint_of(other))]
+            if found:
+                return [folder / other.relative_to(inside) for other in found]
+    if os.path.lexists(file):
+        raise UserError(
+            f"{file} is not a file in {folder}", "`clean` removes nothing else: remove it yourself"
+        )
+    raise UserError(f"there is no file {file} in {folder}", "See what there is: clean --all --dry-run")
 
 
-def _remove(chosen: list[Path], folder: Path, *, ask: bool, dry_run: bool) -> int:
+def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -> int:
     out = console()
     if not chosen:
-        out.print(f"Nothing to remove in {folder}", markup=False)
+        out.print(f"Nothing to remove in {folder}", markup=False, soft_wrap=True)
         return 0
-    if len(chosen) > 1 and ask and not dry_run and not _agreed(chosen):
-        out.print("Nothing was removed")
+    if dry_run:
+        out.print(_table((path, "would be removed") for path in chosen))
         return 0
-    table = Table("file", "bytes", "changed", "status")
-    for path in chosen:
-        facts = path.lstat()
-        size, changed = f"{facts.st_size:,}", datetime.fromtimestamp(facts.st_mtime).strftime("%Y-%m-%d %H:%M")
-        if not dry_run:
-            try:
-                path.unlink()
-            except OSError as error:
-                raise refusal(error, f"cannot remove {path}") from error
-        table.add_row(str(path), size, changed, "would be removed" if dry_run else "removed")
-    out.print(table)
-    _drop_empty_folders(folder, dry_run=dry_run)
+    with alone(folder):
+        things = {checkpoint_of(path) for path in chosen}
+        if ask and len(things) > 1:
+            out.print(_table((path, "to be removed") for path in chosen))
+            if not _agreed(f"Remove {len(things)} checkpoints, {len(chosen)} files? [y/N] "):
+                out.print("Nothing was removed")
+                return 0
+        _unlink(chosen, folder)
     return 0
 
 
-def _agreed(chosen: list[Path]) -> bool:
-    """Ask before more than one file goes. Without a terminal nobody can answer, which is a no."""
-    names = ", ".join(path.name for path in chosen[:5]) + (", ..." if len(chosen) > 5 else "")
-    if not sys.stdin.isatty():
-        raise UserError(f"{len(chosen)} files would be removed ({names})", "Say so with --yes")
-    answer = console().input(f"Remove {len(chosen)} files ({names})? [y/N] ", markup=False)
-    return answer.strip().lower() in ("y", "yes")
+def _unlink(chosen: Iterable[Path], folder: Path) -> None:
+    """Remove the files and the folders that this leaves empty; show what became of each. Raises UserError."""
+    table, refused = _table(()), None
+    for path in chosen:
+        facts = _facts(path)
+        try:
+            path.unlink()
+            _drop_empty(path.parent, folder)
+        except OSError as error:
+            refused = refused or refusal(error, f"cannot remove {path}")
+            table.add_row(*facts, "not removed")
+        else:
+            table.add_row(*facts, "removed")
+    console().print(table)
+    if refused is not None:
+        raise refused
 
 
-def _drop_empty_folders(folder: Path, *, dry_run: bool) -> None:
-    if dry_run:
-        return
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+def _table(rows: Iterable[tuple[Path, str]]) -> Table:
+    table = Table()
+    table.add_column("file", overflow="fold")
+    for heading in ("size", "changed", "status"):
+        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=True)
+    for path, status in rows:
+        table.add_row(*_facts(path), status)
+    return table
+
+
+def _facts(path: Path) -> tuple[Text, str, str]:
+    facts = path.lstat()
+    changed = datetime.fromtimestamp(facts.st_mtime).astimezone()
+    return Text(str(path)), f"{facts.st_size:,} B", f"{changed:%Y-%m-%d %H:%M}"
+
+
+def _agreed(question: str) -> bool:
+    """Ask; a pipe may answer too, but silence is not an answer. Raises UserError."""
+    console().print(question, end="", markup=False, soft_wrap=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise UserError("nobody answered, so nothing was removed", "Say so with --yes")
+    return answer.strip().lower() in _AFFIRMED
+
+
+def _drop_empty(folder: Path, top: Path) -> None:
+    """Remove a folder that has become empty, and those above it below `top`."""
+    while folder != top and folder.is_relative_to(top) and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

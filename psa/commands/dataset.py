@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from psa.commands.options import DataDir
 from psa.console import class_table, console
 from psa.trial import DataSpec
 
@@ -14,7 +15,7 @@ from psa.trial import DataSpec
 def analyze_dataset(
     *,
     dataset: Annotated[Literal["mnist", "fashion-mnist"], Parameter(help="Which data set.")] = "mnist",
-    data_dir: Annotated[Path, Parameter(help="Where data sets are kept.")] = Path("dataset"),
+    data_dir: DataDir = Path("dataset"),
 ) -> int:
     """Show samples per class of the train file, the test file, the training split and the validation split.
 
@@ -28,8 +29,10 @@ def analyze_dataset(
     )
     for counts in counted:
         out.print(class_table(counts))
+    out.print(
+        "ZeroR always answers with the most frequent class; whatever has learnt something beats its score:"
+    )
     for counts in counted:
-        out.print(
-            f"ZeroR {counts.title}: class {counts.zero_r_class}, {counts.zero_r_percent:.2f} %", markup=False
-        )
+        share = f"{counts.zero_r_percent:.2f} % of {counts.total:,}"
+        out.print(f"  {counts.title}: class {counts.zero_r_class}, {share}", markup=False)
     return 0

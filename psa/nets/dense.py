@@ -51,37 +51,18 @@ class Dense:
                 tensor.copy_(torch.from_numpy((2 * unit - 1) * bound).view(tensor.shape))
         return row
 
-    def forward(
-        self,
-        rows: Rows,
-        inputs: Inputs,
-        gradients: Rows | None = None,
-        dropout: Dropout | None = None,
-        anchor: Tensor | None = None,
-    ) -> Tensor:
-        """Logits [T, classes, B] of the T trials of `rows`.
-
-        With `gradients`, a later backward() writes each parameter's gradient there.
-        """
-        anchor = anchor if anchor is not None else rows.first
-        weights = self.layout.views(rows)
-        into: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(weights)
+    def bind(self, rows: Rows, gradients: Rows | None = None) -> Bound:
+        """This network with the parameters of `rows`; with `gradients`, backward() writes them there."""
+        into: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(self.shape.linears)
         if gradients is not None:
             into = list(self.layout.views(gradients))
-        h, skip = inputs.x, None
-        for number, linear in enumerate(self.shape.linears):
-            if linear.role == "enter":
-                skip = h if number else inputs.by_row()
-            layer = Layer(
-                number,
-                *weights[number],
-                *into[number],
-                relu=linear.role != "output",
-                dropout=dropout if linear.role in ("hidden", "enter") else None,
-                rows=None if number else inputs.rows,
+        layers = [
+            Layer(number, *views, *grads, relu=linear.role != "output", single=linear.inputs == 1)
+            for number, (linear, views, grads) in enumerate(
+                zip(self.shape.linears, self.layout.views(rows), into, strict=True)
             )
-            h = stacked_linear(h, layer, anchor, skip if linear.role == "leave" else None)
-        return h
+        ]
+        return Bound(self.shape, layers)
 
     def unstack(self, row: Rows) -> dict[str, Tensor]:
         """One trial's row as an ordinary state dict: weights [outputs, inputs], biases [outputs]."""
@@ -98,3 +79,25 @@ class Dense:
             weight[0].copy_(state[f"{linear.name}.weight"])
             bias[0, :, 0].copy_(state[f"{linear.name}.bias"])
         return row
+
+
+class Bound:
+    """A network and the parameters of T trials, ready for many batches."""
+
+    def __init__(self, shape: Shape, layers: list[Layer]) -> None:
+        self.plan = [(layer, linear.role) for layer, linear in zip(layers, shape.linears, strict=True)]
+        device = layers[0].weight.device
+        self.anchor = torch.zeros((), device=device, requires_grad=layers[0].weight_grad is not None)
+
+    def __call__(self, inputs: Inputs, dropout: Dropout | None = None) -> Tensor:
+        """Logits [T, classes, B]. A later backward() writes every gradient into the buffers bound."""
+        h, skip = inputs.x, None
+        for layer, role in self.plan:
+            if role == "enter":
+                skip = h if layer.number else inputs.by_row()
+            if role in ("hidden", "enter"):
+                layer.dropout = dropout
+            if layer.number == 0:
+                layer.rows = inputs.rows
+            h = stacked_linear(h, layer, self.anchor, skip if role == "leave" else None)
+        return h

@@ -151,27 +151,42 @@ class Inputs:
         return torch.cat(parts)
 
 
-@dataclass(frozen=True)
 class Dropout:
-    """Dropout for some `rows` (int64 [n]) of a pack, drawn by hashing counters.
+    """Dropout in one batch for some `rows` of a pack, drawn by hashing counters.
 
-    keys: int32 [n], one per row, of (seed, loop). threshold: int32 [n, 1, 1], a hash at or above it keeps
-    the element. scale: float32 [n, 1, 1], 1 / (1 - p). `step` is the batch number within the epoch.
+    rows: a slice, or int64 [n]. keys: int32 [n], one per row, of (seed, loop). threshold: int32 [n, 1, 1], a
+    hash at or above it keeps the element. scale: float32 [n, 1, 1], 1 / (1 - p). step: the number of the
+    batch within the epoch.
     """
 
-    rows: Tensor
-    keys: Tensor
-    threshold: Tensor
-    scale: Tensor
-    step: int
+    def __init__(
+        self, rows: slice | Tensor, keys: Tensor, threshold: Tensor, scale: Tensor, step: int
+    ) -> None:
+        self.rows, self.keys, self.threshold, self.scale = rows, keys, threshold, scale
+        self._place = keys + _wrap32(step * _STEP)
+        self._ahead: list[Tensor] = []  # masks of the layers to come, which are asked for in order
+        self._next = (-1, 0, 0)
 
     def mask(self, layer: int, width: int, batch: int) -> Tensor:
         """[n, width, batch]: 0 where dropped, `scale` where kept."""
-        place = _mixed(self.keys + _wrap32(self.step * _STEP + layer * _LAYER))
-        element = torch.arange(width * batch, dtype=torch.int32, device=place.device)
-        bits = _mixed(element.mul_(_ELEMENT).view(1, width, batch) + place.view(-1, 1, 1))
+        if not self._ahead or self._next != (layer, width, batch):
+            # A deep narrow network would spend its time on a dozen tiny operations a layer: the masks of
+            # several layers are hashed at once, as many as stay in the cache.
+            count = max(1, _HASHED_AT_ONCE // (len(self.keys) * width * batch))
+            self._ahead = list(self._masks(layer, count, width, batch))[::-1]
+        self._next = (layer + 1, width, batch)
+        return self._ahead.pop()
+
+    def _masks(self, layer: int, count: int, width: int, batch: int) -> Tensor:
+        device = self.keys.device
+        layers = torch.arange(layer, layer + count, dtype=torch.int64, device=device).mul_(_LAYER)
+        places = _mixed(self._place + layers.to(torch.int32).unsqueeze(1))  # layers x n
+        element = torch.arange(width * batch, dtype=torch.int32, device=device).mul_(_ELEMENT)
+        bits = _mixed(element.view(width, batch) + places.view(count, -1, 1, 1))
         return (bits >= self.threshold).to(torch.float32).mul_(self.scale)
 
+
+_HASHED_AT_ONCE: Final = 1 << 17  # elements; half a MB of bits
 
 # Odd constants: multiples of the golden ratio and the two multipliers of MurmurHash3's final mix.
 _STEP: Final = 0x9E3779B1
@@ -195,9 +210,13 @@ def _mixed(bits: Tensor) -> Tensor:
     return bits
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Layer:
-    """One stacked linear layer in one pass: its views, and where its gradients go."""
+    """One stacked linear layer: its views, and where its gradients go (None where none are wanted).
+
+    single: it has one input, an outer product, for which matrix kernels are slow and their choice depends
+    on the pack. rows, dropout: of the present batch; rows only in the first layer (see Inputs).
+    """
 
     number: int
     weight: Tensor
@@ -205,14 +224,9 @@ class Layer:
     weight_grad: Tensor | None
     bias_grad: Tensor | None
     relu: bool
+    single: bool
+    rows: tuple[slice, ...] | None = None
     dropout: Dropout | None = None
-    rows: tuple[slice, ...] | None = None  # of the first layer, see Inputs
-
-    @property
-    def single(self) -> bool:
-        """Whether it has one input: an outer product, for which matrix kernels are slow and their choice
-        depends on the pack."""
-        return self.weight.shape[2] == 1
 
 
 def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -264,12 +278,12 @@ class _StackedLinear(torch.autograd.Function):
             torch.relu_(y)
         if layer.dropout is not None:
             y[layer.dropout.rows] *= layer.dropout.mask(layer.number, *y.shape[1:])
-        ctx.layer = layer
+        ctx.layer, ctx.dropout, ctx.rows = layer, layer.dropout, layer.rows
         ctx.save_for_backward(x, y)
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         layer: Layer = ctx.layer
         x, y = ctx.saved_tensors
@@ -278,9 +292,9 @@ class _StackedLinear(torch.autograd.Function):
             # y > 0 exactly where the unit was on and kept, so one comparison undoes both ReLU and dropout.
             delta = empty_rows(*y.shape, device=y.device)
             torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=delta)
-            if layer.dropout is not None:
-                delta[layer.dropout.rows] *= layer.dropout.scale
-        _weight_gradients(layer, x, delta)
+            if ctx.dropout is not None:
+                delta[ctx.dropout.rows] *= ctx.dropout.scale
+        _weight_gradients(layer, ctx.rows, x, delta)
         x_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = empty_rows(*x.shape, device=x.device)
@@ -291,17 +305,17 @@ class _StackedLinear(torch.autograd.Function):
         return x_gradient, delta if ctx.needs_input_grad[1] else None, None, None
 
 
-def _weight_gradients(layer: Layer, x: Tensor, delta: Tensor) -> None:
+def _weight_gradients(layer: Layer, runs: tuple[slice, ...] | None, x: Tensor, delta: Tensor) -> None:
     if layer.weight_grad is None or layer.bias_grad is None:
         return
     torch.sum(delta, dim=2, keepdim=True, out=layer.bias_grad)
-    if layer.single:
+    if layer.single and runs is None:
         torch.sum(delta * x, dim=2, keepdim=True, out=layer.weight_grad)
         return
-    if layer.rows is None:
+    if runs is None:
         torch.bmm(delta, x.transpose(1, 2), out=layer.weight_grad)
         return
-    for group, rows in zip(x, layer.rows, strict=True):
+    for group, rows in zip(x, runs, strict=True):
         into = layer.weight_grad[rows]
         _shared_gradient(delta[rows], group, into)
 

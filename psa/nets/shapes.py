@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, Literal
 
+from psa.arch import Arch
 from psa.errors import UserError
 from psa.trial import MAX_PARAMETERS, Family, ModelSpec
 
@@ -88,10 +89,15 @@ _BUILDERS: Final[dict[Family, Callable[[tuple[int, ...], int], Shape]]] = {
 
 def shape_of(model: ModelSpec, classes: int = 10) -> Shape:
     """The shape of a model. Raises UserError where it has more parameters than any machine could train."""
-    shape = _BUILDERS[model.family](model.arch.widths, classes)
+    shape = _built(model.family, model.arch, classes)
     if shape.parameters > MAX_PARAMETERS:
         raise UserError(
             f"arch {model.arch}: a {model.family} of that shape has {shape.parameters:,} parameters",
             f"At most {MAX_PARAMETERS:,}: choose fewer or narrower layers",
         )
     return shape
+
+
+@lru_cache(maxsize=1024)  # a plan asks for each of its architectures thousands of times
+def _built(family: Family, arch: Arch, classes: int) -> Shape:
+    return _BUILDERS[family](arch.widths, classes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from psa.arch import Arch
 from psa.trial import Ablation, DataSpec, Family, Mode, ModelSpec, Ratchet, Trial
 
@@ -32,4 +34,26 @@ def trial(
         method=Ratchet(lr=lr, batch_size=batch_size, weight_decay=weight_decay if mode == "decay" else 0.0),
         intervention=Ablation(mode=mode),
         seed=seed,
+    )
+
+
+def from_settings(settings: Any, seed: int, study: str = STUDY) -> Trial:
+    """The trial of one point of a grid (psa.grid.Settings)."""
+    return trial(
+        study=study,
+        arch=settings.arch,
+        mode=settings.mode,
+        family=settings.family,
+        seed=seed,
+        data=DataSpec(
+            name=settings.dataset,
+            scaling=settings.scaling,
+            digits=settings.digits,
+            val_size=settings.val_size,
+            split_seed=settings.split_seed,
+        ),
+        lr=settings.lr,
+        batch_size=settings.batch_size,
+        weight_decay=settings.weight_decay,
+        dropout=settings.dropout,
     )

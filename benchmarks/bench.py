@@ -1,0 +1,221 @@
+"""psa beside the loop one would write by hand, in one run, over the whole published grid.
+
+    python benchmarks/bench.py --output results/bench
+
+For every architecture of both families the two take turns on the same machine: the hand-written loop with
+all cores (one trial at a time), then psa with one process per core. Timed slices are scaled to the
+grid: 60 trials of 100 meta-loops each. Loading, calibration and checkpoints of psa are added to its side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from handwritten import Loop
+
+from psa.arch import Arch
+from psa.data import load
+from psa.nets.shapes import shape_of
+from psa.trial import DataSpec, ModelSpec
+
+mpl.use("Agg")
+ROOT = Path(__file__).parents[1]
+TRIALS, LOOPS, TRAIN, VALIDATION = 60, 100, 50_000, 10_000
+
+
+class Side:
+    """psa's processes, one per core."""
+
+    def __init__(self, data_dir: Path, count: int) -> None:
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("ours.py")), str(data_dir)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            )
+            for _ in range(count)
+        ]
+        self.loading = max(answer["loading"] for answer in self._answers())
+
+    def all(self, task: dict[str, Any]) -> list[dict[str, Any]]:
+        """The same task for all of them at once, so that they compete as they will in a sweep."""
+        for process in self.processes:
+            process.stdin.write(json.dumps(task) + "\n")
+            process.stdin.flush()
+        return self._answers()
+
+    def _answers(self) -> list[dict[str, Any]]:
+        lines = [process.stdout.readline() for process in self.processes]
+        if not all(lines):
+            raise SystemExit("a process of the benchmark has ended")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """End them."""
+        for process in self.processes:
+            process.stdin.close()
+            process.wait()
+
+
+def gemm_peak() -> float:
+    """FLOP/s of a 2048 x 2048 product on all cores: the best of some."""
+    x = torch.randn(2048, 2048, generator=torch.Generator().manual_seed(0))
+    best = math.inf
+    for _ in range(8):
+        begun = time.perf_counter()
+        torch.mm(x, x)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * 2048**3 / best
+
+
+def arithmetic(family: str, arch: str) -> float:
+    """FLOP of one trial-epoch: forward and backward (without the input's gradient) and an evaluation."""
+    shape = shape_of(ModelSpec(family=family, arch=Arch.coerce(arch)))
+    first = shape.linears[0].inputs * shape.linears[0].outputs
+    return 2.0 * (TRAIN * (3 * shape.multiplications - first) + VALIDATION * shape.multiplications)
+
+
+def compare(family: str, arch: str, side: Side, splits: Any, seconds: float) -> dict[str, Any]:
+    """One architecture on both sides."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    hand = Loop(family, Arch.coerce(arch).widths, splits).seconds_per_epoch(seconds)
+    torch.set_num_threads(1)
+    calibrated = side.all({"task": "calibrate", "family": family, "arch": arch})
+    steps = {
+        size: max(each["steps"].get(size, math.inf) for each in calibrated) for size in calibrated[0]["steps"]
+    }
+    size = min(steps, key=lambda key: steps[key] / int(key))
+    answers = side.all(
+        {"task": "measure", "family": family, "arch": arch, "size": int(size), "seconds": seconds}
+    )
+    # so many processes work side by side, each at its own pace
+    ours = 1 / sum(1 / answer["epoch"] for answer in answers)
+    return {
+        "family": family,
+        "arch": arch,
+        "size": int(size),
+        "hand": hand,
+        "ours": ours,
+        "ratio": hand / ours,
+        "flop": arithmetic(family, arch),
+        "calibration": max(each["calibration"] for each in calibrated),
+        "checkpoint": max(each["checkpoint"] for each in answers),
+    }
+
+
+def totals(rows: list[dict[str, Any]], family: str, loading: float, peak: float) -> dict[str, float]:
+    """The whole grid of a family, in hours."""
+    mine = [row for row in rows if row["family"] == family]
+    hand = sum(row["hand"] for row in mine) * TRIALS * LOOPS
+    training = sum(row["ours"] for row in mine) * TRIALS * LOOPS
+    # psa's engine writes at most 2 % of the time; here one write per trial and loop is the most it could be
+    checkpoints = min(0.02 * training, sum(row["checkpoint"] for row in mine) * TRIALS * LOOPS)
+    extra = loading + sum(row["calibration"] for row in mine) + checkpoints
+    return {
+        "hand_hours": hand / 3600,
+        "ours_hours": (training + extra) / 3600,
+        "ratio": hand / (training + extra),
+        "geometric_mean": math.exp(sum(math.log(row["ratio"]) for row in mine) / len(mine)),
+        "slowest": min(row["ratio"] for row in mine),
+        "share_of_peak": sum(row["flop"] for row in mine) * TRIALS * LOOPS / peak / (training + extra),
+    }
+
+
+def figure(rows: list[dict[str, Any]], peak: float, path: Path) -> None:
+    """Seconds per trial-epoch against arithmetic, both sides, with the line of the machine's peak."""
+    import matplotlib.pyplot as plt
+
+    families = sorted({row["family"] for row in rows})
+    shown, axes = plt.subplots(1, len(families), figsize=(6 * len(families), 4.6), sharey=True, squeeze=False)
+    for family, ax in zip(families, axes[0], strict=True):
+        mine = [row for row in rows if row["family"] == family]
+        flops = [row["flop"] for row in mine]
+        ax.scatter(
+            flops, [row["hand"] for row in mine], s=18, marker="s", color="#D55E00", label="hand-written loop"
+        )
+        ax.scatter(flops, [row["ours"] for row in mine], s=18, color="#0072B2", label="psa")
+        ends = [min(flops), max(flops)]
+        ax.plot(
+            ends, [flop / peak for flop in ends], color="0.4", lw=1, label=f"peak, {peak / 1e9:.0f} GFLOP/s"
+        )
+        ax.set(xscale="log", yscale="log", xlabel="FLOP per trial-epoch", title=family)
+        ax.grid(alpha=0.25)
+    axes[0][0].set_ylabel("seconds per trial-epoch, all cores")
+    axes[0][0].legend(frameon=False)
+    shown.tight_layout()
+    shown.savefig(path, dpi=200)
+
+
+def main() -> None:
+    """Run, print, and write JSON and a figure."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench")
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "dataset")
+    parser.add_argument("--seconds", type=float, default=0.6, help="of each timed slice")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th architecture, for a look")
+    parser.add_argument("--family", choices=["simplemlp", "resmlp"], action="append")
+    options = parser.parse_args()
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    archs = [
+        line
+        for line in (ROOT / "reproduction/configurations.txt").read_text().splitlines()
+        if line and line[0] != "#"
+    ][:: options.every]
+    splits = load(DataSpec(), options.data_dir)
+    side = Side(options.data_dir.absolute(), os.cpu_count() or 1)
+    torch.set_num_threads(os.cpu_count() or 1)
+    peak = gemm_peak()
+    rows = []
+    for family in options.family or ["simplemlp", "resmlp"]:
+        for arch in archs:
+            row = compare(family, arch, side, splits, options.seconds)
+            rows.append(row)
+            out.print(
+                f"{family:9} {arch:8} hand {row['hand']:8.3f} s  psa {row['ours']:8.4f} s "
+                f"(packs of {row['size']:2})  {row['ratio']:6.1f}x"
+            )
+    torch.set_num_threads(os.cpu_count() or 1)
+    peak = max(peak, gemm_peak())
+    side.close()
+    table = Table(title="The whole grid: 60 trials x 100 meta-loops of each architecture")
+    for heading in ("family", "hand-written", "psa", "ratio", "geometric mean", "slowest", "share of peak"):
+        table.add_column(heading, justify="right")
+    summary = {}
+    for family in sorted({row["family"] for row in rows}):
+        summary[family] = found = totals(rows, family, side.loading, peak)
+        table.add_row(
+            family,
+            f"{found['hand_hours']:,.1f} h",
+            f"{found['ours_hours']:,.1f} h",
+            f"{found['ratio']:.1f}x",
+            f"{found['geometric_mean']:.1f}x",
+            f"{found['slowest']:.2f}x",
+            f"{100 * found['share_of_peak']:.0f} %",
+        )
+    out.print(table)
+    options.output.mkdir(parents=True, exist_ok=True)
+    body = {"peak_flops": peak, "loading_seconds": side.loading, "totals": summary, "rows": rows}
+    (options.output / "bench.json").write_text(json.dumps(body, indent=1) + "\n")
+    figure(rows, peak, options.output / "bench.png")
+    out.print(f"wrote {options.output}/bench.json and bench.png")
+
+
+if __name__ == "__main__":
+    main()

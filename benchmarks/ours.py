@@ -1,0 +1,112 @@
+"""psa's own loop in timed slices: a process per core, each training packs of the size that psa would choose.
+
+Run as a process it reads one task a line from standard input and answers one line with its timings.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from psa.calibrate import step_seconds
+from psa.data import Split, Splits, load
+from psa.engine import row_of
+from psa.nets.dense import Dense
+from psa.nets.layers import Rows
+from psa.packs import groups_of
+from psa.state import encode
+from psa.studies import ablation
+from psa.train import Batches, evaluate, in_order, optimizer_for, train_epoch
+from psa.trial import MODES, DataSpec, Trial
+from psa.arch import Arch
+from psa.worker import fresh_state
+
+
+def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:
+    """The trials of one architecture of the grid: six modes, ten seeds."""
+    made = [
+        ablation.trial(
+            arch=Arch.coerce(arch),
+            mode=mode,
+            family=family,
+            seed=seed,
+            data=DataSpec(),
+            lr=1e-4,
+            batch_size=256,
+            weight_decay=1e-4,
+            dropout=0.1,
+        )
+        for seed in range(seeds)
+        for mode in MODES
+    ]
+    return groups_of(made)[0]
+
+
+def slice_of(split: Split, samples: int) -> Split:
+    """The first samples of a split."""
+    return Split(
+        split.images[:samples], split.labels[:samples], split.digits[:samples], split.index[:samples]
+    )
+
+
+def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
+    """Seconds per trial-epoch (evaluation included) and per checkpoint of one pack, on one thread."""
+    trials = trials_of(task["family"], task["arch"])[: task["size"]]
+    net = Dense(trials[0].model, 10)
+    states = [fresh_state(trial, net, 1) for trial in trials]
+    rows = [row_of(state) for state in states]
+    rows = [rows[at] for at in in_order(rows)]
+    active = Rows.stacked([net.initial(row.seed) for row in rows])
+    gradients = active.zeros_like()
+    optimizer = optimizer_for(torch.optim.AdamW, rows, active, gradients)
+    train = slice_of(splits.train, 2 * 256)
+    times = []
+    begun = time.perf_counter()
+    while len(times) < 2 or time.perf_counter() - begun < task["seconds"]:
+        batches = Batches(rows, train, 256)
+        start = time.perf_counter()
+        train_epoch(net, rows, active, gradients, optimizer, batches)
+        times.append((time.perf_counter() - start) / len(batches))
+    step = sum(times[1:]) / len(times[1:])
+    part = slice_of(splits.val, 1000)
+    evaluate(net, active, part)
+    start = time.perf_counter()
+    evaluate(net, active, part)
+    evaluation = (time.perf_counter() - start) * 10
+    start = time.perf_counter()
+    encode(states[0])
+    checkpoint = time.perf_counter() - start
+    return {
+        "epoch": (step * -(-len(splits.train) // 256) + evaluation) / len(trials),
+        "checkpoint": checkpoint,
+    }
+
+
+def main() -> None:
+    """Answer tasks until standard input ends."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    begun = time.perf_counter()
+    splits = load(DataSpec(), Path(sys.argv[1]))
+    loading = time.perf_counter() - begun
+    sys.stdout.write(json.dumps({"loading": loading}) + "\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        task = json.loads(line)
+        if task["task"] == "calibrate":
+            begun = time.perf_counter()
+            steps = step_seconds(trials_of(task["family"], task["arch"]), torch.device("cpu"))
+            answer: dict[str, Any] = {"steps": steps, "calibration": time.perf_counter() - begun}
+        else:
+            answer = measure(task, splits)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

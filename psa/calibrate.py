@@ -1,0 +1,59 @@
+"""How long one training step of a pack takes here, by pack size: a few steps of each, on made-up samples."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+
+from psa.cost import SIZES
+from psa.data import Split
+from psa.engine import row_of
+from psa.nets.dense import Dense
+from psa.nets.layers import Rows
+from psa.train import Batches, in_order, optimizer_for, train_epoch
+from psa.trial import Trial
+from psa.worker import fresh_state
+
+STEPS = 3
+NOT_WORTH_TRYING = 1.15  # once a larger pack is so much slower per trial, still larger ones are too
+
+
+def step_seconds(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
+    """Seconds of a step for each pack size worth trying, the first `size` of `trials` being the pack."""
+    net = Dense(trials[0].model, trials[0].data.classes)
+    samples = STEPS * trials[0].method.batch_size
+    split = _made_up(samples, trials[0].data.classes, device)
+    found: dict[int, float] = {}
+    for size in (size for size in SIZES if size <= len(trials)):
+        found[size] = _measured(net, trials[:size], split, device)
+        best = min(seconds / size for size, seconds in found.items())
+        if found[size] / size > NOT_WORTH_TRYING * best:
+            break
+    return found
+
+
+def _made_up(samples: int, classes: int, device: torch.device) -> Split:
+    """Samples that look like scaled images; fixed, so that no generator is touched."""
+    images = torch.linspace(-0.4, 2.8, samples * 784, device=device).view(samples, 784)
+    labels = torch.arange(samples, device=device) % classes
+    return Split(images, labels, labels, labels)
+
+
+def _measured(net: Dense, trials: Sequence[Trial], split: Split, device: torch.device) -> float:
+    rows = [row_of(fresh_state(trial, net, 1)) for trial in trials]
+    rows = [rows[at] for at in in_order(rows)]
+    active = Rows.stacked([net.initial(row.seed) for row in rows]).to(device)
+    gradients = active.zeros_like()
+    optimizer = optimizer_for(torch.optim.AdamW, rows, active, gradients)
+    batches = Batches(rows, split, trials[0].method.batch_size)
+    times = []
+    for _ in range(3):  # the first warms up
+        begun = time.perf_counter()
+        train_epoch(net, rows, active, gradients, optimizer, batches)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append((time.perf_counter() - begun) / len(batches))
+    return statistics.median(times[1:])

@@ -1,0 +1,63 @@
+"""The folder of checkpoints: which files in it belong together, and one command at a time at work in it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from psa.errors import UserError
+from psa.files import make_folder, refusal
+
+LOCK_NAME: Final = ".train.lock"
+# x.safetensors, the generations beside it, and what a kill left of one half written
+_GENERATION: Final = re.compile(r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?)?\.safetensors")
+_LEFT_OVER: Final = re.compile(r"\.(?P<name>.+\.safetensors)\.[0-9]+\.tmp")
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process. Raises UserError where another one does."""
+    make_folder(folder)
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another `train` or `clean` is at work in {folder}", "Wait for it, or use another --model-dir"
+        ) from None
+    except OSError as error:
+        raise refusal(error, f"cannot lock the folder {folder}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def everything(folder: Path) -> list[Path]:
+    """Every file and link below the folder but its lock, in a fixed order. Links are not followed."""
+    return _sorted(folder.rglob("*")) if folder.is_dir() else []
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Every file and link in the folder itself but its lock, in a fixed order. Raises UserError."""
+    try:
+        return _sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise refusal(error, f"cannot read the folder {folder}") from error
+
+
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.name != LOCK_NAME and (path.is_symlink() or path.is_file()))
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint that a file belongs to: `x.safetensors` for itself and its generations."""
+    left_over = _LEFT_OVER.fullmatch(path.name)
+    name = left_over["name"] if left_over else path.name
+    generation = _GENERATION.fullmatch(name)
+    return path.with_name(f"{generation['stem']}.safetensors" if generation else name)

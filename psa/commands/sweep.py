@@ -1,0 +1,260 @@
+"""`psa plan`, `psa sweep`, `psa status`: what a declared grid would cost, running it, how far it is."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from psa.backend import Local
+from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
+from psa.console import console
+from psa.cost import SIZES, CostModel, Kind, memory_bytes, stored_bytes
+from psa.files import check_writable
+from psa.grid import Grid, load
+from psa.machine import DeviceName, Machine
+from psa.packs import groups_of, packed
+from psa.progress import Refreshed, SweepView, duration, running_sweep
+from psa.signals import StopRequest
+from psa.store import Store
+from psa.trial import Pack, Trial
+
+KeepWeights = Literal["all", "best", "none"]
+GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
+Overrides = Annotated[
+    tuple[str, ...], Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")
+]
+Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
+Workers = Annotated[Whole, Parameter(help="Processes of one thread [default: one per core].")]
+PackSize = Annotated[Whole, Parameter(help="Trials per pack [default: the fastest, by measurement].")]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done for a grid, on this machine."""
+
+    grid: Grid
+    pending: list[Trial]
+    packs: list[Pack]
+    seconds: float
+
+
+def plan(
+    grid: GridFile,
+    *overrides: str,
+    only: Only = "",
+    workers: Workers = 0,
+    pack_size: PackSize = 0,
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+) -> int:
+    """Show what a grid holds, what of it is done, and what the rest takes on this machine. Runs nothing.
+
+    Example: psa plan reproduction/smoke.toml lr=1e-3
+    """
+    store = Store(model_dir, results_dir)
+    declared = load(grid, overrides, only)
+    costs = CostModel.of_machine(model_dir)
+    workers = workers or os.cpu_count() or 1
+    planned = _planned(declared, store, costs, workers, pack_size)
+    out = console()
+    out.print(_plan_table(planned, costs, workers), markup=False)
+    unmeasured = {
+        Kind.of(pack.trials[0]) for pack in planned.packs if not costs.measured(Kind.of(pack.trials[0]))
+    }
+    if unmeasured:
+        out.print(
+            f"{len(unmeasured)} of the networks are not measured on this machine yet: their times are estimates "
+            "from the arithmetic. `psa sweep` measures them first.",
+            markup=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def sweep(
+    grid: GridFile,
+    *overrides: str,
+    only: Only = "",
+    workers: Workers = 0,
+    pack_size: PackSize = 0,
+    keep_weights: Annotated[
+        KeepWeights, Parameter(help="Of finished trials: all, the best seed per arch and mode, or none.")
+    ] = "all",
+    fail_fast: Annotated[bool, Parameter(negative="", help="Stop at the first pack that fails.")] = False,
+    device: Annotated[DeviceName | None, Parameter(help="[default: the best one found]")] = None,
+    data_dir: DataDir = Path("dataset"),
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+) -> int:
+    """Train every trial of a grid that is not done yet; run it again to go on after any interruption.
+
+    Finished trials are never trained again, failed ones are tried again, a longer horizon
+    (meta_loops=200) continues all. Exit code 0: complete; 1: packs failed; 130: stopped.
+
+    Example: psa sweep reproduction/smoke.toml meta_loops=1
+    """
+    declared = load(grid, overrides, only)
+    check_writable(results_dir)
+    check_writable(model_dir)
+    store = Store(model_dir, results_dir)
+    costs = CostModel.of_machine(model_dir)
+    backend = Local(store, Machine(data_dir, device), costs, workers or os.cpu_count() or 1)
+    out = console()
+    pending = store.pending(declared.trials, declared.meta_loops)
+    if pending and not pack_size:
+        _calibrate(backend, pending, declared.meta_loops, out)
+    planned = _planned(declared, store, costs, backend.workers, pack_size)
+    view = SweepView(
+        out,
+        declared.name,
+        len(declared.trials),
+        planned.packs,
+        len(planned.pending),
+        planned.seconds,
+        store,
+    )
+    code = _run(backend, planned, view, store, keep_weights, fail_fast=fail_fast)
+    drop_weights(store, declared.trials, declared.meta_loops, keep_weights)
+    return code
+
+
+def status(
+    grid: GridFile,
+    *overrides: str,
+    only: Only = "",
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+) -> int:
+    """Show how far a grid is, also while a sweep is at work in another terminal.
+
+    Example: psa status reproduction/smoke.toml
+    """
+    declared = load(grid, overrides, only)
+    store = Store(model_dir, results_dir)
+    out = console()
+    done = len(declared.trials) - len(store.pending(declared.trials, declared.meta_loops))
+    failed = [trial for trial in declared.trials if store.failure(trial) is not None]
+    out.print(f"{declared.name}: {done:,} of {len(declared.trials):,} trials done", markup=False)
+    for path in sorted((model_dir / ".sweeps").glob("*.json")):
+        running = running_sweep(path)
+        if running is not None:
+            out.print(running, markup=False, soft_wrap=True)
+    for trial in failed[:20]:
+        out.print(f"failed {trial.id}: {store.failure(trial)}", markup=False, soft_wrap=True)
+    if len(failed) > 20:
+        out.print(f"and {len(failed) - 20:,} more failed")
+    return 0
+
+
+def _planned(declared: Grid, store: Store, costs: CostModel, workers: int, pack_size: int) -> Plan:
+    pending = store.pending(declared.trials, declared.meta_loops)
+    packs = packed(groups_of(pending), declared.meta_loops, costs, pack_size or None)
+    seconds = [declared.meta_loops * costs.loop_seconds(pack.trials) for pack in packs]
+    # the last pack cannot be shared: no schedule ends before the longest one
+    total = max([sum(seconds) / workers, *seconds[:1]], default=0.0)
+    return Plan(declared, pending, packs, total)
+
+
+def _plan_table(planned: Plan, costs: CostModel, workers: int) -> Table:
+    grid, packs = planned.grid, planned.packs
+    table = Table(
+        title=f"{grid.name}: {len(grid.trials):,} trials of {grid.meta_loops:,} meta-loops",
+        title_justify="left",
+    )
+    table.add_column("")
+    table.add_column("", justify="right")
+    sizes = Counter(len(pack.trials) for pack in packs)
+    shown = ", ".join(f"{count:,} of {size}" for size, count in sorted(sizes.items(), reverse=True)[:6])
+    peak = sum(sorted((memory_bytes(pack.trials) for pack in packs), reverse=True)[:workers])
+    disk = sum(stored_bytes(trial, grid.meta_loops) for trial in planned.pending)
+    for name, value in (
+        ("trials done", f"{len(grid.trials) - len(planned.pending):,}"),
+        ("trials pending", f"{len(planned.pending):,}"),
+        ("packs", f"{len(packs):,}" + (f" ({shown})" if shown else "")),
+        ("time left here", f"{duration(planned.seconds)} on {workers} worker{'s' * (workers > 1)}"),
+        ("peak memory", f"{peak / 1e9:.1f} GB"),
+        ("on disk, all weights kept", f"{disk / 1e9:.2f} GB"),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _calibrate(backend: Local, pending: Sequence[Trial], horizon: int, out: Console) -> None:
+    """Measure the kinds of network that this machine has not seen yet, once."""
+    unknown: dict[Kind, Pack] = {}
+    for group in groups_of(pending):
+        kind = Kind.of(group[0])
+        if not backend.costs.measured(kind) and kind not in unknown:
+            unknown[kind] = Pack(trials=tuple(group[: max(SIZES)]), horizon=horizon)
+    if not unknown:
+        return
+    with out.status(f"measuring {len(unknown)} networks on this machine") as shown:
+        backend.calibrate(
+            list(unknown.values()),
+            lambda left: shown.update(f"measuring {left} more networks on this machine"),
+        )
+
+
+def _run(
+    backend: Local, planned: Plan, view: SweepView, store: Store, keep: KeepWeights, *, fail_fast: bool
+) -> int:
+    events = backend.launch(backend.plan(planned.packs)) if planned.packs else iter(())
+    try:
+        with StopRequest() as stop, Refreshed(view) as refresh:
+            for event in events:
+                view.heard(event)
+                refresh()
+                if event.kind == "failed":
+                    for trial in event.pack.trials:
+                        store.write_failure(trial, event.facts["error"])
+                    if fail_fast:
+                        break
+                if event.kind == "done":
+                    drop_weights(
+                        store, event.pack.trials, event.pack.horizon, "none" if keep == "none" else "all"
+                    )
+                if stop():
+                    view.out.print(
+                        "Stopping: workers save what they have. The same command goes on from there."
+                    )
+                    return 130
+    finally:
+        close = getattr(events, "close", None)
+        if close is not None:
+            close()
+        view.close()
+    left = len(store.pending(planned.grid.trials, planned.grid.meta_loops))
+    view.out.print(
+        f"{view.total - left:,} of {view.total:,} trials done, {view.failures} packs failed", markup=False
+    )
+    return 1 if left else 0
+
+
+def drop_weights(store: Store, trials: Iterable[Trial], horizon: int, keep: KeepWeights) -> None:
+    """Remove the states of finished trials that are not to be kept. Their records stay; the same bits can
+    be trained again.
+    """
+    if keep == "all":
+        return
+    best: dict[str, tuple[int, int, str]] = {}
+    finished = []
+    for trial in trials:
+        record = store.read(trial)
+        if record is None or not store.done(trial, horizon):
+            continue
+        finished.append(trial)
+        arm = f"{trial.model.family} {trial.model.arch} {trial.intervention.mode}"
+        score = (record["finals"]["bounty"]["correct"], -trial.seed, trial.id)
+        best[arm] = max(best.get(arm, score), score)
+    kept = {trial_id for _, _, trial_id in best.values()} if keep == "best" else set()
+    for trial in finished:
+        if trial.id not in kept:
+            store.state_file(trial).remove()

@@ -1,0 +1,151 @@
+"""What training costs on this machine: seconds, memory and bytes; and which pack size is the fastest.
+
+Measured step times per network and pack size are cached in a file per machine (made by psa.calibrate). Where
+nothing is measured yet an estimate from the arithmetic stands in. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from psa.errors import UserError
+from psa.files import read_bytes, write_atomically
+from psa.nets.shapes import Shape, shape_of
+from psa.trial import Trial, canonical_json
+
+SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
+EVALUATION_SHARE: Final = 1.08  # 10,000 forward passes beside 50,000 forward and backward ones
+# Where nothing is measured: a thread's rate, the time of a layer's calls, and of a trial in a layer.
+_FLOPS: Final = 6e10
+_LAYER_SECONDS: Final = 1.2e-4
+_TRIAL_LAYER_SECONDS: Final = 8e-6
+_BUFFERS: Final = 7  # LKG, copy, gradients, two moments, and twice as a file is written
+_PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the speed of a pack depends on, apart from its size."""
+
+    family: str
+    arch: str
+    batch_size: int
+    classes: int
+
+    @classmethod
+    def of(cls, trial: Trial) -> Kind:
+        """The kind of a trial's packs."""
+        return cls(trial.model.family, str(trial.model.arch), trial.method.batch_size, trial.data.classes)
+
+    @property
+    def key(self) -> str:
+        """Its name in the cache."""
+        return f"{self.family} {self.arch} {self.batch_size} {self.classes}"
+
+
+class CostModel:
+    """Step times of one machine, measured or estimated, and what follows from them.
+
+    steps: kind key -> pack size -> seconds of one training step of the whole pack, on one thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.steps: dict[str, dict[int, float]] = _read(path)
+
+    @classmethod
+    def of_machine(cls, models: Path) -> CostModel:
+        """The cache of this machine, kept beside the states it helps to make."""
+        return cls(models / ".machines" / f"{machine_key()}.json")
+
+    def measured(self, kind: Kind) -> bool:
+        """Whether step times of a kind are known."""
+        return kind.key in self.steps
+
+    def learn(self, kind: Kind, seconds: dict[int, float]) -> None:
+        """Keep measured step times. Raises UserError where the file cannot be written."""
+        self.steps = _read(self.path) | self.steps | {kind.key: seconds}
+        body = {key: {str(size): value for size, value in sizes.items()} for key, sizes in self.steps.items()}
+        write_atomically(self.path, canonical_json(body).encode() + b"\n")
+
+    def step(self, trial: Trial, size: int) -> float:
+        """Seconds of one step of a pack of `size` such trials."""
+        known = self.steps.get(Kind.of(trial).key, {})
+        if not known:
+            return _estimate(shape_of(trial.model, trial.data.classes), trial.method.batch_size, size)
+        nearest = min(known, key=lambda measured: abs(measured - size))
+        return (
+            known[nearest] * size / nearest
+            if size > nearest
+            else known[nearest] * max(size / nearest, min(1.0, known[min(known)] / known[nearest]))
+        )
+
+    def best_size(self, trial: Trial, available: int) -> int:
+        """The pack size with the least time per trial, among those that fit into memory."""
+        row = 4 * shape_of(trial.model, trial.data.classes).parameters
+        fits = [size for size in SIZES if size <= available and size * row * _BUFFERS <= _PACK_BYTES] or [1]
+        known = self.steps.get(Kind.of(trial).key)
+        choices = [size for size in fits if known is None or size in known] or fits[:1]
+        return min(choices, key=lambda size: self.step(trial, size) / size)
+
+    def loop_seconds(self, trials: Sequence[Trial]) -> float:
+        """Seconds of one meta-loop of a pack, evaluation included, on one thread."""
+        trial = trials[0]
+        samples = (60_000 - trial.data.val_size) * trial.data.classes / 10
+        steps = -(-samples // trial.method.batch_size)
+        return self.step(trial, len(trials)) * steps * EVALUATION_SHARE
+
+
+def _estimate(shape: Shape, batch_size: int, size: int) -> float:
+    arithmetic = 6 * shape.multiplications * batch_size * size / _FLOPS
+    layers = len(shape.linears)
+    return arithmetic + layers * (_LAYER_SECONDS + _TRIAL_LAYER_SECONDS * size) + 5e-4
+
+
+def memory_bytes(trials: Sequence[Trial]) -> int:
+    """Peak bytes of a worker that trains this pack: torch and the data, parameters, and activations."""
+    shape = shape_of(trials[0].model, trials[0].data.classes)
+    parameters = 4 * shape.parameters * _BUFFERS * len(trials)
+    widths = sum(linear.outputs for linear in shape.linears)
+    activations = 4 * 3 * max(trials[0].method.batch_size, 500) * widths * len(trials)
+    return 700_000_000 + parameters + activations
+
+
+def stored_bytes(trial: Trial, meta_loops: int) -> int:
+    """Bytes on disk of one finished trial: two generations of its state, its record and the sidecar."""
+    parameters = shape_of(trial.model, trial.data.classes).parameters
+    return 2 * (4 * parameters + 3_000 + 80 * meta_loops) + 1_500 + 75 * meta_loops
+
+
+def machine_key() -> str:
+    """Names what step times depend on: processor, number of cores, torch."""
+    facts = [_processor(), os.cpu_count(), platform.machine(), version("torch")]
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:12]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _read(path: Path) -> dict[str, dict[int, float]]:
+    """The cache; a damaged one is measured again, since it holds nothing but times."""
+    try:
+        content = read_bytes(path)
+        body = json.loads(content) if content else {}
+        return {
+            key: {int(size): float(value) for size, value in sizes.items()} for key, sizes in body.items()
+        }
+    except (ValueError, AttributeError, TypeError, UserError):
+        return {}

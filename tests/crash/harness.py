@@ -1,0 +1,144 @@
+"""Kill a sweep again and again, start it again each time, and compare what it leaves with an undisturbed run.
+
+python tests/crash/harness.py --kills 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GRID = ROOT / "reproduction" / "smoke.toml"
+HERE = Path(__file__).parent
+
+
+def sweep(folder: Path, data_dir: Path, kill_at: int = 0) -> subprocess.Popen[bytes]:
+    """Start a sweep of the smoke grid in a session of its own."""
+    environment = {**os.environ, "PSA_KILL_AT": str(kill_at), "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}"}
+    options = ["--pack-size", "6", "--workers", "2", "--data-dir", str(data_dir)]
+    return subprocess.Popen(
+        [sys.executable, "-c", "from psa.cli import main; main()", "sweep", str(GRID), *options],
+        cwd=folder,
+        env=environment,
+        stdout=(folder / "out.txt").open("ab"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every record and every present state, by path."""
+    records = (path for path in (folder / "results").rglob("s*.json") if ".machine." not in path.name)
+    states = (folder / "models").rglob("lkg.safetensors")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in (*records, *states)}
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(path.parent.name))
+    return found
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, unless it has ended meanwhile."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def one_kill(folder: Path, data_dir: Path, draws: random.Random, longest: float) -> tuple[str, bool]:
+    """Start the sweep and kill some of it: how, and whether it had come to its end before that."""
+    how = draws.choice(("everything", "parent alone", "a worker", "inside a write", "inside a write"))
+    process = sweep(folder, data_dir, draws.randint(1, 120) if how == "inside a write" else 0)
+    deadline = time.monotonic() + draws.uniform(0.2, longest)
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if process.poll() is not None:
+        return how, process.returncode == 0
+    workers = children(process.pid)
+    if how == "a worker" and workers:
+        kill(draws.choice(workers))
+        time.sleep(draws.uniform(0, 1))
+        workers = children(process.pid)
+    kill(process.pid)
+    process.wait()
+    if how in ("everything", "a worker"):
+        for pid in workers:
+            kill(pid)
+    return how, False
+
+
+def campaign(kills: int, seed: int, data_dir: Path, say: bool = True) -> int:
+    """Run the kills; how many whole sweeps came to an end and were compared. Raises AssertionError."""
+    draws, compared, done = random.Random(seed), 0, 0
+    with tempfile.TemporaryDirectory() as base:
+        calm = Path(base) / "calm"
+        calm.mkdir()
+        begun = time.monotonic()
+        process = sweep(calm, data_dir)
+        assert process.wait() == 0, (calm / "out.txt").read_text()
+        longest = time.monotonic() - begun
+        expected = tree(calm)
+        assert len(expected) == 48, sorted(expected)
+        round_number = 0
+        while done < kills or compared == 0:
+            round_number += 1
+            folder = Path(base) / f"round{round_number}"
+            folder.mkdir()
+            finished = False
+            while not finished and done < kills:
+                how, finished = one_kill(folder, data_dir, draws, longest)
+                done += not finished
+                if say and not finished:
+                    sys.stdout.write(f"kill {done}/{kills}: {how}; {len(tree(folder))} files so far\n")
+                    sys.stdout.flush()
+            if not finished:
+                process = sweep(folder, data_dir)
+                assert process.wait() == 0, (folder / "out.txt").read_text()
+            # a worker that outlived its parent may still be writing what it had in hand
+            found = settled(folder, expected)
+            assert found == expected, sorted(
+                name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
+            )
+            compared += 1
+            shutil.rmtree(folder)
+    return compared
+
+
+def settled(folder: Path, expected: dict[str, bytes]) -> dict[str, bytes]:
+    """The tree once it is as expected, or after some seconds as it is."""
+    for _ in range(100):
+        found = tree(folder)
+        if found == expected:
+            break
+        time.sleep(0.1)
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data-dir", type=Path, default=ROOT / "dataset")
+    options = parser.parse_args()
+    rounds = campaign(options.kills, options.seed, options.data_dir.absolute())
+    sys.stdout.write(
+        f"{options.kills} kills, {rounds} sweeps finished and byte-identical to an undisturbed one\n"
+    )

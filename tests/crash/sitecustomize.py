@@ -1,0 +1,31 @@
+"""Loaded by every process of a crash test: dies by SIGKILL inside the n-th file operation of psa.files.
+
+PSA_KILL_AT holds that number. Counted are write, fsync, link and replace; a write dies half written.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_left = int(os.environ.get("PSA_KILL_AT", "0"))
+
+
+def _dying(real: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def operation(*arguments: Any, **options: Any) -> Any:
+        global _left
+        if sys._getframe(1).f_code.co_filename.endswith(os.path.join("psa", "files.py")):
+            _left -= 1
+            if _left == 0:
+                if name == "write":
+                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+
+    return operation
+
+
+if _left > 0:
+    for _name in ("write", "fsync", "link", "replace"):
+        setattr(os, _name, _dying(getattr(os, _name), _name))

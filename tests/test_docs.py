@@ -1,0 +1,88 @@
+"""README and docs do what they say: every console line and every Python block is run, every link exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text()
+# `make` sets up a machine; what it then runs is tested here by the same words that the Makefile uses.
+MAKE = {"make train", "make test"}
+EVERY_COMMAND = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A documented command, by the project's own environment."""
+    words = shlex.split(command)
+    assert words[:2] == ["poetry", "run"], command
+    program = Path(sys.executable).with_name(words[2])
+    assert program.exists(), f"{words[2]} is not an installed command"
+    return subprocess.run(
+        [program, *words[3:]], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, data_dir: Path) -> Path:
+    """An empty working folder that has the data."""
+    (tmp_path / "dataset").symlink_to(data_dir.resolve())
+    return tmp_path
+
+
+def test_the_readme_can_be_followed_from_top_to_bottom(folder: Path) -> None:
+    """Every console line of the README runs, in its order, without error."""
+    commands = [command for command in EVERY_COMMAND if command not in MAKE]
+    assert len(commands) >= 5
+    for command in commands:
+        done = run(command, folder)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_make_train_runs_what_the_makefile_says(folder: Path) -> None:
+    """The options of `make train` train a network; two loops of them are enough to see it."""
+    makefile = (ROOT / "Makefile").read_text()
+    options = re.search(r"^train: ARGS = (.+)$", makefile, re.MULTILINE)
+    assert options is not None
+    shorter, changed = re.subn(r"--meta-loops \d+", "--meta-loops 2", options[1])
+    assert changed == 1
+    done = run(f"poetry run train {shorter}", folder)
+    assert done.returncode == 0, done.stderr
+    assert "Loop 2/2" in done.stdout
+    assert (folder / "models/first-run/mnist_lkg.safetensors").exists()
+
+
+def test_the_python_of_the_readme_runs(folder: Path) -> None:
+    """The Python blocks run after the training that the README begins with."""
+    training = next(command for command in EVERY_COMMAND if " train " in command and command not in MAKE)
+    assert run(training, folder).returncode == 0
+    blocks = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "output.weight" in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_exist(page: Path) -> None:
+    """No page points to a file that is not there."""
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_named_in_the_pages_exist(page: Path) -> None:
+    """Every psa/... and tests/... path that a page names is a file of the project."""
+    for path in re.findall(r"`((?:psa|cloud|tests|tools)/[\w./]+)`", page.read_text()):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,233 @@
+"""Declared experiments: what a grid file may say, and one clear line for everything else."""
+
+from __future__ import annotations
+
+import random
+import string
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from psa.errors import UserError
+from psa.grid import MAX_TRIALS, load
+
+ROOT = Path(__file__).parents[1]
+REPRODUCTION = ROOT / "reproduction"
+GOOD = """
+study = "ablation"
+meta_loops = 3
+seeds = "0..1"
+[base]
+family = "simplemlp"
+lr = 1e-3
+[axes]
+arch = ["1*4", "2*3"]
+mode = ["none", "hidden"]
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    """A grid file."""
+    path = folder / "grid.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("family", ["simplemlp", "resmlp"])
+def test_the_published_grids(family: str) -> None:
+    """98 architectures x 6 modes x 10 seeds x 100 loops, in the order of the study."""
+    grid = load(REPRODUCTION / f"{family}.toml")
+    assert len(grid.trials) == 5880
+    assert grid.meta_loops == 100
+    labels = list(dict.fromkeys(trial.model.arch.label for trial in grid.trials))
+    lines = (REPRODUCTION / "configurations.txt").read_text().splitlines()
+    assert labels == [line for line in lines if not line.startswith("#")]
+    assert len(labels) == 98
+    assert {trial.model.family for trial in grid.trials} == {family}
+    assert {trial.method.weight_decay for trial in grid.trials if trial.intervention.mode != "decay"} == {0.0}
+    assert {trial.model.dropout for trial in grid.trials if trial.intervention.mode != "dropout"} == {0.0}
+
+
+def test_the_asymmetric_architectures_are_the_last_three_groups() -> None:
+    """The 30 architectures that the study labels Asymmetric close the list of all."""
+    everyone = (REPRODUCTION / "configurations.txt").read_text().splitlines()
+    asymmetric = [
+        line for line in (REPRODUCTION / "asymmetric.txt").read_text().splitlines() if line[0] != "#"
+    ]
+    assert len(asymmetric) == 30
+    assert everyone[-30:] == asymmetric
+
+
+def test_overrides_are_typed_by_the_schema(tmp_path: Path) -> None:
+    """lr=1e-4 is a number, digits a list, an override of an axis takes its place."""
+    grid = load(written(tmp_path, GOOD), ["lr=1e-4", "mode=full", "seeds=3..4", "meta_loops=7", "digits=0,1"])
+    assert {trial.method.lr for trial in grid.trials} == {1e-4}
+    assert {trial.intervention.mode for trial in grid.trials} == {"full"}
+    assert {trial.seed for trial in grid.trials} == {3, 4}
+    assert {trial.data.digits for trial in grid.trials} == {(0, 1)}
+    assert grid.meta_loops == 7
+
+
+def test_an_override_and_the_file_give_the_same_trial(tmp_path: Path) -> None:
+    """How a number was written does not change a trial's identity: 1e-3, 0.001 and lr=.001 are one."""
+    ids = {load(written(tmp_path, GOOD.replace("1e-3", text))).trials[0].id for text in ("1e-3", "0.001")}
+    ids.add(load(written(tmp_path, GOOD), ["lr=.001"]).trials[0].id)
+    assert len(ids) == 1
+
+
+def test_only_selects(tmp_path: Path) -> None:
+    """Clauses are joined by and, values by or."""
+    path = written(tmp_path, GOOD)
+    assert len(load(path, only="arch=1*4").trials) == 4
+    assert len(load(path, only="arch=1*4,2*3 mode=hidden seed=1").trials) == 2
+    with pytest.raises(UserError, match="no trial"):
+        load(path, only="arch=9*9")
+    with pytest.raises(UserError, match="Did you mean arch"):
+        load(path, only="arhc=1*4")
+
+
+def test_variants_are_run_with_every_combination(tmp_path: Path) -> None:
+    """Named variants multiply the axes and can be picked by name."""
+    text = GOOD + "[variants]\nslow = { batch_size = 64 }\nfast = { batch_size = 512 }\n"
+    path = written(tmp_path, text)
+    grid = load(path)
+    assert len(grid.trials) == 16
+    assert set(grid.variants) == {"slow", "fast"}
+    assert {trial.method.batch_size for trial in load(path, only="variant=fast").trials} == {512}
+
+
+BAD = {
+    "unknown key at the top": GOOD.replace("meta_loops", "metaloops"),
+    "unknown key in base": GOOD.replace("lr =", "lrr ="),
+    "unknown axis": GOOD.replace("mode = [", "mood = ["),
+    "unknown table": GOOD + "[axis]\nlr = [1]\n",
+    "a text for a number": GOOD.replace("1e-3", '"fast"'),
+    "a list for a number": GOOD.replace("1e-3", "[1e-3]"),
+    "negative rate": GOOD.replace("1e-3", "-1e-3"),
+    "zero rate": GOOD.replace("1e-3", "0.0"),
+    "nan": GOOD.replace("1e-3", "nan"),
+    "infinity": GOOD.replace("1e-3", "inf"),
+    "empty axis": GOOD.replace('["1*4", "2*3"]', "[]"),
+    "bad arch": GOOD.replace('"1*4"', '"1x4"'),
+    "arch of nothing": GOOD.replace('"1*4"', '""'),
+    "zero width": GOOD.replace('"1*4"', '"1*0"'),
+    "huge arch": GOOD.replace('"1*4"', '"10000*65000"'),
+    "unknown mode": GOOD.replace('"hidden"', '"hiden"'),
+    "unknown family": GOOD.replace('"simplemlp"', '"cnn"'),
+    "the same value twice": GOOD.replace('["none", "hidden"]', '["none", "none"]'),
+    "the same arch in two spellings": GOOD.replace('["1*4", "2*3"]', '["1*4", "[1*4]"]'),
+    "key in base and axes": GOOD.replace("[axes]", "[axes]\nlr = [1e-3, 1e-4]"),
+    "the same variant twice": GOOD + "[variants]\na = { batch_size = 64 }\nb = { batch_size = 64 }\n",
+    "variant that is no table": GOOD + "[variants]\na = 3\n",
+    "variant with unknown key": GOOD + "[variants]\na = { batchsize = 64 }\n",
+    "variant over an axis": GOOD + '[variants]\na = { mode = "none" }\n',
+    "base that is no table": 'base = 3\n[axes]\narch = ["1*4"]\n',
+    "axes that is no table": "axes = [1]\n",
+    "no arch at all": 'study = "x"\n',
+    "seed that is text": GOOD.replace('"0..1"', '"a"'),
+    "seed that is a fraction": GOOD.replace('"0..1"', "[1.5]"),
+    "negative seed": GOOD.replace('"0..1"', "[-1]"),
+    "no seeds": GOOD.replace('"0..1"', "[]"),
+    "backward range": GOOD.replace('"0..1"', '"3..1"'),
+    "enormous range": GOOD.replace('"0..1"', '"0..9999999999"'),
+    "seed beyond 64 bits": GOOD.replace('"0..1"', "[99999999999999999999]"),
+    "ten million trials": GOOD.replace('"0..1"', '"0..199999"').replace(
+        'mode = ["none", "hidden"]',
+        'mode = ["none", "hidden"]\nbatch_size = [8, 16, 32, 64, 128, 256, 1, 2, 3, 4, 5, 6, 7]',
+    ),
+    "zero loops": GOOD.replace("meta_loops = 3", "meta_loops = 0"),
+    "loops as text": GOOD.replace("meta_loops = 3", 'meta_loops = "3"'),
+    "loops as truth": GOOD.replace("meta_loops = 3", "meta_loops = true"),
+    "missing file of values": GOOD.replace('["1*4", "2*3"]', '"@nowhere.txt"'),
+    "study with a path in it": GOOD.replace('"ablation"', '"../../etc"'),
+    "study that is a number": GOOD.replace('"ablation"', "3"),
+    "digit ten": GOOD.replace("lr = 1e-3", "digits = [3, 10]"),
+    "one digit": GOOD.replace("lr = 1e-3", "digits = [3]"),
+    "batch of zero": GOOD.replace("lr = 1e-3", "batch_size = 0"),
+    "validation of everything": GOOD.replace("lr = 1e-3", "val_size = 60000"),
+    "dropout of one": GOOD.replace("lr = 1e-3", "dropout = 1.0").replace('"hidden"', '"dropout"'),
+    "not TOML": "this is not TOML",
+    "half a line": GOOD + "[axes",
+    "key twice": GOOD + 'study = "y"\n[base]\n',
+    "empty file": "",
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_grid_is_one_clear_line(what: str, tmp_path: Path) -> None:
+    """Every mistake is named in one line with the file, and never a traceback of another kind."""
+    path = written(tmp_path, BAD[what])
+    with pytest.raises(UserError) as refused:
+        load(path)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert "grid.toml" in message
+    assert refused.value.way_out
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "lr",
+        "lr=",
+        "=3",
+        "lr=fast",
+        "lrr=3",
+        "batch_size=1.5",
+        "mode=hiden",
+        "arch=2x3",
+        "seeds=x",
+        "digits=a",
+    ],
+)
+def test_a_bad_override_is_one_clear_line(override: str, tmp_path: Path) -> None:
+    """The same for overrides."""
+    with pytest.raises(UserError) as refused:
+        load(written(tmp_path, GOOD), [override])
+    assert "\n" not in str(refused.value)
+
+
+def test_noise_in_a_grid_never_crashes(tmp_path: Path) -> None:
+    """A hundred grids with random characters changed are accepted or refused, nothing else."""
+    draws = random.Random(0)
+    for _ in range(100):
+        text = list(GOOD)
+        for _ in range(draws.randint(1, 6)):
+            text[draws.randrange(len(text))] = draws.choice(string.printable)
+        try:
+            load(written(tmp_path, "".join(text)))
+        except UserError as refused:
+            assert "\n" not in str(refused)
+
+
+def test_the_nearest_right_name_is_offered(tmp_path: Path) -> None:
+    """A typo names the key that was probably meant."""
+    with pytest.raises(UserError, match="Did you mean batch_size"):
+        load(written(tmp_path, GOOD.replace("lr =", "batchsize =")))
+    with pytest.raises(UserError, match=r"Did you mean grid\.toml"):
+        load(written(tmp_path, GOOD).with_name("gird.toml"))
+
+
+def test_a_grid_too_large_is_refused_without_being_built(tmp_path: Path) -> None:
+    """Ten million trials are counted, not made: memory stays bounded."""
+    path = written(tmp_path, BAD["ten million trials"])
+    tracemalloc.start()
+    with pytest.raises(UserError, match=f"{MAX_TRIALS:,}"):
+        load(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200_000_000
+
+
+def test_planning_imports_no_torch() -> None:
+    """`psa plan` of 5,880 trials needs neither torch nor ray nor boto3."""
+    code = (
+        "import sys; from psa.cli import PSA, run; code = run(PSA, ['plan', 'reproduction/simplemlp.toml']); "
+        "assert not {'torch', 'ray', 'boto3'} & set(sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "5,880" in done.stdout

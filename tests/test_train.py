@@ -1,0 +1,275 @@
+"""psa.train: one epoch and one evaluation of a pack, seen from each of its trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from psa import train
+from psa.arch import Arch
+from psa.data import Split, Splits
+from psa.errors import Interrupted
+from psa.nets.dense import Dense
+from psa.nets.layers import Rows
+from psa.streams import stream
+from psa.train import Batches, Row, batch_sizes, cross_entropy, evaluate, in_order, optimizer_for, train_epoch
+from psa.trial import ModelSpec
+
+ROW = Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)
+
+
+def numbered(count: int) -> Split:
+    """A split whose images and labels are their own numbers."""
+    numbers = torch.arange(count)
+    return Split(numbers.float().unsqueeze(1).expand(-1, 784), numbers % 10, numbers % 10, numbers)
+
+
+def net_of(arch: str = "2*5") -> Dense:
+    """A SimpleMLP on ten classes."""
+    return Dense(ModelSpec(family="simplemlp", arch=Arch.coerce(arch)), 10)
+
+
+def pack_of(net: Dense, seeds: Sequence[int]) -> Rows:
+    """The initial rows of several seeds, one below the other."""
+    return Rows.stacked([net.initial(seed) for seed in seeds])
+
+
+def ordinary(net: Dense, row: Rows) -> nn.Sequential:
+    """One trial of a SimpleMLP pack as an ordinary module."""
+    state = list(net.unstack(row).values())
+    layers: list[nn.Module] = []
+    for weight, bias in zip(state[::2], state[1::2], strict=True):
+        linear = nn.Linear(*reversed(weight.shape))
+        linear.weight.data, linear.bias.data = weight, bias
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+# Batches
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(103, 10), (100, 10), (7, 60_000), (5, 1), (101, 100)])
+def test_an_epoch_is_every_sample_once_in_the_order_of_the_stream(samples: int, batch_size: int) -> None:
+    """Whatever the size of the last batch; images and labels stay together."""
+    split = numbered(samples)
+    rows = [replace(ROW, seed=seed, loop=loop) for seed, loop in ((3, 1), (3, 1), (3, 2), (4, 1))]
+    batches = Batches(rows, split, batch_size)
+    assert len(batches) == math.ceil(samples / batch_size)
+    seen: list[list[int]] = [[] for _ in rows]
+    for step in range(len(batches)):
+        inputs, labels = batches[step]
+        for group, run in enumerate(inputs.rows):
+            for row in range(run.start, run.stop):
+                numbers = inputs.x[group, :, 0].long()
+                assert torch.equal(numbers % 10, labels[row])
+                seen[row] += numbers.tolist()
+    for row, numbers_seen in zip(rows, seen, strict=True):
+        assert numbers_seen == stream(row.seed, "shuffle", row.loop).permutation(samples).tolist()
+        assert sorted(numbers_seen) == list(range(samples))
+
+
+def test_trials_of_a_seed_and_loop_share_one_batch() -> None:
+    """Six modes of two seeds read two batches a step, not twelve: neighbours are one group."""
+    rows = [replace(ROW, seed=seed, dropout=0.1 * mode) for seed in (8, 9) for mode in range(6)]
+    inputs, labels = Batches(rows, numbered(50), 10)[0]
+    assert inputs.rows == (slice(0, 6), slice(6, 12))
+    assert inputs.x.shape == (2, 10, 784)
+    assert labels.shape == (12, 10)
+
+
+def test_rows_are_ordered_so_that_those_who_can_share_are_neighbours() -> None:
+    """By seed and loop first, then by rate and decay; a stable order of all of them."""
+    rows = [
+        replace(ROW, seed=seed, loop=loop, lr=lr) for lr in (1e-3, 1e-4) for loop in (2, 1) for seed in (1, 0)
+    ]
+    order = in_order(rows)
+    assert sorted(order) == list(range(len(rows)))
+    ordered = [rows[at] for at in order]
+    assert len(Batches(ordered, numbered(5), 5).rows) == 4
+    assert [(row.seed, row.loop) for row in ordered] == sorted((row.seed, row.loop) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "sizes"),
+    [(600, 64, {64, 24}), (600, 100, {100}), (600, 599, {599, 1}), (5, 256, {5}), (1, 1, {1})],
+)
+def test_the_sizes_of_batches(samples: int, batch_size: int, sizes: set[int]) -> None:
+    """Those that really occur, a shorter last one included."""
+    batches = Batches([ROW], numbered(samples), batch_size)
+    assert batch_sizes(samples, batch_size) == sizes
+    assert {batches[step][1].shape[1] for step in range(len(batches))} == sizes
+
+
+# The optimiser
+
+
+def test_only_who_asks_for_decay_gets_it() -> None:
+    """The optimiser's groups carry each row's own rate and decay, and cover every row once, as views."""
+    rows = [replace(ROW, weight_decay=0.1), ROW, ROW, replace(ROW, lr=0.5), replace(ROW, lr=0.5, loop=2)]
+    net = net_of()
+    active, gradients = pack_of(net, range(5)), pack_of(net, range(5))
+    optimizer = optimizer_for(torch.optim.AdamW, rows, active, gradients)
+    found = [
+        (group["lr"], group["weight_decay"], len(group["params"][0])) for group in optimizer.param_groups
+    ]
+    assert found == [(1e-3, 0.1, 1), (1e-3, 0.0, 2), (0.5, 0.0, 1), (0.5, 0.0, 1)]
+    start = 0
+    for group in optimizer.param_groups:
+        assert (group["betas"], group["eps"], group["amsgrad"]) == ((0.9, 0.999), 1e-8, False)
+        for which, parameter in enumerate(group["params"]):
+            rows_of_group = slice(start, start + len(parameter))
+            assert parameter.data_ptr() == active.parts[which][rows_of_group].data_ptr()
+            assert parameter.grad.data_ptr() == gradients.parts[which][rows_of_group].data_ptr()
+        start += len(group["params"][0])
+    assert start == 5
+
+
+def first_pixel_dark(split: Split) -> Split:
+    """The same images with a first pixel that is always 0, so that no gradient reaches its weights."""
+    images = split.images.clone()
+    images[:, 0] = 0
+    return replace(split, images=images)
+
+
+def test_decay_shrinks_by_its_factor_and_nothing_else_does(small: Splits) -> None:
+    """Where no gradient reaches, AdamW multiplies by 1 - lr x decay every step; without decay not one bit
+    of such a weight changes. Three trials in one pack.
+    """
+    rates = [(1e-2, 0.5), (1e-2, 0.0), (1e-3, 2.0)]
+    rows = [replace(ROW, lr=lr, weight_decay=decay) for lr, decay in rates]
+    net, split = net_of(), first_pixel_dark(small.train)
+    active = pack_of(net, [1, 1, 1])
+    before = [net.unstack(active[at : at + 1])["hidden.0.weight"] for at in range(3)]
+    gradients = active.zeros_like()
+    optimizer = optimizer_for(torch.optim.AdamW, rows, active, gradients)
+    batches = Batches(rows, split, 50)
+    train_epoch(net, rows, active, gradients, optimizer, batches)
+    for at, (lr, decay) in enumerate(rates):
+        after = net.unstack(active[at : at + 1])["hidden.0.weight"]
+        factor = (1 - lr * decay) ** len(batches)
+        assert torch.allclose(after[:, 0], before[at][:, 0] * factor, rtol=1e-5, atol=0)
+        if decay == 0:
+            assert torch.equal(after[:, 0], before[at][:, 0])
+        assert not torch.equal(after[:, 1], before[at][:, 1])
+
+
+# Epochs
+
+
+def test_cross_entropy_is_torchs(splits: Splits) -> None:
+    """Its sum over the batch, and the gradient of its mean, for each trial on its own labels."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 10, 40, generator=generator) * 5
+    labels = torch.stack([splits.train.labels[start : start + 40] for start in (0, 40, 80)])
+    losses, gradient = cross_entropy(logits, labels)
+    assert losses.dtype == torch.float64
+    for trial in range(3):
+        mine = logits[trial].T.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(mine, labels[trial])
+        loss.backward()
+        assert float(losses[trial]) / 40 == pytest.approx(float(loss.detach()), rel=1e-6)
+        assert mine.grad is not None
+        assert torch.allclose(gradient[trial].T, mine.grad, rtol=1e-6, atol=1e-8)
+
+
+def test_the_training_loss_is_the_mean_over_the_epoch(small: Splits) -> None:
+    """Of every sample's loss at the moment it was trained on: with rate 0, of the untrained network."""
+    net = net_of()
+    rows = [replace(ROW, lr=0.0), replace(ROW, lr=0.0, seed=2)]
+    active = pack_of(net, [1, 2])
+    gradients = active.zeros_like()
+    optimizer = optimizer_for(torch.optim.AdamW, rows, active, gradients)
+    losses = train_epoch(net, rows, active, gradients, optimizer, Batches(rows, small.train, 64))
+    assert losses.dtype == torch.float64
+    for at in range(2):
+        logits = ordinary(net, active[at : at + 1])(small.train.images)
+        loss = nn.functional.cross_entropy(logits, small.train.labels)
+        assert float(losses[at]) == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_a_stop_falls_between_two_steps(small: Splits, steps: int) -> None:
+    """Asked before every step; the one that is under way is finished and no other is begun."""
+    net = net_of()
+    active = net.initial(1)
+    gradients = active.zeros_like()
+    optimizer = optimizer_for(torch.optim.AdamW, [ROW], active, gradients)
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > steps
+
+    with pytest.raises(Interrupted):
+        train_epoch(net, [ROW], active, gradients, optimizer, Batches([ROW], small.train, 64), stop)
+    assert asked == steps + 1
+    taken = {int(each["step"]) for each in optimizer.state.values()}
+    assert taken == ({steps} if steps else set())
+
+
+# Evaluation
+
+
+def counted(net: Dense, weights: Rows, split: Split) -> tuple[list[int], Tensor]:
+    """What evaluate says, as a list of counts and a tensor of losses."""
+    correct, loss = evaluate(net, weights, split)
+    return correct.tolist(), loss
+
+
+def test_evaluation_counts_what_an_ordinary_network_gets_right(splits: Splits) -> None:
+    """The counts of each trial on all of the test split, and its mean loss; whole numbers and float64."""
+    net = net_of("1*30")
+    rows = pack_of(net, [1, 2, 3])
+    correct, losses = evaluate(net, rows, splits.test)
+    assert (correct.dtype, losses.dtype) == (torch.int64, torch.float64)
+    for at in range(3):
+        with torch.no_grad():
+            logits = ordinary(net, rows[at : at + 1]).eval()(splits.test.images)
+        assert int(correct[at]) == int((logits.argmax(dim=1) == splits.test.labels).sum())
+        loss = nn.functional.cross_entropy(logits, splits.test.labels)
+        assert float(losses[at]) == pytest.approx(float(loss), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100, 299, 300, 10_000])
+def test_counts_do_not_depend_on_the_evaluation_batch(
+    small: Splits, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """From single samples to all at once; the mean loss agrees to a millionth."""
+    net = net_of("1*12")
+    rows = pack_of(net, range(4))
+    correct, losses = counted(net, rows, small.val)
+    monkeypatch.setattr(train, "EVALUATION_BATCH", batch)
+    again, other_losses = counted(net, rows, small.val)
+    assert again == correct
+    assert torch.allclose(other_losses, losses, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("arch", ["1*12", "4*3", "1*784"])
+def test_counts_and_losses_do_not_depend_on_the_pack(small: Splits, arch: str) -> None:
+    """To the bit: a trial among five, among two, and alone."""
+    net = net_of(arch)
+    rows = pack_of(net, range(5))
+    correct, losses = counted(net, rows, small.val)
+    for part in (slice(1, 2), slice(3, 5), slice(0, 4)):
+        some, some_losses = counted(net, rows[part], small.val)
+        assert some == correct[part]
+        assert torch.equal(some_losses, losses[part])
+
+
+def test_evaluation_changes_nothing(small: Splits) -> None:
+    """Neither the weights nor the global generators, and it leaves no graph behind."""
+    net = net_of()
+    rows = pack_of(net, [1, 2])
+    before, generator = rows.clone(), torch.get_rng_state()
+    correct, losses = evaluate(net, rows, small.val)
+    assert not losses.requires_grad
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert torch.equal(before.first, rows.first)
+    assert torch.equal(before.rest, rows.rest)
+    assert torch.equal(evaluate(net, rows, small.val)[0], correct)
