@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from psa.arch import Arch
 from psa.calibrate import step_seconds
 from psa.data import Split, Splits, load
 from psa.engine import row_of
@@ -23,7 +24,6 @@ from psa.state import encode
 from psa.studies import ablation
 from psa.train import Batches, evaluate, in_order, optimizer_for, train_epoch
 from psa.trial import MODES, DataSpec, Trial
-from psa.arch import Arch
 from psa.worker import fresh_state
 
 

@@ -13,7 +13,7 @@ import selectors
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -49,7 +49,7 @@ class Backend(Protocol):
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """What would be launched. Pure."""
 
-    def launch(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
         """Run the jobs; what happens, as it happens."""
 
     def fetch(self) -> None:
@@ -67,7 +67,7 @@ class Local:
         jobs = [Job(pack, pack.horizon * self.costs.loop_seconds(pack.trials)) for pack in packs]
         return sorted(jobs, key=lambda job: -job.seconds)
 
-    def launch(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
         """Run the jobs to their end; a tick (kind "tick") comes at least once a second."""
         tasks = [_Task(job.pack, self._task("train", job.pack)) for job in jobs]
         yield from _Crew(self.machine, min(self.workers, len(tasks))).work(tasks)

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from cyclopts import App, CycloptsError
 
@@ -30,11 +30,19 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 
 
+# An interruption is answered here: cyclopts would end the process without a word.
+_SHARED: Final[dict[str, Any]] = {
+    "version": __version__,
+    "help_format": "plaintext",
+    "suppress_keyboard_interrupt": False,
+}
+
+
 def _command(name: str, function: Callable[..., int]) -> App:
     # The lines of a docstring are as long as those of the source; the terminal breaks paragraphs anew.
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app = App(name=name, help=text, version=__version__, help_format="plaintext")
+    app = App(name=name, help=text, **_SHARED)
     app.default(function)
     return app
 
@@ -47,8 +55,7 @@ ANALYZE_DATASET: Final = _command("analyze-dataset", analyze_dataset)
 PSA: Final = App(
     name="psa",
     help="Train very many small neural networks at once, as a scientific study.",
-    version=__version__,
-    help_format="plaintext",
+    **_SHARED,
 )
 PSA.command(TRAIN)
 PSA.command(_command("plan", plan))

@@ -88,7 +88,7 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
             os.fsync(descriptor)
         if previous is not None and path.exists():
             _keep(path, previous)
-        temporary.replace(path)
+        os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise refusal(error, f"cannot write {path}") from error
@@ -124,7 +124,7 @@ def _keep(path: Path, previous: Path) -> None:
     try:
         linked.unlink(missing_ok=True)
         os.link(path, linked)
-        linked.replace(previous)
+        os.replace(linked, previous)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise

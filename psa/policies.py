@@ -52,7 +52,8 @@ class KeepPolicy:
         if not pack.carried:
             pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *_MOMENTS)}
         fresh = [row for row in rows if pack.states[row].loops == 0]
-        pack.carried["active"].put(fresh, pack.lkg[fresh])
+        for kind, buffer in pack.carried.items():
+            buffer.put(fresh, pack.lkg[fresh] if kind == "active" else pack.lkg[fresh].zeros_like())
         carried = {kind: buffer[list(rows)] for kind, buffer in pack.carried.items()}
         active = carried["active"]
         gradients = active.zeros_like()

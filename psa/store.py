@@ -6,10 +6,7 @@ a longer run of the same trial may extend it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -19,23 +16,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes, refusal, write_atomically
-from psa.trial import Trial, canonical_json
+from psa.records import REMOVE, Record, decode_record, difference, encode_record
+from psa.trial import Trial
 
 if TYPE_CHECKING:
     from psa.state import TrialState
 
+__all__ = ["Finding", "Record", "StateFile", "Store", "decode_record", "encode_record"]
+
 logger = logging.getLogger(__name__)
 
-RECORD_FORMAT: Final = 1
 STATE_NAME: Final = "lkg.safetensors"
 _MACHINE: Final = ".machine.json"
 _FAILURE: Final = ".failed.json"
-_REMOVE: Final = "Remove it and run the same command again"
 _SET_ASIDE: Final = re.compile(r".*\.damaged(-[0-9]+)?\.safetensors")
-# What a longer run of the same trial may change: the rest must stay as it was.
-_GROWING: Final = frozenset({"loops", "history", "finals", "events", "device"})
-
-Record = dict[str, Any]
 
 
 class StateFile:
@@ -174,7 +168,7 @@ class Store:
             return None
         record = decode_record(content, str(path))
         if record.get("digest") != trial.digest:
-            raise DamagedFile(f"{path} holds the record of another trial, {record.get('id')}", _REMOVE)
+            raise DamagedFile(f"{path} holds the record of another trial, {record.get('id')}", REMOVE)
         return record
 
     def write(self, trial: Trial, record: Record, machine: Record) -> None:
@@ -187,10 +181,10 @@ class Store:
         content = encode_record(record)
         made, stored = decode_record(content, str(path)), self.read(trial)
         if stored is not None:
-            difference = _difference(*sorted((made, stored), key=lambda each: each["loops"]))
-            if difference is not None:
+            found = difference(*sorted((made, stored), key=lambda each: each["loops"]))
+            if found is not None:
                 raise UserError(
-                    f"{path} holds a record of this trial that differs from the one just made ({difference})",
+                    f"{path} holds a record of this trial that differs from the one just made ({found})",
                     f"Compare the two machines ({path.with_suffix(_MACHINE).name} is the stored one's), then "
                     "remove the stored record or use another --results-dir, and run the same command again",
                 )
@@ -249,54 +243,3 @@ def _checked(path: Path, decode: Any) -> Finding:
     except UserError as error:
         return Finding(path, error.what)
     return Finding(path, None)
-
-
-def _difference(shorter: Record, longer: Record) -> str | None:
-    """The first key that tells why `longer` is not the trial of `shorter` trained at least as far."""
-    if longer["loops"] == shorter["loops"]:
-        keys = [key for key in sorted(longer.keys() | shorter.keys()) if longer.get(key) != shorter.get(key)]
-    else:
-        keys = [key for key in sorted(shorter) if key not in _GROWING and longer.get(key) != shorter[key]]
-    if keys:
-        return keys[0]
-    for column, values in shorter["history"].items():
-        if longer["history"].get(column, [])[: shorter["loops"]] != values:
-            return f"history, column {column}"
-    return None
-
-
-def encode_record(record: Record) -> bytes:
-    """Canonical JSON with the SHA-256 of itself, NaN and infinity as null; equal records give equal bytes."""
-    body = {**_finite(record), "format": RECORD_FORMAT}
-    digest = hashlib.sha256(canonical_json(body).encode()).hexdigest()
-    return canonical_json({**body, "sha256": digest}).encode() + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    """The value with None, which is missing, for every number that JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def decode_record(content: bytes, where: str) -> Record:
-    """The record of a file's bytes.
-
-    Raises DamagedFile where a bit differs from what was written, UserError where a newer psa wrote it.
-    """
-    try:
-        record: Record = json.loads(content)
-        newer = record["format"] > RECORD_FORMAT
-        if not newer:
-            del record["sha256"]
-        sound = newer or encode_record(record) == content
-        del record["format"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedFile(f"{where} is damaged ({type(error).__name__})", _REMOVE) from error
-    if newer:
-        raise UserError(f"{where} was written by a newer psa", "Update psa")
-    if not sound:
-        raise DamagedFile(f"{where} is damaged (its digest differs)", _REMOVE)
-    return record

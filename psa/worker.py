@@ -48,7 +48,7 @@ def run_pack(
     What is stored already is gone on from. Raises Interrupted (every finished loop saved) and UserError.
     """
     device = machine.prepare()
-    splits = _splits(pack.trials[0].data, machine.data_dir, str(device), progress)
+    splits = splits_of(pack.trials[0].data, machine, device, progress)
     net = Dense(pack.trials[0].model, splits.classes)
     files = {trial.id: store.state_file(trial) for trial in pack.trials}
     states = [_state(trial, files[trial.id], net, pack.horizon) for trial in pack.trials]
@@ -85,12 +85,17 @@ def run_pack(
 _kept: dict[str, Splits] = {}
 
 
-def _splits(spec: DataSpec, data_dir: Path, device: str, progress: Callable[[str], None]) -> Splits:
-    """The data of a pack; a worker that trains pack after pack reads it once."""
-    key = canonical_json([spec.model_dump(mode="json"), str(data_dir.absolute()), device])
+def splits_of(
+    spec: DataSpec,
+    machine: Machine,
+    device: torch.device,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Splits:
+    """The data of a pack; a process that trains pack after pack reads it once."""
+    key = canonical_json([spec.model_dump(mode="json"), str(machine.data_dir.absolute()), str(device)])
     if key not in _kept:
         _kept.clear()
-        _kept[key] = load(spec, data_dir, device=device, progress=progress)
+        _kept[key] = load(spec, machine.data_dir, device=device, progress=progress)
     return _kept[key]
 
 

@@ -286,24 +286,24 @@ def test_ctrl_c_loses_no_finished_loop_and_says_how_to_go_on(
     tmp_path: Path,
 ) -> None:
     """Exit code 130, one line with the command; going on ends with the bits of an undisturbed run."""
-    process = background("Loop 2/5", "--meta-loops", "5", "--ablation-mode", "full")
+    process = background("Loop 2/5", "--meta-loops", "5", "--ablation-mode", "full", "--batch-size", "512")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == ""
     stopped = re.search(
-        r"Stopped at loop (\d) of 5; every finished loop is saved\. Go on with: .*--meta-loops 5", out
+        r"Stopped at loop (\d) of 5; every finished loop is saved\. Go on with: .*--meta-loops 5 ", out
     )
     assert stopped is not None
     assert home.state().loops == int(stopped[1])
     assert 2 <= home.state().loops < 5
     assert home.records() == {}
     monkeypatch.setattr("psa.worker.load", lambda *_, **__: splits)
-    assert home.train("--meta-loops", "5", "--ablation-mode", "full") == 0
+    assert home.train("--meta-loops", "5", "--ablation-mode", "full", "--batch-size", "512") == 0
     assert f"Going on from loop {stopped[1]}" in home.out
     assert "finishing the run to loop 5" in home.out
     undisturbed = Home(tmp_path / "undisturbed", home.capsys)
-    assert undisturbed.train("--meta-loops", "5", "--ablation-mode", "full") == 0
+    assert undisturbed.train("--meta-loops", "5", "--ablation-mode", "full", "--batch-size", "512") == 0
     assert home.checkpoint.read_bytes() == undisturbed.checkpoint.read_bytes()
     assert home.records() == undisturbed.records()
 
@@ -312,7 +312,7 @@ def test_sigterm_does_the_same_and_meanwhile_the_folder_is_taken(
     home: Home, background: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """Exit code 143; while it is at work neither `train` nor `clean` may touch its folder."""
-    process = background("Loop 1/90", "--meta-loops", "90")
+    process = background("Loop  1/90", "--meta-loops", "90", "--batch-size", "512")
     for app, arguments in (
         (cli.TRAIN, home.options()),
         (cli.CLEAN, ["--model-dir", str(home.models)]),
@@ -331,7 +331,7 @@ def test_a_reader_that_leaves_is_no_error(
     home: Home, background: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """`train | head`: the finished loops are saved, and nothing is said to a pipe that nobody reads."""
-    process = background("Loop 1/90", "--meta-loops", "90")
+    process = background("Loop  1/90", "--meta-loops", "90", "--batch-size", "512")
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from psa.backend import Local
+from psa.backend import Event, Local
 from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
 from psa.console import console
 from psa.cost import SIZES, CostModel, Kind, memory_bytes, stored_bytes
@@ -33,6 +35,7 @@ Overrides = Annotated[
 ]
 Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
 Workers = Annotated[Whole, Parameter(help="Processes of one thread [default: one per core].")]
+EXIT_STOPPED: Final = 130
 PackSize = Annotated[Whole, Parameter(help="Trials per pack [default: the fastest, by measurement].")]
 
 
@@ -71,8 +74,8 @@ def plan(
     }
     if unmeasured:
         out.print(
-            f"{len(unmeasured)} of the networks are not measured on this machine yet: their times are estimates "
-            "from the arithmetic. `psa sweep` measures them first.",
+            f"{len(unmeasured)} of the networks are not measured on this machine yet: their times are "
+            "estimates from the arithmetic. `psa sweep` measures them first.",
             markup=False,
             soft_wrap=True,
         )
@@ -121,9 +124,59 @@ def sweep(
         planned.seconds,
         store,
     )
-    code = _run(backend, planned, view, store, keep_weights, fail_fast=fail_fast)
+    try:
+        with StopRequest() as stop, Refreshed(view) as refresh:
+            for event in _events(backend, planned, pack_size, stop):
+                view.heard(event)
+                refresh()
+                _booked(store, event, keep_weights)
+                if event.kind == "failed" and fail_fast:
+                    break
+    finally:
+        view.close()
+    if stop():
+        out.print("Stopped; workers have saved what they had. The same command goes on from there.")
+        return EXIT_STOPPED
     drop_weights(store, declared.trials, declared.meta_loops, keep_weights)
-    return code
+    left = len(store.pending(declared.trials, declared.meta_loops))
+    out.print(
+        f"{view.total - left:,} of {view.total:,} trials done, {view.failures} packs failed", markup=False
+    )
+    return 1 if left else 0
+
+
+def _events(backend: Local, planned: Plan, pack_size: int, stop: StopRequest) -> Iterator[Event]:
+    """Everything that happens until no trial is left to be done but those that failed.
+
+    Trials that another sweep, or a worker that outlived its own, is at work on come round again until they
+    are done or free.
+    """
+    failed: set[str] = set()
+    store, horizon, packs = backend.store, planned.grid.meta_loops, planned.packs
+    while packs and not stop():
+        trained = 0
+        with contextlib.closing(backend.launch(backend.plan(packs))) as events:
+            for event in events:
+                if event.kind == "failed":
+                    failed |= {trial.id for trial in event.pack.trials}
+                if event.kind == "done":
+                    trained += event.facts["trained"]
+                yield event
+                if stop():
+                    return
+        left = [trial for trial in planned.pending if trial.id not in failed]
+        packs = packed(groups_of(store.pending(left, horizon)), horizon, backend.costs, pack_size or None)
+        if packs and not trained:
+            time.sleep(1.0)
+
+
+def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
+    """What a finished or failed pack leaves to be done."""
+    if event.kind == "failed":
+        for trial in event.pack.trials:
+            store.write_failure(trial, event.facts["error"])
+    if event.kind == "done" and keep == "none":
+        drop_weights(store, event.pack.trials, event.pack.horizon, keep)
 
 
 def status(
@@ -201,41 +254,6 @@ def _calibrate(backend: Local, pending: Sequence[Trial], horizon: int, out: Cons
             list(unknown.values()),
             lambda left: shown.update(f"measuring {left} more networks on this machine"),
         )
-
-
-def _run(
-    backend: Local, planned: Plan, view: SweepView, store: Store, keep: KeepWeights, *, fail_fast: bool
-) -> int:
-    events = backend.launch(backend.plan(planned.packs)) if planned.packs else iter(())
-    try:
-        with StopRequest() as stop, Refreshed(view) as refresh:
-            for event in events:
-                view.heard(event)
-                refresh()
-                if event.kind == "failed":
-                    for trial in event.pack.trials:
-                        store.write_failure(trial, event.facts["error"])
-                    if fail_fast:
-                        break
-                if event.kind == "done":
-                    drop_weights(
-                        store, event.pack.trials, event.pack.horizon, "none" if keep == "none" else "all"
-                    )
-                if stop():
-                    view.out.print(
-                        "Stopping: workers save what they have. The same command goes on from there."
-                    )
-                    return 130
-    finally:
-        close = getattr(events, "close", None)
-        if close is not None:
-            close()
-        view.close()
-    left = len(store.pending(planned.grid.trials, planned.grid.meta_loops))
-    view.out.print(
-        f"{view.total - left:,} of {view.total:,} trials done, {view.failures} packs failed", markup=False
-    )
-    return 1 if left else 0
 
 
 def drop_weights(store: Store, trials: Iterable[Trial], horizon: int, keep: KeepWeights) -> None:

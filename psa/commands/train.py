@@ -139,6 +139,8 @@ class TrainOptions:
         ):
             if not low <= value <= high:
                 raise UserError(f"{option} {value} is out of range", f"Choose {low:,} to {high:,}")
+        if self.hidden_layers == ():
+            raise UserError("--hidden-layers names no width", "Give one width per hidden layer, e.g. 64 32")
         if self.arch is not None and self.hidden_layers is not None:
             raise UserError("--arch and --hidden-layers say the same thing twice", "Give one of them")
 

@@ -6,6 +6,7 @@ python tests/crash/harness.py --kills 200
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -21,18 +22,17 @@ GRID = ROOT / "reproduction" / "smoke.toml"
 HERE = Path(__file__).parent
 
 
-def sweep(folder: Path, data_dir: Path, kill_at: int = 0) -> subprocess.Popen[bytes]:
+def sweep(
+    folder: Path, data_dir: Path, kill_at: int = 0, workers: int = 2, size: int = 6
+) -> subprocess.Popen[bytes]:
     """Start a sweep of the smoke grid in a session of its own."""
     environment = {**os.environ, "PSA_KILL_AT": str(kill_at), "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}"}
-    options = ["--pack-size", "6", "--workers", "2", "--data-dir", str(data_dir)]
-    return subprocess.Popen(
-        [sys.executable, "-c", "from psa.cli import main; main()", "sweep", str(GRID), *options],
-        cwd=folder,
-        env=environment,
-        stdout=(folder / "out.txt").open("ab"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    options = ["--pack-size", str(size), "--workers", str(workers), "--data-dir", str(data_dir)]
+    command = [sys.executable, "-c", "from psa.cli import main; main()", "sweep", str(GRID), *options]
+    with (folder / "out.txt").open("ab") as out:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -57,10 +57,8 @@ def children(pid: int) -> list[int]:
 
 def kill(pid: int) -> None:
     """SIGKILL, unless it has ended meanwhile."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def one_kill(folder: Path, data_dir: Path, draws: random.Random, longest: float) -> tuple[str, bool]:

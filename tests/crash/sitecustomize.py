@@ -3,21 +3,23 @@
 PSA_KILL_AT holds that number. Counted are write, fsync, link and replace; a write dies half written.
 """
 
+import itertools
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-_left = int(os.environ.get("PSA_KILL_AT", "0"))
+_OWN = str(Path("psa", "files.py"))
+_numbers = itertools.count(1)
+_at = int(os.environ.get("PSA_KILL_AT", "0"))
 
 
 def _dying(real: Callable[..., Any], name: str) -> Callable[..., Any]:
     def operation(*arguments: Any, **options: Any) -> Any:
-        global _left
-        if sys._getframe(1).f_code.co_filename.endswith(os.path.join("psa", "files.py")):
-            _left -= 1
-            if _left == 0:
+        if sys._getframe(1).f_code.co_filename.endswith(_OWN):
+            if next(_numbers) == _at:
                 if name == "write":
                     real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -26,6 +28,6 @@ def _dying(real: Callable[..., Any], name: str) -> Callable[..., Any]:
     return operation
 
 
-if _left > 0:
+if _at > 0:
     for _name in ("write", "fsync", "link", "replace"):
         setattr(os, _name, _dying(getattr(os, _name), _name))

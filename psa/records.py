@@ -1,0 +1,69 @@
+"""A record as bytes: canonical JSON that carries its own digest, and what a longer run may change in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, Final
+
+from psa.errors import DamagedFile, UserError
+from psa.trial import canonical_json
+
+FORMAT: Final = 1
+REMOVE: Final = "Remove it and run the same command again"
+# What a longer run of the same trial may change: the rest must stay as it was.
+_GROWING: Final = frozenset({"loops", "history", "finals", "events", "device"})
+
+Record = dict[str, Any]
+
+
+def encode_record(record: Record) -> bytes:
+    """Canonical JSON with the SHA-256 of itself, NaN and infinity as null; equal records give equal bytes."""
+    body = {**_finite(record), "format": FORMAT}
+    digest = hashlib.sha256(canonical_json(body).encode()).hexdigest()
+    return canonical_json({**body, "sha256": digest}).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with None, which is missing, for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def decode_record(content: bytes, where: str) -> Record:
+    """The record of a file's bytes.
+
+    Raises DamagedFile where a bit differs from what was written, UserError where a newer psa wrote it.
+    """
+    try:
+        record: Record = json.loads(content)
+        newer = record["format"] > FORMAT
+        if not newer:
+            del record["sha256"]
+        sound = newer or encode_record(record) == content
+        del record["format"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedFile(f"{where} is damaged ({type(error).__name__})", REMOVE) from error
+    if newer:
+        raise UserError(f"{where} was written by a newer psa", "Update psa")
+    if not sound:
+        raise DamagedFile(f"{where} is damaged (its digest differs)", REMOVE)
+    return record
+
+
+def difference(shorter: Record, longer: Record) -> str | None:
+    """The first key that tells why `longer` is not the trial of `shorter` trained at least as far."""
+    if longer["loops"] == shorter["loops"]:
+        keys = [key for key in sorted(longer.keys() | shorter.keys()) if longer.get(key) != shorter.get(key)]
+    else:
+        keys = [key for key in sorted(shorter) if key not in _GROWING and longer.get(key) != shorter[key]]
+    if keys:
+        return keys[0]
+    for column, values in shorter["history"].items():
+        if longer["history"].get(column, [])[: shorter["loops"]] != values:
+            return f"history, column {column}"
+    return None

@@ -1,0 +1,263 @@
+"""House rules that no linter knows: who imports whom, what planning loads, where chance comes from."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
+
+# A file imports only from rows above its own.
+ROWS = """
+psa psa.errors
+psa.arch
+psa.trial psa.streams psa.files psa.signals
+psa.nets psa.nets.shapes
+psa.state psa.records
+psa.store
+psa.cost psa.leases psa.packs
+psa.sources
+psa.fetch
+psa.data psa.machine
+psa.nets.layers
+psa.nets.dense
+psa.ablation psa.train
+psa.engine
+psa.policies
+psa.worker
+psa.calibrate
+psa.serve
+psa.replay
+psa.backend
+psa.studies psa.studies.ablation
+psa.grid
+psa.console psa.progress
+psa.commands psa.commands.options psa.commands.folder
+psa.commands.clean psa.commands.dataset psa.commands.sweep psa.commands.train psa.commands.verify
+psa.cli
+"""
+ROW = {name: number for number, line in enumerate(ROWS.split("\n")) for name in line.split()}
+# Within one row, or downwards inside a function: allowed only with a reason.
+EXCEPTIONS = {
+    ("psa.packs", "psa.cost"): "packs are cut to the sizes that cost the least",
+    ("psa.worker", "psa.serve"): "one entry for every process: `python -m psa.worker --serve` goes on there",
+    ("psa.commands.folder", "psa.commands.options"): "neither is a command",
+}
+LONG = {
+    "psa/nets/layers.py": "the stacked layer, forwards and backwards, and the measurements behind its layout",
+    "psa/sources.py": "the sources of one data set, from folder to wheel, and their limits",
+}
+
+
+def name_of(path: Path) -> str:
+    """`psa.nets.shapes` of its file; a package is its own name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules a file imports anywhere in it, also for types only; `psa.x`, not `psa.x.name`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides its row"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in ROW else str(node.module)
+
+
+def named(path: Path) -> str:
+    """A test's name for a file."""
+    return str(path.relative_to(ROOT))
+
+
+def test_every_file_has_its_row() -> None:
+    """A new file is put in its place on purpose, and no row names a file that is gone."""
+    assert {name_of(path) for path in FILES} == set(ROW)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_a_file_imports_only_from_rows_above_it(path: Path) -> None:
+    """Nothing below feeds anything above; what the layers share moves up."""
+    name = name_of(path)
+    for imported in imports(path):
+        if imported.split(".")[0] == "psa" and (name, imported) not in EXCEPTIONS:
+            assert ROW[imported] < ROW[name], f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_the_library_knows_no_cloud_and_no_tests(path: Path) -> None:
+    """psa works without cloud/, scripts/ and tests/, and imports neither ray nor an AWS client."""
+    forbidden = {
+        "cloud",
+        "scripts",
+        "tools",
+        "benchmarks",
+        "tests",
+        "ray",
+        "boto3",
+        "botocore",
+        "sagemaker",
+        "pytest",
+    }
+    assert not forbidden & {imported.split(".")[0] for imported in imports(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
+    """At most 300 lines, or a reason."""
+    lines = len(path.read_text().splitlines())
+    assert (lines > 300) == (named(path) in LONG), f"{named(path)} has {lines} lines"
+
+
+def test_planning_loads_nothing_heavy() -> None:
+    """All that the commands import at once: no torch, no ray, no boto3, nothing for tables and figures."""
+    heavy = {"torch", "torchvision", "ray", "boto3", "pandas", "scipy", "matplotlib", "pickle5"}
+    planning = [name_of(path) for path in FILES if ROW[name_of(path)] <= ROW["psa.packs"]]
+    planning += ["psa.machine", "psa.backend", "psa.grid", "psa.console", "psa.cli"]
+    script = f"import sys, {', '.join(planning)}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "[]\n"
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Every call with the dotted name of what is called: `np.random.rand`, `.uniform_` of any value."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield dotted(node.func), node
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b.c`; what is not a plain name is left out: `.c`."""
+    if isinstance(node, ast.Name):
+        return node.id
+    return f"{dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
+
+
+SPEAKING = ("psa.cli", "psa.console", "psa.commands")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if not name_of(path).startswith(SPEAKING)], ids=named
+)
+def test_only_the_commands_print(path: Path) -> None:
+    """Library code returns, logs and raises."""
+    assert "print" not in {name for name, _ in calls(ast.parse(path.read_text()))}
+
+
+UNSAFE = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+UNSAFE_CALLS = {
+    "torch.load",
+    "torch.save",
+    "np.load",
+    "np.save",
+    "numpy.load",
+    "pd.read_pickle",
+    "eval",
+    "exec",
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_nothing_is_unpickled(path: Path) -> None:
+    """No pickle anywhere, but for the published arrays of one checked wheel (psa.sources)."""
+    if name_of(path) == "psa.sources":
+        return
+    assert not UNSAFE & {imported.split(".")[0] for imported in imports(path)}
+    assert not UNSAFE_CALLS & {name for name, _ in calls(ast.parse(path.read_text()))}
+
+
+GENERATORS = {"Generator", "Philox", "PCG64", "SeedSequence", "BitGenerator"}
+DRAWS = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli"}
+DRAWS |= {
+    "normal",
+    "multinomial",
+    "poisson",
+    "dropout",
+    "seed",
+    "manual_seed",
+    "get_rng_state",
+    "set_rng_state",
+}
+IN_PLACE = {"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "geometric_", "log_normal_"}
+CHANCE = {"secrets", "uuid"}
+
+
+def uses_of_chance(source: str) -> list[str]:
+    """Where a source draws from a generator that is not handed to it."""
+    tree = ast.parse(source)
+    found = [name for name in imported_names(tree) if name.split(".")[0] in CHANCE]
+    for name, call in calls(tree):
+        head, _, last = name.rpartition(".")
+        module = head.split(".")[0]
+        handed = any(keyword.arg == "generator" for keyword in call.keywords)
+        drawn = last in IN_PLACE or (module in ("torch", "F", "nn") and last in DRAWS)
+        of_numpy = module in ("np", "numpy") and head.endswith("random") and last not in GENERATORS
+        of_python = head == "random" and (last != "Random" or not call.args)
+        if of_numpy or of_python or name == "os.urandom" or (drawn and not handed):
+            found.append(name)
+    return found
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Every module named in an import; of `random`, also whether its parts are taken out of it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "secrets" if node.module == "random" else str(node.module)
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_no_global_generator_is_used(path: Path) -> None:
+    """Every draw is a function of (seed, purpose, loop): nothing draws from, seeds or stores global state."""
+    assert uses_of_chance(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from random import shuffle",
+        "random.shuffle(rows)",
+        "random.Random()",
+        "np.random.rand(3)",
+        "np.random.default_rng()",
+        "numpy.random.seed(1)",
+        "torch.manual_seed(3)",
+        "torch.cuda.manual_seed(3)",
+        "torch.rand(3)",
+        "torch.randperm(5)",
+        "torch.nn.functional.dropout(x)",
+        "F.dropout(x, 0.1)",
+        "weight.uniform_(-1, 1)",
+        "self.mask(x)[0].bernoulli_(0.5)",
+        "os.urandom(4)",
+    ],
+)
+def test_the_search_for_chance_finds_it(source: str) -> None:
+    """The rule above would see each of these."""
+    assert uses_of_chance(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.randperm(5, generator=torch.Generator().manual_seed(1))",
+        "np.random.Generator(np.random.Philox(key=words))",
+        "draws.random(3)",
+        "random.Random(seed)",
+        "weight.uniform_(-1, 1, generator=draws)",
+    ],
+)
+def test_the_search_for_chance_lets_streams_pass(source: str) -> None:
+    """A generator that is handed over is how it is meant to be."""
+    assert uses_of_chance(source) == []

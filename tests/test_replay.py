@@ -1,0 +1,61 @@
+"""psa verify --replay: stored loops are trained again and give the same bits, or it is said which differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psa.machine import Machine
+from psa.replay import replay, steps_of
+from psa.store import Store
+from psa.trial import Ablation, DataSpec, ModelSpec, Pack, Ratchet, Trial
+from psa.worker import run_pack
+
+
+@pytest.fixture
+def store(tmp_path: Path, data_dir: Path) -> Store:
+    """Two trials of two digits, three loops in two runs: both have a previous generation."""
+    trials = tuple(
+        Trial(
+            data=DataSpec(digits=(0, 1)),
+            model=ModelSpec(family="simplemlp", arch="1*4"),
+            method=Ratchet(lr=1e-3),
+            intervention=Ablation(mode="hidden"),
+            seed=seed,
+        )
+        for seed in (0, 1)
+    )
+    made = Store(tmp_path / "models", tmp_path / "results")
+    for horizon in (2, 3):
+        run_pack(Pack(trials=trials, horizon=horizon), made, Machine(data_dir))
+    return made
+
+
+def test_every_stored_step_gives_the_same_bits(store: Store, data_dir: Path) -> None:
+    """The first loop and the loop after each previous generation come out as stored."""
+    steps = steps_of(store)
+    assert {step.loop for step in steps} >= {1}
+    assert any(step.from_previous for step in steps)
+    found = list(replay(store, Machine(data_dir), 100))
+    assert len(found) == len(steps)
+    assert [each.difference for each in found] == [None] * len(steps)
+
+
+def test_a_state_that_this_code_did_not_make_is_found_out(store: Store, data_dir: Path) -> None:
+    """A sound file with other books or other weights passes every digest, and fails the replay."""
+    first, second = [path for path in store.state_paths() if path.name == "lkg.safetensors"]
+    from psa.state import decode, encode
+
+    books = decode(first.read_bytes(), "")
+    books.history["correct"][0] += 1
+    first.write_bytes(encode(books))
+    weights = decode(second.read_bytes(), "")
+    weights.lkg["output.bias"] = np.nextafter(weights.lkg["output.bias"], np.float32(9))
+    second.write_bytes(encode(weights))
+    assert all(finding.problem is None for finding in store.verify())
+    found = {(each.path, each.loop): each.difference for each in replay(store, Machine(data_dir), 100)}
+    assert "correct" in (found[first, 1] or "")
+    if weights.lkg_loop == 3:
+        assert "weights" in (found[second, 3] or "")
