@@ -35,7 +35,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help train test check format lint types wheel fix set-up set-up-tests
+.PHONY: help train test check crash bench format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -49,6 +49,12 @@ test: set-up-tests ## run the tests
 	@$(PYTEST) $(ARGS)
 
 check: format lint types $(if $(TESTED),,test) wheel ## all that a change must pass (TESTED=1: all but the tests)
+
+crash: set-up-tests ## kill a sweep two hundred times and compare what is left with an undisturbed one
+	@$(RUN) tests/crash/harness.py $(or $(ARGS),--kills 200)
+
+bench: set-up-tests ## psa beside a hand-written loop, over the whole grid (ARGS='--every 10' for a look)
+	@$(RUN) benchmarks/bench.py $(ARGS)
 
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check

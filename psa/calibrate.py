@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
 
@@ -18,7 +17,8 @@ from psa.trial import Trial
 from psa.worker import fresh_state
 
 STEPS = 3
-NOT_WORTH_TRYING = 1.15  # once a larger pack is so much slower per trial, still larger ones are too
+REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
+NOT_WORTH_TRYING = 1.3  # once a larger pack is so much slower per trial, still larger ones are too
 
 
 def step_seconds(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
@@ -50,10 +50,10 @@ def _measured(net: Dense, trials: Sequence[Trial], split: Split, device: torch.d
     optimizer = optimizer_for(torch.optim.AdamW, rows, active, gradients)
     batches = Batches(rows, split, trials[0].method.batch_size)
     times = []
-    for _ in range(3):  # the first warms up
+    for _ in range(REPEATS):
         begun = time.perf_counter()
         train_epoch(net, rows, active, gradients, optimizer, batches)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append((time.perf_counter() - begun) / len(batches))
-    return statistics.median(times[1:])
+    return min(times[1:])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ from psa.files import read_bytes
 from psa.nets.shapes import shape_of
 from psa.studies import ablation
 from psa.trial import ArchField, Family, Mode, Spec, Trial, first_fault
+from psa.values import assignment, check_known, typed, values_of, whole_number
 
 MAX_TRIALS: Final = 200_000
 MAX_LOOPS: Final = 10_000_000
-_RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASCII)
 _MAX_FILE: Final = 1_000_000  # bytes; a grid is written by hand
 
 
@@ -69,7 +68,7 @@ def load(path: Path, overrides: Sequence[str] = (), only: str = "") -> Grid:
     """
     declared = _Declared.read(path)
     for override in overrides:
-        declared.override(*_assignment(override, "override"))
+        declared.override(*assignment(override, "override"))
     declared.check()
     rows = _select(list(declared.rows()), only)
     return Grid(
@@ -94,7 +93,7 @@ class _Declared:
     def read(cls, path: Path) -> _Declared:
         body, where = _read(path), str(path)
         for key in body:
-            _known(key, {"study", "about", "meta_loops", "seeds", "base", "axes", "variants"}, where)
+            check_known(key, {"study", "about", "meta_loops", "seeds", "base", "axes", "variants"}, where)
         return cls(
             where=where,
             folder=path.parent,
@@ -109,13 +108,13 @@ class _Declared:
     def override(self, key: str, value: str) -> None:
         """Set a key from the command line; an axis of that name gives way."""
         if key == "meta_loops":
-            self.meta_loops = _number(value, "override meta_loops")
+            self.meta_loops = whole_number(value, "override meta_loops")
         elif key == "seeds":
             self.seeds = value
         else:
-            _known(key, set(Settings.model_fields), "override")
+            check_known(key, set(Settings.model_fields), "override")
             self.axes.pop(key, None)
-            self.base[key] = _typed(key, value, "override")
+            self.base[key] = typed(key, value, "override")
 
     def check(self) -> None:
         """Expand the axes, and refuse what cannot be meant. Raises UserError."""
@@ -125,7 +124,7 @@ class _Declared:
             *((f"variants.{name}", settings) for name, settings in self.variants.items()),
         ):
             for key in keys:
-                _known(key, set(Settings.model_fields), f"{self.where}: {place}")
+                check_known(key, set(Settings.model_fields), f"{self.where}: {place}")
         _exclusive(self.base, self.axes, self.variants, self.where)
         loops = self.meta_loops
         if not isinstance(loops, int) or isinstance(loops, bool) or not 1 <= loops <= MAX_LOOPS:
@@ -134,7 +133,9 @@ class _Declared:
                 f"Write 1 to {MAX_LOOPS:,}",
             )
         self.axes = {key: self._values(value, f"axes.{key}") for key, value in self.axes.items()}
-        self.seeds = [_number(seed, f"{self.where}: seeds") for seed in self._values(self.seeds, "seeds")]
+        self.seeds = [
+            whole_number(seed, f"{self.where}: seeds") for seed in self._values(self.seeds, "seeds")
+        ]
         count = math.prod(map(len, self.axes.values())) * max(1, len(self.variants)) * len(self.seeds)
         if count > MAX_TRIALS:
             raise UserError(
@@ -142,7 +143,7 @@ class _Declared:
             )
 
     def _values(self, value: Any, key: str) -> list[Any]:
-        return _values(value, self.folder, f"{self.where}: {key}")
+        return values_of(value, self.folder, f"{self.where}: {key}")
 
     def rows(self) -> Iterator[tuple[Trial, str]]:
         """Every trial with the name of its variant, in the order of the file. Raises UserError."""
@@ -175,13 +176,6 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not TOML: {error}", "Correct that line") from error
-
-
-def _known(key: str, names: set[str], where: str) -> None:
-    if key not in names:
-        near = difflib.get_close_matches(key, sorted(names), 1, 0.4)
-        hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(names))}"
-        raise UserError(f"{where}: unknown key {key!r}", hint)
 
 
 def _table(declared: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -217,55 +211,6 @@ def _exclusive(
                 raise UserError(f"{where}: {key} stands in axes and in variant {name!r}", "Keep one of them")
 
 
-def _values(value: Any, folder: Path, where: str) -> list[Any]:
-    """A list as it stands, "0..9" as numbers, "@file" as its lines."""
-    if isinstance(value, str) and value.startswith("@"):
-        content = read_bytes(folder / value[1:])
-        if content is None:
-            raise UserError(f"{where}: there is no file {folder / value[1:]}", "Names are beside the grid")
-        lines = [line.split("#")[0].strip() for line in content.decode(errors="replace").splitlines()]
-        value = [line for line in lines if line]
-    elif isinstance(value, str) and (match := _RANGE.fullmatch(value)):
-        low, high = int(match[1]), int(match[2])
-        if high - low >= MAX_TRIALS:
-            raise UserError(f"{where}: {value} holds {high - low + 1:,} values", f"At most {MAX_TRIALS:,}")
-        value = list(range(low, high + 1))
-    elif not isinstance(value, list):
-        value = [value]
-    if not value:
-        raise UserError(f"{where} is empty", "An axis has at least one value")
-    if len({repr(each) for each in value}) < len(value):
-        twice = next(each for at, each in enumerate(value) if each in value[:at])
-        raise UserError(f"{where} has {twice!r} twice", "Remove one of them")
-    return list(value)
-
-
-def _assignment(text: str, what: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key or not value:
-        raise UserError(f"{what} {text!r} is not key=value", "For example lr=1e-3")
-    return key.strip(), value.strip()
-
-
-def _number(value: Any, where: str) -> int:
-    try:
-        return int(value) if not isinstance(value, bool | float) else int("x")
-    except (ValueError, TypeError):
-        raise UserError(f"{where}: {value!r} is not a whole number", "Write 0, 1, 2, ...") from None
-
-
-def _typed(key: str, text: str, where: str) -> Any:
-    """The value of an override, by the type of the setting: lr=1e-4 is a number."""
-    if key == "digits":
-        return [_number(digit, f"{where} digits") for digit in text.strip("[]()").split(",")]
-    if key in ("family", "arch", "mode", "dataset", "scaling"):
-        return text
-    try:
-        return int(text) if key in ("val_size", "split_seed", "batch_size") else float(text)
-    except ValueError:
-        raise UserError(f"{where}: {key}={text} is not a number", "For example lr=1e-3") from None
-
-
 def _trial(point: Mapping[str, Any], seed: int, study: str, where: str) -> Trial:
     try:
         trial = ablation.from_settings(Settings.model_validate(dict(point)), seed, study)
@@ -280,8 +225,8 @@ def _trial(point: Mapping[str, Any], seed: int, study: str, where: str) -> Trial
 def _select(rows: list[tuple[Trial, str]], only: str) -> list[tuple[Trial, str]]:
     """The rows for which every `key=value[,value]` of the filter holds."""
     for clause in only.split():
-        key, value = _assignment(clause, "--only")
-        _known(key, {"arch", "mode", "family", "seed", "variant"}, "--only")
+        key, value = assignment(clause, "--only")
+        check_known(key, {"arch", "mode", "family", "seed", "variant"}, "--only")
         wanted = {part.strip("[]") for part in value.split(",")}
         rows = [row for row in rows if _facts(*row)[key] in wanted]
         if not rows:

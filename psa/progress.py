@@ -119,6 +119,7 @@ class SweepView:
 
 
 def label(pack: Pack) -> str:
+    """A pack in a few words: `simplemlp 1*16 seeds 0-9`."""
     trial = pack.trials[0]
     seeds = sorted({each.seed for each in pack.trials})
     shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
@@ -135,8 +136,8 @@ def running_sweep(path: Path) -> str | None:
     best = f", best so far {facts['best'][0]:.2f} % {facts['best'][1]}" if facts["best"][1] else ""
     running = "; ".join(facts["running"]) or "starting"
     return (
-        f"sweep {facts['pid']} ({facts['grid']}): {facts['done']:,} of {facts['total']:,}, {facts['left']} left; "
-        f"running {running}{best}"
+        f"sweep {facts['pid']} ({facts['grid']}): {facts['done']:,} of {facts['total']:,}, "
+        f"{facts['left']} left; running {running}{best}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Nothing can hurt a sweep: kills at random, every failing file operation, every crash prefix, two at once."""
+"""Nothing hurts a sweep: kills at random, each failing file operation, every crash prefix, two at once."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Recorder:
             result = real(*arguments, **options)
             if name == "open":
                 self.names[result] = str(arguments[0])
-                if not os.path.isdir(arguments[0]):
+                if not Path(arguments[0]).is_dir():
                     self.operations.append(("create", str(arguments[0])))
             elif name == "write":
                 self.operations.append(("write", self.names[arguments[0]], bytes(arguments[1])[:result]))

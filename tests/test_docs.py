@@ -33,6 +33,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path: Path, data_dir: Path) -> Path:
     """An empty working folder that has the data."""
     (tmp_path / "dataset").symlink_to(data_dir.resolve())
+    (tmp_path / "reproduction").symlink_to(ROOT / "reproduction")
     return tmp_path
 
 

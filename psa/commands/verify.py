@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from psa.commands.options import ModelDir, ResultsDir
+from cyclopts import Parameter
+from rich.console import Console
+
+from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
 from psa.console import console
+from psa.machine import Machine
 from psa.store import Store
 
 
 def verify(
     *,
+    replay: Annotated[
+        Whole, Parameter(help="Also train so many stored loops again, drawn at random, and compare the bits.")
+    ] = 0,
+    data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Check every state and record file against its digest. Exit code 2 if one is damaged.
+    """Check every state and record file against its digest. Exit code 2 if one is damaged or differs.
 
-    Example: psa verify
+    Example: psa verify --replay 5
     """
     out = console()
     store = Store(model_dir, results_dir)
@@ -33,4 +42,21 @@ def verify(
         markup=False,
         soft_wrap=True,
     )
-    return 2 if damaged else 0
+    differing = _replayed(store, data_dir, replay, out) if replay > 0 else 0
+    return 2 if damaged or differing else 0
+
+
+def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
+    """Train stored loops again; how many came out differently."""
+    from psa.replay import replay  # torch is imported here, not while options are read
+
+    done = differing = 0
+    for found in replay(store, Machine(data_dir), count):
+        done += 1
+        if found.difference is not None:
+            differing += 1
+            out.print(
+                f"DIFFERS {found.path}, loop {found.loop}: {found.difference}", markup=False, soft_wrap=True
+            )
+    out.print(f"Loops trained again: {done:,}, differing from what is stored: {differing:,}", markup=False)
+    return differing

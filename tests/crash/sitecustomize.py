@@ -18,11 +18,10 @@ _at = int(os.environ.get("PSA_KILL_AT", "0"))
 
 def _dying(real: Callable[..., Any], name: str) -> Callable[..., Any]:
     def operation(*arguments: Any, **options: Any) -> Any:
-        if sys._getframe(1).f_code.co_filename.endswith(_OWN):
-            if next(_numbers) == _at:
-                if name == "write":
-                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
+        if sys._getframe(1).f_code.co_filename.endswith(_OWN) and next(_numbers) == _at:
+            if name == "write":
+                real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, **options)
 
     return operation

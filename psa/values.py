@@ -1,0 +1,73 @@
+"""How values are written in a grid and on the command line: lists, ranges, files of values, `key=value`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from psa.errors import UserError
+from psa.files import read_bytes
+
+MAX_VALUES: Final = 200_000
+_RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASCII)
+
+
+def values_of(value: Any, folder: Path, where: str) -> list[Any]:
+    """A list as it stands, "0..9" as numbers, "@file" as its lines. Raises UserError."""
+    if isinstance(value, str) and value.startswith("@"):
+        content = read_bytes(folder / value[1:])
+        if content is None:
+            raise UserError(f"{where}: there is no file {folder / value[1:]}", "Names are beside the grid")
+        lines = [line.split("#")[0].strip() for line in content.decode(errors="replace").splitlines()]
+        value = [line for line in lines if line]
+    elif isinstance(value, str) and (match := _RANGE.fullmatch(value)):
+        low, high = int(match[1]), int(match[2])
+        if high - low >= MAX_VALUES:
+            raise UserError(f"{where}: {value} holds {high - low + 1:,} values", f"At most {MAX_VALUES:,}")
+        value = list(range(low, high + 1))
+    elif not isinstance(value, list):
+        value = [value]
+    if not value:
+        raise UserError(f"{where} is empty", "An axis has at least one value")
+    if len({repr(each) for each in value}) < len(value):
+        twice = next(each for at, each in enumerate(value) if each in value[:at])
+        raise UserError(f"{where} has {twice!r} twice", "Remove one of them")
+    return list(value)
+
+
+def assignment(text: str, what: str) -> tuple[str, str]:
+    """`key=value` as its two halves. Raises UserError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise UserError(f"{what} {text!r} is not key=value", "For example lr=1e-3")
+    return key.strip(), value.strip()
+
+
+def whole_number(value: Any, where: str) -> int:
+    """A whole number from a number or a text. Raises UserError."""
+    try:
+        return int(value) if not isinstance(value, bool | float) else int("x")
+    except (ValueError, TypeError):
+        raise UserError(f"{where}: {value!r} is not a whole number", "Write 0, 1, 2, ...") from None
+
+
+def typed(key: str, text: str, where: str) -> Any:
+    """The value of an override, by the type of the setting: lr=1e-4 is a number. Raises UserError."""
+    if key == "digits":
+        return [whole_number(digit, f"{where} digits") for digit in text.strip("[]()").split(",")]
+    if key in ("family", "arch", "mode", "dataset", "scaling"):
+        return text
+    try:
+        return int(text) if key in ("val_size", "split_seed", "batch_size") else float(text)
+    except ValueError:
+        raise UserError(f"{where}: {key}={text} is not a number", "For example lr=1e-3") from None
+
+
+def check_known(key: str, names: set[str], where: str) -> None:
+    """Raise UserError for a key that is none of `names`, with the nearest of them."""
+    if key not in names:
+        near = difflib.get_close_matches(key, sorted(names), 1, 0.4)
+        hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(names))}"
+        raise UserError(f"{where}: unknown key {key!r}", hint)
