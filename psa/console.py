@@ -145,12 +145,13 @@ class TrainView:
             who = f"seed {record['spec']['seed']}: " if len(records) > 1 else ""
             self.out.print(
                 f"{who}validation bounty {percent(bounty['correct'], samples['validation'])} "
-                f"(loop {bounty['loop']}), test {percent(test['correct'], samples['test'])}; "
-                f"always answering the majority class: "
-                f"{percent(samples['zero_r_validation'], samples['validation'])} of validation",
+                f"(loop {bounty['loop']}), test {percent(test['correct'], samples['test'])}",
                 markup=False,
                 soft_wrap=True,
             )
+        samples = records[0]["samples"]
+        zero_r = percent(samples["zero_r_validation"], samples["validation"])
+        self.out.print(f"Always answering the majority class scores {zero_r} on validation", markup=False)
 
 
 def resumed(state: TrialState, horizon: int, *, finishing: bool) -> str:

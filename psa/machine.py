@@ -24,12 +24,13 @@ class Machine:
     """Where data sets are kept, and what to train on.
 
     device: None means the best one there is. threads: of one process; one gives the same bits in any pack
-    and is the fastest for small networks.
+    and is the fastest for small networks. readers: threads that read and check the data files.
     """
 
     data_dir: Path = Path("dataset")
     device: DeviceName | None = None
     threads: int = 1
+    readers: int = 4
 
     def prepare(self) -> torch.device:
         """Set torch up in this process and return the device. Raises UserError where it is not there."""

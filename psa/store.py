@@ -104,7 +104,10 @@ class StateFile:
         folder = self.path.parent
         leftovers = folder.glob(f".{self.path.name}.*.tmp") if folder.is_dir() else ()
         for path in (self.path, self.previous, *leftovers):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise refusal(error, f"cannot remove {path}") from error
         self._sound = False
 
     def _free_name(self) -> Path:

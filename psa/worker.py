@@ -95,7 +95,7 @@ def splits_of(
     key = canonical_json([spec.model_dump(mode="json"), str(machine.data_dir.absolute()), str(device)])
     if key not in _kept:
         _kept.clear()
-        _kept[key] = load(spec, machine.data_dir, device=device, progress=progress)
+        _kept[key] = load(spec, machine.data_dir, device=device, progress=progress, workers=machine.readers)
     return _kept[key]
 
 

@@ -18,7 +18,7 @@ ROWS = """
 psa psa.errors
 psa.arch
 psa.trial psa.streams psa.files psa.signals
-psa.nets psa.nets.shapes
+psa.nets psa.nets.shapes psa.values
 psa.state psa.records
 psa.store
 psa.cost psa.leases psa.packs

@@ -132,11 +132,11 @@ def test_an_unknown_command_is_named(refused: Run) -> None:
     assert "--nope" in refused("--nope", app=cli.CLEAN)
 
 
-def test_hundreds_of_wrong_archs_are_refused(refused: Run) -> None:
+def test_wrong_archs_by_the_dozen_are_refused(refused: Run) -> None:
     """Text of the signs of the grammar and of others, through the whole command: none crashes or hangs."""
-    draws = random.Random(11)  # noqa: S311 - no secret
+    draws = random.Random(11)
     signs = "[]*,0123456789 -+.xX()\n\t\0\x1b\u0664\uff14\u00d7\ud800é"
-    for _ in range(150):
+    for _ in range(60):
         text = "".join(draws.choice(signs) for _ in range(draws.randrange(1, 24)))
         if not text.isascii() or not text.strip().startswith("[") or "*" not in text:
             assert "arch" in refused(f"--arch={text}")
@@ -346,7 +346,7 @@ def test_an_interruption_before_the_first_loop_is_one_line(
     assert capsys.readouterr().err == "stopped; nothing that was stored is lost\n"
 
 
-def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `train` as a process of its own."""
     command = [sys.executable, "-c", "from psa.cli import train_command; train_command()"]
     return subprocess.run([*command, *arguments], text=True, stderr=subprocess.PIPE, check=False, **options)

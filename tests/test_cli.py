@@ -288,7 +288,7 @@ def test_ctrl_c_loses_no_finished_loop_and_says_how_to_go_on(
     """Exit code 130, one line with the command; going on ends with the bits of an undisturbed run."""
     process = background("Loop 2/5", "--meta-loops", "5", "--ablation-mode", "full", "--batch-size", "512")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err == ""
     stopped = re.search(
@@ -320,7 +320,7 @@ def test_sigterm_does_the_same_and_meanwhile_the_folder_is_taken(
         assert cli.run(app, arguments) == 2
         assert home.capsys.readouterr().err.startswith("error: another `train` or `clean` is at work in")
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (143, "")
     assert "every finished loop is saved" in out
     assert home.state().horizon == 90
@@ -336,7 +336,7 @@ def test_a_reader_that_leaves_is_no_error(
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == ""
-    assert process.wait(60) == 141
+    assert process.wait(300) == 141
     assert home.state().loops >= 1
 
 

@@ -451,6 +451,17 @@ def test_units_and_samples_are_dropped_alike() -> None:
         assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)
 
 
+def test_the_hash_is_the_one_that_stored_trials_were_made_with() -> None:
+    """One mask pinned, kept elements as 1: another hash would be other trials."""
+    kept = dropout_of(0.5, [7], loop=3, step=2).mask(1, 4, 16)[0] > 0
+    assert ["".join(str(int(each)) for each in unit) for unit in kept] == [
+        "0001111010100011",
+        "0011000111110110",
+        "0000110011000001",
+        "1000100100101111",
+    ]
+
+
 def test_a_mask_is_a_function_of_its_place() -> None:
     """The order in which masks are asked for, and the rest of the pack, change no element."""
     asked = [(0, 5, 64), (1, 5, 64), (2, 9, 64), (3, 9, 64), (5, 5, 64), (6, 5, 64), (7, 5, 64)]

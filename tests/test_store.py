@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from made_up import some_record, some_state
 from psa import store as module
 from psa.arch import Arch
 from psa.errors import DamagedFile, UserError
+from psa.files import write_atomically
 from psa.state import encode
 from psa.store import StateFile, Store, decode_record, encode_record
 from psa.trial import ModelSpec, Trial
@@ -55,7 +57,7 @@ def test_the_present_generation_is_read_and_the_one_before_it_kept(tmp_path: Pat
     assert (tmp_path / "x.previous.safetensors").read_bytes() == encode(some_state(2))
 
 
-DAMAGES = {
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut short": lambda content: content[: len(content) // 2],
     "empty": lambda content: b"",
     "a bit flipped": lambda content: content[:-1] + bytes([content[-1] ^ 4]),
@@ -209,13 +211,13 @@ def test_a_record_comes_back_with_its_machine_beside_it(tmp_path: Path) -> None:
 
 def test_a_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop before the last write leaves no record, so the trial is still pending."""
-    real, calls = module.write_atomically, []
+    calls: list[Path] = []
 
     def write(path: Path, content: bytes) -> None:
         calls.append(path)
         if len(calls) == 2:
             raise UserError("stopped here")
-        real(path, content)
+        write_atomically(path, content)
 
     monkeypatch.setattr(module, "write_atomically", write)
     store = Store(tmp_path / "m", tmp_path / "r")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -35,7 +36,7 @@ _SIZE = f"{_BLANK}[0-9]+{_BLANK}"
 GRAMMAR = re.compile(rf"{_BLANK}\[{_SIZE}\*{_SIZE}(,{_SIZE}\*{_SIZE})*\]{_BLANK}")
 
 
-def trial(mode: Mode = "none", arch: str = "[1*4]", seed: int = 0, **ratchet: float) -> Trial:
+def trial(mode: Mode = "none", arch: str = "[1*4]", seed: int = 0, **ratchet: Any) -> Trial:
     """A trial of the study, with what belongs to its mode."""
     return Trial(
         model=ModelSpec(arch=Arch.parse(arch), dropout=0.1 if mode == "dropout" else 0.0),

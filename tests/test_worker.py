@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import kept_trial, trial
 from safetensors.numpy import load_file
 
+from psa import worker
 from psa.errors import Interrupted
 from psa.machine import Machine
 from psa.signals import StopRequest
 from psa.state import decode
 from psa.store import Store, decode_record
-from psa.trial import Pack, Trial
+from psa.trial import DataSpec, Pack, Trial
 from psa.worker import EXIT_INTERRUPTED, main, run_pack
 
 ROOT = Path(__file__).parents[1]
@@ -342,3 +344,20 @@ def test_a_damaged_state_is_never_a_fresh_start(
     pack_file(tmp_path, TRIALS[:1], 2)
     assert str(path) in refused(capsys, tmp_path, data_dir)
     assert not (tmp_path / "results").exists()
+
+
+def test_the_readers_of_a_machine_read_the_data(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--num-workers` is how many threads read and check the data files: it reaches the loader."""
+    asked = []
+    real = worker.load
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        asked.append(options["workers"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(worker, "load", load)
+    monkeypatch.setattr(worker, "_kept", {})
+    worker.splits_of(DataSpec(), Machine(data_dir, readers=3), torch.device("cpu"))
+    assert asked == [3]

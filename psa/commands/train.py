@@ -121,7 +121,8 @@ class TrainOptions:
     num_workers: Annotated[
         Whole,
         Parameter(
-            group=_MACHINE, help="Has no effect: the data lie in memory. Kept for older command lines."
+            group=_MACHINE,
+            help="Threads that read and check the data files at the start; then none is needed.",
         ),
     ] = 4
     debug: Annotated[
@@ -203,7 +204,7 @@ def train(options: Annotated[TrainOptions | None, Parameter(name="*")] = None) -
     check_writable(options.results_dir)
     check_writable(options.model_dir)
     store = Store(options.model_dir, options.results_dir, single=f"{options.dataset}_lkg")
-    machine = Machine(options.data_dir, options.device, options.threads)
+    machine = Machine(options.data_dir, options.device, options.threads, options.num_workers)
     with alone(options.model_dir):
         plan = _plan(store, trials, options.meta_loops)
         check_memory(shape.parameters, len(trials), machine.prepare())
