@@ -111,7 +111,8 @@ class _Worker:
     """One process, and the task it has in hand."""
 
     def __init__(self, machine: Machine) -> None:
-        command = [sys.executable, "-m", "psa.worker", "--serve", "--data-dir", str(machine.data_dir)]
+        # -P: a file called queue.py or torch.py in the user's folder is not imported in place of the real one
+        command = [sys.executable, "-P", "-m", "psa.worker", "--serve", "--data-dir", str(machine.data_dir)]
         command += ["--threads", str(machine.threads)]
         if machine.device is not None:
             command += ["--device", machine.device]

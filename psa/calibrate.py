@@ -29,9 +29,9 @@ def step_seconds(trials: Sequence[Trial], device: torch.device) -> dict[int, flo
     found: dict[int, float] = {}
     for size in (size for size in SIZES if size <= len(trials)):
         found[size] = _measured(net, trials[:size], split, device)
-        best = min(seconds / size for size, seconds in found.items())
-        if found[size] / size > NOT_WORTH_TRYING * best:
-            break
+        each = [seconds / size for size, seconds in found.items()]
+        if len(each) > 2 and min(each[-2:]) > NOT_WORTH_TRYING * min(each):
+            break  # two larger packs in a row were slower; one may have been unlucky
     return found
 
 

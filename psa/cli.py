@@ -70,6 +70,8 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. A mistake is one line on standard error and exit code 2."""
     tokens = _without_separator(app, list(sys.argv[1:] if arguments is None else arguments))
     debug = "--debug" in tokens
+    if app is not TRAIN and tokens[:1] != ["train"]:  # `train` has an option of that name, which says more
+        tokens = [word for word in tokens if word != "--debug"]
     _log_to_stderr(debug)
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

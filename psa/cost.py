@@ -62,9 +62,9 @@ class CostModel:
         self.steps: dict[str, dict[int, float]] = _read(path)
 
     @classmethod
-    def of_machine(cls, models: Path) -> CostModel:
-        """The cache of this machine, kept beside the states it helps to make."""
-        return cls(models / ".machines" / f"{machine_key()}.json")
+    def of_machine(cls, models: Path, device: str | None = None) -> CostModel:
+        """The cache of this machine (and device, where one is named), kept beside the states."""
+        return cls(models / ".machines" / f"{machine_key()}-{device or 'best'}.json")
 
     def measured(self, kind: Kind) -> bool:
         """Whether step times of a kind are known."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from psa.ablation import Unit
@@ -85,7 +86,7 @@ class Pack:
         return Rows.stacked(rows).to(self.device)
 
     def _carried(self, kind: str) -> Rows:
-        blank = {name: 0 * tensor for name, tensor in self.states[0].lkg.items()}
+        blank = {name: np.zeros_like(tensor) for name, tensor in self.states[0].lkg.items()}
         return self._stacked([state.carried.get(kind, blank) for state in self.states])
 
     def snapshot(self) -> list[TrialState]:

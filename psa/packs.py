@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from psa.cost import CostModel
@@ -16,6 +17,21 @@ def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
     for group in groups.values():
         group.sort(key=lambda trial: (trial.seed, MODES.index(trial.intervention.mode), trial.digest))
     return list(groups.values())
+
+
+def enough(group: Sequence[Trial], count: int) -> tuple[Trial, ...]:
+    """A group filled up to `count` trials with further seeds.
+
+    What a machine is measured with does not depend on how much of a grid is asked for today.
+    """
+    seeds = {trial.seed for trial in group}
+    more = (
+        trial.changed(seed=seed)
+        for seed in range(max(seeds) + 1, max(seeds) + 1 + count)
+        for trial in group
+        if trial.seed == min(seeds)
+    )
+    return tuple(itertools.islice(itertools.chain(group, more), count))
 
 
 def packed(

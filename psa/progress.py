@@ -65,15 +65,20 @@ class SweepView:
         if event.kind == "tick":
             self._write()
             return
-        self.running.pop(key, None)
         name = label(event.pack)
         if event.kind == "done":
             self.done += event.facts["trained"]
-            self._line(f"{self.done:,}/{self.total:,} trials | {name} done | {self._left()} left")
-        elif event.kind == "failed":
-            self.failures += 1
-            self._line(f"FAILED {name}: {event.facts['error']}")
-        elif event.kind == "died":
+            if event.facts["trained"]:
+                self._line(f"{self.done:,}/{self.total:,} trials | {name} done | {self._left()} left")
+            elif event.facts["elsewhere"]:
+                self._line(f"{name}: {event.facts['elsewhere']} of its trials are trained elsewhere; waiting")
+        errors = failures_of(event)
+        self.failures += len(errors)
+        for error in dict.fromkeys(errors.values()):
+            self._line(f"FAILED {name}: {error}")
+        if event.kind != "died":
+            self.running.pop(key, None)
+        else:
             self._line(f"{name}: {event.facts['error']}; it is given out again")
 
     def _line(self, text: str) -> None:
@@ -81,7 +86,7 @@ class SweepView:
 
     def _left(self) -> str:
         share = self.work_done / self.work
-        if share <= 0:
+        if not 0 < share < 1:
             return duration(self.seconds)
         return duration((time.monotonic() - self.begun) * (1 - share) / share)
 
@@ -116,6 +121,13 @@ class SweepView:
     def close(self) -> None:
         """The sweep is over: nothing is running any more."""
         self.path.unlink(missing_ok=True)
+
+
+def failures_of(event: Event) -> dict[str, str]:
+    """Why trials have failed, by id: all of a pack, or some of one that is otherwise done."""
+    if event.kind == "failed":
+        return {trial.id: event.facts["error"] for trial in event.pack.trials}
+    return dict(event.facts.get("failed", {}))
 
 
 def label(pack: Pack) -> str:

@@ -7,6 +7,7 @@ its standard input ends (its parent has gone, however), it saves and leaves.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import sys
@@ -24,6 +25,8 @@ from psa.signals import StopRequest
 from psa.store import Store
 from psa.trial import Pack, canonical_json
 from psa.worker import EXIT_INTERRUPTED, run_pack
+
+logger = logging.getLogger(__name__)
 
 
 class Orphaned(StopRequest):
@@ -63,7 +66,9 @@ def serve(machine: Machine) -> int:
             return EXIT_INTERRUPTED
         except UserError as error:
             _say("failed", error=str(error))
-        except Exception as error:  # noqa: BLE001 - one pack must not take the others down with it
+        except Exception as error:
+            # one pack must not take the others down with it; where it happened goes to the terminal
+            logger.exception("a pack failed")
             _say("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
         if stop():
             return EXIT_INTERRUPTED
@@ -72,12 +77,21 @@ def serve(machine: Machine) -> int:
 
 def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest) -> None:
     """Train those trials of a pack that are still to be done and that nobody else is training."""
+    errors: dict[str, str] = {}
     with leases.held(store, pack.trials) as got:
-        todo = store.pending(got, pack.horizon)
+        todo = store.survey(got, pack.horizon).pending
+        records = []
         if todo:
             part = pack.model_copy(update={"trials": tuple(todo)})
-            run_pack(part, store, machine, listen=_loops, stop=stop)
-    _say("done", trained=len(todo), elsewhere=len(pack.trials) - len(got))
+            records = run_pack(
+                part,
+                store,
+                machine,
+                listen=_loops,
+                stop=stop,
+                failed=lambda trial, error: errors.__setitem__(trial.id, str(error)),
+            )
+    _say("done", trained=len(records), elsewhere=len(pack.trials) - len(got), failed=errors)
 
 
 def _loops(reports: Sequence[LoopReport]) -> None:

@@ -128,25 +128,31 @@ class Finding:
     problem: str | None
 
 
+@dataclass(frozen=True)
+class Survey:
+    """How far some trials are. damaged: why the record of a trial (by id) cannot be read."""
+
+    done: list[Trial]
+    pending: list[Trial]
+    damaged: dict[str, str]
+
+
 class Store:
     """The two trees: `models` holds states, `results` holds records.
 
-    With `single` the first trial asked for uses that one name in `models` (the checkpoint of `train`), and
-    trials of other seeds the same name with their seed.
+    With `single` the trial of seed `plain_seed` uses that one name in `models` (the checkpoint of `train`),
+    those of other seeds the same name with their seed.
     """
 
-    def __init__(self, models: Path, results: Path, single: str | None = None) -> None:
-        self.models, self.results, self.single = models, results, single
-        self._single_seed: int | None = None
+    def __init__(self, models: Path, results: Path, single: str | None = None, plain_seed: int = 0) -> None:
+        self.models, self.results, self.single, self.plain_seed = models, results, single, plain_seed
         self._files: dict[Path, StateFile] = {}
 
     def state_file(self, trial: Trial) -> StateFile:
         """Where a trial's state lives; the same object each time it is asked for."""
         path = self.models / trial.id / STATE_NAME
         if self.single is not None:
-            if self._single_seed is None:
-                self._single_seed = trial.seed
-            seed = "" if trial.seed == self._single_seed else f".s{trial.seed:02d}"
+            seed = "" if trial.seed == self.plain_seed else f".s{trial.seed:02d}"
             path = self.models / f"{self.single}{seed}.safetensors"
         return self._files.setdefault(path, StateFile(path))
 
@@ -157,6 +163,16 @@ class Store:
     def pending(self, trials: Iterable[Trial], horizon: int) -> list[Trial]:
         """The trials whose record does not reach `horizon` yet, in their order. Raises DamagedFile."""
         return [trial for trial in trials if not self.done(trial, horizon)]
+
+    def survey(self, trials: Iterable[Trial], horizon: int) -> Survey:
+        """What is done, what is pending, and which records are damaged, each record read once."""
+        found = Survey([], [], {})
+        for trial in trials:
+            try:
+                (found.done if self.done(trial, horizon) else found.pending).append(trial)
+            except DamagedFile as damage:
+                found.damaged[trial.id] = str(damage)
+        return found
 
     def done(self, trial: Trial, horizon: int) -> bool:
         """Whether a record of at least `horizon` loops (or of an early stop) is stored."""

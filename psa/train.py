@@ -7,7 +7,7 @@ progress bar. Trials of one seed and loop read the same batch, which is gathered
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,22 +78,27 @@ class Batches:
 
 
 class DropoutPlan:
-    """Dropout for those rows of an epoch that have any."""
+    """Dropout for those rows of an epoch that have any. layers: the width of each layer that drops."""
 
-    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
+    def __init__(
+        self, rows: Sequence[Row], device: torch.device, layers: Mapping[int, int] | None = None
+    ) -> None:
+        self.layers = layers or {}
         on = [at for at, row in enumerate(rows) if row.dropout > 0]
         self.rows = _evenly_spaced(on) or torch.tensor(on, dtype=torch.int64, device=device)
         self.any = bool(on)
         keys = [hash_key(rows[at].seed, "dropout", rows[at].loop) for at in on]
         self.keys = torch.tensor(keys, dtype=torch.int32, device=device)
-        threshold = [round(rows[at].dropout * 2**32) - 2**31 for at in on]
+        threshold = [min(round(rows[at].dropout * 2**32), 2**32 - 1) - 2**31 for at in on]
         self.threshold = torch.tensor(threshold, dtype=torch.int32, device=device).view(-1, 1, 1)
         scale = [1 / (1 - rows[at].dropout) for at in on]
         self.scale = torch.tensor(scale, dtype=torch.float32, device=device).view(-1, 1, 1)
 
     def at(self, step: int) -> Dropout | None:
         """The dropout of batch number `step`, None where no row has any."""
-        return Dropout(self.rows, self.keys, self.threshold, self.scale, step) if self.any else None
+        if not self.any:
+            return None
+        return Dropout(self.rows, self.keys, self.threshold, self.scale, step, self.layers)
 
 
 def _evenly_spaced(places: Sequence[int]) -> slice | None:
@@ -148,7 +153,7 @@ def train_epoch(
     Raises Interrupted between two steps when `stop` says so; `active` is then of no use.
     """
     device = active.first.device
-    dropout = DropoutPlan(rows, device)
+    dropout = DropoutPlan(rows, device, net.dropping)
     bound = net.bind(active, gradients)
     total = torch.zeros(len(rows), dtype=torch.float64, device=device)
     for step in range(len(batches)):

@@ -159,6 +159,10 @@ class Trial(Spec):
                 raise ValueError(f"weight_decay acts in mode decay only, not in {self.intervention.mode!r}")
             if self.model.dropout and self.intervention.mode != "dropout":
                 raise ValueError(f"dropout acts in mode dropout only, not in {self.intervention.mode!r}")
+            if self.intervention.mode == "decay" and not self.method.weight_decay:
+                raise ValueError("weight_decay = 0 in mode decay is mode none under another name")
+            if self.intervention.mode == "dropout" and not self.model.dropout:
+                raise ValueError("dropout = 0 in mode dropout is mode none under another name")
         elif self.intervention.mode in ("full", "hidden", "output"):
             raise ValueError("ablation needs policy ratchet: it acts on a copy of the LKG")
         return self
@@ -178,10 +182,12 @@ class Trial(Spec):
         """The settings under which `loop` (from 1) was trained."""
         for leg in self.legs:
             if loop <= leg.until:
-                return self._with(model=leg.model, method=leg.method, intervention=leg.intervention, legs=())
+                return self.changed(
+                    model=leg.model, method=leg.method, intervention=leg.intervention, legs=()
+                )
         return self
 
-    def _with(self, **changes: object) -> Trial:
+    def changed(self, **changes: object) -> Trial:
         """This trial, validated anew, with some fields changed; its dict() would hold the digest as well."""
         return Trial.model_validate({name: getattr(self, name) for name in Trial.model_fields} | changes)
 
@@ -219,7 +225,7 @@ class Trial(Spec):
             legs += (Leg(until=loops, model=model, method=method, intervention=intervention),)
         if legs and (legs[-1].model, legs[-1].method, legs[-1].intervention) == later._settings:
             legs = legs[:-1]
-        return later._with(study=self.study, legs=legs)
+        return later.changed(study=self.study, legs=legs)
 
 
 def _shown(value: object) -> str:

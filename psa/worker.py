@@ -9,8 +9,8 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -42,16 +42,24 @@ def run_pack(
     started: Callable[[Sequence[TrialState]], None] = lambda states: None,
     stop: StopRequest | None = None,
     progress: Callable[[str], None] = lambda message: None,
+    failed: Callable[[Trial, UserError], None] | None = None,
 ) -> list[Record]:
     """Train a pack up to its horizon and store each trial's record; the records, in the pack's order.
 
-    What is stored already is gone on from. Raises Interrupted (every finished loop saved) and UserError.
+    What is stored already is gone on from. A trial whose stored state is of no use, or whose record differs
+    from the stored one, is told to `failed` and does not hold the others up; without it, it raises.
+    Raises Interrupted (every finished loop saved) and UserError.
     """
     device = machine.prepare()
     splits = splits_of(pack.trials[0].data, machine, device, progress)
     net = Dense(pack.trials[0].model, splits.classes)
     files = {trial.id: store.state_file(trial) for trial in pack.trials}
-    states = [_state(trial, files[trial.id], net, pack.horizon) for trial in pack.trials]
+    states = []
+    for trial in pack.trials:
+        with _told(trial, failed):
+            states.append(_state(trial, files[trial.id], net, pack.horizon))
+    if not states:
+        return []
     started(states)
 
     def save(changed: Sequence[TrialState]) -> None:
@@ -76,10 +84,24 @@ def run_pack(
         "pack_seconds": round(time.monotonic() - begun, 3),
         "pack_trials": len(states),
     }
-    records = [record_of(state, net, splits, device, test) for state, test in zip(states, tests, strict=True)]
-    for state, record in zip(states, records, strict=True):
-        store.write(state.trial, record, sidecar)
+    records = []
+    for state, test in zip(states, tests, strict=True):
+        with _told(state.trial, failed):
+            record = record_of(state, net, splits, device, test)
+            store.write(state.trial, record, sidecar)
+            records.append(record)
     return records
+
+
+@contextmanager
+def _told(trial: Trial, failed: Callable[[Trial, UserError], None] | None) -> Iterator[None]:
+    """Hand a trial's own error to `failed`, where there is one."""
+    try:
+        yield
+    except UserError as error:
+        if failed is None:
+            raise
+        failed(trial, error)
 
 
 _kept: dict[str, Splits] = {}
@@ -200,7 +222,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", "Name a pack file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}", "Name a pack file") from error
 
 

@@ -22,6 +22,7 @@ psa.nets psa.nets.shapes psa.values
 psa.state psa.records
 psa.store
 psa.cost psa.leases psa.packs
+psa.retention
 psa.sources
 psa.fetch
 psa.data psa.machine

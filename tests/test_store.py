@@ -176,13 +176,13 @@ def test_a_folder_that_cannot_be_renamed_in_is_an_error_and_loses_nothing(
 
 
 def test_each_trial_has_its_own_place_and_the_train_command_one_name(tmp_path: Path) -> None:
-    """Paths are functions of the trial; with `single` the first seed has the plain name."""
+    """Paths are functions of the trial; with `single` one seed has the plain name."""
     store = Store(tmp_path / "m", tmp_path / "r")
     one, two = Trial(seed=3), Trial(seed=4)
     assert store.state_file(one).path == tmp_path / "m" / one.id / "lkg.safetensors"
     assert store.record_path(one) == tmp_path / "r" / f"{one.id}.json"
     assert store.state_file(one) is store.state_file(one)
-    single = Store(tmp_path / "m", tmp_path / "r", single="mnist_lkg")
+    single = Store(tmp_path / "m", tmp_path / "r", single="mnist_lkg", plain_seed=3)
     assert single.state_file(one).path.name == "mnist_lkg.safetensors"
     assert single.state_file(two).path.name == "mnist_lkg.s04.safetensors"
 

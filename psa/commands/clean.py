@@ -18,6 +18,7 @@ from psa.commands.options import ModelDir
 from psa.console import console
 from psa.errors import UserError
 from psa.files import refusal
+from psa.progress import running_sweep
 
 _DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
 _AFFIRMED: Final = ("y", "yes")
@@ -99,6 +100,15 @@ def _named(file: Path, folder: Path) -> list[Path]:
     raise UserError(f"there is no file {file} in {folder}", "See what there is: clean --all --dry-run")
 
 
+def _no_sweep_at_work(folder: Path) -> None:
+    """Raise UserError where a sweep is training into the folder: its states and its leases must stay."""
+    for path in sorted((folder / ".sweeps").glob("*.json")):
+        if running_sweep(path) is not None:
+            raise UserError(
+                f"a sweep is at work in {folder} (process {path.stem})", "Wait for it, or stop it"
+            )
+
+
 def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -> int:
     out = console()
     if not chosen:
@@ -107,6 +117,7 @@ def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -
     if dry_run:
         out.print(_table((path, "would be removed") for path in chosen))
         return 0
+    _no_sweep_at_work(folder)
     with alone(folder):
         things = {checkpoint_of(path) for path in chosen}
         if ask and len(things) > 1:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter, Token
 
+MAX_COUNT: Final = 100_000
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
 _NUMBER: Final = re.compile(
     r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?(nan|inf)", re.ASCII | re.IGNORECASE
@@ -34,8 +35,16 @@ def _number(_type: Any, tokens: Sequence[Token]) -> float:
     return float(text)
 
 
+def _count(kind: Any, tokens: Sequence[Token]) -> int:
+    value = _whole(kind, tokens)
+    if not 1 <= value <= MAX_COUNT:
+        raise ValueError(f"{value} is not a number from 1 to {MAX_COUNT:,}.")
+    return value
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 Wholes = Annotated[tuple[int, ...] | None, Parameter(converter=_wholes, consume_multiple=True, negative="")]
+Count = Annotated[int | None, Parameter(converter=_count)]
 Number = Annotated[float, Parameter(converter=_number)]
 
 ModelDir = Annotated[Path, Parameter(env_var="SAGEMAKER_MODEL_DIR", help="Folder of the checkpoints.")]

@@ -6,37 +6,39 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from psa.backend import Event, Local
-from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
+from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
 from psa.console import console
 from psa.cost import SIZES, CostModel, Kind, memory_bytes, stored_bytes
 from psa.files import check_writable
 from psa.grid import Grid, load
 from psa.machine import DeviceName, Machine
-from psa.packs import groups_of, packed
-from psa.progress import Refreshed, SweepView, duration, running_sweep
+from psa.packs import enough, groups_of, packed
+from psa.progress import Refreshed, SweepView, duration, failures_of, running_sweep
+from psa.retention import KeepWeights, drop_weights
 from psa.signals import StopRequest
 from psa.store import Store
 from psa.trial import Pack, Trial
 
-KeepWeights = Literal["all", "best", "none"]
 GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
 Overrides = Annotated[
     tuple[str, ...], Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")
 ]
 Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
-Workers = Annotated[Whole, Parameter(help="Processes of one thread [default: one per core].")]
+Workers = Annotated[Count, Parameter(help="Processes of one thread [default: one per core].")]
 EXIT_STOPPED: Final = 130
-PackSize = Annotated[Whole, Parameter(help="Trials per pack [default: the fastest, by measurement].")]
+WAIT_SECONDS: Final = 3.0  # for another sweep's trials, before they are asked for again
+SHOWN: Final = 20
+PackSize = Annotated[Count, Parameter(help="Trials per pack [default: the fastest, by measurement].")]
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,15 @@ class Plan:
     pending: list[Trial]
     packs: list[Pack]
     seconds: float
+    damaged: dict[str, str]
 
 
 def plan(
     grid: GridFile,
     *overrides: str,
     only: Only = "",
-    workers: Workers = 0,
-    pack_size: PackSize = 0,
+    workers: Workers = None,
+    pack_size: PackSize = None,
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
@@ -65,10 +68,11 @@ def plan(
     store = Store(model_dir, results_dir)
     declared = load(grid, overrides, only)
     costs = CostModel.of_machine(model_dir)
-    workers = workers or os.cpu_count() or 1
-    planned = _planned(declared, store, costs, workers, pack_size)
+    count = workers or os.cpu_count() or 1
+    planned = _planned(declared, store, costs, count, pack_size)
     out = console()
-    out.print(_plan_table(planned, costs, workers), markup=False)
+    out.print(_plan_table(planned, count), markup=False)
+    _say_damaged(out, planned.damaged)
     unmeasured = {
         Kind.of(pack.trials[0]) for pack in planned.packs if not costs.measured(Kind.of(pack.trials[0]))
     }
@@ -86,8 +90,8 @@ def sweep(
     grid: GridFile,
     *overrides: str,
     only: Only = "",
-    workers: Workers = 0,
-    pack_size: PackSize = 0,
+    workers: Workers = None,
+    pack_size: PackSize = None,
     keep_weights: Annotated[
         KeepWeights, Parameter(help="Of finished trials: all, the best seed per arch and mode, or none.")
     ] = "all",
@@ -108,10 +112,10 @@ def sweep(
     check_writable(results_dir)
     check_writable(model_dir)
     store = Store(model_dir, results_dir)
-    costs = CostModel.of_machine(model_dir)
+    costs = CostModel.of_machine(model_dir, device)
     backend = Local(store, Machine(data_dir, device), costs, workers or os.cpu_count() or 1)
     out = console()
-    pending = store.pending(declared.trials, declared.meta_loops)
+    pending = store.survey(declared.trials, declared.meta_loops).pending
     if pending and not pack_size:
         _calibrate(backend, pending, declared.meta_loops, out)
     planned = _planned(declared, store, costs, backend.workers, pack_size)
@@ -130,7 +134,7 @@ def sweep(
                 view.heard(event)
                 refresh()
                 _booked(store, event, keep_weights)
-                if event.kind == "failed" and fail_fast:
+                if fail_fast and failures_of(event):
                     break
     finally:
         view.close()
@@ -138,14 +142,13 @@ def sweep(
         out.print("Stopped; workers have saved what they had. The same command goes on from there.")
         return EXIT_STOPPED
     drop_weights(store, declared.trials, declared.meta_loops, keep_weights)
-    left = len(store.pending(declared.trials, declared.meta_loops))
-    out.print(
-        f"{view.total - left:,} of {view.total:,} trials done, {view.failures} packs failed", markup=False
-    )
-    return 1 if left else 0
+    survey = store.survey(declared.trials, declared.meta_loops)
+    _say_damaged(out, survey.damaged)
+    out.print(f"{len(survey.done):,} of {view.total:,} trials done, {view.failures:,} failed", markup=False)
+    return 1 if survey.pending or survey.damaged else 0
 
 
-def _events(backend: Local, planned: Plan, pack_size: int, stop: StopRequest) -> Iterator[Event]:
+def _events(backend: Local, planned: Plan, pack_size: int | None, stop: StopRequest) -> Iterator[Event]:
     """Everything that happens until no trial is left to be done but those that failed.
 
     Trials that another sweep, or a worker that outlived its own, is at work on come round again until they
@@ -157,24 +160,25 @@ def _events(backend: Local, planned: Plan, pack_size: int, stop: StopRequest) ->
         trained = 0
         with contextlib.closing(backend.launch(backend.plan(packs))) as events:
             for event in events:
-                if event.kind == "failed":
-                    failed |= {trial.id for trial in event.pack.trials}
+                failed |= failures_of(event).keys()
                 if event.kind == "done":
                     trained += event.facts["trained"]
                 yield event
                 if stop():
                     return
         left = [trial for trial in planned.pending if trial.id not in failed]
-        packs = packed(groups_of(store.pending(left, horizon)), horizon, backend.costs, pack_size or None)
+        left = store.survey(left, horizon).pending
+        packs = packed(groups_of(left), horizon, backend.costs, pack_size)
         if packs and not trained:
-            time.sleep(1.0)
+            time.sleep(WAIT_SECONDS)
 
 
 def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
     """What a finished or failed pack leaves to be done."""
-    if event.kind == "failed":
-        for trial in event.pack.trials:
-            store.write_failure(trial, event.facts["error"])
+    errors = failures_of(event)
+    for trial in event.pack.trials:
+        if trial.id in errors:
+            store.write_failure(trial, errors[trial.id])
     if event.kind == "done" and keep == "none":
         drop_weights(store, event.pack.trials, event.pack.horizon, keep)
 
@@ -193,30 +197,38 @@ def status(
     declared = load(grid, overrides, only)
     store = Store(model_dir, results_dir)
     out = console()
-    done = len(declared.trials) - len(store.pending(declared.trials, declared.meta_loops))
-    failed = [trial for trial in declared.trials if store.failure(trial) is not None]
-    out.print(f"{declared.name}: {done:,} of {len(declared.trials):,} trials done", markup=False)
+    survey = store.survey(declared.trials, declared.meta_loops)
+    failed = [trial for trial in survey.pending if store.failure(trial) is not None]
+    out.print(f"{declared.name}: {len(survey.done):,} of {len(declared.trials):,} trials done", markup=False)
+    _say_damaged(out, survey.damaged)
     for path in sorted((model_dir / ".sweeps").glob("*.json")):
         running = running_sweep(path)
         if running is not None:
             out.print(running, markup=False, soft_wrap=True)
-    for trial in failed[:20]:
+    for trial in failed[:SHOWN]:
         out.print(f"failed {trial.id}: {store.failure(trial)}", markup=False, soft_wrap=True)
-    if len(failed) > 20:
-        out.print(f"and {len(failed) - 20:,} more failed")
+    if len(failed) > SHOWN:
+        out.print(f"and {len(failed) - SHOWN:,} more failed")
     return 0
 
 
-def _planned(declared: Grid, store: Store, costs: CostModel, workers: int, pack_size: int) -> Plan:
-    pending = store.pending(declared.trials, declared.meta_loops)
-    packs = packed(groups_of(pending), declared.meta_loops, costs, pack_size or None)
+def _say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
+    for reason in list(damaged.values())[:SHOWN]:
+        out.print(reason, markup=False, soft_wrap=True)
+    if len(damaged) > SHOWN:
+        out.print(f"and {len(damaged) - SHOWN:,} more damaged records: see `psa verify`", markup=False)
+
+
+def _planned(declared: Grid, store: Store, costs: CostModel, workers: int, pack_size: int | None) -> Plan:
+    survey = store.survey(declared.trials, declared.meta_loops)
+    packs = packed(groups_of(survey.pending), declared.meta_loops, costs, pack_size)
     seconds = [declared.meta_loops * costs.loop_seconds(pack.trials) for pack in packs]
     # the last pack cannot be shared: no schedule ends before the longest one
     total = max([sum(seconds) / workers, *seconds[:1]], default=0.0)
-    return Plan(declared, pending, packs, total)
+    return Plan(declared, survey.pending, packs, total, survey.damaged)
 
 
-def _plan_table(planned: Plan, costs: CostModel, workers: int) -> Table:
+def _plan_table(planned: Plan, workers: int) -> Table:
     grid, packs = planned.grid, planned.packs
     table = Table(
         title=f"{grid.name}: {len(grid.trials):,} trials of {grid.meta_loops:,} meta-loops",
@@ -229,7 +241,7 @@ def _plan_table(planned: Plan, costs: CostModel, workers: int) -> Table:
     peak = sum(sorted((memory_bytes(pack.trials) for pack in packs), reverse=True)[:workers])
     disk = sum(stored_bytes(trial, grid.meta_loops) for trial in planned.pending)
     for name, value in (
-        ("trials done", f"{len(grid.trials) - len(planned.pending):,}"),
+        ("trials done", f"{len(grid.trials) - len(planned.pending) - len(planned.damaged):,}"),
         ("trials pending", f"{len(planned.pending):,}"),
         ("packs", f"{len(packs):,}" + (f" ({shown})" if shown else "")),
         ("time left here", f"{duration(planned.seconds)} on {workers} worker{'s' * (workers > 1)}"),
@@ -246,7 +258,7 @@ def _calibrate(backend: Local, pending: Sequence[Trial], horizon: int, out: Cons
     for group in groups_of(pending):
         kind = Kind.of(group[0])
         if not backend.costs.measured(kind) and kind not in unknown:
-            unknown[kind] = Pack(trials=tuple(group[: max(SIZES)]), horizon=horizon)
+            unknown[kind] = Pack(trials=enough(group, max(SIZES)), horizon=horizon)
     if not unknown:
         return
     with out.status(f"measuring {len(unknown)} networks on this machine") as shown:
@@ -254,25 +266,3 @@ def _calibrate(backend: Local, pending: Sequence[Trial], horizon: int, out: Cons
             list(unknown.values()),
             lambda left: shown.update(f"measuring {left} more networks on this machine"),
         )
-
-
-def drop_weights(store: Store, trials: Iterable[Trial], horizon: int, keep: KeepWeights) -> None:
-    """Remove the states of finished trials that are not to be kept. Their records stay; the same bits can
-    be trained again.
-    """
-    if keep == "all":
-        return
-    best: dict[str, tuple[int, int, str]] = {}
-    finished = []
-    for trial in trials:
-        record = store.read(trial)
-        if record is None or not store.done(trial, horizon):
-            continue
-        finished.append(trial)
-        arm = f"{trial.model.family} {trial.model.arch} {trial.intervention.mode}"
-        score = (record["finals"]["bounty"]["correct"], -trial.seed, trial.id)
-        best[arm] = max(best.get(arm, score), score)
-    kept = {trial_id for _, _, trial_id in best.values()} if keep == "best" else set()
-    for trial in finished:
-        if trial.id not in kept:
-            store.state_file(trial).remove()

@@ -203,7 +203,9 @@ def train(options: Annotated[TrainOptions | None, Parameter(name="*")] = None) -
         out.print(note, markup=False, soft_wrap=True)
     check_writable(options.results_dir)
     check_writable(options.model_dir)
-    store = Store(options.model_dir, options.results_dir, single=f"{options.dataset}_lkg")
+    store = Store(
+        options.model_dir, options.results_dir, single=f"{options.dataset}_lkg", plain_seed=options.seed
+    )
     machine = Machine(options.data_dir, options.device, options.threads, options.num_workers)
     with alone(options.model_dir):
         plan = _plan(store, trials, options.meta_loops)
@@ -232,6 +234,11 @@ def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> _Plan:
         trial if state is None else state.trial.continued_by(trial, state.loops)
         for trial, state in zip(trials, stored, strict=True)
     ]
+    if len({None if state is None else (state.loops, state.horizon) for state in stored}) > 1:
+        raise UserError(
+            "--num-runs: the checkpoints of these seeds have reached different loops",
+            "Use another --model-dir, or bring them to the same loop one by one with --seed",
+        )
     first, horizon, finishing = stored[0], meta_loops, False
     if first is not None:
         finishing = first.loops < first.horizon or any(

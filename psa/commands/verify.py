@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
+from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
 from psa.console import console
 from psa.machine import Machine
 from psa.store import Store
@@ -17,8 +17,8 @@ from psa.store import Store
 def verify(
     *,
     replay: Annotated[
-        Whole, Parameter(help="Also train so many stored loops again, drawn at random, and compare the bits.")
-    ] = 0,
+        Count, Parameter(help="Also train so many stored loops again, drawn at random, and compare the bits.")
+    ] = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
@@ -42,7 +42,7 @@ def verify(
         markup=False,
         soft_wrap=True,
     )
-    differing = _replayed(store, data_dir, replay, out) if replay > 0 else 0
+    differing = _replayed(store, data_dir, replay, out) if replay else 0
     return 2 if damaged or differing else 0
 
 
@@ -51,7 +51,8 @@ def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
     from psa.replay import replay  # torch is imported here, not while options are read
 
     done = differing = 0
-    for found in replay(store, Machine(data_dir), count):
+    # bits are promised for one processor thread, so that is what they are compared on
+    for found in replay(store, Machine(data_dir, "cpu"), count):
         done += 1
         if found.difference is not None:
             differing += 1

@@ -33,6 +33,15 @@ class Dense:
         }
 
     @property
+    def dropping(self) -> dict[int, int]:
+        """The width of each layer behind which dropout has its place, by the layer's number."""
+        return {
+            number: linear.outputs
+            for number, linear in enumerate(self.shape.linears)
+            if linear.role in ("hidden", "enter")
+        }
+
+    @property
     def smallest_dimension(self) -> int:
         """The least of all layer sizes (see psa.train.padded)."""
         return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)

@@ -10,7 +10,7 @@ any pack and at any position (measured at widths 1 to 128 and batches of 1 to 50
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -156,33 +156,43 @@ class Dropout:
 
     rows: a slice, or int64 [n]. keys: int32 [n], one per row, of (seed, loop). threshold: int32 [n, 1, 1], a
     hash at or above it keeps the element. scale: float32 [n, 1, 1], 1 / (1 - p). step: the number of the
-    batch within the epoch.
+    batch within the epoch. layers: the width of each layer that drops, so that several masks can be made at
+    once; what they hold does not depend on it.
     """
 
     def __init__(
-        self, rows: slice | Tensor, keys: Tensor, threshold: Tensor, scale: Tensor, step: int
+        self,
+        rows: slice | Tensor,
+        keys: Tensor,
+        threshold: Tensor,
+        scale: Tensor,
+        step: int,
+        layers: Mapping[int, int] | None = None,
     ) -> None:
         self.rows, self.keys, self.threshold, self.scale = rows, keys, threshold, scale
+        self.layers = layers or {}
         self._place = keys + _wrap32(step * _STEP)
-        self._ahead: list[Tensor] = []  # masks of the layers to come, which are asked for in order
-        self._next = (-1, 0, 0)
+        self._ready: dict[int, Tensor] = {}
+        self._shape = (0, 0)
 
     def mask(self, layer: int, width: int, batch: int) -> Tensor:
         """[n, width, batch]: 0 where dropped, `scale` where kept."""
-        if not self._ahead or self._next != (layer, width, batch):
+        if self._shape != (width, batch) or layer not in self._ready:
             # A deep narrow network would spend its time on a dozen tiny operations a layer: the masks of
             # several layers are hashed at once, as many as stay in the cache.
             count = max(1, _HASHED_AT_ONCE // (len(self.keys) * width * batch))
-            self._ahead = list(self._masks(layer, count, width, batch))[::-1]
-        self._next = (layer + 1, width, batch)
-        return self._ahead.pop()
+            alike = [at for at, size in self.layers.items() if at >= layer and size == width][:count]
+            chosen = alike if layer in alike else [layer]
+            self._ready = dict(zip(chosen, self._masks(chosen, width, batch), strict=True))
+            self._shape = (width, batch)
+        return self._ready[layer]
 
-    def _masks(self, layer: int, count: int, width: int, batch: int) -> Tensor:
+    def _masks(self, chosen: Sequence[int], width: int, batch: int) -> Tensor:
         device = self.keys.device
-        layers = torch.arange(layer, layer + count, dtype=torch.int64, device=device).mul_(_LAYER)
+        layers = torch.tensor(chosen, dtype=torch.int64, device=device).mul_(_LAYER)
         places = _mixed(self._place + layers.to(torch.int32).unsqueeze(1))  # layers x n
         element = torch.arange(width * batch, dtype=torch.int32, device=device).mul_(_ELEMENT)
-        bits = _mixed(element.view(width, batch) + places.view(count, -1, 1, 1))
+        bits = _mixed(element.view(width, batch) + places.view(len(chosen), -1, 1, 1))
         return (bits >= self.threshold).to(torch.float32).mul_(self.scale)
 
 

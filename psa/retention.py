@@ -1,0 +1,38 @@
+"""Which states of finished trials are kept. Records always are, and the same bits can be trained again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from psa import leases
+from psa.store import Store
+from psa.trial import Trial, canonical_json
+
+KeepWeights = Literal["all", "best", "none"]
+
+
+def drop_weights(store: Store, trials: Iterable[Trial], horizon: int, keep: KeepWeights) -> None:
+    """Remove the states of finished trials that are not to be kept; those that anybody is training stay.
+
+    best: the seed of highest bounty (the lowest seed among equals) of trials that differ in nothing else.
+    Raises UserError where a file cannot be removed.
+    """
+    if keep == "all":
+        return
+    finished = store.survey(trials, horizon).done
+    kept = _best(store, finished) if keep == "best" else set()
+    with leases.held(store, [trial for trial in finished if trial.id not in kept]) as ours:
+        for trial in ours:
+            store.state_file(trial).remove()
+
+
+def _best(store: Store, finished: Iterable[Trial]) -> set[str]:
+    best: dict[str, tuple[int, int, str]] = {}
+    for trial in finished:
+        record = store.read(trial)
+        if record is not None:
+            arm = canonical_json(trial.model_dump(mode="json", exclude={"seed"}))
+            score = (record["finals"]["bounty"]["correct"], -trial.seed, trial.id)
+            best[arm] = max(best.get(arm, score), score)
+    return {trial_id for _, _, trial_id in best.values()}

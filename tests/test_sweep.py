@@ -1,0 +1,171 @@
+"""`psa sweep` beyond the good case: a bad trial, damaged records, failed packs, weights not kept."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from psa.cli import PSA, run
+from psa.grid import load
+from psa.retention import drop_weights
+from psa.store import Store, decode_record, encode_record
+
+GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
+ONLY = ("--only", "arch=1*4 mode=none,hidden")
+Psa = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def psa(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Psa:
+    """Run `psa` in an empty folder that has the data; exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dataset").symlink_to(data_dir.resolve())
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = run(PSA, list(words))
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def sweep(psa: Psa, *words: str) -> tuple[int, str, str]:
+    """A sweep of four trials in packs of four by one worker."""
+    return psa("sweep", str(GRID), *words, *ONLY, "--workers", "1", "--pack-size", "4")
+
+
+def store_of(folder: Path) -> Store:
+    """The trees of a folder."""
+    return Store(folder / "models", folder / "results")
+
+
+def test_one_bad_trial_does_not_hold_up_its_pack(psa: Psa, tmp_path: Path) -> None:
+    """Where both generations of one state are damaged, the other trials of the pack go on; the bad one is
+    named, and done once its files are out of the way.
+    """
+    assert sweep(psa)[0] == 0
+    trials = load(GRID, [], ONLY[1]).trials
+    bad = store_of(tmp_path).state_file(trials[0])
+    for path in (bad.path, bad.previous):
+        path.write_bytes(path.read_bytes()[:-3])
+    code, out, _ = sweep(psa, "meta_loops=4")
+    assert code == 1
+    assert "3 of 4 trials done, 1 failed" in out
+    assert str(bad.path.relative_to(tmp_path)) in out
+    shown = psa("status", str(GRID), "meta_loops=4", *ONLY)[1]
+    assert "3 of 4 trials done" in shown
+    assert shown.count("failed ") == 1
+    bad.path.unlink()
+    bad.previous.unlink()
+    assert sweep(psa, "meta_loops=4")[0] == 0
+    assert "failed" not in psa("status", str(GRID), "meta_loops=4", *ONLY)[1]
+
+
+def test_a_damaged_record_is_named_and_stops_nothing_else(psa: Psa, tmp_path: Path) -> None:
+    """plan, status and sweep say which record is damaged; the rest is trained; exit code 1."""
+    assert sweep(psa, "meta_loops=1")[0] == 0
+    trials = load(GRID, ["meta_loops=1"], ONLY[1]).trials
+    path = store_of(tmp_path).record_path(trials[1])
+    path.write_bytes(path.read_bytes().replace(b'"loops":1', b'"loops":7'))
+    for words in (("plan", str(GRID), *ONLY), ("status", str(GRID), *ONLY)):
+        code, out, _ = psa(*words)
+        assert code == 0
+        assert str(path.relative_to(tmp_path)) in out
+    code, out, _ = sweep(psa)
+    assert code == 1
+    assert "3 of 4 trials done" in out
+    path.unlink()
+    assert sweep(psa)[0] == 0
+
+
+def test_a_record_that_differs_is_refused_and_the_others_are_written(psa: Psa, tmp_path: Path) -> None:
+    """A stored record that this code would not make is an error, never overwritten."""
+    assert sweep(psa, "meta_loops=1", "--keep-weights", "none")[0] == 0
+    trials = load(GRID, ["meta_loops=1"], ONLY[1]).trials
+    path = store_of(tmp_path).record_path(trials[2])
+    record = decode_record(path.read_bytes(), "")
+    record["history"]["correct"][0] += 1
+    path.write_bytes(encode_record(record))
+    before = path.read_bytes()
+    code, out, _ = sweep(psa, "meta_loops=2")
+    assert code == 1
+    assert "differs" in out
+    assert "3 of 4 trials done, 1 failed" in out
+    assert path.read_bytes() == before
+
+
+def test_weights_are_kept_as_asked_and_a_longer_horizon_finds_the_same_bits(psa: Psa, tmp_path: Path) -> None:
+    """none and best remove states of finished trials; what they held can be trained again."""
+    assert sweep(psa, "--keep-weights", "best")[0] == 0
+    store, trials = store_of(tmp_path), load(GRID, [], ONLY[1]).trials
+    kept = [trial for trial in trials if store.state_file(trial).path.exists()]
+    assert {trial.intervention.mode for trial in kept} == {"none", "hidden"}
+    assert len(kept) == 2
+    for trial in kept:
+        rivals = [other for other in trials if other.intervention == trial.intervention]
+        scores = [(store.read(other) or {})["finals"]["bounty"]["correct"] for other in rivals]
+        assert (store.read(trial) or {})["finals"]["bounty"]["correct"] == max(scores)
+    drop_weights(store, trials, 3, "none")
+    assert not list((tmp_path / "models").rglob("lkg*.safetensors"))
+    assert sweep(psa, "meta_loops=4")[0] == 0
+    assert store_of(tmp_path).survey(trials, 4).pending == []
+
+
+def test_a_second_sweep_trains_nothing(psa: Psa, tmp_path: Path) -> None:
+    """What is done is never run again."""
+    assert sweep(psa)[0] == 0
+    sidecars = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")}
+    code, out, _ = sweep(psa)
+    assert code == 0
+    assert "4 of 4 trials done, 0 failed" in out
+    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.json")} == sidecars
+
+
+@pytest.mark.parametrize(
+    "words", [("--workers", "-1"), ("--workers", "0"), ("--pack-size", "0"), ("--pack-size", "x")]
+)
+def test_numbers_out_of_range_are_one_line(words: tuple[str, str], psa: Psa) -> None:
+    """No sweep without workers, no pack without trials."""
+    code, _, err = psa("sweep", str(GRID), *words)
+    assert code == 2
+    assert err.count("\n") == 1
+
+
+def test_files_beside_the_user_are_not_imported(psa: Psa, tmp_path: Path) -> None:
+    """A queue.py or torch.py in the folder of a study does not end up in the workers."""
+    for name in ("queue.py", "torch.py", "random.py"):
+        (tmp_path / name).write_text("raise SystemExit(3)\n")
+    assert sweep(psa, "meta_loops=1")[0] == 0
+
+
+def test_clean_refuses_while_a_sweep_is_at_work(psa: Psa, tmp_path: Path) -> None:
+    """States and leases of a living sweep stay."""
+    assert sweep(psa, "meta_loops=1")[0] == 0
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (tmp_path / "models/.sweeps").mkdir(exist_ok=True)
+        facts = {
+            "pid": sleeper.pid,
+            "grid": "x",
+            "done": 0,
+            "total": 1,
+            "left": "1 s",
+            "best": [0, ""],
+            "running": [],
+        }
+        (tmp_path / f"models/.sweeps/{sleeper.pid}.json").write_text(json.dumps(facts))
+        code, _, err = psa("clean", "--all")
+        assert code == 2
+        assert "a sweep is at work" in err
+        assert "sweep" in psa("status", str(GRID))[1]
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert psa("clean", "--all")[0] == 0
