@@ -63,7 +63,7 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     rows = [rows[at] for at in in_order(rows)]
     active = Rows.stacked([net.initial(row.seed) for row in rows])
     gradients = active.zeros_like()
-    optimizer = optimizer_for(torch.optim.AdamW, rows, active, gradients)
+    optimizer = optimizer_for("adamw", rows, active, gradients)
     train = slice_of(splits.train, 2 * 256)
     times = []
     begun = time.perf_counter()

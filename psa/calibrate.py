@@ -47,7 +47,7 @@ def _measured(net: Dense, trials: Sequence[Trial], split: Split, device: torch.d
     rows = [rows[at] for at in in_order(rows)]
     active = Rows.stacked([net.initial(row.seed) for row in rows]).to(device)
     gradients = active.zeros_like()
-    optimizer = optimizer_for(torch.optim.AdamW, rows, active, gradients)
+    optimizer = optimizer_for("adamw", rows, active, gradients)
     batches = Batches(rows, split, trials[0].method.batch_size)
     times = []
     for _ in range(REPEATS):

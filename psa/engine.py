@@ -21,7 +21,17 @@ from psa.data import Splits
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
 from psa.state import TrialState
-from psa.train import EVALUATION_BATCH, Batches, Row, batch_sizes, evaluate, in_order, padded, train_epoch
+from psa.train import (
+    EVALUATION_BATCH,
+    Batches,
+    FusedAdam,
+    Row,
+    batch_sizes,
+    evaluate,
+    in_order,
+    padded,
+    train_epoch,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Epoch:
 
     active: Rows
     gradients: Rows
-    optimizer: torch.optim.Optimizer
+    optimizer: FusedAdam
     units: Sequence[Unit | None]
     carried: dict[str, Rows] = field(default_factory=dict)
 

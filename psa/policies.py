@@ -9,7 +9,7 @@ import torch
 from psa.engine import Epoch, Pack, Perturb
 from psa.nets.layers import Rows
 from psa.state import TrialState
-from psa.train import Row, optimizer_for
+from psa.train import FusedAdam, Row, optimizer_for
 from psa.trial import Keep
 
 
@@ -24,7 +24,7 @@ class RatchetPolicy:
         active = pack.lkg[list(rows)]
         units = self.perturb(active, [pack.states[row] for row in rows])
         gradients = active.zeros_like()
-        return Epoch(active, gradients, optimizer_for(torch.optim.AdamW, settings, active, gradients), units)
+        return Epoch(active, gradients, optimizer_for("adamw", settings, active, gradients), units)
 
     def better(self, state: TrialState, correct: int, loss: float) -> bool:
         """Strict improvement of validation accuracy; a draw is discarded."""
@@ -35,7 +35,6 @@ class RatchetPolicy:
         return False
 
 
-_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -44,7 +43,7 @@ class KeepPolicy:
 
     def __init__(self, method: Keep, steps_per_epoch: int) -> None:
         self.patience = method.patience
-        self.optimizer = _OPTIMIZERS[method.optimizer]
+        self.optimizer = method.optimizer
         self.steps_per_epoch = steps_per_epoch
 
     def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
@@ -61,9 +60,7 @@ class KeepPolicy:
         self._remember(optimizer, carried, settings)
         return Epoch(active, gradients, optimizer, [None] * len(rows), carried)
 
-    def _remember(
-        self, optimizer: torch.optim.Optimizer, carried: dict[str, Rows], settings: Sequence[Row]
-    ) -> None:
+    def _remember(self, optimizer: FusedAdam, carried: dict[str, Rows], settings: Sequence[Row]) -> None:
         """Give the optimiser its moments back. Its step count is a function of the loop, so not stored."""
         start = 0
         for group in optimizer.param_groups:
