@@ -123,9 +123,9 @@ class TrainView:
         if report.unit is not None:
             layer = self.shape.linears[report.unit.layer].name
             parts.append(f"ablated {layer} neuron {report.unit.number}")
-            # a line of a terminal is one line of text; the neuron is in the record as well
-            if self.out.is_terminal and not self.debug and len(" | ".join(parts)) > self.out.width:
-                parts.pop()
+            # on a narrow terminal the neuron gets a line of its own, rather than a break anywhere
+            if self.out.is_terminal and len(" | ".join(parts)) > self.out.width:
+                return f"{' | '.join(parts[:-1])}\n{' ' * (2 * width + 6)} | {parts[-1]}"
         return " | ".join(parts)
 
     def stopped(self, reached: int, command: str) -> None:
