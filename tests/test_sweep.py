@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from psa.backend import Event
 from psa.cli import PSA, run
+from psa.commands.sweep import _booked
 from psa.grid import load
 from psa.retention import drop_weights
 from psa.store import Store, decode_record, encode_record
+from psa.trial import Pack
 
 GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
 ONLY = ("--only", "arch=1*4 mode=none,hidden")
@@ -169,3 +172,15 @@ def test_clean_refuses_while_a_sweep_is_at_work(psa: Psa, tmp_path: Path) -> Non
         sleeper.kill()
         sleeper.wait()
     assert psa("clean", "--all")[0] == 0
+
+
+def test_a_trial_that_is_done_is_not_marked_as_failed(psa: Psa, tmp_path: Path) -> None:
+    """A worker that dies over the last trial of a pack leaves the others done, and no mark on them."""
+    assert sweep(psa, "meta_loops=1")[0] == 0
+    trials, store = load(GRID, ["meta_loops=1"], ONLY[1]).trials, store_of(tmp_path)
+    store.record_path(trials[3]).unlink()
+    event = Event("failed", Pack(trials=trials, horizon=1), {"error": "a worker ended with code -9"})
+    _booked(store, event, "all")
+    assert [store.failure(trial) is None for trial in trials] == [True, True, True, False]
+    assert sweep(psa, "meta_loops=1")[0] == 0
+    assert not list((tmp_path / "results").rglob("*.failed.json"))

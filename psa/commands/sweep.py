@@ -176,9 +176,10 @@ def _events(backend: Local, planned: Plan, pack_size: int | None, stop: StopRequ
 def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
     """What a finished or failed pack leaves to be done."""
     errors = failures_of(event)
-    for trial in event.pack.trials:
-        if trial.id in errors:
-            store.write_failure(trial, errors[trial.id])
+    failed = [trial for trial in event.pack.trials if trial.id in errors]
+    # a worker that died over one trial may have stored the records of others: those are done, not failed
+    for trial in store.survey(failed, event.pack.horizon).pending:
+        store.write_failure(trial, errors[trial.id])
     if event.kind == "done" and keep == "none":
         drop_weights(store, event.pack.trials, event.pack.horizon, keep)
 
