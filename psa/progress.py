@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 class SweepView:
-    """Progress of a sweep: a live table on a terminal, a line per pack elsewhere, a file for `psa status`."""
+    """What a sweep has said so far (done, running, failed, best), and how it is shown."""
 
     def __init__(
         self,

@@ -19,7 +19,8 @@ from torch.optim.adam import adam
 from psa.data import Split
 from psa.errors import Interrupted
 from psa.nets.dense import Dense
-from psa.nets.layers import Dropout, Inputs, Rows, empty_rows
+from psa.nets.dropout import Dropout
+from psa.nets.layers import Inputs, Rows, empty_rows
 from psa.streams import hash_key, stream
 
 EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on it

@@ -26,6 +26,7 @@ psa.retention
 psa.sources
 psa.fetch
 psa.data psa.machine
+psa.nets.dropout
 psa.nets.layers
 psa.nets.dense
 psa.ablation psa.train
@@ -51,7 +52,6 @@ EXCEPTIONS = {
     ("psa.commands.folder", "psa.commands.options"): "neither is a command",
 }
 LONG = {
-    "psa/nets/layers.py": "the stacked layer, forwards and backwards, and the measurements behind its layout",
     "psa/sources.py": "the sources of one data set, from folder to wheel, and their limits",
 }
 

@@ -17,7 +17,8 @@ from psa.arch import Arch
 from psa.data import Splits
 from psa.errors import UserError
 from psa.nets.dense import Dense
-from psa.nets.layers import Dropout, Inputs, Rows
+from psa.nets.dropout import Dropout
+from psa.nets.layers import Inputs, Rows
 from psa.nets.shapes import shape_of
 from psa.train import DropoutPlan, Row, cross_entropy
 from psa.trial import Family, ModelSpec

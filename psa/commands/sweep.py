@@ -30,9 +30,7 @@ from psa.store import Store
 from psa.trial import Pack, Trial
 
 GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
-Overrides = Annotated[
-    tuple[str, ...], Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")
-]
+Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]
 Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
 Workers = Annotated[Count, Parameter(help="Processes of one thread [default: one per core].")]
 EXIT_STOPPED: Final = 130
@@ -54,7 +52,7 @@ class Plan:
 
 def plan(
     grid: GridFile,
-    *overrides: str,
+    *overrides: Override,
     only: Only = "",
     workers: Workers = None,
     pack_size: PackSize = None,
@@ -88,7 +86,7 @@ def plan(
 
 def sweep(
     grid: GridFile,
-    *overrides: str,
+    *overrides: Override,
     only: Only = "",
     workers: Workers = None,
     pack_size: PackSize = None,
@@ -186,7 +184,7 @@ def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
 
 def status(
     grid: GridFile,
-    *overrides: str,
+    *overrides: Override,
     only: Only = "",
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.nets.layers import Dropout, Inputs, Layer, Layout, Rows, stacked_linear
+from psa.nets.dropout import Dropout
+from psa.nets.layers import Inputs, Layer, Layout, Rows, stacked_linear
 from psa.nets.shapes import Shape, shape_of
 from psa.streams import stream
 from psa.trial import ModelSpec

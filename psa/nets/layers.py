@@ -10,7 +10,7 @@ any pack and at any position (measured at widths 1 to 128 and batches of 1 to 50
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from psa.nets.dropout import Dropout
 from psa.nets.shapes import Linear
 
 LANES: Final = 16  # float32 per 64 bytes
@@ -149,75 +150,6 @@ class Inputs:
             for group, rows in zip(self.x, self.rows, strict=True)
         ]
         return torch.cat(parts)
-
-
-class Dropout:
-    """Dropout in one batch for some `rows` of a pack, drawn by hashing counters.
-
-    rows: a slice, or int64 [n]. keys: int32 [n], one per row, of (seed, loop). threshold: int32 [n, 1, 1], a
-    hash at or above it keeps the element. scale: float32 [n, 1, 1], 1 / (1 - p). step: the number of the
-    batch within the epoch. layers: the width of each layer that drops, so that several masks can be made at
-    once; what they hold does not depend on it.
-    """
-
-    def __init__(
-        self,
-        rows: slice | Tensor,
-        keys: Tensor,
-        threshold: Tensor,
-        scale: Tensor,
-        step: int,
-        layers: Mapping[int, int] | None = None,
-    ) -> None:
-        self.rows, self.keys, self.threshold, self.scale = rows, keys, threshold, scale
-        self.layers = layers or {}
-        self._place = keys + _wrap32(step * _STEP)
-        self._ready: dict[int, Tensor] = {}
-        self._shape = (0, 0)
-
-    def mask(self, layer: int, width: int, batch: int) -> Tensor:
-        """[n, width, batch]: 0 where dropped, `scale` where kept."""
-        if self._shape != (width, batch) or layer not in self._ready:
-            # A deep narrow network would spend its time on a dozen tiny operations a layer: the masks of
-            # several layers are hashed at once, as many as stay in the cache.
-            count = max(1, _HASHED_AT_ONCE // (len(self.keys) * width * batch))
-            alike = [at for at, size in self.layers.items() if at >= layer and size == width][:count]
-            chosen = alike if layer in alike else [layer]
-            self._ready = dict(zip(chosen, self._masks(chosen, width, batch), strict=True))
-            self._shape = (width, batch)
-        return self._ready[layer]
-
-    def _masks(self, chosen: Sequence[int], width: int, batch: int) -> Tensor:
-        device = self.keys.device
-        layers = torch.tensor(chosen, dtype=torch.int64, device=device).mul_(_LAYER)
-        places = _mixed(self._place + layers.to(torch.int32).unsqueeze(1))  # layers x n
-        element = torch.arange(width * batch, dtype=torch.int32, device=device).mul_(_ELEMENT)
-        bits = _mixed(element.view(width, batch) + places.view(len(chosen), -1, 1, 1))
-        return (bits >= self.threshold).to(torch.float32).mul_(self.scale)
-
-
-_HASHED_AT_ONCE: Final = 1 << 17  # elements; half a MB of bits
-
-# Odd constants: multiples of the golden ratio and the two multipliers of MurmurHash3's final mix.
-_STEP: Final = 0x9E3779B1
-_LAYER: Final = 0x85EBCA77
-_ELEMENT: Final = -1640531535
-_MIX_1: Final = -2048144789
-_MIX_2: Final = -1028477387
-
-
-def _wrap32(value: int) -> int:
-    return (value + 2**31) % 2**32 - 2**31
-
-
-def _mixed(bits: Tensor) -> Tensor:
-    """MurmurHash3's finaliser on int32, in place. The product wraps as two's complement on every device."""
-    bits ^= (bits >> 16).bitwise_and_(0xFFFF)
-    bits *= _MIX_1
-    bits ^= (bits >> 13).bitwise_and_(0x7FFFF)
-    bits *= _MIX_2
-    bits ^= (bits >> 16).bitwise_and_(0xFFFF)
-    return bits
 
 
 @dataclass(slots=True)
