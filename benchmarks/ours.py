@@ -14,15 +14,17 @@ from typing import Any
 import torch
 
 from psa.arch import Arch
+from psa.batches import Batches, in_order
 from psa.calibrate import step_seconds
 from psa.data import Split, Splits, load
 from psa.engine import row_of
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
+from psa.optimizer import optimizer_for
 from psa.packs import groups_of
 from psa.state import encode
 from psa.studies import ablation
-from psa.train import Batches, evaluate, in_order, optimizer_for, train_epoch
+from psa.train import evaluate, train_epoch
 from psa.trial import MODES, DataSpec, Trial
 from psa.worker import fresh_state
 

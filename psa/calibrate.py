@@ -7,18 +7,20 @@ from collections.abc import Sequence
 
 import torch
 
-from psa.cost import SIZES
+from psa.batches import Batches, in_order
+from psa.cost import SIZES, WORTH_IT
 from psa.data import Split
 from psa.engine import row_of
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
-from psa.train import Batches, in_order, optimizer_for, train_epoch
+from psa.optimizer import optimizer_for
+from psa.train import train_epoch
 from psa.trial import Trial
 from psa.worker import fresh_state
 
 STEPS = 3
 REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
-NOT_WORTH_TRYING = 1.3  # once a larger pack is so much slower per trial, still larger ones are too
+NO_BETTER = 2  # larger packs in a row that were no faster per trial; one may have been unlucky
 
 
 def step_seconds(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
@@ -30,8 +32,8 @@ def step_seconds(trials: Sequence[Trial], device: torch.device) -> dict[int, flo
     for size in (size for size in SIZES if size <= len(trials)):
         found[size] = _measured(net, trials[:size], split, device)
         each = [seconds / size for size, seconds in found.items()]
-        if len(each) > 2 and min(each[-2:]) > NOT_WORTH_TRYING * min(each):
-            break  # two larger packs in a row were slower; one may have been unlucky
+        if len(each) > NO_BETTER and min(each[-NO_BETTER:]) * WORTH_IT > min(each[:-NO_BETTER]):
+            break
     return found
 
 

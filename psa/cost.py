@@ -22,6 +22,7 @@ from psa.nets.shapes import Shape, shape_of
 from psa.trial import Trial, canonical_json
 
 SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
+WORTH_IT: Final = 1.05  # a larger pack has to be faster by more than measurements scatter
 EVALUATION_SHARE: Final = 1.08  # 10,000 forward passes beside 50,000 forward and backward ones
 # Where nothing is measured: a thread's rate, the time of a layer's calls, and of a trial in a layer.
 _FLOPS: Final = 6e10
@@ -89,12 +90,16 @@ class CostModel:
         )
 
     def best_size(self, trial: Trial, available: int) -> int:
-        """The pack size with the least time per trial, among those that fit into memory."""
+        """The smallest pack whose time per trial is within a few percent of the least; it fits into memory.
+
+        Smaller packs share the cores better, and lose less when one fails.
+        """
         row = 4 * shape_of(trial.model, trial.data.classes).parameters
         fits = [size for size in SIZES if size <= available and size * row * _BUFFERS <= _PACK_BYTES] or [1]
         known = self.steps.get(Kind.of(trial).key)
         choices = [size for size in fits if known is None or size in known] or fits[:1]
-        return min(choices, key=lambda size: self.step(trial, size) / size)
+        each = {size: self.step(trial, size) / size for size in choices}
+        return next(size for size in sorted(each) if each[size] <= WORTH_IT * min(each.values()))
 
     def loop_seconds(self, trials: Sequence[Trial]) -> float:
         """Seconds of one meta-loop of a pack, evaluation included, on one thread."""

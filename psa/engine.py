@@ -17,21 +17,13 @@ import numpy as np
 import torch
 
 from psa.ablation import Unit
+from psa.batches import Batches, Row, in_order
 from psa.data import Splits
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
+from psa.optimizer import FusedAdam
 from psa.state import TrialState
-from psa.train import (
-    EVALUATION_BATCH,
-    Batches,
-    FusedAdam,
-    Row,
-    batch_sizes,
-    evaluate,
-    in_order,
-    padded,
-    train_epoch,
-)
+from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
 
 
 @dataclass(frozen=True)

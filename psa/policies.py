@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from psa.batches import Row
 from psa.engine import Epoch, Pack, Perturb
 from psa.nets.layers import Rows
+from psa.optimizer import FusedAdam, optimizer_for
 from psa.state import TrialState
-from psa.train import FusedAdam, Row, optimizer_for
 from psa.trial import Keep
 
 

@@ -29,7 +29,9 @@ psa.data psa.machine
 psa.nets.dropout
 psa.nets.layers
 psa.nets.dense
-psa.ablation psa.train
+psa.ablation psa.batches psa.recording
+psa.optimizer
+psa.train
 psa.engine
 psa.policies
 psa.worker

@@ -14,13 +14,14 @@ from scipy.stats import binom, kstest
 from torch import Tensor, nn
 
 from psa.arch import Arch
+from psa.batches import Row
 from psa.data import Splits
 from psa.errors import UserError
 from psa.nets.dense import Dense
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs, Rows
 from psa.nets.shapes import shape_of
-from psa.train import DropoutPlan, Row, cross_entropy
+from psa.train import DropoutPlan, cross_entropy
 from psa.trial import Family, ModelSpec
 from psa.worker import fresh_state
 
@@ -48,10 +49,15 @@ def forward(
     return logits.transpose(1, 2)
 
 
+def number(step: int) -> Tensor:
+    """The number of a step as the network is told it."""
+    return torch.tensor(step, dtype=torch.int32)
+
+
 def dropout_of(p: float, seeds: Sequence[int] = (0,), loop: int = 1, step: int = 0) -> Dropout:
     """The dropout of one batch for a pack of these seeds."""
     rows = [Row(seed=seed, loop=loop, dropout=p, lr=1e-3, weight_decay=0.0) for seed in seeds]
-    found = DropoutPlan(rows, CPU).at(step)
+    found = DropoutPlan(rows, CPU).at(number(step))
     assert found is not None
     return found
 
@@ -408,9 +414,9 @@ def test_each_row_has_the_rate_of_its_trial() -> None:
     pack = transparent(net).repeat(len(rows))
     images = torch.zeros(500, 784)
     with torch.no_grad():
-        shown = forward(net, pack, images, dropout=DropoutPlan(rows, CPU).at(4))
+        shown = forward(net, pack, images, dropout=DropoutPlan(rows, CPU).at(number(4)))
         for at, row in enumerate(rows):
-            alone = forward(net, pack[at : at + 1], images, dropout=DropoutPlan([row], CPU).at(4))
+            alone = forward(net, pack[at : at + 1], images, dropout=DropoutPlan([row], CPU).at(number(4)))
             assert torch.equal(shown[at], alone[0])
             assert float((shown[at] == 0).float().mean()) == pytest.approx(row.dropout, abs=0.04)
 
@@ -418,7 +424,7 @@ def test_each_row_has_the_rate_of_its_trial() -> None:
 def test_a_pack_without_dropout_has_none() -> None:
     """Where no trial has any, nothing is drawn at all."""
     rows = [Row(seed=0, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)] * 2
-    assert DropoutPlan(rows, CPU).at(0) is None
+    assert DropoutPlan(rows, CPU).at(number(0)) is None
 
 
 def test_masks_differ_and_are_uncorrelated() -> None:

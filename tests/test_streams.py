@@ -12,10 +12,10 @@ import torch
 from helpers import arms, run
 
 from psa import engine
+from psa.batches import Batches, Row
 from psa.data import Split, Splits
 from psa.nets.dense import Dense
 from psa.streams import PURPOSES, hash_key, stream
-from psa.train import Batches, Row
 from psa.trial import MODES, Mode
 from psa.worker import fresh_state
 

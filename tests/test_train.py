@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from psa import train
 from psa.arch import Arch
+from psa.batches import Batches, Row, in_order
 from psa.data import Split, Splits
 from psa.errors import Interrupted
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
+from psa.optimizer import optimizer_for
 from psa.streams import stream
-from psa.train import Batches, Row, batch_sizes, cross_entropy, evaluate, in_order, optimizer_for, train_epoch
+from psa.train import batch_sizes, cross_entropy, evaluate, train_epoch
 from psa.trial import ModelSpec
 
 ROW = Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)

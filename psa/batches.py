@@ -1,0 +1,83 @@
+"""The batches of a pack: an epoch is a permutation of tensors that lie on the device; there is no loader.
+
+Trials of one seed and loop read the same batch, which is gathered once for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from psa.data import Split
+from psa.nets.layers import Inputs
+from psa.streams import stream
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one row of a pack needs to know for one epoch."""
+
+    seed: int
+    loop: int
+    dropout: float
+    lr: float
+    weight_decay: float
+
+
+def in_order(rows: Sequence[Row]) -> list[int]:
+    """Positions of `rows` in the order that puts those of one (seed, loop) side by side: they share their
+    batches. Within a seed, rows of equal rate and decay are neighbours too.
+    """
+    return sorted(
+        range(len(rows)),
+        key=lambda at: (rows[at].seed, rows[at].loop, rows[at].lr, rows[at].weight_decay, rows[at].dropout),
+    )
+
+
+def runs_of(values: Sequence[object]) -> list[slice]:
+    """Maximal slices of equal neighbours."""
+    starts = [at for at in range(len(values)) if at == 0 or values[at] != values[at - 1]]
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(values)], strict=True)]
+
+
+class Batches:
+    """The batches of one epoch for the rows of a pack: a permutation for each run of one (seed, loop)."""
+
+    def __init__(self, rows: Sequence[Row], split: Split, batch_size: int) -> None:
+        self.split, self.batch_size = split, batch_size
+        draws = [(row.seed, row.loop) for row in rows]
+        self.rows = tuple(runs_of(draws))
+        orders = [
+            stream(draws[run.start][0], "shuffle", draws[run.start][1]).permutation(len(split))
+            for run in self.rows
+        ]
+        device = split.images.device
+        self.order = torch.from_numpy(np.stack(orders)).to(device)  # S x N
+        self.group = torch.tensor(
+            [group for group, run in enumerate(self.rows) for _ in range(run.start, run.stop)], device=device
+        )
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.split) / self.batch_size)
+
+    def size(self, step: int) -> int:
+        """Samples in batch `step`; the last one holds what is left."""
+        return min(self.batch_size, len(self.split) - step * self.batch_size)
+
+    def chosen(self, step: int) -> Tensor:
+        """Which samples batch `step` holds, int64 [S, B]."""
+        return self.order[:, step * self.batch_size : (step + 1) * self.batch_size]
+
+    def gathered(self, chosen: Tensor) -> tuple[Inputs, Tensor]:
+        """Inputs of the S x B chosen samples, and labels [T, B]."""
+        x = self.split.images.index_select(0, chosen.reshape(-1)).view(*chosen.shape, -1)
+        return Inputs(x, self.rows), self.split.labels[chosen][self.group]
+
+    def __getitem__(self, step: int) -> tuple[Inputs, Tensor]:
+        """Inputs and labels of batch `step`."""
+        return self.gathered(self.chosen(step))

@@ -1,0 +1,80 @@
+"""Adam and AdamW over stacked rows: one update for all trials of a pack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from psa.batches import Row, runs_of
+from psa.nets.layers import Rows
+
+OptimizerKind = Literal["adam", "adamw"]
+
+
+class FusedAdam:
+    """torch's fused Adam or AdamW over stacked rows, without the class around it: building that imports
+    torch's compiler, 1.6 s that every process would pay before its first step.
+
+    param_groups: one per run of rows with the same rate, decay and loop, each with two params (that run of
+    `active.first` and of `active.rest`), lr and weight_decay. state: per param step, exp_avg and exp_avg_sq,
+    made at the first step where they are not set before.
+    """
+
+    betas = (0.9, 0.999)
+    eps = 1e-8
+
+    def __init__(self, kind: OptimizerKind, param_groups: list[dict[str, Any]]) -> None:
+        self.decoupled = kind == "adamw"
+        self.param_groups = param_groups
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every param by its gradient."""
+        for group in self.param_groups:
+            states = [self._state(parameter) for parameter in group["params"]]
+            adam(
+                group["params"],
+                [parameter.grad for parameter in group["params"]],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                fused=True,
+                decoupled_weight_decay=self.decoupled,
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=self.eps,
+                maximize=False,
+            )
+
+    def _state(self, parameter: Tensor) -> dict[str, Tensor]:
+        if parameter not in self.state:
+            self.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        return self.state[parameter]
+
+
+def optimizer_for(kind: OptimizerKind, rows: Sequence[Row], active: Rows, gradients: Rows) -> FusedAdam:
+    """A fresh optimiser over `active`, fed by `gradients`.
+
+    It works on whole rows: the thousands of small tensors of a deep network are two.
+    """
+    groups = []
+    for run in runs_of([(row.lr, row.weight_decay, row.loop) for row in rows]):
+        parameters = list(active[run].parts)
+        for parameter, gradient in zip(parameters, gradients[run].parts, strict=True):
+            parameter.grad = gradient
+        row = rows[run.start]
+        groups.append({"params": parameters, "lr": row.lr, "weight_decay": row.weight_decay})
+    return FusedAdam(kind, groups)
