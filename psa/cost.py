@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -90,16 +90,12 @@ class CostModel:
         )
 
     def best_size(self, trial: Trial, available: int) -> int:
-        """The smallest pack whose time per trial is within a few percent of the least; it fits into memory.
-
-        Smaller packs share the cores better, and lose less when one fails.
-        """
+        """The fastest pack size among those that fit into memory."""
         row = 4 * shape_of(trial.model, trial.data.classes).parameters
         fits = [size for size in SIZES if size <= available and size * row * _BUFFERS <= _PACK_BYTES] or [1]
         known = self.steps.get(Kind.of(trial).key)
         choices = [size for size in fits if known is None or size in known] or fits[:1]
-        each = {size: self.step(trial, size) / size for size in choices}
-        return next(size for size in sorted(each) if each[size] <= WORTH_IT * min(each.values()))
+        return fastest({size: self.step(trial, size) for size in choices})
 
     def loop_seconds(self, trials: Sequence[Trial]) -> float:
         """Seconds of one meta-loop of a pack, evaluation included, on one thread."""
@@ -107,6 +103,15 @@ class CostModel:
         samples = (60_000 - trial.data.val_size) * trial.data.classes / 10
         steps = -(-samples // trial.method.batch_size)
         return self.step(trial, len(trials)) * steps * EVALUATION_SHARE
+
+
+def fastest(steps: Mapping[int, float]) -> int:
+    """The smallest pack whose time per trial is within a few percent of the least, by seconds of a step.
+
+    Smaller packs share the cores better, and lose less when one fails.
+    """
+    each = {size: seconds / size for size, seconds in steps.items()}
+    return next(size for size in sorted(each) if each[size] <= WORTH_IT * min(each.values()))
 
 
 def _estimate(shape: Shape, batch_size: int, size: int) -> float:

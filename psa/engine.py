@@ -200,7 +200,12 @@ def _one_loop(
     kept = [policy.better(state, *score[:2]) for state, score in zip(states, scores, strict=True)]
     _commit(pack, rows, epoch, kept)
     return [
-        _booked(policy, state, LoopReport(state, score[0], len(splits.val), keep, unit, *score[1:]))
+        _booked(
+            policy,
+            state,
+            LoopReport(state, score[0], len(splits.val), keep, unit, *score[1:]),
+            pack.device,
+        )
         for state, score, keep, unit in zip(states, scores, kept, epoch.units[: len(rows)], strict=True)
     ]
 
@@ -214,7 +219,7 @@ def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool]) -> None
         pack.lkg.put([rows[at] for at in winners], epoch.active[winners])
 
 
-def _booked(policy: Policy, state: TrialState, report: LoopReport) -> LoopReport:
+def _booked(policy: Policy, state: TrialState, report: LoopReport, device: torch.device) -> LoopReport:
     """Write a loop into the trial's books."""
     state.loops += 1
     if report.kept:
@@ -231,6 +236,8 @@ def _booked(policy: Policy, state: TrialState, report: LoopReport) -> LoopReport
     }
     for column, value in values.items():
         state.history[column].append(value)
+    if device.type not in state.devices:
+        state.devices.append(device.type)
     state.stopped = policy.stops(state)
     return report
 

@@ -1,64 +1,90 @@
 """A declared experiment: a TOML file and overrides in, trials out. Pure; imports no torch.
 
-study = "ablation"          meta_loops = 100          seeds = "0..9"
+study = "ablation"          name = "mine"      meta_loops = 100          seeds = "0..9"
 [base]      settings that all trials share
 [axes]      setting = list, "a..b" or "@file" (one value a line); every combination is run
 [variants]  name = { settings }; every variant is run with every combination
+[[stages]]  name, meta_loops, seeds, settings = {...}; all after the first: promote = { best = 3 }
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
+from psa.declared import Declared, DeclaredStage, Promotion
 from psa.errors import UserError
-from psa.files import read_bytes
 from psa.nets.shapes import shape_of
-from psa.studies import ablation
-from psa.trial import ArchField, Family, Mode, Spec, Trial, first_fault
-from psa.values import assignment, check_known, typed, values_of, whole_number
+from psa.settings import typed
+from psa.trial import Spec, Trial, first_fault, validated
+from psa.values import assignment, check_known, split_outside, values_of, whole_number
 
 MAX_TRIALS: Final = 200_000
-MAX_LOOPS: Final = 10_000_000
-_MAX_FILE: Final = 1_000_000  # bytes; a grid is written by hand
-
-
-class Settings(Spec):
-    """One point of a grid: what `base`, `axes`, `variants` and overrides may set."""
-
-    family: Family = "resmlp"
-    arch: ArchField
-    mode: Mode = "none"
-    dataset: Literal["mnist", "fashion-mnist"] = "mnist"
-    scaling: Literal["standard", "unit"] = "standard"
-    digits: tuple[Annotated[int, Field(ge=0, le=9)], ...] | None = None
-    val_size: int = 10_000
-    split_seed: int = 1337
-    lr: float = 1e-4
-    batch_size: int = 256
-    weight_decay: float = 1e-4
-    dropout: float = 0.1
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A declared experiment, resolved: its trials in the order of the file, and how far they are trained.
+class Point:
+    """One trial of a grid, and how it came about: its variant ("" where none is declared) and settings.
 
-    variants: the name of each trial's variant, "" where none is declared.
+    candidate: what is promoted from stage to stage; points that differ in seed and stage alone share it.
+    """
+
+    trial: Trial
+    variant: str
+    settings: Spec
+    candidate: int
+
+    def value(self, key: str) -> Any:
+        """What a key of the grid is here: a setting, `seed` or `variant`."""
+        named: dict[str, Any] = {"seed": self.trial.seed, "variant": self.variant}
+        return named[key] if key in named else getattr(self.settings, key)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Trials that are trained together up to `meta_loops`; in all stages but the first only candidates that
+    `promotion` takes over from the stage before (see psa.stages).
     """
 
     name: str
     meta_loops: int
-    trials: tuple[Trial, ...]
-    variants: tuple[str, ...]
+    points: tuple[Point, ...]
+    promotion: Promotion | None = None
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial that it may hold."""
+        return tuple(point.trial for point in self.points)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A declared experiment, resolved: its stages in order, one called "" where none is declared."""
+
+    name: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial of every stage, each once, in the order of the file."""
+        return tuple({trial.id: trial for stage in self.stages for trial in stage.trials}.values())
+
+    @property
+    def meta_loops(self) -> int:
+        """How far the trials of the last stage are trained."""
+        return self.stages[-1].meta_loops
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Every point of every stage."""
+        return tuple(point for stage in self.stages for point in stage.points)
 
 
 def load(path: Path, overrides: Sequence[str] = (), only: str = "") -> Grid:
@@ -66,181 +92,90 @@ def load(path: Path, overrides: Sequence[str] = (), only: str = "") -> Grid:
 
     Raises UserError that names the file, the key and the nearest right name.
     """
-    declared = _Declared.read(path)
-    for override in overrides:
-        declared.override(*assignment(override, "override"))
-    declared.check()
-    rows = _select(list(declared.rows()), only)
-    return Grid(
-        path.stem, declared.meta_loops, tuple(trial for trial, _ in rows), tuple(name for _, name in rows)
-    )
+    declared = Declared(path, overrides)
+    _check_size(declared)
+    stages = [
+        Stage(stage.name, stage.meta_loops, tuple(_points(declared, stage)), stage.promotion)
+        for stage in declared.stages
+    ]
+    return Grid(path.stem, tuple(_selected(declared, stages, only)))
 
 
-@dataclass
-class _Declared:
-    """What a grid file says, as it says it."""
-
-    where: str
-    folder: Path
-    study: Any
-    meta_loops: Any
-    seeds: Any
-    base: dict[str, Any]
-    axes: dict[str, Any]
-    variants: dict[str, dict[str, Any]]
-
-    @classmethod
-    def read(cls, path: Path) -> _Declared:
-        body, where = _read(path), str(path)
-        for key in body:
-            check_known(key, {"study", "about", "meta_loops", "seeds", "base", "axes", "variants"}, where)
-        return cls(
-            where=where,
-            folder=path.parent,
-            study=body.get("study", "ablation"),
-            meta_loops=body.get("meta_loops", 100),
-            seeds=body.get("seeds", [0]),
-            base=_table(body, "base", where),
-            axes=_table(body, "axes", where),
-            variants=_variants(_table(body, "variants", where), where),
-        )
-
-    def override(self, key: str, value: str) -> None:
-        """Set a key from the command line; an axis of that name gives way."""
-        if key == "meta_loops":
-            self.meta_loops = whole_number(value, "override meta_loops")
-        elif key == "seeds":
-            self.seeds = value
-        else:
-            check_known(key, set(Settings.model_fields), "override")
-            self.axes.pop(key, None)
-            self.base[key] = typed(key, value, "override")
-
-    def check(self) -> None:
-        """Expand the axes, and refuse what cannot be meant. Raises UserError."""
-        for place, keys in (
-            ("base", self.base),
-            ("axes", self.axes),
-            *((f"variants.{name}", settings) for name, settings in self.variants.items()),
-        ):
-            for key in keys:
-                check_known(key, set(Settings.model_fields), f"{self.where}: {place}")
-        _exclusive(self.base, self.axes, self.variants, self.where)
-        loops = self.meta_loops
-        if not isinstance(loops, int) or isinstance(loops, bool) or not 1 <= loops <= MAX_LOOPS:
-            raise UserError(
-                f"{self.where}: meta_loops = {loops!r} is not a number of loops",
-                f"Write 1 to {MAX_LOOPS:,}",
-            )
-        self.axes = {key: self._values(value, f"axes.{key}") for key, value in self.axes.items()}
-        self.seeds = [
-            whole_number(seed, f"{self.where}: seeds") for seed in self._values(self.seeds, "seeds")
-        ]
-        count = math.prod(map(len, self.axes.values())) * max(1, len(self.variants)) * len(self.seeds)
-        if count > MAX_TRIALS:
-            raise UserError(
-                f"{self.where}: {count:,} trials", f"At most {MAX_TRIALS:,}: split it into several grids"
-            )
-
-    def _values(self, value: Any, key: str) -> list[Any]:
-        return values_of(value, self.folder, f"{self.where}: {key}")
-
-    def rows(self) -> Iterator[tuple[Trial, str]]:
-        """Every trial with the name of its variant, in the order of the file. Raises UserError."""
-        seen: set[str] = set()
-        for variant, extra in self.variants.items() or [("", {})]:
-            for values in itertools.product(*self.axes.values()):
-                point = {**self.base, **extra, **dict(zip(self.axes, values, strict=True))}
-                for seed in self.seeds:
-                    trial = _trial(point, seed, self.study, self.where)
-                    if trial.id in seen:
-                        raise UserError(
-                            f"{self.where}: the same trial is asked for twice ({trial.id})",
-                            "Two variants or values resolve to the same settings: remove one",
-                        )
-                    seen.add(trial.id)
-                    yield trial, variant
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = read_bytes(path)
-    if content is None:
-        near = sorted(other.name for other in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-        hint = difflib.get_close_matches(path.name, near, 1, 0.3)
+def _check_size(declared: Declared) -> None:
+    candidates = math.prod(map(len, declared.axes.values())) * max(1, len(declared.variants))
+    count = candidates * sum(len(stage.seeds) for stage in declared.stages)
+    if count > MAX_TRIALS:
         raise UserError(
-            f"there is no grid {path}", f"Did you mean {hint[0]}?" if hint else "Name a .toml file"
+            f"{declared.where}: {count:,} trials", f"At most {MAX_TRIALS:,}: split it into several grids"
         )
-    if len(content) > _MAX_FILE:
-        raise UserError(f"{path} is {len(content):,} bytes long", "That is no grid")
+
+
+def _points(declared: Declared, stage: DeclaredStage) -> Iterator[Point]:
+    """Every point of a stage, in the order of the file. Raises UserError."""
+    seen: set[str] = set()
+    combinations = itertools.product(
+        declared.variants.items() or [("", {})], itertools.product(*declared.axes.values())
+    )
+    for candidate, ((variant, extra), values) in enumerate(combinations):
+        axes = dict(zip(declared.axes, values, strict=True))
+        chosen = {**declared.base, **stage.settings, **extra, **axes}
+        settings = validated(declared.study.Settings, chosen, declared.where)
+        for seed in stage.seeds:
+            trial = _trial(declared, settings, seed)
+            if trial.id in seen:
+                raise UserError(
+                    f"{declared.where}: the same trial is asked for twice ({trial.id})",
+                    "Two variants or values resolve to the same settings: remove one",
+                )
+            seen.add(trial.id)
+            yield Point(trial, variant, settings, candidate)
+
+
+def _trial(declared: Declared, settings: Spec, seed: int) -> Trial:
     try:
-        return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not TOML: {error}", "Correct that line") from error
-
-
-def _table(declared: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    value = declared.get(key, {})
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: {key} is not a table", f"Write [{key}] and its keys below")
-    return dict(value)
-
-
-def _variants(declared: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
-    seen: dict[str, str] = {}
-    for name, settings in declared.items():
-        if not isinstance(settings, dict):
-            raise UserError(f"{where}: variants.{name} is not a table", "Write name = { key = value }")
-        content = repr(sorted(settings.items(), key=lambda item: item[0]))
-        if content in seen:
-            raise UserError(
-                f"{where}: variants {seen[content]!r} and {name!r} are the same", "Remove one of them"
-            )
-        seen[content] = name
-    return declared
-
-
-def _exclusive(
-    base: Mapping[str, Any], axes: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]], where: str
-) -> None:
-    """A setting has one place; another would silently win."""
-    for key in axes:
-        if key in base:
-            raise UserError(f"{where}: {key} stands in base and in axes", "Keep one of them")
-        for name, settings in variants.items():
-            if key in settings:
-                raise UserError(f"{where}: {key} stands in axes and in variant {name!r}", "Keep one of them")
-
-
-def _trial(point: Mapping[str, Any], seed: int, study: str, where: str) -> Trial:
-    try:
-        trial = ablation.from_settings(Settings.model_validate(dict(point)), seed, study)
+        trial = declared.study.from_settings(settings, seed, declared.name)
         shape_of(trial.model, trial.data.classes)
     except ValidationError as error:
-        raise UserError(f"{where}: {first_fault(error)}", "Correct that value") from None
+        raise UserError(f"{declared.where}: {first_fault(error)}", "Correct that value") from None
     except UserError as error:
-        raise UserError(f"{where}: {error.what}", error.way_out) from None
+        raise UserError(f"{declared.where}: {error.what}", error.way_out) from None
     return trial
 
 
-def _select(rows: list[tuple[Trial, str]], only: str) -> list[tuple[Trial, str]]:
-    """The rows for which every `key=value[,value]` of the filter holds."""
-    for clause in only.split():
-        key, value = assignment(clause, "--only")
-        check_known(key, {"arch", "mode", "family", "seed", "variant"}, "--only")
-        wanted = {part.strip("[]") for part in value.split(",")}
-        rows = [row for row in rows if _facts(*row)[key] in wanted]
-        if not rows:
+def _selected(declared: Declared, stages: list[Stage], only: str) -> list[Stage]:
+    """The stages with those points for which every `key=value[,value]` of the filter holds."""
+    for clause in split_outside(only, " "):
+        key, values = _clause(declared, clause)
+        stages = [
+            replace(stage, points=tuple(point for point in stage.points if point.value(key) in values))
+            for stage in stages
+        ]
+        if not any(stage.points for stage in stages):
             raise UserError(
                 f"--only {clause}: no trial of the grid is left", "See `psa plan` for what there is"
             )
-    return rows
+    return stages
 
 
-def _facts(trial: Trial, variant: str) -> dict[str, str]:
-    return {
-        "arch": trial.model.arch.label,
-        "mode": trial.intervention.mode,
-        "family": trial.model.family,
-        "seed": str(trial.seed),
-        "variant": variant,
-    }
+def _clause(declared: Declared, clause: str) -> tuple[str, list[Any]]:
+    """A clause of --only: its key, and the values it asks for."""
+    key, text = assignment(clause, "--only")
+    check_known(key, {"seed", "variant", *declared.fields}, "--only")
+    where = f"--only {key}"
+    if key == "variant":
+        return key, text.split(",")
+    if key == "seed":
+        parts = text.split(",") if "," in text else text
+        return key, [whole_number(seed, where) for seed in values_of(parts, declared.folder, where)]
+    parts = declared.parts(key, text)
+    return key, [_setting(declared, key, part, where) for part in parts]
+
+
+def _setting(declared: Declared, key: str, text: str, where: str) -> Any:
+    """A text as the value that a setting would have: `2*4` and `[2*4]` are one architecture."""
+    field: FieldInfo = declared.fields[key]
+    kind: Any = Annotated[field.annotation, field]  # with its limits and conversions
+    try:
+        return TypeAdapter(kind).validate_python(typed(field.annotation, text, where))
+    except ValidationError as error:
+        raise UserError(f"{where}={text}: {first_fault(error)}", "See `psa plan` for what there is") from None

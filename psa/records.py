@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from fractions import Fraction
 from typing import Any, Final
 
 from psa.errors import DamagedFile, UserError
@@ -67,3 +68,14 @@ def difference(shorter: Record, longer: Record) -> str | None:
         if longer["history"].get(column, [])[: shorter["loops"]] != values:
             return f"history, column {column}"
     return None
+
+
+def bounty_after(record: Record, loops: int) -> Fraction:
+    """Validation accuracy of the LKG as it was after `loops` meta-loops, however far the trial went on."""
+    history = record["history"]
+    kept = [
+        correct
+        for loop, correct, keep in zip(history["loop"], history["correct"], history["kept"], strict=True)
+        if keep and loop <= loops
+    ]
+    return Fraction(kept[-1] if kept else 0, record["samples"]["validation"])

@@ -57,6 +57,7 @@ class TrialState:
     made them, 0 before the first. best_correct, best_loss: their validation score, -1 and infinity before
     any. history: one value per finished loop and column. carried: what ordinary training carries from epoch
     to epoch (present weights, optimiser moments), empty under the ratchet. stopped: ended early by itself.
+    devices: the kinds of device that trained its loops, in the order they came in.
     """
 
     trial: Trial
@@ -69,6 +70,7 @@ class TrialState:
     history: dict[str, list[Any]] = field(default_factory=empty_history)
     carried: dict[str, Tensors] = field(default_factory=dict)
     stopped: bool = False
+    devices: list[str] = field(default_factory=list)
 
     def finished(self, horizon: int) -> bool:
         """Whether nothing is left to train up to `horizon`."""
@@ -89,6 +91,7 @@ def encode(state: TrialState) -> bytes:
         "best_correct": state.best_correct,
         "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
         "stopped": state.stopped,
+        "devices": state.devices,
         "history": state.history,
     }
     facts["sha256"] = _digest(facts, tensors)
@@ -183,6 +186,7 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
         history=facts["history"],
         carried=carried,
         stopped=facts["stopped"],
+        devices=facts["devices"],
     )
 
 

@@ -29,6 +29,7 @@ MODES: Final = ("none", "decay", "dropout", "full", "hidden", "output")
 Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
 Family = Literal["simplemlp", "resmlp"]
 
+STUDY_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 MAX_PARAMETERS: Final = 1_000_000_000
 MAX_SEED: Final = 2**63 - 1
 
@@ -52,10 +53,18 @@ def _positive_zero(value: float) -> float:
     return value + 0.0  # -0.0 is the same setting, and must not be another digest
 
 
-Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)]
-Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidator(_positive_zero)]
-BatchSize = Annotated[int, Field(ge=1, le=60_000)]
+# Strict: a truth or a text is no number. A whole number is a rate, too.
+Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
+Decay = Annotated[float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)]
+Probability = Annotated[
+    float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False), AfterValidator(_positive_zero)
+]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
+ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
+Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
+DatasetName = Literal["mnist", "fashion-mnist"]
+Scaling = Literal["standard", "unit"]
 
 
 class Spec(BaseModel):
@@ -69,11 +78,11 @@ class Spec(BaseModel):
 class DataSpec(Spec):
     """A named data set, how it is split and scaled, and which digits stay."""
 
-    name: Literal["mnist", "fashion-mnist"] = "mnist"
-    scaling: Literal["standard", "unit"] = "standard"
-    val_size: Annotated[int, Field(ge=1, le=59_999)] = 10_000
-    split_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 1337
-    digits: tuple[Annotated[int, Field(ge=0, le=9)], ...] | None = None
+    name: DatasetName = "mnist"
+    scaling: Scaling = "standard"
+    val_size: ValidationSize = 10_000
+    split_seed: Seed = 1337
+    digits: Digits | None = None
 
     @model_validator(mode="after")
     def _digits_are_a_sorted_set(self) -> Self:
@@ -140,12 +149,12 @@ class Leg(Spec):
 class Trial(Spec):
     """One network trained once: the unit that is stored, resumed, paired by seed and counted."""
 
-    study: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] = "ablation"
+    study: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     method: Method = Ratchet()
     intervention: Ablation = Ablation()
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    seed: Seed = 0
     legs: tuple[Leg, ...] = ()
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ _RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASC
 def values_of(value: Any, folder: Path, where: str) -> list[Any]:
     """A list as it stands, "0..9" as numbers, "@file" as its lines. Raises UserError."""
     if isinstance(value, str) and value.startswith("@"):
-        content = read_bytes(folder / value[1:])
+        content = read_bytes(folder / value[1:]) if (folder / value[1:]).is_file() else None
         if content is None:
             raise UserError(f"{where}: there is no file {folder / value[1:]}", "Names are beside the grid")
         lines = [line.split("#")[0].strip() for line in content.decode(errors="replace").splitlines()]
@@ -53,21 +53,24 @@ def whole_number(value: Any, where: str) -> int:
         raise UserError(f"{where}: {value!r} is not a whole number", "Write 0, 1, 2, ...") from None
 
 
-def typed(key: str, text: str, where: str) -> Any:
-    """The value of an override, by the type of the setting: lr=1e-4 is a number. Raises UserError."""
-    if key == "digits":
-        return [whole_number(digit, f"{where} digits") for digit in text.strip("[]()").split(",")]
-    if key in ("family", "arch", "mode", "dataset", "scaling"):
-        return text
-    try:
-        return int(text) if key in ("val_size", "split_seed", "batch_size") else float(text)
-    except ValueError:
-        raise UserError(f"{where}: {key}={text} is not a number", "For example lr=1e-3") from None
+def split_outside(text: str, separator: str) -> list[str]:
+    """The parts of a text between separators that stand outside of brackets, without what surrounds them.
+
+    `[2*4, 1*7],1*16` has two parts: the comma within an architecture is its own.
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[(") - (character in "])")
+        if character == separator and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
 
 
-def check_known(key: str, names: set[str], where: str) -> None:
-    """Raise UserError for a key that is none of `names`, with the nearest of them."""
+def check_known(key: str, names: set[str], where: str, what: str = "key") -> None:
+    """Raise UserError for a key (or what it is called) that is none of `names`, with the nearest of them."""
     if key not in names:
         near = difflib.get_close_matches(key, sorted(names), 1, 0.4)
         hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(names))}"
-        raise UserError(f"{where}: unknown key {key!r}", hint)
+        raise UserError(f"{where}: unknown {what} {key!r}", hint)

@@ -87,7 +87,7 @@ def run_pack(
     records = []
     for state, test in zip(states, tests, strict=True):
         with _told(state.trial, failed):
-            record = record_of(state, net, splits, device, test)
+            record = record_of(state, net, splits, test)
             store.write(state.trial, record, sidecar)
             records.append(record)
     return records
@@ -156,9 +156,7 @@ def policy_for(trial: Trial, net: Dense, splits: Splits) -> engine.Policy:
     return RatchetPolicy(perturb)
 
 
-def record_of(
-    state: TrialState, net: Dense, splits: Splits, device: torch.device, test: tuple[int, float]
-) -> Record:
+def record_of(state: TrialState, net: Dense, splits: Splits, test: tuple[int, float]) -> Record:
     """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
     trial = state.trial
     _, majority, _ = zero_r(splits.val.labels)
@@ -167,7 +165,7 @@ def record_of(
         "digest": trial.digest,
         "spec": trial.model_dump(mode="json"),
         "built": net.described(),
-        "device": device.type,
+        "device": ", ".join(state.devices),
         "samples": {
             "train": len(splits.train),
             "validation": len(splits.val),

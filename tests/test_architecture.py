@@ -39,8 +39,11 @@ psa.calibrate
 psa.serve
 psa.replay
 psa.backend
-psa.studies psa.studies.ablation
+psa.studies
+psa.settings
+psa.studies.ablation psa.declared
 psa.grid
+psa.stages
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.clean psa.commands.dataset psa.commands.sweep psa.commands.train psa.commands.verify

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from psa.grid import load
+from psa.studies.ablation import Settings
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text()
@@ -45,6 +48,30 @@ def test_the_readme_can_be_followed_from_top_to_bottom(folder: Path) -> None:
         done = run(command, folder)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_every_console_line_of_the_docs_runs(page: Path, folder: Path) -> None:
+    """In the order of the page, without error."""
+    for command in re.findall(r"^\$ (.+)$", page.read_text(), re.MULTILINE):
+        done = run(command, folder)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_the_grid_that_the_docs_show_is_a_grid(tmp_path: Path) -> None:
+    """The first block of docs/grids.md, beside the list it names, resolves."""
+    block = re.search(r"^```toml\n(.*?)^```$", (ROOT / "docs/grids.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert block is not None
+    (tmp_path / "shown.toml").write_text(block[1])
+    (tmp_path / "configurations.txt").symlink_to(ROOT / "reproduction/configurations.txt")
+    assert len(load(tmp_path / "shown.toml").trials) == 98 * 2 * 2 * 10
+
+
+def test_the_docs_name_every_setting_of_a_grid() -> None:
+    """One that is added must be described."""
+    page = (ROOT / "docs/grids.md").read_text()
+    for key in Settings.model_fields:
+        assert f"`{key}`" in page, key
 
 
 def test_make_train_runs_what_the_makefile_says(folder: Path) -> None:

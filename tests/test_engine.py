@@ -21,7 +21,7 @@ from psa.policies import RatchetPolicy
 from psa.state import COLUMNS, TrialState, decode, encode
 from psa.train import evaluate
 from psa.trial import MODES, Trial, canonical_json
-from psa.worker import fresh_state, policy_for
+from psa.worker import fresh_state, policy_for, record_of
 
 STEPS = 10  # of an epoch: 600 samples in batches of 64
 LOOPS = 4
@@ -467,3 +467,14 @@ def test_a_failed_write_teaches_the_pace_nothing(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError):
         pace.saving(save)
     assert pace.due()
+
+
+def test_a_state_remembers_every_kind_of_device_that_trained_it(small: Splits) -> None:
+    """One begun on a GPU and ended here is not a result of the CPU, and its record says so."""
+    net = Dense(trial("1*4").model, small.classes)
+    states, _ = run([trial("1*4")], small, 1)
+    assert states[0].devices == ["cpu"]
+    begun_elsewhere = replace(states[0], devices=["cuda"])
+    again, tests = run([trial("1*4")], small, 2, [decode(encode(begun_elsewhere), "memory")])
+    assert again[0].devices == ["cuda", "cpu"]
+    assert record_of(again[0], net, small, tests[0])["device"] == "cuda, cpu"

@@ -29,6 +29,24 @@ arch = ["1*4", "2*3"]
 mode = ["none", "hidden"]
 """
 
+STAGED = """
+study = "ablation"
+[base]
+family = "simplemlp"
+[axes]
+arch = ["1*4", "2*3"]
+mode = ["none", "hidden"]
+[[stages]]
+name = "a"
+meta_loops = 1
+seeds = [0]
+[[stages]]
+name = "b"
+meta_loops = 2
+seeds = "0..2"
+promote = { best = 1 }
+"""
+
 
 def written(folder: Path, text: str) -> Path:
     """A grid file."""
@@ -90,13 +108,42 @@ def test_only_selects(tmp_path: Path) -> None:
         load(path, only="arhc=1*4")
 
 
+def test_only_knows_every_setting_and_its_types(tmp_path: Path) -> None:
+    """Architectures of several segments, numbers however written, ranges of seeds, digits."""
+    text = GOOD.replace('"2*3"]', '"2*4, 1*7"]').replace("lr = 1e-3\n", "").replace('"0..1"', '"0..9"')
+    path = written(tmp_path, text.replace("[axes]", "[axes]\nlr = [1e-3, 1e-4]\ndigits = [[0, 1], [2, 3]]"))
+    assert len(load(path).trials) == 160
+    assert len(load(path, only="arch=[2*4,1*7]").trials) == 80
+    assert len(load(path, only="arch=[2*4, 1*7],1*4 mode=none").trials) == 80
+    assert len(load(path, only="lr=.0001 digits=0,1").trials) == 40
+    assert {trial.seed for trial in load(path, only="seed=2..4").trials} == {2, 3, 4}
+    assert {trial.seed for trial in load(path, only="seed=2,7").trials} == {2, 7}
+    for clause, named in (
+        ("lr=fast", "lr=fast"),
+        ("mode=hiden", "hiden"),
+        ("seed=x", "seed"),
+        ("arch", "arch"),
+    ):
+        with pytest.raises(UserError, match=named):
+            load(path, only=clause)
+
+
+def test_an_override_of_several_values_is_an_axis(tmp_path: Path) -> None:
+    """`mode=none,full` asks for both; within brackets a comma belongs to the value."""
+    path = written(tmp_path, GOOD)
+    grid = load(path, ["mode=none,full", "arch=[2*4, 1*7],1*16", "digits=[0,1],[2,3]"])
+    assert {trial.intervention.mode for trial in grid.trials} == {"none", "full"}
+    assert {trial.model.arch.label for trial in grid.trials} == {"2*4, 1*7", "1*16"}
+    assert {trial.data.digits for trial in grid.trials} == {(0, 1), (2, 3)}
+
+
 def test_variants_are_run_with_every_combination(tmp_path: Path) -> None:
     """Named variants multiply the axes and can be picked by name."""
     text = GOOD + "[variants]\nslow = { batch_size = 64 }\nfast = { batch_size = 512 }\n"
     path = written(tmp_path, text)
     grid = load(path)
     assert len(grid.trials) == 16
-    assert set(grid.variants) == {"slow", "fast"}
+    assert {point.variant for point in grid.points} == {"slow", "fast"}
     assert {trial.method.batch_size for trial in load(path, only="variant=fast").trials} == {512}
 
 
@@ -127,7 +174,65 @@ BAD = {
     "variant over an axis": GOOD + '[variants]\na = { mode = "none" }\n',
     "base that is no table": 'base = 3\n[axes]\narch = ["1*4"]\n',
     "axes that is no table": "axes = [1]\n",
-    "no arch at all": 'study = "x"\n',
+    "no arch at all": 'study = "ablation"\n',
+    "unknown study": GOOD.replace('"ablation"', '"ablatoin"'),
+    "name with a path in it": 'name = "../../etc"\n' + GOOD,
+    "name that is a number": "name = 3\n" + GOOD,
+    "name with a capital": 'name = "Mine"\n' + GOOD,
+    "rate that is a truth": GOOD.replace("1e-3", "true"),
+    "rate that is a date": GOOD.replace("1e-3", "2026-01-01"),
+    "rate above ten": GOOD.replace("1e-3", "11.0"),
+    "rate axis with text": GOOD.replace("lr = 1e-3\n", "").replace("[axes]", '[axes]\nlr = [1e-3, "x"]'),
+    "batch that is a fraction": GOOD.replace("lr = 1e-3", "batch_size = 64.5"),
+    "batch that is a whole fraction": GOOD.replace("lr = 1e-3", "batch_size = 64.0"),
+    "batch that is text": GOOD.replace("lr = 1e-3", 'batch_size = "64"'),
+    "batch of more than there is": GOOD.replace("lr = 1e-3", "batch_size = 60001"),
+    "digits that are text": GOOD.replace("lr = 1e-3", 'digits = "01"'),
+    "digits out of order": GOOD.replace("lr = 1e-3", "digits = [7, 3]"),
+    "digits twice": GOOD.replace("lr = 1e-3", "digits = [3, 3]"),
+    "digits as truths": GOOD.replace("lr = 1e-3", "digits = [false, true]"),
+    "split seed that is negative": GOOD.replace("lr = 1e-3", "split_seed = -1"),
+    "scaling of no kind": GOOD.replace("lr = 1e-3", 'scaling = "unti"'),
+    "data set of no kind": GOOD.replace("lr = 1e-3", 'dataset = "imagenet"'),
+    "arch that is a number": GOOD.replace('"1*4"', "14"),
+    "arch that is a list": GOOD.replace('"1*4"', '["1*4"]'),
+    "arch that is a table": GOOD.replace('"1*4"', "{ depth = 1 }"),
+    "arch of a thousand layers of one": GOOD.replace('"1*4"', '"10001*1"'),
+    "weight decay of zero in mode decay": GOOD.replace("lr = 1e-3", "weight_decay = 0.0").replace(
+        '"hidden"', '"decay"'
+    ),
+    "negative weight decay": GOOD.replace("lr = 1e-3", "weight_decay = -0.1"),
+    "axis that is a table": GOOD.replace('["1*4", "2*3"]', "{ a = 1 }"),
+    "axis file outside of text": GOOD.replace('["1*4", "2*3"]', '"@"'),
+    "range that goes on": GOOD.replace('"0..1"', '"0..1..2"'),
+    "seeds as a table": GOOD.replace('"0..1"', "{ a = 1 }"),
+    "seed twice": GOOD.replace('"0..1"', "[1, 1]"),
+    "seed in two spellings": GOOD.replace('"0..1"', '[1, "1"]'),
+    "seed that is a truth": GOOD.replace('"0..1"', "[true]"),
+    "too many loops": GOOD.replace("meta_loops = 3", "meta_loops = 10000001"),
+    "loops as a fraction": GOOD.replace("meta_loops = 3", "meta_loops = 3.0"),
+    "stages that are no tables": "stages = [1]\n" + GOOD,
+    "stages as a table": GOOD + "[stages]\na = 1\n",
+    "stage without a name": GOOD + "[[stages]]\nmeta_loops = 1\n",
+    "stage with a bad name": GOOD + '[[stages]]\nname = "a b"\n',
+    "stage with an unknown key": STAGED.replace("promote", "promot"),
+    "stage without promotion": STAGED.replace("promote = { best = 1 }\n", ""),
+    "promotion in the first stage": STAGED.replace('name = "a"', 'name = "a"\npromote = { best = 1 }'),
+    "promotion that is a number": STAGED.replace("{ best = 1 }", "1"),
+    "promotion of none": STAGED.replace("best = 1", "best = 0"),
+    "promotion of a half": STAGED.replace("best = 1", "best = 0.5"),
+    "promotion by an unknown key": STAGED.replace("best = 1", "bets = 1"),
+    "promotion within an unknown key": STAGED.replace("best = 1", 'best = 1, within = ["mood"]'),
+    "promotion of an unknown variant": STAGED.replace("best = 1", 'always = ["x"]'),
+    "promotion in groups of unknown variants": STAGED.replace("best = 1", 'groups = [["x"]]'),
+    "promotion by test accuracy": STAGED.replace("best = 1", 'by = "test"'),
+    "two stages of one name": STAGED.replace('name = "b"', 'name = "a"'),
+    "stage with an unknown setting": STAGED.replace("promote", "settings = { lrr = 1 }\npromote"),
+    "stage with a bad setting": STAGED.replace("promote", "settings = { lr = -1.0 }\npromote"),
+    "stage over an axis": STAGED.replace("promote", 'settings = { mode = "none" }\npromote'),
+    "stage with no loops": STAGED.replace("meta_loops = 2", "meta_loops = 0"),
+    "stage with no seeds": STAGED.replace('seeds = "0..2"', "seeds = []"),
+    "loops in every stage and above": "meta_loops = 3\n" + STAGED,
     "seed that is text": GOOD.replace('"0..1"', '"a"'),
     "seed that is a fraction": GOOD.replace('"0..1"', "[1.5]"),
     "negative seed": GOOD.replace('"0..1"', "[-1]"),
@@ -143,7 +248,7 @@ BAD = {
     "loops as text": GOOD.replace("meta_loops = 3", 'meta_loops = "3"'),
     "loops as truth": GOOD.replace("meta_loops = 3", "meta_loops = true"),
     "missing file of values": GOOD.replace('["1*4", "2*3"]', '"@nowhere.txt"'),
-    "study with a path in it": GOOD.replace('"ablation"', '"../../etc"'),
+    "study with a path": GOOD.replace('"ablation"', '"../../etc"'),
     "study that is a number": GOOD.replace('"ablation"', "3"),
     "digit ten": GOOD.replace("lr = 1e-3", "digits = [3, 10]"),
     "one digit": GOOD.replace("lr = 1e-3", "digits = [3]"),
@@ -182,6 +287,19 @@ def test_a_bad_grid_is_one_clear_line(what: str, tmp_path: Path) -> None:
         "arch=2x3",
         "seeds=x",
         "digits=a",
+        "digits=0",
+        "digits=[0,1],[1]",
+        "lr=true",
+        "lr=nan",
+        "mode=none,none",
+        "mode=none,hiden",
+        "seeds=",
+        "seeds=3..1",
+        "meta_loops=0",
+        "meta_loops=1.5",
+        "stages.lr=1",
+        "a.lr=1",
+        ".lr=1",
     ],
 )
 def test_a_bad_override_is_one_clear_line(override: str, tmp_path: Path) -> None:

@@ -200,11 +200,11 @@ def test_an_early_stop_is_recorded_and_final(small: Splits) -> None:
     assert encode(again) == saved
     assert again_tests == tests
     net = Dense(trial.model, 10)
-    record = record_of(again, net, small, torch.device("cpu"), tests[0])
+    record = record_of(again, net, small, tests[0])
     assert record["finals"]["stopped_early"] is True
     assert record["loops"] == state.loops
     assert record["finals"]["bounty"]["loop"] == state.lkg_loop
-    assert encode_record(record) == encode_record(record_of(state, net, small, torch.device("cpu"), tests[0]))
+    assert encode_record(record) == encode_record(record_of(state, net, small, tests[0]))
 
 
 def test_who_stops_early_does_not_disturb_the_others(small: Splits) -> None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from psa.arch import Arch
-from psa.trial import Ablation, DataSpec, Family, Mode, ModelSpec, Ratchet, Trial
+from psa.settings import DataSettings
+from psa.trial import (
+    Ablation,
+    ArchField,
+    BatchSize,
+    DataSpec,
+    Decay,
+    Family,
+    Mode,
+    ModelSpec,
+    Probability,
+    Ratchet,
+    Rate,
+    Trial,
+)
 
 STUDY = "ablation"
 
@@ -37,21 +49,27 @@ def trial(
     )
 
 
-def from_settings(settings: Any, seed: int, study: str = STUDY) -> Trial:
-    """The trial of one point of a grid (psa.grid.Settings)."""
+class Settings(DataSettings):
+    """What a grid of this study may set. Decay and dropout are those of the arms named after them."""
+
+    family: Family = "resmlp"
+    arch: ArchField
+    mode: Mode = "none"
+    lr: Rate = 1e-4
+    batch_size: BatchSize = 256
+    weight_decay: Decay = 1e-4
+    dropout: Probability = 0.1
+
+
+def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
+    """The trial of one point of a grid. Raises pydantic.ValidationError."""
     return trial(
-        study=study,
+        study=name,
         arch=settings.arch,
         mode=settings.mode,
         family=settings.family,
         seed=seed,
-        data=DataSpec(
-            name=settings.dataset,
-            scaling=settings.scaling,
-            digits=settings.digits,
-            val_size=settings.val_size,
-            split_seed=settings.split_seed,
-        ),
+        data=settings.data,
         lr=settings.lr,
         batch_size=settings.batch_size,
         weight_decay=settings.weight_decay,

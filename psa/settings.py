@@ -1,0 +1,92 @@
+"""What a study hands the grid: its settings, what they are called, and how a trial is made of them.
+
+A study is a module of `psa.studies` with `Settings`, a Spec whose fields are the keys of its grids, and
+`from_settings(settings, seed, name) -> Trial`. Nothing else needs to know of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import types
+from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
+
+from psa import studies
+from psa.errors import UserError
+from psa.trial import DatasetName, DataSpec, Digits, Scaling, Seed, Spec, Trial, ValidationSize
+from psa.values import check_known, split_outside, whole_number
+
+
+class DataSettings(Spec):
+    """The settings of every study that say which data are used."""
+
+    dataset: DatasetName = "mnist"
+    scaling: Scaling = "standard"
+    digits: Digits | None = None
+    val_size: ValidationSize = 10_000
+    split_seed: Seed = 1337
+
+    @property
+    def data(self) -> DataSpec:
+        """The data they name. Raises pydantic.ValidationError."""
+        return DataSpec(
+            name=self.dataset,
+            scaling=self.scaling,
+            digits=self.digits,
+            val_size=self.val_size,
+            split_seed=self.split_seed,
+        )
+
+
+class Study(Protocol):
+    """What the grid asks of a module of psa.studies."""
+
+    Settings: type[Spec]
+
+    def from_settings(self, settings: Any, seed: int, name: str) -> Trial:
+        """The trial of one point of a grid, stored under `name`. Raises pydantic.ValidationError."""
+
+
+def study_named(name: Any, where: str) -> Study:
+    """The study of that name. Raises UserError with the nearest name."""
+    known = {module.name for module in pkgutil.iter_modules(studies.__path__)}
+    if not isinstance(name, str):
+        raise UserError(f"{where}: study = {name!r} is no name", f"Known: {', '.join(sorted(known))}")
+    check_known(name, known, where, "study")
+    return cast(Study, importlib.import_module(f"psa.studies.{name}"))
+
+
+def typed(annotation: Any, text: str, where: str) -> Any:
+    """The value that a text from the command line stands for, by the type of its setting: lr=1e-4 is a
+    number. What it may be is left to the setting. Raises UserError.
+    """
+    kind = _bare(annotation)
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return [typed(item, part, where) for part in split_outside(text.strip("[]() "), ",")]
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UserError(f"{where}={text} is neither true nor false", "Write one of them")
+        return text == "true"
+    if kind is int:
+        return whole_number(text, where)
+    if kind is float:
+        try:
+            return float(text)
+        except ValueError:
+            raise UserError(f"{where}={text} is not a number", "For example lr=1e-3") from None
+    return text
+
+
+def is_list(annotation: Any) -> bool:
+    """Whether one value of a setting is itself a list, such as digits."""
+    return get_origin(_bare(annotation)) is tuple
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without its limits, and without the None that it may also be."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _bare(next(each for each in get_args(annotation) if each is not type(None)))
+    return annotation

@@ -1,0 +1,89 @@
+"""Who goes on from stage to stage of a grid: decided by records alone, and by validation accuracy only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from psa.declared import Promotion
+from psa.grid import Grid, Point, Stage
+from psa.records import bounty_after
+from psa.store import Store
+from psa.trial import Trial
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A stage and those of its points that are to be trained, None while the stage before it goes on."""
+
+    stage: Stage
+    points: tuple[Point, ...] | None
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """What is to be trained as far as that is known."""
+        return tuple(point.trial for point in self.points or ())
+
+
+def entered(grid: Grid, store: Store) -> Iterator[Entered]:
+    """Each stage with who has reached it by now. Lazy: what is trained meanwhile counts for the next one.
+
+    A stage is closed when all its trials are done; a failed one keeps it open, since to rank the others
+    without it would give another answer once it is done. Raises DamagedFile.
+    """
+    before: tuple[Point, ...] | None = None
+    for number, stage in enumerate(grid.stages):
+        if number == 0:
+            before = stage.points
+        elif before is not None:
+            scores = _scores(before, grid.stages[number - 1].meta_loops, store)
+            chosen = None if scores is None else promoted(stage.promotion or Promotion(), before, scores)
+            before = (
+                None
+                if chosen is None
+                else tuple(point for point in stage.points if point.candidate in chosen)
+            )
+        yield Entered(stage, before)
+
+
+def _scores(points: Sequence[Point], meta_loops: int, store: Store) -> dict[int, Fraction] | None:
+    """The mean validation accuracy over the seeds of each candidate after `meta_loops`; None while a record
+    is missing. What a trial reached later, in a longer stage, does not count.
+    """
+    found: dict[int, list[Fraction]] = {}
+    for point in points:
+        record = store.read(point.trial)
+        if record is None or not store.done(point.trial, meta_loops):
+            return None
+        found.setdefault(point.candidate, []).append(bounty_after(record, meta_loops))
+    return {candidate: sum(each, Fraction()) / len(each) for candidate, each in found.items()}
+
+
+def promoted(promotion: Promotion, points: Sequence[Point], scores: dict[int, Fraction]) -> set[int]:
+    """The candidates that go on. Among equal scores the one that the file names first is taken."""
+    chosen = {point.candidate for point in points if point.variant in promotion.always}
+    for group in _groups(promotion, points):
+        ranked = sorted(group, key=lambda candidate: (-scores[candidate], candidate))
+        chosen |= set(ranked[: promotion.best])
+    return chosen
+
+
+def seats(promotion: Promotion, points: Sequence[Point]) -> int:
+    """How many candidates will go on at most, known before any score is."""
+    always = {point.candidate for point in points if point.variant in promotion.always}
+    return len(always) + sum(min(promotion.best, len(group)) for group in _groups(promotion, points))
+
+
+def _groups(promotion: Promotion, points: Sequence[Point]) -> list[set[int]]:
+    """The candidates that compete with each other; those that go on anyhow compete with nobody."""
+    open_to = [point for point in points if point.variant not in promotion.always]
+    if promotion.groups:
+        found = [
+            {point.candidate for point in open_to if point.variant in group} for group in promotion.groups
+        ]
+        return [group for group in found if group]
+    groups: dict[tuple[object, ...], set[int]] = {}
+    for point in open_to:
+        groups.setdefault(tuple(point.value(key) for key in promotion.within), set()).add(point.candidate)
+    return list(groups.values())
