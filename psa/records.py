@@ -42,11 +42,8 @@ def decode_record(content: bytes, where: str) -> Record:
     """
     try:
         record: Record = json.loads(content)
-        newer = record["format"] > FORMAT
-        if not newer:
-            del record["sha256"]
-        sound = newer or encode_record(record) == content
-        del record["format"]
+        newer = record.pop("format") > FORMAT
+        sound = newer or _is_of_the_rest(record.pop("sha256"), content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFile(f"{where} is damaged ({type(error).__name__})", REMOVE) from error
     if newer:
@@ -54,6 +51,16 @@ def decode_record(content: bytes, where: str) -> Record:
     if not sound:
         raise DamagedFile(f"{where} is damaged (its digest differs)", REMOVE)
     return record
+
+
+def _is_of_the_rest(digest: str, content: bytes) -> bool:
+    """Whether a digest is that of the text without itself. Taking it out of the text is five times as fast
+    as writing the whole record anew.
+    """
+    own = f'"sha256":"{digest}"'.encode()
+    part = own + b"," if own + b"," in content else b"," + own
+    rest = content.replace(part, b"", 1)
+    return content[-1:] == b"\n" and hashlib.sha256(rest[:-1]).hexdigest() == digest
 
 
 def difference(shorter: Record, longer: Record) -> str | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-PURPOSES: Final = frozenset({"init", "shuffle", "dropout", "ablate"})
+PURPOSES: Final = frozenset({"init", "shuffle", "dropout", "ablate", "bootstrap", "permutation"})
 
 
 def key(seed: int, purpose: str, loop: int = 0) -> bytes:

@@ -44,6 +44,7 @@ psa.settings
 psa.studies.ablation psa.declared
 psa.grid
 psa.stages
+psa.collect psa.stats psa.regimes
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.clean psa.commands.dataset psa.commands.sweep psa.commands.train psa.commands.verify

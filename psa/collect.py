@@ -1,0 +1,331 @@
+"""The only reader of results: records (and published trial tables) in, one tidy DataFrame out.
+
+One row per trial and meta-loop, in a fixed order. What belongs to the trial stands in each of its rows; a
+trial that is expected but not there has one row without a loop, so that what is missing can be counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from psa.arch import Arch
+from psa.errors import DamagedFile, UserError
+from psa.files import read_bytes
+from psa.nets.shapes import shape_of
+from psa.records import Record, decode_record
+from psa.store import Store
+from psa.trial import MODES, ModelSpec, Trial
+
+logger = logging.getLogger(__name__)
+
+# Of the trial. status: done, failed (its last try), damaged (its record), missing. bounty, test and zero_r
+# are percentages; validation and test_size the samples they are of. source: psa, or published.
+TRIAL_COLUMNS: Final = (
+    "id",
+    "study",
+    "family",
+    "arch",
+    "mode",
+    "seed",
+    "status",
+    "parameters",
+    "policy",
+    "lr",
+    "batch_size",
+    "weight_decay",
+    "dropout",
+    "dataset",
+    "scaling",
+    "digits",
+    "loops",
+    "stopped_early",
+    "validation",
+    "bounty",
+    "bounty_loop",
+    "test_size",
+    "test",
+    "test_loss",
+    "zero_r",
+    "device",
+    "source",
+)
+# Of a loop. accuracy: of the trained copy, percent of the validation split. lkg: of the LKG after the loop.
+# layer, unit: what was ablated before it. loop_mode: its mode, where a trial changed it on the way.
+LOOP_COLUMNS: Final = (
+    "loop", "loop_mode", "layer", "unit", "accuracy", "lkg", "loss", "train_loss", "kept",
+)  # fmt: skip
+_TEXTS: Final = (
+    "id", "study", "family", "arch", "mode", "status", "policy", "dataset", "scaling", "digits", "device",
+    "source", "loop_mode",
+)  # fmt: skip
+_COUNTS: Final = (
+    "seed", "parameters", "batch_size", "loops", "validation", "bounty_loop", "test_size", "loop", "layer",
+    "unit",
+)  # fmt: skip
+_TRUTHS: Final = ("stopped_early", "kept")
+_NO_LOOPS: Final = {
+    name: [None] for name in ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
+}
+
+
+def collect(store: Store, names: Sequence[str] = (), expected: Iterable[Trial] = ()) -> pd.DataFrame:
+    """Every stored record of the studies called `names` (of all, if none is named) as one frame.
+
+    expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
+    that occurs in a study is expected in all combinations. Raises UserError where there is no record at all.
+    """
+    rows = [_row_of(record) for record in _records(store, names)]
+    wanted = {trial.id: trial for trial in expected}
+    if wanted:
+        rows = [row for row in rows if row["id"] in wanted]
+    there = {row["id"] for row in rows}
+    rows += [_absent(store, trial) for trial in wanted.values() if trial.id not in there]
+    if not rows:
+        raise UserError(
+            f"{store.results} holds no record{' of ' + ', '.join(names) if names else ''}",
+            "Run `psa sweep GRID` first, or name the folder with --results-dir",
+        )
+    if not wanted:
+        rows += list(_holes(rows))
+    return _frame(rows)
+
+
+def trials_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per trial: the frame without its loops."""
+    return frame.drop_duplicates("id")[list(TRIAL_COLUMNS)].reset_index(drop=True)
+
+
+def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """Store the frame as Parquet (types kept) and CSV; their paths."""
+    paths = [folder / "rows.parquet", folder / "rows.csv"]
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(paths[0], index=False)
+    frame.to_csv(paths[1], index=False)
+    return paths
+
+
+def _records(store: Store, names: Sequence[str]) -> Iterator[Record]:
+    """Every sound record; a damaged one is named and left out, and its trial counts as missing."""
+    for path in store.record_paths():
+        if names and path.relative_to(store.results).parts[0] not in names:
+            continue
+        try:
+            yield decode_record(read_bytes(path) or b"", str(path))
+        except DamagedFile as damage:
+            logger.warning("%s", damage)
+
+
+def _row_of(record: Record) -> dict[str, Any]:
+    """The trial columns of a record; its history beside them."""
+    spec, samples, finals = record["spec"], record["samples"], record["finals"]
+    return {
+        **_spec_columns(spec),
+        "id": record["id"],
+        "status": "done",
+        "parameters": record["built"]["parameters"],
+        "loops": record["loops"],
+        "stopped_early": finals["stopped_early"],
+        "validation": samples["validation"],
+        "bounty": 100 * finals["bounty"]["correct"] / samples["validation"],
+        "bounty_loop": finals["bounty"]["loop"],
+        "test_size": samples["test"],
+        "test": 100 * finals["test"]["correct"] / samples["test"],
+        "test_loss": finals["test"]["loss"],
+        "zero_r": 100 * samples["zero_r_validation"] / samples["validation"],
+        "device": record["device"],
+        "source": "psa",
+        "history": record["history"],
+    }
+
+
+def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
+    """What was asked, in the words of the grids."""
+    data, model, method = spec["data"], spec["model"], spec["method"]
+    return {
+        "study": spec["study"],
+        "family": model["family"],
+        "arch": model["arch"].strip("[]"),
+        "mode": spec["intervention"]["mode"],
+        "seed": spec["seed"],
+        "policy": method["policy"],
+        "lr": method["lr"],
+        "batch_size": method["batch_size"],
+        "weight_decay": method["weight_decay"],
+        "dropout": model["dropout"],
+        "dataset": data["name"],
+        "scaling": data["scaling"],
+        "digits": None if data["digits"] is None else ",".join(map(str, data["digits"])),
+    }
+
+
+def _absent(store: Store, trial: Trial) -> dict[str, Any]:
+    """The row of a trial without a record: what was asked, and why there is nothing."""
+    status = "failed" if store.failure(trial) is not None else "missing"
+    if store.record_path(trial).exists():
+        status = "damaged"
+    parameters = shape_of(trial.model, trial.data.classes).parameters
+    return {
+        **_spec_columns(trial.model_dump(mode="json")),
+        "id": trial.id,
+        "status": status,
+        "parameters": parameters,
+        "source": "psa",
+    }
+
+
+def _holes(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row for each combination of arch, mode and seed of a study and family that no record has."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["study"], row["family"]), []).append(row)
+    for (study, family), group in groups.items():
+        there = {(row["arch"], row["mode"], row["seed"]) for row in group}
+        archs = {row["arch"]: row["parameters"] for row in group}
+        modes, seeds = ({row[key] for row in group} for key in ("mode", "seed"))
+        for arch, mode, seed in itertools.product(archs, sorted(modes), sorted(seeds)):
+            if (arch, mode, seed) not in there:
+                yield {
+                    "id": f"{study}/{family}/{arch}/{mode}/s{seed:02d}",
+                    "study": study,
+                    "family": family,
+                    "arch": arch,
+                    "mode": mode,
+                    "seed": seed,
+                    "status": "missing",
+                    "parameters": archs[arch],
+                    "source": "psa",
+                }
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The trial columns are typed once per trial and then repeated, the loop columns joined: 5,880 trials of
+    100 loops take seconds and not a minute.
+    """
+    rows = sorted(rows, key=_order)
+    histories = [row.get("history") or _NO_LOOPS for row in rows]
+    counts = [len(history["loop"]) for history in histories]
+    trials = _typed({name: [row.get(name) for row in rows] for name in TRIAL_COLUMNS})
+    accuracy = [
+        100 * _numbers(history["correct"]) / (row.get("validation") or np.nan)
+        for row, history in zip(rows, histories, strict=True)
+    ]
+    loops: dict[str, Any] = {
+        name: np.concatenate([_numbers(history[name]) for history in histories])
+        for name in ("loop", "layer", "unit", "loss", "train_loss", "kept")
+    }
+    loops["loop_mode"] = list(itertools.chain.from_iterable(history["mode"] for history in histories))
+    loops["accuracy"] = np.concatenate(accuracy)
+    kept = [_numbers(history["kept"]) == 1 for history in histories]
+    loops["lkg"] = np.concatenate([_lkg(*each) for each in zip(accuracy, kept, strict=True)])
+    repeated = trials.iloc[np.repeat(np.arange(len(rows)), counts)].reset_index(drop=True)
+    return pd.concat([repeated, _typed(loops)[list(LOOP_COLUMNS)]], axis=1)
+
+
+def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
+    """Numbers and truths as floats, None as NaN."""
+    return np.array(values, dtype=np.float64)
+
+
+def _lkg(accuracy: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The accuracy of the copy that was kept last, after each loop."""
+    last = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), -1))
+    return np.where(last >= 0, accuracy[last], np.nan)
+
+
+def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Studies by name; within one, architectures from few to many layers and wide to narrow, then modes."""
+    widths = Arch.coerce(row["arch"]).widths
+    mode = MODES.index(row["mode"]) if row["mode"] in MODES else len(MODES)
+    return (
+        row["source"], row["study"], row["family"], len(widths), [-width for width in widths], mode,
+        row["mode"], row["seed"], row["id"],
+    )  # fmt: skip
+
+
+def _typed(columns: dict[str, Any]) -> pd.DataFrame:
+    """Missing is missing in every type: no count becomes a fraction because another one is not there."""
+    kinds = dict.fromkeys(_TEXTS, "category") | dict.fromkeys(_COUNTS, "Int64")
+    kinds |= dict.fromkeys(_TRUTHS, "boolean")
+    return pd.DataFrame(
+        {
+            name: pd.Series(values, dtype="str" if name in _TEXTS else None).astype(
+                kinds.get(name, "float64")
+            )
+            for name, values in columns.items()
+        }
+    )
+
+
+_HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")
+_CELL: Final = re.compile(r"(?P<percent>[0-9]{1,3}(\.[0-9]+)?)\s*%")
+
+
+def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFrame:
+    """The frame of a published table of trials (Markdown): a heading `### Architecture: 1*2048` before each
+    table, whose columns are Trial and the modes and whose cells are percentages of `total` or N/A.
+
+    Raises UserError that names the line which is not so.
+    """
+    content = read_bytes(path)
+    if content is None:
+        raise UserError(
+            f"there is no table of trials {path}", "Name a file like results/psa_simplemlp_trials.md"
+        )
+    rows: list[dict[str, Any]] = []
+    arch, modes = "", list[str]()
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+        heading = _HEADING.fullmatch(line.strip())
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if heading is not None:
+            arch, modes = Arch.coerce(heading["arch"]).label, []
+        elif not line.strip().startswith("|") or set(line) <= set("|:- "):
+            continue
+        elif cells[0].lower() == "trial":
+            modes = [cell.lower() for cell in cells[1:]]
+        elif arch and len(cells) == len(modes) + 1 and cells[0].isdigit():
+            for mode, cell in zip(modes, cells[1:], strict=True):
+                rows.append(
+                    _published(family, arch, mode, int(cells[0]), _percent(cell, path, number), total)
+                )
+        else:
+            raise UserError(f"{path}, line {number}: {line.strip()[:60]!r} is no row of trials", "Correct it")
+    if not rows:
+        raise UserError(f"{path} holds no table of trials", "It begins with a line `### Architecture: 1*16`")
+    return _frame(rows)
+
+
+def _percent(cell: str, path: Path, number: int) -> float | None:
+    match = _CELL.fullmatch(cell)
+    if match is not None:
+        return float(match["percent"])
+    if cell.upper() in ("N/A", "", "-"):
+        return None
+    raise UserError(f"{path}, line {number}: {cell!r} is neither a percentage nor N/A", "Correct it")
+
+
+def _published(
+    family: str, arch: str, mode: str, trial: int, bounty: float | None, total: int
+) -> dict[str, Any]:
+    model = ModelSpec.model_validate({"family": family, "arch": arch})
+    return {
+        "id": f"published/{family}/{arch}/{mode}/{trial}",
+        "study": "published",
+        "family": family,
+        "arch": arch,
+        "mode": mode,
+        "seed": trial,
+        "status": "missing" if bounty is None else "done",
+        "parameters": shape_of(model).parameters,
+        "validation": total,
+        "bounty": bounty,
+        "source": "published",
+    }

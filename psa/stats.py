@@ -1,0 +1,234 @@
+"""Statistics of seeds: intervals, paired comparisons, corrections for many of them, winners. Pure.
+
+Values are percentages or counts, one per trial; NaN stands for a trial that is missing. The arms of a seed
+share initial weights and batches, so that modes are compared seed by seed; a seed that lacks one arm is left
+out of that comparison and counted in nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
+
+from psa.streams import stream
+
+Values = NDArray[np.float64]
+LEVEL: Final = 0.95
+RESAMPLES: Final = 5_000
+EXACT_PAIRS: Final = 13  # up to here all 2^n sign flips are tried, beyond a sample of them
+_ROUNDING: Final = 1e-9  # what a difference of two decimal fractions may be off by
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Some trials in a few numbers. sd is the sample's (ddof 1), low and high the t interval of the mean at
+    LEVEL; NaN where n does not allow them.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+    least: float
+    greatest: float
+
+
+def present(values: ArrayLike) -> Values:
+    """The values that are there."""
+    found = np.asarray(values, dtype=np.float64)
+    return found[~np.isnan(found)]
+
+
+def summary(values: ArrayLike) -> Summary:
+    """Count, mean, sd, interval and range of the values that are there."""
+    found = present(values)
+    if not len(found):
+        return Summary(0, *[float("nan")] * 6)
+    sd = float(found.std(ddof=1)) if len(found) > 1 else float("nan")
+    low, high = t_interval(found)
+    return Summary(len(found), float(found.mean()), sd, low, high, float(found.min()), float(found.max()))
+
+
+def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """Student's interval of the mean; NaN below two values, a point where all are equal."""
+    found = present(values)
+    if len(found) < 2:
+        return float("nan"), float("nan")
+    half = float(scipy_stats.t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
+    return float(found.mean()) - half, float(found.mean()) + half
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    seed: int,
+    statistic: Callable[..., ArrayLike] = np.mean,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> tuple[float, float]:
+    """Percentile bootstrap of a statistic(values, axis=...); `seed` fixes the draws. NaN below two values."""
+    found = present(values)
+    if len(found) < 2:
+        return float("nan"), float("nan")
+    result = scipy_stats.bootstrap(
+        (found,),
+        statistic,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        rng=stream(seed, "bootstrap"),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One arm minus another, seed by seed: n pairs, mean difference with its t interval, the p-value of
+    the sign-flip permutation test (two-sided), and Hedges' g of the differences (d_z with the small-sample
+    correction J = 1 - 3 / (4 (n - 1) - 1)).
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    effect: float
+
+
+def paired(one: ArrayLike, other: ArrayLike, seed: int = 0) -> Paired:
+    """Compare two arms whose values stand in the order of the same seeds. Raises ValueError for lengths
+    that differ. Without any difference p is 1; below two pairs all but n and the difference are NaN.
+    """
+    first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"arms of {first.shape} and {second.shape} values cannot be paired")
+    differences = present(first - second)
+    n = len(differences)
+    mean = float(differences.mean()) if n else float("nan")
+    if n < 2:
+        return Paired(n, mean, *[float("nan")] * 4)
+    low, high = t_interval(differences)
+    return Paired(n, mean, low, high, _sign_flip_p(differences, seed), _effect(differences))
+
+
+def _sign_flip_p(differences: Values, seed: int) -> float:
+    if not differences.any():
+        return 1.0
+    flips = np.inf if len(differences) <= EXACT_PAIRS else RESAMPLES
+    return float(
+        scipy_stats.permutation_test(
+            (differences,),
+            lambda sample, axis: np.mean(sample, axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=flips,
+            rng=stream(seed, "permutation"),
+        ).pvalue
+    )
+
+
+def _effect(differences: Values) -> float:
+    n, sd = len(differences), float(differences.std(ddof=1))
+    if sd == 0:
+        return float("nan") if differences.any() else 0.0
+    return float(differences.mean()) / sd * (1 - 3 / (4 * (n - 1) - 1))
+
+
+def holm(p_values: ArrayLike) -> Values:
+    """Adjusted for the chance of any false alarm among them (Holm 1979). NaN stays NaN and is not counted."""
+    return _adjusted(p_values, "holm")
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> Values:
+    """Adjusted for the share of false alarms (Benjamini & Hochberg 1995). NaN stays NaN, not counted."""
+    return _adjusted(p_values, "fdr_bh")
+
+
+def _adjusted(p_values: ArrayLike, method: str) -> Values:
+    found = np.array(p_values, dtype=np.float64)
+    there = ~np.isnan(found)
+    if there.any():
+        found[there] = multipletests(found[there], method=method)[1]
+    return found
+
+
+@dataclass(frozen=True)
+class Winners:
+    """The arms with the greatest mean: those within a tolerance of it, and those that a paired test with
+    Holm's correction cannot tell from it. In the order in which the arms were given.
+    """
+
+    best: tuple[str, ...]
+    by_tolerance: tuple[str, ...]
+    by_test: tuple[str, ...]
+
+
+def winners(arms: Mapping[str, ArrayLike], tolerance: float = 0.01, alpha: float = 0.05) -> Winners:
+    """Who wins among arms whose values stand in the order of the same seeds; empty where nothing is there.
+
+    Means are compared unrounded: 98.115 and 98.105 tie at a tolerance of 0.01, 98.12 and 98.1099 do not.
+    """
+    means = {arm: float(present(values).mean()) for arm, values in arms.items() if len(present(values))}
+    if not means:
+        return Winners((), (), ())
+    top = max(means.values())
+    best = next(arm for arm, mean in means.items() if mean == top)
+    rivals = [arm for arm in means if arm != best]
+    p_values = holm([paired(arms[best], arms[arm]).p for arm in rivals])
+    indistinct = {arm for arm, p in zip(rivals, p_values, strict=True) if not p < alpha} | {best}
+    return Winners(
+        tuple(arm for arm, mean in means.items() if top - mean <= _ROUNDING),
+        tuple(arm for arm, mean in means.items() if top - mean <= tolerance + _ROUNDING),
+        tuple(arm for arm in means if arm in indistinct),
+    )
+
+
+def interquartile_mean(scores: ArrayLike) -> float:
+    """The mean of the middle half of all scores [runs, tasks] taken together (Agarwal et al. 2021)."""
+    return float(scipy_stats.trim_mean(np.asarray(scores, dtype=np.float64), proportiontocut=0.25, axis=None))
+
+
+def probability_of_improvement(one: ArrayLike, other: ArrayLike) -> float:
+    """How probably a run of one beats a run of the other on a task drawn at random: the mean over tasks of
+    P(x > y) + P(x = y) / 2, for scores [runs, tasks] (Agarwal et al. 2021). Runs may differ in number.
+    """
+    first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    wins = np.sign(first[:, None, :] - second[None, :, :])
+    return float(((wins + 1) / 2).mean(axis=(0, 1)).mean())
+
+
+def stratified_interval(
+    scores: Sequence[ArrayLike],
+    statistic: Callable[..., float],
+    seed: int,
+    level: float = LEVEL,
+    resamples: int = 1_000,
+) -> tuple[float, float]:
+    """Percentile interval of statistic(*scores), the runs of every task drawn anew on their own.
+
+    scores: one matrix [runs, tasks] per argument.
+    """
+    matrices = [np.asarray(each, dtype=np.float64) for each in scores]
+    ends = np.cumsum([each.shape[1] for each in matrices])[:-1]
+
+    def of_columns(*columns: Values) -> float:
+        parts = np.split(np.arange(len(columns)), ends)
+        return statistic(*[np.stack([columns[at] for at in part], axis=1) for part in parts])
+
+    result = scipy_stats.bootstrap(
+        [column for each in matrices for column in each.T],
+        of_columns,
+        n_resamples=resamples,
+        vectorized=False,
+        confidence_level=level,
+        method="percentile",
+        rng=stream(seed, "bootstrap"),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)

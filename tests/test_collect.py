@@ -1,0 +1,174 @@
+"""Records become one frame: what it holds, what is missing in it, and that it reads published tables too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from made_up import some_record
+
+from psa.collect import LOOP_COLUMNS, TRIAL_COLUMNS, collect, published_trials, trials_of, write
+from psa.errors import UserError
+from psa.grid import load
+from psa.store import Store
+from psa.trial import Trial
+
+GRID = """
+[base]
+family = "simplemlp"
+[axes]
+arch = ["1*1", "2*1"]
+mode = ["none", "hidden", "output"]
+"""
+
+
+def trials(folder: Path, seeds: str = "0..2") -> tuple[Trial, ...]:
+    """The trials of a small grid."""
+    (folder / "grid.toml").write_text(f'seeds = "{seeds}"\n{GRID}')
+    return load(folder / "grid.toml").trials
+
+
+def record(trial: Trial, correct: list[int]) -> dict[str, Any]:
+    """A record with these validation counts of 10,000."""
+    made = some_record(len(correct), trial)
+    kept = [count > max([-1, *correct[:at]]) for at, count in enumerate(correct)]
+    made["history"] |= {"correct": correct, "kept": kept}
+    made["samples"] = {"train": 50_000, "validation": 10_000, "test": 10_000, "zero_r_validation": 1102}
+    made["finals"]["bounty"] = {"correct": max(correct), "loop": correct.index(max(correct)) + 1}
+    made["finals"]["test"] = {"correct": max(correct) - 7, "loss": 0.5}
+    return made
+
+
+def stored(folder: Path, made: list[Trial]) -> Store:
+    """A store with a record of each."""
+    store = Store(folder / "models", folder / "results")
+    for number, trial in enumerate(made):
+        store.write(trial, record(trial, [2000, 1990, 2000 + number]), {})
+    return store
+
+
+def test_one_row_per_trial_and_loop(tmp_path: Path) -> None:
+    """Counts become percentages of their split; the LKG is the copy that was kept last."""
+    store = stored(tmp_path, list(trials(tmp_path)))
+    frame = collect(store)
+    assert list(frame.columns) == [*TRIAL_COLUMNS, *LOOP_COLUMNS]
+    assert len(frame) == 18 * 3
+    last = frame[(frame["arch"] == "2*1") & (frame["mode"] == "output") & (frame["seed"] == 2)]
+    assert list(last["accuracy"]) == [20.0, 19.9, 20.17]
+    assert list(last["lkg"]) == [20.0, 20.0, 20.17]
+    assert list(last["kept"]) == [True, False, True]
+    assert set(last["bounty"]) == {20.17}
+    assert set(last["test"]) == {20.10}
+    assert set(frame["zero_r"]) == {11.02}
+    assert len(trials_of(frame)) == 18
+
+
+def test_the_order_does_not_depend_on_the_disk(tmp_path: Path) -> None:
+    """Records written in another order give the same frame."""
+    made = list(trials(tmp_path))
+    frames = []
+    for name, order in (("a", made), ("b", made[::-1])):
+        store = Store(tmp_path / name, tmp_path / name / "results")
+        for trial in order:
+            store.write(trial, record(trial, [100 + trial.seed]), {})
+        frames.append(collect(store))
+    pd.testing.assert_frame_equal(*frames)
+
+
+def test_what_a_grid_expects_and_is_not_there_is_a_row(tmp_path: Path) -> None:
+    """Missing, failed and damaged trials are told apart, and none of them has a number."""
+    everyone = trials(tmp_path)
+    store = stored(tmp_path, list(everyone[3:]))
+    store.write_failure(everyone[1], "out of memory")
+    path = store.record_path(everyone[2])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"{}")
+    rows = trials_of(collect(store, expected=everyone))
+    assert list(rows["status"][:4]) == ["missing", "failed", "damaged", "done"]
+    assert rows["bounty"][:3].isna().all()
+    assert len(rows) == 18
+    assert list(rows["parameters"][:3]) == [805] * 3
+
+
+def test_without_a_grid_holes_are_what_others_have(tmp_path: Path) -> None:
+    """Every arch is expected in the modes and seeds that occur."""
+    everyone = [trial for trial in trials(tmp_path) if (str(trial.model.arch), trial.seed) != ("[1*1]", 1)]
+    rows = trials_of(collect(stored(tmp_path, everyone)))
+    holes = rows[rows["status"] == "missing"]
+    assert {(row.arch, row.mode, row.seed) for row in holes.itertuples()} == {
+        ("1*1", mode, 1) for mode in ("none", "hidden", "output")
+    }
+
+
+def test_a_mean_does_not_shift_because_something_is_missing(tmp_path: Path) -> None:
+    """Integers stay integers and means are of what is there."""
+    everyone = trials(tmp_path)
+    store = stored(tmp_path, list(everyone[1:]))
+    rows = trials_of(collect(store, expected=everyone))
+    assert str(rows["seed"].dtype) == str(rows["bounty_loop"].dtype) == "Int64"
+    cell = rows[(rows["arch"] == "1*1") & (rows["mode"] == "none")]
+    assert cell["bounty"].mean() == pytest.approx((20.00 + 20.01) / 2)
+
+
+def test_studies_are_picked_by_name(tmp_path: Path) -> None:
+    """Only what was asked for is read; nothing at all is an error that says what to do."""
+    store = stored(tmp_path, list(trials(tmp_path)))
+    assert set(collect(store, ["ablation"])["study"]) == {"ablation"}
+    with pytest.raises(UserError, match="holds no record of other"):
+        collect(store, ["other"])
+
+
+def test_parquet_and_csv_hold_the_same(tmp_path: Path) -> None:
+    """Parquet keeps the types; CSV reads back to the same numbers."""
+    frame = collect(stored(tmp_path, list(trials(tmp_path))))
+    parquet, text = write(frame, tmp_path / "out")
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), frame)
+    again = pd.read_csv(text)
+    assert list(again.columns) == list(frame.columns)
+    assert list(again["accuracy"]) == list(frame["accuracy"])
+
+
+PUBLISHED = """# Trials
+
+### Architecture: 1*2048
+
+| Trial | None | Decay | Full |
+|:-----::----:|:-----:|
+| 1 | 98.22% | 98.10% | N/A |
+| 2 | 98.30% | 98.12% | 98.01% |
+
+### Architecture: 18*18
+
+| Trial | None | Decay | Full |
+|---|---|---|---|
+| 1 | 11.02% | 9.90% | 10.00% |
+"""
+
+
+def test_published_tables_of_trials_are_read(tmp_path: Path) -> None:
+    """With the separator row as it was published, which is no proper Markdown."""
+    path = tmp_path / "psa_simplemlp_trials.md"
+    path.write_text(PUBLISHED)
+    rows = trials_of(published_trials(path, "simplemlp"))
+    assert len(rows) == 9
+    wide = rows[rows["arch"] == "1*2048"]
+    assert list(wide[wide["mode"] == "none"]["bounty"]) == [98.22, 98.30]
+    assert list(wide[wide["mode"] == "full"]["status"]) == ["missing", "done"]
+    assert set(wide["parameters"]) == {1_628_170}
+    assert set(rows["source"]) == {"published"}
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("| 1 | 98.22 | 1% | 1% |", "neither a percentage"), ("| 1 | 98.22% |", "no row of trials")],
+)
+def test_a_published_table_that_is_not_so_is_named(line: str, named: str, tmp_path: Path) -> None:
+    """The file and the line."""
+    path = tmp_path / "t.md"
+    path.write_text(PUBLISHED.replace("| 1 | 98.22% | 98.10% | N/A |", line))
+    with pytest.raises(UserError, match=rf"t\.md, line 7.*{named}"):
+        published_trials(path, "simplemlp")
+    with pytest.raises(UserError, match="no table of trials"):
+        published_trials(tmp_path / "nowhere.md", "simplemlp")

@@ -1,0 +1,159 @@
+"""Statistics against other libraries, against what can be counted by hand, and at their edges."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from psa import stats
+from psa.streams import stream
+
+NAN = float("nan")
+
+
+def draws(seed: int, *shape: int) -> stats.Values:
+    """Some numbers."""
+    return stream(seed, "bootstrap").normal(90, 5, shape)
+
+
+def test_a_summary_says_what_it_divides_by() -> None:
+    """sd is the sample's: of 1, 2, 3, 4 it is sqrt(5/3), and the interval follows from it."""
+    found = stats.summary([1, 2, 3, 4, NAN])
+    assert (found.n, found.mean, found.least, found.greatest) == (4, 2.5, 1, 4)
+    assert found.sd == pytest.approx(math.sqrt(5 / 3))
+    expected = scipy_stats.t.interval(0.95, 3, 2.5, math.sqrt(5 / 3) / 2)
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_what_is_missing_shifts_nothing() -> None:
+    """NaN is left out everywhere, and nothing at all gives n = 0 and no numbers."""
+    assert stats.summary([5, NAN, 5, NAN]) == stats.summary([5, 5])
+    assert stats.summary([NAN]).n == 0
+    assert math.isnan(stats.summary([]).mean)
+    assert math.isnan(stats.summary([3.0]).sd)
+    pair = stats.paired([1, 2, NAN, 4], [1, NAN, 3, 3])
+    assert (pair.n, pair.difference) == (2, 0.5)
+
+
+def test_a_bootstrap_is_fixed_by_its_seed() -> None:
+    """The same seed gives the same interval, another one nearly the same; it holds the mean."""
+    values = draws(1, 40)
+    one = stats.bootstrap_interval(values, 7)
+    assert one == stats.bootstrap_interval(values, 7)
+    other = stats.bootstrap_interval(values, 8)
+    assert one != other
+    assert one == pytest.approx(other, abs=0.3)
+    assert one[0] < values.mean() < one[1]
+    assert one == pytest.approx(stats.t_interval(values), abs=0.5)
+
+
+def test_pairs_are_compared_seed_by_seed() -> None:
+    """A constant gain beneath large differences between seeds: visible in pairs, invisible without."""
+    seeds = draws(2, 10)
+    gain = stats.paired(seeds + 0.1 + draws(3, 10) / 1e4, seeds)
+    assert gain.p == pytest.approx(2 / 2**10)
+    assert scipy_stats.ttest_ind(seeds + 0.1, seeds).pvalue > 0.9
+
+
+def test_the_sign_flip_test_counts_all_flips() -> None:
+    """By hand for three pairs: of 8 flips of (1, 2, 3) only +++ and --- reach the mean."""
+    assert stats.paired([1, 2, 3], [0, 0, 0]).p == pytest.approx(2 / 8)
+    assert stats.paired([1, 2, -3], [0, 0, 0]).p == 1
+    assert stats.paired([4, 4], [4, 4]).p == 1
+    assert stats.paired([4, 4], [4, 4]).effect == 0
+
+
+def test_many_pairs_are_sampled_and_fixed_by_the_seed() -> None:
+    """Beyond thirteen pairs flips are drawn; the answer is near the t test's and repeatable."""
+    one, other = draws(4, 60), draws(5, 60)
+    found = stats.paired(one, other, seed=3)
+    assert found == stats.paired(one, other, seed=3)
+    assert found.p == pytest.approx(scipy_stats.ttest_rel(one, other).pvalue, abs=0.02)
+
+
+def test_hedges_g_of_differences() -> None:
+    """Mean over sd of the differences, times 1 - 3 / (4 (n - 1) - 1)."""
+    differences = np.array([1.0, 2.0, 3.0, 6.0])
+    expected = differences.mean() / differences.std(ddof=1) * (1 - 3 / 11)
+    assert stats.paired(differences, np.zeros(4)).effect == pytest.approx(expected)
+
+
+def test_arms_of_different_length_are_no_pairs() -> None:
+    """They would be shifted against each other."""
+    with pytest.raises(ValueError, match="cannot be paired"):
+        stats.paired([1, 2], [1, 2, 3])
+
+
+def test_corrections_by_hand() -> None:
+    """Holm: .01 x 3, .02 x 2, .04 x 1, never falling. Benjamini-Hochberg: p x m / rank, never rising back."""
+    assert stats.holm([0.02, 0.01, 0.04]) == pytest.approx([0.04, 0.03, 0.04])
+    assert stats.benjamini_hochberg([0.02, 0.01, 0.04]) == pytest.approx([0.03, 0.03, 0.04])
+    found = stats.holm([NAN, 0.01, 0.04])
+    assert math.isnan(found[0])
+    assert found[1:] == pytest.approx([0.02, 0.04])
+    assert math.isnan(stats.holm([NAN])[0])
+    assert len(stats.holm([])) == 0
+
+
+TIES = {
+    "a hundredth apart is a tie": ({"a": [98.12], "b": [98.11]}, ("a", "b")),
+    "a little more is none": ({"a": [98.12], "b": [98.1099]}, ("a",)),
+    "unrounded means decide": ({"a": [98.124, 98.124], "b": [98.106, 98.106]}, ("a",)),
+    "rounding alone is no win": ({"a": [98.115], "b": [98.105]}, ("a", "b")),
+    "all equal": ({"a": [11.02] * 3, "b": [11.02] * 3, "c": [11.02] * 3}, ("a", "b", "c")),
+    "an arm with nothing is no rival": ({"a": [90.0], "b": [NAN]}, ("a",)),
+    "one seed fewer does not shift a mean": ({"a": [90.0, 90.0], "b": [90.0, NAN]}, ("a", "b")),
+    "nothing at all": ({"a": [NAN]}, ()),
+}
+
+
+@pytest.mark.parametrize("case", TIES)
+def test_ties_by_tolerance(case: str) -> None:
+    """Who shares first place at a tolerance of 0.01 points."""
+    arms, expected = TIES[case]
+    assert stats.winners(arms).by_tolerance == expected
+
+
+def test_ties_by_test() -> None:
+    """Three arms: the best, one that the seeds cannot tell from it, and one that is worse in every seed."""
+    base, noise = draws(6, 10), stream(9, "bootstrap").normal(0, 1, 10)
+    arms = {"worse": base - 3 + noise / 10, "like it": base + noise - noise.mean() - 0.05, "best": base}
+    found = stats.winners(arms)
+    assert found.best == ("best",)
+    assert found.by_test == ("like it", "best")
+    assert found.by_tolerance == ("best",)
+
+
+def test_the_aggregates_are_those_of_rliable() -> None:
+    """Interquartile mean and probability of improvement, for matrices of runs and tasks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what rliable imports
+        from rliable import metrics
+    for seed in range(5):
+        one, other = draws(seed, 10, 6), draws(seed + 100, 8, 6)
+        assert stats.interquartile_mean(one) == pytest.approx(metrics.aggregate_iqm(one))
+        expected = metrics.probability_of_improvement(one, other)
+        assert stats.probability_of_improvement(one, other) == pytest.approx(expected)
+    ties = np.round(draws(3, 10, 4) / 10)
+    expected = metrics.probability_of_improvement(ties, ties[::-1])
+    assert stats.probability_of_improvement(ties, ties[::-1]) == pytest.approx(expected)
+
+
+def test_stratified_intervals_draw_runs_within_each_task() -> None:
+    """Against a loop in plain numpy; that of rliable cannot be imported beside present pandas."""
+    scores = draws(11, 10, 8) + np.arange(8) * 20
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(2000):
+        columns = [generator.choice(scores[:, task], 10) for task in range(8)]
+        found.append(stats.interquartile_mean(np.stack(columns, axis=1)))
+    expected = np.quantile(found, [0.025, 0.975])
+    interval = stats.stratified_interval([scores], stats.interquartile_mean, seed=0, resamples=2000)
+    assert interval == pytest.approx(expected, abs=0.3)
+    assert interval == stats.stratified_interval([scores], stats.interquartile_mean, seed=0, resamples=2000)
+    both = stats.stratified_interval([scores, scores - 100], stats.probability_of_improvement, seed=0)
+    assert both == (1.0, 1.0)
