@@ -1,4 +1,4 @@
-"""The only reader of results: records (and published trial tables) in, one tidy DataFrame out.
+"""The only reader of results: records in, one tidy DataFrame out.
 
 One row per trial and meta-loop, in a fixed order. What belongs to the trial stands in each of its rows; a
 trial that is expected but not there has one row without a loop, so that what is missing can be counted.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +22,7 @@ from psa.files import read_bytes
 from psa.nets.shapes import shape_of
 from psa.records import Record, decode_record
 from psa.store import Store
-from psa.trial import MODES, ModelSpec, Trial
+from psa.trial import MODES, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ def collect(store: Store, names: Sequence[str] = (), expected: Iterable[Trial] =
         )
     if not wanted:
         rows += list(_holes(rows))
-    return _frame(rows)
+    return frame_of(rows)
 
 
 def trials_of(frame: pd.DataFrame) -> pd.DataFrame:
@@ -206,8 +205,10 @@ def _holes(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The trial columns are typed once per trial and then repeated, the loop columns joined: 5,880 trials of
+def frame_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of trials, each with its history where there is one, as the frame.
+
+    The trial columns are typed once per trial and then repeated, the loop columns joined: 5,880 trials of
     100 loops take seconds and not a minute.
     """
     rows = sorted(rows, key=_order)
@@ -263,69 +264,3 @@ def _typed(columns: dict[str, Any]) -> pd.DataFrame:
             for name, values in columns.items()
         }
     )
-
-
-_HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")
-_CELL: Final = re.compile(r"(?P<percent>[0-9]{1,3}(\.[0-9]+)?)\s*%")
-
-
-def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFrame:
-    """The frame of a published table of trials (Markdown): a heading `### Architecture: 1*2048` before each
-    table, whose columns are Trial and the modes and whose cells are percentages of `total` or N/A.
-
-    Raises UserError that names the line which is not so.
-    """
-    content = read_bytes(path)
-    if content is None:
-        raise UserError(
-            f"there is no table of trials {path}", "Name a file like results/psa_simplemlp_trials.md"
-        )
-    rows: list[dict[str, Any]] = []
-    arch, modes = "", list[str]()
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
-        heading = _HEADING.fullmatch(line.strip())
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if heading is not None:
-            arch, modes = Arch.coerce(heading["arch"]).label, []
-        elif not line.strip().startswith("|") or set(line) <= set("|:- "):
-            continue
-        elif cells[0].lower() == "trial":
-            modes = [cell.lower() for cell in cells[1:]]
-        elif arch and len(cells) == len(modes) + 1 and cells[0].isdigit():
-            for mode, cell in zip(modes, cells[1:], strict=True):
-                rows.append(
-                    _published(family, arch, mode, int(cells[0]), _percent(cell, path, number), total)
-                )
-        else:
-            raise UserError(f"{path}, line {number}: {line.strip()[:60]!r} is no row of trials", "Correct it")
-    if not rows:
-        raise UserError(f"{path} holds no table of trials", "It begins with a line `### Architecture: 1*16`")
-    return _frame(rows)
-
-
-def _percent(cell: str, path: Path, number: int) -> float | None:
-    match = _CELL.fullmatch(cell)
-    if match is not None:
-        return float(match["percent"])
-    if cell.upper() in ("N/A", "", "-"):
-        return None
-    raise UserError(f"{path}, line {number}: {cell!r} is neither a percentage nor N/A", "Correct it")
-
-
-def _published(
-    family: str, arch: str, mode: str, trial: int, bounty: float | None, total: int
-) -> dict[str, Any]:
-    model = ModelSpec.model_validate({"family": family, "arch": arch})
-    return {
-        "id": f"published/{family}/{arch}/{mode}/{trial}",
-        "study": "published",
-        "family": family,
-        "arch": arch,
-        "mode": mode,
-        "seed": trial,
-        "status": "missing" if bounty is None else "done",
-        "parameters": shape_of(model).parameters,
-        "validation": total,
-        "bounty": bounty,
-        "source": "published",
-    }

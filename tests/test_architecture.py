@@ -45,6 +45,7 @@ psa.studies.ablation psa.declared
 psa.grid
 psa.stages
 psa.collect psa.stats psa.regimes
+psa.published
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.clean psa.commands.dataset psa.commands.sweep psa.commands.train psa.commands.verify
