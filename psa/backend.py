@@ -1,29 +1,36 @@
 """Where packs run: the protocol of a backend (plan, launch, fetch), and this machine's.
 
-`Local` keeps one worker process per core, hands each the longest pack that is left, and starts a new one
-where one has died; the pack it held is given out again and goes on from what it had saved.
+`Local` keeps one worker process for each place (a core, or a share of a GPU), hands each the longest pack
+that is left, and starts a new one where one has died; the pack it held is given out again and goes on from
+what it had saved.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import selectors
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from psa.cost import CostModel
+from psa.cost import CostModel, Kind
+from psa.gpus import Place
 from psa.machine import Machine
 from psa.store import Store
 from psa.trial import Pack, canonical_json
 
+logger = logging.getLogger(__name__)
+
 DEATHS_ALLOWED: Final = 3  # of workers over one pack, before it counts as failed
 STOP_SECONDS: Final = 30.0
+KINDS: Final = frozenset({"ready", "begun", "loop", "done", "failed", "calibrated"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """Something a worker said. kind: loop, done, failed or died."""
+    """Something a worker said or did. kind: begun, loop, done, failed, calibrated, died or tick."""
 
     kind: str
     pack: Pack
@@ -57,10 +64,10 @@ class Backend(Protocol):
 
 
 class Local:
-    """This machine: `workers` processes of one thread each."""
+    """This machine: one process of one thread for each place."""
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, workers: int) -> None:
-        self.store, self.machine, self.costs, self.workers = store, machine, costs, workers
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, places: Sequence[Place]) -> None:
+        self.store, self.machine, self.costs, self.places = store, machine, costs, places
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """One job per pack, the longest first."""
@@ -70,21 +77,25 @@ class Local:
     def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
         """Run the jobs to their end; a tick (kind "tick") comes at least once a second."""
         tasks = [_Task(job.pack, self._task("train", job.pack)) for job in jobs]
-        yield from _Crew(self.machine, min(self.workers, len(tasks))).work(tasks)
+        yield from _Crew(self.machine, self.places[: len(tasks)]).work(tasks)
 
-    def calibrate(self, groups: Sequence[Pack], progress: Callable[[int], None]) -> None:
-        """Measure step times of packs like these; a group that fails is left to the estimate."""
-        from psa.cost import Kind
+    def calibrate(self, groups: Sequence[Pack]) -> Generator[int, None, None]:
+        """Measure step times of packs like these; how many are left, at least once a second.
 
+        A group that fails is left to the estimate. Closing it stops the workers at once: they have nothing
+        to save.
+        """
         tasks = [_Task(pack, self._task("calibrate", pack)) for pack in groups]
         left = len(tasks)
-        for event in _Crew(self.machine, min(self.workers, left)).work(tasks):
-            if event.kind == "calibrated":
-                steps = {int(size): seconds for size, seconds in event.facts["steps"].items()}
-                self.costs.learn(Kind.of(event.pack.trials[0]), steps)
-            if event.kind in ("calibrated", "failed"):
-                left -= 1
-                progress(left)
+        with contextlib.closing(
+            _Crew(self.machine, self.places[: len(tasks)], patience=0.0).work(tasks)
+        ) as events:
+            for event in events:
+                if event.kind == "calibrated":
+                    steps = {int(size): seconds for size, seconds in event.facts["steps"].items()}
+                    self.costs.learn(Kind.of(event.pack.trials[0]), steps)
+                left -= event.kind in ("calibrated", "failed")
+                yield left
 
     def fetch(self) -> None:
         """Nothing: everything is here already."""
@@ -110,7 +121,7 @@ class _Task:
 class _Worker:
     """One process, and the task it has in hand."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, place: Place) -> None:
         # -P: a file called queue.py or torch.py in the user's folder is not imported in place of the real one
         command = [sys.executable, "-P", "-m", "psa.worker", "--serve", "--data-dir", str(machine.data_dir)]
         command += ["--threads", str(machine.threads)]
@@ -123,8 +134,9 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, **threads},
+            env={**os.environ, **threads, **dict(place.environment if place else ())},
         )
+        self.place = place
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
         self.input, self.output = self.process.stdin, self.process.stdout
@@ -144,81 +156,104 @@ class _Worker:
         if not chunk:
             return None
         *lines, self.rest = (self.rest + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [event for line in lines if (event := _event(line)) is not None]
 
     def dismiss(self) -> None:
         """End its input: it saves what it has in hand, leaves, and its output ends."""
         with contextlib.suppress(OSError):
             self.input.close()
 
-    def end(self) -> None:
+    def end(self, patience: float = STOP_SECONDS) -> None:
         """Dismiss it and wait; it is killed if it does not leave."""
         self.dismiss()
         try:
-            self.process.wait(STOP_SECONDS)
+            self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self.output.close()
 
 
+def _event(line: bytes) -> dict[str, Any] | None:
+    """What a worker says on a line; None where that is no event: a library may print what it likes."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        said = None
+    if isinstance(said, dict) and str(said.get("event")) in KINDS:
+        return said
+    if line.strip():
+        logger.warning("a worker printed %r", line[:200].decode(errors="replace"))
+    return None
+
+
 class _Crew:
-    """Some workers on a queue of tasks."""
+    """Some workers on a queue of tasks, one worker to a place. `patience`: seconds to save and leave in."""
 
-    def __init__(self, machine: Machine, size: int) -> None:
-        self.machine, self.size = machine, size
+    def __init__(self, machine: Machine, places: Sequence[Place], patience: float = STOP_SECONDS) -> None:
+        self.machine, self.places, self.patience = machine, places, patience
+        self.waiting: deque[_Task] = deque()
+        self.workers: list[_Worker] = []
+        self.ready = selectors.DefaultSelector()
 
-    def work(self, tasks: Sequence[_Task]) -> Iterator[Event]:
-        """Events until all tasks are done or failed. Closing the iterator stops the workers, who save."""
-        waiting = deque(tasks)
-        with selectors.DefaultSelector() as ready, contextlib.ExitStack() as ends:
-            for _ in range(self.size):
-                self._start(waiting, ready, ends)
-            while ready.get_map():
-                for key, _ in ready.select(timeout=1.0):
-                    worker: _Worker = key.data
-                    events = worker.read()
-                    if events is None:
-                        yield from self._ended(worker, waiting, ready, ends)
-                        continue
-                    for event in events:
-                        yield from self._heard(worker, event, waiting)
-                        if worker.task is None:
-                            self._idle(worker, waiting)
+    def work(self, tasks: Sequence[_Task]) -> Generator[Event, None, None]:
+        """Events until all tasks are done or failed. Closing the generator stops the workers, who save."""
+        self.waiting.extend(tasks)
+        with self.ready, self._ending():
+            for place in self.places:
+                self._start(place)
+            while self.workers:
+                for key, _ in self.ready.select(timeout=1.0):
+                    yield from self._read(key.data)
                 yield Event("tick", tasks[0].pack)
 
-    def _start(
-        self, waiting: deque[_Task], ready: selectors.BaseSelector, ends: contextlib.ExitStack
-    ) -> None:
-        worker = _Worker(self.machine)
-        ends.callback(worker.end)
-        ready.register(worker.output, selectors.EVENT_READ, worker)
-        if waiting:
-            worker.give(waiting.popleft())
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """At the end all are told to leave, and then waited for: they save side by side."""
+        try:
+            yield
+        finally:
+            until = time.monotonic() + self.patience
+            for worker in self.workers:
+                worker.dismiss()
+            for worker in self.workers:
+                worker.end(max(0.0, until - time.monotonic()))
 
-    def _heard(self, worker: _Worker, event: dict[str, Any], waiting: deque[_Task]) -> Iterator[Event]:
+    def _start(self, place: Place) -> None:
+        worker = _Worker(self.machine, place)
+        self.workers.append(worker)
+        self.ready.register(worker.output, selectors.EVENT_READ, worker)
+        if self.waiting:
+            worker.give(self.waiting.popleft())
+
+    def _read(self, worker: _Worker) -> Iterator[Event]:
+        events = worker.read()
+        if events is None:
+            yield from self._ended(worker)
+            return
+        for event in events:
+            yield from self._heard(worker, event)
+            if worker.task is None:
+                self._idle(worker)
+
+    def _heard(self, worker: _Worker, event: dict[str, Any]) -> Iterator[Event]:
         kind = event.pop("event")
         if kind == "ready" or worker.task is None:
             return
         task = worker.task
-        if kind != "loop":
+        if kind not in ("begun", "loop"):
             worker.task = None
         yield Event(kind, task.pack, event)
 
-    def _idle(self, worker: _Worker, waiting: deque[_Task]) -> None:
-        if waiting:
-            worker.give(waiting.popleft())
+    def _idle(self, worker: _Worker) -> None:
+        if self.waiting:
+            worker.give(self.waiting.popleft())
         else:
             worker.dismiss()
 
-    def _ended(
-        self,
-        worker: _Worker,
-        waiting: deque[_Task],
-        ready: selectors.BaseSelector,
-        ends: contextlib.ExitStack,
-    ) -> Iterator[Event]:
-        ready.unregister(worker.output)
+    def _ended(self, worker: _Worker) -> Iterator[Event]:
+        self.ready.unregister(worker.output)
+        self.workers.remove(worker)
         worker.end()
         task = worker.task
         if task is None:
@@ -226,9 +261,9 @@ class _Crew:
         task.deaths += 1
         reason = f"a worker ended with code {worker.process.returncode}"
         if task.deaths < DEATHS_ALLOWED:
-            waiting.appendleft(task)
+            self.waiting.appendleft(task)
             yield Event("died", task.pack, {"error": reason})
         else:
             yield Event("failed", task.pack, {"error": f"{reason}, {task.deaths} times over this pack"})
-        if waiting:
-            self._start(waiting, ready, ends)
+        if self.waiting:
+            self._start(worker.place)

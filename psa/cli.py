@@ -18,7 +18,9 @@ from cyclopts import App, CycloptsError
 from psa import __version__
 from psa.commands.clean import clean, clean_all
 from psa.commands.dataset import analyze_dataset
-from psa.commands.sweep import plan, status, sweep
+from psa.commands.plan import plan
+from psa.commands.status import status
+from psa.commands.sweep import sweep
 from psa.commands.train import train
 from psa.commands.verify import verify
 from psa.errors import UserError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -53,7 +54,7 @@ def make_folder(folder: Path) -> None:
 def check_writable(folder: Path) -> None:
     """Find out before any work is done whether files can be written to `folder`. Raises UserError."""
     make_folder(folder)
-    probe = folder / f".psa-probe.{os.getpid()}.tmp"
+    probe = temporary_of(folder / "psa-probe")
     try:
         with _opened(probe) as descriptor:
             _write_all(descriptor, b"psa")
@@ -98,13 +99,18 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
 
 
 def temporary_of(path: Path) -> Path:
-    """The hidden name under which this process prepares a new `path`; a kill may leave it behind."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A hidden name under which to prepare a new `path`, another each time; a kill may leave it behind."""
+    return path.with_name(f".{path.name}.{own_name()}.tmp")
+
+
+def own_name() -> str:
+    """`<pid>-<random>`, which nobody else has: containers that share a folder may also share process ids."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         yield descriptor
     finally:
@@ -122,7 +128,6 @@ def _keep(path: Path, previous: Path) -> None:
     """Make `previous` another name of the present file, without a moment in which either is missing."""
     linked = temporary_of(previous)
     try:
-        linked.unlink(missing_ok=True)
         os.link(path, linked)
         os.replace(linked, previous)
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -22,18 +23,43 @@ def held(store: Store, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
     locks, got = [], []
     try:
         for trial in trials:
-            folder = store.state_file(trial).path.parent
-            make_folder(folder)
-            lock = FileLock(folder / ".lease", timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                continue
-            except OSError as error:
-                raise refusal(error, f"cannot lock {folder}") from error
-            locks.append(lock)
-            got.append(trial)
+            lease = _lease(store, trial)
+            make_folder(lease.parent)
+            lock = _taken(lease)
+            if lock is not None:
+                locks.append(lock)
+                got.append(trial)
         yield got
     finally:
         for lock in locks:
             lock.release()
+
+
+def free(store: Store, trials: Sequence[Trial]) -> list[Trial]:
+    """Those of `trials` that nobody holds at this moment; none is leased by asking. Raises UserError."""
+    return [trial for trial in trials if _is_free(_lease(store, trial))]
+
+
+def _is_free(lease: Path) -> bool:
+    if not lease.exists():
+        return True
+    lock = _taken(lease)
+    if lock is not None:
+        lock.release()
+    return lock is not None
+
+
+def _lease(store: Store, trial: Trial) -> Path:
+    return store.state_file(trial).path.parent / ".lease"
+
+
+def _taken(lease: Path) -> FileLock | None:
+    """The lock, now held by this process; None where another holds it. Raises UserError."""
+    lock = FileLock(lease, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    except OSError as error:
+        raise refusal(error, f"cannot lock {lease.parent}") from error
+    return lock

@@ -1,100 +1,91 @@
-"""Progress of a sweep: a live table on a terminal, a line per pack elsewhere, a file for `psa status`."""
+"""Progress of a sweep: a live table on a terminal, a line per pack elsewhere, and word for `psa status`."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from psa.backend import Event
-from psa.files import read_bytes, write_atomically
-from psa.store import Store
-from psa.trial import Pack, canonical_json
+from psa.estimate import TimeLeft
+from psa.sweeps import Tell
+from psa.trial import Pack
+from psa.words import counted, duration
 
 STATUS_SECONDS: Final = 2.0
-
-
-def duration(seconds: float) -> str:
-    """`3 h 05 min`, `4 min 10 s`, `12 s`."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+Refresh = Callable[[], None]
 
 
 class SweepView:
     """What a sweep has said so far (done, running, failed, best), and how it is shown."""
 
-    def __init__(
-        self,
-        out: Console,
-        name: str,
-        total: int,
-        packs: Sequence[Pack],
-        pending: int,
-        seconds: float,
-        store: Store,
-    ) -> None:
-        self.out, self.name, self.total, self.seconds = out, name, total, seconds
+    def __init__(self, out: Console, name: str, total: int, time_left: TimeLeft, tell: Tell) -> None:
+        self.out, self.name, self.total, self.time_left, self.tell = out, name, total, time_left, tell
         self.running: dict[int, tuple[Pack, int]] = {}
         self.best: tuple[float, str] = (0.0, "")
-        self.failures = 0
-        self.done = total - pending
-        self.begun = time.monotonic()
-        self.work_done = 0.0
-        self.work = sum(len(pack.trials) * pack.horizon for pack in packs) or 1
-        self.path = store.models / ".sweeps" / f"{os.getpid()}.json"
-        self._written = 0.0
+        self.done = 0
+        self.doing = ""  # something else than training
+        self._told = 0.0
 
     def heard(self, event: Event) -> None:
         """Take an event in."""
-        key = id(event.pack)
-        if event.kind == "loop":
-            before = self.running.get(key, (event.pack, 0))[1]
-            self.running[key] = (event.pack, event.facts["loop"])
-            self.work_done += len(event.pack.trials) * max(0, event.facts["loop"] - before)
-            self.best = max(self.best, (event.facts["best"], event.facts["trial"]))
-            return
-        if event.kind == "tick":
-            self._write()
-            return
-        name = label(event.pack)
-        if event.kind == "done":
-            self.done += event.facts["trained"]
-            if event.facts["trained"]:
-                self._line(f"{self.done:,}/{self.total:,} trials | {name} done | {self._left()} left")
-            elif event.facts["elsewhere"]:
-                self._line(f"{name}: {event.facts['elsewhere']} of its trials are trained elsewhere; waiting")
-        errors = failures_of(event)
-        self.failures += len(errors)
-        for error in dict.fromkeys(errors.values()):
+        pack = event.pack
+        match event.kind:
+            case "tick":
+                self._tell()
+            case "begun":
+                self.time_left.begun(pack, event.facts["left"])
+            case "loop":
+                self.time_left.trained(pack, event.facts["trained"])
+                self.running[id(pack)] = (pack, event.facts["loop"])
+                self.best = max(self.best, (event.facts["best"], event.facts["trial"]))
+            case "died":
+                self.running.pop(id(pack), None)
+                self._line(f"{label(pack)}: {event.facts['error']}; it is given out again")
+            case _:
+                self._over(event)
+
+    def _over(self, event: Event) -> None:
+        """A pack is done, or has failed."""
+        self.running.pop(id(event.pack), None)
+        self.time_left.over(event.pack)
+        name, trained = label(event.pack), event.facts.get("trained", 0)
+        self.done += trained
+        if trained:
+            self._line(f"{self.done:,}/{self.total:,} trials | {name} done | {self._left()}")
+        for error in dict.fromkeys(failures_of(event).values()):
             self._line(f"FAILED {name}: {error}")
-        if event.kind != "died":
-            self.running.pop(key, None)
-        else:
-            self._line(f"{name}: {event.facts['error']}; it is given out again")
+
+    def measures(self, networks: int) -> None:
+        """So many networks are still to be measured, before anything is trained."""
+        self.doing = f"measuring {counted(networks, 'network')} on this machine"
+        self._tell()
+
+    def waits(self, trials: int) -> None:
+        """Nothing can be done but wait for so many trials, which others have in hand."""
+        before, self.doing = self.doing, f"waiting for {counted(trials, 'trial')} in the hands of others"
+        if self.doing != before:
+            self._line(f"{self.done:,}/{self.total:,} trials | {self.doing}")
+        self._tell()
+
+    def trains(self) -> None:
+        """From now on packs are trained."""
+        self.doing = ""
 
     def _line(self, text: str) -> None:
         self.out.print(text, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
-        share = self.work_done / self.work
-        if not 0 < share < 1:
-            return duration(self.seconds)
-        return duration((time.monotonic() - self.begun) * (1 - share) / share)
+        return self.doing or f"{duration(self.time_left.seconds())} left"
 
     def table(self) -> Table:
         """The live picture."""
-        table = Table(
-            title=f"{self.done:,} of {self.total:,} trials done, {self._left()} left", title_justify="left"
-        )
+        title = f"{self.done:,} of {self.total:,} trials done, {self._left()}"
+        table = Table(title=title, title_justify="left", min_width=min(len(title), self.out.width))
         for heading in ("running pack", "trials", "meta-loop"):
             table.add_column(heading)
         for pack, loop in self.running.values():
@@ -103,24 +94,22 @@ class SweepView:
             table.caption = f"best so far {100 * self.best[0]:.2f} % validation, {self.best[1]}"
         return table
 
-    def _write(self) -> None:
-        if time.monotonic() - self._written < STATUS_SECONDS:
+    def _tell(self) -> None:
+        if time.monotonic() - self._told < STATUS_SECONDS:
             return
-        self._written = time.monotonic()
-        facts = {
-            "pid": os.getpid(),
-            "grid": self.name,
-            "done": self.done,
-            "total": self.total,
-            "left": self._left(),
-            "best": [100 * self.best[0], self.best[1]],
-            "running": [f"{label(pack)} loop {loop}/{pack.horizon}" for pack, loop in self.running.values()],
-        }
-        write_atomically(self.path, canonical_json(facts).encode())
-
-    def close(self) -> None:
-        """The sweep is over: nothing is running any more."""
-        self.path.unlink(missing_ok=True)
+        self._told = time.monotonic()
+        self.tell(
+            {
+                "grid": self.name,
+                "done": self.done,
+                "total": self.total,
+                "left": self._left(),
+                "best": [100 * self.best[0], self.best[1]],
+                "running": [
+                    f"{label(pack)} loop {loop}/{pack.horizon}" for pack, loop in self.running.values()
+                ],
+            }
+        )
 
 
 def failures_of(event: Event) -> dict[str, str]:
@@ -138,21 +127,6 @@ def label(pack: Pack) -> str:
     return f"{trial.model.family} {trial.model.arch.label} {shown}"
 
 
-def running_sweep(path: Path) -> str | None:
-    """What a live sweep says of itself; a file whose process has gone is not shown."""
-    try:
-        facts: dict[str, Any] = json.loads(read_bytes(path) or b"{}")
-        os.kill(facts["pid"], 0)
-    except (ValueError, KeyError, OSError, TypeError):
-        return None
-    best = f", best so far {facts['best'][0]:.2f} % {facts['best'][1]}" if facts["best"][1] else ""
-    running = "; ".join(facts["running"]) or "starting"
-    return (
-        f"sweep {facts['pid']} ({facts['grid']}): {facts['done']:,} of {facts['total']:,}, "
-        f"{facts['left']} left; running {running}{best}"
-    )
-
-
 class Refreshed:
     """A live table where there is a terminal; nothing elsewhere."""
 
@@ -162,7 +136,7 @@ class Refreshed:
             Live(console=view.out, refresh_per_second=2, transient=True) if view.out.is_terminal else None
         )
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Refresh:
         if self.display is not None:
             self.display.start()
         return self._refresh

@@ -12,21 +12,23 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from psa import leases
 from psa.calibrate import step_seconds
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
 from psa.machine import Machine
 from psa.signals import StopRequest
+from psa.state import TrialState
 from psa.store import Store
 from psa.trial import Pack, canonical_json
-from psa.worker import EXIT_INTERRUPTED, run_pack
+from psa.worker import EXIT_INTERRUPTED, run_free
 
 logger = logging.getLogger(__name__)
+
+Say = Callable[..., None]
 
 
 class Orphaned(StopRequest):
@@ -43,7 +45,7 @@ class Orphaned(StopRequest):
 
 def serve(machine: Machine) -> int:
     """Work until standard input ends. 0 when idle then, 75 when a pack was interrupted (and saved)."""
-    stop, tasks = Orphaned(), queue.SimpleQueue[str | None]()
+    say, stop, tasks = _Events().say, Orphaned(), queue.SimpleQueue[str | None]()
 
     def listen() -> None:
         for line in sys.stdin:
@@ -53,61 +55,71 @@ def serve(machine: Machine) -> int:
 
     threading.Thread(target=listen, daemon=True).start()
     device = machine.prepare()
-    _say("ready", device=str(device))
+    say("ready", device=str(device))
     while (line := tasks.get()) is not None:
         task = json.loads(line)
         pack = Pack.model_validate(task["pack"])
         try:
             if task["task"] == "calibrate":
-                _say("calibrated", steps=step_seconds(pack.trials, device))
+                say("calibrated", steps=step_seconds(pack.trials, device))
             else:
-                _train(pack, Store(Path(task["models"]), Path(task["results"])), machine, stop)
+                _train(pack, Store(Path(task["models"]), Path(task["results"])), machine, stop, say)
         except Interrupted:
             return EXIT_INTERRUPTED
         except UserError as error:
-            _say("failed", error=str(error))
+            say("failed", error=str(error))
         except Exception as error:
             # one pack must not take the others down with it; where it happened goes to the terminal
             logger.exception("a pack failed")
-            _say("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            say("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
         if stop():
-            return EXIT_INTERRUPTED
+            return 0 if stop.signal is None else EXIT_INTERRUPTED
     return 0
 
 
-def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest) -> None:
-    """Train those trials of a pack that are still to be done and that nobody else is training."""
+def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest, say: Say) -> None:
     errors: dict[str, str] = {}
-    with leases.held(store, pack.trials) as got:
-        todo = store.survey(got, pack.horizon).pending
-        records = []
-        if todo:
-            part = pack.model_copy(update={"trials": tuple(todo)})
-            records = run_pack(
-                part,
-                store,
-                machine,
-                listen=_loops,
-                stop=stop,
-                failed=lambda trial, error: errors.__setitem__(trial.id, str(error)),
-            )
-    _say("done", trained=len(records), elsewhere=len(pack.trials) - len(got), failed=errors)
-
-
-def _loops(reports: Sequence[LoopReport]) -> None:
-    best = max(reports, key=lambda report: report.state.best_correct / report.total)
-    _say(
-        "loop",
-        loop=min(report.state.loops for report in reports),
-        best=best.state.best_correct / best.total,
-        trial=best.state.trial.id,
+    records, elsewhere = run_free(
+        pack,
+        store,
+        machine,
+        listen=lambda reports: say("loop", **_loop(reports)),
+        started=lambda states: say("begun", left=sum(_left(state, pack.horizon) for state in states)),
+        stop=stop,
+        failed=lambda trial, error: errors.__setitem__(trial.id, str(error)),
     )
+    say("done", trained=len(records), elsewhere=elsewhere, failed=errors)
 
 
-def _say(event: str, **facts: Any) -> None:
-    try:
-        sys.stdout.write(canonical_json({"event": event, **facts}) + "\n")
+def _left(state: TrialState, horizon: int) -> int:
+    return 0 if state.finished(horizon) else horizon - state.loops
+
+
+def _loop(reports: Sequence[LoopReport]) -> dict[str, Any]:
+    best = max(reports, key=lambda report: report.state.best_correct / report.total)
+    return {
+        "loop": min(report.state.loops for report in reports),
+        "trained": len(reports),
+        "best": best.state.best_correct / best.total,
+        "trial": best.state.trial.id,
+    }
+
+
+class _Events:
+    """Standard output, kept for events: what else is printed, by Python or by C, goes to standard error."""
+
+    def __init__(self) -> None:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The parent has gone; standard input says so too, and the pack in hand is saved there.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+        # whatever was printed before this, its line ends here
+        self._out.write("\n")
+
+    def say(self, event: str, **facts: Any) -> None:
+        """Tell the parent."""
+        try:
+            self._out.write(canonical_json({"event": event, **facts}) + "\n")
+            self._out.flush()
+        except BrokenPipeError:
+            # The parent has gone; standard input says so too, and the pack in hand is saved there.
+            self._out = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives on

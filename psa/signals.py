@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import signal
 
 
@@ -13,10 +15,23 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        # not an Event: this is what a signal handler may put into at any moment
+        self._woken = queue.SimpleQueue[None]()
 
     def __call__(self) -> bool:
         """Whether a stop was asked for."""
         return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """What the shell expects of a process that a signal has ended: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + (self.signal or signal.SIGINT)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until a stop is asked for."""
+        if not self():
+            with contextlib.suppress(queue.Empty):
+                self._woken.get(timeout=seconds)
 
     def __enter__(self) -> StopRequest:
         self._before = {
@@ -30,3 +45,4 @@ class StopRequest:
 
     def _asked(self, number: int, _frame: object) -> None:
         self.signal = number
+        self._woken.put(None)

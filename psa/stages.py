@@ -17,8 +17,38 @@ from psa.trial import Trial
 class Entered:
     """A stage and those of its points that are to be trained, None while the stage before it goes on."""
 
-    stage: Stage
+    grid: Grid
+    number: int
     points: tuple[Point, ...] | None
+
+    @property
+    def stage(self) -> Stage:
+        """As it was declared."""
+        return self.grid.stages[self.number]
+
+    @property
+    def meta_loops(self) -> int:
+        """How far its trials are trained."""
+        return self.stage.meta_loops
+
+    @property
+    def last(self) -> bool:
+        """Whether no stage follows."""
+        return self.number == len(self.grid.stages) - 1
+
+    @property
+    def title(self) -> str:
+        """What to put before a line about it: `stage short: `, nothing in a grid without stages."""
+        return f"stage {self.stage.name}: " if self.stage.name else ""
+
+    @property
+    def seats(self) -> int:
+        """How many trials it will hold at most, known before anybody is chosen."""
+        candidates = {point.candidate for point in self.stage.points}
+        if self.number == 0 or not candidates:
+            return len(self.stage.points)
+        chosen = seats(self.stage.promotion or Promotion(), self.grid.stages[self.number - 1].points)
+        return chosen * (len(self.stage.points) // len(candidates))
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -44,7 +74,7 @@ def entered(grid: Grid, store: Store) -> Iterator[Entered]:
                 if chosen is None
                 else tuple(point for point in stage.points if point.candidate in chosen)
             )
-        yield Entered(stage, before)
+        yield Entered(grid, number, before)
 
 
 def _scores(points: Sequence[Point], meta_loops: int, store: Store) -> dict[int, Fraction] | None:

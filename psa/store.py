@@ -101,9 +101,9 @@ class StateFile:
 
     def remove(self) -> None:
         """Remove both generations and what a kill left of them; what was set aside as damaged stays."""
-        folder = self.path.parent
-        leftovers = folder.glob(f".{self.path.name}.*.tmp") if folder.is_dir() else ()
-        for path in (self.path, self.previous, *leftovers):
+        folder, both = self.path.parent, (self.path, self.previous)
+        leftovers = [left for path in both for left in folder.glob(f".{path.name}.*.tmp")]
+        for path in (*both, *leftovers):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

@@ -17,13 +17,14 @@ from typing import Any, Final
 
 import torch
 
-from psa import ablation, engine
+from psa import ablation, engine, leases
 from psa.data import Splits, load, zero_r
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
 from psa.machine import Machine, describe
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
+from psa.nets.shapes import shape_of
 from psa.policies import KeepPolicy, RatchetPolicy
 from psa.signals import StopRequest
 from psa.state import TrialState
@@ -31,6 +32,36 @@ from psa.store import Record, Store
 from psa.trial import DataSpec, Keep, Pack, Trial, canonical_json, validated
 
 EXIT_INTERRUPTED: Final = 75  # EX_TEMPFAIL: nothing is lost, run it again
+
+
+def run_free(
+    pack: Pack,
+    store: Store,
+    machine: Machine,
+    *,
+    listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
+    started: Callable[[Sequence[TrialState]], None] = lambda states: None,
+    stop: StopRequest | None = None,
+    failed: Callable[[Trial, UserError], None] | None = None,
+) -> tuple[list[Record], int]:
+    """Train those trials of a pack that are still to be done and that nobody else is training.
+
+    Their records, and how many trials somebody else has in hand. Otherwise like `run_pack`.
+    """
+    shape_of(pack.trials[0].model, pack.trials[0].data.classes)  # what cannot be built leaves no trace
+    with leases.held(store, pack.trials) as got:
+        todo = []
+        for trial in got:
+            with _told(trial, failed):
+                if not store.done(trial, pack.horizon):
+                    todo.append(trial)
+        records = []
+        if todo:
+            part = pack.model_copy(update={"trials": tuple(todo)})
+            records = run_pack(part, store, machine, listen=listen, started=started, stop=stop, failed=failed)
+    ours = {trial.id for trial in got}
+    others = [trial for trial in pack.trials if trial.id not in ours]
+    return records, len(store.survey(others, pack.horizon).pending)
 
 
 def run_pack(
@@ -184,7 +215,10 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: tuple[int, fl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m psa.worker`: 0 done, 75 interrupted with everything saved, 2 a user's error."""
+    """Entry of `python -m psa.worker`: 0 done, 2 a user's error, 75 to be run again.
+
+    75: it was interrupted, with everything saved, or others have trials of the pack in hand.
+    """
     parser = argparse.ArgumentParser(prog="python -m psa.worker", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("pack", type=Path, nargs="?", help="a pack as JSON")
     parser.add_argument("--serve", action="store_true", help="take packs from standard input (psa.serve)")
@@ -203,12 +237,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return serve(machine)
         pack = validated(Pack, _read_json(options.pack), str(options.pack))
-        run_pack(pack, Store(options.root / "models", options.root / "results"), machine, stop=StopRequest())
+        store = Store(options.root / "models", options.root / "results")
+        _, elsewhere = run_free(pack, store, machine, stop=StopRequest())
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except Interrupted:
         sys.stderr.write("stopped as asked; every finished loop is saved\n")
+        return EXIT_INTERRUPTED
+    if elsewhere:
+        sys.stderr.write(
+            f"{elsewhere} of {len(pack.trials)} trials are in the hands of another process; nothing is lost, "
+            "run this again once it has ended\n"
+        )
         return EXIT_INTERRUPTED
     return 0
 

@@ -18,15 +18,15 @@ ROWS = """
 psa psa.errors
 psa.arch
 psa.trial psa.streams psa.files psa.signals
-psa.nets psa.nets.shapes psa.values
+psa.nets psa.nets.shapes psa.values psa.words
 psa.state psa.records
 psa.store
-psa.cost psa.leases psa.packs
-psa.retention
+psa.cost psa.leases psa.packs psa.sweeps
+psa.retention psa.estimate
 psa.sources
 psa.fetch
 psa.data psa.machine
-psa.nets.dropout
+psa.nets.dropout psa.gpus
 psa.nets.layers
 psa.nets.dense
 psa.ablation psa.batches psa.recording
@@ -48,7 +48,8 @@ psa.collect psa.stats psa.regimes
 psa.published
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
-psa.commands.clean psa.commands.dataset psa.commands.sweep psa.commands.train psa.commands.verify
+psa.commands.dataset psa.commands.plan
+psa.commands.clean psa.commands.status psa.commands.sweep psa.commands.train psa.commands.verify
 psa.cli
 """
 ROW = {name: number for number, line in enumerate(ROWS.split("\n")) for name in line.split()}
@@ -225,10 +226,14 @@ def imported_names(tree: ast.AST) -> Iterator[str]:
             yield "secrets" if node.module == "random" else str(node.module)
 
 
+# Names of temporary files are drawn, so that no two processes share one; no result depends on them.
+DRAWS_OF_NAMES = {"psa.files": ["secrets"]}
+
+
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_no_global_generator_is_used(path: Path) -> None:
     """Every draw is a function of (seed, purpose, loop): nothing draws from, seeds or stores global state."""
-    assert uses_of_chance(path.read_text()) == []
+    assert uses_of_chance(path.read_text()) == DRAWS_OF_NAMES.get(name_of(path), [])
 
 
 @pytest.mark.parametrize(

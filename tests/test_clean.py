@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def put(*paths: Path) -> None:
 def generations(folder: Path, stem: str) -> list[Path]:
     """A checkpoint, the one before it, two damaged ones, and what a kill left."""
     names = ["", ".previous", ".damaged", ".damaged-2"]
-    return [*(folder / f"{stem}{name}.safetensors" for name in names), folder / f".{stem}.safetensors.77.tmp"]
+    left_over = folder / f".{stem}.safetensors.77-0a1b2c3d.tmp"
+    return [*(folder / f"{stem}{name}.safetensors" for name in names), left_over]
 
 
 @pytest.fixture
@@ -244,7 +246,7 @@ def test_a_generation_may_be_named_alone(place: Path, run: Run) -> None:
     assert left(place) == {
         "mnist_lkg.safetensors",
         "mnist_lkg.damaged-2.safetensors",
-        ".mnist_lkg.safetensors.77.tmp",
+        ".mnist_lkg.safetensors.77-0a1b2c3d.tmp",
     }
 
 
@@ -339,5 +341,43 @@ def test_verify_names_the_damaged_and_ends_with_two(place: Path, run: Run) -> No
 
 
 def test_verify_of_nothing_is_no_error(place: Path, run: Run) -> None:
-    """Before anything was trained there is nothing damaged."""
-    assert run("psa", "verify")[:2] == (0, "Files checked in models and results: 0, damaged: 0\n")
+    """Before anything was trained there is nothing damaged; one of the two folders is enough."""
+    said = "Files checked in models and results: none, nothing is stored there yet\n"
+    assert run("psa", "verify") == (0, said, "")
+    (place / "results").mkdir()
+    (place / "models").rmdir()
+    assert run("psa", "verify") == (0, said, "")
+
+
+def test_verify_of_folders_that_are_not_there_is_a_slip(place: Path, run: Run) -> None:
+    """Nothing was checked, so nothing is said to be sound: the folders are named, exit code 2."""
+    assert run("psa", "verify", "--model-dir", "modles", "--results-dir", "r") == (
+        2,
+        "",
+        "error: there is neither a folder modles nor a folder r. Name those to check with --model-dir and "
+        "--results-dir\n",
+    )
+
+
+KILLED = """
+import pathlib
+from psa.files import write_atomically
+for content in (b"old", b"new"):
+    path = pathlib.Path("models/mnist_lkg.safetensors")
+    write_atomically(path, content, path.with_name("mnist_lkg.previous.safetensors"))
+"""
+
+
+@pytest.mark.parametrize("operation", [1, 2, 5, 6, 7, 8])
+def test_what_a_kill_left_half_written_goes_with_its_checkpoint(
+    operation: int, place: Path, run: Run
+) -> None:
+    """A process killed inside each of its file operations: `clean` knows the pieces, whatever their names."""
+    crash = Path(__file__).parent / "crash"
+    paths = os.pathsep.join([str(crash), str(Path(__file__).parents[1])])
+    environment = {**os.environ, "PYTHONPATH": paths, "PSA_KILL_AT": str(operation)}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert any(name.startswith(".") for name in left(place)) or operation == 8
+    assert run("clean")[0] == 0
+    assert left(place) == set()

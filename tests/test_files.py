@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from psa.errors import UserError
-from psa.files import check_writable, make_folder, read_bytes, write_atomically
+from psa.files import check_writable, make_folder, read_bytes, temporary_of, write_atomically
 
 
 def files_in(folder: Path) -> set[str]:
@@ -170,3 +171,29 @@ def test_a_missing_file_is_none_and_an_unreadable_one_an_error(tmp_path: Path) -
     with pytest.raises(UserError, match="cannot write"):
         write_atomically(tmp_path / "x", b"content", tmp_path / "x.previous")
     assert files_in(tmp_path) == {"x"}
+
+
+def test_no_two_writes_share_a_temporary_name(tmp_path: Path) -> None:
+    """Containers on a shared folder may have the same process id, as the threads here do: names differ, and
+    whoever writes what, the file is whole at any moment and nothing is left over.
+    """
+    path = tmp_path / "x.bin"
+    assert len({temporary_of(path) for _ in range(1000)}) == 1000
+    contents = [bytes([number]) * 200_000 for number in range(8)]
+    failures: list[Exception] = []
+
+    def write(content: bytes) -> None:
+        for _ in range(20):
+            try:
+                write_atomically(path, content)
+                assert path.read_bytes() in contents
+            except Exception as failure:  # noqa: BLE001 - an exception in a thread would go unseen
+                failures.append(failure)
+
+    threads = [threading.Thread(target=write, args=[content]) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert files_in(tmp_path) == {"x.bin"}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,32 +143,6 @@ def test_files_beside_the_user_are_not_imported(psa: Psa, tmp_path: Path) -> Non
     for name in ("queue.py", "torch.py", "random.py"):
         (tmp_path / name).write_text("raise SystemExit(3)\n")
     assert sweep(psa, "meta_loops=1")[0] == 0
-
-
-def test_clean_refuses_while_a_sweep_is_at_work(psa: Psa, tmp_path: Path) -> None:
-    """States and leases of a living sweep stay."""
-    assert sweep(psa, "meta_loops=1")[0] == 0
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        (tmp_path / "models/.sweeps").mkdir(exist_ok=True)
-        facts = {
-            "pid": sleeper.pid,
-            "grid": "x",
-            "done": 0,
-            "total": 1,
-            "left": "1 s",
-            "best": [0, ""],
-            "running": [],
-        }
-        (tmp_path / f"models/.sweeps/{sleeper.pid}.json").write_text(json.dumps(facts))
-        code, _, err = psa("clean", "--all")
-        assert code == 2
-        assert "a sweep is at work" in err
-        assert "sweep" in psa("status", str(GRID))[1]
-    finally:
-        sleeper.kill()
-        sleeper.wait()
-    assert psa("clean", "--all")[0] == 0
 
 
 def test_a_trial_that_is_done_is_not_marked_as_failed(psa: Psa, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from helpers import kept_trial, trial
 from safetensors.numpy import load_file
 
-from psa import worker
+from psa import leases, worker
 from psa.errors import Interrupted
 from psa.machine import Machine
 from psa.signals import StopRequest
@@ -112,7 +112,7 @@ def test_a_worker_leaves_a_state_and_a_record_for_each_trial(real: Path) -> None
     assert len(findings) >= 2 * len(TRIALS)
     assert [finding for finding in findings if finding.problem is not None] == []
     assert store.pending(TRIALS, 1) == []
-    assert not [path for path in real.rglob(".*") if path.is_file()]
+    assert {path.name for path in real.rglob(".*") if path.is_file()} == {".lease"}
     for each in TRIALS:
         state = decode(store.state_file(each).path.read_bytes(), each.id)
         assert (state.trial, state.loops, state.horizon) == (each, 1, 1)
@@ -239,6 +239,47 @@ def test_a_signal_is_heard_between_two_steps(tmp_path: Path, data_dir: Path, num
     assert stored_loops(tmp_path) == 1
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert_goes_on(tmp_path, data_dir)
+
+
+# Trials that others have in hand
+
+
+def test_a_worker_leaves_to_others_what_they_have_in_hand(tmp_path: Path, data_dir: Path) -> None:
+    """One of two trials is held by another process: the other one is trained, the first not touched, and the
+    worker says so with 75. Run again when it is free, it is trained as if nothing had been.
+    """
+    pack_file(tmp_path, TRIALS, 1)
+    store = store_of(tmp_path)
+    with leases.held(store, TRIALS[:1]):
+        with started(tmp_path, data_dir) as process:
+            out, said = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, out) == (EXIT_INTERRUPTED, "")
+        assert said == (
+            "1 of 2 trials are in the hands of another process; nothing is lost, run this again once it has "
+            "ended\n"
+        )
+        assert store.pending(TRIALS, 1) == TRIALS[:1]
+        assert not store.state_file(TRIALS[0]).path.exists()
+        # what is done is nobody's to wait for
+        assert worked(tmp_path, TRIALS[1:], 1, data_dir) == 0
+    assert worked(tmp_path, TRIALS, 1, data_dir) == 0
+    assert store.pending(TRIALS, 1) == []
+
+
+def test_a_trial_is_held_while_a_worker_trains_it(tmp_path: Path, data_dir: Path) -> None:
+    """Nobody else can take it then, and everybody once the worker has ended, however it ended."""
+    pack_file(tmp_path, TRIALS, 1_000_000)
+    store = store_of(tmp_path)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with started(tmp_path, data_dir) as process:
+        while not store.state_file(TRIALS[0]).path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert leases.free(store, TRIALS) == []
+        assert worked(tmp_path, TRIALS, 1_000_000, data_dir) == EXIT_INTERRUPTED
+        process.kill()
+        process.communicate()
+    assert leases.free(store, TRIALS) == TRIALS
 
 
 # Refusals

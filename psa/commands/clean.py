@@ -18,7 +18,7 @@ from psa.commands.options import ModelDir
 from psa.console import console
 from psa.errors import UserError
 from psa.files import refusal
-from psa.progress import running_sweep
+from psa.sweeps import living
 
 _DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
 _AFFIRMED: Final = ("y", "yes")
@@ -102,11 +102,8 @@ def _named(file: Path, folder: Path) -> list[Path]:
 
 def _no_sweep_at_work(folder: Path) -> None:
     """Raise UserError where a sweep is training into the folder: its states and its leases must stay."""
-    for path in sorted((folder / ".sweeps").glob("*.json")):
-        if running_sweep(path) is not None:
-            raise UserError(
-                f"a sweep is at work in {folder} (process {path.stem})", "Wait for it, or stop it"
-            )
+    for sweep in living(folder):
+        raise UserError(f"a sweep is at work in {folder} (process {sweep.pid})", "Wait for it, or stop it")
 
 
 def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -> int:

@@ -16,7 +16,7 @@ from psa.files import make_folder, refusal
 LOCK_NAME: Final = ".train.lock"
 # x.safetensors, the generations beside it, and what a kill left of one half written
 _GENERATION: Final = re.compile(r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?)?\.safetensors")
-_LEFT_OVER: Final = re.compile(r"\.(?P<name>.+\.safetensors)\.[0-9]+\.tmp")
+_LEFT_OVER: Final = re.compile(r"\.(?P<name>.+\.safetensors)\.[0-9]+(-[0-9a-f]+)?\.tmp")
 
 
 @contextlib.contextmanager

@@ -1,87 +1,49 @@
-"""`psa plan`, `psa sweep`, `psa status`: what a declared grid would cost, running it, how far it is."""
+"""`psa sweep`: train what is left of a declared grid, whatever happens meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 
+from psa import leases
 from psa.backend import Event, Local
-from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
+from psa.commands.options import DataDir, ModelDir, ResultsDir
+from psa.commands.plan import (
+    Device,
+    GridFile,
+    Only,
+    Override,
+    PackSize,
+    Plan,
+    Workers,
+    planned_for,
+    say_damaged,
+    waiting,
+)
 from psa.console import console
-from psa.cost import SIZES, CostModel, Kind, memory_bytes, stored_bytes
+from psa.cost import SIZES, CostModel, Kind
+from psa.estimate import TimeLeft
 from psa.files import check_writable
-from psa.grid import Grid, load
-from psa.machine import DeviceName, Machine
+from psa.grid import load
+from psa.machine import Machine
 from psa.packs import enough, groups_of, packed
-from psa.progress import Refreshed, SweepView, duration, failures_of, running_sweep
+from psa.progress import Refresh, Refreshed, SweepView, failures_of
 from psa.retention import KeepWeights, drop_weights
 from psa.signals import StopRequest
+from psa.stages import Entered, entered
 from psa.store import Store
+from psa.sweeps import Tell, announced
 from psa.trial import Pack, Trial
 
-GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
-Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]
-Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
-Workers = Annotated[Count, Parameter(help="Processes of one thread [default: one per core].")]
-EXIT_STOPPED: Final = 130
-WAIT_SECONDS: Final = 3.0  # for another sweep's trials, before they are asked for again
-SHOWN: Final = 20
-PackSize = Annotated[Count, Parameter(help="Trials per pack [default: the fastest, by measurement].")]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be done for a grid, on this machine."""
-
-    grid: Grid
-    pending: list[Trial]
-    packs: list[Pack]
-    seconds: float
-    damaged: dict[str, str]
-
-
-def plan(
-    grid: GridFile,
-    *overrides: Override,
-    only: Only = "",
-    workers: Workers = None,
-    pack_size: PackSize = None,
-    model_dir: ModelDir = Path("models"),
-    results_dir: ResultsDir = Path("results"),
-) -> int:
-    """Show what a grid holds, what of it is done, and what the rest takes on this machine. Runs nothing.
-
-    Example: psa plan reproduction/smoke.toml lr=1e-3
-    """
-    store = Store(model_dir, results_dir)
-    declared = load(grid, overrides, only)
-    costs = CostModel.of_machine(model_dir)
-    count = workers or os.cpu_count() or 1
-    planned = _planned(declared, store, costs, count, pack_size)
-    out = console()
-    out.print(_plan_table(planned, count), markup=False)
-    _say_damaged(out, planned.damaged)
-    unmeasured = {
-        Kind.of(pack.trials[0]) for pack in planned.packs if not costs.measured(Kind.of(pack.trials[0]))
-    }
-    if unmeasured:
-        out.print(
-            f"{len(unmeasured)} of the networks are not measured on this machine yet: their times are "
-            "estimates from the arithmetic. `psa sweep` measures them first.",
-            markup=False,
-            soft_wrap=True,
-        )
-    return 0
+FIRST_WAIT_SECONDS: Final = 1.0  # for others' trials, before they are looked at again; then twice as long
+LONGEST_WAIT_SECONDS: Final = 30.0
 
 
 def sweep(
@@ -94,7 +56,7 @@ def sweep(
         KeepWeights, Parameter(help="Of finished trials: all, the best seed per arch and mode, or none.")
     ] = "all",
     fail_fast: Annotated[bool, Parameter(negative="", help="Stop at the first pack that fails.")] = False,
-    device: Annotated[DeviceName | None, Parameter(help="[default: the best one found]")] = None,
+    device: Device = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
@@ -102,73 +64,161 @@ def sweep(
     """Train every trial of a grid that is not done yet; run it again to go on after any interruption.
 
     Finished trials are never trained again, failed ones are tried again, a longer horizon
-    (meta_loops=200) continues all. Exit code 0: complete; 1: packs failed; 130: stopped.
+    (meta_loops=200) continues all. Exit code 0: complete; 1: trials failed; 130: stopped by Ctrl-C; 143:
+    stopped by SIGTERM.
 
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """
     declared = load(grid, overrides, only)
     check_writable(results_dir)
     check_writable(model_dir)
-    store = Store(model_dir, results_dir)
+    store, out = Store(model_dir, results_dir), console()
     costs = CostModel.of_machine(model_dir, device)
-    backend = Local(store, Machine(data_dir, device), costs, workers or os.cpu_count() or 1)
-    out = console()
-    pending = store.survey(declared.trials, declared.meta_loops).pending
-    if pending and not pack_size:
-        _calibrate(backend, pending, declared.meta_loops, out)
-    planned = _planned(declared, store, costs, backend.workers, pack_size)
-    view = SweepView(
-        out,
-        declared.name,
-        len(declared.trials),
-        planned.packs,
-        len(planned.pending),
-        planned.seconds,
-        store,
-    )
-    try:
-        with StopRequest() as stop, Refreshed(view) as refresh:
-            for event in _events(backend, planned, pack_size, stop):
-                view.heard(event)
-                refresh()
-                _booked(store, event, keep_weights)
-                if fail_fast and failures_of(event):
-                    break
-    finally:
-        view.close()
+    options = _Options(workers, pack_size, keep_weights, fail_fast)
+    with StopRequest() as stop, announced(model_dir) as tell:
+        work = _Work(declared.name, store, costs, Machine(data_dir, device), options, out, stop, tell)
+        for stage in entered(declared, store):
+            if not work.ends() and stage.points is not None:
+                work.train(stage)
     if stop():
         out.print("Stopped; workers have saved what they had. The same command goes on from there.")
-        return EXIT_STOPPED
-    drop_weights(store, declared.trials, declared.meta_loops, keep_weights)
-    survey = store.survey(declared.trials, declared.meta_loops)
-    _say_damaged(out, survey.damaged)
-    out.print(f"{len(survey.done):,} of {view.total:,} trials done, {view.failures:,} failed", markup=False)
-    return 1 if survey.pending or survey.damaged else 0
+        return stop.exit_code
+    stages = list(entered(declared, store))
+    complete = [_concluded(stage, stages[stage.number + 1 :], work) for stage in stages]
+    return 0 if all(complete) else 1
 
 
-def _events(backend: Local, planned: Plan, pack_size: int | None, stop: StopRequest) -> Iterator[Event]:
-    """Everything that happens until no trial is left to be done but those that failed.
+def _concluded(stage: Entered, later: Sequence[Entered], work: _Work) -> bool:
+    """Drop the weights that are not to be kept of a stage, say how far it is, and whether it is complete."""
+    if stage.points is None:
+        work.out.print(waiting(stage), markup=False, soft_wrap=True)
+        return False
+    go_on = {trial.id for each in later for trial in each.trials}
+    ended = [trial for trial in stage.trials if trial.id not in go_on]
+    drop_weights(work.store, ended, stage.meta_loops, work.options.keep)
+    survey = work.store.survey(stage.trials, stage.meta_loops)
+    say_damaged(work.out, survey.damaged)
+    done, failed = len(survey.done), sum(trial.id in work.failed for trial in survey.pending)
+    line = f"{done:,} of {len(stage.trials):,} trials done, {failed:,} failed"
+    work.out.print(stage.title + line, markup=False)
+    return not survey.pending and not survey.damaged
 
-    Trials that another sweep, or a worker that outlived its own, is at work on come round again until they
-    are done or free.
-    """
-    failed: set[str] = set()
-    store, horizon, packs = backend.store, planned.grid.meta_loops, planned.packs
-    while packs and not stop():
-        trained = 0
+
+@dataclass(frozen=True)
+class _Options:
+    workers: int | None
+    pack_size: int | None
+    keep: KeepWeights
+    fail_fast: bool
+
+
+@dataclass
+class _Work:
+    """What all that is trained in one sweep shares. `failed`: ids of trials that are not tried again."""
+
+    name: str
+    store: Store
+    costs: CostModel
+    machine: Machine
+    options: _Options
+    out: Console
+    stop: StopRequest
+    tell: Tell
+    failed: set[str] = field(default_factory=set)
+    keep: KeepWeights = "all"
+
+    def train(self, stage: Entered) -> None:
+        """Train the trials of a stage, until none is left to be done but those that failed.
+
+        Ends early when a stop is asked for, or at a failure where that is wanted.
+        """
+        # those who go on to a later stage need their weights there
+        self.keep = self.options.keep if stage.last else "all"
+        planned = self._planned(stage)
+        time_left = TimeLeft(self.costs, len(planned.places))
+        view = SweepView(self.out, stage.title + self.name, len(stage.trials), time_left, self.tell)
+        with Refreshed(view) as refresh:
+            if planned.packs and not self.options.pack_size:
+                self._calibrate(planned, view, refresh)
+                planned = self._planned(stage)
+            self._rounds(planned, view, refresh)
+
+    def _planned(self, stage: Entered) -> Plan:
+        return planned_for(
+            stage.trials,
+            stage.meta_loops,
+            self.store,
+            self.costs,
+            self.machine.device,
+            self.options.workers,
+            self.options.pack_size,
+        )
+
+    def _calibrate(self, planned: Plan, view: SweepView, refresh: Refresh) -> None:
+        """Measure the kinds of network that this machine has not seen yet, once."""
+        unknown: dict[Kind, Pack] = {}
+        for group in groups_of(planned.pending):
+            kind = Kind.of(group[0])
+            if not self.costs.measured(kind) and kind not in unknown:
+                unknown[kind] = Pack(trials=enough(group, max(SIZES)), horizon=planned.horizon)
+        if not unknown:
+            return
+        backend = Local(self.store, self.machine, self.costs, planned.places)
+        view.measures(len(unknown))
+        with contextlib.closing(backend.calibrate(list(unknown.values()))) as lefts:
+            for left in lefts:
+                view.measures(left)
+                refresh()
+                if self.stop():
+                    return
+
+    def _rounds(self, planned: Plan, view: SweepView, refresh: Refresh) -> None:
+        """Train what is free, again and again.
+
+        What another sweep, or a worker that outlived its own, is at work on comes round until it is done or
+        free. Meanwhile no worker is started.
+        """
+        pending, wait = planned.pending, FIRST_WAIT_SECONDS
+        while not self.ends():
+            pending = self.store.survey(pending, planned.horizon).pending
+            left = [trial for trial in pending if trial.id not in self.failed]
+            if not left:
+                return
+            view.done = planned.done + len(planned.pending) - len(pending)
+            before = view.done, len(self.failed)
+            free = leases.free(self.store, left)
+            if free:
+                self._round(free, planned, view, refresh)
+            if before != (view.done, len(self.failed)):
+                wait = FIRST_WAIT_SECONDS
+                continue
+            self._wait(wait, len(left), view, refresh)
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    def _round(self, free: Sequence[Trial], planned: Plan, view: SweepView, refresh: Refresh) -> None:
+        packs = packed(groups_of(free), planned.horizon, self.costs, self.options.pack_size)
+        view.time_left.planned(packs, self.store)
+        view.trains()
+        backend = Local(self.store, self.machine, self.costs, planned.places)
         with contextlib.closing(backend.launch(backend.plan(packs))) as events:
             for event in events:
-                failed |= failures_of(event).keys()
-                if event.kind == "done":
-                    trained += event.facts["trained"]
-                yield event
-                if stop():
+                view.heard(event)
+                refresh()
+                self.failed |= failures_of(event).keys()
+                _booked(self.store, event, self.keep)
+                if self.ends():
                     return
-        left = [trial for trial in planned.pending if trial.id not in failed]
-        left = store.survey(left, horizon).pending
-        packs = packed(groups_of(left), horizon, backend.costs, pack_size)
-        if packs and not trained:
-            time.sleep(WAIT_SECONDS)
+
+    def ends(self) -> bool:
+        """Whether nothing more is to be trained: a stop was asked for, or a failure ends it."""
+        return self.stop() or (self.options.fail_fast and bool(self.failed))
+
+    def _wait(self, seconds: float, trials: int, view: SweepView, refresh: Refresh) -> None:
+        until = time.monotonic() + seconds
+        while not self.stop() and (rest := until - time.monotonic()) > 0:
+            view.waits(trials)
+            refresh()
+            self.stop.wait(min(1.0, rest))
 
 
 def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
@@ -180,88 +230,3 @@ def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
         store.write_failure(trial, errors[trial.id])
     if event.kind == "done" and keep == "none":
         drop_weights(store, event.pack.trials, event.pack.horizon, keep)
-
-
-def status(
-    grid: GridFile,
-    *overrides: Override,
-    only: Only = "",
-    model_dir: ModelDir = Path("models"),
-    results_dir: ResultsDir = Path("results"),
-) -> int:
-    """Show how far a grid is, also while a sweep is at work in another terminal.
-
-    Example: psa status reproduction/smoke.toml
-    """
-    declared = load(grid, overrides, only)
-    store = Store(model_dir, results_dir)
-    out = console()
-    survey = store.survey(declared.trials, declared.meta_loops)
-    failed = [trial for trial in survey.pending if store.failure(trial) is not None]
-    out.print(f"{declared.name}: {len(survey.done):,} of {len(declared.trials):,} trials done", markup=False)
-    _say_damaged(out, survey.damaged)
-    for path in sorted((model_dir / ".sweeps").glob("*.json")):
-        running = running_sweep(path)
-        if running is not None:
-            out.print(running, markup=False, soft_wrap=True)
-    for trial in failed[:SHOWN]:
-        out.print(f"failed {trial.id}: {store.failure(trial)}", markup=False, soft_wrap=True)
-    if len(failed) > SHOWN:
-        out.print(f"and {len(failed) - SHOWN:,} more failed")
-    return 0
-
-
-def _say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
-    for reason in list(damaged.values())[:SHOWN]:
-        out.print(reason, markup=False, soft_wrap=True)
-    if len(damaged) > SHOWN:
-        out.print(f"and {len(damaged) - SHOWN:,} more damaged records: see `psa verify`", markup=False)
-
-
-def _planned(declared: Grid, store: Store, costs: CostModel, workers: int, pack_size: int | None) -> Plan:
-    survey = store.survey(declared.trials, declared.meta_loops)
-    packs = packed(groups_of(survey.pending), declared.meta_loops, costs, pack_size)
-    seconds = [declared.meta_loops * costs.loop_seconds(pack.trials) for pack in packs]
-    # the last pack cannot be shared: no schedule ends before the longest one
-    total = max([sum(seconds) / workers, *seconds[:1]], default=0.0)
-    return Plan(declared, survey.pending, packs, total, survey.damaged)
-
-
-def _plan_table(planned: Plan, workers: int) -> Table:
-    grid, packs = planned.grid, planned.packs
-    table = Table(
-        title=f"{grid.name}: {len(grid.trials):,} trials of {grid.meta_loops:,} meta-loops",
-        title_justify="left",
-    )
-    table.add_column("")
-    table.add_column("", justify="right")
-    sizes = Counter(len(pack.trials) for pack in packs)
-    shown = ", ".join(f"{count:,} of {size}" for size, count in sorted(sizes.items(), reverse=True)[:6])
-    peak = sum(sorted((memory_bytes(pack.trials) for pack in packs), reverse=True)[:workers])
-    disk = sum(stored_bytes(trial, grid.meta_loops) for trial in planned.pending)
-    for name, value in (
-        ("trials done", f"{len(grid.trials) - len(planned.pending) - len(planned.damaged):,}"),
-        ("trials pending", f"{len(planned.pending):,}"),
-        ("packs", f"{len(packs):,}" + (f" ({shown})" if shown else "")),
-        ("time left here", f"{duration(planned.seconds)} on {workers} worker{'s' * (workers > 1)}"),
-        ("peak memory", f"{peak / 1e9:.1f} GB"),
-        ("on disk, all weights kept", f"{disk / 1e9:.2f} GB"),
-    ):
-        table.add_row(name, value)
-    return table
-
-
-def _calibrate(backend: Local, pending: Sequence[Trial], horizon: int, out: Console) -> None:
-    """Measure the kinds of network that this machine has not seen yet, once."""
-    unknown: dict[Kind, Pack] = {}
-    for group in groups_of(pending):
-        kind = Kind.of(group[0])
-        if not backend.costs.measured(kind) and kind not in unknown:
-            unknown[kind] = Pack(trials=enough(group, max(SIZES)), horizon=horizon)
-    if not unknown:
-        return
-    with out.status(f"measuring {len(unknown)} networks on this machine") as shown:
-        backend.calibrate(
-            list(unknown.values()),
-            lambda left: shown.update(f"measuring {left} more networks on this machine"),
-        )

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
 from psa.console import console
+from psa.errors import UserError
 from psa.machine import Machine
 from psa.store import Store
 
@@ -27,6 +28,11 @@ def verify(
 
     Example: psa verify --replay 5
     """
+    if not model_dir.exists() and not results_dir.exists():
+        raise UserError(
+            f"there is neither a folder {model_dir} nor a folder {results_dir}",
+            "Name those to check with --model-dir and --results-dir",
+        )
     out = console()
     store = Store(model_dir, results_dir)
     checked = damaged = 0
@@ -37,11 +43,8 @@ def verify(
             out.print(f"DAMAGED {finding.problem}", markup=False, soft_wrap=True)
     for path in store.set_aside_paths():
         out.print(f"set aside as damaged earlier, of no use to psa: {path}", markup=False, soft_wrap=True)
-    out.print(
-        f"Files checked in {model_dir} and {results_dir}: {checked:,}, damaged: {damaged:,}",
-        markup=False,
-        soft_wrap=True,
-    )
+    said = f"{checked:,}, damaged: {damaged:,}" if checked else "none, nothing is stored there yet"
+    out.print(f"Files checked in {model_dir} and {results_dir}: {said}", markup=False, soft_wrap=True)
     differing = _replayed(store, data_dir, replay, out) if replay else 0
     return 2 if damaged or differing else 0
 

@@ -1,0 +1,163 @@
+"""`psa plan`: what a declared grid holds, what of it is done, and what the rest would take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from psa.commands.options import Count, ModelDir, ResultsDir
+from psa.console import console
+from psa.cost import CostModel, Kind, memory_bytes, stored_bytes
+from psa.estimate import TimeLeft
+from psa.gpus import Place, places
+from psa.grid import load
+from psa.machine import DeviceName
+from psa.packs import groups_of, packed
+from psa.stages import Entered, entered
+from psa.store import Store
+from psa.trial import Pack, Trial
+from psa.words import counted, duration, size
+
+GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
+Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]
+Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
+Workers = Annotated[
+    Count,
+    Parameter(help="Processes of one thread. [default: one per core; with GPUs up to four on each of them]"),
+]
+PackSize = Annotated[Count, Parameter(help="Trials per pack. [default: the fastest, by measurement]")]
+Device = Annotated[DeviceName | None, Parameter(help="Where to compute. [default: the best one there is]")]
+SHOWN: Final = 20
+_SIZES_SHOWN: Final = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is still to be done for some trials, on this machine: by which packs, and in which places."""
+
+    trials: Sequence[Trial]
+    horizon: int
+    pending: list[Trial]
+    damaged: dict[str, str]
+    packs: list[Pack]
+    places: list[Place]
+
+    @property
+    def done(self) -> int:
+        """Trials that are done."""
+        return len(self.trials) - len(self.pending) - len(self.damaged)
+
+
+def plan(
+    grid: GridFile,
+    *overrides: Override,
+    only: Only = "",
+    workers: Workers = None,
+    pack_size: PackSize = None,
+    device: Device = None,
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+) -> int:
+    """Show what a grid holds, what of it is done, and what the rest takes on this machine. Runs nothing.
+
+    Example: psa plan reproduction/smoke.toml lr=1e-3
+    """
+    store, costs = Store(model_dir, results_dir), CostModel.of_machine(model_dir, device)
+    declared, out = load(grid, overrides, only), console()
+    kinds: set[Kind] = set()
+    for stage in entered(declared, store):
+        if stage.points is None:
+            out.print(waiting(stage), markup=False, soft_wrap=True)
+            continue
+        planned = planned_for(stage.trials, stage.meta_loops, store, costs, device, workers, pack_size)
+        trials, loops = counted(len(stage.trials), "trial"), counted(stage.meta_loops, "meta-loop")
+        out.print(f"{declared.name}: {stage.title}{trials} of {loops}", markup=False, soft_wrap=True)
+        out.print(_table(planned, store, costs), markup=False)
+        say_damaged(out, planned.damaged)
+        kinds |= {Kind.of(pack.trials[0]) for pack in planned.packs}
+    unmeasured = sum(not costs.measured(kind) for kind in kinds)
+    if unmeasured:
+        out.print(_not_measured(unmeasured, len(kinds)), markup=False, soft_wrap=True)
+    return 0
+
+
+def waiting(stage: Entered) -> str:
+    """What there is to say of a stage that nobody has reached yet."""
+    before = stage.grid.stages[stage.number - 1].name
+    return f"{stage.title}up to {counted(stage.seats, 'trial')}, chosen when stage {before} is complete"
+
+
+def _not_measured(count: int, total: int) -> str:
+    subject = "The network" if total == 1 else f"{count:,} of {total:,} networks"
+    they_are, their, them = ("is", "its", "it") if count == 1 else ("are", "their", "them")
+    return (
+        f"{subject} {they_are} not measured on this machine yet: {their} times are estimated from the "
+        f"arithmetic. `psa sweep` measures {them} first."
+    )
+
+
+def planned_for(
+    trials: Sequence[Trial],
+    horizon: int,
+    store: Store,
+    costs: CostModel,
+    device: DeviceName | None,
+    workers: int | None,
+    pack_size: int | None,
+) -> Plan:
+    """What is to be done of some trials up to a horizon."""
+    survey = store.survey(trials, horizon)
+    packs = packed(groups_of(survey.pending), horizon, costs, pack_size)
+    need = max((memory_bytes(pack.trials) for pack in packs), default=1)
+    return Plan(trials, horizon, survey.pending, survey.damaged, packs, places(device, need, workers))
+
+
+def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
+    """Name the records that cannot be read."""
+    for reason in list(damaged.values())[:SHOWN]:
+        out.print(reason, markup=False, soft_wrap=True)
+    if len(damaged) > SHOWN:
+        out.print(f"and {len(damaged) - SHOWN:,} more damaged records: see `psa verify`", markup=False)
+
+
+def _table(planned: Plan, store: Store, costs: CostModel) -> Table:
+    table = Table(show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right", overflow="fold")
+    for row in _rows(planned, store, costs):
+        table.add_row(*row)
+    return table
+
+
+def _rows(planned: Plan, store: Store, costs: CostModel) -> Iterator[tuple[str, str]]:
+    yield "trials done", f"{planned.done:,}"
+    if planned.damaged:
+        yield "records damaged", f"{len(planned.damaged):,}"
+    yield "trials pending", f"{len(planned.pending):,}"
+    if not planned.packs:
+        return
+    workers = len(planned.places)
+    where = f" on {counted(len(set(planned.places)), 'GPU')}" if planned.places[0] else ""
+    time_left = TimeLeft(costs, workers)
+    time_left.planned(planned.packs, store)
+    peak = sum(sorted((memory_bytes(pack.trials) for pack in planned.packs), reverse=True)[:workers])
+    yield "packs", f"{len(planned.packs):,}: {_sizes(planned.packs)}"
+    yield "time left here", f"{duration(time_left.seconds())} with {counted(workers, 'worker')}{where}"
+    yield "peak memory", size(peak)
+    disk = sum(stored_bytes(trial, planned.horizon) for trial in planned.pending)
+    yield "on disk, all weights kept", size(disk)
+
+
+def _sizes(packs: Sequence[Pack]) -> str:
+    """`66 of 60 trials, 26 of 30`: how many packs there are of each size."""
+    counts = sorted(Counter(len(pack.trials) for pack in packs).items(), reverse=True)
+    first, *others = [(f"{count:,} of", each) for each, count in counts]
+    shown = [f"{first[0]} {counted(first[1], 'trial')}", *(f"{of} {each:,}" for of, each in others)]
+    return ", ".join(shown[:_SIZES_SHOWN]) + (" and smaller" if len(shown) > _SIZES_SHOWN else "")

@@ -1,0 +1,50 @@
+"""`psa status`: how far a declared grid is, and what the sweeps at work on it say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from psa.commands.options import ModelDir, ResultsDir
+from psa.commands.plan import GridFile, Only, Override, say_damaged, waiting
+from psa.console import console
+from psa.grid import load
+from psa.stages import entered
+from psa.store import Store
+from psa.sweeps import living
+from psa.trial import Trial
+
+SHOWN: Final = 20
+
+
+def status(
+    grid: GridFile,
+    *overrides: Override,
+    only: Only = "",
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+) -> int:
+    """Show how far a grid is, also while a sweep is at work in another terminal.
+
+    Example: psa status reproduction/smoke.toml
+    """
+    declared = load(grid, overrides, only)
+    store = Store(model_dir, results_dir)
+    out = console()
+    failed: list[Trial] = []
+    for stage in entered(declared, store):
+        if stage.points is None:
+            out.print(waiting(stage), markup=False, soft_wrap=True)
+            continue
+        survey = store.survey(stage.trials, stage.meta_loops)
+        failed += [trial for trial in survey.pending if store.failure(trial) is not None]
+        done = f"{len(survey.done):,} of {len(stage.trials):,} trials done"
+        out.print(f"{declared.name}: {stage.title}{done}", markup=False)
+        say_damaged(out, survey.damaged)
+    for sweep in living(model_dir):
+        out.print(str(sweep), markup=False, soft_wrap=True)
+    for trial in failed[:SHOWN]:
+        out.print(f"failed {trial.id}: {store.failure(trial)}", markup=False, soft_wrap=True)
+    if len(failed) > SHOWN:
+        out.print(f"and {len(failed) - SHOWN:,} more failed")
+    return 0

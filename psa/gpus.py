@@ -1,0 +1,95 @@
+"""The GPUs of this machine, and how many workers share each. Imports no torch: `nvidia-smi` is asked."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from psa.machine import DeviceName
+
+WORKERS_PER_GPU: Final = 4  # one prepares a loop or saves while others compute
+ASKING_SECONDS: Final = 10.0  # the first question wakes the driver, which takes seconds
+_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+_MIB: Final = 2**20
+_QUESTION: Final = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: what makes it the only one that a process sees, and its memory in bytes."""
+
+    environment: tuple[tuple[str, str], ...]
+    memory: float
+
+
+Place = Gpu | None  # where a worker runs: on one GPU of several, or on the processor or device there is
+
+
+def places(device: DeviceName | None, need: int, asked: int | None = None) -> list[Place]:
+    """One place for each worker: `asked`, or as many as this machine is good for.
+
+    That is one per core; with GPUs at most 4 per GPU, and no more than its memory holds of `need` bytes each
+    (but one, which then says itself what is missing).
+    """
+    gpus = found() if device in (None, "cuda") else []
+    cores = os.cpu_count() or 1
+    if not gpus:
+        return [None] * (asked or cores)
+    fits = [max(1, min(WORKERS_PER_GPU, gpu.memory / need)) for gpu in gpus]
+    # first one on each GPU, then a second: few workers spread over all
+    turns = range(1, WORKERS_PER_GPU + 1)
+    shares = [gpu for turn in turns for gpu, most in zip(gpus, fits, strict=True) if turn <= most]
+    return list(itertools.islice(itertools.cycle(shares), asked or min(cores, len(shares))))
+
+
+def found() -> list[Gpu]:
+    """The GPUs that this process may use, in the order of the user's CUDA_VISIBLE_DEVICES where it is set."""
+    memory = _asked()
+    visible = os.environ.get(_VISIBLE)
+    if not memory:
+        return []
+    if visible is None:
+        order = ("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # that of nvidia-smi; CUDA's own is another
+        return [Gpu((order, (_VISIBLE, str(number))), there) for number, there in enumerate(memory)]
+    return [Gpu(((_VISIBLE, name),), _memory_of(name, memory)) for name in _named(visible, len(memory))]
+
+
+def _named(visible: str, count: int) -> list[str]:
+    """The entries of CUDA_VISIBLE_DEVICES up to the first that names no GPU: CUDA ignores the rest, too."""
+    names = [name.strip() for name in visible.split(",")]
+
+    def names_one(name: str) -> bool:
+        return int(name) < count if name.isdecimal() else name.startswith(("GPU-", "MIG-"))
+
+    return list(itertools.takewhile(names_one, names))
+
+
+def _memory_of(name: str, memory: Sequence[float]) -> float:
+    """What is told for its number; of one named by its UUID the least is certain, of a slice an eighth."""
+    if name.isdecimal():
+        return memory[int(name)]
+    return min(memory) / (8 if name.startswith("MIG-") else 1)
+
+
+def _asked() -> list[float]:
+    """Bytes of each GPU, in the order of nvidia-smi; none where it is missing, fails or takes too long."""
+    try:
+        said = subprocess.run(
+            _QUESTION,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=ASKING_SECONDS,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    # "[N/A]" where GPU and processor share their memory: no limit of its own
+    told = [float(line) * _MIB if line.isdecimal() else float("inf") for line in lines]
+    return told if all(line.isdecimal() or line.startswith("[") for line in lines) else []

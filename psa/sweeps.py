@@ -1,0 +1,137 @@
+"""Which sweeps are at work on a folder of states: a lock file each, and beside it how far they are.
+
+A sweep lives exactly as long as its lock is held, which the kernel ends with the process. A process id
+would tell less: another process may have it by now, and a container counts its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock
+
+from psa.errors import UserError
+from psa.files import make_folder, own_name, read_bytes, write_atomically
+from psa.trial import canonical_json
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = ".sweeps"
+PATIENCE_SECONDS: Final = 5.0  # for somebody who looks whether the new lock is a stale one
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A living sweep: its process, and what it last said of itself (nothing yet, or unreadable: empty)."""
+
+    pid: str
+    said: dict[str, Any]
+
+    def __str__(self) -> str:
+        """One line for people."""
+        try:
+            said = self.said
+            accuracy, trial = said["best"]
+            best = f", best so far {accuracy:.2f} % {trial}" if trial else ""
+            return (
+                f"sweep {self.pid} on {said['host']} ({said['grid']}): {said['done']:,} of {said['total']:,} "
+                f"trials done, {said['left']}; running {'; '.join(said['running']) or 'nothing yet'}{best}"
+            )
+        except (KeyError, TypeError, ValueError):
+            return f"sweep {self.pid}: at work"
+
+
+@contextlib.contextmanager
+def announced(models: Path) -> Iterator[Tell]:
+    """Be known as a living sweep; what is yielded tells how far it is.
+
+    That others know is a courtesy: where it cannot be written, a warning says so once and the sweep goes on.
+    """
+    path = models / FOLDER / f"{own_name()}.json"
+    sign = _Sign(path)
+    with contextlib.ExitStack() as ending:
+        with sign.courteous():
+            make_folder(path.parent)
+            ending.enter_context(FileLock(_lock_of(path), timeout=PATIENCE_SECONDS))
+            _clear(path)
+        ending.callback(_remove, path)  # before the lock is given back
+        yield sign.tell
+
+
+class _Sign:
+    """What a sweep says of itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._warned = path, False
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        """Say how far it is."""
+        with self.courteous():
+            facts = {"host": socket.gethostname(), **facts}
+            write_atomically(self.path, canonical_json(facts).encode())
+
+    @contextlib.contextmanager
+    def courteous(self) -> Iterator[None]:
+        """Failing to be polite is no reason to stop."""
+        try:
+            yield
+        except (UserError, OSError) as error:
+            if not self._warned:
+                what = error.what if isinstance(error, UserError) else str(error)
+                logger.warning("%s; the sweep goes on, but `psa status` may not show it", what)
+            self._warned = True
+
+
+def living(models: Path) -> list[Sweep]:
+    """The sweeps that are at work on a folder."""
+    return [
+        Sweep(lock.name.partition("-")[0], _said(lock.with_suffix(".json")))
+        for lock in sorted((models / FOLDER).glob("*.lock"))
+        if _is_held(lock)
+    ]
+
+
+def _said(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(read_bytes(path) or b"{}")
+    except (ValueError, UserError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _is_held(path: Path) -> bool:
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except OSError:  # a timeout is one; and what cannot be asked is taken to be alive
+        return True
+    lock.release()
+    return False
+
+
+def _clear(own: Path) -> None:
+    """Remove what killed sweeps have left behind."""
+    for path in set(own.parent.glob("*.lock")) - {_lock_of(own)}:
+        # removed while it is held: whoever is about to lock it sees that it has gone, and makes a new one
+        with contextlib.suppress(OSError), FileLock(path, timeout=0):
+            _remove(path.with_suffix(".json"))
+
+
+def _remove(path: Path) -> None:
+    """Remove a sweep's files, and what a kill has left half written."""
+    for each in (path, *path.parent.glob(f".{path.name}.*.tmp"), _lock_of(path)):
+        with contextlib.suppress(OSError):
+            each.unlink()
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_suffix(".lock")

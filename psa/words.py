@@ -1,0 +1,28 @@
+"""Numbers as people read them: durations, sizes, counted things."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """`3 h 05 min`, `4 min 10 s`, `12 s`, `less than 1 s`, `0 s`."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+    if whole >= 60:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return "less than 1 s" if 0 < seconds < 1 else f"{whole} s"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that fits: `17.8 GB`, `330 MB`, `94 kB`, `512 B`."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        # from where rounding would fill the unit: 999.7 kB is 1.0 MB
+        if count >= 0.9995 * unit:
+            shown = count / unit
+            return f"{shown:.1f} {name}" if shown < 99.95 else f"{shown:,.0f} {name}"
+    return f"{count:.0f} B"
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 trial`, `5,880 trials`."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"

@@ -1,0 +1,69 @@
+"""Real `psa` processes for tests that stop, kill or watch them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GRID = ROOT / "reproduction" / "smoke.toml"
+PATIENCE_SECONDS = 120.0  # of waiting for what takes a few
+
+
+def psa(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `psa` in a folder, in a session of its own."""
+    paths = [environment.pop("PYTHONPATH", ""), str(ROOT)]
+    variables = {key: value for key, value in os.environ.items() if key != "SAGEMAKER_MODEL_DIR"}
+    return subprocess.Popen(
+        [sys.executable, "-c", "from psa.cli import main; main()", *words],
+        cwd=folder,
+        env={**variables, **environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def sweep(folder: Path, data_dir: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a sweep of the smoke grid on this machine's processor."""
+    options = ["--data-dir", str(data_dir.absolute()), "--device", "cpu"]
+    return psa(folder, "sweep", str(GRID), *options, *words, **environment)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill it, whatever became of it, and close its pipes."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def until(true: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait for something to come true, while a process lives."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not true():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started. Linux only."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found

@@ -1,0 +1,174 @@
+"""The time left counts what is really left, at the speed it really has, and is never absurd."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from helpers import trial
+from made_up import some_state
+
+from psa.cost import CostModel
+from psa.estimate import TimeLeft, loops_left
+from psa.store import Store
+from psa.trial import Pack, Trial
+from psa.words import counted, duration, size
+
+SECONDS = 2.0  # of a trial-loop, as the cost model below has it
+
+
+class Even(CostModel):
+    """Every trial-loop costs the same."""
+
+    def loop_seconds(self, trials: object) -> float:
+        """Seconds of one loop of a pack."""
+        assert isinstance(trials, tuple)
+        return SECONDS * len(trials)
+
+
+def left_of(folder: Path, packs: list[Pack], workers: int = 1) -> TimeLeft:
+    """The time left of some packs that are about to begin."""
+    found = TimeLeft(Even(folder / "costs.json"), workers)
+    found.planned(packs, store_of(folder))
+    return found
+
+
+def store_of(folder: Path) -> Store:
+    """The trees of a folder."""
+    return Store(folder / "models", folder / "results")
+
+
+def pack_of(seeds: range, horizon: int) -> Pack:
+    """A pack of small trials."""
+    return Pack(trials=tuple(trial("1*4", "hidden", seed) for seed in seeds), horizon=horizon)
+
+
+def stored(folder: Path, one: Trial, loops: int) -> Path:
+    """Store a state after some loops."""
+    file = store_of(folder).state_file(one)
+    file.save(some_state(loops, trial=one))
+    return file.path
+
+
+def test_what_is_stored_already_is_not_left(tmp_path: Path) -> None:
+    """Before anything runs, too: a resumed pack counts from where its states are."""
+    pack = pack_of(range(3), 10)
+    assert loops_left(store_of(tmp_path), pack) == 30
+    stored(tmp_path, pack.trials[0], 9)
+    stored(tmp_path, pack.trials[1], 12)
+    assert loops_left(store_of(tmp_path), pack) == 1 + 0 + 10
+    assert left_of(tmp_path, [pack]).seconds() == 11 * SECONDS
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x02\0\0\0\0\0\0\0{}", b"\x03\0\0\0\0\0\0\0[3]x"])
+def test_a_state_that_cannot_be_read_counts_as_none(content: bytes, tmp_path: Path) -> None:
+    """This is an estimate; the worker says what is wrong."""
+    pack = pack_of(range(1), 10)
+    stored(tmp_path, pack.trials[0], 5).write_bytes(content)
+    assert loops_left(store_of(tmp_path), pack) == 10
+
+
+def test_a_first_loop_that_is_high_was_not_done_just_now(tmp_path: Path) -> None:
+    """A worker that begins at loop 90 of 100 has ten loops to do, and the first takes what a loop takes."""
+    pack = pack_of(range(2), 100)
+    left = left_of(tmp_path, [pack])
+    assert left.seconds() == 200 * SECONDS
+    left.begun(pack, 20)
+    assert left.seconds() == 20 * SECONDS
+    left.trained(pack, 2)
+    # two trial-loops in no time: faster than estimated, and far from a tenth of all in no time
+    assert 18 * SECONDS * 0.5 < left.seconds() < 18 * SECONDS
+
+
+def test_what_a_dead_worker_had_not_saved_is_to_be_done_again(tmp_path: Path) -> None:
+    """The next worker begins where the last save was: the time left grows again, and stays sensible."""
+    pack = pack_of(range(2), 10)
+    left = left_of(tmp_path, [pack])
+    left.begun(pack, 20)
+    for _ in range(9):
+        left.trained(pack, 2)
+    before = left.seconds()
+    left.begun(pack, 20)
+    assert before < left.seconds() <= 20 * SECONDS
+    for _ in range(10):
+        left.trained(pack, 2)
+        assert left.seconds() >= 0
+    assert left.seconds() == 0
+    left.over(pack)
+    assert left.seconds() == 0
+
+
+def test_more_than_was_left_is_not_less_than_nothing(tmp_path: Path) -> None:
+    """Whatever is reported: never below zero, and packs nobody planned count for nothing."""
+    pack, other = pack_of(range(2), 10), pack_of(range(5, 6), 10)
+    left = left_of(tmp_path, [pack])
+    left.trained(pack, 2)  # before it has begun
+    left.begun(other, 7)
+    left.trained(other, 1)
+    left.over(other)
+    assert left.seconds() == 20 * SECONDS
+    left.begun(pack, 4)
+    left.trained(pack, 50)
+    assert left.seconds() == 0
+
+
+def test_the_speed_is_the_measured_one(tmp_path: Path) -> None:
+    """A machine that is faster than estimated is believed by and by; waiting between packs is no work."""
+    packs = [pack_of(range(seed, seed + 1), 1000) for seed in range(2)]
+    left = left_of(tmp_path, packs)
+    left.begun(packs[0], 1000)
+    for _ in range(1000):
+        left.trained(packs[0], 1)
+    left.over(packs[0])
+    assert left.seconds() < 0.02 * 1000 * SECONDS
+    before = left.seconds()
+    time.sleep(0.3)
+    assert left.seconds() == before
+
+
+def test_workers_share_the_work_but_not_the_longest_pack(tmp_path: Path) -> None:
+    """Four packs on two workers take half; one long one takes what it takes."""
+    even = [pack_of(range(seed, seed + 1), 10) for seed in range(4)]
+    assert left_of(tmp_path, even, workers=2).seconds() == 20 * SECONDS
+    assert left_of(tmp_path, [*even, pack_of(range(8, 16), 10)], workers=8).seconds() == 80 * SECONDS
+    assert left_of(tmp_path, []).seconds() == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (0.3, "less than 1 s"),
+        (59.6, "1 min 00 s"),
+        (250, "4 min 10 s"),
+        (11_100, "3 h 05 min"),
+        (3_600_000, "1,000 h 00 min"),
+    ],
+)
+def test_durations(seconds: float, said: str) -> None:
+    """In the units that fit."""
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (14_040, "14.0 kB"),
+        (727_300, "727 kB"),
+        (999_960, "1.0 MB"),
+        (2_340_000, "2.3 MB"),
+        (17_749_000_000, "17.7 GB"),
+        (3.2e12, "3,200 GB"),
+    ],
+)
+def test_sizes(count: float, said: str) -> None:
+    """Three figures, in the unit that fits."""
+    assert size(count) == said
+
+
+def test_counted_things() -> None:
+    """One trial, two trials."""
+    assert [counted(count, "trial") for count in (0, 1, 5880)] == ["0 trials", "1 trial", "5,880 trials"]

@@ -1,0 +1,94 @@
+"""Trials in the hands of others are looked at without a worker, and trained once they are free."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from processes import PATIENCE_SECONDS, children, end, sweep, until
+
+from psa import leases
+from psa.grid import load
+from psa.store import Store
+from psa.sweeps import living
+from psa.trial import Trial
+
+GRID = Path("reproduction/smoke.toml").absolute()
+ARCH = ("arch=1*4", "meta_loops=1")
+HOLDER = """
+import pathlib, sys
+from psa import leases
+from psa.grid import load
+from psa.store import Store
+trials = load(pathlib.Path(sys.argv[1]), sys.argv[3:]).trials
+with leases.held(Store(pathlib.Path(sys.argv[2]), pathlib.Path("none")), trials):
+    print(len(trials), flush=True)
+    sys.stdin.read()
+"""
+
+
+def trials() -> tuple[Trial, ...]:
+    """Twelve, of one arch."""
+    return load(GRID, ARCH).trials
+
+
+def store_of(folder: Path) -> Store:
+    """The trees of a folder."""
+    return Store(folder / "models", folder / "results")
+
+
+def test_a_look_takes_and_leaves_nothing(tmp_path: Path) -> None:
+    """Free is what nobody holds, in this process or another; looking makes no file and no lease."""
+    store, all_of_them = store_of(tmp_path), trials()
+    assert leases.free(store, all_of_them) == list(all_of_them)
+    assert not (tmp_path / "models").exists()
+    with leases.held(store, all_of_them[:3]) as got:
+        assert leases.free(store, all_of_them) == list(all_of_them[3:])
+        assert got == list(all_of_them[:3])
+    assert leases.free(store, all_of_them) == list(all_of_them)
+    with leases.held(store, all_of_them) as got:
+        assert got == list(all_of_them)
+
+
+def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
+    """Another process has them until it is killed."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(GRID), str(tmp_path / "models"), *ARCH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "12\n"
+    assert leases.free(store_of(tmp_path), trials()) == []
+    holder.kill()
+    holder.communicate()
+    assert leases.free(store_of(tmp_path), trials()) == list(trials())
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+def test_no_worker_is_started_for_what_others_have_in_hand(
+    tmp_path: Path, data_dir: Path, request: pytest.FixtureRequest
+) -> None:
+    """The free half is trained by workers, the other half is waited for without any, and then trained."""
+    store, mine = store_of(tmp_path), trials()[:6]
+    with leases.held(store, mine):
+        process = sweep(tmp_path, data_dir, *ARCH, "--pack-size", "12", "--workers", "1")
+        request.addfinalizer(partial(end, process))
+        until(lambda: any("waiting for 6 trials" in str(one) for one in living(store.models)), process)
+        assert len(store.survey(trials(), 1).done) == 6
+        ends = time.monotonic() + 5
+        while time.monotonic() < ends:
+            assert children(process.pid) == []
+            time.sleep(0.02)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err) == (0, "")
+    lines = out.splitlines()
+    assert [line for line in lines if "waiting" in line] == [
+        "6/12 trials | waiting for 6 trials in the hands of others"
+    ]
+    assert lines[-1] == "12 of 12 trials done, 0 failed"

@@ -1,0 +1,88 @@
+"""A grid with stages from end to end: short runs for all, full length for those that earn it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from psa.cli import PSA, run
+from psa.grid import load
+from psa.stages import entered
+from psa.store import Store
+
+GRID = """
+name = "staged"
+[base]
+family = "simplemlp"
+lr = 1e-3
+digits = [0, 1]
+[axes]
+arch = ["1*1", "1*4"]
+mode = ["none", "hidden"]
+[[stages]]
+name = "short"
+meta_loops = 1
+seeds = [0, 1]
+[[stages]]
+name = "full"
+meta_loops = 3
+seeds = "0..2"
+promote = { best = 1, within = ["mode"] }
+"""
+Psa = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def psa(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Psa:
+    """Run `psa` on the grid in an empty folder that has the data; exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dataset").symlink_to(data_dir.resolve())
+    (tmp_path / "staged.toml").write_text(GRID)
+
+    def call(command: str, *words: str) -> tuple[int, str]:
+        code = run(PSA, [command, "staged.toml", *words])
+        said = capfd.readouterr()
+        assert "Traceback" not in said.err
+        return code, said.out + said.err
+
+    return call
+
+
+def test_the_best_are_trained_on_and_the_others_are_not(psa: Psa, tmp_path: Path) -> None:
+    """One command does both stages; promoted trials hold three loops, the others one."""
+    code, said = psa("plan")
+    assert code == 0
+    assert "stage short: 8 trials of 1 meta-loop" in said
+    assert "stage full: up to 6 trials, chosen when stage short is complete" in said
+    code, said = psa("sweep", "--workers", "2")
+    assert code == 0
+    assert "stage short: 8 of 8 trials done" in said
+    assert "stage full: 6 of 6 trials done" in said
+    store, grid = Store(tmp_path / "models", tmp_path / "results"), load(tmp_path / "staged.toml")
+    first, second = entered(grid, store)
+    loops = {trial.id: (store.read(trial) or {})["loops"] for trial in first.trials}
+    assert sorted(loops.values()) == [1] * 4 + [3] * 4
+    assert {trial.id for trial in second.trials if trial.seed < 2} == {
+        trial for trial, count in loops.items() if count == 3
+    }
+    code, said = psa("status")
+    assert "stage full: 6 of 6 trials done" in said
+    assert psa("sweep")[0] == 0
+
+
+def test_weights_are_kept_for_those_who_go_on(psa: Psa, tmp_path: Path) -> None:
+    """With --keep-weights none nothing is trained twice on the way, and nothing is left at the end."""
+    code, said = psa("sweep", "--keep-weights", "none", "--workers", "1", "--pack-size", "8")
+    assert code == 0, said
+    assert not list((tmp_path / "models").rglob("*.safetensors"))
+    stored = {
+        path.relative_to(tmp_path / "results"): path.read_bytes()
+        for path in Store(tmp_path / "models", tmp_path / "results").record_paths()
+    }
+    assert psa("sweep", "--keep-weights", "none", "--results-dir", "other")[0] == 0
+    for path, content in stored.items():
+        assert (tmp_path / "other" / path).read_bytes() == content

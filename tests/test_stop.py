@@ -1,0 +1,125 @@
+"""A stop asked for at any moment of a sweep: one line, the signal's exit code, and nothing is left running.
+
+Real processes and real signals throughout.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import PATIENCE_SECONDS, children, end, psa, sweep, until
+
+from psa import leases
+from psa.grid import load
+from psa.signals import StopRequest
+from psa.store import Store
+from psa.sweeps import living
+
+STOPPED = "Stopped; workers have saved what they had. The same command goes on from there."
+ENDLESS = "meta_loops=1000000"
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.fixture
+def killed() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that end with the test, whatever becomes of it."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        end(process)
+
+
+def doing(folder: Path) -> str:
+    """What the sweeps at work in a folder say."""
+    return "\n".join(map(str, living(folder / "models")))
+
+
+def stopped(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str, float]:
+    """Send a signal; exit code, last line, errors, and the seconds it took."""
+    workers = children(process.pid) if Path("/proc").is_dir() else []
+    begun = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    seconds = time.monotonic() - begun
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    return process.returncode, (out.splitlines() or [""])[-1], err, seconds
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_sweep_that_trains_saves_and_answers_with_the_signal(
+    number: signal.Signals, code: int, tmp_path: Path, data_dir: Path, killed: list[subprocess.Popen[str]]
+) -> None:
+    """130 for SIGINT, 143 for SIGTERM, what was trained is stored, and nobody says any more it is at work."""
+    process = sweep(tmp_path, data_dir, ENDLESS, "arch=1*4", "--pack-size", "12", "--workers", "1")
+    killed.append(process)
+    until(lambda: "1*4 seeds 0-1 loop" in doing(tmp_path), process)
+    assert stopped(process, number)[:3] == (code, STOPPED, "")
+    store = Store(tmp_path / "models", tmp_path / "results")
+    for trial in load(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials:
+        state = store.state_file(trial).load()
+        assert state is not None
+        assert state.loops > 0
+    assert list((tmp_path / "models" / ".sweeps").iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("after", [0.0, 6.0], ids=["torch is imported", "a step is measured"])
+def test_a_sweep_that_measures_stops_at_once(
+    after: float,
+    number: signal.Signals,
+    code: int,
+    tmp_path: Path,
+    data_dir: Path,
+    killed: list[subprocess.Popen[str]],
+) -> None:
+    """A network whose measuring takes minutes is let go: there is nothing to save. The same line and code."""
+    process = sweep(tmp_path, data_dir, "arch=200*256", "--workers", "1")
+    killed.append(process)
+    until(lambda: "measuring 1 network" in doing(tmp_path), process)
+    time.sleep(after)
+    answer, line, err, seconds = stopped(process, number)
+    assert (answer, line, err) == (code, STOPPED, "")
+    assert seconds < 5
+
+
+def test_a_sweep_that_waits_for_others_stops_at_once(
+    tmp_path: Path, data_dir: Path, killed: list[subprocess.Popen[str]]
+) -> None:
+    """In the middle of a wait, too."""
+    trials = load(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials
+    with leases.held(Store(tmp_path / "models", tmp_path / "results"), trials) as got:
+        assert len(got) == 12
+        process = sweep(tmp_path, data_dir, "arch=1*4", "--pack-size", "12")
+        killed.append(process)
+        until(lambda: "waiting for 12 trials" in doing(tmp_path), process)
+        time.sleep(1.5)
+        answer, line, err, seconds = stopped(process, signal.SIGTERM)
+    assert (answer, line, err) == (143, STOPPED, "")
+    assert seconds < 1.5
+
+
+def test_help_names_the_exit_codes(tmp_path: Path) -> None:
+    """What a script may go by is said."""
+    out, _ = psa(tmp_path, "sweep", "--help").communicate(timeout=PATIENCE_SECONDS)
+    said = " ".join(out.split())
+    assert "0: complete; 1: trials failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_wait(number: signal.Signals) -> None:
+    """The sleeper wakes at once, and sleeps no more."""
+    with StopRequest() as stop:
+        threading.Timer(0.2, os.kill, [os.getpid(), number]).start()
+        begun = time.monotonic()
+        stop.wait(60)
+        stop.wait(60)
+        assert time.monotonic() - begun < 10
+    assert stop()
+    assert stop.exit_code == 128 + number
