@@ -66,10 +66,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Grid:
-    """A declared experiment, resolved: its stages in order, one called "" where none is declared."""
+    """A declared experiment, resolved: its stages in order, one called "" where none is declared, and what
+    its study remarks of it.
+    """
 
     name: str
     stages: tuple[Stage, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -98,7 +101,8 @@ def load(path: Path, overrides: Sequence[str] = (), only: str = "") -> Grid:
         Stage(stage.name, stage.meta_loops, tuple(_points(declared, stage)), stage.promotion)
         for stage in declared.stages
     ]
-    return Grid(path.stem, tuple(_selected(declared, stages, only)))
+    grid = Grid(path.stem, tuple(_selected(declared, stages, only)))
+    return replace(grid, remarks=tuple(declared.study.remarks(grid.trials)))
 
 
 def _check_size(declared: Declared) -> None:

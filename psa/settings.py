@@ -1,7 +1,7 @@
 """What a study hands the grid: its settings, what they are called, and how a trial is made of them.
 
 A study is a module of `psa.studies` with `Settings`, a Spec whose fields are the keys of its grids, and
-`from_settings(settings, seed, name) -> Trial`. Nothing else needs to know of it.
+`from_settings(settings, seed, name) -> Trial` and `remarks(trials)`. Nothing else needs to know of it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import types
+from collections.abc import Sequence
 from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
 
 from psa import studies
@@ -45,6 +46,9 @@ class Study(Protocol):
 
     def from_settings(self, settings: Any, seed: int, name: str) -> Trial:
         """The trial of one point of a grid, stored under `name`. Raises pydantic.ValidationError."""
+
+    def remarks(self, trials: Sequence[Trial]) -> list[str]:
+        """What a user should know of these trials before they are trained, one line each."""
 
 
 def study_named(name: Any, where: str) -> Study:

@@ -348,3 +348,10 @@ def test_planning_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "5,880" in done.stdout
+
+
+def test_a_decay_that_is_rounded_away_is_remarked(tmp_path: Path) -> None:
+    """The published rates multiply weights by 1 - 1e-8, which no float32 number notices."""
+    path = written(tmp_path, GOOD.replace('"hidden"', '"decay"'))
+    for overrides, said in (((), 0), (("lr=1e-4",), 1), (("lr=1e-4", "mode=none"), 0), (("lr=3e-4",), 0)):
+        assert len(load(path, overrides).remarks) == said

@@ -19,6 +19,7 @@ from psa.nets.dense import Dense
 from psa.nets.layers import Rows
 from psa.optimizer import optimizer_for
 from psa.streams import stream
+from psa.studies.ablation import LEAST_DECAY
 from psa.train import batch_sizes, cross_entropy, evaluate, train_epoch
 from psa.trial import ModelSpec
 
@@ -158,6 +159,21 @@ def test_decay_shrinks_by_its_factor_and_nothing_else_does(small: Splits) -> Non
         if decay == 0:
             assert torch.equal(after[:, 0], before[at][:, 0])
         assert not torch.equal(after[:, 1], before[at][:, 1])
+
+
+@pytest.mark.parametrize(("lr", "changes"), [(1e-4, False), (LEAST_DECAY / 1e-4 * 0.99, False), (7e-4, True)])
+def test_a_decay_below_float32s_resolution_does_nothing(small: Splits, lr: float, changes: bool) -> None:
+    """With the published lr x decay = 1e-4 x 1e-4 mode decay is mode none to the bit; not above 2^-24."""
+    net = net_of()
+    weights = []
+    for decay in (0.0, 1e-4):
+        rows = [replace(ROW, lr=lr, weight_decay=decay)]
+        active = pack_of(net, [1])
+        gradients = active.zeros_like()
+        optimizer = optimizer_for("adamw", rows, active, gradients)
+        train_epoch(net, rows, active, gradients, optimizer, Batches(rows, small.train, 50))
+        weights.append(torch.cat(active.parts, dim=1))
+    assert torch.equal(*weights) is not changes
 
 
 # Epochs
