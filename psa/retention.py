@@ -22,9 +22,12 @@ def drop_weights(store: Store, trials: Iterable[Trial], horizon: int, keep: Keep
         return
     finished = store.survey(trials, horizon).done
     kept = _best(store, finished) if keep == "best" else set()
-    with leases.held(store, [trial for trial in finished if trial.id not in kept]) as ours:
-        for trial in ours:
-            store.state_file(trial).remove()
+    for trial in finished:
+        if trial.id not in kept:
+            # one at a time: a lease is an open file, and there may be more trials than files that may be open
+            with leases.held(store, [trial]) as ours:
+                for mine in ours:
+                    store.state_file(mine).remove()
 
 
 def _best(store: Store, finished: Iterable[Trial]) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +157,24 @@ def test_a_trial_that_is_done_is_not_marked_as_failed(psa: Psa, tmp_path: Path) 
     assert [store.failure(trial) is None for trial in trials] == [True, True, True, False]
     assert sweep(psa, "meta_loops=1")[0] == 0
     assert not list((tmp_path / "results").rglob("*.failed.json"))
+
+
+def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Path) -> None:
+    """A lease is an open file; four hundred trials under a limit of 256 open files leave no weights."""
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "from pathlib import Path; from psa.grid import load; from psa.retention import drop_weights\n"
+        "from psa.store import Store; from tests.made_up import some_record, some_state\n"
+        f"folder = Path({str(tmp_path)!r}); store = Store(folder / 'models', folder / 'results')\n"
+        f"trials = load(Path({str(GRID)!r}), ['seeds=0..33']).trials[:400]\n"
+        "for trial in trials:\n"
+        "    store.state_file(trial).save(some_state(trial=trial))\n"
+        "    store.write(trial, some_record(3, trial), {})\n"
+        "drop_weights(store, trials, 3, 'none')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=GRID.parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "results").rglob("s*.json"))) >= 400
+    assert not list((tmp_path / "models").rglob("*.safetensors"))

@@ -137,6 +137,7 @@ class _Work:
         planned = self._planned(stage)
         time_left = TimeLeft(self.costs, len(planned.places))
         view = SweepView(self.out, stage.title + self.name, len(stage.trials), time_left, self.tell)
+        view.done = planned.done
         with Refreshed(view) as refresh:
             if planned.packs and not self.options.pack_size:
                 self._calibrate(planned, view, refresh)
