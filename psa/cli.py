@@ -19,6 +19,7 @@ from psa import __version__
 from psa.commands.clean import clean, clean_all
 from psa.commands.dataset import analyze_dataset
 from psa.commands.plan import plan
+from psa.commands.report import report
 from psa.commands.status import status
 from psa.commands.sweep import sweep
 from psa.commands.train import train
@@ -40,7 +41,8 @@ _SHARED: Final[dict[str, Any]] = {
 }
 
 
-def _command(name: str, function: Callable[..., int]) -> App:
+def command(name: str, function: Callable[..., int]) -> App:
+    """A function as a command of that name."""
     # The lines of a docstring are as long as those of the source; the terminal breaks paragraphs anew.
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
@@ -49,10 +51,10 @@ def _command(name: str, function: Callable[..., int]) -> App:
     return app
 
 
-TRAIN: Final = _command("train", train)
-CLEAN: Final = _command("clean", clean)
-CLEAN_ALL: Final = _command("clean-all", clean_all)
-ANALYZE_DATASET: Final = _command("analyze-dataset", analyze_dataset)
+TRAIN: Final = command("train", train)
+CLEAN: Final = command("clean", clean)
+CLEAN_ALL: Final = command("clean-all", clean_all)
+ANALYZE_DATASET: Final = command("analyze-dataset", analyze_dataset)
 
 PSA: Final = App(
     name="psa",
@@ -60,12 +62,13 @@ PSA: Final = App(
     **_SHARED,
 )
 PSA.command(TRAIN)
-PSA.command(_command("plan", plan))
-PSA.command(_command("sweep", sweep))
-PSA.command(_command("status", status))
-PSA.command(_command("verify", verify))
+PSA.command(command("plan", plan))
+PSA.command(command("sweep", sweep))
+PSA.command(command("status", status))
+PSA.command(command("report", report))
+PSA.command(command("verify", verify))
 PSA.command(CLEAN)
-PSA.command(_command("data", analyze_dataset))
+PSA.command(command("data", analyze_dataset))
 
 
 def run(app: App, arguments: Sequence[str] | None = None) -> int:

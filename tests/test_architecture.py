@@ -46,11 +46,24 @@ psa.grid
 psa.stages
 psa.collect psa.stats psa.regimes
 psa.published
+psa.reports psa.reports.latex
+psa.reports.tables psa.reports.figures psa.reports.figure_labels
+psa.reports.cells psa.reports.figure_numbers
+psa.reports.page psa.reports.design_space psa.reports.curves
+psa.reports.ablation_effects psa.reports.ablation_markdown psa.reports.ablation_published
+psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks
+psa.reports.ablation_tables
+psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
+psa.reports.figure_aggregate psa.reports.figure_published
+psa.reports.figure_set
+psa.reports.ablation
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.dataset psa.commands.plan
 psa.commands.clean psa.commands.status psa.commands.sweep psa.commands.train psa.commands.verify
+psa.commands.report psa.commands.tables psa.commands.figures
 psa.cli
+psa.named
 """
 ROW = {name: number for number, line in enumerate(ROWS.split("\n")) for name in line.split()}
 # Within one row, or downwards inside a function: allowed only with a reason.

@@ -1,0 +1,116 @@
+"""`psa report`: everything a paper needs, from a folder of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from psa.commands.options import ModelDir, ResultsDir
+from psa.console import console
+from psa.errors import UserError
+from psa.files import check_writable, write_atomically
+from psa.grid import load
+from psa.store import Store
+
+if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
+    import pandas as pd
+
+    from psa.reports.ablation import Setting
+
+_REPRODUCTION = Path("reproduction")
+
+
+def report(
+    study: Annotated[str, Parameter(help="The study whose records are reported, or all.")],
+    *,
+    grid: Annotated[
+        Path | None, Parameter(help="The grid that was run, so that what is missing of it is known.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        Parameter(help="Published numbers. [default: reproduction/published/FAMILY.tsv, if there]"),
+    ] = None,
+    order: Annotated[
+        Path, Parameter(help="Architectures in their order, one a line; used if it is there.")
+    ] = _REPRODUCTION / "configurations.txt",
+    asymmetric: Annotated[
+        Path, Parameter(help="Those that the study labels Asymmetric; used if it is there.")
+    ] = _REPRODUCTION / "asymmetric.txt",
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+    output_dir: Annotated[Path, Parameter(help="Folder of the pages.")] = Path("results/reports"),
+) -> int:
+    """Write a page with every table and figure of a study, and each of them as files of its own.
+
+    One self-contained HTML page per study and family; beside it a folder with the tables (Markdown, LaTeX,
+    CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings of the published format.
+
+    Example: psa report ablation --grid reproduction/smallest.toml
+    """
+    from psa.collect import collect
+
+    check_writable(output_dir)
+    store, out = Store(model_dir, results_dir), console()
+    expected = load(grid).trials if grid is not None else ()
+    with out.status("reading the records"):
+        frame = collect(store, () if study == "all" else [study], expected)
+    for (name, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
+        folder = output_dir / f"{name}_{family}"
+        with out.status(f"writing {folder}.html") as shown:
+            setting = _setting(folder, str(family), order, asymmetric, reference)
+            _written(rows, setting, str(family), shown.update)
+        _say(out, folder)
+    return 0
+
+
+def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None) -> Setting:
+    from psa.reports.ablation import Setting
+    from psa.reports.ablation_published import read_reference
+    from psa.reports.cells import archs_in
+    from psa.reports.figure_published import published_cells
+
+    path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
+    if reference is not None and not path.is_file():
+        raise UserError(f"--reference: there is no file {path}", "Name a table of published numbers")
+    there = path.is_file()
+    return Setting(
+        folder,
+        archs_in(order) if order.is_file() else (),
+        archs_in(asymmetric) if asymmetric.is_file() else (),
+        read_reference(path) if there else None,
+        published_cells(path) if there else None,
+    )
+
+
+def _written(rows: pd.DataFrame, setting: Setting, family: str, say: Callable[[str], object]) -> None:
+    """Store the page and all that is on it."""
+    from psa import collect
+    from psa.reports import ablation, ablation_markdown, page, summaries, tables
+
+    folder = setting.folder
+    say(f"{folder}: rows")
+    collect.write(rows, folder)
+    say(f"{folder}: tables")
+    made = ablation.tables(rows, setting)
+    for name, table in made.items():
+        tables.write(table, folder, name)
+    for name, text in (
+        ("summary", summaries.summary_markdown(rows)),
+        ("trials", ablation_markdown.trials_markdown(rows)),
+        ("trials_convergence", ablation_markdown.convergence_markdown(rows)),
+        ("trials_lkg_growth", ablation_markdown.lkg_growth_markdown(rows)),
+    ):
+        write_atomically(folder / f"psa_{family}_{name}.md", text.encode())
+    say(f"{folder}: figures")
+    whole = page.html(ablation.page(rows, setting, made))
+    write_atomically(folder.with_name(f"{folder.name}.html"), whole.encode())
+
+
+def _say(out: Console, folder: Path) -> None:
+    out.print(f"{folder}.html", markup=False, soft_wrap=True)
+    count = sum(1 for path in folder.iterdir() if path.is_file())
+    out.print(f"{folder}/ ({count} files: tables, figures, rows)", markup=False, soft_wrap=True)

@@ -1,0 +1,241 @@
+"""`make-architecture-table`, `make-trial-accuracy-table`, `generate-reproduction-tests`: tables by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from psa.commands.options import Number, ResultsDir
+from psa.console import console
+from psa.errors import UserError
+from psa.files import read_bytes, write_atomically
+from psa.grid import load
+from psa.store import Store
+from psa.trial import Family
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from psa.reports.tables import Table
+
+_ORDER: Final = Path("reproduction/configurations.txt")
+_ASYMMETRIC: Final = Path("reproduction/asymmetric.txt")
+_STUDY: Final = "ablation"
+_FAMILY: Final = "simplemlp"
+_LABEL: Final = re.compile(r"[A-Za-z0-9:._-]{1,100}")
+_SCRIPT: Final = "run_reproduction.sh"
+
+Order = Annotated[
+    Path | None, Parameter(help=f"Architectures, one a line, in their order. [default: {_ORDER}, if there]")
+]
+FamilyOf = Annotated[
+    Family | None, Parameter(help=f"Which networks. [default: the only ones there are, or {_FAMILY}]")
+]
+Study = Annotated[str | None, Parameter(help=f"Which study. [default: that of --grid, or {_STUDY}]")]
+GridOf = Annotated[
+    Path | None, Parameter(help="The grid that was run, so that what is missing of it is known.")
+]
+OutputDir = Annotated[Path, Parameter(help="Folder of the tables.")]
+Caption = Annotated[str | None, Parameter(help="Of the table. [default: what it shows]")]
+Label = Annotated[str | None, Parameter(help="By which LaTeX refers to the table. [default: tab:...]")]
+
+
+def make_architecture_table(
+    *,
+    order: Order = None,
+    family: FamilyOf = None,
+    grid: Annotated[Path | None, Parameter(help="A grid whose architectures to take instead.")] = None,
+    asymmetric: Annotated[
+        Path | None,
+        Parameter(help=f"Those that the study labels Asymmetric. [default: {_ASYMMETRIC}, if there]"),
+    ] = None,
+    published: Annotated[
+        bool, Parameter(negative="", help="Only what the study printed, without what is computed.")
+    ] = False,
+    tolerance: Annotated[Number, Parameter(help="Percent by which parameters may miss a budget.")] = 10.0,
+    caption: Caption = None,
+    label: Label = None,
+    output_dir: OutputDir = Path("results/reports"),
+) -> int:
+    """Write the table of architectures: parameters, the label of the study, and whether they meet a budget.
+
+    The architectures are those of --order, or of --grid. As Markdown, LaTeX and CSV. Needs no results.
+
+    Example: make-architecture-table --family resmlp
+    """
+    from psa.reports import ablation_tables as tables
+
+    _check(label)
+    _check_range("--tolerance", tolerance, 1_000)
+    listed = _listed(order, _ORDER)
+    what = _networks(grid, family, listed)
+    table = tables.architectures(
+        what.archs,
+        lambda arch: tables.parameters_of(what.family, arch, what.classes),
+        order=listed,
+        asymmetric=_listed(asymmetric, _ASYMMETRIC),
+        published=published,
+        tolerance=tolerance / 100,
+        caption=caption or tables.ARCHITECTURES,
+        label=label or tables.ARCHITECTURES_LABEL,
+    )
+    name = f"psa_{what.family}_architectures{'_published' if published else ''}"
+    return _written(table, output_dir, name)
+
+
+@dataclass(frozen=True)
+class _Networks:
+    family: Family
+    archs: tuple[str, ...]
+    classes: int
+
+
+def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...]) -> _Networks:
+    """The networks of a grid, or those listed. Raises UserError where there are none."""
+    if grid is None:
+        if not listed:
+            raise UserError(f"there is no {_ORDER} here", "Name the architectures with --order or --grid")
+        return _Networks(family or _FAMILY, listed, 10)
+    trials = load(grid).trials
+    family = family or _only_family({trial.model.family for trial in trials})
+    of_family = [trial for trial in trials if trial.model.family == family]
+    if not of_family:
+        raise UserError(f"{grid} holds no trial of --family {family}", "Name another family")
+    archs = dict.fromkeys(trial.model.arch.label for trial in of_family)
+    return _Networks(family, tuple(archs), of_family[0].data.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the trials of a table come from; by default records."""
+
+    datafile: Annotated[
+        Path | None, Parameter(help="A summary or a table of trials (Markdown), or a folder of records.")
+    ] = None
+    published_trials: Annotated[
+        Path | None, Parameter(help="A published table of trials, in the place of records.")
+    ] = None
+    family: FamilyOf = None
+    study: Study = None
+    grid: GridOf = None
+    results_dir: ResultsDir = Path("results")
+
+    @property
+    def summary(self) -> Path | None:
+        """The file, if it is a summary: means without the trials that they are of."""
+        path = self.datafile
+        content = read_bytes(path) if path is not None and path.is_file() else None
+        return path if content is not None and b"Results Shape" in content else None
+
+    def frame(self) -> pd.DataFrame:
+        """The rows of one family. Raises UserError."""
+        from psa.collect import collect
+        from psa.published import published_trials
+        from psa.reports.cells import one_family
+
+        if self.datafile is not None and self.published_trials is not None:
+            raise UserError("--datafile and --published-trials say the same twice", "Give one of them")
+        path = self.published_trials or self.datafile or self.results_dir
+        if self.published_trials is not None or path.is_file() or path.suffix == ".md":
+            return published_trials(path, self.family or _FAMILY)
+        expected = load(self.grid).trials if self.grid is not None else ()
+        names = sorted({trial.study for trial in expected}) or [self.study or _STUDY]
+        if self.study is not None and names != [self.study]:
+            raise UserError(f"--study {self.study}: {self.grid} is of study {names[0]}", "Give one of them")
+        frame = collect(Store(Path("models"), path), names, expected)
+        return one_family(frame, self.family or _only_family(frame["family"].unique()))
+
+
+def make_trial_accuracy_table(
+    *,
+    source: Annotated[Source | None, Parameter(name="*")] = None,
+    order: Order = None,
+    tolerance: Annotated[Number, Parameter(help="Points between means that still tie.")] = 0.01,
+    caption: Caption = None,
+    label: Label = None,
+    output_dir: OutputDir = Path("results/reports"),
+) -> int:
+    """Write the table of accuracies: mean, standard deviation and n of every mode, and which mode wins.
+
+    As Markdown, LaTeX and CSV. Architectures come in the order of --order; trials that are missing are named.
+
+    Example: make-trial-accuracy-table --grid reproduction/smoke.toml
+    """
+    from psa.reports import ablation_tables as tables
+    from psa.reports.summaries import read_summary
+
+    _check(label)
+    _check_range("--tolerance", tolerance, 100)
+    source, listed = source or Source(), _listed(order, _ORDER)
+    said = caption or tables.ACCURACIES, label or tables.ACCURACIES_LABEL
+    if source.summary is not None:
+        table = tables.accuracies_of(read_summary(source.summary), listed, tolerance, *said)
+        return _written(table, output_dir, f"psa_{source.family or _FAMILY}_accuracy")
+    frame = source.frame()
+    if source.grid is not None:  # it says what should be there; what else the list names is no gap
+        listed = tuple(arch for arch in listed if arch in set(frame["arch"]))
+    table = tables.accuracy_table(frame, order=listed, tolerance=tolerance, caption=said[0], label=said[1])
+    return _written(table, output_dir, f"psa_{frame['family'].iloc[0]}_accuracy")
+
+
+def generate_reproduction_tests(
+    *,
+    grid: Annotated[
+        Path | None, Parameter(help="The grid to reproduce. [default: reproduction/FAMILY.toml]")
+    ] = None,
+    family: Annotated[Family, Parameter(help="Which networks, where no grid is named.")] = _FAMILY,
+    output_dir: Annotated[Path, Parameter(help="Folder of the script.")] = Path("results/reports"),
+) -> int:
+    """Write a shell script that trains a grid again, one `psa sweep` per architecture, and say where it is.
+
+    Example: generate-reproduction-tests --grid reproduction/smoke.toml
+    """
+    from psa.reports.reproduction import reproduction_script
+
+    grid = grid or Path(f"reproduction/{family}.toml")
+    path = output_dir / _SCRIPT
+    write_atomically(path, reproduction_script(load(grid), grid.as_posix()).encode())
+    path.chmod(0o755)
+    console().print(f"Script {path}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _check(label: str | None) -> None:
+    if label is not None and _LABEL.fullmatch(label) is None:
+        raise UserError(f"--label {label[:60]!r} is no LaTeX label", "Write letters, digits and : . _ -")
+
+
+def _check_range(option: str, value: float, high: float) -> None:
+    if not 0 <= value <= high:
+        raise UserError(f"{option} {value:g} is out of range", f"Choose 0 to {high:g}")
+
+
+def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
+    """The architectures of a list; of the usual one where none is named, nothing where that is not there."""
+    from psa.reports.cells import archs_in
+
+    if path is None and not usual.is_file():
+        return ()
+    return archs_in(path or usual)
+
+
+def _only_family(families: Iterable[str]) -> Family:
+    found = list(families)
+    return "resmlp" if found == ["resmlp"] else _FAMILY
+
+
+def _written(table: Table, folder: Path, name: str) -> int:
+    """Store a table in every format and say where, and what it says of itself."""
+    from psa.reports.tables import write
+
+    out = console()
+    for path in write(table, folder, name):
+        out.print(f"Table {path}", markup=False, soft_wrap=True)
+    if table.note:
+        out.print(table.note, markup=False, soft_wrap=True)
+    return 0

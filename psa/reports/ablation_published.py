@@ -1,0 +1,222 @@
+"""The ablation study beside what was published of it: regimes and accuracies, cell by cell."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from scipy import stats as scipy_stats
+
+from psa.arch import Arch
+from psa.errors import UserError
+from psa.files import read_bytes
+from psa.regimes import REGIMES, regime_of
+from psa.reports.cells import Cells, cells_of, ordered
+from psa.reports.tables import Cell, Column, Interval, Table
+from psa.stats import LEVEL, Summary, holm, summary
+from psa.trial import MODES
+
+WITHIN: Final = 2.0  # percentage points; the study's own criterion of a reproduction
+ALPHA: Final = 0.05
+_ONE_PAGE: Final = 40  # rows
+_PRINTED: Final = 0.0006  # half of the last printed digit, and a little: means this close are printed alike
+_COLUMNS: Final = ("arch", "regime", "mode", "mean", "std_pop", "n")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Published numbers: the regime of each architecture, and its cells as n, mean and sample deviation."""
+
+    regimes: dict[str, str]
+    cells: dict[tuple[str, str], Summary]
+
+
+def read_reference(path: Path) -> Reference:
+    """Published numbers from a TSV with the columns arch, regime, mode, mean, std_pop, min, max, n (see
+    reproduction/published). Raises UserError that names the line which is not so.
+    """
+    content = read_bytes(path)
+    if content is None:
+        raise UserError(f"there are no published numbers {path}", "Name a file like published/simplemlp.tsv")
+    lines = csv.DictReader(content.decode(errors="replace").splitlines(), delimiter="\t")
+    absent = [name for name in _COLUMNS if name not in (lines.fieldnames or ())]
+    if absent:
+        raise UserError(f"{path}: there is no column {absent[0]}", f"It has {', '.join(_COLUMNS)}, min, max")
+    found = Reference({}, {})
+    for number, row in enumerate(lines, 2):
+        try:
+            arch = Arch.coerce(row["arch"]).label
+            found.cells[arch, row["mode"]] = _summary(row)
+            found.regimes[arch] = row["regime"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}, line {number}: {error}", "Correct it") from None
+    return found
+
+
+def _summary(row: dict[str, str]) -> Summary:
+    """A published cell. Its deviation divides by n; that of a sample, by n - 1, is what intervals need."""
+    n, mean = int(row["n"]), float(row["mean"])
+    if n < 2:
+        return Summary(n, mean, math.nan, math.nan, math.nan, float(row["min"]), float(row["max"]))
+    sd = float(row["std_pop"]) * math.sqrt(n / (n - 1))
+    half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half, float(row["min"]), float(row["max"]))
+
+
+def regime_table(
+    frame: pd.DataFrame,
+    reference: Reference | None = None,
+    *,
+    order: Sequence[str] = (),
+    caption: str = "Regimes",
+    label: str = "tab:regimes",
+) -> Table:
+    """The regime of each architecture of a frame of one family, the published one where there is one, and
+    whether they agree. A regime is unknown where a mode is missing.
+    """
+    cells = cells_of(frame)
+    known = {} if reference is None else reference.regimes
+    rows: list[tuple[Cell, ...]] = []
+    for arch in ordered(cells.archs, order):
+        numbers, there = cells.numbers(arch), known.get(arch)
+        here = regime_of(numbers, cells.zero_r)
+        # a regime that cannot be decided yet does not disagree
+        agree = None if there is None or len(numbers) < len(MODES) else _yes(here == there)
+        rows.append((arch, here, there, agree, _counts(cells, arch)))
+    columns = tuple(map(Column, ("Architecture", "Regime", "Published", "Agree", "n")))
+    counts = Counter(row[1] for row in rows)
+    said = ", ".join(f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime])
+    compared = [row[3] for row in rows if row[3] is not None]
+    agreed = (
+        f" {compared.count('yes'):,} of {len(compared):,} agree with those published." if compared else ""
+    )
+    note = (
+        f"{said}; ZeroR is {cells.zero_r:.2f}%.{agreed} n: of the modes, least and greatest. {cells.note()}"
+    )
+    return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
+
+
+def _yes(truth: bool) -> str:
+    return "yes" if truth else "no"
+
+
+def _counts(cells: Cells, arch: str) -> str:
+    """`10`, or `7 to 10` where modes have different numbers of trials."""
+    counts = [len(cells.cell(arch, mode).found) for mode in MODES]
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
+@dataclass(frozen=True)
+class _Compared:
+    arch: str
+    mode: str
+    published: Summary
+    here: Summary
+    difference: Interval
+    p: float
+
+
+def published_comparison(
+    frame: pd.DataFrame,
+    reference: Reference,
+    *,
+    order: Sequence[str] = (),
+    within: float = WITHIN,
+    alpha: float = ALPHA,
+    caption: str = "Published and reproduced validation accuracy (percent)",
+    label: str = "tab:published_comparison",
+) -> Table:
+    """Each cell of a frame of one family beside the published one, both with the 95 % t interval of the mean;
+    their difference with Welch's interval, whether it is within so many points, and whether it is
+    significant after Holm's correction over the whole table.
+    """
+    cells = cells_of(frame)
+    places = [(arch, mode) for arch in ordered(cells.archs, order) for mode in MODES]
+    known = [place for place in places if place in reference.cells]
+    found = [_compared(cells, place, reference.cells[place]) for place in known]
+    adjusted = holm([each.p for each in found])
+    rows = [_row(each, float(p), within, alpha) for each, p in zip(found, adjusted, strict=True)]
+    columns = (
+        Column("Architecture"),
+        Column("Mode"),
+        Column("Published", "interval"),
+        Column("Here", "interval"),
+        Column("n", "count"),
+        Column("Difference", "interval", signed=True),
+        Column(f"Within {within:g} points"),
+        Column("p (Holm)", "p", 3),
+        Column("Differ"),
+    )
+    note = f"{_verdict(rows, within, alpha)} {_others(cells, reference)}{cells.note()}"
+    return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
+
+
+def _compared(cells: Cells, place: tuple[str, str], published: Summary) -> _Compared:
+    cell = cells.cell(*place)
+    counts = asdict(summary(cell.correct))
+    here = Summary(counts.pop("n"), **{name: 100 * count / cell.samples for name, count in counts.items()})
+    difference, p = welch(here, published)
+    return _Compared(*place, published, here, difference, p)
+
+
+def welch(one: Summary, other: Summary) -> tuple[Interval, float]:
+    """One mean minus the other with Welch's 95 % interval, and the two-sided p. Below two values of either
+    both are NaN. Where neither varies the interval is a point: p is 1 if they are printed alike, else 0.
+    """
+    difference = one.mean - other.mean
+    if min(one.n, other.n) < 2:
+        return Interval(difference, math.nan, math.nan), math.nan
+    parts = [each.sd**2 / each.n for each in (one, other)]
+    error = math.sqrt(sum(parts))
+    if error == 0:
+        return Interval(difference, difference, difference), float(abs(difference) < _PRINTED)
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (each.n - 1) for part, each in zip(parts, (one, other), strict=True)
+    )
+    half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    p = 2 * float(scipy_stats.t.sf(abs(difference) / error, freedom))
+    return Interval(difference, difference - half, difference + half), p
+
+
+def _row(found: _Compared, p: float, within: float, alpha: float) -> tuple[Cell, ...]:
+    published, here = (Interval(each.mean, each.low, each.high) for each in (found.published, found.here))
+    there = not math.isnan(found.difference.value)
+    return (
+        found.arch,
+        found.mode,
+        published,
+        here,
+        found.here.n,
+        found.difference,
+        _yes(abs(found.difference.value) <= within) if there else None,
+        p,
+        None if math.isnan(p) else _yes(p < alpha),
+    )
+
+
+def _verdict(rows: Sequence[tuple[Cell, ...]], within: float, alpha: float) -> str:
+    near, differ = ([row[at] for row in rows if row[at] is not None] for at in (6, 8))
+    return (
+        f"{near.count('yes'):,} of {len(near):,} cells lie within {within:g} points of the published mean; "
+        f"{differ.count('yes'):,} of {len(differ):,} differ (Welch, p < {alpha:g} after Holm's correction)."
+    )
+
+
+def _others(cells: Cells, reference: Reference) -> str:
+    """What could not be compared because one side does not know it."""
+    here, there = set(cells.archs), set(reference.regimes)
+    parts = [
+        f"{count:,} {what} "
+        for count, what in (
+            (len(there - here), "published architectures are not here."),
+            (len(here - there), "architectures here were not published."),
+        )
+        if count
+    ]
+    return "".join(parts)

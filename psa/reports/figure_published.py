@@ -1,0 +1,204 @@
+"""Published means beside ours, cell by cell: where they agree, and by how much they differ."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy import stats as scipy_stats
+
+from psa.errors import UserError
+from psa.files import read_bytes
+from psa.reports.figure_numbers import Bounties, named, welch
+from psa.reports.figures import (
+    GREY,
+    MODE_LOOKS,
+    WIDTH,
+    add_axes,
+    empty,
+    mode_handle,
+    new_figure,
+    note,
+    style,
+    title,
+)
+from psa.stats import LEVEL, summary
+from psa.trial import MODES
+
+Series: TypeAlias = "pd.Series[Any]"
+BAND: Final = 2.0  # points that the study's own criterion of success allows
+_NEAR: Final = (86.0, 99.2)  # percent; where most of what trains ends up
+_COLUMNS: Final = ("arch", "mode", "mean", "std_pop", "n")
+
+
+def published_cells(path: Path) -> pd.DataFrame:
+    """A published table (tab-separated: arch, mode, mean, std_pop, n, ...) as arch, mode, mean, sd, n.
+
+    sd is the sample's (n - 1), though the table holds the population's. Raises UserError.
+    """
+    content = read_bytes(path)
+    if content is None:
+        raise UserError(
+            f"there is no published table {path}", "Name one like reproduction/published/simplemlp.tsv"
+        )
+    try:
+        rows = pd.read_csv(io.BytesIO(content), sep="\t")[list(_COLUMNS)]
+        numbers = rows[["mean", "std_pop", "n"]].astype(np.float64)
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is no published table", f"Its columns are {', '.join(_COLUMNS)}, tab-separated"
+        ) from error
+    sd = numbers["std_pop"] * np.sqrt(numbers["n"] / (numbers["n"] - 1).clip(lower=1))
+    return rows[["arch", "mode", "mean"]].assign(sd=sd, n=numbers["n"])
+
+
+def cells_of(bounties: Bounties) -> pd.DataFrame:
+    """The cells of our trials in the same columns; those without a trial are not there."""
+    rows = []
+    for arch in bounties.archs:
+        for mode in MODES:
+            found = summary(bounties.arm(arch, mode))
+            if found.n:
+                rows.append((arch, mode, found.mean, found.sd, float(found.n)))
+    return pd.DataFrame(rows, columns=["arch", "mode", "mean", "sd", "n"])
+
+
+def beside(published: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    """Cells that both have, in the order of the published table.
+
+    Columns of the published with _published, of ours with _ours: mean, sd, n, half (of the 95 % t interval);
+    difference: ours - published, with half of its interval by Welch; NaN where an n is below two.
+    """
+    both = published.merge(ours, on=["arch", "mode"], suffixes=("_published", "_ours"))
+    for side in ("published", "ours"):
+        both[f"half_{side}"] = _half(both[f"sd_{side}"], both[f"n_{side}"])
+    both["difference"] = both["mean_ours"] - both["mean_published"]
+    both["half"] = [_welch_half(row) for row in both.itertuples()]
+    return both
+
+
+def _half(sd: Series, n: Series) -> Series:
+    """Half of the t interval of a mean."""
+    return sd * scipy_stats.t.ppf((1 + LEVEL) / 2, (n - 1).where(n > 1)) / np.sqrt(n)
+
+
+def _welch_half(row: Any) -> float:
+    if min(row.n_published, row.n_ours) < 2:
+        return float("nan")
+    errors = row.sd_ours**2 / row.n_ours, row.sd_published**2 / row.n_published
+    return welch(row.difference, *errors, row.n_ours, row.n_published)[1]
+
+
+def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> Axes:
+    """Published means across, ours up, with their intervals; the diagonal and the band around it."""
+    ax.fill_between(
+        ends, (ends[0] - BAND, ends[1] - BAND), (ends[0] + BAND, ends[1] + BAND), color="#EBEBEB",
+        linewidth=0, zorder=0,
+    )  # fmt: skip
+    ax.plot(ends, ends, color=GREY, linewidth=0.6, zorder=1)
+    for mode, look in MODE_LOOKS.items():
+        rows = both[both["mode"] == mode]
+        ax.errorbar(
+            rows["mean_published"], rows["mean_ours"], xerr=rows["half_published"], yerr=rows["half_ours"],
+            linestyle="", marker=look.marker, color=look.colour, markersize=3.6, markeredgecolor="white",
+            markeredgewidth=0.3, elinewidth=0.4, ecolor=(look.colour, 0.6), zorder=3,
+        )  # fmt: skip
+    ax.set(xlim=ends, ylim=ends, xlabel="published mean bounty (%)", ylabel="our mean bounty (%)")
+    ax.set_aspect("equal")
+    return ax
+
+
+def agreement_figure(both: pd.DataFrame, bounties: Bounties) -> Figure:
+    """Two panels: all cells, and those that train."""
+    with style():
+        figure = new_figure(4.65)
+        title(figure, "Published and our means")
+        side = (WIDTH - 2 * 0.55 - 0.1) / 2
+        for at, (ends, name) in enumerate(
+            (((0.0, 102.0), "all cells"), (_NEAR, f"{_NEAR[0]:g} to {_NEAR[1]:g} %"))
+        ):
+            ax = add_axes(figure, 0.5 + at * (side + 0.55), 1.1, side, side)
+            ax.set_title(name, loc="left", fontsize=8)
+            if len(both):
+                plot_agreement(ax, both, ends)
+            else:
+                empty(ax, "no cell that both have")
+        _mode_legend(figure, both, 0.72)
+        note(figure, _notes(both, bounties, "Bars: 95 % t intervals of the means. "))
+    return figure
+
+
+def _mode_legend(figure: Figure, both: pd.DataFrame, up: float) -> None:
+    wide, high = figure.get_size_inches()
+    handles = [mode_handle(mode) for mode in MODES if (both["mode"] == mode).any()]
+    for handle in handles:
+        handle.set_linestyle("")
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0.5 / wide, up / high), ncols=6,
+        borderaxespad=0, handletextpad=0.2, columnspacing=1.5,
+    )  # fmt: skip
+
+
+def _notes(both: pd.DataFrame, bounties: Bounties, how: str) -> list[str]:
+    within = int((both["difference"].abs() <= BAND).sum())
+    apart = int((both["difference"].abs() > both["half"]).sum())
+    return [
+        *bounties.notes,
+        f"{how}Grey: ±{BAND:g} percentage points; {within:,} of {named(len(both), 'cell')} within it. "
+        f"The 95 % interval of the difference (Welch) excludes 0 in {apart:,} of them.",
+    ]
+
+
+def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[str]) -> Axes:
+    """Ours minus published, one row per architecture, linear within the band and logarithmic beyond."""
+    look = MODE_LOOKS[mode]
+    rows = both[both["mode"] == mode]
+    ax.axvspan(-BAND, BAND, color="#EBEBEB", linewidth=0, zorder=0)
+    ax.axvline(0, color=GREY, linewidth=0.6, zorder=1)
+    ax.set_xscale("symlog", linthresh=BAND, linscale=1.2)
+    ax.errorbar(
+        rows["difference"], [archs.index(arch) for arch in rows["arch"]], xerr=rows["half"], linestyle="",
+        marker=look.marker, markersize=3, color=look.colour, markeredgewidth=0, elinewidth=0.45, zorder=3,
+    )  # fmt: skip
+    ax.set(xlim=(-100, 100), ylim=(len(archs) - 0.4, -0.6))
+    ax.xaxis.set_major_locator(FixedLocator((-20, -2, 0, 2, 20)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    ax.tick_params(axis="x", labelsize=5.5, pad=1.5)
+    within = int((rows["difference"].abs() <= BAND).sum())
+    ax.set_title(f"{mode}\n{within} of {len(rows)} within ±{BAND:g}", fontsize=6.5, pad=3)
+    ax.hlines(range(len(archs)), -100, 100, color="#F0F0F0", linewidth=0.4, zorder=0.5)
+    return ax
+
+
+def difference_figure(both: pd.DataFrame, bounties: Bounties) -> Figure:
+    """Six columns, one per mode, and a row per architecture: a page."""
+    archs = list(dict.fromkeys(both["arch"]))
+    with style():
+        height = max(0.8, 0.082 * len(archs))
+        figure = new_figure(height + 1.5)
+        title(figure, "Our means minus the published ones")
+        left, gap = 0.58, 0.06
+        wide = (WIDTH - left - 0.1 - 5 * gap) / 6
+        for at, mode in enumerate(MODES):
+            ax = add_axes(figure, left + at * (wide + gap), 0.88, wide, height)
+            if not (both["mode"] == mode).any():
+                empty(ax, f"no cell\nof {mode}")
+                continue
+            plot_differences(ax, both, mode, archs)
+            ax.set_yticks(range(len(archs)) if at == 0 else [], archs if at == 0 else [], fontsize=5)
+            ax.tick_params(axis="y", length=1.5, pad=1)
+            ax.spines["left"].set_visible(at == 0)
+        figure.text(
+            0.5, 0.6 / (height + 1.5), "difference of the mean bounty (percentage points)",
+            ha="center", va="center", fontsize=7,
+        )  # fmt: skip
+        note(figure, _notes(both, bounties, "Bars: 95 % intervals of the difference. "))
+    return figure

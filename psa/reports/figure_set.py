@@ -1,0 +1,99 @@
+"""The figures of the ablation study by name: what is drawn from one frame, and from which of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.collect import trials_of
+from psa.errors import UserError
+from psa.nets.shapes import shape_of
+from psa.reports.curves import jumps_of, latest_jumps, panel_of
+from psa.reports.figure_aggregate import aggregate, aggregate_figure
+from psa.reports.figure_curves import breakthrough_figure, convergence_figure
+from psa.reports.figure_maps import baseline_map, effects_map, instability_map, regimes_map
+from psa.reports.figure_matching import matching_map
+from psa.reports.figure_numbers import bounties_of, listed
+from psa.reports.figure_published import agreement_figure, beside, cells_of, difference_figure
+from psa.reports.figure_strategy import strategy_map
+from psa.trial import ModelSpec
+
+Named = Iterator[tuple[str, Figure]]
+BREAKTHROUGHS: Final = ("18*18", "10*10", "17*17", "4*2")  # those of the study
+
+
+def chosen(frame: pd.DataFrame, archs: Sequence[str]) -> pd.DataFrame:
+    """The rows of these architectures. Raises UserError where there is none of any."""
+    rows = frame[frame["arch"].isin(archs)]
+    if not len(rows):
+        there = listed(sorted(map(str, frame["arch"].unique())), 6)
+        raise UserError("none of the architectures asked for has a trial", f"There are trials of {there}")
+    return rows
+
+
+def maps(
+    frame: pd.DataFrame, archs: Sequence[str], asymmetric: Collection[str], effects: Sequence[str] = ("full",)
+) -> Named:
+    """The six maps (one of effects per mode asked for) of these architectures, whether they have trials or
+    not. Raises UserError where none has.
+    """
+    rows = trials_of(chosen(frame, archs))
+    bounties = bounties_of(rows)
+    yield "baseline_performance", baseline_map(bounties, archs)
+    for mode in effects:
+        yield f"ablation_effects_{mode}", effects_map(bounties, archs, mode)
+    yield "instability", instability_map(bounties, archs)
+    yield "winning_strategy", strategy_map(bounties, archs)
+    sizes = parameters(archs, str(rows["family"].iloc[0]))
+    yield "parameter_matching", matching_map(sizes, archs, asymmetric)
+    yield "regimes", regimes_map(bounties, archs)
+
+
+def parameters(archs: Sequence[str], family: str) -> dict[str, int]:
+    """How many weights and biases each architecture has. Raises UserError for one too large to train."""
+    models = {arch: ModelSpec.model_validate({"family": family, "arch": arch}) for arch in archs}
+    return {arch: shape_of(model).parameters for arch, model in models.items()}
+
+
+def convergence(frame: pd.DataFrame, targets: Sequence[str], log: bool = False) -> Named:
+    """One figure with a panel per target. Raises UserError for a target without a trial."""
+    for target in targets:
+        chosen_target(frame, target)
+    rows = chosen(frame, targets)
+    bounties = bounties_of(trials_of(rows))
+    panels = [panel_of(rows, bounties, target) for target in targets]
+    yield "plot_convergence", convergence_figure(panels, bounties, log)
+
+
+def chosen_target(frame: pd.DataFrame, target: str) -> None:
+    """Raise UserError where an architecture that was asked for has no trial."""
+    if target not in set(frame["arch"]):
+        there = listed(sorted(map(str, frame["arch"].unique())), 6)
+        raise UserError(f"--targets: there is no trial of {target}", f"There are trials of {there}")
+
+
+def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
+    """One figure with a panel per target; without targets of the study's four that have trials, or, if none
+    has, of those whose best trial jumped most in the second half of its loops.
+    """
+    for target in targets:
+        chosen_target(frame, target)
+    bounties = bounties_of(trials_of(frame))
+    archs = targets or [arch for arch in BREAKTHROUGHS if arch in bounties.archs]
+    jumps = jumps_of(frame, bounties, archs) or latest_jumps(frame, bounties)
+    yield "plot_late_breakthroughs", breakthrough_figure(jumps, bounties)
+
+
+def comparison(frame: pd.DataFrame, published: pd.DataFrame | None) -> Named:
+    """The modes over all architectures, and, cell by cell, ours beside published ones where there are any
+    (published_cells).
+    """
+    bounties = bounties_of(trials_of(frame))
+    yield "aggregate", aggregate_figure(aggregate(bounties), bounties)
+    if published is not None:
+        both = beside(published, cells_of(bounties))
+        yield "published_agreement", agreement_figure(both, bounties)
+        yield "published_differences", difference_figure(both, bounties)

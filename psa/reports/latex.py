@@ -1,0 +1,131 @@
+"""How a table is written in LaTeX: booktabs rules, siunitx numbers, and pages where one is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+MISSING: Final = "{--}"  # in braces, so that a column of numbers does not read it as one
+_FEW: Final = 6  # columns; a table of more is set smaller
+_SPECIAL: Final = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "×": r"$\times$",
+    "–": "--",
+    "α": r"$\alpha$",
+    "≤": r"$\leq$",
+}
+_NUMBERS: Final = (
+    r"\sisetup{separate-uncertainty=true, detect-weight=true, mode=text, group-digits=integer,"
+    "\n    group-minimum-digits=4, group-separator={,}, retain-zero-uncertainty=true,"
+    "\n    retain-explicit-plus=true}"
+)
+
+
+def escape(text: str) -> str:
+    """Any text as it stands: no character of it is a command. A line may break after a slash."""
+    return "".join(_SPECIAL.get(character, character) for character in text).replace("/", r"\slash ")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table whose cells are LaTeX already. columns: one specification per column, e.g. `l` or
+    `S[table-format=2.2]`; caption and note: plain text, escaped here; wide: it is turned on its page.
+    """
+
+    caption: str
+    label: str
+    columns: Sequence[str]
+    head: Sequence[str]
+    body: Sequence[Sequence[str]]
+    note: str = ""
+    wide: bool = False
+
+    def float(self) -> str:
+        """On one page, where LaTeX finds room for it."""
+        note = [rf"\par\smallskip\parbox{{\linewidth}}{{{_SMALL} {escape(self.note)}}}"] if self.note else []
+        return self._turned(
+            r"\begin{table}[htbp]",
+            r"\centering",
+            *self._settings(),
+            self._caption(),
+            r"\smallskip",
+            rf"\begin{{tabular}}{{{self._columns()}}}",
+            r"\toprule",
+            _row(self.head),
+            r"\midrule",
+            *map(_row, self.body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *note,
+            r"\end{table}",
+        )
+
+    def long(self) -> str:
+        """Over as many pages as it takes, with its head on each."""
+        width = len(self.columns)
+        # below the table and not in it: a cell as wide as the page would pull the columns apart
+        note = [rf"\par\noindent{{{_SMALL} {escape(self.note)}\par}}"] if self.note else []
+        return self._turned(
+            r"\begingroup",
+            *self._settings(),
+            rf"\begin{{longtable}}{{{self._columns()}}}",
+            rf"{self._caption()}\\",
+            *self._head(),
+            r"\endfirsthead",
+            rf"\multicolumn{{{width}}}{{l}}{{\tablename~\thetable{{}}, continued}}\\",
+            *self._head(),
+            r"\endhead",
+            r"\bottomrule",
+            r"\endfoot",
+            r"\bottomrule",
+            r"\endlastfoot",
+            *map(_row, self.body),
+            r"\end{longtable}",
+            *note,
+            r"\endgroup",
+        )
+
+    def _turned(self, *lines: str) -> str:
+        """The lines below what they need, on pages that are turned where they are too wide."""
+        if self.wide:
+            lines = (r"\begin{landscape}", *lines, r"\end{landscape}")
+        needs = r"% \usepackage{booktabs, longtable, pdflscape, siunitx}, siunitx from 3.0"
+        return "\n".join([needs, *lines]) + "\n"
+
+    def _settings(self) -> list[str]:
+        return [
+            r"\scriptsize\setlength{\tabcolsep}{3pt}" if len(self.columns) > _FEW else r"\small",
+            _NUMBERS,
+        ]
+
+    def _columns(self) -> str:
+        return "".join(f"\n    {column}" for column in self.columns) + "\n"
+
+    def _caption(self) -> str:
+        return rf"\caption{{{escape(self.caption)}}}\label{{{self.label}}}"
+
+    def _head(self) -> list[str]:
+        return [r"\toprule", _row(self.head), r"\midrule"]
+
+
+_SMALL: Final = r"\footnotesize\raggedright"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"

@@ -1,0 +1,155 @@
+"""`psa report`: one command from records to pages, also where half of the records are missing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import some_record
+
+from psa.cli import PSA, run
+from psa.collect import collect
+from psa.grid import load
+from psa.published import published_trials
+from psa.reports.ablation import identical_arms
+from psa.store import Store
+from psa.trial import Trial
+
+GRID = """
+seeds = "0..2"
+[base]
+family = "simplemlp"
+[axes]
+arch = ["1*8", "4*1", "1*2"]
+mode = ["none", "decay", "dropout", "full", "hidden", "output"]
+"""
+Report = Callable[..., tuple[int, str, str]]
+
+
+def record(trial: Trial, loops: int = 6) -> dict[str, Any]:
+    """A made-up record; mode decay has the very numbers of mode none."""
+    mode = "none" if trial.intervention.mode == "decay" else trial.intervention.mode
+    start = 1000 + 700 * len(mode) + 11 * trial.seed + 40 * sum(trial.model.arch.widths)
+    correct = [start + 30 * loop - 100 * (loop % 3 == 2) for loop in range(loops)]
+    made = some_record(loops, trial)
+    made["built"]["parameters"] = 785 * trial.model.arch.widths[0] + 20
+    made["history"] |= {
+        "correct": correct,
+        "kept": [count > max([-1, *correct[:at]]) for at, count in enumerate(correct)],
+        "mode": [trial.intervention.mode] * loops,
+    }
+    made["finals"]["bounty"] = {"correct": max(correct), "loop": correct.index(max(correct)) + 1}
+    made["finals"]["test"] = {"correct": max(correct) - 9, "loss": 0.5}
+    return made
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Report:
+    """Run `psa report` in a folder with a grid; exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.toml").write_text(GRID)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = run(PSA, ["report", *words])
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def stored(folder: Path, wanted: Callable[[Trial], bool] = lambda trial: True) -> list[Trial]:
+    """Store the records of some trials of the grid; all trials."""
+    store, trials = Store(folder / "models", folder / "results"), load(folder / "grid.toml").trials
+    for trial in filter(wanted, trials):
+        store.write(trial, record(trial), {})
+    return list(trials)
+
+
+def test_one_command_makes_everything(report: Report, tmp_path: Path) -> None:
+    """A page, and beside it tables in three formats, figures in two, the rows and the published listings."""
+    stored(tmp_path)
+    code, out, err = report("ablation")
+    assert code == 0, err
+    assert "ablation_simplemlp.html" in out
+    folder = tmp_path / "results/reports/ablation_simplemlp"
+    names = {path.name for path in folder.iterdir()}
+    for table in ("architectures", "accuracies", "paired", "aggregate", "regimes"):
+        assert {f"{table}.md", f"{table}.tex", f"{table}.csv"} <= names
+    assert {f"psa_simplemlp_{each}.md" for each in ("summary", "trials", "trials_lkg_growth")} <= names
+    assert {"rows.parquet", "rows.csv", "baseline_performance.png", "regimes.pdf"} <= names
+    page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
+    assert "54 of 54" in page
+    assert "Mode decay equals mode none to the last bit in all 9 pairs" in page
+    assert "are not there" not in page
+    again = published_trials(folder / "psa_simplemlp_trials.md", "simplemlp")
+    assert len(again) == 54
+
+
+def test_the_same_records_give_the_same_bytes(report: Report, tmp_path: Path) -> None:
+    """A report is a function of the rows: written twice, every file is the same."""
+    stored(tmp_path)
+    found = []
+    for folder in ("one", "two"):
+        assert report("ablation", "--output-dir", folder)[0] == 0
+        files = sorted(path for path in (tmp_path / folder).rglob("*") if path.is_file())
+        found.append({str(path.relative_to(tmp_path / folder)): path.read_bytes() for path in files})
+    assert found[0].keys() == found[1].keys()
+    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
+
+
+def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> None:
+    """Half of the cells missing, one mode missing, one trial failed: all comes out and says so."""
+    trials = stored(
+        tmp_path,
+        lambda trial: (
+            trial.intervention.mode != "hidden"
+            and str(trial.model.arch) != "[1*2]"
+            and (trial.seed, trial.intervention.mode) != (1, "full")
+        ),
+    )
+    store = Store(tmp_path / "models", tmp_path / "results")
+    failed = next(each for each in trials if (each.seed, each.intervention.mode) == (1, "full"))
+    store.write_failure(failed, "the worker died")
+    code, _, err = report("ablation", "--grid", "grid.toml")
+    assert code == 0, err
+    page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
+    assert "28 of 54" in page
+    assert "26 of 54 expected trials are not there (1 failed, 25 missing)" in page
+    with (tmp_path / "results/reports/ablation_simplemlp/accuracies.csv").open() as lines:
+        rows = {row["Architecture"]: row for row in csv.DictReader(lines)}
+    none = [
+        record(each)["finals"]["bounty"]["correct"] / 100 for each in trials if _is(each, "[1*8]", "none")
+    ]
+    assert float(rows["1*8"]["None mean"]) == pytest.approx(sum(none) / 3)
+    assert rows["1*8"]["Full n"] == "2"
+    assert rows["1*2"]["None n"] == "0"
+
+
+def _is(trial: Trial, arch: str, mode: str) -> bool:
+    return str(trial.model.arch) == arch and trial.intervention.mode == mode
+
+
+def test_identical_arms_are_counted(tmp_path: Path) -> None:
+    """Equal in every number of every loop, not merely in the bounty."""
+    (tmp_path / "grid.toml").write_text(GRID)
+    stored(tmp_path)
+    found = identical_arms(collect(Store(tmp_path / "models", tmp_path / "results")))
+    assert found["decay"] == (9, 9)
+    assert found["output"] == (0, 9)
+
+
+def test_what_cannot_be_reported_is_one_line(report: Report, tmp_path: Path) -> None:
+    """No records, another study, a grid that is not there, a reference that is not there."""
+    stored(tmp_path)
+    for words in (
+        ("nothing",),
+        ("ablation", "--results-dir", "elsewhere"),
+        ("ablation", "--grid", "nowhere.toml"),
+        ("ablation", "--reference", "nowhere.tsv"),
+    ):
+        code, _, err = report(*words)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "Traceback" not in err

@@ -1,0 +1,232 @@
+"""A table says the same in Markdown, LaTeX and CSV, and what is missing is seen in each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from psa.reports.latex import escape
+from psa.reports.tables import Bold, Column, Interval, Table, Uncertain, grid, rounded, write
+
+NAN = float("nan")
+COLUMNS = (
+    Column("Architecture"),
+    Column("Parameters", "count"),
+    Column("Share", "percent", 1, signed=True),
+    Column("Accuracy", "uncertain"),
+    Column("Difference", "interval", signed=True),
+    Column("p", "p", 3),
+    Column("Factor", "number", 3),
+)
+ROWS = (
+    (
+        "1*2048",
+        1_628_170,
+        -2.55,
+        Bold(Uncertain(98.115, 0.06, 10, 10)),
+        Interval(0.125, -0.25, 0.5),
+        0.0004,
+        2.0,
+    ),
+    ("4*4, 2*8", 3250, 126.66, Uncertain(18.87, 17.87, 7, 10), Interval(-0.001, NAN, NAN), 0.25, NAN),
+    ("2*1", None, None, None, None, NAN, None),
+)
+TABLE = Table("Made up", "tab:made_up", COLUMNS, ROWS, "n = 10; 2*1 and 2*2 are missing.")
+
+
+def cells(markdown: str) -> list[list[str]]:
+    """The rows of the one table in a text, head first."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in [lines[0], *lines[2:]]]
+
+
+def test_markdown_shows_each_kind_and_what_is_missing() -> None:
+    """Counts have separators, the winner is bold, a cell with fewer trials says how many."""
+    head, *rows = cells(TABLE.markdown())
+    assert head == [column.name for column in COLUMNS]
+    assert rows == [
+        ["1*2048", "1,628,170", "-2.5%", "**98.11 ± 0.06**", "+0.12 [-0.25, +0.50]", "<0.001", "2.000"],
+        [r"4\*4, 2\*8", "3,250", "+126.7%", "18.87 ± 17.87 (n=7)", "0.00", "0.250", "n/a"],
+        ["2*1", *["n/a"] * 6],
+    ]
+
+
+def test_markdown_is_well_formed() -> None:
+    """All lines are as long, the rule says how columns are aligned, and the note stands below."""
+    text = TABLE.markdown()
+    heading, _, *table = text.splitlines()[:-2]
+    assert heading == "### Made up"
+    assert len({len(line) for line in table}) == 1
+    rule = [cell.strip() for cell in table[1].strip("|").split("|")]
+    assert [(cell[0], cell[-1]) for cell in rule] == [(":", "-"), *[("-", ":")] * 6]
+    assert all(set(cell) <= {":", "-"} and len(cell) >= 3 for cell in rule)
+    assert text.endswith("\n\nn = 10; 2\\*1 and 2\\*2 are missing.\n")
+
+
+def test_csv_holds_raw_numbers() -> None:
+    """Unrounded, mean, sd and n apart, missing cells empty."""
+    rows = list(csv.DictReader(io.StringIO(TABLE.csv())))
+    assert list(rows[0]) == [
+        "Architecture",
+        "Parameters",
+        "Share",
+        "Accuracy mean",
+        "Accuracy sd",
+        "Accuracy n",
+        "Difference",
+        "Difference low",
+        "Difference high",
+        "p",
+        "Factor",
+    ]
+    assert [*rows[0].values()] == [
+        *("1*2048", "1628170", "-2.55", "98.115", "0.06", "10", "0.125", "-0.25", "0.5", "0.0004", "2.0")
+    ]
+    assert [*rows[1].values()] == [
+        *("4*4, 2*8", "3250", "126.66", "18.87", "17.87", "7", "-0.001", "", "", "0.25", "")
+    ]
+    assert [*rows[2].values()] == ["2*1", "", "", "", "", "0", "", "", "", "", ""]
+
+
+def test_latex_shows_each_kind_and_what_is_missing() -> None:
+    """Numbers stand in columns of siunitx with room for the widest, the rest in braces or text."""
+    text = TABLE.latex()
+    for column in (
+        "S[table-format=7]",
+        "S[table-format=+3.1]",
+        r"S[table-format=2.2(4){\,\textsuperscript{n=7}}]",
+        "S[table-format=<1.3]",
+    ):
+        assert f"\n    {column}\n" in text
+    assert r"{Share (\%)}" in text
+    assert (
+        r"1*2048 & 1628170 & -2.5 & \bfseries 98.11 +- 0.06 & \num{+0.12} [\num{-0.25}, \num{+0.50}]" in text
+    )
+    assert r"18.87 +- 17.87\,\textsuperscript{n=7} & \num{0.00} & 0.250 & {--} \\" in text
+    assert r"2*1 & {--} & {--} & {--} & {--} & {--} & {--} \\" in text
+    assert r"\begin{table}" in text
+    assert "longtable}{" not in text
+
+
+def test_a_long_table_repeats_its_head() -> None:
+    """On every page; the body is written once."""
+    text = Table("C", "tab:c", COLUMNS, ROWS, long=True).latex()
+    assert text.count(r"Architecture & {Parameters}") == 2
+    assert text.count("1*2048 &") == 1
+    for word in (r"\endfirsthead", r"\endhead", r"\endfoot", r"\endlastfoot", r"\end{longtable}"):
+        assert text.count(word) == 1
+
+
+def test_a_wide_table_is_turned() -> None:
+    """Long or not."""
+    for long in (True, False):
+        text = Table("C", "tab:c", COLUMNS, ROWS, long=long, wide=True).latex()
+        assert text.index(r"\begin{landscape}") < text.index(r"\caption") < text.index(r"\end{landscape}")
+
+
+def test_one_trial_has_no_deviation() -> None:
+    """A mean of one value stands alone, also in a column of others."""
+    table = Table("C", "tab:c", (Column("A", "uncertain"),), ((Uncertain(50, NAN, 1, 3),),))
+    assert "| 50.00 (n=1) |" in table.markdown()
+    assert r"S[table-format=2.2{\,\textsuperscript{n=1}}]" in table.latex()
+    assert table.csv() == "A mean,A sd,A n\n50,,1\n"
+
+
+def test_a_deviation_of_zero_is_shown() -> None:
+    """It is a finding and no missing number."""
+    table = Table("C", "tab:c", (Column("A", "uncertain"),), ((Uncertain(11.02, 0.0, 3, 3),),))
+    assert "| 11.02 ± 0.00 |" in table.markdown()
+    assert "11.02 +- 0.00" in table.latex()
+    assert "S[table-format=2.2(1)]" in table.latex()
+
+
+def test_an_empty_table_is_a_table() -> None:
+    """Head and rule in Markdown, head in CSV, no fault in LaTeX."""
+    table = Table("C", "tab:c", COLUMNS, ())
+    assert len(cells(table.markdown())) == 1
+    assert table.csv().count("\n") == 1
+    assert r"\toprule" in table.latex()
+
+
+@pytest.mark.parametrize(
+    "row", [("a",), ("a", "b"), (1, 2), ("a", 2.5), ("a", Uncertain(1, 1, 1, 1))], ids=str
+)
+def test_a_row_that_does_not_fit_is_refused(row: tuple[str | int | float | Uncertain, ...]) -> None:
+    """As many cells as columns, each of its kind."""
+    with pytest.raises(ValueError, match=r"zip\(\)|is no"):
+        Table("C", "tab:c", COLUMNS[:2], (row,))
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(-0.001, 2, "0.00"), (-0.0, 1, "0.0"), (-0.006, 2, "-0.01"), (1234.5, 0, "1234"), (98.115, 2, "98.11")],
+)
+def test_no_number_is_a_negative_zero(value: float, digits: int, text: str) -> None:
+    """What rounds to nothing has no sign, also where signs are asked for."""
+    assert rounded(value, digits) == text
+    if not float(text):
+        assert rounded(value, digits, signed=True) == text
+
+
+def test_a_bar_in_a_cell_does_not_end_it() -> None:
+    """It is escaped, and the lines stay as long."""
+    text = grid(["a", "b"], [["x|y", "1"], ["z", "22"]], [True, False])
+    assert r"| x\|y |   1 |" in text
+    assert len({len(line) for line in text.splitlines()}) == 1
+
+
+def test_escaped_text_holds_no_command() -> None:
+    """Each special character of LaTeX, and what is not ASCII."""
+    assert escape(r"50% of $x_1$ & {y}#") == r"50\% of \$x\_1\$ \& \{y\}\#"
+    assert (
+        escape("a\\b ~^ ± α/β"[:-1])
+        == r"a\textbackslash{}b \textasciitilde{}\textasciicircum{} $\pm$ $\alpha$\slash "
+    )
+
+
+def test_a_table_is_written_three_times(tmp_path: Path) -> None:
+    """Markdown, LaTeX and CSV side by side, equal to what is rendered."""
+    paths = write(TABLE, tmp_path / "new", "made_up")
+    assert [path.name for path in paths] == ["made_up.md", "made_up.tex", "made_up.csv"]
+    assert [path.read_text() for path in paths] == [TABLE.markdown(), TABLE.latex(), TABLE.csv()]
+
+
+PACKAGES = ("booktabs", "geometry", "longtable", "pdflscape", "siunitx")
+
+
+def compiled(folder: Path, *tables: str) -> str:
+    """What pdflatex says of a document that holds these tables. Skips where LaTeX is not all there."""
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    for package in PACKAGES:
+        if subprocess.run(["kpsewhich", f"{package}.sty"], capture_output=True, check=False).returncode:
+            pytest.skip(f"LaTeX has no package {package}")
+    body = "\n\\clearpage\n".join(tables)
+    used = f"\\usepackage[margin=2cm]{{geometry}}\n\\usepackage{{{','.join(PACKAGES)}}}\n"
+    (folder / "all.tex").write_text(
+        f"\\documentclass[a4paper]{{article}}\n{used}\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-draftmode", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+def test_latex_takes_every_table(tmp_path: Path) -> None:
+    """Long, wide and empty ones, and texts full of what LaTeX would obey."""
+    nasty = r'100% & "50" #_{}~^\ <|> ± α × – − ≤ a/b'
+    odd = Table(nasty, "tab:odd", (Column(nasty), Column(nasty, "percent")), ((nasty, 1.0),), nasty)
+    kinds = [
+        Table("C", f"tab:{long}{wide}", COLUMNS, ROWS * (20 if long else 1), "Note.", long, wide)
+        for long in (False, True)
+        for wide in (False, True)
+    ]
+    said = compiled(
+        tmp_path, odd.latex(), Table("C", "tab:c", COLUMNS, ()).latex(), *(each.latex() for each in kinds)
+    )
+    assert "Overfull" not in said
