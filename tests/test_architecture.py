@@ -47,8 +47,8 @@ psa.stages
 psa.collect psa.stats psa.regimes
 psa.published
 psa.reports psa.reports.latex
-psa.reports.tables psa.reports.figures psa.reports.figure_labels
-psa.reports.cells psa.reports.figure_numbers
+psa.reports.tables psa.reports.figures
+psa.reports.cells psa.reports.figure_labels psa.reports.figure_numbers
 psa.reports.page psa.reports.design_space psa.reports.curves
 psa.reports.ablation_effects psa.reports.ablation_markdown psa.reports.ablation_published
 psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks

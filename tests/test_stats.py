@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 
 from psa import stats
 from psa.streams import stream
@@ -65,6 +66,24 @@ def test_the_sign_flip_test_counts_all_flips() -> None:
     assert stats.paired([1, 2, -3], [0, 0, 0]).p == 1
     assert stats.paired([4, 4], [4, 4]).p == 1
     assert stats.paired([4, 4], [4, 4]).effect == 0
+
+
+def test_the_sign_flip_test_is_scipys() -> None:
+    """Against its general permutation test, exact, with ties and without."""
+    for seed in range(6):
+        differences = np.round(draws(seed, 9) - 89, seed % 3)
+        expected = scipy_stats.permutation_test(
+            (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+        ).pvalue
+        assert stats.paired(differences, np.zeros(9)).p == pytest.approx(expected)
+
+
+def test_the_corrections_are_those_of_statsmodels() -> None:
+    """Holm and Benjamini-Hochberg, on random p-values with ties."""
+    for seed in range(5):
+        p_values = np.round(stream(seed, "bootstrap").random(30), 2)
+        for ours, name in ((stats.holm, "holm"), (stats.benjamini_hochberg, "fdr_bh")):
+            assert ours(p_values) == pytest.approx(multipletests(p_values, method=name)[1])
 
 
 def test_many_pairs_are_sampled_and_fixed_by_the_seed() -> None:

@@ -196,7 +196,7 @@ def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     found = {}
     for mode in loops["mode"].cat.remove_unused_categories().cat.categories:
         other = loops[loops["mode"] == mode].set_index(keys)[columns]
-        both = other.join(base, how="inner", rsuffix=" of none")
+        both = other.merge(base, left_index=True, right_index=True, suffixes=("", " of none"))
         if mode == "none" or both.empty:
             continue
         same = pd.concat([both[name].eq(both[f"{name} of none"]) for name in columns], axis=1).all(axis=1)
