@@ -136,7 +136,8 @@ def _sign_flip_p(differences: Values, seed: int) -> float:
 @lru_cache
 def _all_flips(n: int) -> Values:
     """Every choice of n signs, [2^n, n]."""
-    return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+    return 1.0 - 2.0 * bits.astype(np.float64)
 
 
 def _effect(differences: Values) -> float:
