@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from psa.cost import CostModel, Kind
+from psa.errors import UserError
 from psa.gpus import Place
 from psa.machine import Machine
 from psa.store import Store
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 DEATHS_ALLOWED: Final = 3  # of workers over one pack, before it counts as failed
 STOP_SECONDS: Final = 30.0
-KINDS: Final = frozenset({"ready", "begun", "loop", "done", "failed", "calibrated"})
+KINDS: Final = frozenset({"ready", "unusable", "begun", "loop", "done", "failed", "calibrated"})
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,8 @@ class _Crew:
 
     def _heard(self, worker: _Worker, event: dict[str, Any]) -> Iterator[Event]:
         kind = event.pop("event")
+        if kind == "unusable":  # no worker will be: it is a mistake of the user's, and not a pack's failure
+            raise UserError(event["what"], event["way_out"])
         if kind == "ready" or worker.task is None:
             return
         task = worker.task

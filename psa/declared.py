@@ -17,7 +17,7 @@ from psa.errors import UserError
 from psa.files import read_bytes
 from psa.settings import Study, is_list, study_named, typed
 from psa.trial import STUDY_NAME, Spec, validated
-from psa.values import assignment, check_known, split_outside, values_of, whole_number
+from psa.values import assignment, check_known, seeds_of, split_outside, values_of, whole_number
 
 MAX_LOOPS: Final = 10_000_000
 _MAX_FILE: Final = 1_000_000  # bytes; a grid is written by hand
@@ -115,24 +115,45 @@ class Declared:
             stages = self.stages
         if key in ("meta_loops", "seeds"):
             for stage in stages:
-                setattr(stage, key, whole_number(value, f"override {key}") if key == "meta_loops" else value)
+                setattr(
+                    stage, key, whole_number(value, "override meta_loops") if key == "meta_loops" else value
+                )
             return
         check_known(key, {*self.fields, "meta_loops", "seeds"}, "override")
         values = [
             typed(self.fields[key].annotation, part, f"override {key}") for part in self.parts(key, value)
         ]
         if dot:
+            if len(values) > 1:
+                raise UserError(
+                    f"override {name}.{key}: a stage takes one value", "Make it an axis of all stages"
+                )
             stages[0].settings[key] = values[0]
             return
+        self._check_override(key, value)
         self.base.pop(key, None)
-        self.axes.pop(key, None)
-        if len(values) == 1:
-            self.base[key] = values[0]
+        if len(values) > 1 or key in self.axes:
+            self.axes[key] = values  # where it stood: the order of axes decides who wins a tie
         else:
-            self.axes[key] = values
+            self.base[key] = values[0]
+
+    def _check_override(self, key: str, value: str) -> None:
+        """Raise UserError where a variant or a stage sets the same key: the override would reach only some."""
+        for name, settings in self.variants.items():
+            if key in settings:
+                raise UserError(f"override {key}: variant {name!r} sets it", f"Change it in {self.where}")
+        for stage in self.stages:
+            if key in stage.settings:
+                raise UserError(
+                    f"override {key}: stage {stage.name!r} sets it", f"Write {stage.name}.{key}={value}"
+                )
 
     def parts(self, key: str, value: str) -> list[str]:
-        """The values in a text: `mode=none,full` are two, `digits=0,1` and `digits=[0,1],[2,3]` not."""
+        """The values in a text: `mode=none,full` are two, `digits=0,1` is one and `digits=[0,1],[2,3]` two.
+        Ranges and files of values are written as in a grid.
+        """
+        if value.startswith("@") or ".." in value:
+            return [str(each) for each in values_of(value, self.folder, key)]
         if is_list(self.fields[key].annotation) and not value.startswith("["):
             return [value]
         return split_outside(value, ",") or [value]
@@ -175,7 +196,7 @@ class Declared:
             )
         stage.seeds = [
             whole_number(seed, f"{where}seeds")
-            for seed in values_of(stage.seeds, self.folder, f"{where}seeds")
+            for seed in seeds_of(stage.seeds, self.folder, f"{where}seeds")
         ]
         if stage.promotion is not None:
             self._check_promotion(stage.promotion, f"{where}promote")

@@ -24,7 +24,7 @@ from psa.errors import UserError
 from psa.nets.shapes import shape_of
 from psa.settings import typed
 from psa.trial import Spec, Trial, first_fault, validated
-from psa.values import assignment, check_known, split_outside, values_of, whole_number
+from psa.values import assignment, check_known, seeds_of, split_outside, whole_number
 
 MAX_TRIALS: Final = 200_000
 
@@ -51,16 +51,20 @@ class Point:
 class Stage:
     """Trials that are trained together up to `meta_loops`; in all stages but the first only candidates that
     `promotion` takes over from the stage before (see psa.stages).
+
+    everyone: the points that were declared, by which is decided who goes on; points: those of them that
+    --only selects, which is all that is trained and shown.
     """
 
     name: str
     meta_loops: int
+    everyone: tuple[Point, ...]
     points: tuple[Point, ...]
     promotion: Promotion | None = None
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Every trial that it may hold."""
+        """Every trial selected that it may hold."""
         return tuple(point.trial for point in self.points)
 
 
@@ -97,10 +101,10 @@ def load(path: Path, overrides: Sequence[str] = (), only: str = "") -> Grid:
     """
     declared = Declared(path, overrides)
     _check_size(declared)
-    stages = [
-        Stage(stage.name, stage.meta_loops, tuple(_points(declared, stage)), stage.promotion)
-        for stage in declared.stages
-    ]
+    stages = []
+    for stage in declared.stages:
+        points = tuple(_points(declared, stage))
+        stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
     grid = Grid(path.stem, tuple(_selected(declared, stages, only)))
     return replace(grid, remarks=tuple(declared.study.remarks(grid.trials)))
 
@@ -116,7 +120,7 @@ def _check_size(declared: Declared) -> None:
 
 def _points(declared: Declared, stage: DeclaredStage) -> Iterator[Point]:
     """Every point of a stage, in the order of the file. Raises UserError."""
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     combinations = itertools.product(
         declared.variants.items() or [("", {})], itertools.product(*declared.axes.values())
     )
@@ -127,12 +131,22 @@ def _points(declared: Declared, stage: DeclaredStage) -> Iterator[Point]:
         for seed in stage.seeds:
             trial = _trial(declared, settings, seed)
             if trial.id in seen:
-                raise UserError(
-                    f"{declared.where}: the same trial is asked for twice ({trial.id})",
-                    "Two variants or values resolve to the same settings: remove one",
-                )
-            seen.add(trial.id)
+                raise _twice(declared, trial, seen[trial.id])
+            seen[trial.id] = trial.digest
             yield Point(trial, variant, settings, candidate)
+
+
+def _twice(declared: Declared, trial: Trial, digest: str) -> UserError:
+    """Why two trials may not have one name."""
+    if trial.digest == digest:
+        return UserError(
+            f"{declared.where}: the same trial is asked for twice ({trial.id})",
+            "Two variants or values resolve to the same settings: remove one",
+        )
+    return UserError(
+        f"{declared.where}: two different trials would share the name {trial.id}",
+        "Split the grid in two, each with a name of its own",
+    )
 
 
 def _trial(declared: Declared, settings: Spec, seed: int) -> Trial:
@@ -150,6 +164,7 @@ def _selected(declared: Declared, stages: list[Stage], only: str) -> list[Stage]
     """The stages with those points for which every `key=value[,value]` of the filter holds."""
     for clause in split_outside(only, " "):
         key, values = _clause(declared, clause)
+        _check_found(clause, key, values, stages)
         stages = [
             replace(stage, points=tuple(point for point in stage.points if point.value(key) in values))
             for stage in stages
@@ -161,6 +176,17 @@ def _selected(declared: Declared, stages: list[Stage], only: str) -> list[Stage]
     return stages
 
 
+def _check_found(clause: str, key: str, values: list[Any], stages: list[Stage]) -> None:
+    """Raise UserError for a value that no trial has: it is more likely a slip than a wish."""
+    there = [point.value(key) for stage in stages for point in stage.points]
+    for value in values:
+        if value not in there:
+            raise UserError(
+                f"--only {clause}: no trial of the grid is left for {value}",
+                "See `psa plan` for what there is",
+            )
+
+
 def _clause(declared: Declared, clause: str) -> tuple[str, list[Any]]:
     """A clause of --only: its key, and the values it asks for."""
     key, text = assignment(clause, "--only")
@@ -169,8 +195,7 @@ def _clause(declared: Declared, clause: str) -> tuple[str, list[Any]]:
     if key == "variant":
         return key, text.split(",")
     if key == "seed":
-        parts = text.split(",") if "," in text else text
-        return key, [whole_number(seed, where) for seed in values_of(parts, declared.folder, where)]
+        return key, [whole_number(seed, where) for seed in seeds_of(text, declared.folder, where)]
     parts = declared.parts(key, text)
     return key, [_setting(declared, key, part, where) for part in parts]
 

@@ -25,9 +25,10 @@ def enough(group: Sequence[Trial], count: int) -> tuple[Trial, ...]:
     What a machine is measured with does not depend on how much of a grid is asked for today.
     """
     seeds = {trial.seed for trial in group}
+    unused = (seed for seed in itertools.count() if seed not in seeds)
     more = (
         trial.changed(seed=seed)
-        for seed in range(max(seeds) + 1, max(seeds) + 1 + count)
+        for seed in itertools.islice(unused, count)
         for trial in group
         if trial.seed == min(seeds)
     )

@@ -77,6 +77,11 @@ def difference(shorter: Record, longer: Record) -> str | None:
     return None
 
 
+def reaches(record: Record, horizon: int) -> bool:
+    """Whether it is of at least so many loops, or of a trial that ended early by itself."""
+    return bool(record["loops"] >= horizon or record["finals"]["stopped_early"])
+
+
 def bounty_after(record: Record, loops: int) -> Fraction:
     """Validation accuracy of the LKG as it was after `loops` meta-loops, however far the trial went on."""
     history = record["history"]

@@ -49,7 +49,8 @@ def steps_of(store: Store) -> list[Step]:
         if path.stem.endswith(".previous"):
             continue
         state, before = _sound(path), _sound(path.with_name(f"{path.stem}.previous{path.suffix}"))
-        if state is None or state.loops == 0:
+        # bits are promised of the CPU alone; what a GPU had a hand in would differ without a fault
+        if state is None or state.loops == 0 or state.devices != ["cpu"]:
             continue
         steps.append(Step(path, 1, from_previous=False))
         if before is not None and 0 < before.loops < state.loops and _same_trial(before, state):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from psa import leases
@@ -12,7 +12,7 @@ from psa.trial import Trial, canonical_json
 KeepWeights = Literal["all", "best", "none"]
 
 
-def drop_weights(store: Store, trials: Iterable[Trial], horizon: int, keep: KeepWeights) -> None:
+def drop_weights(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> None:
     """Remove the states of finished trials that are not to be kept; those that anybody is training stay.
 
     best: the seed of highest bounty (the lowest seed among equals) of trials that differ in nothing else.
@@ -20,7 +20,6 @@ def drop_weights(store: Store, trials: Iterable[Trial], horizon: int, keep: Keep
     """
     if keep == "all":
         return
-    finished = store.survey(trials, horizon).done
     kept = _best(store, finished) if keep == "best" else set()
     for trial in finished:
         if trial.id not in kept:

@@ -14,12 +14,12 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from psa.calibrate import step_seconds
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
-from psa.machine import Machine
+from psa.machine import Machine, allow_open_files
 from psa.signals import StopRequest
 from psa.state import TrialState
 from psa.store import Store
@@ -27,6 +27,8 @@ from psa.trial import Pack, canonical_json
 from psa.worker import EXIT_INTERRUPTED, run_free
 
 logger = logging.getLogger(__name__)
+
+EXIT_USER_ERROR: Final = 2
 
 Say = Callable[..., None]
 
@@ -54,7 +56,12 @@ def serve(machine: Machine) -> int:
         tasks.put(None)
 
     threading.Thread(target=listen, daemon=True).start()
-    device = machine.prepare()
+    try:
+        device = machine.prepare()
+    except UserError as error:
+        say("unusable", what=error.what, way_out=error.way_out)
+        return EXIT_USER_ERROR
+    allow_open_files()
     say("ready", device=str(device))
     while (line := tasks.get()) is not None:
         task = json.loads(line)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from psa.declared import Promotion
+from psa.errors import DamagedFile
 from psa.grid import Grid, Point, Stage
-from psa.records import bounty_after
+from psa.records import bounty_after, reaches
 from psa.store import Store
 from psa.trial import Trial
 
@@ -47,8 +48,8 @@ class Entered:
         candidates = {point.candidate for point in self.stage.points}
         if self.number == 0 or not candidates:
             return len(self.stage.points)
-        chosen = seats(self.stage.promotion or Promotion(), self.grid.stages[self.number - 1].points)
-        return chosen * (len(self.stage.points) // len(candidates))
+        chosen = seats(self.stage.promotion or Promotion(), self.grid.stages[self.number - 1].everyone)
+        return min(chosen, len(candidates)) * (len(self.stage.points) // len(candidates))
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -60,31 +61,36 @@ def entered(grid: Grid, store: Store) -> Iterator[Entered]:
     """Each stage with who has reached it by now. Lazy: what is trained meanwhile counts for the next one.
 
     A stage is closed when all its trials are done; a failed one keeps it open, since to rank the others
-    without it would give another answer once it is done. Raises DamagedFile.
+    without it would give another answer once it is done. Who goes on does not depend on --only.
     """
     before: tuple[Point, ...] | None = None
     for number, stage in enumerate(grid.stages):
         if number == 0:
-            before = stage.points
+            before = stage.everyone
         elif before is not None:
             scores = _scores(before, grid.stages[number - 1].meta_loops, store)
             chosen = None if scores is None else promoted(stage.promotion or Promotion(), before, scores)
             before = (
                 None
                 if chosen is None
-                else tuple(point for point in stage.points if point.candidate in chosen)
+                else tuple(point for point in stage.everyone if point.candidate in chosen)
             )
-        yield Entered(grid, number, before)
+        selected = {point.trial.id for point in stage.points}
+        shown = None if before is None else tuple(each for each in before if each.trial.id in selected)
+        yield Entered(grid, number, shown)
 
 
 def _scores(points: Sequence[Point], meta_loops: int, store: Store) -> dict[int, Fraction] | None:
     """The mean validation accuracy over the seeds of each candidate after `meta_loops`; None while a record
-    is missing. What a trial reached later, in a longer stage, does not count.
+    is missing or damaged. What a trial reached later, in a longer stage, does not count.
     """
     found: dict[int, list[Fraction]] = {}
     for point in points:
-        record = store.read(point.trial)
-        if record is None or not store.done(point.trial, meta_loops):
+        try:
+            record = store.read(point.trial)
+        except DamagedFile:  # as good as missing; who looks at the stage itself says so
+            return None
+        if record is None or not reaches(record, meta_loops):
             return None
         found.setdefault(point.candidate, []).append(bounty_after(record, meta_loops))
     return {candidate: sum(each, Fraction()) / len(each) for candidate, each in found.items()}

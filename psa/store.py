@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes, refusal, write_atomically
-from psa.records import REMOVE, Record, decode_record, difference, encode_record
+from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.trial import Trial
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Store:
     def done(self, trial: Trial, horizon: int) -> bool:
         """Whether a record of at least `horizon` loops (or of an early stop) is stored."""
         record = self.read(trial)
-        return record is not None and (record["loops"] >= horizon or record["finals"]["stopped_early"])
+        return record is not None and reaches(record, horizon)
 
     def read(self, trial: Trial) -> Record | None:
         """A trial's record, None where it is not done. Raises DamagedFile, also for another trial's."""
@@ -187,7 +187,10 @@ class Store:
             return None
         record = decode_record(content, str(path))
         if record.get("digest") != trial.digest:
-            raise DamagedFile(f"{path} holds the record of another trial, {record.get('id')}", REMOVE)
+            raise DamagedFile(
+                f"{path} holds the record of another trial, {record.get('id')}",
+                "Give the grid another name, or use another --results-dir",
+            )
         return record
 
     def write(self, trial: Trial, record: Record, machine: Record) -> None:

@@ -281,6 +281,8 @@ def first_fault(error: ValidationError) -> str:
     key = ".".join(str(part) for part in fault["loc"] if part not in ("ratchet", "keep"))
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message[:1].lower() + message[1:]
+    if fault["type"] == "missing":
+        return f"{key} is missing"
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
     if not key:

@@ -32,9 +32,18 @@ def values_of(value: Any, folder: Path, where: str) -> list[Any]:
     if not value:
         raise UserError(f"{where} is empty", "An axis has at least one value")
     if len({repr(each) for each in value}) < len(value):
-        twice = next(each for at, each in enumerate(value) if each in value[:at])
-        raise UserError(f"{where} has {twice!r} twice", "Remove one of them")
+        shown = [repr(each) for each in value]
+        twice = next(each for at, each in enumerate(shown) if each in shown[:at])
+        raise UserError(f"{where} has {twice} twice", "Remove one of them")
     return list(value)
+
+
+def seeds_of(value: Any, folder: Path, where: str) -> list[Any]:
+    """What values_of gives, and several of it in one text: "0..4,7"."""
+    if not isinstance(value, str) or "," not in value:
+        return values_of(value, folder, where)
+    each = [values_of(part.strip(), folder, where) for part in value.split(",")]
+    return values_of([seed for part in each for seed in part], folder, where)
 
 
 def assignment(text: str, what: str) -> tuple[str, str]:
@@ -47,10 +56,10 @@ def assignment(text: str, what: str) -> tuple[str, str]:
 
 def whole_number(value: Any, where: str) -> int:
     """A whole number from a number or a text. Raises UserError."""
-    try:
-        return int(value) if not isinstance(value, bool | float) else int("x")
-    except (ValueError, TypeError):
-        raise UserError(f"{where}: {value!r} is not a whole number", "Write 0, 1, 2, ...") from None
+    text = str(value).strip()
+    if isinstance(value, bool | float) or re.fullmatch(r"[+-]?[0-9]{1,30}", text, re.ASCII) is None:
+        raise UserError(f"{where}: {value!r} is not a whole number", "Write 0, 1, 2, ...")
+    return int(text)
 
 
 def split_outside(text: str, separator: str) -> list[str]:

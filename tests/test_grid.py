@@ -156,6 +156,7 @@ BAD = {
     "a list for a number": GOOD.replace("1e-3", "[1e-3]"),
     "negative rate": GOOD.replace("1e-3", "-1e-3"),
     "zero rate": GOOD.replace("1e-3", "0.0"),
+    "nan twice in an axis": GOOD.replace("lr = 1e-3\n", "").replace("[axes]", "[axes]\nlr = [nan, nan]"),
     "nan": GOOD.replace("1e-3", "nan"),
     "infinity": GOOD.replace("1e-3", "inf"),
     "empty axis": GOOD.replace('["1*4", "2*3"]', "[]"),
@@ -355,3 +356,46 @@ def test_a_decay_that_is_rounded_away_is_remarked(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace('"hidden"', '"decay"'))
     for overrides, said in (((), 0), (("lr=1e-4",), 1), (("lr=1e-4", "mode=none"), 0), (("lr=3e-4",), 0)):
         assert len(load(path, overrides).remarks) == said
+
+
+VARIED = GOOD + "[variants]\nsmall = { batch_size = 64 }\nlarge = { batch_size = 512 }\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "named"),
+    [
+        (VARIED, "batch_size=128", "variant 'small' sets it"),
+        (STAGED.replace("promote", "settings = { lr = 1e-2 }\npromote"), "lr=1e-3", "stage 'b' sets it"),
+        (STAGED, "b.lr=1e-2,1e-3", "a stage takes one value"),
+    ],
+)
+def test_an_override_reaches_all_or_none(text: str, override: str, named: str, tmp_path: Path) -> None:
+    """Where it would reach only some trials, or only a part of it any, it is refused."""
+    with pytest.raises(UserError, match=named):
+        load(written(tmp_path, text), [override])
+
+
+def test_an_overridden_axis_keeps_its_place(tmp_path: Path) -> None:
+    """The order of candidates decides ties, so an axis overridden by its own values changes nothing."""
+    path = written(tmp_path, STAGED)
+    assert load(path, ["arch=1*4,2*3"]) == load(path)
+
+
+def test_seeds_and_values_are_written_in_one_way(tmp_path: Path) -> None:
+    """Lists, ranges and both together, in overrides and in --only; files of values, too."""
+    path = written(tmp_path, GOOD)
+    (tmp_path / "archs.txt").write_text("1*5\n2*5\n")
+    assert {trial.seed for trial in load(path, ["seeds=0..2,7"]).trials} == {0, 1, 2, 7}
+    assert {trial.seed for trial in load(path, ["seeds=0..9"], "seed=0..2,7").trials} == {0, 1, 2, 7}
+    assert {trial.model.arch.label for trial in load(path, ["arch=@archs.txt"]).trials} == {"1*5", "2*5"}
+    assert {trial.data.split_seed for trial in load(path, ["split_seed=0..3"]).trials} == {0, 1, 2, 3}
+    with pytest.raises(UserError, match="not a whole number"):
+        load(path, ["seeds=1_0"])
+
+
+def test_names_that_two_trials_would_share_are_told_from_doubles(tmp_path: Path) -> None:
+    """Of ten thousand rates some have digests that begin alike: that is no repetition."""
+    rates = ", ".join(f"{number * 1e-6:.6f}" for number in range(1, 10_000))
+    text = f'seeds = [0]\n[base]\nfamily = "simplemlp"\narch = "1*4"\n[axes]\nlr = [{rates}]\n'
+    with pytest.raises(UserError, match="two different trials would share the name"):
+        load(written(tmp_path, text))

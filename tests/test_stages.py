@@ -176,3 +176,24 @@ def test_the_score_is_that_of_the_lkg(tmp_path: Path, loops: int) -> None:
     record = store.read(point.trial)
     assert record is not None
     assert bounty_after(record, loops) == Fraction((50, 50, 60)[loops - 1], 10_000)
+
+
+def test_a_damaged_record_keeps_the_next_stage_waiting(tmp_path: Path) -> None:
+    """It is as good as missing; who looks at the stage itself names it."""
+    grid, store = made(tmp_path, STAGED)
+    for point in grid.stages[0].points:
+        scored(store, point, [1, 2, 3])
+    store.record_path(grid.stages[0].trials[3]).write_bytes(b"{}")
+    assert [each.points is None for each in entered(grid, store)] == [False, True]
+
+
+def test_who_goes_on_does_not_depend_on_what_is_looked_at(tmp_path: Path) -> None:
+    """--only selects after everybody was ranked: the loser alone is no winner."""
+    grid, store = made(tmp_path, STAGED)
+    for point in grid.stages[0].points:
+        scored(store, point, [1, 2, 3000 + point.candidate])
+    *_, everyone = entered(grid, store)
+    for only in ("arch=1*1", "seed=2", "mode=hidden"):
+        _, shown = entered(load(tmp_path / "staged.toml", only=only), store)
+        assert set(shown.trials) <= set(everyone.trials)
+    assert not list(entered(load(tmp_path / "staged.toml", only="arch=1*1"), store))[1].trials

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from psa.backend import Event
 from psa.cli import PSA, run
@@ -114,7 +115,7 @@ def test_weights_are_kept_as_asked_and_a_longer_horizon_finds_the_same_bits(psa:
         rivals = [other for other in trials if other.intervention == trial.intervention]
         scores = [(store.read(other) or {})["finals"]["bounty"]["correct"] for other in rivals]
         assert (store.read(trial) or {})["finals"]["bounty"]["correct"] == max(scores)
-    drop_weights(store, trials, 3, "none")
+    drop_weights(store, trials, "none")
     assert not list((tmp_path / "models").rglob("lkg*.safetensors"))
     assert sweep(psa, "meta_loops=4")[0] == 0
     assert store_of(tmp_path).survey(trials, 4).pending == []
@@ -170,7 +171,7 @@ def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Pat
         "for trial in trials:\n"
         "    store.state_file(trial).save(some_state(trial=trial))\n"
         "    store.write(trial, some_record(3, trial), {})\n"
-        "drop_weights(store, trials, 3, 'none')\n"
+        "drop_weights(store, trials, 'none')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=GRID.parents[1], capture_output=True, text=True, check=False
@@ -178,3 +179,23 @@ def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "results").rglob("s*.json"))) >= 400
     assert not list((tmp_path / "models").rglob("*.safetensors"))
+
+
+def test_a_device_that_is_not_there_is_one_line(psa: Psa, tmp_path: Path) -> None:
+    """No worker can use it: that is no failure of any trial, and nothing is marked as failed."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    code, _, err = sweep(psa, "--device", "cuda")
+    assert code == 2
+    assert "--device cuda: this machine has none" in err
+    assert not list((tmp_path / "results").rglob("*.failed.json"))
+
+
+def test_the_largest_seed_is_a_seed(psa: Psa) -> None:
+    """What a machine is measured with takes seeds that there are."""
+    code, out, err = psa(
+        "sweep", str(GRID), "seeds=9223372036854775807", "meta_loops=1", "--only", "arch=1*4 mode=none",
+        "--workers", "1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "1 of 1 trials done" in out

@@ -73,8 +73,10 @@ def plan(
     declared, out = load(grid, overrides, only), console()
     kinds: set[Kind] = set()
     for stage in entered(declared, store):
+        if not stage.stage.points:
+            continue
         if stage.points is None:
-            out.print(waiting(stage), markup=False, soft_wrap=True)
+            out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
             continue
         planned = planned_for(stage.trials, stage.meta_loops, store, costs, device, workers, pack_size)
         trials, loops = counted(len(stage.trials), "trial"), counted(stage.meta_loops, "meta-loop")

@@ -33,8 +33,10 @@ def status(
     out = console()
     failed: list[Trial] = []
     for stage in entered(declared, store):
+        if not stage.stage.points:
+            continue
         if stage.points is None:
-            out.print(waiting(stage), markup=False, soft_wrap=True)
+            out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
             continue
         survey = store.survey(stage.trials, stage.meta_loops)
         failed += [trial for trial in survey.pending if store.failure(trial) is not None]

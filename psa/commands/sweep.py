@@ -83,25 +83,35 @@ def sweep(
     if stop():
         out.print("Stopped; workers have saved what they had. The same command goes on from there.")
         return stop.exit_code
-    stages = list(entered(declared, store))
-    complete = [_concluded(stage, stages[stage.number + 1 :], work) for stage in stages]
+    stages = [stage for stage in entered(declared, store) if stage.stage.points]
+    complete = [_concluded(stage, work) for stage in stages]
+    _drop(stages, store, keep_weights)
     return 0 if all(complete) else 1
 
 
-def _concluded(stage: Entered, later: Sequence[Entered], work: _Work) -> bool:
-    """Drop the weights that are not to be kept of a stage, say how far it is, and whether it is complete."""
+def _concluded(stage: Entered, work: _Work) -> bool:
+    """Say how far a stage is; whether it is complete."""
     if stage.points is None:
         work.out.print(waiting(stage), markup=False, soft_wrap=True)
         return False
-    go_on = {trial.id for each in later for trial in each.trials}
-    ended = [trial for trial in stage.trials if trial.id not in go_on]
-    drop_weights(work.store, ended, stage.meta_loops, work.options.keep)
     survey = work.store.survey(stage.trials, stage.meta_loops)
     say_damaged(work.out, survey.damaged)
     done, failed = len(survey.done), sum(trial.id in work.failed for trial in survey.pending)
     line = f"{done:,} of {len(stage.trials):,} trials done, {failed:,} failed"
     work.out.print(stage.title + line, markup=False)
     return not survey.pending and not survey.damaged
+
+
+def _drop(stages: Sequence[Entered], store: Store, keep: KeepWeights) -> None:
+    """Drop the weights that are not to be kept: of trials that are done in every stage they have reached,
+    and of none while it is open who goes on.
+    """
+    if keep == "all" or any(stage.points is None for stage in stages):
+        return
+    surveys = [store.survey(stage.trials, stage.meta_loops) for stage in stages]
+    open_still = {trial.id for survey in surveys for trial in survey.pending}
+    done = {trial.id: trial for survey in surveys for trial in survey.done if trial.id not in open_still}
+    drop_weights(store, list(done.values()), keep)
 
 
 @dataclass(frozen=True)
@@ -230,4 +240,4 @@ def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
     for trial in store.survey(failed, event.pack.horizon).pending:
         store.write_failure(trial, errors[trial.id])
     if event.kind == "done" and keep == "none":
-        drop_weights(store, event.pack.trials, event.pack.horizon, keep)
+        drop_weights(store, store.survey(event.pack.trials, event.pack.horizon).done, keep)
