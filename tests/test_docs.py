@@ -37,6 +37,8 @@ def folder(tmp_path: Path, data_dir: Path) -> Path:
     """An empty working folder that has the data."""
     (tmp_path / "dataset").symlink_to(data_dir.resolve())
     (tmp_path / "reproduction").symlink_to(ROOT / "reproduction")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/published").symlink_to(ROOT / "results/published")
     return tmp_path
 
 

@@ -20,10 +20,11 @@ Array = NDArray[np.float64]
 Truths = NDArray[np.bool_]
 Pair = tuple[float, float]
 _PAD: Final = 0.7  # typographic points between two labels
-_CLEAR: Final = 0.9  # and between a label and the mark of another
+_CLEAR: Final = 0.5  # between a label and the mark of another
+_OWN: Final = 1.2  # between a label and its mark: diamonds are wider than circles
 _RINGS: Final = (0.0, 2.5, 5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 40.0, 55.0, 75.0, 100.0)
 _ANGLES: Final = np.deg2rad([0, 180, 90, 270, 30, -30, 150, -150, 60, -60, 120, -120, 15, -15, 165, -165])
-_LEADER_FROM: Final = 4.0  # points from a mark to its label that need a line to be understood
+_LEADER_FROM: Final = 1.6  # from a mark to its label: without a line it would seem another mark's
 _SWEEPS: Final = 8
 # Costs in points of distance: what one is ready to move a label for.
 _CROSSING: Final = 40.0
@@ -46,8 +47,8 @@ def place(
     """A place for each label, None where there is no room.
 
     anchors: marks in points from the lower left corner of axes of size `box`, each of `radius`; sizes: width
-    and height of the labels of the first of them, the others have none. Every label takes the best of about 200 places, given all the others, again
-    and again until nothing changes. No random numbers.
+    and height of the labels of the first of them, the others have none. Every label takes the best of about
+    200 places, given all the others, again and again until nothing changes. No random numbers.
     """
     if not anchors:
         return ()
@@ -80,7 +81,7 @@ class _Layout:
         ways = np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(-1, 2)
         rings = rings.reshape(-1, 1)
         centres = (
-            self.anchors[at] + ways * (self.radius + 0.9 + rings) + np.clip(1.6 * ways, -1, 1) * size / 2
+            self.anchors[at] + ways * (self.radius + _OWN + rings) + np.clip(1.6 * ways, -1, 1) * size / 2
         )
         boxes = np.concatenate([centres - size / 2, centres + size / 2], axis=1)
         inside = (boxes[:, :2] >= 1).all(axis=1) & (boxes[:, 2:] <= box - 1).all(axis=1)
@@ -192,6 +193,7 @@ def label(
 
 
 def _write(ax: Axes, place_: Pair, text: str, placed: Placed, background: bool) -> None:
+    # below the marks (3), so that no ground hides one
     foot = (placed.corner[0], placed.corner[1] + _ink(text)[2])
     ground = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
     if placed.leader is not None:
@@ -201,7 +203,7 @@ def _write(ax: Axes, place_: Pair, text: str, placed: Placed, background: bool) 
         )  # fmt: skip
     ax.annotate(
         text, place_, foot, textcoords="offset points", fontsize=LABEL_SIZE, ha="left",
-        va="baseline", annotation_clip=False, zorder=5, gid="label", bbox=ground if background else None,
+        va="baseline", annotation_clip=False, zorder=2.9, gid="label", bbox=ground if background else None,
     )  # fmt: skip
 
 

@@ -64,9 +64,11 @@ def cells_of(bounties: Bounties) -> pd.DataFrame:
     rows = []
     for arch in bounties.archs:
         for mode in MODES:
-            found = summary(bounties.arm(arch, mode))
+            found, percent = summary(bounties.counts(arch, mode)), 100 / bounties.samples
             if found.n:
-                rows.append((arch, mode, found.mean, found.sd, float(found.n)))
+                # of counts, whose mean is exact where all are equal; 1102 * percent would not be 11.02
+                mean = 100 * found.mean / bounties.samples
+                rows.append((arch, mode, mean, found.sd * percent, float(found.n)))
     return pd.DataFrame(rows, columns=["arch", "mode", "mean", "sd", "n"])
 
 

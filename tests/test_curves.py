@@ -1,0 +1,209 @@
+"""Curves over the meta-loops: means over the same seeds, best trials, late jumps, and how they are drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_frames import FEW, frame, row
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from scipy import stats as scipy_stats
+
+from psa.collect import frame_of, trials_of
+from psa.errors import UserError
+from psa.reports.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
+from psa.reports.figure_curves import breakthrough_figure, convergence_figure
+from psa.reports.figure_numbers import bounties_of
+from psa.reports.figure_set import breakthroughs, convergence
+from psa.reports.figures import MODE_LOOKS
+from psa.trial import MODES
+
+
+def panel(rows: pd.DataFrame, arch: str = "1*16") -> Panel:
+    """The panel of an architecture of a frame."""
+    return panel_of(rows, bounties_of(trials_of(rows)), arch)
+
+
+def lines(figure: Figure, name: str) -> list[Line2D]:
+    """Those that are called so."""
+    return [line for line in figure.findobj(Line2D) if line.get_gid() == name]
+
+
+def texts(figure: Figure) -> str:
+    """Everything that is written, without the breaks of lines."""
+    return " | ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
+
+
+def test_a_band_is_the_t_interval_of_the_mean_at_each_loop() -> None:
+    """Of the LKG, not of the accuracy of the trained copies."""
+    made = [
+        row("1*16", "none", seed, counts)
+        for seed, counts in enumerate([[9000, 8000, 9300], [9010, 9100, 9200], [9050, 9060, 9070]])
+    ]
+    curve = panel(frame_of(made)).curves[0]
+    lkg = np.array([[90.0, 90.0, 93.0], [90.1, 91.0, 92.0], [90.5, 90.6, 90.7]])
+    assert (curve.mode, curve.n, curve.shorter) == ("none", 3, 0)
+    np.testing.assert_allclose(curve.mean, lkg.mean(axis=0))
+    interval = scipy_stats.ttest_1samp(lkg, 0, axis=0).confidence_interval()
+    np.testing.assert_allclose(curve.low, interval.low)
+    np.testing.assert_allclose(curve.high, interval.high)
+    np.testing.assert_allclose(curve.best, lkg[0])
+    assert curve.best_seed == 0
+
+
+def test_a_shorter_trial_does_not_bend_the_mean_where_it_ends() -> None:
+    """It has no part in the mean and is counted; one that stopped early keeps its LKG to the end."""
+    long, short = [9000, 9100, 9200, 9300], [5000, 5100]
+    made = [row("1*16", "none", 0, long), row("1*16", "none", 1, long), row("1*16", "none", 2, short)]
+    curve = panel(frame_of(made)).curves[0]
+    assert (curve.n, curve.shorter) == (2, 1)
+    assert list(curve.mean) == [90.0, 91.0, 92.0, 93.0]
+    made[2] |= {"stopped_early": True}
+    curve = panel(frame_of(made)).curves[0]
+    assert (curve.n, curve.shorter) == (3, 0)
+    assert curve.mean[3] == pytest.approx((93 + 93 + 51) / 3)
+    figure = convergence_figure([panel(frame_of(made[:2]))], bounties_of(trials_of(frame_of(made[:2]))))
+    assert "n = 2 in each of 1 modes" in texts(figure)
+
+
+def test_one_seed_has_a_line_and_no_band() -> None:
+    """Nor a warning."""
+    rows = frame_of([row("1*16", "none", 0, [9000, 9100])])
+    curve = panel(rows).curves[0]
+    assert curve.n == 1
+    assert np.isnan(curve.low).all()
+    figure = next(convergence(rows, ["1*16"]))[1]
+    assert len(lines(figure, "mean none")) == 1
+
+
+def test_the_best_trial_is_the_earliest_of_equals() -> None:
+    """Then the one with the lowest seed."""
+    made = [
+        row("1*16", "none", 0, [9000, 9000, 9300]),
+        row("1*16", "full", 1, [9000, 9300, 9300]),
+        row("1*16", "full", 2, [9000, 9300, 9300]),
+        row("1*16", "output", 0),
+    ]
+    best = best_trials(trials_of(frame_of(made))).iloc[0]
+    assert (best["mode"], best["seed"]) == ("full", 1)
+
+
+@pytest.mark.parametrize(
+    ("lkg", "expected"),
+    [
+        ([10, 40, 40, 40, 40, 40, 55, 55], (7, 15.0)),  # late, though an early one was larger
+        ([10, 40, 40, 40, 40, 40, 40.5, 40.5], (2, 30.0)),  # what is late is too small
+        ([10, 10, 10, 10, 60, 60, 60, 60], (5, 50.0)),  # in loop 5 of 8
+        ([10, 10, 10, 60, 60, 60, 60, 60], (4, 50.0)),
+        ([10, 10], (2, 0.0)),
+        ([10, 20, 30], (3, 10.0)),
+    ],
+)
+def test_the_largest_late_gain(lkg: list[float], expected: tuple[int, float]) -> None:
+    """After half of the loops if it is noticeable there, else of all."""
+    assert largest_gain(np.array(lkg, dtype=np.float64)) == expected
+
+
+def test_the_latest_jumps_are_found() -> None:
+    """Largest first, those of the first half after them."""
+    made = [
+        row("1*1", "none", 0, [1000, 1000, 1000, 1000, 1000, 3000]),
+        row("2*1", "none", 0, [1000, 1000, 1000, 1000, 5000, 5000]),
+        row("4*1", "none", 0, [1000, 9000, 9000, 9000, 9000, 9000]),
+        row("8*1", "none", 0, [1000]),
+        row("16*1", "none", 0),
+    ]
+    rows = frame_of(made)
+    bounties = bounties_of(trials_of(rows))
+    jumps = latest_jumps(rows, bounties)
+    assert [(jump.arch, jump.loop, jump.gain, jump.late) for jump in jumps] == [
+        ("2*1", 5, 40.0, True),
+        ("1*1", 6, 20.0, True),
+        ("4*1", 2, 80.0, False),
+    ]
+    assert [jump.arch for jump in jumps_of(rows, bounties, ["16*1", "4*1"])] == ["4*1"]
+
+
+def test_the_lines_are_the_numbers() -> None:
+    """A mean and a best trial per mode, in the mode's colour; the x axis is loops 1 to N."""
+    rows = frame()
+    figure = next(convergence(rows, ["1*1024", "18*18"]))[1]
+    known = bounties_of(trials_of(rows))
+    for mode in MODES:
+        for name in ("mean", "best"):
+            drawn = [line for line in lines(figure, f"{name} {mode}") if len(line.get_xdata()) == 12]
+            panels = [panel_of(rows, known, arch) for arch in ("1*1024", "18*18")]
+            wanted = [getattr(each.curves[MODES.index(mode)], name) for each in panels]
+            for values in wanted:
+                assert any(np.array_equal(line.get_ydata(), values) for line in drawn)
+            assert {line.get_color() for line in drawn} == {MODE_LOOKS[mode].colour}
+            assert list(drawn[0].get_xdata()) == list(range(1, 13))
+
+
+def test_zero_r_is_a_line_where_it_is_near_and_a_word_where_not() -> None:
+    """An axis that reached down to it would show nothing of a network at 97 %."""
+    rows = frame()
+    figure = next(convergence(rows, ["1*1024", "18*18"]))[1]
+    found = lines(figure, "zero_r")
+    assert [list(line.get_ydata()) for line in found] == [[11.02, 11.02]]
+    assert "ZeroR 11.02 %, below the axis" in texts(figure)
+    assert "| ZeroR 11.02 % |" in texts(figure)
+
+
+def test_a_panel_names_its_regime_and_the_note_its_n() -> None:
+    """A mode that lacks trials is named with how many it has."""
+    rows = frame()
+    gone = (rows["arch"] == "1*1024") & (rows["mode"] == "full") & (rows["seed"] > 1)
+    figure = next(convergence(rows[~gone], ["1*1024", "18*18"]))[1]
+    assert "1*1024: n = 4 (none), 4 (decay), 4 (dropout), 2 (full), 4 (hidden), 4 (output)" in texts(figure)
+    assert "18*18: n = 4 in each of 6 modes" in texts(figure)
+    assert "I beneficial-regularization" in texts(figure)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_every_value_is_within_the_axes(log: bool) -> None:
+    """Linear or logarithmic; of a logarithmic axis the bands may leave the lower end."""
+    figure = next(convergence(frame(), ["1*1024", "18*18", "3*3"], log))[1]
+    main = [ax for ax in figure.axes if ax.get_xlabel()]
+    assert [ax.get_yscale() for ax in main] == ["log" if log else "linear"] * 3
+    for ax in main:
+        low, high = ax.get_ylim()
+        for line in ax.lines:
+            assert low < np.nanmin(np.asarray(line.get_ydata(), dtype=float))
+            assert np.nanmax(np.asarray(line.get_ydata(), dtype=float)) < high
+
+
+def test_breakthroughs_are_marked_at_their_loop() -> None:
+    """With the loop, the points, and the other seeds in grey."""
+    rows = frame()
+    figure = next(breakthroughs(rows, ["18*18"]))[1]
+    jump = jumps_of(rows, bounties_of(trials_of(rows)), ["18*18"])[0]
+    assert jump.late
+    assert list(lines(figure, "jump")[0].get_xdata()) == [jump.loop, jump.loop]
+    assert f"loop {jump.loop}: {jump.gain:+.2f} points" in texts(figure)
+    assert np.array_equal(lines(figure, "best")[0].get_ydata(), jump.lkg)
+    assert len(jump.others) == 3
+
+
+def test_breakthroughs_of_the_study_or_else_the_latest() -> None:
+    """The four of the study as far as they are there; without them what the rows hold."""
+    assert "10*10" in texts(next(breakthroughs(frame(FEW)))[1])
+    assert "3*3" in texts(next(breakthroughs(frame(("1*16", "3*3"))))[1])
+    nothing = frame_of([row("1*16", "none", 0, [9000]), row("1*16", "none", 1)])
+    assert "no finished trial of two meta-loops" in texts(next(breakthroughs(nothing))[1])
+    assert breakthrough_figure([], bounties_of(trials_of(nothing))).axes
+
+
+def test_a_target_without_a_trial_is_named() -> None:
+    """With some that there are."""
+    for make in (convergence, breakthroughs):
+        with pytest.raises(UserError, match=r"--targets: there is no trial of 7\*7\. There are trials of"):
+            next(make(frame(), ["1*16", "7*7"]))
+
+
+def test_a_target_whose_trials_all_failed_says_so() -> None:
+    """In the place of its curves."""
+    rows = frame_of([row("1*16", "none", 0, [9000, 9100]), row("2*30", "none", 0, status="failed")])
+    assert "no meta-loop of 2*30" in texts(next(convergence(rows, ["1*16", "2*30"]))[1])
