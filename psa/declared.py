@@ -138,7 +138,7 @@ class Declared:
             self.base[key] = values[0]
 
     def _check_override(self, key: str, value: str) -> None:
-        """Raise UserError where a variant or a stage sets the same key: the override would reach only some."""
+        """Raise UserError where a variant or a stage sets the key: not all would be reached."""
         for name, settings in self.variants.items():
             if key in settings:
                 raise UserError(f"override {key}: variant {name!r} sets it", f"Change it in {self.where}")

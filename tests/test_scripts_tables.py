@@ -48,7 +48,7 @@ def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process; its exit code, and what it said."""
 
     def call(name: str, *arguments: str) -> tuple[int, str, str]:
-        code = cli.run(cli._command(name, COMMANDS[name]), arguments)
+        code = cli.run(cli.command(name, COMMANDS[name]), arguments)
         return code, *capsys.readouterr()
 
     return call
