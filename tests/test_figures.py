@@ -261,9 +261,9 @@ def test_published_cells_are_read_and_compared() -> None:
 def test_a_published_table_that_is_none_is_named(tmp_path: Path) -> None:
     """What is wrong and what it should be."""
     (tmp_path / "t.tsv").write_text("arch\tmode\n1*16\tnone\n")
-    with pytest.raises(UserError, match="is no published table"):
+    with pytest.raises(UserError, match=r"t\.tsv: there is no column regime"):
         published_cells(tmp_path / "t.tsv")
-    with pytest.raises(UserError, match="there is no published table"):
+    with pytest.raises(UserError, match=r"no published numbers .*nowhere\.tsv"):
         published_cells(tmp_path / "nowhere.tsv")
 
 
@@ -429,7 +429,11 @@ def test_the_design_space_needs_no_results(
         (commands.make_figure_heatmaps, ["--config-file", "no.txt"], "there is no file no.txt"),
         (commands.make_figure_heatmaps, ["--effects", "none"], "effects"),
         (commands.make_figure_heatmaps, ["--trials-file", "no.md"], "there is no table of trials no.md"),
-        (commands.make_comparison_figures, ["--published-file", "no.tsv"], "there is no published table"),
+        (
+            commands.make_comparison_figures,
+            ["--published-file", "no.tsv"],
+            "there are no published numbers no.tsv",
+        ),
     ],
 )
 def test_mistakes_are_one_line(

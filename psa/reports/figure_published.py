@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -14,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy import stats as scipy_stats
 
-from psa.errors import UserError
-from psa.files import read_bytes
+from psa.reports.ablation_published import read_reference
 from psa.reports.figure_numbers import Bounties, named, welch
 from psa.reports.figures import (
     GREY,
@@ -35,28 +33,13 @@ from psa.trial import MODES
 Series: TypeAlias = "pd.Series[Any]"
 BAND: Final = 2.0  # points that the study's own criterion of success allows
 _NEAR: Final = (86.0, 99.2)  # percent; where most of what trains ends up
-_COLUMNS: Final = ("arch", "mode", "mean", "std_pop", "n")
 
 
 def published_cells(path: Path) -> pd.DataFrame:
-    """A published table (tab-separated: arch, mode, mean, std_pop, n, ...) as arch, mode, mean, sd, n.
-
-    sd is the sample's (n - 1), though the table holds the population's. Raises UserError.
-    """
-    content = read_bytes(path)
-    if content is None:
-        raise UserError(
-            f"there is no published table {path}", "Name one like reproduction/published/simplemlp.tsv"
-        )
-    try:
-        rows = pd.read_csv(io.BytesIO(content), sep="\t")[list(_COLUMNS)]
-        numbers = rows[["mean", "std_pop", "n"]].astype(np.float64)
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} is no published table", f"Its columns are {', '.join(_COLUMNS)}, tab-separated"
-        ) from error
-    sd = numbers["std_pop"] * np.sqrt(numbers["n"] / (numbers["n"] - 1).clip(lower=1))
-    return rows[["arch", "mode", "mean"]].assign(sd=sd, n=numbers["n"])
+    """A table of published numbers as arch, mode, mean, sd (of the sample, n - 1), n. Raises UserError."""
+    cells = read_reference(path).cells
+    rows = [(*cell, found.mean, found.sd, float(found.n)) for cell, found in cells.items()]
+    return pd.DataFrame(rows, columns=["arch", "mode", "mean", "sd", "n"])
 
 
 def cells_of(bounties: Bounties) -> pd.DataFrame:
