@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from psa.batches import Batches, in_order
-from psa.cost import SIZES, WORTH_IT
+from psa.cost import WORTH_IT, fitting
 from psa.data import Split
 from psa.engine import row_of
 from psa.nets.dense import Dense
@@ -29,7 +29,7 @@ def step_seconds(trials: Sequence[Trial], device: torch.device) -> dict[int, flo
     samples = STEPS * trials[0].method.batch_size
     split = _made_up(samples, trials[0].data.classes, device)
     found: dict[int, float] = {}
-    for size in (size for size in SIZES if size <= len(trials)):
+    for size in fitting(trials[0], len(trials)):
         found[size] = _measured(net, trials[:size], split, device)
         each = [seconds / size for size, seconds in found.items()]
         if len(each) > NO_BETTER and min(each[-NO_BETTER:]) * WORTH_IT > min(each[:-NO_BETTER]):

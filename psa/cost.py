@@ -91,8 +91,7 @@ class CostModel:
 
     def best_size(self, trial: Trial, available: int) -> int:
         """The fastest pack size among those that fit into memory."""
-        row = 4 * shape_of(trial.model, trial.data.classes).parameters
-        fits = [size for size in SIZES if size <= available and size * row * _BUFFERS <= _PACK_BYTES] or [1]
+        fits = fitting(trial, available)
         known = self.steps.get(Kind.of(trial).key)
         choices = [size for size in fits if known is None or size in known] or fits[:1]
         return fastest({size: self.step(trial, size) for size in choices})
@@ -103,6 +102,16 @@ class CostModel:
         samples = (60_000 - trial.data.val_size) * trial.data.classes / 10
         steps = -(-samples // trial.method.batch_size)
         return self.step(trial, len(trials)) * steps * EVALUATION_SHARE
+
+
+def fitting(trial: Trial, available: int) -> list[int]:
+    """The pack sizes of at most `available` such trials that are worth trying: one, and all that fit into
+    what every worker may take of the memory.
+    """
+    row = 4 * shape_of(trial.model, trial.data.classes).parameters
+    return [
+        size for size in SIZES if size == 1 or (size <= available and size * row * _BUFFERS <= _PACK_BYTES)
+    ]
 
 
 def fastest(steps: Mapping[int, float]) -> int:
