@@ -7,7 +7,7 @@
 
 # What the tests need beyond the plain installation.
 TEST_GROUPS = dev
-TEST_EXTRAS =
+TEST_EXTRAS = search
 
 # The Python to make environments with: the one that is active, if it will do, else the newest that will;
 # looked for once, and only by targets that need it.
@@ -35,11 +35,11 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help train test check crash bench format lint types wheel fix set-up set-up-tests
+.PHONY: help train test check crash bench bench-reports format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 train: ARGS = --arch "[2*64]" --ablation-mode hidden --meta-loops 10 --model-dir models/first-run
 train: set-up ## train one small network, in less than a minute
@@ -55,6 +55,9 @@ crash: set-up-tests ## kill a sweep two hundred times and compare what is left w
 
 bench: set-up-tests ## psa beside a hand-written loop, over the whole grid (ARGS='--every 10' for a look)
 	@$(RUN) benchmarks/bench.py $(ARGS)
+
+bench-reports: set-up-tests ## the records of the whole grid to a DataFrame, and to every report
+	@$(RUN) benchmarks/reports.py $(ARGS)
 
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check

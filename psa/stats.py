@@ -140,6 +140,35 @@ def _all_flips(n: int) -> Values:
     return 1.0 - 2.0 * bits.astype(np.float64)
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One mean minus another with its interval at LEVEL, and the two-sided p that they are equal."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def welch(one: Summary, other: Summary, alike: float = 0.0) -> Difference:
+    """Compare the means of two independent samples (Welch 1947); of each only n, mean and sd are used.
+
+    All but the difference is NaN below two values of either. Where neither varies the interval is a point,
+    and p is 1 for means not further apart than `alike`, else 0.
+    """
+    value = one.mean - other.mean
+    if min(one.n, other.n) < 2:
+        return Difference(value, *[float("nan")] * 3)
+    parts = np.array([one.sd**2 / one.n, other.sd**2 / other.n])
+    error = float(np.sqrt(parts.sum()))
+    if error == 0:
+        return Difference(value, value, value, float(abs(value) <= alike))
+    freedom = float(parts.sum() ** 2 / (parts**2 / (one.n - 1, other.n - 1)).sum())
+    half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    p = 2 * float(scipy_stats.t.sf(abs(value) / error, freedom))
+    return Difference(value, value - half, value + half, p)
+
+
 def _effect(differences: Values) -> float:
     n, sd = len(differences), float(differences.std(ddof=1))
     if sd == 0:
@@ -195,43 +224,48 @@ def winners(arms: Mapping[str, ArrayLike], tolerance: float = 0.01, alpha: float
     )
 
 
-def interquartile_mean(scores: ArrayLike) -> float:
-    """The mean of the middle half of all scores [runs, tasks] taken together (Agarwal et al. 2021)."""
-    return float(scipy_stats.trim_mean(np.asarray(scores, dtype=np.float64), proportiontocut=0.25, axis=None))
+def interquartile_mean(scores: ArrayLike) -> Values:
+    """The mean of the middle half of all scores [..., runs, tasks] taken together (Agarwal et al. 2021)."""
+    found = np.asarray(scores, dtype=np.float64)
+    together = found.reshape(*found.shape[:-2], -1)
+    return np.asarray(scipy_stats.trim_mean(together, proportiontocut=0.25, axis=-1))
 
 
-def probability_of_improvement(one: ArrayLike, other: ArrayLike) -> float:
+def probability_of_improvement(one: ArrayLike, other: ArrayLike) -> Values:
     """How probably a run of one beats a run of the other on a task drawn at random: the mean over tasks of
-    P(x > y) + P(x = y) / 2, for scores [runs, tasks] (Agarwal et al. 2021). Runs may differ in number.
+    P(x > y) + P(x = y) / 2, for scores [..., runs, tasks] (Agarwal et al. 2021). Runs may differ in number.
     """
     first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    wins = np.sign(first[:, None, :] - second[None, :, :])
-    return float(((wins + 1) / 2).mean(axis=(0, 1)).mean())
+    wins = [  # task by task: all at once would be gigabytes in a bootstrap
+        np.sign(first[..., :, None, task] - second[..., None, :, task]).mean(axis=(-2, -1))
+        for task in range(first.shape[-1])
+    ]
+    return np.asarray((np.mean(wins, axis=0) + 1) / 2)
 
 
 def stratified_interval(
     scores: Sequence[ArrayLike],
-    statistic: Callable[..., float],
+    statistic: Callable[..., ArrayLike],
     seed: int,
     level: float = LEVEL,
     resamples: int = 1_000,
 ) -> tuple[float, float]:
     """Percentile interval of statistic(*scores), the runs of every task drawn anew on their own.
 
-    scores: one matrix [runs, tasks] per argument.
+    scores: one matrix [runs, tasks] per argument; the statistic takes many at once, [resamples, runs, tasks].
     """
     matrices = [np.asarray(each, dtype=np.float64) for each in scores]
     ends = np.cumsum([each.shape[1] for each in matrices])[:-1]
 
-    def of_columns(*columns: Values) -> float:
+    def of_columns(*columns: Values, axis: int) -> ArrayLike:
+        runs_last = [np.moveaxis(column, axis, -1) for column in columns]
         parts = np.split(np.arange(len(columns)), ends)
-        return statistic(*[np.stack([columns[at] for at in part], axis=1) for part in parts])
+        return statistic(*[np.stack([runs_last[at] for at in part], axis=-1) for part in parts])
 
     result = scipy_stats.bootstrap(
         [column for each in matrices for column in each.T],
         of_columns,
         n_resamples=resamples,
-        vectorized=False,
         confidence_level=level,
         method="percentile",
         rng=stream(seed, "bootstrap"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def duration(seconds: float) -> str:
     """`3 h 05 min`, `4 min 10 s`, `12 s`, `less than 1 s`, `0 s`."""
@@ -21,6 +23,12 @@ def size(count: float) -> str:
             shown = count / unit
             return f"{shown:.1f} {name}" if shown < 99.95 else f"{shown:,.0f} {name}"
     return f"{count:.0f} B"
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names with commas, the first of them where there are many: `1*1, 1*2 and 96 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def counted(count: int, thing: str) -> str:

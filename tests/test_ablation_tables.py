@@ -20,7 +20,7 @@ from psa.published import published_trials
 from psa.regimes import REGIMES
 from psa.reports.ablation_effects import aggregate_table, paired_table
 from psa.reports.ablation_markdown import convergence_markdown, lkg_growth_markdown, trials_markdown
-from psa.reports.ablation_published import published_comparison, read_reference, regime_table, welch
+from psa.reports.ablation_published import published_comparison, read_reference, regime_table
 from psa.reports.ablation_tables import (
     accuracies_of,
     accuracy_table,
@@ -32,7 +32,7 @@ from psa.reports.ablation_tables import (
 from psa.reports.cells import archs_in, cells_of, one_family
 from psa.reports.summaries import read_summary, summary_markdown
 from psa.reports.tables import Bold, Interval, Table, Uncertain
-from psa.stats import Summary, holm, paired, probability_of_improvement
+from psa.stats import holm, paired, probability_of_improvement
 from psa.trial import MODES
 
 ROOT = Path(__file__).parents[1]
@@ -415,28 +415,6 @@ def test_every_published_regime_is_known() -> None:
     assert set(REFERENCE.regimes.values()) <= set(REGIMES)
     assert len(REFERENCE.regimes) == 98
     assert len(REFERENCE.cells) == 588
-
-
-def test_welch_is_the_one_of_scipy() -> None:
-    """The same p, and an interval that just holds what the test just does not reject."""
-    one, other = np.array([1.0, 2.0, 4.0, 7.0]), np.array([2.5, 2.75, 3.0])
-    expected = scipy_stats.ttest_ind(one, other, equal_var=False)
-    found, p = welch(*(_summary(each) for each in (one, other)))
-    assert p == pytest.approx(expected.pvalue)
-    interval = expected.confidence_interval()
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-
-
-def _summary(values: np.ndarray[Any, np.dtype[np.float64]]) -> Summary:
-    nan = float("nan")
-    return Summary(len(values), float(values.mean()), float(values.std(ddof=1)), nan, nan, nan, nan)
-
-
-def test_arms_without_any_spread_are_compared_as_printed() -> None:
-    """Equal to the printed digits: they do not differ. Otherwise they do."""
-    arms = [Summary(10, mean, 0.0, mean, mean, mean, mean) for mean in (11.02, 11.0204, 11.03)]
-    assert welch(arms[0], arms[1])[1] == 1
-    assert welch(arms[0], arms[2])[1] == 0
 
 
 def test_published_cells_are_compared_one_by_one() -> None:

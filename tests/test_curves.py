@@ -13,9 +13,9 @@ from scipy import stats as scipy_stats
 
 from psa.collect import frame_of, trials_of
 from psa.errors import UserError
+from psa.reports.cells import cells_of
 from psa.reports.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
 from psa.reports.figure_curves import breakthrough_figure, convergence_figure
-from psa.reports.figure_numbers import bounties_of
 from psa.reports.figure_set import breakthroughs, convergence
 from psa.reports.figures import MODE_LOOKS
 from psa.trial import MODES
@@ -23,7 +23,7 @@ from psa.trial import MODES
 
 def panel(rows: pd.DataFrame, arch: str = "1*16") -> Panel:
     """The panel of an architecture of a frame."""
-    return panel_of(rows, bounties_of(trials_of(rows)), arch)
+    return panel_of(rows, cells_of(rows), arch)
 
 
 def lines(figure: Figure, name: str) -> list[Line2D]:
@@ -64,7 +64,7 @@ def test_a_shorter_trial_does_not_bend_the_mean_where_it_ends() -> None:
     curve = panel(frame_of(made)).curves[0]
     assert (curve.n, curve.shorter) == (3, 0)
     assert curve.mean[3] == pytest.approx((93 + 93 + 51) / 3)
-    figure = convergence_figure([panel(frame_of(made[:2]))], bounties_of(trials_of(frame_of(made[:2]))))
+    figure = convergence_figure([panel(frame_of(made[:2]))], cells_of(frame_of(made[:2])))
     assert "n = 2 in each of 1 modes" in texts(figure)
 
 
@@ -116,21 +116,21 @@ def test_the_latest_jumps_are_found() -> None:
         row("16*1", "none", 0),
     ]
     rows = frame_of(made)
-    bounties = bounties_of(trials_of(rows))
-    jumps = latest_jumps(rows, bounties)
+    cells = cells_of(rows)
+    jumps = latest_jumps(rows, cells)
     assert [(jump.arch, jump.loop, jump.gain, jump.late) for jump in jumps] == [
         ("2*1", 5, 40.0, True),
         ("1*1", 6, 20.0, True),
         ("4*1", 2, 80.0, False),
     ]
-    assert [jump.arch for jump in jumps_of(rows, bounties, ["16*1", "4*1"])] == ["4*1"]
+    assert [jump.arch for jump in jumps_of(rows, cells, ["16*1", "4*1"])] == ["4*1"]
 
 
 def test_the_lines_are_the_numbers() -> None:
     """A mean and a best trial per mode, in the mode's colour; the x axis is loops 1 to N."""
     rows = frame()
     figure = next(convergence(rows, ["1*1024", "18*18"]))[1]
-    known = bounties_of(trials_of(rows))
+    known = cells_of(rows)
     for mode in MODES:
         for name in ("mean", "best"):
             drawn = [line for line in lines(figure, f"{name} {mode}") if len(line.get_xdata()) == 12]
@@ -179,7 +179,7 @@ def test_breakthroughs_are_marked_at_their_loop() -> None:
     """With the loop, the points, and the other seeds in grey."""
     rows = frame()
     figure = next(breakthroughs(rows, ["18*18"]))[1]
-    jump = jumps_of(rows, bounties_of(trials_of(rows)), ["18*18"])[0]
+    jump = jumps_of(rows, cells_of(rows), ["18*18"])[0]
     assert jump.late
     assert list(lines(figure, "jump")[0].get_xdata()) == [jump.loop, jump.loop]
     assert f"loop {jump.loop}: {jump.gain:+.2f} points" in texts(figure)
@@ -193,7 +193,7 @@ def test_breakthroughs_of_the_study_or_else_the_latest() -> None:
     assert "3*3" in texts(next(breakthroughs(frame(("1*16", "3*3"))))[1])
     nothing = frame_of([row("1*16", "none", 0, [9000]), row("1*16", "none", 1)])
     assert "no finished trial of two meta-loops" in texts(next(breakthroughs(nothing))[1])
-    assert breakthrough_figure([], bounties_of(trials_of(nothing))).axes
+    assert breakthrough_figure([], cells_of(nothing)).axes
 
 
 def test_a_target_without_a_trial_is_named() -> None:

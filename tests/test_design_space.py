@@ -15,15 +15,14 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from psa.collect import frame_of, trials_of
+from psa.collect import frame_of
 from psa.errors import UserError
+from psa.reports.cells import Cells, cells_of
 from psa.reports.design_space import SHAPES, design_space_figure, enlargement, spots
 from psa.reports.figure_maps import baseline_map, effects_map, instability_map, regimes_map
 from psa.reports.figure_matching import matches, matching_map
 from psa.reports.figure_numbers import (
-    Bounties,
     baseline,
-    bounties_of,
     effect,
     instability,
     regimes,
@@ -36,9 +35,9 @@ from psa.trial import MODES
 DPI = 120
 
 
-def bounties(archs: tuple[str, ...] = FEW, seeds: int = 4) -> Bounties:
+def cells(archs: tuple[str, ...] = FEW, seeds: int = 4) -> Cells:
     """Those of the made-up trials."""
-    return bounties_of(trials_of(frame(archs, seeds, 2)))
+    return cells_of(frame(archs, seeds, 2))
 
 
 def labels(figure: Figure) -> list[Text]:
@@ -96,7 +95,7 @@ def check_labels(figure: Figure, count: int) -> None:
 
 def test_the_labels_of_all_98_stand_free() -> None:
     """As every map has them; each architecture is named once."""
-    figure = baseline_map(bounties(ARCHS, 1), ARCHS)
+    figure = baseline_map(cells(ARCHS, 1), ARCHS)
     check_labels(figure, 98)
     assert {text.get_text() for text in labels(figure)} == set(ARCHS)
     assert "No room" not in note(figure)
@@ -106,7 +105,7 @@ def test_the_labels_of_all_98_stand_free() -> None:
 def test_the_labels_stand_where_they_do_in_every_map(make: object) -> None:
     """A reader who compares two maps finds an architecture in the same place."""
     assert callable(make)
-    known = bounties(ARCHS, 1)
+    known = cells(ARCHS, 1)
     places = [
         {text.get_text(): text.get_position() for text in labels(figure)}
         for figure in (baseline_map(known, ARCHS), make(known, ARCHS))
@@ -186,7 +185,7 @@ def legend_counts(figure: Figure) -> list[int]:
 def test_every_architecture_has_its_mark_and_its_line_in_the_legend() -> None:
     """Whatever is known of it, also where half is missing and where it has no trial at all."""
     asked = (*FEW, "7*7")
-    known = bounties_of(trials_of(partial()))
+    known = cells_of(partial())
     for make in (baseline_map, effects_map, instability_map, regimes_map):
         figure = make(known, asked)
         assert sum(legend_counts(figure)) == len(asked), make
@@ -198,18 +197,20 @@ def test_every_architecture_has_its_mark_and_its_line_in_the_legend() -> None:
         assert marks_of(figure) - crossed == len(asked), make
 
 
-def of_cells(cells: dict[str, list[int]], arch: str = "1*16") -> Bounties:
+def of_counts(counts: dict[str, list[int]], arch: str = "1*16") -> Cells:
     """One architecture with these counts of 10,000 per mode."""
-    made = [row(arch, mode, seed, [count]) for mode, all_ in cells.items() for seed, count in enumerate(all_)]
-    return bounties_of(trials_of(frame_of(made)))
+    made = [
+        row(arch, mode, seed, [count]) for mode, all_ in counts.items() for seed, count in enumerate(all_)
+    ]
+    return cells_of(frame_of(made))
 
 
 def test_the_baseline_is_the_mean_of_none() -> None:
     """Above ZeroR counts any trial of any mode, strictly."""
-    level = baseline(of_cells({"none": [1000, 1102], "full": [900]}), "1*16")
+    level = baseline(of_counts({"none": [1000, 1102], "full": [900]}), "1*16")
     assert (level.n, level.mean, level.above_zero_r) == (2, 10.51, False)
-    assert baseline(of_cells({"none": [1000], "full": [1103]}), "1*16").above_zero_r
-    nothing = baseline(of_cells({"full": [1103]}), "1*16")
+    assert baseline(of_counts({"none": [1000], "full": [1103]}), "1*16").above_zero_r
+    nothing = baseline(of_counts({"full": [1103]}), "1*16")
     assert nothing.n == 0
     assert np.isnan(nothing.mean)
 
@@ -226,7 +227,7 @@ def test_the_baseline_is_the_mean_of_none() -> None:
 )
 def test_an_effect_is_paired_by_seed(full: list[int], verdict: str) -> None:
     """Its interval is Student's, of the differences."""
-    found = effect(of_cells({"none": [9000, 9010, 9020], "full": full}), "1*16", "full")
+    found = effect(of_counts({"none": [9000, 9010, 9020], "full": full}), "1*16", "full")
     assert found.verdict == verdict
     if verdict == "unclear":
         differences = np.array([1.0, -1.0, 0.0])
@@ -243,29 +244,29 @@ def test_published_trials_are_not_paired() -> None:
         for mode, counts in (("full", one), ("none", other))
         for seed, count in enumerate(counts)
     ]
-    found = effect(bounties_of(trials_of(frame_of(made))), "1*16", "full")
+    found = effect(cells_of(frame_of(made)), "1*16", "full")
     expected = scipy_stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     assert (found.low, found.high) == pytest.approx((expected.low / 100, expected.high / 100))
 
 
 def test_instability_is_the_largest_spread() -> None:
     """With n - 1; equal trials have none, whatever the last binary digit of their percentages."""
-    found = instability(of_cells({"none": [9000, 9100], "output": [9000, 9300], "full": [1102]}), "1*16")
+    found = instability(of_counts({"none": [9000, 9100], "output": [9000, 9300], "full": [1102]}), "1*16")
     assert found.mode == "output"
     assert found.sd == pytest.approx(3 / np.sqrt(2))
-    assert instability(of_cells({"none": [1102] * 7}), "1*16").sd == 0
-    assert instability(of_cells({"none": [1102]}), "1*16").mode == ""
+    assert instability(of_counts({"none": [1102] * 7}), "1*16").sd == 0
+    assert instability(of_counts({"none": [1102]}), "1*16").mode == ""
 
 
 def test_winners_tie_within_a_tolerance_of_unrounded_means() -> None:
     """A sole winner may still be chance."""
-    tie = strategy(of_cells({"none": [9811, 9812], "full": [9811, 9810], "output": [9000, 9000]}), "1*16")
+    tie = strategy(of_counts({"none": [9811, 9812], "full": [9811, 9810], "output": [9000, 9000]}), "1*16")
     assert tie.best == ("none", "full")
-    sole = strategy(of_cells({"none": [9811, 9812], "full": [9801, 9802], "output": [1, 2]}), "1*16")
+    sole = strategy(of_counts({"none": [9811, 9812], "full": [9801, 9802], "output": [1, 2]}), "1*16")
     assert (sole.best, sole.clear) == (("none",), True)
-    chance = strategy(of_cells({"none": [9811, 9812], "full": [9701, 9812]}), "1*16")
+    chance = strategy(of_counts({"none": [9811, 9812], "full": [9701, 9812]}), "1*16")
     assert (chance.best, chance.clear) == (("none",), False)
-    assert strategy(of_cells({"none": [9811]}), "7*7").best == ()
+    assert strategy(of_counts({"none": [9811]}), "7*7").best == ()
 
 
 def test_sizes_are_matched_by_count_and_by_label() -> None:
@@ -282,9 +283,9 @@ def test_sizes_are_matched_by_count_and_by_label() -> None:
 
 def test_regimes_use_the_zero_r_of_the_data_and_need_every_mode() -> None:
     """Ten trials at exactly ZeroR are untrainable: the mean of equal counts is that count."""
-    flat = of_cells({mode: [1102] * 10 for mode in MODES})
+    flat = of_counts({mode: [1102] * 10 for mode in MODES})
     assert regimes(flat, ["1*16"]) == {"1*16": "untrainable"}
-    assert regimes(of_cells({mode: [1102] for mode in MODES[1:]}), ["1*16"]) == {"1*16": "unknown"}
+    assert regimes(of_counts({mode: [1102] for mode in MODES[1:]}), ["1*16"]) == {"1*16": "unknown"}
 
 
 def test_the_published_trials_fall_into_the_published_regimes() -> None:
@@ -295,7 +296,7 @@ def test_the_published_trials_fall_into_the_published_regimes() -> None:
         for cell in table.itertuples()
         for seed, value in enumerate([cell.min, cell.max, *[(10 * cell.mean - cell.min - cell.max) / 8] * 8])
     ]
-    found = regimes(bounties_of(trials_of(frame_of(made))), ARCHS)
+    found = regimes(cells_of(frame_of(made)), ARCHS)
     alike = sum(found[cell.arch] == cell.regime for cell in table.drop_duplicates("arch").itertuples())
     assert alike >= 95  # spreads of single trials are not published
 
@@ -303,14 +304,14 @@ def test_the_published_trials_fall_into_the_published_regimes() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"seed": 0}, "several trials of 1\\*16, mode none, seed 0"),
-        ({"family": "resmlp"}, "family resmlp and simplemlp|family resmlp, simplemlp"),
+        ({"seed": 0}, "1\\*16 none seed 0 in more than one setting"),
+        ({"family": "resmlp"}, "more than one family: resmlp, simplemlp"),
         ({"zero_r": 11.35}, "zero_r is 11.02 and 11.35"),
-        ({"study": "other"}, "study ablation, other"),
+        ({"study": "other"}, "more than one study: ablation, other"),
     ],
 )
 def test_what_cannot_share_a_figure_is_refused(changes: dict[str, object], named: str) -> None:
     """In one line that says what and what to do."""
     made = [row("1*16", "none", 0, [9000]), row("1*16", "none", 1, [9000]) | {"id": "b"} | changes]
     with pytest.raises(UserError, match=named):
-        bounties_of(trials_of(frame_of(made)))
+        cells_of(frame_of(made))

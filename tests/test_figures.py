@@ -21,13 +21,15 @@ from scipy import stats as scipy_stats
 
 from psa import cli
 from psa.arch import Arch
-from psa.collect import frame_of, trials_of
+from psa.collect import frame_of
 from psa.commands import figures as commands
 from psa.errors import UserError
+from psa.reports.ablation_published import read_reference
+from psa.reports.aggregates import aggregate
+from psa.reports.cells import cells_of
 from psa.reports.design_space import design_space_figure
-from psa.reports.figure_aggregate import aggregate, aggregate_figure
-from psa.reports.figure_numbers import bounties_of
-from psa.reports.figure_published import beside, cells_of, published_cells
+from psa.reports.figure_aggregate import aggregate_figure
+from psa.reports.figure_published import beside
 from psa.reports.figure_set import breakthroughs, comparison, convergence, maps
 from psa.reports.figures import MODE_LOOKS, REGIME_LOOKS, mode_handle, save, style
 from psa.store import Store
@@ -53,7 +55,7 @@ OKABE_ITO = {
 
 def every_figure(rows: Any) -> dict[str, Figure]:
     """All that can be drawn of a frame of FEW."""
-    published = published_cells(PUBLISHED)
+    published = read_reference(PUBLISHED)
     found = {"design_space": design_space_figure(ARCHS)}
     found |= dict(maps(rows, FEW, ASYMMETRIC, ("full", "hidden", "output")))
     found |= dict(convergence(rows, ["1*1024", "18*18"]))
@@ -236,25 +238,25 @@ def test_nothing_is_told_by_colour_alone() -> None:
     assert mode_handle("full").get_marker() == "^"
 
 
-def test_published_cells_are_read_and_compared() -> None:
+def test_read_reference_are_read_and_compared() -> None:
     """The interval of a difference is Welch's; without spread it is a point."""
-    published = published_cells(PUBLISHED)
-    assert len(published) == 588
-    wide = published[(published["arch"] == "1*2048") & (published["mode"] == "none")].iloc[0]
-    assert wide["sd"] == pytest.approx(0.059 * np.sqrt(10 / 9))
+    published = read_reference(PUBLISHED)
+    assert len(published.cells) == 588
+    wide = published.cells["1*2048", "none"]
+    assert wide.sd == pytest.approx(0.059 * np.sqrt(10 / 9))
     counts = [9800, 9810, 9830]
     made = [row("1*2048", "none", seed, [count]) for seed, count in enumerate(counts)]
     made += [row("115*115", "none", seed, [1102]) for seed in range(3)]
-    both = beside(published, cells_of(bounties_of(trials_of(frame_of(made))))).set_index("arch")
+    both = beside(published, cells_of(frame_of(made))).set_index("arch")
     assert both.loc["1*2048", "difference"] == pytest.approx(98.13333333 - 98.249)
     spread = np.std(counts, ddof=1) / 100
     test = scipy_stats.ttest_ind_from_stats(
-        np.mean(counts) / 100, spread, 3, 98.249, wide["sd"], 10, equal_var=False
+        np.mean(counts) / 100, spread, 3, 98.249, wide.sd, 10, equal_var=False
     )
     low, high = (both.loc["1*2048", "difference"] + sign * both.loc["1*2048", "half"] for sign in (-1, 1))
     assert np.sign(low) == np.sign(high) if test.pvalue < 0.05 else low < 0 < high
     assert both.loc["115*115", ["difference", "half"]].tolist() == [0, 0]
-    one = beside(published, cells_of(bounties_of(trials_of(frame_of(made[:1])))))
+    one = beside(published, cells_of(frame_of(made[:1])))
     assert one["half"].isna().all()
 
 
@@ -262,22 +264,22 @@ def test_a_published_table_that_is_none_is_named(tmp_path: Path) -> None:
     """What is wrong and what it should be."""
     (tmp_path / "t.tsv").write_text("arch\tmode\n1*16\tnone\n")
     with pytest.raises(UserError, match=r"t\.tsv: there is no column regime"):
-        published_cells(tmp_path / "t.tsv")
+        read_reference(tmp_path / "t.tsv")
     with pytest.raises(UserError, match=r"no published numbers .*nowhere\.tsv"):
-        published_cells(tmp_path / "nowhere.tsv")
+        read_reference(tmp_path / "nowhere.tsv")
 
 
 def test_modes_are_compared_over_the_same_architectures() -> None:
     """One that lacks a seed is left out of all; where none is left, the figure says so."""
     rows = frame()
     gone = (rows["arch"] == "1*16") & (rows["mode"] == "full") & (rows["seed"] == 1)
-    found = aggregate(bounties_of(trials_of(rows[~gone])), resamples=20)
+    found = aggregate(cells_of(rows[~gone]), resamples=20)
     assert set(found.archs) == set(FEW) - {"1*16"}
     assert [each.mode for each in found.means] == list(MODES)
     assert [each.mode for each in found.improvements] == list(MODES[1:])
     for each in (*found.means, *found.improvements):
         assert each.low <= each.value <= each.high
-    nothing = bounties_of(trials_of(partial()))
+    nothing = cells_of(partial())
     texts = [text.get_text() for text in aggregate_figure(aggregate(nothing), nothing).findobj(Text)]
     assert "no architecture with\nevery seed of every mode" in texts
 
@@ -414,7 +416,7 @@ def test_the_design_space_needs_no_results(
     assert called(command, "--config-file", "a.txt", "--output-file", "out/space.png") == 0
     assert {path.name for path in Path("out").iterdir()} == {"space.png", "space.pdf"}
     assert called(command, "--config-file", "no.txt") == 2
-    assert "--config-file: there is no file no.txt" in capsys.readouterr().err
+    assert "--config-file: there is no list of architectures no.txt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -423,10 +425,14 @@ def test_the_design_space_needs_no_results(
         (commands.make_convergence_plots, ["--targets", "7*7"], "there is no trial of 7*7"),
         (commands.make_convergence_plots, ["--targets", "seven"], "is not count*width"),
         (commands.make_convergence_plots, ["--targets", " , "], "--targets is empty"),
-        (commands.make_late_breakthroughs, ["--family", "resmlp"], "holds no resmlp trial of ablation"),
+        (commands.make_late_breakthroughs, ["--family", "resmlp"], "there is no trial of --family resmlp"),
         (commands.make_late_breakthroughs, ["--study", "other"], "holds no record of other"),
         (commands.make_late_breakthroughs, ["--grid", "no.toml"], "no.toml"),
-        (commands.make_figure_heatmaps, ["--config-file", "no.txt"], "there is no file no.txt"),
+        (
+            commands.make_figure_heatmaps,
+            ["--config-file", "no.txt"],
+            "--config-file: there is no list of architectures no.txt",
+        ),
         (commands.make_figure_heatmaps, ["--effects", "none"], "effects"),
         (commands.make_figure_heatmaps, ["--trials-file", "no.md"], "there is no table of trials no.md"),
         (

@@ -176,3 +176,23 @@ def test_stratified_intervals_draw_runs_within_each_task() -> None:
     assert interval == stats.stratified_interval([scores], stats.interquartile_mean, seed=0, resamples=2000)
     both = stats.stratified_interval([scores, scores - 100], stats.probability_of_improvement, seed=0)
     assert both == (1.0, 1.0)
+
+
+def test_welch_is_the_one_of_scipy() -> None:
+    """The same p and the same interval; only n, mean and sd are used."""
+    one, other = np.array([1.0, 2.0, 4.0, 7.0]), np.array([2.5, 2.75, 3.0])
+    expected = scipy_stats.ttest_ind(one, other, equal_var=False)
+    found = stats.welch(stats.summary(one), stats.summary(other))
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert math.isnan(stats.welch(stats.summary(one), stats.summary(other[:1])).p)
+
+
+def test_arms_without_any_spread_are_compared_as_printed() -> None:
+    """Within what printing rounds away they do not differ, else they do; the interval is a point."""
+    arms = [stats.Summary(10, mean, 0.0, mean, mean, mean, mean) for mean in (11.02, 11.0204, 11.03)]
+    assert stats.welch(arms[0], arms[1], alike=0.0006).p == 1
+    found = stats.welch(arms[0], arms[2], alike=0.0006)
+    assert found.p == 0
+    assert found.low == found.high == found.value

@@ -71,18 +71,15 @@ def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference
     from psa.reports.ablation import Setting
     from psa.reports.ablation_published import read_reference
     from psa.reports.cells import archs_in
-    from psa.reports.figure_published import published_cells
 
     path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
     if reference is not None and not path.is_file():
         raise UserError(f"--reference: there is no file {path}", "Name a table of published numbers")
-    there = path.is_file()
     return Setting(
         folder,
         archs_in(order) if order.is_file() else (),
         archs_in(asymmetric) if asymmetric.is_file() else (),
-        read_reference(path) if there else None,
-        published_cells(path) if there else None,
+        read_reference(path) if path.is_file() else None,
     )
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from psa.commands.options import Number, ResultsDir
+from psa.commands.options import Number
+from psa.commands.source import (
+    ALL,
+    ASYMMETRIC,
+    CONFIGURATIONS,
+    FAMILY,
+    REPORTS,
+    FamilyOf,
+    RecordsOf,
+    family_of,
+    only_family,
+    published,
+)
 from psa.console import console
 from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
 from psa.grid import load
-from psa.store import Store
 from psa.trial import Family
 
 if TYPE_CHECKING:
@@ -23,22 +33,12 @@ if TYPE_CHECKING:
 
     from psa.reports.tables import Table
 
-_ORDER: Final = Path("reproduction/configurations.txt")
-_ASYMMETRIC: Final = Path("reproduction/asymmetric.txt")
-_STUDY: Final = "ablation"
-_FAMILY: Final = "simplemlp"
 _LABEL: Final = re.compile(r"[A-Za-z0-9:._-]{1,100}")
 _SCRIPT: Final = "run_reproduction.sh"
 
 Order = Annotated[
-    Path | None, Parameter(help=f"Architectures, one a line, in their order. [default: {_ORDER}, if there]")
-]
-FamilyOf = Annotated[
-    Family | None, Parameter(help=f"Which networks. [default: the only ones there are, or {_FAMILY}]")
-]
-Study = Annotated[str | None, Parameter(help=f"Which study. [default: that of --grid, or {_STUDY}]")]
-GridOf = Annotated[
-    Path | None, Parameter(help="The grid that was run, so that what is missing of it is known.")
+    Path | None,
+    Parameter(help=f"Architectures, one a line, in their order. [default: {CONFIGURATIONS}, if there]"),
 ]
 OutputDir = Annotated[Path, Parameter(help="Folder of the tables.")]
 Caption = Annotated[str | None, Parameter(help="Of the table. [default: what it shows]")]
@@ -52,7 +52,7 @@ def make_architecture_table(
     grid: Annotated[Path | None, Parameter(help="A grid whose architectures to take instead.")] = None,
     asymmetric: Annotated[
         Path | None,
-        Parameter(help=f"Those that the study labels Asymmetric. [default: {_ASYMMETRIC}, if there]"),
+        Parameter(help=f"Those that the study labels Asymmetric. [default: {ASYMMETRIC}, if there]"),
     ] = None,
     published: Annotated[
         bool, Parameter(negative="", help="Only what the study printed, without what is computed.")
@@ -60,7 +60,7 @@ def make_architecture_table(
     tolerance: Annotated[Number, Parameter(help="Percent by which parameters may miss a budget.")] = 10.0,
     caption: Caption = None,
     label: Label = None,
-    output_dir: OutputDir = Path("results/reports"),
+    output_dir: OutputDir = REPORTS,
 ) -> int:
     """Write the table of architectures: parameters, the label of the study, and whether they meet a budget.
 
@@ -72,13 +72,13 @@ def make_architecture_table(
 
     _check(label)
     _check_range("--tolerance", tolerance, 1_000)
-    listed = _listed(order, _ORDER)
+    listed = _listed(order, CONFIGURATIONS)
     what = _networks(grid, family, listed)
     table = tables.architectures(
         what.archs,
         lambda arch: tables.parameters_of(what.family, arch, what.classes),
         order=listed,
-        asymmetric=_listed(asymmetric, _ASYMMETRIC),
+        asymmetric=_listed(asymmetric, ASYMMETRIC),
         published=published,
         tolerance=tolerance / 100,
         caption=caption or tables.ARCHITECTURES,
@@ -99,10 +99,12 @@ def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...])
     """The networks of a grid, or those listed. Raises UserError where there are none."""
     if grid is None:
         if not listed:
-            raise UserError(f"there is no {_ORDER} here", "Name the architectures with --order or --grid")
-        return _Networks(family or _FAMILY, listed, 10)
+            raise UserError(
+                f"there is no {CONFIGURATIONS} here", "Name the architectures with --order or --grid"
+            )
+        return _Networks(family or FAMILY, listed, 10)
     trials = load(grid).trials
-    family = family or _only_family({trial.model.family for trial in trials})
+    family = family or only_family({trial.model.family for trial in trials})
     of_family = [trial for trial in trials if trial.model.family == family]
     if not of_family:
         raise UserError(f"{grid} holds no trial of --family {family}", "Name another family")
@@ -120,10 +122,7 @@ class Source:
     published_trials: Annotated[
         Path | None, Parameter(help="A published table of trials, in the place of records.")
     ] = None
-    family: FamilyOf = None
-    study: Study = None
-    grid: GridOf = None
-    results_dir: ResultsDir = Path("results")
+    records: RecordsOf = ALL
 
     @property
     def summary(self) -> Path | None:
@@ -134,21 +133,15 @@ class Source:
 
     def frame(self) -> pd.DataFrame:
         """The rows of one family. Raises UserError."""
-        from psa.collect import collect
-        from psa.published import published_trials
-        from psa.reports.cells import one_family
-
-        if self.datafile is not None and self.published_trials is not None:
+        path, table = self.datafile, self.published_trials
+        if path is not None and table is not None:
             raise UserError("--datafile and --published-trials say the same twice", "Give one of them")
-        path = self.published_trials or self.datafile or self.results_dir
-        if self.published_trials is not None or path.is_file() or path.suffix == ".md":
-            return published_trials(path, self.family or _FAMILY)
-        expected = load(self.grid).trials if self.grid is not None else ()
-        names = sorted({trial.study for trial in expected}) or [self.study or _STUDY]
-        if self.study is not None and names != [self.study]:
-            raise UserError(f"--study {self.study}: {self.grid} is of study {names[0]}", "Give one of them")
-        frame = collect(Store(Path("models"), path), names, expected)
-        return one_family(frame, self.family or _only_family(frame["family"].unique()))
+        if path is not None and (path.is_file() or path.suffix == ".md"):
+            table = path
+        if table is not None:
+            return published(table, self.records.family)
+        records = self.records
+        return replace(records, results_dir=path or records.results_dir).frame()
 
 
 def make_trial_accuracy_table(
@@ -158,7 +151,7 @@ def make_trial_accuracy_table(
     tolerance: Annotated[Number, Parameter(help="Points between means that still tie.")] = 0.01,
     caption: Caption = None,
     label: Label = None,
-    output_dir: OutputDir = Path("results/reports"),
+    output_dir: OutputDir = REPORTS,
 ) -> int:
     """Write the table of accuracies: mean, standard deviation and n of every mode, and which mode wins.
 
@@ -171,16 +164,16 @@ def make_trial_accuracy_table(
 
     _check(label)
     _check_range("--tolerance", tolerance, 100)
-    source, listed = source or Source(), _listed(order, _ORDER)
+    source, listed = source or Source(), _listed(order, CONFIGURATIONS)
     said = caption or tables.ACCURACIES, label or tables.ACCURACIES_LABEL
     if source.summary is not None:
         table = tables.accuracies_of(read_summary(source.summary), listed, tolerance, *said)
-        return _written(table, output_dir, f"psa_{source.family or _FAMILY}_accuracy")
+        return _written(table, output_dir, f"psa_{source.records.family or FAMILY}_accuracy")
     frame = source.frame()
-    if source.grid is not None:  # it says what should be there; what else the list names is no gap
+    if source.records.grid is not None:  # it says what should be there; what else the list names is no gap
         listed = tuple(arch for arch in listed if arch in set(frame["arch"]))
     table = tables.accuracy_table(frame, order=listed, tolerance=tolerance, caption=said[0], label=said[1])
-    return _written(table, output_dir, f"psa_{frame['family'].iloc[0]}_accuracy")
+    return _written(table, output_dir, f"psa_{family_of(frame)}_accuracy")
 
 
 def generate_reproduction_tests(
@@ -188,8 +181,8 @@ def generate_reproduction_tests(
     grid: Annotated[
         Path | None, Parameter(help="The grid to reproduce. [default: reproduction/FAMILY.toml]")
     ] = None,
-    family: Annotated[Family, Parameter(help="Which networks, where no grid is named.")] = _FAMILY,
-    output_dir: Annotated[Path, Parameter(help="Folder of the script.")] = Path("results/reports"),
+    family: Annotated[Family, Parameter(help="Which networks, where no grid is named.")] = FAMILY,
+    output_dir: Annotated[Path, Parameter(help="Folder of the script.")] = REPORTS,
 ) -> int:
     """Write a shell script that trains a grid again, one `psa sweep` per architecture, and say where it is.
 
@@ -222,11 +215,6 @@ def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
     if path is None and not usual.is_file():
         return ()
     return archs_in(path or usual)
-
-
-def _only_family(families: Iterable[str]) -> Family:
-    found = list(families)
-    return "resmlp" if found == ["resmlp"] else _FAMILY
 
 
 def _written(table: Table, folder: Path, name: str) -> int:

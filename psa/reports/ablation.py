@@ -55,7 +55,6 @@ class Setting:
     order: tuple[str, ...] = ()
     asymmetric: tuple[str, ...] = ()
     reference: Reference | None = None
-    published: pd.DataFrame | None = None
 
 
 def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
@@ -83,7 +82,7 @@ def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure
     ]
     yield "design_space", design_space_figure(archs)
     yield from figure_set.maps(frame, archs, setting.asymmetric, ablative)
-    yield from figure_set.comparison(frame, setting.published)
+    yield from figure_set.comparison(frame, setting.reference)
     yield from figure_set.convergence(frame, _telling(cells))
     yield from figure_set.breakthroughs(frame)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from psa.regimes import ABLATIVE
+from psa.reports.aggregates import aggregate
 from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.tables import Cell, Column, Interval, Table
 from psa.stats import (
@@ -18,11 +19,7 @@ from psa.stats import (
     Values,
     benjamini_hochberg,
     holm,
-    interquartile_mean,
     paired,
-    present,
-    probability_of_improvement,
-    stratified_interval,
 )
 from psa.trial import MODES
 
@@ -114,41 +111,19 @@ def aggregate_table(
     (95 %, drawn by `seed`). Only architectures none of whose trials is missing take part.
     """
     cells = cells_of(frame)
-    archs = cells.complete()
-    rows = [(mode, *_aggregates(cells, archs, mode, seed)) for mode in MODES]
+    found = aggregate(cells, _NONE, seed)
+    means, improvements = (
+        {each.mode: Interval(each.value, each.low, each.high) for each in estimates}
+        for estimates in (found.means, found.improvements)
+    )
+    rows: list[tuple[Cell, ...]] = [(mode, means.get(mode), improvements.get(mode)) for mode in MODES]
     columns = (
         Column("Mode"),
         Column("Interquartile mean (%)", "interval"),
         Column("P(better than none)", "interval", 3),
     )
     note = (
-        f"Over {len(archs):,} of {len(cells.archs):,} architectures, those whose trials are all there; "
+        f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those whose trials are all there; "
         f"intervals: 95% stratified bootstrap. {cells.note()}"
     )
     return Table(caption, label, columns, tuple(rows), note)
-
-
-def _aggregates(
-    cells: Cells, archs: Sequence[str], mode: str, seed: int
-) -> tuple[Interval | None, Interval | None]:
-    if not archs or mode not in cells.modes:
-        return None, None
-    scores = _scores(cells, archs, mode)
-    mean = Interval(interquartile_mean(scores), *_interval([scores], interquartile_mean, seed))
-    if mode == _NONE or _NONE not in cells.modes:
-        return mean, None
-    both = [scores, _scores(cells, archs, _NONE)]
-    chance = probability_of_improvement(*both)
-    return mean, Interval(chance, *_interval(both, probability_of_improvement, seed))
-
-
-def _scores(cells: Cells, archs: Sequence[str], mode: str) -> Values:
-    """Bounties [trials, architectures]."""
-    return np.stack([present(cells.cell(arch, mode).bounties) for arch in archs], axis=1)
-
-
-def _interval(scores: Sequence[Values], statistic: Callable[..., float], seed: int) -> tuple[float, float]:
-    """Nothing can be drawn anew from a single trial."""
-    if len(scores[0]) < 2:
-        return float("nan"), float("nan")
-    return stratified_interval(scores, statistic, seed)

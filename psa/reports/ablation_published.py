@@ -6,7 +6,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from psa.files import read_bytes
 from psa.regimes import REGIMES, regime_of
 from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.tables import Cell, Column, Interval, Table
-from psa.stats import LEVEL, Summary, holm, summary
+from psa.stats import LEVEL, Difference, Summary, holm, welch
 from psa.trial import MODES
 
 WITHIN: Final = 2.0  # percentage points; the study's own criterion of a reproduction
@@ -118,8 +118,7 @@ class _Compared:
     mode: str
     published: Summary
     here: Summary
-    difference: Interval
-    p: float
+    difference: Difference
 
 
 def published_comparison(
@@ -140,7 +139,7 @@ def published_comparison(
     places = [(arch, mode) for arch in ordered(cells.archs, order) for mode in MODES]
     known = [place for place in places if place in reference.cells]
     found = [_compared(cells, place, reference.cells[place]) for place in known]
-    adjusted = holm([each.p for each in found])
+    adjusted = holm([each.difference.p for each in found])
     rows = [_row(each, float(p), within, alpha) for each, p in zip(found, adjusted, strict=True)]
     columns = (
         Column("Architecture"),
@@ -159,42 +158,21 @@ def published_comparison(
 
 def _compared(cells: Cells, place: tuple[str, str], published: Summary) -> _Compared:
     cell = cells.cell(*place)
-    counts = asdict(summary(cell.correct))
-    here = Summary(counts.pop("n"), **{name: 100 * count / cell.samples for name, count in counts.items()})
-    difference, p = welch(here, published)
-    return _Compared(*place, published, here, difference, p)
-
-
-def welch(one: Summary, other: Summary) -> tuple[Interval, float]:
-    """One mean minus the other with Welch's 95 % interval, and the two-sided p. Below two values of either
-    both are NaN. Where neither varies the interval is a point: p is 1 if they are printed alike, else 0.
-    """
-    difference = one.mean - other.mean
-    if min(one.n, other.n) < 2:
-        return Interval(difference, math.nan, math.nan), math.nan
-    parts = [each.sd**2 / each.n for each in (one, other)]
-    error = math.sqrt(sum(parts))
-    if error == 0:
-        return Interval(difference, difference, difference), float(abs(difference) < _PRINTED)
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (each.n - 1) for part, each in zip(parts, (one, other), strict=True)
-    )
-    half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
-    p = 2 * float(scipy_stats.t.sf(abs(difference) / error, freedom))
-    return Interval(difference, difference - half, difference + half), p
+    return _Compared(*place, published, cell.summary, welch(cell.summary, published, _PRINTED))
 
 
 def _row(found: _Compared, p: float, within: float, alpha: float) -> tuple[Cell, ...]:
     published, here = (Interval(each.mean, each.low, each.high) for each in (found.published, found.here))
-    there = not math.isnan(found.difference.value)
+    difference = found.difference
+    there = not math.isnan(difference.value)
     return (
         found.arch,
         found.mode,
         published,
         here,
         found.here.n,
-        found.difference,
-        _yes(abs(found.difference.value) <= within) if there else None,
+        Interval(difference.value, difference.low, difference.high),
+        _yes(abs(difference.value) <= within) if there else None,
         p,
         None if math.isnan(p) else _yes(p < alpha),
     )

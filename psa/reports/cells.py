@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +17,19 @@ from psa.collect import trials_of
 from psa.errors import UserError
 from psa.regimes import PUBLISHED_ZERO_R, Cell
 from psa.reports.tables import Uncertain
-from psa.stats import Values, present
+from psa.stats import Summary, Values, present, summary
 from psa.trial import MODES
 from psa.values import values_of
+from psa.words import listed
 
+_ONE_OF: Final = (
+    ("study", "Name one with --study"),
+    ("family", "Name one with --family"),
+    ("dataset", "Name one grid with --grid"),
+    ("digits", "Name one grid with --grid"),
+    ("source", "Published trials are shown on their own"),
+)
+_ROUNDING: Final = 1e-9
 _NAMED: Final = 8  # cells that a note names one by one
 _SAMPLES: Final = 10_000  # of the published validation split
 
@@ -49,6 +58,12 @@ class Trials:
         return 100 * self.correct / self.samples
 
     @property
+    def summary(self) -> Summary:
+        """In percent; from the counts, whose mean is one of them where all are equal."""
+        of = asdict(summary(self.correct))
+        return Summary(of.pop("n"), **{name: 100 * count / self.samples for name, count in of.items()})
+
+    @property
     def numbers(self) -> Cell:
         """Mean, population standard deviation, least and greatest bounty in percent. Raises StatisticsError
         where there is none.
@@ -66,9 +81,11 @@ class Trials:
 @dataclass(frozen=True)
 class Cells:
     """Every cell of a frame. expected: trials that a cell has where none is missing; zero_r: what always
-    answering the majority class would score, in percent; paired: whether equal seeds share their beginnings.
+    answering the majority class would score, in percent; paired: whether equal seeds share their beginnings,
+    as ours do and published trials do not; loops: every length that a finished trial has.
     """
 
+    study: str
     family: str
     archs: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -76,6 +93,7 @@ class Cells:
     samples: int
     zero_r: float
     paired: bool
+    loops: tuple[int, ...]
     parameters: Mapping[str, int]
     trials: Mapping[tuple[str, str], Trials]
 
@@ -102,6 +120,10 @@ class Cells:
         """What the regime of an architecture is decided from; a mode without any trial is left out."""
         cells = {mode: self.cell(arch, mode) for mode in MODES}
         return {mode: cell.numbers for mode, cell in cells.items() if cell.found}
+
+    def above_zero_r(self, arch: str) -> bool:
+        """Whether any trial of any mode scored more than ZeroR."""
+        return any(cell.high > self.zero_r + _ROUNDING for cell in self.numbers(arch).values())
 
     def complete(self) -> tuple[str, ...]:
         """The architectures none of whose trials is missing."""
@@ -142,6 +164,7 @@ def cells_of(frame: pd.DataFrame) -> Cells:
         for (arch, mode), group in rows.groupby(["arch", "mode"], observed=True, sort=False)
     }
     return Cells(
+        study=str(rows["study"].iloc[0]),
         family=str(rows["family"].iloc[0]),
         archs=tuple(dict.fromkeys(str(arch) for arch in rows["arch"])),
         seeds=seeds,
@@ -149,6 +172,7 @@ def cells_of(frame: pd.DataFrame) -> Cells:
         samples=samples,
         zero_r=zero_r,
         paired=set(rows["source"]) == {"psa"},
+        loops=tuple(sorted(map(int, rows["loops"][rows["status"] == "done"].dropna().unique()))),
         parameters={str(row.arch): int(row.parameters) for row in rows.itertuples()},
         trials=trials,
     )
@@ -162,20 +186,23 @@ def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> Trials:
 
 def _only(values: pd.Series[Any], otherwise: Any) -> Any:
     """The one value of a column; what else it is where no trial has one. Raises UserError for several."""
-    found = values.dropna().unique()
+    found = sorted(values.dropna().unique())
     if len(found) > 1:
-        raise UserError("the rows are of different data", "Name the grid with --grid")
-    return type(otherwise)(found[0]) if len(found) else otherwise
+        raise UserError(
+            f"the trials are of different data: {values.name} is {found[0]:g} and {found[1]:g}",
+            "Name one grid with --grid",
+        )
+    return type(otherwise)(found[0]) if found else otherwise
 
 
 def _check(rows: pd.DataFrame) -> None:
     """Raise UserError where a cell would mix what must not be averaged."""
     if not len(rows):
         raise UserError("the rows hold no trial", "Run `psa sweep GRID` first")
-    for column, way_out in (("study", "Name one with --study"), ("family", "Name one with --family")):
-        names = sorted(rows[column].astype(str).unique())
+    for column, way_out in _ONE_OF:
+        names = sorted(rows[column].dropna().astype(str).unique())
         if len(names) > 1:
-            raise UserError(f"the rows hold more than one {column}: {', '.join(names)}", way_out)
+            raise UserError(f"the rows hold more than one {column}: {listed(names)}", way_out)
     twice = rows[rows.duplicated(["arch", "mode", "seed"])]
     if len(twice):
         row = twice.iloc[0]
@@ -200,11 +227,15 @@ def ordered(archs: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(archs, key=lambda arch: position.get(arch, len(position))))
 
 
-def archs_in(path: Path) -> tuple[str, ...]:
-    """The architectures listed in a file, one a line, `#` before remarks. Raises UserError."""
+def archs_in(path: Path, option: str = "") -> tuple[str, ...]:
+    """The architectures listed in a file, one a line, `#` before remarks. Raises UserError, which names the
+    option that asked for it.
+    """
     if not path.is_file():
+        asked = f"{option}: " if option else ""
         raise UserError(
-            f"there is no list of architectures {path}", "Name a file like reproduction/configurations.txt"
+            f"{asked}there is no list of architectures {path}",
+            "Name a file like reproduction/configurations.txt, which stands beside the grids",
         )
     try:
         return tuple(Arch.coerce(line).label for line in values_of(f"@{path.name}", path.parent, "it"))

@@ -11,7 +11,8 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from psa.regimes import Regime
-from psa.reports.figure_numbers import Bounties, regimes
+from psa.reports.cells import Cells
+from psa.reports.figure_numbers import regimes
 from psa.stats import LEVEL, Values
 from psa.trial import MODES
 
@@ -47,14 +48,14 @@ class Panel:
     curves: tuple[Curve, ...]
 
 
-def panel_of(frame: pd.DataFrame, bounties: Bounties, arch: str) -> Panel:
+def panel_of(frame: pd.DataFrame, cells: Cells, arch: str) -> Panel:
     """The curves of an architecture; without any where the frame holds no loop of it."""
     rows = frame[(frame["arch"] == arch) & frame["loop"].notna()]
     loops = int(rows["loop"].max()) if len(rows) else 0
     curves = tuple(
         _curve(rows[rows["mode"] == mode], mode, loops) for mode in MODES if (rows["mode"] == mode).any()
     )
-    return Panel(arch, regimes(bounties, [arch])[arch], bounties.zero_r, loops, curves)
+    return Panel(arch, regimes(cells, [arch])[arch], cells.zero_r, loops, curves)
 
 
 def _curve(rows: pd.DataFrame, mode: str, loops: int) -> Curve:
@@ -110,7 +111,7 @@ class Jump:
     zero_r: float
 
 
-def jumps_of(frame: pd.DataFrame, bounties: Bounties, archs: Sequence[str]) -> list[Jump]:
+def jumps_of(frame: pd.DataFrame, cells: Cells, archs: Sequence[str]) -> list[Jump]:
     """The jump of every architecture that has a finished trial of at least two loops."""
     looped = frame[frame["loop"].notna()]
     best = best_trials(looped.drop_duplicates("id")).set_index("arch")
@@ -119,7 +120,7 @@ def jumps_of(frame: pd.DataFrame, bounties: Bounties, archs: Sequence[str]) -> l
         if arch in best.index and best.loc[arch, "loops"] > 1:
             one = best.loc[arch]
             rows = looped[(looped["arch"] == arch) & (looped["mode"] == one["mode"])]
-            found.append(_jump(arch, one, rows, bounties.zero_r))
+            found.append(_jump(arch, one, rows, cells.zero_r))
     return found
 
 
@@ -146,10 +147,10 @@ def largest_gain(lkg: Values) -> tuple[int, float]:
     return at + 2, float(rises[at])
 
 
-def latest_jumps(frame: pd.DataFrame, bounties: Bounties, count: int = 4) -> list[Jump]:
+def latest_jumps(frame: pd.DataFrame, cells: Cells, count: int = 4) -> list[Jump]:
     """The architectures whose best trial rose most within one loop of the second half of its loops.
 
     Where too few did, the largest rises of all follow.
     """
-    everyone = jumps_of(frame, bounties, bounties.archs)
+    everyone = jumps_of(frame, cells, cells.archs)
     return sorted(everyone, key=lambda jump: (not jump.late, -jump.gain))[:count]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from psa.arch import Arch
 from psa.reports.figure_labels import label
-from psa.reports.figure_numbers import named
 from psa.reports.figures import GREY, Look, add_axes, new_figure, note, style, title
+from psa.words import counted
 
 MARK: Final = 5.4  # diameter of a mark in points
 LOW: Final = 0.8
@@ -80,9 +80,14 @@ class Enlarged:
         return self.low < min(spot.depth, spot.width) and max(spot.depth, spot.width) < self.high
 
 
+def end_of(sizes: Iterable[int]) -> float:
+    """The upper end of an axis: some room beyond the largest, 3,900 for a width of 2,048."""
+    return 1.9 * max([8, *sizes])
+
+
 def limit(found: Sequence[Spot]) -> float:
-    """The upper end of both axes: some room beyond the largest, 3,900 for a width of 2,048."""
-    return 1.9 * max([8, *(max(spot.depth, spot.width) for spot in found)])
+    """The upper end of both axes of a square map."""
+    return end_of(max(spot.depth, spot.width) for spot in found)
 
 
 def enlargement(found: Sequence[Spot], side: float = SIDE * 72) -> Enlarged | None:
@@ -144,19 +149,24 @@ def new_map(archs: Sequence[str], name: str, foot: float = FOOT) -> Map:
 
     Call within figures.style().
     """
-    figure = new_figure(HEAD + SIDE + foot)
-    title(figure, name)
     found = spots(archs)
-    ax = _log_log(add_axes(figure, LEFT, foot, SIDE, SIDE), LOW, limit(list(found.values())))
+    enlarged = enlargement(list(found.values()))
+    right, top = (end_of(getattr(spot, side) for spot in found.values()) for side in ("depth", "width"))
+    if enlarged is not None:  # which lies on a square map
+        right = top = limit(list(found.values()))
+    # a decade up is as long as one across, unless that would make a tower of the map
+    height = SIDE * min(1.0, math.log10(top / LOW) / math.log10(right / LOW))
+    figure = new_figure(HEAD + height + foot)
+    title(figure, name)
+    ax = _log_log(add_axes(figure, LEFT, foot, SIDE, height), (LOW, right), (LOW, top))
     ax.set_xlabel("Depth (hidden layers)", labelpad=1)
     ax.set_ylabel("Width (units per hidden layer)", labelpad=1)
-    enlarged = enlargement(list(found.values()))
     axes = (ax,) if enlarged is None else (ax, _window(ax, enlarged))
     return Map(figure, found, axes, enlarged, foot)
 
 
-def _log_log(ax: Axes, low: float, high: float) -> Axes:
-    ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+def _log_log(ax: Axes, across: tuple[float, float], up: tuple[float, float]) -> Axes:
+    ax.set(xscale="log", yscale="log", xlim=across, ylim=up)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(10))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -170,7 +180,8 @@ def _window(ax: Axes, enlarged: Enlarged) -> Axes:
     """Axes in the free corner that show the crowded square, which is framed in the map."""
     place, size = enlarged.place, enlarged.top - enlarged.place
     inner = ax.inset_axes((place, place, size, size), transform=ax.transData, zorder=4)
-    _log_log(inner, enlarged.low, enlarged.high)
+    both = (enlarged.low, enlarged.high)
+    _log_log(inner, both, both)
     inner.set_xticks([])
     inner.set_yticks([])
     inner.minorticks_off()
@@ -243,9 +254,9 @@ def design_space_figure(archs: Sequence[str], name: str = "Testing design space"
 def map_notes(archs: Sequence[str], left_out: Sequence[str]) -> list[str]:
     """What every map says: how it is labelled, and what it had no room for."""
     mixed = [arch for arch in archs if len(Arch.coerce(arch).stacks) > 1]
-    lines = [f"{named(len(archs), 'architecture')}, labelled depth*width."]
+    lines = [f"{counted(len(archs), 'architecture')}, labelled depth*width."]
     if mixed:
-        lines.append(f"{named(len(mixed), 'architecture')} of mixed widths stand at their widest layer.")
+        lines.append(f"{counted(len(mixed), 'architecture')} of mixed widths stand at their widest layer.")
     if left_out:
-        lines.append(f"No room for {named(len(left_out), 'label')}.")
+        lines.append(f"No room for {counted(len(left_out), 'label')}.")
     return [" ".join(lines)]

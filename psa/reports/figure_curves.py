@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from psa.reports.cells import Cells
 from psa.reports.curves import Curve, Jump, Panel
-from psa.reports.figure_numbers import Bounties
+from psa.reports.figure_numbers import notes_of
 from psa.reports.figures import (
     GREY,
     MODE_LOOKS,
@@ -163,7 +164,7 @@ def panel_title(ax: Axes, arch: str, rest: str) -> Axes:
     return ax
 
 
-def convergence_figure(panels: Sequence[Panel], bounties: Bounties, log: bool = False) -> Figure:
+def convergence_figure(panels: Sequence[Panel], cells: Cells, log: bool = False) -> Figure:
     """One panel per target architecture with all modes."""
     with style():
         figure, axes = _panels(len(panels), 2.5, _LEGEND + _FOOT)
@@ -185,7 +186,7 @@ def convergence_figure(panels: Sequence[Panel], bounties: Bounties, log: bool = 
             handles=handles, loc="upper left", bbox_to_anchor=(_LEFT / wide, (_FOOT + _LEGEND) / high),
             ncols=4, borderaxespad=0, handlelength=3.2, columnspacing=1.4,
         )  # fmt: skip
-        note(figure, [*bounties.notes, *_panel_notes(panels)])
+        note(figure, [*notes_of(cells), *_panel_notes(panels)])
     return figure
 
 
@@ -231,7 +232,7 @@ def plot_jump(ax: Axes, jump: Jump) -> Axes:
     return ax
 
 
-def breakthrough_figure(jumps: Sequence[Jump], bounties: Bounties) -> Figure:
+def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
     """One panel per architecture: when its best trial got going."""
     with style():
         figure, axes = _panels(max(1, len(jumps)), 2.1, _FOOT)
@@ -241,5 +242,5 @@ def breakthrough_figure(jumps: Sequence[Jump], bounties: Bounties) -> Figure:
         for ax, jump in zip(axes, jumps, strict=False):
             plot_jump(ax, jump)
             panel_title(ax, jump.arch, f"best trial: {jump.mode}, seed {jump.seed}, {max(jump.lkg):.2f} %")
-        note(figure, [*bounties.notes, _JUMPS])
+        note(figure, [*notes_of(cells), _JUMPS])
     return figure

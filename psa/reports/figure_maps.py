@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
 from psa.regimes import REGIMES, Regime
+from psa.reports.cells import Cells
 from psa.reports.design_space import LEFT, MARK, new_map
 from psa.reports.figure_marks import (
     NOTHING,
@@ -27,7 +28,6 @@ from psa.reports.figure_marks import (
     unknown,
 )
 from psa.reports.figure_numbers import (
-    Bounties,
     Effect,
     Level,
     Spread,
@@ -62,10 +62,10 @@ def _by_level(levels: Mapping[str, Level]) -> tuple[list[str], list[str], list[s
     return shown, dead, [arch for arch, level in levels.items() if not level.n]
 
 
-def baseline_map(bounties: Bounties, archs: Sequence[str]) -> Figure:
+def baseline_map(cells: Cells, archs: Sequence[str]) -> Figure:
     """What each architecture reaches without ablation."""
-    levels = {arch: baseline(bounties, arch) for arch in archs}
-    zero_r = bounties.zero_r
+    levels = {arch: baseline(cells, arch) for arch in archs}
+    zero_r = cells.zero_r
     ticks = (zero_r, *(tick for tick in (20.0, 40.0, 60.0, 80.0, 100.0) if tick > zero_r + 5))
     scale = Scale(
         Normalize(zero_r, 100), AMOUNT, "mean validation bounty of mode none (%)", ticks, extend="min"
@@ -79,7 +79,7 @@ def baseline_map(bounties: Bounties, archs: Sequence[str]) -> Figure:
         legend.add(NOTHING, "no trial of any mode above ZeroR", dead)
         legend.add(UNKNOWN, "no trial of mode none", missing)
         legend.draw(drawn, 3.8)
-        return finished(drawn, bounties, f"ZeroR of the validation split: {zero_r:.2f} %.")
+        return finished(drawn, cells, f"ZeroR of the validation split: {zero_r:.2f} %.")
 
 
 def plot_effects(ax: Axes, spots: Spots, effects: Mapping[str, Effect], scale: Scale) -> Axes:
@@ -96,9 +96,9 @@ def _with_verdict(effects: Mapping[str, Effect], verdict: Verdict) -> list[str]:
     return [arch for arch, each in effects.items() if each.verdict == verdict]
 
 
-def effects_map(bounties: Bounties, archs: Sequence[str], mode: str = "full") -> Figure:
+def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figure:
     """What an ablative mode changes against mode none."""
-    effects = {arch: effect(bounties, arch, mode) for arch in archs}
+    effects = {arch: effect(cells, arch, mode) for arch in archs}
     scale = Scale(
         SymLogNorm(0.1, linscale=0.5, vmin=-100, vmax=100), DIFFERENCE,
         f"mean difference {mode} − none (percentage points)",
@@ -115,8 +115,8 @@ def effects_map(bounties: Bounties, archs: Sequence[str], mode: str = "full") ->
         legend.add(SAME, "no trial differs", _with_verdict(effects, "equal"))
         legend.add(UNKNOWN, "fewer than two trials each", _with_verdict(effects, "unknown"))
         legend.draw(drawn, 3.8)
-        how = "Paired by seed; 95 % t interval" if bounties.paired else "Not paired; 95 % interval by Welch"
-        return finished(drawn, bounties, f"{how} of the mean difference, {_UNCORRECTED}.")
+        how = "Paired by seed; 95 % t interval" if cells.paired else "Not paired; 95 % interval by Welch"
+        return finished(drawn, cells, f"{how} of the mean difference, {_UNCORRECTED}.")
 
 
 def plot_instability(ax: Axes, spots: Spots, spreads: Mapping[str, Spread], scale: Scale) -> Axes:
@@ -136,9 +136,9 @@ def _still(spreads: Mapping[str, Spread]) -> list[str]:
     return [arch for arch, spread in spreads.items() if spread.mode and spread.sd == 0]
 
 
-def instability_map(bounties: Bounties, archs: Sequence[str]) -> Figure:
+def instability_map(cells: Cells, archs: Sequence[str]) -> Figure:
     """How far apart the seeds of an architecture end up, in its least stable mode."""
-    spreads = {arch: instability(bounties, arch) for arch in archs}
+    spreads = {arch: instability(cells, arch) for arch in archs}
     scale = Scale(
         LogNorm(0.03, 50), "cividis", "largest standard deviation among the modes (percentage points)",
         (0.03, 0.1, 0.3, 1, 3, 10, 30), extend="both",
@@ -154,7 +154,7 @@ def instability_map(bounties: Bounties, archs: Sequence[str]) -> Figure:
         missing = [arch for arch, spread in spreads.items() if not spread.mode]
         legend.add(UNKNOWN, "fewer than two trials", missing)
         legend.draw(drawn, 3.8, columns=3, heading="least stable mode")
-        return finished(drawn, bounties, "Standard deviation over seeds with n − 1.")
+        return finished(drawn, cells, "Standard deviation over seeds with n − 1.")
 
 
 def plot_regimes(ax: Axes, spots: Spots, found: Mapping[str, Regime]) -> Axes:
@@ -168,9 +168,9 @@ def plot_regimes(ax: Axes, spots: Spots, found: Mapping[str, Regime]) -> Axes:
     return ax
 
 
-def regimes_map(bounties: Bounties, archs: Sequence[str]) -> Figure:
+def regimes_map(cells: Cells, archs: Sequence[str]) -> Figure:
     """What ablation does to each architecture, in four words."""
-    found = regimes(bounties, archs)
+    found = regimes(cells, archs)
     with style():
         drawn = new_map(archs, "Regimes", foot=1.3)
         drawn.draw(lambda ax: plot_regimes(ax, drawn.spots, found))
@@ -181,5 +181,8 @@ def regimes_map(bounties: Bounties, archs: Sequence[str]) -> Figure:
             here = [arch for arch, each in found.items() if each == regime]
             legend.add(UNKNOWN if regime == "unknown" else mark, f"{REGIME_NUMERALS[regime]} {regime}", here)
         legend.draw(drawn, LEFT, columns=2)
-        how = f"Computed by the study's rules with ZeroR {bounties.zero_r:.2f} %; unknown: a mode is missing."
-        return finished(drawn, bounties, how)
+        how = (
+            f"Computed by the study's rules with ZeroR {cells.zero_r:.2f} %; unknown: no rule applies, or a "
+            "mode is missing."
+        )
+        return finished(drawn, cells, how)

@@ -15,8 +15,9 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from psa.reports.cells import Cells
 from psa.reports.design_space import LEFT, MARK, Map, Spot, map_notes
-from psa.reports.figure_numbers import Bounties
+from psa.reports.figure_numbers import notes_of
 from psa.reports.figures import GREY, add_axes, note
 
 Spots = Mapping[str, Spot]
@@ -127,8 +128,8 @@ def _tick(value: float, _: int | None) -> str:
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", "−")
 
 
-def finished(drawn: Map, bounties: Bounties, how: str) -> Figure:
+def finished(drawn: Map, cells: Cells, how: str) -> Figure:
     """Label the spots and say what a reader must know; the map's figure."""
     left_out = drawn.write_labels()
-    note(drawn.figure, [*bounties.notes, how, *map_notes(tuple(drawn.spots), left_out)])
+    note(drawn.figure, [*notes_of(cells), how, *map_notes(tuple(drawn.spots), left_out)])
     return drawn.figure

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from scipy import stats as scipy_stats
 
-from psa.reports.ablation_published import read_reference
-from psa.reports.figure_numbers import Bounties, named, welch
+from psa.reports.ablation_published import Reference
+from psa.reports.cells import Cells
+from psa.reports.figure_numbers import notes_of
 from psa.reports.figures import (
     GREY,
     MODE_LOOKS,
@@ -27,58 +25,37 @@ from psa.reports.figures import (
     style,
     title,
 )
-from psa.stats import LEVEL, summary
+from psa.stats import Summary, welch
 from psa.trial import MODES
+from psa.words import counted
 
-Series: TypeAlias = "pd.Series[Any]"
+_COLUMNS: Final = (
+    "mean_published", "mean_ours", "half_published", "half_ours", "difference", "half",
+)  # fmt: skip
 BAND: Final = 2.0  # points that the study's own criterion of success allows
 _NEAR: Final = (86.0, 99.2)  # percent; where most of what trains ends up
 
 
-def published_cells(path: Path) -> pd.DataFrame:
-    """A table of published numbers as arch, mode, mean, sd (of the sample, n - 1), n. Raises UserError."""
-    cells = read_reference(path).cells
-    rows = [(*cell, found.mean, found.sd, float(found.n)) for cell, found in cells.items()]
-    return pd.DataFrame(rows, columns=["arch", "mode", "mean", "sd", "n"])
-
-
-def cells_of(bounties: Bounties) -> pd.DataFrame:
-    """The cells of our trials in the same columns; those without a trial are not there."""
-    rows = []
-    for arch in bounties.archs:
-        for mode in MODES:
-            found, percent = summary(bounties.counts(arch, mode)), 100 / bounties.samples
-            if found.n:
-                # of counts, whose mean is exact where all are equal; 1102 * percent would not be 11.02
-                mean = 100 * found.mean / bounties.samples
-                rows.append((arch, mode, mean, found.sd * percent, float(found.n)))
-    return pd.DataFrame(rows, columns=["arch", "mode", "mean", "sd", "n"])
-
-
-def beside(published: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
-    """Cells that both have, in the order of the published table.
-
-    Columns of the published with _published, of ours with _ours: mean, sd, n, half (of the 95 % t interval);
-    difference: ours - published, with half of its interval by Welch; NaN where an n is below two.
+def beside(published: Reference, cells: Cells) -> pd.DataFrame:
+    """Cells of which both have trials, in the order of the published numbers: arch, mode, mean_published,
+    mean_ours with half_published and half_ours (of the 95 % t intervals); difference: ours - published, with
+    half of its interval by Welch; NaN where an n is below two.
     """
-    both = published.merge(ours, on=["arch", "mode"], suffixes=("_published", "_ours"))
-    for side in ("published", "ours"):
-        both[f"half_{side}"] = _half(both[f"sd_{side}"], both[f"n_{side}"])
-    both["difference"] = both["mean_ours"] - both["mean_published"]
-    both["half"] = [_welch_half(row) for row in both.itertuples()]
-    return both
+    pairs = (
+        (arch, mode, there, here)
+        for (arch, mode), there in published.cells.items()
+        if (here := cells.cell(arch, mode).summary).n
+    )
+    rows = [(arch, mode, *_sides(there, here)) for arch, mode, there, here in pairs]
+    return pd.DataFrame(rows, columns=["arch", "mode", *_COLUMNS])
 
 
-def _half(sd: Series, n: Series) -> Series:
-    """Half of the t interval of a mean."""
-    return sd * scipy_stats.t.ppf((1 + LEVEL) / 2, (n - 1).where(n > 1)) / np.sqrt(n)
-
-
-def _welch_half(row: Any) -> float:
-    if min(row.n_published, row.n_ours) < 2:
-        return float("nan")
-    errors = row.sd_ours**2 / row.n_ours, row.sd_published**2 / row.n_published
-    return welch(row.difference, *errors, row.n_ours, row.n_published)[1]
+def _sides(there: Summary, here: Summary) -> tuple[float, ...]:
+    apart = welch(here, there)
+    return (
+        there.mean, here.mean, there.high - there.mean, here.high - here.mean, apart.value,
+        apart.high - apart.value,
+    )  # fmt: skip
 
 
 def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> Axes:
@@ -100,7 +77,7 @@ def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> A
     return ax
 
 
-def agreement_figure(both: pd.DataFrame, bounties: Bounties) -> Figure:
+def agreement_figure(both: pd.DataFrame, cells: Cells) -> Figure:
     """Two panels: all cells, and those that train."""
     with style():
         figure = new_figure(4.65)
@@ -116,7 +93,7 @@ def agreement_figure(both: pd.DataFrame, bounties: Bounties) -> Figure:
             else:
                 empty(ax, "no cell that both have")
         _mode_legend(figure, both, 0.72)
-        note(figure, _notes(both, bounties, "Bars: 95 % t intervals of the means. "))
+        note(figure, _notes(both, cells, "Bars: 95 % t intervals of the means. "))
     return figure
 
 
@@ -131,12 +108,12 @@ def _mode_legend(figure: Figure, both: pd.DataFrame, up: float) -> None:
     )  # fmt: skip
 
 
-def _notes(both: pd.DataFrame, bounties: Bounties, how: str) -> list[str]:
+def _notes(both: pd.DataFrame, cells: Cells, how: str) -> list[str]:
     within = int((both["difference"].abs() <= BAND).sum())
     apart = int((both["difference"].abs() > both["half"]).sum())
     return [
-        *bounties.notes,
-        f"{how}Grey: ±{BAND:g} percentage points; {within:,} of {named(len(both), 'cell')} within it. "
+        *notes_of(cells),
+        f"{how}Grey: ±{BAND:g} percentage points; {within:,} of {counted(len(both), 'cell')} within it. "
         f"The 95 % interval of the difference (Welch) excludes 0 in {apart:,} of them.",
     ]
 
@@ -163,7 +140,7 @@ def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[st
     return ax
 
 
-def difference_figure(both: pd.DataFrame, bounties: Bounties) -> Figure:
+def difference_figure(both: pd.DataFrame, cells: Cells) -> Figure:
     """Six columns, one per mode, and a row per architecture: a page."""
     archs = list(dict.fromkeys(both["arch"]))
     with style():
@@ -185,5 +162,5 @@ def difference_figure(both: pd.DataFrame, bounties: Bounties) -> Figure:
             0.5, 0.6 / (height + 1.5), "difference of the mean bounty (percentage points)",
             ha="center", va="center", fontsize=7,
         )  # fmt: skip
-        note(figure, _notes(both, bounties, "Bars: 95 % intervals of the difference. "))
+        note(figure, _notes(both, cells, "Bars: 95 % intervals of the difference. "))
     return figure

@@ -11,15 +11,18 @@ from matplotlib.figure import Figure
 from psa.collect import trials_of
 from psa.errors import UserError
 from psa.nets.shapes import shape_of
+from psa.reports.ablation_published import Reference
+from psa.reports.aggregates import aggregate
+from psa.reports.cells import cells_of
 from psa.reports.curves import jumps_of, latest_jumps, panel_of
-from psa.reports.figure_aggregate import aggregate, aggregate_figure
+from psa.reports.figure_aggregate import aggregate_figure
 from psa.reports.figure_curves import breakthrough_figure, convergence_figure
 from psa.reports.figure_maps import baseline_map, effects_map, instability_map, regimes_map
 from psa.reports.figure_matching import matching_map
-from psa.reports.figure_numbers import bounties_of, listed
-from psa.reports.figure_published import agreement_figure, beside, cells_of, difference_figure
+from psa.reports.figure_published import agreement_figure, beside, difference_figure
 from psa.reports.figure_strategy import strategy_map
 from psa.trial import ModelSpec
+from psa.words import listed
 
 Named = Iterator[tuple[str, Figure]]
 BREAKTHROUGHS: Final = ("18*18", "10*10", "17*17", "4*2")  # those of the study
@@ -41,15 +44,15 @@ def maps(
     not. Raises UserError where none has.
     """
     rows = trials_of(chosen(frame, archs))
-    bounties = bounties_of(rows)
-    yield "baseline_performance", baseline_map(bounties, archs)
+    cells = cells_of(rows)
+    yield "baseline_performance", baseline_map(cells, archs)
     for mode in effects:
-        yield f"ablation_effects_{mode}", effects_map(bounties, archs, mode)
-    yield "instability", instability_map(bounties, archs)
-    yield "winning_strategy", strategy_map(bounties, archs)
+        yield f"ablation_effects_{mode}", effects_map(cells, archs, mode)
+    yield "instability", instability_map(cells, archs)
+    yield "winning_strategy", strategy_map(cells, archs)
     sizes = parameters(archs, str(rows["family"].iloc[0]))
     yield "parameter_matching", matching_map(sizes, archs, asymmetric)
-    yield "regimes", regimes_map(bounties, archs)
+    yield "regimes", regimes_map(cells, archs)
 
 
 def parameters(archs: Sequence[str], family: str) -> dict[str, int]:
@@ -63,9 +66,9 @@ def convergence(frame: pd.DataFrame, targets: Sequence[str], log: bool = False) 
     for target in targets:
         chosen_target(frame, target)
     rows = chosen(frame, targets)
-    bounties = bounties_of(trials_of(rows))
-    panels = [panel_of(rows, bounties, target) for target in targets]
-    yield "plot_convergence", convergence_figure(panels, bounties, log)
+    cells = cells_of(rows)
+    panels = [panel_of(rows, cells, target) for target in targets]
+    yield "plot_convergence", convergence_figure(panels, cells, log)
 
 
 def chosen_target(frame: pd.DataFrame, target: str) -> None:
@@ -81,19 +84,17 @@ def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
     """
     for target in targets:
         chosen_target(frame, target)
-    bounties = bounties_of(trials_of(frame))
-    archs = targets or [arch for arch in BREAKTHROUGHS if arch in bounties.archs]
-    jumps = jumps_of(frame, bounties, archs) or latest_jumps(frame, bounties)
-    yield "plot_late_breakthroughs", breakthrough_figure(jumps, bounties)
+    cells = cells_of(frame)
+    archs = targets or [arch for arch in BREAKTHROUGHS if arch in cells.archs]
+    jumps = jumps_of(frame, cells, archs) or latest_jumps(frame, cells)
+    yield "plot_late_breakthroughs", breakthrough_figure(jumps, cells)
 
 
-def comparison(frame: pd.DataFrame, published: pd.DataFrame | None) -> Named:
-    """The modes over all architectures, and, cell by cell, ours beside published ones where there are any
-    (published_cells).
-    """
-    bounties = bounties_of(trials_of(frame))
-    yield "aggregate", aggregate_figure(aggregate(bounties), bounties)
+def comparison(frame: pd.DataFrame, published: Reference | None) -> Named:
+    """The modes over all architectures, and, cell by cell, ours beside published ones where there are any."""
+    cells = cells_of(frame)
+    yield "aggregate", aggregate_figure(aggregate(cells), cells)
     if published is not None:
-        both = beside(published, cells_of(bounties))
-        yield "published_agreement", agreement_figure(both, bounties)
-        yield "published_differences", difference_figure(both, bounties)
+        both = beside(published, cells)
+        yield "published_agreement", agreement_figure(both, cells)
+        yield "published_differences", difference_figure(both, cells)

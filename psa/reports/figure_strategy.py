@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Shape
 
+from psa.reports.cells import Cells
 from psa.reports.design_space import LEFT, MARK, new_map
 from psa.reports.figure_marks import (
     NOTHING,
@@ -20,7 +21,7 @@ from psa.reports.figure_marks import (
     nothing,
     unknown,
 )
-from psa.reports.figure_numbers import TIE, Bounties, Strategy, strategy
+from psa.reports.figure_numbers import TIE, Strategy, strategy
 from psa.reports.figures import MODE_LOOKS, style
 from psa.trial import MODES
 
@@ -60,9 +61,9 @@ def _dead(found: Mapping[str, Strategy]) -> list[str]:
     return [arch for arch, each in found.items() if each.best and not each.above_zero_r]
 
 
-def strategy_map(bounties: Bounties, archs: Sequence[str], tolerance: float = TIE) -> Figure:
+def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> Figure:
     """Which mode has the highest mean bounty."""
-    found = {arch: strategy(bounties, arch, tolerance) for arch in archs}
+    found = {arch: strategy(cells, arch, tolerance) for arch in archs}
     with style():
         drawn = new_map(archs, "Winning strategy")
         drawn.draw(lambda ax: plot_strategy(ax, drawn.spots, found))
@@ -81,4 +82,4 @@ def strategy_map(bounties: Bounties, archs: Sequence[str], tolerance: float = TI
             f"Unrounded means within {tolerance:g} points tie; slots in the order {', '.join(MODES)}. "
             "Hollow: the 95 % interval of the difference to the runner-up includes 0."
         )
-        return finished(drawn, bounties, how)
+        return finished(drawn, cells, how)

@@ -1,0 +1,142 @@
+"""How long the whole published grid takes from its records to a DataFrame, and to every report.
+
+    python benchmarks/reports.py
+
+Writes 5,880 made-up records of 100 meta-loops (their numbers mean nothing, their form is that of the engine)
+and times: the records as one frame by psa.collect, beside the rows one would append by hand and give to
+pandas, and `psa report` with all its tables, figures and the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from psa.collect import collect
+from psa.grid import load
+from psa.nets.shapes import shape_of
+from psa.records import Record, decode_record, encode_record
+from psa.store import Store
+from psa.trial import Trial
+
+ROOT = Path(__file__).parents[1]
+VALIDATION, TEST, ZERO_R = 10_000, 10_000, 1102
+
+
+def made_up(trial: Trial, loops: int) -> Record:
+    """A record of the engine's form: a noisy curve that saturates the higher the larger the network."""
+    draws = np.random.default_rng(int(trial.digest[:8], 16))
+    parameters = shape_of(trial.model).parameters
+    top = min(9_800, ZERO_R + 900 * np.log2(parameters / 700))
+    curve = ZERO_R + (top - ZERO_R) * (1 - np.exp(-np.arange(1, loops + 1) / 10))
+    correct = [int(count) for count in np.clip(curve + draws.normal(0, 40, loops), 0, VALIDATION)]
+    best = int(np.argmax(correct))
+    nothing: list[None] = [None] * loops
+    return {
+        "id": trial.id,
+        "digest": trial.digest,
+        "spec": trial.model_dump(mode="json"),
+        "built": {"family": trial.model.family, "arch": str(trial.model.arch), "parameters": parameters},
+        "device": "cpu",
+        "samples": {
+            "train": 50_000, "validation": VALIDATION, "test": TEST, "zero_r_validation": ZERO_R,
+        },
+        "loops": loops,
+        "history": {
+            "loop": list(range(1, loops + 1)),
+            "mode": [trial.intervention.mode] * loops,
+            "layer": nothing,
+            "unit": nothing,
+            "correct": correct,
+            "loss": draws.random(loops).tolist(),
+            "train_loss": draws.random(loops).tolist(),
+            "kept": [count > max([-1, *correct[:at]]) for at, count in enumerate(correct)],
+        },
+        "events": [],
+        "finals": {
+            "bounty": {"correct": correct[best], "loop": best + 1},
+            "test": {"correct": max(0, correct[best] - 20), "loss": 0.1},
+            "stopped_early": False,
+        },
+    }  # fmt: skip
+
+
+def by_hand(store: Store) -> pd.DataFrame:
+    """What one would write without psa.collect: a dictionary for every loop of every file."""
+    rows: list[dict[str, Any]] = []
+    for path in store.record_paths():
+        record = decode_record(path.read_bytes(), str(path))
+        trial = {**record["spec"]["model"], "mode": record["spec"]["intervention"]["mode"]}
+        trial |= {"seed": record["spec"]["seed"], "bounty": record["finals"]["bounty"]["correct"]}
+        history = record["history"]
+        rows += [
+            {**trial, **{name: values[at] for name, values in history.items()}}
+            for at in range(record["loops"])
+        ]
+    return pd.DataFrame(rows)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long one call takes."""
+    begun = time.perf_counter()
+    function()
+    return time.perf_counter() - begun
+
+
+def report(results: Path, output: Path) -> None:
+    """`psa report` as a user calls it, imports included."""
+    options = ["--grid", "reproduction/simplemlp.toml", "--results-dir", str(results)]
+    command = [sys.executable, "-c", "from psa.cli import main; main()", "report", "ablation", *options]
+    subprocess.run([*command, "--output-dir", str(output)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Seconds of each, in a folder that is empty before."""
+    store, grid = Store(folder / "models", folder / "results"), load(ROOT / "reproduction/simplemlp.toml")
+    for trial in grid.trials:
+        path = store.record_path(trial)  # without the engine's flush to disk of every file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_record(made_up(trial, grid.meta_loops)))
+    return {
+        "records": len(grid.trials),
+        "collect": min(seconds(lambda: collect(store)) for _ in range(3)),
+        "by hand": min(seconds(lambda: by_hand(store)) for _ in range(3)),
+        "psa report": seconds(lambda: report(store.results, folder / "reports")),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, help="also store the seconds as JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder))
+    table = Table(title=f"{found['records']:,.0f} records of 100 meta-loops")
+    table.add_column("")
+    table.add_column("seconds", justify="right")
+    table.add_row("records as one frame (psa.collect)", f"{found['collect']:.2f}")
+    table.add_row(f"the same by hand ({found['by hand'] / found['collect']:.1f}x)", f"{found['by hand']:.2f}")
+    table.add_row("psa report: every table and figure, and the page", f"{found['psa report']:.1f}")
+    Console().print(table)
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
