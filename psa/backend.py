@@ -1,37 +1,24 @@
 """Where packs run: the protocol of a backend (plan, launch, fetch), and this machine's.
 
-`Local` keeps one worker process for each place (a core, or a share of a GPU), hands each the longest pack
-that is left, and starts a new one where one has died; the pack it held is given out again and goes on from
-what it had saved.
+`Local` hands each of its worker processes the longest pack that is left; other backends are found by name.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
-import os
-import selectors
-import subprocess
-import sys
-import time
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+import importlib
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
-from psa.cost import CostModel, Kind
+from psa.cost import CostModel, Kind, memory_bytes
+from psa.crew import Crew, Task
 from psa.errors import UserError
-from psa.gpus import Place
+from psa.events import Event
+from psa.gpus import Place, places
 from psa.machine import Machine
 from psa.store import Store
 from psa.trial import Pack, canonical_json
-
-logger = logging.getLogger(__name__)
-
-DEATHS_ALLOWED: Final = 3  # of workers over one pack, before it counts as failed
-STOP_SECONDS: Final = 30.0
-KINDS: Final = frozenset({"ready", "unusable", "begun", "loop", "done", "failed", "calibrated"})
 
 
 @dataclass(frozen=True)
@@ -43,16 +30,22 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something a worker said or did. kind: begun, loop, done, failed, calibrated, died or tick."""
+class Where:
+    """What a user says of where packs run; what is None is left to the backend.
 
-    kind: str
-    pack: Pack
-    facts: dict[str, Any] = field(default_factory=dict)
+    workers: packs at once. address, storage, gpus_per_pack: of a Ray cluster.
+    """
+
+    workers: int | None = None
+    address: str | None = None
+    storage: str | None = None
+    gpus_per_pack: float | None = None
 
 
 class Backend(Protocol):
     """Three verbs, lists in and lists out."""
+
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None: ...
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """What would be launched. Pure."""
@@ -64,11 +57,33 @@ class Backend(Protocol):
         """Bring states and records home."""
 
 
+BACKENDS: Final = {"local": "psa.backend:Local", "ray": "cloud.ray_tune:Ray"}
+# Which of Where's fields mean something to which backend; another one's option is a mistake.
+UNDERSTOOD: Final = {
+    "local": frozenset({"workers"}),
+    "ray": frozenset({"workers", "address", "storage", "gpus_per_pack"}),
+}
+
+
+def backend_named(name: str, where: Where) -> type[Backend]:
+    """The class of a backend. Raises UserError for an option that is not its own."""
+    for option, value in vars(where).items():
+        if value is not None and option not in UNDERSTOOD[name]:
+            those = " or ".join(each for each, known in UNDERSTOOD.items() if option in known)
+            raise UserError(
+                f"--{option.replace('_', '-')} means nothing to --backend {name}",
+                f"It is of --backend {those}",
+            )
+    module, _, kind = BACKENDS[name].partition(":")
+    found: type[Backend] = getattr(importlib.import_module(module), kind)
+    return found
+
+
 class Local:
     """This machine: one process of one thread for each place."""
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, places: Sequence[Place]) -> None:
-        self.store, self.machine, self.costs, self.places = store, machine, costs, places
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
+        self.store, self.machine, self.costs, self.where = store, machine, costs, where
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """One job per pack, the longest first."""
@@ -77,8 +92,8 @@ class Local:
 
     def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
         """Run the jobs to their end; a tick (kind "tick") comes at least once a second."""
-        tasks = [_Task(job.pack, self._task("train", job.pack)) for job in jobs]
-        yield from _Crew(self.machine, self.places[: len(tasks)]).work(tasks)
+        tasks = [Task(job.pack, self._task("train", job.pack)) for job in jobs]
+        yield from Crew(self.machine, self._places(tasks)).work(tasks)
 
     def calibrate(self, groups: Sequence[Pack]) -> Generator[int, None, None]:
         """Measure step times of packs like these; how many are left, at least once a second.
@@ -86,11 +101,9 @@ class Local:
         A group that fails is left to the estimate. Closing it stops the workers at once: they have nothing
         to save.
         """
-        tasks = [_Task(pack, self._task("calibrate", pack)) for pack in groups]
+        tasks = [Task(pack, self._task("calibrate", pack)) for pack in groups]
         left = len(tasks)
-        with contextlib.closing(
-            _Crew(self.machine, self.places[: len(tasks)], patience=0.0).work(tasks)
-        ) as events:
+        with contextlib.closing(Crew(self.machine, self._places(tasks), patience=0.0).work(tasks)) as events:
             for event in events:
                 if event.kind == "calibrated":
                     steps = {int(size): seconds for size, seconds in event.facts["steps"].items()}
@@ -101,6 +114,10 @@ class Local:
     def fetch(self) -> None:
         """Nothing: everything is here already."""
 
+    def _places(self, tasks: Sequence[Task]) -> list[Place]:
+        need = max(memory_bytes(task.pack.trials) for task in tasks)
+        return places(self.machine.device, need, self.where.workers)[: len(tasks)]
+
     def _task(self, task: str, pack: Pack) -> str:
         return canonical_json(
             {
@@ -110,163 +127,3 @@ class Local:
                 "pack": pack.model_dump(mode="json"),
             }
         )
-
-
-@dataclass
-class _Task:
-    pack: Pack
-    line: str
-    deaths: int = 0
-
-
-class _Worker:
-    """One process, and the task it has in hand."""
-
-    def __init__(self, machine: Machine, place: Place) -> None:
-        # -P: a file called queue.py or torch.py in the user's folder is not imported in place of the real one
-        command = [sys.executable, "-P", "-m", "psa.worker", "--serve", "--data-dir", str(machine.data_dir)]
-        command += ["--threads", str(machine.threads)]
-        if machine.device is not None:
-            command += ["--device", machine.device]
-        threads = {"OMP_NUM_THREADS": str(machine.threads), "MKL_NUM_THREADS": str(machine.threads)}
-        # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its input.
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, **threads, **dict(place.environment if place else ())},
-        )
-        self.place = place
-        if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("a process was started without its pipes")
-        self.input, self.output = self.process.stdin, self.process.stdout
-        self.task: _Task | None = None
-        self.rest = b""
-
-    def give(self, task: _Task) -> None:
-        """Hand it a task."""
-        self.task = task
-        with contextlib.suppress(BrokenPipeError):  # it has died; reading its output will say so
-            self.input.write(task.line.encode() + b"\n")
-            self.input.flush()
-
-    def read(self) -> list[dict[str, Any]] | None:
-        """The events that have come in; None when the process has ended."""
-        chunk = os.read(self.output.fileno(), 1 << 16)
-        if not chunk:
-            return None
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
-        return [event for line in lines if (event := _event(line)) is not None]
-
-    def dismiss(self) -> None:
-        """End its input: it saves what it has in hand, leaves, and its output ends."""
-        with contextlib.suppress(OSError):
-            self.input.close()
-
-    def end(self, patience: float = STOP_SECONDS) -> None:
-        """Dismiss it and wait; it is killed if it does not leave."""
-        self.dismiss()
-        try:
-            self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.output.close()
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    """What a worker says on a line; None where that is no event: a library may print what it likes."""
-    try:
-        said = json.loads(line)
-    except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, dict) and str(said.get("event")) in KINDS:
-        return said
-    if line.strip():
-        logger.warning("a worker printed %r", line[:200].decode(errors="replace"))
-    return None
-
-
-class _Crew:
-    """Some workers on a queue of tasks, one worker to a place. `patience`: seconds to save and leave in."""
-
-    def __init__(self, machine: Machine, places: Sequence[Place], patience: float = STOP_SECONDS) -> None:
-        self.machine, self.places, self.patience = machine, places, patience
-        self.waiting: deque[_Task] = deque()
-        self.workers: list[_Worker] = []
-        self.ready = selectors.DefaultSelector()
-
-    def work(self, tasks: Sequence[_Task]) -> Generator[Event, None, None]:
-        """Events until all tasks are done or failed. Closing the generator stops the workers, who save."""
-        self.waiting.extend(tasks)
-        with self.ready, self._ending():
-            for place in self.places:
-                self._start(place)
-            while self.workers:
-                for key, _ in self.ready.select(timeout=1.0):
-                    yield from self._read(key.data)
-                yield Event("tick", tasks[0].pack)
-
-    @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
-        """At the end all are told to leave, and then waited for: they save side by side."""
-        try:
-            yield
-        finally:
-            until = time.monotonic() + self.patience
-            for worker in self.workers:
-                worker.dismiss()
-            for worker in self.workers:
-                worker.end(max(0.0, until - time.monotonic()))
-
-    def _start(self, place: Place) -> None:
-        worker = _Worker(self.machine, place)
-        self.workers.append(worker)
-        self.ready.register(worker.output, selectors.EVENT_READ, worker)
-        if self.waiting:
-            worker.give(self.waiting.popleft())
-
-    def _read(self, worker: _Worker) -> Iterator[Event]:
-        events = worker.read()
-        if events is None:
-            yield from self._ended(worker)
-            return
-        for event in events:
-            yield from self._heard(worker, event)
-            if worker.task is None:
-                self._idle(worker)
-
-    def _heard(self, worker: _Worker, event: dict[str, Any]) -> Iterator[Event]:
-        kind = event.pop("event")
-        if kind == "unusable":  # no worker will be: it is a mistake of the user's, and not a pack's failure
-            raise UserError(event["what"], event["way_out"])
-        if kind == "ready" or worker.task is None:
-            return
-        task = worker.task
-        if kind not in ("begun", "loop"):
-            worker.task = None
-        yield Event(kind, task.pack, event)
-
-    def _idle(self, worker: _Worker) -> None:
-        if self.waiting:
-            worker.give(self.waiting.popleft())
-        else:
-            worker.dismiss()
-
-    def _ended(self, worker: _Worker) -> Iterator[Event]:
-        self.ready.unregister(worker.output)
-        self.workers.remove(worker)
-        worker.end()
-        task = worker.task
-        if task is None:
-            return
-        task.deaths += 1
-        reason = f"a worker ended with code {worker.process.returncode}"
-        if task.deaths < DEATHS_ALLOWED:
-            self.waiting.appendleft(task)
-            yield Event("died", task.pack, {"error": reason})
-        else:
-            yield Event("failed", task.pack, {"error": f"{reason}, {task.deaths} times over this pack"})
-        if self.waiting:
-            self._start(worker.place)

@@ -6,6 +6,8 @@ Planning imports no torch, so that help and mistakes answer at once.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import inspect
 import logging
 import os
@@ -16,14 +18,6 @@ from typing import Any, Final
 from cyclopts import App, CycloptsError
 
 from psa import __version__
-from psa.commands.clean import clean, clean_all
-from psa.commands.dataset import analyze_dataset
-from psa.commands.plan import plan
-from psa.commands.report import report
-from psa.commands.status import status
-from psa.commands.sweep import sweep
-from psa.commands.train import train
-from psa.commands.verify import verify
 from psa.errors import UserError
 from psa.files import refusal
 
@@ -51,31 +45,57 @@ def command(name: str, function: Callable[..., int]) -> App:
     return app
 
 
-TRAIN: Final = command("train", train)
-CLEAN: Final = command("clean", clean)
-CLEAN_ALL: Final = command("clean-all", clean_all)
-ANALYZE_DATASET: Final = command("analyze-dataset", analyze_dataset)
+# name -> its module; a command is imported when it is asked for, since all of them together take a while.
+_MODULES: Final = {
+    "train": "train",
+    "plan": "plan",
+    "sweep": "sweep",
+    "search": "search",
+    "status": "status",
+    "report": "report",
+    "verify": "verify",
+    "clean": "clean",
+    "data": "dataset",
+    "clean-all": "clean",
+    "analyze-dataset": "dataset",
+}
+_ALONE: Final = ("clean-all", "analyze-dataset")  # not also words of `psa`
+
+
+@functools.cache
+def app_of(name: str) -> App:
+    """The command of that name."""
+    module = importlib.import_module(f"psa.commands.{_MODULES[name]}")
+    function = "analyze_dataset" if name == "data" else name.replace("-", "_")
+    return command(name, getattr(module, function))
+
+
+def __getattr__(name: str) -> App:
+    """TRAIN, CLEAN_ALL and so on: the commands, by a name that can be imported."""
+    title = name.lower().replace("_", "-")
+    if not name.isupper() or title not in _MODULES:
+        raise AttributeError(name)
+    return app_of(title)
+
 
 PSA: Final = App(
     name="psa",
     help="Train very many small neural networks at once, as a scientific study.",
     **_SHARED,
 )
-PSA.command(TRAIN)
-PSA.command(command("plan", plan))
-PSA.command(command("sweep", sweep))
-PSA.command(command("status", status))
-PSA.command(command("report", report))
-PSA.command(command("verify", verify))
-PSA.command(CLEAN)
-PSA.command(command("data", analyze_dataset))
+for _name in _MODULES:
+    if _name not in _ALONE:
+        PSA.command(f"psa.cli:{_name.upper()}", name=_name)
 
 
 def run(app: App, arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. A mistake is one line on standard error and exit code 2."""
     tokens = _without_separator(app, list(sys.argv[1:] if arguments is None else arguments))
+    if app is PSA and tokens[:1] in ([], ["--help"], ["-h"]):
+        for name in PSA:  # the list of commands has a line of each
+            _ = PSA[name]
     debug = "--debug" in tokens
-    if app is not TRAIN and tokens[:1] != ["train"]:  # `train` has an option of that name, which says more
+    if "train" not in (*app.name, *tokens[:1]):  # `train` has an option of that name, which says more
         tokens = [word for word in tokens if word != "--debug"]
     _log_to_stderr(debug)
     try:
@@ -141,11 +161,12 @@ def _one_line(text: str) -> str:
 
 
 def _log_to_stderr(debug: bool) -> None:
-    logger = logging.getLogger("psa")
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
     handler = logging.StreamHandler()  # a new one: standard error may be another than at the last command
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logger.handlers = [handler]
+    for package in ("psa", "cloud"):
+        logger = logging.getLogger(package)
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)
+        logger.handlers = [handler]
 
 
 def main() -> None:
@@ -155,19 +176,19 @@ def main() -> None:
 
 def train_command() -> None:
     """`train`."""
-    sys.exit(run(TRAIN))
+    sys.exit(run(app_of("train")))
 
 
 def clean_command() -> None:
     """`clean`."""
-    sys.exit(run(CLEAN))
+    sys.exit(run(app_of("clean")))
 
 
 def clean_all_command() -> None:
     """`clean-all`."""
-    sys.exit(run(CLEAN_ALL))
+    sys.exit(run(app_of("clean-all")))
 
 
 def analyze_dataset_command() -> None:
     """`analyze-dataset`."""
-    sys.exit(run(ANALYZE_DATASET))
+    sys.exit(run(app_of("analyze-dataset")))

@@ -50,15 +50,20 @@ class DeclaredStage:
 
 
 class Declared:
-    """A grid file with its overrides. Raises UserError that names the file, the key and the nearest name."""
+    """A grid file with its overrides. `tables`: further ones it may have, which are left as they are.
 
-    def __init__(self, path: Path, overrides: Sequence[str]) -> None:
+    Raises UserError that names the file, the key and the nearest name.
+    """
+
+    def __init__(self, path: Path, overrides: Sequence[str], tables: frozenset[str] = frozenset()) -> None:
         body = _read(path)
         self.where, self.folder = str(path), path.parent
         for key in body:
-            check_known(key, _KEYS, self.where)
+            check_known(key, _KEYS | tables, self.where)
+        self.further = {name: _table(body, name, self.where) for name in tables}
         study = body.get("study", "ablation")
         self.study: Study = study_named(study, self.where)
+        self.study_name = str(study)
         self.fields = self.study.Settings.model_fields
         self.name = body.get("name", study)
         if not isinstance(self.name, str) or re.fullmatch(STUDY_NAME, self.name) is None:

@@ -24,10 +24,10 @@ _LONGEST_HEADER: Final = 100_000_000
 
 def loops_left(store: Store, pack: Pack) -> int:
     """Trial-loops to train for a pack, by what its states say on their first page; no digest is checked."""
-    return sum(max(0, pack.horizon - _reached(store.state_file(trial).path)) for trial in pack.trials)
+    return sum(max(0, pack.horizon - loops_of(store.state_file(trial).path)) for trial in pack.trials)
 
 
-def _reached(path: Path) -> int:
+def loops_of(path: Path) -> int:
     """The loops of a stored state; 0 where there is none that can be read (its worker will say more)."""
     try:
         with path.open("rb") as file:

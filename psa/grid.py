@@ -128,8 +128,9 @@ def _points(declared: Declared, stage: DeclaredStage) -> Iterator[Point]:
         axes = dict(zip(declared.axes, values, strict=True))
         chosen = {**declared.base, **stage.settings, **extra, **axes}
         settings = validated(declared.study.Settings, chosen, declared.where)
+        first = _trial(declared, settings, stage.seeds[0])
         for seed in stage.seeds:
-            trial = _trial(declared, settings, seed)
+            trial = first.changed(seed=seed)
             if trial.id in seen:
                 raise _twice(declared, trial, seen[trial.id])
             seen[trial.id] = trial.digest

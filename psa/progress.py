@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from psa.backend import Event
 from psa.estimate import TimeLeft
+from psa.events import Event
 from psa.sweeps import Tell
 from psa.trial import Pack
 from psa.words import counted, duration
@@ -37,6 +37,8 @@ class SweepView:
         match event.kind:
             case "tick":
                 self._tell()
+            case "ready":  # a cluster has been counted
+                self.time_left.workers = event.facts["workers"]
             case "begun":
                 self.time_left.begun(pack, event.facts["left"])
             case "loop":
@@ -46,7 +48,7 @@ class SweepView:
             case "died":
                 self.running.pop(id(pack), None)
                 self._line(f"{label(pack)}: {event.facts['error']}; it is given out again")
-            case _:
+            case "done" | "failed":
                 self._over(event)
 
     def _over(self, event: Event) -> None:

@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from psa.calibrate import step_seconds
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
+from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.machine import Machine, allow_open_files
 from psa.signals import StopRequest
 from psa.state import TrialState
 from psa.store import Store
-from psa.trial import Pack, canonical_json
-from psa.worker import EXIT_INTERRUPTED, run_free
+from psa.trial import Pack
+from psa.worker import run_free
 
 logger = logging.getLogger(__name__)
-
-EXIT_USER_ERROR: Final = 2
 
 Say = Callable[..., None]
 
@@ -47,7 +45,7 @@ class Orphaned(StopRequest):
 
 def serve(machine: Machine) -> int:
     """Work until standard input ends. 0 when idle then, 75 when a pack was interrupted (and saved)."""
-    say, stop, tasks = _Events().say, Orphaned(), queue.SimpleQueue[str | None]()
+    say, stop, tasks = Events().say, Orphaned(), queue.SimpleQueue[str | None]()
 
     def listen() -> None:
         for line in sys.stdin:
@@ -90,7 +88,7 @@ def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest, say: S
         pack,
         store,
         machine,
-        listen=lambda reports: say("loop", **_loop(reports)),
+        listen=lambda reports: say("loop", **loop_facts(reports)),
         started=lambda states: say("begun", left=sum(_left(state, pack.horizon) for state in states)),
         stop=stop,
         failed=lambda trial, error: errors.__setitem__(trial.id, str(error)),
@@ -102,7 +100,8 @@ def _left(state: TrialState, horizon: int) -> int:
     return 0 if state.finished(horizon) else horizon - state.loops
 
 
-def _loop(reports: Sequence[LoopReport]) -> dict[str, Any]:
+def loop_facts(reports: Sequence[LoopReport]) -> dict[str, Any]:
+    """What is told of a finished loop: how far the pack is, and its best trial so far."""
     best = max(reports, key=lambda report: report.state.best_correct / report.total)
     return {
         "loop": min(report.state.loops for report in reports),
@@ -110,23 +109,3 @@ def _loop(reports: Sequence[LoopReport]) -> dict[str, Any]:
         "best": best.state.best_correct / best.total,
         "trial": best.state.trial.id,
     }
-
-
-class _Events:
-    """Standard output, kept for events: what else is printed, by Python or by C, goes to standard error."""
-
-    def __init__(self) -> None:
-        sys.stdout.flush()
-        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
-        # whatever was printed before this, its line ends here
-        self._out.write("\n")
-
-    def say(self, event: str, **facts: Any) -> None:
-        """Tell the parent."""
-        try:
-            self._out.write(canonical_json({"event": event, **facts}) + "\n")
-            self._out.flush()
-        except BrokenPipeError:
-            # The parent has gone; standard input says so too, and the pack in hand is saved there.
-            self._out = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives on

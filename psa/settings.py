@@ -45,7 +45,10 @@ class Study(Protocol):
     Settings: type[Spec]
 
     def from_settings(self, settings: Any, seed: int, name: str) -> Trial:
-        """The trial of one point of a grid, stored under `name`. Raises pydantic.ValidationError."""
+        """The trial of one point of a grid, stored under `name`; its other seeds differ in nothing else.
+
+        Raises pydantic.ValidationError.
+        """
 
     def remarks(self, trials: Sequence[Trial]) -> list[str]:
         """What a user should know of these trials before they are trained, one line each."""

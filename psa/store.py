@@ -146,15 +146,17 @@ class Store:
 
     def __init__(self, models: Path, results: Path, single: str | None = None, plain_seed: int = 0) -> None:
         self.models, self.results, self.single, self.plain_seed = models, results, single, plain_seed
-        self._files: dict[Path, StateFile] = {}
+        self._files: dict[str, StateFile] = {}
 
     def state_file(self, trial: Trial) -> StateFile:
         """Where a trial's state lives; the same object each time it is asked for."""
-        path = self.models / trial.id / STATE_NAME
+        name = f"{trial.id}/{STATE_NAME}"
         if self.single is not None:
             seed = "" if trial.seed == self.plain_seed else f".s{trial.seed:02d}"
-            path = self.models / f"{self.single}{seed}.safetensors"
-        return self._files.setdefault(path, StateFile(path))
+            name = f"{self.single}{seed}.safetensors"
+        if name not in self._files:
+            self._files[name] = StateFile(self.models / name)
+        return self._files[name]
 
     def record_path(self, trial: Trial) -> Path:
         """Where a trial's record lives."""

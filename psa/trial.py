@@ -181,7 +181,7 @@ class Trial(Spec):
         """SHA-256 of the full resolved spec, defaults included, as hexadecimal."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Readable path and digest: `ablation/resmlp-4x8/hidden/s07-3fa9c1`."""
         network = f"{self.model.family}-{self.model.arch.slug}"

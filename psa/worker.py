@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -21,6 +21,7 @@ from psa import ablation, engine, leases
 from psa.data import Splits, load, zero_r
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
+from psa.events import EXIT_INTERRUPTED
 from psa.machine import Machine, describe
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
@@ -31,8 +32,6 @@ from psa.state import TrialState
 from psa.store import Record, Store
 from psa.trial import DataSpec, Keep, Pack, Trial, canonical_json, validated
 
-EXIT_INTERRUPTED: Final = 75  # EX_TEMPFAIL: nothing is lost, run it again
-
 
 def run_free(
     pack: Pack,
@@ -41,6 +40,8 @@ def run_free(
     *,
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     started: Callable[[Sequence[TrialState]], None] = lambda states: None,
+    saved: Callable[[], None] = lambda: None,
+    pace: engine.Pace | None = None,
     stop: StopRequest | None = None,
     failed: Callable[[Trial, UserError], None] | None = None,
 ) -> tuple[list[Record], int]:
@@ -58,7 +59,17 @@ def run_free(
         records = []
         if todo:
             part = pack.model_copy(update={"trials": tuple(todo)})
-            records = run_pack(part, store, machine, listen=listen, started=started, stop=stop, failed=failed)
+            records = run_pack(
+                part,
+                store,
+                machine,
+                listen=listen,
+                started=started,
+                saved=saved,
+                pace=pace,
+                stop=stop,
+                failed=failed,
+            )
     ours = {trial.id for trial in got}
     others = [trial for trial in pack.trials if trial.id not in ours]
     return records, len(store.survey(others, pack.horizon).pending)
@@ -71,6 +82,8 @@ def run_pack(
     *,
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     started: Callable[[Sequence[TrialState]], None] = lambda states: None,
+    saved: Callable[[], None] = lambda: None,
+    pace: engine.Pace | None = None,
     stop: StopRequest | None = None,
     progress: Callable[[str], None] = lambda message: None,
     failed: Callable[[Trial, UserError], None] | None = None,
@@ -79,6 +92,7 @@ def run_pack(
 
     What is stored already is gone on from. A trial whose stored state is of no use, or whose record differs
     from the stored one, is told to `failed` and does not hold the others up; without it, it raises.
+    `saved` is called whenever states have been stored, and what it takes counts for the engine's pace.
     Raises Interrupted (every finished loop saved) and UserError.
     """
     device = machine.prepare()
@@ -96,6 +110,7 @@ def run_pack(
     def save(changed: Sequence[TrialState]) -> None:
         for state in changed:
             files[state.trial.id].save(state)
+        saved()
 
     begun = time.monotonic()
     with stop or nullcontext(lambda: False) as asked:
@@ -109,6 +124,7 @@ def run_pack(
             save=save,
             listen=listen,
             stop=asked,
+            pace=pace,
         )
     sidecar = describe(device, machine.threads) | {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

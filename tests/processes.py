@@ -67,3 +67,10 @@ def children(pid: int) -> list[int]:
         if int(fields[1]) == pid and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every record and every present state, by path."""
+    records = (path for path in (folder / "results").rglob("s*.json") if ".machine." not in path.name)
+    states = (folder / "models").rglob("lkg.safetensors")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in (*records, *states)}

@@ -19,7 +19,7 @@ psa psa.errors
 psa.arch
 psa.trial psa.streams psa.files psa.signals
 psa.nets psa.nets.shapes psa.values psa.words
-psa.state psa.records
+psa.state psa.records psa.events
 psa.store
 psa.cost psa.leases psa.packs psa.sweeps
 psa.retention psa.estimate
@@ -27,7 +27,7 @@ psa.sources
 psa.fetch
 psa.data psa.machine
 psa.nets.dropout psa.gpus
-psa.nets.layers
+psa.nets.layers psa.crew
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer
@@ -42,13 +42,15 @@ psa.backend
 psa.studies
 psa.settings
 psa.studies.ablation psa.declared
-psa.grid
+psa.grid psa.search
+psa.ledger
 psa.stages
 psa.collect psa.stats psa.regimes
 psa.published
 psa.reports psa.reports.latex
 psa.reports.tables psa.reports.figures
-psa.reports.cells psa.reports.figure_labels psa.reports.figure_numbers
+psa.reports.cells psa.reports.figure_labels
+psa.reports.figure_numbers psa.reports.aggregates
 psa.reports.page psa.reports.design_space psa.reports.curves
 psa.reports.ablation_effects psa.reports.ablation_markdown psa.reports.ablation_published
 psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks
@@ -56,12 +58,13 @@ psa.reports.ablation_tables
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
 psa.reports.figure_aggregate psa.reports.figure_published
 psa.reports.figure_set
-psa.reports.ablation
+psa.reports.ablation psa.reports.search
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
+psa.commands.source
 psa.commands.dataset psa.commands.plan
 psa.commands.clean psa.commands.status psa.commands.sweep psa.commands.train psa.commands.verify
-psa.commands.report psa.commands.tables psa.commands.figures
+psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
 psa.cli
 psa.named
 """

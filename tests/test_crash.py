@@ -20,6 +20,7 @@ from psa.trial import Ablation, ModelSpec, Trial
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))
 import harness
+from processes import tree
 
 TRIAL = Trial(model=ModelSpec(family="simplemlp", arch="1*1"), intervention=Ablation(mode="hidden"))
 OPERATIONS = ("open", "write", "fsync", "link", "replace")
@@ -215,7 +216,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dic
     """Records and weights of the smoke grid, trained in peace."""
     folder = tmp_path_factory.mktemp("calm")
     assert harness.sweep(folder, data_dir.absolute()).wait() == 0, (folder / "out.txt").read_text()
-    return harness.tree(folder)
+    return tree(folder)
 
 
 @pytest.mark.parametrize(("workers", "size"), [(1, 60), (2, 1), (2, 5)])
@@ -225,7 +226,7 @@ def test_workers_pack_sizes_and_order_change_nothing(
     """One worker or two, packs of 1, 5 or all: the same bytes in every record and state."""
     process = harness.sweep(tmp_path, data_dir.absolute(), workers=workers, size=size)
     assert process.wait() == 0, (tmp_path / "out.txt").read_text()
-    assert harness.tree(tmp_path) == undisturbed
+    assert tree(tmp_path) == undisturbed
 
 
 def test_two_sweeps_on_one_folder_do_not_collide(
@@ -234,7 +235,7 @@ def test_two_sweeps_on_one_folder_do_not_collide(
     """Both end well, together they leave what one leaves alone, and no trial is trained twice."""
     both = [harness.sweep(tmp_path, data_dir.absolute()) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0], (tmp_path / "out.txt").read_text()
-    assert harness.tree(tmp_path) == undisturbed
+    assert tree(tmp_path) == undisturbed
 
 
 def test_a_killed_sweep_ends_as_an_undisturbed_one(data_dir: Path) -> None:

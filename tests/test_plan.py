@@ -10,6 +10,7 @@ import pytest
 from psa.cli import PSA, run
 from psa.cost import CostModel, Kind
 from psa.grid import load
+from psa.packs import groups_of, packed
 
 GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
 Plan = Callable[..., list[str]]
@@ -72,3 +73,11 @@ def test_networks_that_are_measured_are_not_counted(plan: Plan) -> None:
 def test_packs_are_listed_by_size(plan: Plan) -> None:
     """How many of which size, the largest first."""
     assert "packs │ 6: 4 of 5 trials, 2 of 2" in plan("--pack-size", "5")
+
+
+def test_the_published_grid_is_some_hundred_packs(tmp_path: Path) -> None:
+    """Whatever hands packs out (processes here, trials of Ray Tune) is not asked 5,880 times."""
+    trials = load(GRID.with_name("simplemlp.toml")).trials
+    packs = packed(groups_of(trials), 100, CostModel(tmp_path / "none.json"))
+    assert sum(len(pack.trials) for pack in packs) == len(trials) == 5_880
+    assert 98 <= len(packs) <= 900

@@ -13,7 +13,7 @@ import pytest
 from helpers import trial
 from processes import PATIENCE_SECONDS, end, sweep
 
-from psa.backend import _event
+from psa.events import event_of
 from psa.store import Store
 from psa.trial import Pack
 
@@ -157,9 +157,9 @@ def test_prints_of_libraries_do_not_reach_the_line(tmp_path: Path, data_dir: Pat
 )
 def test_a_line_that_is_no_event_is_passed_by(line: bytes) -> None:
     """Whatever a process that is no worker of ours any more may write, the sweep does not fall over it."""
-    assert _event(line) is None
+    assert event_of(line) is None
 
 
 def test_a_line_that_is_an_event_is_one() -> None:
     """The words of the protocol."""
-    assert _event(b'{"event":"begun","left":3}') == {"event": "begun", "left": 3}
+    assert event_of(b'{"event":"begun","left":3}') == {"event": "begun", "left": 3}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from psa.backend import Event
 from psa.cli import PSA, run
 from psa.commands.sweep import _booked
+from psa.events import Event
 from psa.grid import load
 from psa.retention import drop_weights
 from psa.store import Store, decode_record, encode_record

@@ -17,7 +17,7 @@ from psa.console import console
 from psa.cost import CostModel, Kind, memory_bytes, stored_bytes
 from psa.estimate import TimeLeft
 from psa.gpus import Place, places
-from psa.grid import load
+from psa.grid import Grid, load
 from psa.machine import DeviceName
 from psa.packs import groups_of, packed
 from psa.stages import Entered, entered
@@ -72,12 +72,7 @@ def plan(
     store, costs = Store(model_dir, results_dir), CostModel.of_machine(model_dir, device)
     declared, out = load(grid, overrides, only), console()
     kinds: set[Kind] = set()
-    for stage in entered(declared, store):
-        if not stage.stage.points:
-            continue
-        if stage.points is None:
-            out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
-            continue
+    for stage in begun(declared, store, out):
         planned = planned_for(stage.trials, stage.meta_loops, store, costs, device, workers, pack_size)
         trials, loops = counted(len(stage.trials), "trial"), counted(stage.meta_loops, "meta-loop")
         out.print(f"{declared.name}: {stage.title}{trials} of {loops}", markup=False, soft_wrap=True)
@@ -90,6 +85,15 @@ def plan(
     if unmeasured:
         out.print(_not_measured(unmeasured, len(kinds)), markup=False, soft_wrap=True)
     return 0
+
+
+def begun(declared: Grid, store: Store, out: Console) -> Iterator[Entered]:
+    """The stages whose trials are known; of each other one it is said what it waits for."""
+    for stage in entered(declared, store):
+        if stage.stage.points and stage.points is None:
+            out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
+        elif stage.stage.points:
+            yield stage
 
 
 def waiting(stage: Entered) -> str:

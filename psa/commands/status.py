@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from psa.commands.options import ModelDir, ResultsDir
-from psa.commands.plan import GridFile, Only, Override, say_damaged, waiting
+from psa.commands.plan import GridFile, Only, Override, begun, say_damaged
 from psa.console import console
 from psa.grid import load
-from psa.stages import entered
 from psa.store import Store
 from psa.sweeps import living
 from psa.trial import Trial
@@ -32,12 +31,7 @@ def status(
     store = Store(model_dir, results_dir)
     out = console()
     failed: list[Trial] = []
-    for stage in entered(declared, store):
-        if not stage.stage.points:
-            continue
-        if stage.points is None:
-            out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
-            continue
+    for stage in begun(declared, store, out):
         survey = store.survey(stage.trials, stage.meta_loops)
         failed += [trial for trial in survey.pending if store.failure(trial) is not None]
         done = f"{len(survey.done):,} of {len(stage.trials):,} trials done"

@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from psa import leases
-from psa.backend import Event, Local
-from psa.commands.options import DataDir, ModelDir, ResultsDir
+from psa.backend import Backend, Local, Where, backend_named
+from psa.commands.options import DataDir, ModelDir, Number, ResultsDir
 from psa.commands.plan import (
     Device,
     GridFile,
@@ -30,6 +30,7 @@ from psa.commands.plan import (
 from psa.console import console
 from psa.cost import SIZES, CostModel, Kind
 from psa.estimate import TimeLeft
+from psa.events import Event
 from psa.files import check_writable
 from psa.grid import load
 from psa.machine import Machine
@@ -46,16 +47,54 @@ FIRST_WAIT_SECONDS: Final = 1.0  # for others' trials, before they are looked at
 LONGEST_WAIT_SECONDS: Final = 30.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Where packs run."""
+
+    backend: Annotated[
+        Literal["local", "ray"], Parameter(help="Here, or as trials of Ray Tune on a cluster.")
+    ] = "local"
+    workers: Workers = None
+    address: Annotated[
+        str | None,
+        Parameter(
+            help="Of a Ray cluster: auto, HOST:PORT, ray://HOST:10001. [default: local, one made here]"
+        ),
+    ] = None
+    gpus_per_pack: Annotated[
+        Number | None,
+        Parameter(help="Of Ray's GPUs, e.g. 0.25. [default: a quarter of one, if there are any]"),
+    ] = None
+    storage: Annotated[
+        str | None,
+        Parameter(
+            help="A folder or s3://BUCKET/PREFIX that all nodes of Ray reach. [default: in --model-dir]"
+        ),
+    ] = None
+
+    @property
+    def where(self) -> Where:
+        """What the backend is told."""
+        return Where(self.workers, self.address, self.storage, self.gpus_per_pack)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a sweep goes about it."""
+
+    pack_size: PackSize = None
+    keep_weights: Annotated[
+        KeepWeights, Parameter(help="Of finished trials: all, the best seed per arch and mode, or none.")
+    ] = "all"
+    fail_fast: Annotated[bool, Parameter(negative="", help="Stop at the first pack that fails.")] = False
+
+
 def sweep(
     grid: GridFile,
     *overrides: Override,
     only: Only = "",
-    workers: Workers = None,
-    pack_size: PackSize = None,
-    keep_weights: Annotated[
-        KeepWeights, Parameter(help="Of finished trials: all, the best seed per arch and mode, or none.")
-    ] = "all",
-    fail_fast: Annotated[bool, Parameter(negative="", help="Stop at the first pack that fails.")] = False,
+    runs: Annotated[Runs | None, Parameter(name="*")] = None,
+    options: Annotated[Options | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
@@ -73,10 +112,12 @@ def sweep(
     check_writable(results_dir)
     check_writable(model_dir)
     store, out = Store(model_dir, results_dir), console()
-    costs = CostModel.of_machine(model_dir, device)
-    options = _Options(workers, pack_size, keep_weights, fail_fast)
+    costs, machine = CostModel.of_machine(model_dir, device), Machine(data_dir, device)
+    runs, options = runs or Runs(), options or Options()
+    backend = backend_named(runs.backend, runs.where)(store, machine, costs, runs.where)
     with StopRequest() as stop, announced(model_dir) as tell:
-        work = _Work(declared.name, store, costs, Machine(data_dir, device), options, out, stop, tell)
+        backend.fetch()
+        work = _Work(declared.name, store, costs, machine, backend, runs.workers, options, out, stop, tell)
         for stage in entered(declared, store):
             if not work.ends() and stage.points is not None:
                 work.train(stage)
@@ -85,7 +126,7 @@ def sweep(
         return stop.exit_code
     stages = [stage for stage in entered(declared, store) if stage.stage.points]
     complete = [_concluded(stage, work) for stage in stages]
-    _drop(stages, store, keep_weights)
+    _drop(stages, store, options.keep_weights)
     return 0 if all(complete) else 1
 
 
@@ -114,14 +155,6 @@ def _drop(stages: Sequence[Entered], store: Store, keep: KeepWeights) -> None:
     drop_weights(store, list(done.values()), keep)
 
 
-@dataclass(frozen=True)
-class _Options:
-    workers: int | None
-    pack_size: int | None
-    keep: KeepWeights
-    fail_fast: bool
-
-
 @dataclass
 class _Work:
     """What all that is trained in one sweep shares. `failed`: ids of trials that are not tried again."""
@@ -130,7 +163,9 @@ class _Work:
     store: Store
     costs: CostModel
     machine: Machine
-    options: _Options
+    backend: Backend
+    workers: int | None
+    options: Options
     out: Console
     stop: StopRequest
     tell: Tell
@@ -143,14 +178,14 @@ class _Work:
         Ends early when a stop is asked for, or at a failure where that is wanted.
         """
         # those who go on to a later stage need their weights there
-        self.keep = self.options.keep if stage.last else "all"
+        self.keep = self.options.keep_weights if stage.last else "all"
         planned = self._planned(stage)
         time_left = TimeLeft(self.costs, len(planned.places))
         view = SweepView(self.out, stage.title + self.name, len(stage.trials), time_left, self.tell)
         view.done = planned.done
         with Refreshed(view) as refresh:
-            if planned.packs and not self.options.pack_size:
-                self._calibrate(planned, view, refresh)
+            if planned.packs and not self.options.pack_size and isinstance(self.backend, Local):
+                self._calibrate(self.backend, planned, view, refresh)
                 planned = self._planned(stage)
             self._rounds(planned, view, refresh)
 
@@ -161,11 +196,11 @@ class _Work:
             self.store,
             self.costs,
             self.machine.device,
-            self.options.workers,
+            self.workers,
             self.options.pack_size,
         )
 
-    def _calibrate(self, planned: Plan, view: SweepView, refresh: Refresh) -> None:
+    def _calibrate(self, backend: Local, planned: Plan, view: SweepView, refresh: Refresh) -> None:
         """Measure the kinds of network that this machine has not seen yet, once."""
         unknown: dict[Kind, Pack] = {}
         for group in groups_of(planned.pending):
@@ -174,7 +209,6 @@ class _Work:
                 unknown[kind] = Pack(trials=enough(group, max(SIZES)), horizon=planned.horizon)
         if not unknown:
             return
-        backend = Local(self.store, self.machine, self.costs, planned.places)
         view.measures(len(unknown))
         with contextlib.closing(backend.calibrate(list(unknown.values()))) as lefts:
             for left in lefts:
@@ -208,10 +242,10 @@ class _Work:
 
     def _round(self, free: Sequence[Trial], planned: Plan, view: SweepView, refresh: Refresh) -> None:
         packs = packed(groups_of(free), planned.horizon, self.costs, self.options.pack_size)
-        view.time_left.planned(packs, self.store)
+        jobs = self.backend.plan(packs)
+        view.time_left.planned([job.pack for job in jobs], self.store)
         view.trains()
-        backend = Local(self.store, self.machine, self.costs, planned.places)
-        with contextlib.closing(backend.launch(backend.plan(packs))) as events:
+        with contextlib.closing(self.backend.launch(jobs)) as events:
             for event in events:
                 view.heard(event)
                 refresh()

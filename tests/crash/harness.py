@@ -17,8 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-GRID = ROOT / "reproduction" / "smoke.toml"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from processes import GRID, ROOT, children, tree
+
 HERE = Path(__file__).parent
 
 
@@ -33,26 +34,6 @@ def sweep(
         return subprocess.Popen(
             command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every record and every present state, by path."""
-    records = (path for path in (folder / "results").rglob("s*.json") if ".machine." not in path.name)
-    states = (folder / "models").rglob("lkg.safetensors")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in (*records, *states)}
-
-
-def children(pid: int) -> list[int]:
-    """The processes that `pid` has started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.append(int(path.parent.name))
-    return found
 
 
 def kill(pid: int) -> None:

@@ -1,0 +1,89 @@
+"""The process that drives Ray Tune (cloud.ray_driver), seen from the sweep: a task in, events out, a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from psa.crew import STOP_SECONDS
+from psa.errors import UserError
+from psa.events import event_of
+from psa.trial import canonical_json
+
+
+def started(log: Path) -> subprocess.Popen[bytes]:
+    """One that imports what it needs and waits for its task; it ends with its standard input.
+
+    What Ray has to say beyond the events (tracebacks of processes that were killed) goes to a log.
+    """
+    with log.open("ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "cloud.ray_driver"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
+        )
+
+
+class Driver:
+    """The process that drives Tune (cloud.ray_driver) for one experiment."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, task: Mapping[str, Any]) -> None:
+        self.log = log
+        self.taken = False  # others have some of it in hand
+        self.process = process
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("a process was started without its pipes")
+        self.input, self.output = self.process.stdin, self.process.stdout
+        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code will say so
+            self.input.write(canonical_json(task).encode() + b"\n")
+            self.input.flush()
+
+    def events(self) -> Generator[dict[str, Any] | None, None, None]:
+        """What it says, as it comes; None at least once a second. Closing it stops Tune.
+
+        Raises UserError where Tune cannot begin, or is killed.
+        """
+        try:
+            for said in self._said():
+                if said is not None and said["event"] == "unusable":
+                    raise UserError(said["what"], said["way_out"])
+                self.taken = self.taken or (said is not None and said["event"] == "taken")
+                yield said
+            if self.process.wait() != 0:
+                raise UserError(
+                    f"the process that drives Ray Tune ended with code {self.process.returncode}",
+                    f"Run the same command again: it goes on from what is stored. What Ray said: {self.log}",
+                )
+        finally:
+            self._end()
+
+    def _said(self) -> Iterator[dict[str, Any] | None]:
+        rest = b""
+        with selectors.DefaultSelector() as ready:
+            ready.register(self.output, selectors.EVENT_READ)
+            while True:
+                yield None
+                if ready.select(timeout=1.0):
+                    chunk = os.read(self.output.fileno(), 1 << 16)
+                    if not chunk:
+                        return
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    yield from filter(None, map(event_of, lines))
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.input.close()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.output.close()

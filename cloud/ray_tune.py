@@ -1,0 +1,260 @@
+"""The backend `ray`: each pack a trial of Ray Tune, here or on a cluster; its results are brought home.
+
+Tune itself runs in a process of its own (cloud.ray_driver); here is what it is asked, what it says, and what
+it leaves in the storage: <storage>/<experiment>/inputs, what every pack is and was before, and
+<storage>/<experiment>/<pack>/checkpoint_*, what has become of it. An experiment is removed when all of it
+has come home. Imports no ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import logging
+import secrets
+import subprocess
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cloud.ray_process import Driver, started
+from cloud.storage import Storage
+from psa import leases
+from psa.backend import Job, Where
+from psa.cost import CostModel
+from psa.errors import DamagedFile, UserError
+from psa.estimate import loops_left, loops_of
+from psa.events import Event
+from psa.files import read_bytes, write_atomically
+from psa.machine import Machine
+from psa.records import decode_record
+from psa.search import Search
+from psa.state import decode
+from psa.store import STATE_NAME, Store
+from psa.trial import Pack, Trial, canonical_json
+
+logger = logging.getLogger(__name__)
+
+INPUTS: Final = "inputs"
+PACKS: Final = f"{INPUTS}/packs.json"
+
+
+class Ray:
+    """A Ray cluster, or this machine as one."""
+
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("--backend ray: Ray is not installed", "Install it with: pip install 'psa[ray]'")
+        _check_gpus(where.gpus_per_pack)
+        self.store, self.machine, self.costs, self.where = store, machine, costs, where
+        self.storage = Storage.at(where.storage or str(store.models / ".ray"))
+        self.storage.check_writable()
+        self.prefix = f"psa-{_home(store.models)}-"
+        self.log = store.models / ".ray.log"
+        self.log.write_bytes(b"")
+        # the first is started at once, for importing Ray takes seconds
+        self._ready: subprocess.Popen[bytes] | None = started(self.log)
+
+    def plan(self, packs: Sequence[Pack]) -> list[Job]:
+        """One Tune trial per pack, the longest first; where an interrupted experiment's unfinished packs hold
+        just these trials, those packs.
+        """
+        stored = self._interrupted(packs)
+        if stored is not None:
+            packs = [pack for pack in stored.packs.values() if self.store.pending(pack.trials, pack.horizon)]
+        jobs = [Job(pack, pack.horizon * self.costs.loop_seconds(pack.trials)) for pack in packs]
+        return sorted(jobs, key=lambda job: -job.seconds)
+
+    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
+        """Run the jobs to their end; a tick comes at least once a second. Closing it stops Tune, which keeps
+        what is needed to go on.
+        """
+        packs = [job.pack for job in jobs]
+        stored = self._interrupted(packs)
+        experiment = stored or self._prepared(packs)
+        left = {name: loops_left(self.store, pack) for name, pack in experiment.packs.items()}
+        what = {"packs": list(experiment.packs)}
+        driver = self._driver(experiment.name, stored is not None, what)
+        with contextlib.closing(driver.events()) as events:
+            for said in events:
+                yield self._event(experiment, said, left)
+        if not driver.taken:  # it has come to its end, and what it leaves is at home
+            self.storage.remove(experiment.name)
+
+    def _event(self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]) -> Event:
+        """What the driver says, of a pack; it has come home when it is said to be done."""
+        first = next(iter(experiment.packs))
+        facts = said or {"event": "tick"}
+        kind, name = facts.pop("event"), facts.pop("pack", first)
+        if kind == "begun":
+            facts["left"] = left[name] if facts["left"] is None else facts["left"]
+        if kind in ("done", "failed"):
+            self.bring_home(experiment.name, name)
+        return Event(kind, experiment.packs[name], facts)
+
+    def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
+        """Try the configurations of a search; what happens to each, None at least once a second."""
+        name = f"{self.prefix}{search.digest[:16]}"
+        restore = self.storage.read(f"{name}/tuner.pkl") is not None
+        driver = self._driver(name, restore, {"search": search.model_dump(mode="json")})
+        with contextlib.closing(driver.events()) as events:
+            for said in events:
+                if said is not None and said["event"] == "done":
+                    self.bring_home(name, said["pack"])
+                yield said
+        self.storage.remove(name)
+
+    def fetch(self) -> None:
+        """Bring home whatever interrupted sweeps have left in the storage: records, and states that have got
+        further than those here.
+        """
+        for experiment in self._experiments():
+            if self._is_ours(experiment):
+                for name, pack in experiment.packs.items():
+                    if self.store.pending(pack.trials, pack.horizon):
+                        self.bring_home(experiment.name, name)
+
+    def bring_home(self, experiment: str, name: str) -> None:
+        """Take over what the newest checkpoint of a Tune trial holds; records last, as everywhere."""
+        folder = self._newest(experiment, name)
+        files = list(self.storage.tree(folder)) if folder else []
+        for file in files:
+            if file.endswith(f"/{STATE_NAME}"):
+                with _heeded():
+                    self._take_state(f"{folder}/{file}")
+        for file in files:
+            if file.startswith("results/") and not file.endswith(".machine.json"):
+                with _heeded():
+                    self._take_record(f"{folder}/{file}")
+
+    def _take_state(self, name: str) -> None:
+        content = self.storage.read(name) or b""
+        state = decode(content, f"{self.storage.uri}: {name}")
+        file = self.store.state_file(state.trial)
+        if state.loops > loops_of(file.path):
+            file.load()
+            file.save(state)
+
+    def _take_record(self, name: str) -> None:
+        record, sidecar = (
+            decode_record(self.storage.read(each) or b"", f"{self.storage.uri}: {each}")
+            for each in (name, f"{name.removesuffix('.json')}.machine.json")
+        )
+        trial = Trial.model_validate(record["spec"])
+        if not self.store.done(trial, record["loops"]):
+            self.store.write(trial, record, sidecar)
+
+    def _driver(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> Driver:
+        process, self._ready = self._ready or started(self.log), None
+        task = {
+            "address": self.where.address or "local",
+            "storage": self.storage.uri,
+            "experiment": experiment,
+            "restore": restore,
+            "workers": self.where.workers,
+            "gpus": self.where.gpus_per_pack,
+            "device": self.machine.device,
+            "data_dir": str(self.machine.data_dir.absolute()),
+            "models": str(self.store.models.absolute()),
+            "results": str(self.store.results.absolute()),
+            **what,
+        }
+        return Driver(process, self.log, task)
+
+    def _newest(self, experiment: str, name: str) -> str:
+        """The folder of a Tune trial's last checkpoint; "" where there is none."""
+        folder = f"{experiment}/{name}"
+        found = [each for each in self.storage.folders(folder) if each.startswith("checkpoint_")]
+        return f"{folder}/{found[-1]}" if found else ""
+
+    def _experiments(self) -> Iterator[Experiment]:
+        """Those of this folder of states that the storage still holds."""
+        for name in self.storage.folders():
+            content = self.storage.read(f"{name}/{PACKS}") if name.startswith(self.prefix) else None
+            if content is not None:
+                packs = json.loads(content)
+                yield Experiment(name, {each: Pack.model_validate(packs[each]) for each in sorted(packs)})
+
+    def _is_ours(self, experiment: Experiment) -> bool:
+        """Whether no other sweep is at work on what is left of it."""
+        left = self._left(experiment)
+        return len(leases.free(self.store, left)) == len(left)
+
+    def _left(self, experiment: Experiment) -> list[Trial]:
+        packs = experiment.packs.values()
+        return [trial for pack in packs for trial in self.store.pending(pack.trials, pack.horizon)]
+
+    def _interrupted(self, packs: Sequence[Pack]) -> Experiment | None:
+        """The stored experiment of which just the trials of these packs are left."""
+        wanted = {trial.id for pack in packs for trial in pack.trials}
+        for experiment in self._experiments():
+            same = {pack.horizon for pack in experiment.packs.values()} == {pack.horizon for pack in packs}
+            if same and {trial.id for trial in self._left(experiment)} == wanted:
+                begun = self.storage.read(f"{experiment.name}/tuner.pkl") is not None
+                return experiment if begun and self._is_ours(experiment) else None
+        return None
+
+    def _prepared(self, packs: Sequence[Pack]) -> Experiment:
+        """A new experiment: all that its packs need, laid into the storage. Those that these packs make
+        superfluous are removed; what they held has come home.
+        """
+        wanted = {trial.id for pack in packs for trial in pack.trials}
+        for old in self._experiments():
+            if wanted.issuperset(trial.id for trial in self._left(old)) and self._is_ours(old):
+                self.storage.remove(old.name)
+        experiment = Experiment(
+            f"{self.prefix}{_digest(packs)}", {f"p{number:04d}": pack for number, pack in enumerate(packs)}
+        )
+        bodies = {name: pack.model_dump(mode="json") for name, pack in experiment.packs.items()}
+        for name, pack in experiment.packs.items():
+            for trial in pack.trials:
+                content = read_bytes(self.store.state_file(trial).path)
+                if content is not None:
+                    self.storage.write(
+                        f"{experiment.name}/{INPUTS}/{name}/models/{trial.id}/{STATE_NAME}", content
+                    )
+            body = canonical_json(bodies[name]).encode()
+            self.storage.write(f"{experiment.name}/{INPUTS}/{name}.json", body)
+        self.storage.write(f"{experiment.name}/{PACKS}", canonical_json(bodies).encode())  # it is complete
+        return experiment
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Packs by name, as they lie in the storage."""
+
+    name: str
+    packs: dict[str, Pack]
+
+
+def _check_gpus(asked: float | None) -> None:
+    """Raise UserError for what is no share of a GPU: Ray divides one, but none of several."""
+    if asked is not None and not (0 <= asked <= 1 or (asked > 1 and asked.is_integer())):
+        raise UserError(f"--gpus-per-pack {asked:g} is no number of GPUs", "Choose 0 to 1, or a whole number")
+
+
+def _digest(packs: Sequence[Pack]) -> str:
+    body = [[pack.horizon, [trial.digest for trial in pack.trials]] for pack in packs]
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
+
+
+def _home(models: Path) -> str:
+    """What tells this folder of states from all others that use the same storage; it moves with it."""
+    path = models / ".home"
+    content = read_bytes(path)
+    if content is None:
+        content = secrets.token_hex(4).encode()
+        write_atomically(path, content)
+    return content.decode()
+
+
+@contextlib.contextmanager
+def _heeded() -> Iterator[None]:
+    """What has not arrived whole is trained again; that is said, and no reason to leave the rest there."""
+    try:
+        yield
+    except DamagedFile as damage:
+        logger.warning("%s; it is trained again from what is here", damage.what)

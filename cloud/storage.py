@@ -1,0 +1,113 @@
+"""A folder tree that every node of a cluster can reach: a path here or on NFS, or `s3://bucket/prefix`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pyarrow import ArrowException, fs
+
+from psa.errors import UserError
+from psa.files import own_name
+
+_WAY_OUT: Final = (
+    "Name a folder that all nodes share, or s3://bucket/prefix (another endpoint than Amazon's: "
+    "s3://bucket/prefix?endpoint_override=HOST:PORT&scheme=http)"
+)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The tree below a URI. Names within it are relative and use `/`."""
+
+    uri: str
+    files: fs.FileSystem
+    root: str
+
+    @classmethod
+    def at(cls, place: str) -> Storage:
+        """The tree at a path or URI. Raises UserError for one that cannot be."""
+        uri = place if "://" in place else str(Path(place).expanduser().absolute())
+        try:
+            files, root = fs.FileSystem.from_uri(uri)
+        except (ArrowException, ValueError, OSError) as error:
+            raise _refusal(uri, "is of no use", error) from None
+        return cls(uri, files, root.rstrip("/"))
+
+    def check_writable(self) -> None:
+        """Find out before any work is done whether files can be written. Raises UserError."""
+        probe = f"probe-{own_name()}"
+        self.write(probe, b"psa")
+        self.remove_file(probe)
+
+    def under(self, name: str) -> str:
+        """The URI of a folder of it."""
+        place, question, query = self.uri.partition("?")
+        return f"{place.rstrip('/')}/{name}{question}{query}"
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a file; a reader sees it whole or not at all on S3, elsewhere its digest must tell.
+
+        Raises UserError.
+        """
+        path = f"{self.root}/{name}"
+        try:
+            self.files.create_dir(path.rpartition("/")[0], recursive=True)
+            with self.files.open_output_stream(path) as stream:
+                stream.write(content)
+        except (ArrowException, OSError) as error:
+            raise _refusal(self.uri, f"cannot be written to ({name})", error) from None
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none. Raises UserError."""
+        try:
+            with self.files.open_input_file(f"{self.root}/{name}") as stream:
+                return bytes(stream.readall())
+        except FileNotFoundError:
+            return None
+        except (ArrowException, OSError) as error:
+            raise _refusal(self.uri, f"cannot be read ({name})", error) from None
+
+    def folders(self, name: str = "") -> list[str]:
+        """The names of the folders in a folder, sorted; none where it is not there. Raises UserError."""
+        found = self._listed(name, recursive=False)
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+    def tree(self, name: str) -> Iterator[str]:
+        """Every file below a folder, by its name relative to that folder, sorted. Raises UserError."""
+        start = len(f"{self.root}/{name}".rstrip("/")) + 1
+        for info in sorted(self._listed(name, recursive=True), key=lambda info: info.path):
+            if info.type == fs.FileType.File:
+                yield info.path[start:]
+
+    def _listed(self, name: str, recursive: bool) -> list[fs.FileInfo]:
+        path = f"{self.root}/{name}".rstrip("/")
+        try:
+            return list(
+                self.files.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
+            )
+        except (ArrowException, OSError) as error:
+            raise _refusal(self.uri, f"cannot be read ({name})", error) from None
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file; one that is not there is gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            self.files.delete_file(f"{self.root}/{name}")
+
+    def remove(self, name: str) -> None:
+        """Remove a folder with all that is in it. Raises UserError."""
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                self.files.delete_dir(f"{self.root}/{name}")
+            except FileNotFoundError:
+                raise
+            except (ArrowException, OSError) as error:
+                raise _refusal(self.uri, f"{name} cannot be removed", error) from None
+
+
+def _refusal(uri: str, what: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"--storage {uri}: {what}: {reason}", _WAY_OUT)

@@ -1,0 +1,178 @@
+"""Worker processes of this machine on a queue of packs: one for each place, a core or a share of a GPU.
+
+Where one has died a new one is started; the pack it held is given out again, from what it had saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psa.errors import UserError
+from psa.events import Event, event_of
+from psa.gpus import Place
+from psa.machine import Machine
+from psa.trial import Pack
+
+logger = logging.getLogger(__name__)
+
+DEATHS_ALLOWED: Final = 3  # of workers over one pack, before it counts as failed
+STOP_SECONDS: Final = 30.0
+
+
+@dataclass
+class Task:
+    """A pack, what a worker is told of it, and how many workers died over it."""
+
+    pack: Pack
+    line: str
+    deaths: int = 0
+
+
+class _Worker:
+    """One process, and the task it has in hand."""
+
+    def __init__(self, machine: Machine, place: Place) -> None:
+        # -P: a file called queue.py or torch.py in the user's folder is not imported in place of the real one
+        command = [sys.executable, "-P", "-m", "psa.worker", "--serve", "--data-dir", str(machine.data_dir)]
+        command += ["--threads", str(machine.threads)]
+        if machine.device is not None:
+            command += ["--device", machine.device]
+        threads = {"OMP_NUM_THREADS": str(machine.threads), "MKL_NUM_THREADS": str(machine.threads)}
+        # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its input.
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, **threads, **dict(place.environment if place else ())},
+        )
+        self.place = place
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("a process was started without its pipes")
+        self.input, self.output = self.process.stdin, self.process.stdout
+        self.task: Task | None = None
+        self.rest = b""
+
+    def give(self, task: Task) -> None:
+        """Hand it a task."""
+        self.task = task
+        with contextlib.suppress(BrokenPipeError):  # it has died; reading its output will say so
+            self.input.write(task.line.encode() + b"\n")
+            self.input.flush()
+
+    def read(self) -> list[dict[str, Any]] | None:
+        """The events that have come in; None when the process has ended."""
+        chunk = os.read(self.output.fileno(), 1 << 16)
+        if not chunk:
+            return None
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        return [event for line in lines if (event := event_of(line)) is not None]
+
+    def dismiss(self) -> None:
+        """End its input: it saves what it has in hand, leaves, and its output ends."""
+        with contextlib.suppress(OSError):
+            self.input.close()
+
+    def end(self, patience: float = STOP_SECONDS) -> None:
+        """Dismiss it and wait; it is killed if it does not leave."""
+        self.dismiss()
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.output.close()
+
+
+class Crew:
+    """Some workers on a queue of tasks, one worker to a place. `patience`: seconds to save and leave in."""
+
+    def __init__(self, machine: Machine, places: Sequence[Place], patience: float = STOP_SECONDS) -> None:
+        self.machine, self.places, self.patience = machine, places, patience
+        self.waiting: deque[Task] = deque()
+        self.workers: list[_Worker] = []
+        self.ready = selectors.DefaultSelector()
+
+    def work(self, tasks: Sequence[Task]) -> Generator[Event, None, None]:
+        """Events until all tasks are done or failed. Closing the generator stops the workers, who save."""
+        self.waiting.extend(tasks)
+        with self.ready, self._ending():
+            for place in self.places:
+                self._start(place)
+            while self.workers:
+                for key, _ in self.ready.select(timeout=1.0):
+                    yield from self._read(key.data)
+                yield Event("tick", tasks[0].pack)
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """At the end all are told to leave, and then waited for: they save side by side."""
+        try:
+            yield
+        finally:
+            until = time.monotonic() + self.patience
+            for worker in self.workers:
+                worker.dismiss()
+            for worker in self.workers:
+                worker.end(max(0.0, until - time.monotonic()))
+
+    def _start(self, place: Place) -> None:
+        worker = _Worker(self.machine, place)
+        self.workers.append(worker)
+        self.ready.register(worker.output, selectors.EVENT_READ, worker)
+        if self.waiting:
+            worker.give(self.waiting.popleft())
+
+    def _read(self, worker: _Worker) -> Iterator[Event]:
+        events = worker.read()
+        if events is None:
+            yield from self._ended(worker)
+            return
+        for event in events:
+            yield from self._heard(worker, event)
+            if worker.task is None:
+                self._idle(worker)
+
+    def _heard(self, worker: _Worker, event: dict[str, Any]) -> Iterator[Event]:
+        kind = event.pop("event")
+        if kind == "unusable":  # no worker will be: it is a mistake of the user's, and not a pack's failure
+            raise UserError(event["what"], event["way_out"])
+        if kind == "ready" or worker.task is None:
+            return
+        task = worker.task
+        if kind not in ("begun", "loop"):
+            worker.task = None
+        yield Event(kind, task.pack, event)
+
+    def _idle(self, worker: _Worker) -> None:
+        if self.waiting:
+            worker.give(self.waiting.popleft())
+        else:
+            worker.dismiss()
+
+    def _ended(self, worker: _Worker) -> Iterator[Event]:
+        self.ready.unregister(worker.output)
+        self.workers.remove(worker)
+        worker.end()
+        task = worker.task
+        if task is None:
+            return
+        task.deaths += 1
+        reason = f"a worker ended with code {worker.process.returncode}"
+        if task.deaths < DEATHS_ALLOWED:
+            self.waiting.appendleft(task)
+            yield Event("died", task.pack, {"error": reason})
+        else:
+            yield Event("failed", task.pack, {"error": f"{reason}, {task.deaths} times over this pack"})
+        if self.waiting:
+            self._start(worker.place)

@@ -1,0 +1,62 @@
+"""What a process that works for another tells it: one JSON line for each event, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from psa.trial import Pack, canonical_json
+
+logger = logging.getLogger(__name__)
+
+EXIT_USER_ERROR: Final = 2
+EXIT_INTERRUPTED: Final = 75  # EX_TEMPFAIL: nothing is lost, run it again
+KINDS: Final = frozenset(
+    {"ready", "unusable", "begun", "loop", "done", "failed", "calibrated", "died", "taken", "stopped"}
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a worker said or did. kind: ready, begun, loop, done, failed, calibrated, died or tick."""
+
+    kind: str
+    pack: Pack
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def event_of(line: bytes) -> dict[str, Any] | None:
+    """What a worker says on a line; None where that is no event: a library may print what it likes."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        said = None
+    if isinstance(said, dict) and str(said.get("event")) in KINDS:
+        return said
+    if line.strip():
+        logger.warning("a worker printed %r", line[:200].decode(errors="replace"))
+    return None
+
+
+class Events:
+    """Standard output, kept for events: what else is printed, by Python or by C, goes to standard error."""
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+        # whatever was printed before this, its line ends here
+        self._out.write("\n")
+
+    def say(self, event: str, **facts: Any) -> None:
+        """Tell the parent."""
+        try:
+            self._out.write(canonical_json({"event": event, **facts}) + "\n")
+            self._out.flush()
+        except BrokenPipeError:
+            # The parent has gone; standard input says so too, and the pack in hand is saved there.
+            self._out = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives on

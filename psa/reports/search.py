@@ -1,0 +1,172 @@
+"""What a search has found: its configurations as a table, their curves and settings as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from psa.ledger import Configuration, Ledger
+from psa.reports.figures import GREY, add_axes, empty, new_figure, note, style, title
+from psa.reports.tables import Cell, Column, Interval, Table
+from psa.search import Range, Search
+from psa.stats import t_interval
+from psa.words import counted
+
+_ONE_PAGE: Final = 40  # rows
+_BEST: Final = "#D55E00"
+_FINISHED: Final = "#0072B2"
+_ACROSS: Final = 3  # panels beside each other
+
+
+def search_table(ledger: Ledger) -> Table:
+    """Every configuration: its settings, its mean accuracy over the seeds with the 95 % t interval, how far
+    it was trained, and how it ended.
+    """
+    search, ended = ledger.search, ledger.ended
+    keys = list(search.space)
+    rows = [(at, *_settings(search, each), *_result(each)) for at, each in enumerate(ended, 1)]
+    columns = (
+        Column("Rank", "count"),
+        *(Column(key) for key in keys),
+        Column("Seeds", "count"),
+        Column("Validation accuracy (%)", "interval"),
+        Column("Meta-loops", "count"),
+        Column("Ended"),
+    )
+    label = f"tab:{search.template.name}_search"
+    return Table("Configurations searched", label, columns, tuple(rows), _note(ledger), len(rows) > _ONE_PAGE)
+
+
+def _settings(search: Search, each: Configuration) -> tuple[Cell, ...]:
+    """Those that do something; what was drawn for nothing is no setting of this configuration."""
+    return tuple(
+        shown(each.settings[key]) if search.acts(each.settings, key) else None for key in search.space
+    )
+
+
+def shown(value: Any) -> str | None:
+    """A setting as a reader wants it: 0.000312 rather than 0.00031174234."""
+    return None if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _result(each: Configuration) -> tuple[Cell, ...]:
+    accuracy = Interval(each.mean, *t_interval(each.last)) if each.last else None
+    return len(each.last), accuracy, each.loops, each.status
+
+
+def _note(ledger: Ledger) -> str:
+    search, ended = ledger.search, ledger.ended
+    strategy = search.strategy
+    counts = {status: sum(each.status == status for each in ended) for status in ("stopped early", "failed")}
+    how = {
+        "asha": f"successive halving (ASHA) from {counted(strategy.grace, 'meta-loop')} on, reduction "
+        f"{strategy.reduction}",
+        "pbt": f"population-based training every {counted(strategy.grace, 'meta-loop')}",
+        "none": "no early stopping",
+    }[strategy.scheduler]
+    return (
+        f"{len(ended)} of {counted(strategy.samples, 'configuration')} ended, {counts['stopped early']} of "
+        f"them stopped early and {counts['failed']} failed; {strategy.sampler} sampling, {how}. Ranked by "
+        "validation accuracy, those trained to the end first; the accuracy of the best of many is "
+        "optimistic, and the test split was not looked at to choose."
+    )
+
+
+def search_figure(ledger: Ledger) -> Figure:
+    """The mean accuracy of each configuration over the meta-loops, and a panel per setting."""
+    keys = list(ledger.search.space)
+    ended = [each for each in ledger.ended if each.last]
+    count = 1 + len(keys)
+    rows = -(-count // _ACROSS)
+    with style():
+        height = 0.75 + 2.2 * rows + 0.6
+        figure = new_figure(height)
+        title(figure, f"Search {ledger.search.template.name}")
+        for at in range(count):
+            row, column = divmod(at, _ACROSS)
+            ax = add_axes(figure, 0.55 + 2.35 * column, height - 0.4 - 2.2 * (row + 1) + 0.55, 1.75, 1.5)
+            if not ended:
+                empty(ax, "no configuration\nhas ended")
+            elif at == 0:
+                plot_curves(ax, ended)
+            else:
+                acting = [each for each in ended if ledger.search.acts(each.settings, keys[at - 1])]
+                plot_setting(ax, acting, keys[at - 1], ledger.search.space[keys[at - 1]], ended[0])
+            if column:
+                ax.set_ylabel("")
+        _legend(figure, height)
+        note(figure, [_note(ledger)])
+    return figure
+
+
+def plot_curves(ax: Axes, ended: Sequence[Configuration]) -> Axes:
+    """A line per configuration, the best one in colour; a cross where one was stopped early."""
+    for rank, each in reversed(list(enumerate(ended))):
+        loops = sorted(each.accuracies)
+        means = [sum(each.accuracies[loop]) / len(each.accuracies[loop]) for loop in loops]
+        best = rank == 0 and each.status == "finished"
+        ax.plot(
+            loops, means, color=_colour(each, best), linewidth=1.3 if best else 0.6, zorder=3 if best else 2
+        )
+        if each.status != "finished":
+            ax.plot(loops[-1], means[-1], marker="x", color=GREY, markersize=3.5, markeredgewidth=0.8)
+    ax.set(xlabel="meta-loop", ylabel="validation accuracy (%)")
+    return ax
+
+
+def plot_setting(
+    ax: Axes,
+    ended: Sequence[Configuration],
+    key: str,
+    values: Range | tuple[Any, ...],
+    winner: Configuration | None = None,
+) -> Axes:
+    """The accuracy that each configuration ended with, over one of its settings."""
+    names = None if isinstance(values, Range) else [shown(value) for value in values]
+    for each in reversed(ended):
+        setting = each.settings[key]
+        place = setting if names is None else names.index(shown(setting))
+        best = each is winner and each.status == "finished"
+        look = {"marker": "o"} if each.status == "finished" else {"marker": "x", "markeredgewidth": 0.8}
+        ax.plot(
+            place, each.mean, color=_colour(each, best), markersize=5 if best else 3.5, linestyle="",
+            zorder=3 if best else 2, clip_on=False, **look,
+        )  # fmt: skip
+    if names is not None:
+        ax.set_xticks(range(len(names)), map(str, names))
+        ax.set_xlim(-0.5, len(names) - 0.5)
+    elif isinstance(values, Range):
+        ax.set_xscale("log" if values.log else "linear")
+        ax.set_xlim(values.low, values.high)
+    ax.set(xlabel=key, ylabel="validation accuracy (%)")
+    return ax
+
+
+def _colour(each: Configuration, best: bool) -> str:
+    return _BEST if best else _FINISHED if each.status == "finished" else GREY
+
+
+def _legend(figure: Figure, height: float) -> None:
+    looks = [("best", _BEST, "o"), ("trained to the end", _FINISHED, "o"), ("stopped early", GREY, "x")]
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=0.8, label=name)
+        for name, colour, marker in looks
+    ]
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0.5 / figure.get_size_inches()[0], 0.62 / height),
+        ncols=3, borderaxespad=0,
+    )  # fmt: skip
+
+
+def best_lines(ledger: Ledger, most: int) -> list[str]:
+    """The best few as lines for a terminal."""
+    lines, search = [], ledger.search
+    for rank, each in enumerate(ledger.ended[:most], 1):
+        acting = [key for key in search.space if search.acts(each.settings, key)]
+        settings = ", ".join(f"{key} = {shown(each.settings[key])}" for key in acting)
+        lines.append(f"{rank:>3}. {each.mean:6.2f} % after {each.loops:>3} ({each.status}): {settings}")
+    return lines

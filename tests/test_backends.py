@@ -1,0 +1,159 @@
+"""One contract for every backend: the same trials in, the same bytes out as in this process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import GRID, PATIENCE_SECONDS, end, sweep, tree, until
+
+from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
+from psa.errors import UserError
+from psa.grid import load
+from psa.machine import Machine
+from psa.packs import groups_of
+from psa.store import Store
+from psa.sweeps import living
+from psa.trial import Pack
+from psa.worker import run_pack
+
+PACKS = ("--pack-size", "6")
+LONG = 40
+
+
+def in_process(folder: Path, data_dir: Path, meta_loops: int) -> dict[str, bytes]:
+    """What the smoke grid leaves when it is trained without any backend."""
+    store = Store(folder / "models", folder / "results")
+    for group in groups_of(load(GRID).trials):
+        run_pack(Pack(trials=tuple(group), horizon=meta_loops), store, Machine(data_dir, "cpu"))
+    return tree(folder)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[int, dict[str, bytes]]:
+    """The tree after three loops, and after more in one go."""
+    return {
+        loops: in_process(tmp_path_factory.mktemp("in-process"), data_dir, loops) for loops in (3, 5, LONG)
+    }
+
+
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each of them."""
+    if request.param == "ray":
+        pytest.importorskip("ray", reason="the extra ray is not installed")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def swept(
+    backend: str, tmp_path_factory: pytest.TempPathFactory, data_dir: Path
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder in which the smoke grid was swept, and what the sweep said."""
+    folder = tmp_path_factory.mktemp(backend)
+    return folder, finished(folder, data_dir, "--backend", backend, *PACKS)
+
+
+def finished(folder: Path, data_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Sweep to the end."""
+    process = sweep(folder, data_dir, *words)
+    try:
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        end(process)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def test_the_same_bytes_as_in_process(
+    swept: tuple[Path, subprocess.CompletedProcess[str]], expected: dict[int, dict[str, bytes]]
+) -> None:
+    """Records and states, byte by byte; nothing else is said but progress."""
+    folder, done = swept
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
+    assert tree(folder) == expected[3]
+
+
+def test_what_is_done_is_not_done_again(
+    swept: tuple[Path, subprocess.CompletedProcess[str]], backend: str, data_dir: Path
+) -> None:
+    """No file is touched."""
+    folder, _ = swept
+    before = {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*.json")}
+    done = finished(folder, data_dir, "--backend", backend, *PACKS)
+    assert done.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*.json")} == before
+
+
+def test_a_longer_horizon_goes_on(
+    swept: tuple[Path, subprocess.CompletedProcess[str]],
+    backend: str,
+    tmp_path: Path,
+    data_dir: Path,
+    expected: dict[int, dict[str, bytes]],
+) -> None:
+    """Three loops and two more are five in one go, also in packs of another size."""
+    shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
+    done = finished(tmp_path, data_dir, "meta_loops=5", "--backend", backend, "--pack-size", "12")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tree(tmp_path) == expected[5]
+
+
+@pytest.fixture
+def going(backend: str, tmp_path: Path, data_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """A sweep that has trained some loops and has far to go."""
+    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", "--backend", backend, *PACKS)
+    until(lambda: " loop " in "\n".join(map(str, living(tmp_path / "models"))), process)
+    yield process
+    end(process)
+
+
+def test_a_stopped_sweep_goes_on(
+    going: subprocess.Popen[str],
+    backend: str,
+    tmp_path: Path,
+    data_dir: Path,
+    expected: dict[int, dict[str, bytes]],
+) -> None:
+    """Ctrl-C: one line and 130; the same command then ends where an undisturbed sweep would."""
+    going.send_signal(signal.SIGINT)
+    out, err = going.communicate(timeout=PATIENCE_SECONDS)
+    assert (going.returncode, err) == (130, "")
+    assert out.splitlines()[-1].startswith("Stopped; ")
+    done = finished(tmp_path, data_dir, f"meta_loops={LONG}", "--backend", backend, *PACKS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tree(tmp_path) == expected[LONG]
+
+
+def test_a_pack_that_fails_does_not_stop_the_others(
+    swept: tuple[Path, subprocess.CompletedProcess[str]], backend: str, tmp_path: Path, data_dir: Path
+) -> None:
+    """One state is of no use: exit code 1, that trial alone fails with its reason, and later it is done."""
+    shutil.copytree(swept[0] / "models", tmp_path / "models")
+    state = next((tmp_path / "models" / "smoke").rglob("lkg.safetensors"))
+    sound = state.read_bytes()
+    state.write_bytes(b"nonsense")
+    state.with_name("lkg.previous.safetensors").unlink(missing_ok=True)
+    done = finished(tmp_path, data_dir, "--backend", backend, *PACKS)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[-1] == "23 of 24 trials done, 1 failed"
+    assert "FAILED" in done.stdout
+    state.write_bytes(sound)
+    done = finished(tmp_path, data_dir, "--backend", backend, *PACKS)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
+
+
+def test_another_backends_option_is_a_mistake(tmp_path: Path, data_dir: Path) -> None:
+    """An option that would change nothing is refused, and the message names its backend."""
+    assert set(UNDERSTOOD) == set(BACKENDS)
+    with pytest.raises(UserError, match=r"--address means nothing to --backend local.*--backend ray"):
+        backend_named("local", Where(address="auto"))
+    done = finished(tmp_path, data_dir, "--gpus-per-pack", "0.5")
+    assert done.returncode == 2
+    assert "--gpus-per-pack means nothing to --backend local" in done.stderr
+    assert not (tmp_path / "results" / "smoke").exists()

@@ -1,0 +1,188 @@
+"""Ray as a cluster of several nodes on this machine: nodes, workers and drivers are killed in earnest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import GRID, PATIENCE_SECONDS, children, end, sweep, tree, until
+from s3 import s3_server
+
+from cloud.storage import Storage
+from psa.grid import load
+from psa.machine import Machine
+from psa.packs import groups_of
+from psa.store import Store
+from psa.sweeps import living
+from psa.trial import Pack
+from psa.worker import run_pack
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+
+LOOPS = 60
+WORDS = (f"meta_loops={LOOPS}", "--backend", "ray", "--pack-size", "4")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
+    """What an undisturbed run leaves."""
+    folder = tmp_path_factory.mktemp("in-process")
+    store = Store(folder / "models", folder / "results")
+    for group in groups_of(load(GRID).trials):
+        run_pack(Pack(trials=tuple(group), horizon=LOOPS), store, Machine(data_dir, "cpu"))
+    return tree(folder)
+
+
+def nodes() -> Any:
+    """A head without room for packs, and two nodes with room for one each."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made.extra = [made.add_node(num_cpus=1) for _ in range(2)]
+    return made
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Three nodes, for one test."""
+    made = nodes()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that end with the test."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        end(process)
+
+
+def trains(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until packs are being trained."""
+    until(lambda: " loop " in "\n".join(map(str, living(folder / "models"))), process)
+
+
+def trainers() -> list[int]:
+    """The processes of Ray that train a pack at this moment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ray::ImplicitFunc" in path.read_bytes() or b"train_pack" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for it; exit code, last line and errors."""
+    out, err = process.communicate(timeout=2 * PATIENCE_SECONDS)
+    return process.returncode, (out.splitlines() or [""])[-1], err
+
+
+@pytest.mark.slow
+def test_a_node_a_worker_and_the_driver_are_killed(
+    cluster: Any,
+    started: list[subprocess.Popen[str]],
+    tmp_path: Path,
+    data_dir: Path,
+    expected: dict[str, bytes],
+) -> None:
+    """One after the other, in the middle of one sweep: it ends complete, byte by byte as if undisturbed."""
+    words = (*WORDS, "--address", cluster.address)
+    process = sweep(tmp_path, data_dir, *words)
+    started.append(process)
+    trains(tmp_path, process)
+    os.kill(trainers()[0], signal.SIGKILL)
+    trains(tmp_path, process)
+    cluster.remove_node(cluster.extra.pop(), allow_graceful=False)
+    trains(tmp_path, process)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    code, _, error = ended(process)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "Run the same command again" in error
+    cluster.extra.append(cluster.add_node(num_cpus=1))
+    again = sweep(tmp_path, data_dir, *words)
+    started.append(again)
+    assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
+    assert tree(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
+    started: list[subprocess.Popen[str]],
+    tmp_path: Path,
+    data_dir: Path,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A real S3 server is all that the nodes share; when all is at home, nothing is left there."""
+    with s3_server(tmp_path) as server, monkeypatch.context() as context:
+        for name, value in server.environment.items():
+            context.setenv(name, value)
+        made = nodes()
+        try:
+            words = (*WORDS, "--address", made.address, "--storage", server.uri("runs"))
+            process = sweep(tmp_path, data_dir, *words)
+            started.append(process)
+            trains(tmp_path, process)
+            os.kill(trainers()[0], signal.SIGKILL)
+            trains(tmp_path, process)
+            process.kill()
+            again = sweep(tmp_path, data_dir, *words)
+            started.append(again)
+            assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
+        finally:
+            made.shutdown()
+        assert Storage.at(server.uri("runs")).folders() == []
+    assert tree(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1: no Ray cluster answers there"),
+        (["--gpus-per-pack", "1"], "a pack needs 1 CPU and 1 GPU on one node"),
+        (["--gpus-per-pack", "-1"], "--gpus-per-pack -1"),
+        (["--storage", "s3://nowhere/x?endpoint_override=127.0.0.1:1&scheme=http"], "--storage s3://nowhere"),
+        (["--storage", "/proc/psa"], "--storage"),
+        (["--storage", "gopher://x"], "--storage gopher://x"),
+    ],
+)
+def test_mistakes_are_said_before_anything_starts(
+    words: list[str], said: str, tmp_path: Path, data_dir: Path
+) -> None:
+    """One line, exit code 2, and nothing was trained."""
+    process = sweep(tmp_path, data_dir, "--backend", "ray", *words, RAY_ADDRESS="")
+    try:
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        end(process)
+    assert process.returncode == 2, (out, err)
+    assert said in err
+    assert err.count("\n") == 1
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def test_without_ray_the_extra_is_named(tmp_path: Path, data_dir: Path) -> None:
+    """Where it is not installed, a line says how to get it."""
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, package=None: None if name == 'ray' else find(name, package)\n"
+    )
+    process = sweep(tmp_path, data_dir, "--backend", "ray", PYTHONPATH=str(tmp_path))
+    try:
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        end(process)
+    assert process.returncode == 2
+    assert err == "error: --backend ray: Ray is not installed. Install it with: pip install 'psa[ray]'\n"

@@ -1,0 +1,260 @@
+"""Searches: what a file may say, what is told of each configuration, and real ones on a real Ray."""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import PATIENCE_SECONDS, end, psa, until
+
+from psa.collect import collect
+from psa.errors import UserError
+from psa.ledger import Ledger
+from psa.reports.search import search_figure, search_table
+from psa.search import Range, Search, load
+from psa.store import Store
+
+ROOT = Path(__file__).parents[1]
+DECLARED = ROOT / "reproduction/search.toml"
+SMALL = """
+study = "ablation"
+name = "small"
+meta_loops = 6
+seeds = "0..1"
+[base]
+family = "simplemlp"
+arch = "1*4"
+digits = [0, 1]
+[space]
+lr = { low = 1e-5, high = 1e-2, log = true }
+dropout = { low = 0.1, high = 0.5 }
+mode = ["none", "dropout"]
+[search]
+samples = 6
+scheduler = "asha"
+grace = 1
+reduction = 2
+"""
+
+
+def written(folder: Path, text: str = SMALL, *changes: tuple[str, str]) -> Path:
+    """A declared search with some of its lines changed."""
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    path = folder / "search.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_search_that_is_shipped_can_be_read() -> None:
+    """Its space, and a configuration of it over all seeds as one pack."""
+    found = load(DECLARED)
+    assert found.space["lr"] == Range(low=1e-4, high=1e-2, log=True)
+    pack = found.template.pack({"lr": 1e-3, "dropout": 0.2, "mode": "dropout", "arch": "2*16"})
+    assert [trial.seed for trial in pack.trials] == [0, 1, 2]
+    assert {trial.model.dropout for trial in pack.trials} == {0.2}
+    assert pack.horizon == 20
+
+
+def test_a_setting_that_does_nothing_is_known() -> None:
+    """Dropout acts in mode dropout only."""
+    found = load(DECLARED)
+    drawn = {"lr": 1e-3, "dropout": 0.2, "mode": "none", "arch": "2*16"}
+    assert not found.acts(drawn, "dropout")
+    assert found.acts(drawn, "lr")
+    assert found.acts(drawn | {"mode": "dropout"}, "dropout")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("lr = {", "lrr = {", "space: unknown key 'lrr'. Did you mean lr?"),
+        ("low = 1e-5", "low = 1e-1", "low = 0.1 is not below high = 0.01"),
+        ("low = 1e-5", "low = 0", "low = 0 has no logarithm"),
+        ("high = 1e-2, log", "high = 100, log", "space: .*lr"),
+        ("high = 1e-2", "hihg = 1e-2", "unknown key 'hihg'|high is missing"),
+        ('"dropout"]', '"dropuot"]', "mode"),
+        ("samples = 6", "samples = 0", "samples = 0"),
+        ("grace = 1", "grace = 6", "grace = 6 is not below meta_loops = 6"),
+        ('"asha"', '"asah"', "scheduler"),
+        ('"asha"', '"pbt"\nsampler = "optuna"', "pbt draws by itself"),
+        ('"asha"', '"pbt"', ""),
+        ('arch = "1*4"', 'arch = "1*4"\nmode = "none"', "mode stands in space and in base"),
+        ("[search]", "[axes]\nseed_ = [1]\n[search]", "unknown key|no axes"),
+        ("[search]", "[serach]", "unknown key 'serach'. Did you mean search?"),
+        ('mode = ["none", "dropout"]', "mode = []", "mode is empty"),
+    ],
+)
+def test_mistakes_in_a_search_are_named(old: str, new: str, said: str, tmp_path: Path) -> None:
+    """In one line, with the file."""
+    path = written(tmp_path, SMALL, (old, new))
+    if not said:
+        assert load(path).strategy.scheduler == "pbt"
+        return
+    with pytest.raises(UserError, match=said) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_pbt_cannot_search_what_the_weights_depend_on(tmp_path: Path) -> None:
+    """Another's weights do not fit into another architecture."""
+    path = written(
+        tmp_path, SMALL, ('"asha"', '"pbt"'), ('arch = "1*4"\n', ""), ("[search]", 'arch = ["1*4"]\n[search]')
+    )
+    with pytest.raises(UserError, match="arch cannot be searched by pbt"):
+        load(path)
+
+
+def events(name: str, loops: int, end: str, **facts: Any) -> list[dict[str, Any]]:
+    """What is heard of a configuration."""
+    space = {"lr": 1e-3 * loops, "dropout": 0.2, "mode": "none"}
+    heard = [
+        {"event": "loop", "pack": name, "space": space, "loop": loop, "each": [0.9 + loop / 100, 0.92]}
+        for loop in range(1, loops + 1)
+    ]
+    return [*heard, {"event": end, "pack": name, "space": space, **facts}]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """One that has heard of a finished, a stopped and a failed configuration."""
+    made = Ledger(load(written(tmp_path)), tmp_path / "results")
+    told = [
+        *events("c1", 1, "stopped"), *events("c0", 6, "done", trials=["a", "b"]),
+        *events("c2", 0, "failed", error="no room"),
+    ]  # fmt: skip
+    for said in told:
+        made.heard(said)
+    return made
+
+
+def test_a_ledger_tells_of_each_configuration_what_became_of_it(ledger: Ledger) -> None:
+    """Finished ones first; read again it is the same."""
+    assert [(each.name, each.status, each.loops) for each in ledger.ended] == [
+        ("c0", "finished", 6), ("c1", "stopped early", 1), ("c2", "failed", 0),
+    ]  # fmt: skip
+    assert ledger.ended[0].trials == ("a", "b")
+    assert ledger.ended[0].last == pytest.approx((96, 92))
+    assert math.isnan(ledger.ended[2].mean)
+    assert not ledger.complete
+    again = Ledger(ledger.search, ledger.path.parents[1])
+    assert again.ended == ledger.ended
+
+
+def test_a_damaged_ledger_is_named(ledger: Ledger) -> None:
+    """It is not taken for an empty one."""
+    ledger.path.write_bytes(ledger.path.read_bytes().replace(b"0.92", b"0.93").replace(b"92.0", b"93.0"))
+    with pytest.raises(UserError, match=re.escape(str(ledger.path))):
+        Ledger(ledger.search, ledger.path.parents[1])
+
+
+def test_the_table_and_the_figure_say_how_each_ended(ledger: Ledger) -> None:
+    """What was drawn for nothing is missing, and nobody is compared with what was stopped."""
+    table = search_table(ledger)
+    assert [row[0] for row in table.rows] == [1, 2, 3]
+    names = [column.name for column in table.columns]
+    assert names == [
+        "Rank", "lr", "dropout", "mode", "Seeds", "Validation accuracy (%)", "Meta-loops", "Ended",
+    ]  # fmt: skip
+    assert table.rows[0][2] is None
+    assert "3 of 6 configurations ended, 1 of them stopped early and 1 failed" in table.note
+    assert search_figure(ledger).axes
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that end with the test."""
+    pytest.importorskip("ray", reason="the extra search is not installed")
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        end(process)
+
+
+def searched(started: list[subprocess.Popen[str]], folder: Path, data_dir: Path) -> subprocess.Popen[str]:
+    """Start the search of a folder."""
+    process = psa(folder, "search", "search.toml", "--data-dir", str(data_dir.absolute()), "--device", "cpu")
+    started.append(process)
+    return process
+
+
+def result(folder: Path) -> tuple[Search, Ledger]:
+    """What is known of it afterwards."""
+    search = load(folder / "search.toml")
+    return search, Ledger(search, folder / "results")
+
+
+@pytest.mark.slow
+def test_a_search_stops_the_worse_and_records_the_rest(
+    started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+) -> None:
+    """ASHA on a real Ray: those that finished have records, those that were stopped have none and say so."""
+    written(tmp_path)
+    out, err = searched(started, tmp_path, data_dir).communicate(timeout=PATIENCE_SECONDS)
+    assert (started[0].returncode, err) == (0, "")
+    search, ledger = result(tmp_path)
+    ended = {status: [each for each in ledger.ended if each.status == status] for status in
+             ("finished", "stopped early", "failed")}  # fmt: skip
+    assert (len(ledger.ended), len(ended["failed"])) == (6, 0)
+    assert ended["finished"]
+    assert ended["stopped early"]
+    frame = collect(Store(tmp_path / "models", tmp_path / "results"), ["small"])
+    done = set(frame["id"][frame["status"] == "done"])
+    assert done == {trial for each in ended["finished"] for trial in each.trials}
+    for each in ended["finished"]:
+        pack = search.template.pack(each.settings)
+        assert [trial.id for trial in pack.trials] == list(each.trials)
+        bounties = [frame["bounty"][frame["id"] == trial].iloc[0] for trial in each.trials]
+        assert each.last == pytest.approx(bounties)
+    for name in ("md", "tex", "csv", "png", "pdf"):
+        assert (tmp_path / f"results/reports/small_search.{name}").stat().st_size
+    assert "1. " in out
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_goes_on(
+    started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+) -> None:
+    """What has ended is not tried again; in the end every configuration has ended once."""
+    written(tmp_path, SMALL, ("meta_loops = 6", "meta_loops = 40"), ('"asha"', '"none"'))
+    first = searched(started, tmp_path, data_dir)
+    until(lambda: list((tmp_path / "results").rglob("search-*.json")), first)
+    before = {path: path.read_bytes() for path in (tmp_path / "results/small").rglob("s0*.json")}
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    out, err = searched(started, tmp_path, data_dir).communicate(timeout=PATIENCE_SECONDS)
+    assert (started[1].returncode, err) == (0, ""), out
+    _, ledger = result(tmp_path)
+    assert [each.status for each in ledger.ended] == ["finished"] * 6
+    assert {path: path.read_bytes() for path in before} == before
+    assert len({trial for each in ledger.ended for trial in each.trials}) == 12
+
+
+@pytest.mark.slow
+def test_population_based_training_keeps_the_lineage(
+    started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+) -> None:
+    """A trial that went on from another's weights says under which settings each loop was trained."""
+    written(
+        tmp_path,
+        SMALL,
+        ("meta_loops = 6", "meta_loops = 12"),
+        ('"asha"', '"pbt"'),
+        ("grace = 1", "grace = 4"),
+    )
+    out, err = searched(started, tmp_path, data_dir).communicate(timeout=PATIENCE_SECONDS)
+    assert (started[0].returncode, err) == (0, ""), out
+    _, ledger = result(tmp_path)
+    assert [each.status for each in ledger.ended] == ["finished"] * 6
+    store = Store(tmp_path / "models", tmp_path / "results")
+    ids = {trial for each in ledger.ended for trial in each.trials}
+    records = [path for path in store.record_paths() if "search-" not in path.name]
+    assert {str(path.relative_to(store.results))[: -len(".json")] for path in records} >= ids
+    assert any(b'"legs":[{' in path.read_bytes() for path in records)
