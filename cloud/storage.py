@@ -18,6 +18,8 @@ _WAY_OUT: Final = (
     "s3://bucket/prefix?endpoint_override=HOST:PORT&scheme=http)"
 )
 
+_OBJECT_STORES: Final = ("s3", "gcs")  # where folders are but a part of names
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -55,7 +57,8 @@ class Storage:
         """
         path = f"{self.root}/{name}"
         try:
-            self.files.create_dir(path.rpartition("/")[0], recursive=True)
+            if self.files.type_name not in _OBJECT_STORES:
+                self.files.create_dir(path.rpartition("/")[0], recursive=True)
             with self.files.open_output_stream(path) as stream:
                 stream.write(content)
         except (ArrowException, OSError) as error:
@@ -72,7 +75,9 @@ class Storage:
             raise _refusal(self.uri, f"cannot be read ({name})", error) from None
 
     def folders(self, name: str = "") -> list[str]:
-        """The names of the folders in a folder, sorted; none where it is not there. Raises UserError."""
+        """The names of the folders in a folder, sorted; none where it is not there. Some S3 servers keep a
+        folder whose files are gone. Raises UserError.
+        """
         found = self._listed(name, recursive=False)
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 

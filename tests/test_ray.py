@@ -141,7 +141,7 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
             assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
         finally:
             made.shutdown()
-        assert Storage.at(server.uri("runs")).folders() == []
+        assert list(Storage.at(server.uri("runs")).tree("")) == []
     assert tree(tmp_path) == expected
 
 

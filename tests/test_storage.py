@@ -55,7 +55,7 @@ def test_what_is_removed_is_gone(storage: Storage) -> None:
     storage.remove("a")
     storage.remove("a")
     storage.remove_file("c/none.txt")
-    assert storage.folders() == ["c"]
+    assert list(storage.tree("")) == ["c/two.txt"]
 
 
 def test_an_existing_file_is_no_folder(tmp_path: Path) -> None:
