@@ -24,6 +24,8 @@ _LONGEST_HEADER: Final = 100_000_000
 
 def loops_left(store: Store, pack: Pack) -> int:
     """Trial-loops to train for a pack, by what its states say on their first page; no digest is checked."""
+    if not store.has_states_of(pack.trials[0]):
+        return pack.horizon * len(pack.trials)
     return sum(max(0, pack.horizon - loops_of(store.state_file(trial).path)) for trial in pack.trials)
 
 

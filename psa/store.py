@@ -137,6 +137,24 @@ class Survey:
     damaged: dict[str, str]
 
 
+class _Listing:
+    """Which files there are in a tree, by relative name; each folder is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self._names = root, dict[str, frozenset[str]]()
+
+    def __contains__(self, name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(path.name for path in (self.root / folder).iterdir())
+            except FileNotFoundError:
+                self._names[folder] = frozenset()
+            except OSError as error:
+                raise refusal(error, f"cannot read {self.root}/{folder}") from error
+        return file in self._names[folder]
+
+
 class Store:
     """The two trees: `models` holds states, `results` holds records.
 
@@ -158,6 +176,11 @@ class Store:
             self._files[name] = StateFile(self.models / name)
         return self._files[name]
 
+    def has_states_of(self, trial: Trial) -> bool:
+        """Whether there may be a state of any trial of this one's network."""
+        network = trial.id.rsplit("/", 2)[0]
+        return self.single is not None or (self.models / network).is_dir()
+
     def record_path(self, trial: Trial) -> Path:
         """Where a trial's record lives."""
         return self.results / f"{trial.id}.json"
@@ -168,8 +191,11 @@ class Store:
 
     def survey(self, trials: Iterable[Trial], horizon: int) -> Survey:
         """What is done, what is pending, and which records are damaged, each record read once."""
-        found = Survey([], [], {})
+        found, there = Survey([], [], {}), _Listing(self.results)
         for trial in trials:
+            if f"{trial.id}.json" not in there:  # of thousands most may be missing: no file is tried in vain
+                found.pending.append(trial)
+                continue
             try:
                 (found.done if self.done(trial, horizon) else found.pending).append(trial)
             except DamagedFile as damage:
