@@ -28,6 +28,7 @@ _CROWDED: Final = 6.5  # points between neighbours below which their labels need
 _WORTH_IT: Final = 1.5  # times larger, or an enlargement helps nobody
 _FEWEST: Final = 6
 _MARGIN: Final = (0.05, 0.1)  # decades around the crowd that are enlarged, too: labels need room at the right
+_SHORT: Final = 30  # times from end to end below which an axis has too few powers of ten to be read
 _GAP: Final = 0.13  # decades left free around the enlargement
 
 SHAPES: Final = {
@@ -82,7 +83,7 @@ class Enlarged:
 
 def end_of(sizes: Iterable[int]) -> float:
     """The upper end of an axis: some room beyond the largest, 3,900 for a width of 2,048."""
-    return 1.9 * max([8, *sizes])
+    return 1.9 * max([3, *sizes])
 
 
 def limit(found: Sequence[Spot]) -> float:
@@ -167,13 +168,18 @@ def new_map(archs: Sequence[str], name: str, foot: float = FOOT) -> Map:
 
 def _log_log(ax: Axes, across: tuple[float, float], up: tuple[float, float]) -> Axes:
     ax.set(xscale="log", yscale="log", xlim=across, ylim=up)
-    for axis in (ax.xaxis, ax.yaxis):
+    for axis, (low, high) in ((ax.xaxis, across), (ax.yaxis, up)):
         axis.set_major_locator(LogLocator(10))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_minor_locator(LogLocator(10, subs=range(2, 10)))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_formatter(NullFormatter() if high / low > _SHORT else FuncFormatter(_two_or_five))
     ax.grid(which="major", color="#E8E8E8", linewidth=0.5)
     return ax
+
+
+def _two_or_five(value: float, _: int | None) -> str:
+    """What a short axis names between the powers of ten."""
+    return f"{value:.0f}" if round(value, 6) in (2, 5, 20, 50) else ""
 
 
 def _window(ax: Axes, enlarged: Enlarged) -> Axes:
