@@ -6,6 +6,7 @@ nothing: when its standard input ends, it tells Tune to stop, which keeps what i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,43 +39,92 @@ from psa.trial import Pack
 ERRORS_ALLOWED: Final = 20  # of a pack's process or node: on spot machines many are nobody's fault
 PACKS_SHARING_A_GPU: Final = 4
 ANSWER_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 0.2
 Tell = Callable[[dict[str, Any]], None]
 tell: Tell = print  # of this process; Tune pickles its callbacks, and a function of a module travels by name
 
 
 class Listener(tune.Callback):
-    """Turns what Tune sees of its trials into events."""
+    """Turns what Tune sees of its trials into events.
+
+    mailbox: the name of the actor that takes them, where Tune runs on the cluster (ray://) and not here.
+    """
+
+    def __init__(self, mailbox: str) -> None:
+        self.mailbox = mailbox
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A process has it in hand, for the first time or again."""
-        _tell_of(trial, "begun", left=_last(trial).get("left"))
+        self._tell(trial, "begun", left=_last(trial).get("left"))
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         """A loop is over."""
         if "loop" in result.get(FACTS, {}):
-            _tell_of(trial, "loop", **result[FACTS])
+            self._tell(trial, "loop", **result[FACTS])
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Its process or node has gone; it is given out again."""
-        _tell_of(trial, "died", error=_reason(trial))
+        self._tell(trial, "died", error=_reason(trial))
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """It has come to its end, good or bad, or to that which a scheduler set."""
         final = _last(trial).get("final")
         if final is None:
-            _tell_of(trial, "stopped")
+            self._tell(trial, "stopped")
         else:
-            _tell_of(trial, "failed" if "error" in final else "done", **final)
+            self._tell(trial, "failed" if "error" in final else "done", **final)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Its process or node has gone too often."""
-        _tell_of(trial, "failed", error=_reason(trial))
+        self._tell(trial, "failed", error=_reason(trial))
+
+    def _tell(self, one: Any, kind: str, /, **facts: Any) -> None:
+        if "space" in one.config:
+            facts["space"] = one.config["space"]
+        said = {**facts, "event": kind, "pack": _name_of(one)}
+        if self.mailbox:
+            ray.get_actor(self.mailbox).put.remote(said)
+        else:
+            tell(said)
 
 
-def _tell_of(one: Any, kind: str, /, **facts: Any) -> None:
-    if "space" in one.config:
-        facts["space"] = one.config["space"]
-    tell({**facts, "event": kind, "pack": _name_of(one)})
+class Mailbox:
+    """On the cluster: what Tune has said there and nobody here has heard yet."""
+
+    def __init__(self) -> None:
+        self.waiting: list[dict[str, Any]] = []
+
+    def put(self, said: dict[str, Any]) -> None:
+        """Keep it."""
+        self.waiting.append(said)
+
+    def taken(self) -> list[dict[str, Any]]:
+        """Hand it over."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+
+@contextlib.contextmanager
+def _mail(name: str) -> Iterator[None]:
+    """Hear what a mailbox is told, to its end; nothing to do where there is no name."""
+    if not name:
+        yield
+        return
+    box: Any = ray.remote(num_cpus=0)(Mailbox).options(name=name).remote()
+    over = threading.Event()
+
+    def listen() -> None:
+        while not over.wait(POLL_SECONDS):
+            for said in ray.get(box.taken.remote()):
+                tell(said)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    yield
+    over.set()
+    listener.join()
+    for said in ray.get(box.taken.remote()):
+        tell(said)
 
 
 def _name_of(trial: Any) -> str:
@@ -203,19 +253,22 @@ def _tuned(
         tune.with_parameters(train_pack, data=data), {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
     )
     storage = Storage.at(task["storage"])
+    mailbox = f"psa-{task['experiment']}" if task["address"].startswith("ray://") else ""
     if task["restore"]:
         where = storage.under(task["experiment"])
-        tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True).fit()
+        with _mail(mailbox):
+            tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True).fit()
         return
     run = tune.RunConfig(
         name=task["experiment"],
         storage_path=storage.uri,
         failure_config=tune.FailureConfig(max_failures=ERRORS_ALLOWED),
         checkpoint_config=tune.CheckpointConfig(num_to_keep=None if _is_pbt(task) else 2),
-        callbacks=[Listener()],
+        callbacks=[Listener(mailbox)],
         verbose=0,
     )
-    tune.Tuner(trainable, run_config=run, **experiment()).fit()
+    with _mail(mailbox):
+        tune.Tuner(trainable, run_config=run, **experiment()).fit()
 
 
 def _is_pbt(task: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,11 +39,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[s
     return tree(folder)
 
 
-def nodes() -> Any:
+def nodes(**head: Any) -> Any:
     """A head without room for packs, and two nodes with room for one each."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **head})
     made.extra = [made.add_node(num_cpus=1) for _ in range(2)]
     return made
 
@@ -113,6 +114,27 @@ def test_a_node_a_worker_and_the_driver_are_killed(
     started.append(again)
     assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
     assert tree(tmp_path) == expected
+
+
+# Ray's Cluster leaves the logs of its client server open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
+def test_a_sweep_from_outside_of_the_cluster(
+    started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+) -> None:
+    """Through Ray's client port: Tune runs on the head, and what it says is heard here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = nodes(ray_client_server_port=port)
+    try:
+        process = sweep(tmp_path, data_dir, "--backend", "ray", "--address", f"ray://127.0.0.1:{port}")
+        started.append(process)
+        assert ended(process) == (0, "24 of 24 trials done, 0 failed", "")
+    finally:
+        made.shutdown()
+    store = Store(tmp_path / "models", tmp_path / "results")
+    assert not store.pending(load(GRID).trials, 3)
 
 
 @pytest.mark.slow
