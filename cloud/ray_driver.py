@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 import ray
+from filelock import FileLock, Timeout
 from ray import tune
 
 import cloud
@@ -35,6 +36,8 @@ from psa.search import Search
 from psa.sources import DATASETS
 from psa.store import Store
 from psa.trial import Pack
+
+logger = logging.getLogger(__name__)
 
 ERRORS_ALLOWED: Final = 20  # of a pack's process or node: on spot machines many are nobody's fault
 PACKS_SHARING_A_GPU: Final = 4
@@ -59,8 +62,9 @@ class Listener(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         """A loop is over."""
-        if "loop" in result.get(FACTS, {}):
-            self._tell(trial, "loop", **result[FACTS])
+        facts = {key: value for key, value in result.get(FACTS, {}).items() if key != "final"}
+        if "loop" in facts:
+            self._tell(trial, "loop", **facts)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Its process or node has gone; it is given out again."""
@@ -228,7 +232,12 @@ def drive(task: Mapping[str, Any]) -> None:
     if "search" in task:
         search = Search.model_validate(task["search"])
         names = {trial.data.name for trial in search.first.trials}
-        _tuned(task, names, len(search.first.trials), functools.partial(_searched, task, search))
+        lock = FileLock(Path(task["models"]) / f".{task['experiment']}.lock", timeout=0)
+        try:
+            with lock:
+                _tuned(task, names, search.strategy.samples, functools.partial(_searched, task, search))
+        except Timeout:
+            raise UserError("this search is at work in another process", "Wait until it has ended") from None
         return
     inputs = Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
     packs = [Pack.model_validate_json(inputs.read(f"{name}.json") or b"") for name in task["packs"]]
@@ -256,8 +265,14 @@ def _tuned(
     mailbox = f"psa-{task['experiment']}" if task["address"].startswith("ray://") else ""
     if task["restore"]:
         where = storage.under(task["experiment"])
+        try:
+            restored = tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True)
+        except Exception:  # whatever Ray makes of what a kill has left half written
+            logger.exception("the experiment cannot be restored")
+            tell({"event": "unrestorable"})
+            return
         with _mail(mailbox):
-            tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True).fit()
+            restored.fit()
         return
     run = tune.RunConfig(
         name=task["experiment"],

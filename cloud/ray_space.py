@@ -35,7 +35,7 @@ def config_of(search: Search, workers: int | None) -> tune.TuneConfig:
         metric=METRIC,
         mode="max",
         num_samples=strategy.samples,
-        max_concurrent_trials=None if strategy.scheduler == "pbt" else workers,
+        max_concurrent_trials=workers,
         search_alg=_sampler(search),
         scheduler=_scheduler(search),
         reuse_actors=True,  # torch is imported and the data are read once a process
@@ -55,8 +55,7 @@ def _scheduler(search: Search) -> TrialScheduler:
     if strategy.scheduler == "asha":
         return ASHAScheduler(
             time_attr=TIME,
-            # one beyond the end: a configuration that is trained to its end ends by itself
-            max_t=loops + 2,
+            max_t=loops + 1,  # a configuration that is trained to its end ends by itself
             grace_period=strategy.grace,
             reduction_factor=strategy.reduction,
         )

@@ -74,15 +74,32 @@ class Ray:
         """
         packs = [job.pack for job in jobs]
         stored = self._interrupted(packs)
-        experiment = stored or self._prepared(packs)
+        if stored is not None:
+            if (yield from self._run(stored, restore=True)):
+                return
+            self._settle(stored)  # what a kill left of it cannot be gone on with: its checkpoints can
+        yield from self._run(self._prepared(packs), restore=False)
+
+    def _run(self, experiment: Experiment, restore: bool) -> Generator[Event, None, bool]:
+        """Run an experiment to its end; whether that could be done."""
         left = {name: loops_left(self.store, pack) for name, pack in experiment.packs.items()}
         what = {"packs": list(experiment.packs)}
-        driver = self._driver(experiment.name, stored is not None, what)
+        driver = self._driver(experiment.name, restore, what)
         with contextlib.closing(driver.events()) as events:
             for said in events:
+                if said is not None and said["event"] == "unrestorable":
+                    return False
                 yield self._event(experiment, said, left)
-        if not driver.taken:  # it has come to its end, and what it leaves is at home
-            self.storage.remove(experiment.name)
+        if not driver.taken:  # it has come to its end
+            self._settle(experiment)
+        return True
+
+    def _settle(self, experiment: Experiment) -> None:
+        """Bring home what is not here yet, and remove the experiment."""
+        for name, pack in experiment.packs.items():
+            if self.store.pending(pack.trials, pack.horizon):
+                self.bring_home(experiment.name, name)
+        self.storage.remove(experiment.name)
 
     def _event(self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]) -> Event:
         """What the driver says, of a pack; it has come home when it is said to be done."""
@@ -98,14 +115,32 @@ class Ray:
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
         """Try the configurations of a search; what happens to each, None at least once a second."""
         name = f"{self.prefix}{search.digest[:16]}"
-        restore = self.storage.read(f"{name}/tuner.pkl") is not None
-        driver = self._driver(name, restore, {"search": search.model_dump(mode="json")})
-        with contextlib.closing(driver.events()) as events:
-            for said in events:
-                if said is not None and said["event"] == "done":
-                    self.bring_home(name, said["pack"])
-                yield said
+        for restore in (True, False):
+            if restore and not self._begun(name):
+                continue
+            driver = self._driver(name, restore, {"search": search.model_dump(mode="json")})
+            with contextlib.closing(driver.events()) as events:
+                for said in events:
+                    if said is not None and said["event"] == "unrestorable":
+                        break
+                    if said is not None and said["event"] == "done":
+                        self.bring_home(name, said["pack"])
+                    yield said
+                else:
+                    break
+            self.storage.remove(name)
         self.storage.remove(name)
+
+    def _begun(self, experiment: str) -> bool:
+        """Whether Tune has stored how far an experiment is: before that there is nothing to restore."""
+        files = [name for name in self.storage.tree(experiment) if "/" not in name]
+        states = [name for name in files if name.startswith("experiment_state-")]
+        if "tuner.pkl" not in files or not states:
+            return False
+        with contextlib.suppress(ValueError):
+            json.loads(self.storage.read(f"{experiment}/{states[-1]}") or b"")
+            return True
+        return False
 
     def fetch(self) -> None:
         """Bring home whatever interrupted sweeps have left in the storage: records, and states that have got
@@ -175,8 +210,12 @@ class Ray:
         for name in self.storage.folders():
             content = self.storage.read(f"{name}/{PACKS}") if name.startswith(self.prefix) else None
             if content is not None:
-                packs = json.loads(content)
-                yield Experiment(name, {each: Pack.model_validate(packs[each]) for each in sorted(packs)})
+                try:
+                    packs = {key: Pack.model_validate(body) for key, body in json.loads(content).items()}
+                except (ValueError, AttributeError):
+                    logger.warning("%s: %s/%s is damaged and left out", self.storage.uri, name, PACKS)
+                    continue
+                yield Experiment(name, dict(sorted(packs.items())))
 
     def _is_ours(self, experiment: Experiment) -> bool:
         """Whether no other sweep is at work on what is left of it."""
@@ -193,8 +232,7 @@ class Ray:
         for experiment in self._experiments():
             same = {pack.horizon for pack in experiment.packs.values()} == {pack.horizon for pack in packs}
             if same and {trial.id for trial in self._left(experiment)} == wanted:
-                begun = self.storage.read(f"{experiment.name}/tuner.pkl") is not None
-                return experiment if begun and self._is_ours(experiment) else None
+                return experiment if self._begun(experiment.name) and self._is_ours(experiment) else None
         return None
 
     def _prepared(self, packs: Sequence[Pack]) -> Experiment:

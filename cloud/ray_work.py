@@ -126,8 +126,9 @@ class _Work:
 
     def end(self, facts: dict[str, Any]) -> None:
         """Report the last loop, and that this is the end; all that was made goes with it."""
-        self._flush()
-        self._report({"final": facts}, keep=True)
+        # together with the last loop: a scheduler that stops a trial there stops what is done
+        said, self.said = self.said or {}, None
+        self._report({**said, "final": facts}, keep=True)
 
     def _listen(self, reports: Sequence[LoopReport]) -> None:
         # A loop is reported when the next one is: until then the engine may save it, and a checkpoint

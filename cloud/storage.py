@@ -47,20 +47,24 @@ class Storage:
 
     def under(self, name: str) -> str:
         """The URI of a folder of it."""
+        if "://" not in self.uri:  # a path may hold a question mark
+            return f"{self.uri.rstrip('/')}/{name}"
         place, question, query = self.uri.partition("?")
         return f"{place.rstrip('/')}/{name}{question}{query}"
 
     def write(self, name: str, content: bytes) -> None:
-        """Store a file; a reader sees it whole or not at all on S3, elsewhere its digest must tell.
-
-        Raises UserError.
-        """
+        """Store a file; a reader sees it whole or not at all. Raises UserError."""
         path = f"{self.root}/{name}"
+        folder, _, file = path.rpartition("/")
+        whole = self.files.type_name in _OBJECT_STORES
+        written = path if whole else f"{folder}/.{file}.{own_name()}.tmp"
         try:
-            if self.files.type_name not in _OBJECT_STORES:
-                self.files.create_dir(path.rpartition("/")[0], recursive=True)
-            with self.files.open_output_stream(path) as stream:
+            if not whole:
+                self.files.create_dir(folder, recursive=True)
+            with self.files.open_output_stream(written) as stream:
                 stream.write(content)
+            if not whole:
+                self.files.move(written, path)
         except (ArrowException, OSError) as error:
             raise _refusal(self.uri, f"cannot be written to ({name})", error) from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ from psa.trial import MODES, Trial
 
 logger = logging.getLogger(__name__)
 
-# Of the trial. status: done, failed (its last try), damaged (its record), missing. bounty, test and zero_r
+# Of the trial. status: done, unfinished (fewer loops than asked), failed (its last try), damaged (its
+# record), missing. bounty, test and zero_r
 # are percentages; validation and test_size the samples they are of. source: psa, or published.
 TRIAL_COLUMNS: Final = (
     "id",
@@ -70,22 +71,41 @@ _COUNTS: Final = (
     "seed", "parameters", "batch_size", "loops", "validation", "bounty_loop", "test_size", "loop", "layer",
     "unit",
 )  # fmt: skip
+_ASKED: Final = (
+    "study", "family", "arch", "mode", "seed", "policy", "lr", "batch_size", "weight_decay", "dropout",
+    "dataset", "scaling", "digits",
+)  # fmt: skip
 _TRUTHS: Final = ("stopped_early", "kept")
 _NO_LOOPS: Final = {
     name: [None] for name in ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
 }
 
 
-def collect(store: Store, names: Sequence[str] = (), expected: Iterable[Trial] = ()) -> pd.DataFrame:
+def collect(
+    store: Store,
+    names: Sequence[str] = (),
+    expected: Iterable[Trial] = (),
+    horizons: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
     """Every stored record of the studies called `names` (of all, if none is named) as one frame.
 
     expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
-    that occurs in a study is expected in all combinations. Raises UserError where there is no record at all.
+    that occurs in a study is expected in all combinations. horizons: meta-loops that a trial (by id) must
+    have to be done; with fewer it is `unfinished`, and its numbers take part in nothing. Raises UserError
+    where there is no record at all, or none of those expected.
     """
-    rows = [_row_of(record) for record in _records(store, names)]
+    records = list(_records(store, names))
+    rows = [_row_of(record) for record in records]
     wanted = {trial.id: trial for trial in expected}
     if wanted:
         rows = [row for row in rows if row["id"] in wanted]
+        if records and not rows:
+            raise UserError(
+                f"{store.results} holds {len(records):,} records, and none of them is of this grid",
+                "Name the grid they were made by with --grid, or leave it out",
+            )
+    short = {row["id"] for row in rows if _is_short(row, (horizons or {}).get(row["id"], 0))}
+    rows = [_unfinished(row) if row["id"] in short else row for row in rows]
     there = {row["id"] for row in rows}
     rows += [_absent(store, trial) for trial in wanted.values() if trial.id not in there]
     if not rows:
@@ -96,6 +116,16 @@ def collect(store: Store, names: Sequence[str] = (), expected: Iterable[Trial] =
     if not wanted:
         rows += list(_holes(rows))
     return frame_of(rows)
+
+
+def _is_short(row: Mapping[str, Any], horizon: int) -> bool:
+    return row["loops"] < horizon and not row["stopped_early"]
+
+
+def _unfinished(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked, without results: the mean of longer and shorter trials would be of neither."""
+    kept = ("id", "source", "parameters", *_ASKED)
+    return {**{name: row[name] for name in kept}, "status": "unfinished"}
 
 
 def trials_of(frame: pd.DataFrame) -> pd.DataFrame:

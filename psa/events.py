@@ -16,7 +16,19 @@ logger = logging.getLogger(__name__)
 EXIT_USER_ERROR: Final = 2
 EXIT_INTERRUPTED: Final = 75  # EX_TEMPFAIL: nothing is lost, run it again
 KINDS: Final = frozenset(
-    {"ready", "unusable", "begun", "loop", "done", "failed", "calibrated", "died", "taken", "stopped"}
+    {
+        "ready",
+        "unusable",
+        "begun",
+        "loop",
+        "done",
+        "failed",
+        "calibrated",
+        "died",
+        "taken",
+        "stopped",
+        "unrestorable",
+    }
 )
 
 

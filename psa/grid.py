@@ -84,6 +84,11 @@ class Grid:
         return tuple({trial.id: trial for stage in self.stages for trial in stage.trials}.values())
 
     @property
+    def horizons(self) -> dict[str, int]:
+        """Meta-loops that each trial (by id) is trained at least: those of the first stage that has it."""
+        return {trial.id: stage.meta_loops for stage in reversed(self.stages) for trial in stage.trials}
+
+    @property
     def meta_loops(self) -> int:
         """How far the trials of the last stage are trained."""
         return self.stages[-1].meta_loops

@@ -81,7 +81,7 @@ class Ledger:
         self.configurations[name] = found.model_copy(update=changes)
         if kind not in ended:
             return None
-        self._write()
+        self.save()
         return self.configurations[name]
 
     @property
@@ -114,9 +114,10 @@ class Ledger:
         except (ValidationError, KeyError, TypeError) as error:
             raise DamagedFile(f"{self.path} is damaged ({type(error).__name__})", "Remove it") from None
 
-    def _write(self) -> None:
+    def save(self) -> None:
+        """Store it, with the curves of what is still in training."""
         body = {
             "search": self.search.model_dump(mode="json"),
-            "configurations": [each.model_dump(mode="json") for each in self.ended],
+            "configurations": [each.model_dump(mode="json") for each in self.configurations.values()],
         }
         write_atomically(self.path, encode_record(json.loads(json.dumps(body))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,10 @@ from psa.collect import frame_of
 from psa.errors import UserError
 from psa.files import read_bytes
 from psa.nets.shapes import shape_of
-from psa.trial import ModelSpec
+from psa.trial import MODES, ModelSpec
 
 _HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")
+_TRIAL: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _CELL: Final = re.compile(r"(?P<percent>[0-9]{1,3}(\.[0-9]+)?)\s*%")
 
 
@@ -31,21 +33,26 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
             f"there is no table of trials {path}", "Name a file like results/psa_simplemlp_trials.md"
         )
     rows: list[dict[str, Any]] = []
-    arch, modes = "", list[str]()
+    arch, modes, seen = "", list[str](), set[str]()
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
         heading = _HEADING.fullmatch(line.strip())
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if heading is not None:
-            arch, modes = Arch.coerce(heading["arch"]).label, []
+            arch, modes = _arch(heading["arch"], path, number), []
         elif not line.strip().startswith("|") or set(line) <= set("|:- "):
             continue
         elif cells[0].lower() == "trial":
-            modes = [cell.lower() for cell in cells[1:]]
-        elif arch and len(cells) == len(modes) + 1 and cells[0].isdigit():
+            modes = _modes(cells[1:], path, number)
+        elif arch and len(cells) == len(modes) + 1 and _TRIAL.fullmatch(cells[0]):
             for mode, cell in zip(modes, cells[1:], strict=True):
-                rows.append(
-                    _published(family, arch, mode, int(cells[0]), _percent(cell, path, number), total)
-                )
+                row = _published(family, arch, mode, int(cells[0]), _percent(cell, path, number), total)
+                if row["id"] in seen:
+                    raise UserError(
+                        f"{path}, line {number}: trial {cells[0]} of {arch}, mode {mode}, stands there twice",
+                        "Remove one of them",
+                    )
+                seen.add(row["id"])
+                rows.append(row)
         else:
             raise UserError(f"{path}, line {number}: {line.strip()[:60]!r} is no row of trials", "Correct it")
     if not rows:
@@ -53,9 +60,26 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
     return frame_of(rows)
 
 
+def _arch(text: str, path: Path, number: int) -> str:
+    try:
+        return Arch.coerce(text).label
+    except UserError as error:
+        raise UserError(f"{path}, line {number}: {error.what}", error.way_out) from None
+
+
+def _modes(cells: Sequence[str], path: Path, number: int) -> list[str]:
+    """The heads of the columns. Raises UserError for one that is no mode, or stands there twice."""
+    modes = [cell.lower() for cell in cells]
+    for mode in modes:
+        if mode not in MODES or modes.count(mode) > 1:
+            what = "stands there twice" if mode in MODES else f"is none of {', '.join(MODES)}"
+            raise UserError(f"{path}, line {number}: mode {mode!r} {what}", "Correct it")
+    return modes
+
+
 def _percent(cell: str, path: Path, number: int) -> float | None:
     match = _CELL.fullmatch(cell)
-    if match is not None:
+    if match is not None and float(match["percent"]) <= 100:
         return float(match["percent"])
     if cell.upper() in ("N/A", "", "-"):
         return None

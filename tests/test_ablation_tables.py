@@ -211,7 +211,8 @@ def test_a_mode_that_was_not_asked_for_is_not_missing() -> None:
     [
         ([{"family": "simplemlp"}, {"family": "resmlp"}], "more than one family: resmlp, simplemlp"),
         ([{"study": "ablation"}, {"study": "screen"}], "more than one study: ablation, screen"),
-        ([{"lr": 1e-3}, {"lr": 1e-4}], "1[*]4 none seed 0 in more than one setting"),
+        ([{"lr": 1e-3}, {"lr": 1e-4}], "more than one lr: 0.0001, 0.001"),
+        ([{}, {}], "1[*]4 none seed 0 in more than one setting"),
     ],
 )
 def test_what_must_not_be_averaged_is_refused(parts: list[dict[str, Any]], said: str) -> None:

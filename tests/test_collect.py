@@ -164,7 +164,15 @@ def test_published_tables_of_trials_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "named"),
-    [("| 1 | 98.22 | 1% | 1% |", "neither a percentage"), ("| 1 | 98.22% |", "no row of trials")],
+    [
+        ("| 1 | 98.22 | 1% | 1% |", "neither a percentage"),
+        ("| 1 | 250% | 1% | 1% |", "neither a percentage"),
+        ("| 1 | 98.22% |", "no row of trials"),
+        ("| 9999999999 | 1% | 1% | 1% |", "no row of trials"),
+        ("| Trial | None | None | Full |", "mode 'none' stands there twice"),
+        ("| Trial | None | Foo | Full |", "mode 'foo' is none of"),
+        ("### Architecture: 1*0", "1\\*0 is not a size"),
+    ],
 )
 def test_a_published_table_that_is_not_so_is_named(line: str, named: str, tmp_path: Path) -> None:
     """The file and the line."""

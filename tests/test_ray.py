@@ -167,6 +167,25 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
     assert tree(tmp_path) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["tuner.pkl", "experiment_state-*.json", "inputs/packs.json"])
+def test_what_a_kill_has_left_half_written_is_gone_on_from(
+    damaged: str, started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+) -> None:
+    """Whatever Tune cannot restore any more: the checkpoints come home, and the rest is trained anew."""
+    process = sweep(tmp_path, data_dir, "meta_loops=40", "--backend", "ray", "--pack-size", "12")
+    started.append(process)
+    trains(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE_SECONDS)
+    for path in (tmp_path / "models/.ray").glob(f"psa-*/{damaged}"):
+        path.write_bytes(path.read_bytes()[:100])
+    again = sweep(tmp_path, data_dir, "meta_loops=40", "--backend", "ray", "--pack-size", "12")
+    started.append(again)
+    code, last, _ = ended(again)
+    assert (code, last) == (0, "24 of 24 trials done, 0 failed")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -19,6 +19,7 @@ from psa.store import Store
 from psa.trial import Trial
 
 GRID = """
+meta_loops = 6
 seeds = "0..2"
 [base]
 family = "simplemlp"
@@ -126,6 +127,28 @@ def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> N
     assert float(rows["1*8"]["None mean"]) == pytest.approx(sum(none) / 3)
     assert rows["1*8"]["Full n"] == "2"
     assert rows["1*2"]["None n"] == "0"
+
+
+def test_shorter_trials_take_no_part(report: Report, tmp_path: Path) -> None:
+    """A trial of fewer loops than the grid asks for is unfinished; without the grid the page warns."""
+    store, trials = Store(tmp_path / "models", tmp_path / "results"), load(tmp_path / "grid.toml").trials
+    for trial in trials:
+        store.write(trial, record(trial, 4 if trial.seed == 0 else 6), {})
+    assert report("ablation", "--grid", "grid.toml")[0] == 0
+    page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
+    assert "18 of 54 expected trials are not there (18 unfinished)" in page
+    assert report("ablation")[0] == 0
+    page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
+    assert "The trials were not trained equally long: 4 to 6 meta-loops" in page
+
+
+def test_a_grid_of_other_trials_is_a_mistake(report: Report, tmp_path: Path) -> None:
+    """Its report would be empty, and look as if nothing had been trained."""
+    stored(tmp_path)
+    (tmp_path / "other.toml").write_text(GRID.replace('"1*8", "4*1", "1*2"', '"3*3"'))
+    code, _, err = report("ablation", "--grid", "other.toml")
+    assert code == 2
+    assert "holds 54 records, and none of them is of this grid" in err
 
 
 def _is(trial: Trial, arch: str, mode: str) -> bool:

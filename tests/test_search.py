@@ -180,7 +180,8 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 
 def searched(started: list[subprocess.Popen[str]], folder: Path, data_dir: Path) -> subprocess.Popen[str]:
     """Start the search of a folder."""
-    process = psa(folder, "search", "search.toml", "--data-dir", str(data_dir.absolute()), "--device", "cpu")
+    process = psa(folder, "search", "search.toml", "--data-dir", str(data_dir.absolute()), "--device", "cpu",
+                  "--workers", "2")  # fmt: skip
     started.append(process)
     return process
 
@@ -196,10 +197,12 @@ def test_a_search_stops_the_worse_and_records_the_rest(
     started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
 ) -> None:
     """ASHA on a real Ray: those that finished have records, those that were stopped have none and say so."""
-    written(tmp_path)
+    written(tmp_path, SMALL, ("meta_loops = 6", "meta_loops = 4"))  # a rung of grace 1, reduction 2
     out, err = searched(started, tmp_path, data_dir).communicate(timeout=PATIENCE_SECONDS)
     assert (started[0].returncode, err) == (0, "")
     search, ledger = result(tmp_path)
+    assert all(each.loops == 4 for each in ledger.ended if each.status == "finished")
+    assert all(each.loops < 4 for each in ledger.ended if each.status == "stopped early")
     ended = {status: [each for each in ledger.ended if each.status == status] for status in
              ("finished", "stopped early", "failed")}  # fmt: skip
     assert (len(ledger.ended), len(ended["failed"])) == (6, 0)

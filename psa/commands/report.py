@@ -55,9 +55,10 @@ def report(
 
     check_writable(output_dir)
     store, out = Store(model_dir, results_dir), console()
-    expected = load(grid).trials if grid is not None else ()
+    declared = None if grid is None else load(grid)
+    expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
     with out.status("reading the records"):
-        frame = collect(store, () if study == "all" else [study], expected)
+        frame = collect(store, () if study == "all" else [study], expected, horizons)
     for (name, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
         folder = output_dir / f"{name}_{family}"
         with out.status(f"writing {folder}.html") as shown:

@@ -55,8 +55,8 @@ def search(
     Example: psa search reproduction/search.toml
     """
     found = load(declared, overrides)
-    runs = runs or Runs(backend="ray")
-    if runs.backend != "ray":
+    runs = runs or Runs()
+    if runs.backend == "local":
         raise UserError(f"--backend {runs.backend} cannot search", "Leave it out: searches run on Ray")
     for folder in (model_dir, results_dir, output_dir):
         check_writable(folder)
@@ -81,6 +81,7 @@ def _listen(backend: Searcher, found: Search, ledger: Ledger, stop: StopRequest,
     ):
         for said in events:
             if stop():
+                ledger.save()
                 return
             if said is None:
                 continue

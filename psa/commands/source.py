@@ -45,11 +45,13 @@ class Records:
         from psa.collect import collect
         from psa.reports.cells import one_family
 
-        expected = load(self.grid).trials if self.grid is not None else ()
+        grid = load(self.grid) if self.grid is not None else None
+        expected = () if grid is None else grid.trials
         names = sorted({trial.study for trial in expected}) or [self.study or STUDY]
         if self.study is not None and names != [self.study]:
             raise UserError(f"--study {self.study}: {self.grid} is of study {names[0]}", "Give one of them")
-        frame = collect(Store(Path("models"), self.results_dir), names, expected)
+        store = Store(Path("models"), self.results_dir)
+        frame = collect(store, names, expected, None if grid is None else grid.horizons)
         return one_family(frame, self.family or only_family(frame["family"].unique()))
 
 

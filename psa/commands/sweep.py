@@ -52,8 +52,9 @@ class Runs:
     """Where packs run."""
 
     backend: Annotated[
-        Literal["local", "ray"], Parameter(help="Here, or as trials of Ray Tune on a cluster.")
-    ] = "local"
+        Literal["local", "ray"] | None,
+        Parameter(help="Here, or as trials of Ray Tune on a cluster. [default: local; a search: ray]"),
+    ] = None
     workers: Workers = None
     address: Annotated[
         str | None,
@@ -114,7 +115,7 @@ def sweep(
     store, out = Store(model_dir, results_dir), console()
     costs, machine = CostModel.of_machine(model_dir, device), Machine(data_dir, device)
     runs, options = runs or Runs(), options or Options()
-    backend = backend_named(runs.backend, runs.where)(store, machine, costs, runs.where)
+    backend = backend_named(runs.backend or "local", runs.where)(store, machine, costs, runs.where)
     with StopRequest() as stop, announced(model_dir) as tell:
         backend.fetch()
         work = _Work(declared.name, store, costs, machine, backend, runs.workers, options, out, stop, tell)

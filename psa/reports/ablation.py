@@ -39,7 +39,7 @@ _CAPTIONS: Final = {
     "regimes": "The regime of each architecture by the rules of the study.",
     "aggregate": "Each mode over all architectures: interquartile mean, and how probably it beats mode none.",
     "plot_convergence": "Accuracy of the LKG over the meta-loops.",
-    "plot_late_breakthroughs": "The best trials that jumped late.",
+    "plot_late_breakthroughs": "Where the LKG of the best trials rose most.",
     "published_agreement": "Published means beside ours, cell by cell.",
     "published_differences": "Our mean minus the published one, cell by cell.",
 }
@@ -224,6 +224,19 @@ def _warnings(frame: pd.DataFrame) -> Iterator[str]:
         yield (
             f"{sum(counts.values()):,} of {len(rows):,} expected trials are not there ({named}). Every table "
             "and figure says what it lacks; means are of the trials that are there."
+        )
+    done = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
+    lengths = sorted(set(done["loops"].dropna()))
+    if len(lengths) > 1:
+        yield (
+            f"The trials were not trained equally long: {lengths[0]} to {lengths[-1]} meta-loops. Name the "
+            "grid with --grid, and what is shorter than it asks for is left out of every mean."
+        )
+    devices = sorted(set(done["device"].dropna()))
+    if len(devices) > 1:
+        yield (
+            f"The trials were trained on different devices ({', '.join(devices)}): the arms of a seed agree "
+            "there closely, but not to the bit."
         )
 
 

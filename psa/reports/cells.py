@@ -27,8 +27,14 @@ _ONE_OF: Final = (
     ("family", "Name one with --family"),
     ("dataset", "Name one grid with --grid"),
     ("digits", "Name one grid with --grid"),
+    ("scaling", "Name one grid with --grid"),
+    ("policy", "Name one grid with --grid"),
+    ("lr", "Name one grid with --grid"),
+    ("batch_size", "Name one grid with --grid"),
     ("source", "Published trials are shown on their own"),
 )
+_ONE_PER_MODE: Final = ("weight_decay", "dropout")  # which belong to one mode each
+_ABSENT: Final = ("failed", "damaged", "unfinished")  # what is not simply missing
 _ROUNDING: Final = 1e-9
 _NAMED: Final = 8  # cells that a note names one by one
 _SAMPLES: Final = 10_000  # of the published validation split
@@ -75,7 +81,7 @@ class Trials:
     @property
     def token(self) -> str:
         """In one word why nothing is there."""
-        return next((word.upper() for word in ("failed", "damaged") if self.statuses.get(word)), "MISSING")
+        return next((word.upper() for word in _ABSENT if self.statuses.get(word)), "MISSING")
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class Cells:
 
     def _absence(self, arch: str, mode: str) -> str:
         cell = self.cell(arch, mode)
-        counts = {word: cell.statuses.get(word, 0) for word in ("failed", "damaged")}
+        counts = {word: cell.statuses.get(word, 0) for word in _ABSENT}
         counts["missing"] = self._absent(arch, mode) - sum(counts.values())
         why = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         return f"{arch} {mode} {len(cell.found)} ({why})"
@@ -203,6 +209,12 @@ def _check(rows: pd.DataFrame) -> None:
         names = sorted(rows[column].dropna().astype(str).unique())
         if len(names) > 1:
             raise UserError(f"the rows hold more than one {column}: {listed(names)}", way_out)
+    for column in _ONE_PER_MODE:
+        several = rows.groupby("mode", observed=True)[column].nunique() > 1
+        for mode in several.index[several]:
+            raise UserError(
+                f"the rows hold mode {mode} with more than one {column}", "Name one grid with --grid"
+            )
     twice = rows[rows.duplicated(["arch", "mode", "seed"])]
     if len(twice):
         row = twice.iloc[0]

@@ -152,5 +152,5 @@ def latest_jumps(frame: pd.DataFrame, cells: Cells, count: int = 4) -> list[Jump
 
     Where too few did, the largest rises of all follow.
     """
-    everyone = jumps_of(frame, cells, cells.archs)
+    everyone = jumps_of(frame, cells, [arch for arch in cells.archs if cells.above_zero_r(arch)])
     return sorted(everyone, key=lambda jump: (not jump.late, -jump.gain))[:count]

@@ -236,7 +236,8 @@ def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
     """One panel per architecture: when its best trial got going."""
     with style():
         figure, axes = _panels(max(1, len(jumps)), 2.1, _FOOT)
-        title(figure, "Late breakthroughs")
+        late = any(jump.late for jump in jumps) or not jumps
+        title(figure, "Late breakthroughs" if late else "Largest rises; none in the second half of the loops")
         if not jumps:
             empty(axes[0], "no finished trial of two meta-loops or more")
         for ax, jump in zip(axes, jumps, strict=False):
