@@ -6,7 +6,6 @@ nothing: when its standard input ends, it tells Tune to stop, which keeps what i
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import json
@@ -16,7 +15,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +26,8 @@ from ray import tune
 
 import cloud
 import psa
-from cloud.ray_trial import FACTS, INPUTS, Files, train_pack
+from cloud import ray_listener as listener
+from cloud.ray_trial import INPUTS, Files, train_pack
 from cloud.storage import Storage
 from psa import fetch, leases
 from psa.errors import UserError
@@ -42,113 +42,6 @@ logger = logging.getLogger(__name__)
 ERRORS_ALLOWED: Final = 20  # of a pack's process or node: on spot machines many are nobody's fault
 PACKS_SHARING_A_GPU: Final = 4
 ANSWER_SECONDS: Final = 10.0
-POLL_SECONDS: Final = 0.2
-Tell = Callable[[dict[str, Any]], None]
-tell: Tell = print  # of this process; Tune pickles its callbacks, and a function of a module travels by name
-
-
-class Listener(tune.Callback):
-    """Turns what Tune sees of its trials into events.
-
-    mailbox: the name of the actor that takes them, where Tune runs on the cluster (ray://) and not here.
-    """
-
-    def __init__(self, mailbox: str) -> None:
-        self.mailbox = mailbox
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A process has it in hand, for the first time or again."""
-        self._tell(trial, "begun", left=_last(trial).get("left"))
-
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-        """A loop is over."""
-        facts = {key: value for key, value in result.get(FACTS, {}).items() if key != "final"}
-        if "loop" in facts:
-            self._tell(trial, "loop", **facts)
-
-    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Its process or node has gone; it is given out again."""
-        self._tell(trial, "died", error=_reason(trial))
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """It has come to its end, good or bad, or to that which a scheduler set."""
-        final = _last(trial).get("final")
-        if final is None:
-            self._tell(trial, "stopped")
-        else:
-            self._tell(trial, "failed" if "error" in final else "done", **final)
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Its process or node has gone too often."""
-        self._tell(trial, "failed", error=_reason(trial))
-
-    def _tell(self, one: Any, kind: str, /, **facts: Any) -> None:
-        if "space" in one.config:
-            facts["space"] = one.config["space"]
-        said = {**facts, "event": kind, "pack": _name_of(one)}
-        if self.mailbox:
-            ray.get_actor(self.mailbox).put.remote(said)
-        else:
-            tell(said)
-
-
-class Mailbox:
-    """On the cluster: what Tune has said there and nobody here has heard yet."""
-
-    def __init__(self) -> None:
-        self.waiting: list[dict[str, Any]] = []
-
-    def put(self, said: dict[str, Any]) -> None:
-        """Keep it."""
-        self.waiting.append(said)
-
-    def taken(self) -> list[dict[str, Any]]:
-        """Hand it over."""
-        waiting, self.waiting = self.waiting, []
-        return waiting
-
-
-@contextlib.contextmanager
-def _mail(name: str) -> Iterator[None]:
-    """Hear what a mailbox is told, to its end; nothing to do where there is no name."""
-    if not name:
-        yield
-        return
-    box: Any = ray.remote(num_cpus=0)(Mailbox).options(name=name).remote()
-    over = threading.Event()
-
-    def listen() -> None:
-        while not over.wait(POLL_SECONDS):
-            for said in ray.get(box.taken.remote()):
-                tell(said)
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    yield
-    over.set()
-    listener.join()
-    for said in ray.get(box.taken.remote()):
-        tell(said)
-
-
-def _name_of(trial: Any) -> str:
-    """Its folder: the pack, or the number of the configuration."""
-    return str(trial.config.get("pack") or f"c{trial.trial_id.rpartition('_')[2]}")
-
-
-def _last(trial: Any) -> dict[str, Any]:
-    """What a trial last said of itself."""
-    return dict((trial.last_result or {}).get(FACTS, {}))
-
-
-def _reason(trial: Any) -> str:
-    """The last line of its error."""
-    try:
-        text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-    except OSError:
-        text = ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "its process or node has gone"
 
 
 def connect(address: str, gpus_per_pack: float) -> None:
@@ -244,7 +137,7 @@ def drive(task: Mapping[str, Any]) -> None:
     trials = [trial for pack in packs for trial in pack.trials]
     with leases.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
         if len(got) < len(trials):
-            tell({"event": "taken"})
+            listener.tell({"event": "taken"})
         else:
             names = {trial.data.name for trial in trials}
             _tuned(task, names, len(packs), functools.partial(_swept, task))
@@ -257,7 +150,7 @@ def _tuned(
     data = data_of(names, Path(task["data_dir"]))
     connect(task["address"], task["gpus"] or 0.0)
     gpus = gpus_of(task["gpus"], task["device"])
-    tell({"event": "ready", "workers": max(1, min(slots(gpus), task["workers"] or most))})
+    listener.tell({"event": "ready", "workers": max(1, min(slots(gpus), task["workers"] or most))})
     trainable = tune.with_resources(
         tune.with_parameters(train_pack, data=data), {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
     )
@@ -269,20 +162,23 @@ def _tuned(
             restored = tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True)
         except Exception:  # whatever Ray makes of what a kill has left half written
             logger.exception("the experiment cannot be restored")
-            tell({"event": "unrestorable"})
+            listener.tell({"event": "unrestorable"})
             return
-        with _mail(mailbox):
-            restored.fit()
+        with listener.mail(mailbox):
+            results = restored.fit()
+        if "search" in task:  # some may have ended while nobody listened
+            for result in (results[at] for at in range(len(results))):
+                listener.tell_result(Path(result.path).name, result.config, result.metrics)
         return
     run = tune.RunConfig(
         name=task["experiment"],
         storage_path=storage.uri,
         failure_config=tune.FailureConfig(max_failures=ERRORS_ALLOWED),
         checkpoint_config=tune.CheckpointConfig(num_to_keep=None if _is_pbt(task) else 2),
-        callbacks=[Listener(mailbox)],
+        callbacks=[listener.Listener(mailbox)],
         verbose=0,
     )
-    with _mail(mailbox):
+    with listener.mail(mailbox):
         tune.Tuner(trainable, run_config=run, **experiment()).fit()
 
 
@@ -298,8 +194,8 @@ def _swept(task: Mapping[str, Any]) -> dict[str, Any]:
         "tune_config": tune.TuneConfig(
             max_concurrent_trials=task["workers"],
             reuse_actors=True,  # torch is imported and the data are read once a process, not once a pack
-            trial_name_creator=_name_of,
-            trial_dirname_creator=_name_of,
+            trial_name_creator=listener.name_of,
+            trial_dirname_creator=listener.name_of,
         ),
     }
 
@@ -309,7 +205,7 @@ def _searched(task: Mapping[str, Any], search: Search) -> dict[str, Any]:
     from cloud import ray_space
 
     config = ray_space.config_of(search, task["workers"])
-    config.trial_name_creator = config.trial_dirname_creator = _name_of
+    config.trial_name_creator = config.trial_dirname_creator = listener.name_of
     shared = {"template": search.template.model_dump(mode="json"), "space": ray_space.space(search)}
     return {"param_space": {**_common(task), **shared, "often": _is_pbt(task)}, "tune_config": config}
 
@@ -326,10 +222,9 @@ def _stop_with_the_parent() -> None:
 
 def main() -> int:
     """Entry: one task, its events, 0; 2 where the task cannot be begun."""
-    global tell  # noqa: PLW0603 - see above
     logging.basicConfig(level=logging.ERROR)
     events = Events()
-    tell = functools.partial(_say, events)
+    listener.tell = functools.partial(_say, events)
     line = sys.stdin.readline()
     if not line:  # there was nothing to do
         return 0
@@ -341,7 +236,7 @@ def main() -> int:
     try:
         drive(task)
     except UserError as error:
-        tell({"event": "unusable", "what": error.what, "way_out": error.way_out})
+        listener.tell({"event": "unusable", "what": error.what, "way_out": error.way_out})
         return EXIT_USER_ERROR
     except KeyboardInterrupt:  # before Tune has begun; nothing has been done
         return EXIT_INTERRUPTED

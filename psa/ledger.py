@@ -82,6 +82,8 @@ class Ledger:
         if kind not in ended:
             return None
         self.save()
+        if found.status == self.configurations[name].status:  # it was known
+            return None
         return self.configurations[name]
 
     @property

@@ -200,7 +200,7 @@ def test_a_mode_that_was_not_asked_for_is_not_missing() -> None:
     """A grid of three modes has no holes where the other three would be."""
     made = frame({("1*4", mode): [90.0, 91.0] for mode in ("none", "hidden", "output")})
     assert cells_of(made).note() == (
-        "n = 2 trials per cell (decay, dropout, full: no trial asked for); none is missing."
+        "n = 2 trials per cell (decay, dropout, full: no trial); none is missing."
     )
     assert cells_of(made).complete() == ("1*4",)
     assert [cell is None for cell in aggregate_table(made).rows[1]] == [False, True, True]

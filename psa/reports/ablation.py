@@ -139,7 +139,8 @@ def _facts(frame: pd.DataFrame, cells: Cells, made: Mapping[str, Table]) -> Iter
     )
     counts = Counter(regime_of(cells.numbers(arch), cells.zero_r) for arch in cells.archs)
     shown = [f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime]]
-    yield Fact("Regimes", counted(len(shown), "regime"), ", ".join(shown))
+    decided = len(cells.archs) - counts["unknown"]
+    yield Fact("Regimes", f"{decided} of {len(cells.archs)} decided", ", ".join(shown))
     if "published" in made:
         yield Fact("Beside the published", _agreement(made["published"]), "cells within 2 points of the mean")
 
@@ -208,9 +209,9 @@ def _equal(frame: pd.DataFrame) -> Iterator[str]:
     for mode, (same, pairs) in identical_arms(frame).items():
         if same == pairs:
             yield (
-                f"Mode {mode} equals mode none to the last bit in all {pairs:,} pairs: as set here it is the "
-                "same experiment under another name, and published differences between the two are "
-                "differences between seeds."
+                f"Mode {mode} equals mode none to the last bit in every number of all {pairs:,} pairs: as "
+                "set here it is the same experiment under another name, and published differences between "
+                "the two are differences between seeds."
             )
         elif same:
             yield f"In {same:,} of {pairs:,} pairs mode {mode} equals mode none in every loop."

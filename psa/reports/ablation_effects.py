@@ -124,6 +124,6 @@ def aggregate_table(
     )
     note = (
         f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those whose trials are all there; "
-        f"intervals: 95% stratified bootstrap. {cells.note()}"
+        f"intervals: 95% stratified bootstrap, each arm drawn on its own. {cells.note()}"
     )
     return Table(caption, label, columns, tuple(rows), note)

@@ -187,12 +187,9 @@ def _how(cells: Cells, alpha: float) -> str:
     """How the winners by test were found, and how small a p so few pairs allow."""
     if not cells.paired:
         return "Winner (test): not computed, since equal numbers of these trials are no equal seeds."
-    few = 2 <= cells.expected <= EXACT_PAIRS
-    least = (
-        f", before which {cells.expected} pairs give at least {2.0 ** (1 - cells.expected):.3g}"
-        if few
-        else ""
-    )
+    pairs = max((len(cell.found) for cell in cells.trials.values()), default=0)
+    few = 2 <= pairs <= EXACT_PAIRS
+    least = f", before which {pairs} pairs give at least {2.0 ** (1 - pairs):.3g}" if few else ""
     return (
         "Winner (test): not told from the best by a paired sign-flip test "
         f"(p < {alpha:g} after Holm's correction{least})."

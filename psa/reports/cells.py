@@ -139,7 +139,7 @@ class Cells:
         """Of how many trials the cells are, and which of them have fewer."""
         said = f"n = {self.expected} trial{'s' * (self.expected != 1)} per cell"
         unasked = [mode for mode in MODES if mode not in self.modes]
-        said += f" ({', '.join(unasked)}: no trial asked for)" if unasked else ""
+        said += f" ({', '.join(unasked)}: no trial)" if unasked else ""
         cells = [(arch, mode) for arch in self.archs for mode in self.modes]
         few = [cell for cell in cells if self._absent(*cell)]
         if not few:

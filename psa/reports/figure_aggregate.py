@@ -57,7 +57,8 @@ def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> F
             empty(right, f"nothing to compare with {against}")
         how = (
             f"Over {counted(len(found.archs), 'architecture')} with all {found.trials} seeds of every mode. "
-            f"Bars: 95 % percentile intervals, {RESAMPLES:,} bootstrap samples stratified by architecture."
+            f"Bars: 95 % percentile intervals, {RESAMPLES:,} bootstrap samples stratified by "
+            "architecture, each arm drawn on its own."
         )
         note(figure, [*notes_of(cells), how])
     return figure

@@ -154,7 +154,12 @@ def instability_map(cells: Cells, archs: Sequence[str]) -> Figure:
         missing = [arch for arch, spread in spreads.items() if not spread.mode]
         legend.add(UNKNOWN, "fewer than two trials", missing)
         legend.draw(drawn, 3.8, columns=3, heading="least stable mode")
-        return finished(drawn, cells, "Standard deviation over seeds with n − 1.")
+        return finished(
+            drawn,
+            cells,
+            "Standard deviation over seeds with n − 1 (in the tables of the study: n). Of equal ones the "
+            "first mode is named.",
+        )
 
 
 def plot_regimes(ax: Axes, spots: Spots, found: Mapping[str, Regime]) -> Axes:

@@ -124,7 +124,8 @@ def _notes(both: pd.DataFrame, cells: Cells, how: str) -> list[str]:
     return [
         *notes_of(cells),
         f"{how}Grey: ±{BAND:g} percentage points; {within:,} of {counted(len(both), 'cell')} within it. "
-        f"The 95 % interval of the difference (Welch) excludes 0 in {apart:,} of them.",
+        f"The 95 % interval of the difference (Welch) excludes 0 in {apart:,} of them, not corrected for "
+        "their number.",
     ]
 
 
