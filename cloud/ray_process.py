@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from psa.crew import STOP_SECONDS
+from psa.crew import STOP_SECONDS, wait_or_kill
 from psa.errors import UserError
 from psa.events import event_of
 from psa.trial import canonical_json
@@ -81,9 +81,5 @@ class Driver:
     def _end(self) -> None:
         with contextlib.suppress(OSError):
             self.input.close()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        wait_or_kill(self.process, STOP_SECONDS)
         self.output.close()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.ray_process import Driver, started
+from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa import leases
 from psa.backend import Job, Where
@@ -38,7 +39,6 @@ from psa.trial import Pack, Trial, canonical_json
 
 logger = logging.getLogger(__name__)
 
-INPUTS: Final = "inputs"
 PACKS: Final = f"{INPUTS}/packs.json"
 
 
@@ -114,6 +114,10 @@ class Ray:
 
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
         """Try the configurations of a search; what happens to each, None at least once a second."""
+        if search.strategy.sampler == "optuna" and importlib.util.find_spec("optuna") is None:
+            raise UserError(
+                'sampler = "optuna": Optuna is not installed', "Install it with: pip install 'psa[search]'"
+            )
         name = f"{self.prefix}{search.digest[:16]}"
         for restore in (True, False):
             if restore and not self._begun(name):

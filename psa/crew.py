@@ -86,12 +86,17 @@ class _Worker:
     def end(self, patience: float = STOP_SECONDS) -> None:
         """Dismiss it and wait; it is killed if it does not leave."""
         self.dismiss()
-        try:
-            self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        wait_or_kill(self.process, patience)
         self.output.close()
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], patience: float) -> None:
+    """Wait for a process that was asked to leave; one that does not is killed."""
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class Crew:
