@@ -114,7 +114,7 @@ def collect(
             "Run `psa sweep GRID` first, or name the folder with --results-dir",
         )
     if not wanted:
-        rows += list(_holes(rows))
+        rows += list(_holes(store, rows))
     return frame_of(rows)
 
 
@@ -198,21 +198,18 @@ def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _absent(store: Store, trial: Trial) -> dict[str, Any]:
     """The row of a trial without a record: what was asked, and why there is nothing."""
-    status = "failed" if store.failure(trial) is not None else "missing"
-    if store.record_path(trial).exists():
-        status = "damaged"
     parameters = shape_of(trial.model, trial.data.classes).parameters
     return {
         **_spec_columns(trial.model_dump(mode="json")),
         "id": trial.id,
-        "status": status,
+        "status": store.traces(trial.id),
         "parameters": parameters,
         "source": "psa",
     }
 
 
-def _holes(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row for each combination of arch, mode and seed of a study and family that no record has."""
+def _holes(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row for each combination of arch, mode and seed of a study and family that no sound record has."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["study"], row["family"]), []).append(row)
@@ -222,14 +219,15 @@ def _holes(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         modes, seeds = ({row[key] for row in group} for key in ("mode", "seed"))
         for arch, mode, seed in itertools.product(archs, sorted(modes), sorted(seeds)):
             if (arch, mode, seed) not in there:
+                place = f"{study}/{family}-{Arch.coerce(arch).slug}/{mode}/s{seed:02d}"
                 yield {
-                    "id": f"{study}/{family}/{arch}/{mode}/s{seed:02d}",
+                    "id": place,
                     "study": study,
                     "family": family,
                     "arch": arch,
                     "mode": mode,
                     "seed": seed,
-                    "status": "missing",
+                    "status": store.traces(f"{place}-"),
                     "parameters": archs[arch],
                     "source": "psa",
                 }

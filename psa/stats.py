@@ -20,6 +20,8 @@ from psa.streams import stream
 
 Values = NDArray[np.float64]
 LEVEL: Final = 0.95
+ALPHA: Final = 0.05
+TIE: Final = 0.01  # points between unrounded means within which arms share a win
 RESAMPLES: Final = 5_000
 EXACT_PAIRS: Final = 13  # up to here all 2^n sign flips are tried, beyond a sample of them
 _ROUNDING: Final = 1e-9  # what a difference of two decimal fractions may be off by
@@ -204,7 +206,7 @@ class Winners:
     by_test: tuple[str, ...]
 
 
-def winners(arms: Mapping[str, ArrayLike], tolerance: float = 0.01, alpha: float = 0.05) -> Winners:
+def winners(arms: Mapping[str, ArrayLike], tolerance: float = TIE, alpha: float = ALPHA) -> Winners:
     """Who wins among arms whose values stand in the order of the same seeds; empty where nothing is there.
 
     Means are compared unrounded: 98.115 and 98.105 tie at a tolerance of 0.01, 98.12 and 98.1099 do not.

@@ -6,118 +6,24 @@ a longer run of the same trial may extend it.
 
 from __future__ import annotations
 
-import logging
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Literal
 
 from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes, refusal, write_atomically
 from psa.records import Record, decode_record, difference, encode_record, reaches
+from psa.statefile import StateFile
 from psa.trial import Trial
 
-if TYPE_CHECKING:
-    from psa.state import TrialState
-
-__all__ = ["Finding", "Record", "StateFile", "Store", "decode_record", "encode_record"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Finding", "Record", "Store", "decode_record", "encode_record"]
 
 STATE_NAME: Final = "lkg.safetensors"
 _MACHINE: Final = ".machine.json"
 _FAILURE: Final = ".failed.json"
 _SET_ASIDE: Final = re.compile(r".*\.damaged(-[0-9]+)?\.safetensors")
-
-
-class StateFile:
-    """One trial's state: the present generation, and the one before it beside it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.previous = path.with_name(f"{path.stem}.previous{path.suffix}")
-        self._sound = False  # whether the present file is known to be whole, so that it may become previous
-        self._warned = False
-
-    def load(self) -> TrialState | None:
-        """The newest sound TrialState, None where there is no file.
-
-        A damaged present file is reported loudly and the generation before it is used: the loops in
-        between are trained again to the same bits. Raises DamagedFile where none is sound; a fresh start
-        is never made unasked.
-        """
-        from psa.state import decode
-
-        self._sound = False
-        content = read_bytes(self.path)
-        problem = f"{self.path} is missing"
-        if content is not None:
-            try:
-                state = decode(content, str(self.path))
-            except DamagedFile as damage:
-                problem = damage.what
-            else:
-                self._sound = True
-                return state
-        older = read_bytes(self.previous)
-        if older is None:
-            if content is None:
-                return None
-            raise DamagedFile(problem, self._way_out())
-        try:
-            state = decode(older, str(self.previous))
-        except DamagedFile as damage:
-            raise DamagedFile(f"{problem}, and {damage.what}", self._way_out()) from damage
-        self._warn(f"{problem}; going on from the generation before it, loop {state.loops}")
-        return state
-
-    def _warn(self, message: str) -> None:
-        """Say it once, however often the file is read."""
-        if not self._warned:
-            logger.warning("%s", message)
-        self._warned = True
-
-    def _way_out(self) -> str:
-        command = shlex.join(["clean", "--model-dir", str(self.path.parent), self.path.name])
-        return f"Put a sound copy in its place, or start anew after `{command}`"
-
-    def save(self, state: TrialState) -> None:
-        """Write a new present generation, and keep the one before it. Raises UserError.
-
-        A present file not known to be whole is set aside, not kept as previous: that would push out the
-        last sound one.
-        """
-        from psa.state import encode
-
-        if not self._sound and self.path.exists():
-            try:
-                self.path.replace(self._free_name())
-            except OSError as error:
-                raise refusal(error, f"cannot set aside {self.path}") from error
-        write_atomically(self.path, encode(state), self.previous)
-        self._sound = True
-
-    def remove(self) -> None:
-        """Remove both generations and what a kill left of them; what was set aside as damaged stays."""
-        folder, both = self.path.parent, (self.path, self.previous)
-        leftovers = [left for path in both for left in folder.glob(f".{path.name}.*.tmp")]
-        for path in (*both, *leftovers):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise refusal(error, f"cannot remove {path}") from error
-        self._sound = False
-
-    def _free_name(self) -> Path:
-        """Where a damaged file goes; an earlier one stays."""
-        number, stem, suffix = 1, self.path.stem, self.path.suffix
-        name = f"{stem}.damaged{suffix}"
-        while self.path.with_name(name).exists():
-            number += 1
-            name = f"{stem}.damaged-{number}{suffix}"
-        return self.path.with_name(name)
 
 
 @dataclass(frozen=True)
@@ -255,6 +161,14 @@ class Store:
     def write_failure(self, trial: Trial, error: str) -> None:
         """Remember why a trial failed, until it is done."""
         write_atomically(self.record_path(trial).with_suffix(_FAILURE), encode_record({"error": error}))
+
+    def traces(self, start: str) -> Literal["missing", "failed", "damaged"]:
+        """What there is of a trial without a sound record, by its id or the beginning of it."""
+        found = self.results / start
+        names = [path.name for path in found.parent.glob(f"{found.name}*.json")]
+        if any(not name.endswith((_FAILURE, _MACHINE)) for name in names):
+            return "damaged"
+        return "failed" if any(name.endswith(_FAILURE) for name in names) else "missing"
 
     def state_paths(self) -> Iterator[Path]:
         """Every state file, both generations, in a fixed order; not what was set aside as damaged."""

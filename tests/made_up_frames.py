@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from psa.collect import frame_of
+from psa.reports.matching import parameters_of
 from psa.trial import MODES
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ def row(arch: str, mode: str, seed: int, correct: Sequence[int] = (), **changes:
         "mode": mode,
         "seed": seed,
         "status": "missing",
-        "parameters": 1000,
+        "parameters": parameters_of("simplemlp", arch),
         "source": "psa",
     }
     if correct:

@@ -26,10 +26,9 @@ from psa.reports.ablation_tables import (
     accuracy_table,
     architecture_table,
     architectures,
-    parameters_of,
-    partners,
 )
 from psa.reports.cells import archs_in, cells_of, one_family
+from psa.reports.matching import parameters_of, partners
 from psa.reports.summaries import read_summary, summary_markdown
 from psa.reports.tables import Bold, Interval, Table, Uncertain
 from psa.stats import holm, paired, probability_of_improvement
@@ -153,7 +152,7 @@ def test_a_failed_trial_is_seen_and_shifts_nothing() -> None:
     table = accuracy_table(made)
     assert row_of(table, "1*4")["Full"].value == Uncertain(98.5, 0.5, 2, 3)
     assert "98.50 ± 0.50 (n=2)" in table.markdown()
-    assert "1 of 6 cells have fewer: 1*4 full 2 (1 failed)" in table.note
+    assert "1 of 6 cells has fewer: 1*4 full 2 (1 failed)" in table.note
     assert "* Full: Mean=98.50% | Std=0.50% | Min=98.00% | Max=99.00% (n=2)" in summary_markdown(made)
 
 
@@ -336,6 +335,16 @@ def test_published_trials_are_not_paired(tmp_path: Path) -> None:
     ]
 
 
+def test_a_trial_that_stopped_early_keeps_its_lkg_in_the_listings() -> None:
+    """Its curve goes on at the height where it ended, and its cell has every loop."""
+    cells = {("1*16", "none"): [90.0, 80.0]}
+    whole, shorter = frame(cells), frame(cells)
+    ends = (shorter["seed"] == 1) & (shorter["loop"] == 3)
+    shorter = shorter[~ends].assign(stopped_early=shorter["seed"] == 1)
+    assert "N/A" not in convergence_markdown(shorter).splitlines()[6]
+    assert convergence_markdown(shorter).splitlines()[6] == convergence_markdown(whole).splitlines()[6]
+
+
 def test_a_summary_is_read_again(tmp_path: Path) -> None:
     """Means as printed, tokens as missing, and the same winners where printing makes no tie."""
     path = tmp_path / "psa_simplemlp_summary.md"
@@ -358,6 +367,7 @@ def test_a_summary_is_read_again(tmp_path: Path) -> None:
         ("* None: Mean=1% | Std=1% | Min=1% | Max=1% (n=1)", "line 1: .* is no line of a summary"),
         ("Results Shape {1*4} Parameters {3190}\n* None: Mean=1%", "line 2: .* is no line of a summary"),
         ("Results Shape {1*4} Parameters {3190}\n* Some: MISSING", "line 2: .* is no line of a summary"),
+        ("\nResults Shape {1*0} Parameters {3190}", "line 2: arch: 1\\*0 is not a size"),
     ],
 )
 def test_a_summary_that_is_none_is_named(text: str, said: str, tmp_path: Path) -> None:

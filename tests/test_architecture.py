@@ -20,6 +20,7 @@ psa.arch
 psa.trial psa.streams psa.files psa.signals
 psa.nets psa.nets.shapes psa.values psa.words
 psa.state psa.records psa.events
+psa.statefile
 psa.store
 psa.cost psa.leases psa.packs psa.sweeps
 psa.retention psa.estimate
@@ -51,7 +52,7 @@ psa.reports psa.reports.latex
 psa.reports.tables psa.reports.figures
 psa.reports.cells psa.reports.figure_labels
 psa.reports.figure_numbers psa.reports.aggregates
-psa.reports.page psa.reports.design_space psa.reports.curves
+psa.reports.page psa.reports.design_space psa.reports.curves psa.reports.matching
 psa.reports.ablation_effects psa.reports.ablation_markdown psa.reports.ablation_published
 psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks
 psa.reports.ablation_tables

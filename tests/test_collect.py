@@ -103,6 +103,17 @@ def test_without_a_grid_holes_are_what_others_have(tmp_path: Path) -> None:
     }
 
 
+def test_without_a_grid_what_failed_or_is_damaged_is_told_from_what_is_missing(tmp_path: Path) -> None:
+    """By what lies where the trial's record would be."""
+    everyone = trials(tmp_path)
+    store = stored(tmp_path, list(everyone[3:]))
+    store.write_failure(everyone[1], "out of memory")
+    store.record_path(everyone[2]).parent.mkdir(parents=True, exist_ok=True)
+    store.record_path(everyone[2]).write_bytes(b"{}")
+    rows = trials_of(collect(store))
+    assert list(rows["status"][:4]) == ["missing", "failed", "damaged", "done"]
+
+
 def test_a_mean_does_not_shift_because_something_is_missing(tmp_path: Path) -> None:
     """Integers stay integers and means are of what is there."""
     everyone = trials(tmp_path)

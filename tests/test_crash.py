@@ -15,7 +15,8 @@ from made_up import some_record, some_state
 from psa import files
 from psa.errors import UserError
 from psa.state import TrialState, encode
-from psa.store import StateFile, Store
+from psa.statefile import StateFile
+from psa.store import Store
 from psa.trial import Ablation, ModelSpec, Trial
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))

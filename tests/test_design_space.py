@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ from psa.errors import UserError
 from psa.reports.cells import Cells, cells_of
 from psa.reports.design_space import SHAPES, design_space_figure, enlargement, spots
 from psa.reports.figure_maps import baseline_map, effects_map, instability_map, regimes_map
-from psa.reports.figure_matching import matches, matching_map
+from psa.reports.figure_matching import matching_map
 from psa.reports.figure_numbers import (
     baseline,
     effect,
@@ -28,8 +30,9 @@ from psa.reports.figure_numbers import (
     regimes,
     strategy,
 )
-from psa.reports.figure_set import parameters
 from psa.reports.figure_strategy import strategy_map
+from psa.reports.matching import matches, parameters_of
+from psa.stats import winners
 from psa.trial import MODES
 
 DPI = 120
@@ -262,23 +265,31 @@ def test_winners_tie_within_a_tolerance_of_unrounded_means() -> None:
     """A sole winner may still be chance."""
     tie = strategy(of_counts({"none": [9811, 9812], "full": [9811, 9810], "output": [9000, 9000]}), "1*16")
     assert tie.best == ("none", "full")
-    sole = strategy(of_counts({"none": [9811, 9812], "full": [9801, 9802], "output": [1, 2]}), "1*16")
-    assert (sole.best, sole.clear) == (("none",), True)
-    chance = strategy(of_counts({"none": [9811, 9812], "full": [9701, 9812]}), "1*16")
-    assert (chance.best, chance.clear) == (("none",), False)
+    seven = range(7)
+    arms = {
+        mode: [9811 - each - 10 * at for each in seven] for at, mode in enumerate(("none", "full", "output"))
+    }
+    sole = of_counts(arms)
+    assert (strategy(sole, "1*16").best, strategy(sole, "1*16").clear) == (("none",), True)
+    few = of_counts({mode: counts[:6] for mode, counts in arms.items()})  # 2 / 2^6, twice, is above 0.05
+    assert (strategy(few, "1*16").best, strategy(few, "1*16").clear) == (("none",), False)
+    for cells_, best in ((sole, ("none",)), (few, ("none", "full", "output"))):
+        assert winners({mode: cells_.cell("1*16", mode).correct for mode in arms}).by_test == best
     assert strategy(of_counts({"none": [9811]}), "7*7").best == ()
 
 
 def test_sizes_are_matched_by_count_and_by_label() -> None:
-    """2*939 is within 3 % of 1*2048; 4*17 is labelled so, too, but is 127 % larger."""
-    found = matches(parameters(ARCHS, "simplemlp"), ASYMMETRIC)
+    """2*939 is within 3 % of 1*2048; 4*17 is labelled so, too, but is 127 % larger; 1*64 is a budget."""
+    size = functools.partial(parameters_of, "simplemlp")
+    found = matches(ARCHS, size, ASYMMETRIC, ARCHS)
     assert sum(each.labelled for each in found.values()) == 68
-    assert found["2*939"].nearest == "1*2048"
+    assert found["2*939"].partner == "1*2048"
     assert found["2*939"].within(0.03)
     assert found["4*17"].labelled
     assert not found["4*17"].within()
-    assert found["1*64"].deviation == 0
-    assert sum(legend_counts(matching_map(parameters(ARCHS, "simplemlp"), ARCHS, ASYMMETRIC))) == 98
+    assert (found["1*64"].role, found["1*64"].within()) == ("budget", True)
+    assert (found["32*32"].role, found["32*32"].within()) == ("none", False)
+    assert sum(legend_counts(matching_map(ARCHS, size, ASYMMETRIC, ARCHS))) == 98
 
 
 def test_regimes_use_the_zero_r_of_the_data_and_need_every_mode() -> None:

@@ -57,7 +57,7 @@ def every_figure(rows: Any) -> dict[str, Figure]:
     """All that can be drawn of a frame of FEW."""
     published = read_reference(PUBLISHED)
     found = {"design_space": design_space_figure(ARCHS)}
-    found |= dict(maps(rows, FEW, ASYMMETRIC, ("full", "hidden", "output")))
+    found |= dict(maps(rows, FEW, ASYMMETRIC, ("full", "hidden", "output"), ARCHS))
     found |= dict(convergence(rows, ["1*1024", "18*18"]))
     found |= dict(breakthroughs(rows))
     found |= dict(comparison(rows, published))

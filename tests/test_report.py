@@ -101,6 +101,17 @@ def test_the_same_records_give_the_same_bytes(report: Report, tmp_path: Path) ->
     assert [name for name in found[0] if found[0][name] != found[1][name]] == []
 
 
+def test_what_an_earlier_report_left_is_named(report: Report, tmp_path: Path) -> None:
+    """A figure that is not made any more would otherwise pass for one of these rows."""
+    stored(tmp_path)
+    assert "did not write" not in report("ablation")[2]
+    (tmp_path / "results/reports/ablation_simplemlp/old.png").write_bytes(b"")
+    code, out, err = report("ablation")
+    assert (code, "also holds what this report did not write: old.png" in err) == (0, True)
+    count = len(list((tmp_path / "results/reports/ablation_simplemlp").iterdir()))
+    assert f"({count - 1} files" in out
+
+
 def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> None:
     """Half of the cells missing, one mode missing, one trial failed: all comes out and says so."""
     trials = stored(

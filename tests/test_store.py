@@ -17,7 +17,8 @@ from psa.arch import Arch
 from psa.errors import DamagedFile, UserError
 from psa.files import write_atomically
 from psa.state import encode
-from psa.store import StateFile, Store, decode_record, encode_record
+from psa.statefile import StateFile
+from psa.store import Store, decode_record, encode_record
 from psa.trial import ModelSpec, Trial
 
 

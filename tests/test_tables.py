@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from psa.errors import UserError
 from psa.reports.latex import escape
 from psa.reports.tables import Bold, Column, Interval, Table, Uncertain, grid, rounded, write
 
@@ -178,6 +179,13 @@ def test_a_bar_in_a_cell_does_not_end_it() -> None:
     text = grid(["a", "b"], [["x|y", "1"], ["z", "22"]], [True, False])
     assert r"| x\|y |   1 |" in text
     assert len({len(line) for line in text.splitlines()}) == 1
+
+
+def test_a_caption_stays_on_its_line_and_has_only_signs_that_latex_prints() -> None:
+    """A paragraph in a caption stops LaTeX, and so does a letter that it does not know."""
+    assert escape("one\n\ntwo  ≥ μ") == r"one two $\geq$ $\mu$"
+    with pytest.raises(UserError, match="no sign for '猫'"):
+        escape("a 猫")
 
 
 def test_escaped_text_holds_no_command() -> None:

@@ -79,7 +79,7 @@ def make_figure_heatmaps(
 
     from psa.reports.figure_set import maps
 
-    return _saved(maps(frame, archs, asymmetric, effects), output_dir, family_of(frame))
+    return _saved(maps(frame, archs, asymmetric, effects, archs), output_dir, family_of(frame))
 
 
 def make_convergence_plots(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -15,13 +16,17 @@ from psa.errors import UserError
 from psa.files import check_writable, write_atomically
 from psa.grid import load
 from psa.store import Store
+from psa.words import listed
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
 
     from psa.reports.ablation import Setting
 
-_REPRODUCTION = Path("reproduction")
+logger = logging.getLogger(__name__)
+
+_REPRODUCTION: Final = Path("reproduction")
+_NAMED: Final = 4  # files that a warning names one by one
 
 
 def report(
@@ -63,8 +68,8 @@ def report(
         folder = output_dir / f"{name}_{family}"
         with out.status(f"writing {folder}.html") as shown:
             setting = _setting(folder, str(family), order, asymmetric, reference)
-            _written(rows, setting, str(family), shown.update)
-        _say(out, folder)
+            written = _written(rows, setting, shown.update)
+        _say(out, folder, written)
     return 0
 
 
@@ -84,31 +89,35 @@ def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference
     )
 
 
-def _written(rows: pd.DataFrame, setting: Setting, family: str, say: Callable[[str], object]) -> None:
-    """Store the page and all that is on it."""
+def _written(rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]) -> list[Path]:
+    """Store the page and all that is on it; the paths of what is beside the page."""
     from psa import collect
-    from psa.reports import ablation, ablation_markdown, page, summaries, tables
+    from psa.reports import ablation, figures, page, tables
 
     folder = setting.folder
     say(f"{folder}: rows")
-    collect.write(rows, folder)
+    paths = collect.write(rows, folder)
     say(f"{folder}: tables")
     made = ablation.tables(rows, setting)
     for name, table in made.items():
-        tables.write(table, folder, name)
-    for name, text in (
-        ("summary", summaries.summary_markdown(rows)),
-        ("trials", ablation_markdown.trials_markdown(rows)),
-        ("trials_convergence", ablation_markdown.convergence_markdown(rows)),
-        ("trials_lkg_growth", ablation_markdown.lkg_growth_markdown(rows)),
-    ):
-        write_atomically(folder / f"psa_{family}_{name}.md", text.encode())
-    say(f"{folder}: figures")
-    whole = page.html(ablation.page(rows, setting, made))
+        paths += tables.write(table, folder, name)
+    for name, text in ablation.listings(rows).items():
+        paths.append(folder / name)
+        write_atomically(paths[-1], text.encode())
+    pictures = {}
+    for name, figure in ablation.figures(rows, setting):
+        say(f"{folder}: {name}")
+        stored = figures.save(figure, folder / name)
+        pictures[name] = stored[0]
+        paths += stored
+    whole = page.html(ablation.page(rows, setting, made, pictures))
     write_atomically(folder.with_name(f"{folder.name}.html"), whole.encode())
+    return paths
 
 
-def _say(out: Console, folder: Path) -> None:
+def _say(out: Console, folder: Path, written: Collection[Path]) -> None:
     out.print(f"{folder}.html", markup=False, soft_wrap=True)
-    count = sum(1 for path in folder.iterdir() if path.is_file())
-    out.print(f"{folder}/ ({count} files: tables, figures, rows)", markup=False, soft_wrap=True)
+    out.print(f"{folder}/ ({len(written)} files: tables, figures, rows)", markup=False, soft_wrap=True)
+    old = sorted(path.name for path in folder.iterdir() if path not in written and path.is_file())
+    if old:
+        logger.warning("%s/ also holds what this report did not write: %s", folder, listed(old, _NAMED))

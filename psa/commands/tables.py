@@ -69,6 +69,7 @@ def make_architecture_table(
     Example: make-architecture-table --family resmlp
     """
     from psa.reports import ablation_tables as tables
+    from psa.reports.matching import parameters_of
 
     _check(label)
     _check_range("--tolerance", tolerance, 1_000)
@@ -76,7 +77,7 @@ def make_architecture_table(
     what = _networks(grid, family, listed)
     table = tables.architectures(
         what.archs,
-        lambda arch: tables.parameters_of(what.family, arch, what.classes),
+        lambda arch: parameters_of(what.family, arch, what.classes),
         order=listed,
         asymmetric=_listed(asymmetric, ASYMMETRIC),
         published=published,

@@ -15,12 +15,19 @@ from psa.collect import trials_of
 from psa.regimes import REGIMES, regime_of
 from psa.reports import figure_set
 from psa.reports.ablation_effects import aggregate_table, paired_table
-from psa.reports.ablation_published import Reference, published_comparison, regime_table
+from psa.reports.ablation_markdown import convergence_markdown, lkg_growth_markdown, trials_markdown
+from psa.reports.ablation_published import (
+    WITHIN,
+    Reference,
+    agreement,
+    published_comparison,
+    regime_table,
+)
 from psa.reports.ablation_tables import accuracy_table, architecture_table
 from psa.reports.cells import Cells, cells_of
 from psa.reports.design_space import design_space_figure
-from psa.reports.figures import save
 from psa.reports.page import Fact, Page, Picture, Section
+from psa.reports.summaries import summary_markdown
 from psa.reports.tables import Table
 from psa.stats import summary
 from psa.words import counted
@@ -31,14 +38,14 @@ QUESTION: Final = (
     "and which networks?"
 )
 _CAPTIONS: Final = {
-    "design_space": "Every architecture as a rectangle of its depth and width.",
+    "design_space": "Every architecture by its depth and width, both on logarithmic axes.",
     "baseline_performance": "Mean validation bounty without ablation.",
     "instability": "The largest standard deviation of any mode over the trials of a cell.",
     "winning_strategy": "The mode with the highest mean bounty.",
     "parameter_matching": "Parameters, and which architectures meet the budget of a network with one layer.",
     "regimes": "The regime of each architecture by the rules of the study.",
     "aggregate": "Each mode over all architectures: interquartile mean, and how probably it beats mode none.",
-    "plot_convergence": "Accuracy of the LKG over the meta-loops.",
+    "plot_convergence": "Accuracy of the LKG over the meta-loops: a panel per architecture, a line per mode.",
     "plot_late_breakthroughs": "Where the LKG of the best trials rose most.",
     "published_agreement": "Published means beside ours, cell by cell.",
     "published_differences": "Our mean minus the published one, cell by cell.",
@@ -81,7 +88,7 @@ def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure
         mode for mode in ("full", "hidden", "output") if mode in cells.modes and "none" in cells.modes
     ]
     yield "design_space", design_space_figure(archs)
-    yield from figure_set.maps(frame, archs, setting.asymmetric, ablative)
+    yield from figure_set.maps(frame, archs, setting.asymmetric, ablative, setting.order)
     yield from figure_set.comparison(frame, setting.reference)
     yield from figure_set.convergence(frame, _telling(cells))
     yield from figure_set.breakthroughs(frame)
@@ -102,16 +109,28 @@ def _telling(cells: Cells) -> list[str]:
     return list(dict.fromkeys((best, widest)))
 
 
-def page(frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table]) -> Page:
-    """The report of a frame of one family; its pictures are stored in the setting's folder."""
+def listings(frame: pd.DataFrame) -> dict[str, str]:
+    """The Markdown files of the published format, by file name."""
+    family = cells_of(frame).family
+    return {
+        f"psa_{family}_summary.md": summary_markdown(frame),
+        f"psa_{family}_trials.md": trials_markdown(frame),
+        f"psa_{family}_trials_convergence.md": convergence_markdown(frame),
+        f"psa_{family}_trials_lkg_growth.md": lkg_growth_markdown(frame),
+    }
+
+
+def page(
+    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+) -> Page:
+    """The report of a frame of one family, from its tables and the stored PNG of each of its figures."""
     cells = cells_of(frame)
-    stored = {name: save(figure, setting.folder / name)[0] for name, figure in figures(frame, setting)}
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
         f"{study}: {cells.family}, {counted(len(cells.archs), 'architecture')}",
         QUESTION,
-        tuple(_facts(frame, cells, made)),
+        tuple(_facts(frame, cells, setting.reference)),
         tuple(_sections(pictures, made, frame)),
         tuple(_sources(frame)),
         tuple(_warnings(frame)),
@@ -124,7 +143,7 @@ def _caption(name: str) -> str:
     return _CAPTIONS[name]
 
 
-def _facts(frame: pd.DataFrame, cells: Cells, made: Mapping[str, Table]) -> Iterator[Fact]:
+def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> Iterator[Fact]:
     rows = trials_of(frame)
     done = int((rows["status"] == "done").sum())
     yield Fact("Trials", f"{done:,} of {len(rows):,}", f"{cells.expected} per architecture and mode")
@@ -141,14 +160,10 @@ def _facts(frame: pd.DataFrame, cells: Cells, made: Mapping[str, Table]) -> Iter
     shown = [f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime]]
     decided = len(cells.archs) - counts["unknown"]
     yield Fact("Regimes", f"{decided} of {len(cells.archs)} decided", ", ".join(shown))
-    if "published" in made:
-        yield Fact("Beside the published", _agreement(made["published"]), "cells within 2 points of the mean")
-
-
-def _agreement(table: Table) -> str:
-    at = next(number for number, column in enumerate(table.columns) if column.name.startswith("Within"))
-    within = [row[at] for row in table.rows if row[at] is not None]
-    return f"{sum(value == 'yes' for value in within)} of {len(within)}"
+    if reference is not None:
+        near = agreement(cells, reference)
+        detail = f"cells within {WITHIN:g} points of the mean; of networks that train {near.training}"
+        yield Fact("Beside the published", str(near), detail)
 
 
 def _sections(

@@ -10,6 +10,7 @@ import pandas as pd
 
 from psa.collect import trials_of
 from psa.reports.cells import Cells, cells_of
+from psa.reports.curves import lkg_matrix
 from psa.reports.tables import grid, literal, rounded
 from psa.stats import Values
 from psa.trial import MODES
@@ -55,7 +56,7 @@ def lkg_growth_markdown(frame: pd.DataFrame) -> str:
 
 def _by_loop(frame: pd.DataFrame, title: str, said: str, values: Callable[[Values], Values]) -> str:
     """A row per cell and a column per meta-loop. A loop that one trial of the cell has not reached is N/A:
-    a mean of other trials than the loop before would jump.
+    a mean of other trials than the loop before would jump. One that stopped early keeps its LKG.
     """
     cells, done = cells_of(frame), frame[frame["status"] == "done"]
     loops = range(1, int(done["loop"].max()) + 1) if done["loop"].notna().any() else range(0)
@@ -88,13 +89,10 @@ def _mean_curves(done: pd.DataFrame, loops: range, samples: int) -> dict[tuple[s
     """Of each cell how many images the LKG answers in the mean, per meta-loop. Counts are whole, so
     that at the end it is the mean of the bounties to the last bit.
     """
-    wide = done[done["loop"].notna()].pivot_table(
-        index=["arch", "mode", "seed"], columns="loop", values="lkg", observed=True
-    )
-    counts = np.rint(wide.reindex(columns=loops) * samples / 100)
+    looped = done[done["loop"].notna()]
     return {
-        (str(arch), str(mode)): group.to_numpy(dtype=np.float64).mean(axis=0)
-        for (arch, mode), group in counts.groupby(level=["arch", "mode"], observed=True)
+        (str(arch), str(mode)): np.rint(lkg_matrix(rows, len(loops)) * samples / 100).mean(axis=0)
+        for (arch, mode), rows in looped.groupby(["arch", "mode"], observed=True)
     }
 
 

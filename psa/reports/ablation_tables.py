@@ -7,18 +7,13 @@ from typing import Final
 
 import pandas as pd
 
-from psa.arch import Arch
-from psa.collect import trials_of
-from psa.nets.shapes import shape_of
 from psa.reports.cells import Cells, cells_of, ordered
+from psa.reports.matching import MATCHED, Match, matches, sizes
 from psa.reports.summaries import Block
 from psa.reports.tables import Bold, Cell, Column, Table, Uncertain
-from psa.stats import EXACT_PAIRS, winners
-from psa.trial import MODES, ModelSpec
+from psa.stats import ALPHA, EXACT_PAIRS, TIE, winners
+from psa.trial import MODES
 
-TOLERANCE: Final = 0.01  # points between means that still count as a tie
-ALPHA: Final = 0.05
-BUDGET_TOLERANCE: Final = 0.10  # share by which parameters may differ from the budget they were meant to meet
 _ONE_PAGE: Final = 40  # rows
 _NAMED: Final = 8  # empty cells that a note names one by one
 ARCHITECTURES: Final = "Parameters for Network Architectures"
@@ -33,16 +28,15 @@ def architecture_table(
     order: Sequence[str] = (),
     asymmetric: Collection[str] = (),
     published: bool = False,
-    tolerance: float = BUDGET_TOLERANCE,
+    tolerance: float = MATCHED,
     caption: str = ARCHITECTURES,
     label: str = ARCHITECTURES_LABEL,
 ) -> Table:
     """The architectures of a frame of one family; see architectures."""
-    cells, digits = cells_of(frame), trials_of(frame)["digits"].dropna()
-    classes = len(str(digits.iloc[0]).split(",")) if len(digits) else 10
+    cells = cells_of(frame)
     return architectures(
         ordered(cells.archs, order),
-        lambda arch: cells.parameters.get(arch) or parameters_of(cells.family, arch, classes),
+        sizes(cells),
         order=order,
         asymmetric=asymmetric,
         published=published,
@@ -52,11 +46,6 @@ def architecture_table(
     )
 
 
-def parameters_of(family: str, arch: str, classes: int = 10) -> int:
-    """Weights and biases of an architecture. Raises UserError for one that is none."""
-    return shape_of(ModelSpec.model_validate({"family": family, "arch": arch}), classes).parameters
-
-
 def architectures(
     archs: Sequence[str],
     parameters: Callable[[str], int],
@@ -64,7 +53,7 @@ def architectures(
     order: Sequence[str] = (),
     asymmetric: Collection[str] = (),
     published: bool = False,
-    tolerance: float = BUDGET_TOLERANCE,
+    tolerance: float = MATCHED,
     caption: str = ARCHITECTURES,
     label: str = ARCHITECTURES_LABEL,
 ) -> Table:
@@ -74,16 +63,15 @@ def architectures(
     also what is computed: the partner (see partners; `order` is the list of the whole study, without which
     there is none), and whether the parameters lie within `tolerance` of the partner's.
     """
-    meant = partners(order)
     columns = [Column("Architecture"), Column("Parameters", "count"), Column("Label of the study")]
     if not published:
         within = f"Within {100 * tolerance:g}%"
         columns += [Column("Partner"), Column("Difference", "percent", 1, signed=True), Column(within)]
-    rows: list[tuple[Cell, ...]] = []
-    for arch in archs:
-        said = (arch, parameters(arch), _label(arch, asymmetric))
-        partner = meant.get(arch) or (_BUDGET if _is_budget(arch) else _NO_PARTNER)
-        rows.append(said if published else (*said, partner, *_met(arch, partner, parameters, tolerance)))
+    found = matches(archs, parameters, asymmetric, order)
+    rows = [
+        (*_said(arch, match, asymmetric), *(() if published else _met(match, tolerance)))
+        for arch, match in found.items()
+    ]
     note = "" if published else _PARTNERS if order else _NO_LIST
     met = [row[-1] for row in rows if row[-1] is not None]
     if not published and order:
@@ -102,60 +90,25 @@ _PARTNERS: Final = (
 
 
 _NO_LIST: Final = "Partners are found in the list of all architectures of the study, which was not given."
-_BUDGET: Final = "budget"
-_NO_PARTNER: Final = "none"
 
 
-def _is_budget(arch: str) -> bool:
-    (depth, width), *more = Arch.coerce(arch).stacks
-    return depth == 1 < width and not more
+def _said(arch: str, match: Match, asymmetric: Collection[str]) -> tuple[Cell, ...]:
+    label = "Matched" if match.labelled else "Asymmetric"
+    return arch, match.parameters, label if asymmetric else None
 
 
-def _label(arch: str, asymmetric: Collection[str]) -> str | None:
-    if not asymmetric:
-        return None
-    return "Asymmetric" if arch in asymmetric else "Matched"
-
-
-def _met(
-    arch: str, partner: str, parameters: Callable[[str], int], tolerance: float
-) -> tuple[float | None, str | None]:
-    if partner in (_BUDGET, _NO_PARTNER):
-        return None, None
-    share = parameters(arch) / parameters(partner) - 1
-    return 100 * share, "yes" if abs(share) <= tolerance else "no"
-
-
-def partners(archs: Sequence[str]) -> dict[str, str]:
-    """The network with one layer whose parameters each architecture was meant to have, where there is one.
-
-    The study chose widths for depth L by solving (L-1)W^2 + (794+L)W + 10 = P for the parameters P of each
-    1*W. Its list does not name the pairs; they follow from the order: within a depth, and among the squares,
-    the i-th widest goes with the i-th widest 1*W. Squares beside others (32*32, 31*31, ... 1*1) are a series
-    of all sizes, and what is deeper than wide mirrors another architecture: they were meant to match none.
-    """
-    sizes = {stacks[0]: arch for arch in archs if len(stacks := Arch.coerce(arch).stacks) == 1}
-    squares = {width for depth, width in sizes if depth == width}
-    groups: dict[int, list[tuple[int, int]]] = {}
-    for depth, width in sizes:
-        alone = depth == width and not {width - 1, width + 1} & squares
-        if depth < width or alone:
-            groups.setdefault(0 if depth == width else depth, []).append((depth, width))
-    budgets = sorted(groups.pop(1, []), reverse=True)
-    found = {}
-    for group in groups.values():
-        widest_first = sorted(group, key=lambda size: -size[1])
-        found.update(
-            {sizes[size]: sizes[budget] for size, budget in zip(widest_first, budgets, strict=False)}
-        )
-    return found
+def _met(match: Match, tolerance: float) -> tuple[Cell, ...]:
+    """Partner, difference in percent, within the tolerance."""
+    if not match.partner:
+        return match.role, None, None
+    return match.partner, 100 * match.deviation, "yes" if match.within(tolerance) else "no"
 
 
 def accuracy_table(
     frame: pd.DataFrame,
     *,
     order: Sequence[str] = (),
-    tolerance: float = TOLERANCE,
+    tolerance: float = TIE,
     alpha: float = ALPHA,
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
@@ -209,7 +162,7 @@ def accuracies(
     by_test: Mapping[str, str | None],
     *,
     order: Sequence[str] = (),
-    tolerance: float = TOLERANCE,
+    tolerance: float = TIE,
     note: str = "",
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
@@ -225,7 +178,7 @@ def accuracies(
 def accuracies_of(
     blocks: Sequence[Block],
     order: Sequence[str] = (),
-    tolerance: float = TOLERANCE,
+    tolerance: float = TIE,
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
 ) -> Table:

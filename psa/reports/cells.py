@@ -88,7 +88,8 @@ class Trials:
 class Cells:
     """Every cell of a frame. expected: trials that a cell has where none is missing; zero_r: what always
     answering the majority class would score, in percent; paired: whether equal seeds share their beginnings,
-    as ours do and published trials do not; loops: every length that a finished trial has.
+    as ours do and published trials do not; loops: every length that a finished trial has; classes: digits
+    told apart.
     """
 
     study: str
@@ -100,6 +101,7 @@ class Cells:
     zero_r: float
     paired: bool
     loops: tuple[int, ...]
+    classes: int
     parameters: Mapping[str, int]
     trials: Mapping[tuple[str, str], Trials]
 
@@ -146,7 +148,8 @@ class Cells:
             return f"{said}; none is missing."
         named = "; ".join(self._absence(*cell) for cell in few[:_NAMED])
         more = f"; and {len(few) - _NAMED:,} more cells" if len(few) > _NAMED else ""
-        return f"{said}, but {len(few):,} of {len(cells):,} cells have fewer: {named}{more}."
+        have = "has" if len(few) == 1 else "have"
+        return f"{said}, but {len(few):,} of {len(cells):,} cells {have} fewer: {named}{more}."
 
     def _absent(self, arch: str, mode: str) -> int:
         return self.expected - len(self.cell(arch, mode).found)
@@ -179,9 +182,15 @@ def cells_of(frame: pd.DataFrame) -> Cells:
         zero_r=zero_r,
         paired=set(rows["source"]) == {"psa"},
         loops=tuple(sorted(map(int, rows["loops"][rows["status"] == "done"].dropna().unique()))),
+        classes=_classes(rows["digits"].dropna()),
         parameters={str(row.arch): int(row.parameters) for row in rows.itertuples()},
         trials=trials,
     )
+
+
+def _classes(digits: pd.Series[Any]) -> int:
+    """Of the digits listed, which are the same in all trials; ten where no trial names any."""
+    return len(str(digits.iloc[0]).split(",")) if len(digits) else 10
 
 
 def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> Trials:

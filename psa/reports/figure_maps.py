@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
 from psa.regimes import REGIMES, Regime
+from psa.reports.ablation_published import few_seeds
 from psa.reports.cells import Cells
 from psa.reports.design_space import LEFT, MARK, new_map
 from psa.reports.figure_marks import (
@@ -188,6 +189,6 @@ def regimes_map(cells: Cells, archs: Sequence[str]) -> Figure:
         legend.draw(drawn, LEFT, columns=2)
         how = (
             f"Computed by the study's rules with ZeroR {cells.zero_r:.2f} %; unknown: no rule applies, or a "
-            "mode is missing."
+            f"mode is missing.{few_seeds(cells)}"
         )
         return finished(drawn, cells, how)

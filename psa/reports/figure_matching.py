@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -14,48 +12,20 @@ from matplotlib.figure import Figure
 from psa.reports.design_space import map_notes, new_map
 from psa.reports.figure_marks import EDGE, Legend, Scale, Spots, colour_bar, handle, marks
 from psa.reports.figures import note, style
+from psa.reports.matching import MATCHED, Match, matches
 
-MATCHED: Final = 0.10  # share by which parameters may differ and still count as matched
 _GREY: Final = "#9A9A9A"
 _KINDS: Final = {
     (True, True): ("o", f"Matched, within {MATCHED:.0%}"),
-    (True, False): ("o", f"Matched, but beyond {MATCHED:.0%}"),
+    (True, False): ("o", f"Matched, but not within {MATCHED:.0%}"),
     (False, True): ("^", f"Asymmetric, but within {MATCHED:.0%}"),
-    (False, False): ("^", f"Asymmetric, beyond {MATCHED:.0%}"),
+    (False, False): ("^", f"Asymmetric, not within {MATCHED:.0%}"),
 }
 _HOW: Final = (
     "Circles are labelled Matched by the study, triangles Asymmetric. Filled: the number of parameters is "
-    f"within {MATCHED:.0%} of that of the nearest network with one hidden layer (1*W) on the map."
+    f"within {MATCHED:.0%} of that of the network with one hidden layer (1*W) that it was meant to match, or "
+    "it is such a network itself. Hollow also: what was meant to match none."
 )
-
-
-@dataclass(frozen=True)
-class Match:
-    """Parameters, whether the study calls the architecture matched, and the network with one hidden layer
-    of the nearest size ("" if there is none) with the relative deviation from it.
-    """
-
-    parameters: int
-    labelled: bool
-    nearest: str
-    deviation: float
-
-    def within(self, tolerance: float = MATCHED) -> bool:
-        """Whether it is matched by its number of parameters."""
-        return abs(self.deviation) <= tolerance
-
-
-def matches(parameters: Mapping[str, int], asymmetric: Collection[str]) -> dict[str, Match]:
-    """Every architecture beside the nearest network with one hidden layer (1*W), which sets the sizes."""
-    references = {
-        arch: size for arch, size in parameters.items() if arch.startswith("1*") and "," not in arch
-    }
-    found = {}
-    for arch, size in parameters.items():
-        nearest = min(references, key=lambda each: abs(np.log(size / references[each])), default="")
-        deviation = size / references[nearest] - 1 if nearest else float("nan")
-        found[arch] = Match(size, arch not in asymmetric, nearest, deviation)
-    return found
 
 
 def plot_matching(ax: Axes, spots: Spots, found: Mapping[str, Match], scale: Scale) -> Axes:
@@ -75,13 +45,16 @@ def _alike(found: Mapping[str, Match], labelled: bool, close: bool) -> list[str]
 
 
 def matching_map(
-    parameters: Mapping[str, int],
     archs: Sequence[str],
+    parameters: Callable[[str], int],
     asymmetric: Collection[str],
+    order: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Figure:
-    """How many parameters each architecture has, and whether one with a single hidden layer has as many."""
-    found = matches({arch: parameters[arch] for arch in archs}, asymmetric)
+    """How many parameters each architecture has, and whether it has as many as it was meant to have; order:
+    the list of the whole study, in which that is found.
+    """
+    found = matches(archs, parameters, asymmetric, order)
     sizes = [each.parameters for each in found.values()]
     scale = Scale(LogNorm(min(sizes), max(*sizes, min(sizes) + 1)), "viridis", "parameters")
     with style():

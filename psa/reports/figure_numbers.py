@@ -9,11 +9,10 @@ from typing import Final, Literal
 
 from psa.regimes import Regime, regime_of
 from psa.reports.cells import Cells
-from psa.stats import present, summary, welch
+from psa.stats import ALPHA, TIE, holm, present, summary, welch, winners
 from psa.trial import MODES
 from psa.words import counted, listed
 
-TIE: Final = 0.01  # points of a mean within which modes share a win
 _ROUNDING: Final = 1e-9
 _NAMED: Final = 6  # architectures that a note names one by one
 _NAN: Final = float("nan")
@@ -126,8 +125,8 @@ def instability(cells: Cells, arch: str) -> Spread:
 
 @dataclass(frozen=True)
 class Strategy:
-    """The modes whose mean is within a tolerance of the greatest, in the order of MODES; clear where a sole
-    winner's paired 95 % interval against the runner-up excludes 0.
+    """The modes whose mean is within a tolerance of the greatest, in the order of MODES; clear where a test
+    with Holm's correction tells a sole winner from every other mode.
     """
 
     best: tuple[str, ...]
@@ -140,12 +139,21 @@ def strategy(cells: Cells, arch: str, tolerance: float = TIE) -> Strategy:
     means = {mode: cell.mean for mode, cell in cells.numbers(arch).items()}
     if not means:
         return Strategy((), clear=False, above_zero_r=False)
-    ranked = sorted(means, key=lambda mode: -means[mode])
-    best = tuple(mode for mode in means if means[ranked[0]] - means[mode] <= tolerance + _ROUNDING)
-    clear = False
-    if len(best) == 1 and len(ranked) > 1:
-        clear = effect(cells, arch, ranked[0], ranked[1]).verdict == "gain"
+    top = max(means.values())
+    best = tuple(mode for mode in means if top - means[mode] <= tolerance + _ROUNDING)
+    clear = len(best) == 1 < len(means) and _stands_out(cells, arch, best[0])
     return Strategy(best, clear, cells.above_zero_r(arch))
+
+
+def _stands_out(cells: Cells, arch: str, best: str) -> bool:
+    """Whether no other mode could be as good: the paired test of the table of accuracies, or Welch's where
+    seeds share nothing.
+    """
+    arms = {mode: cells.cell(arch, mode) for mode in MODES if cells.cell(arch, mode).found}
+    if cells.paired:
+        return winners({mode: arm.correct for mode, arm in arms.items()}).by_test == (best,)
+    rivals = [welch(arms[best].summary, arm.summary).p for mode, arm in arms.items() if mode != best]
+    return bool((holm(rivals) < ALPHA).all())
 
 
 def regimes(cells: Cells, archs: Sequence[str]) -> dict[str, Regime]:

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from psa.collect import trials_of
 from psa.errors import UserError
-from psa.nets.shapes import shape_of
 from psa.reports.ablation_published import Reference
 from psa.reports.aggregates import aggregate
 from psa.reports.cells import cells_of
@@ -21,7 +20,7 @@ from psa.reports.figure_maps import baseline_map, effects_map, instability_map, 
 from psa.reports.figure_matching import matching_map
 from psa.reports.figure_published import agreement_figure, beside, difference_figure
 from psa.reports.figure_strategy import strategy_map
-from psa.trial import ModelSpec
+from psa.reports.matching import sizes
 from psa.words import listed
 
 Named = Iterator[tuple[str, Figure]]
@@ -38,10 +37,14 @@ def chosen(frame: pd.DataFrame, archs: Sequence[str]) -> pd.DataFrame:
 
 
 def maps(
-    frame: pd.DataFrame, archs: Sequence[str], asymmetric: Collection[str], effects: Sequence[str] = ("full",)
+    frame: pd.DataFrame,
+    archs: Sequence[str],
+    asymmetric: Collection[str],
+    effects: Sequence[str] = ("full",),
+    order: Sequence[str] = (),
 ) -> Named:
     """The six maps (one of effects per mode asked for) of these architectures, whether they have trials or
-    not. Raises UserError where none has.
+    not; order: all architectures of the study. Raises UserError where none has a trial.
     """
     rows = trials_of(chosen(frame, archs))
     cells = cells_of(rows)
@@ -50,15 +53,8 @@ def maps(
         yield f"ablation_effects_{mode}", effects_map(cells, archs, mode)
     yield "instability", instability_map(cells, archs)
     yield "winning_strategy", strategy_map(cells, archs)
-    sizes = parameters(archs, str(rows["family"].iloc[0]))
-    yield "parameter_matching", matching_map(sizes, archs, asymmetric)
+    yield "parameter_matching", matching_map(archs, sizes(cells), asymmetric, order)
     yield "regimes", regimes_map(cells, archs)
-
-
-def parameters(archs: Sequence[str], family: str) -> dict[str, int]:
-    """How many weights and biases each architecture has. Raises UserError for one too large to train."""
-    models = {arch: ModelSpec.model_validate({"family": family, "arch": arch}) for arch in archs}
-    return {arch: shape_of(model).parameters for arch, model in models.items()}
 
 
 def convergence(frame: pd.DataFrame, targets: Sequence[str], log: bool = False) -> Named:

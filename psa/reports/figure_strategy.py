@@ -21,8 +21,9 @@ from psa.reports.figure_marks import (
     nothing,
     unknown,
 )
-from psa.reports.figure_numbers import TIE, Strategy, strategy
+from psa.reports.figure_numbers import Strategy, strategy
 from psa.reports.figures import MODE_LOOKS, style
+from psa.stats import ALPHA, TIE
 from psa.trial import MODES
 
 
@@ -78,8 +79,10 @@ def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> 
         legend.add(NOTHING, "no trial of any mode above ZeroR", _dead(found))
         legend.add(UNKNOWN, "no trial", [arch for arch, each in found.items() if not each.best])
         legend.draw(drawn, LEFT, columns=4, heading="highest mean bounty")
+        test = "a paired sign-flip test" if cells.paired else "Welch's test"
         how = (
-            f"Unrounded means within {tolerance:g} points tie; slots in the order {', '.join(MODES)}. "
-            "Hollow: the 95 % interval of the difference to the runner-up includes 0."
+            f"Unrounded means within {tolerance:g} points tie; slots in the order {', '.join(MODES)}, white "
+            "where a mode has no share in the win. Hollow: not told from every other mode by "
+            f"{test} (p < {ALPHA:g} after Holm's correction)."
         )
         return finished(drawn, cells, how)

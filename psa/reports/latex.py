@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from psa.errors import UserError
+
 MISSING: Final = "{--}"  # in braces, so that a column of numbers does not read it as one
 _FEW: Final = 6  # columns; a table of more is set smaller
 _SPECIAL: Final = {
@@ -29,7 +31,20 @@ _SPECIAL: Final = {
     "–": "--",
     "α": r"$\alpha$",
     "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "Δ": r"$\Delta$",
+    "β": r"$\beta$",
+    "μ": r"$\mu$",
+    "µ": r"$\mu$",
+    "σ": r"$\sigma$",
+    "→": r"$\to$",
+    "“": "``",
+    "”": "''",
+    "—": "---",
+    "…": r"\dots{}",
 }
+_LAST_LETTER: Final = "ž"  # of the Latin letters that LaTeX prints without further packages
 _NUMBERS: Final = (
     r"\sisetup{separate-uncertainty=true, detect-weight=true, mode=text, group-digits=integer,"
     "\n    group-minimum-digits=4, group-separator={,}, retain-zero-uncertainty=true,"
@@ -38,8 +53,18 @@ _NUMBERS: Final = (
 
 
 def escape(text: str) -> str:
-    """Any text as it stands: no character of it is a command. A line may break after a slash."""
-    return "".join(_SPECIAL.get(character, character) for character in text).replace("/", r"\slash ")
+    """Any text as it stands, on one line: no character of it is a command. A line may break after a slash.
+
+    Raises UserError for a character that LaTeX has no sign for.
+    """
+    return "".join(map(_sign, " ".join(text.split()))).replace("/", r"\slash ")
+
+
+def _sign(character: str) -> str:
+    known = _SPECIAL.get(character, character)
+    if known > _LAST_LETTER or not known.isprintable():
+        raise UserError(f"LaTeX has no sign for {character!r}", "Write it in words")
+    return known
 
 
 @dataclass(frozen=True)

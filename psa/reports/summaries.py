@@ -64,19 +64,25 @@ def read_summary(path: Path) -> list[Block]:
         raise UserError(f"there is no summary {path}", "Name a file like results/psa_simplemlp_summary.md")
     blocks: list[Block] = []
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
-        text = line.strip()
+        text, where = line.strip(), f"{path}, line {number}"
         head = _HEAD.fullmatch(text)
         if head is not None:
-            arch = Arch.coerce(head["arch"]).label
-            blocks.append(Block(arch, int(head["parameters"].replace(",", "")), {}))
+            blocks.append(_read_head(head, where))
         elif text.startswith("* "):
-            _read_mode(text, blocks, f"{path}, line {number}")
+            _read_mode(text, blocks, where)
     if not blocks:
         raise UserError(
             f"{path} holds no summary", "It begins with a line `Results Shape {1*16} Parameters ...`"
         )
     most = max([mode.n for block in blocks for mode in block.modes.values() if mode is not None], default=0)
     return [_expecting(block, most) for block in blocks]
+
+
+def _read_head(head: re.Match[str], where: str) -> Block:
+    try:
+        return Block(Arch.coerce(head["arch"]).label, int(head["parameters"].replace(",", "")), {})
+    except UserError as error:
+        raise UserError(f"{where}: {error.what}", error.way_out) from None
 
 
 def _read_mode(text: str, blocks: list[Block], where: str) -> None:
