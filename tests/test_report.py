@@ -84,6 +84,7 @@ def test_one_command_makes_everything(report: Report, tmp_path: Path) -> None:
     page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
     assert "54 of 54" in page
     assert "Mode decay equals mode none to the last bit in every number of all 9 pairs" in page
+    assert "by the factor 1 − 1e-08 in each step, which is 1 in single precision" in page
     assert "are not there" not in page
     again = published_trials(folder / "psa_simplemlp_trials.md", "simplemlp")
     assert len(again) == 54

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -220,13 +221,27 @@ def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _why_equal(frame: pd.DataFrame, mode: str) -> str:
+    """Weight decay multiplies a weight by 1 - lr * weight_decay in each step, in single precision."""
+    rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
+    if mode != "decay" or not len(rows):
+        return ""
+    share = float((rows["lr"] * rows["weight_decay"]).max())
+    if np.float32(1 - share) != 1:
+        return ""
+    return (
+        f" Weight decay shrinks a weight by the factor 1 − {share:.0e} in each step, which is 1 in single "
+        "precision."
+    )
+
+
 def _equal(frame: pd.DataFrame) -> Iterator[str]:
     for mode, (same, pairs) in identical_arms(frame).items():
         if same == pairs:
             yield (
                 f"Mode {mode} equals mode none to the last bit in every number of all {pairs:,} pairs: as "
                 "set here it is the same experiment under another name, and published differences between "
-                "the two are differences between seeds."
+                f"the two are differences between seeds.{_why_equal(frame, mode)}"
             )
         elif same:
             yield f"In {same:,} of {pairs:,} pairs mode {mode} equals mode none in every loop."
