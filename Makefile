@@ -35,7 +35,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help train test check crash bench bench-reports format lint types wheel fix set-up set-up-tests
+.PHONY: help train test check crash bench bench-reports bench-ray format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -58,6 +58,9 @@ bench: set-up-tests ## psa beside a hand-written loop, over the whole grid (ARGS
 
 bench-reports: set-up-tests ## the records of the whole grid to a DataFrame, and to every report
 	@$(RUN) benchmarks/reports.py $(ARGS)
+
+bench-ray: set-up-tests ## a sweep through Ray beside the same sweep without it
+	@$(RUN) benchmarks/cluster.py $(ARGS)
 
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check

@@ -42,20 +42,22 @@ logger = logging.getLogger(__name__)
 ERRORS_ALLOWED: Final = 20  # of a pack's process or node: on spot machines many are nobody's fault
 PACKS_SHARING_A_GPU: Final = 4
 ANSWER_SECONDS: Final = 10.0
+TRIES: Final = 3  # to join a cluster from outside: its head starts a process for each client, and may be slow
 
 
 def connect(address: str, gpus_per_pack: float) -> None:
     """Join a cluster, or start one of this machine. Raises UserError."""
     _check_answers(address)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address == "local":
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            modules = [str(Path(str(package.__file__)).parent) for package in (psa, cloud)]
-            ray.init(address=address, runtime_env={"py_modules": modules}, **quiet)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise _nobody(address, error) from None
+    modules = [str(Path(str(package.__file__)).parent) for package in (psa, cloud)]
+    how = {"include_dashboard": False} if address == "local" else {"runtime_env": {"py_modules": modules}}
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **how)
+            break
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            logger.exception("joining %s failed", address)
+            if not (left and address.startswith("ray://")):
+                raise _nobody(address, error) from None
     _check_room(gpus_per_pack)
 
 
