@@ -50,8 +50,9 @@ test: set-up-tests ## run the tests
 
 check: format lint types $(if $(TESTED),,test) wheel ## all that a change must pass (TESTED=1: all but the tests)
 
-crash: set-up-tests ## kill a sweep two hundred times and compare what is left with an undisturbed one
+crash: set-up-tests ## kill sweeps hundreds of times and compare what is left with an undisturbed one
 	@$(RUN) tests/crash/harness.py $(or $(ARGS),--kills 200)
+	@$(PYTEST) -m crash
 
 bench: set-up-tests ## psa beside a hand-written loop, over the whole grid (ARGS='--every 10' for a look)
 	@$(RUN) benchmarks/bench.py $(ARGS)

@@ -20,20 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cloud.homecoming import bring_home
 from cloud.ray_process import Driver, started
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa import leases
 from psa.backend import Job, Where
 from psa.cost import CostModel
-from psa.errors import DamagedFile, UserError
-from psa.estimate import loops_left, loops_of
+from psa.errors import UserError
+from psa.estimate import loops_left
 from psa.events import Event
 from psa.files import read_bytes, write_atomically
 from psa.machine import Machine
-from psa.records import decode_record
 from psa.search import Search
-from psa.state import decode
 from psa.store import STATE_NAME, Store
 from psa.trial import Pack, Trial, canonical_json
 
@@ -78,7 +77,13 @@ class Ray:
             if (yield from self._run(stored, restore=True)):
                 return
             self._settle(stored)  # what a kill left of it cannot be gone on with: its checkpoints can
-        yield from self._run(self._prepared(packs), restore=False)
+        new = self._prepared(packs)
+        try:
+            yield from self._run(new, restore=False)
+        except UserError:
+            if not self._begun(new.name):  # it was refused: nothing is to be gone on with
+                self.storage.remove(new.name)
+            raise
 
     def _run(self, experiment: Experiment, restore: bool) -> Generator[Event, None, bool]:
         """Run an experiment to its end; whether that could be done."""
@@ -119,21 +124,25 @@ class Ray:
                 'sampler = "optuna": Optuna is not installed', "Install it with: pip install 'psa[search]'"
             )
         name = f"{self.prefix}{search.digest[:16]}"
-        for restore in (True, False):
-            if restore and not self._begun(name):
-                continue
-            driver = self._driver(name, restore, {"search": search.model_dump(mode="json")})
-            with contextlib.closing(driver.events()) as events:
-                for said in events:
-                    if said is not None and said["event"] == "unrestorable":
-                        break
-                    if said is not None and said["event"] == "done":
-                        self.bring_home(name, said["pack"])
-                    yield said
-                else:
-                    break
+        ended = self._begun(name) and (yield from self._searched(name, search, restore=True))
+        if not ended:
             self.storage.remove(name)
+            yield from self._searched(name, search, restore=False)
         self.storage.remove(name)
+
+    def _searched(
+        self, experiment: str, search: Search, restore: bool
+    ) -> Generator[dict[str, Any] | None, None, bool]:
+        """Run a search to its end; whether that could be done."""
+        driver = self._driver(experiment, restore, {"search": search.model_dump(mode="json")})
+        with contextlib.closing(driver.events()) as events:
+            for said in events:
+                if said is not None and said["event"] == "unrestorable":
+                    return False
+                if said is not None and said["event"] == "done":
+                    self.bring_home(experiment, said["pack"])
+                yield said
+        return True
 
     def _begun(self, experiment: str) -> bool:
         """Whether Tune has stored how far an experiment is: before that there is nothing to restore."""
@@ -157,34 +166,10 @@ class Ray:
                         self.bring_home(experiment.name, name)
 
     def bring_home(self, experiment: str, name: str) -> None:
-        """Take over what the newest checkpoint of a Tune trial holds; records last, as everywhere."""
+        """Take over what the newest checkpoint of a Tune trial holds."""
         folder = self._newest(experiment, name)
-        files = list(self.storage.tree(folder)) if folder else []
-        for file in files:
-            if file.endswith(f"/{STATE_NAME}"):
-                with _heeded():
-                    self._take_state(f"{folder}/{file}")
-        for file in files:
-            if file.startswith("results/") and not file.endswith(".machine.json"):
-                with _heeded():
-                    self._take_record(f"{folder}/{file}")
-
-    def _take_state(self, name: str) -> None:
-        content = self.storage.read(name) or b""
-        state = decode(content, f"{self.storage.uri}: {name}")
-        file = self.store.state_file(state.trial)
-        if state.loops > loops_of(file.path):
-            file.load()
-            file.save(state)
-
-    def _take_record(self, name: str) -> None:
-        record, sidecar = (
-            decode_record(self.storage.read(each) or b"", f"{self.storage.uri}: {each}")
-            for each in (name, f"{name.removesuffix('.json')}.machine.json")
-        )
-        trial = Trial.model_validate(record["spec"])
-        if not self.store.done(trial, record["loops"]):
-            self.store.write(trial, record, sidecar)
+        if folder:
+            bring_home(self.storage, folder, self.store)
 
     def _driver(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> Driver:
         process, self._ready = self._ready or started(self.log), None
@@ -291,12 +276,3 @@ def _home(models: Path) -> str:
         content = secrets.token_hex(4).encode()
         write_atomically(path, content)
     return content.decode()
-
-
-@contextlib.contextmanager
-def _heeded() -> Iterator[None]:
-    """What has not arrived whole is trained again; that is said, and no reason to leave the rest there."""
-    try:
-        yield
-    except DamagedFile as damage:
-        logger.warning("%s; it is trained again from what is here", damage.what)

@@ -112,6 +112,25 @@ def test_pbt_cannot_search_what_the_weights_depend_on(tmp_path: Path) -> None:
         load(path)
 
 
+def test_optuna_draws_from_the_space_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    """As Ray Tune asks it: settings within their ranges, learnt from what came back."""
+    pytest.importorskip("optuna", reason="the extra search is not installed")
+    ray_space = pytest.importorskip("cloud.ray_space", reason="the extra ray is not installed")
+    found = load(written(tmp_path, SMALL, ('"asha"', '"asha"\nsampler = "optuna"\nseed = 7')))
+    drawn = []
+    for _ in range(2):
+        sampler = ray_space.config_of(found, None).search_alg
+        assert sampler.set_search_properties("accuracy", "max", {"space": ray_space.space(found)})
+        drawn.append([])
+        for number in range(4):
+            settings = sampler.suggest(f"c{number}")["space"]
+            drawn[-1].append(settings)
+            sampler.on_trial_complete(f"c{number}", {"accuracy": settings["lr"]})
+    assert drawn[0] == drawn[1]
+    assert all(1e-5 <= each["lr"] <= 1e-2 and each["mode"] in ("none", "dropout") for each in drawn[0])
+    assert len({each["lr"] for each in drawn[0]}) == 4
+
+
 def events(name: str, loops: int, end: str, **facts: Any) -> list[dict[str, Any]]:
     """What is heard of a configuration."""
     space = {"lr": 1e-3 * loops, "dropout": 0.2, "mode": "none"}
