@@ -1,4 +1,4 @@
-"""Settings of AWS: what .env and the environment say, what is wrong with it, and that no key is ever shown."""
+"""Settings of AWS: what .env and the environment say, what is wrong there, and that no key is ever shown."""
 
 from __future__ import annotations
 
