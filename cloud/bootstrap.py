@@ -106,10 +106,12 @@ def packs_in(content: bytes, where: str) -> dict[str, Pack]:
 
 
 def _lay_out(before: Path, store: Store) -> None:
-    """What was trained elsewhere, where it has got further than what an earlier attempt left."""
+    """What was trained elsewhere, where it has got further than what an earlier attempt left. A damaged state
+    is laid out, too: it must not be taken for none.
+    """
     for path in before.rglob(STATE_NAME):
         here = store.models / path.relative_to(before)
-        if loops_of(path) > loops_of(here):
+        if not here.exists() or loops_of(path) > loops_of(here):
             write_atomically(here, path.read_bytes())
 
 

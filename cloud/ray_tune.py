@@ -24,7 +24,7 @@ from cloud.ray_process import Driver, started
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa import leases
-from psa.backend import Job, Where, said_of
+from psa.backend import Job, Where, jobs_of, said_of
 from psa.cost import CostModel
 from psa.errors import UserError
 from psa.estimate import loops_left
@@ -63,8 +63,7 @@ class Ray:
         stored = self._interrupted(packs)
         if stored is not None:
             packs = [pack for pack in stored.packs.values() if self.store.pending(pack.trials, pack.horizon)]
-        jobs = [Job(pack, pack.horizon * self.costs.loop_seconds(pack.trials)) for pack in packs]
-        return sorted(jobs, key=lambda job: -job.seconds)
+        return jobs_of(packs, self.costs)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
         """How many packs, and how long they take."""

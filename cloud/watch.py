@@ -89,7 +89,7 @@ class Watch:
         """
         first = self.courses[0].line.packs
         tick = Event("tick", next(iter(first.values())))
-        self._begin(self.desk.listed())
+        yield from self._begin(self.desk.listed())
         wait, seen = SOON, time.monotonic()
         while True:
             yield from self._submit()
@@ -103,8 +103,8 @@ class Watch:
             wait = SOON if happened else min(LATE, wait * 1.5)
             yield from happened
 
-    def _begin(self, jobs: dict[str, Status]) -> None:
-        """Take up what earlier watches have begun."""
+    def _begin(self, jobs: dict[str, Status]) -> Iterator[Event]:
+        """Take up what earlier watches have begun. What has failed there is tried again."""
         last: dict[str, int] = {}
         for name in jobs:
             parts = job_parts(name)
@@ -112,7 +112,11 @@ class Watch:
                 last[parts[1]] = max(last.get(parts[1], 0), parts[2])
         for course in self.courses:
             course.attempt = last.get(course.line.name, 0)
-            course.running = course.attempt > 0
+            course.running = course.attempt > 0 and not jobs[course.job].over
+            if course.attempt and not course.running:
+                self.desk.home(course.line, course.job)
+                if not course.line.pending(self.desk.store):
+                    yield from self._over(course, set(), {})
             course.left = self._left(course.line)
 
     def _left(self, line: Line) -> int:

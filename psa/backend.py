@@ -96,6 +96,12 @@ def backend_named(name: str, where: Where) -> type[Backend]:
     return found
 
 
+def jobs_of(packs: Sequence[Pack], costs: CostModel) -> list[Job]:
+    """One job per pack, the longest first."""
+    jobs = [Job(pack, pack.horizon * costs.loop_seconds(pack.trials)) for pack in packs]
+    return sorted(jobs, key=lambda job: -job.seconds)
+
+
 def said_of(jobs: Sequence[Job], workers: int) -> str:
     """`4 packs, 24 trials: about 20 s with 2 workers`."""
     trials = sum(len(job.pack.trials) for job in jobs)
@@ -114,8 +120,7 @@ class Local:
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """One job per pack, the longest first."""
-        jobs = [Job(pack, pack.horizon * self.costs.loop_seconds(pack.trials)) for pack in packs]
-        return sorted(jobs, key=lambda job: -job.seconds)
+        return jobs_of(packs, self.costs)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
         """How many packs, and how long they take."""

@@ -42,11 +42,20 @@ def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[i
 
 
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> str:
-    """Each of them."""
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Each of them; SageMaker in a rehearsal."""
     if request.param == "ray":
         pytest.importorskip("ray", reason="the extra ray is not installed")
-    return str(request.param)
+    if request.param != "sagemaker":
+        yield str(request.param)
+        return
+    pytest.importorskip("moto", reason="the extra rehearse is not installed")
+    from cloud.rehearsal import rehearsal
+
+    with rehearsal(tmp_path_factory.mktemp("stage")) as stage, pytest.MonkeyPatch.context() as context:
+        for name, value in stage.environment.items():
+            context.setenv(name, value)
+        yield "sagemaker"
 
 
 @pytest.fixture(scope="module")

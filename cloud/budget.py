@@ -1,0 +1,42 @@
+"""A limit in dollars that jobs are kept within: what has been billed, and what those at work may cost."""
+
+from __future__ import annotations
+
+from psa.errors import UserError
+
+LEAST_SECONDS = 60  # that a job is worth starting for
+
+
+class Budget:
+    """limit: None is none. A job that is at work counts with the most that it may cost."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self.spent: dict[str, float] = {}
+        self.reserved: dict[str, float] = {}
+
+    def seconds(self, hourly: float, wanted: int) -> int:
+        """For how long a job may run: as long as it wants, or as what is left pays for; 0 while others have
+        it all. Raises UserError where everything is spent.
+        """
+        if self.limit is None:
+            return wanted
+        left = self.limit - sum(self.spent.values()) - sum(self.reserved.values())
+        paid = int(3600 * left / hourly)
+        if paid >= LEAST_SECONDS:
+            return min(wanted, paid)
+        if self.reserved:
+            return 0
+        raise UserError(
+            f"--max-cost {self.limit:g}: ${sum(self.spent.values()):.2f} are spent and not all is trained",
+            "What is finished is at home; the same command with a larger --max-cost goes on",
+        )
+
+    def begun(self, job: str, dollars: float) -> None:
+        """A job was submitted that costs no more than so much."""
+        self.reserved[job] = dollars
+
+    def ended(self, job: str, dollars: float) -> None:
+        """A job has cost so much."""
+        self.reserved.pop(job, None)
+        self.spent[job] = dollars

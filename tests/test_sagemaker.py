@@ -1,0 +1,247 @@
+"""Sweeps on a rehearsal of SageMaker: whatever AWS does to jobs and watchers, the same bytes come home."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import GRID, PATIENCE_SECONDS, end, psa, sweep, tree, until
+
+from psa.grid import load
+from psa.machine import Machine
+from psa.packs import groups_of
+from psa.store import Store
+from psa.sweeps import living
+from psa.trial import Pack
+from psa.worker import run_pack
+
+pytest.importorskip("moto", reason="the extra rehearse is not installed")
+
+from cloud.rehearsal import rehearsal
+from cloud.rehearsal.faults import Faults
+
+LOOPS = 60
+WORDS = ("--backend", "sagemaker", "--pack-size", "6", f"meta_loops={LOOPS}")
+TEN = ("--jobs", "10", "--pack-size", "2")
+DONE = "24 of 24 trials done, 0 failed"
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
+    """What an undisturbed run leaves, in this process."""
+    folder = tmp_path_factory.mktemp("in-process")
+    store = Store(folder / "models", folder / "results")
+    for group in groups_of(load(GRID).trials):
+        run_pack(Pack(trials=tuple(group), horizon=LOOPS), store, Machine(data_dir, "cpu"))
+    return tree(folder)
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that end with the test."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        end(process)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for it; exit code and last line."""
+    out, err = process.communicate(timeout=2 * PATIENCE_SECONDS)
+    return process.returncode, (out.splitlines() or [err])[-1]
+
+
+def jobs_of(stage: Any) -> list[Any]:
+    """What the rehearsal knows of its jobs, as AWS would say it."""
+    import boto3
+
+    keys = stage.environment
+    client = boto3.client(
+        "sagemaker",
+        endpoint_url=keys["AWS_ENDPOINT_URL"],
+        region_name=keys["AWS_REGION"],
+        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+    )
+    jobs = client.list_training_jobs(MaxResults=100)["TrainingJobSummaries"]
+    return [client.describe_training_job(TrainingJobName=job["TrainingJobName"]) for job in jobs]
+
+
+def interruptions(job: dict[str, Any]) -> int:
+    """How often a job has lost its instance."""
+    return sum(step["Status"] == "Interrupted" for step in job["SecondaryStatusTransitions"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "times", [1, pytest.param(10, marks=pytest.mark.crash)], ids=["one interruption", "ten interruptions"]
+)
+def test_spot_interruptions_lose_nothing(
+    times: int, tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+) -> None:
+    """Each job loses its instance so often, and goes on from its checkpoints."""
+    faults = Faults(interrupt_every=2.0, interruptions=times, grace=10)
+    with rehearsal(tmp_path / "stage", faults) as stage:
+        started.append(sweep(tmp_path, data_dir, *WORDS, "--spot", **stage.environment))
+        assert ended(started[-1]) == (0, DONE)
+        assert [interruptions(job) for job in jobs_of(stage)] == [times]
+    assert tree(tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("faults", "words", "settings"),
+    [
+        pytest.param(Faults(quota=2), TEN, {}, marks=pytest.mark.crash, id="quota"),
+        pytest.param(Faults(throttle=2), ("--jobs", "4"), {}, marks=pytest.mark.crash, id="throttling"),
+        pytest.param(
+            Faults(no_capacity=frozenset({"ml.c5.xlarge"})),
+            (),
+            {"INSTANCE_TYPE": "ml.c5.xlarge,ml.m5.xlarge"},
+            id="no capacity",
+        ),
+    ],
+)
+def test_what_aws_refuses_is_waited_for_or_gone_around(
+    faults: Faults,
+    words: tuple[str, ...],
+    settings: dict[str, str],
+    tmp_path: Path,
+    data_dir: Path,
+    expected: dict[str, bytes],
+    started: list[Any],
+) -> None:
+    """Two jobs at once for ten, two requests a second, an instance type that is never to be had."""
+    with rehearsal(tmp_path / "stage", faults) as stage:
+        started.append(sweep(tmp_path, data_dir, *WORDS, *words, **{**stage.environment, **settings}))
+        assert ended(started[-1]) == (0, DONE)
+        if settings:
+            tried = {
+                job["ResourceConfig"]["InstanceType"]: job["TrainingJobStatus"] for job in jobs_of(stage)
+            }
+            assert tried == {"ml.c5.xlarge": "Failed", "ml.m5.xlarge": "Completed"}
+    assert tree(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_a_watcher_is_killed_and_a_second_one_goes_on(
+    tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+) -> None:
+    """The jobs do not notice; no second job is made of what is in training."""
+    with rehearsal(tmp_path / "stage") as stage:
+        first = sweep(tmp_path, data_dir, *WORDS, "--jobs", "2", **stage.environment)
+        started.append(first)
+        until(lambda: " loop " in "\n".join(map(str, living(tmp_path / "models"))), first)
+        os.kill(first.pid, signal.SIGKILL)
+        started.append(sweep(tmp_path, data_dir, *WORDS, "--jobs", "2", **stage.environment))
+        assert ended(started[-1]) == (0, DONE)
+        assert len(jobs_of(stage)) == 2
+    assert tree(tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+def test_the_same_sweep_twice_at_once_trains_once(
+    tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+) -> None:
+    """The second one waits for what the first has in hand."""
+    with rehearsal(tmp_path / "stage") as stage:
+        started += [sweep(tmp_path, data_dir, *WORDS, **stage.environment) for _ in range(2)]
+        assert [ended(process) for process in started] == [(0, DONE), (0, DONE)]
+        assert len(jobs_of(stage)) == 1
+    assert tree(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_a_detached_sweep_comes_home_later(
+    tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+) -> None:
+    """--detach leaves at once; `psa fetch` names what is missing, and brings all home when it is there."""
+    with rehearsal(tmp_path / "stage") as stage:
+        started.append(sweep(tmp_path, data_dir, *WORDS, "--detach", **stage.environment))
+        code, last = ended(started[-1])
+        assert (code, last.split(".")[0]) == (0, "1 job at work without this sweep")
+        words = ("fetch", str(GRID), f"meta_loops={LOOPS}")
+        early = psa(tmp_path, *words, **stage.environment)
+        started.append(early)
+        out, _ = early.communicate(timeout=PATIENCE_SECONDS)
+        assert early.returncode == 1
+        assert "smoke: 0 of 24 trials are here" in out
+        assert out.count("missing ") == 20
+        assert stage.wait(PATIENCE_SECONDS)
+        late = psa(tmp_path, *words, **stage.environment)
+        started.append(late)
+        assert ended(late) == (0, "smoke: 24 of 24 trials are here")
+    assert tree(tmp_path) == expected
+
+
+def packed(names: dict[str, bytes]) -> bytes:
+    """A tar.gz of these files."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for name, body in names.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"AWS_SAGEMAKER_ROLE": "nobody/at all"},
+        {"AWS_REGION": "us-east-11"},
+        {"S3_BUCKET_NAME": "No_Bucket"},
+        {"INSTANCE_TYPE": "ml.c5.enormous"},
+        {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+    ],
+    ids=["role", "region", "bucket", "instance", "keys"],
+)
+def test_a_dry_run_finds_mistakes_without_a_network(
+    change: dict[str, str], tmp_path: Path, data_dir: Path
+) -> None:
+    """One line each, exit code 2; and without any it shows each request with its price."""
+    good = {
+        "AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa",
+        "S3_BUCKET_NAME": "a-bucket",
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "very-secret",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    }
+    process = sweep(tmp_path, data_dir, *WORDS, "--dry-run", **{**good, **change})
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err.count("\n")) == (2, 1), err
+    name = "credentials" if "AWS_ACCESS_KEY_ID" in change else next(iter(change))
+    assert name in err
+    assert "very-secret" not in out + err
+
+
+def test_a_dry_run_shows_each_request_and_its_price(tmp_path: Path, data_dir: Path) -> None:
+    """As AWS would get it, and nothing is sent; a budget that is too small is refused."""
+    good = {
+        "AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa",
+        "S3_BUCKET_NAME": "a-bucket",
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "very-secret",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    }
+    process = sweep(tmp_path, data_dir, *WORDS, "--dry-run", "--jobs", "3", "--spot", **good)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err) == (0, "")
+    assert out.count('"TrainingJobName"') == 3
+    assert "as spot" in out
+    assert "3 jobs:" in out.splitlines()[-1]
+    assert "very-secret" not in out
+    process = sweep(tmp_path, data_dir, *WORDS, "--dry-run", "--max-cost", "0.001", **good)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 2
+    assert "--max-cost 0.001: the jobs are expected to cost $" in err
