@@ -94,6 +94,7 @@ def _probe(way: Sequence[str], folder: Path) -> subprocess.Popen[str] | None:
             stderr=subprocess.PIPE,
             text=True,
             env={"PATH": _SYSTEM_PATH},
+            start_new_session=True,  # a Ctrl-C at this moment must not look like a refusal
         )
     return None
 
