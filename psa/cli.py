@@ -45,7 +45,8 @@ def command(name: str, function: Callable[..., int]) -> App:
     return app
 
 
-# name -> its module; a command is imported when it is asked for, since all of them together take a while.
+# name -> its module in psa.commands, or elsewhere by its full name; a command is imported when it is
+# asked for, since all of them together take a while.
 _MODULES: Final = {
     "train": "train",
     "plan": "plan",
@@ -57,6 +58,7 @@ _MODULES: Final = {
     "verify": "verify",
     "clean": "clean",
     "data": "dataset",
+    "rehearse": "cloud.rehearsal.command",
     "clean-all": "clean",
     "analyze-dataset": "dataset",
 }
@@ -66,7 +68,8 @@ _ALONE: Final = ("clean-all", "analyze-dataset")  # not also words of `psa`
 @functools.cache
 def app_of(name: str) -> App:
     """The command of that name."""
-    module = importlib.import_module(f"psa.commands.{_MODULES[name]}")
+    where = _MODULES[name]
+    module = importlib.import_module(where if "." in where else f"psa.commands.{where}")
     function = "analyze_dataset" if name == "data" else name.replace("-", "_")
     return command(name, getattr(module, function))
 
@@ -92,6 +95,7 @@ for _name in _MODULES:
 def run(app: App, arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code. A mistake is one line on standard error and exit code 2."""
     tokens = _without_separator(app, list(sys.argv[1:] if arguments is None else arguments))
+    tokens, foreign = _parted(app, tokens)
     if app is PSA and tokens[:1] in ([], ["--help"], ["-h"]):
         for name in PSA:  # the list of commands has a line of each
             _ = PSA[name]
@@ -100,7 +104,7 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
         tokens = [word for word in tokens if word != "--debug"]
     _log_to_stderr(debug)
     try:
-        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(tokens + foreign, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if debug and not isinstance(error, _EXPECTED):
@@ -112,9 +116,20 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
 def _without_separator(app: App, tokens: list[str]) -> list[str]:
     """The tokens less the `--` that `poetry run train -- --arch x` hands on."""
     at = 1 if app is PSA and tokens[:1] != ["--"] else 0
+    if tokens[:at] in _CARRIERS:
+        return tokens
     return tokens[:at] + tokens[at + 1 :] if tokens[at : at + 1] == ["--"] else tokens
 
 
+def _parted(app: App, tokens: list[str]) -> tuple[list[str], list[str]]:
+    """The tokens that are ours, and those from the `--` on that belong to a command we are to run."""
+    if app is PSA and tokens[:1] in _CARRIERS and "--" in tokens:
+        at = tokens.index("--")
+        return tokens[:at], tokens[at:]
+    return tokens, []
+
+
+_CARRIERS: Final = (["rehearse"],)  # what follows their `--` is another command
 _EXPECTED: Final = (CycloptsError, UserError, KeyboardInterrupt, OSError)
 
 

@@ -94,6 +94,7 @@ def _probe(way: Sequence[str], folder: Path) -> subprocess.Popen[str] | None:
             stderr=subprocess.PIPE,
             text=True,
             env={"PATH": _SYSTEM_PATH},
+            start_new_session=True,  # a Ctrl-C at this moment must not look like a refusal
         )
     return None
 
@@ -119,6 +120,7 @@ class Container:
         say: Callable[[str], None],
         flags: Sequence[str] = (),
     ) -> None:
+        self._folder = folder
         self._process = subprocess.Popen(
             _unshared(flags, folder, command),
             stdin=subprocess.DEVNULL,
@@ -147,6 +149,8 @@ class Container:
         except subprocess.TimeoutExpired:
             return None
         self._reader.join()
+        with contextlib.suppress(OSError):  # where /opt was seen from inside; out here it is empty
+            (self._folder / "opt").rmdir()
         if self._process.stderr and not self._process.stderr.closed:
             with self._process.stderr as errors:
                 self.trouble = errors.read().decode(errors="replace").strip()

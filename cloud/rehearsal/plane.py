@@ -151,8 +151,8 @@ class Plane:
             if not (sync.has_bucket(self._site.storage, uri) and sync.has_objects(self._site.storage, uri)):
                 yield (
                     f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure '
-                    "that the bucket exists in the selected region, that objects exist under that S3 prefix, and "
-                    f'that the role "{request["RoleArn"]}" has "s3:ListBucket" permissions on it.'
+                    "that the bucket exists in the selected region, that objects exist under that S3 prefix, "
+                    f'and that the role "{request["RoleArn"]}" has "s3:ListBucket" permissions on it.'
                 )
 
     def _role(self, arn: str) -> Iterator[str]:
