@@ -1,0 +1,220 @@
+"""Reading a job's `model.tar.gz`, which whoever can write to the bucket may have made: named files, as bytes.
+
+Nothing is written to disk and nothing is loaded. What the archive may hold is stricter than the `data` filter
+of Python's tarfile: folders and plain files under relative names, within limits that are checked while it is
+expanded and not after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import pickletools
+import re
+import tarfile
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from psa.arch import quoted
+from psa.errors import UserError
+from psa.files import refusal
+
+_WAY_OUT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
+_CUT: Final = "Fetch it again; if it stays so, the job did not finish writing it"
+_BLOCK: Final = 512  # of a tar file; it ends in at least one that is all zeros
+_MAX_NAME: Final = 1_000
+_PICKLE_NAMES: Final = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill")
+_MOST_OPCODES: Final = 1_000  # nothing but a pickle has that many in a row
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+# What tarfile and gzip raise at bytes that are no archive; RecursionError, because each extended header calls
+# for the next one.
+_BROKEN: Final = (
+    tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError, LookupError, RecursionError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may be at most: members, expanded bytes, and expanded bytes per packed one.
+
+    The ratio counts from `small` expanded bytes on: a log of equal lines packs very well, and does no harm.
+    """
+
+    files: int = 10_000
+    bytes: int = 512 * 2**20
+    ratio: float = 200.0
+    small: int = 10 * 2**20
+
+    def room(self, packed: int) -> int:
+        """How far that many packed bytes may expand."""
+        return min(self.bytes, max(self.small, int(self.ratio * packed)))
+
+
+LIMITS: Final = Limits()
+
+
+def contents(
+    source: bytes | Path, limits: Limits = LIMITS, *, name: str = "", wanted: Collection[str] | None = None
+) -> dict[str, bytes]:
+    """The plain files of a gzipped tar archive, by their names in it.
+
+    name: what errors call it, by default its path. wanted: the last parts of names; other files are skipped
+    unread, and only then may the archive hold a pickle. Raises UserError, which names the archive and the
+    member, for a member that is no plain file or folder, whose name leads elsewhere or stands there twice,
+    for a pickle, for more than the limits, and for an archive that is damaged or cut off.
+    """
+    called = name or (str(source) if isinstance(source, Path) else "the archive")
+    with _opened(source, called) as (stream, packed):
+        expanded = _Expanded(stream, limits.room(packed), called, packed)
+        try:
+            found = _read(expanded, limits, called, wanted)
+            expanded.to_the_end()
+        except _BROKEN as error:
+            raise _damaged(called, error) from None
+    if not expanded.closed_by_zeros:
+        raise UserError(f"{called} is cut off: it lacks the end of a tar archive", _CUT)
+    return found
+
+
+@contextlib.contextmanager
+def _opened(source: bytes | Path, called: str) -> Iterator[tuple[BinaryIO, int]]:
+    """The packed bytes, and how many they are. Raises UserError."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source), len(source)
+        return
+    try:
+        stream, packed = source.open("rb"), source.stat().st_size
+    except OSError as error:
+        raise refusal(error, f"cannot read {called}") from error
+    with stream:
+        yield stream, packed
+
+
+class _Expanded(io.RawIOBase):
+    """The tar archive inside the gzip, which ends with an error where it grows beyond its room."""
+
+    def __init__(self, stream: BinaryIO, room: int, called: str, packed: int) -> None:
+        super().__init__()
+        self.inner = gzip.GzipFile(fileobj=stream, mode="rb")
+        self.room, self.called, self.packed = room, called, packed
+        self.count = 0
+        self._last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; none at the end. Raises UserError where there are too many."""
+        left = self.room - self.count
+        data = self.inner.read(min(max(size, 1), left + 1))
+        self.count += len(data)
+        if self.count > self.room:
+            raise UserError(
+                f"{self.called} is refused: its {self.packed:,} bytes expand to more than {self.room:,}",
+                _WAY_OUT,
+            )
+        self._last = (self._last + data)[-_BLOCK:]
+        return data
+
+    def to_the_end(self) -> None:
+        """Read what is left, so that the checksum at the end is compared."""
+        while self.read(2**16):
+            pass
+
+    @property
+    def closed_by_zeros(self) -> bool:
+        """Whether the last block is that of a whole archive."""
+        return len(self._last) == _BLOCK and not any(self._last)
+
+
+def _read(
+    expanded: _Expanded, limits: Limits, called: str, wanted: Collection[str] | None
+) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    seen: set[str] = set()
+    # As a stream: tarfile only ever reads on, so that no header can send it back or in circles.
+    with tarfile.open(fileobj=expanded, mode="r|") as archive:
+        for count, member in enumerate(archive, 1):
+            if count > limits.files:
+                raise UserError(f"{called} is refused: it holds more than {limits.files:,} files", _WAY_OUT)
+            place = _place(member, called, expanded.room)
+            if place in seen and not member.isdir():
+                raise _refused(called, member, "stands there twice")
+            seen.add(place)
+            if member.isreg() and (wanted is None or place.rpartition("/")[2] in wanted):
+                found[place] = _content(archive, member, called)
+    return found
+
+
+def _place(member: tarfile.TarInfo, called: str, room: int) -> str:
+    """The plain relative name of a member. Raises UserError for all that is not a plain file or a folder."""
+    name = member.name
+    if not name or len(name) > _MAX_NAME or not name.isprintable():
+        raise _refused(called, member, "has no name that can be used")
+    if name.startswith(("/", "\\", "~")) or _DRIVE.match(name):
+        raise _refused(called, member, "has an absolute name")
+    if "\\" in name or ".." in name.split("/"):
+        raise _refused(called, member, "leads out of the archive")
+    if member.issym() or member.islnk():
+        raise _refused(called, member, f"is a link to {quoted(member.linkname)}")
+    if member.issparse() or not (member.isreg() or member.isdir()):
+        raise _refused(called, member, "is neither a plain file nor a folder")
+    if not 0 <= member.size <= room:
+        raise _refused(called, member, f"says that it holds {member.size:,} bytes")
+    place = "/".join(part for part in name.split("/") if part not in ("", "."))
+    if not place and not member.isdir():
+        raise _refused(called, member, "has no name that can be used")
+    return place
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, called: str) -> bytes:
+    if member.name.lower().endswith(_PICKLE_NAMES):
+        raise _refused(
+            called, member, "is a pickle by its name, which could run any code; it is never loaded"
+        )
+    stream = archive.extractfile(member)
+    content = b"" if stream is None else stream.read()
+    if len(content) != member.size:
+        raise EOFError("unexpected end of data")
+    if is_pickle(content):
+        raise _refused(called, member, "holds a pickle, which could run any code; it is never loaded")
+    return content
+
+
+def is_pickle(content: bytes) -> bool:
+    """Whether bytes are a pickle, or a zip archive that holds one, as torch.save writes. Runs nothing.
+
+    The opcodes are walked, not only the first bytes compared: 80 02 also begins a safetensors file whose
+    header has 640 bytes.
+    """
+    if content[:4] == b"PK\x03\x04":
+        return b".pkl" in content
+    binary = content[:1] == b"\x80" and content[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    count = 0
+    try:
+        for count, (opcode, _, position) in enumerate(pickletools.genops(content), 1):
+            if count >= _MOST_OPCODES:
+                return True
+            if opcode.name == "STOP":
+                return binary or (position == len(content) - 1 and _adds_up(content))
+    except Exception:  # noqa: BLE001  # whatever it raises, it is because these bytes are no whole pickle
+        return binary and count > 2
+    return False
+
+
+def _adds_up(content: bytes) -> bool:
+    """Whether the opcodes leave one value, as those of `10.` do not."""
+    pickletools.dis(content, out=io.StringIO())
+    return True
+
+
+def _refused(called: str, member: tarfile.TarInfo, what: str) -> UserError:
+    return UserError(f"{called} is refused: its member {quoted(member.name)} {what}", _WAY_OUT)
+
+
+def _damaged(called: str, error: BaseException) -> UserError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    if isinstance(error, EOFError):
+        return UserError(f"{called} is cut off ({reason})", _CUT)
+    return UserError(f"{called} is no sound gzipped tar archive ({reason})", _CUT)
