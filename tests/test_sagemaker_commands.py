@@ -172,6 +172,8 @@ def test_the_cost_of_the_study(home: Path, run: Run) -> None:
     assert report["total"]["dollars"] == 640.3198
     assert len(report["by_arch_and_mode"]) == len(report["details"]) == 588
     assert report["by_status"][0]["name"] == "Completed"
+    code, _, err = run("sagemaker-cost-estimator", "--jobs-file", "jobs.json", "--region", "eu-west-1")
+    assert (code, "no job of the list is of --region eu-west-1" in err) == (2, True)
 
 
 def test_the_cost_of_jobs_of_the_account(home: Path, run: Run, clients: dict[str, Any]) -> None:
@@ -583,6 +585,7 @@ MISTAKES = [
     ("sagemaker-logs-parser", [], "results/logs holds no log"),
     ("sagemaker-logs-parser", ["--family", "cnn"], "cnn"),
     ("sagemaker-results-parser", ["--artifacts-dir", "nowhere"], "there is no folder nowhere"),
+    ("sagemaker-results-parser", ["--artifacts-dir", ".", "--region", "x"], "--region means nothing"),
     ("sagemaker-results-parser", ["--artifacts-dir", "."], "there is no job of the original study"),
     ("sagemaker-results-parser", ["--order", "nowhere.txt"], "no list of architectures nowhere.txt"),
 ]

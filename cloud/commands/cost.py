@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cloud.account import described, job_names
 from cloud.bill import Bill, Sum, bill_of
-from cloud.commands.common import JobsFile, PriceFile, Region, account, named_jobs, remark, say, working
+from cloud.commands.common import JobsFile, PriceFile, account, named_jobs, remark, say, working
 from cloud.cost import price_table
 from cloud.jobs import TrainingJob, written
 from psa.console import console
@@ -34,7 +34,12 @@ def cost_estimator(
         Parameter(help="The tables to show; both is arch and mode.", consume_multiple=True, negative=""),
     ] = ("status", "mode"),
     prices: PriceFile = None,
-    region: Region = None,
+    region: Annotated[
+        str | None,
+        Parameter(
+            help="Region of the account, or of the jobs to take of a list. [default: AWS_REGION, or all]"
+        ),
+    ] = None,
 ) -> int:
     """Say what training jobs have cost: billed time x instances x on-demand price, added up.
 
@@ -48,6 +53,10 @@ def cost_estimator(
     unknown: list[str] = []
     if not jobs:
         jobs, unknown = _asked(out, names, region)
+    elif region is not None:
+        jobs = [job for job in jobs if job.region == region]
+        if not jobs:
+            raise UserError(f"no job of the list is of --region {region}", "Leave the option out")
     bill = bill_of(jobs, table)
     write_atomically(output_file, written(bill.json | {"unknown": unknown}))
     for group in dict.fromkeys(by):

@@ -47,6 +47,8 @@ def results_parser(
     from psa.reports.cells import archs_in
     from psa.reports.summaries import summary_markdown
 
+    if artifacts_dir is not None and region is not None:
+        raise UserError("--region means nothing to --artifacts-dir", "Give one of them")
     out = console()
     archs = archs_in(order or CONFIGURATIONS) if order or CONFIGURATIONS.is_file() else ()
     listed = named_jobs(jobs_file)[0]
