@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
 
-from cloud.storage import Storage
 from psa.errors import DamagedFile
 from psa.estimate import loops_of
 from psa.records import decode_record
@@ -16,8 +16,24 @@ from psa.trial import Trial
 
 logger = logging.getLogger(__name__)
 
+_BESIDE: Final = (".machine.json", ".failed.json")
 
-def bring_home(storage: Storage, folder: str, store: Store) -> None:
+
+class Tree(Protocol):
+    """Files by name, somewhere else: cloud.storage.Storage or cloud.bucket.Bucket."""
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none."""
+
+    def tree(self, name: str) -> Iterator[str]:
+        """Every file below a folder, by its name relative to that folder."""
+
+
+def bring_home(storage: Tree, folder: str, store: Store) -> None:
     """Take over what has got further there than here; records last, as everywhere.
 
     Every file is checked by its digest. One that is damaged is named and left: it is trained again.
@@ -28,12 +44,12 @@ def bring_home(storage: Storage, folder: str, store: Store) -> None:
             with _heeded():
                 _take_state(storage, f"{folder}/{file}", store)
     for file in files:
-        if file.startswith("results/") and not file.endswith(".machine.json"):
+        if _is_record(file):
             with _heeded():
-                _take_record(storage, f"{folder}/{file}", store)
+                _take_record(lambda each: storage.read(f"{folder}/{each}"), file, storage.uri, store)
 
 
-def _take_state(storage: Storage, name: str, store: Store) -> None:
+def _take_state(storage: Tree, name: str, store: Store) -> None:
     content = storage.read(name) or b""
     state = decode(content, f"{storage.uri}: {name}")
     file = store.state_file(state.trial)
@@ -42,9 +58,21 @@ def _take_state(storage: Storage, name: str, store: Store) -> None:
         file.save(state)
 
 
-def _take_record(storage: Storage, name: str, store: Store) -> None:
+def records_from(files: Mapping[str, bytes], where: str, store: Store) -> None:
+    """Take over the records among some files, by their names in a root folder."""
+    for name in sorted(files):
+        if _is_record(name):
+            with _heeded():
+                _take_record(files.get, name, where, store)
+
+
+def _is_record(name: str) -> bool:
+    return name.startswith("results/") and name.endswith(".json") and not name.endswith(_BESIDE)
+
+
+def _take_record(read: Callable[[str], bytes | None], name: str, where: str, store: Store) -> None:
     record, sidecar = (
-        decode_record(storage.read(each) or b"", f"{storage.uri}: {each}")
+        decode_record(read(each) or b"", f"{where}: {each}")
         for each in (name, f"{name.removesuffix('.json')}.machine.json")
     )
     trial = Trial.model_validate(record["spec"])

@@ -13,24 +13,23 @@ import hashlib
 import importlib.util
 import json
 import logging
-import secrets
 import subprocess
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from cloud.homecoming import bring_home
+from cloud.homes import home_of
 from cloud.ray_process import Driver, started
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa import leases
-from psa.backend import Job, Where
+from psa.backend import Job, Where, said_of
 from psa.cost import CostModel
 from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.events import Event
-from psa.files import read_bytes, write_atomically
+from psa.files import read_bytes
 from psa.machine import Machine
 from psa.search import Search
 from psa.store import STATE_NAME, Store
@@ -51,7 +50,7 @@ class Ray:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
         self.storage = Storage.at(where.storage or str(store.models / ".ray"))
         self.storage.check_writable()
-        self.prefix = f"psa-{_home(store.models)}-"
+        self.prefix = f"psa-{home_of(store.models)}-"
         self.log = store.models / ".ray.log"
         self.log.write_bytes(b"")
         # the first is started at once, for importing Ray takes seconds
@@ -66,6 +65,12 @@ class Ray:
             packs = [pack for pack in stored.packs.values() if self.store.pending(pack.trials, pack.horizon)]
         jobs = [Job(pack, pack.horizon * self.costs.loop_seconds(pack.trials)) for pack in packs]
         return sorted(jobs, key=lambda job: -job.seconds)
+
+    def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """How many packs, and how long they take."""
+        workers = self.where.workers
+        at = "" if workers else " for each CPU of the cluster"
+        yield f"{said_of(jobs, workers or 1)}{at}"
 
     def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
         """Run the jobs to their end; a tick comes at least once a second. Closing it stops Tune, which keeps
@@ -266,13 +271,3 @@ def _check_gpus(asked: float | None) -> None:
 def _digest(packs: Sequence[Pack]) -> str:
     body = [[pack.horizon, [trial.digest for trial in pack.trials]] for pack in packs]
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
-
-
-def _home(models: Path) -> str:
-    """What tells this folder of states from all others that use the same storage; it moves with it."""
-    path = models / ".home"
-    content = read_bytes(path)
-    if content is None:
-        content = secrets.token_hex(4).encode()
-        write_atomically(path, content)
-    return content.decode()

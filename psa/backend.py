@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from psa.cost import CostModel, Kind, memory_bytes
@@ -19,6 +20,7 @@ from psa.gpus import Place, places
 from psa.machine import Machine
 from psa.store import Store
 from psa.trial import Pack, canonical_json
+from psa.words import counted, duration
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,20 @@ class Job:
 class Where:
     """What a user says of where packs run; what is None is left to the backend.
 
-    workers: packs at once. address, storage, gpus_per_pack: of a Ray cluster.
+    workers: packs at once; of sagemaker: jobs at once. address, storage, gpus_per_pack: of a Ray cluster.
+    jobs: training jobs in all; spot: on spare capacity; detach: leave them alone once they are submitted;
+    max_cost: dollars; prices: a table of them.
     """
 
     workers: int | None = None
     address: str | None = None
     storage: str | None = None
     gpus_per_pack: float | None = None
+    jobs: int | None = None
+    spot: bool = False
+    detach: bool = False
+    max_cost: float | None = None
+    prices: Path | None = None
 
 
 class Backend(Protocol):
@@ -50,6 +59,9 @@ class Backend(Protocol):
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """What would be launched. Pure."""
 
+    def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """What there is to say of it beforehand, in lines. Raises UserError for what would be refused."""
+
     def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
         """Run the jobs; what happens, as it happens."""
 
@@ -57,18 +69,23 @@ class Backend(Protocol):
         """Bring states and records home."""
 
 
-BACKENDS: Final = {"local": "psa.backend:Local", "ray": "cloud.ray_tune:Ray"}
+BACKENDS: Final = {
+    "local": "psa.backend:Local",
+    "ray": "cloud.ray_tune:Ray",
+    "sagemaker": "cloud.sagemaker:SageMaker",
+}
 # Which of Where's fields mean something to which backend; another one's option is a mistake.
 UNDERSTOOD: Final = {
     "local": frozenset({"workers"}),
     "ray": frozenset({"workers", "address", "storage", "gpus_per_pack"}),
+    "sagemaker": frozenset({"workers", "jobs", "spot", "detach", "max_cost", "prices"}),
 }
 
 
 def backend_named(name: str, where: Where) -> type[Backend]:
     """The class of a backend. Raises UserError for an option that is not its own."""
     for option, value in vars(where).items():
-        if value is not None and option not in UNDERSTOOD[name]:
+        if value is not None and value is not False and option not in UNDERSTOOD[name]:
             those = " or ".join(each for each, known in UNDERSTOOD.items() if option in known)
             raise UserError(
                 f"--{option.replace('_', '-')} means nothing to --backend {name}",
@@ -77,6 +94,16 @@ def backend_named(name: str, where: Where) -> type[Backend]:
     module, _, kind = BACKENDS[name].partition(":")
     found: type[Backend] = getattr(importlib.import_module(module), kind)
     return found
+
+
+def said_of(jobs: Sequence[Job], workers: int) -> str:
+    """`4 packs, 24 trials: about 20 s with 2 workers`."""
+    trials = sum(len(job.pack.trials) for job in jobs)
+    seconds = max(sum(job.seconds for job in jobs) / max(1, workers), jobs[0].seconds)
+    return (
+        f"{counted(len(jobs), 'pack')}, {counted(trials, 'trial')}: about {duration(seconds)} with "
+        f"{counted(workers, 'worker')}"
+    )
 
 
 class Local:
@@ -89,6 +116,11 @@ class Local:
         """One job per pack, the longest first."""
         jobs = [Job(pack, pack.horizon * self.costs.loop_seconds(pack.trials)) for pack in packs]
         return sorted(jobs, key=lambda job: -job.seconds)
+
+    def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """How many packs, and how long they take."""
+        places = self._places([Task(job.pack, "") for job in jobs])
+        yield said_of(jobs, len(places))
 
     def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
         """Run the jobs to their end; a tick (kind "tick") comes at least once a second."""

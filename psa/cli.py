@@ -51,6 +51,7 @@ _MODULES: Final = {
     "plan": "plan",
     "sweep": "sweep",
     "search": "search",
+    "fetch": "fetch",
     "status": "status",
     "report": "report",
     "verify": "verify",

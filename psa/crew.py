@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 DEATHS_ALLOWED: Final = 3  # of workers over one pack, before it counts as failed
 STOP_SECONDS: Final = 30.0
+TICK_SECONDS: Final = 0.2  # a stop is noticed no later
 
 
 @dataclass
@@ -115,7 +116,7 @@ class Crew:
             for place in self.places:
                 self._start(place)
             while self.workers:
-                for key, _ in self.ready.select(timeout=1.0):
+                for key, _ in self.ready.select(timeout=TICK_SECONDS):
                     yield from self._read(key.data)
                 yield Event("tick", tasks[0].pack)
 

@@ -64,8 +64,9 @@ psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source
 psa.commands.dataset psa.commands.plan
-psa.commands.clean psa.commands.status psa.commands.sweep psa.commands.train psa.commands.verify
-psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
+psa.commands.runs
+psa.commands.clean psa.commands.fetch psa.commands.status psa.commands.sweep psa.commands.train
+psa.commands.verify psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
 psa.cli
 psa.named
 """

@@ -13,8 +13,8 @@ from rich.console import Console
 from psa.backend import backend_named
 from psa.commands.options import DataDir, ModelDir, ResultsDir
 from psa.commands.plan import Device
+from psa.commands.runs import Runs
 from psa.commands.source import REPORTS
-from psa.commands.sweep import Runs
 from psa.console import console
 from psa.cost import CostModel
 from psa.errors import UserError

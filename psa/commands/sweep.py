@@ -7,26 +7,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from psa import leases
-from psa.backend import Backend, Local, Where, backend_named
-from psa.commands.options import DataDir, ModelDir, Number, ResultsDir
+from psa.backend import Backend, Local, backend_named
+from psa.commands.options import DataDir, ModelDir, ResultsDir
 from psa.commands.plan import (
     Device,
     GridFile,
     Only,
     Override,
-    PackSize,
     Plan,
-    Workers,
     planned_for,
     say_damaged,
     waiting,
 )
+from psa.commands.runs import Options, Runs, previewed
 from psa.console import console
 from psa.cost import SIZES, CostModel, Kind
 from psa.estimate import TimeLeft
@@ -45,49 +44,6 @@ from psa.trial import Pack, Trial
 
 FIRST_WAIT_SECONDS: Final = 1.0  # for others' trials, before they are looked at again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runs:
-    """Where packs run."""
-
-    backend: Annotated[
-        Literal["local", "ray"] | None,
-        Parameter(help="Here, or as trials of Ray Tune on a cluster. [default: local; a search: ray]"),
-    ] = None
-    workers: Workers = None
-    address: Annotated[
-        str | None,
-        Parameter(
-            help="Of a Ray cluster: auto, HOST:PORT, ray://HOST:10001. [default: local, one made here]"
-        ),
-    ] = None
-    gpus_per_pack: Annotated[
-        Number | None,
-        Parameter(help="Of Ray's GPUs, e.g. 0.25. [default: a quarter of one, if there are any]"),
-    ] = None
-    storage: Annotated[
-        str | None,
-        Parameter(
-            help="A folder or s3://BUCKET/PREFIX that all nodes of Ray reach. [default: in --model-dir]"
-        ),
-    ] = None
-
-    @property
-    def where(self) -> Where:
-        """What the backend is told."""
-        return Where(self.workers, self.address, self.storage, self.gpus_per_pack)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a sweep goes about it."""
-
-    pack_size: PackSize = None
-    keep_weights: Annotated[
-        KeepWeights, Parameter(help="Of finished trials: all, the best seed per arch and mode, or none.")
-    ] = "all"
-    fail_fast: Annotated[bool, Parameter(negative="", help="Stop at the first pack that fails.")] = False
 
 
 def sweep(
@@ -116,6 +72,8 @@ def sweep(
     costs, machine = CostModel.of_machine(model_dir, device), Machine(data_dir, device)
     runs, options = runs or Runs(), options or Options()
     backend = backend_named(runs.backend or "local", runs.where)(store, machine, costs, runs.where)
+    if options.dry_run:
+        return previewed(declared, store, costs, machine, backend, runs, options, out)
     with StopRequest() as stop, announced(model_dir) as tell:
         backend.fetch()
         work = _Work(declared.name, store, costs, machine, backend, runs.workers, options, out, stop, tell)
@@ -125,6 +83,9 @@ def sweep(
     if stop():
         out.print("Stopped; workers have saved what they had. The same command goes on from there.")
         return stop.exit_code
+    if work.detached:
+        out.print(work.detached, markup=False, soft_wrap=True)
+        return 0
     stages = [stage for stage in entered(declared, store) if stage.stage.points]
     complete = [_concluded(stage, work) for stage in stages]
     _drop(stages, store, options.keep_weights)
@@ -171,6 +132,7 @@ class _Work:
     stop: StopRequest
     tell: Tell
     failed: set[str] = field(default_factory=set)
+    detached: str = ""  # what there is to say of what goes on without this sweep
     keep: KeepWeights = "all"
 
     def train(self, stage: Entered) -> None:
@@ -251,13 +213,17 @@ class _Work:
                 view.heard(event)
                 refresh()
                 self.failed |= failures_of(event).keys()
+                if event.kind == "detached":
+                    self.detached = event.facts["said"]
                 _booked(self.store, event, self.keep)
                 if self.ends():
                     return
 
     def ends(self) -> bool:
-        """Whether nothing more is to be trained: a stop was asked for, or a failure ends it."""
-        return self.stop() or (self.options.fail_fast and bool(self.failed))
+        """Whether nothing more is to be trained here: a stop was asked for, a failure ends it, or the rest
+        goes on without this sweep.
+        """
+        return self.stop() or bool(self.detached) or (self.options.fail_fast and bool(self.failed))
 
     def _wait(self, seconds: float, trials: int, view: SweepView, refresh: Refresh) -> None:
         until = time.monotonic() + seconds

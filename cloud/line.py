@@ -1,0 +1,117 @@
+"""A line: the packs of one training job and of its next attempts, and where they lie in the bucket.
+
+lines/<name>/inputs/packs.json, what is trained; inputs/models/..., what was trained of it before;
+checkpoints/..., what has become of it; output/<job>/..., what each attempt left at its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cloud.bootstrap import PACKS, packs_in
+from cloud.bucket import Bucket
+from psa.backend import Job
+from psa.errors import UserError
+from psa.files import read_bytes
+from psa.store import STATE_NAME, Store
+from psa.trial import Pack, Trial, canonical_json
+
+logger = logging.getLogger(__name__)
+
+LINES: Final = "lines"
+_JOB: Final = re.compile(r"psa-(?P<home>[0-9a-f]{8})-(?P<line>[0-9a-f]{12})-(?P<attempt>[0-9]{2,4})")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Packs by name. home: the folder of states they belong to, 8 hexadecimal digits."""
+
+    home: str
+    packs: dict[str, Pack]
+
+    @property
+    def name(self) -> str:
+        """12 hexadecimal digits, of what is trained for whom."""
+        body = [[pack.horizon, [trial.digest for trial in pack.trials]] for pack in self.packs.values()]
+        return hashlib.sha256(canonical_json([self.home, body]).encode()).hexdigest()[:12]
+
+    @property
+    def folder(self) -> str:
+        """Its part of the bucket."""
+        return f"{LINES}/{self.home}-{self.name}"
+
+    def job(self, attempt: int) -> str:
+        """The name of its job: the same for whoever asks, so that none is submitted twice."""
+        return f"psa-{self.home}-{self.name}-{attempt:02d}"
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Of all of its packs."""
+        return [trial for pack in self.packs.values() for trial in pack.trials]
+
+    def pending(self, store: Store) -> list[Trial]:
+        """Those that are not at home yet."""
+        return [trial for pack in self.packs.values() for trial in store.pending(pack.trials, pack.horizon)]
+
+
+def job_parts(name: str) -> tuple[str, str, int] | None:
+    """Home, line and attempt of a job's name; None for a job that is none of ours."""
+    found = _JOB.fullmatch(name)
+    return None if found is None else (found["home"], found["line"], int(found["attempt"]))
+
+
+def lines_of(home: str, jobs: Sequence[Job], count: int) -> list[Line]:
+    """The jobs' packs dealt out to so many lines of about equal work, the longest packs first."""
+    shares: list[tuple[float, int, list[Pack]]] = [
+        (0.0, number, []) for number in range(min(count, len(jobs)))
+    ]
+    for job in sorted(jobs, key=lambda job: -job.seconds):
+        seconds, number, packs = heapq.heappop(shares)
+        heapq.heappush(shares, (seconds + job.seconds, number, [*packs, job.pack]))
+    return [
+        Line(home, {f"p{at:04d}": pack for at, pack in enumerate(packs)})
+        for _, _, packs in sorted(shares, key=lambda share: share[1])
+    ]
+
+
+def stored_lines(bucket: Bucket, home: str) -> Iterator[Line]:
+    """The lines of a home that the bucket knows."""
+    for folder in bucket.folders(LINES):
+        if not folder.startswith(f"{home}-"):
+            continue
+        where = f"{LINES}/{folder}/inputs/{PACKS}"
+        content = bucket.read(where)
+        if content is None:
+            continue
+        try:
+            yield Line(home, packs_in(content, bucket.under(where)))
+        except UserError as error:
+            logger.warning("%s; left out", error.what)
+
+
+def lay_in(line: Line, bucket: Bucket, store: Store) -> None:
+    """Put into the bucket what a line needs; what it is comes last, and then it is complete."""
+    for trial in line.trials:
+        content = read_bytes(store.state_file(trial).path)
+        if content is not None:
+            bucket.write(f"{line.folder}/inputs/models/{trial.id}/{STATE_NAME}", content)
+    bodies = {name: pack.model_dump(mode="json") for name, pack in line.packs.items()}
+    bucket.write(f"{line.folder}/inputs/{PACKS}", canonical_json(bodies).encode())
+
+
+def without(jobs: Sequence[Job], known: Sequence[Line]) -> list[Job]:
+    """The jobs less the trials that lines have already."""
+    there = {trial.id for line in known for trial in line.trials}
+    left = []
+    for job in jobs:
+        trials = tuple(trial for trial in job.pack.trials if trial.id not in there)
+        if trials:
+            share = len(trials) / len(job.pack.trials)
+            left.append(Job(job.pack.model_copy(update={"trials": trials}), job.seconds * share))
+    return left

@@ -1,0 +1,319 @@
+"""The backend `sagemaker`: packs grouped into training jobs, watched, and brought home.
+
+Everything is decided before anything is sent: `preview` shows each request, its hours, dollars and bytes, and
+needs no network. A job's name follows from what it trains, so that submitting twice submits once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cloud import artifact, settings
+from cloud.bucket import Bucket
+from cloud.code import NAME, Code, packed
+from cloud.cost import Price, price_table
+from cloud.homecoming import bring_home, records_from
+from cloud.homes import home_of
+from cloud.line import Line, lay_in, lines_of, stored_lines, without
+from cloud.request import DATA, check, request_of
+from cloud.training_jobs import Answer, Status, TrainingJobs
+from cloud.watch import Course, Watch
+from psa import fetch, leases
+from psa.backend import Job, Where
+from psa.cost import CostModel, stored_bytes
+from psa.errors import UserError
+from psa.events import Event
+from psa.machine import Machine, allow_open_files
+from psa.sources import DATASETS
+from psa.store import Store
+from psa.trial import Pack, Trial
+from psa.words import counted, duration, size
+
+logger = logging.getLogger(__name__)
+
+JOB_SECONDS: Final = 4 * 3600.0  # of work in one job, where nobody says how many jobs there shall be
+START_SECONDS: Final = 120.0  # billed before training begins: the container and the data
+SLACK: Final = 2.0  # times the estimate that a job may take out of a budget
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What a line is expected to take."""
+
+    line: Line
+    seconds: float
+    dollars: float
+    spot: tuple[float, float]
+    bytes: int
+
+
+class SageMaker:
+    """Training jobs of one account, region and bucket."""
+
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
+        self.store, self.machine, self.costs, self.where = store, machine, costs, where
+        found = settings.read()
+        self.settings = found.with_spot(True) if where.spot else found
+        self.table = price_table(where.prices)
+        self.prices = [self._price(name) for name in self.settings.instances]
+        self.code: Code = packed()
+        self.clients: dict[str, Any] = {}
+        self.spent: dict[str, float] = {}  # dollars, by job that has ended
+
+    def plan(self, packs: Sequence[Pack]) -> list[Job]:
+        """What each pack takes on a core like one of this machine, the longest first."""
+        jobs = [Job(pack, pack.horizon * self.costs.loop_seconds(pack.trials)) for pack in packs]
+        return sorted(jobs, key=lambda job: -job.seconds)
+
+    def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Each request, checked against AWS's own model, and what they are expected to take. Raises UserError
+        for what AWS or the budget would refuse.
+        """
+        lines = self._lines(jobs)
+        for line in lines:
+            request = self._request(Course(line, attempt=1))
+            check(request)
+            yield json.dumps(request)
+        yield from self._quoted([self._quote(line) for line in lines])
+
+    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
+        """Submit the jobs and watch them to their end; a tick comes several times a second. Closing it asks
+        the jobs that are running to save and stop, unless they were to be left alone.
+        """
+        allow_open_files()  # a lease per trial
+        trials = [trial for job in jobs for trial in job.pack.trials]
+        with leases.held(self.store, trials) as got:
+            if len(got) < len(trials):
+                yield Event("taken", jobs[0].pack)
+                return
+            lines = self._prepared(jobs)
+            watch = Watch(self, lines, len(self.prices), self.where.workers)
+            yield Event("ready", jobs[0].pack, {"workers": self._cores(len(lines))})
+            try:
+                yield from watch.events(detach=self.where.detach)
+            except GeneratorExit:
+                self._stop(watch)
+                raise
+            if self.where.detach:
+                yield Event("detached", jobs[0].pack, {"said": _detached(watch)})
+
+    def fetch(self) -> None:
+        """Bring home whatever the jobs of this folder have left in the bucket so far."""
+        for line in stored_lines(self.bucket, self.home_name):
+            pending = line.pending(self.store)
+            if pending and len(leases.free(self.store, pending)) == len(pending):
+                bring_home(self.bucket, f"{line.folder}/checkpoints", self.store)
+
+    # What the watch asks.
+
+    def submit(self, course: Course) -> Answer:
+        """Submit the present job of a course, within the budget."""
+        self._check_budget()
+        request = self._request(course)
+        check(request)
+        return self.jobs.submit(request)
+
+    def listed(self) -> dict[str, Status]:
+        """The jobs of this home, by name."""
+        return self.jobs.listed(f"psa-{self.home_name}-")
+
+    def described(self, name: str) -> dict[str, Any]:
+        """All that is known of a job."""
+        return self.jobs.described(name)
+
+    def told(self, line: Line, name: str) -> bytes | None:
+        """A file that the running job keeps beside its states."""
+        return self.bucket.read(f"{line.folder}/checkpoints/{name}")
+
+    def home(self, line: Line, job: str) -> None:
+        """Bring home what a job has left: by its checkpoints, or its artifact where those are missing."""
+        bring_home(self.bucket, f"{line.folder}/checkpoints", self.store)
+        if line.pending(self.store):
+            name = f"{line.folder}/output/{job}/output/model.tar.gz"
+            content = self.bucket.read(name)
+            if content is not None:
+                where = self.bucket.under(name)
+                try:
+                    records_from(artifact.contents(content), where, self.store)
+                except UserError as error:
+                    logger.warning("%s", error.what)
+        if self.where.max_cost is not None:
+            said = self.described(job)
+            price = self._price(said["ResourceConfig"]["InstanceType"])
+            self.spent[job] = price.dollars(said.get("BillableTimeInSeconds", 0))
+
+    def dropped(self, line: Line) -> None:
+        """Remove what a line held in the bucket; what it was stays, for the reports of costs."""
+        for part in ("checkpoints", "output", "inputs/models"):
+            self.bucket.remove(f"{line.folder}/{part}")
+
+    # Parts.
+
+    @property
+    def bucket(self) -> Bucket:
+        """Where everything lies."""
+        return Bucket(self._client("s3"), self.settings.bucket, self.settings.prefix)
+
+    @property
+    def jobs(self) -> TrainingJobs:
+        """The account's training jobs."""
+        return TrainingJobs(self._client("sagemaker"))
+
+    @property
+    def home_name(self) -> str:
+        """What tells this folder of states from all others."""
+        return home_of(self.store.models)
+
+    def _client(self, service: str) -> Any:
+        if service not in self.clients:
+            self.clients[service] = self.settings.client(service)
+        return self.clients[service]
+
+    def _price(self, instance: str) -> Price:
+        if instance not in self.table.instances:
+            known = ", ".join(sorted(self.table.instances))
+            raise UserError(
+                f"INSTANCE_TYPE: there is no price of {instance!r} ({self.table.said} have {known})",
+                "Choose one of these, or name a table that has it with --prices",
+            )
+        return self.table.instances[instance]
+
+    def _lines(self, jobs: Sequence[Job]) -> list[Line]:
+        """As many as were asked for, or as hold about four hours of work each, or half of what is allowed."""
+        each = min(JOB_SECONDS, self.settings.max_run_seconds / 2) * self.prices[0].vcpus
+        count = self.where.jobs or max(1, round(sum(job.seconds for job in jobs) / each))
+        return lines_of(self.home_name, jobs, count)
+
+    def _prepared(self, jobs: Sequence[Job]) -> list[Line]:
+        """The lines that the bucket knows already, and new ones for the rest; all they need is uploaded."""
+        self.bucket.check()
+        wanted = {trial.id for job in jobs for trial in job.pack.trials}
+        horizons = {trial.id: job.pack.horizon for job in jobs for trial in job.pack.trials}
+        known = [
+            line
+            for line in stored_lines(self.bucket, self.home_name)
+            if _is_wanted(line, line.pending(self.store), wanted, horizons)
+        ]
+        new = self._lines(rest) if (rest := without(jobs, known)) else []
+        self._check_cost([self._quote(line) for line in (*known, *new)])
+        self.bucket.write_new(f"{self.code.folder}/{NAME}", self.code.content)
+        for name in sorted({trial.data.name for line in new for trial in line.trials}):
+            for file, content in fetch.fetch(DATASETS[name], self.machine.data_dir).items():
+                self.bucket.write_new(f"{DATA}/{name}/{file}", content)
+        for line in new:
+            lay_in(line, self.bucket, self.store)
+        return [*known, *new]
+
+    def _request(self, course: Course) -> dict[str, Any]:
+        price = self.prices[course.choice % len(self.prices)]
+        # when no type has had spot capacity, the rest is trained on demand
+        spot = self.settings.spot and course.choice < len(self.prices)
+        return request_of(
+            self.settings.with_spot(spot),
+            course.line,
+            course.attempt,
+            self.bucket_name,
+            self.code,
+            instance=price.instance,
+            gpu=price.gpus > 0,
+            seconds=self._longest(course.line, price),
+            device=self.machine.device,
+        )
+
+    @property
+    def bucket_name(self) -> Bucket:
+        """The bucket without a client, for what needs its addresses alone."""
+        return Bucket(None, self.settings.bucket, self.settings.prefix)
+
+    def _longest(self, line: Line, price: Price) -> int:
+        """After how many seconds a job is stopped: with a budget, what its share of it pays for."""
+        seconds = self.settings.max_run_seconds
+        if self.where.max_cost is None:
+            return seconds
+        fair = SLACK * self._quote(line).seconds + START_SECONDS
+        left = self.where.max_cost - sum(self.spent.values())
+        return max(60, min(seconds, int(fair), int(left / price.dollars(1.0))))
+
+    def _quote(self, line: Line) -> Quote:
+        """By this machine's speed, whose core counts as much as one of the instance."""
+        price = self.prices[0]
+        jobs = self.plan(list(line.packs.values()))
+        seconds = START_SECONDS + max(sum(job.seconds for job in jobs) / price.vcpus, jobs[0].seconds)
+        horizons = {trial.id: pack.horizon for pack in line.packs.values() for trial in pack.trials}
+        stored = sum(stored_bytes(trial, horizons[trial.id]) for trial in line.trials)
+        return Quote(line, seconds, price.dollars(seconds), price.spot_dollars(seconds), stored)
+
+    def _quoted(self, quotes: Sequence[Quote]) -> Iterator[str]:
+        for quote in quotes:
+            packs, trials = counted(len(quote.line.packs), "pack"), counted(len(quote.line.trials), "trial")
+            yield (
+                f"{quote.line.job(1)}: {packs}, {trials}, about {duration(quote.seconds)} on "
+                f"{self.prices[0].instance}, {self._dollars([quote])}, {size(quote.bytes)}"
+            )
+        total = sum(quote.seconds for quote in quotes)
+        yield (
+            f"{counted(len(quotes), 'job')}: {total / 3600:.2f} instance-hours, {self._dollars(quotes)} "
+            f"({self.table.said}), {size(sum(quote.bytes for quote in quotes))} of states and records, "
+            f"{size(len(self.code.content))} of code; times are estimated from this machine's"
+        )
+        self._check_cost(quotes)
+
+    def _dollars(self, quotes: Sequence[Quote]) -> str:
+        low, high = (sum(quote.spot[end] for quote in quotes) for end in (0, 1))
+        demand = sum(quote.dollars for quote in quotes)
+        return f"${low:.2f} to ${high:.2f} as spot" if self.settings.spot else f"${demand:.2f}"
+
+    def _check_cost(self, quotes: Sequence[Quote]) -> None:
+        """Raise UserError where the jobs are expected to cost more than was allowed, on demand."""
+        dollars = sum(quote.dollars for quote in quotes)
+        if self.where.max_cost is not None and dollars > self.where.max_cost:
+            raise UserError(
+                f"--max-cost {self.where.max_cost:g}: the jobs are expected to cost ${dollars:.2f} on demand",
+                "Allow more, or train a part of the grid with --only",
+            )
+
+    def _check_budget(self) -> None:
+        """Raise UserError where what has been spent leaves nothing for another attempt."""
+        spent = sum(self.spent.values())
+        if self.where.max_cost is not None and spent >= self.where.max_cost:
+            raise UserError(
+                f"--max-cost {self.where.max_cost:g}: ${spent:.2f} are spent and not all is trained",
+                "What is finished is at home; the same command with a larger --max-cost goes on",
+            )
+
+    def _cores(self, lines: int) -> int:
+        return self.prices[0].vcpus * min(lines, self.where.workers or lines)
+
+    def _stop(self, watch: Watch) -> None:
+        """Ask the jobs to save and stop; what each has saved is gone on from by the next sweep."""
+        if self.where.detach:
+            return
+        for course in watch.courses:
+            if course.running:
+                error = self.jobs.stop(course.job)
+                if error is not None:
+                    logger.warning("%s", error.what)
+
+
+def _is_wanted(line: Line, pending: list[Trial], wanted: set[str], horizons: dict[str, int]) -> bool:
+    """Whether a stored line trains nothing but what is asked for, as far as it is asked for."""
+    asked = all(trial.id in wanted for trial in pending)
+    same = all(
+        horizons.get(trial.id) == pack.horizon
+        for pack in line.packs.values()
+        for trial in pack.trials
+        if trial.id in wanted
+    )
+    return bool(pending) and asked and same
+
+
+def _detached(watch: Watch) -> str:
+    waiting = sum(not course.running for course in watch.courses)
+    said = f"{counted(len(watch.courses) - waiting, 'job')} at work without this sweep"
+    if waiting:
+        said += f", {counted(waiting, 'job')} not submitted since the quota is reached"
+    return f"{said}. The same command watches them and goes on; `psa fetch` brings home what is there."

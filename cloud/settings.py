@@ -1,0 +1,214 @@
+"""Where and as whom jobs run on AWS: the only reader of .env and of the environment.
+
+Names are those that users of the study know (AWS_SAGEMAKER_ROLE, S3_BUCKET_NAME, ...); the environment counts
+more than the file. Keys are handed to boto3 and to nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from psa.errors import UserError
+
+ENV_FILE: Final = Path(".env")
+EXTRA: Final = "Install it with: pip install 'psa[aws]'"
+BUCKET_WAY_OUT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"
+DEFAULTS: Final = {
+    "AWS_REGION": "us-east-1",
+    "S3_PREFIX": "psa-experiment",
+    "INSTANCE_TYPE": "ml.c5.xlarge",
+    "USE_SPOT_INSTANCES": "false",
+    "MAX_RUN_SECONDS": "172800",
+}
+MOST_RUN_SECONDS: Final = 28 * 86_400
+_ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
+_ROLE_NAME: Final = re.compile(r"[\w+=,.@-]{1,64}")
+_BUCKET: Final = re.compile(r"(?!xn--)(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
+_TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_keys_read: Final[set[str]] = set()  # of .env
+_SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is needed to submit a job. instances: types in the order in which they are tried; image: of the
+    container, "" for AWS's own with PyTorch; keys: for boto3 alone, never shown.
+    """
+
+    role: str
+    region: str
+    bucket: str
+    prefix: str
+    instances: tuple[str, ...]
+    spot: bool
+    max_run_seconds: int
+    image: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def client(self, service: str) -> Any:
+        """A client of boto3, which tries again by itself where AWS asks it to slow down."""
+        import boto3
+        from botocore.config import Config
+
+        named = {key.lower(): value for key, value in self.keys.items()}
+        session = boto3.Session(region_name=self.region, **named)
+        retries = {"mode": "adaptive", "max_attempts": 10}
+        return session.client(service, config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+
+    def with_spot(self, spot: bool) -> Settings:
+        """The same with or without spot instances."""
+        return replace(self, spot=spot)
+
+
+def hidden(text: str) -> str:
+    """A text of AWS's without any key of ours that it might quote."""
+    for secret in filter(None, (*_keys_read, *(os.environ.get(name, "") for name in _SECRETS))):
+        text = text.replace(secret, "***")
+    return text
+
+
+def check_installed() -> None:
+    """Raise UserError where the extra is missing."""
+    import importlib.util
+
+    if importlib.util.find_spec("boto3") is None or importlib.util.find_spec("dotenv") is None:
+        raise UserError("boto3 is not installed", EXTRA)
+
+
+def read(folder: Path = Path()) -> Settings:
+    """The settings of a folder's .env and of the environment, checked as far as no network is needed.
+
+    Raises UserError that names all that is missing or wrong.
+    """
+    check_installed()
+    found = _found(folder / ENV_FILE)
+    faults = [fault for name, check in _CHECKS.items() if (fault := check(found.get(name, "")))]
+    faults += _region_faults(found["AWS_REGION"])
+    if faults:
+        raise UserError("; ".join(faults), f"Set it in {ENV_FILE} or the environment (see .env.example)")
+    settings = Settings(
+        role=_role_of(found["AWS_SAGEMAKER_ROLE"], found.get("AWS_ACCOUNT_ID", "")),
+        region=found["AWS_REGION"],
+        bucket=found["S3_BUCKET_NAME"],
+        prefix=found["S3_PREFIX"].strip("/"),
+        instances=tuple(name.strip() for name in found["INSTANCE_TYPE"].split(",")),
+        spot=_TRUTHS[found["USE_SPOT_INSTANCES"].lower()],
+        max_run_seconds=int(found["MAX_RUN_SECONDS"]),
+        image=found.get("TRAINING_IMAGE", ""),
+        keys={name: found[name] for name in _SECRETS if found.get(name)},
+    )
+    _keys_read.update(settings.keys.values())
+    _check_account(settings, found.get("AWS_ACCOUNT_ID", ""))
+    _check_keys(settings)
+    return settings
+
+
+def _found(path: Path) -> dict[str, str]:
+    """Every name that has a value."""
+    from dotenv import dotenv_values
+
+    try:
+        there = path.is_file()
+        file = dotenv_values(path, interpolate=False) if there else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}", "Correct it") from None
+    values = {**file, **{name: os.environ[name] for name in _known(file) if name in os.environ}}
+    return {**DEFAULTS, **{name: value.strip() for name, value in values.items() if value and value.strip()}}
+
+
+def _known(file: Mapping[str, Any]) -> set[str]:
+    return {*_CHECKS, *DEFAULTS, *_SECRETS, "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *file}
+
+
+def _role_fault(value: str) -> str:
+    if not value:
+        return "AWS_SAGEMAKER_ROLE is not set"
+    if _ROLE.fullmatch(value) or _ROLE_NAME.fullmatch(value):
+        return ""
+    return f"AWS_SAGEMAKER_ROLE: {value!r} is no role (arn:aws:iam::123456789012:role/NAME)"
+
+
+def _bucket_fault(value: str) -> str:
+    if not value:
+        return "S3_BUCKET_NAME is not set"
+    return "" if _BUCKET.fullmatch(value) else f"S3_BUCKET_NAME: {value!r} is no bucket ({BUCKET_WAY_OUT})"
+
+
+def _prefix_fault(value: str) -> str:
+    return "" if _PREFIX.fullmatch(value.strip("/")) else f"S3_PREFIX: {value!r} is no prefix (words with /)"
+
+
+def _truth_fault(value: str) -> str:
+    return "" if value.lower() in _TRUTHS else f"USE_SPOT_INSTANCES: {value!r} is neither true nor false"
+
+
+def _seconds_fault(value: str) -> str:
+    if value.isascii() and value.isdigit() and 60 <= int(value) <= MOST_RUN_SECONDS:
+        return ""
+    return f"MAX_RUN_SECONDS: {value!r} is no number from 60 to {MOST_RUN_SECONDS} (28 days)"
+
+
+_CHECKS: Final = {
+    "AWS_SAGEMAKER_ROLE": _role_fault,
+    "S3_BUCKET_NAME": _bucket_fault,
+    "S3_PREFIX": _prefix_fault,
+    "USE_SPOT_INSTANCES": _truth_fault,
+    "MAX_RUN_SECONDS": _seconds_fault,
+}
+
+
+def _region_faults(region: str) -> list[str]:
+    """By what botocore knows without a network."""
+    import difflib
+
+    import boto3
+
+    session = boto3.Session()
+    known = {
+        name
+        for partition in session.get_available_partitions()
+        for name in session.get_available_regions("sagemaker", partition)
+    }
+    if region in known:
+        return []
+    near = difflib.get_close_matches(region, sorted(known), 1, 0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return [f"AWS_REGION: SageMaker has no region {region!r}{hint}"]
+
+
+def _role_of(value: str, account: str) -> str:
+    """Its ARN, made from a name where the account is known."""
+    if _ROLE.fullmatch(value):
+        return value
+    if not re.fullmatch(r"\d{12}", account):
+        raise UserError(
+            f"AWS_SAGEMAKER_ROLE: {value!r} is a name, and AWS_ACCOUNT_ID is no number of 12 digits",
+            "Set the role as an ARN, arn:aws:iam::123456789012:role/NAME, or the account",
+        )
+    return f"arn:aws:iam::{account}:role/{value}"
+
+
+def _check_account(settings: Settings, account: str) -> None:
+    found = _ROLE.fullmatch(settings.role)
+    if account and found and found[1] != account:
+        raise UserError(
+            f"AWS_SAGEMAKER_ROLE is of account {found[1]}, AWS_ACCOUNT_ID is {account}", "Correct one of them"
+        )
+
+
+def _check_keys(settings: Settings) -> None:
+    """Raise UserError where boto3 finds no keys at all. Of an instance's own role it cannot know here."""
+    import boto3
+
+    if settings.keys or boto3.Session().get_credentials() is not None:
+        return
+    raise UserError(
+        "there are no AWS credentials",
+        "Run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    )
