@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
+from cloud import settings
+from cloud.bucket import code_of, refusal
 from cloud.jobs import STARTS, TrainingJob, is_name, job_of
 from psa.errors import UserError
 
-EXTRA: Final = "Install it with: pip install 'psa[aws]'"
 Tell = Callable[[str], None]
 
 
@@ -34,12 +33,10 @@ class Account:
 
 def account(region: str | None = None) -> Account:
     """The account of .env and the environment. Raises UserError where boto3 or a setting is missing."""
-    if importlib.util.find_spec("boto3") is None:
-        raise UserError("boto3 is not installed", EXTRA)
-    settings = importlib.import_module("cloud.settings").read()
+    found = settings.read()
     if region is not None:
-        settings = dataclasses.replace(settings, region=region)
-    return Account(settings.region, settings.bucket, settings.prefix, settings.client)
+        found = dataclasses.replace(found, region=region)
+    return Account(found.region, found.bucket, found.prefix, found.client)
 
 
 @contextlib.contextmanager
@@ -50,17 +47,7 @@ def answered(what: str) -> Iterator[None]:
     try:
         yield
     except (ClientError, BotoCoreError) as error:
-        said = getattr(error, "response", {}).get("Error", {})
-        reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error)
-        raise UserError(
-            f"{what}: {' '.join(reason.split())[:300]}",
-            "Check the region, the bucket and the credentials (see .env.example)",
-        ) from None
-
-
-def code_of(error: Exception) -> str:
-    """AWS's word for an error, "" where it never answered."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+        raise refusal(error, what) from None
 
 
 def job_names(client: Any, tell: Tell) -> list[str]:

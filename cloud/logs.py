@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.account import Tell, answered, code_of
+from cloud.account import Tell, answered
+from cloud.bucket import code_of
 from cloud.jobs import written
 from psa.files import read_bytes, write_atomically
 

@@ -17,7 +17,7 @@ import pytest
 from botocore.stub import Stubber
 from made_up_jobs import ROOT, described, log, study, tarred
 from moto import mock_aws
-from s3 import BUCKET, KEY, S3, SECRET, s3_server
+from s3 import BUCKET, s3_server
 from test_tables import cells
 
 from cloud.account import Account
@@ -29,6 +29,7 @@ from cloud.commands.storage import estimate_storage
 from cloud.jobs import ancestor_of, is_ours, latest, names_in
 from cloud.loglines import runs_in
 from cloud.logs import GROUP
+from cloud.rehearsal.s3 import S3
 from cloud.usage import place_of
 from psa import cli
 from psa.errors import UserError
@@ -55,8 +56,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     for name, value in {
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
@@ -85,13 +86,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 @pytest.fixture
 def bucket(server: S3) -> Iterator[Any]:
     """A client of it, whose prefix is empty."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{server.port}",
-        aws_access_key_id=KEY,
-        aws_secret_access_key=SECRET,
-        region_name="us-east-1",
-    )
+    client = server.client()
     yield client
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         for item in page.get("Contents", []):
