@@ -1,8 +1,8 @@
-"""What instances and storage cost: a dated table of prices that users may replace, and what a job has cost."""
+"""What instances and storage cost, by a dated table that users may replace, and what a job has cost."""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.resources
 import math
 import re
@@ -50,7 +50,7 @@ class Price:
 class PriceTable:
     """Prices of one region on one day. storage: dollars a month for a gigabyte in S3."""
 
-    dated: datetime.date
+    dated: dt.date
     region: str
     storage: float
     instances: Mapping[str, Price]
@@ -89,7 +89,7 @@ def _table(content: bytes, where: str) -> PriceTable:
     for key in table:
         check_known(key, _KEYS, where, "key")
     dated, region, instances = table.get("dated"), table.get("region"), table.get("instances")
-    if type(dated) is not datetime.date:
+    if type(dated) is not dt.date:
         raise UserError(f"{where}: dated = {quoted(dated)} is no day", "Write it like 2025-06-01")
     if not isinstance(region, str) or not region:
         raise UserError(f"{where}: region = {quoted(region)} is no region", "Write it like us-east-1")

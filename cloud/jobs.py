@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cloud.line import job_parts
 from psa.arch import Arch, quoted
 from psa.errors import UserError
 from psa.files import read_bytes
@@ -19,7 +20,6 @@ STARTS: Final = "psa-"  # every name
 MOST_JOBS: Final = 100_000
 ENDED: Final = ("Completed", "Failed", "Stopped")
 _NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
-_OURS: Final = re.compile(r"psa-(?P<home>[0-9a-f]{8})-(?P<line>[0-9a-f]{12})-[0-9]{2,4}")
 _ANCESTOR: Final = re.compile(
     rf"psa-(?P<depth>[0-9]{{1,9}})x(?P<width>[0-9]{{1,9}})-(?P<mode>{'|'.join(MODES)})-(?P<stamp>[0-9][0-9-]*)"
 )
@@ -53,7 +53,7 @@ def ancestor_of(name: str) -> Ancestor | None:
 
 def is_ours(name: str) -> bool:
     """Whether it is a job of a sweep of psa, whose results are records."""
-    return _OURS.fullmatch(name) is not None
+    return job_parts(name) is not None
 
 
 def latest(names: Iterable[str]) -> dict[tuple[str, str], list[Ancestor]]:
@@ -96,8 +96,8 @@ class TrainingJob:
 
     @property
     def _other(self) -> str:
-        match = _OURS.fullmatch(self.name)
-        return f"sweep {match['home']}" if match is not None else "other jobs"
+        parts = job_parts(self.name)
+        return f"sweep {parts[0]}" if parts is not None else "other jobs"
 
     @property
     def count(self) -> int:

@@ -185,6 +185,16 @@ def _log_to_stderr(debug: bool) -> None:
         logger.handlers = [handler]
 
 
+def entry(name: str, function: Callable[..., int]) -> Callable[[], None]:
+    """A function as a command with a console script of its own."""
+
+    def start() -> None:
+        sys.exit(run(command(name, function)))
+
+    start.__doc__ = f"`{name}`."
+    return start
+
+
 def main() -> None:
     """`psa`."""
     sys.exit(run(PSA))

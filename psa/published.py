@@ -45,7 +45,7 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
             modes = _modes(cells[1:], path, number)
         elif arch and len(cells) == len(modes) + 1 and _TRIAL.fullmatch(cells[0]):
             for mode, cell in zip(modes, cells[1:], strict=True):
-                row = _published(family, arch, mode, int(cells[0]), _percent(cell, path, number), total)
+                row = published_row(family, arch, mode, int(cells[0]), _percent(cell, path, number), total)
                 if row["id"] in seen:
                     raise UserError(
                         f"{path}, line {number}: trial {cells[0]} of {arch}, mode {mode}, stands there twice",
@@ -86,9 +86,10 @@ def _percent(cell: str, path: Path, number: int) -> float | None:
     raise UserError(f"{path}, line {number}: {cell!r} is neither a percentage nor N/A", "Correct it")
 
 
-def _published(
-    family: str, arch: str, mode: str, trial: int, bounty: float | None, total: int
+def published_row(
+    family: str, arch: str, mode: str, trial: int, bounty: float | None, total: int = 10_000
 ) -> dict[str, Any]:
+    """A trial of which only the bounty is known, in percent of `total`, or that is missing (None)."""
     model = ModelSpec.model_validate({"family": family, "arch": arch})
     return {
         "id": f"published/{family}/{arch}/{mode}/{trial}",

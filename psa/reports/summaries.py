@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,23 +35,23 @@ class Block:
     modes: dict[str, Uncertain | None]
 
 
-def summary_markdown(frame: pd.DataFrame) -> str:
+def summary_markdown(frame: pd.DataFrame, tokens: Mapping[tuple[str, str], str] | None = None) -> str:
     """The summary of a frame of one family. Std is the population's; a cell without any trial says FAILED,
-    DAMAGED or MISSING, and n counts the trials that are there.
+    DAMAGED or MISSING, or what `tokens` has for its arch and mode, and n counts the trials that are there.
     """
     cells = cells_of(frame)
     blocks = []
     for arch in cells.archs:
         lines = [f"Results Shape {{{arch}}} Parameters {{{cells.parameters[arch]}}}"]
-        lines += [f"* {mode.capitalize()}: {_said(cells, arch, mode)}" for mode in MODES]
+        lines += [f"* {mode.capitalize()}: {_said(cells, arch, mode, tokens or {})}" for mode in MODES]
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
 
-def _said(cells: Cells, arch: str, mode: str) -> str:
+def _said(cells: Cells, arch: str, mode: str, tokens: Mapping[tuple[str, str], str]) -> str:
     cell = cells.cell(arch, mode)
     if not cell.found:
-        return cell.token
+        return tokens.get((arch, mode), cell.token)
     of = cell.numbers
     numbers = {"Mean": of.mean, "Std": of.sd, "Min": of.low, "Max": of.high}
     said = " | ".join(f"{name}={number:.2f}%" for name, number in numbers.items())

@@ -1,0 +1,62 @@
+"""What these commands share: their options, how long work is shown, and which jobs are meant."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from cloud import account as accounts
+from cloud.account import Account, Tell
+from cloud.jobs import JOBS_FILE, TrainingJob, read_jobs
+from psa.words import counted, listed
+
+JobsFile = Annotated[
+    Path | None,
+    Parameter(
+        help="Jobs, one name a line, or a JSON list of what describe-training-job says of each. "
+        f"[default: {JOBS_FILE}, if there, else all of the account]"
+    ),
+]
+Region = Annotated[str | None, Parameter(help="Region of the account. [default: AWS_REGION]")]
+PriceFile = Annotated[
+    Path | None, Parameter(help="A table of prices in TOML. [default: the one that psa brings along]")
+]
+_NAMED: Final = 5  # of several things that a remark names
+
+
+@contextlib.contextmanager
+def working(out: Console, text: str) -> Iterator[Tell]:
+    """Show on a terminal what takes long, with the newest word of it; elsewhere nothing."""
+    if not out.is_terminal:
+        yield lambda _text: None
+        return
+    with out.status(text) as status:
+        yield lambda said: status.update(f"{text}: {said}")
+
+
+def say(out: Console, text: str) -> None:
+    """A line as it stands, however long."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
+def remark(out: Console, count: int, thing: str, what: str, names: Sequence[str]) -> None:
+    """A line about things that are not as expected, where there are any."""
+    if count:
+        say(out, f"{counted(count, thing)} {what}: {listed(list(names), _NAMED)}")
+
+
+def account(region: str | None = None) -> Account:
+    """The account of the settings. Raises UserError."""
+    return accounts.account(region)
+
+
+def named_jobs(path: Path | None) -> tuple[list[str], list[TrainingJob]]:
+    """The jobs of --jobs-file, or of the usual one where it is there; nothing where neither is."""
+    if path is None and not JOBS_FILE.is_file():
+        return [], []
+    return read_jobs(path or JOBS_FILE)

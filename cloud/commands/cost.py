@@ -1,0 +1,114 @@
+"""`sagemaker-cost-estimator`: what the jobs have cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from cloud.account import described, job_names
+from cloud.bill import Bill, Sum, bill_of
+from cloud.commands.common import JobsFile, PriceFile, account, named_jobs, remark, say, working
+from cloud.cost import price_table
+from cloud.jobs import TrainingJob, written
+from psa.console import console
+from psa.errors import UserError
+from psa.files import write_atomically
+from psa.words import duration
+
+Group = Literal["status", "arch", "mode", "both"]
+_HEADS: Final = {"status": ("status",), "arch": ("arch",), "mode": ("mode",), "both": ("arch", "mode")}
+
+
+def cost_estimator(
+    *,
+    jobs_file: JobsFile = None,
+    output_file: Annotated[Path, Parameter(help="The report, as JSON.")] = Path(
+        "results/sagemaker_cost_report.json"
+    ),
+    by: Annotated[
+        tuple[Group, ...],
+        Parameter(help="The tables to show; both is arch and mode.", consume_multiple=True, negative=""),
+    ] = ("status", "mode"),
+    prices: PriceFile = None,
+    region: Annotated[
+        str | None,
+        Parameter(
+            help="Region of the account, or of the jobs to take of a list. [default: AWS_REGION, or all]"
+        ),
+    ] = None,
+) -> int:
+    """Say what training jobs have cost: billed time x instances x on-demand price, added up.
+
+    A discount of spot instances is inside the billed time. The report holds all groups and every job. Needs
+    no account where --jobs-file is a JSON list of descriptions.
+
+    Example: sagemaker-cost-estimator --jobs-file jobs.json --by arch
+    """
+    out, table = console(), price_table(prices)
+    names, jobs = named_jobs(jobs_file)
+    unknown: list[str] = []
+    if not jobs:
+        jobs, unknown = _asked(out, names, region)
+    elif region is not None:
+        jobs = [job for job in jobs if job.region == region]
+        if not jobs:
+            raise UserError(f"no job of the list is of --region {region}", "Leave the option out")
+    bill = bill_of(jobs, table)
+    write_atomically(output_file, written(bill.json | {"unknown": unknown}))
+    for group in dict.fromkeys(by):
+        out.print(_table(bill, group))
+    _say(out, bill, unknown)
+    say(out, f"Report {output_file}")
+    return 0
+
+
+def _asked(out: Console, names: list[str], region: str | None) -> tuple[list[TrainingJob], list[str]]:
+    """Of the account: the jobs of these names, or all. Raises UserError where there is none."""
+    where = account(region)
+    client = where.client("sagemaker")
+    with working(out, "Asking SageMaker") as tell:
+        jobs, unknown = described(client, names or job_names(client, tell), tell)
+    if not jobs:
+        raise UserError(
+            f"{where.region} has none of these jobs" if names else f"{where.region} has no job of psa",
+            "Name another region with --region, or jobs with --jobs-file",
+        )
+    return jobs, unknown
+
+
+def _table(bill: Bill, group: Group) -> Table:
+    table = Table(title=f"Cost by {' and '.join(_HEADS[group])}", title_justify="left")
+    for head in _HEADS[group]:
+        table.add_column(head)
+    for head in ("jobs", "billed hours", "dollars", "longest, hours"):
+        table.add_column(head, justify="right")
+    for name, each in bill.by(group).items():
+        table.add_row(*name, *_cells(each))
+    table.add_section()
+    table.add_row("all", *[""] * (len(_HEADS[group]) - 1), *_cells(bill.total))
+    return table
+
+
+def _cells(each: Sum) -> list[str]:
+    return [f"{each.jobs:,}", f"{each.hours:,.1f}", f"{each.dollars:,.2f}", f"{each.longest:.1f}"]
+
+
+def _say(out: Console, bill: Bill, unknown: list[str]) -> None:
+    total, longest = bill.total, bill.longest
+    say(
+        out,
+        f"{total.jobs:,} jobs, {total.hours:,.1f} billed hours: ${total.dollars:,.2f} ({bill.table.said})",
+    )
+    if longest is not None:
+        say(out, f"Longest: {longest.name}, {duration(longest.billable_seconds)}")
+    if bill.saved is not None:
+        say(out, f"Spot instances saved {100 * bill.saved:.0f} % of what their jobs would have cost")
+    remark(out, len(bill.running), "job", "not ended yet, counted as far as billed", bill.running)
+    for kind, names in bill.unpriced.items():
+        remark(out, len(names), "job", f"left out, {kind} has no price (--prices names a table)", names)
+    remark(out, len(bill.elsewhere), "job", f"of another region than {bill.table.region}", bill.elsewhere)
+    remark(out, len(unknown), "job", "unknown to SageMaker in this region", unknown)

@@ -1,0 +1,129 @@
+"""`sagemaker-get-training-logs` and `sagemaker-logs-parser`: the logs of jobs, and what the old ones say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from cloud.account import Tell, job_names, stored_names
+from cloud.commands.common import JobsFile, Region, account, named_jobs, remark, say, working
+from cloud.jobs import JOBS_FILE, written
+from cloud.logs import DOWNLOADS, is_kept, keep
+from psa.commands.source import FAMILY
+from psa.console import console
+from psa.errors import UserError
+from psa.files import check_writable, write_atomically
+from psa.trial import Family
+from psa.words import counted, size
+
+LOGS_DIR: Final = Path("results/logs")
+
+
+def get_training_logs(
+    *,
+    reconstruct_jobs: Annotated[
+        bool,
+        Parameter(help="Find the jobs by their folders in S3, and write the list of them.", negative=""),
+    ] = False,
+    output_dir: Annotated[
+        Path, Parameter(help="Folder of the logs, a folder in it for each job.")
+    ] = LOGS_DIR,
+    jobs_file: JobsFile = None,
+    force: Annotated[bool, Parameter(help="Also fetch what is here already.", negative="")] = False,
+    region: Region = None,
+) -> int:
+    """Fetch the logs of training jobs from CloudWatch; those that are here already stay as they are.
+
+    With --reconstruct-jobs the list that is written is --jobs-file, or requested-jobs.txt.
+
+    Example: sagemaker-get-training-logs --reconstruct-jobs --output-dir results/logs
+    """
+    out = console()
+    where = account(region)
+    check_writable(output_dir)
+    if reconstruct_jobs:
+        with working(out, f"Listing {where.uri}") as tell:
+            names = stored_names(where, tell)
+        if not names:
+            raise UserError(f"{where.uri} holds no folder of a job", "Name jobs with --jobs-file")
+        path = jobs_file or JOBS_FILE
+        write_atomically(path, "".join(f"{name}\n" for name in names).encode())
+        say(out, f"{counted(len(names), 'job')} found, listed in {path}")
+    else:
+        names = named_jobs(jobs_file)[0]
+    with working(out, "Fetching logs") as tell:
+        names = names or job_names(where.client("sagemaker"), tell)
+        if not names:
+            raise UserError(f"{where.region} has no job of psa", "Name another region, or --jobs-file")
+        done = _fetched(where.client("logs"), names, output_dir, force, tell)
+    write_atomically(output_dir / DOWNLOADS, written(done))
+    say(
+        out,
+        f"{counted(done['downloaded'], 'job')} fetched, {size(done['bytes'])}; {done['skipped']:,} were here "
+        "already",
+    )
+    remark(out, len(done["without_log"]), "job", "without a log", done["without_log"])
+    say(out, f"Logs {output_dir}")
+    return 0
+
+
+def _fetched(client: Any, names: list[str], folder: Path, force: bool, tell: Tell) -> dict[str, Any]:
+    """Fetch job by job; the summary of it all. What was fetched stays where the next one fails."""
+    downloaded, skipped, nothing, count = [], [], [], 0
+    for at, name in enumerate(names, 1):
+        tell(f"{at:,} of {len(names):,} jobs: {name}")
+        if not force and is_kept(folder / name):
+            skipped.append(name)
+            continue
+        summary = keep(client, name, folder / name, tell)
+        if summary is None:
+            nothing.append(name)
+        else:
+            downloaded.append(name)
+            count += summary["total_bytes"]
+    return {
+        "jobs": len(names),
+        "downloaded": len(downloaded),
+        "skipped": len(skipped),
+        "bytes": count,
+        "downloaded_jobs": downloaded,
+        "skipped_jobs": skipped,
+        "without_log": nothing,
+    }
+
+
+def logs_parser(
+    *,
+    logs_dir: Annotated[Path, Parameter(help="Folder of the logs, a folder in it for each job.")] = LOGS_DIR,
+    output_dir: Annotated[Path, Parameter(help="Folder of the two tables.")] = Path("results"),
+    family: Annotated[Family, Parameter(help="Which networks, which the logs do not say.")] = FAMILY,
+) -> int:
+    """Write how the jobs of the original study converged, and how their LKG grew, from their log lines.
+
+    Two Markdown tables in the study's layout, means over the trials of the latest job of each architecture
+    and mode. Trials that are cut off are named and left out. Sweeps of psa have records: see `psa report`.
+
+    Example: sagemaker-logs-parser --logs-dir results/logs --output-dir results
+    """
+    from cloud.loglines import frame_of_logs, logs_in
+    from psa.reports.ablation_markdown import convergence_markdown, lkg_growth_markdown
+
+    out = console()
+    with working(out, f"Reading {logs_dir}"):
+        logs = logs_in(logs_dir)
+        frame = frame_of_logs(logs, family)
+    for text in logs.remarks:
+        say(out, text)
+    runs = [run for found in logs.runs.values() for run in found]
+    whole = sum(run.whole for run in runs)
+    say(out, f"{counted(len(logs.runs), 'job')}, {whole:,} of {counted(len(runs), 'trial')} whole")
+    for name, text in (
+        ("convergence", convergence_markdown(frame)),
+        ("lkg_growth", lkg_growth_markdown(frame)),
+    ):
+        path = output_dir / f"psa_{family}_trials_{name}.md"
+        write_atomically(path, text.encode())
+        say(out, f"Table {path}")
+    return 0

@@ -1,0 +1,108 @@
+"""`sagemaker-results-parser`: what the jobs of the original study left in S3, as its two files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from cloud.account import Account, fetched, stored_names
+from cloud.ancestors import ARTIFACT, MOST_BYTES, Read, Results, frame_of_results, results_of
+from cloud.commands.common import JobsFile, Region, account, named_jobs, say, working
+from cloud.jobs import ancestor_of, is_name, is_ours
+from psa.commands.source import CONFIGURATIONS, FAMILY
+from psa.console import console
+from psa.errors import UserError
+from psa.files import read_bytes, write_atomically
+from psa.trial import Family
+from psa.words import counted
+
+
+def results_parser(
+    *,
+    family: Annotated[Family, Parameter(help="Which networks, which the jobs do not say.")] = FAMILY,
+    jobs_file: JobsFile = None,
+    artifacts_dir: Annotated[
+        Path | None, Parameter(help=f"A folder that holds JOB/{ARTIFACT}, in the place of S3.")
+    ] = None,
+    order: Annotated[
+        Path | None,
+        Parameter(help=f"The architectures, one a line. [default: {CONFIGURATIONS}, if there, else all]"),
+    ] = None,
+    output_dir: Annotated[Path, Parameter(help="Folder of the two files.")] = Path("results"),
+    region: Region = None,
+) -> int:
+    """Write the summary and the table of trials from the artifacts that the original study's jobs left.
+
+    Of each architecture and mode the latest job counts; where it has no results, a word in the summary says
+    why. Artifacts are read within limits, and nothing in them is loaded. Sweeps of psa leave records
+    instead, which `psa fetch GRID` brings home.
+
+    Example: sagemaker-results-parser --family simplemlp --output-dir results
+    """
+    from psa.reports.ablation_markdown import trials_markdown
+    from psa.reports.cells import archs_in
+    from psa.reports.summaries import summary_markdown
+
+    if artifacts_dir is not None and region is not None:
+        raise UserError("--region means nothing to --artifacts-dir", "Give one of them")
+    out = console()
+    archs = archs_in(order or CONFIGURATIONS) if order or CONFIGURATIONS.is_file() else ()
+    listed = named_jobs(jobs_file)[0]
+    with working(out, "Collecting results") as tell:
+        if artifacts_dir is not None:
+            names, read = _here(artifacts_dir)
+        else:
+            where = account(region)
+            names, read = listed or stored_names(where, tell), _in_bucket(where)
+        names = listed or names
+        _check(names, str(artifacts_dir or "the bucket"))
+        results = results_of(names, archs, read, tell)
+    frame = frame_of_results(results, family)
+    for name, text in (
+        ("summary", summary_markdown(frame, results.tokens)),
+        ("trials", trials_markdown(frame)),
+    ):
+        path = output_dir / f"psa_{family}_{name}.md"
+        write_atomically(path, text.encode())
+        say(out, f"Table {path}")
+    _say(out, results, sum(map(is_ours, names)))
+    return 0
+
+
+def _check(names: list[str], where: str) -> None:
+    """Raise UserError where there is no job of the original study."""
+    if any(ancestor_of(name) is not None for name in names):
+        return
+    if any(map(is_ours, names)):
+        raise UserError(
+            f"all jobs in {where} are of psa's own sweeps",
+            "Bring their records home with `psa fetch GRID`, then see `psa report`",
+        )
+    raise UserError(f"there is no job of the original study in {where}", "Name them with --jobs-file")
+
+
+def _here(folder: Path) -> tuple[list[str], Read]:
+    """The jobs of a folder, and how their artifacts are read."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}", "Name one that holds a folder for each job")
+    names = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and is_name(path.name)]
+    return names, lambda job: read_bytes(folder / job.name / ARTIFACT)
+
+
+def _in_bucket(where: Account) -> Read:
+    return lambda job: fetched(where, f"{job.name}/{ARTIFACT}", MOST_BYTES)
+
+
+def _say(out: Console, results: Results, ours: int) -> None:
+    for text in results.remarks:
+        say(out, text)
+    trials = sum(map(len, results.bounties.values()))
+    empty = ", ".join(f"{count:,} {token}" for token, count in Counter(results.tokens.values()).items())
+    cells = counted(len(results.bounties), "cell")
+    say(out, f"{counted(trials, 'trial')} in {cells}{f'; without results: {empty}' if empty else ''}")
+    if ours:
+        say(out, f"{counted(ours, 'job')} of psa's own sweeps left out: `psa fetch GRID` brings them home")

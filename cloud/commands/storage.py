@@ -1,0 +1,77 @@
+"""`sagemaker-estimate-storage`: what lies in the bucket, and what that costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from cloud.account import keys
+from cloud.commands.common import JobsFile, PriceFile, Region, account, named_jobs, remark, say, working
+from cloud.cost import PriceTable, price_table
+from cloud.jobs import written
+from cloud.usage import Usage, usage_of
+from psa.console import console
+from psa.files import write_atomically
+from psa.words import counted, size
+
+
+def estimate_storage(
+    *,
+    detailed: Annotated[bool, Parameter(help="Also a table of every job.", negative="")] = False,
+    jobs_file: JobsFile = None,
+    output_file: Annotated[
+        Path | None,
+        Parameter(help="The report, as JSON, such as aws/sagemaker/storage_report.json. [default: none]"),
+    ] = None,
+    prices: PriceFile = None,
+    region: Region = None,
+) -> int:
+    """Say how many bytes the jobs hold in S3, of which kind, and what they cost a month.
+
+    Old versions of files, which a bucket with versioning keeps, are not seen. Sweeps of psa are counted by
+    line: all attempts of a line share its checkpoints.
+
+    Example: sagemaker-estimate-storage --detailed
+    """
+    out, table = console(), price_table(prices)
+    only = named_jobs(jobs_file)[0] or None
+    where = account(region)
+    with working(out, f"Listing {where.uri}") as tell:
+        usage = usage_of(keys(where, tell=tell), only)
+    out.print(_kinds(usage, table))
+    if detailed:
+        out.print(_jobs(usage, table))
+    missing = [name for name in only or [] if name not in usage.by_job()]
+    remark(out, len(missing), "job", f"without any file below {where.uri}", missing)
+    others = [kind for kind in usage.classes if kind != "STANDARD"]
+    remark(out, len(others), "storage class", "counted at the price of S3 Standard", others)
+    say(
+        out,
+        f"{where.uri}: {counted(usage.count, 'file')}, {size(usage.size)}: "
+        f"${table.monthly(usage.size):,.2f} a month ({table.said})",
+    )
+    if output_file is not None:
+        write_atomically(output_file, written(usage.json(where.uri, table)))
+        say(out, f"Report {output_file}")
+    return 0
+
+
+def _kinds(usage: Usage, prices: PriceTable) -> Table:
+    return _table("kind", usage.by_kind(), prices)
+
+
+def _jobs(usage: Usage, prices: PriceTable) -> Table:
+    return _table("job", usage.by_job(), prices)
+
+
+def _table(head: str, sizes: dict[str, tuple[int, int]], prices: PriceTable) -> Table:
+    table = Table(title=f"Storage by {head}", title_justify="left")
+    table.add_column(head)
+    for each in ("files", "size", "dollars a month"):
+        table.add_column(each, justify="right")
+    for name, (files, count) in sizes.items():
+        table.add_row(name, f"{files:,}", size(count), f"{prices.monthly(count):,.4f}")
+    return table
