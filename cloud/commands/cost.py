@@ -17,7 +17,7 @@ from cloud.jobs import TrainingJob, written
 from psa.console import console
 from psa.errors import UserError
 from psa.files import write_atomically
-from psa.words import duration
+from psa.words import counted, duration
 
 Group = Literal["status", "arch", "mode", "both"]
 _HEADS: Final = {"status": ("status",), "arch": ("arch",), "mode": ("mode",), "both": ("arch", "mode")}
@@ -99,10 +99,8 @@ def _cells(each: Sum) -> list[str]:
 
 def _say(out: Console, bill: Bill, unknown: list[str]) -> None:
     total, longest = bill.total, bill.longest
-    say(
-        out,
-        f"{total.jobs:,} jobs, {total.hours:,.1f} billed hours: ${total.dollars:,.2f} ({bill.table.said})",
-    )
+    hours = f"{total.hours:,.1f} billed hours"
+    say(out, f"{counted(total.jobs, 'job')}, {hours}: ${total.dollars:,.2f} ({bill.table.said})")
     if longest is not None:
         say(out, f"Longest: {longest.name}, {duration(longest.billable_seconds)}")
     if bill.saved is not None:
