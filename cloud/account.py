@@ -33,7 +33,7 @@ class Account:
 
 def account(region: str | None = None) -> Account:
     """The account of .env and the environment. Raises UserError where boto3 or a setting is missing."""
-    found = settings.read()
+    found = settings.read(submits=False)
     if region is not None:
         found = dataclasses.replace(found, region=region)
     return Account(found.region, found.bucket, found.prefix, found.client)

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cloud import artifact, settings
+from cloud.bootstrap import PROGRESS
 from cloud.bucket import Bucket
 from cloud.budget import Budget
 from cloud.code import NAME, Code, packed
 from cloud.cost import Price, price_table
 from cloud.homecoming import bring_home, records_from
 from cloud.homes import home_of
-from cloud.line import Line, lay_in, lines_of, stored_lines, without
+from cloud.line import Line, job_parts, lay_in, lines_of, stored_lines, without
 from cloud.quotes import START_SECONDS, Quotes
 from cloud.request import DATA, check, request_of
 from cloud.training_jobs import Answer, Status, TrainingJobs
-from cloud.watch import Course, Watch
+from cloud.watch import Course, Watch, object_of
 from psa import fetch, leases
 from psa.backend import Job, Where, jobs_of
 from psa.cost import CostModel
@@ -94,6 +95,14 @@ class SageMaker:
             pending = line.pending(self.store)
             if pending and len(leases.free(self.store, pending)) == len(pending):
                 bring_home(self.bucket, f"{line.folder}/checkpoints", self.store)
+
+    def status(self) -> Iterator[str]:
+        """The last job of each line that is not at home yet, and how far its packs are."""
+        jobs = self.listed()
+        for line in stored_lines(self.bucket, self.home_name):
+            pending = line.pending(self.store)
+            if pending:
+                yield _how_far(line, len(pending), jobs, self.told(line, PROGRESS))
 
     # What the watch asks.
 
@@ -248,6 +257,19 @@ def _is_wanted(line: Line, pending: list[Trial], wanted: set[str], horizons: dic
         if trial.id in wanted
     )
     return bool(pending) and asked and same
+
+
+def _how_far(line: Line, pending: int, jobs: Mapping[str, Status], progress: bytes | None) -> str:
+    names = sorted(name for name in jobs if (parts := job_parts(name)) and parts[1] == line.name)
+    left = f"{pending:,} of {counted(len(line.trials), 'trial')} not at home"
+    if not names:
+        return f"{line.job(1)}: not submitted; {left}"
+    status = jobs[names[-1]]
+    said = status.status if status.over else f"{status.status}, {status.secondary}"
+    loops = [facts["loop"] for facts in object_of(progress).values()]
+    horizon = max(pack.horizon for pack in line.packs.values())
+    at = f", loop {min(loops)} to {max(loops)} of {horizon}" if loops and not status.over else ""
+    return f"{names[-1]}: {said}{at}; {left}"
 
 
 def _detached(watch: Watch) -> str:

@@ -81,19 +81,23 @@ def check_installed() -> None:
         raise UserError("boto3 is not installed", EXTRA)
 
 
-def read(folder: Path = Path()) -> Settings:
-    """The settings of a folder's .env and of the environment, checked as far as no network is needed.
+def read(folder: Path = Path(), *, submits: bool = True) -> Settings:
+    """The settings of a folder's .env and of the environment, checked as far as no network is needed. Without
+    a role, where nothing is submitted, `role` is "".
 
     Raises UserError that names all that is missing or wrong.
     """
     check_installed()
     found = _found(folder / ENV_FILE)
-    faults = [fault for name, check in _CHECKS.items() if (fault := check(found.get(name, "")))]
+    if not submits:
+        found.pop("AWS_SAGEMAKER_ROLE", None)
+    checks = {name: check for name, check in _CHECKS.items() if submits or name != "AWS_SAGEMAKER_ROLE"}
+    faults = [fault for name, check in checks.items() if (fault := check(found.get(name, "")))]
     faults += _region_faults(found["AWS_REGION"])
     if faults:
         raise UserError("; ".join(faults), f"Set it in {ENV_FILE} or the environment (see .env.example)")
     settings = Settings(
-        role=_role_of(found["AWS_SAGEMAKER_ROLE"], found.get("AWS_ACCOUNT_ID", "")),
+        role=_role_of(found["AWS_SAGEMAKER_ROLE"], found.get("AWS_ACCOUNT_ID", "")) if submits else "",
         region=found["AWS_REGION"],
         bucket=found["S3_BUCKET_NAME"],
         prefix=found["S3_PREFIX"].strip("/"),

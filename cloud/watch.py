@@ -162,7 +162,7 @@ class Watch:
             course.begun = True
             for pack in course.line.packs.values():
                 yield Event("begun", pack, {"left": loops_left(self.desk.store, pack)})
-        for name, facts in _body(self.desk.told(course.line, PROGRESS)).items():
+        for name, facts in object_of(self.desk.told(course.line, PROGRESS)).items():
             loop, before = facts.get("loop", 0), course.loops.get(name, 0)
             if name in course.line.packs and loop > before:
                 course.loops[name] = loop
@@ -175,7 +175,7 @@ class Watch:
         self.desk.home(line, job)
         failures = {
             trial: str(error)
-            for trial, error in _body(self.desk.told(line, FAILURES)).items()
+            for trial, error in object_of(self.desk.told(line, FAILURES)).items()
             if trial and error
         }
         pending = {trial.id for trial in line.pending(self.desk.store)}
@@ -210,7 +210,7 @@ class Watch:
         return " ".join(str(said).split())[:200] or status.secondary or status.status
 
 
-def _body(content: bytes | None) -> dict[str, Any]:
+def object_of(content: bytes | None) -> dict[str, Any]:
     """A JSON object; empty where there is none that can be read: a copy may be taken while it is written."""
     try:
         found = json.loads(content or b"{}")

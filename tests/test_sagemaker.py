@@ -175,6 +175,9 @@ def test_a_detached_sweep_comes_home_later(
         assert early.returncode == 1
         assert "smoke: 0 of 24 trials are here" in out
         assert out.count("missing ") == 20
+        asked = psa(tmp_path, "status", *words[1:], "--backend", "sagemaker", **stage.environment)
+        started.append(asked)
+        assert "InProgress, " in asked.communicate(timeout=PATIENCE_SECONDS)[0]
         assert stage.wait(PATIENCE_SECONDS)
         late = psa(tmp_path, *words, **stage.environment)
         started.append(late)

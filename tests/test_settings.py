@@ -80,6 +80,14 @@ def test_mistakes_are_named(changes: dict[str, str], said: str, tmp_path: Path) 
         written(tmp_path, **changes)
 
 
+def test_who_only_looks_needs_no_role(tmp_path: Path) -> None:
+    """Costs, storage and logs are read without one."""
+    kept = {name: value for name, value in GOOD.items() if name != "AWS_SAGEMAKER_ROLE"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in kept.items()))
+    found = read(tmp_path, submits=False)
+    assert (found.role, found.bucket) == ("", "a-bucket")
+
+
 def test_keys_are_shown_nowhere(tmp_path: Path) -> None:
     """Not in the settings' own words, and not in a text that holds them."""
     found = written(tmp_path)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final, Literal
 
+from cyclopts import Parameter
+
+from psa.backend import Where, backend_named
 from psa.commands.options import ModelDir, ResultsDir
 from psa.commands.plan import GridFile, Only, Override, begun, say_damaged
 from psa.console import console
+from psa.cost import CostModel
 from psa.grid import load
+from psa.machine import Machine
 from psa.store import Store
 from psa.sweeps import living
 from psa.trial import Trial
@@ -20,6 +25,9 @@ def status(
     grid: GridFile,
     *overrides: Override,
     only: Only = "",
+    backend: Annotated[
+        Literal["sagemaker"] | None, Parameter(help="Also ask how far the jobs are that were sent there.")
+    ] = None,
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
@@ -39,6 +47,12 @@ def status(
         say_damaged(out, survey.damaged)
     for sweep in living(model_dir):
         out.print(str(sweep), markup=False, soft_wrap=True)
+    if backend is not None:
+        there: Any = backend_named(backend, Where())(
+            store, Machine(), CostModel.of_machine(model_dir), Where()
+        )
+        for line in there.status():
+            out.print(line, markup=False, soft_wrap=True)
     for trial in failed[:SHOWN]:
         out.print(f"failed {trial.id}: {store.failure(trial)}", markup=False, soft_wrap=True)
     if len(failed) > SHOWN:
