@@ -141,7 +141,10 @@ def _ran(command: Sequence[str], stage: Stage, signals: _Signals) -> int:
     if signals.wait(0) is not None:
         return 1  # it was stopped before it began
     environment = stage.inherited(os.environ)
-    if shutil.which(command[0], path=environment.get("PATH")) is None:
+    # `psa` and its kin lie beside this interpreter, which need not be on PATH
+    places = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
+    environment["PATH"] = os.pathsep.join(places)
+    if shutil.which(command[0], path=environment["PATH"]) is None:
         raise UserError(
             f"there is no command {command[0]!r}", "Check how it is spelt, and that it is on PATH"
         )
