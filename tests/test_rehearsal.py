@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 
 pytest.importorskip("moto", reason="needs psa[rehearse]")
+from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.session import Session
 
 from cloud.rehearsal import Faults, Stage, rehearsal
 from cloud.rehearsal.container import Container, Namespaces
@@ -364,19 +366,24 @@ def test_other_keys_and_other_operations_are_refused(aws: Aws) -> None:
     """A client that was led here without the rehearsal's key, and what there is no stand-in for."""
     code, _ = refused(aws.jobs.list_models)
     assert code == "UnknownOperationException"
-    import botocore.session
+    with stranger(aws.stage, "another") as other:
+        assert refused(other.list_training_jobs)[0] == "UnrecognizedClientException"
 
+
+@contextlib.contextmanager
+def stranger(stage: Stage, key: str) -> Iterator[Any]:
+    """A client of SageMaker with a key of its own, which tries nothing twice."""
     with contextlib.closing(
-        botocore.session.Session().create_client(
+        Session().create_client(
             "sagemaker",
             "us-east-1",
-            endpoint_url=aws.stage.endpoint,
-            aws_access_key_id="another",
+            endpoint_url=stage.endpoint,
+            aws_access_key_id=key,
             aws_secret_access_key=SECRET,
+            config=Config(retries={"total_max_attempts": 1}, proxies={}),
         )
-    ) as stranger:
-        assert refused(stranger.list_training_jobs)[0] == "UnrecognizedClientException"
-    assert KEY != "another"
+    ) as made:
+        yield made
 
 
 def test_a_list_is_filtered_then_sorted_then_cut(tmp_path: Path) -> None:
@@ -430,6 +437,8 @@ def test_spot_capacity_is_taken_back_and_comes_again(tmp_path: Path) -> None:
     with staged(tmp_path, interrupt_every=0.7, interruptions=2, grace=1.0) as aws:
         aws.jobs.create_training_job(**aws.spot("spot", script))
         aws.create("on-demand", "sleep 1.5")
+        # the longest wait counts from the start, with all interruptions
+        aws.jobs.create_training_job(**aws.spot("waits", DEAF, MaxRuntimeInSeconds=1, MaxWaitTimeInSeconds=1))
         job = aws.ended("spot")
         once = ["Starting", "Downloading", "Training"]
         assert statuses(job) == [*once, "Interrupted", *once, "Interrupted", *once, "Uploading", "Completed"]
@@ -437,16 +446,8 @@ def test_spot_capacity_is_taken_back_and_comes_again(tmp_path: Path) -> None:
         assert [line for line in aws.printed("spot") if line in "12x"] == ["1", "2"]
         assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"]
         assert "Interrupted" not in statuses(aws.ended("on-demand"))
-
-
-def test_a_spot_job_waits_no_longer_than_it_may(tmp_path: Path) -> None:
-    """MaxWaitTimeInSeconds counts from the start, with all interruptions."""
-    with staged(tmp_path, interrupt_every=0.3, grace=0.1) as aws:
-        request = aws.spot("waits", DEAF, MaxRuntimeInSeconds=1, MaxWaitTimeInSeconds=1)
-        aws.jobs.create_training_job(**request)
         job = aws.ended("waits")
-        assert job["TrainingJobStatus"] == "Stopped"
-        assert job["SecondaryStatus"] == "MaxWaitTimeExceeded"
+        assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
         assert "Interrupted" in statuses(job)
 
 
@@ -477,11 +478,9 @@ def test_a_quota_frees_as_jobs_end(tmp_path: Path) -> None:
 
 def test_too_many_requests_are_throttled(tmp_path: Path) -> None:
     """With the code that botocore's retries know: a patient client gets all its answers."""
-    with staged(tmp_path, throttle=5.0) as aws:
-        began = time.monotonic()
-        retried = sum(aws.jobs.list_training_jobs()["ResponseMetadata"]["RetryAttempts"] for _ in range(8))
-        assert retried >= 1
-        assert time.monotonic() - began > 0.4
+    with staged(tmp_path, throttle=5.0) as aws, stranger(aws.stage, KEY) as hasty:
+        assert refused(lambda: [hasty.list_training_jobs() for _ in range(20)])[0] == "ThrottlingException"
+        assert aws.jobs.list_training_jobs()["TrainingJobSummaries"] == []
 
 
 def test_a_throttle_lets_its_rate_pass() -> None:
@@ -501,6 +500,8 @@ def test_a_second_rehearsal_of_a_folder_knows_the_first(tmp_path: Path) -> None:
         aws.run("done", "echo hello")
         aws.create("running", PATIENT)
         aws.ready("running")
+        with pytest.raises(UserError, match="another rehearsal is going on in"), staged(tmp_path):
+            pass
     began = time.monotonic()
     with staged(tmp_path) as aws:
         assert time.monotonic() - began < 5

@@ -95,9 +95,9 @@ def rehearse(
     with _Signals() as signals, _folder(dir) as folder, rehearsal(folder, faults) as stage:
         code = _ran(command, stage, signals)
         live = stage.live
-        if live and not signals.count:
-            _wait(stage, live, signals, wait)
-        return 128 + signals.last if signals.count else code
+        if live and not _waited(stage, live, signals, wait):
+            code = 128 + signals.last
+        return code
 
 
 @contextlib.contextmanager
@@ -138,8 +138,9 @@ class _Signals:
 
 def _ran(command: Sequence[str], stage: Stage, signals: _Signals) -> int:
     """Run the command, hand signals on to it; its exit code."""
-    if signals.wait(0) is not None:
-        return 1  # it was stopped before it began
+    stopped = signals.wait(0)
+    if stopped is not None:  # before the command began
+        return 128 + stopped
     environment = stage.inherited(os.environ)
     # `psa` and its kin lie beside this interpreter, which need not be on PATH
     places = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
@@ -166,12 +167,14 @@ def _at_a_terminal() -> bool:
     return False
 
 
-def _wait(stage: Stage, live: Sequence[str], signals: _Signals, wait: bool) -> None:
-    """Wait for jobs that a command has left behind; a signal ends that."""
+def _waited(stage: Stage, live: Sequence[str], signals: _Signals, wait: bool) -> bool:
+    """Wait for jobs that a command has left behind; False where a signal has ended the waiting."""
     what = f"the command has ended, {counted(len(live), 'job')} in progress"
-    if not wait:
-        _LOG.info("%s, stopped by --no-wait: %s", what, listed(live))
-        return
+    if signals.count or not wait:
+        _LOG.info("%s, to be stopped: %s", what, listed(live))
+        return True
     _LOG.info("%s: waiting (Ctrl-C stops them): %s", what, listed(live))
-    while stage.live and signals.wait(_TICK) is None:
-        pass
+    while stage.live:
+        if signals.wait(_TICK) is not None:
+            return False
+    return True

@@ -126,7 +126,9 @@ class Course(threading.Thread):
             source = channel["DataSource"]["S3DataSource"]["S3Uri"]
             sync.download(storage, source, self._ml / "input/data" / channel["ChannelName"])
         if job.get("CheckpointConfig"):
-            sync.download(storage, job["CheckpointConfig"]["S3Uri"], self._checkpoints())
+            # as a folder: beside the checkpoints of job-1 lie those of job-10
+            where = job["CheckpointConfig"]["S3Uri"].rstrip("/")
+            sync.download(storage, f"{where}/", self._checkpoints())
         for name, content in _configuration(job, channels).items():
             (self._ml / "input/config" / f"{name}.json").write_text(json.dumps(content))
 
@@ -186,10 +188,10 @@ class Course(threading.Thread):
         job, faults, stopping = self._job, self._site.faults, self._job["StoppingCondition"]
         if job.stop.is_set():
             return "stop"
-        if self._trained + seconds > stopping.get("MaxRuntimeInSeconds", 86_400):
-            return "runtime"
         if job.spot and time.monotonic() - self._began > stopping["MaxWaitTimeInSeconds"]:
             return "wait"
+        if self._trained + seconds > stopping.get("MaxRuntimeInSeconds", 86_400):
+            return "runtime"
         if faults.interrupts(job.spot, job.interruptions) and seconds > (faults.interrupt_every or 0):
             return "interrupted"
         return None

@@ -17,6 +17,15 @@ from psa.files import make_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
 ACCOUNT: Final = "123456789012"
+_SUMMARY: Final = (
+    "TrainingJobName",
+    "TrainingJobArn",
+    "CreationTime",
+    "TrainingEndTime",
+    "LastModifiedTime",
+    "TrainingJobStatus",
+    "SecondaryStatus",
+)
 LIVE: Final = ("InProgress", "Stopping")
 _LONGEST_REASON: Final = 1024
 _LEFT: Final = "InternalServerError: the rehearsal ended while the job was running"
@@ -64,6 +73,11 @@ class Job:
         """The answer of DescribeTrainingJob."""
         with self._lock:
             return copy.deepcopy(self._said)
+
+    def summary(self) -> dict[str, Any]:
+        """The entry of ListTrainingJobs."""
+        with self._lock:
+            return {name: self._said[name] for name in _SUMMARY if name in self._said}
 
     def __getitem__(self, name: str) -> Any:
         """A member of the description."""

@@ -10,15 +10,6 @@ from typing import Any, Final
 
 from cloud.rehearsal.refusals import Refusal
 
-_SUMMARY: Final = (
-    "TrainingJobName",
-    "TrainingJobArn",
-    "CreationTime",
-    "TrainingEndTime",
-    "LastModifiedTime",
-    "TrainingJobStatus",
-    "SecondaryStatus",
-)
 _PAGE: Final = 10
 _KEYS: Final = {"Name": "TrainingJobName", "CreationTime": "CreationTime", "Status": "TrainingJobStatus"}
 _Test = Callable[[dict[str, Any], Any], bool]
@@ -35,7 +26,7 @@ _FILTERS: Final[dict[str, _Test]] = {
 
 
 def listed(jobs: Iterable[dict[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer: a page of those that pass all filters, filtered first and cut afterwards.
+    """The answer, of the jobs' summaries: a page of those that pass all filters, cut afterwards.
 
     A page begins after the last job of the one before, wherever that is now. Raises Refusal.
     """
@@ -52,14 +43,10 @@ def listed(jobs: Iterable[dict[str, Any]], request: Mapping[str, Any]) -> dict[s
         last = _read(request["NextToken"])
         found = [job for job in found if (place(job) < last if descending else place(job) > last)]
     size = request.get("MaxResults", _PAGE)
-    answer: dict[str, Any] = {"TrainingJobSummaries": [_summary(job) for job in found[:size]]}
+    answer: dict[str, Any] = {"TrainingJobSummaries": found[:size]}
     if len(found) > size:
         answer["NextToken"] = _token(place(found[size - 1]))
     return answer
-
-
-def _summary(job: dict[str, Any]) -> dict[str, Any]:
-    return {name: job[name] for name in _SUMMARY if name in job}
 
 
 def _token(place: tuple[Any, str]) -> str:

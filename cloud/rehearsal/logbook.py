@@ -32,10 +32,12 @@ class Logbook:
 
     def recall(self, folder: Path) -> None:
         """Read what a job of an earlier rehearsal has printed."""
+        known = set(self._backend.groups[GROUP].streams)  # by another rehearsal of this process
         if (folder / _FILE).exists():
             for line in (folder / _FILE).read_text().splitlines():
                 name, event = json.loads(line)
-                self.put(name, event)
+                if name not in known:
+                    self.put(name, event)
 
     def put(self, stream: str, event: dict[str, Any]) -> None:
         """Append to a stream, which is made if it is new."""

@@ -53,7 +53,7 @@ class Plane:
         self._operations: dict[str, Callable[[Mapping[str, Any]], _Answer]] = {
             "CreateTrainingJob": self._create,
             "DescribeTrainingJob": lambda request: self._found(request).described(),
-            "ListTrainingJobs": lambda request: listed([job.described() for job in self._table], request),
+            "ListTrainingJobs": lambda request: listed([job.summary() for job in self._table], request),
             "StopTrainingJob": self._stop,
         }
 

@@ -38,6 +38,8 @@ _TRUST: Final = json.dumps(
         ],
     }
 )
+_SHARING: Final = threading.Lock()
+_SHARERS: Final[list[object]] = []
 _Start = Callable[[str, list[tuple[str, str]]], Any]
 _App = Callable[[dict[str, Any], _Start], Iterable[bytes]]
 
@@ -73,13 +75,27 @@ def make_role() -> None:
         )
 
 
-def forget() -> None:
-    """Take all of moto's memory back, so that a rehearsal knows nothing of the one before it."""
+@contextlib.contextmanager
+def memory() -> Iterator[None]:
+    """What moto remembers, for as long as a block runs: nothing of what was there before.
+
+    There is one such memory in a process: rehearsals that run side by side in it share it.
+    """
     from moto.iam.models import iam_backends
     from moto.logs.models import logs_backends
 
-    iam_backends.reset()
-    logs_backends.reset()
+    with _SHARING:
+        if not _SHARERS:
+            iam_backends.reset()
+            logs_backends.reset()
+        make_role()
+        me = object()
+        _SHARERS.append(me)
+    try:
+        yield
+    finally:
+        with _SHARING:
+            _SHARERS.remove(me)
 
 
 def _iam() -> Any:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock, Timeout
+
 from cloud.rehearsal import server
 from cloud.rehearsal.container import Namespaces
 from cloud.rehearsal.course import Site
@@ -19,6 +21,7 @@ from cloud.rehearsal.jobs import ACCOUNT, Table
 from cloud.rehearsal.logbook import Logbook
 from cloud.rehearsal.plane import ROLE_ARN, Plane
 from cloud.rehearsal.s3 import S3, s3_server
+from psa.errors import UserError
 from psa.files import check_writable
 
 _LOCAL: Final = "127.0.0.1,localhost"
@@ -70,6 +73,22 @@ class Stage:
 
 
 @contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two rehearsals of one folder would write to the same files. Raises UserError."""
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"another rehearsal is going on in {folder}", "Wait for its end, or choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
 def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
     """SageMaker, S3, CloudWatch Logs, STS and IAM on loopback, until the block ends; jobs end with it.
 
@@ -78,14 +97,13 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
     """
     check_writable(folder)
     folder = folder.absolute()
-    namespaces = Namespaces(folder / "probe")
     with (
-        contextlib.closing(namespaces),
+        _alone_in(folder),
+        contextlib.closing(Namespaces(folder / "probe")) as namespaces,
         s3_server(folder / "s3", meanwhile=server.prepare) as s3,
         contextlib.closing(s3.client()) as storage,
+        server.memory(),
     ):
-        server.forget()
-        server.make_role()
         table, book = Table(folder / "jobs"), Logbook()
         for job in table:
             book.recall(job.folder)
