@@ -134,8 +134,12 @@ def _application(plane: Plane) -> _App:
     def application(environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         if not target.startswith(_SAGEMAKER):
-            return others(environ, start)
-        status, answer = _answered(plane, target.removeprefix(_SAGEMAKER), environ)
+            try:
+                return others(environ, start)
+            except NotImplementedError as error:  # moto does not know that operation
+                status, answer = "501 Not Implemented", {"__type": "NotImplemented", "message": str(error)}
+        else:
+            status, answer = _answered(plane, target.removeprefix(_SAGEMAKER), environ)
         body = json.dumps(answer).encode()
         start(
             status,
