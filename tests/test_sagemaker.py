@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import tarfile
@@ -24,6 +25,7 @@ from psa.worker import run_pack
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
+from cloud.bucket import Bucket
 from cloud.rehearsal import rehearsal
 from cloud.rehearsal.faults import Faults
 
@@ -60,18 +62,23 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def jobs_of(stage: Any) -> list[Any]:
     """What the rehearsal knows of its jobs, as AWS would say it."""
+    there = client(stage, "sagemaker")
+    jobs = there.list_training_jobs(MaxResults=100)["TrainingJobSummaries"]
+    return [there.describe_training_job(TrainingJobName=job["TrainingJobName"]) for job in jobs]
+
+
+def client(stage: Any, service: str) -> Any:
+    """boto3's, of a service of the rehearsal."""
     import boto3
 
     keys = stage.environment
-    client = boto3.client(
-        "sagemaker",
-        endpoint_url=keys["AWS_ENDPOINT_URL"],
+    return boto3.client(
+        service,
+        endpoint_url=keys["AWS_ENDPOINT_URL_S3" if service == "s3" else "AWS_ENDPOINT_URL"],
         region_name=keys["AWS_REGION"],
         aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
     )
-    jobs = client.list_training_jobs(MaxResults=100)["TrainingJobSummaries"]
-    return [client.describe_training_job(TrainingJobName=job["TrainingJobName"]) for job in jobs]
 
 
 def interruptions(job: dict[str, Any]) -> int:
@@ -194,6 +201,35 @@ def packed(names: dict[str, bytes]) -> bytes:
             info.size = len(body)
             tar.addfile(info, io.BytesIO(body))
     return content.getvalue()
+
+
+@pytest.mark.slow
+def test_half_a_tree_and_a_hostile_artifact(
+    tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+) -> None:
+    """What has not arrived is named; an artifact that would write elsewhere is refused, and trained anew."""
+    with rehearsal(tmp_path / "stage") as stage:
+        started.append(sweep(tmp_path, data_dir, *WORDS, "--detach", **stage.environment))
+        assert ended(started[-1])[0] == 0
+        assert stage.wait(PATIENCE_SECONDS)
+        bucket = Bucket(client(stage, "s3"), stage.environment["S3_BUCKET_NAME"], "psa-experiment")
+        (line,) = bucket.folders("lines")
+        for part in ("models", "results"):
+            bucket.remove(f"lines/{line}/checkpoints/{part}/smoke/simplemlp-1x4")
+        (artifact,) = (name for name in bucket.tree("lines") if name.endswith("model.tar.gz"))
+        bucket.write(f"lines/{artifact}", packed({"../../etc/psa": b"gotcha"}))
+        started.append(psa(tmp_path, "fetch", str(GRID), f"meta_loops={LOOPS}", **stage.environment))
+        out, _ = started[-1].communicate(timeout=PATIENCE_SECONDS)
+        assert started[-1].returncode == 1
+        assert "smoke: 12 of 24 trials are here" in out
+        assert (
+            sorted(re.findall(r"missing smoke/(simplemlp-1x4|simplemlp-2x3)/", out)) == ["simplemlp-1x4"] * 12
+        )
+        started.append(sweep(tmp_path, data_dir, *WORDS, **stage.environment))
+        out, err = started[-1].communicate(timeout=2 * PATIENCE_SECONDS)
+        assert (started[-1].returncode, out.splitlines()[-1]) == (0, DONE)
+        assert "../../etc/psa" in err
+    assert tree(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
