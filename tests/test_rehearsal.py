@@ -261,10 +261,12 @@ def test_checkpoints_go_up_while_the_job_runs(aws: Aws) -> None:
     until(lambda: aws.keys(prefix) == ["a/x"] and aws.get(f"{prefix}a/x") == b"22\n")
     touch("follows-end")
     assert aws.ended("follows")["TrainingJobStatus"] == "Completed"
-    config = {"S3Uri": f"s3://{aws.bucket}/{prefix}", "LocalPath": "/opt/ml/kept"}
-    aws.run("resumes", "cat /opt/ml/kept/a/x; echo 3 > /opt/ml/kept/b", CheckpointConfig=config)
-    assert aws.printed("resumes") == ["22"]
-    assert aws.keys(prefix) == ["a/x", "b"]
+    aws.put("checkpoints/follows-10/of-another", b"x")
+    aws.put("checkpoints/follows/", b"")  # as a console marks a folder
+    config = {"S3Uri": f"s3://{aws.bucket}/checkpoints/follows", "LocalPath": "/opt/ml/kept"}
+    aws.run("resumes", "cd /opt/ml/kept; ls; cat a/x; echo 3 > b", CheckpointConfig=config)
+    assert aws.printed("resumes") == ["a", "22"]
+    assert [key for key in aws.keys(prefix) if key] == ["a/x", "b"]
 
 
 def touch(name: str) -> None:

@@ -45,6 +45,8 @@ def download(storage: Any, uri: str, folder: Path) -> None:
     bucket, prefix = parts(uri)
     folder.mkdir(parents=True, exist_ok=True)
     for key in keys(storage, uri):
+        if key == prefix and key.endswith("/"):  # a console's mark of an empty folder
+            continue
         target = folder / _name(key, prefix)
         if not target.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"the key {key!r} leads out of the folder")
