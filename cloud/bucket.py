@@ -14,6 +14,12 @@ from psa.errors import UserError
 
 _NOTHING: Final = frozenset({"NoSuchKey", "404"})
 _THERE: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+LATER: Final = frozenset(
+    {
+        "ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequests", "SlowDown",
+        "ServiceUnavailable", "InternalFailure", "InternalServerError", "InternalError",
+    }
+)  # fmt: skip
 _AT_ONCE: Final = 1000  # keys that S3 deletes in one request
 
 
@@ -119,11 +125,16 @@ def code_of(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
+class Unreachable(UserError):
+    """AWS cannot be reached, or asks for patience: the same request may do well later."""
+
+
 def refusal(error: Exception, what: str) -> UserError:
     """What AWS, or the way there, has against a request, in one line."""
     said = getattr(error, "response", {}).get("Error", {})
     reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error)
-    return UserError(
+    kind = UserError if said and said.get("Code") not in LATER else Unreachable
+    return kind(
         f"{what}: {hidden(' '.join(reason.split()))[:300]}",
         "Check the region, the bucket and the credentials (see .env.example)",
     )

@@ -23,7 +23,7 @@ from cloud.line import Line, job_parts, lay_in, lines_of, stored_lines, without
 from cloud.quotes import START_SECONDS, Quotes
 from cloud.request import DATA, check, request_of
 from cloud.training_jobs import Answer, Status, TrainingJobs
-from cloud.watch import Course, Watch, object_of
+from cloud.watch import Course, Watch, progress_in
 from psa import fetch, leases
 from psa.backend import Job, Where, jobs_of
 from psa.cost import CostModel
@@ -86,6 +86,8 @@ class SageMaker:
             except GeneratorExit:
                 self._stop(watch)
                 raise
+            except UserError as error:
+                raise _going_on(error, watch) from None
             if self.where.detach:
                 yield Event("detached", jobs[0].pack, {"said": _detached(watch)})
 
@@ -112,6 +114,8 @@ class SageMaker:
         seconds = self.budget.seconds(price.hourly, self._longest(course.line))
         if not seconds:
             return "full"
+        if course.attempt > 1:  # it goes on from what is at home, should the bucket have lost it
+            lay_in(course.line, self.bucket, self.store)
         request = self._request(course, seconds)
         check(request)
         answer = self.jobs.submit(request)
@@ -266,10 +270,21 @@ def _how_far(line: Line, pending: int, jobs: Mapping[str, Status], progress: byt
         return f"{line.job(1)}: not submitted; {left}"
     status = jobs[names[-1]]
     said = status.status if status.over else f"{status.status}, {status.secondary}"
-    loops = [facts["loop"] for facts in object_of(progress).values()]
+    loops = [last["loop"] for last in progress_in(progress).values()]
     horizon = max(pack.horizon for pack in line.packs.values())
     at = f", loop {min(loops)} to {max(loops)} of {horizon}" if loops and not status.over else ""
     return f"{names[-1]}: {said}{at}; {left}"
+
+
+def _going_on(error: UserError, watch: Watch) -> UserError:
+    """The same, with what must be known of jobs that this sweep leaves behind."""
+    running = sum(course.running for course in watch.courses)
+    if not running:
+        return error
+    said = (
+        f"{counted(running, 'job')} may still be at work: the same command watches again, Ctrl-C there stops"
+    )
+    return UserError(error.what, f"{error.way_out}. {said}")
 
 
 def _detached(watch: Watch) -> str:

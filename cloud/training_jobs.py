@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from cloud.bucket import code_of, refusal
+from cloud.bucket import LATER, code_of, refusal
 from psa.errors import UserError
 
 Answer = Literal["submitted", "there", "full", "later"]
 OVER: Final = frozenset({"Completed", "Failed", "Stopped"})
 _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
-_LATER: Final = frozenset({"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequests"})
 _PAGE: Final = 100
 
 
@@ -51,7 +50,7 @@ class TrainingJobs:
                 return "there"
             if code in _FULL:
                 return "full"
-            if code in _LATER:
+            if code in LATER:
                 return "later"
             raise refusal(error, f"job {request['TrainingJobName']} is refused") from None
         return "submitted"

@@ -13,7 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # of Python below 3.12 pydantic takes this one alone
+
 from cloud.bootstrap import FAILURES, PROGRESS
+from cloud.bucket import Unreachable
 from cloud.line import Line, job_parts
 from cloud.training_jobs import Answer, Status
 from psa.estimate import loops_left
@@ -25,7 +29,20 @@ logger = logging.getLogger(__name__)
 TRIES: Final = 3  # attempts that end without any progress, before a line counts as failed
 SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happened, and when nothing does
 NAP: Final = 0.25
+PATIENCE_SECONDS: Final = 1800.0  # for which AWS may be out of reach: a laptop sleeps, a network fails
 _NO_CAPACITY: Final = "CapacityError"
+
+
+class LastLoop(TypedDict):
+    """Of a pack: its loop, the trials in it, and the best so far."""
+
+    loop: int
+    trained: int
+    best: float
+    trial: str
+
+
+_LAST_LOOPS: Final = TypeAdapter(dict[str, LastLoop])
 
 
 class Desk(Protocol):
@@ -90,7 +107,7 @@ class Watch:
         first = self.courses[0].line.packs
         tick = Event("tick", next(iter(first.values())))
         yield from self._begin(self.desk.listed())
-        wait, seen = SOON, time.monotonic()
+        wait, seen, lost = SOON, time.monotonic(), None
         while True:
             yield from self._submit()
             if detach or all(course.over for course in self.courses):
@@ -99,8 +116,13 @@ class Watch:
                 yield tick
                 time.sleep(NAP)
             seen = time.monotonic()
-            happened = list(self._looked(self.desk.listed()))
-            wait = SOON if happened else min(LATE, wait * 1.5)
+            try:
+                happened = list(self._looked(self.desk.listed()))
+            except Unreachable as trouble:
+                lost = _patient(lost, trouble)
+                wait = LATE
+                continue
+            lost, wait = None, SOON if happened else min(LATE, wait * 1.5)
             yield from happened
 
     def _begin(self, jobs: dict[str, Status]) -> Iterator[Event]:
@@ -162,11 +184,11 @@ class Watch:
             course.begun = True
             for pack in course.line.packs.values():
                 yield Event("begun", pack, {"left": loops_left(self.desk.store, pack)})
-        for name, facts in object_of(self.desk.told(course.line, PROGRESS)).items():
-            loop, before = facts.get("loop", 0), course.loops.get(name, 0)
-            if name in course.line.packs and loop > before:
-                course.loops[name] = loop
-                news = {**facts, "trained": facts["trained"] * (loop - before)}
+        for name, last in progress_in(self.desk.told(course.line, PROGRESS)).items():
+            before = course.loops.get(name, 0)
+            if name in course.line.packs and last["loop"] > before:
+                course.loops[name] = last["loop"]
+                news = {**last, "trained": last["trained"] * (last["loop"] - before)}
                 yield Event("loop", course.line.packs[name], news)
 
     def _ended(self, course: Course, status: Status) -> Iterator[Event]:
@@ -208,6 +230,27 @@ class Watch:
             return "completed, but not all of its trials have arrived"
         said = self.desk.described(job).get("FailureReason", "")
         return " ".join(str(said).split())[:200] or status.secondary or status.status
+
+
+def _patient(since: float | None, trouble: Unreachable) -> float:
+    """When AWS was lost sight of: the jobs do not notice. Raises the trouble when it lasts too long."""
+    now = time.monotonic()
+    if since is None:
+        logger.warning("%s; the jobs go on, and it is tried again", trouble.what)
+        return now
+    if now - since > PATIENCE_SECONDS:
+        raise trouble
+    return since
+
+
+def progress_in(content: bytes | None) -> dict[str, LastLoop]:
+    """What the last loop of each pack said, by the pack's name; nothing where it is not of its form: a copy
+    may be taken while it is written.
+    """
+    try:
+        return _LAST_LOOPS.validate_json(content or b"{}")
+    except ValidationError:
+        return {}
 
 
 def object_of(content: bytes | None) -> dict[str, Any]:
