@@ -21,7 +21,13 @@ PREFIX = "psa-experiment"
 def job_of_the_study(stage: Stage) -> None:
     """A job as the study's were: it logs its loops, leaves results.txt, and its profiler leaves more."""
     environment = stage.environment
-    client = boto3.client("sagemaker", endpoint_url=stage.endpoint, region_name="us-east-1")
+    client = boto3.client(
+        "sagemaker",
+        endpoint_url=stage.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+    )
     where = f"s3://{stage.s3.bucket}/{PREFIX}"
     script = "cat /opt/ml/input/data/log/log.txt; printf '91.22\\n91.00\\n' > /opt/ml/model/results.txt"
     storage = stage.s3.client()
