@@ -113,6 +113,7 @@ def test_spot_interruptions_lose_nothing(
             (),
             {"INSTANCE_TYPE": "ml.c5.xlarge,ml.m5.xlarge"},
             id="no capacity",
+            marks=pytest.mark.crash,
         ),
     ],
 )
@@ -204,6 +205,7 @@ def packed(names: dict[str, bytes]) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.crash
 def test_half_a_tree_and_a_hostile_artifact(
     tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
 ) -> None:
