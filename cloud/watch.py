@@ -98,7 +98,6 @@ class Watch:
         self.desk, self.choices, self.at_once = desk, choices, at_once
         self.courses = [Course(line) for line in lines]
         self.full = False  # the quota is: nothing more is submitted before something has ended
-        self.submitted = 0
 
     def events(self, detach: bool = False) -> Iterator[Event]:
         """What happens, a tick several times a second; ends with the last line, or, where it is to be left
@@ -156,10 +155,11 @@ class Watch:
             answer = self.desk.submit(course)
             course.running = answer in ("submitted", "there")
             course.begun = False
-            self.submitted += answer == "submitted"
             if not course.running:
                 course.attempt -= 1
-                self.full = True
+                self.full = answer == "full"
+                if answer == "later":  # asked again at the next look
+                    return
             yield Event("tick", next(iter(course.line.packs.values())))
 
     def _looked(self, jobs: dict[str, Status]) -> Iterator[Event]:
@@ -210,7 +210,8 @@ class Watch:
         course.left = left
         if reason.startswith(_NO_CAPACITY):
             course.choice += 1
-            course.tries = 0 if course.choice % self.choices else course.tries
+            # one round of the types, and one more on demand, cost no try; then they count like any other
+            course.tries = 0 if course.choice < 2 * self.choices else course.tries
         if course.tries >= TRIES:
             yield from self._over(course, pending, dict.fromkeys(pending, f"{job}: {reason}") | failures)
             return
