@@ -27,6 +27,7 @@ class Row:
     dropout: float
     lr: float
     weight_decay: float
+    momentum: float = 0.0
 
 
 def in_order(rows: Sequence[Row]) -> list[int]:

@@ -99,6 +99,7 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     if app is PSA and tokens[:1] in ([], ["--help"], ["-h"]):
         for name in PSA:  # the list of commands has a line of each
             _ = PSA[name]
+    app, tokens = _of_study(app, tokens)
     debug = "--debug" in tokens
     if "train" not in (*app.name, *tokens[:1]):  # `train` has an option of that name, which says more
         tokens = [word for word in tokens if word != "--debug"]
@@ -127,6 +128,31 @@ def _parted(app: App, tokens: list[str]) -> tuple[list[str], list[str]]:
         at = tokens.index("--")
         return tokens[:at], tokens[at:]
     return tokens, []
+
+
+def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
+    """`train --study NAME` has the options of that study, which are not those of `train`."""
+    called = app is PSA and tokens[:1] == ["train"]
+    if not called and "train" not in app.name:
+        return app, tokens
+    named = [
+        word.partition("=")[2] if "=" in word else (*tokens[at + 1 : at + 2], "")[0]
+        for at, word in enumerate(tokens)
+        if word.partition("=")[0] == "--study"
+    ]
+    if not named or named[-1] == "ablation":
+        return app, tokens
+    from psa.commands.train_study import train_of
+
+    with contextlib.suppress(UserError):  # an unknown study is `train`'s own to refuse
+        return command("train", train_of(named[-1])), [_hyphened(word) for word in tokens[called:]]
+    return app, tokens
+
+
+def _hyphened(word: str) -> str:
+    """--num_layers is --num-layers, as the options of the original studies are written."""
+    option, equals, value = word.partition("=")
+    return f"{option.replace('_', '-')}{equals}{value}" if option.startswith("--") else word
 
 
 _CARRIERS: Final = (["rehearse"],)  # what follows their `--` is another command

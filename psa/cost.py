@@ -19,11 +19,12 @@ from typing import Final
 from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
 from psa.nets.shapes import Shape, shape_of
-from psa.trial import Trial, canonical_json
+from psa.trial import MOMENTS, Ratchet, Trial, canonical_json
 
 SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
 WORTH_IT: Final = 1.05  # a larger pack has to be faster by more than measurements scatter
 EVALUATION_SHARE: Final = 1.08  # 10,000 forward passes beside 50,000 forward and backward ones
+PROBE_SHARE: Final = 0.13  # of the epoch: a pass of the validation split, one trial beside a copy of itself
 # Where nothing is measured: a thread's rate, the time of a layer's calls, and of a trial in a layer.
 _FLOPS: Final = 6e10
 _LAYER_SECONDS: Final = 1.2e-4
@@ -36,20 +37,20 @@ _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 class Kind:
     """What the speed of a pack depends on, apart from its size."""
 
-    family: str
-    arch: str
+    network: str
     batch_size: int
     classes: int
 
     @classmethod
     def of(cls, trial: Trial) -> Kind:
         """The kind of a trial's packs."""
-        return cls(trial.model.family, str(trial.model.arch), trial.method.batch_size, trial.data.classes)
+        network = " ".join(map(str, trial.model.shape_key))
+        return cls(network, trial.method.batch_size, trial.data.classes)
 
     @property
     def key(self) -> str:
         """Its name in the cache."""
-        return f"{self.family} {self.arch} {self.batch_size} {self.classes}"
+        return f"{self.network} {self.batch_size} {self.classes}"
 
 
 class CostModel:
@@ -101,7 +102,8 @@ class CostModel:
         trial = trials[0]
         samples = (60_000 - trial.data.val_size) * trial.data.classes / 10
         steps = -(-samples // trial.method.batch_size)
-        return self.step(trial, len(trials)) * steps * EVALUATION_SHARE
+        share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
+        return self.step(trial, len(trials)) * steps * share
 
 
 def fitting(trial: Trial, available: int) -> list[int]:
@@ -141,7 +143,8 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
 def stored_bytes(trial: Trial, meta_loops: int) -> int:
     """Bytes on disk of one finished trial: two generations of its state, its record and the sidecar."""
     parameters = shape_of(trial.model, trial.data.classes).parameters
-    return 2 * (4 * parameters + 3_000 + 80 * meta_loops) + 1_500 + 75 * meta_loops
+    copies = 1 if isinstance(trial.method, Ratchet) else 2 + len(MOMENTS[trial.method.optimizer])
+    return 2 * (4 * copies * parameters + 3_000 + 80 * meta_loops) + 1_500 + 75 * meta_loops
 
 
 def machine_key() -> str:

@@ -24,6 +24,7 @@ __all__ = ["DATASETS", "ClassCounts", "Split", "Splits", "class_counts", "load",
 MEAN: Final = 0.1307  # of MNIST's training pixels; used for every data set, as the published studies did
 STD: Final = 0.3081
 PIXELS: Final = 784
+SIMPLEX_SUM: Final = 100.0
 CLASSES: Final = 10
 _IMAGES_HEADER: Final = 16  # bytes before the first pixel of an IDX3 file
 _LABELS_HEADER: Final = 8
@@ -47,6 +48,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, count: int) -> Split:
+        """Its first samples, at most `count`."""
+        return Split(self.images[:count], self.labels[:count], self.digits[:count], self.index[:count])
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
@@ -109,11 +114,10 @@ def load(
     train_file, test_file = _files(spec, data_dir, progress, workers)
     train, val = split_indices(len(train_file.digits), spec.val_size, spec.split_seed)
     digits = _kept_digits(spec)
-    values = _pixel_values(spec.scaling)
     return Splits(
-        train=_split(train_file, train, digits, values).to(device),
-        val=_split(train_file, val, digits, values).to(device),
-        test=_split(test_file, np.arange(len(test_file.digits)), digits, values).to(device),
+        train=_split(train_file, train, digits, spec.scaling).to(device),
+        val=_split(train_file, val, digits, spec.scaling).to(device),
+        test=_split(test_file, np.arange(len(test_file.digits)), digits, spec.scaling).to(device),
         classes=len(digits),
         digits=digits,
     )
@@ -194,11 +198,23 @@ def _pixel_values(scaling: str) -> npt.NDArray[np.float32]:
     return values.numpy()
 
 
-def _split(file: _File, index: Indices, digits: tuple[int, ...], values: npt.NDArray[np.float32]) -> Split:
+def _scaled(images: npt.NDArray[np.float32], scaling: str) -> npt.NDArray[np.float32]:
+    """Images as the scaling has them beyond its table of pixel values: on the simplex each is non-negative
+    and sums to 100.
+    """
+    if scaling != "simplex":
+        return images
+    raised = images - images.min(axis=1, keepdims=True) + np.float32(1e-8)
+    total = raised.sum(axis=1, keepdims=True, dtype=np.float64)
+    return np.asarray(raised * (SIMPLEX_SUM / total), dtype=np.float32)
+
+
+def _split(file: _File, index: Indices, digits: tuple[int, ...], scaling: str) -> Split:
+    values = _pixel_values(scaling)
     index = _filtered(file, index, digits)
     original = file.digits[index]
     return Split(
-        images=torch.from_numpy(values[file.images[index]]),
+        images=torch.from_numpy(_scaled(values[file.images[index]], scaling)),
         labels=torch.from_numpy(np.searchsorted(digits, original)),
         digits=torch.from_numpy(original),
         index=torch.from_numpy(index.copy()),

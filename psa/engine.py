@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from psa.batches import Batches, Row, in_order
 from psa.data import Splits
 from psa.nets.dense import Dense
 from psa.nets.layers import Rows
-from psa.optimizer import FusedAdam
-from psa.state import TrialState
+from psa.optimizer import Optimizer
+from psa.state import Observation, TrialState
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
+from psa.trial import Keep
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,39 @@ class Policy(Protocol):
         """Whether a trial ends by itself after the loop just booked."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a probe is shown: T networks, and the loop that made the weights of each. It changes nothing."""
+
+    net: Dense
+    weights: Rows
+    loops: Sequence[int]
+    splits: Splits
+
+
+class Probe(Protocol):
+    """A pure observer: the same weights give the same numbers, in any pack and at any position."""
+
+    name: str
+
+    def places(self, net: Dense) -> list[str]:
+        """What the numbers of a quantity stand for, one by one: layers, say."""
+
+    def each(self, look: Look) -> list[Observation]:
+        """Before the first loop and after each: of every trial some quantities, each a list of numbers."""
+
+    def last(self, look: Look) -> list[Observation]:
+        """Of the LKG, after selection."""
+
+
+class Outcome(NamedTuple):
+    """The test of a finished trial, and what each probe (by name) says of its LKG."""
+
+    correct: int
+    loss: float
+    probes: dict[str, Observation]
+
+
 @dataclass
 class Epoch:
     """What one epoch works on: the weights being trained, their gradients, the optimiser over them, the
@@ -67,7 +101,7 @@ class Epoch:
 
     active: Rows
     gradients: Rows
-    optimizer: FusedAdam
+    optimizer: Optimizer
     units: Sequence[Unit | None]
     carried: dict[str, Rows] = field(default_factory=dict)
 
@@ -138,10 +172,11 @@ def row_of(state: TrialState) -> Row:
         dropout=trial.model.dropout,
         lr=trial.method.lr,
         weight_decay=trial.method.weight_decay,
+        momentum=trial.method.momentum if isinstance(trial.method, Keep) else 0.0,
     )
 
 
-def run(
+def run(  # noqa: PLR0913  # it is handed its pieces, one by one
     net: Dense,
     splits: Splits,
     states: Sequence[TrialState],
@@ -153,7 +188,8 @@ def run(
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     stop: Callable[[], bool] = lambda: False,
     pace: Pace | None = None,
-) -> list[tuple[int, float]]:
+    probes: Sequence[Probe] = (),
+) -> list[Outcome]:
     """Train every state up to `horizon`; test counts and mean test losses of the final LKGs, in order.
 
     States share data, shape and batch size; they are brought up to date in place and saved at the engine's
@@ -161,9 +197,10 @@ def run(
     """
     pack, pace = Pack(net, states, device), pace or Pace()
     dirty = False
+    _observe_beginning(pack, splits, probes)
     try:
         while rows := _next_rows(pack.states, horizon):
-            reports = _one_loop(pack, rows, splits, policy, stop)
+            reports = _one_loop(pack, rows, splits, policy, stop, probes)
             dirty = True
             listen(reports)
             if pace.due():
@@ -172,7 +209,23 @@ def run(
     finally:
         if dirty:
             save(pack.snapshot())
-    return _test(pack, splits)
+    return _test(pack, splits, probes)
+
+
+def _observe_beginning(pack: Pack, splits: Splits, probes: Sequence[Probe]) -> None:
+    """What the probes see before the first loop, of the trials that have not begun."""
+    rows = [row for row, state in enumerate(pack.states) if probes and state.loops == 0]
+    if rows:
+        _observe(pack, rows, pack.lkg[rows], splits, probes)
+
+
+def _observe(pack: Pack, rows: list[int], weights: Rows, splits: Splits, probes: Sequence[Probe]) -> None:
+    """Write what the probes see of some rows into their trials' books."""
+    # the epoch of weights that nothing has trained is the first: schedules begin there
+    look = Look(pack.net, weights, [max(1, pack.states[row].loops) for row in rows], splits)
+    for probe in probes:
+        for row, seen in zip(rows, probe.each(look), strict=True):
+            pack.states[row].observed.setdefault(probe.name, []).append(seen)
 
 
 def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
@@ -182,7 +235,12 @@ def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
 
 
 def _one_loop(
-    pack: Pack, rows: list[int], splits: Splits, policy: Policy, stop: Callable[[], bool]
+    pack: Pack,
+    rows: list[int],
+    splits: Splits,
+    policy: Policy,
+    stop: Callable[[], bool],
+    probes: Sequence[Probe],
 ) -> list[LoopReport]:
     states = [pack.states[row] for row in rows]
     batch_size = states[0].trial.method.batch_size
@@ -195,11 +253,11 @@ def _one_loop(
     train_loss = train_epoch(
         pack.net, settings, epoch.active, epoch.gradients, epoch.optimizer, shuffled, stop
     )
-    correct, loss = evaluate(pack.net, epoch.active, splits.val)
+    correct, loss = evaluate(pack.net, epoch.active, splits.val, [row.loop for row in settings])
     scores = list(zip(correct.tolist(), loss.tolist(), train_loss.tolist(), strict=True))[: len(rows)]
     kept = [policy.better(state, *score[:2]) for state, score in zip(states, scores, strict=True)]
     _commit(pack, rows, epoch, kept)
-    return [
+    reports = [
         _booked(
             policy,
             state,
@@ -208,6 +266,9 @@ def _one_loop(
         )
         for state, score, keep, unit in zip(states, scores, kept, epoch.units[: len(rows)], strict=True)
     ]
+    if probes:
+        _observe(pack, rows, epoch.active[: len(rows)], splits, probes)
+    return reports
 
 
 def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool]) -> None:
@@ -247,9 +308,16 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _test(pack: Pack, splits: Splits) -> list[tuple[int, float]]:
-    """The one look at the test split, after selection."""
+def _test(pack: Pack, splits: Splits, probes: Sequence[Probe]) -> list[Outcome]:
+    """The one look at the test split, after selection; and the probes' last."""
     trials = len(pack.states)
+    made_in = [max(1, state.lkg_loop) for state in pack.states]
     twin = padded(pack.net, trials, batch_sizes(len(splits.test), EVALUATION_BATCH))
-    correct, loss = evaluate(pack.net, pack.lkg.repeat(2) if twin else pack.lkg, splits.test)
-    return list(zip(correct.tolist(), loss.tolist(), strict=True))[:trials]
+    weights, loops = (pack.lkg.repeat(2), made_in * 2) if twin else (pack.lkg, made_in)
+    correct, loss = evaluate(pack.net, weights, splits.test, loops)
+    look = Look(pack.net, pack.lkg, made_in, splits)
+    seen = {probe.name: probe.last(look) for probe in probes}
+    return [
+        Outcome(int(correct[row]), float(loss[row]), {name: each[row] for name, each in seen.items()})
+        for row in range(trials)
+    ]

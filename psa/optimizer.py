@@ -1,18 +1,30 @@
-"""Adam and AdamW over stacked rows: one update for all trials of a pack."""
+"""Adam, AdamW and SGD over stacked rows: one update for all trials of a pack."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from psa.batches import Row, runs_of
 from psa.nets.layers import Rows
+from psa.trial import MOMENTS
+from psa.trial import Optimizer as Kind
 
-OptimizerKind = Literal["adam", "adamw"]
+
+class Optimizer(Protocol):
+    """What an epoch works with. moments: what it remembers of each param, by name."""
+
+    moments: ClassVar[tuple[str, ...]]
+    param_groups: list[dict[str, Any]]
+    state: dict[Tensor, dict[str, Tensor]]
+
+    def step(self) -> None:
+        """Update every param by its gradient."""
 
 
 class FusedAdam:
@@ -24,10 +36,11 @@ class FusedAdam:
     made at the first step where they are not set before.
     """
 
+    moments: ClassVar = MOMENTS["adamw"]
     betas = (0.9, 0.999)
     eps = 1e-8
 
-    def __init__(self, kind: OptimizerKind, param_groups: list[dict[str, Any]]) -> None:
+    def __init__(self, kind: Kind, param_groups: list[dict[str, Any]]) -> None:
         self.decoupled = kind == "adamw"
         self.param_groups = param_groups
         self.state: dict[Tensor, dict[str, Tensor]] = {}
@@ -65,16 +78,59 @@ class FusedAdam:
         return self.state[parameter]
 
 
-def optimizer_for(kind: OptimizerKind, rows: Sequence[Row], active: Rows, gradients: Rows) -> FusedAdam:
+class FusedSgd:
+    """torch's fused SGD with momentum over stacked rows; weight decay is coupled, as torch's SGD has it.
+
+    state: per param its momentum buffer, from zeros: the first step's buffer is then the gradient, as torch
+    starts it.
+    """
+
+    moments: ClassVar = MOMENTS["sgd"]
+
+    def __init__(self, param_groups: list[dict[str, Any]]) -> None:
+        self.param_groups = param_groups
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every param by its gradient."""
+        for group in self.param_groups:
+            sgd(
+                group["params"],
+                [parameter.grad for parameter in group["params"]],
+                [self._buffer(parameter) for parameter in group["params"]],
+                fused=True,
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=0,
+                nesterov=False,
+                maximize=False,
+            )
+
+    def _buffer(self, parameter: Tensor) -> Tensor:
+        if parameter not in self.state:
+            self.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+        return self.state[parameter]["momentum_buffer"]
+
+
+def optimizer_for(kind: Kind, rows: Sequence[Row], active: Rows, gradients: Rows) -> Optimizer:
     """A fresh optimiser over `active`, fed by `gradients`.
 
     It works on whole rows: the thousands of small tensors of a deep network are two.
     """
     groups = []
-    for run in runs_of([(row.lr, row.weight_decay, row.loop) for row in rows]):
+    for run in runs_of([(row.lr, row.weight_decay, row.momentum, row.loop) for row in rows]):
         parameters = list(active[run].parts)
         for parameter, gradient in zip(parameters, gradients[run].parts, strict=True):
             parameter.grad = gradient
         row = rows[run.start]
-        groups.append({"params": parameters, "lr": row.lr, "weight_decay": row.weight_decay})
-    return FusedAdam(kind, groups)
+        groups.append(
+            {
+                "params": parameters,
+                "lr": row.lr,
+                "weight_decay": row.weight_decay,
+                "momentum": row.momentum,
+            }
+        )
+    return FusedSgd(groups) if kind == "sgd" else FusedAdam(kind, groups)

@@ -9,9 +9,9 @@ import torch
 from psa.batches import Row
 from psa.engine import Epoch, Pack, Perturb
 from psa.nets.layers import Rows
-from psa.optimizer import FusedAdam, optimizer_for
+from psa.optimizer import Optimizer, optimizer_for
 from psa.state import TrialState
-from psa.trial import Keep
+from psa.trial import MOMENTS, Keep
 
 
 class RatchetPolicy:
@@ -36,21 +36,17 @@ class RatchetPolicy:
         return False
 
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
 class KeepPolicy:
     """One optimiser for all epochs; with patience, the state of least validation loss is the LKG."""
 
     def __init__(self, method: Keep, steps_per_epoch: int) -> None:
-        self.patience = method.patience
         self.optimizer = method.optimizer
         self.steps_per_epoch = steps_per_epoch
 
     def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
         """Go on from the present weights and moments; a new trial from its LKG and zero moments."""
         if not pack.carried:
-            pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *_MOMENTS)}
+            pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *MOMENTS[self.optimizer])}
         fresh = [row for row in rows if pack.states[row].loops == 0]
         for kind, buffer in pack.carried.items():
             buffer.put(fresh, pack.lkg[fresh] if kind == "active" else pack.lkg[fresh].zeros_like())
@@ -61,13 +57,13 @@ class KeepPolicy:
         self._remember(optimizer, carried, settings)
         return Epoch(active, gradients, optimizer, [None] * len(rows), carried)
 
-    def _remember(self, optimizer: FusedAdam, carried: dict[str, Rows], settings: Sequence[Row]) -> None:
+    def _remember(self, optimizer: Optimizer, carried: dict[str, Rows], settings: Sequence[Row]) -> None:
         """Give the optimiser its moments back. Its step count is a function of the loop, so not stored."""
         start = 0
         for group in optimizer.param_groups:
             part = slice(start, start + len(group["params"][0]))
             steps = float((settings[start].loop - 1) * self.steps_per_epoch)
-            moments = {moment: carried[moment][part].parts for moment in _MOMENTS}
+            moments = {moment: carried[moment][part].parts for moment in optimizer.moments}
             for which, parameter in enumerate(group["params"]):
                 optimizer.state[parameter] = {"step": torch.tensor(steps, device=parameter.device)} | {
                     moment: parts[which] for moment, parts in moments.items()
@@ -76,8 +72,15 @@ class KeepPolicy:
 
     def better(self, state: TrialState, correct: int, loss: float) -> bool:
         """The last state without patience, the least validation loss with it."""
-        return True if self.patience is None else loss < state.best_loss
+        return True if _patience(state) is None else loss < state.best_loss
 
     def stops(self, state: TrialState) -> bool:
         """Whether patience has run out."""
-        return self.patience is not None and state.loops - state.lkg_loop >= self.patience
+        patience = _patience(state)
+        return patience is not None and state.loops - state.lkg_loop >= patience
+
+
+def _patience(state: TrialState) -> int | None:
+    """That of the trial itself: the trials of a pack may differ in it."""
+    method = state.trial.method
+    return method.patience if isinstance(method, Keep) else None

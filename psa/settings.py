@@ -6,16 +6,33 @@ A study is a module of `psa.studies` with `Settings`, a Spec whose fields are th
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
+
+from pydantic import AfterValidator, Field
 
 from psa import studies
 from psa.errors import UserError
-from psa.trial import DatasetName, DataSpec, Digits, Scaling, Seed, Spec, Trial, ValidationSize
+from psa.probes import PROBES
+from psa.trial import DatasetName, DataSpec, Digits, ProbeName, Scaling, Seed, Spec, Trial, ValidationSize
 from psa.values import check_known, split_outside, whole_number
+
+
+def _known_probes(names: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = next((name for name in names if name not in PROBES), None)
+    if unknown is not None:
+        near = difflib.get_close_matches(unknown, PROBES, 1, 0.4) or [", ".join(PROBES)]
+        raise ValueError(f"there is no probe {unknown!r}; did you mean {near[0]}?")
+    return names
+
+
+Probes = Annotated[
+    tuple[ProbeName, ...], AfterValidator(_known_probes), Field(description="What is observed beside scores.")
+]
 
 
 class DataSettings(Spec):
@@ -43,6 +60,7 @@ class Study(Protocol):
     """What the grid asks of a module of psa.studies."""
 
     Settings: type[Spec]
+    ALIASES: Mapping[str, str]  # other names of settings, as options of `train --study`
 
     def from_settings(self, settings: Any, seed: int, name: str) -> Trial:
         """The trial of one point of a grid, stored under `name`; its other seeds differ in nothing else.
@@ -67,7 +85,7 @@ def typed(annotation: Any, text: str, where: str) -> Any:
     """The value that a text from the command line stands for, by the type of its setting: lr=1e-4 is a
     number. What it may be is left to the setting. Raises UserError.
     """
-    kind = _bare(annotation)
+    kind = bare(annotation)
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         return [typed(item, part, where) for part in split_outside(text.strip("[]() "), ",")]
@@ -87,13 +105,13 @@ def typed(annotation: Any, text: str, where: str) -> Any:
 
 def is_list(annotation: Any) -> bool:
     """Whether one value of a setting is itself a list, such as digits."""
-    return get_origin(_bare(annotation)) is tuple
+    return get_origin(bare(annotation)) is tuple
 
 
-def _bare(annotation: Any) -> Any:
+def bare(annotation: Any) -> Any:
     """A type without its limits, and without the None that it may also be."""
     if get_origin(annotation) is Annotated:
-        return _bare(get_args(annotation)[0])
+        return bare(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return _bare(next(each for each in get_args(annotation) if each is not type(None)))
+        return bare(next(each for each in get_args(annotation) if each is not type(None)))
     return annotation

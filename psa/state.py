@@ -42,6 +42,7 @@ _NOT_AS_WRITTEN: Final = (
 )
 
 Tensors = dict[str, NDArray[np.float32]]
+Observation = dict[str, list[Any]]
 
 
 def empty_history() -> dict[str, list[Any]]:
@@ -57,7 +58,8 @@ class TrialState:
     made them, 0 before the first. best_correct, best_loss: their validation score, -1 and infinity before
     any. history: one value per finished loop and column. carried: what ordinary training carries from epoch
     to epoch (present weights, optimiser moments), empty under the ratchet. stopped: ended early by itself.
-    devices: the kinds of device that trained its loops, in the order they came in.
+    devices: the kinds of device that trained its loops, in the order they came in. observed: what each probe
+    saw, by its name: one mapping of quantities to lists of numbers for before the first loop and each loop.
     """
 
     trial: Trial
@@ -71,6 +73,7 @@ class TrialState:
     carried: dict[str, Tensors] = field(default_factory=dict)
     stopped: bool = False
     devices: list[str] = field(default_factory=list)
+    observed: dict[str, list[Observation]] = field(default_factory=dict)
 
     def finished(self, horizon: int) -> bool:
         """Whether nothing is left to train up to `horizon`."""
@@ -94,6 +97,8 @@ def encode(state: TrialState) -> bytes:
         "devices": state.devices,
         "history": state.history,
     }
+    if state.observed:  # left out where there is nothing, as in states of before there were probes
+        facts["observed"] = state.observed
     facts["sha256"] = _digest(facts, tensors)
     # One metadata entry: the order of several is not defined, and the bytes would differ from run to run.
     return encode_tensors(tensors, metadata={"psa": canonical_json(facts)})
@@ -187,6 +192,7 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
         carried=carried,
         stopped=facts["stopped"],
         devices=facts["devices"],
+        observed=facts.get("observed", {}),
     )
 
 
@@ -195,10 +201,7 @@ def _consistent(state: TrialState) -> bool:
     trial = state.trial
     sizes: dict[str, tuple[int, ...]] = {}
     for linear in shape_of(trial.model, trial.data.classes).linears:
-        sizes |= {
-            f"{linear.name}.weight": (linear.outputs, linear.inputs),
-            f"{linear.name}.bias": (linear.outputs,),
-        }
+        sizes |= linear.tensors
     return (
         all(
             {name: tensor.shape for name, tensor in part.items()} == sizes
@@ -206,4 +209,5 @@ def _consistent(state: TrialState) -> bool:
         )
         and set(state.history) == set(COLUMNS)
         and all(len(values) == state.loops for values in state.history.values())
+        and all(len(seen) == state.loops + 1 for seen in state.observed.values())
     )

@@ -16,7 +16,7 @@ from psa.errors import Interrupted
 from psa.nets.dense import Bound, Dense
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs, Rows, empty_rows
-from psa.optimizer import FusedAdam
+from psa.optimizer import Optimizer
 from psa.recording import Recorded
 from psa.streams import hash_key
 
@@ -73,7 +73,7 @@ class _Step:
     def __init__(
         self,
         bound: Bound,
-        optimizer: FusedAdam,
+        optimizer: Optimizer,
         batches: Batches,
         size: int,
         dropout: DropoutPlan,
@@ -106,7 +106,7 @@ def train_epoch(
     rows: Sequence[Row],
     active: Rows,
     gradients: Rows,
-    optimizer: FusedAdam,
+    optimizer: Optimizer,
     batches: Batches,
     stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
@@ -116,7 +116,7 @@ def train_epoch(
     """
     device = active.first.device
     dropout = DropoutPlan(rows, device, net.dropping)
-    bound = net.bind(active, gradients)
+    bound = net.bind(active, gradients, [row.loop for row in rows])
     total = torch.zeros(len(rows), dtype=torch.float64, device=device)
     steps = {
         size: _Step(bound, optimizer, batches, size, dropout, total)
@@ -130,10 +130,15 @@ def train_epoch(
 
 
 @torch.no_grad()
-def evaluate(net: Dense, weights: Rows, split: Split) -> tuple[Tensor, Tensor]:
-    """Correct answers per trial [T] (int64) and mean loss per trial [T] (float64) on a split."""
+def evaluate(
+    net: Dense, weights: Rows, split: Split, loops: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Correct answers per trial [T] (int64) and mean loss per trial [T] (float64) on a split.
+
+    loops: the epochs that made the weights, where the network asks for them.
+    """
     trials, device = len(weights), weights.first.device
-    bound = net.bind(weights)
+    bound = net.bind(weights, loops=loops)
     correct = torch.zeros(trials, dtype=torch.int64, device=device)
     total = torch.zeros(trials, dtype=torch.float64, device=device)
     for start in range(0, len(split), EVALUATION_BATCH):

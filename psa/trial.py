@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,10 +18,13 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
+from psa.activation import Activation
 from psa.arch import Arch, quoted
 from psa.errors import UserError
 
@@ -49,6 +52,16 @@ def _arch(value: object) -> Arch:
 ArchField = Annotated[Arch, BeforeValidator(_arch), PlainSerializer(str)]
 
 
+def _activation(value: object) -> Activation:
+    try:
+        return Activation.coerce(value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+ActivationField = Annotated[Activation, BeforeValidator(_activation), PlainSerializer(str)]
+
+
 def _positive_zero(value: float) -> float:
     return value + 0.0  # -0.0 is the same setting, and must not be another digest
 
@@ -64,7 +77,19 @@ ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
 Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
 DatasetName = Literal["mnist", "fashion-mnist"]
-Scaling = Literal["standard", "unit"]
+Scaling = Literal["standard", "unit", "simplex"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+# What each optimiser remembers of every parameter.
+MOMENTS: Final[dict[Optimizer, tuple[str, ...]]] = {
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+    "sgd": ("momentum_buffer",),
+}
+Wiring = Literal["mlp", "residual", "glonet"]
+Initial = Literal["torch", "he"]
+Simplex = Literal["none", "all", "inner"]
+Temperature = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
+ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
 class Spec(BaseModel):
@@ -105,6 +130,64 @@ class ModelSpec(Spec):
     arch: ArchField = Arch(((1, 1024),))
     dropout: Probability = 0.0
 
+    @property
+    def slug(self) -> str:
+        """The network in a trial's readable path."""
+        return f"{self.family}-{self.arch.slug}"
+
+    @property
+    def shape_key(self) -> tuple[Any, ...]:
+        """What trials must share to be stacked: all but dropout, which each row draws for itself."""
+        return self.family, str(self.arch)
+
+
+class NetSpec(Spec):
+    """A dense network of which every part is named. family: how layers are wired (see psa.nets.shapes).
+
+    init: `torch` as nn.Linear draws, `he` truncated normal with zero biases. simplex: which layers are
+    stochastic ones, whose columns softmax(V / temperature) sum to 1 and which have no bias: none, all, or
+    those inside residual blocks (`inner`).
+    """
+
+    family: Wiring
+    arch: ArchField = Arch(((1, 512), (1, 256), (1, 128), (1, 64)))
+    dropout: Probability = 0.0
+    activation: ActivationField = Activation("ReLU")
+    init: Initial = "torch"
+    simplex: Simplex = "none"
+    temperature: Temperature = 1.0
+
+    @model_validator(mode="after")
+    def _nothing_is_without_effect(self) -> Self:
+        if self.simplex == "none" and self.temperature != 1.0:
+            raise ValueError("temperature is that of simplex layers, and simplex = 'none'")
+        if self.simplex == "inner" and self.family != "residual":
+            raise ValueError("simplex = 'inner' means the layers inside residual blocks: family = 'residual'")
+        if self.simplex == "all" and self.init != "torch":
+            raise ValueError("init = 'he' is of linear layers, and simplex = 'all' leaves none")
+        if self.family == "glonet" and len(set(self.arch.widths)) > 1:
+            raise ValueError("family = 'glonet' sums its hidden layers, which must have one width")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """The network in a trial's readable path."""
+        parts = [self.family, self.arch.slug]
+        parts += [] if self.activation.is_relu else [self.activation.slug]
+        parts += [] if self.simplex == "none" else [f"simplex-{self.simplex}-t{self.temperature:g}"]
+        parts += [f"dropout{self.dropout:g}"] if self.dropout else []
+        return "-".join(parts)
+
+    @property
+    def shape_key(self) -> tuple[Any, ...]:
+        """What trials must share to be stacked."""
+        return (
+            self.family, str(self.arch), str(self.activation), self.init, self.simplex, self.temperature,
+        )  # fmt: skip
+
+
+Model = Annotated[ModelSpec | NetSpec, Field(discriminator="family")]
+
 
 class Ratchet(Spec):
     """Keep a trained copy only where validation accuracy strictly improved; a fresh AdamW every loop."""
@@ -121,11 +204,18 @@ class Keep(Spec):
     """
 
     policy: Literal["keep"] = "keep"
-    optimizer: Literal["adam", "adamw"] = "adamw"
+    optimizer: Optimizer = "adamw"
     lr: Rate = 1e-3
     batch_size: BatchSize = 256
     weight_decay: Decay = 0.0
+    momentum: Probability = 0.0
     patience: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> Self:
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum is of optimizer 'sgd', not of {self.optimizer!r}")
+        return self
 
 
 Method = Annotated[Ratchet | Keep, Field(discriminator="policy")]
@@ -137,25 +227,40 @@ class Ablation(Spec):
     mode: Mode = "none"
 
 
+_LATER: Final = {"kind": "ablation", "probes": []}
+
+
 class Leg(Spec):
     """How a continued trial was trained up to and including loop `until`, before its present settings."""
 
     until: Annotated[int, Field(ge=1)]
-    model: ModelSpec
+    model: Model
     method: Method
     intervention: Ablation
 
 
 class Trial(Spec):
-    """One network trained once: the unit that is stored, resumed, paired by seed and counted."""
+    """One network trained once: the unit that is stored, resumed, paired by seed and counted.
+
+    study: under which name it is stored; kind: the study whose report speaks of it. probes: what is observed
+    beside its scores (see psa.probes).
+    """
 
     study: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
+    kind: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
     data: DataSpec = DataSpec()
-    model: ModelSpec = ModelSpec()
+    model: Model = ModelSpec()
     method: Method = Ratchet()
     intervention: Ablation = Ablation()
+    probes: tuple[ProbeName, ...] = ()
     seed: Seed = 0
     legs: tuple[Leg, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later is left out at its default, so that no earlier trial becomes another one."""
+        body: dict[str, Any] = handler(self)
+        return {key: value for key, value in body.items() if value != _LATER.get(key, _LATER)}
 
     @model_validator(mode="after")
     def _nothing_contaminates_the_arms(self) -> Self:
@@ -176,6 +281,15 @@ class Trial(Spec):
             raise ValueError("ablation needs policy ratchet: it acts on a copy of the LKG")
         return self
 
+    @model_validator(mode="after")
+    def _what_is_zeroed_is_gone(self) -> Self:
+        simplex = isinstance(self.model, NetSpec) and self.model.simplex != "none"
+        if simplex and self.intervention.mode in ("full", "hidden", "output"):
+            raise ValueError("ablation zeroes weights, and the weights of a simplex layer cannot be 0")
+        if len(set(self.probes)) < len(self.probes):
+            raise ValueError("probes are named once each")
+        return self
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the full resolved spec, defaults included, as hexadecimal."""
@@ -184,8 +298,7 @@ class Trial(Spec):
     @cached_property
     def id(self) -> str:
         """Readable path and digest: `ablation/resmlp-4x8/hidden/s07-3fa9c1`."""
-        network = f"{self.model.family}-{self.model.arch.slug}"
-        return f"{self.study}/{network}/{self.intervention.mode}/s{self.seed:02d}-{self.digest[:6]}"
+        return f"{self.study}/{self.model.slug}/{self.intervention.mode}/s{self.seed:02d}-{self.digest[:6]}"
 
     def at_loop(self, loop: int) -> Trial:
         """The settings under which `loop` (from 1) was trained."""
@@ -201,7 +314,7 @@ class Trial(Spec):
         return Trial.model_validate({name: getattr(self, name) for name in Trial.model_fields} | changes)
 
     @property
-    def _settings(self) -> tuple[ModelSpec, Method, Ablation]:
+    def _settings(self) -> tuple[ModelSpec | NetSpec, Method, Ablation]:
         """What may change on the way."""
         return self.model, self.method, self.intervention
 
@@ -214,6 +327,7 @@ class Trial(Spec):
         for what, mine, asked in (
             ("--model", self.model.family, later.model.family),
             ("--arch", self.model.arch, later.model.arch),
+            ("network", self.model.shape_key, later.model.shape_key),
             ("--dataset", self.data, later.data),
             ("--seed", self.seed, later.seed),
             ("--policy", self.method.policy, later.method.policy),
@@ -260,9 +374,12 @@ def pack_key(trial: Trial) -> str:
     """What trials must share to be trained as one tensor."""
     method = trial.method
     kind = method.optimizer if isinstance(method, Keep) else "ratchet"
-    shape = [trial.model.family, str(trial.model.arch), kind, method.batch_size]
+    shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
     return canonical_json([trial.data.model_dump(mode="json"), *shape])
 
+
+# By which pydantic tells the members of a union; a user has not written them there.
+_TAGS: Final = frozenset({"ratchet", "keep", *get_args(Family), *get_args(Wiring)})
 
 S = TypeVar("S", bound="Spec")
 
@@ -278,7 +395,7 @@ def validated(kind: type[S], values: dict[str, Any], where: str) -> S:
 def first_fault(error: ValidationError) -> str:
     """`method.lr = -1.0: input should be greater than 0` for the first fault of a validation."""
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"] if part not in ("ratchet", "keep"))
+    key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message[:1].lower() + message[1:]
     if fault["type"] == "missing":

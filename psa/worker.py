@@ -125,6 +125,7 @@ def run_pack(
             listen=listen,
             stop=asked,
             pace=pace,
+            probes=probes_for(pack.trials[0]),
         )
     sidecar = describe(device, machine.threads) | {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -203,11 +204,18 @@ def policy_for(trial: Trial, net: Dense, splits: Splits) -> engine.Policy:
     return RatchetPolicy(perturb)
 
 
-def record_of(state: TrialState, net: Dense, splits: Splits, test: tuple[int, float]) -> Record:
+def probes_for(trial: Trial) -> list[engine.Probe]:
+    """The probes that a trial names. Raises UserError for one that there is not."""
+    from psa.probes import probe_named
+
+    return [probe_named(name) for name in trial.probes]
+
+
+def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcome) -> Record:
     """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
     trial = state.trial
     _, majority, _ = zero_r(splits.val.labels)
-    return {
+    record: Record = {
         "id": trial.id,
         "digest": trial.digest,
         "spec": trial.model_dump(mode="json"),
@@ -224,10 +232,20 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: tuple[int, fl
         "events": [],
         "finals": {
             "bounty": {"correct": state.best_correct, "loop": state.lkg_loop},
-            "test": {"correct": test[0], "loss": engine.finite(test[1])},
+            "test": {"correct": test.correct, "loss": engine.finite(test.loss)},
             "stopped_early": state.stopped,
         },
     }
+    if state.trial.probes:
+        record["probes"] = {
+            probe.name: {
+                "places": probe.places(net),
+                "loops": state.observed[probe.name],
+                "last": test.probes[probe.name],
+            }
+            for probe in probes_for(trial)
+        }
+    return record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from psa import engine
 from psa.data import Splits
 from psa.nets.dense import Dense
 from psa.state import TrialState
-from psa.trial import MODES, Ablation, Arch, Keep, Mode, ModelSpec, Ratchet, Trial
+from psa.trial import MODES, Ablation, Arch, Keep, Mode, ModelSpec, NetSpec, Ratchet, Trial
 from psa.worker import fresh_state, policy_for
 
 
@@ -42,13 +42,31 @@ def kept_trial(arch: str, seed: int = 0, **method: Any) -> Trial:
     )
 
 
+def net_trial(
+    arch: str,
+    seed: int = 0,
+    family: str = "mlp",
+    probes: tuple[str, ...] = (),
+    lr: float = 1e-3,
+    **model: Any,
+) -> Trial:
+    """A trial of ordinary training of a network whose parts are named; `optimizer` and such by `method`."""
+    method = model.pop("method", {})
+    return Trial(
+        model=NetSpec(family=family, arch=Arch.coerce(arch), **model),
+        method=Keep(**({"lr": lr, "batch_size": 64} | method)),
+        probes=probes,
+        seed=seed,
+    )
+
+
 def run(
     trials: Sequence[Trial],
     splits: Splits,
     loops: int,
     states: list[TrialState] | None = None,
     **options: Any,
-) -> tuple[list[TrialState], list[tuple[int, float]]]:
+) -> tuple[list[TrialState], list[engine.Outcome]]:
     """Train trials as one pack, or go on from `states`; the states afterwards and the test results."""
     net = Dense(trials[0].model, splits.classes)
     states = states or [fresh_state(each, net, loops) for each in trials]

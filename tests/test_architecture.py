@@ -16,9 +16,11 @@ FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
 # A file imports only from rows above its own.
 ROWS = """
 psa psa.errors
-psa.arch
-psa.trial psa.streams psa.files psa.signals
-psa.nets psa.nets.shapes psa.values psa.words
+psa.arch psa.files
+psa.values
+psa.activation
+psa.trial psa.streams psa.signals
+psa.nets psa.nets.shapes psa.words
 psa.state psa.records psa.events
 psa.statefile
 psa.store
@@ -29,12 +31,14 @@ psa.fetch
 psa.data psa.machine
 psa.nets.dropout psa.gpus
 psa.nets.layers psa.crew
+psa.nets.activations
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer
 psa.train
 psa.engine
-psa.policies
+psa.policies psa.probes psa.probes.traces
+psa.probes.layers psa.probes.fit psa.probes.distributions
 psa.worker
 psa.calibrate
 psa.serve
@@ -42,7 +46,7 @@ psa.replay
 psa.backend
 psa.studies
 psa.settings
-psa.studies.ablation psa.declared
+psa.studies.ablation psa.studies.glonet psa.studies.activations psa.declared
 psa.grid psa.search
 psa.ledger
 psa.stages
@@ -64,8 +68,9 @@ psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source
 psa.commands.dataset psa.commands.plan
-psa.commands.runs
+psa.commands.runs psa.commands.running
 psa.commands.clean psa.commands.fetch psa.commands.status psa.commands.sweep psa.commands.train
+psa.commands.train_study
 psa.commands.verify psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
 psa.cli
 psa.named

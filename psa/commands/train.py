@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from cyclopts import Group, Parameter
 from pydantic import ValidationError
-from rich.console import Console
 
 from psa.arch import Arch
 from psa.commands.folder import alone
-from psa.commands.options import DataDir, ModelDir, Number, ResultsDir, Whole, Wholes
-from psa.console import TrainView, architecture_table, console, resumed
-from psa.errors import Interrupted, UserError
+from psa.commands.options import Number, Whole, Wholes
+from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
+from psa.console import TrainView, architecture_table, console
+from psa.errors import UserError
 from psa.files import check_writable
-from psa.machine import DeviceName, Machine, check_memory
+from psa.machine import check_memory
 from psa.nets.shapes import shape_of
-from psa.signals import StopRequest
+from psa.settings import study_named
 from psa.store import Store
 from psa.studies import ablation
 from psa.trial import (
-    MAX_SEED,
     DataSpec,
     Family,
     Mode,
@@ -43,10 +38,7 @@ STUDY: Final = "train"
 DECAY: Final = 1e-4
 DROPOUT: Final = 0.1
 
-_NETWORK: Final = Group.create_ordered("Network")
-_TRAINING: Final = Group.create_ordered("Training")
-_PLACES: Final = Group.create_ordered("Folders")
-_MACHINE: Final = Group.create_ordered("Machine")
+NETWORK: Final = Group.create_ordered("Network")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +48,23 @@ class TrainOptions:
     arch: Annotated[
         str | None,
         Parameter(
-            group=_NETWORK,
+            group=NETWORK,
             help='Hidden layers as count*width segments, e.g. "[4*4, 2*8, 1*16]". [default: [1*1024]]',
         ),
     ] = None
     hidden_layers: Annotated[
-        Wholes, Parameter(group=_NETWORK, help="The same as one width per layer, e.g. 64 32.")
+        Wholes, Parameter(group=NETWORK, help="The same as one width per layer, e.g. 64 32.")
     ] = None
     model: Annotated[
-        Family, Parameter(group=_NETWORK, help="resmlp has residual connections, simplemlp has none.")
+        Family, Parameter(group=NETWORK, help="resmlp has residual connections, simplemlp has none.")
     ] = "resmlp"
     dataset: Annotated[
-        Literal["mnist", "fashion-mnist"], Parameter(group=_NETWORK, help="What it learns to classify.")
+        Literal["mnist", "fashion-mnist"], Parameter(group=NETWORK, help="What it learns to classify.")
     ] = "mnist"
     ablation_mode: Annotated[
         Mode,
         Parameter(
-            group=_TRAINING,
+            group=TRAINING,
             help="What is done to the copy of the LKG. none, decay (weight decay) and dropout damage "
             "nothing; full, hidden and output zero one neuron: of any layer, of a hidden layer together with "
             "its outgoing weights, of the last layer.",
@@ -81,72 +73,34 @@ class TrainOptions:
     meta_loops: Annotated[
         Whole,
         Parameter(
-            group=_TRAINING,
+            group=TRAINING,
             help="Meta-loops to train, each one epoch. An unfinished run is finished first; a finished one "
             "goes on for so many more.",
         ),
     ] = 100
-    lr: Annotated[Number, Parameter(group=_TRAINING, help="Learning rate of AdamW.")] = 1e-4
-    batch_size: Annotated[Whole, Parameter(group=_TRAINING, help="Images per training step.")] = 256
+    lr: Annotated[Number, Parameter(group=TRAINING, help="Learning rate of AdamW.")] = 1e-4
+    batch_size: Annotated[Whole, Parameter(group=TRAINING, help="Images per training step.")] = 256
     weight_decay: Annotated[
-        Number | None, Parameter(group=_TRAINING, help=f"Used in mode decay only. [default: {DECAY:g}]")
+        Number | None, Parameter(group=TRAINING, help=f"Used in mode decay only. [default: {DECAY:g}]")
     ] = None
     dropout: Annotated[
         Number | None,
         Parameter(
-            group=_TRAINING,
+            group=TRAINING,
             help=f"Share of hidden units dropped, used in mode dropout only. [default: {DROPOUT:g}]",
         ),
     ] = None
-    seed: Annotated[
-        Whole,
-        Parameter(group=_TRAINING, help="Decides the initial weights, the shuffles and the neurons hit."),
-    ] = 0
-    num_runs: Annotated[
-        Whole, Parameter(group=_TRAINING, help="Independent trials at once, with seeds SEED, SEED+1, ...")
-    ] = 1
-    model_dir: Annotated[ModelDir, Parameter(group=_PLACES)] = Path("models")
-    results_dir: Annotated[ResultsDir, Parameter(group=_PLACES)] = Path("results")
-    data_dir: Annotated[DataDir, Parameter(group=_PLACES)] = Path("dataset")
-    device: Annotated[
-        DeviceName | None,
-        Parameter(group=_MACHINE, help="Where to compute. [default: the best one there is]"),
-    ] = None
-    threads: Annotated[
-        Whole,
-        Parameter(
-            group=_MACHINE, help="Processor threads. One gives the same bits on every run; more may not."
-        ),
-    ] = 1
-    num_workers: Annotated[
-        Whole,
-        Parameter(
-            group=_MACHINE,
-            help="Threads that read and check the data files at the start; then none is needed.",
-        ),
-    ] = 4
-    debug: Annotated[
-        bool, Parameter(group=_MACHINE, negative="", help="Show losses and times, and where errors happened.")
-    ] = False
 
     def check(self) -> None:
         """Raise UserError for what is not the trial's own to check."""
-        for option, value, low, high in (
-            ("--meta-loops", self.meta_loops, 1, 1_000_000),
-            ("--num-runs", self.num_runs, 1, 1_000),
-            ("--threads", self.threads, 1, 1_024),
-            ("--num-workers", self.num_workers, 0, 1_024),
-            ("--seed", self.seed, 0, MAX_SEED - 1_000),
-        ):
-            if not low <= value <= high:
-                raise UserError(f"{option} {value} is out of range", f"Choose {low:,} to {high:,}")
+        in_range("--meta-loops", self.meta_loops, 1, 1_000_000)
         if self.hidden_layers == ():
             raise UserError("--hidden-layers names no width", "Give one width per hidden layer, e.g. 64 32")
         if self.arch is not None and self.hidden_layers is not None:
             raise UserError("--arch and --hidden-layers say the same thing twice", "Give one of them")
 
-    def trials(self) -> tuple[Trial, ...]:
-        """One trial per run. Raises UserError."""
+    def trials(self, seeds: range) -> tuple[Trial, ...]:
+        """One trial per seed. Raises UserError."""
         if self.arch is not None:
             arch = Arch.parse(self.arch)
         else:
@@ -156,7 +110,7 @@ class TrainOptions:
         try:
             # Judged even where the mode has no use for them.
             Ratchet(weight_decay=decay), ModelSpec(dropout=dropout)
-            return tuple(self._trial(arch, decay, dropout, self.seed + run) for run in range(self.num_runs))
+            return tuple(self._trial(arch, decay, dropout, seed) for seed in seeds)
         except ValidationError as error:
             option, colon, rest = first_fault(error).partition(":")
             raise UserError(f"--{option.replace('_', '-')}{colon}{rest}", "See `train --help`") from None
@@ -185,7 +139,14 @@ class TrainOptions:
         ]
 
 
-def train(options: Annotated[TrainOptions | None, Parameter(name="*")] = None) -> int:
+def train(
+    options: Annotated[TrainOptions | None, Parameter(name="*")] = None,
+    run: Annotated[RunOptions | None, Parameter(name="*")] = None,
+    study: Annotated[
+        str | None,
+        Parameter(group=NETWORK, help="Train for another study, with its own options: glonet, activations."),
+    ] = None,
+) -> int:
     """Train a network by the ratchet, and go on from its checkpoint when run again.
 
     Every meta-loop copies the last known good (LKG) weights, damages the copy as --ablation-mode says, trains
@@ -194,40 +155,28 @@ def train(options: Annotated[TrainOptions | None, Parameter(name="*")] = None) -
 
     Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10
     """
-    options = options or TrainOptions()
+    if study is not None:
+        study_named(study, "--study")
+    options, run = options or TrainOptions(), run or RunOptions()
     options.check()
-    trials = options.trials()
+    run.check()
+    trials = options.trials(run.seeds)
     shape = shape_of(trials[0].model)
     out = console()
     for note in options.idle():
         out.print(note, markup=False, soft_wrap=True)
-    check_writable(options.results_dir)
-    check_writable(options.model_dir)
-    store = Store(
-        options.model_dir, options.results_dir, single=f"{options.dataset}_lkg", plain_seed=options.seed
-    )
-    machine = Machine(options.data_dir, options.device, options.threads, options.num_workers)
-    with alone(options.model_dir):
+    check_writable(run.results_dir)
+    check_writable(run.model_dir)
+    store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)
+    with alone(run.model_dir):
         plan = _plan(store, trials, options.meta_loops)
-        check_memory(shape.parameters, len(trials), machine.prepare())
+        check_memory(shape.parameters, len(trials), run.machine.prepare())
         out.print(architecture_table(options.model, str(trials[0].model.arch), shape))
-        view = TrainView(out, shape, plan.pack.horizon, debug=options.debug)
-        return _train(plan, store, machine, view, out)
+        view = TrainView(out, shape, plan.pack.horizon, debug=run.debug)
+        return trained(plan, store, run.machine, view, out)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The pack that continues what is stored. reached: loops of its least trained trial.
-
-    finishing: the run was begun earlier and is brought to the end it had then.
-    """
-
-    pack: Pack
-    reached: int
-    finishing: bool
-
-
-def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> _Plan:
+def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> Work:
     """What to train: an unfinished run to its end, a finished one `meta_loops` further. Raises UserError."""
     stored = [store.state_file(trial).load() for trial in trials]
     going_on = [
@@ -248,47 +197,4 @@ def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> _Plan:
         )
         horizon = first.horizon if finishing else first.loops + meta_loops
     pack = validated(Pack, {"trials": tuple(going_on), "horizon": horizon}, "train")
-    return _Plan(pack, min(0 if state is None else state.loops for state in stored), finishing)
-
-
-def _train(plan: _Plan, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
-    from psa.worker import run_pack  # torch is imported here, not while options are read
-
-    def started(states: Sequence[Any]) -> None:
-        out.print(
-            resumed(states[0], plan.pack.horizon, finishing=plan.finishing), markup=False, soft_wrap=True
-        )
-
-    stop = StopRequest()
-    try:
-        with view.live(plan.reached):
-            records = run_pack(
-                plan.pack,
-                store,
-                machine,
-                listen=view.loop,
-                started=started,
-                stop=stop,
-                progress=lambda message: out.print(message, markup=False, soft_wrap=True),
-            )
-    except Interrupted:
-        view.stopped(plan.reached, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-        return 128 + (stop.signal or signal.SIGINT)
-    except (MemoryError, RuntimeError) as error:
-        if _is_of_memory(error):
-            raise UserError(
-                f"arch {plan.pack.trials[0].model.arch}: the memory does not hold this network",
-                "Choose fewer or narrower layers, or fewer trials at once; every saved loop is safe",
-            ) from error
-        raise
-    view.finals(records)
-    for trial in plan.pack.trials:
-        out.print(f"Checkpoint {store.state_file(trial).path}", markup=False, soft_wrap=True)
-        out.print(f"Record     {store.record_path(trial)}", markup=False, soft_wrap=True)
-    return 0
-
-
-def _is_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, which torch tells in several ways."""
-    signs = ("out of memory", "not enough memory", "allocate memory")
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
+    return Work(pack, min(0 if state is None else state.loops for state in stored), finishing)

@@ -1,37 +1,56 @@
-"""Dense networks, stacked: one forward pass for T trials, wired plain (SimpleMLP) or residual (ResMLP)."""
+"""Dense networks, stacked: one forward pass for T trials, wired plain, residual or summed (GloNet)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from psa.activation import Activation
+from psa.nets.activations import Setting, activate, added, learned, placed, scales
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs, Layer, Layout, Rows, stacked_linear
-from psa.nets.shapes import Shape, shape_of
+from psa.nets.shapes import Linear, Shape, shape_of
 from psa.streams import stream
-from psa.trial import ModelSpec
+from psa.trial import ModelSpec, NetSpec
+
+# Of a hidden layer: its number, and [T, width, B] before and after its activation.
+Tap = Callable[[int, Tensor, Tensor], None]
+_TRUNCATED_STD: Final = 0.87962566103423978  # of a standard normal cut off at two deviations
 
 
 class Dense:
     """One architecture for any number of trials; the parameters live outside, as rows of a buffer."""
 
-    def __init__(self, model: ModelSpec, classes: int) -> None:
-        self.family, self.arch, self.classes = model.family, model.arch, classes
+    def __init__(self, model: ModelSpec | NetSpec, classes: int) -> None:
+        self.model, self.classes = model, classes
+        self.family, self.arch = model.family, model.arch
+        self.activation = model.activation if isinstance(model, NetSpec) else Activation("ReLU")
         self.shape: Shape = shape_of(model, classes)
         self.layout = Layout(self.shape.linears)
 
     def described(self) -> dict[str, object]:
         """What was really built, for the record."""
-        return {
+        built: dict[str, object] = {
             "family": self.family,
             "arch": str(self.arch),
             "classes": self.classes,
             "linear_layers": len(self.shape.linears),
             "parameters": self.shape.parameters,
         }
+        if isinstance(self.model, NetSpec):
+            built |= {
+                "activation": str(self.activation),
+                "simplex_layers": sum(linear.simplex for linear in self.shape.linears),
+                "thresholds": len(self.layout.threshold_at),
+                "summed": self.shape.summed,
+                "init": self.model.init,
+            }
+        return built
 
     @property
     def dropping(self) -> dict[int, int]:
@@ -48,66 +67,138 @@ class Dense:
         return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)
 
     def initial(self, seed: int) -> Rows:
-        """One row drawn as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)).
+        """One row, drawn on the CPU whatever the device, so that every device starts from the same bits.
 
-        Drawn on the CPU whatever the device, so that every device starts from the same bits.
+        Linear layers as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)); or, with init
+        `he`, weights from a normal of variance 2/inputs cut off at two deviations and biases 0 (He et al.
+        2015, as flax draws it). Simplex layers ~ U(+-sqrt(6/(inputs + outputs))) (Glorot and Bengio 2010).
         """
         draws = stream(seed, "init")
         row = self.layout.zeros(1)
-        for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row), strict=True):
-            bound = np.float32(1 / math.sqrt(linear.inputs))
-            for tensor in (weight, bias):
+        for number, linear in enumerate(self.shape.linears):
+            weight, bias = self.layout.weight(row, number), self.layout.bias(row, number)
+            if isinstance(self.model, NetSpec) and self.model.init == "he" and not linear.simplex:
+                weight.copy_(_truncated_normal(draws, weight.shape, math.sqrt(2 / linear.inputs)))
+                continue
+            bound = math.sqrt(6 / (linear.inputs + linear.outputs)) if linear.simplex else None
+            for tensor in (weight,) if linear.simplex else (weight, bias):
+                limit = np.float32(bound or 1 / math.sqrt(linear.inputs))
                 unit = draws.random(tensor.numel(), dtype=np.float32)
-                tensor.copy_(torch.from_numpy((2 * unit - 1) * bound).view(tensor.shape))
+                tensor.copy_(torch.from_numpy((2 * unit - 1) * limit).view(tensor.shape))
+        for layer in self.layout.threshold_at:
+            threshold = self.layout.threshold(row, layer)
+            if threshold is not None:
+                threshold.fill_(self.activation.number("initial"))
         return row
 
-    def bind(self, rows: Rows, gradients: Rows | None = None) -> Bound:
-        """This network with the parameters of `rows`; with `gradients`, backward() writes them there."""
-        into: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(self.shape.linears)
-        if gradients is not None:
-            into = list(self.layout.views(gradients))
+    def bind(self, rows: Rows, gradients: Rows | None = None, loops: Sequence[int] | None = None) -> Bound:
+        """This network with the parameters of `rows`; with `gradients`, backward() writes them there.
+
+        loops: the epoch of each row, which only activations with a schedule ask for.
+        """
         layers = [
-            Layer(number, *views, *grads, relu=linear.role != "output", single=linear.inputs == 1)
-            for number, (linear, views, grads) in enumerate(
-                zip(self.shape.linears, self.layout.views(rows), into, strict=True)
-            )
+            self._layer(number, linear, rows, gradients) for number, linear in enumerate(self.shape.linears)
         ]
-        return Bound(self.shape, layers)
+        return Bound(self, layers, rows, gradients, loops)
+
+    def _layer(self, number: int, linear: Linear, rows: Rows, gradients: Rows | None) -> Layer:
+        layout = self.layout
+        return Layer(
+            number,
+            layout.weight(rows, number),
+            layout.bias(rows, number),
+            None if gradients is None else layout.weight(gradients, number),
+            None if gradients is None else layout.bias(gradients, number),
+            relu=linear.role != "output" and self.activation.is_relu,
+            single=linear.inputs == 1,
+            temperature=self.model.temperature
+            if isinstance(self.model, NetSpec) and linear.simplex
+            else None,
+        )
 
     def unstack(self, row: Rows) -> dict[str, Tensor]:
         """One trial's row as an ordinary state dict: weights [outputs, inputs], biases [outputs]."""
-        state = {}
-        for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row), strict=True):
-            state[f"{linear.name}.weight"] = weight[0].clone()
-            state[f"{linear.name}.bias"] = bias[0, :, 0].clone()
-        return state
+        return {name: view.clone() for name, view in self.layout.tensors(row).items()}
 
     def stack(self, state: dict[str, Tensor]) -> Rows:
         """The row of an ordinary state dict. Raises KeyError or RuntimeError where it does not fit."""
         row = self.layout.zeros(1)
-        for linear, (weight, bias) in zip(self.shape.linears, self.layout.views(row), strict=True):
-            weight[0].copy_(state[f"{linear.name}.weight"])
-            bias[0, :, 0].copy_(state[f"{linear.name}.bias"])
+        for name, view in self.layout.tensors(row).items():
+            view.copy_(state[name])
         return row
+
+
+def _truncated_normal(draws: np.random.Generator, shape: torch.Size, std: float) -> Tensor:
+    """Draws of that standard deviation, none beyond two deviations of the normal they come from."""
+    values = draws.standard_normal(shape.numel(), dtype=np.float32)
+    while (far := np.flatnonzero(np.abs(values) > 2)).size:
+        values[far] = draws.standard_normal(far.size, dtype=np.float32)
+    return torch.from_numpy(values * np.float32(std / _TRUNCATED_STD)).view(shape)
 
 
 class Bound:
     """A network and the parameters of T trials, ready for many batches."""
 
-    def __init__(self, shape: Shape, layers: list[Layer]) -> None:
-        self.plan = [(layer, linear.role) for layer, linear in zip(layers, shape.linears, strict=True)]
+    def __init__(
+        self,
+        net: Dense,
+        layers: list[Layer],
+        rows: Rows,
+        gradients: Rows | None,
+        loops: Sequence[int] | None,
+    ) -> None:
+        self.plan = [(layer, linear.role) for layer, linear in zip(layers, net.shape.linears, strict=True)]
+        self.summed = net.shape.summed
         device = layers[0].weight.device
-        self.anchor = torch.zeros((), device=device, requires_grad=layers[0].weight_grad is not None)
+        self.anchor = torch.zeros((), device=device, requires_grad=gradients is not None)
+        self.kind = net.activation
+        if self.kind.decays and loops is None:
+            raise ValueError(f"{self.kind.name} needs to know the epoch")
+        self.scale = scales(self.kind, loops or (), device)
+        self.training = gradients is not None
+        self.thresholds = {
+            number: (
+                net.layout.threshold(rows, number),
+                None if gradients is None else net.layout.threshold(gradients, number),
+            )
+            for number in net.layout.threshold_at
+        }
 
-    def __call__(self, inputs: Inputs, dropout: Dropout | None = None) -> Tensor:
-        """Logits [T, classes, B]. A later backward() writes every gradient into the buffers bound."""
-        h, skip = inputs.x, None
+    def __call__(self, inputs: Inputs, dropout: Dropout | None = None, tap: Tap | None = None) -> Tensor:
+        """Logits [T, classes, B]. A later backward() writes every gradient into the buffers bound.
+
+        tap: is shown every hidden layer before and after its activation.
+        """
+        h, skip, total = inputs.x, None, None
         for layer, role in self.plan:
             if role == "enter":
                 skip = h if layer.number else inputs.by_row()
-            if role in ("hidden", "enter"):
-                layer.dropout = dropout
             if layer.number == 0:
                 layer.rows = inputs.rows
-            h = stacked_linear(h, layer, self.anchor, skip if role == "leave" else None)
-        return h
+            if role == "output":
+                return stacked_linear(h if total is None else total, layer, self.anchor)
+            drops = dropout if role in ("hidden", "enter") else None
+            h = self._hidden(h, layer, skip if role == "leave" else None, drops, tap)
+            if self.summed:
+                total = h if total is None else added(total, h)
+        raise ValueError("a network ends in an output layer")
+
+    def _hidden(
+        self, h: Tensor, layer: Layer, skip: Tensor | None, dropout: Dropout | None, tap: Tap | None
+    ) -> Tensor:
+        """One hidden layer: product, skip connection, activation, dropout."""
+        if layer.relu and tap is None:
+            layer.dropout = dropout
+            return stacked_linear(h, layer, self.anchor, skip)
+        built_in, layer.relu, layer.dropout = layer.relu, False, None
+        before = stacked_linear(h, layer, self.anchor, skip)
+        layer.relu = built_in
+        after = placed(activate(placed(before), self._setting(layer.number)), dropout, layer.number)
+        if tap is not None:
+            tap(layer.number, before, after)
+        return after
+
+    def _setting(self, layer: int) -> Setting:
+        value, into = self.thresholds.get(layer, (None, None))
+        threshold = None if value is None else learned(self.anchor, value, into)
+        return Setting(self.kind, threshold, self.scale, self.training)

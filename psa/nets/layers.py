@@ -89,15 +89,17 @@ class Rows:
 
 
 class Layout:
-    """Where each weight [outputs, inputs] and bias [outputs] lies in the buffers of Rows.
+    """Where each weight [outputs, inputs], bias [outputs] and threshold lies in the buffers of Rows.
 
-    weight_at, bias_at: per layer, the offset in the row; the first layer's weight is alone in `first`.
+    weight_at, bias_at, threshold_at: per layer, the offset in the row; the first layer's weight is alone in
+    `first`. A layer without a bias has zeros in its place, which no gradient moves.
     """
 
     def __init__(self, linears: Sequence[Linear]) -> None:
         self.linears = tuple(linears)
         self.weight_at: list[int] = [0]
         self.bias_at: list[int] = [0]
+        self.threshold_at: dict[int, int] = {}
         self.first_size = self.linears[0].inputs * self.linears[0].outputs
         size = aligned(self.linears[0].outputs)
         for linear in self.linears[1:]:
@@ -105,6 +107,10 @@ class Layout:
             size += aligned(linear.inputs * linear.outputs)
             self.bias_at.append(size)
             size += aligned(linear.outputs)
+        for layer, linear in enumerate(self.linears):
+            if linear.threshold:
+                self.threshold_at[layer] = size
+                size += LANES
         self.size = size
 
     def zeros(self, trials: int) -> Rows:
@@ -121,6 +127,25 @@ class Layout:
         """View [T, outputs, 1] of the biases of one layer."""
         start = self.bias_at[layer]
         return rows.rest[:, start : start + self.linears[layer].outputs].unsqueeze(2)
+
+    def threshold(self, rows: Rows, layer: int) -> Tensor | None:
+        """View [T, 1, 1] of the threshold of one layer, None where it has none."""
+        if layer not in self.threshold_at:
+            return None
+        start = self.threshold_at[layer]
+        return rows.rest[:, start : start + 1].unsqueeze(2)
+
+    def tensors(self, row: Rows) -> dict[str, Tensor]:
+        """The parameters of one row as views under ordinary names and with ordinary sizes."""
+        found = {}
+        for layer, linear in enumerate(self.linears):
+            found[f"{linear.name}.weight"] = self.weight(row, layer)[0]
+            if not linear.simplex:
+                found[f"{linear.name}.bias"] = self.bias(row, layer)[0, :, 0]
+            threshold = self.threshold(row, layer)
+            if threshold is not None:
+                found[f"{linear.name}.threshold"] = threshold[0, :, 0]
+        return found
 
     def views(self, rows: Rows) -> list[tuple[Tensor, Tensor]]:
         """(weight, bias) of every layer, in compute order."""
@@ -157,7 +182,9 @@ class Layer:
     """One stacked linear layer: its views, and where its gradients go (None where none are wanted).
 
     single: it has one input, an outer product, for which matrix kernels are slow and their choice depends
-    on the pack. rows, dropout: of the present batch; rows only in the first layer (see Inputs).
+    on the pack. temperature: of a simplex layer, whose effective weights are softmax(weight / temperature)
+    over its outputs, None of a linear one. rows, dropout: of the present batch; rows only in the first layer
+    (see Inputs).
     """
 
     number: int
@@ -167,6 +194,7 @@ class Layer:
     bias_grad: Tensor | None
     relu: bool
     single: bool
+    temperature: float | None = None
     rows: tuple[slice, ...] | None = None
     dropout: Dropout | None = None
 
@@ -182,16 +210,26 @@ def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None 
     return _StackedLinear.apply(x, skip, anchor, layer)  # type: ignore[no-any-return]
 
 
-def _product(layer: Layer, x: Tensor) -> Tensor:
-    trials, outputs, _ = layer.weight.shape
+def effective(layer: Layer) -> Tensor:
+    """[T, outputs, inputs] by which a layer multiplies: its weights, or of a simplex layer their softmax."""
+    if layer.temperature is None:
+        return layer.weight
+    weight = empty_rows(*layer.weight.shape, device=layer.weight.device)
+    for row, values in zip(weight, layer.weight, strict=True):  # each alone: its bits are its own
+        row.copy_(torch.softmax(values / layer.temperature, dim=0))
+    return weight
+
+
+def _product(layer: Layer, weight: Tensor, x: Tensor) -> Tensor:
+    trials, outputs, _ = weight.shape
     if layer.rows is None:
         y = empty_rows(trials, outputs, x.shape[2], device=x.device)
         if layer.single:
-            return torch.mul(layer.weight, x, out=y).add_(layer.bias)
-        return torch.baddbmm(layer.bias, layer.weight, x, out=y)
+            return torch.mul(weight, x, out=y).add_(layer.bias)
+        return torch.baddbmm(layer.bias, weight, x, out=y)
     y = empty_rows(trials, outputs, x.shape[1], device=x.device)
     for group, rows in zip(x, layer.rows, strict=True):
-        y[rows] = _shared_product(layer.weight[rows], layer.bias[rows], group)
+        y[rows] = _shared_product(weight[rows], layer.bias[rows], group)
     return y
 
 
@@ -213,7 +251,8 @@ def _shared_product(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
 class _StackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, skip: Tensor | None, anchor: Tensor, layer: Layer) -> Tensor:
-        y = _product(layer, x)
+        weight = effective(layer)
+        y = _product(layer, weight, x)
         if skip is not None:
             y += skip
         if layer.relu:
@@ -221,14 +260,14 @@ class _StackedLinear(torch.autograd.Function):
         if layer.dropout is not None:
             y[layer.dropout.rows] *= layer.dropout.mask(layer.number, *y.shape[1:])
         ctx.layer, ctx.dropout, ctx.rows = layer, layer.dropout, layer.rows
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(x, y, weight)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         layer: Layer = ctx.layer
-        x, y = ctx.saved_tensors
+        x, y, weight = ctx.saved_tensors
         delta = gradient
         if layer.relu:
             # y > 0 exactly where the unit was on and kept, so one comparison undoes both ReLU and dropout.
@@ -237,14 +276,28 @@ class _StackedLinear(torch.autograd.Function):
             if ctx.dropout is not None:
                 delta[ctx.dropout.rows] *= ctx.dropout.scale
         _weight_gradients(layer, ctx.rows, x, delta)
+        if layer.temperature is not None:
+            _through_softmax(layer, weight)
         x_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = empty_rows(*x.shape, device=x.device)
             if layer.single:
-                torch.sum(layer.weight * delta, dim=1, keepdim=True, out=x_gradient)
+                torch.sum(weight * delta, dim=1, keepdim=True, out=x_gradient)
             else:
-                torch.bmm(layer.weight.transpose(1, 2), delta, out=x_gradient)
+                torch.bmm(weight.transpose(1, 2), delta, out=x_gradient)
         return x_gradient, delta if ctx.needs_input_grad[1] else None, None, None
+
+
+def _through_softmax(layer: Layer, weight: Tensor) -> None:
+    """Turn the gradient of the effective weights into that of the numbers that are learned, in place; there
+    is no bias to learn.
+    """
+    if layer.weight_grad is None or layer.bias_grad is None or layer.temperature is None:
+        return
+    for into, own in zip(layer.weight_grad, weight, strict=True):
+        back = torch.ops.aten._softmax_backward_data(into.contiguous(), own.contiguous(), 0, own.dtype)
+        into.copy_(back / layer.temperature)
+    layer.bias_grad.zero_()
 
 
 def _weight_gradients(layer: Layer, runs: tuple[slice, ...] | None, x: Tensor, delta: Tensor) -> None:

@@ -3,43 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Final, Literal
 
 from psa.arch import Arch
 from psa.errors import UserError
-from psa.trial import MAX_PARAMETERS, Family, ModelSpec
+from psa.trial import MAX_PARAMETERS, ModelSpec, NetSpec
 
 INPUTS: Final = 784
 
 # What follows the product of a linear layer (and where a skip connection starts and ends):
-#   hidden  ReLU, Dropout                 output  nothing
-#   enter   ReLU, Dropout; its input is remembered      leave   add the remembered input, ReLU
+#   hidden  activation, dropout           output  nothing
+#   enter   activation, dropout; its input is remembered
+#   leave   add the remembered input, activation
 Role = Literal["hidden", "enter", "leave", "output"]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer: its name in a state dict, its sizes, and what follows it."""
+    """One linear layer: its name in a state dict, its sizes, and what follows it.
+
+    simplex: a stochastic layer, without a bias. threshold: its activation has one that is learned.
+    """
 
     name: str
     inputs: int
     outputs: int
     role: Role
+    simplex: bool = False
+    threshold: bool = False
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The sizes of its parameters, by name."""
+        sizes: dict[str, tuple[int, ...]] = {f"{self.name}.weight": (self.outputs, self.inputs)}
+        if not self.simplex:
+            sizes[f"{self.name}.bias"] = (self.outputs,)
+        if self.threshold:
+            sizes[f"{self.name}.threshold"] = (1,)
+        return sizes
 
     @property
     def parameters(self) -> int:
-        """Weights and biases."""
-        return (self.inputs + 1) * self.outputs
+        """How many numbers it learns."""
+        return self.inputs * self.outputs + self.outputs * (not self.simplex) + self.threshold
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The linear layers of one network in compute order; those whose neurons mode `hidden` may ablate."""
+    """The linear layers of one network in compute order; those whose neurons mode `hidden` may ablate.
+
+    summed: the last layer reads the sum of all hidden outputs, not the last of them.
+    """
 
     linears: tuple[Linear, ...]
     hidden: tuple[int, ...]
+    summed: bool = False
 
     @cached_property
     def parameters(self) -> int:
@@ -81,15 +101,27 @@ def _residual(widths: tuple[int, ...], classes: int) -> Shape:
     return Shape(tuple(linears), hidden=tuple(range(1, len(linears) - 1)))
 
 
-_BUILDERS: Final[dict[Family, Callable[[tuple[int, ...], int], Shape]]] = {
+def _summed(widths: tuple[int, ...], classes: int) -> Shape:
+    """GloNet: the last layer of a plain network reads the sum of all hidden outputs, without the input."""
+    plain = _plain(widths, classes)
+    return replace(plain, summed=True)
+
+
+_BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
     "simplemlp": _plain,
     "resmlp": _residual,
+    "mlp": _plain,
+    "residual": _residual,
+    "glonet": _summed,
 }
 
 
-def shape_of(model: ModelSpec, classes: int = 10) -> Shape:
+def shape_of(model: ModelSpec | NetSpec, classes: int = 10) -> Shape:
     """The shape of a model. Raises UserError where it has more parameters than any machine could train."""
-    shape = _built(model.family, model.arch, classes)
+    simplex, learns = "none", False
+    if isinstance(model, NetSpec):
+        simplex, learns = model.simplex, model.activation.learns
+    shape = _built(model.family, model.arch, classes, simplex, learns)
     if shape.parameters > MAX_PARAMETERS:
         raise UserError(
             f"arch {model.arch}: a {model.family} of that shape has {shape.parameters:,} parameters",
@@ -99,5 +131,14 @@ def shape_of(model: ModelSpec, classes: int = 10) -> Shape:
 
 
 @lru_cache(maxsize=1024)  # a plan asks for each of its architectures thousands of times
-def _built(family: Family, arch: Arch, classes: int) -> Shape:
-    return _BUILDERS[family](arch.widths, classes)
+def _built(family: str, arch: Arch, classes: int, simplex: str, learns: bool) -> Shape:
+    shape = _BUILDERS[family](arch.widths, classes)
+    linears = tuple(
+        replace(
+            linear,
+            simplex=simplex == "all" or (simplex == "inner" and linear.role == "enter"),
+            threshold=learns and linear.role != "output",
+        )
+        for linear in shape.linears
+    )
+    return replace(shape, linears=linears)

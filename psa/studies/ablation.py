@@ -23,6 +23,7 @@ from psa.trial import (
 )
 
 STUDY = "ablation"
+ALIASES: Final[dict[str, str]] = {}
 # Half the relative distance between neighbouring float32 numbers, where it is least: a decay below it is
 # rounded away in every step. The published settings, 1e-4 x 1e-4, are.
 LEAST_DECAY: Final = 2.0**-25

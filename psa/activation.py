@@ -1,0 +1,228 @@
+"""An activation and its parameters as people write them: `JumpReLU(initial=0.5)`. Imports no torch.
+
+Every parameter is part of the value, given or not, so that none can be dropped on the way: the name of a
+trial says what was asked, and its digest what was built. The functions are in psa.nets.activations.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from psa.arch import quoted
+from psa.errors import UserError
+from psa.values import check_known, split_outside
+
+Number = float | int | bool | str
+
+_EPS: Final[dict[str, Number]] = {"eps": 1e-10}
+_POWER: Final[dict[str, Number]] = {"alpha": 0.5, "eps": 1e-6}
+_JUMP: Final[dict[str, Number]] = {"initial": 0.1, "min": 0.0, "max": 5.0}
+_SCALE: Final[dict[str, Number]] = {"scale": 1.0}
+_DECAY: Final[dict[str, Number]] = {
+    "initial_scale": 100.0, "final_scale": 1.0, "decay_epochs": 10, "schedule": "linear", "decay_rate": 0.4,
+}  # fmt: skip
+_WINDOW: Final[dict[str, Number]] = {"window": 0.1}
+SCHEDULES: Final = ("linear", "exponential", "cosine")
+
+# name -> its parameters and their defaults, in the order in which they may be given without a name
+ACTIVATIONS: Final[Mapping[str, Mapping[str, Number]]] = {
+    "ReLU": {},
+    "Identity": {},
+    "Tanh": {},
+    "Sigmoid": {},
+    "SiLU": {},
+    "ELU": {"alpha": 1.0},
+    "LeakyReLU": {"slope": 0.01},
+    "RescaledReLU": _EPS | _SCALE,
+    "LayerwiseSoftmax": {"temperature": 1.0} | _SCALE,
+    "PowerNormalization": _POWER | _SCALE,
+    "TemperaturePowerNorm": {"alpha": 0.5, "temperature": 1.0, "eps": 1e-6} | _SCALE,
+    "SparseMax": _SCALE,
+    "Threshold": {"initial": 0.5, "min": 0.0, "max": 100.0, "sharpness": 10.0, "hard": True},
+    "FixedThreshold": {"threshold": 10.0, "scale": 100.0},
+    "JumpReLU": {"initial": 0.0, "min": -5.0, "max": 5.0} | _WINDOW,
+    "RescaledJumpReLU": _JUMP | _EPS | _WINDOW | _SCALE,
+    "FixedRescaledJumpReLU": {"threshold": 0.1} | _EPS | _SCALE,
+    "DecayingRescaledReLU": _DECAY | _EPS,
+    "DecayingRescaledJumpReLU": _DECAY | _JUMP | _EPS | _WINDOW,
+    "DecayingFixedRescaledJumpReLU": _DECAY | {"threshold": 0.1} | _EPS,
+}
+# Other names that users know. Hecto is a hundredfold: what sums to 1 then sums to 100.
+_ALIASES: Final = {
+    "ThresholdActivation": "Threshold", "FixedThresholdActivation": "FixedThreshold", "None": "Identity",
+}  # fmt: skip
+_HECTO: Final = {f"Hecto{name}": name for name, known in ACTIVATIONS.items() if known.get("scale") == 1.0}
+_POSITIVE: Final = frozenset(
+    {
+        "eps",
+        "temperature",
+        "alpha",
+        "scale",
+        "sharpness",
+        "window",
+        "initial_scale",
+        "final_scale",
+        "decay_rate",
+    }
+)
+_TEXT: Final = re.compile(r"\s*([A-Za-z]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_HELP: Final = 'Write a name and what differs from its defaults, e.g. "LayerwiseSoftmax(temperature=0.5)"'
+_MAX_TEXT: Final = 400
+
+
+@dataclass(frozen=True)
+class Activation:
+    """name: one of ACTIVATIONS; parameters: every one of them, in that order."""
+
+    name: str
+    parameters: tuple[tuple[str, Number], ...] = ()
+
+    @classmethod
+    def coerce(cls, value: object) -> Activation:
+        """An Activation from itself or from its text. Raises UserError."""
+        if isinstance(value, Activation):
+            return value
+        if not isinstance(value, str) or len(value) > _MAX_TEXT:
+            raise UserError(f"activation: {quoted(value)} is not a text", _HELP)
+        match = _TEXT.fullmatch(value)
+        if match is None:
+            raise UserError(f"activation {quoted(value)} is not NAME or NAME(key=value)", _HELP)
+        given = match[1]
+        name = _ALIASES.get(given, given)
+        hecto = name in _HECTO
+        name = _HECTO.get(name, name)
+        check_known(name, set(ACTIVATIONS) | set(_HECTO) | set(_ALIASES), "activation", "name")
+        defaults = dict(ACTIVATIONS[name]) | ({"scale": 100.0} if hecto else {})
+        chosen = defaults | _given(given, match[2] or "", defaults)
+        _check(given, chosen)
+        return cls(name, tuple(chosen.items()))
+
+    def __getitem__(self, key: str) -> Number:
+        return dict(self.parameters)[key]
+
+    def number(self, key: str, otherwise: float = 0.0) -> float:
+        """A parameter as a number; `otherwise` where the activation has none of that name."""
+        return float(dict(self.parameters).get(key, otherwise))
+
+    @property
+    def is_relu(self) -> bool:
+        """Whether it is the one that layers have built in."""
+        return self.name == "ReLU"
+
+    @property
+    def learns(self) -> bool:
+        """Whether each layer has a threshold of its own that is learned."""
+        return "initial" in dict(self.parameters)
+
+    @property
+    def decays(self) -> bool:
+        """Whether its scale depends on the epoch."""
+        return "decay_epochs" in dict(self.parameters)
+
+    def scale_at(self, epoch: int) -> float:
+        """By what its output is multiplied in an epoch, from 1: the first has the initial scale, and those
+        after `decay_epochs` epochs the final one.
+        """
+        if not self.decays:
+            return self.number("scale", 1.0)
+        first, last, length = (self.number(key) for key in ("initial_scale", "final_scale", "decay_epochs"))
+        passed = min(epoch - 1, length)
+        if passed >= length:
+            return last
+        share = passed / length
+        match self["schedule"]:
+            case "cosine":
+                kept = 0.5 * (1 + math.cos(math.pi * share))
+            case "exponential":
+                end = self.number("decay_rate") ** length
+                kept = (self.number("decay_rate") ** passed - end) / (1 - end)
+            case _:
+                kept = 1 - share
+        return last + (first - last) * kept
+
+    @property
+    def label(self) -> str:
+        """The name used in tables, with what differs from its defaults."""
+        differing = [f"{key}={_shown(value)}" for key, value in self._differing()]
+        return f"{self.name}({', '.join(differing)})" if differing else self.name
+
+    @property
+    def slug(self) -> str:
+        """The name used in paths."""
+        parts = [self.name, *(f"{key}{_shown(value)}" for key, value in self._differing())]
+        return re.sub(r"[^a-z0-9.-]", "-", "-".join(parts).lower())[:80]
+
+    def __str__(self) -> str:
+        """Its full text: every parameter, defaults too."""
+        shown = ", ".join(f"{key}={_shown(value)}" for key, value in self.parameters)
+        return f"{self.name}({shown})" if shown else self.name
+
+    def _differing(self) -> list[tuple[str, Number]]:
+        defaults = ACTIVATIONS[self.name]
+        return [(key, value) for key, value in self.parameters if value != defaults[key]]
+
+
+def _given(name: str, text: str, defaults: Mapping[str, Number]) -> dict[str, Number]:
+    """The parameters in brackets: by name, or in their order."""
+    found: dict[str, Number] = {}
+    for place, part in enumerate(split_outside(text, ",")):
+        key, equals, value = (each.strip() for each in part.partition("="))
+        if not equals:
+            if place >= len(defaults):
+                raise UserError(f"activation {name} takes {len(defaults)} parameters", _HELP)
+            key, value = list(defaults)[place], key
+        check_known(key, set(defaults), f"activation {name}", "parameter")
+        if key in found:
+            raise UserError(f"activation {name}: {key} is given twice", _HELP)
+        found[key] = _typed(f"activation {name}: {key}", value, defaults[key])
+    return found
+
+
+def _typed(where: str, text: str, default: Number) -> Number:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{where} = {quoted(text)} is neither true nor false", _HELP)
+        return text.lower() == "true"
+    if isinstance(default, str):
+        return text.strip("'\"")
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{where} = {quoted(text)} is not a number", _HELP) from None
+    if not math.isfinite(value) or abs(value) > 1e9:
+        raise UserError(f"{where} = {quoted(text)} is out of range", "Choose a finite number")
+    if isinstance(default, int):
+        if value != int(value):
+            raise UserError(f"{where} = {quoted(text)} is not a whole number", _HELP)
+        return int(value)
+    return value + 0.0
+
+
+def _check(name: str, chosen: Mapping[str, Number]) -> None:
+    for key, value in chosen.items():
+        if key in _POSITIVE and not float(value) > 0:
+            raise UserError(f"activation {name}: {key} = {value} is not above 0", "Choose a positive number")
+    if chosen.get("schedule", "linear") not in SCHEDULES:
+        raise UserError(
+            f"activation {name}: schedule = {quoted(chosen['schedule'])}", f"One of {', '.join(SCHEDULES)}"
+        )
+    if "decay_epochs" in chosen and not 1 <= float(chosen["decay_epochs"]) <= 1e6:
+        raise UserError(f"activation {name}: decay_epochs = {chosen['decay_epochs']}", "Choose 1 or more")
+    if "decay_rate" in chosen and not float(chosen["decay_rate"]) < 1:
+        raise UserError(f"activation {name}: decay_rate = {chosen['decay_rate']}", "Choose less than 1")
+    low, high = chosen.get("min"), chosen.get("max")
+    if low is not None and high is not None and not float(low) <= float(chosen["initial"]) <= float(high):
+        raise UserError(
+            f"activation {name}: initial = {chosen['initial']} is not within {low} and {high}",
+            "Choose a threshold between min and max",
+        )
+
+
+def _shown(value: Number) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -1,0 +1,28 @@
+"""Pure observers of networks, by name; what each sees is part of a trial's record."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from psa.values import check_known
+
+if TYPE_CHECKING:
+    from psa.engine import Probe
+
+# name -> where its class is; imported when a trial asks for it
+PROBES: Final = {
+    "layer_usage": "psa.probes.layers:LayerUsage",
+    "early_exit": "psa.probes.layers:EarlyExit",
+    "thresholds": "psa.probes.layers:Thresholds",
+    "train_accuracy": "psa.probes.fit:TrainAccuracy",
+    "distributions": "psa.probes.distributions:Distributions",
+}
+
+
+def probe_named(name: str) -> Probe:
+    """A probe. Raises UserError with the nearest name."""
+    check_known(name, set(PROBES), "probes", "probe")
+    module, _, kind = PROBES[name].partition(":")
+    found: Probe = getattr(importlib.import_module(module), kind)()
+    return found

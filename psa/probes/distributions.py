@@ -1,0 +1,98 @@
+"""How weights and activations are distributed: moments and histograms, before training and of the LKG."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from psa.engine import Look
+from psa.nets.dense import Dense
+from psa.probes.traces import hidden_layers, ignored, traced
+from psa.state import Observation
+
+BINS: Final = 60
+_ZERO: Final = 1e-8  # below it a number counts as none
+_SAMPLES: Final = 1_000  # of the validation split, whose activations are looked at
+_MOMENTS: Final = ("mean", "std", "min", "max", "sparsity", "negative")
+
+
+@dataclass
+class _Values:
+    """Numbers of one place, gathered batch by batch."""
+
+    parts: list[Tensor] = field(default_factory=list)
+
+    def add(self, values: Tensor) -> None:
+        self.parts.append(values.flatten().to(torch.float64).cpu())
+
+    def facts(self) -> dict[str, list[float]]:
+        """The moments, the norm, and a histogram of BINS equal bins between the least and the greatest."""
+        values = torch.cat(self.parts)
+        low, high = float(values.min()), float(values.max())
+        counts = torch.histc(values, BINS, low, high) if high > low else torch.zeros(BINS)
+        return {
+            "moments": [
+                float(values.mean()),
+                float(values.std(correction=0)),
+                low,
+                high,
+                float((values.abs() < _ZERO).double().mean()),
+                float((values < 0).double().mean()),
+            ],
+            "norm": [float(values.norm())],
+            "counts": counts.to(torch.int64).tolist(),
+        }
+
+
+class Distributions:
+    """Moments (mean, std, min, max, share of zeros, share below zero), L2 norm and histogram counts of every
+    parameter tensor, and of every hidden layer before and after its activation, over the first 1,000
+    validation images; after_sum: the mean over samples of the sum of a layer's outputs.
+
+    Quantities read `weights.NAME.moments`, `before.LAYER.counts`, `after.LAYER.moments`; a histogram has 60
+    equal bins between the min and the max of its moments.
+    """
+
+    name = "distributions"
+
+    def places(self, net: Dense) -> list[str]:
+        """What the moments are, in order."""
+        return list(_MOMENTS)
+
+    def each(self, look: Look) -> list[Observation]:
+        """Only before the first loop: afterwards the LKG tells."""
+        return [{} for _ in look.loops]
+
+    def last(self, look: Look) -> list[Observation]:
+        """See the class."""
+        return [dict(self._of(look, row)) for row in range(len(look.loops))]
+
+    def _of(self, look: Look, row: int) -> Iterator[tuple[str, list[float]]]:
+        for name, tensor in look.net.layout.tensors(look.weights[row : row + 1]).items():
+            yield from _named(f"weights.{name}", tensor)
+        found: dict[str, _Values] = defaultdict(_Values)
+        sums: dict[int, float] = defaultdict(float)
+        names = {layer: look.net.shape.linears[layer].name for layer in hidden_layers(look)}
+
+        def watch(layer: int, before: Tensor, after: Tensor) -> None:
+            found[f"before.{names[layer]}"].add(before)
+            found[f"after.{names[layer]}"].add(after)
+            sums[layer] += float(after.sum(dtype=torch.float64))
+
+        some = look.splits.val.first(_SAMPLES)
+        traced(look, some, row, watch, ignored)
+        for name, values in found.items():
+            yield from ((f"{name}.{fact}", numbers) for fact, numbers in values.facts().items())
+        for layer, total in sums.items():
+            yield f"after.{names[layer]}.sum", [total / len(some)]
+
+
+def _named(name: str, tensor: Tensor) -> Iterator[tuple[str, list[float]]]:
+    values = _Values()
+    values.add(tensor)
+    yield from ((f"{name}.{fact}", numbers) for fact, numbers in values.facts().items())

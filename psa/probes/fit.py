@@ -1,0 +1,35 @@
+"""How well the training split is known: after an epoch, and not on the way as running averages have it."""
+
+from __future__ import annotations
+
+from psa.engine import Look
+from psa.nets.dense import Dense
+from psa.state import Observation
+from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded
+
+
+class TrainAccuracy:
+    """correct, total: training images answered correctly by the weights as they are after the epoch.
+
+    A pass over the training split; about a third of an epoch's time.
+    """
+
+    name = "train_accuracy"
+
+    def places(self, net: Dense) -> list[str]:
+        """One number of each."""
+        return ["train"]
+
+    def each(self, look: Look) -> list[Observation]:
+        """See the class."""
+        trials, split = len(look.loops), look.splits.train
+        twin = padded(look.net, trials, batch_sizes(len(split), EVALUATION_BATCH))
+        weights, loops = look.weights, list(look.loops)
+        if twin:
+            weights, loops = weights.repeat(2), loops * 2
+        correct, _ = evaluate(look.net, weights, split, loops)
+        return [{"correct": [int(count)], "total": [len(split)]} for count in correct[:trials]]
+
+    def last(self, look: Look) -> list[Observation]:
+        """The same of the LKG."""
+        return self.each(look)

@@ -1,0 +1,131 @@
+"""What each layer contributes: its size and use, the accuracy of an early exit behind it, its threshold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from psa.engine import Look
+from psa.nets.activations import added
+from psa.nets.dense import Dense
+from psa.nets.layers import effective
+from psa.probes.traces import hidden_layers, ignored, traced
+from psa.state import Observation
+
+
+class LayerUsage:
+    """For every layer, first to last, the entrywise L1 norm of its parameters; for every hidden one the mean
+    output |h| over the validation split, after its activation, and the share of outputs that are not 0.
+
+    parameters_l1: weights and biases. mean_output, active_share: hidden layers, in order.
+    """
+
+    name = "layer_usage"
+
+    def places(self, net: Dense) -> list[str]:
+        """The layers by name, the last being the output."""
+        return [linear.name for linear in net.shape.linears]
+
+    def each(self, look: Look) -> list[Observation]:
+        """See the class."""
+        return [self._of(look, row) for row in range(len(look.loops))]
+
+    def last(self, look: Look) -> list[Observation]:
+        """The same of the LKG."""
+        return self.each(look)
+
+    def _of(self, look: Look, row: int) -> Observation:
+        one = look.weights[row : row + 1]
+        layers = hidden_layers(look)
+        total = dict.fromkeys(layers, 0.0)
+        active = dict.fromkeys(layers, 0)
+
+        def watch(layer: int, before: Tensor, after: Tensor) -> None:
+            total[layer] += float(after.abs().sum(dtype=torch.float64))
+            active[layer] += int(torch.count_nonzero(after))
+
+        traced(look, look.splits.val, row, watch, ignored)
+        widths = {layer: look.net.shape.linears[layer].outputs for layer in layers}
+        count = len(look.splits.val)
+        return {
+            "parameters_l1": [
+                float(weight.abs().sum(dtype=torch.float64) + bias.abs().sum(dtype=torch.float64))
+                for weight, bias in look.net.layout.views(one)
+            ],
+            "mean_output": [total[layer] / (count * widths[layer]) for layer in layers],
+            "active_share": [active[layer] / (count * widths[layer]) for layer in layers],
+        }
+
+
+class EarlyExit:
+    """How many validation images the network answers correctly when its head reads only the first k hidden
+    layers: their sum where the network sums them, else the k-th layer. Layers of another width than the
+    head's have no answer (null).
+
+    correct: for k = 1, 2, ... hidden layers.
+    """
+
+    name = "early_exit"
+
+    def places(self, net: Dense) -> list[str]:
+        """The hidden layers behind which one may leave."""
+        return [linear.name for linear in net.shape.linears if linear.role != "output"]
+
+    def each(self, look: Look) -> list[Observation]:
+        """Nothing: only the LKG is asked."""
+        return [{} for _ in look.loops]
+
+    def last(self, look: Look) -> list[Observation]:
+        """See the class."""
+        return [self._of(look, row) for row in range(len(look.loops))]
+
+    def _of(self, look: Look, row: int) -> Observation:
+        *_, (weight, bias) = look.net.layout.views(look.weights[row : row + 1])
+        head = look.net.bind(look.weights[row : row + 1], loops=look.loops[row : row + 1]).plan[-1][0]
+        weight = effective(head)[0]
+        layers = hidden_layers(look)
+        correct: dict[int, int | None] = dict.fromkeys(layers)
+        exits: dict[int, Tensor] = {}
+        total: list[Tensor] = []
+
+        def watch(layer: int, before: Tensor, after: Tensor) -> None:
+            read = after
+            if look.net.shape.summed:
+                read = added(total.pop()[None], after[None])[0] if total else after
+                total.append(read)
+            # a residual block ends in `leave`; inside of it the skip connection is missing
+            if len(read) == weight.shape[1] and look.net.shape.linears[layer].role != "enter":
+                exits[layer] = (weight @ read + bias[0]).argmax(dim=0)
+
+        def answer(logits: Tensor, labels: Tensor) -> None:
+            for layer, answers in exits.items():
+                correct[layer] = (correct[layer] or 0) + int((answers == labels).sum())
+            total.clear()
+
+        traced(look, look.splits.val, row, watch, answer)
+        return {"correct": [correct[layer] for layer in layers]}
+
+
+class Thresholds:
+    """The learned threshold of every hidden layer, within its limits."""
+
+    name = "thresholds"
+
+    def places(self, net: Dense) -> list[str]:
+        """The layers that have one."""
+        return [net.shape.linears[layer].name for layer in net.layout.threshold_at]
+
+    def each(self, look: Look) -> list[Observation]:
+        """See the class."""
+        kind, layout = look.net.activation, look.net.layout
+        low, high = kind.number("min"), kind.number("max")
+        found: list[Observation] = [{"threshold": []} for _ in look.loops]
+        for layer in layout.threshold_at:
+            values = layout.threshold(look.weights, layer)
+            for row, value in enumerate([] if values is None else values.flatten().tolist()):
+                found[row]["threshold"].append(min(max(value, low), high))
+        return found
+
+    def last(self, look: Look) -> list[Observation]:
+        """The same of the LKG."""
+        return self.each(look)

@@ -1,0 +1,42 @@
+"""What every hidden layer does on a split, one batch after another, for probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from psa.data import Split
+from psa.engine import Look
+from psa.nets.layers import Inputs
+from psa.train import EVALUATION_BATCH
+
+# Of one trial: a hidden layer, and [width, B] before and after its activation.
+Watch = Callable[[int, Tensor, Tensor], None]
+
+
+@torch.no_grad()
+def traced(
+    look: Look, split: Split, row: int, watch: Watch, logits: Callable[[Tensor, Tensor], None]
+) -> None:
+    """Show each hidden layer of one trial on every batch of a split, then the logits [classes, B] and labels.
+
+    One trial at a time, beside a copy of itself: what it is shown then has the same bits in any pack.
+    """
+    weights = look.weights[[row, row]]
+    bound = look.net.bind(weights, loops=[look.loops[row]] * 2)
+    for start in range(0, len(split), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        inputs = Inputs.same_for_all(split.images[part], 2)
+        made = bound(inputs, tap=lambda layer, before, after: watch(layer, before[0], after[0]))
+        logits(made[0], split.labels[part])
+
+
+def ignored(logits: Tensor, labels: Tensor) -> None:
+    """For those who watch hidden layers alone."""
+
+
+def hidden_layers(look: Look) -> list[int]:
+    """The numbers of the layers that have an activation."""
+    return [number for number, linear in enumerate(look.net.shape.linears) if linear.role != "output"]
