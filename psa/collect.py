@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from psa.activation import Activation
 from psa.arch import Arch
 from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes
@@ -32,16 +34,24 @@ logger = logging.getLogger(__name__)
 TRIAL_COLUMNS: Final = (
     "id",
     "study",
+    "kind",
     "family",
     "arch",
+    "activation",
+    "simplex",
+    "temperature",
+    "init",
     "mode",
     "seed",
     "status",
     "parameters",
     "policy",
+    "optimizer",
     "lr",
+    "momentum",
     "batch_size",
     "weight_decay",
+    "patience",
     "dropout",
     "dataset",
     "scaling",
@@ -64,16 +74,20 @@ LOOP_COLUMNS: Final = (
     "loop", "loop_mode", "layer", "unit", "accuracy", "lkg", "loss", "train_loss", "kept",
 )  # fmt: skip
 _TEXTS: Final = (
-    "id", "study", "family", "arch", "mode", "status", "policy", "dataset", "scaling", "digits", "device",
-    "source", "loop_mode",
+    "id", "study", "kind", "family", "arch", "activation", "simplex", "init", "mode", "status", "policy",
+    "optimizer", "dataset", "scaling", "digits", "device", "source", "loop_mode",
 )  # fmt: skip
 _COUNTS: Final = (
-    "seed", "parameters", "batch_size", "loops", "validation", "bounty_loop", "test_size", "loop", "layer",
-    "unit",
+    "seed", "parameters", "batch_size", "patience", "loops", "validation", "bounty_loop", "test_size", "loop",
+    "layer", "unit",
 )  # fmt: skip
 _ASKED: Final = (
-    "study", "family", "arch", "mode", "seed", "policy", "lr", "batch_size", "weight_decay", "dropout",
-    "dataset", "scaling", "digits",
+    "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "mode", "seed",
+    "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience", "dropout", "dataset",
+    "scaling", "digits",
+)  # fmt: skip
+_OF_NETWORK: Final = (
+    "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "parameters",
 )  # fmt: skip
 _TRUTHS: Final = ("stopped_early", "kept")
 _NO_LOOPS: Final = {
@@ -94,7 +108,7 @@ def collect(
     have to be done; with fewer it is `unfinished`, and its numbers take part in nothing. Raises UserError
     where there is no record at all, or none of those expected.
     """
-    records = list(_records(store, names))
+    records = list(records_of(store, names))
     rows = [_row_of(record) for record in records]
     wanted = {trial.id: trial for trial in expected}
     if wanted:
@@ -142,7 +156,7 @@ def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
     return paths
 
 
-def _records(store: Store, names: Sequence[str]) -> Iterator[Record]:
+def records_of(store: Store, names: Sequence[str]) -> Iterator[Record]:
     """Every sound record; a damaged one is named and left out, and its trial counts as missing."""
     for path in store.record_paths():
         if names and path.relative_to(store.results).parts[0] not in names:
@@ -179,8 +193,17 @@ def _row_of(record: Record) -> dict[str, Any]:
 def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
     """What was asked, in the words of the grids."""
     data, model, method = spec["data"], spec["model"], spec["method"]
+    # what the published families do not name is theirs by definition
     return {
         "study": spec["study"],
+        "kind": spec.get("kind", "ablation"),
+        "activation": _label(model.get("activation", "ReLU")),
+        "simplex": model.get("simplex", "none"),
+        "temperature": model.get("temperature") if model.get("simplex", "none") != "none" else None,
+        "init": model.get("init", "torch"),
+        "optimizer": method.get("optimizer", "adamw"),
+        "momentum": method.get("momentum"),
+        "patience": method.get("patience"),
         "family": model["family"],
         "arch": model["arch"].strip("[]"),
         "mode": spec["intervention"]["mode"],
@@ -194,6 +217,11 @@ def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
         "scaling": data["scaling"],
         "digits": None if data["digits"] is None else ",".join(map(str, data["digits"])),
     }
+
+
+@lru_cache(maxsize=256)
+def _label(activation: str) -> str:
+    return Activation.coerce(activation).label
 
 
 def _absent(store: Store, trial: Trial) -> dict[str, Any]:
@@ -213,24 +241,26 @@ def _holes(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, A
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["study"], row["family"]), []).append(row)
-    for (study, family), group in groups.items():
-        there = {(row["arch"], row["mode"], row["seed"]) for row in group}
-        archs = {row["arch"]: row["parameters"] for row in group}
+    for group in groups.values():
+        there = {(_network(row), row["mode"], row["seed"]) for row in group}
+        networks = {_network(row): row for row in group}
         modes, seeds = ({row[key] for row in group} for key in ("mode", "seed"))
-        for arch, mode, seed in itertools.product(archs, sorted(modes), sorted(seeds)):
-            if (arch, mode, seed) not in there:
-                place = f"{study}/{family}-{Arch.coerce(arch).slug}/{mode}/s{seed:02d}"
+        for network, mode, seed in itertools.product(networks, sorted(modes), sorted(seeds)):
+            if (network, mode, seed) not in there:
+                place = f"{network}/{mode}/s{seed:02d}"
                 yield {
+                    **{name: networks[network][name] for name in _OF_NETWORK},
                     "id": place,
-                    "study": study,
-                    "family": family,
-                    "arch": arch,
                     "mode": mode,
                     "seed": seed,
                     "status": store.traces(f"{place}-"),
-                    "parameters": archs[arch],
                     "source": "psa",
                 }
+
+
+def _network(row: Mapping[str, Any]) -> str:
+    """The study and the network in a trial's path."""
+    return str(row["id"]).rsplit("/", 2)[0]
 
 
 def frame_of(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from psa.nets.shapes import Shape
+from psa.nets.shapes import Linear, Shape
 
 if TYPE_CHECKING:
     from psa.data import ClassCounts
@@ -39,30 +39,31 @@ def percent(correct: int, total: int) -> str:
     return f"{100 * correct / total:.2f} %"
 
 
-def architecture_table(family: str, arch: str, shape: Shape) -> Table:
+def architecture_table(family: str, arch: str, shape: Shape, activation: str = "ReLU") -> Table:
     """The layers of a network, equal neighbours counted together, and its parameters."""
     table = Table(title=f"{family} {arch}: {shape.parameters:,} parameters", title_justify="left")
     for heading in ("layers", "inputs", "outputs", "parameters"):
         table.add_column(heading, justify="right")
     table.add_column("then", justify="left")
     then = {
-        "hidden": "ReLU",
-        "enter": "ReLU (block begins)",
-        "leave": "add the block's input, ReLU",
-        "output": "logits",
+        "hidden": activation,
+        "enter": f"{activation} (block begins)",
+        "leave": f"add the block's input, {activation}",
+        "output": "logits of the sum of all hidden layers" if shape.summed else "logits",
     }
-    groups: list[tuple[tuple[int, int, str], int]] = []
+    groups: list[tuple[tuple[int, int, str], list[Linear]]] = []
     for linear in shape.linears:
         # the two halves of a block alternate: they are shown once, with the number of blocks
         kind = "block" if linear.role in ("enter", "leave") else then[linear.role]
         key = (linear.inputs, linear.outputs, kind)
-        if groups and groups[-1][0] == key:
-            groups[-1] = (key, groups[-1][1] + 1)
-        else:
-            groups.append((key, 1))
-    for (inputs, outputs, kind), count in groups:
+        if not groups or groups[-1][0] != key:
+            groups.append((key, []))
+        groups[-1][1].append(linear)
+    for (inputs, outputs, kind), linears in groups:
+        count = len(linears)
         said = f"{count // 2} residual block{'s' * (count > 2)} of two" if kind == "block" else kind
-        parameters = count * (inputs + 1) * outputs
+        said += ", columns sum to 1" if linears[0].simplex else ""
+        parameters = sum(linear.parameters for linear in linears)
         table.add_row(f"{count:,}", f"{inputs:,}", f"{outputs:,}", f"{parameters:,}", said)
     return table
 

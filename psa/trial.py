@@ -286,6 +286,8 @@ class Trial(Spec):
         simplex = isinstance(self.model, NetSpec) and self.model.simplex != "none"
         if simplex and self.intervention.mode in ("full", "hidden", "output"):
             raise ValueError("ablation zeroes weights, and the weights of a simplex layer cannot be 0")
+        if isinstance(self.model, NetSpec) and self.model.simplex == "all" and self.data.scaling != "simplex":
+            raise ValueError("simplex = 'all' reads images that sum to 100: set scaling = 'simplex'")
         if len(set(self.probes)) < len(self.probes):
             raise ValueError("probes are named once each")
         return self

@@ -51,6 +51,7 @@ psa.grid psa.search
 psa.ledger
 psa.stages
 psa.collect psa.stats psa.regimes
+psa.observations
 psa.published
 psa.reports psa.reports.latex
 psa.reports.tables psa.reports.figures
@@ -59,7 +60,7 @@ psa.reports.figure_numbers psa.reports.aggregates
 psa.reports.page psa.reports.design_space psa.reports.curves psa.reports.matching
 psa.reports.ablation_effects psa.reports.ablation_markdown psa.reports.ablation_published
 psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks
-psa.reports.ablation_tables
+psa.reports.ablation_tables psa.reports.setting
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
 psa.reports.figure_aggregate psa.reports.figure_published
 psa.reports.figure_set

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -21,7 +22,7 @@ from psa.words import listed
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
 
-    from psa.reports.ablation import Setting
+    from psa.reports.setting import Report, Setting
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ def report(
     Example: psa report ablation --grid reproduction/smallest.toml
     """
     from psa.collect import collect
+    from psa.observations import observed
+    from psa.reports.setting import report_of
 
     check_writable(output_dir)
     store, out = Store(model_dir, results_dir), console()
@@ -64,19 +67,23 @@ def report(
     expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
     with out.status("reading the records"):
         frame = collect(store, () if study == "all" else [study], expected, horizons)
-    for (name, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
-        folder = output_dir / f"{name}_{family}"
-        with out.status(f"writing {folder}.html") as shown:
-            setting = _setting(folder, str(family), order, asymmetric, reference)
-            written = _written(rows, setting, shown.update)
-        _say(out, folder, written)
+        seen = observed(store, () if study == "all" else [study])
+    for kind, part in frame.groupby("kind", observed=True, sort=False):
+        report = report_of(str(kind))
+        for name, rows in report.parts(part):
+            folder = output_dir / name
+            with out.status(f"writing {folder}.html") as shown:
+                setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
+                setting = replace(setting, observed=seen[seen["id"].isin(rows["id"])], store=store)
+                written = _written(report, rows, setting, shown.update)
+            _say(out, folder, written)
     return 0
 
 
 def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None) -> Setting:
-    from psa.reports.ablation import Setting
     from psa.reports.ablation_published import read_reference
     from psa.reports.cells import archs_in
+    from psa.reports.setting import Setting
 
     path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
     if reference is not None and not path.is_file():
@@ -89,28 +96,30 @@ def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference
     )
 
 
-def _written(rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]) -> list[Path]:
+def _written(
+    report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]
+) -> list[Path]:
     """Store the page and all that is on it; the paths of what is beside the page."""
     from psa import collect
-    from psa.reports import ablation, figures, page, tables
+    from psa.reports import figures, page, tables
 
     folder = setting.folder
     say(f"{folder}: rows")
     paths = collect.write(rows, folder)
     say(f"{folder}: tables")
-    made = ablation.tables(rows, setting)
+    made = report.tables(rows, setting)
     for name, table in made.items():
         paths += tables.write(table, folder, name)
-    for name, text in ablation.listings(rows).items():
+    for name, content in report.listings(rows, setting).items():
         paths.append(folder / name)
-        write_atomically(paths[-1], text.encode())
+        write_atomically(paths[-1], content)
     pictures = {}
-    for name, figure in ablation.figures(rows, setting):
+    for name, figure in report.figures(rows, setting):
         say(f"{folder}: {name}")
         stored = figures.save(figure, folder / name)
         pictures[name] = stored[0]
         paths += stored
-    whole = page.html(ablation.page(rows, setting, made, pictures))
+    whole = page.html(report.page(rows, setting, made, pictures))
     write_atomically(folder.with_name(f"{folder.name}.html"), whole.encode())
     return paths
 

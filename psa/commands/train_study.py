@@ -20,7 +20,7 @@ from psa.machine import check_memory
 from psa.nets.shapes import shape_of
 from psa.settings import Study, bare, study_named, typed
 from psa.store import Store
-from psa.trial import Pack, Trial, first_fault, validated
+from psa.trial import NetSpec, Pack, Trial, first_fault, validated
 
 EPOCHS: Final = 10
 _SETTINGS: Final = Group.create_ordered("Settings of the study")
@@ -31,8 +31,8 @@ def train_of(name: str) -> Callable[..., int]:
     study = study_named(name, "--study")
 
     def train(**given: Any) -> int:
-        run, epochs = given.pop("run") or RunOptions(), given.pop("epochs")
-        given.pop("study")
+        run, epochs = given.pop("run", None) or RunOptions(), given.pop("epochs", EPOCHS)
+        given.pop("study", None)
         return _train(
             study, name, {key: text for key, text in given.items() if text is not None}, run, epochs
         )
@@ -101,7 +101,9 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     store = Store(run.model_dir, run.results_dir)
     with alone(run.model_dir):
         check_memory(shape.parameters, len(trials), run.machine.prepare())
-        out.print(architecture_table(trials[0].model.family, str(trials[0].model.arch), shape))
+        model = trials[0].model
+        activation = model.activation.label if isinstance(model, NetSpec) else "ReLU"
+        out.print(architecture_table(model.family, str(model.arch), shape, activation))
         stored = [store.state_file(trial).load() for trial in trials]
         reached = min(0 if state is None else state.loops for state in stored)
         pack = validated(Pack, {"trials": trials, "horizon": epochs}, "train")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +27,7 @@ from psa.reports.ablation_tables import accuracy_table, architecture_table
 from psa.reports.cells import Cells, cells_of
 from psa.reports.design_space import design_space_figure
 from psa.reports.page import Fact, Page, Picture, Section
+from psa.reports.setting import Setting
 from psa.reports.summaries import summary_markdown
 from psa.reports.tables import Table
 from psa.stats import summary
@@ -51,18 +51,6 @@ _CAPTIONS: Final = {
     "published_agreement": "Published means beside ours, cell by cell.",
     "published_differences": "Our mean minus the published one, cell by cell.",
 }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a report knows beside the rows: the order and labels of architectures, published numbers, and the
-    folder for its pictures.
-    """
-
-    folder: Path
-    order: tuple[str, ...] = ()
-    asymmetric: tuple[str, ...] = ()
-    reference: Reference | None = None
 
 
 def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
@@ -110,15 +98,22 @@ def _telling(cells: Cells) -> list[str]:
     return list(dict.fromkeys((best, widest)))
 
 
-def listings(frame: pd.DataFrame) -> dict[str, str]:
+def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A page for each family of networks of each study."""
+    for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
+        yield f"{study}_{family}", rows
+
+
+def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
     """The Markdown files of the published format, by file name."""
     family = cells_of(frame).family
-    return {
+    found = {
         f"psa_{family}_summary.md": summary_markdown(frame),
         f"psa_{family}_trials.md": trials_markdown(frame),
         f"psa_{family}_trials_convergence.md": convergence_markdown(frame),
         f"psa_{family}_trials_lkg_growth.md": lkg_growth_markdown(frame),
     }
+    return {name: text.encode() for name, text in found.items()}
 
 
 def page(

@@ -1,0 +1,67 @@
+"""What the report of any study is handed beside its rows, and what it answers: one shape for all studies.
+
+`psa report` finds the report of a kind of study as the module psa.reports.KIND.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.reports.ablation_published import Reference
+from psa.reports.page import Page
+from psa.reports.tables import Table
+from psa.store import Store
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a report knows beside the rows.
+
+    folder: for its pictures. order, asymmetric, reference: of the ablation study: the order and labels of
+    architectures, and published numbers. observed: what probes saw (psa.observations), of these rows alone.
+    store: where weights and records lie, for what cannot be said in rows.
+    """
+
+    folder: Path
+    order: tuple[str, ...] = ()
+    asymmetric: tuple[str, ...] = ()
+    reference: Reference | None = None
+    observed: pd.DataFrame | None = None
+    store: Store | None = None
+
+
+class Report(Protocol):
+    """A module of psa.reports that speaks of one kind of study. All are pure functions of their arguments."""
+
+    def parts(self, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+        """The rows of each page, by the page's name."""
+
+    def tables(self, frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+        """Every table of a page, by name."""
+
+    def figures(self, frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+        """Every figure of a page, by name; a name with a slash is of a folder beside the others."""
+
+    def listings(self, frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+        """Other files beside the page, by name."""
+
+    def page(
+        self,
+        frame: pd.DataFrame,
+        setting: Setting,
+        made: Mapping[str, Table],
+        stored: Mapping[str, Path],
+    ) -> Page:
+        """The page, from its tables and the stored PNG of each of its figures."""
+
+
+def report_of(kind: str) -> Report:
+    """The report of a kind of study."""
+    return cast(Report, importlib.import_module(f"psa.reports.{kind}"))
