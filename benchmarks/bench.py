@@ -32,7 +32,7 @@ from psa.arch import Arch
 from psa.cost import fastest
 from psa.data import load
 from psa.nets.shapes import shape_of
-from psa.trial import DataSpec, ModelSpec
+from psa.specs import DataSpec, ModelSpec
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]

@@ -19,13 +19,14 @@ from psa.calibrate import step_seconds
 from psa.data import Split, Splits, load
 from psa.engine import row_of
 from psa.nets.dense import Dense
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
 from psa.packs import groups_of
+from psa.specs import MODES, DataSpec
 from psa.state import encode
 from psa.studies import ablation
 from psa.train import evaluate, train_epoch
-from psa.trial import MODES, DataSpec, Trial
+from psa.trial import Trial
 from psa.worker import fresh_state
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cloud.artifact import Limits, contents
 from cloud.jobs import Ancestor, latest
 from psa.errors import UserError
-from psa.trial import MODES
+from psa.specs import MODES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +131,7 @@ def _percent(value: Any) -> float:
 
 def frame_of_results(results: Results, family: str) -> pd.DataFrame:
     """The trials as the frame of reports, numbered from 1; a cell without any has one that is missing."""
-    from psa.collect import frame_of
+    from psa.frames import frame_of
     from psa.published import published_row
 
     cells: dict[tuple[str, str], Sequence[float | None]] = {cell: [None] for cell in results.tokens}

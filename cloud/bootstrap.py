@@ -24,8 +24,9 @@ from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Event
 from psa.files import read_bytes, write_atomically
 from psa.machine import Machine
 from psa.signals import StopRequest
+from psa.specs import canonical_json, validated
 from psa.store import STATE_NAME, Store
-from psa.trial import Pack, canonical_json, validated
+from psa.trial import Pack
 
 logger = logging.getLogger(__name__)
 

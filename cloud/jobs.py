@@ -13,7 +13,7 @@ from cloud.line import job_parts
 from psa.arch import Arch, quoted
 from psa.errors import UserError
 from psa.files import read_bytes
-from psa.trial import MODES
+from psa.specs import MODES
 
 JOBS_FILE: Final = Path("requested-jobs.txt")
 STARTS: Final = "psa-"  # every name

@@ -19,8 +19,9 @@ from cloud.bucket import Bucket
 from psa.backend import Job
 from psa.errors import UserError
 from psa.files import read_bytes
+from psa.specs import canonical_json
 from psa.store import STATE_NAME, Store
-from psa.trial import Pack, Trial, canonical_json
+from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from cloud.jobs import Ancestor, latest
 from psa.errors import UserError
 from psa.files import read_bytes
 from psa.nets.shapes import shape_of
-from psa.trial import ModelSpec
+from psa.specs import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ def _order(path: Path) -> tuple[list[int], str]:
 
 def frame_of_logs(logs: Logs, family: str) -> pd.DataFrame:
     """The trials as the frame of reports, numbered from 1. Raises UserError where no trial is whole."""
-    from psa.collect import frame_of
+    from psa.frames import frame_of
 
     rows = [
         _row(job, number, run, family)

@@ -14,7 +14,7 @@ from typing import Any
 from psa.crew import STOP_SECONDS, wait_or_kill
 from psa.errors import UserError
 from psa.events import event_of
-from psa.trial import canonical_json
+from psa.specs import canonical_json
 
 
 def started(log: Path) -> subprocess.Popen[bytes]:

@@ -32,8 +32,9 @@ from psa.events import Event
 from psa.files import read_bytes
 from psa.machine import Machine
 from psa.search import Search
+from psa.specs import canonical_json
 from psa.store import STATE_NAME, Store
-from psa.trial import Pack, Trial, canonical_json
+from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,11 @@ from ray import tune
 
 from cloud.ray_trial import FACTS, INPUTS, METRIC, Files
 from cloud.storage import Storage
-from psa.engine import LoopReport, Pace
+from psa.engine import LoopReport
 from psa.errors import UserError
 from psa.files import write_atomically
 from psa.machine import Machine
+from psa.pace import Pace
 from psa.search import Template
 from psa.serve import loop_facts
 from psa.state import TrialState, decode

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from psa.nets.layers import Layout, Rows
+from psa.nets.rows import Layout, Rows
 from psa.nets.shapes import Shape
+from psa.specs import Mode
 from psa.streams import stream
-from psa.trial import Mode
 
 
 @dataclass(frozen=True)

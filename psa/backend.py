@@ -18,8 +18,9 @@ from psa.errors import UserError
 from psa.events import Event
 from psa.gpus import Place, places
 from psa.machine import Machine
+from psa.specs import canonical_json
 from psa.store import Store
-from psa.trial import Pack, canonical_json
+from psa.trial import Pack
 from psa.words import counted, duration
 
 

@@ -12,7 +12,7 @@ from psa.cost import WORTH_IT, fitting
 from psa.data import Split
 from psa.engine import row_of
 from psa.nets.dense import Dense
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
 from psa.train import train_epoch
 from psa.trial import Trial

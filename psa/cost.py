@@ -19,7 +19,8 @@ from typing import Final
 from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
 from psa.nets.shapes import Shape, shape_of
-from psa.trial import MOMENTS, Ratchet, Trial, canonical_json
+from psa.specs import MOMENTS, Ratchet, canonical_json
+from psa.trial import Trial
 
 SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
 WORTH_IT: Final = 1.05  # a larger pack has to be faster by more than measurements scatter

@@ -16,7 +16,7 @@ from psa.arch import quoted
 from psa.errors import UserError
 from psa.files import read_bytes
 from psa.settings import Study, is_list, study_named, typed
-from psa.trial import STUDY_NAME, Spec, validated
+from psa.specs import STUDY_NAME, Spec, validated
 from psa.values import assignment, check_known, seeds_of, split_outside, values_of, whole_number
 
 MAX_LOOPS: Final = 10_000_000

@@ -8,7 +8,6 @@ loop they have reached.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -19,12 +18,14 @@ import torch
 from psa.ablation import Unit
 from psa.batches import Batches, Row, in_order
 from psa.data import Splits
+from psa.looks import Look, Probe
 from psa.nets.dense import Dense
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
 from psa.optimizer import Optimizer
+from psa.pace import Pace
+from psa.specs import Keep
 from psa.state import Observation, TrialState
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
-from psa.trial import Keep
 
 
 @dataclass(frozen=True)
@@ -58,31 +59,6 @@ class Policy(Protocol):
 
     def stops(self, state: TrialState) -> bool:
         """Whether a trial ends by itself after the loop just booked."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a probe is shown: T networks, and the loop that made the weights of each. It changes nothing."""
-
-    net: Dense
-    weights: Rows
-    loops: Sequence[int]
-    splits: Splits
-
-
-class Probe(Protocol):
-    """A pure observer: the same weights give the same numbers, in any pack and at any position."""
-
-    name: str
-
-    def places(self, net: Dense) -> list[str]:
-        """What the numbers of a quantity stand for, one by one: layers, say."""
-
-    def each(self, look: Look) -> list[Observation]:
-        """Before the first loop and after each: of every trial some quantities, each a list of numbers."""
-
-    def last(self, look: Look) -> list[Observation]:
-        """Of the LKG, after selection."""
 
 
 class Outcome(NamedTuple):
@@ -136,31 +112,6 @@ class Pack:
     def _named(self, rows: Rows, row: int) -> dict[str, Any]:
         one = rows[row : row + 1].to(torch.device("cpu"))
         return {name: tensor.numpy() for name, tensor in self.net.unstack(one).items()}
-
-
-class Pace:
-    """When to save: often enough to lose little, seldom enough to cost little.
-
-    The interval is Young's and Daly's sqrt(2 w M) for a write of w seconds and a failure every M seconds,
-    but never so short that writing takes more than `share` of the time.
-    """
-
-    def __init__(self, failure_every: float = 3600.0, share: float = 0.02) -> None:
-        self.failure_every, self.share = failure_every, share
-        self.interval = 0.0
-        self.saved_at = time.monotonic()
-
-    def due(self) -> bool:
-        """Whether the next save is due."""
-        return time.monotonic() - self.saved_at >= self.interval
-
-    def saving(self, save: Callable[[], None]) -> None:
-        """Save, and learn from how long it took."""
-        begun = time.monotonic()
-        save()
-        self.saved_at = time.monotonic()
-        write = self.saved_at - begun
-        self.interval = max(math.sqrt(2 * write * self.failure_every), write / self.share)
 
 
 def row_of(state: TrialState) -> Row:

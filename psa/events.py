@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from psa.trial import Pack, canonical_json
+from psa.specs import canonical_json
+from psa.trial import Pack
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from psa.declared import Declared, DeclaredStage, Promotion
 from psa.errors import UserError
 from psa.nets.shapes import shape_of
 from psa.settings import typed
-from psa.trial import Spec, Trial, first_fault, validated
+from psa.specs import Spec, first_fault, validated
+from psa.trial import Trial
 from psa.values import assignment, check_known, seeds_of, split_outside, whole_number
 
 MAX_TRIALS: Final = 200_000

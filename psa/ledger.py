@@ -16,7 +16,7 @@ from psa.errors import DamagedFile
 from psa.files import read_bytes, write_atomically
 from psa.records import decode_record, encode_record
 from psa.search import Search
-from psa.trial import Spec
+from psa.specs import Spec
 
 Status = Literal["running", "finished", "stopped early", "failed"]
 

@@ -11,9 +11,9 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from psa.batches import Row, runs_of
-from psa.nets.layers import Rows
-from psa.trial import MOMENTS
-from psa.trial import Optimizer as Kind
+from psa.nets.rows import Rows
+from psa.specs import MOMENTS
+from psa.specs import Optimizer as Kind
 
 
 class Optimizer(Protocol):

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from psa.cost import CostModel
-from psa.trial import MODES, Pack, Trial, pack_key
+from psa.specs import MODES
+from psa.trial import Pack, Trial, pack_key
 
 
 def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:

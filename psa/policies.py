@@ -8,10 +8,10 @@ import torch
 
 from psa.batches import Row
 from psa.engine import Epoch, Pack, Perturb
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
 from psa.optimizer import Optimizer, optimizer_for
+from psa.specs import MOMENTS, Keep
 from psa.state import TrialState
-from psa.trial import MOMENTS, Keep
 
 
 class RatchetPolicy:

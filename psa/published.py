@@ -10,11 +10,11 @@ from typing import Any, Final
 import pandas as pd
 
 from psa.arch import Arch
-from psa.collect import frame_of
 from psa.errors import UserError
 from psa.files import read_bytes
+from psa.frames import frame_of
 from psa.nets.shapes import shape_of
-from psa.trial import MODES, ModelSpec
+from psa.specs import MODES, ModelSpec
 
 _HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")
 _TRIAL: Final = re.compile(r"[0-9]{1,9}", re.ASCII)

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from psa.errors import DamagedFile, UserError
-from psa.trial import canonical_json
+from psa.specs import canonical_json
 
 FORMAT: Final = 1
 REMOVE: Final = "Remove it and run the same command again"

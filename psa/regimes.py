@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from psa.trial import MODES
+from psa.specs import MODES
 
 BASELINES: Final = ("none", "decay", "dropout")
 ABLATIVE: Final = ("full", "hidden", "output")

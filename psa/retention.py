@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from psa import leases
+from psa.specs import canonical_json
 from psa.store import Store
-from psa.trial import Trial, canonical_json
+from psa.trial import Trial
 
 KeepWeights = Literal["all", "best", "none"]
 

@@ -18,7 +18,8 @@ from psa.declared import Declared
 from psa.errors import UserError
 from psa.nets.shapes import shape_of
 from psa.settings import study_named
-from psa.trial import Pack, Spec, canonical_json, first_fault, validated
+from psa.specs import Spec, canonical_json, first_fault, validated
+from psa.trial import Pack
 from psa.values import check_known, values_of
 
 TABLES: Final = frozenset({"space", "search"})

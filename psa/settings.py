@@ -18,7 +18,17 @@ from pydantic import AfterValidator, Field
 from psa import studies
 from psa.errors import UserError
 from psa.probes import PROBES
-from psa.trial import DatasetName, DataSpec, Digits, ProbeName, Scaling, Seed, Spec, Trial, ValidationSize
+from psa.specs import (
+    DatasetName,
+    DataSpec,
+    Digits,
+    ProbeName,
+    Scaling,
+    Seed,
+    Spec,
+    ValidationSize,
+)
+from psa.trial import Trial
 from psa.values import check_known, split_outside, whole_number
 
 

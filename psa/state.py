@@ -22,7 +22,8 @@ from safetensors.numpy import save as encode_tensors
 
 from psa.errors import DamagedFile, UserError
 from psa.nets.shapes import shape_of
-from psa.trial import Trial, canonical_json, first_fault
+from psa.specs import canonical_json, first_fault
+from psa.trial import Trial
 
 FORMAT: Final = 1
 COLUMNS: Final = ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")

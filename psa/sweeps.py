@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from psa.errors import UserError
 from psa.files import make_folder, own_name, read_bytes, write_atomically
-from psa.trial import canonical_json
+from psa.specs import canonical_json
 
 logger = logging.getLogger(__name__)
 

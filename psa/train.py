@@ -15,7 +15,8 @@ from psa.data import Split
 from psa.errors import Interrupted
 from psa.nets.dense import Bound, Dense
 from psa.nets.dropout import Dropout
-from psa.nets.layers import Inputs, Rows, empty_rows
+from psa.nets.layers import Inputs
+from psa.nets.rows import Rows, empty_rows
 from psa.optimizer import Optimizer
 from psa.recording import Recorded
 from psa.streams import hash_key

@@ -1,4 +1,4 @@
-"""What is run: a Trial and its parts, frozen and validated, with one identity on every machine.
+"""What is run: a Trial, frozen and validated, with one identity on every machine.
 
 A trial says everything that touches its numbers and nothing else. The horizon (how many meta-loops) and
 the machine (device, threads, folders) are not part of it, so a longer run continues the same trial.
@@ -7,225 +7,27 @@ the machine (device, threads, folders) are not part of it, so a longer run conti
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Final, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from psa.activation import Activation
-from psa.arch import Arch, quoted
 from psa.errors import UserError
-
-MODES: Final = ("none", "decay", "dropout", "full", "hidden", "output")
-Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
-Family = Literal["simplemlp", "resmlp"]
-
-STUDY_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
-MAX_PARAMETERS: Final = 1_000_000_000
-MAX_SEED: Final = 2**63 - 1
-
-
-def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN. Equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-
-
-def _arch(value: object) -> Arch:
-    try:
-        return Arch.coerce(value)
-    except UserError as error:  # pydantic reports ValueErrors with the key they belong to
-        raise ValueError(str(error)) from error
-
-
-ArchField = Annotated[Arch, BeforeValidator(_arch), PlainSerializer(str)]
-
-
-def _activation(value: object) -> Activation:
-    try:
-        return Activation.coerce(value)
-    except UserError as error:
-        raise ValueError(str(error)) from error
-
-
-ActivationField = Annotated[Activation, BeforeValidator(_activation), PlainSerializer(str)]
-
-
-def _positive_zero(value: float) -> float:
-    return value + 0.0  # -0.0 is the same setting, and must not be another digest
-
-
-# Strict: a truth or a text is no number. A whole number is a rate, too.
-Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
-Decay = Annotated[float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)]
-Probability = Annotated[
-    float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False), AfterValidator(_positive_zero)
-]
-BatchSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
-ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
-Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
-Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
-DatasetName = Literal["mnist", "fashion-mnist"]
-Scaling = Literal["standard", "unit", "simplex"]
-Optimizer = Literal["adam", "adamw", "sgd"]
-# What each optimiser remembers of every parameter.
-MOMENTS: Final[dict[Optimizer, tuple[str, ...]]] = {
-    "adam": ("exp_avg", "exp_avg_sq"),
-    "adamw": ("exp_avg", "exp_avg_sq"),
-    "sgd": ("momentum_buffer",),
-}
-Wiring = Literal["mlp", "residual", "glonet"]
-Initial = Literal["torch", "he"]
-Simplex = Literal["none", "all", "inner"]
-Temperature = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
-ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-
-
-class Spec(BaseModel):
-    """A frozen value; a key it does not know is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, ignored_types=(cached_property,)
-    )
-
-
-class DataSpec(Spec):
-    """A named data set, how it is split and scaled, and which digits stay."""
-
-    name: DatasetName = "mnist"
-    scaling: Scaling = "standard"
-    val_size: ValidationSize = 10_000
-    split_seed: Seed = 1337
-    digits: Digits | None = None
-
-    @model_validator(mode="after")
-    def _digits_are_a_sorted_set(self) -> Self:
-        if self.digits is not None and (
-            len(self.digits) < 2 or tuple(sorted(set(self.digits))) != self.digits
-        ):
-            raise ValueError("digits are at least two, each once, in rising order")
-        return self
-
-    @property
-    def classes(self) -> int:
-        """How many outputs a network needs."""
-        return 10 if self.digits is None else len(self.digits)
-
-
-class ModelSpec(Spec):
-    """A family of networks, its hidden layers, and the dropout that is really built in."""
-
-    family: Family = "resmlp"
-    arch: ArchField = Arch(((1, 1024),))
-    dropout: Probability = 0.0
-
-    @property
-    def slug(self) -> str:
-        """The network in a trial's readable path."""
-        return f"{self.family}-{self.arch.slug}"
-
-    @property
-    def shape_key(self) -> tuple[Any, ...]:
-        """What trials must share to be stacked: all but dropout, which each row draws for itself."""
-        return self.family, str(self.arch)
-
-
-class NetSpec(Spec):
-    """A dense network of which every part is named. family: how layers are wired (see psa.nets.shapes).
-
-    init: `torch` as nn.Linear draws, `he` truncated normal with zero biases. simplex: which layers are
-    stochastic ones, whose columns softmax(V / temperature) sum to 1 and which have no bias: none, all, or
-    those inside residual blocks (`inner`).
-    """
-
-    family: Wiring
-    arch: ArchField = Arch(((1, 512), (1, 256), (1, 128), (1, 64)))
-    dropout: Probability = 0.0
-    activation: ActivationField = Activation("ReLU")
-    init: Initial = "torch"
-    simplex: Simplex = "none"
-    temperature: Temperature = 1.0
-
-    @model_validator(mode="after")
-    def _nothing_is_without_effect(self) -> Self:
-        if self.simplex == "none" and self.temperature != 1.0:
-            raise ValueError("temperature is that of simplex layers, and simplex = 'none'")
-        if self.simplex == "inner" and self.family != "residual":
-            raise ValueError("simplex = 'inner' means the layers inside residual blocks: family = 'residual'")
-        if self.simplex == "all" and self.init != "torch":
-            raise ValueError("init = 'he' is of linear layers, and simplex = 'all' leaves none")
-        if self.family == "glonet" and len(set(self.arch.widths)) > 1:
-            raise ValueError("family = 'glonet' sums its hidden layers, which must have one width")
-        return self
-
-    @property
-    def slug(self) -> str:
-        """The network in a trial's readable path."""
-        parts = [self.family, self.arch.slug]
-        parts += [] if self.activation.is_relu else [self.activation.slug]
-        parts += [] if self.simplex == "none" else [f"simplex-{self.simplex}-t{self.temperature:g}"]
-        parts += [f"dropout{self.dropout:g}"] if self.dropout else []
-        return "-".join(parts)
-
-    @property
-    def shape_key(self) -> tuple[Any, ...]:
-        """What trials must share to be stacked."""
-        return (
-            self.family, str(self.arch), str(self.activation), self.init, self.simplex, self.temperature,
-        )  # fmt: skip
-
-
-Model = Annotated[ModelSpec | NetSpec, Field(discriminator="family")]
-
-
-class Ratchet(Spec):
-    """Keep a trained copy only where validation accuracy strictly improved; a fresh AdamW every loop."""
-
-    policy: Literal["ratchet"] = "ratchet"
-    lr: Rate = 1e-4
-    batch_size: BatchSize = 256
-    weight_decay: Decay = 0.0
-
-
-class Keep(Spec):
-    """Ordinary training: one optimiser for all epochs. With `patience` the state of least validation loss
-    is kept and training stops after that many epochs without a better one; without it, the last state is.
-    """
-
-    policy: Literal["keep"] = "keep"
-    optimizer: Optimizer = "adamw"
-    lr: Rate = 1e-3
-    batch_size: BatchSize = 256
-    weight_decay: Decay = 0.0
-    momentum: Probability = 0.0
-    patience: Annotated[int, Field(ge=1, le=100_000)] | None = None
-
-    @model_validator(mode="after")
-    def _momentum_is_of_sgd(self) -> Self:
-        if self.momentum and self.optimizer != "sgd":
-            raise ValueError(f"momentum is of optimizer 'sgd', not of {self.optimizer!r}")
-        return self
-
-
-Method = Annotated[Ratchet | Keep, Field(discriminator="policy")]
-
-
-class Ablation(Spec):
-    """Which neuron may be damaged in the copy of the LKG before an epoch (see psa.ablation)."""
-
-    mode: Mode = "none"
-
+from psa.specs import (
+    STUDY_NAME,
+    Ablation,
+    DataSpec,
+    Keep,
+    Method,
+    Model,
+    ModelSpec,
+    NetSpec,
+    ProbeName,
+    Ratchet,
+    Seed,
+    Spec,
+    canonical_json,
+)
 
 _LATER: Final = {"kind": "ablation", "probes": []}
 
@@ -378,32 +180,3 @@ def pack_key(trial: Trial) -> str:
     kind = method.optimizer if isinstance(method, Keep) else "ratchet"
     shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
     return canonical_json([trial.data.model_dump(mode="json"), *shape])
-
-
-# By which pydantic tells the members of a union; a user has not written them there.
-_TAGS: Final = frozenset({"ratchet", "keep", *get_args(Family), *get_args(Wiring)})
-
-S = TypeVar("S", bound="Spec")
-
-
-def validated(kind: type[S], values: dict[str, Any], where: str) -> S:
-    """Build a Spec, turning the first validation fault into one line that names key, value and place."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{where}: {first_fault(error)}", "Correct that value and try again") from None
-
-
-def first_fault(error: ValidationError) -> str:
-    """`method.lr = -1.0: input should be greater than 0` for the first fault of a validation."""
-    fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    message = message[:1].lower() + message[1:]
-    if fault["type"] == "missing":
-        return f"{key} is missing"
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key {key!r}"
-    if not key:
-        return message
-    return f"{key} = {quoted(fault['input'])}: {message}"

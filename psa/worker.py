@@ -18,19 +18,22 @@ from typing import Any
 import torch
 
 from psa import ablation, engine, leases
-from psa.data import Splits, load, zero_r
+from psa.data import Splits, load
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
 from psa.events import EXIT_INTERRUPTED
 from psa.machine import Machine, describe
 from psa.nets.dense import Dense
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
 from psa.nets.shapes import shape_of
+from psa.outcomes import probes_for, record_of
+from psa.pace import Pace
 from psa.policies import KeepPolicy, RatchetPolicy
 from psa.signals import StopRequest
+from psa.specs import DataSpec, Keep, canonical_json, validated
 from psa.state import TrialState
 from psa.store import Record, Store
-from psa.trial import DataSpec, Keep, Pack, Trial, canonical_json, validated
+from psa.trial import Pack, Trial
 
 
 def run_free(
@@ -41,7 +44,7 @@ def run_free(
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     started: Callable[[Sequence[TrialState]], None] = lambda states: None,
     saved: Callable[[], None] = lambda: None,
-    pace: engine.Pace | None = None,
+    pace: Pace | None = None,
     stop: StopRequest | None = None,
     failed: Callable[[Trial, UserError], None] | None = None,
 ) -> tuple[list[Record], int]:
@@ -83,7 +86,7 @@ def run_pack(
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     started: Callable[[Sequence[TrialState]], None] = lambda states: None,
     saved: Callable[[], None] = lambda: None,
-    pace: engine.Pace | None = None,
+    pace: Pace | None = None,
     stop: StopRequest | None = None,
     progress: Callable[[str], None] = lambda message: None,
     failed: Callable[[Trial, UserError], None] | None = None,
@@ -202,50 +205,6 @@ def policy_for(trial: Trial, net: Dense, splits: Splits) -> engine.Policy:
         return units
 
     return RatchetPolicy(perturb)
-
-
-def probes_for(trial: Trial) -> list[engine.Probe]:
-    """The probes that a trial names. Raises UserError for one that there is not."""
-    from psa.probes import probe_named
-
-    return [probe_named(name) for name in trial.probes]
-
-
-def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcome) -> Record:
-    """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
-    trial = state.trial
-    _, majority, _ = zero_r(splits.val.labels)
-    record: Record = {
-        "id": trial.id,
-        "digest": trial.digest,
-        "spec": trial.model_dump(mode="json"),
-        "built": net.described(),
-        "device": ", ".join(state.devices),
-        "samples": {
-            "train": len(splits.train),
-            "validation": len(splits.val),
-            "test": len(splits.test),
-            "zero_r_validation": majority,
-        },
-        "loops": state.loops,
-        "history": state.history,
-        "events": [],
-        "finals": {
-            "bounty": {"correct": state.best_correct, "loop": state.lkg_loop},
-            "test": {"correct": test.correct, "loss": engine.finite(test.loss)},
-            "stopped_early": state.stopped,
-        },
-    }
-    if state.trial.probes:
-        record["probes"] = {
-            probe.name: {
-                "places": probe.places(net),
-                "loops": state.observed[probe.name],
-                "last": test.probes[probe.name],
-            }
-            for probe in probes_for(trial)
-        }
-    return record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

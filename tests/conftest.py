@@ -9,7 +9,7 @@ import torch
 from psa.data import Split, Splits, load
 from psa.fetch import fetch
 from psa.sources import DATASETS
-from psa.trial import DataSpec
+from psa.specs import DataSpec
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)

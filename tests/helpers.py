@@ -10,8 +10,18 @@ import torch
 from psa import engine
 from psa.data import Splits
 from psa.nets.dense import Dense
+from psa.specs import (
+    MODES,
+    Ablation,
+    Arch,
+    Keep,
+    Mode,
+    ModelSpec,
+    NetSpec,
+    Ratchet,
+)
 from psa.state import TrialState
-from psa.trial import MODES, Ablation, Arch, Keep, Mode, ModelSpec, NetSpec, Ratchet, Trial
+from psa.trial import Trial
 from psa.worker import fresh_state, policy_for
 
 

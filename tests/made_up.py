@@ -8,8 +8,9 @@ import numpy as np
 
 from psa.arch import Arch
 from psa.nets.shapes import shape_of
+from psa.specs import Ablation, ModelSpec
 from psa.state import COLUMNS, Tensors, TrialState, empty_history
-from psa.trial import Ablation, ModelSpec, Trial
+from psa.trial import Trial
 
 
 def weights(model: ModelSpec, offset: float = 0.0) -> Tensors:

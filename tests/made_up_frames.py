@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from psa.collect import frame_of
+from psa.frames import frame_of
 from psa.reports.matching import parameters_of
-from psa.trial import MODES
+from psa.specs import MODES
 
 ROOT = Path(__file__).parents[1]
 ARCHS = tuple(

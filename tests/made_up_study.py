@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 from made_up import some_record
 
-from psa.collect import frame_of
+from psa.frames import frame_of
 from psa.nets.shapes import shape_of
+from psa.specs import MODES, ModelSpec
 from psa.store import Store
-from psa.trial import MODES, ModelSpec, Trial
+from psa.trial import Trial
 
 SAMPLES = 10_000
 ARCHS = ("1*64", "1*16", "2*30", "4*4", "2*1")

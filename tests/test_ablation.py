@@ -18,9 +18,10 @@ from psa.ablation import CHOICES, Unit, choose, damage
 from psa.arch import Arch
 from psa.data import Splits
 from psa.nets.dense import Dense
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
 from psa.nets.shapes import Shape, shape_of
-from psa.trial import MODES, Family, Mode, ModelSpec, Trial
+from psa.specs import MODES, Family, Mode, ModelSpec
+from psa.trial import Trial
 from psa.worker import fresh_state, policy_for
 
 FAMILIES: tuple[Family, ...] = ("simplemlp", "resmlp")

@@ -16,9 +16,10 @@ from psa.data import Splits
 from psa.errors import UserError
 from psa.nets.activations import Setting, activate, scales
 from psa.nets.dense import Dense
-from psa.nets.layers import Inputs, Rows
+from psa.nets.layers import Inputs
+from psa.nets.rows import Rows
+from psa.specs import NetSpec
 from psa.train import cross_entropy
-from psa.trial import NetSpec
 
 NAMES = sorted(ACTIVATIONS)
 # Another value of each parameter, and where it would not act alone, what must stand beside it.
@@ -49,10 +50,12 @@ def written(name: str, **parameters: object) -> str:
     return f"{name}({', '.join(f'{key}={value}' for key, value in parameters.items())})"
 
 
-@pytest.mark.parametrize("text", ["relu", "ReLU(", "Tanh(alpha=1)", "LayerwiseSoftmax(temperature=0)",
-                                  "LayerwiseSoftmax(temperature=x)", "JumpReLU(initial=9)", "ELU(1, 2)",
-                                  "DecayingRescaledReLU(schedule=sudden)", "ELU(alpha=1, alpha=2)",
-                                  "DecayingRescaledReLU(decay_epochs=0)", "Threshold(hard=yes)", 3])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["relu", "ReLU(", "Tanh(alpha=1)", "LayerwiseSoftmax(temperature=0)", "JumpReLU(initial=9)", "ELU(1, 2)",
+     "LayerwiseSoftmax(temperature=x)", "DecayingRescaledReLU(schedule=soon)", "ELU(alpha=1, alpha=2)",
+     "DecayingRescaledReLU(decay_epochs=0)", "Threshold(hard=yes)", 3],
+)  # fmt: skip
 def test_what_is_no_activation_is_refused_in_one_line(text: object) -> None:
     """The name, the parameter and the way out."""
     with pytest.raises(UserError, match="activation"):

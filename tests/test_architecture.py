@@ -19,7 +19,8 @@ psa psa.errors
 psa.arch psa.files
 psa.values
 psa.activation
-psa.trial psa.streams psa.signals
+psa.specs psa.streams psa.signals
+psa.trial
 psa.nets psa.nets.shapes psa.words
 psa.state psa.records psa.events
 psa.statefile
@@ -30,15 +31,17 @@ psa.sources
 psa.fetch
 psa.data psa.machine
 psa.nets.dropout psa.gpus
+psa.nets.rows
 psa.nets.layers psa.crew
 psa.nets.activations
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer
 psa.train
+psa.pace psa.looks
 psa.engine
 psa.policies psa.probes psa.probes.traces
-psa.probes.layers psa.probes.fit psa.probes.distributions
+psa.probes.layers psa.probes.fit psa.probes.distributions psa.outcomes
 psa.worker
 psa.calibrate
 psa.serve
@@ -50,7 +53,8 @@ psa.studies.ablation psa.studies.glonet psa.studies.activations psa.declared
 psa.grid psa.search
 psa.ledger
 psa.stages
-psa.collect psa.stats psa.regimes
+psa.frames psa.stats psa.regimes
+psa.collect
 psa.observations
 psa.published
 psa.reports psa.reports.latex

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from made_up import some_record
 
-from psa.collect import LOOP_COLUMNS, TRIAL_COLUMNS, collect, trials_of, write
+from psa.collect import collect, write
 from psa.errors import UserError
+from psa.frames import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
 from psa.grid import load
 from psa.published import published_trials
 from psa.store import Store

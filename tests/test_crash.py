@@ -14,10 +14,11 @@ from made_up import some_record, some_state
 
 from psa import files
 from psa.errors import UserError
+from psa.specs import Ablation, ModelSpec
 from psa.state import TrialState, encode
 from psa.statefile import StateFile
 from psa.store import Store
-from psa.trial import Ablation, ModelSpec, Trial
+from psa.trial import Trial
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))
 import harness

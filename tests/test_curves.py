@@ -11,14 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
-from psa.collect import frame_of, trials_of
 from psa.errors import UserError
+from psa.frames import frame_of, trials_of
 from psa.reports.cells import cells_of
 from psa.reports.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
 from psa.reports.figure_curves import breakthrough_figure, convergence_figure
 from psa.reports.figure_set import breakthroughs, convergence
 from psa.reports.figures import MODE_LOOKS
-from psa.trial import MODES
+from psa.specs import MODES
 
 
 def panel(rows: pd.DataFrame, arch: str = "1*16") -> Panel:

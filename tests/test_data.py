@@ -15,7 +15,7 @@ from psa.data import Splits, class_counts, load, split_indices, zero_r
 from psa.errors import UserError
 from psa.fetch import fetch
 from psa.sources import DATASETS
-from psa.trial import DataSpec
+from psa.specs import DataSpec
 
 ROOT = Path(__file__).parents[1]
 NAMES = tuple(DATASETS["mnist"].files)

@@ -17,8 +17,8 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from psa.collect import frame_of
 from psa.errors import UserError
+from psa.frames import frame_of
 from psa.reports.cells import Cells, cells_of
 from psa.reports.design_space import SHAPES, design_space_figure, enlargement, spots
 from psa.reports.figure_maps import baseline_map, effects_map, instability_map, regimes_map
@@ -32,8 +32,8 @@ from psa.reports.figure_numbers import (
 )
 from psa.reports.figure_strategy import strategy_map
 from psa.reports.matching import matches, parameters_of
+from psa.specs import MODES
 from psa.stats import winners
-from psa.trial import MODES
 
 DPI = 120
 

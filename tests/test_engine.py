@@ -14,15 +14,18 @@ from helpers import arms, run, trial
 
 from psa import engine
 from psa.data import Split, Splits
-from psa.engine import LoopReport, Pace
+from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
 from psa.nets.dense import Dense
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
+from psa.outcomes import record_of
+from psa.pace import Pace
 from psa.policies import RatchetPolicy
+from psa.specs import MODES, canonical_json
 from psa.state import COLUMNS, TrialState, decode, encode
 from psa.train import evaluate
-from psa.trial import MODES, Trial, canonical_json
-from psa.worker import fresh_state, policy_for, record_of
+from psa.trial import Trial
+from psa.worker import fresh_state, policy_for
 
 STEPS = 10  # of an epoch: 600 samples in batches of 64
 LOOPS = 4
@@ -439,7 +442,7 @@ def test_the_pace_follows_the_cost_of_writing(monkeypatch: pytest.MonkeyPatch, w
     fiftieth of the time.
     """
     clock = Clock()
-    monkeypatch.setattr("psa.engine.time.monotonic", clock)
+    monkeypatch.setattr("psa.pace.time.monotonic", clock)
     pace = Pace(failure_every=3600.0, share=0.02)
     assert pace.due()
 
@@ -458,7 +461,7 @@ def test_the_pace_follows_the_cost_of_writing(monkeypatch: pytest.MonkeyPatch, w
 def test_a_failed_write_teaches_the_pace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next save is as due as before."""
     clock = Clock()
-    monkeypatch.setattr("psa.engine.time.monotonic", clock)
+    monkeypatch.setattr("psa.pace.time.monotonic", clock)
     pace = Pace()
 
     def save() -> None:

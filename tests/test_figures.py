@@ -21,9 +21,9 @@ from scipy import stats as scipy_stats
 
 from psa import cli
 from psa.arch import Arch
-from psa.collect import frame_of
 from psa.commands import figures as commands
 from psa.errors import UserError
+from psa.frames import frame_of
 from psa.reports.ablation_published import read_reference
 from psa.reports.aggregates import aggregate
 from psa.reports.cells import cells_of
@@ -32,8 +32,9 @@ from psa.reports.figure_aggregate import aggregate_figure
 from psa.reports.figure_published import beside
 from psa.reports.figure_set import breakthroughs, comparison, convergence, maps
 from psa.reports.figures import MODE_LOOKS, REGIME_LOOKS, mode_handle, save, style
+from psa.specs import MODES, Ablation, ModelSpec, Ratchet
 from psa.store import Store
-from psa.trial import MODES, Ablation, ModelSpec, Ratchet, Trial
+from psa.trial import Trial
 
 GOLDEN = Path(__file__).with_name("golden_figures")
 PUBLISHED = ROOT / "reproduction/published/simplemlp.tsv"

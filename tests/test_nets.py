@@ -19,10 +19,11 @@ from psa.data import Splits
 from psa.errors import UserError
 from psa.nets.dense import Dense
 from psa.nets.dropout import Dropout
-from psa.nets.layers import Inputs, Rows
+from psa.nets.layers import Inputs
+from psa.nets.rows import Rows
 from psa.nets.shapes import shape_of
+from psa.specs import Family, ModelSpec
 from psa.train import DropoutPlan, cross_entropy
-from psa.trial import Family, ModelSpec
 from psa.worker import fresh_state
 
 FAMILIES: tuple[Family, ...] = ("simplemlp", "resmlp")

@@ -15,12 +15,14 @@ from torch import nn
 
 from psa.data import Split, Splits
 from psa.nets.dense import Dense
+from psa.outcomes import record_of
 from psa.policies import KeepPolicy
+from psa.specs import Keep
 from psa.state import TrialState, decode, encode
 from psa.store import encode_record
 from psa.streams import stream
-from psa.trial import Keep, Trial
-from psa.worker import fresh_state, record_of
+from psa.trial import Trial
+from psa.worker import fresh_state
 
 EPOCHS = 4
 

@@ -20,11 +20,11 @@ from psa import train
 from psa.batches import Batches, Row, in_order
 from psa.data import Split, Splits
 from psa.nets.dense import Dense
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
 from psa.recording import Recorded
+from psa.specs import Family, ModelSpec
 from psa.train import train_epoch
-from psa.trial import Family, ModelSpec
 
 ROWS = [
     Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0),

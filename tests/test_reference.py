@@ -9,8 +9,9 @@ import torch
 from helpers import arms, run, trial
 
 from psa.data import Splits
+from psa.specs import MODES
 from psa.state import TrialState
-from psa.trial import MODES, Trial
+from psa.trial import Trial
 
 LOOPS = 4
 FAMILIES = ("simplemlp", "resmlp")

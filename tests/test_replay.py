@@ -9,8 +9,9 @@ import pytest
 
 from psa.machine import Machine
 from psa.replay import replay, steps_of
+from psa.specs import Ablation, DataSpec, ModelSpec, Ratchet
 from psa.store import Store
-from psa.trial import Ablation, DataSpec, ModelSpec, Pack, Ratchet, Trial
+from psa.trial import Pack, Trial
 from psa.worker import run_pack
 
 

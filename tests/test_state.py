@@ -21,8 +21,9 @@ from safetensors.numpy import save as encode_tensors
 
 from psa.arch import Arch
 from psa.errors import UserError
+from psa.specs import Keep, ModelSpec, canonical_json
 from psa.state import FORMAT, decode, encode
-from psa.trial import Keep, ModelSpec, Trial, canonical_json
+from psa.trial import Trial
 
 
 def test_a_state_is_the_same_after_its_file() -> None:

@@ -16,10 +16,11 @@ from psa import store as module
 from psa.arch import Arch
 from psa.errors import DamagedFile, UserError
 from psa.files import write_atomically
+from psa.specs import ModelSpec
 from psa.state import encode
 from psa.statefile import StateFile
 from psa.store import Store, decode_record, encode_record
-from psa.trial import ModelSpec, Trial
+from psa.trial import Trial
 
 
 def flip(path: Path, at: int = -1) -> bytes:

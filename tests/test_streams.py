@@ -15,8 +15,8 @@ from psa import engine
 from psa.batches import Batches, Row
 from psa.data import Split, Splits
 from psa.nets.dense import Dense
+from psa.specs import MODES, Mode
 from psa.streams import PURPOSES, hash_key, stream
-from psa.trial import MODES, Mode
 from psa.worker import fresh_state
 
 ALL = sorted(PURPOSES)

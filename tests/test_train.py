@@ -16,12 +16,12 @@ from psa.batches import Batches, Row, in_order
 from psa.data import Split, Splits
 from psa.errors import Interrupted
 from psa.nets.dense import Dense
-from psa.nets.layers import Rows
+from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
+from psa.specs import ModelSpec
 from psa.streams import stream
 from psa.studies.ablation import LEAST_DECAY
 from psa.train import batch_sizes, cross_entropy, evaluate, train_epoch
-from psa.trial import ModelSpec
 
 ROW = Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)
 

@@ -13,22 +13,19 @@ from pydantic import ValidationError
 from psa.arch import MAX_DEPTH, MAX_WIDTH, Arch
 from psa.errors import UserError
 from psa.nets.shapes import shape_of
-from psa.trial import (
+from psa.specs import (
     MAX_SEED,
     Ablation,
     DataSpec,
     Keep,
-    Leg,
     Mode,
     ModelSpec,
-    Pack,
     Ratchet,
-    Trial,
     canonical_json,
     first_fault,
-    pack_key,
     validated,
 )
+from psa.trial import Leg, Pack, Trial, pack_key
 
 # The grammar of --arch, written down a second time and in another way than in psa.arch.
 _BLANK = r"[ \t\r\n\f\v]*"

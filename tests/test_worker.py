@@ -22,9 +22,10 @@ from psa import leases, worker
 from psa.errors import Interrupted
 from psa.machine import Machine
 from psa.signals import StopRequest
+from psa.specs import DataSpec
 from psa.state import decode
 from psa.store import Store, decode_record
-from psa.trial import DataSpec, Pack, Trial
+from psa.trial import Pack, Trial
 from psa.worker import EXIT_INTERRUPTED, main, run_pack
 
 ROOT = Path(__file__).parents[1]

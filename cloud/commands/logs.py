@@ -15,7 +15,7 @@ from psa.commands.source import FAMILY
 from psa.console import console
 from psa.errors import UserError
 from psa.files import check_writable, write_atomically
-from psa.trial import Family
+from psa.specs import Family
 from psa.words import counted, size
 
 LOGS_DIR: Final = Path("results/logs")

@@ -17,7 +17,7 @@ from psa.commands.source import CONFIGURATIONS, FAMILY
 from psa.console import console
 from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
-from psa.trial import Family
+from psa.specs import Family
 from psa.words import counted
 
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from psa.commands.options import DataDir
 from psa.console import class_table, console
-from psa.trial import DataSpec
+from psa.specs import DataSpec
 
 
 def analyze_dataset(

@@ -18,8 +18,9 @@ from psa.console import TrainView, resumed
 from psa.errors import Interrupted, UserError
 from psa.machine import DeviceName, Machine
 from psa.signals import StopRequest
+from psa.specs import MAX_SEED
 from psa.store import Store
-from psa.trial import MAX_SEED, Pack
+from psa.trial import Pack
 
 TRAINING: Final = Group.create_ordered("Training")
 PLACES: Final = Group.create_ordered("Folders")

@@ -23,8 +23,8 @@ from psa.ledger import Configuration, Ledger
 from psa.machine import Machine
 from psa.search import Search, load
 from psa.signals import StopRequest
+from psa.specs import canonical_json
 from psa.store import Store
-from psa.trial import canonical_json
 from psa.words import counted
 
 SHOWN = 10

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from psa.commands.options import ResultsDir
 from psa.errors import UserError
 from psa.grid import load
+from psa.specs import Family
 from psa.store import Store
-from psa.trial import Family
 
 if TYPE_CHECKING:
     import pandas as pd

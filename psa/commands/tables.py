@@ -26,7 +26,7 @@ from psa.console import console
 from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
 from psa.grid import load
-from psa.trial import Family
+from psa.specs import Family
 
 if TYPE_CHECKING:
     import pandas as pd

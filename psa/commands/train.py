@@ -19,19 +19,18 @@ from psa.files import check_writable
 from psa.machine import check_memory
 from psa.nets.shapes import shape_of
 from psa.settings import study_named
-from psa.store import Store
-from psa.studies import ablation
-from psa.trial import (
+from psa.specs import (
     DataSpec,
     Family,
     Mode,
     ModelSpec,
-    Pack,
     Ratchet,
-    Trial,
     first_fault,
     validated,
 )
+from psa.store import Store
+from psa.studies import ablation
+from psa.trial import Pack, Trial
 
 # Its trials may change their settings on the way, so they stay out of every study's rows.
 STUDY: Final = "train"

@@ -19,8 +19,9 @@ from psa.files import check_writable
 from psa.machine import check_memory
 from psa.nets.shapes import shape_of
 from psa.settings import Study, bare, study_named, typed
+from psa.specs import NetSpec, first_fault, validated
 from psa.store import Store
-from psa.trial import NetSpec, Pack, Trial, first_fault, validated
+from psa.trial import Pack, Trial
 
 EPOCHS: Final = 10
 _SETTINGS: Final = Group.create_ordered("Settings of the study")

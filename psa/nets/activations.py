@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from psa.activation import Activation
 from psa.nets.dropout import Dropout
-from psa.nets.layers import LANES, empty_rows
+from psa.nets.rows import LANES, empty_rows
 
 
 @dataclass(frozen=True)

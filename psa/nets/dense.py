@@ -13,10 +13,11 @@ from torch import Tensor
 from psa.activation import Activation
 from psa.nets.activations import Setting, activate, added, learned, placed, scales
 from psa.nets.dropout import Dropout
-from psa.nets.layers import Inputs, Layer, Layout, Rows, stacked_linear
+from psa.nets.layers import Inputs, Layer, stacked_linear
+from psa.nets.rows import Layout, Rows
 from psa.nets.shapes import Linear, Shape, shape_of
+from psa.specs import ModelSpec, NetSpec
 from psa.streams import stream
-from psa.trial import ModelSpec, NetSpec
 
 # Of a hidden layer: its number, and [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]

@@ -10,7 +10,6 @@ any pack and at any position (measured at widths 1 to 128 and batches of 1 to 50
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,137 +18,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from psa.nets.dropout import Dropout
-from psa.nets.shapes import Linear
+from psa.nets.rows import empty_rows
 
-LANES: Final = 16  # float32 per 64 bytes
 FEWEST_ROWS: Final = 4
-
-
-def aligned(count: int) -> int:
-    """The next multiple of 64 bytes, in floats."""
-    return -(-count // LANES) * LANES
-
-
-def empty_rows(trials: int, *shape: int, device: torch.device) -> Tensor:
-    """An uninitialised [trials, *shape] tensor whose rows each start on a 64-byte boundary."""
-    count = 1
-    for size in shape:
-        count *= size
-    return torch.empty(trials, aligned(count), device=device)[:, :count].view(trials, *shape)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The parameters of T trials (or their gradients, or an optimiser's moments).
-
-    first: [T, width * features], the weights of the first layer without gaps between trials, so that
-    neighbours form one matrix. rest: [T, size], all other parameters, each on a 64-byte boundary.
-    """
-
-    first: Tensor
-    rest: Tensor
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    @property
-    def parts(self) -> tuple[Tensor, Tensor]:
-        """Both buffers."""
-        return self.first, self.rest
-
-    def __getitem__(self, rows: slice | list[int]) -> Rows:
-        """Some rows: views for a slice, a copy for a list."""
-        return Rows(self.first[rows], self.rest[rows])
-
-    def put(self, rows: list[int], values: Rows) -> None:
-        """Overwrite some rows in place."""
-        self.first[rows] = values.first
-        self.rest[rows] = values.rest
-
-    def clone(self) -> Rows:
-        """A copy."""
-        return Rows(self.first.clone(), self.rest.clone())
-
-    def zeros_like(self) -> Rows:
-        """As many zeros."""
-        return Rows(torch.zeros_like(self.first), torch.zeros_like(self.rest))
-
-    def repeat(self, times: int) -> Rows:
-        """All rows, `times` over."""
-        return Rows(self.first.repeat(times, 1), self.rest.repeat(times, 1))
-
-    def to(self, device: torch.device) -> Rows:
-        """The same on another device."""
-        return Rows(self.first.to(device), self.rest.to(device))
-
-    @classmethod
-    def stacked(cls, rows: Sequence[Rows]) -> Rows:
-        """Several one below the other."""
-        return cls(torch.cat([row.first for row in rows]), torch.cat([row.rest for row in rows]))
-
-
-class Layout:
-    """Where each weight [outputs, inputs], bias [outputs] and threshold lies in the buffers of Rows.
-
-    weight_at, bias_at, threshold_at: per layer, the offset in the row; the first layer's weight is alone in
-    `first`. A layer without a bias has zeros in its place, which no gradient moves.
-    """
-
-    def __init__(self, linears: Sequence[Linear]) -> None:
-        self.linears = tuple(linears)
-        self.weight_at: list[int] = [0]
-        self.bias_at: list[int] = [0]
-        self.threshold_at: dict[int, int] = {}
-        self.first_size = self.linears[0].inputs * self.linears[0].outputs
-        size = aligned(self.linears[0].outputs)
-        for linear in self.linears[1:]:
-            self.weight_at.append(size)
-            size += aligned(linear.inputs * linear.outputs)
-            self.bias_at.append(size)
-            size += aligned(linear.outputs)
-        for layer, linear in enumerate(self.linears):
-            if linear.threshold:
-                self.threshold_at[layer] = size
-                size += LANES
-        self.size = size
-
-    def zeros(self, trials: int) -> Rows:
-        """Rows of zeros, on the CPU."""
-        return Rows(torch.zeros(trials, self.first_size), torch.zeros(trials, self.size))
-
-    def weight(self, rows: Rows, layer: int) -> Tensor:
-        """View [T, outputs, inputs] of the weights of one layer."""
-        linear, start = self.linears[layer], self.weight_at[layer]
-        row = rows.rest if layer else rows.first
-        return row[:, start : start + linear.inputs * linear.outputs].view(-1, linear.outputs, linear.inputs)
-
-    def bias(self, rows: Rows, layer: int) -> Tensor:
-        """View [T, outputs, 1] of the biases of one layer."""
-        start = self.bias_at[layer]
-        return rows.rest[:, start : start + self.linears[layer].outputs].unsqueeze(2)
-
-    def threshold(self, rows: Rows, layer: int) -> Tensor | None:
-        """View [T, 1, 1] of the threshold of one layer, None where it has none."""
-        if layer not in self.threshold_at:
-            return None
-        start = self.threshold_at[layer]
-        return rows.rest[:, start : start + 1].unsqueeze(2)
-
-    def tensors(self, row: Rows) -> dict[str, Tensor]:
-        """The parameters of one row as views under ordinary names and with ordinary sizes."""
-        found = {}
-        for layer, linear in enumerate(self.linears):
-            found[f"{linear.name}.weight"] = self.weight(row, layer)[0]
-            if not linear.simplex:
-                found[f"{linear.name}.bias"] = self.bias(row, layer)[0, :, 0]
-            threshold = self.threshold(row, layer)
-            if threshold is not None:
-                found[f"{linear.name}.threshold"] = threshold[0, :, 0]
-        return found
-
-    def views(self, rows: Rows) -> list[tuple[Tensor, Tensor]]:
-        """(weight, bias) of every layer, in compute order."""
-        return [(self.weight(rows, layer), self.bias(rows, layer)) for layer in range(len(self.linears))]
 
 
 @dataclass(frozen=True)

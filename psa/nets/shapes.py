@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from psa.arch import Arch
 from psa.errors import UserError
-from psa.trial import MAX_PARAMETERS, ModelSpec, NetSpec
+from psa.specs import MAX_PARAMETERS, ModelSpec, NetSpec
 
 INPUTS: Final = 784
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from psa.values import check_known
 
 if TYPE_CHECKING:
-    from psa.engine import Probe
+    from psa.looks import Probe
 
 # name -> where its class is; imported when a trial asks for it
 PROBES: Final = {

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.engine import Look
+from psa.looks import Look
 from psa.nets.dense import Dense
 from psa.probes.traces import hidden_layers, ignored, traced
 from psa.state import Observation

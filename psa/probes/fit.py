@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from psa.engine import Look
+from psa.looks import Look
 from psa.nets.dense import Dense
 from psa.state import Observation
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded

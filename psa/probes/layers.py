@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from psa.engine import Look
+from psa.looks import Look
 from psa.nets.activations import added
 from psa.nets.dense import Dense
 from psa.nets.layers import effective

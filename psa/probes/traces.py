@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from psa.data import Split
-from psa.engine import Look
+from psa.looks import Look
 from psa.nets.layers import Inputs
 from psa.train import EVALUATION_BATCH
 

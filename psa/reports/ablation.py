@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from psa.collect import trials_of
+from psa.frames import trials_of
 from psa.regimes import REGIMES, regime_of
 from psa.reports import figure_set
 from psa.reports.ablation_effects import aggregate_table, paired_table

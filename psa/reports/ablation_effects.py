@@ -13,6 +13,7 @@ from psa.regimes import ABLATIVE
 from psa.reports.aggregates import aggregate
 from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.tables import Cell, Column, Interval, Table
+from psa.specs import MODES
 from psa.stats import (
     EXACT_PAIRS,
     Paired,
@@ -21,7 +22,6 @@ from psa.stats import (
     holm,
     paired,
 )
-from psa.trial import MODES
 
 _NONE: Final = "none"
 _ONE_PAGE: Final = 40  # rows

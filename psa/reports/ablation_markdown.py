@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from psa.collect import trials_of
+from psa.frames import trials_of
 from psa.reports.cells import Cells, cells_of
 from psa.reports.curves import lkg_matrix
 from psa.reports.tables import grid, literal, rounded
+from psa.specs import MODES
 from psa.stats import Values
-from psa.trial import MODES
 
 _NOTHING: Final = "N/A"
 

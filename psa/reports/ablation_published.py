@@ -19,8 +19,8 @@ from psa.files import read_bytes
 from psa.regimes import REGIMES, regime_of
 from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.tables import Cell, Column, Interval, Table
+from psa.specs import MODES
 from psa.stats import ALPHA, LEVEL, Difference, Summary, holm, welch
-from psa.trial import MODES
 
 WITHIN: Final = 2.0  # percentage points; the study's own criterion of a reproduction
 _ONE_PAGE: Final = 40  # rows

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from psa.arch import Arch
-from psa.collect import trials_of
 from psa.errors import UserError
+from psa.frames import trials_of
 from psa.regimes import PUBLISHED_ZERO_R, Cell
 from psa.reports.tables import Uncertain
+from psa.specs import MODES
 from psa.stats import Summary, Values, present, summary
-from psa.trial import MODES
 from psa.values import values_of
 from psa.words import listed
 

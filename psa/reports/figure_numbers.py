@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from psa.regimes import Regime, regime_of
 from psa.reports.cells import Cells
+from psa.specs import MODES
 from psa.stats import ALPHA, TIE, holm, present, summary, welch, winners
-from psa.trial import MODES
 from psa.words import counted, listed
 
 _ROUNDING: Final = 1e-9

@@ -26,8 +26,8 @@ from psa.reports.figures import (
     style,
     title,
 )
+from psa.specs import MODES
 from psa.stats import Summary, welch
-from psa.trial import MODES
 from psa.words import counted
 
 _COLUMNS: Final = (

@@ -8,8 +8,8 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from psa.collect import trials_of
 from psa.errors import UserError
+from psa.frames import trials_of
 from psa.reports.ablation_published import Reference
 from psa.reports.aggregates import aggregate
 from psa.reports.cells import cells_of

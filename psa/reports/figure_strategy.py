@@ -23,8 +23,8 @@ from psa.reports.figure_marks import (
 )
 from psa.reports.figure_numbers import Strategy, strategy
 from psa.reports.figures import MODE_LOOKS, style
+from psa.specs import MODES
 from psa.stats import ALPHA, TIE
-from psa.trial import MODES
 
 
 def slot(mode: str) -> Shape:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from psa.arch import Arch
 from psa.nets.shapes import shape_of
 from psa.reports.cells import Cells
-from psa.trial import ModelSpec
+from psa.specs import ModelSpec
 
 MATCHED: Final = 0.10  # share by which parameters may differ from the budget they were meant to meet
 Role = Literal["budget", "partnered", "none"]

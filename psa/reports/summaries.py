@@ -15,7 +15,7 @@ from psa.errors import UserError
 from psa.files import read_bytes
 from psa.reports.cells import Cells, cells_of
 from psa.reports.tables import Uncertain
-from psa.trial import MODES
+from psa.specs import MODES
 
 _HEAD: Final = re.compile(r"Results Shape \{(?P<arch>[0-9*, ]+)\} Parameters \{(?P<parameters>[0-9,]+)\}")
 _PERCENT: Final = r"([0-9]{1,3}(?:\.[0-9]+)?)\s*%"

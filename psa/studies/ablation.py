@@ -7,7 +7,7 @@ from typing import Final
 
 from psa.arch import Arch
 from psa.settings import DataSettings
-from psa.trial import (
+from psa.specs import (
     Ablation,
     ArchField,
     BatchSize,
@@ -19,8 +19,8 @@ from psa.trial import (
     Probability,
     Ratchet,
     Rate,
-    Trial,
 )
+from psa.trial import Trial
 
 STUDY = "ablation"
 ALIASES: Final[dict[str, str]] = {}

@@ -13,7 +13,7 @@ from pydantic import Field
 from psa.activation import Activation
 from psa.arch import Arch
 from psa.settings import DataSettings, Probes
-from psa.trial import (
+from psa.specs import (
     ActivationField,
     ArchField,
     BatchSize,
@@ -26,10 +26,10 @@ from psa.trial import (
     Rate,
     Simplex,
     Temperature,
-    Trial,
     ValidationSize,
     Wiring,
 )
+from psa.trial import Trial
 
 STUDY: Final = "activations"
 ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_dims": "arch", "dropout_prob": "dropout"}

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from psa.arch import Arch
 from psa.settings import DataSettings, Probes
-from psa.trial import (
+from psa.specs import (
     Ablation,
     BatchSize,
     Decay,
@@ -26,9 +26,9 @@ from psa.trial import (
     Ratchet,
     Rate,
     Scaling,
-    Trial,
     Wiring,
 )
+from psa.trial import Trial
 
 STUDY: Final = "glonet"
 # The options of `train --study glonet`, as users of the original know them, beside the names of the settings.

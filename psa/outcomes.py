@@ -1,0 +1,54 @@
+"""What becomes of a trained trial: its immutable record."""
+
+from __future__ import annotations
+
+from psa import engine
+from psa.data import Splits, zero_r
+from psa.looks import Probe
+from psa.nets.dense import Dense
+from psa.probes import probe_named
+from psa.records import Record
+from psa.state import TrialState
+from psa.trial import Trial
+
+
+def probes_for(trial: Trial) -> list[Probe]:
+    """The probes that a trial names. Raises UserError for one that there is not."""
+    return [probe_named(name) for name in trial.probes]
+
+
+def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcome) -> Record:
+    """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
+    trial = state.trial
+    _, majority, _ = zero_r(splits.val.labels)
+    record: Record = {
+        "id": trial.id,
+        "digest": trial.digest,
+        "spec": trial.model_dump(mode="json"),
+        "built": net.described(),
+        "device": ", ".join(state.devices),
+        "samples": {
+            "train": len(splits.train),
+            "validation": len(splits.val),
+            "test": len(splits.test),
+            "zero_r_validation": majority,
+        },
+        "loops": state.loops,
+        "history": state.history,
+        "events": [],
+        "finals": {
+            "bounty": {"correct": state.best_correct, "loop": state.lkg_loop},
+            "test": {"correct": test.correct, "loss": engine.finite(test.loss)},
+            "stopped_early": state.stopped,
+        },
+    }
+    if state.trial.probes:
+        record["probes"] = {
+            probe.name: {
+                "places": probe.places(net),
+                "loops": state.observed[probe.name],
+                "last": test.probes[probe.name],
+            }
+            for probe in probes_for(trial)
+        }
+    return record
