@@ -10,10 +10,12 @@ import torch
 from psa import engine
 from psa.data import Splits
 from psa.nets.dense import Dense
+from psa.outcomes import probes_for
 from psa.specs import (
     MODES,
     Ablation,
     Arch,
+    DataSpec,
     Keep,
     Mode,
     ModelSpec,
@@ -62,10 +64,12 @@ def net_trial(
 ) -> Trial:
     """A trial of ordinary training of a network whose parts are named; `optimizer` and such by `method`."""
     method = model.pop("method", {})
+    scaling = "simplex" if model.get("simplex") == "all" else "standard"
     return Trial(
         model=NetSpec(family=family, arch=Arch.coerce(arch), **model),
         method=Keep(**({"lr": lr, "batch_size": 64} | method)),
         probes=probes,
+        data=DataSpec(scaling=scaling),
         seed=seed,
     )
 
@@ -85,6 +89,7 @@ def run(
     def save(changed: Sequence[TrialState]) -> None:
         last[:] = changed
 
+    options.setdefault("probes", probes_for(trials[0]))
     policy = options.pop("policy", None) or policy_for(trials[0], net, splits)
     tests = engine.run(net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options)
     return last or states, tests
