@@ -5,40 +5,17 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import GRID, PATIENCE_SECONDS, end, sweep, tree, until
+from processes import LONG, PATIENCE_SECONDS, end, sweep, tree, until
 
 from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
 from psa.errors import UserError
-from psa.grid import load
-from psa.machine import Machine
-from psa.packs import groups_of
-from psa.store import Store
 from psa.sweeps import living
-from psa.trial import Pack
-from psa.worker import run_pack
 
 PACKS = ("--pack-size", "6")
-LONG = 40
-
-
-def in_process(folder: Path, data_dir: Path, meta_loops: int) -> dict[str, bytes]:
-    """What the smoke grid leaves when it is trained without any backend."""
-    store = Store(folder / "models", folder / "results")
-    for group in groups_of(load(GRID).trials):
-        run_pack(Pack(trials=tuple(group), horizon=meta_loops), store, Machine(data_dir, "cpu"))
-    return tree(folder)
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[int, dict[str, bytes]]:
-    """The tree after three loops, and after more in one go."""
-    return {
-        loops: in_process(tmp_path_factory.mktemp("in-process"), data_dir, loops) for loops in (3, 5, LONG)
-    }
 
 
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
@@ -78,13 +55,13 @@ def finished(folder: Path, data_dir: Path, *words: str) -> subprocess.CompletedP
 
 
 def test_the_same_bytes_as_in_process(
-    swept: tuple[Path, subprocess.CompletedProcess[str]], expected: dict[int, dict[str, bytes]]
+    swept: tuple[Path, subprocess.CompletedProcess[str]], trained: Callable[[int], dict[str, bytes]]
 ) -> None:
     """Records and states, byte by byte; nothing else is said but progress."""
     folder, done = swept
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
-    assert tree(folder) == expected[3]
+    assert tree(folder) == trained(3)
 
 
 def test_what_is_done_is_not_done_again(
@@ -103,13 +80,13 @@ def test_a_longer_horizon_goes_on(
     backend: str,
     tmp_path: Path,
     data_dir: Path,
-    expected: dict[int, dict[str, bytes]],
+    trained: Callable[[int], dict[str, bytes]],
 ) -> None:
     """Three loops and two more are five in one go, also in packs of another size."""
     shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
     done = finished(tmp_path, data_dir, "meta_loops=5", "--backend", backend, "--pack-size", "12")
     assert (done.returncode, done.stderr) == (0, "")
-    assert tree(tmp_path) == expected[5]
+    assert tree(tmp_path) == trained(5)
 
 
 @pytest.fixture
@@ -126,7 +103,7 @@ def test_a_stopped_sweep_goes_on(
     backend: str,
     tmp_path: Path,
     data_dir: Path,
-    expected: dict[int, dict[str, bytes]],
+    trained: Callable[[int], dict[str, bytes]],
 ) -> None:
     """Ctrl-C: one line and 130; the same command then ends where an undisturbed sweep would."""
     going.send_signal(signal.SIGINT)
@@ -135,7 +112,7 @@ def test_a_stopped_sweep_goes_on(
     assert out.splitlines()[-1].startswith("Stopped; ")
     done = finished(tmp_path, data_dir, f"meta_loops={LONG}", "--backend", backend, *PACKS)
     assert (done.returncode, done.stderr) == (0, "")
-    assert tree(tmp_path) == expected[LONG]
+    assert tree(tmp_path) == trained(LONG)
 
 
 def test_a_pack_that_fails_does_not_stop_the_others(
