@@ -2,58 +2,91 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import GRID, PATIENCE_SECONDS, children, end, sweep, tree, until
+from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, sweep, tree, until
 from s3 import s3_server
 
+from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.grid import load
-from psa.machine import Machine
-from psa.packs import groups_of
 from psa.store import Store
 from psa.sweeps import living
-from psa.trial import Pack
-from psa.worker import run_pack
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
-LOOPS = 60
-WORDS = (f"meta_loops={LOOPS}", "--backend", "ray", "--pack-size", "4")
+WORDS = (f"meta_loops={LONG}", "--backend", "ray", "--pack-size", "6")
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
+def expected(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
     """What an undisturbed run leaves."""
-    folder = tmp_path_factory.mktemp("in-process")
-    store = Store(folder / "models", folder / "results")
-    for group in groups_of(load(GRID).trials):
-        run_pack(Pack(trials=tuple(group), horizon=LOOPS), store, Machine(data_dir, "cpu"))
-    return tree(folder)
+    return trained(LONG)
 
 
-def nodes(**head: Any) -> Any:
-    """A head without room for packs, and two nodes with room for one each."""
-    from ray.cluster_utils import Cluster
+@dataclass
+class Cluster:
+    """A Ray cluster whose nodes can be told to go: where it is reached, also from outside, and its S3."""
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **head})
-    made.extra = [made.add_node(num_cpus=1) for _ in range(2)]
-    return made
+    ray: Any
+    port: int
+    s3: S3
+    extra: list[Any]
+
+    @property
+    def address(self) -> str:
+        """For those on one of its nodes."""
+        return str(self.ray.address)
+
+    def add_node(self) -> None:
+        """One with room for one pack."""
+        self.extra.append(self.ray.add_node(num_cpus=1))
+
+    def lose_node(self) -> None:
+        """One goes, and whatever it has in hand."""
+        self.ray.remove_node(self.extra.pop(), allow_graceful=False)
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Three nodes, for one test."""
-    made = nodes()
-    yield made
-    made.shutdown()
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head without room for packs, and two nodes with room for one each, for all tests of this file.
+
+    Nodes know the S3 server; who is to use it says so by --storage.
+    """
+    from ray.cluster_utils import Cluster as RayCluster
+
+    with s3_server(tmp_path_factory.mktemp("s3")) as s3, pytest.MonkeyPatch.context() as context:
+        for name, value in s3.environment.items():
+            context.setenv(name, value)
+        port = free_port()
+        head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": port}
+        with warnings.catch_warnings():  # the logs of its client server are left open, until they are found
+            warnings.simplefilter("ignore", ResourceWarning)
+            made = Cluster(RayCluster(initialize_head=True, head_node_args=head), port, s3, [])
+            gc.collect()
+        for _ in range(2):
+            made.add_node()
+        context.undo()
+        yield made
+        made.ray.shutdown()
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture
@@ -71,14 +104,13 @@ def trains(folder: Path, process: subprocess.Popen[str]) -> None:
 
 
 def trainers() -> list[int]:
-    """The processes of Ray that train a pack at this moment."""
+    """The processes of this file's cluster that train a pack at this moment: others may have one, too."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"ray::ImplicitFunc" in path.read_bytes() or b"train_pack" in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
+    for pid in sorted(descendants(os.getpid())):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"ray::ImplicitFunc" in command or b"train_pack" in command:
+                found.append(pid)
     return found
 
 
@@ -90,7 +122,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.mark.slow
 def test_a_node_a_worker_and_the_driver_are_killed(
-    cluster: Any,
+    cluster: Cluster,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
     data_dir: Path,
@@ -103,42 +135,34 @@ def test_a_node_a_worker_and_the_driver_are_killed(
     trains(tmp_path, process)
     os.kill(trainers()[0], signal.SIGKILL)
     trains(tmp_path, process)
-    cluster.remove_node(cluster.extra.pop(), allow_graceful=False)
+    cluster.lose_node()
     trains(tmp_path, process)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     code, _, error = ended(process)
     assert (code, error.count("\n")) == (2, 1)
     assert "Run the same command again" in error
-    cluster.extra.append(cluster.add_node(num_cpus=1))
+    cluster.add_node()
     again = sweep(tmp_path, data_dir, *words)
     started.append(again)
     assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
     assert tree(tmp_path) == expected
 
 
-# Ray's Cluster leaves the logs of its client server open.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 def test_a_sweep_from_outside_of_the_cluster(
-    started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+    cluster: Cluster, started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
 ) -> None:
     """Through Ray's client port: Tune runs on the head, and what it says is heard here."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = nodes(ray_client_server_port=port)
-    try:
-        process = sweep(tmp_path, data_dir, "--backend", "ray", "--address", f"ray://127.0.0.1:{port}")
-        started.append(process)
-        assert ended(process) == (0, "24 of 24 trials done, 0 failed", "")
-    finally:
-        made.shutdown()
+    process = sweep(tmp_path, data_dir, "--backend", "ray", "--address", f"ray://127.0.0.1:{cluster.port}")
+    started.append(process)
+    assert ended(process) == (0, "24 of 24 trials done, 0 failed", "")
     store = Store(tmp_path / "models", tmp_path / "results")
     assert not store.pending(load(GRID).trials, 3)
 
 
 @pytest.mark.slow
 def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
+    cluster: Cluster,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
     data_dir: Path,
@@ -146,24 +170,19 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A real S3 server is all that the nodes share; when all is at home, nothing is left there."""
-    with s3_server(tmp_path) as server, monkeypatch.context() as context:
-        for name, value in server.environment.items():
-            context.setenv(name, value)
-        made = nodes()
-        try:
-            words = (*WORDS, "--address", made.address, "--storage", server.uri("runs"))
-            process = sweep(tmp_path, data_dir, *words)
-            started.append(process)
-            trains(tmp_path, process)
-            os.kill(trainers()[0], signal.SIGKILL)
-            trains(tmp_path, process)
-            process.kill()
-            again = sweep(tmp_path, data_dir, *words)
-            started.append(again)
-            assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
-        finally:
-            made.shutdown()
-        assert list(Storage.at(server.uri("runs")).tree("")) == []
+    for name, value in cluster.s3.environment.items():
+        monkeypatch.setenv(name, value)
+    words = (*WORDS, "--address", cluster.address, "--storage", cluster.s3.uri("runs"))
+    process = sweep(tmp_path, data_dir, *words)
+    started.append(process)
+    trains(tmp_path, process)
+    os.kill(trainers()[0], signal.SIGKILL)
+    trains(tmp_path, process)
+    process.kill()
+    again = sweep(tmp_path, data_dir, *words)
+    started.append(again)
+    assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
+    assert list(Storage.at(cluster.s3.uri("runs")).tree("")) == []
     assert tree(tmp_path) == expected
 
 
@@ -178,13 +197,14 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
 )
 def test_what_a_kill_has_left_half_written_is_gone_on_from(
     damaged: str,
+    cluster: Cluster,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
     data_dir: Path,
     expected: dict[str, bytes],
 ) -> None:
     """Whatever Tune cannot restore any more: the checkpoints come home, and the rest is trained anew."""
-    words = (f"meta_loops={LOOPS}", "--backend", "ray", "--pack-size", "12")
+    words = (f"meta_loops={LONG}", "--backend", "ray", "--pack-size", "12", "--address", cluster.address)
     process = sweep(tmp_path, data_dir, *words)
     started.append(process)
     trains(tmp_path, process)
