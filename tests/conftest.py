@@ -14,8 +14,21 @@ from psa.fetch import fetch
 from psa.sources import DATASETS
 from psa.trial import DataSpec
 
+# Their tests take longest, and so begin: whoever came last with one of them would be waited for.
+LONGEST = (
+    "test_docs.py", "test_ray.py", "test_backends.py", "test_search.py", "test_sagemaker.py",
+    "test_crash.py", "test_rehearsal.py", "test_sagemaker_rehearsed.py", "test_stop.py",
+    "test_staged_sweep.py", "test_sweep.py", "test_report.py",
+)  # fmt: skip
+
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first; each file stays together, for what its tests share."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")
