@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from clusters import cluster_of
 from processes import LONG, PATIENCE_SECONDS, end, sweep, tree, until
 
 from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
@@ -44,6 +45,16 @@ def swept(
     return folder, finished(folder, data_dir, "--backend", backend, *PACKS)
 
 
+@pytest.fixture(scope="module")
+def where(backend: str) -> Iterator[tuple[str, ...]]:
+    """The backend, for sweeps after the first: a Ray that is there already, or each would start its own."""
+    if backend != "ray":
+        yield "--backend", backend
+        return
+    with cluster_of(num_cpus=2) as cluster:
+        yield "--backend", backend, "--address", cluster.address
+
+
 def finished(folder: Path, data_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Sweep to the end."""
     process = sweep(folder, data_dir, *words)
@@ -77,22 +88,22 @@ def test_what_is_done_is_not_done_again(
 
 def test_a_longer_horizon_goes_on(
     swept: tuple[Path, subprocess.CompletedProcess[str]],
-    backend: str,
+    where: tuple[str, ...],
     tmp_path: Path,
     data_dir: Path,
     trained: Callable[[int], dict[str, bytes]],
 ) -> None:
     """Three loops and two more are five in one go, also in packs of another size."""
     shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
-    done = finished(tmp_path, data_dir, "meta_loops=5", "--backend", backend, "--pack-size", "12")
+    done = finished(tmp_path, data_dir, "meta_loops=5", *where, "--pack-size", "12")
     assert (done.returncode, done.stderr) == (0, "")
     assert tree(tmp_path) == trained(5)
 
 
 @pytest.fixture
-def going(backend: str, tmp_path: Path, data_dir: Path) -> Iterator[subprocess.Popen[str]]:
+def going(where: tuple[str, ...], tmp_path: Path, data_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep that has trained some loops and has far to go."""
-    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", "--backend", backend, *PACKS)
+    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", *where, *PACKS)
     until(lambda: " loop " in "\n".join(map(str, living(tmp_path / "models"))), process)
     yield process
     end(process)
@@ -100,7 +111,7 @@ def going(backend: str, tmp_path: Path, data_dir: Path) -> Iterator[subprocess.P
 
 def test_a_stopped_sweep_goes_on(
     going: subprocess.Popen[str],
-    backend: str,
+    where: tuple[str, ...],
     tmp_path: Path,
     data_dir: Path,
     trained: Callable[[int], dict[str, bytes]],
@@ -110,13 +121,16 @@ def test_a_stopped_sweep_goes_on(
     out, err = going.communicate(timeout=PATIENCE_SECONDS)
     assert (going.returncode, err) == (130, "")
     assert out.splitlines()[-1].startswith("Stopped; ")
-    done = finished(tmp_path, data_dir, f"meta_loops={LONG}", "--backend", backend, *PACKS)
+    done = finished(tmp_path, data_dir, f"meta_loops={LONG}", *where, *PACKS)
     assert (done.returncode, done.stderr) == (0, "")
     assert tree(tmp_path) == trained(LONG)
 
 
 def test_a_pack_that_fails_does_not_stop_the_others(
-    swept: tuple[Path, subprocess.CompletedProcess[str]], backend: str, tmp_path: Path, data_dir: Path
+    swept: tuple[Path, subprocess.CompletedProcess[str]],
+    where: tuple[str, ...],
+    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     """One state is of no use: exit code 1, that trial alone fails with its reason, and later it is done."""
     shutil.copytree(swept[0] / "models", tmp_path / "models")
@@ -124,12 +138,12 @@ def test_a_pack_that_fails_does_not_stop_the_others(
     sound = state.read_bytes()
     state.write_bytes(b"nonsense")
     state.with_name("lkg.previous.safetensors").unlink(missing_ok=True)
-    done = finished(tmp_path, data_dir, "--backend", backend, *PACKS)
+    done = finished(tmp_path, data_dir, *where, *PACKS)
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[-1] == "23 of 24 trials done, 1 failed"
     assert "FAILED" in done.stdout
     state.write_bytes(sound)
-    done = finished(tmp_path, data_dir, "--backend", backend, *PACKS)
+    done = finished(tmp_path, data_dir, *where, *PACKS)
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
 

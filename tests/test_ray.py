@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import socket
 import subprocess
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from clusters import Cluster, cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, sweep, tree, until
 from s3 import s3_server
 
@@ -36,57 +34,37 @@ def expected(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
 
 
 @dataclass
-class Cluster:
-    """A Ray cluster whose nodes can be told to go: where it is reached, also from outside, and its S3."""
+class Here:
+    """What all tests of this file share: a cluster, its port for those outside of it, and an S3 server."""
 
-    ray: Any
+    cluster: Cluster
     port: int
     s3: S3
-    extra: list[Any]
-
-    @property
-    def address(self) -> str:
-        """For those on one of its nodes."""
-        return str(self.ray.address)
-
-    def add_node(self) -> None:
-        """One with room for one pack."""
-        self.extra.append(self.ray.add_node(num_cpus=1))
-
-    def lose_node(self) -> None:
-        """One goes, and whatever it has in hand."""
-        self.ray.remove_node(self.extra.pop(), allow_graceful=False)
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A head without room for packs, and two nodes with room for one each, for all tests of this file.
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    """A head without room for packs, and two nodes with room for one each.
 
     Nodes know the S3 server; who is to use it says so by --storage.
     """
-    from ray.cluster_utils import Cluster as RayCluster
-
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with s3_server(tmp_path_factory.mktemp("s3")) as s3, pytest.MonkeyPatch.context() as context:
         for name, value in s3.environment.items():
             context.setenv(name, value)
-        port = free_port()
-        head = {"num_cpus": 0, "include_dashboard": False, "ray_client_server_port": port}
-        with warnings.catch_warnings():  # the logs of its client server are left open, until they are found
-            warnings.simplefilter("ignore", ResourceWarning)
-            made = Cluster(RayCluster(initialize_head=True, head_node_args=head), port, s3, [])
-            gc.collect()
-        for _ in range(2):
-            made.add_node()
-        context.undo()
-        yield made
-        made.ray.shutdown()
+        with cluster_of(num_cpus=0, ray_client_server_port=port) as made:
+            for _ in range(2):
+                made.add_node()
+            context.undo()
+            yield Here(made, port, s3)
 
 
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+@pytest.fixture
+def cluster(here: Here) -> Cluster:
+    """The cluster alone."""
+    return here.cluster
 
 
 @pytest.fixture
@@ -150,10 +128,10 @@ def test_a_node_a_worker_and_the_driver_are_killed(
 
 @pytest.mark.slow
 def test_a_sweep_from_outside_of_the_cluster(
-    cluster: Cluster, started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+    here: Here, started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
 ) -> None:
     """Through Ray's client port: Tune runs on the head, and what it says is heard here."""
-    process = sweep(tmp_path, data_dir, "--backend", "ray", "--address", f"ray://127.0.0.1:{cluster.port}")
+    process = sweep(tmp_path, data_dir, "--backend", "ray", "--address", f"ray://127.0.0.1:{here.port}")
     started.append(process)
     assert ended(process) == (0, "24 of 24 trials done, 0 failed", "")
     store = Store(tmp_path / "models", tmp_path / "results")
@@ -162,7 +140,7 @@ def test_a_sweep_from_outside_of_the_cluster(
 
 @pytest.mark.slow
 def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
-    cluster: Cluster,
+    here: Here,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
     data_dir: Path,
@@ -170,9 +148,9 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A real S3 server is all that the nodes share; when all is at home, nothing is left there."""
-    for name, value in cluster.s3.environment.items():
+    for name, value in here.s3.environment.items():
         monkeypatch.setenv(name, value)
-    words = (*WORDS, "--address", cluster.address, "--storage", cluster.s3.uri("runs"))
+    words = (*WORDS, "--address", here.cluster.address, "--storage", here.s3.uri("runs"))
     process = sweep(tmp_path, data_dir, *words)
     started.append(process)
     trains(tmp_path, process)
@@ -182,7 +160,7 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
     again = sweep(tmp_path, data_dir, *words)
     started.append(again)
     assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
-    assert list(Storage.at(cluster.s3.uri("runs")).tree("")) == []
+    assert list(Storage.at(here.s3.uri("runs")).tree("")) == []
     assert tree(tmp_path) == expected
 
 
@@ -197,14 +175,13 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
 )
 def test_what_a_kill_has_left_half_written_is_gone_on_from(
     damaged: str,
-    cluster: Cluster,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
     data_dir: Path,
     expected: dict[str, bytes],
 ) -> None:
     """Whatever Tune cannot restore any more: the checkpoints come home, and the rest is trained anew."""
-    words = (f"meta_loops={LONG}", "--backend", "ray", "--pack-size", "12", "--address", cluster.address)
+    words = (f"meta_loops={LONG}", "--backend", "ray", "--pack-size", "12")  # a Ray of their own
     process = sweep(tmp_path, data_dir, *words)
     started.append(process)
     trains(tmp_path, process)
