@@ -571,12 +571,13 @@ def test_a_container_can_be_made_without_being_root(tmp_path: Path) -> None:
 
 def test_the_s3_server_leaves_nothing_in_the_systems_temporary_folder(tmp_path: Path) -> None:
     """Neither the sockets that it makes there by its ports, nor a log by its process."""
+    shared = Path("/tmp")  # noqa: S108
     with s3_server(tmp_path) as server:
         pids = children(os.getpid())
-        assert list(Path("/tmp").glob(f"seaweedfs-*-{server.port}.sock"))
+        assert list(shared.glob(f"seaweedfs-*-{server.port}.sock"))
     for name in (f"seaweedfs-*-{server.port}.sock", f"seaweedfs-*-{server.port + 10_000}.sock"):
-        assert not list(Path("/tmp").glob(name))
-    assert not [path for pid in pids for path in Path("/tmp").glob(f"weed.*.{pid}")]
+        assert not list(shared.glob(name))
+    assert not [path for pid in pids for path in shared.glob(f"weed.*.{pid}")]
 
 
 def test_a_machine_without_namespaces_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

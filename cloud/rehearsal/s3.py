@@ -152,7 +152,15 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
     names = ("master", "volume", "filer", "admin", "s3")
     listening = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=True)]
     # else its log is also kept in the system's temporary folder
-    return [str(weed), "-logtostderr", "mini", f"-dir={folder / 'data'}", *listening, *_QUIET, f"-s3.config={config}"]
+    return [
+        str(weed),
+        "-logtostderr",
+        "mini",
+        f"-dir={folder / 'data'}",
+        *listening,
+        *_QUIET,
+        f"-s3.config={config}",
+    ]
 
 
 def _free_ports(count: int) -> list[int]:
