@@ -67,7 +67,7 @@ def cleared(line: Line, bucket: Bucket, store: Store) -> bool:
 
 
 def _holds_anything(line: Line, bucket: Bucket) -> bool:
-    """Some S3 servers keep a folder whose files are gone, so files count; one request tells for most lines."""
+    """Files count, since some S3 servers keep folders without any; for most lines one request tells."""
     there = set(bucket.folders(line.folder)) - {"inputs"}
     return any(True for part in there for _ in bucket.tree(f"{line.folder}/{part}"))
 

@@ -124,7 +124,7 @@ def _trial_of(trial: str, record: Record, name: str) -> Trial | None:
     with _heeded():
         try:
             found = Trial.model_validate(record["spec"])
-            reaches(record, int(record["loops"]))
+            reaches(record, int(record["loops"]) + 1)  # so that it looks at how it ended
             difference(record, record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedFile(f"{name} is no record of a trial ({type(error).__name__})") from error
