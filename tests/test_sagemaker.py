@@ -174,8 +174,10 @@ def test_a_detached_sweep_comes_home_later(
     """--detach leaves at once; `psa fetch` names what is missing, and brings all home when it is there."""
     with rehearsal(tmp_path / "stage") as stage:
         started.append(sweep(tmp_path, data_dir, *WORDS, "--detach", **stage.environment))
-        code, last = ended(started[-1])
-        assert (code, last.split(".")[0]) == (0, "1 job at work without this sweep")
+        out, _ = started[-1].communicate(timeout=2 * PATIENCE_SECONDS)
+        last = out.splitlines()[-1]
+        assert (started[-1].returncode, last.split(".")[0]) == (0, "1 job at work without this sweep")
+        assert "in the hands of others" not in out
         words = ("fetch", str(GRID), f"meta_loops={LOOPS}")
         early = psa(tmp_path, *words, **stage.environment)
         started.append(early)
