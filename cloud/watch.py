@@ -107,6 +107,7 @@ class Watch:
         self.desk, self.wanted, self.choices, self.at_once = desk, wanted, choices, at_once
         self.courses = [Course(line, last=line.name in last) for line in lines]
         self.failed: set[str] = set()  # ids of trials
+        self._counted: set[str] = set()  # as done
         self.stall: Answer | None = None  # why the last submission came to nothing
         self._asked = 0.0  # when that was
         self._said_full = False
@@ -263,12 +264,11 @@ class Watch:
             yield Event("done", pack, {"trained": self._done(pack), "failed": failed, "elsewhere": 0})
 
     def _done(self, pack: Pack) -> int:
-        """How many of the trials that were asked for are done now."""
-        return sum(
-            len(self.desk.store.survey([trial], self.wanted[trial.id]).done)
-            for trial in pack.trials
-            if trial.id in self.wanted
-        )
+        """How many trials that were asked for are done now; each counts once, whichever line had it."""
+        new = [trial for trial in pack.trials if trial.id in self.wanted.keys() - self._counted]
+        done = [each for each in new if self.desk.store.survey([each], self.wanted[each.id]).done]
+        self._counted |= {trial.id for trial in done}
+        return len(done)
 
 
 def _reason(said: Mapping[str, Any], status: Status) -> str:

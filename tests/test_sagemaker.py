@@ -195,6 +195,21 @@ def test_a_detached_sweep_comes_home_later(
     assert tree(tmp_path) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.crash
+def test_a_part_is_not_trained_twice_while_a_job_trains_all(
+    tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+) -> None:
+    """--only after --detach watches the job that is there, whose other trials come home as well."""
+    with rehearsal(tmp_path / "stage") as stage:
+        started.append(sweep(tmp_path, data_dir, *WORDS, "--detach", **stage.environment))
+        assert ended(started[-1])[0] == 0
+        started.append(sweep(tmp_path, data_dir, *WORDS, "--only", "arch=1*4", **stage.environment))
+        assert ended(started[-1]) == (0, "12 of 12 trials done, 0 failed")
+        assert len(jobs_of(stage)) == 1
+    assert tree(tmp_path) == expected
+
+
 def packed(names: dict[str, bytes]) -> bytes:
     """A tar.gz of these files."""
     content = io.BytesIO()

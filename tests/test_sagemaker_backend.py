@@ -30,7 +30,11 @@ from psa.trial import Pack
 from psa.worker import run_pack
 
 A, B, C = (trial("1*4", seed=seed, batch_size=500) for seed in range(3))
-PLACE = {"S3_BUCKET_NAME": "a-bucket", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+PLACE = {
+    "S3_BUCKET_NAME": "a-bucket",
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "very-secret",
+}
 ROLE = {"AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa"}
 
 
@@ -246,9 +250,12 @@ def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
     account.run = run
     steps = there.launch(there.plan([Pack(trials=(each,), horizon=1) for each in (A, B, C)]))
     account.run = lambda job: None
+    trained_trials = 0
     for event in steps:
         if event.kind == "ready":
             account.run = run
+        trained_trials += event.facts.get("trained", 0) if event.kind == "done" else 0
+    assert trained_trials == 3
     assert account.stopped == [max(lines, key=lambda each: each.name).job(2)]
     assert account.created == []
     assert there.store.survey([A, B, C], 1).pending == []
