@@ -55,6 +55,7 @@ class Limits:
 
 
 LIMITS: Final = Limits()
+OURS: Final = Limits(files=50_000)  # a record, its sidecar and a state per trial, and their folders
 
 
 def contents(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import sys
 import time
@@ -33,15 +34,17 @@ logger = logging.getLogger(__name__)
 ROOT: Final = Path("/opt/ml")
 PACKS: Final = "packs.json"
 PROGRESS: Final = "progress.json"  # pack -> what its last loop said
-FAILURES: Final = "failures.json"  # trial id -> why it failed
+FAILURES: Final = "failures.json"  # the job, and trial id -> why it failed there
+JOB_NAME: Final = "TRAINING_JOB_NAME"  # SageMaker tells it to every container
+KEPT_BYTES: Final = 384 * 2**20  # of an artifact, which is read into memory where it is needed at all
 PROGRESS_SECONDS: Final = 2.0
 
 
 class _Said:
     """What the watcher is told through the checkpoints: how far every pack is, and which trials failed."""
 
-    def __init__(self, folder: Path, names: dict[int, str]) -> None:
-        self.folder, self.names = folder, names
+    def __init__(self, folder: Path, names: dict[int, str], job: str) -> None:
+        self.folder, self.names, self.job = folder, names, job
         self.progress: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, str] = {}
         self._written = 0.0
@@ -64,7 +67,8 @@ class _Said:
     def write(self) -> None:
         """Store it, for whoever watches."""
         self._written = time.monotonic()
-        for name, body in ((PROGRESS, self.progress), (FAILURES, self.failures)):
+        failures = {"job": self.job, "trials": self.failures}
+        for name, body in ((PROGRESS, self.progress), (FAILURES, failures)):
             write_atomically(self.folder / name, canonical_json(body).encode() + b"\n")
 
 
@@ -78,7 +82,8 @@ def train(root: Path) -> int:
     with contextlib.suppress(FileNotFoundError):  # what failed before is tried again
         (folder / FAILURES).unlink()
     pending = {name: pack for name, pack in packs.items() if store.pending(pack.trials, pack.horizon)}
-    said = _Said(folder, {id(pack): name for name, pack in pending.items()})
+    names = {id(pack): name for name, pack in pending.items()}
+    said = _Said(folder, names, os.environ.get(JOB_NAME, ""))
     machine = Machine(root / "input/data/data", asked.get("device"))
     backend = Local(store, machine, CostModel(root / "costs.json"), Where())
     with StopRequest() as stop:
@@ -92,7 +97,7 @@ def train(root: Path) -> int:
         if stop():
             logger.info("stopped as asked; every finished loop is saved")
             return EXIT_INTERRUPTED
-    _keep_records(store, root / "model")
+    _keep(store, root / "model")
     return 0
 
 
@@ -116,12 +121,20 @@ def _lay_out(before: Path, store: Store) -> None:
             write_atomically(here, path.read_bytes())
 
 
-def _keep_records(store: Store, model: Path) -> None:
-    """The records once more, for the job's own artifact: should the checkpoints not have arrived."""
-    for path in store.results.rglob("s*.json"):
-        target = model / "results" / path.relative_to(store.results)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+def _keep(store: Store, model: Path) -> None:
+    """The records and states once more, for the job's own artifact: should the checkpoints not have arrived.
+    Records come first where not all may be kept.
+    """
+    left = KEPT_BYTES
+    for root, pattern in ((store.results, "s*.json"), (store.models, STATE_NAME)):
+        for path in sorted(root.rglob(pattern)):
+            left -= path.stat().st_size
+            if left < 0:
+                logger.warning("the artifact is full: %s and what comes after it is not in there", path)
+                return
+            target = model / root.name / path.relative_to(root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
 def main(root: Path = ROOT) -> int:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cloud.training_jobs import OVER
 from psa.errors import UserError
 
-LEAST_SECONDS = 60  # that a job is worth starting for
+START_SECONDS: Final = 120.0  # billed before training begins: the container and the data
+LEAST_SECONDS: Final = 300  # that a job is worth starting for: one that can only start up is money lost
 
 
 class Budget:
@@ -19,11 +24,11 @@ class Budget:
         """For how long a job may run: as long as it wants, or as what is left pays for; 0 while others have
         it all. Raises UserError where everything is spent.
         """
-        if self.limit is None:
+        if self.limit is None or not hourly:
             return wanted
         left = self.limit - sum(self.spent.values()) - sum(self.reserved.values())
         paid = int(3600 * left / hourly)
-        if paid >= LEAST_SECONDS:
+        if paid >= min(wanted, LEAST_SECONDS):
             return min(wanted, paid)
         if self.reserved:
             return 0
@@ -34,9 +39,24 @@ class Budget:
 
     def begun(self, job: str, dollars: float) -> None:
         """A job was submitted that costs no more than so much."""
+        self.spent.pop(job, None)
         self.reserved[job] = dollars
 
     def ended(self, job: str, dollars: float) -> None:
         """A job has cost so much."""
         self.reserved.pop(job, None)
         self.spent[job] = dollars
+
+    def booked(self, said: Mapping[str, Any], hourly: float, watched: bool) -> None:
+        """Count a job of an earlier time, by its description: with what it was billed, or with the most that
+        it may be. watched: whether its end will be told; of another one at work the most counts as spent.
+        """
+        job, is_over = said["TrainingJobName"], said["TrainingJobStatus"] in OVER
+        if is_over:
+            self.ended(job, said.get("BillableTimeInSeconds", 0) / 3600 * hourly)
+            return
+        most = said["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600 * hourly
+        if watched:
+            self.begun(job, most)
+        else:
+            self.ended(job, most)

@@ -112,8 +112,8 @@ def _price(name: str, values: Any, spot: tuple[float, float], where: str) -> Pri
     for key in values:
         check_known(key, {"dollars", "vcpus", "gpus", "spot"}, where, "key")
     vcpus, gpus = (values.get(key) for key in ("vcpus", "gpus"))
-    for key, count in (("vcpus", vcpus), ("gpus", gpus)):
-        if type(count) is not int or not 0 <= count <= 10_000:
+    for key, count, least in (("vcpus", vcpus, 1), ("gpus", gpus, 0)):
+        if type(count) is not int or not least <= count <= 10_000:
             raise UserError(f"{where}: {key} = {quoted(count)} is no count", _WAY_OUT)
     return Price(
         name,

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final, Protocol
 
-from psa.errors import DamagedFile
+from psa.errors import DamagedFile, UserError
 from psa.estimate import loops_of
-from psa.records import decode_record
-from psa.state import decode
+from psa.records import Record, decode_record, difference, reaches
+from psa.state import TrialState, decode
 from psa.store import STATE_NAME, Store
 from psa.trial import Trial
 
 logger = logging.getLogger(__name__)
 
 _BESIDE: Final = (".machine.json", ".failed.json")
+_PREVIOUS: Final = "lkg.previous.safetensors"
+Read = Callable[[str], bytes | None]
 
 
 class Tree(Protocol):
@@ -33,57 +35,111 @@ class Tree(Protocol):
         """Every file below a folder, by its name relative to that folder."""
 
 
-def bring_home(storage: Tree, folder: str, store: Store) -> None:
-    """Take over what has got further there than here; records last, as everywhere.
+def bring_home(
+    storage: Tree, folder: str, store: Store, only: Collection[str] | None = None
+) -> dict[str, str]:
+    """Take over what has got further there than here; records last, as everywhere. only: ids of trials.
 
-    Every file is checked by its digest. One that is damaged is named and left: it is trained again.
+    Every file is checked by its digest. One that is damaged is named and left: it is trained again. Returns
+    why the records of some trials, by id, do not agree with what is here: no training will mend that.
     """
     files = list(storage.tree(folder))
-    for file in files:
-        if file.endswith(f"/{STATE_NAME}"):
-            with _heeded():
-                _take_state(storage, f"{folder}/{file}", store)
-    for file in files:
-        if _is_record(file):
-            with _heeded():
-                _take_record(lambda each: storage.read(f"{folder}/{each}"), file, storage.uri, store)
+    return _taken(files, lambda name: storage.read(f"{folder}/{name}"), storage.uri, store, only)
 
 
-def _take_state(storage: Tree, name: str, store: Store) -> None:
-    content = storage.read(name) or b""
-    state = decode(content, f"{storage.uri}: {name}")
-    file = store.state_file(state.trial)
-    if state.loops > loops_of(file.path):
-        file.load()
-        file.save(state)
+def records_from(
+    files: Mapping[str, bytes], where: str, store: Store, only: Collection[str] | None = None
+) -> dict[str, str]:
+    """The same for files in memory, by their names in a root folder."""
+    return _taken(files, files.get, where, store, only)
 
 
-def records_from(files: Mapping[str, bytes], where: str, store: Store) -> None:
-    """Take over the records among some files, by their names in a root folder."""
-    for name in sorted(files):
-        if _is_record(name):
-            with _heeded():
-                _take_record(files.get, name, where, store)
+def _taken(
+    names: Collection[str], read: Read, where: str, store: Store, only: Collection[str] | None
+) -> dict[str, str]:
+    refused: dict[str, str] = {}
+    for name in sorted(names):
+        if name.startswith("models/") and name.endswith(f"/{STATE_NAME}"):
+            trial = name.removeprefix("models/").removesuffix(f"/{STATE_NAME}")
+            if only is None or trial in only:
+                _take_state(trial, names, read, where, store)
+    for name in sorted(names):
+        if name.startswith("results/") and name.endswith(".json") and not name.endswith(_BESIDE):
+            trial = name.removeprefix("results/").removesuffix(".json")
+            if only is None or trial in only:
+                refused |= _take_record(trial, read, where, store)
+    return refused
 
 
-def _is_record(name: str) -> bool:
-    return name.startswith("results/") and name.endswith(".json") and not name.endswith(_BESIDE)
+def _take_state(trial: str, names: Collection[str], read: Read, where: str, store: Store) -> None:
+    """The present generation, or the one before it where that is damaged."""
+    here = loops_of(store.models / trial / STATE_NAME)
+    for name in (f"models/{trial}/{STATE_NAME}", f"models/{trial}/{_PREVIOUS}"):
+        if name not in names:
+            continue
+        state = _state(trial, read(name) or b"", f"{where}: {name}")
+        if state is None:
+            continue
+        if state.loops > here:
+            file = store.state_file(state.trial)
+            with contextlib.suppress(DamagedFile):  # what is here is set aside then
+                file.load()
+            file.save(state)
+        return
 
 
-def _take_record(read: Callable[[str], bytes | None], name: str, where: str, store: Store) -> None:
-    record, sidecar = (
-        decode_record(read(each) or b"", f"{where}: {each}")
-        for each in (name, f"{name.removesuffix('.json')}.machine.json")
-    )
-    trial = Trial.model_validate(record["spec"])
-    if not store.done(trial, record["loops"]):
-        store.write(trial, record, sidecar)
+def _state(trial: str, content: bytes, name: str) -> TrialState | None:
+    with _heeded():
+        state = decode(content, name)
+        if state.trial.id == trial:
+            return state
+        raise DamagedFile(f"{name} holds another trial, {state.trial.id}")
+    return None
+
+
+def _take_record(trial: str, read: Read, where: str, store: Store) -> dict[str, str]:
+    name = f"results/{trial}.json"
+    beside = f"results/{trial}.machine.json"
+    record, sidecar = (_record(read(each) or b"", f"{where}: {each}") for each in (name, beside))
+    found = None if record is None else _trial_of(trial, record, f"{where}: {name}")
+    if found is None or record is None or sidecar is None:
+        return {}
+    try:
+        if not store.done(found, record["loops"]):
+            store.write(found, record, sidecar)
+    except UserError as disagreement:
+        logger.warning("%s", disagreement.what)
+        return {trial: disagreement.what}
+    return {}
+
+
+def _record(content: bytes, name: str) -> Record | None:
+    with _heeded():
+        return decode_record(content, name)
+    return None
+
+
+def _trial_of(trial: str, record: Record, name: str) -> Trial | None:
+    """Whose record it is; None, and a warning, where nobody could use it though its digest is right."""
+    with _heeded():
+        try:
+            found = Trial.model_validate(record["spec"])
+            reaches(record, int(record["loops"]) + 1)  # so that it looks at how it ended
+            difference(record, record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedFile(f"{name} is no record of a trial ({type(error).__name__})") from error
+        if (found.id, found.digest) == (trial, record.get("digest")):
+            return found
+        raise DamagedFile(f"{name} holds another trial, {found.id}")
+    return None
 
 
 @contextlib.contextmanager
 def _heeded() -> Iterator[None]:
-    """What has not arrived whole is trained again; that is said, and no reason to leave the rest there."""
+    """What has not arrived whole, or is not ours to read, is trained again; that is said, and no reason to
+    leave the rest there.
+    """
     try:
         yield
-    except DamagedFile as damage:
+    except UserError as damage:
         logger.warning("%s; it is trained again from what is here", damage.what)

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
+from typing import Final
 
+from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
+
+UNNAMED: Final = "00000000"  # a folder that has no name yet
+_NAME: Final = re.compile(rb"[0-9a-f]{8}")
 
 
 def home_of(models: Path) -> str:
-    """Its name, 8 hexadecimal digits, made where it has none yet."""
+    """Its name, 8 hexadecimal digits, made where it has none yet. Raises UserError."""
+    name = known_home(models)
+    if name == UNNAMED:
+        while name == UNNAMED:
+            name = secrets.token_hex(4)
+        write_atomically(models / ".home", name.encode())
+    return name
+
+
+def known_home(models: Path) -> str:
+    """Its name, UNNAMED where it has none yet; nothing is written. Raises UserError."""
     path = models / ".home"
     content = read_bytes(path)
     if content is None:
-        content = secrets.token_hex(4).encode()
-        write_atomically(path, content)
-    return content.decode()
+        return UNNAMED
+    if _NAME.fullmatch(content.strip()) is None:
+        raise UserError(
+            f"{path} does not hold 8 hexadecimal digits, the name under which this folder's jobs are known",
+            "Put the name back (it is in the names of the jobs: psa-NAME-...), or remove the file: jobs that "
+            "were sent out before are then not found again",
+        )
+    return content.strip().decode()

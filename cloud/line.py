@@ -6,11 +6,12 @@ checkpoints/..., what has become of it; output/<job>/..., what each attempt left
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,7 @@ from psa.trial import Pack, Trial
 logger = logging.getLogger(__name__)
 
 LINES: Final = "lines"
+MOST_TRIALS: Final = 5_000  # of one line: its records, sidecars and states have to fit into one artifact
 _JOB: Final = re.compile(r"psa-(?P<home>[0-9a-f]{8})-(?P<line>[0-9a-f]{12})-(?P<attempt>[0-9]{2,4})")
 
 
@@ -57,8 +59,20 @@ class Line:
         return [trial for pack in self.packs.values() for trial in pack.trials]
 
     def pending(self, store: Store) -> list[Trial]:
-        """Those that are not at home yet."""
-        return [trial for pack in self.packs.values() for trial in store.pending(pack.trials, pack.horizon)]
+        """Those that are not at home yet. One whose record here is damaged is named, and is not among them:
+        nothing that is trained elsewhere could take its place.
+        """
+        surveys = [store.survey(pack.trials, pack.horizon) for pack in self.packs.values()]
+        for survey in surveys:
+            for reason in survey.damaged.values():
+                _warn(reason)
+        return [trial for survey in surveys for trial in survey.pending]
+
+
+@functools.lru_cache(maxsize=10_000)
+def _warn(reason: str) -> None:
+    """Say it once, however often the record is looked at."""
+    logger.warning("%s; left out", reason)
 
 
 def job_parts(name: str) -> tuple[str, str, int] | None:
@@ -67,18 +81,39 @@ def job_parts(name: str) -> tuple[str, str, int] | None:
     return None if found is None else (found["home"], found["line"], int(found["attempt"]))
 
 
+def last_attempts(jobs: Collection[str]) -> dict[str, int]:
+    """The number of the last job of each line, by the line's name."""
+    last: dict[str, int] = {}
+    for name in jobs:
+        parts = job_parts(name)
+        if parts is not None:
+            last[parts[1]] = max(last.get(parts[1], 0), parts[2])
+    return last
+
+
 def lines_of(home: str, jobs: Sequence[Job], count: int) -> list[Line]:
-    """The jobs' packs dealt out to so many lines of about equal work, the longest packs first."""
+    """The jobs' packs dealt out to so many lines of about equal work, the longest packs first; to more lines
+    where one would hold too many trials.
+    """
     shares: list[tuple[float, int, list[Pack]]] = [
         (0.0, number, []) for number in range(min(count, len(jobs)))
     ]
+    filled: list[tuple[float, int, list[Pack]]] = []
     for job in sorted(jobs, key=lambda job: -job.seconds):
+        while shares and shares[0][2] and _trials([*shares[0][2], job.pack]) > MOST_TRIALS:
+            filled.append(heapq.heappop(shares))
+        if not shares:
+            shares.append((0.0, len(filled), []))
         seconds, number, packs = heapq.heappop(shares)
         heapq.heappush(shares, (seconds + job.seconds, number, [*packs, job.pack]))
     return [
         Line(home, {f"p{at:04d}": pack for at, pack in enumerate(packs)})
-        for _, _, packs in sorted(shares, key=lambda share: share[1])
+        for _, _, packs in sorted([*filled, *shares], key=lambda share: share[1])
     ]
+
+
+def _trials(packs: Sequence[Pack]) -> int:
+    return sum(len(pack.trials) for pack in packs)
 
 
 def stored_lines(bucket: Bucket, home: str) -> Iterator[Line]:
@@ -96,22 +131,42 @@ def stored_lines(bucket: Bucket, home: str) -> Iterator[Line]:
             logger.warning("%s; left out", error.what)
 
 
-def lay_in(line: Line, bucket: Bucket, store: Store) -> None:
-    """Put into the bucket what a line needs; what it is comes last, and then it is complete."""
+def lay_in(line: Line, bucket: Bucket, store: Store) -> Iterator[str]:
+    """Put into the bucket what a line needs, a file for each step; what it is comes last, and then it is
+    complete.
+    """
     for trial in line.trials:
         content = read_bytes(store.state_file(trial).path)
         if content is not None:
-            bucket.write(f"{line.folder}/inputs/models/{trial.id}/{STATE_NAME}", content)
+            name = f"{line.folder}/inputs/models/{trial.id}/{STATE_NAME}"
+            bucket.write(name, content)
+            yield name
     bodies = {name: pack.model_dump(mode="json") for name, pack in line.packs.items()}
-    bucket.write(f"{line.folder}/inputs/{PACKS}", canonical_json(bodies).encode())
+    name = f"{line.folder}/inputs/{PACKS}"
+    bucket.write(name, canonical_json(bodies).encode())
+    yield name
 
 
 def without(jobs: Sequence[Job], known: Sequence[Line]) -> list[Job]:
     """The jobs less the trials that lines have already."""
     there = {trial.id for line in known for trial in line.trials}
+    return _kept(jobs, lambda pack: [trial for trial in pack.trials if trial.id not in there])
+
+
+def unfinished(jobs: Sequence[Job], store: Store, failed: Collection[str] = ()) -> list[Job]:
+    """The jobs less the trials that are done by now, have failed, or have a damaged record."""
+
+    def open_still(pack: Pack) -> list[Trial]:
+        pending = store.survey(pack.trials, pack.horizon).pending
+        return [trial for trial in pending if trial.id not in failed]
+
+    return _kept(jobs, open_still)
+
+
+def _kept(jobs: Sequence[Job], choose: Callable[[Pack], Sequence[Trial]]) -> list[Job]:
     left = []
     for job in jobs:
-        trials = tuple(trial for trial in job.pack.trials if trial.id not in there)
+        trials = tuple(choose(job.pack))
         if trials:
             share = len(trials) / len(job.pack.trials)
             left.append(Job(job.pack.model_copy(update={"trials": trials}), job.seconds * share))

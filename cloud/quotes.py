@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
 
+from cloud.budget import START_SECONDS
 from cloud.cost import Price, PriceTable
 from cloud.line import Line
 from cloud.settings import Settings
-from psa.backend import jobs_of
+from psa.backend import Job, jobs_of
 from psa.cost import CostModel, stored_bytes
 from psa.errors import UserError
+from psa.estimate import loops_left
+from psa.store import Store
+from psa.trial import Pack
 from psa.words import counted, duration, size
-
-START_SECONDS: Final = 120.0  # billed before training begins: the container and the data
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class Quote:
 class Quotes:
     """Prices of the instances that the settings name, and what follows for lines. limit: dollars."""
 
-    def __init__(self, table: PriceTable, settings: Settings, costs: CostModel, limit: float | None) -> None:
-        self.table, self.settings, self.costs, self.limit = table, settings, costs, limit
+    def __init__(
+        self, table: PriceTable, settings: Settings, costs: CostModel, store: Store, limit: float | None
+    ) -> None:
+        self.table, self.settings, self.costs, self.store, self.limit = table, settings, costs, store, limit
         self.prices = [self.price(name) for name in settings.instances]
 
     def price(self, instance: str) -> Price:
@@ -46,8 +49,8 @@ class Quotes:
         return self.table.instances[instance]
 
     def of(self, line: Line) -> Quote:
-        """By this machine's speed, whose core counts as much as one of the instance."""
-        price, jobs = self.prices[0], jobs_of(list(line.packs.values()), self.costs)
+        """What is left here, by this machine's speed, whose core counts as much as one of the instance."""
+        price, jobs = self.prices[0], work_of(list(line.packs.values()), self.costs, self.store)
         seconds = START_SECONDS + max(sum(job.seconds for job in jobs) / price.vcpus, jobs[0].seconds)
         stored = sum(
             stored_bytes(trial, pack.horizon) for pack in line.packs.values() for trial in pack.trials
@@ -68,18 +71,43 @@ class Quotes:
             f"({self.table.said}), {size(sum(quote.bytes for quote in quotes))} of states and records, "
             f"{size(code)} of code; times are estimated from this machine's"
         )
+        if self.foreign:
+            yield self.foreign
         self.check(quotes)
+
+    @property
+    def foreign(self) -> str:
+        """What there is to say where the jobs run in another region than that of the prices."""
+        if self.table.region == self.settings.region:
+            return ""
+        return (
+            f"the prices are those of {self.table.region}, and jobs in {self.settings.region} may cost more: "
+            "--prices names a table of your own"
+        )
 
     def _dollars(self, quotes: Sequence[Quote]) -> str:
         low, high = (sum(quote.spot[end] for quote in quotes) for end in (0, 1))
         demand = sum(quote.dollars for quote in quotes)
         return f"${low:.2f} to ${high:.2f} as spot" if self.settings.spot else f"${demand:.2f}"
 
-    def check(self, quotes: Sequence[Quote]) -> None:
-        """Raise UserError where the jobs are expected to cost more than was allowed, on demand."""
+    def check(self, quotes: Sequence[Quote], spent: float = 0.0) -> None:
+        """Raise UserError where the jobs are expected to cost more than was allowed, on demand. spent: by
+        earlier jobs, in dollars.
+        """
         dollars = sum(quote.dollars for quote in quotes)
-        if self.limit is not None and dollars > self.limit:
+        if self.limit is not None and dollars + spent > self.limit:
+            before = f" beside the ${spent:.2f} that are spent" if spent else ""
             raise UserError(
-                f"--max-cost {self.limit:g}: the jobs are expected to cost ${dollars:.2f} on demand",
+                f"--max-cost {self.limit:g}: the jobs are expected to cost ${dollars:.2f} on demand{before}",
                 "Allow more, or train a part of the grid with --only",
             )
+
+
+def work_of(packs: Sequence[Pack], costs: CostModel, store: Store) -> list[Job]:
+    """One job per pack, the longest first: the seconds on one core of what is left of it here."""
+    jobs = [replace(job, seconds=job.seconds * _left(job.pack, store)) for job in jobs_of(packs, costs)]
+    return sorted(jobs, key=lambda job: -job.seconds)
+
+
+def _left(pack: Pack, store: Store) -> float:
+    return loops_left(store, pack) / (pack.horizon * len(pack.trials))

@@ -24,7 +24,7 @@ from cloud.ray_process import Driver, started
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa import leases
-from psa.backend import Job, Where, jobs_of, said_of
+from psa.backend import SAVED, Job, Where, jobs_of, said_of
 from psa.cost import CostModel
 from psa.errors import UserError
 from psa.estimate import loops_left
@@ -43,6 +43,8 @@ PACKS: Final = f"{INPUTS}/packs.json"
 
 class Ray:
     """A Ray cluster, or this machine as one."""
+
+    stopped = SAVED
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
         if importlib.util.find_spec("ray") is None:

@@ -10,12 +10,12 @@ from cloud.aws_model import faults
 from cloud.bucket import Bucket
 from cloud.code import COMMAND, Code
 from cloud.line import Line
-from cloud.settings import Settings
+from cloud.settings import MOST_RUN_SECONDS, Settings
 from psa.errors import UserError
 
 DATA: Final = "data"
 VOLUME_GB: Final = 30
-WAIT: Final = 2  # times the longest run that a job waits for spot capacity and trains, together
+SPOT_WAIT_SECONDS: Final = 6 * 3600  # for capacity, all interruptions together, beside the time of training
 _IMAGES: Final = Path(__file__).with_name("images.toml")
 _ACCOUNT: Final = "763104351884"
 
@@ -46,7 +46,7 @@ def request_of(
     """What CreateTrainingJob is asked. seconds: after which the job is stopped; it goes on in a next one."""
     stopping = {"MaxRuntimeInSeconds": seconds}
     if settings.spot:
-        stopping["MaxWaitTimeInSeconds"] = WAIT * seconds
+        stopping["MaxWaitTimeInSeconds"] = min(seconds + SPOT_WAIT_SECONDS, MOST_RUN_SECONDS)
     channels = {
         "code": code.folder,
         "line": f"{line.folder}/inputs",

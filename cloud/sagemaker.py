@@ -1,44 +1,43 @@
 """The backend `sagemaker`: packs grouped into training jobs, watched, and brought home.
 
 Everything is decided before anything is sent: `preview` shows each request, its hours, dollars and bytes, and
-needs no network. A job's name follows from what it trains, so that submitting twice submits once.
+needs no network. A job's name follows from what it trains, so that submitting twice submits once. Settings of
+a submission are read when something is to be submitted: who only looks needs no role.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Final
+from functools import cached_property
+from typing import Any
 
-from cloud import artifact, settings
+from cloud import settings
 from cloud.bootstrap import PROGRESS
 from cloud.bucket import Bucket
 from cloud.budget import Budget
-from cloud.code import NAME, Code, packed
-from cloud.cost import Price, price_table
-from cloud.homecoming import bring_home, records_from
+from cloud.harvest import cleared, take_home
 from cloud.homes import home_of
-from cloud.line import Line, job_parts, lay_in, lines_of, stored_lines, without
-from cloud.quotes import START_SECONDS, Quotes
-from cloud.request import DATA, check, request_of
+from cloud.line import Line, job_parts, last_attempts, lay_in, stored_lines, unfinished, without
+from cloud.lineup import lineup
+from cloud.offers import Offers
+from cloud.quotes import work_of
+from cloud.request import check
+from cloud.standing import detached, going_on, how_far, remarks
 from cloud.training_jobs import Answer, Status, TrainingJobs
-from cloud.watch import Course, Watch, progress_in
-from psa import fetch, leases
-from psa.backend import Job, Where, jobs_of
+from cloud.upload import uploaded
+from cloud.watch import Course, Watch
+from psa import leases
+from psa.backend import Job, Where
 from psa.cost import CostModel
 from psa.errors import UserError
 from psa.events import Event
 from psa.machine import Machine, allow_open_files
-from psa.sources import DATASETS
 from psa.store import Store
-from psa.trial import Pack, Trial
+from psa.trial import Pack
 from psa.words import counted
 
 logger = logging.getLogger(__name__)
-
-JOB_SECONDS: Final = 4 * 3600.0  # of work in one job, where nobody says how many jobs there shall be
-SLACK: Final = 2.0  # times the estimate that a job may take out of a budget
 
 
 class SageMaker:
@@ -46,27 +45,26 @@ class SageMaker:
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
-        found = settings.read()
-        self.settings = found.with_spot(True) if where.spot else found
-        self.quotes = Quotes(price_table(where.prices), self.settings, costs, where.max_cost)
-        self.code: Code = packed()
+        self.place = settings.read(submits=False)
         self.clients: dict[str, Any] = {}
         self.budget = Budget(where.max_cost)
+        self.wanted: dict[str, int] = {}  # the horizon of each trial that is asked for, by id
+        self.asked_to_stop = 0
+
+    @cached_property
+    def offers(self) -> Offers:
+        """Requests and what they cost. Raises UserError."""
+        return Offers(self.store, self.machine, self.costs, self.where)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
-        """What each pack takes on a core like one of this machine, the longest first."""
-        return jobs_of(packs, self.costs)
+        """What is left of each pack, on a core like one of this machine, the longest first."""
+        return work_of(packs, self.costs, self.store)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Each request, checked against AWS's own model, and what they are expected to take. Raises UserError
-        for what AWS or the budget would refuse.
+        for what AWS or the budget would refuse. Nothing is asked of AWS, and nothing written.
         """
-        lines = self._lines(jobs)
-        for line in lines:
-            request = self._request(Course(line, attempt=1), self._longest(line))
-            check(request)
-            yield json.dumps(request)
-        yield from self.quotes.said([self.quotes.of(line) for line in lines], len(self.code.content))
+        yield from self.offers.said(jobs)
 
     def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
         """Submit the jobs and watch them to their end; a tick comes several times a second. Closing it asks
@@ -78,25 +76,49 @@ class SageMaker:
             if len(got) < len(trials):
                 yield Event("taken", jobs[0].pack)
                 return
-            lines = self._prepared(jobs)
-            watch = Watch(self, lines, len(self.quotes.prices), self.where.workers)
-            yield Event("ready", jobs[0].pack, {"workers": self._cores(len(lines))})
-            try:
-                yield from watch.events(detach=self.where.detach)
-            except GeneratorExit:
-                self._stop(watch)
-                raise
-            except UserError as error:
-                raise _going_on(error, watch) from None
-            if self.where.detach:
-                yield Event("detached", jobs[0].pack, {"said": _detached(watch)})
+            while jobs:
+                watch = yield from self._prepared(jobs)
+                if watch is None:
+                    return
+                yield from self._watched(watch)
+                # what lines that hold more than was asked for have left over is lined up anew
+                is_open = any(course.last for course in watch.courses) and not self.where.detach
+                jobs = unfinished(jobs, self.store, watch.failed) if is_open else []
+
+    def _watched(self, watch: Watch) -> Generator[Event, None, None]:
+        pack = watch.courses[0].pack
+        yield Event("ready", pack, {"workers": self.offers.cores(len(watch.courses))})
+        try:
+            yield from watch.events(detach=self.where.detach)
+        except GeneratorExit:
+            self._stop(watch)
+            raise
+        except UserError as error:
+            raise going_on(error, watch) from None
+        if self.where.detach:
+            yield Event("detached", pack, {"said": detached(watch)})
+
+    @property
+    def stopped(self) -> str:
+        """What has become of the jobs when a sweep was stopped: they take a while."""
+        if not self.asked_to_stop:
+            return "no job was asked to stop."
+        return f"{counted(self.asked_to_stop, 'job')} asked to save and stop, which may take two minutes."
 
     def fetch(self) -> None:
-        """Bring home whatever the jobs of this folder have left in the bucket so far."""
+        """Bring home whatever the jobs of this folder have left in the bucket so far; what is here altogether
+        is removed there.
+        """
+        live: set[str] | None = None
         for line in stored_lines(self.bucket, self.home_name):
             pending = line.pending(self.store)
             if pending and len(leases.free(self.store, pending)) == len(pending):
-                bring_home(self.bucket, f"{line.folder}/checkpoints", self.store)
+                take_home(line, self.bucket, self.store)
+                pending = line.pending(self.store)
+            if not pending:
+                live = self._live() if live is None else live
+                if line.name not in live:
+                    cleared(line, self.bucket, self.store)
 
     def status(self) -> Iterator[str]:
         """The last job of each line that is not at home yet, and how far its packs are."""
@@ -104,22 +126,23 @@ class SageMaker:
         for line in stored_lines(self.bucket, self.home_name):
             pending = line.pending(self.store)
             if pending:
-                yield _how_far(line, len(pending), jobs, self.told(line, PROGRESS))
+                yield how_far(line, len(pending), jobs, self.told(line, PROGRESS))
 
     # What the watch asks.
 
     def submit(self, course: Course) -> Answer:
         """Submit the present job of a course, for as long as the budget allows."""
-        price = self._instance(course)
-        seconds = self.budget.seconds(price.hourly, self._longest(course.line))
+        price = self.offers.price(course)
+        seconds = self.budget.seconds(price.hourly, self.offers.longest(course.line))
         if not seconds:
-            return "full"
+            return Answer("unpaid")
         if course.attempt > 1:  # it goes on from what is at home, should the bucket have lost it
-            lay_in(course.line, self.bucket, self.store)
-        request = self._request(course, seconds)
+            for _ in lay_in(course.line, self.bucket, self.store):
+                pass
+        request = self.offers.request(course, seconds)
         check(request)
         answer = self.jobs.submit(request)
-        if answer in ("submitted", "there"):
+        if answer.begun:
             self.budget.begun(course.job, price.dollars(seconds))
         return answer
 
@@ -135,34 +158,25 @@ class SageMaker:
         """A file that the running job keeps beside its states."""
         return self.bucket.read(f"{line.folder}/checkpoints/{name}")
 
-    def home(self, line: Line, job: str) -> None:
-        """Bring home what a job has left: by its checkpoints, or its artifact where those are missing."""
-        bring_home(self.bucket, f"{line.folder}/checkpoints", self.store)
-        if line.pending(self.store):
-            name = f"{line.folder}/output/{job}/output/model.tar.gz"
-            content = self.bucket.read(name)
-            if content is not None:
-                where = self.bucket.under(name)
-                try:
-                    records_from(artifact.contents(content), where, self.store)
-                except UserError as error:
-                    logger.warning("%s", error.what)
+    def home(self, line: Line, job: str) -> dict[str, str]:
+        """Bring home what a job has left, but nothing of trials that another process here has in hand; why
+        some of it, by the trial's id, does not agree with what is here.
+        """
+        refused = self._take_home(line)
         if self.where.max_cost is not None:
-            said = self.described(job)
-            price = self.quotes.price(said["ResourceConfig"]["InstanceType"])
-            self.budget.ended(job, price.dollars(said.get("BillableTimeInSeconds", 0)))
+            self._book(self.described(job), watched=True)
+        return refused
 
     def dropped(self, line: Line) -> None:
-        """Remove what a line held in the bucket; what it was stays, for the reports of costs."""
-        for part in ("checkpoints", "output", "inputs/models"):
-            self.bucket.remove(f"{line.folder}/{part}")
+        """Remove what a line held in the bucket, if all of it is at home."""
+        cleared(line, self.bucket, self.store)
 
     # Parts.
 
     @property
     def bucket(self) -> Bucket:
         """Where everything lies."""
-        return Bucket(self._client("s3"), self.settings.bucket, self.settings.prefix)
+        return Bucket(self._client("s3"), self.place.bucket, self.place.prefix)
 
     @property
     def jobs(self) -> TrainingJobs:
@@ -176,69 +190,81 @@ class SageMaker:
 
     def _client(self, service: str) -> Any:
         if service not in self.clients:
-            self.clients[service] = self.settings.client(service)
+            self.clients[service] = self.place.client(service)
         return self.clients[service]
 
-    def _lines(self, jobs: Sequence[Job]) -> list[Line]:
-        """As many as were asked for, or as hold about four hours of work each, or half of what is allowed."""
-        each = min(JOB_SECONDS, self.settings.max_run_seconds / 2) * self.quotes.prices[0].vcpus
-        count = self.where.jobs or max(1, round(sum(job.seconds for job in jobs) / each))
-        return lines_of(self.home_name, jobs, count)
+    def _live(self) -> set[str]:
+        """The names of the lines that have a job at work."""
+        live = (job_parts(name) for name, status in self.listed().items() if not status.over)
+        return {parts[1] for parts in live if parts}
 
-    def _prepared(self, jobs: Sequence[Job]) -> list[Line]:
-        """The lines that the bucket knows already, and new ones for the rest; all they need is uploaded."""
+    def _prepared(self, jobs: Sequence[Job]) -> Generator[Event, None, Watch | None]:
+        """The lines that the bucket knows already, and new ones for the rest; all they need is uploaded. None
+        where nothing is left once all has come home.
+        """
+        self.offers.check_device()
         self.bucket.check()
-        wanted = {trial.id for job in jobs for trial in job.pack.trials}
-        horizons = {trial.id: job.pack.horizon for job in jobs for trial in job.pack.trials}
-        known = [
-            line
-            for line in stored_lines(self.bucket, self.home_name)
-            if _is_wanted(line, line.pending(self.store), wanted, horizons)
-        ]
-        new = self._lines(rest) if (rest := without(jobs, known)) else []
-        self.quotes.check([self.quotes.of(line) for line in (*known, *new)])
-        self.bucket.write_new(f"{self.code.folder}/{NAME}", self.code.content)
-        for name in sorted({trial.data.name for line in new for trial in line.trials}):
-            for file, content in fetch.fetch(DATASETS[name], self.machine.data_dir).items():
-                self.bucket.write_new(f"{DATA}/{name}/{file}", content)
-        for line in (*known, *new):  # a state may have been mended here, or have got further elsewhere
-            lay_in(line, self.bucket, self.store)
-        return [*known, *new]
-
-    def _instance(self, course: Course) -> Price:
-        """The type that it is the turn of."""
-        return self.quotes.prices[course.choice % len(self.quotes.prices)]
-
-    def _longest(self, line: Line) -> int:
-        """After how many seconds a job is stopped; with a budget sooner, so that one cannot eat it all."""
-        longest = self.settings.max_run_seconds
-        if self.where.max_cost is None:
-            return longest
-        return min(longest, int(SLACK * self.quotes.of(line).seconds + START_SECONDS))
-
-    def _request(self, course: Course, seconds: int) -> dict[str, Any]:
-        price = self._instance(course)
-        # when no type has had spot capacity, the rest is trained on demand
-        spot = self.settings.spot and course.choice < len(self.quotes.prices)
-        return request_of(
-            self.settings.with_spot(spot),
-            course.line,
-            course.attempt,
-            self.bucket_name,
-            self.code,
-            instance=price.instance,
-            gpu=price.gpus > 0,
-            seconds=seconds,
-            device=self.machine.device,
+        tick = Event("tick", jobs[0].pack)
+        self.wanted = {trial.id: job.pack.horizon for job in jobs for trial in job.pack.trials}
+        stored, live = list(stored_lines(self.bucket, self.home_name)), self._live()
+        found = lineup(stored, live, self.store, self.wanted)
+        for line in found.past:
+            yield tick
+            self._take_home(line)
+            if not line.pending(self.store):
+                cleared(line, self.bucket, self.store)
+        rest = without(unfinished(jobs, self.store), found.taken)
+        new = self.offers.lines(self.home_name, rest) if rest else []
+        lines = [*found.taken, *new]
+        if not lines:
+            return None
+        for _ in self._counted(stored, lines):
+            yield tick
+        if any(line.name not in live for line in lines):
+            self.offers.check(lines, sum(self.budget.spent.values()))
+        for said in remarks(found, self.offers.quotes.foreign if self.where.max_cost else ""):
+            yield Event("said", jobs[0].pack, {"said": said})
+        upload = uploaded(
+            [*found.known, *new], self.bucket, self.store, self.offers.code, self.machine.data_dir
+        )
+        for _ in upload:
+            yield tick
+        attempts = last_attempts(self.listed()) if found.doubles else {}
+        for line in found.doubles:
+            self._ask_to_stop(line.job(attempts[line.name]))
+        return Watch(
+            self,
+            lines,
+            self.wanted,
+            choices=len(self.offers.quotes.prices),
+            at_once=self.where.workers,
+            last={line.name for line in found.running},
         )
 
-    @property
-    def bucket_name(self) -> Bucket:
-        """The bucket without a client, for what needs its addresses alone."""
-        return Bucket(None, self.settings.bucket, self.settings.prefix)
+    def _counted(self, stored: Sequence[Line], watched: Sequence[Line]) -> Iterator[str]:
+        """Count what the jobs of these studies have cost, and what those at work may, towards the budget; job
+        by job.
+        """
+        if self.where.max_cost is None:
+            return
+        studies = {trial.study for line in watched for trial in line.trials}
+        mine = {line.name for line in stored if any(trial.study in studies for trial in line.trials)}
+        names = {line.name for line in watched}
+        for job in self.listed():
+            parts = job_parts(job)
+            if parts is not None and parts[1] in mine:
+                self._book(self.described(job), watched=parts[1] in names)
+                yield job
 
-    def _cores(self, lines: int) -> int:
-        return self.quotes.prices[0].vcpus * min(lines, self.where.workers or lines)
+    def _book(self, said: Mapping[str, Any], watched: bool) -> None:
+        self.budget.booked(
+            said, self.offers.quotes.price(said["ResourceConfig"]["InstanceType"]).hourly, watched
+        )
+
+    def _take_home(self, line: Line) -> dict[str, str]:
+        others = [trial for trial in line.trials if trial.id not in self.wanted]
+        free = {trial.id for trial in leases.free(self.store, others)}
+        return take_home(line, self.bucket, self.store, free | self.wanted.keys())
 
     def _stop(self, watch: Watch) -> None:
         """Ask the jobs to save and stop; what each has saved is gone on from by the next sweep."""
@@ -246,50 +272,10 @@ class SageMaker:
             return
         for course in watch.courses:
             if course.running:
-                error = self.jobs.stop(course.job)
-                if error is not None:
-                    logger.warning("%s", error.what)
+                self._ask_to_stop(course.job)
 
-
-def _is_wanted(line: Line, pending: list[Trial], wanted: set[str], horizons: dict[str, int]) -> bool:
-    """Whether a stored line trains nothing but what is asked for, as far as it is asked for."""
-    asked = all(trial.id in wanted for trial in pending)
-    same = all(
-        horizons.get(trial.id) == pack.horizon
-        for pack in line.packs.values()
-        for trial in pack.trials
-        if trial.id in wanted
-    )
-    return bool(pending) and asked and same
-
-
-def _how_far(line: Line, pending: int, jobs: Mapping[str, Status], progress: bytes | None) -> str:
-    names = sorted(name for name in jobs if (parts := job_parts(name)) and parts[1] == line.name)
-    left = f"{pending:,} of {counted(len(line.trials), 'trial')} not at home"
-    if not names:
-        return f"{line.job(1)}: not submitted; {left}"
-    status = jobs[names[-1]]
-    said = status.status if status.over else f"{status.status}, {status.secondary}"
-    loops = [last["loop"] for last in progress_in(progress).values()]
-    horizon = max(pack.horizon for pack in line.packs.values())
-    at = f", loop {min(loops)} to {max(loops)} of {horizon}" if loops and not status.over else ""
-    return f"{names[-1]}: {said}{at}; {left}"
-
-
-def _going_on(error: UserError, watch: Watch) -> UserError:
-    """The same, with what must be known of jobs that this sweep leaves behind."""
-    running = sum(course.running for course in watch.courses)
-    if not running:
-        return error
-    said = (
-        f"{counted(running, 'job')} may still be at work: the same command watches again, Ctrl-C there stops"
-    )
-    return UserError(error.what, f"{error.way_out}. {said}")
-
-
-def _detached(watch: Watch) -> str:
-    waiting = sum(not course.running for course in watch.courses)
-    said = f"{counted(len(watch.courses) - waiting, 'job')} at work without this sweep"
-    if waiting:
-        said += f", {counted(waiting, 'job')} not submitted since the quota is reached"
-    return f"{said}. The same command watches them and goes on; `psa fetch` brings home what is there."
+    def _ask_to_stop(self, job: str) -> None:
+        self.asked_to_stop += 1
+        error = self.jobs.stop(job)
+        if error is not None:
+            logger.warning("%s", error.what)

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from cloud.bucket import LATER, code_of, refusal
+from cloud.account import answered
+from cloud.bucket import Unreachable, code_of, refusal
 from psa.errors import UserError
 
-Answer = Literal["submitted", "there", "full", "later"]
 OVER: Final = frozenset({"Completed", "Failed", "Stopped"})
 _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
+_NO_CAPACITY: Final = "CapacityError"
+_WAITED_TOO_LONG: Final = "MaxWaitTimeExceeded"
 _PAGE: Final = 100
+_NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a submission. there: it had been submitted before; full: the account's quota is; later:
+    AWS asks for patience; unpaid: the jobs at work may take all that is left of the budget. said: by AWS.
+    """
+
+    kind: Literal["submitted", "there", "full", "later", "unpaid"]
+    said: str = ""
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a job now."""
+        return self.kind in ("submitted", "there")
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the quota is full because it is none at all: no job of anybody's will free it."""
+        return self.kind == "full" and _NO_QUOTA.search(self.said) is not None
 
 
 @dataclass(frozen=True)
@@ -36,49 +60,39 @@ class TrainingJobs:
         self.client = client
 
     def submit(self, request: Mapping[str, Any]) -> Answer:
-        """Create a job. there: it had been created before; full: the quota is; later: AWS asks for patience.
-
-        Raises UserError for a request that AWS refuses.
-        """
+        """Create a job. Raises UserError for a request that AWS refuses."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             self.client.create_training_job(**request)
         except (ClientError, BotoCoreError) as error:
             code = code_of(error)
+            refused = refusal(error, f"job {request['TrainingJobName']} is refused")
             if code in _THERE:
-                return "there"
+                return Answer("there")
             if code in _FULL:
-                return "full"
-            if code in LATER:
-                return "later"
-            raise refusal(error, f"job {request['TrainingJobName']} is refused") from None
-        return "submitted"
+                return Answer("full", refused.what)
+            if isinstance(refused, Unreachable):  # if it did arrive, it is there at the next try
+                return Answer("later", refused.what)
+            raise refused from None
+        return Answer("submitted")
 
     def listed(self, beginning: str) -> dict[str, Status]:
         """The jobs whose names contain this, by name. Raises UserError."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         pages = self.client.get_paginator("list_training_jobs").paginate(
             NameContains=beginning, PaginationConfig={"PageSize": _PAGE}
         )
-        try:
+        with answered("the training jobs cannot be listed"):
             return {
                 item["TrainingJobName"]: Status(item["TrainingJobStatus"], item.get("SecondaryStatus", ""))
                 for page in pages
                 for item in page["TrainingJobSummaries"]
             }
-        except (ClientError, BotoCoreError) as error:
-            raise refusal(error, "the training jobs cannot be listed") from None
 
     def described(self, name: str) -> dict[str, Any]:
         """All that is known of a job. Raises UserError."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
+        with answered(f"job {name} cannot be described"):
             found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
-        except (ClientError, BotoCoreError) as error:
-            raise refusal(error, f"job {name} cannot be described") from None
         return found
 
     def stop(self, name: str) -> UserError | None:
@@ -92,3 +106,9 @@ class TrainingJobs:
         except (ClientError, BotoCoreError) as error:
             return None if code_of(error) == "ValidationException" else refusal(error, f"job {name} runs on")
         return None
+
+
+def lacked_capacity(said: Mapping[str, Any]) -> bool:
+    """Whether a job never began for want of an instance: refused at once, or waited for in vain."""
+    has_waited = said.get("SecondaryStatus") == _WAITED_TOO_LONG and not said.get("TrainingStartTime")
+    return has_waited or str(said.get("FailureReason", "")).startswith(_NO_CAPACITY)

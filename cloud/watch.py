@@ -6,23 +6,23 @@ in a next attempt from its checkpoints; one that found no capacity tries the nex
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # of Python below 3.12 pydantic takes this one alone
-
 from cloud.bootstrap import FAILURES, PROGRESS
 from cloud.bucket import Unreachable
-from cloud.line import Line, job_parts
-from cloud.training_jobs import Answer, Status
+from cloud.line import Line, last_attempts
+from cloud.told import failures_in, progress_in
+from cloud.training_jobs import Answer, Status, lacked_capacity
+from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.events import Event
 from psa.store import Store
+from psa.trial import Pack
+from psa.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +30,7 @@ TRIES: Final = 3  # attempts that end without any progress, before a line counts
 SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happened, and when nothing does
 NAP: Final = 0.25
 PATIENCE_SECONDS: Final = 1800.0  # for which AWS may be out of reach: a laptop sleeps, a network fails
-_NO_CAPACITY: Final = "CapacityError"
-
-
-class LastLoop(TypedDict):
-    """Of a pack: its loop, the trials in it, and the best so far."""
-
-    loop: int
-    trained: int
-    best: float
-    trial: str
-
-
-_LAST_LOOPS: Final = TypeAdapter(dict[str, LastLoop])
+AGAIN_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
 
 
 class Desk(Protocol):
@@ -62,8 +50,8 @@ class Desk(Protocol):
     def told(self, line: Line, name: str) -> bytes | None:
         """A file that the running job keeps beside its states."""
 
-    def home(self, line: Line, job: str) -> None:
-        """Bring home what a job has left."""
+    def home(self, line: Line, job: str) -> dict[str, str]:
+        """Bring home what a job has left; why it cannot be, for some trials by id."""
 
     def dropped(self, line: Line) -> None:
         """All of a line is at home: what it held elsewhere is not needed any more."""
@@ -71,14 +59,16 @@ class Desk(Protocol):
 
 @dataclass
 class Course:
-    """How far a line is. attempt: of its present or last job, 0 before the first; choice: which instance
-    type; tries: attempts in a row without progress; left: trial-loops that were left when the job began.
+    """How far a line is. attempt: of its present or last job, 0 before the first; last: no job follows it;
+    choice: which instance type; tries: attempts in a row without progress; left: trial-loops that were left
+    when the job began.
     """
 
     line: Line
     attempt: int = 0
     running: bool = False
     over: bool = False
+    last: bool = False
     choice: int = 0
     tries: int = 0
     left: int = 0
@@ -90,93 +80,134 @@ class Course:
         """The name of its present job."""
         return self.line.job(self.attempt)
 
+    @property
+    def pack(self) -> Pack:
+        """One of its packs, for events that are of none."""
+        return next(iter(self.line.packs.values()))
+
 
 class Watch:
-    """Some lines on their way to the end. `choices`: how many instance types there are to be tried."""
+    """Some lines on their way to the end.
 
-    def __init__(self, desk: Desk, lines: Sequence[Line], choices: int, at_once: int | None) -> None:
-        self.desk, self.choices, self.at_once = desk, choices, at_once
-        self.courses = [Course(line) for line in lines]
-        self.full = False  # the quota is: nothing more is submitted before something has ended
+    wanted: the horizon of each trial that is asked for, by id; last: the names of lines of which only the
+    present job is watched, since not all that they hold is asked for; choices: how many instance types there
+    are to be tried.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        lines: Sequence[Line],
+        wanted: Mapping[str, int],
+        *,
+        choices: int = 1,
+        at_once: int | None = None,
+        last: Collection[str] = (),
+    ) -> None:
+        self.desk, self.wanted, self.choices, self.at_once = desk, wanted, choices, at_once
+        self.courses = [Course(line, last=line.name in last) for line in lines]
+        self.failed: set[str] = set()  # ids of trials
+        self._counted: set[str] = set()  # as done
+        self.stall: Answer | None = None  # why the last submission came to nothing
+        self._asked = 0.0  # when that was
+        self._said_full = False
 
     def events(self, detach: bool = False) -> Iterator[Event]:
         """What happens, a tick several times a second; ends with the last line, or, where it is to be left
         alone, as soon as nothing more can be submitted.
         """
-        first = self.courses[0].line.packs
-        tick = Event("tick", next(iter(first.values())))
+        tick = Event("tick", self.courses[0].pack)
         yield from self._begin(self.desk.listed())
         wait, seen, lost = SOON, time.monotonic(), None
         while True:
             yield from self._submit()
-            if detach or all(course.over for course in self.courses):
+            is_asked_again = self.stall is not None and self.stall.kind == "later"
+            if (detach and not is_asked_again) or all(course.over for course in self.courses):
                 return
             while time.monotonic() - seen < wait:
                 yield tick
                 time.sleep(NAP)
-            seen = time.monotonic()
+            seen, happened = time.monotonic(), False
             try:
-                happened = list(self._looked(self.desk.listed()))
+                for event in self._looked(self.desk.listed()):
+                    happened = True
+                    yield event
             except Unreachable as trouble:
                 lost = _patient(lost, trouble)
                 wait = LATE
                 continue
             lost, wait = None, SOON if happened else min(LATE, wait * 1.5)
-            yield from happened
 
     def _begin(self, jobs: dict[str, Status]) -> Iterator[Event]:
         """Take up what earlier watches have begun. What has failed there is tried again."""
-        last: dict[str, int] = {}
-        for name in jobs:
-            parts = job_parts(name)
-            if parts is not None:
-                last[parts[1]] = max(last.get(parts[1], 0), parts[2])
+        attempts = last_attempts(jobs)
         for course in self.courses:
-            course.attempt = last.get(course.line.name, 0)
+            course.attempt = attempts.get(course.line.name, 0)
             course.running = course.attempt > 0 and not jobs[course.job].over
+        for course in self.courses:
             if course.attempt and not course.running:
-                self.desk.home(course.line, course.job)
-                if not course.line.pending(self.desk.store):
-                    yield from self._over(course, set(), {})
+                refused = self.desk.home(course.line, course.job)
+                if course.last or not self._pending(course) - refused.keys():
+                    yield from self._over(course, refused)
+            course.over = course.over or (course.last and not course.running)
             course.left = self._left(course.line)
+            yield Event("tick", course.pack)
 
     def _left(self, line: Line) -> int:
         return sum(loops_left(self.desk.store, pack) for pack in line.packs.values())
 
+    def _pending(self, course: Course) -> set[str]:
+        return {trial.id for trial in course.line.pending(self.desk.store)}
+
     def _submit(self) -> Iterator[Event]:
-        """Submit what is waiting, as far as the quota and the user allow."""
+        """Submit what is waiting, as far as the quota, the budget and the user allow."""
         for course in self.courses:
             busy = sum(each.running for each in self.courses)
-            if self.full or (self.at_once is not None and busy >= self.at_once):
+            if self._is_stalled() or (self.at_once is not None and busy >= self.at_once):
                 return
             if course.running or course.over:
                 continue
             course.attempt += 1
             answer = self.desk.submit(course)
-            course.running = answer in ("submitted", "there")
-            course.begun = False
-            if not course.running:
+            course.running, course.begun = answer.begun, False
+            if not answer.begun:
                 course.attempt -= 1
-                self.full = answer == "full"
-                if answer == "later":  # asked again at the next look
-                    return
-            yield Event("tick", next(iter(course.line.packs.values())))
+                self.stall, self._asked = answer, time.monotonic()
+                yield from self._stalled(answer, busy)
+                return
+            self.stall = None
+            yield Event("tick", course.pack)
+
+    def _is_stalled(self) -> bool:
+        """Whether it is too early to ask again. What AWS wants to be asked later is, at the next look."""
+        if self.stall is None or self.stall.kind == "later":
+            return False
+        return time.monotonic() - self._asked < AGAIN_SECONDS
+
+    def _stalled(self, answer: Answer, busy: int) -> Iterator[Event]:
+        """Say once that the quota is full. Raises UserError where it is none at all, and nothing is lost."""
+        if answer.kind != "full":
+            return
+        if answer.hopeless and not busy:
+            raise UserError(
+                answer.said, "Request an increase of this quota, or set INSTANCE_TYPE to one that has some"
+            )
+        if not self._said_full:
+            self._said_full = True
+            rest = sum(not course.running and not course.over for course in self.courses)
+            said = f"{counted(rest, 'job')} to be submitted when the quota allows it: {answer.said}"
+            yield Event("said", self.courses[0].pack, {"said": said})
 
     def _looked(self, jobs: dict[str, Status]) -> Iterator[Event]:
         """What a list of the jobs says that was not known before."""
-        waiting = self.full
         for course in self.courses:
             status = jobs.get(course.job)
             if not course.running or status is None:
                 continue
             if status.over:
-                course.running = False
-                self.full = False
                 yield from self._ended(course, status)
             elif status.secondary == "Training":
                 yield from self._progress(course)
-        if waiting and not any(course.running for course in self.courses):
-            self.full = False  # others' jobs take up the quota: it is asked again at each look
 
     def _progress(self, course: Course) -> Iterator[Event]:
         """How far the packs of a running job are, by what it wrote beside its states."""
@@ -194,43 +225,57 @@ class Watch:
     def _ended(self, course: Course, status: Status) -> Iterator[Event]:
         """A job has ended: what it left comes home, and what is missing is given out again."""
         line, job = course.line, course.job
-        self.desk.home(line, job)
-        failures = {
-            trial: str(error)
-            for trial, error in object_of(self.desk.told(line, FAILURES)).items()
-            if trial and error
-        }
-        pending = {trial.id for trial in line.pending(self.desk.store)}
-        if not pending - failures.keys():
-            yield from self._over(course, pending, failures)
+        refused = self.desk.home(line, job)
+        failures = failures_in(self.desk.told(line, FAILURES), job) | refused
+        pending = self._pending(course)
+        said = {} if status.status == "Completed" else self.desk.described(job)
+        # only now: should AWS be lost sight of before, the same is done again at the next look
+        course.running, self.stall = False, None
+        if course.last or not pending - failures.keys():
+            yield from self._over(course, failures)
             return
-        reason = self._reason(job, status)
-        left = self._left(line)
+        reason = _reason(said, status)
+        self._judge(course, lacked_capacity(said))
+        if course.tries >= TRIES:
+            yield from self._over(course, dict.fromkeys(pending, f"{job}: {reason}") | failures)
+            return
+        yield Event("died", course.pack, {"error": f"{job}: {reason}"})
+
+    def _judge(self, course: Course, lacked_capacity: bool) -> None:
+        """Count an attempt that came to nothing; one without capacity is followed by the next type."""
+        left = self._left(course.line)
         course.tries = 0 if left < course.left else course.tries + 1
         course.left = left
-        if reason.startswith(_NO_CAPACITY):
+        if lacked_capacity:
             course.choice += 1
             # one round of the types, and one more on demand, cost no try; then they count like any other
             course.tries = 0 if course.choice < 2 * self.choices else course.tries
-        if course.tries >= TRIES:
-            yield from self._over(course, pending, dict.fromkeys(pending, f"{job}: {reason}") | failures)
-            return
-        yield Event("died", next(iter(line.packs.values())), {"error": f"{job}: {reason}"})
 
-    def _over(self, course: Course, pending: set[str], failures: dict[str, str]) -> Iterator[Event]:
+    def _over(self, course: Course, failures: Mapping[str, str]) -> Iterator[Event]:
+        """Nothing more is done for a line. What is pending and has not failed is left to whoever asks."""
+        pending = self._pending(course)
         course.over = True
-        for pack in course.line.packs.values():
-            ids = [trial.id for trial in pack.trials]
-            failed = {trial: failures[trial] for trial in ids if trial in pending}
-            yield Event("done", pack, {"trained": len(ids) - len(failed), "failed": failed, "elsewhere": 0})
-        if not pending:
+        if not pending:  # before anybody hears of it, who might drop weights that have to be here first
             self.desk.dropped(course.line)
+        found = {trial: failures[trial] for trial in pending & failures.keys()}
+        self.failed |= found.keys()
+        for pack in course.line.packs.values():
+            failed = {trial.id: found[trial.id] for trial in pack.trials if trial.id in found}
+            yield Event("done", pack, {"trained": self._done(pack), "failed": failed, "elsewhere": 0})
 
-    def _reason(self, job: str, status: Status) -> str:
-        if status.status == "Completed":
-            return "completed, but not all of its trials have arrived"
-        said = self.desk.described(job).get("FailureReason", "")
-        return " ".join(str(said).split())[:200] or status.secondary or status.status
+    def _done(self, pack: Pack) -> int:
+        """How many trials that were asked for are done now; each counts once, whichever line had it."""
+        new = [trial for trial in pack.trials if trial.id in self.wanted.keys() - self._counted]
+        done = [each for each in new if self.desk.store.survey([each], self.wanted[each.id]).done]
+        self._counted |= {trial.id for trial in done}
+        return len(done)
+
+
+def _reason(said: Mapping[str, Any], status: Status) -> str:
+    """Why a job has ended. said: its description, if that was asked for."""
+    if status.status == "Completed":
+        return "completed, but not all of its trials have arrived"
+    return " ".join(str(said.get("FailureReason", "")).split())[:200] or status.secondary or status.status
 
 
 def _patient(since: float | None, trouble: Unreachable) -> float:
@@ -242,22 +287,3 @@ def _patient(since: float | None, trouble: Unreachable) -> float:
     if now - since > PATIENCE_SECONDS:
         raise trouble
     return since
-
-
-def progress_in(content: bytes | None) -> dict[str, LastLoop]:
-    """What the last loop of each pack said, by the pack's name; nothing where it is not of its form: a copy
-    may be taken while it is written.
-    """
-    try:
-        return _LAST_LOOPS.validate_json(content or b"{}")
-    except ValidationError:
-        return {}
-
-
-def object_of(content: bytes | None) -> dict[str, Any]:
-    """A JSON object; empty where there is none that can be read: a copy may be taken while it is written."""
-    try:
-        found = json.loads(content or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -69,7 +69,12 @@ class Backend(Protocol):
     def fetch(self) -> None:
         """Bring states and records home."""
 
+    @property
+    def stopped(self) -> str:
+        """What has become of those at work when a sweep was stopped; a sentence without its first letter."""
 
+
+SAVED: Final = "workers have saved what they had."
 BACKENDS: Final = {
     "local": "psa.backend:Local",
     "ray": "cloud.ray_tune:Ray",
@@ -115,6 +120,8 @@ def said_of(jobs: Sequence[Job], workers: int) -> str:
 
 class Local:
     """This machine: one process of one thread for each place."""
+
+    stopped = SAVED
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where

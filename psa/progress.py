@@ -37,6 +37,8 @@ class SweepView:
         match event.kind:
             case "tick":
                 self._tell()
+            case "said":  # by a backend, of what nobody sees
+                self._line(event.facts["said"])
             case "ready":  # a cluster has been counted
                 self.time_left.workers = event.facts["workers"]
             case "begun":

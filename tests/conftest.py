@@ -1,18 +1,34 @@
 """What every test may use: the data folder, filled once, and one thread, as in a worker."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from processes import train_in_process, tree
 
 from psa.data import Split, Splits, load
 from psa.fetch import fetch
 from psa.sources import DATASETS
 from psa.specs import DataSpec
 
+# Their tests take longest, and so begin: whoever came last with one of them would be waited for.
+LONGEST = (
+    "test_docs.py", "test_ray.py", "test_backends.py", "test_search.py", "test_sagemaker.py",
+    "test_crash.py", "test_rehearsal.py", "test_sagemaker_rehearsed.py", "test_stop.py",
+    "test_staged_sweep.py", "test_sweep.py", "test_report.py",
+)  # fmt: skip
+
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first; each file stays together, for what its tests share."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +55,24 @@ def small(splits: Splits) -> Splits:
     return Splits(
         corner(splits.train, 600), corner(splits.val, 300), corner(splits.test, 200), 10, splits.digits
     )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Callable[[int], dict[str, bytes]]:
+    """The tree that the smoke grid leaves after so many meta-loops, whoever trains it (trained in peace).
+
+    Loops cost seconds: whichever of the tests' processes asks first trains them, the others read.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def after(meta_loops: int) -> dict[str, bytes]:
+        folder = shared / f"smoke-{meta_loops}"
+        with FileLock(shared / f"{folder.name}.lock"):
+            if not folder.exists():
+                half = tmp_path_factory.mktemp("smoke")
+                train_in_process(half, data_dir, meta_loops)
+                half.rename(folder)
+        return tree(folder)
+
+    return after

@@ -10,8 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from psa.grid import load
+from psa.machine import Machine
+from psa.packs import groups_of
+from psa.store import Store
+from psa.trial import Pack
+from psa.worker import run_pack
+
 ROOT = Path(__file__).parents[1]
 GRID = ROOT / "reproduction" / "smoke.toml"
+LONG = 40  # meta-loops of the smoke grid: enough seconds of training to be killed within
 PATIENCE_SECONDS = 120.0  # of waiting for what takes a few
 
 
@@ -35,6 +43,13 @@ def sweep(folder: Path, data_dir: Path, *words: str, **environment: str) -> subp
     """Start a sweep of the smoke grid on this machine's processor."""
     options = ["--data-dir", str(data_dir.absolute()), "--device", "cpu"]
     return psa(folder, "sweep", str(GRID), *options, *words, **environment)
+
+
+def train_in_process(folder: Path, data_dir: Path, meta_loops: int) -> None:
+    """Train the smoke grid without any sweep, backend or process: what all of those must leave as well."""
+    store = Store(folder / "models", folder / "results")
+    for group in groups_of(load(GRID).trials):
+        run_pack(Pack(trials=tuple(group), horizon=meta_loops), store, Machine(data_dir, "cpu"))
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -66,6 +81,14 @@ def children(pid: int) -> list[int]:
             continue
         if int(fields[1]) == pid and fields[0] != "Z":
             found.append(int(path.parent.name))
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that `pid` has started, and those that they have. Linux only."""
+    found: set[int] = set()
+    for child in children(pid):
+        found |= {child} | descendants(child)
     return found
 
 

@@ -5,40 +5,18 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import GRID, PATIENCE_SECONDS, end, sweep, tree, until
+from clusters import cluster_of
+from processes import LONG, PATIENCE_SECONDS, end, sweep, tree, until
 
 from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
 from psa.errors import UserError
-from psa.grid import load
-from psa.machine import Machine
-from psa.packs import groups_of
-from psa.store import Store
 from psa.sweeps import living
-from psa.trial import Pack
-from psa.worker import run_pack
 
 PACKS = ("--pack-size", "6")
-LONG = 40
-
-
-def in_process(folder: Path, data_dir: Path, meta_loops: int) -> dict[str, bytes]:
-    """What the smoke grid leaves when it is trained without any backend."""
-    store = Store(folder / "models", folder / "results")
-    for group in groups_of(load(GRID).trials):
-        run_pack(Pack(trials=tuple(group), horizon=meta_loops), store, Machine(data_dir, "cpu"))
-    return tree(folder)
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[int, dict[str, bytes]]:
-    """The tree after three loops, and after more in one go."""
-    return {
-        loops: in_process(tmp_path_factory.mktemp("in-process"), data_dir, loops) for loops in (3, 5, LONG)
-    }
 
 
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
@@ -67,6 +45,16 @@ def swept(
     return folder, finished(folder, data_dir, "--backend", backend, *PACKS)
 
 
+@pytest.fixture(scope="module")
+def where(backend: str) -> Iterator[tuple[str, ...]]:
+    """The backend, for sweeps after the first: a Ray that is there already, or each would start its own."""
+    if backend != "ray":
+        yield "--backend", backend
+        return
+    with cluster_of(num_cpus=2) as cluster:
+        yield "--backend", backend, "--address", cluster.address
+
+
 def finished(folder: Path, data_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Sweep to the end."""
     process = sweep(folder, data_dir, *words)
@@ -78,13 +66,13 @@ def finished(folder: Path, data_dir: Path, *words: str) -> subprocess.CompletedP
 
 
 def test_the_same_bytes_as_in_process(
-    swept: tuple[Path, subprocess.CompletedProcess[str]], expected: dict[int, dict[str, bytes]]
+    swept: tuple[Path, subprocess.CompletedProcess[str]], trained: Callable[[int], dict[str, bytes]]
 ) -> None:
     """Records and states, byte by byte; nothing else is said but progress."""
     folder, done = swept
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
-    assert tree(folder) == expected[3]
+    assert tree(folder) == trained(3)
 
 
 def test_what_is_done_is_not_done_again(
@@ -100,22 +88,22 @@ def test_what_is_done_is_not_done_again(
 
 def test_a_longer_horizon_goes_on(
     swept: tuple[Path, subprocess.CompletedProcess[str]],
-    backend: str,
+    where: tuple[str, ...],
     tmp_path: Path,
     data_dir: Path,
-    expected: dict[int, dict[str, bytes]],
+    trained: Callable[[int], dict[str, bytes]],
 ) -> None:
     """Three loops and two more are five in one go, also in packs of another size."""
     shutil.copytree(swept[0], tmp_path, dirs_exist_ok=True)
-    done = finished(tmp_path, data_dir, "meta_loops=5", "--backend", backend, "--pack-size", "12")
+    done = finished(tmp_path, data_dir, "meta_loops=5", *where, "--pack-size", "12")
     assert (done.returncode, done.stderr) == (0, "")
-    assert tree(tmp_path) == expected[5]
+    assert tree(tmp_path) == trained(5)
 
 
 @pytest.fixture
-def going(backend: str, tmp_path: Path, data_dir: Path) -> Iterator[subprocess.Popen[str]]:
+def going(where: tuple[str, ...], tmp_path: Path, data_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep that has trained some loops and has far to go."""
-    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", "--backend", backend, *PACKS)
+    process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", *where, *PACKS)
     until(lambda: " loop " in "\n".join(map(str, living(tmp_path / "models"))), process)
     yield process
     end(process)
@@ -123,23 +111,26 @@ def going(backend: str, tmp_path: Path, data_dir: Path) -> Iterator[subprocess.P
 
 def test_a_stopped_sweep_goes_on(
     going: subprocess.Popen[str],
-    backend: str,
+    where: tuple[str, ...],
     tmp_path: Path,
     data_dir: Path,
-    expected: dict[int, dict[str, bytes]],
+    trained: Callable[[int], dict[str, bytes]],
 ) -> None:
     """Ctrl-C: one line and 130; the same command then ends where an undisturbed sweep would."""
     going.send_signal(signal.SIGINT)
     out, err = going.communicate(timeout=PATIENCE_SECONDS)
     assert (going.returncode, err) == (130, "")
     assert out.splitlines()[-1].startswith("Stopped; ")
-    done = finished(tmp_path, data_dir, f"meta_loops={LONG}", "--backend", backend, *PACKS)
+    done = finished(tmp_path, data_dir, f"meta_loops={LONG}", *where, *PACKS)
     assert (done.returncode, done.stderr) == (0, "")
-    assert tree(tmp_path) == expected[LONG]
+    assert tree(tmp_path) == trained(LONG)
 
 
 def test_a_pack_that_fails_does_not_stop_the_others(
-    swept: tuple[Path, subprocess.CompletedProcess[str]], backend: str, tmp_path: Path, data_dir: Path
+    swept: tuple[Path, subprocess.CompletedProcess[str]],
+    where: tuple[str, ...],
+    tmp_path: Path,
+    data_dir: Path,
 ) -> None:
     """One state is of no use: exit code 1, that trial alone fails with its reason, and later it is done."""
     shutil.copytree(swept[0] / "models", tmp_path / "models")
@@ -147,12 +138,12 @@ def test_a_pack_that_fails_does_not_stop_the_others(
     sound = state.read_bytes()
     state.write_bytes(b"nonsense")
     state.with_name("lkg.previous.safetensors").unlink(missing_ok=True)
-    done = finished(tmp_path, data_dir, "--backend", backend, *PACKS)
+    done = finished(tmp_path, data_dir, *where, *PACKS)
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[-1] == "23 of 24 trials done, 1 failed"
     assert "FAILED" in done.stdout
     state.write_bytes(sound)
-    done = finished(tmp_path, data_dir, "--backend", backend, *PACKS)
+    done = finished(tmp_path, data_dir, *where, *PACKS)
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
 

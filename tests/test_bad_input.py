@@ -97,6 +97,13 @@ def test_a_wrong_value_is_named_with_what_would_be_right(
     assert said in refused(option, value)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0", "0.0", "x", ""])
+def test_a_limit_in_dollars_is_one(value: str, refused: Run) -> None:
+    """Nothing, less than nothing and no number limit nothing."""
+    grid = str(Path(__file__).parents[1] / "reproduction/smoke.toml")
+    assert "--max-cost" in refused("sweep", grid, "--backend", "sagemaker", "--max-cost", value, app=cli.PSA)
+
+
 @pytest.mark.parametrize("mode", ["decay", "dropout"])
 def test_a_rate_is_judged_in_its_own_mode_as_well(mode: str, refused: Run) -> None:
     """The same faults where the mode does use the rate."""

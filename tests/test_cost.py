@@ -142,6 +142,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         ("dollars = 0.7364", "dollars = true", "is no price"),
         ("dollars = 0.7364", "dollar = 0.7364", "unknown key 'dollar'"),
         ("gpus = 1 } # what", "gpus = 1.5 } # what", "gpus = 1.5 is no count"),
+        ("dollars = 0.7364, vcpus = 4", "dollars = 0.7364, vcpus = 0", "vcpus = 0 is no count"),
         ('"ml.g4dn.xlarge"', '"g4dn.xlarge"', "is no instance type of SageMaker"),
         ('"ml.m5.large" = {', '"ml.m5.large" = 3\n"ml.m6.large" = {', "= 3 is no price"),
         ("[instances]", "[instances", "is no TOML"),

@@ -214,11 +214,9 @@ def test_every_crash_prefix_leaves_a_sound_state(tmp_path: Path, monkeypatch: py
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
+def undisturbed(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
     """Records and weights of the smoke grid, trained in peace."""
-    folder = tmp_path_factory.mktemp("calm")
-    assert harness.sweep(folder, data_dir.absolute()).wait() == 0, (folder / "out.txt").read_text()
-    return tree(folder)
+    return trained(3)
 
 
 @pytest.mark.parametrize(("workers", "size"), [(1, 60), (2, 1), (2, 5)])

@@ -2,58 +2,69 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from processes import GRID, PATIENCE_SECONDS, children, end, sweep, tree, until
+from clusters import Cluster, cluster_of
+from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, sweep, tree, until
 from s3 import s3_server
 
+from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.grid import load
-from psa.machine import Machine
-from psa.packs import groups_of
 from psa.store import Store
 from psa.sweeps import living
-from psa.trial import Pack
-from psa.worker import run_pack
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
-LOOPS = 60
-WORDS = (f"meta_loops={LOOPS}", "--backend", "ray", "--pack-size", "4")
+WORDS = (f"meta_loops={LONG}", "--backend", "ray", "--pack-size", "6")
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
+def expected(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
     """What an undisturbed run leaves."""
-    folder = tmp_path_factory.mktemp("in-process")
-    store = Store(folder / "models", folder / "results")
-    for group in groups_of(load(GRID).trials):
-        run_pack(Pack(trials=tuple(group), horizon=LOOPS), store, Machine(data_dir, "cpu"))
-    return tree(folder)
+    return trained(LONG)
 
 
-def nodes(**head: Any) -> Any:
-    """A head without room for packs, and two nodes with room for one each."""
-    from ray.cluster_utils import Cluster
+@dataclass
+class Here:
+    """What all tests of this file share: a cluster, its port for those outside of it, and an S3 server."""
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **head})
-    made.extra = [made.add_node(num_cpus=1) for _ in range(2)]
-    return made
+    cluster: Cluster
+    port: int
+    s3: S3
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
+    """A head without room for packs, and two nodes with room for one each.
+
+    Nodes know the S3 server; who is to use it says so by --storage.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with s3_server(tmp_path_factory.mktemp("s3")) as s3, pytest.MonkeyPatch.context() as context:
+        for name, value in s3.environment.items():
+            context.setenv(name, value)
+        with cluster_of(num_cpus=0, ray_client_server_port=port) as made:
+            for _ in range(2):
+                made.add_node()
+            context.undo()
+            yield Here(made, port, s3)
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Three nodes, for one test."""
-    made = nodes()
-    yield made
-    made.shutdown()
+def cluster(here: Here) -> Cluster:
+    """The cluster alone."""
+    return here.cluster
 
 
 @pytest.fixture
@@ -71,14 +82,13 @@ def trains(folder: Path, process: subprocess.Popen[str]) -> None:
 
 
 def trainers() -> list[int]:
-    """The processes of Ray that train a pack at this moment."""
+    """The processes of this file's cluster that train a pack at this moment: others may have one, too."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"ray::ImplicitFunc" in path.read_bytes() or b"train_pack" in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
+    for pid in sorted(descendants(os.getpid())):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"ray::ImplicitFunc" in command or b"train_pack" in command:
+                found.append(pid)
     return found
 
 
@@ -90,7 +100,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.mark.slow
 def test_a_node_a_worker_and_the_driver_are_killed(
-    cluster: Any,
+    cluster: Cluster,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
     data_dir: Path,
@@ -103,42 +113,34 @@ def test_a_node_a_worker_and_the_driver_are_killed(
     trains(tmp_path, process)
     os.kill(trainers()[0], signal.SIGKILL)
     trains(tmp_path, process)
-    cluster.remove_node(cluster.extra.pop(), allow_graceful=False)
+    cluster.lose_node()
     trains(tmp_path, process)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     code, _, error = ended(process)
     assert (code, error.count("\n")) == (2, 1)
     assert "Run the same command again" in error
-    cluster.extra.append(cluster.add_node(num_cpus=1))
+    cluster.add_node()
     again = sweep(tmp_path, data_dir, *words)
     started.append(again)
     assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
     assert tree(tmp_path) == expected
 
 
-# Ray's Cluster leaves the logs of its client server open.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
 def test_a_sweep_from_outside_of_the_cluster(
-    started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+    here: Here, started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
 ) -> None:
     """Through Ray's client port: Tune runs on the head, and what it says is heard here."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = nodes(ray_client_server_port=port)
-    try:
-        process = sweep(tmp_path, data_dir, "--backend", "ray", "--address", f"ray://127.0.0.1:{port}")
-        started.append(process)
-        assert ended(process) == (0, "24 of 24 trials done, 0 failed", "")
-    finally:
-        made.shutdown()
+    process = sweep(tmp_path, data_dir, "--backend", "ray", "--address", f"ray://127.0.0.1:{here.port}")
+    started.append(process)
+    assert ended(process) == (0, "24 of 24 trials done, 0 failed", "")
     store = Store(tmp_path / "models", tmp_path / "results")
     assert not store.pending(load(GRID).trials, 3)
 
 
 @pytest.mark.slow
 def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
+    here: Here,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
     data_dir: Path,
@@ -146,24 +148,19 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A real S3 server is all that the nodes share; when all is at home, nothing is left there."""
-    with s3_server(tmp_path) as server, monkeypatch.context() as context:
-        for name, value in server.environment.items():
-            context.setenv(name, value)
-        made = nodes()
-        try:
-            words = (*WORDS, "--address", made.address, "--storage", server.uri("runs"))
-            process = sweep(tmp_path, data_dir, *words)
-            started.append(process)
-            trains(tmp_path, process)
-            os.kill(trainers()[0], signal.SIGKILL)
-            trains(tmp_path, process)
-            process.kill()
-            again = sweep(tmp_path, data_dir, *words)
-            started.append(again)
-            assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
-        finally:
-            made.shutdown()
-        assert list(Storage.at(server.uri("runs")).tree("")) == []
+    for name, value in here.s3.environment.items():
+        monkeypatch.setenv(name, value)
+    words = (*WORDS, "--address", here.cluster.address, "--storage", here.s3.uri("runs"))
+    process = sweep(tmp_path, data_dir, *words)
+    started.append(process)
+    trains(tmp_path, process)
+    os.kill(trainers()[0], signal.SIGKILL)
+    trains(tmp_path, process)
+    process.kill()
+    again = sweep(tmp_path, data_dir, *words)
+    started.append(again)
+    assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
+    assert list(Storage.at(here.s3.uri("runs")).tree("")) == []
     assert tree(tmp_path) == expected
 
 
@@ -184,7 +181,7 @@ def test_what_a_kill_has_left_half_written_is_gone_on_from(
     expected: dict[str, bytes],
 ) -> None:
     """Whatever Tune cannot restore any more: the checkpoints come home, and the rest is trained anew."""
-    words = (f"meta_loops={LOOPS}", "--backend", "ray", "--pack-size", "12")
+    words = (f"meta_loops={LONG}", "--backend", "ray", "--pack-size", "12")  # a Ray of their own
     process = sweep(tmp_path, data_dir, *words)
     started.append(process)
     trains(tmp_path, process)

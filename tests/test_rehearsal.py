@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import children
 
 pytest.importorskip("moto", reason="needs psa[rehearse]")
 from botocore.config import Config
@@ -28,7 +29,7 @@ from cloud.rehearsal import Faults, Stage, rehearsal
 from cloud.rehearsal.container import Container, Namespaces
 from cloud.rehearsal.jobs import Table
 from cloud.rehearsal.plane import Throttle
-from cloud.rehearsal.s3 import KEY, SECRET, client
+from cloud.rehearsal.s3 import KEY, SECRET, client, s3_server
 from psa.errors import UserError
 
 pytestmark = pytest.mark.skipif(
@@ -566,6 +567,17 @@ def test_a_container_can_be_made_without_being_root(tmp_path: Path) -> None:
     container.terminate()
     assert container.wait(10) == 7
     assert (tmp_path / "ml/pid").read_text() == "1\n"
+
+
+def test_the_s3_server_leaves_nothing_in_the_systems_temporary_folder(tmp_path: Path) -> None:
+    """Neither the sockets that it makes there by its ports, nor a log by its process."""
+    shared = Path("/tmp")  # noqa: S108
+    with s3_server(tmp_path) as server:
+        pids = children(os.getpid())
+        assert list(shared.glob(f"seaweedfs-*-{server.port}.sock"))
+    for name in (f"seaweedfs-*-{server.port}.sock", f"seaweedfs-*-{server.port + 10_000}.sock"):
+        assert not list(shared.glob(name))
+    assert not [path for pid in pids for path in shared.glob(f"weed.*.{pid}")]
 
 
 def test_a_machine_without_namespaces_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +72,39 @@ def stored(folder: Path, wanted: Callable[[Trial], bool] = lambda trial: True) -
     return list(trials)
 
 
-def test_one_command_makes_everything(report: Report, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Reported:
+    """A folder whose records are all there, and what was said when they were reported."""
+
+    folder: Path
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    """Reported once: to draw every figure takes seconds."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "grid.toml").write_text(GRID)
+    stored(folder)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(PSA, ["report", "ablation"])
+    return Reported(folder, code, out.getvalue(), err.getvalue())
+
+
+def test_one_command_makes_everything(whole: Reported) -> None:
     """A page, and beside it tables in three formats, figures in two, the rows and the published listings."""
-    stored(tmp_path)
-    code, out, err = report("ablation")
-    assert code == 0, err
-    assert "ablation_simplemlp.html" in out
-    folder = tmp_path / "results/reports/ablation_simplemlp"
+    assert whole.code == 0, whole.err
+    assert "ablation_simplemlp.html" in whole.out
+    folder = whole.folder / "results/reports/ablation_simplemlp"
     names = {path.name for path in folder.iterdir()}
     for table in ("architectures", "accuracies", "paired", "aggregate", "regimes"):
         assert {f"{table}.md", f"{table}.tex", f"{table}.csv"} <= names
     assert {f"psa_simplemlp_{each}.md" for each in ("summary", "trials", "trials_lkg_growth")} <= names
     assert {"rows.parquet", "rows.csv", "baseline_performance.png", "regimes.pdf"} <= names
-    page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
+    page = (whole.folder / "results/reports/ablation_simplemlp.html").read_text()
     assert "54 of 54" in page
     assert "Mode decay equals mode none to the last bit in every number of all 9 pairs" in page
     assert "by the factor 1 − 1e-08 in each step, which is 1 in single precision" in page
@@ -90,27 +113,31 @@ def test_one_command_makes_everything(report: Report, tmp_path: Path) -> None:
     assert len(again) == 54
 
 
-def test_the_same_records_give_the_same_bytes(report: Report, tmp_path: Path) -> None:
-    """A report is a function of the rows: written twice, every file is the same."""
-    stored(tmp_path)
-    found = []
-    for folder in ("one", "two"):
-        assert report("ablation", "--output-dir", folder)[0] == 0
-        files = sorted(path for path in (tmp_path / folder).rglob("*") if path.is_file())
-        found.append({str(path.relative_to(tmp_path / folder)): path.read_bytes() for path in files})
-    assert found[0].keys() == found[1].keys()
-    assert [name for name in found[0] if found[0][name] != found[1][name]] == []
-
-
-def test_what_an_earlier_report_left_is_named(report: Report, tmp_path: Path) -> None:
-    """A figure that is not made any more would otherwise pass for one of these rows."""
-    stored(tmp_path)
-    assert "did not write" not in report("ablation")[2]
-    (tmp_path / "results/reports/ablation_simplemlp/old.png").write_bytes(b"")
-    code, out, err = report("ablation")
+def test_the_same_records_give_the_same_bytes_and_what_another_report_left_is_named(
+    whole: Reported, report: Report, tmp_path: Path
+) -> None:
+    """A report is a function of the rows: written twice, every file is the same. A figure that is not made
+    any more would pass for one of these rows, and is told of.
+    """
+    left = tmp_path / "again/ablation_simplemlp/old.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"")
+    assert "did not write" not in whole.err
+    where = ("--results-dir", str(whole.folder / "results"), "--output-dir", "again")
+    code, out, err = report("ablation", *where)
     assert (code, "also holds what this report did not write: old.png" in err) == (0, True)
-    count = len(list((tmp_path / "results/reports/ablation_simplemlp").iterdir()))
+    count = len(list(left.parent.iterdir()))
     assert f"({count - 1} files" in out
+    left.unlink()
+    one, two = contents(whole.folder / "results/reports"), contents(tmp_path / "again")
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file, by its path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> None:
@@ -141,8 +168,9 @@ def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> N
     assert rows["1*2"]["None n"] == "0"
 
 
-def test_shorter_trials_take_no_part(report: Report, tmp_path: Path) -> None:
+def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial of fewer loops than the grid asks for is unfinished; without the grid the page warns."""
+    monkeypatch.setattr("psa.reports.figures.save", undrawn)
     store, trials = Store(tmp_path / "models", tmp_path / "results"), load(tmp_path / "grid.toml").trials
     for trial in trials:
         store.write(trial, record(trial, 4 if trial.seed == 0 else 6), {})
@@ -161,6 +189,12 @@ def test_a_grid_of_other_trials_is_a_mistake(report: Report, tmp_path: Path) -> 
     code, _, err = report("ablation", "--grid", "other.toml")
     assert code == 2
     assert "holds 54 records, and none of them is of this grid" in err
+
+
+def undrawn(_figure: Any, stem: Path) -> list[Path]:
+    """In place of a figure that would take seconds and that nobody looks at."""
+    stem.with_suffix(".png").write_bytes(b"")
+    return [stem.with_suffix(".png")]
 
 
 def _is(trial: Trial, arch: str, mode: str) -> bool:

@@ -174,8 +174,10 @@ def test_a_detached_sweep_comes_home_later(
     """--detach leaves at once; `psa fetch` names what is missing, and brings all home when it is there."""
     with rehearsal(tmp_path / "stage") as stage:
         started.append(sweep(tmp_path, data_dir, *WORDS, "--detach", **stage.environment))
-        code, last = ended(started[-1])
-        assert (code, last.split(".")[0]) == (0, "1 job at work without this sweep")
+        out, _ = started[-1].communicate(timeout=2 * PATIENCE_SECONDS)
+        last = out.splitlines()[-1]
+        assert (started[-1].returncode, last.split(".")[0]) == (0, "1 job at work without this sweep")
+        assert "in the hands of others" not in out
         words = ("fetch", str(GRID), f"meta_loops={LOOPS}")
         early = psa(tmp_path, *words, **stage.environment)
         started.append(early)
@@ -190,6 +192,21 @@ def test_a_detached_sweep_comes_home_later(
         late = psa(tmp_path, *words, **stage.environment)
         started.append(late)
         assert ended(late) == (0, "smoke: 24 of 24 trials are here")
+    assert tree(tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+def test_a_part_is_not_trained_twice_while_a_job_trains_all(
+    tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+) -> None:
+    """--only after --detach watches the job that is there, whose other trials come home as well."""
+    with rehearsal(tmp_path / "stage") as stage:
+        started.append(sweep(tmp_path, data_dir, *WORDS, "--detach", **stage.environment))
+        assert ended(started[-1])[0] == 0
+        started.append(sweep(tmp_path, data_dir, *WORDS, "--only", "arch=1*4", **stage.environment))
+        assert ended(started[-1]) == (0, "12 of 12 trials done, 0 failed")
+        assert len(jobs_of(stage)) == 1
     assert tree(tmp_path) == expected
 
 

@@ -245,7 +245,7 @@ def test_a_search_that_was_killed_goes_on(
     started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
 ) -> None:
     """What has ended is not tried again; in the end every configuration has ended once."""
-    written(tmp_path, SMALL, ("meta_loops = 6", "meta_loops = 40"), ('"asha"', '"none"'))
+    written(tmp_path, SMALL, ("meta_loops = 6", "meta_loops = 12"), ('"asha"', '"none"'))
     first = searched(started, tmp_path, data_dir)
     until(lambda: list((tmp_path / "results").rglob("search-*.json")), first)
     before = {path: path.read_bytes() for path in (tmp_path / "results/small").rglob("s0*.json")}

@@ -31,6 +31,7 @@ meta_loops = 3
 seeds = "0..2"
 promote = { best = 1, within = ["mode"] }
 """
+PACKS = ("--pack-size", "4")  # by a size that is given nothing is measured first: one worker less to start
 Psa = Callable[..., tuple[int, str]]
 
 
@@ -83,21 +84,21 @@ def test_weights_are_kept_for_those_who_go_on(psa: Psa, tmp_path: Path) -> None:
         path.relative_to(tmp_path / "results"): path.read_bytes()
         for path in Store(tmp_path / "models", tmp_path / "results").record_paths()
     }
-    assert psa("sweep", "--keep-weights", "none", "--results-dir", "other")[0] == 0
+    assert psa("sweep", "--keep-weights", "none", "--results-dir", "other", *PACKS)[0] == 0
     for path, content in stored.items():
         assert (tmp_path / "other" / path).read_bytes() == content
 
 
 def test_no_weights_are_dropped_while_it_is_open_who_goes_on(psa: Psa, tmp_path: Path) -> None:
     """One failure in the first stage must not cost the others the loops they have."""
-    assert psa("sweep", "--only", "seed=0,1", "full.meta_loops=1", "--workers", "1")[0] == 0
+    assert psa("sweep", "--only", "seed=0,1", "full.meta_loops=1", "--workers", "1", *PACKS)[0] == 0
     store, grid = Store(tmp_path / "models", tmp_path / "results"), load(tmp_path / "staged.toml")
     bad = grid.stages[0].trials[0]
     for path in (store.state_file(bad).path, store.state_file(bad).previous):
         path.write_bytes(b"damaged")
     store.record_path(bad).unlink()
     states = set((tmp_path / "models").rglob("lkg.safetensors"))
-    code, said = psa("sweep", "--keep-weights", "none", "--workers", "1")
+    code, said = psa("sweep", "--keep-weights", "none", "--workers", "1", *PACKS)
     assert code == 1, said
     assert "stage short: 7 of 8 trials done, 1 failed" in said
     assert set((tmp_path / "models").rglob("lkg.safetensors")) == states
@@ -105,6 +106,6 @@ def test_no_weights_are_dropped_while_it_is_open_who_goes_on(psa: Psa, tmp_path:
 
 def test_best_keeps_one_seed_of_each_arm_over_all_stages(psa: Psa, tmp_path: Path) -> None:
     """Also where the stages have different seeds."""
-    assert psa("sweep", "--keep-weights", "best", "--workers", "1", "full.seeds=0")[0] == 0
+    assert psa("sweep", "--keep-weights", "best", "--workers", "1", "full.seeds=0", *PACKS)[0] == 0
     kept = [path.parts[-4:-2] for path in (tmp_path / "models").rglob("lkg.safetensors")]
     assert len(kept) == len(set(kept)) == 4

@@ -69,8 +69,15 @@ def test_a_sweep_that_trains_saves_and_answers_with_the_signal(
     assert list((tmp_path / "models" / ".sweeps").iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
-@pytest.mark.parametrize("after", [0.0, 6.0], ids=["torch is imported", "a step is measured"])
+@pytest.mark.parametrize(
+    ("after", "number", "code"),
+    [
+        pytest.param(0.0, *SIGNALS[0], id="torch is imported"),
+        pytest.param(6.0, *SIGNALS[1], id="a step is measured"),
+        pytest.param(0.0, *SIGNALS[1], id="torch is imported, SIGTERM", marks=pytest.mark.crash),
+        pytest.param(6.0, *SIGNALS[0], id="a step is measured, SIGINT", marks=pytest.mark.crash),
+    ],
+)
 def test_a_sweep_that_measures_stops_at_once(
     after: float,
     number: signal.Signals,

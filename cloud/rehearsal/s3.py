@@ -24,6 +24,7 @@ REGION: Final = "us-east-1"
 KEY: Final = "rehearsal"
 SECRET: Final = "rehearsal-secret"  # noqa: S105 -- of a server that listens on loopback only
 _READY_SECONDS: Final = 60.0
+_GRPC: Final = 10_000  # above each of its ports SeaweedFS takes another one
 _QUIET: Final = [
     "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false", "-webdav=false",
     "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=20",
@@ -123,6 +124,15 @@ def s3_server(
         # All that was answered is in the files: nothing is lost, and asking it politely takes 2 s.
         process.kill()
         process.wait()
+        _remove_sockets(ports)
+
+
+def _remove_sockets(ports: list[int]) -> None:
+    """Where SeaweedFS listens beside its ports is fixed to /tmp, for most by no option to be moved."""
+    for port in ports:
+        for name in (port, port + _GRPC):
+            for path in Path("/tmp").glob(f"seaweedfs-*-{name}.sock"):  # noqa: S108
+                path.unlink(missing_ok=True)
 
 
 def _command(folder: Path, ports: list[int]) -> list[str]:
@@ -141,20 +151,29 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
     config.write_text(json.dumps({"identities": [identity]}))
     names = ("master", "volume", "filer", "admin", "s3")
     listening = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=True)]
-    return [str(weed), "mini", f"-dir={folder / 'data'}", *listening, *_QUIET, f"-s3.config={config}"]
+    # else its log is also kept in the system's temporary folder
+    return [
+        str(weed),
+        "-logtostderr",
+        "mini",
+        f"-dir={folder / 'data'}",
+        *listening,
+        *_QUIET,
+        f"-s3.config={config}",
+    ]
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, nor on those 10,000 above, which SeaweedFS takes as well."""
+    """Ports that nobody listens on, nor on those that SeaweedFS takes beside them."""
     found: list[int] = []
     while len(found) < count:
         with socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
-            if port + 10_000 > 65_535 or port in found:
+            if port + _GRPC > 65_535 or port in found:
                 continue
             with contextlib.suppress(OSError):
-                other.bind(("127.0.0.1", port + 10_000))
+                other.bind(("127.0.0.1", port + _GRPC))
                 found.append(port)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,13 @@ def _number(_type: Any, tokens: Sequence[Token]) -> float:
     return float(text)
 
 
+def _dollars(kind: Any, tokens: Sequence[Token]) -> float:
+    value = _number(kind, tokens)
+    if not 0 < value < math.inf:
+        raise ValueError(f"{value:g} is not a number of dollars above 0.")
+    return value
+
+
 def _count(kind: Any, tokens: Sequence[Token]) -> int:
     value = _whole(kind, tokens)
     if not 1 <= value <= MAX_COUNT:
@@ -45,6 +53,7 @@ def _count(kind: Any, tokens: Sequence[Token]) -> int:
 Whole = Annotated[int, Parameter(converter=_whole)]
 Wholes = Annotated[tuple[int, ...] | None, Parameter(converter=_wholes, consume_multiple=True, negative="")]
 Count = Annotated[int | None, Parameter(converter=_count)]
+Dollars = Annotated[float, Parameter(converter=_dollars)]
 Number = Annotated[float, Parameter(converter=_number)]
 
 ModelDir = Annotated[Path, Parameter(env_var="SAGEMAKER_MODEL_DIR", help="Folder of the checkpoints.")]

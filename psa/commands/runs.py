@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from psa.backend import Backend, Where
-from psa.commands.options import Count, Number
+from psa.commands.options import Count, Dollars, Number
 from psa.commands.plan import PackSize, Workers, begun, planned_for
 from psa.cost import CostModel
 from psa.grid import Grid
@@ -58,7 +58,8 @@ class Runs:
         bool, Parameter(negative="", help="Of SageMaker: submit what the quota allows, and leave.")
     ] = False
     max_cost: Annotated[
-        Number | None, Parameter(help="Of SageMaker: dollars that the jobs may cost at most.")
+        Dollars | None,
+        Parameter(help="Of SageMaker: dollars that the jobs of a study may cost at most, all that it had."),
     ] = None
     prices: Annotated[
         Path | None, Parameter(help="Of SageMaker: a table of prices like cloud/prices.toml.")

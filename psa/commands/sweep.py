@@ -81,7 +81,7 @@ def sweep(
             if not work.ends() and stage.points is not None:
                 work.train(stage)
     if stop():
-        out.print("Stopped; workers have saved what they had. The same command goes on from there.")
+        out.print(f"Stopped; {backend.stopped} The same command goes on from there.", soft_wrap=True)
         return stop.exit_code
     if work.detached:
         out.print(work.detached, markup=False, soft_wrap=True)
@@ -197,6 +197,8 @@ class _Work:
             free = leases.free(self.store, left)
             if free:
                 self._round(free, planned, view, refresh)
+            if self.ends():
+                return
             if before != (view.done, len(self.failed)):
                 wait = FIRST_WAIT_SECONDS
                 continue

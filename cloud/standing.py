@@ -1,0 +1,75 @@
+"""What there is to say of lines and their jobs: how far they are, and what goes on without a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from cloud.line import Line, job_parts
+from cloud.lineup import Lineup
+from cloud.told import progress_in
+from cloud.training_jobs import Status
+from cloud.watch import Watch
+from psa.errors import UserError
+from psa.words import counted
+
+_WHY: Final = {
+    "full": "since the quota is reached",
+    "unpaid": "since those at work may take all that --max-cost allows",
+}
+
+
+def how_far(line: Line, pending: int, jobs: Mapping[str, Status], progress: bytes | None) -> str:
+    """The last job of a line, and how far its packs are. pending: trials that are not at home."""
+    names = sorted(name for name in jobs if (parts := job_parts(name)) and parts[1] == line.name)
+    left = f"{pending:,} of {counted(len(line.trials), 'trial')} not at home"
+    if not names:
+        return f"{line.job(1)}: not submitted; {left}"
+    status = jobs[names[-1]]
+    said = status.status if status.over else f"{status.status}, {status.secondary}"
+    loops = [last["loop"] for last in progress_in(progress).values()]
+    horizon = max(pack.horizon for pack in line.packs.values())
+    at = f", loop {min(loops)} to {max(loops)} of {horizon}" if loops and not status.over else ""
+    return f"{names[-1]}: {said}{at}; {left}"
+
+
+def going_on(error: UserError, watch: Watch) -> UserError:
+    """The same, with what must be known of jobs that a sweep leaves behind."""
+    running = sum(course.running for course in watch.courses)
+    if not running:
+        return error
+    said = (
+        f"{counted(running, 'job')} may still be at work: the same command watches again, Ctrl-C there stops"
+    )
+    return UserError(error.what, f"{error.way_out}. {said}")
+
+
+def detached(watch: Watch) -> str:
+    """What a sweep says that leaves its jobs alone."""
+    running = sum(course.running for course in watch.courses)
+    waiting = sum(not course.running and not course.over for course in watch.courses)
+    said = f"{counted(running, 'job')} at work without this sweep"
+    if waiting:
+        why = _WHY[watch.stall.kind] if watch.stall else "since --workers allows no more at once"
+        said += f", {counted(waiting, 'job')} not submitted {why}"
+    return f"{said}. The same command watches them and goes on; `psa fetch` brings home what is there."
+
+
+def remarks(found: Lineup, foreign: str) -> Iterator[str]:
+    """What a user could wonder at when a sweep begins. foreign: what there is to say of the prices."""
+    known, running, doubles = (
+        counted(len(each), "job") for each in (found.known, found.running, found.doubles)
+    )
+    if found.known:
+        yield (
+            f"{known} of an earlier sweep to go on as packed then: --jobs and --pack-size are for new ones"
+        )
+    if found.running:
+        yield (
+            f"{running} at work with more than is asked for, or another horizon: watched to the end, then "
+            "what is missing is lined up anew"
+        )
+    if found.doubles:
+        yield f"{doubles} asked to stop, whose trials another job trains as well"
+    if foreign:
+        yield foreign

@@ -1,0 +1,56 @@
+"""A bucket in memory, behind the client that boto3 would make: cloud.bucket.Bucket itself is under test."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from cloud.bucket import Bucket
+
+
+class Memory:
+    """The few operations of S3 that a Bucket uses."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def put_object(self, *, Key: str, Body: bytes, **condition: str) -> None:
+        """Store an object, with IfNoneMatch only where there is none."""
+        if "IfNoneMatch" in condition and Key in self.files:
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+        self.files[Key] = Body
+
+    def get_object(self, *, Key: str, **_: str) -> dict[str, Any]:
+        """Read an object."""
+        if Key not in self.files:
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
+        return {"Body": io.BytesIO(self.files[Key])}
+
+    def delete_objects(self, *, Delete: dict[str, Any], **_: str) -> None:
+        """Remove objects."""
+        for item in Delete["Objects"]:
+            self.files.pop(item["Key"], None)
+
+    def head_bucket(self, **_: str) -> None:
+        """It is there."""
+
+    def get_paginator(self, _operation: str) -> Memory:
+        """Of list_objects_v2."""
+        return self
+
+    def paginate(self, *, Prefix: str, Delimiter: str = "", **_: str) -> Iterator[dict[str, Any]]:
+        """One page of all."""
+        names = sorted(name for name in self.files if name.startswith(Prefix))
+        if not Delimiter:
+            yield {"Contents": [{"Key": name} for name in names]}
+            return
+        folders = {name[len(Prefix) :].partition("/")[0] for name in names if "/" in name[len(Prefix) :]}
+        yield {"CommonPrefixes": [{"Prefix": f"{Prefix}{folder}/"} for folder in sorted(folders)]}
+
+
+def bucket() -> Bucket:
+    """An empty one."""
+    return Bucket(Memory(), "a-bucket", "psa")

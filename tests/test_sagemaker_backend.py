@@ -1,0 +1,339 @@
+"""The SageMaker backend against an account in memory: what it submits, watches, counts and says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import trial
+
+pytest.importorskip("boto3", reason="the extra aws is not installed")
+pytest.importorskip("dotenv", reason="the extra aws is not installed")
+
+from botocore.exceptions import ClientError
+from buckets import bucket
+
+from cloud import bootstrap, settings
+from cloud import watch as watching
+from cloud.line import Line, lay_in
+from cloud.sagemaker import SageMaker
+from psa.backend import Where
+from psa.cost import CostModel
+from psa.errors import UserError
+from psa.events import Event
+from psa.machine import Machine
+from psa.store import Store
+from psa.trial import Pack
+from psa.worker import run_pack
+
+A, B, C = (trial("1*4", seed=seed, batch_size=500) for seed in range(3))
+PLACE = {
+    "S3_BUCKET_NAME": "a-bucket",
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "very-secret",
+}
+ROLE = {"AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa"}
+
+
+class Account:
+    """SageMaker's side: jobs by name, as they would be described. run: what becomes of a job, asked at each
+    listing for all that are in progress.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.created: list[str] = []
+        self.stopped: list[str] = []
+        self.run: Callable[[dict[str, Any]], None] = lambda job: job.update(TrainingJobStatus="Failed")
+
+    def there(self, name: str, status: str = "InProgress", billed: int = 0) -> None:
+        """A job of an earlier time."""
+        self.jobs[name] = {
+            "TrainingJobName": name,
+            "TrainingJobStatus": status,
+            "ResourceConfig": {"InstanceType": "ml.c5.xlarge"},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+            "BillableTimeInSeconds": billed,
+        }
+
+    def create_training_job(self, **request: Any) -> None:
+        """A new one."""
+        self.created.append(request["TrainingJobName"])
+        self.there(self.created[-1])
+
+    def describe_training_job(self, *, TrainingJobName: str) -> dict[str, Any]:
+        """All of it."""
+        if TrainingJobName not in self.jobs:
+            raise ClientError({"Error": {"Code": "ValidationException"}}, "DescribeTrainingJob")
+        return self.jobs[TrainingJobName]
+
+    def stop_training_job(self, *, TrainingJobName: str) -> None:
+        """Ask it to stop."""
+        self.stopped.append(TrainingJobName)
+
+    def get_paginator(self, _operation: str) -> Account:
+        """Of list_training_jobs."""
+        return self
+
+    def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
+        """All, and then time goes on."""
+        yield {"TrainingJobSummaries": [dict(job) for job in self.jobs.values()]}
+        for job in self.jobs.values():
+            if job["TrainingJobStatus"] == "InProgress":
+                self.run(job)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own, whose settings are those of the place alone; hardly any waiting."""
+    monkeypatch.chdir(tmp_path)
+    for name in {*ROLE, *settings.DEFAULTS, "AWS_ACCOUNT_ID", "AWS_PROFILE", "AWS_SESSION_TOKEN"}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in PLACE.items():
+        monkeypatch.setenv(name, value)
+    for name, seconds in {"SOON": 0.01, "LATE": 0.01, "NAP": 0.0}.items():
+        monkeypatch.setattr(watching, name, seconds)
+
+
+@pytest.fixture
+def with_role(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> Path:
+    """Who submits has one; the data folder."""
+    for name, value in ROLE.items():
+        monkeypatch.setenv(name, value)
+    return data_dir
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
+    """What a container leaves that trained all three, by name."""
+    folder = tmp_path_factory.mktemp("container")
+    here = Store(folder / "models", folder / "results")
+    run_pack(Pack(trials=(A, B, C), horizon=1), here, Machine(data_dir, "cpu"))
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lease"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def backend(tmp_path: Path, data_dir: Path = Path("nowhere"), **where: Any) -> SageMaker:
+    """The backend of a folder, with its own account and bucket in memory."""
+    store = Store(tmp_path / "models", tmp_path / "results")
+    made = SageMaker(store, Machine(data_dir), CostModel(tmp_path / "costs.json"), Where(**where))
+    made.clients = {"s3": bucket().client, "sagemaker": Account()}
+    return made
+
+
+def line(there: SageMaker, *trials: Any, horizon: int = 1) -> Line:
+    """A line that the bucket knows."""
+    made = Line(there.home_name, {"p0000": Pack(trials=trials, horizon=horizon)})
+    for _ in lay_in(made, there.bucket, there.store):
+        pass
+    return made
+
+
+def leave(there: SageMaker, where: Line, files: dict[str, bytes], *trials: Any) -> None:
+    """The checkpoints of these trials, in a line of the bucket."""
+    for name, content in files.items():
+        if any(each.id in name for each in trials):
+            there.bucket.write(f"{where.folder}/checkpoints/{name}", content)
+
+
+def swept(there: SageMaker, *trials: Any, horizon: int = 1) -> list[Event]:
+    """What a launch of these trials says, to its end."""
+    packs = [Pack(trials=(each,), horizon=horizon) for each in trials]
+    return [event for event in there.launch(there.plan(packs)) if event.kind != "tick"]
+
+
+def test_fetch_and_status_need_no_role_no_prices_and_no_code(
+    tmp_path: Path, trained: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is complete comes home and is removed, but not while a job is at work on it."""
+    there = backend(tmp_path, prices=tmp_path / "none.toml")
+    monkeypatch.setattr("cloud.offers.packed", lambda: pytest.fail("the code was packed"))
+    done, live, half = line(there, A), line(there, B), line(there, A, C, horizon=2)
+    account = there.clients["sagemaker"]
+    account.run = lambda job: None
+    account.there(live.job(1))
+    leave(there, done, trained, A)
+    leave(there, live, trained, B)
+    leave(there, half, trained, C)
+    there.fetch()
+    assert there.store.survey([A, B, C], 1).pending == []
+    names = "\n".join(there.bucket.tree("lines"))
+    assert [f"{each.name}/checkpoints" in names for each in (done, live, half)] == [False, True, True]
+    assert [said.partition(":")[0] for said in there.status()] == [half.job(1)]
+    with pytest.raises(UserError, match="AWS_SAGEMAKER_ROLE is not set"):
+        swept(there, C, horizon=2)
+
+
+def test_a_job_that_trains_more_than_is_asked_for_is_watched_before_anything_is_submitted(
+    tmp_path: Path, trained: dict[str, bytes], with_role: Path
+) -> None:
+    """`--only` while a detached job runs: no second job trains B; what comes home of C does so as well."""
+    there = backend(tmp_path, with_role)
+    account = there.clients["sagemaker"]
+    whole = line(there, A, B, C)
+    account.there(whole.job(1))
+
+    def run(job: dict[str, Any]) -> None:
+        assert not account.created
+        leave(there, whole, trained, B, C)
+        job["TrainingJobStatus"] = "Completed"
+
+    account.run = run
+    events = swept(there, B)
+    assert account.created == []
+    assert [event.facts["trained"] for event in events if event.kind == "done"] == [1]
+    assert there.store.survey([A, B, C], 1).pending == [A]
+    said = [event.facts["said"] for event in events if event.kind == "said"]
+    assert len(said) == 1
+    assert said[0].startswith("1 job at work with more than is asked for")
+
+
+def test_what_such_a_job_did_not_train_is_lined_up_anew(
+    tmp_path: Path, trained: dict[str, bytes], with_role: Path
+) -> None:
+    """In a line of just what is asked for, once the job has ended; the same for another horizon."""
+    there = backend(tmp_path, with_role)
+    account = there.clients["sagemaker"]
+    whole = line(there, A, B, C)
+    account.there(whole.job(1))
+
+    def run(job: dict[str, Any]) -> None:
+        job["TrainingJobStatus"] = "Stopped"
+        if account.created:
+            leave(there, Line(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}), trained, B)
+
+    account.run = run
+    swept(there, B)
+    assert account.created == [Line(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}).job(1)]
+    assert there.store.survey([B], 1).pending == []
+
+
+def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
+    tmp_path: Path, trained: dict[str, bytes], with_role: Path
+) -> None:
+    """Its progress is not lost, and its unwanted trials are not paid for."""
+    there = backend(tmp_path, with_role)
+    account = there.clients["sagemaker"]
+    whole = line(there, A, B, C)
+    account.there(whole.job(1), "Stopped")
+    leave(there, whole, trained, A)
+    rest = Line(whole.home, {"p0000": Pack(trials=(B,), horizon=1)})
+
+    def run(job: dict[str, Any]) -> None:
+        leave(there, rest, trained, B)
+        job["TrainingJobStatus"] = "Completed"
+
+    account.run = run
+    swept(there, A, B)
+    assert account.created == [rest.job(1)]
+    assert there.store.survey([A, B, C], 1).pending == [C]
+
+
+def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
+    tmp_path: Path, trained: dict[str, bytes], with_role: Path
+) -> None:
+    """Both are watched to their end."""
+    there = backend(tmp_path, with_role)
+    account = there.clients["sagemaker"]
+    lines = [line(there, A, B), line(there, B, C)]
+    for each in lines:
+        account.there(each.job(2))
+
+    def run(job: dict[str, Any]) -> None:
+        for each in lines:
+            leave(there, each, trained, *each.trials)
+        job["TrainingJobStatus"] = "Completed"
+
+    account.run = run
+    steps = there.launch(there.plan([Pack(trials=(each,), horizon=1) for each in (A, B, C)]))
+    account.run = lambda job: None
+    trained_trials = 0
+    for event in steps:
+        if event.kind == "ready":
+            account.run = run
+        trained_trials += event.facts.get("trained", 0) if event.kind == "done" else 0
+    assert trained_trials == 3
+    assert account.stopped == [max(lines, key=lambda each: each.name).job(2)]
+    assert account.created == []
+    assert there.store.survey([A, B, C], 1).pending == []
+
+
+def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_heard(
+    tmp_path: Path, with_role: Path
+) -> None:
+    """Nothing has been submitted then; afterwards all that the job needs is there."""
+    there = backend(tmp_path, with_role)
+    line(there, A)
+    steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
+    while not list(there.bucket.tree("data")):
+        next(steps)
+    steps.close()
+    assert len(list(there.bucket.tree("data"))) == 1
+    assert there.clients["sagemaker"].created == []
+    assert there.stopped == "no job was asked to stop."
+    swept(there, A)
+    assert len(list(there.bucket.tree("data"))) == 4
+
+
+def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, with_role: Path) -> None:
+    """They take a while."""
+    there = backend(tmp_path, with_role)
+    there.clients["sagemaker"].run = lambda job: None
+    steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
+    while not there.clients["sagemaker"].created:
+        next(steps)
+    next(steps)
+    steps.close()
+    assert there.clients["sagemaker"].stopped == there.clients["sagemaker"].created
+    assert there.stopped == "1 job asked to save and stop, which may take two minutes."
+
+
+def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_role: Path) -> None:
+    """With what they were billed; those at work with the most that they may be."""
+    there = backend(tmp_path, with_role, max_cost=1.0)
+    account = there.clients["sagemaker"]
+    past, mine = line(there, B), line(there, A)
+    account.there(past.job(1), "Completed", billed=3 * 3600)
+    account.there(mine.job(1), "Failed", billed=2 * 3600)
+    with pytest.raises(UserError, match=r"--max-cost 1: .* beside the \$1\.02 that are spent"):
+        swept(there, A)
+    assert account.created == []
+    there = backend(tmp_path / "again", with_role, max_cost=1.0)
+    account = there.clients["sagemaker"]
+    account.run = lambda job: None
+    account.there(line(there, A).job(1))
+    steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
+    while not there.budget.reserved:
+        next(steps)
+    assert there.budget.reserved == {line(there, A).job(1): pytest.approx(0.204)}
+    steps.close()
+
+
+def test_what_failed_in_a_container_is_told_with_its_job(tmp_path: Path) -> None:
+    """So that nobody takes it for the failure of a later one."""
+    pack = Pack(trials=(A,), horizon=1)
+    said = bootstrap._Said(tmp_path, {id(pack): "p0000"}, "psa-a-job")
+    said.heard(Event("failed", pack, {"error": "it blew up"}))
+    said.write()
+    told = json.loads((tmp_path / bootstrap.FAILURES).read_text())
+    assert told == {"job": "psa-a-job", "trials": {A.id: "it blew up"}}
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_an_artifact_holds_records_and_then_states(
+    is_full: bool, tmp_path: Path, trained: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As much as a reader takes into its memory."""
+    store = Store(tmp_path / "models", tmp_path / "results")
+    for name, content in trained.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    records = sum(len(content) for name, content in trained.items() if name.startswith("results"))
+    if is_full:
+        monkeypatch.setattr(bootstrap, "KEPT_BYTES", records)
+    bootstrap._keep(store, tmp_path / "model")
+    kept = {path.relative_to(tmp_path / "model").parts[0] for path in (tmp_path / "model").rglob("*.*")}
+    assert kept == ({"results"} if is_full else {"results", "models"})

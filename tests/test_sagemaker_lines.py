@@ -1,0 +1,404 @@
+"""Lines of training jobs: which are taken up, what is brought home and removed, and what it may cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import trial
+
+pytest.importorskip("boto3", reason="the extra aws is not installed")
+pytest.importorskip("dotenv", reason="the extra aws is not installed")
+
+from buckets import bucket
+
+from cloud import line as lines_module
+from cloud import settings
+from cloud.bucket import Bucket
+from cloud.budget import LEAST_SECONDS, START_SECONDS, Budget
+from cloud.cost import price_table
+from cloud.harvest import cleared, missing_weights, take_home
+from cloud.homes import UNNAMED, home_of, known_home
+from cloud.line import Line, lay_in, lines_of
+from cloud.lineup import lineup
+from cloud.offers import Offers
+from cloud.quotes import Quotes
+from cloud.request import SPOT_WAIT_SECONDS, request_of
+from cloud.settings import MOST_RUN_SECONDS, Settings
+from psa.backend import Job, Where, jobs_of
+from psa.cost import CostModel
+from psa.errors import UserError
+from psa.machine import Machine
+from psa.records import decode_record, encode_record
+from psa.store import Store
+from psa.trial import Pack
+from psa.worker import run_pack
+
+HOME, LOOPS = "0123abcd", 2
+A, B, C = (trial("1*4", seed=seed, batch_size=500) for seed in range(3))
+SETTINGS = Settings(
+    "arn:aws:iam::123456789012:role/psa", "us-east-1", "a-bucket", "psa", ("ml.c5.xlarge",), True, 3600
+)
+
+
+def line(*trials: Any, horizon: int = LOOPS) -> Line:
+    """A line of one pack."""
+    return Line(HOME, {"p0000": Pack(trials=trials, horizon=horizon)})
+
+
+def store(folder: Path) -> Store:
+    """The trees of a folder."""
+    return Store(folder / "models", folder / "results")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
+    """What a container leaves that trained A and B, by name."""
+    folder = tmp_path_factory.mktemp("container")
+    run_pack(Pack(trials=(A, B), horizon=LOOPS), store(folder), Machine(data_dir, "cpu"))
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lease"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def left(files: dict[str, bytes], where: Line) -> Bucket:
+    """A bucket in which a line has left these checkpoints."""
+    found = bucket()
+    for name, content in files.items():
+        found.write(f"{where.folder}/checkpoints/{name}", content)
+    return found
+
+
+def state(each: Any) -> str:
+    """The name of a trial's state."""
+    return f"models/{each.id}/lkg.safetensors"
+
+
+def record(each: Any) -> str:
+    """The name of a trial's record."""
+    return f"results/{each.id}.json"
+
+
+def changed(content: bytes, **changes: Any) -> bytes:
+    """A sound record that says something else; None takes a key away."""
+    body = decode_record(content, "") | changes
+    return encode_record({key: value for key, value in body.items() if value is not None})
+
+
+# Which lines are taken up.
+
+
+def test_a_line_of_just_what_is_asked_for_goes_on(tmp_path: Path) -> None:
+    """With a job at work or without; one of other trials is nobody's concern."""
+    exact, other = line(A, B), line(C)
+    for live in ([], [exact.name]):
+        found = lineup([other, exact], live, store(tmp_path), {A.id: LOOPS, B.id: LOOPS})
+        assert (found.known, found.running, found.past) == ([exact], [], [])
+
+
+@pytest.mark.parametrize(
+    "wanted", [{A.id: LOOPS}, {A.id: LOOPS + 3, B.id: LOOPS + 3}, {A.id: 1, B.id: 1, C.id: 1}]
+)
+def test_a_job_at_work_on_a_part_is_watched_and_without_one_the_line_is_past(
+    wanted: dict[str, int], tmp_path: Path
+) -> None:
+    """A part of the grid, more loops, fewer loops."""
+    there = line(A, B)
+    found = lineup([there], [there.name], store(tmp_path), wanted)
+    assert (found.known, found.running, found.doubles) == ([], [there], [])
+    found = lineup([there], [], store(tmp_path), wanted)
+    assert (found.taken, found.past) == ([], [there])
+
+
+def test_no_two_lines_that_go_on_share_a_trial(tmp_path: Path) -> None:
+    """Those at work come first; a second job upon the same trial is asked to stop."""
+    wanted = {each.id: LOOPS for each in (A, B, C)}
+    one, two, three = line(A, B), line(B, C), line(C)
+    found = lineup([one, two, three], [], store(tmp_path), wanted)
+    assert len({each.id for known in found.known for each in known.trials}) == sum(
+        len(known.trials) for known in found.known
+    )
+    assert len(found.known) + len(found.past) == 3
+    found = lineup([one, two, three], [two.name], store(tmp_path), wanted)
+    assert (found.known, found.past) == ([two], sorted([one, three], key=lambda each: each.name))
+    found = lineup([one, two, three], [one.name, two.name], store(tmp_path), wanted)
+    assert len(found.known) == len(found.doubles) == len(found.running) == 1
+    assert found.past == [three]
+
+
+def test_lines_do_not_outgrow_an_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was asked for; every trial is in one line."""
+    monkeypatch.setattr(lines_module, "MOST_TRIALS", 4)
+    packs = [
+        Pack(trials=tuple(trial("1*4", seed=10 * at + each) for each in range(size)), horizon=1)
+        for at, size in enumerate((3, 3, 2, 1, 6))
+    ]
+    made = lines_of(HOME, [Job(pack, 1.0) for pack in packs], 2)
+    sizes = [len(each.trials) for each in made]
+    assert sum(sizes) == 15
+    assert all(size <= 4 or len(each.packs) == 1 for size, each in zip(sizes, made, strict=True))
+
+
+# What comes home.
+
+
+def test_all_that_a_line_left_comes_home_and_is_removed(tmp_path: Path, trained: dict[str, bytes]) -> None:
+    """Records and weights; what the line was stays."""
+    here, there = store(tmp_path), left(trained, line(A, B))
+    for _ in lay_in(line(A, B), there, here):
+        pass
+    assert take_home(line(A, B), there, here) == {}
+    assert line(A, B).pending(here) == []
+    assert (tmp_path / state(A)).read_bytes() == trained[state(A)]
+    assert cleared(line(A, B), there, here)
+    assert list(there.tree("lines")) == [f"{HOME}-{line(A, B).name}/inputs/packs.json"]
+
+
+def test_of_a_line_only_its_own_trials_are_accepted(tmp_path: Path, trained: dict[str, bytes]) -> None:
+    """Neither records nor states of others, nor one trial under the name of another."""
+    strange = {
+        record(B): trained[record(A)],
+        f"results/{B.id}.machine.json": b"{}",
+        state(B): trained[state(A)],
+    }
+    here = store(tmp_path)
+    take_home(line(A), left(trained, line(A)), here)
+    assert here.survey([A, B], LOOPS).pending == [B]
+    assert not (tmp_path / state(B)).exists()
+    take_home(line(B), left(strange, line(B)), here)
+    assert here.survey([B], LOOPS).pending == [B]
+    assert not (tmp_path / state(B)).exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"spec": None}, {"spec": {}}, {"loops": None}, {"history": None}, {"finals": 3}]
+)
+def test_a_record_that_is_none_stops_its_trial_alone(
+    change: dict[str, Any], tmp_path: Path, trained: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Named in one warning; the other trial comes home."""
+    here = store(tmp_path)
+    there = left(trained | {record(A): changed(trained[record(A)], **change)}, line(A, B))
+    assert take_home(line(A, B), there, here) == {}
+    assert line(A, B).pending(here) == [A]
+    assert [A.id in entry.getMessage() for entry in caplog.records] == [True]
+
+
+def test_a_record_that_differs_from_ours_is_told(
+    tmp_path: Path, trained: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ours stays; why is returned, since no training will mend it."""
+    here = store(tmp_path)
+    ours = decode_record(trained[record(A)], "")
+    ours |= {"loops": 1, "history": {key: [9] for key in ours["history"]}}
+    here.write(A, ours, {})
+    refused = take_home(line(A, B), left(trained, line(A, B)), here)
+    assert list(refused) == [A.id]
+    assert "differs" in refused[A.id]
+    assert line(A, B).pending(here) == [A]
+    assert len(caplog.records) == 1
+
+
+def test_a_damaged_record_here_is_named_and_ends_nothing(
+    tmp_path: Path, trained: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its trial is left out; what is in the bucket stays there for it."""
+    here = store(tmp_path)
+    (tmp_path / record(A)).parent.mkdir(parents=True)
+    (tmp_path / record(A)).write_bytes(b"{}")
+    assert line(A, B).pending(here) == line(A, B).pending(here) == [B]
+    there = left(trained, line(A, B))
+    assert list(take_home(line(A, B), there, here)) == [A.id]
+    assert line(A, B).pending(here) == []
+    assert not cleared(line(A, B), there, here)
+    assert there.read(f"{line(A, B).folder}/checkpoints/{state(A)}") is not None
+    assert sum("left out" in entry.getMessage() for entry in caplog.records) == 1
+
+
+def test_nothing_is_removed_while_weights_are_missing(
+    tmp_path: Path, trained: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A torn state is neither taken nor forgotten; a generation before it that is sound will do."""
+    here = store(tmp_path)
+    torn = {**trained, state(A): trained[state(A)][:-1]}
+    torn.pop(f"models/{A.id}/lkg.previous.safetensors", None)
+    there = left(torn, line(A, B))
+    take_home(line(A, B), there, here)
+    assert line(A, B).pending(here) == []
+    assert missing_weights(line(A, B), here) == [A]
+    assert not cleared(line(A, B), there, here)
+    assert there.read(f"{line(A, B).folder}/checkpoints/{state(B)}") is not None
+    assert A.id in caplog.records[-1].getMessage()
+    assert B.id not in caplog.records[-1].getMessage()
+    there.write(f"{line(A, B).folder}/checkpoints/models/{A.id}/lkg.previous.safetensors", trained[state(A)])
+    assert cleared(line(A, B), there, here)
+    assert missing_weights(line(A, B), here) == []
+    assert not list(there.tree(line(A, B).folder))
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    """An artifact."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for name, body in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return content.getvalue()
+
+
+def test_what_the_checkpoints_lack_comes_from_an_artifact(tmp_path: Path, trained: dict[str, bytes]) -> None:
+    """Of whichever attempt; records and weights."""
+    here, there, mine = store(tmp_path), bucket(), line(A, B)
+    for attempt, each in ((1, A), (2, B)):
+        files = {name: body for name, body in trained.items() if each.id in name}
+        there.write(f"{mine.folder}/output/{mine.job(attempt)}/output/model.tar.gz", packed(files))
+    there.write(f"{mine.folder}/output/{mine.job(3)}/output/model.tar.gz", b"no archive")
+    assert take_home(mine, there, here) == {}
+    assert (mine.pending(here), missing_weights(mine, here)) == ([], [])
+    assert cleared(mine, there, here)
+
+
+def test_a_bucket_that_fails_ends_the_taking(tmp_path: Path, trained: dict[str, bytes]) -> None:
+    """It is no damage of a file."""
+
+    class Failing(Bucket):
+        def read(self, name: str) -> bytes | None:
+            raise UserError("no network")
+
+    there = left(trained, line(A))
+    with pytest.raises(UserError, match="no network"):
+        take_home(line(A), Failing(there.client, there.name, there.prefix), store(tmp_path))
+
+
+# What it costs.
+
+
+def test_a_budget_knows_earlier_jobs() -> None:
+    """What they were billed, and the most that those at work may cost."""
+    budget = Budget(1.0)
+    said = {"TrainingJobName": "a", "TrainingJobStatus": "Completed", "BillableTimeInSeconds": 1800}
+    at_work = {"TrainingJobStatus": "Stopping", "StoppingCondition": {"MaxRuntimeInSeconds": 900}}
+    budget.booked(said, 1.0, watched=True)
+    budget.booked(said | at_work | {"TrainingJobName": "b"}, 1.0, watched=True)
+    assert (budget.spent, budget.reserved) == ({"a": 0.5}, {"b": 0.25})
+    assert budget.seconds(1.0, 100_000) == 900
+    budget.booked(said | at_work | {"TrainingJobName": "c"}, 1.0, watched=False)
+    assert budget.seconds(1.0, 100_000) == 0
+    budget.ended("b", 0.25)
+    with pytest.raises(UserError, match=r"\$1\.00 are spent"):
+        budget.seconds(1.0, 100_000)
+    budget.begun("c", 0.1)
+    assert (budget.spent, budget.reserved) == ({"a": 0.5, "b": 0.25}, {"c": 0.1})
+
+
+def test_no_job_is_paid_for_that_can_only_start_up() -> None:
+    """A short one that wants no more is."""
+    assert LEAST_SECONDS > START_SECONDS
+    budget = Budget(200 / 3600)
+    assert budget.seconds(1.0, 150) == 150
+    with pytest.raises(UserError, match="--max-cost"):
+        budget.seconds(1.0, 1000)
+    assert budget.seconds(0.0, 1000) == 1000
+
+
+def quotes(where: Store, limit: float | None = None, **changes: Any) -> Quotes:
+    """Quotes of this machine for some settings."""
+    costs = CostModel(where.models / "costs.json")
+    return Quotes(price_table(), dataclasses.replace(SETTINGS, **changes), costs, where, limit)
+
+
+def test_a_quote_is_of_what_is_left(tmp_path: Path, trained: dict[str, bytes]) -> None:
+    """Loops that are here already cost nothing more."""
+    here, mine = store(tmp_path), line(A, B, horizon=2 * LOOPS)
+    whole = quotes(here).of(mine).seconds - START_SECONDS
+    take_home(line(A, B), left(trained, line(A, B)), here)
+    assert quotes(here).of(mine).seconds - START_SECONDS == pytest.approx(whole / 2)
+
+
+def test_prices_of_another_region_are_told_apart(tmp_path: Path) -> None:
+    """Nothing is said where they are this region's."""
+    here = store(tmp_path)
+    assert quotes(here).foreign == ""
+    there = quotes(here, region="eu-west-1")
+    assert "those of us-east-1, and jobs in eu-west-1" in "\n".join(there.said([there.of(line(A))], 1))
+
+
+def test_what_is_spent_counts_towards_the_limit(tmp_path: Path) -> None:
+    """Before anything new is submitted."""
+    asked = quotes(store(tmp_path), limit=1.0)
+    asked.check([asked.of(line(A))], spent=0.5)
+    with pytest.raises(UserError, match=r"beside the \$1\.00 that are spent"):
+        asked.check([asked.of(line(A))], spent=1.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wait"),
+    [(3600, 3600 + SPOT_WAIT_SECONDS), (MOST_RUN_SECONDS - 60, MOST_RUN_SECONDS), (MOST_RUN_SECONDS,) * 2],
+)
+def test_spot_is_waited_for_some_hours(seconds: int, wait: int) -> None:
+    """Beside the time of the run, and within what AWS allows."""
+    code: Any = type("Code", (), {"folder": "code/x"})
+    request = request_of(
+        SETTINGS, line(A), 1, bucket(), code, instance="ml.c5.xlarge", gpu=False, seconds=seconds
+    )
+    assert request["StoppingCondition"] == {
+        "MaxRuntimeInSeconds": seconds,
+        "MaxWaitTimeInSeconds": wait,
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "instances", "said"),
+    [
+        ("cuda", ("ml.g4dn.xlarge", "ml.c5.xlarge"), "--device cuda: ml.c5.xlarge has none"),
+        ("cuda", ("ml.g4dn.xlarge",), ""),
+        ("mps", ("ml.g4dn.xlarge",), "--device mps: SageMaker has none"),
+        (None, ("ml.c5.xlarge",), ""),
+    ],
+)
+def test_a_device_that_an_instance_lacks_is_refused(
+    device: Any, instances: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is paid."""
+    monkeypatch.setattr(settings, "read", lambda: dataclasses.replace(SETTINGS, instances=instances))
+    here = store(tmp_path)
+    offers = Offers(here, Machine(tmp_path, device), CostModel(tmp_path / "costs.json"), Where())
+    if said:
+        with pytest.raises(UserError, match=re.escape(said)):
+            offers.check_device()
+    else:
+        offers.check_device()
+
+
+def test_a_dry_run_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows a stand-in, says so, and writes nothing."""
+    monkeypatch.setattr(settings, "read", lambda: SETTINGS)
+    here, costs = store(tmp_path), CostModel(tmp_path / "costs.json")
+    packs = [Pack(trials=(A, B), horizon=LOOPS)]
+    said = list(Offers(here, Machine(tmp_path), costs, Where()).said(jobs_of(packs, costs)))
+    assert f"psa-{UNNAMED}-" in said[0]
+    assert said[1].startswith(f"{UNNAMED} in the names stands for")
+    assert not list(tmp_path.iterdir())
+    name = home_of(here.models)
+    said = list(Offers(here, Machine(tmp_path), costs, Where()).said(jobs_of(packs, costs)))
+    assert f"psa-{name}-" in said[0]
+    assert UNNAMED not in "".join(said)
+
+
+def test_the_name_of_a_folder_is_checked(tmp_path: Path) -> None:
+    """It goes into names of jobs and folders."""
+    assert known_home(tmp_path) == UNNAMED
+    name = home_of(tmp_path)
+    assert re.fullmatch("[0-9a-f]{8}", name)
+    assert home_of(tmp_path) == known_home(tmp_path) == name
+    (tmp_path / ".home").write_text(f"{name}\n")
+    assert home_of(tmp_path) == name
+    for wrong in (b"", b"../../up", b"0123ABCD", b"\xff" * 8, b"0123abcde"):
+        (tmp_path / ".home").write_bytes(wrong)
+        with pytest.raises(UserError, match=r"\.home does not hold 8 hexadecimal digits"):
+            home_of(tmp_path)

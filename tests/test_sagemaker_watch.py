@@ -1,0 +1,252 @@
+"""The watch over SageMaker's jobs, against a desk that says what AWS would: no job runs, nothing is sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import trial
+
+pytest.importorskip("boto3", reason="the extra aws is not installed")
+
+from botocore.exceptions import ClientError
+
+from cloud import watch as watching
+from cloud.bucket import Unreachable
+from cloud.line import Line
+from cloud.standing import detached
+from cloud.training_jobs import Answer, Status, TrainingJobs
+from cloud.watch import TRIES, Course, Watch
+from psa.errors import UserError
+from psa.events import Event
+from psa.store import Store
+from psa.trial import Pack
+
+TRIALS = tuple(trial("1*4", seed=seed) for seed in range(2))
+WANTED = {each.id: 2 for each in TRIALS}
+HOME = "0123abcd"
+NO_CAPACITY = {"FailureReason": "CapacityError: none", "SecondaryStatus": "Failed"}
+NO_QUOTA = "The account-level service limit 'ml.c5.xlarge for training job usage' is 0 Instances, with"
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look follows the other at once."""
+    for name in ("SOON", "LATE", "NAP"):
+        monkeypatch.setattr(watching, name, 0.0)
+
+
+def line(*trials: Any, horizon: int = 2) -> Line:
+    """A line of one pack."""
+    return Line(HOME, {"p0000": Pack(trials=trials or TRIALS, horizon=horizon)})
+
+
+class Desk:
+    """answers: to submissions, "submitted" when they are used up; ends: of each job, status and description;
+    refused: what `home` says.
+    """
+
+    def __init__(self, folder: Path, answers: list[Answer] = [], **ends: Any) -> None:  # noqa: B006
+        self.store = Store(folder / "models", folder / "results")
+        self.answers, self.ends = list(answers), ends
+        self.jobs: dict[str, Status] = {}
+        self.asked: list[tuple[str, int]] = []
+        self.refused: dict[str, str] = {}
+        self.files: dict[str, bytes] = {}
+        self.homes: list[str] = []
+        self.dropped_lines: list[Line] = []
+        self.trouble: list[Exception] = []
+
+    def submit(self, course: Course) -> Answer:
+        self.asked.append((course.job, course.choice))
+        answer = self.answers.pop(0) if self.answers else Answer("submitted")
+        if answer.begun:
+            self.jobs[course.job] = Status(self.ends.get("status", "Failed"), "")
+        return answer
+
+    def listed(self) -> dict[str, Status]:
+        return dict(self.jobs)
+
+    def described(self, name: str) -> dict[str, Any]:
+        return dict(self.ends.get("said", {}))
+
+    def told(self, _line: Line, name: str) -> bytes | None:
+        return self.files.get(name)
+
+    def home(self, _line: Line, job: str) -> dict[str, str]:
+        if self.trouble:
+            raise self.trouble.pop()
+        self.homes.append(job)
+        return self.refused
+
+    def dropped(self, line: Line) -> None:
+        self.dropped_lines.append(line)
+
+
+def watched(desk: Desk, lines: list[Line], most: int = 500, **options: Any) -> list[Event]:
+    """What a watch says to its end, which comes."""
+    events = []
+    for event in Watch(desk, lines, WANTED, **options).events(detach=options.pop("detach", False)):
+        events.append(event)
+        assert len(events) < most, "it does not end"
+    return events
+
+
+def failures(events: list[Event]) -> dict[str, str]:
+    """Of all packs."""
+    return {trial: why for event in events for trial, why in event.facts.get("failed", {}).items()}
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_types_without_capacity_are_gone_through_twice_and_then_count(choices: int, tmp_path: Path) -> None:
+    """Once each, once more on demand, and then as often as any other attempt without progress."""
+    desk = Desk(tmp_path, said=NO_CAPACITY)
+    failed = failures(watched(desk, [line()], choices=choices))
+    assert [choice for _, choice in desk.asked] == list(range(2 * choices + TRIES - 1))
+    assert set(failed) == set(WANTED)
+    assert "CapacityError" in failed[TRIALS[0].id]
+
+
+def test_spot_capacity_that_never_came_is_none(tmp_path: Path) -> None:
+    """A job that waited for too long before it began tries the next type; one that had begun does not."""
+    waited = {"SecondaryStatus": "MaxWaitTimeExceeded"}
+    desk = Desk(tmp_path, said=waited, status="Stopped")
+    watched(desk, [line()], choices=2)
+    assert [choice for _, choice in desk.asked] == [0, 1, 2, 3, 4, 5]
+    desk = Desk(tmp_path, said=waited | {"TrainingStartTime": "today"}, status="Stopped")
+    watched(desk, [line()], choices=2)
+    assert [choice for _, choice in desk.asked] == [0, 0, 0]
+
+
+def test_a_throttled_submission_is_asked_again_at_the_next_look(tmp_path: Path) -> None:
+    """Also by a sweep that is to leave its jobs alone."""
+    desk = Desk(tmp_path, [Answer("later"), Answer("later")])
+    watch = Watch(desk, [line()], WANTED)
+    for _ in watch.events(detach=True):
+        pass
+    assert desk.asked == [(line().job(1), 0)] * 3
+    assert detached(watch).startswith("1 job at work without this sweep. ")
+
+
+def test_a_full_quota_is_said_once_and_asked_again_after_some_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs of others may have ended."""
+    now = [0.0]
+    monkeypatch.setattr(watching.time, "monotonic", lambda: now.append(now[-1] + 1.0) or now[-1])
+    desk = Desk(tmp_path, [Answer("full", "the quota is 1 Instances")] * 3)
+    events = watched(desk, [line()], most=5000)
+    said = [event.facts["said"] for event in events if event.kind == "said"]
+    assert said == ["1 job to be submitted when the quota allows it: the quota is 1 Instances"]
+    assert len(desk.asked) == 3 + TRIES
+    assert now[-1] > 3 * watching.AGAIN_SECONDS
+
+
+def test_no_quota_at_all_ends_with_one_line(tmp_path: Path) -> None:
+    """Nothing frees it; it is said what to do."""
+    desk = Desk(tmp_path, [Answer("full", NO_QUOTA)])
+    with pytest.raises(UserError, match=r"is 0 Instances.*Request an increase.*INSTANCE_TYPE"):
+        watched(desk, [line()])
+
+
+def test_no_quota_is_waited_with_while_a_job_of_ours_runs(tmp_path: Path) -> None:
+    """What runs comes home first."""
+    lines = [line(TRIALS[0]), line(TRIALS[1])]
+    desk = Desk(tmp_path, [Answer("submitted"), Answer("full", NO_QUOTA), *[Answer("full", NO_QUOTA)] * 9])
+    with pytest.raises(UserError, match="is 0 Instances"):
+        watched(desk, lines)
+    assert desk.homes == [lines[0].job(1)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"), [("full", "since the quota is reached"), ("unpaid", "all that --max-cost allows")]
+)
+def test_a_detached_sweep_says_why_jobs_are_not_submitted(answer: Any, why: str, tmp_path: Path) -> None:
+    """The quota, or the budget."""
+    desk = Desk(tmp_path, [Answer("submitted"), Answer(answer)])
+    watch = Watch(desk, [line(TRIALS[0]), line(TRIALS[1])], WANTED)
+    for _ in watch.events(detach=True):
+        pass
+    assert detached(watch).startswith("1 job at work without this sweep, 1 job not submitted")
+    assert why in detached(watch)
+
+
+def test_failures_of_another_job_are_not_this_ones(tmp_path: Path) -> None:
+    """A container that never started leaves the file of the attempt before it."""
+    desk = Desk(tmp_path)
+    told = {"job": line().job(1), "trials": dict.fromkeys(WANTED, "it blew up")}
+    desk.files["failures.json"] = json.dumps(told).encode()
+    failed = failures(watched(desk, [line()]))
+    assert (len(desk.asked), set(failed.values())) == (1, {"it blew up"})
+    desk = Desk(tmp_path)
+    desk.files["failures.json"] = json.dumps({**told, "job": "another"}).encode()
+    failed = failures(watched(desk, [line()]))
+    assert (len(desk.asked), set(failed.values())) == (TRIES, {f"{line().job(TRIES)}: Failed"})
+
+
+def test_a_record_that_disagrees_fails_its_trial_at_once(tmp_path: Path) -> None:
+    """No further job could mend it; the other trial is tried again."""
+    desk = Desk(tmp_path)
+    desk.refused = {TRIALS[0].id: "differs"}
+    failed = failures(watched(desk, [line()]))
+    assert failed[TRIALS[0].id] == "differs"
+    assert failed[TRIALS[1].id].endswith(": Failed")
+
+
+def test_of_a_line_with_more_than_was_asked_for_only_the_present_job_is_watched(tmp_path: Path) -> None:
+    """No other one follows; what it has not trained is failed by nobody."""
+    other = line(*TRIALS, trial("1*4", seed=7), horizon=9)
+    desk = Desk(tmp_path)
+    desk.jobs[other.job(3)] = Status("InProgress", "Starting")
+    watch = Watch(desk, [other], WANTED, last={other.name})
+    said: list[Event] = []
+    for event in watch.events():
+        said.append(event)
+        desk.jobs[other.job(3)] = Status("Stopped", "Stopped")
+    assert (desk.asked, desk.homes, failures(said)) == ([], [other.job(3)], {})
+    assert [event.facts["trained"] for event in said if event.kind == "done"] == [0]
+
+
+def test_an_end_that_was_not_brought_home_is_seen_again(tmp_path: Path) -> None:
+    """AWS is out of reach at that moment: no second job is made of it."""
+    desk = Desk(tmp_path)
+    desk.trouble = [Unreachable("AWS cannot be reached")]
+    desk.refused = dict.fromkeys(WANTED, "differs")
+    watched(desk, [line()])
+    assert (len(desk.asked), desk.homes) == (1, [line().job(1)])
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("ResourceInUse", "there"),
+        ("ResourceLimitExceeded", "full"),
+        ("ThrottlingException", "later"),
+        ("InternalFailure", "later"),
+    ],
+)
+def test_what_aws_answers_a_submission(code: str, kind: str) -> None:
+    """And only the word of a quota of none is hopeless."""
+    assert submitted(code, "x").kind == kind
+    assert submitted(code, NO_QUOTA).hopeless == (kind == "full")
+    assert not submitted(code, NO_QUOTA.replace("is 0", "is 10")).hopeless
+    with pytest.raises(UserError, match="job a is refused: ValidationException"):
+        submitted("ValidationException", "x")
+
+
+def submitted(code: str, message: str) -> Answer:
+    """What becomes of a submission that AWS answers so."""
+    return TrainingJobs(Refusing(code, message)).submit({"TrainingJobName": "a"})
+
+
+class Refusing:
+    """A client whose every submission is refused."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.error = ClientError({"Error": {"Code": code, "Message": message}}, "CreateTrainingJob")
+
+    def create_training_job(self, **_: Any) -> None:
+        """Refuse it."""
+        raise self.error
