@@ -34,8 +34,8 @@ KINDS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Event:
-    """Something a worker said or did. kind: ready, begun, loop, done, failed, calibrated, died, tick; or said,
-    a line of a backend's own.
+    """Something a worker said or did. kind: ready, begun, loop, done, failed, calibrated, died, tick; or
+    said, a line of a backend's own.
     """
 
     kind: str
