@@ -30,8 +30,9 @@ from cloud.rehearsal import rehearsal
 from cloud.rehearsal.faults import Faults
 
 LOOPS = 60
-WORDS = ("--backend", "sagemaker", "--pack-size", "6", f"meta_loops={LOOPS}")
-TEN = ("--jobs", "10", "--pack-size", "2")
+ALWAYS = ("--backend", "sagemaker", f"meta_loops={LOOPS}")
+WORDS = (*ALWAYS, "--pack-size", "6")
+TEN = (*ALWAYS, "--pack-size", "2", "--jobs", "10")
 DONE = "24 of 24 trials done, 0 failed"
 
 
@@ -107,10 +108,12 @@ def test_spot_interruptions_lose_nothing(
     ("faults", "words", "settings"),
     [
         pytest.param(Faults(quota=2), TEN, {}, marks=pytest.mark.crash, id="quota"),
-        pytest.param(Faults(throttle=2), ("--jobs", "4"), {}, marks=pytest.mark.crash, id="throttling"),
+        pytest.param(
+            Faults(throttle=2), (*WORDS, "--jobs", "4"), {}, marks=pytest.mark.crash, id="throttling"
+        ),
         pytest.param(
             Faults(no_capacity=frozenset({"ml.c5.xlarge"})),
-            (),
+            WORDS,
             {"INSTANCE_TYPE": "ml.c5.xlarge,ml.m5.xlarge"},
             id="no capacity",
             marks=pytest.mark.crash,
@@ -128,7 +131,7 @@ def test_what_aws_refuses_is_waited_for_or_gone_around(
 ) -> None:
     """Two jobs at once for ten, two requests a second, an instance type that is never to be had."""
     with rehearsal(tmp_path / "stage", faults) as stage:
-        started.append(sweep(tmp_path, data_dir, *WORDS, *words, **{**stage.environment, **settings}))
+        started.append(sweep(tmp_path, data_dir, *words, **{**stage.environment, **settings}))
         assert ended(started[-1]) == (0, DONE)
         if settings:
             tried = {
