@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from psa.grid import load
@@ -39,16 +39,20 @@ def psa(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def sweep(folder: Path, data_dir: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Start a sweep of the smoke grid on this machine's processor."""
+def sweep(
+    folder: Path, data_dir: Path, *words: str, grid: Path = GRID, **environment: str
+) -> subprocess.Popen[str]:
+    """Start a sweep of a grid, the smoke grid where none is named, on this machine's processor."""
     options = ["--data-dir", str(data_dir.absolute()), "--device", "cpu"]
-    return psa(folder, "sweep", str(GRID), *options, *words, **environment)
+    return psa(folder, "sweep", str(grid), *options, *words, **environment)
 
 
-def train_in_process(folder: Path, data_dir: Path, meta_loops: int) -> None:
-    """Train the smoke grid without any sweep, backend or process: what all of those must leave as well."""
+def train_in_process(
+    folder: Path, data_dir: Path, meta_loops: int, grid: Path = GRID, overrides: Sequence[str] = ()
+) -> None:
+    """Train a grid without any sweep, backend or process: what all of those must leave as well."""
     store = Store(folder / "models", folder / "results")
-    for group in groups_of(load(GRID).trials):
+    for group in groups_of(load(grid, overrides).trials):
         run_pack(Pack(trials=tuple(group), horizon=meta_loops), store, Machine(data_dir, "cpu"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from clusters import cluster_of
-from processes import LONG, PATIENCE_SECONDS, end, sweep, tree, until
+from processes import GRID, LONG, PATIENCE_SECONDS, ROOT, end, sweep, train_in_process, tree, until
 
 from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
 from psa.errors import UserError
@@ -55,9 +55,11 @@ def where(backend: str) -> Iterator[tuple[str, ...]]:
         yield "--backend", backend, "--address", cluster.address
 
 
-def finished(folder: Path, data_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def finished(
+    folder: Path, data_dir: Path, *words: str, grid: Path = GRID
+) -> subprocess.CompletedProcess[str]:
     """Sweep to the end."""
-    process = sweep(folder, data_dir, *words)
+    process = sweep(folder, data_dir, *words, grid=grid)
     try:
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
@@ -146,6 +148,33 @@ def test_a_pack_that_fails_does_not_stop_the_others(
     done = finished(tmp_path, data_dir, *where, *PACKS)
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
+
+
+SMALL = ("digits=0,1", "val_size=55000", "seeds=0,1", "meta_loops=2")
+SISTERS = {
+    "glonet": ("model=GloNet,MLP", "num_layers=4", "features=5"),
+    "activations": ("arch=2*5", "activation=ReLU,JumpReLU(initial=0.5)", "dropout=0.0"),
+    "stochastic": ("arch=2*5", "activation=Identity", "temperature=0.01,0.5"),
+}
+
+
+@pytest.mark.parametrize("grid", sorted(SISTERS))
+def test_a_sister_study_runs_as_any_grid_does(
+    grid: str, backend: str, where: tuple[str, ...], tmp_path: Path, data_dir: Path
+) -> None:
+    """Records with what probes saw, and states with what optimisers remember, byte by byte."""
+    if (
+        grid
+        not in {"local": SISTERS, "ray": ("glonet", "activations"), "sagemaker": ("activations",)}[backend]
+    ):
+        pytest.skip("shown with another grid: a cluster takes its time")
+    path, overrides = ROOT / "reproduction" / f"{grid}.toml", (*SISTERS[grid], *SMALL)
+    swept, alone = tmp_path / "swept", tmp_path / "alone"
+    swept.mkdir()
+    done = finished(swept, data_dir, *overrides, *where, *PACKS, grid=path)
+    assert (done.returncode, done.stderr) == (0, "")
+    train_in_process(alone, data_dir, 2, path, overrides)
+    assert tree(swept) == tree(alone)
 
 
 def test_another_backends_option_is_a_mistake(tmp_path: Path, data_dir: Path) -> None:
