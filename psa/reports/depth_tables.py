@@ -94,7 +94,7 @@ def accuracy_table(depths: Depths) -> Table:
     )  # fmt: skip
     note = (
         f"{seeds_note(depths)} Mean ± standard deviation over seeds; intervals: 95 % t intervals of the "
-        f"mean, cut at 0 and 100. Layers count the head. ZeroR: {depths.zero_r:.2f} % of the validation split."
+        f"mean, cut at 0 and 100. Layers count the head. ZeroR: {depths.zero_r:.2f} % of validation."
     )
     return _table("Accuracy by model, width and depth", "accuracy", columns, rows, note)
 

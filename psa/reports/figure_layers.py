@@ -145,9 +145,8 @@ def exits_figure(depths: Depths, uses: Mapping[Network, Use], features: int) -> 
         handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r:.2f} %")]
         how = (
             "Validation accuracy of the final weights when the head reads only the first k hidden layers: "
-            "their sum in a GloNet, the k-th alone in the others. Bands: from the least to the greatest "
-            f"seed. Marks: of each seed the smallest k within {NEAR:g} point of the whole network, if that learned "
-            "anything."
+            "their sum in a GloNet, the k-th alone in the others. Bands: least to greatest seed; "
+            f"marks: of each seed the smallest k within {NEAR:g} point of the whole network, if that learned."
         )
         return finished(figure, depths, handles, [how])
 

@@ -75,11 +75,10 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield str(study), rows
             continue
         # without a grid nobody knows of which setting a missing trial would be
-        keys = known[varied].astype(str)
-        for values, index in keys.groupby(varied, sort=True).groups.items():
-            named = zip(varied, values if isinstance(values, tuple) else (values,), strict=True)
+        for values, part in known.groupby([known[name].astype(str) for name in varied], sort=True):
+            named = zip(varied, map(str, values), strict=True)
             name = "_".join(f"{key}-{_plain(value)}" for key, value in named)
-            yield f"{study}_{name}", known.loc[index]
+            yield f"{study}_{name}", part
 
 
 def _plain(value: str) -> str:
