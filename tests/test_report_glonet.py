@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ import pytest
 
 from psa.cli import PSA, run
 from psa.collect import collect
+from psa.commands.running import RunOptions
+from psa.commands.train_study import train_of
 from psa.errors import UserError
 from psa.machine import Machine
 from psa.observations import observed
@@ -24,7 +28,7 @@ from psa.reports.depths import Depths, Network, Trained, depths_of
 from psa.reports.layer_use import Use, uses_of
 from psa.reports.setting import Setting
 from psa.store import Store
-from psa.studies.glonet import Settings, from_settings
+from psa.studies.glonet import ALIASES, Settings, from_settings
 from psa.trial import Pack, Trial
 from psa.worker import run_pack
 
@@ -311,3 +315,14 @@ def test_the_command_writes_page_and_pdf(
     assert pages[0][1].startswith(b"%PDF")
     assert pages[0][0].count(b"<figure>") == 7
     assert "depths.pdf" in capfd.readouterr().out
+
+
+def test_the_documented_options_exist() -> None:
+    """Every option in the right column of the last table is one of the study's or of the report's."""
+    page = (Path(__file__).parents[1] / "docs/glonet.md").read_text()
+    rows = re.findall(r"^\| .* \| (.*) \|$", page[page.index("| there | here |") :], re.MULTILINE)
+    named = {option for row in rows for option in re.findall(r"`--([a-z-]+)`", row)}
+    known = set(inspect.signature(train_of("glonet")).parameters) | set(ALIASES)
+    known |= {field.name for field in fields(RunOptions)} | {"output_dir"}
+    assert len(named) >= 10
+    assert {name.replace("-", "_") for name in named} <= known
