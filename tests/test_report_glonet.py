@@ -227,6 +227,8 @@ def test_resilience_is_measured() -> None:
     falling = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [95.6, 95.8]))
     assert "0.40 points, which is resilient" in next(claims.resilience(flat))
     assert "2.40 points, which is not resilient" in next(claims.resilience(falling))
+    lost = depths(made("GloNet", 6, [11.0, 11.2]), made("GloNet", 200, [11.0, 11.0]))
+    assert "learned nothing at any depth" in next(claims.resilience(lost))
     assert "one depth" in next(claims.resilience(depths(made("GloNet", 6, [98.0]))))
 
 
@@ -241,6 +243,8 @@ def test_chance_is_measured() -> None:
     fine = depths(shallow, made("MLP", 50, [95.0, 96.0]))
     assert claims.chance_from(fine, "MLP", 256) is None
     assert "learns at every depth" in next(claims.chance(fine))
+    some = depths(shallow, made("MLP", 50, [95.0, 9.0]))
+    assert "1 of 4 trials stay at chance (with 50 layers)" in next(claims.chance(some))
 
 
 def test_the_gentle_fall_of_the_earlier_document_is_checked() -> None:

@@ -39,6 +39,9 @@ def resilience(depths: Depths, model: str = "GloNet") -> Iterator[str]:
                 yield f"{model} of width {features} was trained at one depth: nothing can be said of depth."
             continue
         best, worst, points = spread(networks)
+        if at_chance(depths, best):
+            yield f"{model} of width {features} learned nothing at any depth: nothing can be said of depth."
+            continue
         span = f"from {networks[0].network.layers} to {networks[-1].network.layers} layers"
         numbers = (
             f"mean test accuracy lies between {mean(worst.test):.2f} % ({worst.network.layers} layers) and "
@@ -80,9 +83,8 @@ def chance(depths: Depths, model: str = "MLP") -> Iterator[str]:
         deepest = networks[-1]
         if first is None:
             yield (
-                f"{model} of width {features} learns at every depth that was trained: with "
-                f"{deepest.network.layers} layers its mean test accuracy is {mean(deepest.test):.2f} % "
-                f"(ZeroR {depths.zero_r:.2f} %)."
+                f"{model} of width {features} {_learning(depths, networks)}: with {deepest.network.layers} "
+                f"layers its mean test accuracy is {mean(deepest.test):.2f} % (ZeroR {depths.zero_r:.2f} %)."
             )
             continue
         before = [each for each in networks if each.network.layers < first]
@@ -96,6 +98,22 @@ def chance(depths: Depths, model: str = "MLP") -> Iterator[str]:
             f"{model} of width {features} is at chance from {first} layers on: no trial is more than "
             f"{CHANCE:g} point above ZeroR ({depths.zero_r:.2f} %){learns}."
         )
+
+
+def _learning(depths: Depths, networks: Sequence[Trained]) -> str:
+    """Of networks whose deepest learns: whether all of their trials do."""
+    done = sum(each.n for each in networks)
+    lost = {
+        each.network.layers: count
+        for each in networks
+        if (count := int((present(each.validation) <= depths.zero_r + CHANCE).sum()))
+    }
+    if not lost:
+        return "learns at every depth that was trained"
+    return (
+        f"learns with the most layers that were trained, but {sum(lost.values())} of "
+        f"{counted(done, 'trial')} stay at chance (with {listed(list(map(str, lost)))} layers)"
+    )
 
 
 def degradation(depths: Depths) -> Iterator[str]:

@@ -12,7 +12,7 @@ from psa.reports.figures import DPI
 from psa.reports.letters import broken, width
 from psa.reports.page import Fact, Page, Picture, Section
 from psa.reports.sheets import FOOT, INK, LEADING, ROOM, SOFT, TOP, Sheets
-from psa.reports.tables import Cell, Column, Table, in_markdown, value_of
+from psa.reports.tables import Bold, Cell, Column, Table, in_markdown, value_of
 
 _WARNING: Final = "#BC4C00"
 _SIZES: Final = (7.0, 6.5, 6.0, 5.5, 5.0, 4.5)  # of tables, in points: the largest at which one fits
@@ -144,7 +144,9 @@ def _set(table: Table, size: float) -> Fitted:
         texts = [shown(row[at], column) for row in table.rows]
         is_text = column.kind == "text"
         lines = [tuple(broken(text, _WIDEST, size)) if is_text else (text,) for text in texts]
-        wide = max((width(line, size) for cell in lines for line in cell), default=0.0)
+        strong = [isinstance(row[at], Bold) for row in table.rows]
+        each = [width(line, size, bold) for cell, bold in zip(lines, strong, strict=True) for line in cell]
+        wide = max(each, default=0.0)
         word = max((width(part, size, bold=True) for part in column.name.split()), default=0.0)
         cells.append(lines)
         wide = max(wide, word)
@@ -168,10 +170,10 @@ def _table(sheets: Sheets, table: Table) -> None:
     sheets.need(30 + found.high(found.heads) + 3 * found.size)
     sheets.paragraph(table.caption, 8.5, bold=True, after=2)
     _heads(sheets, found)
-    for row in found.rows:
+    for row, cells in zip(found.rows, table.rows, strict=True):
         if sheets.need(found.high(row)):
             _heads(sheets, found)
-        _row(sheets, found, row)
+        _row(sheets, found, row, [isinstance(cell, Bold) for cell in cells])
     sheets.rule(INK, 0.7, found.whole)
     sheets.y -= 5
     if table.note:
@@ -182,14 +184,14 @@ def _table(sheets: Sheets, table: Table) -> None:
 def _heads(sheets: Sheets, found: Fitted) -> None:
     sheets.rule(INK, 0.7, found.whole)
     sheets.y -= 2
-    _row(sheets, found, found.heads, bold=True)
+    _row(sheets, found, found.heads, [True] * len(found.heads))
     sheets.rule(INK, 0.4, found.whole)
     sheets.y -= 1.5
 
 
-def _row(sheets: Sheets, found: Fitted, row: Row, bold: bool = False) -> None:
+def _row(sheets: Sheets, found: Fitted, row: Row, strong: Sequence[bool]) -> None:
     x = 0.0
-    for lines, wide, right in zip(row, found.widths, found.right, strict=True):
+    for lines, wide, right, bold in zip(row, found.widths, found.right, strong, strict=True):
         for at, text in enumerate(lines):
             down = at * _LINE * found.size
             sheets.line(text, found.size, x + wide * right, bold=bold, right=right, down=down)
