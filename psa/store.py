@@ -127,6 +127,16 @@ class Store:
             )
         return record
 
+    def machine_of(self, trial: str) -> Record | None:
+        """What stands beside the record of a trial (by id): the machine, the time its pack took, and other
+        things that differ from run to run. None where there is none, or it is damaged.
+        """
+        content = read_bytes(self.results / f"{trial}{_MACHINE}")
+        try:
+            return None if content is None else decode_record(content, "")
+        except UserError:
+            return None
+
     def write(self, trial: Trial, record: Record, machine: Record) -> None:
         """Store a record, last of all, and beside it what differs between machines without touching it.
 

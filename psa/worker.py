@@ -115,7 +115,7 @@ def run_pack(
             files[state.trial.id].save(state)
         saved()
 
-    begun = time.monotonic()
+    begun, before = time.monotonic(), sum(state.loops for state in states)
     with stop or nullcontext(lambda: False) as asked:
         tests = engine.run(
             net,
@@ -134,6 +134,7 @@ def run_pack(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "pack_seconds": round(time.monotonic() - begun, 3),
         "pack_trials": len(states),
+        "pack_epochs": sum(state.loops for state in states) - before,  # of all its trials, in those seconds
     }
     records = []
     for state, test in zip(states, tests, strict=True):

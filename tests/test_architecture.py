@@ -61,14 +61,19 @@ psa.reports psa.reports.latex
 psa.reports.tables psa.reports.figures
 psa.reports.cells psa.reports.figure_labels
 psa.reports.figure_numbers psa.reports.aggregates
-psa.reports.page psa.reports.design_space psa.reports.curves psa.reports.matching
+psa.reports.page psa.reports.letters psa.reports.design_space psa.reports.curves psa.reports.matching
 psa.reports.ablation_effects psa.reports.ablation_markdown psa.reports.ablation_published
 psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks
-psa.reports.ablation_tables psa.reports.setting
+psa.reports.ablation_tables psa.reports.setting psa.reports.depths psa.reports.sheets
+psa.reports.pdf
+psa.reports.layer_use
+psa.reports.depth_tables
+psa.reports.figure_models psa.reports.depth_claims
+psa.reports.figure_depths psa.reports.figure_epochs psa.reports.figure_layers
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
 psa.reports.figure_aggregate psa.reports.figure_published
 psa.reports.figure_set
-psa.reports.ablation psa.reports.search
+psa.reports.ablation psa.reports.search psa.reports.glonet
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source

@@ -49,11 +49,13 @@ def report(
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
     output_dir: Annotated[Path, Parameter(help="Folder of the pages.")] = Path("results/reports"),
+    pdf: Annotated[bool, Parameter(help="Write each page as a PDF document, too.", negative="")] = False,
 ) -> int:
     """Write a page with every table and figure of a study, and each of them as files of its own.
 
-    One self-contained HTML page per study and family; beside it a folder with the tables (Markdown, LaTeX,
-    CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings of the published format.
+    One self-contained HTML page per study and family, with --pdf also as a PDF document; beside it a folder
+    with the tables (Markdown, LaTeX, CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings
+    of the published format.
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
@@ -75,8 +77,8 @@ def report(
             with out.status(f"writing {folder}.html") as shown:
                 setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
                 setting = replace(setting, observed=seen[seen["id"].isin(rows["id"])], store=store)
-                written = _written(report, rows, setting, shown.update)
-            _say(out, folder, written)
+                written = _written(report, rows, setting, shown.update, pdf=pdf)
+            _say(out, folder, written, pdf=pdf)
     return 0
 
 
@@ -97,11 +99,12 @@ def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference
 
 
 def _written(
-    report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]
+    report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object], *, pdf: bool
 ) -> list[Path]:
     """Store the page and all that is on it; the paths of what is beside the page."""
     from psa import collect
     from psa.reports import figures, page, tables
+    from psa.reports.pdf import document
 
     folder = setting.folder
     say(f"{folder}: rows")
@@ -119,13 +122,17 @@ def _written(
         stored = figures.save(figure, folder / name)
         pictures[name] = stored[0]
         paths += stored
-    whole = page.html(report.page(rows, setting, made, pictures))
-    write_atomically(folder.with_name(f"{folder.name}.html"), whole.encode())
+    whole = report.page(rows, setting, made, pictures)
+    write_atomically(folder.with_name(f"{folder.name}.html"), page.html(whole).encode())
+    if pdf:
+        say(f"{folder}.pdf")
+        write_atomically(folder.with_name(f"{folder.name}.pdf"), document(whole))
     return paths
 
 
-def _say(out: Console, folder: Path, written: Collection[Path]) -> None:
-    out.print(f"{folder}.html", markup=False, soft_wrap=True)
+def _say(out: Console, folder: Path, written: Collection[Path], *, pdf: bool) -> None:
+    for ending in ("html", "pdf")[: 1 + pdf]:
+        out.print(f"{folder}.{ending}", markup=False, soft_wrap=True)
     out.print(f"{folder}/ ({len(written)} files: tables, figures, rows)", markup=False, soft_wrap=True)
     old = sorted(path.name for path in folder.iterdir() if path not in written and path.is_file())
     if old:

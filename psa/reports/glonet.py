@@ -1,0 +1,283 @@
+"""What is said of the depth study: whether GloNet bears depth, and what its layers are used for."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.collect import trials_of
+from psa.reports import depth_claims as claims
+from psa.reports import depth_tables
+from psa.reports.depth_tables import CLAIMED
+from psa.reports.depths import SHARED, Depths, Network, Trained, depths_of, mean, seconds_of
+from psa.reports.figure_depths import accuracy_figure, speed_figure
+from psa.reports.figure_epochs import ROWS, curves_figure
+from psa.reports.figure_layers import exits_figure, norms_figure, usage_figure
+from psa.reports.layer_use import Use, uses_of
+from psa.reports.page import Fact, Page, Picture, Section
+from psa.reports.setting import Setting
+from psa.reports.tables import Table
+from psa.stats import Values
+from psa.words import counted
+
+QUESTION: Final = (
+    "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "
+    "Does a network of 200 layers then learn as well as one of 6, does a plain MLP not, and are only the "
+    "first layers used?"
+)
+_CAPTIONS: Final = {
+    "accuracy": "Test accuracy over depth, for each width.",
+    "speed": "Time per epoch and trial over depth, for each width.",
+    "curves": "Training loss, validation loss and validation accuracy over the epochs, a row per depth.",
+    "usage": "The share of each hidden layer in the mean output, before and after training, by depth.",
+    "early": "Accuracy when the head reads only the first k hidden layers, a panel per depth.",
+    "parameters": "The L1 norm of each layer's parameters through training, a panel per depth.",
+}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The numbers that tables, figures and page share."""
+
+    frame: pd.DataFrame
+    setting: Setting
+
+    @cached_property
+    def depths(self) -> Depths:
+        return depths_of(self.frame)
+
+    @cached_property
+    def uses(self) -> dict[Network, Use]:
+        return uses_of(self.depths, self.setting.observed)
+
+    @cached_property
+    def seconds(self) -> dict[Network, Values]:
+        return seconds_of(self.depths, self.setting.store)
+
+
+def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A page for each study, and where its trials differ in settings other than model, depth, width and
+    seed, for each of those settings; a trial that is only known to be missing stands on a page of its study.
+    """
+    for study, rows in frame.groupby("study", observed=True, sort=False):
+        known = rows[rows["dataset"].notna()]
+        varied = [name for name in SHARED if known[name].astype(str).nunique() > 1]
+        if not varied:
+            yield str(study), rows
+            continue
+        # without a grid nobody knows of which setting a missing trial would be
+        for values, part in known.groupby([known[name].astype(str) for name in varied], sort=True):
+            named = zip(varied, map(str, values), strict=True)
+            name = "_".join(f"{key}-{_plain(value)}" for key, value in named)
+            yield f"{study}_{name}", part
+
+
+def _plain(value: str) -> str:
+    return "".join(each if each.isalnum() or each in ".-" else "-" for each in value)
+
+
+def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+    """Every table, by name. Raises UserError where the frame holds several experiments."""
+    seen = _Seen(frame, setting)
+    depths = seen.depths
+    found = {
+        "accuracy": depth_tables.accuracy_table(depths),
+        "paired": depth_tables.paired_table(depths),
+        "claims": depth_tables.claims_table(depths),
+        "convergence": depth_tables.convergence_table(depths),
+    }
+    if seen.uses:
+        found["usage"] = depth_tables.usage_table(depths, seen.uses)
+    if seen.seconds:
+        found["speed"] = depth_tables.speed_table(depths, seen.seconds)
+    return found
+
+
+def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+    """Every figure, by name."""
+    seen = _Seen(frame, setting)
+    depths = seen.depths
+    yield "accuracy_by_depth", accuracy_figure(depths)
+    if seen.seconds:
+        yield "speed", speed_figure(depths, seen.seconds)
+    for features in depths.features:
+        for at in range(0, len(depths.layers), ROWS):
+            part = f"_{at // ROWS + 1}" if len(depths.layers) > ROWS else ""
+            yield f"curves_{features}{part}", curves_figure(depths, features, depths.layers[at : at + ROWS])
+        made = {
+            f"usage_{features}": usage_figure(depths, seen.uses, features),
+            f"early_exit_{features}": exits_figure(depths, seen.uses, features),
+        }
+        for model in depths.models:
+            name = f"parameters_{model.lower()}_{features}"
+            made[name] = norms_figure(depths, seen.uses, features, model)
+        yield from ((name, figure) for name, figure in made.items() if figure is not None)
+
+
+def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+    """layers.csv: every layer of every network, means over seeds."""
+    seen = _Seen(frame, setting)
+    if not seen.uses:
+        return {}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _LAYER_COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for _, use in sorted(seen.uses.items()):
+        writer.writerows(_layers(use))
+    return {"layers.csv": text.getvalue().encode()}
+
+
+_LAYER_COLUMNS: Final = (
+    "model", "features", "layers", "layer", "place", "mean_output_start", "mean_output", "share",
+    "active_share", "parameters_l1_start", "parameters_l1", "exit_accuracy",
+)  # fmt: skip
+
+
+def _layers(use: Use) -> Iterator[dict[str, Any]]:
+    columns = {
+        "mean_output_start": mean(use.start, axis=0),
+        "mean_output": mean(use.end, axis=0),
+        "share": use.shares,
+        "active_share": mean(use.active, axis=0),
+        "parameters_l1_start": mean(use.norms[:, 0], axis=0),
+        "parameters_l1": mean(use.norms[:, -1], axis=0),
+        "exit_accuracy": mean(use.exits, axis=0),
+    }
+    for at in range(max(len(values) for values in columns.values())):
+        numbers = {name: float(values[at]) for name, values in columns.items() if at < len(values)}
+        yield {
+            "model": use.network.model,
+            "features": use.network.features,
+            "layers": use.network.layers,
+            "layer": at + 1,
+            "place": use.places[at] if at < len(use.places) else "",
+            **{name: value for name, value in numbers.items() if not np.isnan(value)},
+        }
+
+
+def page(
+    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+) -> Page:
+    """The report, from its tables and the stored PNG of each of its figures."""
+    seen = _Seen(frame, setting)
+    pictures = {name: Picture(path, _CAPTIONS[name.split("_")[0]]) for name, path in stored.items()}
+    return Page(
+        f"{frame['study'].iloc[0]}: {counted(len(seen.depths.trained), 'network')} of "
+        f"{seen.depths.layers[0]} to {seen.depths.layers[-1]} layers",
+        QUESTION,
+        tuple(_facts(seen)),
+        tuple(_sections(seen, pictures, made)),
+        tuple(_sources(frame)),
+        tuple(_warnings(seen)),
+    )
+
+
+def _facts(seen: _Seen) -> Iterator[Fact]:
+    depths = seen.depths
+    done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
+    yield Fact("Trials", f"{done:,} of {asked:,}", f"{counted(len(depths.seeds), 'seed')} per network")
+    for model in depths.models:
+        deepest = [each for features in depths.features for each in claims.measured(depths, model, features)]
+        if deepest:
+            yield _deepest(max(deepest, key=lambda each: (each.network.layers, each.network.features)))
+    for features in depths.features:
+        first = claims.chance_from(depths, "MLP", features)
+        if claims.measured(depths, "MLP", features):
+            value = "at no depth" if first is None else f"from {first} layers on"
+            yield Fact(f"MLP of width {features} at chance", value, "validation accuracy beside ZeroR")
+    yield Fact(
+        "ZeroR", f"{depths.zero_r:.2f} %", "always answering the majority class of the validation split"
+    )
+
+
+def _deepest(each: Trained) -> Fact:
+    found = depth_tables.with_interval(each.test)
+    if found is None:
+        raise ValueError(f"{each.network.label} has no trial")
+    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}, " if each.n > 1 else ""
+    layers, features = each.network.layers, each.network.features
+    detail = f"test accuracy with {layers} layers of {features}; {interval}n = {each.n}"
+    return Fact(f"Deepest {each.network.model}", f"{found.value:.2f} %", detail)
+
+
+def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, Table]) -> Iterator[Section]:
+    depths, uses = seen.depths, seen.uses
+
+    def shown(*starts: str) -> tuple[Picture, ...]:
+        return tuple(picture for name, picture in pictures.items() if name.startswith(starts))
+
+    def listed(*names: str) -> tuple[Table, ...]:
+        return tuple(made[name] for name in names if name in made)
+
+    told = (*claims.resilience(depths), *claims.chance(depths))
+    yield Section("Depth and accuracy", told, shown("accuracy"), listed("accuracy", "paired"))
+    if any(layers in CLAIMED for layers in depths.layers):
+        yield Section(
+            "Beside what an earlier document says", tuple(claims.degradation(depths)), (), listed("claims")
+        )
+    learning = tuple(claims.speed_of_learning(depths))
+    yield Section("Learning", learning, shown("curves"), listed("convergence"))
+    yield Section(
+        "What layers are used for",
+        tuple(claims.usage(depths, uses)) or ("Probe layer_usage was not asked: nothing is known of it.",),
+        shown("usage"),
+        listed("usage"),
+    )
+    yield Section("Parameters through training", (), shown("parameters"))
+    yield Section(
+        "Early exits",
+        tuple(claims.exits(depths, uses)) or ("No early exit was observed in a network that learned.",),
+        shown("early"),
+    )
+    told = (depth_tables.SPEED,) if seen.seconds else ("No time was stored beside the records.",)
+    yield Section("Training speed", told, shown("speed"), listed("speed"))
+
+
+def _warnings(seen: _Seen) -> Iterator[str]:
+    depths = seen.depths
+    others = {name: count for name, count in depths.statuses.items() if name != "done"}
+    if others:
+        named = ", ".join(f"{count:,} {status}" for status, count in sorted(others.items()))
+        yield (
+            f"{sum(others.values()):,} of {sum(depths.statuses.values()):,} expected trials are not there "
+            f"({named}). Every table and figure says what it lacks; means are of the trials that are there."
+        )
+    if len(depths.epochs) > 1:
+        yield (
+            f"The trials were not trained equally long: {depths.epochs[0]} to {depths.epochs[-1]} epochs. "
+            "Name the grid with --grid, and what is shorter than it asks for is left out of every mean."
+        )
+    few = len(depths.seeds)
+    if few < 3:
+        yield f"There {'is' if few == 1 else 'are'} {counted(few, 'seed')}: differences may be chance."
+    devices = sorted(set(trials_of(seen.frame)["device"].dropna()))
+    if len(devices) > 1:
+        yield (
+            f"The trials were trained on different devices ({', '.join(devices)}): the arms of a seed agree "
+            "there closely, but not to the bit, and their speeds cannot be compared."
+        )
+
+
+def _sources(frame: pd.DataFrame) -> Iterable[str]:
+    rows = trials_of(frame)
+    done = rows[rows["status"] == "done"]
+    devices = ", ".join(sorted(set(done["device"].dropna())))
+    yield (
+        f"All numbers come from {counted(len(done), 'record')} of study {rows['study'].iloc[0]}, one JSON "
+        f"file per trial, trained on: {devices or 'unknown'}. rows.parquet and rows.csv beside it hold "
+        "every epoch of every trial, layers.csv every layer; each table can be downloaded below it."
+    )
+    yield (
+        "A validation split is kept apart from the training images; the test split is looked at once, with "
+        "the final weights. Intervals are 95 % t intervals of the mean over seeds; paired tests are "
+        "sign-flip permutation tests, corrected over the table they stand in."
+    )

@@ -1,0 +1,332 @@
+"""The report of the depth study: everything comes out, gaps show, sentences follow the numbers."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from psa.cli import PSA, run
+from psa.collect import collect
+from psa.commands.running import RunOptions
+from psa.commands.train_study import train_of
+from psa.errors import UserError
+from psa.machine import Machine
+from psa.observations import observed
+from psa.reports import depth_claims as claims
+from psa.reports import glonet
+from psa.reports.depth_tables import claims_table, convergence_table, paired_table
+from psa.reports.depths import Depths, Network, Trained, depths_of
+from psa.reports.layer_use import Use, uses_of
+from psa.reports.setting import Setting
+from psa.store import Store
+from psa.studies.glonet import ALIASES, Settings, from_settings
+from psa.trial import Pack, Trial
+from psa.worker import run_pack
+
+EPOCHS = 2
+SEEDS = 3
+
+
+def trials(**changes: object) -> list[list[Trial]]:
+    """A tiny grid: two models of two depths, and the packs they make."""
+    tiny = {"features": 4, "digits": (0, 1), "val_size": 59_000} | changes
+    return [
+        [
+            from_settings(
+                Settings.model_validate({"model": model, "num_layers": layers, **tiny}), seed, "depths"
+            )
+            for seed in range(SEEDS)
+        ]
+        for model in ("GloNet", "MLP")
+        for layers in (3, 4)
+    ]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Store:
+    """The records of the tiny grid, really trained."""
+    folder = tmp_path_factory.mktemp("depths")
+    made = Store(folder / "models", folder / "results")
+    for pack in trials():
+        run_pack(Pack(trials=tuple(pack), horizon=EPOCHS), made, Machine(data_dir, "cpu", 1))
+    return made
+
+
+@pytest.fixture(scope="module")
+def frame(store: Store) -> pd.DataFrame:
+    """Their rows."""
+    return collect(store)
+
+
+@pytest.fixture(scope="module")
+def setting(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """What the command hands a report."""
+    return Setting(tmp_path_factory.mktemp("page"), observed=observed(store), store=store)
+
+
+def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """The frame as it is where these trials have no record."""
+    gone = (frame["family"] == model) & frame["seed"].isin(seeds)
+    lost = frame[gone].drop_duplicates("id").copy()
+    lost["status"] = "missing"
+    results = ("loops", "bounty", "test", "zero_r", "loop", "accuracy", "loss", "train_loss", "validation")
+    lost[list(results)] = np.nan
+    whole = pd.concat([frame[~gone].astype({"status": "str"}), lost.astype({"status": "str"})])
+    return whole.astype({"status": "category"}).reset_index(drop=True)
+
+
+def test_every_table_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
+    """Each in three formats, with a row for each network."""
+    found = glonet.tables(frame, setting)
+    assert set(found) == {"accuracy", "paired", "claims", "convergence", "usage", "speed"}
+    assert all(table.markdown() and table.latex() and table.csv() for table in found.values())
+    assert [len(found[name].rows) for name in ("accuracy", "paired", "usage", "speed")] == [4, 2, 4, 4]
+    assert all(row[4] == SEEDS for row in found["accuracy"].rows)
+
+
+def test_the_rows_hold_what_the_records_do(frame: pd.DataFrame, store: Store) -> None:
+    """Depth counts the head; accuracies, parameters and epochs are those of the records."""
+    depths = depths_of(frame)
+    assert (depths.layers, depths.features, depths.models) == ((3, 4), (4,), ("GloNet", "MLP"))
+    one = trials()[1][2]
+    record = store.read(one)
+    assert record is not None
+    found = depths.trained[Network(4, 4, "GloNet")]
+    assert found.parameters == record["built"]["parameters"] == 785 * 4 + 2 * 20 + 2 * 5
+    assert found.test[2] == pytest.approx(
+        100 * record["finals"]["test"]["correct"] / record["samples"]["test"]
+    )
+    assert found.losses[2].tolist() == record["history"]["loss"]
+    assert found.ids[2] == one.id
+
+
+def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, setting: Setting, store: Store) -> None:
+    """The matrix of a trial is its record's lists, before training and of the final weights."""
+    uses = uses_of(depths_of(frame), setting.observed)
+    record = store.read(trials()[1][1])
+    assert record is not None
+    seen, use = record["probes"]["layer_usage"], uses[Network(4, 4, "GloNet")]
+    assert use.start[1].tolist() == seen["loops"][0]["mean_output"]
+    assert use.end[1].tolist() == seen["last"]["mean_output"]
+    assert use.norms[1].tolist() == [loop["parameters_l1"] for loop in seen["loops"]]
+    assert use.norms.shape == (SEEDS, EPOCHS + 1, 4)
+    assert use.exits[1, -1] == pytest.approx(
+        100 * record["finals"]["bounty"]["correct"] / record["samples"]["validation"]
+    )
+    assert use.shares.sum() == pytest.approx(1)
+
+
+def test_every_figure_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
+    """Each quantity for each width, and the marks that a reader looks for are in it."""
+    found = dict(glonet.figures(frame, setting))
+    assert set(found) == {
+        "accuracy_by_depth", "speed", "curves_4", "usage_4", "early_exit_4", "parameters_glonet_4",
+        "parameters_mlp_4",
+    }  # fmt: skip
+    lines = {line.get_gid() for ax in found["usage_4"].axes for line in ax.lines}
+    assert {"usage GloNet", "usage MLP"} <= lines
+    drawn = [line for ax in found["curves_4"].axes for line in ax.lines if line.get_gid() == "mean GloNet"]
+    assert len(drawn) == 2 * 3
+    assert all(len(line.get_xdata()) == EPOCHS for line in drawn)
+
+
+def test_layers_are_listed(frame: pd.DataFrame, setting: Setting) -> None:
+    """A row for each layer of each network, the head included, of which only its parameters are known."""
+    rows = list(csv.DictReader(io.StringIO(glonet.listings(frame, setting)["layers.csv"].decode())))
+    assert len(rows) == 2 * (3 + 4)
+    assert {row["place"] for row in rows} == {"hidden.0", "hidden.1", "hidden.2", "output"}
+    assert all(bool(row["mean_output"]) == (row["place"] != "output") for row in rows)
+
+
+def test_what_is_missing_shows(frame: pd.DataFrame, setting: Setting) -> None:
+    """Some trials of one model, then all: tables, figures and page come out and say so."""
+    for gone, text in (((0,), "2 of 12"), ((0, 1, 2), "6 of 12")):
+        rows = without(frame, "mlp", gone)
+        made = glonet.tables(rows, setting)
+        accuracy = {row[:3]: row for row in made["accuracy"].rows}
+        assert accuracy["MLP", 4, 3][4] == SEEDS - len(gone)
+        assert "missing" in made["accuracy"].note
+        assert len(dict(glonet.figures(rows, setting))) >= 6
+        page = glonet.page(rows, setting, made, {})
+        assert f"{text} expected trials are not there" in page.warnings[0]
+
+
+def test_probes_may_not_have_been_asked(frame: pd.DataFrame) -> None:
+    """Without them, and without a sidecar, the report is shorter and says why."""
+    setting = Setting(Path("unused"))
+    made = glonet.tables(frame, setting)
+    assert not {"usage", "speed"} & set(made)
+    assert set(dict(glonet.figures(frame, setting))) == {"accuracy_by_depth", "curves_4"}
+    assert glonet.listings(frame, setting) == {}
+    texts = [text for section in glonet.page(frame, setting, made, {}).sections for text in section.text]
+    assert "No time was stored beside the records." in texts
+
+
+def test_settings_are_not_mixed(frame: pd.DataFrame) -> None:
+    """Trials of another learning rate get a page of their own; forced onto one page they are refused."""
+    other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")
+    both = pd.concat([frame, other])
+    names = [name for name, _ in glonet.parts(both)]
+    assert names == ["depths_lr-0.001", "depths_lr-0.01"]
+    assert [name for name, _ in glonet.parts(frame)] == ["depths"]
+    with pytest.raises(UserError, match="differ in lr"):
+        depths_of(both)
+
+
+def made(
+    model: str, layers: int, test: Sequence[float], features: int = 256, curve: Sequence[float] = ()
+) -> Trained:
+    """A network whose trials reached these test accuracies; validation is the same."""
+    values = np.array(test, dtype=np.float64)
+    curves = np.tile(np.array(curve, dtype=np.float64), (len(values), 1))
+    return Trained(
+        Network(features, layers, model),
+        tuple(f"{model}{layers}s{seed}" for seed in range(len(values))),
+        ("done",) * len(values),
+        1000,
+        values,
+        values,
+        curves,
+        curves,
+        curves,
+    )
+
+
+def depths(*networks: Trained) -> Depths:
+    """A study of these networks, whose majority class makes 11 %."""
+    seeds = tuple(range(len(networks[0].ids)))
+    return Depths(seeds, {each.network: each for each in networks}, 11.0, 1000, (5,), {"done": len(seeds)})
+
+
+def use(layers: int, outputs: Sequence[float], exits: Sequence[float], model: str = "GloNet") -> Use:
+    """What probes saw of one trial."""
+    end, nothing = np.array([outputs], dtype=np.float64), np.empty((1, 0))
+    return Use(
+        Network(256, layers, model),
+        (),
+        end,
+        end,
+        nothing,
+        np.empty((1, 1, 0)),
+        np.array([exits], dtype=np.float64),
+    )
+
+
+def test_resilience_is_measured() -> None:
+    """A point between the depths is resilient, two are not."""
+    flat = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.6, 97.8]))
+    falling = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [95.6, 95.8]))
+    assert "0.40 points, which is resilient" in next(claims.resilience(flat))
+    assert "2.40 points, which is not resilient" in next(claims.resilience(falling))
+    lost = depths(made("GloNet", 6, [11.0, 11.2]), made("GloNet", 200, [11.0, 11.0]))
+    assert "learned nothing at any depth" in next(claims.resilience(lost))
+    assert "one depth" in next(claims.resilience(depths(made("GloNet", 6, [98.0]))))
+
+
+def test_chance_is_measured() -> None:
+    """At chance from a depth on only if every deeper one is, too, with all its trials."""
+    shallow, deep = made("MLP", 10, [96.0, 95.0]), made("MLP", 100, [11.3, 9.8])
+    lost = depths(shallow, made("MLP", 50, [10.1, 11.2]), deep)
+    assert claims.chance_from(lost, "MLP", 256) == 50
+    assert "at chance from 50 layers on" in next(claims.chance(lost))
+    partly = depths(shallow, made("MLP", 50, [10.1, 60.0]), deep)
+    assert claims.chance_from(partly, "MLP", 256) == 100
+    fine = depths(shallow, made("MLP", 50, [95.0, 96.0]))
+    assert claims.chance_from(fine, "MLP", 256) is None
+    assert "learns at every depth" in next(claims.chance(fine))
+    some = depths(shallow, made("MLP", 50, [95.0, 9.0]))
+    assert "1 of 4 trials stay at chance (with 50 layers)" in next(claims.chance(some))
+
+
+def test_the_gentle_fall_of_the_earlier_document_is_checked() -> None:
+    """Either way."""
+    assert "That is not so" in next(claims.degradation(depths(made("MLP", 50, [11.0, 11.0]))))
+    assert "That is so" in next(claims.degradation(depths(made("MLP", 50, [95.2, 95.0]))))
+    rows = {row[:2]: row for row in claims_table(depths(made("MLP", 200, [11.0, 11.0]))).rows}
+    assert rows[200, "MLP"][5] == pytest.approx(11.0 - 85.0)
+    assert rows[6, "GloNet"][3] is None
+
+
+def test_concentration_is_measured() -> None:
+    """Equal outputs of ten layers are not concentrated in the first four, a steep fall is."""
+    study = depths(made("GloNet", 10, [98.0]), made("GloNet", 50, [98.0]))
+    even = use(10, [0.17, 0.2, 0.15, 0.2, 0.18, 0.16, 0.2, 0.17, 0.19], [98.0] * 9)
+    steep = use(50, [2.0**-at for at in range(49)], [98.0] * 49)
+    assert (even.verdict, steep.verdict) == ("even", "concentrated")
+    assert (even.holding, steep.holding) == (8, 4)
+    head, line = claims.usage(study, {even.network: even})
+    assert "not concentrated in the first layers in any of 1 GloNet" in head
+    assert "the first 4 of 9 hidden layers hold 44.4 % of the total (equal use: 44.4 %), even" in line
+    assert "mean |h| is 0.15 to 0.2" in line
+    assert "is concentrated in the first layers in all 1 GloNet" in next(
+        claims.usage(study, {steep.network: steep})
+    )
+    both = next(claims.usage(study, {even.network: even, steep.network: steep}))
+    assert "concentrated in the first layers in 1 of 2 GloNets" in both
+    leaning = use(50, [*[3.0] * 8, *[1.0] * 41], [98.0] * 49)
+    assert leaning.verdict == "leaning to the first layers"
+    assert use(6, [1.0] * 5, [98.0] * 5).verdict == "short"
+
+
+def test_exits_are_of_networks_that_learned() -> None:
+    """The smallest k within a point of the whole; at chance any would do, so none is named."""
+    found = use(6, [1.0] * 5, [50.0, 96.0, 97.2, 97.0, 98.0])
+    assert found.exit.tolist() == [3]
+    learned, lost = depths(made("GloNet", 6, [98.0])), depths(made("GloNet", 6, [11.2]))
+    assert "3 of 5 (6 layers of 256)" in next(claims.exits(learned, {found.network: found}))
+    assert not list(claims.exits(lost, {found.network: found}))
+
+
+def test_convergence_counts_those_that_arrived() -> None:
+    """A trial that never reaches the target has no part in the mean, and is counted."""
+    one = made("GloNet", 6, [96.0, 96.0], curve=[80.0, 91.0, 95.5, 96.0])
+    slow = replace(one, accuracies=np.array([[80.0, 91.0, 95.5, 96.0], [20.0, 30.0, 40.0, 50.0]]))
+    assert one.reaching(95.0).tolist() == [3, 3]
+    row = convergence_table(depths(slow)).rows[0]
+    assert row[5] == "1 of 2"
+    assert (row[4].mean, row[4].n) == (2, 1)  # type: ignore[union-attr]
+    assert row[8].mean == pytest.approx((3 + 4) / 2)  # type: ignore[union-attr]
+
+
+def test_pairs_are_by_seed() -> None:
+    """A seed that lacks one arm is left out."""
+    one, other = made("GloNet", 6, [98.0, 97.0, np.nan]), made("MLP", 6, [96.0, 96.0, 99.0])
+    row = paired_table(depths(one, other)).rows[0]
+    assert row[3] == 2
+    assert row[4].value == pytest.approx(1.5)  # type: ignore[union-attr]
+
+
+def test_the_command_writes_page_and_pdf(
+    store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`psa report depths --pdf`, twice: the same bytes, and every picture is on the page."""
+    pages = []
+    for folder in ("one", "two"):
+        words = ["report", "depths", "--pdf", "--output-dir", str(tmp_path / folder)]
+        words += ["--model-dir", str(store.models), "--results-dir", str(store.results)]
+        assert run(PSA, words) == 0, capfd.readouterr().err
+        pages.append([(tmp_path / folder / f"depths.{kind}").read_bytes() for kind in ("html", "pdf")])
+    assert pages[0] == pages[1]
+    assert pages[0][1].startswith(b"%PDF")
+    assert pages[0][0].count(b"<figure>") == 7
+    assert "depths.pdf" in capfd.readouterr().out
+
+
+def test_the_documented_options_exist() -> None:
+    """Every option in the right column of the last table is one of the study's or of the report's."""
+    page = (Path(__file__).parents[1] / "docs/glonet.md").read_text()
+    rows = re.findall(r"^\| .* \| (.*) \|$", page[page.index("| there | here |") :], re.MULTILINE)
+    named = {option for row in rows for option in re.findall(r"`--([a-z-]+)`", row)}
+    known = set(inspect.signature(train_of("glonet")).parameters) | set(ALIASES)
+    known |= {field.name for field in fields(RunOptions)} | {"output_dir"}
+    assert len(named) >= 10
+    assert {name.replace("-", "_") for name in named} <= known
