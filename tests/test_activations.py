@@ -52,7 +52,8 @@ def written(name: str, **parameters: object) -> str:
 @pytest.mark.parametrize("text", ["relu", "ReLU(", "Tanh(alpha=1)", "LayerwiseSoftmax(temperature=0)",
                                   "LayerwiseSoftmax(temperature=x)", "JumpReLU(initial=9)", "ELU(1, 2)",
                                   "DecayingRescaledReLU(schedule=sudden)", "ELU(alpha=1, alpha=2)",
-                                  "DecayingRescaledReLU(decay_epochs=0)", "Threshold(hard=yes)", 3])  # fmt: skip
+                                  "DecayingRescaledReLU(decay_epochs=0)", "Threshold(hard=yes)",
+                                  3])  # fmt: skip
 def test_what_is_no_activation_is_refused_in_one_line(text: object) -> None:
     """The name, the parameter and the way out."""
     with pytest.raises(UserError, match="activation"):

@@ -64,7 +64,11 @@ psa.reports.ablation_tables psa.reports.setting
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
 psa.reports.figure_aggregate psa.reports.figure_published
 psa.reports.figure_set
-psa.reports.ablation psa.reports.search
+psa.reports.arms
+psa.reports.arm_tables psa.reports.arm_figures
+psa.reports.arm_temperatures psa.reports.arm_comparison psa.reports.run_figures
+psa.reports.run_folders
+psa.reports.ablation psa.reports.search psa.reports.activations
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source
@@ -73,7 +77,7 @@ psa.commands.runs psa.commands.running
 psa.commands.clean psa.commands.fetch psa.commands.status psa.commands.sweep psa.commands.train
 psa.commands.train_study
 psa.commands.verify psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
-psa.cli
+psa.cli psa.experiment
 psa.named
 """
 ROW = {name: number for number, line in enumerate(ROWS.split("\n")) for name in line.split()}
