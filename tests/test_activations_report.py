@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from psa.cli import PSA, run
 from psa.collect import collect
+from psa.engine import _storable
 from psa.errors import UserError
 from psa.experiment import Experiment, Results
 from psa.grid import load
 from psa.observations import observed
+from psa.probes.distributions import _Values
 from psa.reports.arm_tables import comparisons
 from psa.reports.arms import arms_of, rows_of, train_accuracies
 from psa.reports.run_folders import run_name
@@ -144,6 +147,17 @@ def test_thresholds_and_training_accuracy_are_seen_in_every_epoch(store: Store) 
         assert float(part[part["loop"] == 0]["value"].iloc[0]) == 0.5
     assert learned["id"].nunique() == 4
     assert len(train_accuracies(seen)) == 8 * 3
+
+
+def test_a_diverged_network_is_stored_and_has_no_bins() -> None:
+    """Of what is not finite there is no histogram, and a state can hold what was seen of it."""
+    assert _storable({"threshold": [float("nan"), 0.5], "correct": [3, None]}) == {
+        "threshold": [None, 0.5],
+        "correct": [3, None],
+    }
+    values = _Values()
+    values.add(torch.tensor([1.0, float("inf"), float("nan")]))
+    assert sum(values.facts()["counts"]) == 0
 
 
 # Run folders
