@@ -50,14 +50,24 @@ class DeclaredStage:
 
 
 class Declared:
-    """A grid file with its overrides. `tables`: further ones it may have, which are left as they are.
+    """A grid file, or what one would hold, with its overrides. `tables`: further ones it may have, which are
+    left as they are. title: what it is called while it is run.
 
     Raises UserError that names the file, the key and the nearest name.
     """
 
-    def __init__(self, path: Path, overrides: Sequence[str], tables: frozenset[str] = frozenset()) -> None:
-        body = _read(path)
-        self.where, self.folder = str(path), path.parent
+    def __init__(
+        self,
+        source: Path | Mapping[str, Any],
+        overrides: Sequence[str],
+        tables: frozenset[str] = frozenset(),
+    ) -> None:
+        if isinstance(source, Path):
+            body, self.where, self.folder = _read(source), str(source), source.parent
+            self.title = source.stem
+        else:
+            self.title = str(source.get("name", source.get("study", "experiment")))
+            body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
         for key in body:
             check_known(key, _KEYS | tables, self.where)
         self.further = {name: _table(body, name, self.where) for name in tables}

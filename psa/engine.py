@@ -176,7 +176,15 @@ def _observe(pack: Pack, rows: list[int], weights: Rows, splits: Splits, probes:
     look = Look(pack.net, weights, [max(1, pack.states[row].loops) for row in rows], splits)
     for probe in probes:
         for row, seen in zip(rows, probe.each(look), strict=True):
-            pack.states[row].observed.setdefault(probe.name, []).append(seen)
+            pack.states[row].observed.setdefault(probe.name, []).append(_storable(seen))
+
+
+def _storable(seen: Observation) -> Observation:
+    """What was seen with None for what JSON cannot hold: a diverged threshold must not stop its pack."""
+    return {
+        quantity: [finite(value) if isinstance(value, float) else value for value in values]
+        for quantity, values in seen.items()
+    }
 
 
 def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -100,18 +100,19 @@ class Grid:
         return tuple(point for stage in self.stages for point in stage.points)
 
 
-def load(path: Path, overrides: Sequence[str] = (), only: str = "") -> Grid:
-    """Read a grid, apply `key=value` overrides, and keep what `only` ("arch=1*16 mode=hidden") selects.
+def load(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), only: str = "") -> Grid:
+    """Read a grid (a file, or a mapping of what one would hold), apply `key=value` overrides, and keep what
+    `only` ("arch=1*16 mode=hidden") selects.
 
     Raises UserError that names the file, the key and the nearest right name.
     """
-    declared = Declared(path, overrides)
+    declared = Declared(source, overrides)
     _check_size(declared)
     stages = []
     for stage in declared.stages:
         points = tuple(_points(declared, stage))
         stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
-    grid = Grid(path.stem, tuple(_selected(declared, stages, only)))
+    grid = Grid(declared.title, tuple(_selected(declared, stages, only)))
     return replace(grid, remarks=tuple(declared.study.remarks(grid.trials)))
 
 

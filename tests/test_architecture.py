@@ -73,7 +73,11 @@ psa.reports.figure_depths psa.reports.figure_epochs psa.reports.figure_layers
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
 psa.reports.figure_aggregate psa.reports.figure_published
 psa.reports.figure_set
-psa.reports.ablation psa.reports.search psa.reports.glonet
+psa.reports.arms
+psa.reports.arm_tables psa.reports.arm_figures
+psa.reports.arm_temperatures psa.reports.arm_comparison psa.reports.run_figures
+psa.reports.run_folders
+psa.reports.ablation psa.reports.search psa.reports.activations psa.reports.glonet
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source
@@ -82,7 +86,7 @@ psa.commands.runs psa.commands.running
 psa.commands.clean psa.commands.fetch psa.commands.status psa.commands.sweep psa.commands.train
 psa.commands.train_study
 psa.commands.verify psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
-psa.cli
+psa.cli psa.experiment
 psa.named
 """
 ROW = {name: number for number, line in enumerate(ROWS.split("\n")) for name in line.split()}

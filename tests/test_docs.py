@@ -107,6 +107,20 @@ def test_make_train_runs_what_the_makefile_says(folder: Path) -> None:
     assert (folder / "models/first-run/mnist_lkg.safetensors").exists()
 
 
+def test_the_python_of_the_docs_runs(folder: Path) -> None:
+    """The Python blocks of docs/activations.md, one after the other; what it quotes of others is `py`."""
+    page = (ROOT / "docs/activations.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    done = subprocess.run(
+        [sys.executable, "-c", "".join(blocks)],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "6 trials" in done.stdout
+    assert "| JumpReLU(initial=0.5) | 0.1     |   2 |" in done.stdout
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_project_exist(page: Path) -> None:
     """No page points to a file that is not there."""

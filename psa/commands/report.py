@@ -17,7 +17,7 @@ from psa.errors import UserError
 from psa.files import check_writable, write_atomically
 from psa.grid import load
 from psa.store import Store
-from psa.words import listed
+from psa.words import counted, listed
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while 
 logger = logging.getLogger(__name__)
 
 _REPRODUCTION: Final = Path("reproduction")
+_RUNS: Final = "runs"  # the folder of the folders of trials
 _NAMED: Final = 4  # files that a warning names one by one
 
 
@@ -50,6 +51,9 @@ def report(
     results_dir: ResultsDir = Path("results"),
     output_dir: Annotated[Path, Parameter(help="Folder of the pages.")] = Path("results/reports"),
     pdf: Annotated[bool, Parameter(help="Write each page as a PDF document, too.", negative="")] = False,
+    runs: Annotated[
+        bool, Parameter(negative="", help="Also a folder per trial: weights, run_stats.json, pictures.")
+    ] = False,
 ) -> int:
     """Write a page with every table and figure of a study, and each of them as files of its own.
 
@@ -78,8 +82,27 @@ def report(
                 setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
                 setting = replace(setting, observed=seen[seen["id"].isin(rows["id"])], store=store)
                 written = _written(report, rows, setting, shown.update, pdf=pdf)
+                made = _run_folders(report, rows, setting, shown.update) if runs else 0
             _say(out, folder, written, pdf=pdf)
+            if made:
+                out.print(f"{folder / _RUNS}/ ({counted(made, 'run')})", markup=False, soft_wrap=True)
     return 0
+
+
+def _run_folders(report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]) -> int:
+    """Store a folder for each trial, where the report has such; how many."""
+    from psa.reports.setting import runs_of
+
+    runs, made = runs_of(report), 0
+    if runs is None:
+        logger.warning("%s: --runs means nothing to a report of this kind of study", setting.folder)
+        return 0
+    for name, files in runs(rows, setting):
+        say(f"{setting.folder / _RUNS / name}")
+        for file, content in files.items():
+            write_atomically(setting.folder / _RUNS / name / file, content)
+        made += 1
+    return made
 
 
 def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None) -> Setting:

@@ -31,7 +31,7 @@ from psa.cost import SIZES, CostModel, Kind
 from psa.estimate import TimeLeft
 from psa.events import Event
 from psa.files import check_writable
-from psa.grid import load
+from psa.grid import Grid, load
 from psa.machine import Machine
 from psa.packs import enough, groups_of, packed
 from psa.progress import Refresh, Refreshed, SweepView, failures_of
@@ -65,16 +65,28 @@ def sweep(
 
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """
-    declared = load(grid, overrides, only)
-    check_writable(results_dir)
-    check_writable(model_dir)
-    store, out = Store(model_dir, results_dir), console()
-    costs, machine = CostModel.of_machine(model_dir, device), Machine(data_dir, device)
-    runs, options = runs or Runs(), options or Options()
+    store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
+    declared, runs, options = load(grid, overrides, only), runs or Runs(), options or Options()
+    return swept(declared, store, machine, runs, options, console(), StopRequest())
+
+
+def swept(
+    declared: Grid,
+    store: Store,
+    machine: Machine,
+    runs: Runs,
+    options: Options,
+    out: Console,
+    stop: StopRequest,
+) -> int:
+    """Train what is left of a grid; the exit code of `psa sweep`. Raises UserError."""
+    check_writable(store.results)
+    check_writable(store.models)
+    costs = CostModel.of_machine(store.models, machine.device)
     backend = backend_named(runs.backend or "local", runs.where)(store, machine, costs, runs.where)
     if options.dry_run:
         return previewed(declared, store, costs, machine, backend, runs, options, out)
-    with StopRequest() as stop, announced(model_dir) as tell:
+    with stop, announced(store.models) as tell:
         backend.fetch()
         work = _Work(declared.name, store, costs, machine, backend, runs.workers, options, out, stop, tell)
         for stage in entered(declared, store):

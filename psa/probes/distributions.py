@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class _Values:
         """The moments, the norm, and a histogram of BINS equal bins between the least and the greatest."""
         values = torch.cat(self.parts)
         low, high = float(values.min()), float(values.max())
-        counts = torch.histc(values, BINS, low, high) if high > low else torch.zeros(BINS)
+        spread = math.isfinite(low) and math.isfinite(high) and high > low  # a diverged network has no bins
+        counts = torch.histc(values, BINS, low, high) if spread else torch.zeros(BINS)
         return {
             "moments": [
                 float(values.mean()),
@@ -52,7 +54,7 @@ class _Values:
 class Distributions:
     """Moments (mean, std, min, max, share of zeros, share below zero), L2 norm and histogram counts of every
     parameter tensor, and of every hidden layer before and after its activation, over the first 1,000
-    validation images; after_sum: the mean over samples of the sum of a layer's outputs.
+    validation images. sum: what a layer's outputs sum to, the mean, least and greatest over samples.
 
     Quantities read `weights.NAME.moments`, `before.LAYER.counts`, `after.LAYER.moments`; a histogram has 60
     equal bins between the min and the max of its moments.
@@ -76,20 +78,21 @@ class Distributions:
         for name, tensor in look.net.layout.tensors(look.weights[row : row + 1]).items():
             yield from _named(f"weights.{name}", tensor)
         found: dict[str, _Values] = defaultdict(_Values)
-        sums: dict[int, float] = defaultdict(float)
+        sums: dict[int, list[Tensor]] = defaultdict(list)
         names = {layer: look.net.shape.linears[layer].name for layer in hidden_layers(look)}
 
         def watch(layer: int, before: Tensor, after: Tensor) -> None:
             found[f"before.{names[layer]}"].add(before)
             found[f"after.{names[layer]}"].add(after)
-            sums[layer] += float(after.sum(dtype=torch.float64))
+            sums[layer].append(after.sum(dim=0, dtype=torch.float64))
 
         some = look.splits.val.first(_SAMPLES)
         traced(look, some, row, watch, ignored)
         for name, values in found.items():
             yield from ((f"{name}.{fact}", numbers) for fact, numbers in values.facts().items())
-        for layer, total in sums.items():
-            yield f"after.{names[layer]}.sum", [total / len(some)]
+        for layer, parts in sums.items():
+            total = torch.cat(parts)
+            yield f"after.{names[layer]}.sum", [float(total.mean()), float(total.min()), float(total.max())]
 
 
 def _named(name: str, tensor: Tensor) -> Iterator[tuple[str, list[float]]]:

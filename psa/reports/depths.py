@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from psa.arch import Arch
-from psa.collect import trials_of
 from psa.errors import UserError
+from psa.frames import trials_of
 from psa.stats import Values
 from psa.store import Store
 

@@ -139,15 +139,23 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     Neither holds a date or a version: the same rows give the same bytes.
     """
     written = []
-    nothing: dict[str, dict[str, None]] = {
-        "png": {"Software": None},
-        "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    }
-    for kind, metadata in nothing.items():
-        content = io.BytesIO()
-        with style():
-            figure.savefig(content, format=kind, metadata=metadata)
+    for kind in _METADATA:
         path = stem.with_name(f"{stem.name}.{kind}")
-        write_atomically(path, content.getvalue())
+        write_atomically(path, encoded(figure, kind))
         written.append(path)
     return written
+
+
+# What would make the bytes of a figure differ from day to day.
+_METADATA: Final[dict[str, dict[str, None]]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+}
+
+
+def encoded(figure: Figure, kind: str, dpi: float = DPI) -> bytes:
+    """The bytes of a figure as `png` or `pdf`."""
+    content = io.BytesIO()
+    with style():
+        figure.savefig(content, format=kind, metadata=_METADATA[kind], dpi=dpi)
+    return content.getvalue()

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from psa.collect import trials_of
+from psa.frames import trials_of
 from psa.reports import depth_claims as claims
 from psa.reports import depth_tables
 from psa.reports.depth_tables import CLAIMED

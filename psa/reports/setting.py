@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -60,6 +60,16 @@ class Report(Protocol):
         stored: Mapping[str, Path],
     ) -> Page:
         """The page, from its tables and the stored PNG of each of its figures."""
+
+
+# Folders for single trials, which a report may have as its function `runs`: each folder's name
+# and the files in it, one trial after the other.
+Runs = Callable[[pd.DataFrame, Setting], Iterator[tuple[str, dict[str, bytes]]]]
+
+
+def runs_of(report: Report) -> Runs | None:
+    """The run folders of a report, None where it has none."""
+    return cast(Runs | None, getattr(report, "runs", None))
 
 
 def report_of(kind: str) -> Report:

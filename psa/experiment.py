@@ -1,0 +1,181 @@
+"""Experiments from Python: what a grid file declares, as arguments; what `psa sweep` does, as a method.
+
+results = Experiment("activations", name="mine", axes={"activation": ["ReLU", "Tanh"]}, epochs=5).run()
+print(results)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psa.commands.runs import Options, Runs
+from psa.commands.sweep import swept
+from psa.console import console
+from psa.grid import Grid, load
+from psa.machine import DeviceName, Machine
+from psa.signals import StopRequest
+from psa.store import Store
+from psa.values import MAX_VALUES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from psa.reports.arms import Arm
+    from psa.reports.tables import Table
+
+Settings = Mapping[str, Any]
+
+
+class Experiment:
+    """A declared experiment: every combination of `axes` and `variants`, each with every seed.
+
+    study: a study of psa (activations, ablation, ...), whose settings are the keys of `base`, `axes` and
+    `variants`. name: under which results are stored. epochs: how long each trial is trained at most. seeds:
+    how many (3 means 0, 1, 2), or which. stages: as in a grid file.
+    Raises UserError that names the key and the nearest right one.
+    """
+
+    def __init__(
+        self,
+        study: str = "ablation",
+        *,
+        name: str | None = None,
+        base: Settings | None = None,
+        axes: Mapping[str, Iterable[Any]] | None = None,
+        variants: Mapping[str, Settings] | None = None,
+        epochs: int | None = None,
+        seeds: int | Sequence[int] | str | None = None,
+        stages: Sequence[Settings] | None = None,
+    ) -> None:
+        optional = {
+            "name": name,
+            "meta_loops": epochs,
+            "seeds": _seeds(seeds),
+            "stages": stages and list(stages),
+        }
+        declared: dict[str, Any] = {
+            "study": study,
+            "base": dict(base or {}),
+            "axes": {key: _values(each) for key, each in (axes or {}).items()},
+            "variants": {key: dict(each) for key, each in (variants or {}).items()},
+        }
+        declared |= {key: value for key, value in optional.items() if value is not None}
+        self.name = study if name is None else name
+        self.axes = (*declared["axes"], *(["variant"] if variants else []))
+        self.grid: Grid = load(declared)
+
+    def __len__(self) -> int:
+        """How many trials it has."""
+        return len(self.grid.trials)
+
+    def run(
+        self,
+        workers: int | None = None,
+        *,
+        device: DeviceName | None = None,
+        data_dir: str | os.PathLike[str] = "dataset",
+        model_dir: str | os.PathLike[str] = "models",
+        results_dir: str | os.PathLike[str] = "results",
+        quiet: bool = False,
+    ) -> Results:
+        """Train what is not done yet, like `psa sweep`; run again, it goes on after any interruption.
+
+        workers: processes, one per core where it is None. quiet: say nothing meanwhile. Raises
+        KeyboardInterrupt (SystemExit after SIGTERM) once all workers have saved what they had, UserError.
+        """
+        store, stop, out = Store(Path(model_dir), Path(results_dir)), StopRequest(), console()
+        out.quiet = quiet
+        machine = Machine(Path(data_dir), device)
+        code = swept(self.grid, store, machine, Runs(workers=workers), Options(), out, stop)
+        if stop():
+            if stop.signal == signal.SIGINT:
+                raise KeyboardInterrupt("stopped; the same call goes on from there")
+            raise SystemExit(code)
+        return Results(self, store)
+
+    def results(
+        self,
+        *,
+        model_dir: str | os.PathLike[str] = "models",
+        results_dir: str | os.PathLike[str] = "results",
+    ) -> Results:
+        """What is stored of it by now; trains nothing."""
+        return Results(self, Store(Path(model_dir), Path(results_dir)))
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of an experiment, read from its records."""
+
+    experiment: Experiment
+    store: Store
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per trial, also of those that are missing or failed (`status`): the axes, `test`, `train`
+        and `bounty` (validation accuracy) in percent, `test_loss`, `bounty_loop` (the epoch they are of),
+        `loops` (epochs trained), `thresholds`, and every setting. Raises UserError where there is no record.
+        """
+        from psa.collect import collect
+        from psa.observations import observed
+        from psa.reports.arms import rows_of, with_seen
+
+        grid = self.experiment.grid
+        names = sorted({trial.study for trial in grid.trials})
+        rows = rows_of(collect(self.store, names, grid.trials, grid.horizons))
+        rows = with_seen(rows, observed(self.store, names))
+        points = {point.trial.id: point for point in grid.points}
+        for key in self.experiment.axes:
+            if key not in rows:
+                rows[key] = [points[str(name)].value(key) for name in rows["id"]]
+        return rows
+
+    def summary(self) -> Table:
+        """A row for each combination of the axes: trials, test accuracy with its interval, and so on."""
+        from psa.reports.arm_tables import results_table
+
+        axes = self.experiment.axes or ("arch",)
+        return results_table(self._arms(axes), axes, caption=self.experiment.name, label="tab:experiment")
+
+    def _arms(self, axes: Sequence[str]) -> list[Arm]:
+        """In the order of the experiment, not of the records."""
+        from psa.reports.arms import arms_of
+
+        order = {trial.id: place for place, trial in enumerate(self.experiment.grid.trials)}
+        frame = self.frame.iloc[self.frame["id"].astype(str).map(order).argsort()]
+        return arms_of(frame, axes)
+
+    def markdown(self) -> str:
+        """The summary as Markdown."""
+        return self.summary().markdown()
+
+    def latex(self) -> str:
+        """The summary as a LaTeX table (booktabs, siunitx)."""
+        return self.summary().latex()
+
+    def __str__(self) -> str:
+        """The summary, and why trials are missing."""
+        failed = {
+            str(reason)
+            for trial in self.experiment.grid.trials
+            if (reason := self.store.failure(trial)) is not None
+        }
+        return "\n".join([self.markdown(), *(f"failed: {reason}" for reason in sorted(failed))])
+
+
+def _seeds(seeds: int | Sequence[int] | str | None) -> Any:
+    """A number is how many; a grid would take it for the one seed."""
+    if isinstance(seeds, int):
+        return list(range(min(seeds, MAX_VALUES + 1)))
+    return seeds if seeds is None or isinstance(seeds, str) else list(seeds)
+
+
+def _values(values: Any) -> Any:
+    """What a grid file would hold: "0..9" and single values as they are, all else as a list."""
+    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values

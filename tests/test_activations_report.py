@@ -1,0 +1,312 @@
+"""The report of activations, its run folders and the API of experiments, from one tiny grid trained once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from psa.cli import PSA, run
+from psa.collect import collect
+from psa.engine import _storable
+from psa.errors import UserError
+from psa.experiment import Experiment, Results
+from psa.grid import load
+from psa.observations import observed
+from psa.probes.distributions import _Values
+from psa.reports.arm_tables import comparisons
+from psa.reports.arms import arms_of, rows_of, train_accuracies
+from psa.reports.run_folders import run_name
+from psa.store import Store
+
+GRID = """
+study = "activations"
+name = "tiny"
+meta_loops = 3
+seeds = "0..1"
+[base]
+arch = "1*6"
+digits = [0, 1]
+val_size = 59000
+[axes]
+activation = ["ReLU", "JumpReLU(initial=0.5)"]
+dropout = [0.0, 0.1]
+"""
+BASE: dict[str, Any] = {"arch": "1*6", "digits": [0, 1], "val_size": 59_000}
+ACTIVATIONS = ["ReLU", "JumpReLU(initial=0.5)"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """A folder in which `psa sweep` has trained the grid."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "grid.toml").write_text(GRID)
+    words = ["--data-dir", str(data_dir), "--model-dir", str(folder / "models")]
+    words += ["--results-dir", str(folder / "results"), "--workers", "1"]
+    assert run(PSA, ["sweep", str(folder / "grid.toml"), *words]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(home: Path) -> Store:
+    """What it stored."""
+    return Store(home / "models", home / "results")
+
+
+@pytest.fixture(scope="module")
+def reported(home: Path) -> Path:
+    """The folder of its report, with run folders."""
+    words = ["--model-dir", str(home / "models"), "--results-dir", str(home / "results")]
+    words += ["--output-dir", str(home / "out"), "--grid", str(home / "grid.toml"), "--runs"]
+    assert run(PSA, ["report", "tiny", *words]) == 0
+    return home / "out" / "tiny"
+
+
+def tiny(**changes: Any) -> Experiment:
+    """The grid again, from Python."""
+    settings: dict[str, Any] = {
+        "name": "tiny", "base": BASE, "epochs": 3, "seeds": 2,
+        "axes": {"activation": ACTIVATIONS, "dropout": [0.0, 0.1]},
+    }  # fmt: skip
+    return Experiment("activations", **(settings | changes))
+
+
+def ran(experiment: Experiment, folder: Path, data_dir: Path) -> Results:
+    """Run in a folder by one worker."""
+    return experiment.run(
+        1, data_dir=data_dir, model_dir=folder / "models", results_dir=folder / "results", quiet=True
+    )
+
+
+# The report
+
+
+def test_one_page_with_its_tables_and_figures(reported: Path) -> None:
+    """Results, comparisons, thresholds; curves, comparison, thresholds; each as files of its own."""
+    names = {path.name for path in reported.iterdir()}
+    assert {f"{table}.md" for table in ("results", "paired", "thresholds")} <= names
+    assert {
+        f"{name}.png" for name in ("training_accuracy", "training_loss", "comparison", "thresholds")
+    } <= names
+    page = (reported.with_suffix(".html")).read_text()
+    assert "8 of 8" in page
+    assert "are not there" not in page
+    assert "the same settings with ReLU" in page
+
+
+def test_every_number_of_the_results_is_that_of_the_records(reported: Path, store: Store, home: Path) -> None:
+    """Mean test accuracy of ReLU without dropout, computed here from the records."""
+    trials = [each for each in load(home / "grid.toml").trials if each.model.dropout == 0][:2]
+    records = [store.read(trial) for trial in trials]
+    percents = [100 * r["finals"]["test"]["correct"] / r["samples"]["test"] for r in records if r is not None]
+    line = next(
+        line for line in (reported / "results.csv").read_text().splitlines() if line.startswith("ReLU")
+    )
+    assert float(line.split(",")[4]) == pytest.approx(sum(percents) / 2)
+
+
+def test_a_missing_arm_is_said(home: Path, store: Store) -> None:
+    """Asked for and not trained: the page says which, and its row has n = 0."""
+    words = ["--model-dir", str(home / "models"), "--results-dir", str(home / "results")]
+    longer = home / "longer.toml"
+    longer.write_text(GRID.replace('"ReLU",', '"ReLU", "Tanh",'))
+    code = run(PSA, ["report", "tiny", *words, "--output-dir", str(home / "more"), "--grid", str(longer)])
+    assert code == 0
+    page = (home / "more" / "tiny.html").read_text()
+    assert "4 of 12 expected trials are not there (4 missing)" in page
+    assert "Without any trial: Tanh, dropout 0; Tanh, dropout 0.1" in page
+
+
+def test_arms_are_compared_with_relu_of_the_same_dropout(home: Path, store: Store) -> None:
+    """And with nothing else; the same seeds against each other."""
+    frame = Experiment("activations", name="tiny", base=BASE, seeds=2, epochs=3, axes={
+        "activation": ACTIVATIONS, "dropout": [0.0, 0.1]}).results(
+        model_dir=store.models, results_dir=store.results).frame  # fmt: skip
+    found = comparisons(arms_of(frame, ("activation", "dropout")))
+    assert [(each.arm.settings["dropout"], each.base.settings) for each in found] == [
+        (dropout, {"activation": "ReLU", "dropout": dropout}) for dropout in (0.0, 0.1)
+    ]
+    assert all(each.found.n == 2 for each in found)
+
+
+def test_thresholds_and_training_accuracy_are_seen_in_every_epoch(store: Store) -> None:
+    """Thresholds from before training on and of the LKG; training accuracy after each epoch."""
+    seen = observed(store, ["tiny"])
+    learned = seen[seen["probe"] == "thresholds"]
+    for _, part in learned.groupby("id", observed=True):
+        assert sorted(part["loop"].dropna()) == [0, 1, 2, 3]
+        assert part["loop"].isna().sum() == 1
+        assert float(part[part["loop"] == 0]["value"].iloc[0]) == 0.5
+    assert learned["id"].nunique() == 4
+    assert len(train_accuracies(seen)) == 8 * 3
+
+
+def test_a_diverged_network_is_stored_and_has_no_bins() -> None:
+    """Of what is not finite there is no histogram, and a state can hold what was seen of it."""
+    assert _storable({"threshold": [float("nan"), 0.5], "correct": [3, None]}) == {
+        "threshold": [None, 0.5],
+        "correct": [3, None],
+    }
+    values = _Values()
+    values.add(torch.tensor([1.0, float("inf"), float("nan")]))
+    assert sum(values.facts()["counts"]) == 0
+
+
+# Run folders
+
+
+def test_every_trial_has_a_folder_with_a_readable_name(reported: Path, home: Path) -> None:
+    """Architecture, activation, dropout, seed and digest; all of its files."""
+    names = {path.name for path in (reported / "runs").iterdir()}
+    trials = load(home / "grid.toml").trials
+    assert names == {run_name(trial) for trial in trials}
+    assert any(name.startswith("1x6_jumprelu-initial0.5_dropout0.1_s01_") for name in names)
+    for name in names:
+        files = {path.name for path in (reported / "runs" / name).iterdir()}
+        expected = {
+            "best_model.safetensors",
+            "final_model.safetensors",
+            "run_stats.json",
+            "training_curves.png",
+        }
+        expected |= {"weight_distributions.png", "activation_distributions.png"}
+        assert files == expected | ({"threshold_values.png"} if "jumprelu" in name else set())
+
+
+def test_the_best_model_is_the_lkg_and_the_final_one_that_of_the_last_epoch(
+    reported: Path, home: Path, store: Store
+) -> None:
+    """To the bit; both load as ordinary files of the same names."""
+    for trial in load(home / "grid.toml").trials:
+        state = store.state_file(trial).load()
+        assert state is not None
+        folder = reported / "runs" / run_name(trial)
+        for file, kept in (("best_model", state.lkg), ("final_model", state.carried["active"])):
+            tensors = load_file(folder / f"{file}.safetensors")
+            assert tensors.keys() == kept.keys()
+            assert all(tensors[name].tobytes() == kept[name].tobytes() for name in kept)
+
+
+def test_run_stats_are_strict_json_with_everything_in_them(reported: Path, home: Path) -> None:
+    """No NaN; a number per epoch; shapes, signs and sums as the weights and activations have them."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    for trial in load(home / "grid.toml").trials:
+        folder = reported / "runs" / run_name(trial)
+        stats = json.loads((folder / "run_stats.json").read_text(), parse_constant=refuse)
+        assert all(len(values) == 3 for values in stats["curves"].values())
+        assert stats["metadata"]["environment"]["numpy"]
+        assert stats["weights"]["final_model_epoch"] == 3
+        weight = stats["weight_analysis"]["hidden.0.weight"]
+        tensor = load_file(folder / "best_model.safetensors")["hidden.0.weight"]
+        assert (weight["shape"], weight["num_params"]) == ([6, 784], 6 * 784)
+        assert weight["mean"] == pytest.approx(float(tensor.mean()), abs=1e-6)
+        assert weight["percent_negative"] == pytest.approx(100 * float((tensor < 0).mean()))
+        after = stats["activation_analysis"]["hidden.0"]["after"]
+        assert after["sum_min"] <= after["sum_mean"] <= after["sum_max"]
+        assert bool(stats["thresholds"]) == trial.model.activation.learns  # type: ignore[union-attr]
+        best = stats["final_metrics"]["best_epoch"]
+        assert stats["curves"]["val_loss"][best - 1] == min(stats["curves"]["val_loss"])
+
+
+# The API
+
+
+def test_the_api_makes_the_records_of_the_grid(
+    home: Path, store: Store, tmp_path: Path, data_dir: Path
+) -> None:
+    """Byte for byte those of `psa sweep`; and on the sweep's own folder there is nothing left to do."""
+    part = tiny(axes={"activation": ["JumpReLU(initial=0.5)"], "dropout": [0.1]})
+    found = ran(part, tmp_path, data_dir)
+    assert len(part) == len(found.frame) == 2
+    for trial in part.grid.trials:
+        ours = (tmp_path / "results" / f"{trial.id}.json").read_bytes()
+        assert ours == store.record_path(trial).read_bytes()
+    before = {path: path.stat().st_mtime_ns for path in store.record_paths()}
+    again = ran(tiny(), home, data_dir)
+    assert {path: path.stat().st_mtime_ns for path in store.record_paths()} == before
+    assert set(again.frame["status"]) == {"done"}
+
+
+def test_results_render(store: Store) -> None:
+    """A frame with a row per trial; a table in Markdown and LaTeX; print says the same."""
+    found = tiny().results(model_dir=store.models, results_dir=store.results)
+    assert len(found.frame) == 8
+    assert found.frame["train"].between(0, 100).all()
+    table = found.summary()
+    assert [column.name for column in table.columns][:3] == ["Activation", "Dropout", "n"]
+    assert [row[0] for row in table.rows] == ["ReLU", "ReLU", *["JumpReLU(initial=0.5)"] * 2]
+    assert "JumpReLU(initial=0.5)" in str(found)
+    assert "toprule" in found.latex()
+
+
+def test_any_field_is_an_axis() -> None:
+    """Also one that no column of records has."""
+    experiment = Experiment("glonet", base={"features": 8}, axes={"num_layers": (3, 4)}, epochs=1, seeds=[5])
+    assert [trial.seed for trial in experiment.grid.trials] == [5, 5]
+    settings = {"arch": "1*2", "mode": "none", "family": "simplemlp"}
+    assert len(Experiment("ablation", base=settings, axes={"split_seed": range(3)}, seeds="0..3")) == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"base": {"arch": "1*6", "activatoin": "ReLU"}},
+            "unknown key 'activatoin'. Did you mean activation",
+        ),
+        ({"axes": {"activation": ["RuLU"]}}, "unknown name 'RuLU'. Did you mean ReLU"),
+        ({"axes": {"activation": []}}, "axes.activation is empty"),
+        ({"axes": {"lr": ["fast"]}}, "lr = 'fast'"),
+        ({"name": "My Experiment"}, "is no name"),
+        ({"epochs": 0}, "meta_loops = 0"),
+        ({"seeds": 0}, "seeds is empty"),
+        ({"axes": {"arch": ["1*6"]}}, "arch stands in axes and in base"),
+    ],
+)
+def test_a_mistake_is_one_clear_error(changes: dict[str, Any], said: str) -> None:
+    """What is wrong, where, and the nearest right name; before anything is trained."""
+    with pytest.raises(UserError) as caught:
+        tiny(**changes)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_ctrl_c_leaves_what_the_next_call_goes_on_from(tmp_path: Path, data_dir: Path) -> None:
+    """It is raised once workers have saved; afterwards signals are as before, and the rest is trained."""
+    experiment = Experiment("activations", name="stopped", base=BASE, epochs=100_000, seeds=1)
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop_it() -> None:
+        until = time.monotonic() + 120
+        while not list((tmp_path / "models").rglob("lkg.safetensors")) and time.monotonic() < until:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=stop_it, daemon=True)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
+        ran(experiment, tmp_path, data_dir)
+    watcher.join()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list((tmp_path / "results").rglob("s00-*.json"))
+    shorter = Experiment("activations", name="stopped", base=BASE, epochs=1, seeds=1)
+    assert list(ran(shorter, tmp_path, data_dir).frame["status"]) == ["done"]
+
+
+def test_rows_of_missing_trials_are_those_of_their_network(store: Store, home: Path) -> None:
+    """Where no grid is named, a hole gets the settings of its neighbours, and no arm of its own."""
+    frame = collect(store, ["tiny"])
+    rows = rows_of(frame)
+    assert set(rows["dropout"]) == {0.0, 0.1}
+    assert not rows["lr"].isna().any()
