@@ -16,6 +16,7 @@ from psa.reports.arms import Arm, shortened
 from psa.reports.figures import GREY, WIDTH, Look, add_axes, new_figure, note, style, title
 
 _ZOOM: Final = 4.0  # points below the best within which arms are shown once more, larger
+_BARS: Final = "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %; ticks: every seed."
 _FAR: Final = 12.0  # points between arms from which on that is needed
 
 
@@ -29,7 +30,8 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
     best, worst = float(np.nanmax(means)), float(np.nanmin(means))
     highs = [np.nanmax([arm.summary("test").high, *arm.values("test"), best]) for arm in arms]
     top = min(100.0, float(max(high for high, mean in zip(highs, means, strict=True) if mean > best - _ZOOM)))
-    ends = [(min(worst, zero_r) - 2, top + 2)]
+    lows = [np.nanmin([arm.summary("test").low, *arm.values("test")]) for arm in arms]
+    ends = [(max(0.0, min(*lows, zero_r)) - 1, min(100.5, top + 2))]
     ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR else []
     with style():
         handles = [
@@ -51,8 +53,7 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
             if low < zero_r < high_end:
                 ax.axvline(zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
         legend(figure, handles, foot - 0.42)
-        note(figure, ["Marks: means over seeds; bars: 95 % t intervals; grey ticks: every seed. "
-                      f"Dashed: ZeroR of the validation split, {zero_r:.2f} %."])  # fmt: skip
+        note(figure, [_BARS, f"Dashed: ZeroR of the validation split, {zero_r:.2f} %."])
     return figure
 
 
@@ -87,6 +88,13 @@ def _mark(ax: Axes, arm: Arm, at: float, look: Look) -> None:
         return
     ax.plot(values, np.full(len(values), at), "|", color="#9A9A9A", markersize=4, zorder=2)
     if found.n > 1:
-        ax.plot([found.low, found.high], [at, at], color=look.colour, linewidth=1.6, alpha=0.55, zorder=2.5)
+        ax.plot(
+            np.clip([found.low, found.high], 0, 100),
+            [at, at],
+            color=look.colour,
+            linewidth=1.6,
+            alpha=0.55,
+            zorder=2.5,
+        )
     ax.plot(found.mean, at, look.marker, color=look.colour, markersize=4.2, markeredgecolor="white",
             markeredgewidth=0.4, zorder=3, gid=f"test {arm.label(arm.settings)}")  # fmt: skip
