@@ -27,8 +27,10 @@ class Probe(Protocol):
 
     name: str
 
-    def places(self, net: Dense) -> list[str]:
-        """What the numbers of a quantity stand for, one by one: layers, say."""
+    def places(self, net: Dense) -> dict[str, list[str]]:
+        """What the numbers of a quantity stand for, one by one: layers, say. By the quantity's name, or by
+        its last part where there are many of one kind.
+        """
 
     def each(self, look: Look) -> list[Observation]:
         """Before the first loop and after each: of every trial some quantities, each a list of numbers."""

@@ -47,7 +47,7 @@ def _parts(record: Record) -> Iterator[dict[str, Any]]:
         looks = [*enumerate(seen["loops"]), (pd.NA, seen["last"])]
         for loop, quantities in looks:
             for quantity, values in quantities.items():
-                named = places if len(places) >= len(values) else [""] * len(values)
+                named = places.get(quantity.rpartition(".")[2], [""] * len(values))
                 yield {
                     "id": record["id"],
                     "probe": probe,

@@ -1,4 +1,4 @@
-"""How weights and activations are distributed: moments and histograms, before training and of the LKG."""
+"""How the weights and activations of the LKG are distributed: moments and histograms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from psa.looks import Look
 from psa.nets.dense import Dense
+from psa.nets.layers import effective
 from psa.probes.traces import hidden_layers, ignored, traced
 from psa.state import Observation
 
@@ -62,12 +63,12 @@ class Distributions:
 
     name = "distributions"
 
-    def places(self, net: Dense) -> list[str]:
-        """What the moments are, in order."""
-        return list(_MOMENTS)
+    def places(self, net: Dense) -> dict[str, list[str]]:
+        """What the moments and the sums are, in order."""
+        return {"moments": list(_MOMENTS), "sum": ["mean", "least", "greatest"]}
 
     def each(self, look: Look) -> list[Observation]:
-        """Only before the first loop: afterwards the LKG tells."""
+        """Nothing: only the LKG is looked at."""
         return [{} for _ in look.loops]
 
     def last(self, look: Look) -> list[Observation]:
@@ -75,7 +76,7 @@ class Distributions:
         return [dict(self._of(look, row)) for row in range(len(look.loops))]
 
     def _of(self, look: Look, row: int) -> Iterator[tuple[str, list[float]]]:
-        for name, tensor in look.net.layout.tensors(look.weights[row : row + 1]).items():
+        for name, tensor in _acting(look, row).items():
             yield from _named(f"weights.{name}", tensor)
         found: dict[str, _Values] = defaultdict(_Values)
         sums: dict[int, list[Tensor]] = defaultdict(list)
@@ -93,6 +94,17 @@ class Distributions:
         for layer, parts in sums.items():
             total = torch.cat(parts)
             yield f"after.{names[layer]}.sum", [float(total.mean()), float(total.min()), float(total.max())]
+
+
+def _acting(look: Look, row: int) -> dict[str, Tensor]:
+    """Every parameter tensor; of a simplex layer the weights that its numbers stand for."""
+    one = look.weights[row : row + 1]
+    plan = look.net.bind(one, loops=look.loops[row : row + 1]).plan
+    names = {f"{linear.name}.weight": number for number, linear in enumerate(look.net.shape.linears)}
+    return {
+        name: effective(plan[names[name]][0])[0] if name in names else tensor
+        for name, tensor in look.net.layout.tensors(one).items()
+    }
 
 
 def _named(name: str, tensor: Tensor) -> Iterator[tuple[str, list[float]]]:

@@ -16,9 +16,9 @@ class TrainAccuracy:
 
     name = "train_accuracy"
 
-    def places(self, net: Dense) -> list[str]:
-        """One number of each."""
-        return ["train"]
+    def places(self, net: Dense) -> dict[str, list[str]]:
+        """One number of each, which stands for itself."""
+        return {}
 
     def each(self, look: Look) -> list[Observation]:
         """See the class."""

@@ -13,6 +13,10 @@ from psa.probes.traces import hidden_layers, ignored, traced
 from psa.state import Observation
 
 
+def _hidden(net: Dense) -> list[str]:
+    return [linear.name for linear in net.shape.linears if linear.role != "output"]
+
+
 class LayerUsage:
     """For every layer, first to last, the entrywise L1 norm of its parameters; for every hidden one the mean
     output |h| over the validation split, after its activation, and the share of outputs that are not 0.
@@ -22,9 +26,10 @@ class LayerUsage:
 
     name = "layer_usage"
 
-    def places(self, net: Dense) -> list[str]:
-        """The layers by name, the last being the output."""
-        return [linear.name for linear in net.shape.linears]
+    def places(self, net: Dense) -> dict[str, list[str]]:
+        """The layers by name; the output has parameters alone."""
+        names, hidden = [linear.name for linear in net.shape.linears], _hidden(net)
+        return {"parameters_l1": names, "mean_output": hidden, "active_share": hidden}
 
     def each(self, look: Look) -> list[Observation]:
         """See the class."""
@@ -67,9 +72,9 @@ class EarlyExit:
 
     name = "early_exit"
 
-    def places(self, net: Dense) -> list[str]:
+    def places(self, net: Dense) -> dict[str, list[str]]:
         """The hidden layers behind which one may leave."""
-        return [linear.name for linear in net.shape.linears if linear.role != "output"]
+        return {"correct": _hidden(net)}
 
     def each(self, look: Look) -> list[Observation]:
         """Nothing: only the LKG is asked."""
@@ -111,9 +116,9 @@ class Thresholds:
 
     name = "thresholds"
 
-    def places(self, net: Dense) -> list[str]:
+    def places(self, net: Dense) -> dict[str, list[str]]:
         """The layers that have one."""
-        return [net.shape.linears[layer].name for layer in net.layout.threshold_at]
+        return {"threshold": [net.shape.linears[layer].name for layer in net.layout.threshold_at]}
 
     def each(self, look: Look) -> list[Observation]:
         """See the class."""

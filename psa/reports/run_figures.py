@@ -83,7 +83,7 @@ def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
         for ax, linear in zip(axes, linears, strict=False):
             drawn = _histogram(ax, seen, f"weights.{linear.name}.weight", _WEIGHT)
             ax.set_title(f"{linear.name}  {linear.inputs} → {linear.outputs}", loc="left", fontsize=7, pad=3)
-            _annotated(ax, [*_moments(drawn), "V of softmax(V / T)" if linear.simplex else ""])
+            _annotated(ax, [*_moments(drawn), "softmax(V / T)" if linear.simplex else ""])
             ax.set_xlabel("weight", labelpad=1, fontsize=7)
         note(figure, [f"Of the weights of the best epoch; 60 bins from the least to the greatest.{more}"])
     return figure

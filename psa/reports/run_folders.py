@@ -152,12 +152,12 @@ def _thresholds(seen: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
             "by_epoch": [each["threshold"][at] for each in seen["loops"]],
             "best": seen["last"]["threshold"][at],
         }
-        for at, place in enumerate(seen["places"])
+        for at, place in enumerate(seen["places"]["threshold"])
     }
 
 
 def _weights(record: Record, trial: Trial) -> dict[str, dict[str, Any]]:
-    """Moments of every parameter tensor, by name; those of a stochastic layer are of V in softmax(V / T)."""
+    """Moments of every parameter tensor, by name; those of a stochastic layer are of softmax(V / T)."""
     seen = record.get("probes", {}).get("distributions")
     if seen is None:
         return {}
@@ -196,6 +196,6 @@ def _activations(record: Record) -> dict[str, dict[str, Any]]:
 
 
 def _moments(seen: dict[str, Any], name: str) -> dict[str, Any]:
-    moments = dict(zip(seen["places"], seen["last"][f"{name}.moments"], strict=True))
+    moments = dict(zip(seen["places"]["moments"], seen["last"][f"{name}.moments"], strict=True))
     negative = moments.pop("negative")
     return {**moments, "percent_negative": None if negative is None else 100 * negative}
