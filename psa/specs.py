@@ -84,7 +84,7 @@ MOMENTS: Final[dict[Optimizer, tuple[str, ...]]] = {
     "sgd": ("momentum_buffer",),
 }
 Wiring = Literal["mlp", "residual", "glonet"]
-Initial = Literal["torch", "he"]
+Initial = Literal["torch", "he", "he-cut"]
 Simplex = Literal["none", "all", "inner"]
 Temperature = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -142,9 +142,10 @@ class ModelSpec(Spec):
 class NetSpec(Spec):
     """A dense network of which every part is named. family: how layers are wired (see psa.nets.shapes).
 
-    init: `torch` as nn.Linear draws, `he` truncated normal with zero biases. simplex: which layers are
-    stochastic ones, whose columns softmax(V / temperature) sum to 1 and which have no bias: none, all, or
-    those inside residual blocks (`inner`).
+    init: `torch` as nn.Linear draws; `he` a truncated normal of variance 2/inputs with zero biases; `he-cut`
+    the same without making up for the variance that cutting off takes (0.774 of it stays). simplex: which
+    layers are stochastic ones, whose columns softmax(V / temperature) sum to 1 and which have no bias: none,
+    all, or those inside residual blocks (`inner`).
     """
 
     family: Wiring
@@ -162,7 +163,7 @@ class NetSpec(Spec):
         if self.simplex == "inner" and self.family != "residual":
             raise ValueError("simplex = 'inner' means the layers inside residual blocks: family = 'residual'")
         if self.simplex == "all" and self.init != "torch":
-            raise ValueError("init = 'he' is of linear layers, and simplex = 'all' leaves none")
+            raise ValueError(f"init = {self.init!r} is of linear layers, and simplex = 'all' leaves none")
         if self.family == "glonet" and len(set(self.arch.widths)) > 1:
             raise ValueError("family = 'glonet' sums its hidden layers, which must have one width")
         return self

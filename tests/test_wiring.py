@@ -85,15 +85,18 @@ def test_depth_counts_as_in_the_study() -> None:
             assert len(shape.linears) == depth
 
 
-def test_he_weights_are_a_cut_normal_of_the_right_variance() -> None:
-    """Variance 2 / inputs, nothing beyond two deviations of the normal, biases 0."""
-    net = Dense(NetSpec(family="glonet", arch="3*256", init="he"), 10)
+@pytest.mark.parametrize(("init", "share"), [("he", 1.0), ("he-cut", 0.8796)])
+def test_he_weights_are_a_cut_normal(init: str, share: float) -> None:
+    """Variance 2 / inputs (of `he-cut` what cutting leaves of it), nothing beyond two deviations of the
+    normal, biases 0.
+    """
+    net = Dense(NetSpec(family="glonet", arch="3*256", init=init), 10)  # type: ignore[arg-type]
     state = net.unstack(net.initial(5))
     for name, tensor in state.items():
         if name.endswith("bias"):
             assert not tensor.any()
             continue
-        std = math.sqrt(2 / tensor.shape[1])
+        std = share * math.sqrt(2 / tensor.shape[1])
         assert float(tensor.std()) == pytest.approx(std, rel=0.05)
         assert float(tensor.abs().max()) <= 2 * std / 0.8796
         assert float(tensor.abs().max()) > 1.9 * std / 0.8796

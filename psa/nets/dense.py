@@ -21,7 +21,7 @@ from psa.streams import stream
 
 # Of a hidden layer: its number, and [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]
-_TRUNCATED_STD: Final = 0.87962566103423978  # of a standard normal cut off at two deviations
+_CUT_STD: Final = 0.87962566103423978  # of a standard normal cut off at two deviations
 
 
 class Dense:
@@ -71,15 +71,17 @@ class Dense:
         """One row, drawn on the CPU whatever the device, so that every device starts from the same bits.
 
         Linear layers as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)); or, with init
-        `he`, weights from a normal of variance 2/inputs cut off at two deviations and biases 0 (He et al.
-        2015, as flax draws it). Simplex layers ~ U(+-sqrt(6/(inputs + outputs))) (Glorot and Bengio 2010).
+        `he`, weights of variance 2/inputs from a normal cut off at two deviations and biases 0 (He et al.
+        2015, as flax draws it); with `he-cut` the normal has that variance before it is cut. Simplex layers
+        ~ U(+-sqrt(6/(inputs + outputs))) (Glorot and Bengio 2010).
         """
         draws = stream(seed, "init")
         row = self.layout.zeros(1)
         for number, linear in enumerate(self.shape.linears):
             weight, bias = self.layout.weight(row, number), self.layout.bias(row, number)
-            if isinstance(self.model, NetSpec) and self.model.init == "he" and not linear.simplex:
-                weight.copy_(_truncated_normal(draws, weight.shape, math.sqrt(2 / linear.inputs)))
+            if isinstance(self.model, NetSpec) and self.model.init != "torch" and not linear.simplex:
+                std = math.sqrt(2 / linear.inputs) / (_CUT_STD if self.model.init == "he" else 1)
+                weight.copy_(_cut_normal(draws, weight.shape, std))
                 continue
             bound = math.sqrt(6 / (linear.inputs + linear.outputs)) if linear.simplex else None
             for tensor in (weight,) if linear.simplex else (weight, bias):
@@ -129,12 +131,12 @@ class Dense:
         return row
 
 
-def _truncated_normal(draws: np.random.Generator, shape: torch.Size, std: float) -> Tensor:
-    """Draws of that standard deviation, none beyond two deviations of the normal they come from."""
+def _cut_normal(draws: np.random.Generator, shape: torch.Size, std: float) -> Tensor:
+    """Draws of a normal of that standard deviation, none beyond two of them."""
     values = draws.standard_normal(shape.numel(), dtype=np.float32)
     while (far := np.flatnonzero(np.abs(values) > 2)).size:
         values[far] = draws.standard_normal(far.size, dtype=np.float32)
-    return torch.from_numpy(values * np.float32(std / _TRUNCATED_STD)).view(shape)
+    return torch.from_numpy(values * np.float32(std)).view(shape)
 
 
 class Bound:

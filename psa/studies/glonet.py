@@ -55,6 +55,10 @@ class Settings(DataSettings):
     features: Annotated[
         int, Field(strict=True, ge=1, le=65_536, description="Width of every hidden layer.")
     ] = 256
+    init: Annotated[
+        Literal["he", "he-cut"],
+        Field(description="Of variance 2/inputs, or with what cutting the normal off leaves of it."),
+    ] = "he"
     dropout: Probability = 0.0
     optimizer: Annotated[Optimizer, BeforeValidator(_lower)] = "adam"
     lr: Annotated[Rate, Field(description="Learning rate.")] = 1e-3
@@ -90,7 +94,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
             family=_WIRINGS[settings.model],
             arch=Arch.of_stacks([(depth, settings.features)]),
             dropout=settings.dropout,
-            init="he",
+            init=settings.init,
         ),
         method=method,
         intervention=Ablation(mode=settings.mode),
