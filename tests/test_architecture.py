@@ -19,7 +19,7 @@ psa psa.errors
 psa.arch
 psa.trial psa.streams psa.files psa.signals
 psa.nets psa.nets.shapes psa.values psa.words
-psa.state psa.records psa.events
+psa.state psa.records psa.events psa.filters
 psa.statefile
 psa.store
 psa.cost psa.leases psa.packs psa.sweeps
