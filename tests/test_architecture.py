@@ -27,7 +27,7 @@ psa.retention psa.estimate
 psa.sources
 psa.fetch
 psa.data psa.machine
-psa.nets.dropout psa.gpus
+psa.nets.dropout psa.gpus psa.factored
 psa.nets.layers psa.crew
 psa.nets.dense
 psa.ablation psa.batches psa.recording
