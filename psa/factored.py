@@ -98,10 +98,9 @@ class Factored:
 
     def norms(self) -> Tensor:
         """|g_i|, [N]."""
-        found = torch.linalg.vector_norm(self.delta, dim=1) * torch.linalg.vector_norm(self.activation, dim=1)
-        if self.scale is not None:
-            found = found * self.scale.abs()
-        return found
+        delta: Tensor = torch.linalg.vector_norm(self.delta, dim=1)
+        found = delta * torch.linalg.vector_norm(self.activation, dim=1)
+        return found if self.scale is None else found * self.scale.abs()
 
     def normalised(self) -> Factored:
         """The same directions at length 1, as a view with N scales; a gradient of zero stays zero."""

@@ -46,7 +46,8 @@ psa.studies.ablation psa.declared
 psa.grid psa.search
 psa.ledger
 psa.stages
-psa.collect psa.stats psa.regimes
+psa.collect psa.stats psa.regimes psa.clustering
+psa.cluster_numbers psa.agreement psa.embedding
 psa.published
 psa.reports psa.reports.latex
 psa.reports.tables psa.reports.figures
