@@ -58,7 +58,8 @@ psa.reports.ablation_effects psa.reports.ablation_markdown psa.reports.ablation_
 psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks
 psa.reports.ablation_tables
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
-psa.reports.figure_aggregate psa.reports.figure_published
+psa.reports.figure_aggregate psa.reports.figure_published psa.reports.figure_gradients
+psa.reports.figure_samples
 psa.reports.figure_set
 psa.reports.ablation psa.reports.search
 psa.console psa.progress
