@@ -1,8 +1,7 @@
 """k-means on per-sample gradients that are kept as factors: which samples ask for the same change of a layer.
 
 Lloyd's algorithm (1982) from k-means++ (Arthur & Vassilvitskii 2007, with scikit-learn's greedy trials). It
-is our own only because scikit-learn's needs the gradients written out. Two ways to the same numbers: a few
-thousand samples through their inner products (one matrix for all runs), more through dense centres.
+is our own only because scikit-learn's needs the gradients written out; psa.spaces computes the distances.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from torch import Tensor
 
 from psa.errors import UserError
 from psa.factored import Factored, sampled_rows
+from psa.spaces import DenseSpace, Space, space_of
 from psa.streams import stream
-
-GRAM_ROWS: Final = 8_192  # up to here all inner products are kept: 268 MB in float32
 
 Progress = Callable[[str], None]
 
@@ -31,7 +29,8 @@ def silent(_message: str) -> None:
 
 @dataclass(frozen=True)
 class KMeans:
-    """What is clustered, and how. The defaults of n_init and max_iter are those of the study.
+    """What is clustered, and how. The defaults of n_init and max_iter are those of the study. One run alone
+    often ends with digits merged: for 784 -> 32 (MNIST, one epoch) purity 0.80 where the best run has 1.00.
 
     normalise: gradients at length 1 (raw ones cluster by their norm). The centres are fitted to the samples
     between two positions in training (fractions of all), without those whose norm is below a percentile
@@ -91,97 +90,6 @@ class Clusters:
     def sizes(self) -> list[int]:
         """Samples per cluster; 0 where there were fewer different gradients than clusters."""
         return [int(size) for size in torch.bincount(self.labels, minlength=len(self.centres))]
-
-
-class Space(Protocol):
-    """What Lloyd's algorithm asks of n points. Centres are whatever suits the space, one for each of K."""
-
-    def __len__(self) -> int: ...
-
-    def to_points(self, rows: Tensor) -> Tensor:
-        """Squared distances of every point to some of them, [n, m]."""
-
-    def centres(self, groups: Tensor, count: int) -> Tensor:
-        """The mean of each group; groups: int64 [n]. That of an empty group is the origin."""
-
-    def to_centres(self, centres: Tensor) -> Tensor:
-        """Squared distances of every point to every centre, [n, K]."""
-
-    def between(self, centres: Tensor) -> Tensor:
-        """Inner products of the centres, [K, K]."""
-
-
-@dataclass(frozen=True)
-class DenseSpace:
-    """Gradients as factors and centres written out: memory grows with n, time with n K outputs inputs."""
-
-    points: Factored
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def to_points(self, rows: Tensor) -> Tensor:
-        """See Space."""
-        return self.points.squared_distances(self.points[rows])
-
-    def centres(self, groups: Tensor, count: int) -> Tensor:
-        """See Space; [K, outputs, inputs]."""
-        sizes = torch.bincount(groups, minlength=count).clamp_min(1)
-        return self.points.sums(groups, count) / sizes.view(-1, 1, 1)
-
-    def to_centres(self, centres: Tensor) -> Tensor:
-        """See Space."""
-        return self.points.squared_distances_to(centres)
-
-    def between(self, centres: Tensor) -> Tensor:
-        """See Space."""
-        flat = centres.flatten(1)
-        return flat @ flat.T
-
-
-class GramSpace:
-    """All inner products of n gradients, [n, n]; a centre is the share that each of them has in it, [n, K].
-
-    One matrix serves every run, every number of clusters and the silhouette: a step costs n^2 K, whatever the
-    size of the layer.
-    """
-
-    def __init__(self, points: Factored) -> None:
-        self.gram = points.inner(points)
-        self.squares = self.gram.diagonal().clone()
-
-    def __len__(self) -> int:
-        return len(self.gram)
-
-    def to_points(self, rows: Tensor) -> Tensor:
-        """See Space."""
-        return (self.squares.unsqueeze(1) + self.squares[rows] - 2 * self.gram[:, rows]).clamp_min_(0)
-
-    def centres(self, groups: Tensor, count: int) -> Tensor:
-        """See Space; [n, K]."""
-        members = torch.nn.functional.one_hot(groups, count).to(self.gram.dtype)
-        return members / members.sum(dim=0).clamp_min(1)
-
-    def to_centres(self, centres: Tensor) -> Tensor:
-        """See Space."""
-        inner = self.gram @ centres
-        own = (centres * inner).sum(dim=0)
-        return (self.squares.unsqueeze(1) + own - 2 * inner).clamp_min_(0)
-
-    def between(self, centres: Tensor) -> Tensor:
-        """See Space."""
-        return centres.T @ self.gram @ centres
-
-    def distances(self) -> Tensor:
-        """Among the points themselves, [n, n]; exactly 0 between a point and itself."""
-        found = self.gram.mul(-2).add_(self.squares).add_(self.squares.unsqueeze(1))
-        return found.clamp_min_(0).sqrt_().fill_diagonal_(0)
-
-
-def space_of(points: Factored) -> Space:
-    """The space in which clustering takes least time."""
-    outputs, inputs = points.shape
-    return GramSpace(points) if len(points) <= min(GRAM_ROWS, outputs * inputs) else DenseSpace(points)
 
 
 @dataclass(frozen=True)

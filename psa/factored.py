@@ -98,8 +98,8 @@ class Factored:
 
     def norms(self) -> Tensor:
         """|g_i|, [N]."""
-        delta: Tensor = torch.linalg.vector_norm(self.delta, dim=1)
-        found = delta * torch.linalg.vector_norm(self.activation, dim=1)
+        found: Tensor = torch.linalg.vector_norm(self.delta, dim=1)
+        found = found * torch.linalg.vector_norm(self.activation, dim=1)
         return found if self.scale is None else found * self.scale.abs()
 
     def normalised(self) -> Factored:

@@ -28,7 +28,7 @@ psa.sources
 psa.fetch
 psa.data psa.machine
 psa.nets.dropout psa.gpus psa.factored
-psa.nets.layers psa.crew
+psa.nets.layers psa.crew psa.spaces
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer
@@ -148,7 +148,7 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
 
 def test_planning_loads_nothing_heavy() -> None:
     """All that the commands import at once: no torch, no ray, no boto3, nothing for tables and figures."""
-    heavy = {"torch", "torchvision", "ray", "boto3", "pandas", "scipy", "matplotlib", "pickle5"}
+    heavy = {"torch", "torchvision", "ray", "boto3", "pandas", "scipy", "sklearn", "matplotlib", "pickle5"}
     planning = [name_of(path) for path in FILES if ROW[name_of(path)] <= ROW["psa.packs"]]
     planning += ["psa.machine", "psa.backend", "psa.grid", "psa.console", "psa.cli"]
     script = f"import sys, {', '.join(planning)}; print(sorted({heavy} & set(sys.modules)))"

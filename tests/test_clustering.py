@@ -13,22 +13,12 @@ from scipy import stats as scipy_stats
 from sklearn import metrics
 from sklearn.cluster import KMeans as Reference
 
-from psa import clustering
+from psa import clustering, spaces
 from psa.cluster_numbers import centre_images, choose, diversity, groups, quality
-from psa.clustering import (
-    Clusters,
-    DenseSpace,
-    GramSpace,
-    KMeans,
-    Space,
-    cluster,
-    fitted_rows,
-    lloyd,
-    plus_plus,
-    space_of,
-)
+from psa.clustering import Clusters, KMeans, cluster, fitted_rows, lloyd, plus_plus
 from psa.errors import UserError
 from psa.factored import Factored
+from psa.spaces import DenseSpace, GramSpace, Space, space_of
 from psa.streams import stream
 
 SPACES = [DenseSpace, GramSpace]
@@ -94,7 +84,7 @@ def test_few_samples_are_clustered_by_their_products(monkeypatch: pytest.MonkeyP
     assert isinstance(space_of(few), GramSpace)
     assert isinstance(space_of(points), DenseSpace)
     by_products = cluster(few, KMeans(3), 5)
-    monkeypatch.setattr(clustering, "GRAM_ROWS", 0)
+    monkeypatch.setattr(spaces, "GRAM_ROWS", 0)
     assert isinstance(space_of(few), DenseSpace)
     assert torch.equal(cluster(few, KMeans(3), 5).labels, by_products.labels)
 
