@@ -22,7 +22,7 @@ psa.activation
 psa.specs psa.streams psa.signals
 psa.trial
 psa.nets psa.nets.shapes psa.words
-psa.state psa.records psa.events
+psa.state psa.records psa.events psa.filters
 psa.statefile
 psa.store
 psa.cost psa.leases psa.packs psa.sweeps
@@ -30,9 +30,9 @@ psa.retention psa.estimate
 psa.sources
 psa.fetch
 psa.data psa.machine
-psa.nets.dropout psa.gpus
+psa.nets.dropout psa.gpus psa.factored
 psa.nets.rows
-psa.nets.layers psa.crew
+psa.nets.layers psa.crew psa.spaces
 psa.nets.activations
 psa.nets.dense
 psa.ablation psa.batches psa.recording
@@ -53,7 +53,8 @@ psa.studies.ablation psa.studies.glonet psa.studies.activations psa.declared
 psa.grid psa.search
 psa.ledger
 psa.stages
-psa.frames psa.stats psa.regimes
+psa.frames psa.stats psa.regimes psa.clustering
+psa.cluster_numbers psa.agreement psa.embedding
 psa.collect
 psa.observations
 psa.published
@@ -66,7 +67,8 @@ psa.reports.ablation_effects psa.reports.ablation_markdown psa.reports.ablation_
 psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks
 psa.reports.ablation_tables psa.reports.setting
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
-psa.reports.figure_aggregate psa.reports.figure_published
+psa.reports.figure_aggregate psa.reports.figure_published psa.reports.figure_gradients
+psa.reports.figure_samples
 psa.reports.figure_set
 psa.reports.ablation psa.reports.search
 psa.console psa.progress
@@ -156,7 +158,7 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
 
 def test_planning_loads_nothing_heavy() -> None:
     """All that the commands import at once: no torch, no ray, no boto3, nothing for tables and figures."""
-    heavy = {"torch", "torchvision", "ray", "boto3", "pandas", "scipy", "matplotlib", "pickle5"}
+    heavy = {"torch", "torchvision", "ray", "boto3", "pandas", "scipy", "sklearn", "matplotlib", "pickle5"}
     planning = [name_of(path) for path in FILES if ROW[name_of(path)] <= ROW["psa.packs"]]
     planning += ["psa.machine", "psa.backend", "psa.grid", "psa.console", "psa.cli"]
     script = f"import sys, {', '.join(planning)}; print(sorted({heavy} & set(sys.modules)))"
