@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Protocol
 
+from psa.arrayfile import sha256_of
 from psa.errors import DamagedFile
 from psa.estimate import loops_of
+from psa.files import write_atomically
 from psa.records import decode_record
 from psa.state import decode
+from psa.statefile import arrays_beside
 from psa.store import STATE_NAME, Store
 from psa.trial import Trial
 
@@ -54,8 +59,28 @@ def _take_state(storage: Tree, name: str, store: Store) -> None:
     state = decode(content, f"{storage.uri}: {name}")
     file = store.state_file(state.trial)
     if state.loops > loops_of(file.path):
+        # first what the state names, then the state
+        _take_arrays(storage.read, str(PurePosixPath(name).parent), state.trial, state.files, store)
         file.load()
         file.save(state)
+
+
+def _take_arrays(
+    read: Callable[[str], bytes | None], folder: str, trial: Trial, files: Mapping[str, Any], store: Store
+) -> None:
+    """The arrays that a state or a record names, where they are there, are not here and are whole."""
+    for name, entry in files.items():
+        here = store.state_file(trial).arrays_path(name)
+        if sha256_of(here) == entry["sha256"]:
+            continue
+        there = arrays_beside(Path(folder) / STATE_NAME, name).as_posix()
+        content = read(there)
+        if content is None:
+            continue
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            logger.warning("%s has not arrived whole and is left there", there)
+            continue
+        write_atomically(here, content)
 
 
 def records_from(files: Mapping[str, bytes], where: str, store: Store) -> None:
@@ -77,6 +102,7 @@ def _take_record(read: Callable[[str], bytes | None], name: str, where: str, sto
     )
     trial = Trial.model_validate(record["spec"])
     if not store.done(trial, record["loops"]):
+        _take_arrays(read, f"models/{trial.id}", trial, record.get("files", {}), store)
         store.write(trial, record, sidecar)
 
 

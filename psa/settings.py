@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from psa import studies
 from psa.errors import UserError
 from psa.filters import resolved
-from psa.probes import PROBES
+from psa.probes import PROBES, parsed
 from psa.specs import (
     DatasetName,
     DataSpec,
@@ -34,10 +34,15 @@ from psa.values import check_known, split_outside, whole_number
 
 
 def _known_probes(names: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = next((name for name in names if name not in PROBES), None)
+    unknown = next((name for name in names if name.partition("(")[0] not in PROBES), None)
     if unknown is not None:
         near = difflib.get_close_matches(unknown, PROBES, 1, 0.4) or [", ".join(PROBES)]
         raise ValueError(f"there is no probe {unknown!r}; did you mean {near[0]}?")
+    for name in names:
+        try:
+            parsed(name)
+        except UserError as error:  # pydantic reports ValueErrors with the key they belong to
+            raise ValueError(str(error)) from error
     return names
 
 

@@ -23,6 +23,7 @@ psa.specs psa.streams psa.signals
 psa.trial
 psa.nets psa.nets.shapes psa.words
 psa.state psa.records psa.events psa.filters
+psa.arrayfile
 psa.statefile
 psa.store
 psa.cost psa.leases psa.packs psa.sweeps
@@ -30,7 +31,7 @@ psa.retention psa.estimate
 psa.sources
 psa.fetch
 psa.data psa.machine
-psa.nets.dropout psa.gpus psa.factored
+psa.nets.dropout psa.gpus psa.factored psa.persample
 psa.nets.rows
 psa.nets.layers psa.crew psa.spaces
 psa.nets.activations
@@ -39,9 +40,10 @@ psa.ablation psa.batches psa.recording
 psa.optimizer
 psa.train
 psa.pace psa.looks
+psa.observing
 psa.engine
 psa.policies psa.probes psa.probes.traces
-psa.probes.layers psa.probes.fit psa.probes.distributions psa.outcomes
+psa.probes.layers psa.probes.fit psa.probes.distributions psa.probes.gradients psa.outcomes
 psa.worker
 psa.calibrate
 psa.serve
