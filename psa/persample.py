@@ -1,4 +1,4 @@
-"""Per-sample gradients of any function of parameters, by torch.func: the general path beside the factored one.
+"""Per-sample gradients of any function of parameters, by torch.func: the general way beside the factored.
 
 It costs a forward and a backward pass of each sample in one vectorised call, and N times the parameters in
 memory; for linear layers psa.factored holds the same numbers in a fraction of either.

@@ -32,7 +32,7 @@ psa.sources
 psa.fetch
 psa.data psa.machine
 psa.nets.dropout psa.gpus psa.factored psa.persample
-psa.nets.rows
+psa.nets.rows psa.gradients
 psa.nets.layers psa.crew psa.spaces
 psa.nets.activations
 psa.nets.dense
@@ -51,7 +51,7 @@ psa.replay
 psa.backend
 psa.studies
 psa.settings
-psa.studies.ablation psa.studies.glonet psa.studies.activations psa.declared
+psa.studies.ablation psa.studies.glonet psa.studies.activations psa.studies.gradients psa.declared
 psa.grid psa.search
 psa.ledger
 psa.stages

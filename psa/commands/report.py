@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.commands.options import ModelDir, ResultsDir
+from psa.commands.options import DataDir, ModelDir, ResultsDir
 from psa.console import console
 from psa.errors import UserError
 from psa.files import check_writable, write_atomically
@@ -48,6 +48,7 @@ def report(
     ] = _REPRODUCTION / "asymmetric.txt",
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
+    data_dir: DataDir = Path("dataset"),
     output_dir: Annotated[Path, Parameter(help="Folder of the pages.")] = Path("results/reports"),
 ) -> int:
     """Write a page with every table and figure of a study, and each of them as files of its own.
@@ -74,7 +75,9 @@ def report(
             folder = output_dir / name
             with out.status(f"writing {folder}.html") as shown:
                 setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
-                setting = replace(setting, observed=seen[seen["id"].isin(rows["id"])], store=store)
+                setting = replace(
+                    setting, observed=seen[seen["id"].isin(rows["id"])], store=store, data_dir=data_dir
+                )
                 written = _written(report, rows, setting, shown.update)
             _say(out, folder, written)
     return 0

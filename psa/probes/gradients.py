@@ -2,8 +2,8 @@
 
 For z = W a + b the gradient is the outer product of delta = dl/dz and a (see psa.factored), so a backward
 pass of the whole batch has all of them. What is differentiated is the mean loss of the batch, of which a
-sample's own loss is B times its part: delta is multiplied by the size of the batch, also of the last and short
-one. The input of the first layer is the image itself, of which only the place in the data is kept.
+sample's own loss is B times its part: delta is multiplied by the size of the batch, also of the last and
+short one. The input of the first layer is the image itself, of which only the place in the data is kept.
 """
 
 from __future__ import annotations
