@@ -35,7 +35,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help train test check crash bench bench-reports bench-ray format lint types wheel fix set-up set-up-tests
+.PHONY: help train test check crash bench bench-reports bench-ray bench-gradients format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -62,6 +62,9 @@ bench-reports: set-up-tests ## the records of the whole grid to a DataFrame, and
 
 bench-ray: set-up-tests ## a sweep through Ray beside the same sweep without it
 	@$(RUN) benchmarks/cluster.py $(ARGS)
+
+bench-gradients: set-up-tests ## what keeping every sample's gradient of an epoch costs, and clustering them
+	@$(RUN) benchmarks/gradients.py $(ARGS)
 
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check

@@ -58,14 +58,15 @@ def checked(digits: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def resolved(value: Any) -> Any:
-    """A text as the digits it stands for; whatever else is left to the type of the setting.
+    """A text as the digits it stands for, a list of digits if it is a set; whatever else is left to the type
+    of the setting.
 
     Raises ValueError, which pydantic reports with the key it belongs to.
     """
-    if not isinstance(value, str):
-        return value
     try:
-        return digits_of(value)
+        if isinstance(value, list | tuple) and all(type(each) is int for each in value):
+            return checked(tuple(value))
+        return digits_of(value) if isinstance(value, str) else value
     except UserError as error:
         raise ValueError(str(error)) from error
 

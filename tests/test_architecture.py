@@ -33,6 +33,7 @@ psa.fetch
 psa.data psa.machine
 psa.nets.dropout psa.gpus psa.factored psa.persample
 psa.nets.rows psa.gradients
+psa.export
 psa.nets.layers psa.crew psa.spaces
 psa.nets.activations
 psa.nets.dense
@@ -71,8 +72,10 @@ psa.reports.ablation_tables psa.reports.setting
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
 psa.reports.figure_aggregate psa.reports.figure_published psa.reports.figure_gradients
 psa.reports.figure_samples
+psa.reports.gradient_numbers
+psa.reports.gradient_tables psa.reports.gradient_words
 psa.reports.figure_set
-psa.reports.ablation psa.reports.search
+psa.reports.ablation psa.reports.search psa.reports.gradients
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source
@@ -81,6 +84,7 @@ psa.commands.runs psa.commands.running
 psa.commands.clean psa.commands.fetch psa.commands.status psa.commands.sweep psa.commands.train
 psa.commands.train_study
 psa.commands.verify psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
+psa.commands.export_gradients
 psa.cli
 psa.named
 """
