@@ -94,7 +94,7 @@ def test_a_name_stands_wherever_digits_are_given(tmp_path: Path) -> None:
         ('digits = "evne"', [], "digits = 'evne': digits: unknown name 'evne'. Did you mean even?"),
         ('digits = "3"', [], "one class is nothing to tell apart"),
         ("", ["digits=primes"], "Did you mean prime?"),
-        ("", ["digits=1,1"], "each once"),
+        ("", ["digits=1,1"], "1 is there twice"),
         ('[axes]\ndigits = ["even", "even"]', [], "axes.digits has 'even' twice"),
         ('[axes]\ndigits = ["binary", [0, 1]]', [], "the same trial is asked for twice"),
     ],

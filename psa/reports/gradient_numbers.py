@@ -142,17 +142,27 @@ class Measured:
             None if view is None else float((view.points.delta.argmin(dim=1).numpy() == self.labels).mean())
         )
 
-    @cached_property
-    def by_norm(self) -> dict[str, float]:
-        """Of every raw view, the mutual information (NMI) of its clusters with those of the norms alone."""
-        found = {}
-        for key, each in self.found.items():
-            if not each.view.normalise:
-                norms = Factored.of_bias(each.view.points.norms().unsqueeze(1))
-                alone = cluster(norms, KMeans(self.count, normalise=False, n_init=STARTS), self.seed)
-                pair = each.clusters.labels.numpy(), alone.labels.numpy()
-                found[key] = agreement(*pair, self.seed, resamples=2).nmi.value
-        return found
+    def shorter(self, key: str) -> float:
+        """Of all pairs of a sample of the largest cluster and one of another, the share in which the first
+        has the shorter gradient; a tie counts half. NaN where there is one cluster only.
+        """
+        from scipy.stats import rankdata
+
+        largest = self.found[key].clusters.labels.numpy() == 0  # they are numbered by size
+        inside, outside = int(largest.sum()), int((~largest).sum())
+        if not inside or not outside:
+            return float("nan")
+        ranks = rankdata(self.norms(key))
+        longer = float(ranks[largest].sum()) - inside * (inside + 1) / 2
+        return 1 - longer / (inside * outside)
+
+    def without_largest(self, key: str) -> float:
+        """The purity of the samples outside of the largest cluster; NaN where there are none."""
+        labels = self.found[key].clusters.labels.numpy()
+        rest = labels != 0
+        if not rest.any():
+            return float("nan")
+        return float(purity(contingency(labels[rest], self.digits[rest])[None])[0])
 
     @cached_property
     def starts(self) -> tuple[Start, ...]:

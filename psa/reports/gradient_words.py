@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from psa.reports.tables import Table
 from psa.words import counted
 
 T = TypeVar("T")
+CLEARLY: Final = 0.9  # of pairs
 
 
 def sections(
@@ -71,22 +72,23 @@ def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
         if not here:
             continue
         largest = [max(each.found[key].clusters.sizes) / len(each.sample) for each in here]
-        norm = [each.by_norm[key] for each in here]
+        pairs = [each.shorter(key) for each in here]
         yield (
             f"Raw gradients of the {layer} layer: purity {_purities(here, key)}, and the largest of "
-            f"{counted(here[0].count, 'cluster')} holds {_span(largest, percent=True)} of the samples. "
-            "Clusters "
-            f"of the lengths alone share {_span(norm)} of mutual information (NMI) with these; the digits "
-            "share "
-            f"{_span([each.found[key].digits.nmi.value for each in here])}. "
-            + (
-                "They cluster by length: samples that the network is sure of ask for next to nothing and "
-                "fall "
-                "into one cluster."
-                if np.mean(norm) > np.mean([each.found[key].digits.nmi.value for each in here])
-                else "Here length does not say more of the clusters than the digits do."
-            )
+            f"{counted(here[0].count, 'cluster')} holds {_span(largest, percent=True)} of the samples. A "
+            "sample "
+            f"of that cluster has a shorter gradient than one of any other in {_span(pairs, percent=True)} "
+            "of "
+            f"pairs; outside of it purity is {_span([each.without_largest(key) for each in here])}."
         )
+        if min(pairs) > CLEARLY:
+            yield (
+                "So it is length that decides who is in the largest cluster: what the network is sure of "
+                "asks for "
+                "next to nothing and lies near the origin, whatever is on the image. That is a property of "
+                "how "
+                "well a sample is known, not of its kind; at length 1 it is gone."
+            )
 
 
 def hidden_words(measured: Sequence[Measured]) -> Iterator[str]:
