@@ -39,7 +39,7 @@ endef
 .DEFAULT_GOAL = help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 train: ARGS = --arch "[2*64]" --ablation-mode hidden --meta-loops 10 --model-dir models/first-run
 train: set-up ## train one small network, in less than a minute
