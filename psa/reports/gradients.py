@@ -88,7 +88,7 @@ def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure
                 found.view.name: {"digits": found.digits, "predictions": found.predictions}
                 for found in one.found.values()
             },
-            notes[:1],
+            [f"Seed {one.seed}, {one.kept.name}."],
         ),
     )
     if one.picture is not None:
