@@ -144,7 +144,8 @@ def start_words(measured: Sequence[Measured]) -> Iterator[str]:
     final = float(np.mean(_values(here, "hidden_unit")))
     if final - float(np.median(every)) > 0.02:
         yield (
-            "Most single runs end in a local optimum of higher inertia, in which clusters mix digits: the purity of "
+            "Most single runs end in a local optimum of higher inertia, in which clusters mix digits: the "
+            "purity of "
             "a single run is a property of its start, not of the gradients."
         )
 
