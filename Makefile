@@ -35,11 +35,11 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help train test check crash bench bench-reports bench-ray format lint types wheel fix set-up set-up-tests
+.PHONY: help train test check crash bench bench-reports bench-ray bench-gradients format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 train: ARGS = --arch "[2*64]" --ablation-mode hidden --meta-loops 10 --model-dir models/first-run
 train: set-up ## train one small network, in less than a minute
@@ -62,6 +62,9 @@ bench-reports: set-up-tests ## the records of the whole grid to a DataFrame, and
 
 bench-ray: set-up-tests ## a sweep through Ray beside the same sweep without it
 	@$(RUN) benchmarks/cluster.py $(ARGS)
+
+bench-gradients: set-up-tests ## what keeping every sample's gradient of an epoch costs, and clustering them
+	@$(RUN) benchmarks/gradients.py $(ARGS)
 
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
+from psa.arrayfile import sha256_of
 from psa.errors import DamagedFile, UserError
 from psa.estimate import loops_of
+from psa.files import write_atomically
 from psa.records import Record, decode_record, difference, reaches
 from psa.state import TrialState, decode
+from psa.statefile import arrays_beside
 from psa.store import STATE_NAME, Store
 from psa.trial import Trial
 
@@ -71,6 +76,22 @@ def _taken(
     return refused
 
 
+def _take_arrays(read: Read, folder: str, trial: Trial, files: Mapping[str, Any], store: Store) -> None:
+    """The arrays that a state or a record names, where they are there, are not here and are whole."""
+    for name, entry in files.items():
+        here = store.state_file(trial).arrays_path(name)
+        if sha256_of(here) == entry["sha256"]:
+            continue
+        there = arrays_beside(Path(folder) / STATE_NAME, name).as_posix()
+        content = read(there)
+        if content is None:
+            continue
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            logger.warning("%s has not arrived whole and is left there", there)
+            continue
+        write_atomically(here, content)
+
+
 def _take_state(trial: str, names: Collection[str], read: Read, where: str, store: Store) -> None:
     """The present generation, or the one before it where that is damaged."""
     here = loops_of(store.models / trial / STATE_NAME)
@@ -81,6 +102,8 @@ def _take_state(trial: str, names: Collection[str], read: Read, where: str, stor
         if state is None:
             continue
         if state.loops > here:
+            # first what the state names, then the state
+            _take_arrays(read, f"models/{trial}", state.trial, state.files, store)
             file = store.state_file(state.trial)
             with contextlib.suppress(DamagedFile):  # what is here is set aside then
                 file.load()
@@ -106,6 +129,7 @@ def _take_record(trial: str, read: Read, where: str, store: Store) -> dict[str, 
         return {}
     try:
         if not store.done(found, record["loops"]):
+            _take_arrays(read, f"models/{trial}", found, record.get("files", {}), store)
             store.write(found, record, sidecar)
     except UserError as disagreement:
         logger.warning("%s", disagreement.what)

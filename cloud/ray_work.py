@@ -164,9 +164,10 @@ class _Work:
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(staged))
 
     def _kept(self) -> list[Path]:
-        """What goes home: present states, records and their sidecars."""
+        """What goes home: present states, the arrays beside them, records and their sidecars."""
         states = (self.store.state_file(trial).path for trial in self.pack.trials)
-        return [*(path for path in states if path.exists()), *self.store.results.rglob("s*.json")]
+        there = [path for path in states if path.exists()]
+        return [*there, *self.store.array_paths(), *self.store.results.rglob("s*.json")]
 
 
 def _on_this_node(data: Mapping[str, Files]) -> Path:

@@ -57,6 +57,7 @@ _MODULES: Final = {
     "report": "report",
     "verify": "verify",
     "clean": "clean",
+    "export-gradients": "export_gradients",
     "data": "dataset",
     "rehearse": "cloud.rehearsal.command",
     "clean-all": "clean",

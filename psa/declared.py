@@ -164,14 +164,15 @@ class Declared:
                 )
 
     def parts(self, key: str, value: str) -> list[str]:
-        """The values in a text: `mode=none,full` are two, `digits=0,1` is one and `digits=[0,1],[2,3]` two.
+        """The values in a text: `mode=none,full` are two, `digits=0,1` is one and `digits=[0,1],even` two.
         Ranges and files of values are written as in a grid.
         """
         if value.startswith("@") or ".." in value:
             return [str(each) for each in values_of(value, self.folder, key)]
-        if is_list(self.fields[key].annotation) and not value.startswith("["):
+        parts = split_outside(value, ",") or [value]
+        if is_list(self.fields[key].annotation) and not value.startswith("[") and parts[0][:1].isdigit():
             return [value]
-        return split_outside(value, ",") or [value]
+        return parts
 
     def _check_keys(self) -> None:
         tables = [("base", self.base), ("axes", self.axes)]

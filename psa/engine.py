@@ -18,9 +18,10 @@ import torch
 from psa.ablation import Unit
 from psa.batches import Batches, Row, in_order
 from psa.data import Splits
-from psa.looks import Look, Probe
+from psa.looks import Probe
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
+from psa.observing import Entry, KeepArrays, Observers, Observing
 from psa.optimizer import Optimizer
 from psa.pace import Pace
 from psa.specs import Keep
@@ -62,11 +63,12 @@ class Policy(Protocol):
 
 
 class Outcome(NamedTuple):
-    """The test of a finished trial, and what each probe (by name) says of its LKG."""
+    """The test of a finished trial, what each probe (by name) says of its LKG, and the files kept of it."""
 
     correct: int
     loss: float
     probes: dict[str, Observation]
+    files: dict[str, Entry]
 
 
 @dataclass
@@ -140,18 +142,21 @@ def run(  # noqa: PLR0913  # it is handed its pieces, one by one
     stop: Callable[[], bool] = lambda: False,
     pace: Pace | None = None,
     probes: Sequence[Probe] = (),
+    keep: KeepArrays | None = None,
 ) -> list[Outcome]:
     """Train every state up to `horizon`; test counts and mean test losses of the final LKGs, in order.
 
     States share data, shape and batch size; they are brought up to date in place and saved at the engine's
-    pace. Raises Interrupted when `stop` says so, after saving every finished loop.
+    pace. `keep` stores the arrays of probes that have any. Raises Interrupted when `stop` says so, after
+    saving every finished loop.
     """
     pack, pace = Pack(net, states, device), pace or Pace()
+    observing = Observing(net, splits, probes, keep)
     dirty = False
-    _observe_beginning(pack, splits, probes)
+    observing.beginning(pack.states, pack.lkg)
     try:
         while rows := _next_rows(pack.states, horizon):
-            reports = _one_loop(pack, rows, splits, policy, stop, probes)
+            reports = _one_loop(pack, rows, splits, policy, stop, observing)
             dirty = True
             listen(reports)
             if pace.due():
@@ -160,31 +165,7 @@ def run(  # noqa: PLR0913  # it is handed its pieces, one by one
     finally:
         if dirty:
             save(pack.snapshot())
-    return _test(pack, splits, probes)
-
-
-def _observe_beginning(pack: Pack, splits: Splits, probes: Sequence[Probe]) -> None:
-    """What the probes see before the first loop, of the trials that have not begun."""
-    rows = [row for row, state in enumerate(pack.states) if probes and state.loops == 0]
-    if rows:
-        _observe(pack, rows, pack.lkg[rows], splits, probes)
-
-
-def _observe(pack: Pack, rows: list[int], weights: Rows, splits: Splits, probes: Sequence[Probe]) -> None:
-    """Write what the probes see of some rows into their trials' books."""
-    # the epoch of weights that nothing has trained is the first: schedules begin there
-    look = Look(pack.net, weights, [max(1, pack.states[row].loops) for row in rows], splits)
-    for probe in probes:
-        for row, seen in zip(rows, probe.each(look), strict=True):
-            pack.states[row].observed.setdefault(probe.name, []).append(_storable(seen))
-
-
-def _storable(seen: Observation) -> Observation:
-    """What was seen with None for what JSON cannot hold: a diverged threshold must not stop its pack."""
-    return {
-        quantity: [finite(value) if isinstance(value, float) else value for value in values]
-        for quantity, values in seen.items()
-    }
+    return _test(pack, splits, observing)
 
 
 def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
@@ -199,7 +180,7 @@ def _one_loop(
     splits: Splits,
     policy: Policy,
     stop: Callable[[], bool],
-    probes: Sequence[Probe],
+    observing: Observing,
 ) -> list[LoopReport]:
     states = [pack.states[row] for row in rows]
     batch_size = states[0].trial.method.batch_size
@@ -209,8 +190,16 @@ def _one_loop(
     settings = [row_of(pack.states[row]) for row in trained]
     epoch = policy.begin(pack, trained, settings)
     shuffled = Batches(settings, splits.train, batch_size)
+    following = observing.following(shuffled, [row.loop for row in settings][: len(rows)])
     train_loss = train_epoch(
-        pack.net, settings, epoch.active, epoch.gradients, epoch.optimizer, shuffled, stop
+        pack.net,
+        settings,
+        epoch.active,
+        epoch.gradients,
+        epoch.optimizer,
+        shuffled,
+        stop,
+        Observers(list(following.values())) if following else None,
     )
     correct, loss = evaluate(pack.net, epoch.active, splits.val, [row.loop for row in settings])
     scores = list(zip(correct.tolist(), loss.tolist(), train_loss.tolist(), strict=True))[: len(rows)]
@@ -225,8 +214,8 @@ def _one_loop(
         )
         for state, score, keep, unit in zip(states, scores, kept, epoch.units[: len(rows)], strict=True)
     ]
-    if probes:
-        _observe(pack, rows, epoch.active[: len(rows)], splits, probes)
+    observing.after(states, epoch.active[: len(rows)])
+    observing.followed(states, following)
     return reports
 
 
@@ -267,16 +256,12 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _test(pack: Pack, splits: Splits, probes: Sequence[Probe]) -> list[Outcome]:
+def _test(pack: Pack, splits: Splits, observing: Observing) -> list[Outcome]:
     """The one look at the test split, after selection; and the probes' last."""
     trials = len(pack.states)
     made_in = [max(1, state.lkg_loop) for state in pack.states]
     twin = padded(pack.net, trials, batch_sizes(len(splits.test), EVALUATION_BATCH))
     weights, loops = (pack.lkg.repeat(2), made_in * 2) if twin else (pack.lkg, made_in)
     correct, loss = evaluate(pack.net, weights, splits.test, loops)
-    look = Look(pack.net, pack.lkg, made_in, splits)
-    seen = {probe.name: probe.last(look) for probe in probes}
-    return [
-        Outcome(int(correct[row]), float(loss[row]), {name: each[row] for name, each in seen.items()})
-        for row in range(trials)
-    ]
+    seen = observing.last(pack.states, pack.lkg)
+    return [Outcome(int(correct[row]), float(loss[row]), *seen[row]) for row in range(trials)]

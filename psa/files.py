@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -81,11 +81,17 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
     With `previous`, the old file stays under that name. Raises UserError; then nothing has changed but,
     at most, that `previous` is already the present file.
     """
+    write_parts(path, [content], previous)
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview], previous: Path | None = None) -> None:
+    """The same of a content that comes piece by piece, so that it need not be in memory as a whole."""
     make_folder(path.parent)
     temporary = temporary_of(path)
     try:
         with _opened(temporary) as descriptor:
-            _write_all(descriptor, content)
+            for part in parts:
+                _write_all(descriptor, part)
             os.fsync(descriptor)
         if previous is not None and path.exists():
             _keep(path, previous)
@@ -117,7 +123,7 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def _write_all(descriptor: int, content: bytes | memoryview) -> None:
     view = memoryview(content)
     while view:
         written = os.write(descriptor, view)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from psa.arrayfile import Arrays
+from psa.batches import Batches
 from psa.data import Splits
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.state import Observation
+from psa.train import Observer
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,28 @@ class Probe(Protocol):
 
     def last(self, look: Look) -> list[Observation]:
         """Of the LKG, after selection."""
+
+
+class Following(Observer, Protocol):
+    """What a probe has seen of an epoch."""
+
+    def arrays(self, row: int) -> Arrays | None:
+        """What is kept of one trial of the epoch, in a file of its own; None for nothing."""
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A probe that also follows training step by step."""
+
+    def follow(self, net: Dense, splits: Splits, batches: Batches, loops: Sequence[int]) -> Following | None:
+        """An observer of the epoch with these batches, which is loop `loops` of each of its trials; None for
+        nothing to see.
+        """
+
+
+@runtime_checkable
+class Collector(Protocol):
+    """A probe that keeps arrays of the LKG, after selection."""
+
+    def arrays(self, look: Look, row: int) -> Arrays:
+        """What is kept of one trial, in a file of its own."""

@@ -51,4 +51,6 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcom
             }
             for probe in probes_for(trial)
         }
+    if files := state.files | test.files:
+        record["files"] = files
     return record

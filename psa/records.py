@@ -14,7 +14,7 @@ from psa.specs import canonical_json
 FORMAT: Final = 1
 REMOVE: Final = "Remove it and run the same command again"
 # What a longer run of the same trial may change: the rest must stay as it was.
-_GROWING: Final = frozenset({"loops", "history", "finals", "events", "device", "probes"})
+_GROWING: Final = frozenset({"loops", "history", "finals", "events", "device", "probes", "files"})
 
 Record = dict[str, Any]
 

@@ -13,11 +13,12 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from psa import studies
 from psa.errors import UserError
-from psa.probes import PROBES
+from psa.filters import resolved
+from psa.probes import PROBES, parsed
 from psa.specs import (
     DatasetName,
     DataSpec,
@@ -33,10 +34,15 @@ from psa.values import check_known, split_outside, whole_number
 
 
 def _known_probes(names: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = next((name for name in names if name not in PROBES), None)
+    unknown = next((name for name in names if name.partition("(")[0] not in PROBES), None)
     if unknown is not None:
         near = difflib.get_close_matches(unknown, PROBES, 1, 0.4) or [", ".join(PROBES)]
         raise ValueError(f"there is no probe {unknown!r}; did you mean {near[0]}?")
+    for name in names:
+        try:
+            parsed(name)
+        except UserError as error:  # pydantic reports ValueErrors with the key they belong to
+            raise ValueError(str(error)) from error
     return names
 
 
@@ -50,7 +56,7 @@ class DataSettings(Spec):
 
     dataset: DatasetName = "mnist"
     scaling: Scaling = "standard"
-    digits: Digits | None = None
+    digits: Annotated[Digits | None, BeforeValidator(resolved)] = None  # "even" is the digits it names
     val_size: ValidationSize = 10_000
     split_seed: Seed = 1337
 
@@ -93,12 +99,14 @@ def study_named(name: Any, where: str) -> Study:
 
 def typed(annotation: Any, text: str, where: str) -> Any:
     """The value that a text from the command line stands for, by the type of its setting: lr=1e-4 is a
-    number. What it may be is left to the setting. Raises UserError.
+    number, and a list may have a name. What it may be is left to the setting. Raises UserError.
     """
     kind = bare(annotation)
     if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
-        return [typed(item, part, where) for part in split_outside(text.strip("[]() "), ",")]
+        inner, item = text.strip("[]() "), get_args(kind)[0]
+        if bare(item) is int and inner.isidentifier():
+            return inner
+        return [typed(item, part, where) for part in split_outside(inner, ",")]
     if kind is bool:
         if text not in ("true", "false"):
             raise UserError(f"{where}={text} is neither true nor false", "Write one of them")

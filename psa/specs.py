@@ -87,7 +87,8 @@ Wiring = Literal["mlp", "residual", "glonet"]
 Initial = Literal["torch", "he", "he-cut"]
 Simplex = Literal["none", "all", "inner"]
 Temperature = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
-ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+# With its options where it has any: `gradients_online(epochs=1+3,layers=output)`.
+ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}(\([a-z0-9_.,=+]{1,200}\))?$")]
 
 
 class Spec(BaseModel):

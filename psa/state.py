@@ -61,6 +61,7 @@ class TrialState:
     to epoch (present weights, optimiser moments), empty under the ratchet. stopped: ended early by itself.
     devices: the kinds of device that trained its loops, in the order they came in. observed: what each probe
     saw, by its name: one mapping of quantities to lists of numbers for before the first loop and each loop.
+    files: the arrays of samples kept beside this state, by name, each with `sha256` and `bytes`.
     """
 
     trial: Trial
@@ -75,6 +76,7 @@ class TrialState:
     stopped: bool = False
     devices: list[str] = field(default_factory=list)
     observed: dict[str, list[Observation]] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def finished(self, horizon: int) -> bool:
         """Whether nothing is left to train up to `horizon`."""
@@ -100,6 +102,8 @@ def encode(state: TrialState) -> bytes:
     }
     if state.observed:  # left out where there is nothing, as in states of before there were probes
         facts["observed"] = state.observed
+    if state.files:
+        facts["files"] = state.files
     facts["sha256"] = _digest(facts, tensors)
     # One metadata entry: the order of several is not defined, and the bytes would differ from run to run.
     return encode_tensors(tensors, metadata={"psa": canonical_json(facts)})
@@ -194,6 +198,7 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
         stopped=facts["stopped"],
         devices=facts["devices"],
         observed=facts.get("observed", {}),
+        files=facts.get("files", {}),
     )
 
 

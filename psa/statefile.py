@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from psa import arrayfile
+from psa.arrayfile import Arrays
 from psa.errors import DamagedFile
 from psa.files import read_bytes, refusal, write_atomically
 
 if TYPE_CHECKING:
     from psa.state import TrialState
+    from psa.trial import Trial
 
 logger = logging.getLogger(__name__)
+
+
+def arrays_beside(state: Path, name: str) -> Path:
+    """The file of the arrays called `name` beside a state file."""
+    return state.with_name(f"{state.stem}.{name}{arrayfile.SUFFIX}")
 
 
 class StateFile:
@@ -56,6 +64,19 @@ class StateFile:
             raise DamagedFile(f"{problem}, and {damage.what}", self._way_out()) from damage
         self._warn(f"{problem}; going on from the generation before it, loop {state.loops}")
         return state
+
+    def arrays_path(self, name: str) -> Path:
+        """Where arrays of that name lie: beside the state."""
+        return arrays_beside(self.path, name)
+
+    def keep(self, trial: Trial, name: str, arrays: Arrays) -> dict[str, Any]:
+        """Store arrays of samples of a trial beside its state; the `sha256` and `bytes` of their file.
+
+        They are written before the state that names them. After a kill in between, the epoch is trained again
+        and they are replaced: by the same bits, where the processor promises them. Raises UserError.
+        """
+        facts = {"name": name, "spec": trial.model_dump(mode="json")}
+        return arrayfile.write(self.arrays_path(name), arrays, facts)
 
     def _warn(self, message: str) -> None:
         """Say it once, however often the file is read."""

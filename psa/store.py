@@ -7,15 +7,16 @@ a longer run of the same trial may extend it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from psa import arrayfile
 from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes, refusal, write_atomically
 from psa.records import Record, decode_record, difference, encode_record, reaches
-from psa.statefile import StateFile
+from psa.statefile import StateFile, arrays_beside
 from psa.trial import Trial
 
 __all__ = ["Finding", "Record", "Store", "decode_record", "encode_record"]
@@ -188,8 +189,13 @@ class Store:
         """The damaged state files that a later save has put out of the way."""
         yield from (path for path in self._state_files() if _SET_ASIDE.fullmatch(path.name) is not None)
 
+    def array_paths(self) -> Iterator[Path]:
+        """Every file of arrays that lies beside a state, in a fixed order."""
+        yield from sorted(self.models.rglob(f"*{arrayfile.SUFFIX}")) if self.models.is_dir() else ()
+
     def _state_files(self) -> list[Path]:
-        return sorted(self.models.rglob("*.safetensors")) if self.models.is_dir() else []
+        found = sorted(self.models.rglob("*.safetensors")) if self.models.is_dir() else []
+        return [path for path in found if not path.name.endswith(arrayfile.SUFFIX)]
 
     def record_paths(self) -> Iterator[Path]:
         """Every record, in a fixed order."""
@@ -200,20 +206,52 @@ class Store:
         return sorted(self.results.rglob("s[0-9]*-*.json")) if self.results.is_dir() else []
 
     def verify(self) -> Iterator[Finding]:
-        """Check the digest of every state and record file, and of what is stored beside a record."""
+        """Check the digest of every state and record file, and of what is stored beside either.
+
+        Arrays must be those that a state or a record names; of those that none names yet (a kill came between
+        them and their state) nothing can be said but that they are whole files.
+        """
         from psa.state import decode
 
+        named: dict[Path, set[str]] = {}
+
+        def of_state(content: bytes, where: str) -> None:
+            _name(named, Path(where), decode(content, where).files)
+
+        def of_record(content: bytes, where: str) -> None:
+            record = decode_record(content, where)
+            _name(named, self.models / str(record.get("id")) / STATE_NAME, record.get("files", {}))
+
         for path in self.state_paths():
-            yield _checked(path, decode)
+            yield _checked(path, of_state)
         for path in self._record_files():
-            yield _checked(path, decode_record)
+            yield _checked(path, of_record)
+        for path in self.array_paths():
+            yield _checked_arrays(path, named.get(path))
 
 
-def _checked(path: Path, decode: Any) -> Finding:
+def _name(named: dict[Path, set[str]], state: Path, files: dict[str, Any]) -> None:
+    """Note the digests of the arrays beside a state file, whichever generation of it says so."""
+    present = state.with_name(f"{state.stem.removesuffix('.previous')}{state.suffix}")
+    for name, entry in files.items():
+        named.setdefault(arrays_beside(present, name), set()).add(entry["sha256"])
+
+
+def _checked(path: Path, decode: Callable[[bytes, str], object]) -> Finding:
     try:
         content = read_bytes(path)
         if content is not None:
             decode(content, str(path))
+    except UserError as error:
+        return Finding(path, error.what)
+    return Finding(path, None)
+
+
+def _checked_arrays(path: Path, digests: set[str] | None) -> Finding:
+    try:
+        arrayfile.read(path)
+        if digests is not None and arrayfile.sha256_of(path) not in digests:
+            return Finding(path, f"{path} is damaged (its SHA-256 is not the recorded one)")
     except UserError as error:
         return Finding(path, error.what)
     return Finding(path, None)

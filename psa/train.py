@@ -6,6 +6,7 @@ A step works on buffers that stay where they are, so that a GPU can record it on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +23,20 @@ from psa.recording import Recorded
 from psa.streams import hash_key
 
 EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on it
+
+
+class Observer(Protocol):
+    """Is shown every training step before the optimiser takes it; copies what it keeps, changes nothing."""
+
+    def step(self, number: int, chosen: Tensor, logits: Tensor) -> None:
+        """Batch `number` of the epoch: its samples as places in the split, int64 [T, B], and what the weights
+        of this moment say of them, [T, classes, B].
+        """
+
+    def layer(self, number: int, x: Tensor, delta: Tensor) -> None:
+        """A linear layer in this step: its input ([T, inputs, B]; of the first layer anything), and the
+        gradient of the batch's mean loss with respect to its product, [T, outputs, B].
+        """
 
 
 class DropoutPlan:
@@ -79,13 +94,15 @@ class _Step:
         size: int,
         dropout: DropoutPlan,
         total: Tensor,
+        observer: Observer | None,
     ) -> None:
         self.bound, self.optimizer, self.batches = bound, optimizer, batches
-        self.dropout, self.total = dropout, total
+        self.dropout, self.total, self.observer = dropout, total, observer
         device = total.device
         self.number = torch.zeros((), dtype=torch.int32, device=device)
         self.chosen = torch.empty(len(batches.rows), size, dtype=torch.int64, device=device)
-        self.work = Recorded(self._work, device)
+        # what an observer does is not part of a recording, and it needs to be told every time
+        self.work: Callable[[], None] = self._work if observer else Recorded(self._work, device)
 
     def __call__(self, number: int) -> None:
         """Train on batch `number` of the epoch; its summed losses are added to `total`."""
@@ -97,6 +114,9 @@ class _Step:
         inputs, labels = self.batches.gathered(self.chosen)
         logits = self.bound(inputs, self.dropout.at(self.number))
         loss, gradient = cross_entropy(logits.detach(), labels)
+        if self.observer is not None:
+            chosen = self.chosen[self.batches.group]
+            self.observer.step(int(self.number), chosen, logits.detach())
         logits.backward(gradient)
         self.optimizer.step()
         self.total += loss
@@ -110,6 +130,7 @@ def train_epoch(
     optimizer: Optimizer,
     batches: Batches,
     stop: Callable[[], bool] = lambda: False,
+    observer: Observer | None = None,
 ) -> Tensor:
     """Train the T rows of `active` in place for one epoch; mean training loss per trial [T], float64.
 
@@ -118,9 +139,11 @@ def train_epoch(
     device = active.first.device
     dropout = DropoutPlan(rows, device, net.dropping)
     bound = net.bind(active, gradients, [row.loop for row in rows])
+    if observer is not None:
+        bound.watch(observer.layer)
     total = torch.zeros(len(rows), dtype=torch.float64, device=device)
     steps = {
-        size: _Step(bound, optimizer, batches, size, dropout, total)
+        size: _Step(bound, optimizer, batches, size, dropout, total, observer)
         for size in batch_sizes(len(batches.split), batches.batch_size)
     }
     for number in range(len(batches)):

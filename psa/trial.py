@@ -90,7 +90,7 @@ class Trial(Spec):
             raise ValueError("ablation zeroes weights, and the weights of a simplex layer cannot be 0")
         if isinstance(self.model, NetSpec) and self.model.simplex == "all" and self.data.scaling != "simplex":
             raise ValueError("simplex = 'all' reads images that sum to 100: set scaling = 'simplex'")
-        if len(set(self.probes)) < len(self.probes):
+        if len({probe.partition("(")[0] for probe in self.probes}) < len(self.probes):
             raise ValueError("probes are named once each")
         return self
 

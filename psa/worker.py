@@ -129,6 +129,7 @@ def run_pack(
             stop=asked,
             pace=pace,
             probes=probes_for(pack.trials[0]),
+            keep=lambda state, name, arrays: files[state.trial.id].keep(state.trial, name, arrays),
         )
     sidecar = describe(device, machine.threads) | {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

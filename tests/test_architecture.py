@@ -22,7 +22,8 @@ psa.activation
 psa.specs psa.streams psa.signals
 psa.trial
 psa.nets psa.nets.shapes psa.words
-psa.state psa.records psa.events
+psa.state psa.records psa.events psa.filters
+psa.arrayfile
 psa.statefile
 psa.store
 psa.cost psa.leases psa.packs psa.sweeps
@@ -30,18 +31,20 @@ psa.retention psa.estimate
 psa.sources
 psa.fetch
 psa.data psa.machine
-psa.nets.dropout psa.gpus
-psa.nets.rows
-psa.nets.layers psa.crew
+psa.nets.dropout psa.gpus psa.factored psa.persample
+psa.nets.rows psa.gradients
+psa.export
+psa.nets.layers psa.crew psa.spaces
 psa.nets.activations
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer
 psa.train
 psa.pace psa.looks
+psa.observing
 psa.engine
 psa.policies psa.probes psa.probes.traces
-psa.probes.layers psa.probes.fit psa.probes.distributions psa.outcomes
+psa.probes.layers psa.probes.fit psa.probes.distributions psa.probes.gradients psa.outcomes
 psa.worker
 psa.calibrate
 psa.serve
@@ -49,11 +52,12 @@ psa.replay
 psa.backend
 psa.studies
 psa.settings
-psa.studies.ablation psa.studies.glonet psa.studies.activations psa.declared
+psa.studies.ablation psa.studies.glonet psa.studies.activations psa.studies.gradients psa.declared
 psa.grid psa.search
 psa.ledger
 psa.stages
-psa.frames psa.stats psa.regimes
+psa.frames psa.stats psa.regimes psa.clustering
+psa.cluster_numbers psa.agreement psa.embedding
 psa.collect
 psa.observations
 psa.published
@@ -71,13 +75,16 @@ psa.reports.depth_tables
 psa.reports.figure_models psa.reports.depth_claims
 psa.reports.figure_depths psa.reports.figure_epochs psa.reports.figure_layers
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
-psa.reports.figure_aggregate psa.reports.figure_published
+psa.reports.figure_aggregate psa.reports.figure_published psa.reports.figure_gradients
+psa.reports.figure_samples
+psa.reports.gradient_numbers
+psa.reports.gradient_tables psa.reports.gradient_words
 psa.reports.figure_set
 psa.reports.arms
 psa.reports.arm_tables psa.reports.arm_figures
 psa.reports.arm_temperatures psa.reports.arm_comparison psa.reports.run_figures
 psa.reports.run_folders
-psa.reports.ablation psa.reports.search psa.reports.activations psa.reports.glonet
+psa.reports.ablation psa.reports.search psa.reports.activations psa.reports.glonet psa.reports.gradients
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source
@@ -86,6 +93,7 @@ psa.commands.runs psa.commands.running
 psa.commands.clean psa.commands.fetch psa.commands.status psa.commands.sweep psa.commands.train
 psa.commands.train_study
 psa.commands.verify psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
+psa.commands.export_gradients
 psa.cli psa.experiment
 psa.named
 """
@@ -165,7 +173,7 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
 
 def test_planning_loads_nothing_heavy() -> None:
     """All that the commands import at once: no torch, no ray, no boto3, nothing for tables and figures."""
-    heavy = {"torch", "torchvision", "ray", "boto3", "pandas", "scipy", "matplotlib", "pickle5"}
+    heavy = {"torch", "torchvision", "ray", "boto3", "pandas", "scipy", "sklearn", "matplotlib", "pickle5"}
     planning = [name_of(path) for path in FILES if ROW[name_of(path)] <= ROW["psa.packs"]]
     planning += ["psa.machine", "psa.backend", "psa.grid", "psa.console", "psa.cli"]
     script = f"import sys, {', '.join(planning)}; print(sorted({heavy} & set(sys.modules)))"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -76,6 +77,34 @@ def test_every_console_line_of_the_docs_runs(page: Path, folder: Path) -> None:
         if command not in EVERY_COMMAND:
             done = run(command, folder)
             assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_the_notebook_runs_from_top_to_bottom(folder: Path) -> None:
+    """Its code cells in order, as one program in an empty folder; it is stored without outputs."""
+    cells = json.loads((ROOT / "docs/gradients.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    # each cell as the notebook runs it: all of them share their names
+    program = f"names = {{}}\nfor cell in {code!r}:\n    exec(cell, names)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((folder / "results/notebook").glob("*.png"))) == 4
+
+
+def test_the_python_of_the_page_on_gradients_runs(folder: Path) -> None:
+    """After the training that the page begins with."""
+    page = (ROOT / "docs/gradients.md").read_text()
+    training = re.search(r"^\$ (.+)$", page, re.MULTILINE)
+    block = re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert training is not None
+    assert block is not None
+    assert run(training[1], folder).returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-c", block[1]], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_grid_that_the_docs_show_is_a_grid(tmp_path: Path) -> None:

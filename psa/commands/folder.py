@@ -14,8 +14,10 @@ from psa.errors import UserError
 from psa.files import make_folder, refusal
 
 LOCK_NAME: Final = ".train.lock"
-# x.safetensors, the generations beside it, and what a kill left of one half written
-_GENERATION: Final = re.compile(r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?)?\.safetensors")
+# x.safetensors, the generations and arrays beside it, and what a kill left of one half written
+_GENERATION: Final = re.compile(
+    r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?|\.[a-z][a-z0-9_]*-[0-9]+\.arrays)?\.safetensors"
+)
 _LEFT_OVER: Final = re.compile(r"\.(?P<name>.+\.safetensors)\.[0-9]+(-[0-9a-f]+)?\.tmp")
 
 

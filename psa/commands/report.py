@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.commands.options import ModelDir, ResultsDir
+from psa.commands.options import DataDir, ModelDir, ResultsDir
 from psa.console import console
 from psa.errors import UserError
 from psa.files import check_writable, write_atomically
@@ -31,7 +31,7 @@ _RUNS: Final = "runs"  # the folder of the folders of trials
 _NAMED: Final = 4  # files that a warning names one by one
 
 
-def report(
+def report(  # noqa: PLR0913  # each is an option
     study: Annotated[str, Parameter(help="The study whose records are reported, or all.")],
     *,
     grid: Annotated[
@@ -49,6 +49,7 @@ def report(
     ] = _REPRODUCTION / "asymmetric.txt",
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
+    data_dir: DataDir = Path("dataset"),
     output_dir: Annotated[Path, Parameter(help="Folder of the pages.")] = Path("results/reports"),
     pdf: Annotated[bool, Parameter(help="Write each page as a PDF document, too.", negative="")] = False,
     runs: Annotated[
@@ -80,7 +81,9 @@ def report(
             folder = output_dir / name
             with out.status(f"writing {folder}.html") as shown:
                 setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
-                setting = replace(setting, observed=seen[seen["id"].isin(rows["id"])], store=store)
+                setting = replace(
+                    setting, observed=seen[seen["id"].isin(rows["id"])], store=store, data_dir=data_dir
+                )
                 written = _written(report, rows, setting, shown.update, pdf=pdf)
                 made = _run_folders(report, rows, setting, shown.update) if runs else 0
             _say(out, folder, written, pdf=pdf)

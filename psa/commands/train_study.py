@@ -32,7 +32,7 @@ def train_of(name: str) -> Callable[..., int]:
     study = study_named(name, "--study")
 
     def train(**given: Any) -> int:
-        run, epochs = given.pop("run", None) or RunOptions(), given.pop("epochs", EPOCHS)
+        run, epochs = given.pop("run", None) or RunOptions(), given.pop("epochs", _epochs(study))
         given.pop("study", None)
         return _train(
             study, name, {key: text for key, text in given.items() if text is not None}, run, epochs
@@ -56,8 +56,13 @@ def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any
     epochs = Parameter(
         name=("--epochs", "--meta-loops"), help="Epochs in all; more go on from there.", group=TRAINING
     )
-    yield "epochs", Whole, epochs, EPOCHS
+    yield "epochs", Whole, epochs, _epochs(study)
     yield "run", RunOptions | None, Parameter(name="*"), None
+
+
+def _epochs(study: Study) -> int:
+    """How long its networks are trained where nobody says so."""
+    return int(getattr(study, "EPOCHS", EPOCHS))
 
 
 def _keyword(name: str, kind: Any, shown: Parameter, default: Any) -> inspect.Parameter:

@@ -13,7 +13,7 @@ from torch import Tensor
 from psa.activation import Activation
 from psa.nets.activations import Setting, activate, added, learned, placed, scales
 from psa.nets.dropout import Dropout
-from psa.nets.layers import Inputs, Layer, stacked_linear
+from psa.nets.layers import Inputs, Layer, Watch, stacked_linear
 from psa.nets.rows import Layout, Rows
 from psa.nets.shapes import Linear, Shape, shape_of
 from psa.specs import ModelSpec, NetSpec
@@ -185,6 +185,11 @@ class Bound:
             if self.summed:
                 total = h if total is None else added(total, h)
         raise ValueError("a network ends in an output layer")
+
+    def watch(self, watch: Watch) -> None:
+        """Show every layer's input and delta to `watch` in each later backward pass."""
+        for layer, _ in self.plan:
+            layer.watch = watch
 
     def _hidden(
         self, h: Tensor, layer: Layer, skip: Tensor | None, dropout: Dropout | None, tap: Tap | None

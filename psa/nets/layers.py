@@ -10,6 +10,7 @@ any pack and at any position (measured at widths 1 to 128 and batches of 1 to 50
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ from psa.nets.dropout import Dropout
 from psa.nets.rows import empty_rows
 
 FEWEST_ROWS: Final = 4
+# Of a layer: its number, its input as it was handed over, and [T, outputs, B], the gradient of what was
+# differentiated with respect to its product W x + b (+ skip).
+Watch = Callable[[int, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Layer:
     single: it has one input, an outer product, for which matrix kernels are slow and their choice depends
     on the pack. temperature: of a simplex layer, whose effective weights are softmax(weight / temperature)
     over its outputs, None of a linear one. rows, dropout: of the present batch; rows only in the first layer
-    (see Inputs).
+    (see Inputs). watch: is shown every backward pass and may keep copies of what it sees.
     """
 
     number: int
@@ -68,6 +72,7 @@ class Layer:
     temperature: float | None = None
     rows: tuple[slice, ...] | None = None
     dropout: Dropout | None = None
+    watch: Watch | None = None
 
 
 def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -146,6 +151,8 @@ class _StackedLinear(torch.autograd.Function):
             torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=delta)
             if ctx.dropout is not None:
                 delta[ctx.dropout.rows] *= ctx.dropout.scale
+        if layer.watch is not None:
+            layer.watch(layer.number, x, delta)
         _weight_gradients(layer, ctx.rows, x, delta)
         if layer.temperature is not None:
             _through_softmax(layer, weight)

@@ -1,10 +1,15 @@
-"""Pure observers of networks, by name; what each sees is part of a trial's record."""
+"""Pure observers of networks, by name; what each sees is part of a trial's record.
+
+A probe may have options: `gradients_online(epochs=1+3,layers=output)`.
+"""
 
 from __future__ import annotations
 
 import importlib
+import re
 from typing import TYPE_CHECKING, Final
 
+from psa.errors import UserError
 from psa.values import check_known
 
 if TYPE_CHECKING:
@@ -17,12 +22,41 @@ PROBES: Final = {
     "thresholds": "psa.probes.layers:Thresholds",
     "train_accuracy": "psa.probes.fit:TrainAccuracy",
     "distributions": "psa.probes.distributions:Distributions",
+    "gradients": "psa.probes.gradients:Gradients",
+    "gradients_online": "psa.probes.gradients:GradientsOnline",
 }
+# Of those that have any: what each option is.
+OPTIONS: Final = {
+    "gradients": {"layers": "names of layers"},
+    "gradients_online": {"epochs": "numbers from 1", "layers": "names of layers"},
+}
+_TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
 
 
-def probe_named(name: str) -> Probe:
-    """A probe. Raises UserError with the nearest name."""
-    check_known(name, set(PROBES), "probes", "probe")
+def probe_named(text: str) -> Probe:
+    """A probe with its options. Raises UserError with the nearest name."""
+    name, options = parsed(text)
     module, _, kind = PROBES[name].partition(":")
-    found: Probe = getattr(importlib.import_module(module), kind)()
+    found: Probe = getattr(importlib.import_module(module), kind)(**options)
     return found
+
+
+def parsed(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """The name of a probe and the values of its options. Raises UserError."""
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise UserError(f"probe {text!r} is not NAME or NAME(key=value)", _example())
+    name, options = match[1], dict[str, tuple[str, ...]]()
+    check_known(name, set(PROBES), "probes", "probe")
+    for part in match[2].split(",") if match[2] is not None else ():
+        key, _, values = part.partition("=")
+        check_known(key, set(OPTIONS.get(name, {})), f"probe {text!r}", "option")
+        options[key] = tuple(values.split("+"))
+        whole = all(re.fullmatch("[1-9][0-9]{0,8}", value) for value in options[key])
+        if not all(options[key]) or (key == "epochs" and not whole):
+            raise UserError(f"probe {text!r}: {key} = {values!r} are no {OPTIONS[name][key]}", _example())
+    return name, options
+
+
+def _example() -> str:
+    return "For example gradients_online(epochs=1+3,layers=output)"

@@ -26,7 +26,7 @@ class Setting:
 
     folder: for its pictures. order, asymmetric, reference: of the ablation study: the order and labels of
     architectures, and published numbers. observed: what probes saw (psa.observations), of these rows alone.
-    store: where weights and records lie, for what cannot be said in rows.
+    store: where weights and records lie, for what cannot be said in rows; data_dir: where images do.
     """
 
     folder: Path
@@ -35,6 +35,7 @@ class Setting:
     reference: Reference | None = None
     observed: pd.DataFrame | None = None
     store: Store | None = None
+    data_dir: Path = Path("dataset")
 
 
 class Report(Protocol):

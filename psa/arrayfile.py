@@ -1,0 +1,155 @@
+"""Arrays of many samples as one safetensors file: written in pieces, read where they lie, never unpickled.
+
+Beside the arrays stands one metadata entry with the facts of whoever wrote them. The bytes are a function of
+both alone, so that the SHA-256 of the file says that every number in it is the one that was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psa.errors import DamagedFile, UserError
+from psa.files import refusal, write_parts
+from psa.specs import canonical_json
+
+Arrays = dict[str, NDArray[Any]]
+
+SUFFIX: Final = ".arrays.safetensors"
+PIECE: Final = 2**24  # bytes written at once
+_TYPES: Final[dict[str, np.dtype[Any]]] = {
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+}
+_NAMES: Final = {kind: name for name, kind in _TYPES.items()}
+_ALIGNED: Final = 8
+_LONGEST_HEADER: Final = 100_000_000
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An array that is made while it is written. pieces: called once, its parts along the first axis."""
+
+    shape: tuple[int, ...]
+    kind: np.dtype[Any]
+    pieces: Callable[[], Iterator[NDArray[Any]]]
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.kind.itemsize
+
+
+def whole(array: NDArray[Any]) -> Planned:
+    """An array that is there, handed over in parts."""
+    kind = array.dtype.newbyteorder("<")
+    each = max(1, array.nbytes // max(1, len(array)))
+    step = max(1, PIECE // each)
+    return Planned(array.shape, kind, lambda: (array[at : at + step] for at in range(0, len(array), step)))
+
+
+def write(
+    path: Path, arrays: Mapping[str, NDArray[Any] | Planned], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the file, whole or not at all; its `sha256` and `bytes`. Raises UserError."""
+    planned = {name: array if isinstance(array, Planned) else whole(array) for name, array in arrays.items()}
+    digest, total = hashlib.sha256(), 0
+
+    def counted() -> Iterator[memoryview]:
+        nonlocal total
+        for piece in _content(planned, facts):
+            digest.update(piece)
+            total += piece.nbytes
+            yield piece
+
+    write_parts(path, counted())
+    return {"sha256": digest.hexdigest(), "bytes": total}
+
+
+def _content(planned: Mapping[str, Planned], facts: Mapping[str, Any]) -> Iterator[memoryview]:
+    header: dict[str, Any] = {"__metadata__": {"psa": canonical_json(facts)}}
+    at = 0
+    # wider types first, so that every array begins where its type wants it
+    names = sorted(planned, key=lambda name: (-planned[name].kind.itemsize, name))
+    for name in names:
+        end = at + planned[name].nbytes
+        header[name] = {
+            "dtype": _NAMES[planned[name].kind], "shape": list(planned[name].shape), "data_offsets": [at, end]
+        }  # fmt: skip
+        at = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNED)
+    yield memoryview(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        for piece in planned[name].pieces():
+            yield np.ascontiguousarray(piece, planned[name].kind).reshape(-1).view(np.uint8).data
+
+
+def sha256_of(path: Path) -> str | None:
+    """The SHA-256 of a file, None where there is none. Raises UserError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise refusal(error, f"cannot read {path}") from error
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """An open file: its facts, and its arrays as read-only maps of the file."""
+
+    path: Path
+    facts: dict[str, Any]
+    arrays: Arrays
+
+
+def read(path: Path, sha256: str | None = None) -> ArrayFile:
+    """Open a file; with sha256, only if it is that one.
+
+    Raises DamagedFile where it is not what was written, UserError where there is none.
+    """
+    if sha256 is not None and (found := sha256_of(path)) not in (None, sha256):
+        raise DamagedFile(f"{path} is not the file that was recorded (its SHA-256 is {found})", WAY_OUT)
+    try:
+        return _opened(path)
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}", "Train the trial again, or bring the file here") from None
+    except OSError as error:
+        raise refusal(error, f"cannot read {path}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedFile(f"{path} is damaged ({type(error).__name__})", WAY_OUT) from error
+
+
+WAY_OUT: Final = "Remove it and train its trial again, with another --results-dir"
+
+
+def _opened(path: Path) -> ArrayFile:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, _LONGEST_HEADER)))
+        end = file.seek(0, 2)
+    facts = json.loads(header.pop("__metadata__")["psa"])
+    arrays = {
+        name: _mapped(path, 8 + length + part["data_offsets"][0], part["dtype"], part["shape"])
+        for name, part in header.items()
+    }
+    if 8 + length + max((part["data_offsets"][1] for part in header.values()), default=0) != end:
+        raise DamagedFile(f"{path} is damaged (it is cut off)", WAY_OUT)
+    return ArrayFile(path, facts, arrays)
+
+
+def _mapped(path: Path, offset: int, kind: str, shape: Sequence[int]) -> NDArray[Any]:
+    if 0 in shape:  # nothing can be mapped of nothing
+        return np.empty(tuple(shape), _TYPES[kind])
+    return np.memmap(path, _TYPES[kind], mode="r", offset=offset, shape=tuple(shape))

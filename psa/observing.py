@@ -1,0 +1,104 @@
+"""What the probes of a pack are shown, and when; what they see goes into the books of its trials.
+
+Numbers stand in the state and the record. Arrays of samples have files of their own, which the state and the
+record name with their SHA-256.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from psa.arrayfile import Arrays
+from psa.batches import Batches
+from psa.data import Splits
+from psa.looks import Collector, Follower, Following, Look, Probe
+from psa.nets.dense import Dense
+from psa.nets.rows import Rows
+from psa.state import Observation, TrialState
+
+Entry = dict[str, Any]
+# Stores the arrays of a trial under a name, and says what the record is to say of the file.
+KeepArrays = Callable[[TrialState, str, Arrays], Entry]
+
+
+def _storable(seen: Observation) -> Observation:
+    """What was seen with None for what JSON cannot hold: a diverged threshold must not stop its pack."""
+    return {quantity: [_finite(value) for value in values] for quantity, values in seen.items()}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True)
+class Observers:
+    """Several observers of one epoch, as one."""
+
+    each: Sequence[Following]
+
+    def step(self, number: int, chosen: Tensor, logits: Tensor) -> None:
+        """See psa.train.Observer."""
+        for one in self.each:
+            one.step(number, chosen, logits)
+
+    def layer(self, number: int, x: Tensor, delta: Tensor) -> None:
+        """See psa.train.Observer."""
+        for one in self.each:
+            one.layer(number, x, delta)
+
+
+class Observing:
+    """The probes of a pack. keep: where arrays go; without it they are not asked for."""
+
+    def __init__(self, net: Dense, splits: Splits, probes: Sequence[Probe], keep: KeepArrays | None) -> None:
+        self.net, self.splits, self.probes, self.keep = net, splits, probes, keep
+
+    def beginning(self, states: Sequence[TrialState], weights: Rows) -> None:
+        """What they see before the first loop, of the trials that have not begun. weights: of all states."""
+        rows = [row for row, state in enumerate(states) if self.probes and state.loops == 0]
+        if rows:
+            self.after([states[row] for row in rows], weights[rows])
+
+    def after(self, states: Sequence[TrialState], weights: Rows) -> None:
+        """Write what they see after a loop into the books of its trials."""
+        if not self.probes:
+            return
+        # the epoch of weights that nothing has trained is the first: schedules begin there
+        look = Look(self.net, weights, [max(1, state.loops) for state in states], self.splits)
+        for probe in self.probes:
+            for state, seen in zip(states, probe.each(look), strict=True):
+                state.observed.setdefault(probe.name, []).append(_storable(seen))
+
+    def following(self, batches: Batches, loops: Sequence[int]) -> dict[str, Following]:
+        """Who follows the next epoch, by probe."""
+        followers = [probe for probe in self.probes if isinstance(probe, Follower)] if self.keep else []
+        found = {probe.name: probe.follow(self.net, self.splits, batches, loops) for probe in followers}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def followed(self, states: Sequence[TrialState], seen: dict[str, Following]) -> None:
+        """Store what was seen of an epoch; `states` have it in their books already."""
+        for name, each in seen.items():
+            for row, state in enumerate(states):
+                arrays = each.arrays(row)
+                if arrays is not None and self.keep is not None:
+                    file = f"{name}-{state.loops}"
+                    state.files[file] = self.keep(state, file, arrays)
+
+    def last(
+        self, states: Sequence[TrialState], weights: Rows
+    ) -> list[tuple[dict[str, Observation], dict[str, Entry]]]:
+        """What each probe says of the LKG of every trial, and the files of those that keep more."""
+        look = Look(self.net, weights, [max(1, state.lkg_loop) for state in states], self.splits)
+        seen = {probe.name: probe.last(look) for probe in self.probes}
+        files: list[dict[str, Entry]] = [{} for _ in states]
+        for probe in self.probes if self.keep else ():
+            for row, state in enumerate(states):
+                if isinstance(probe, Collector) and self.keep is not None:
+                    name = f"{probe.name}-{state.loops}"
+                    files[row][name] = self.keep(state, name, probe.arrays(look, row))
+        return [({name: each[row] for name, each in seen.items()}, files[row]) for row in range(len(states))]

@@ -1,0 +1,192 @@
+"""Every sample's own gradient of every linear layer, kept as factors: while training, or of the LKG.
+
+For z = W a + b the gradient is the outer product of delta = dl/dz and a (see psa.factored), so a backward
+pass of the whole batch has all of them. What is differentiated is the mean loss of the batch, of which a
+sample's own loss is B times its part: delta is multiplied by the size of the batch, also of the last and
+short one. The input of the first layer is the image itself, of which only the place in the data is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from psa.arrayfile import Arrays
+from psa.batches import Batches
+from psa.data import Split, Splits
+from psa.errors import UserError
+from psa.looks import Look
+from psa.nets.dense import Dense
+from psa.nets.layers import Inputs
+from psa.state import Observation
+from psa.train import EVALUATION_BATCH, cross_entropy
+
+# The columns of a file beside `LAYER.delta` and `LAYER.activation`, all int64 [N].
+LABELS: Final = ("index", "digit", "label", "prediction")
+
+
+class Factors:
+    """Room for N samples of T trials, filled batch by batch; an observer of training. Rows beyond the T (a
+    twin that only lends a lone trial its bits) are not kept.
+
+    layers: which linear layers, by number.
+    """
+
+    def __init__(
+        self,
+        net: Dense,
+        layers: Sequence[int],
+        trials: int,
+        samples: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        self.net, self.trials, self.batch_size = net, trials, batch_size
+        linears = net.shape.linears
+        self.delta = {
+            layer: torch.empty(trials, samples, linears[layer].outputs, device=device) for layer in layers
+        }
+        self.activation = {
+            layer: torch.empty(trials, samples, linears[layer].inputs, device=device)
+            for layer in layers
+            if layer
+        }
+        self.chosen = torch.empty(trials, samples, dtype=torch.int64, device=device)
+        self.predictions = torch.empty_like(self.chosen)
+        self.rows = slice(0, 0)
+
+    def step(self, number: int, chosen: Tensor, logits: Tensor) -> None:
+        """See psa.train.Observer."""
+        start = number * self.batch_size
+        self.rows = slice(start, start + chosen.shape[1])
+        self.chosen[:, self.rows] = chosen[: self.trials]
+        self.predictions[:, self.rows] = logits[: self.trials].argmax(dim=1)
+
+    def layer(self, number: int, x: Tensor, delta: Tensor) -> None:
+        """See psa.train.Observer."""
+        if number in self.delta:
+            own = delta[: self.trials].transpose(1, 2)
+            torch.mul(own, own.shape[1], out=self.delta[number][:, self.rows])
+        if number in self.activation:
+            self.activation[number][:, self.rows] = x[: self.trials].transpose(1, 2)
+
+    def of(self, trial: int, split: Split, digits: Sequence[int]) -> Arrays:
+        """What is kept of one trial: see LABELS, and of each layer its factors, float32 [N, width]."""
+        chosen = self.chosen[trial]
+        found = {
+            "index": split.index[chosen],
+            "digit": split.digits[chosen],
+            "label": split.labels[chosen],
+            "prediction": torch.tensor(digits, device=chosen.device)[self.predictions[trial]],
+        }
+        linears = self.net.shape.linears
+        found |= {f"{linears[layer].name}.delta": kept[trial] for layer, kept in self.delta.items()}
+        found |= {f"{linears[layer].name}.activation": kept[trial] for layer, kept in self.activation.items()}
+        return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+
+class Followed:
+    """One epoch of some trials. wanted: of which of them the factors are kept."""
+
+    def __init__(self, factors: Factors, splits: Splits, wanted: Sequence[bool]) -> None:
+        self.factors, self.splits, self.wanted = factors, splits, wanted
+        self.step, self.layer = factors.step, factors.layer
+
+    def arrays(self, row: int) -> Arrays | None:
+        """See psa.looks.Following."""
+        return self.factors.of(row, self.splits.train, self.splits.digits) if self.wanted[row] else None
+
+
+class _Silent:
+    """A probe whose numbers are all in files."""
+
+    def places(self, net: Dense) -> list[str]:
+        """None: there are no numbers beside the files."""
+        return []
+
+    def each(self, look: Look) -> list[Observation]:
+        """Nothing."""
+        return [{} for _ in look.loops]
+
+    def last(self, look: Look) -> list[Observation]:
+        """Nothing."""
+        return [{} for _ in look.loops]
+
+
+class GradientsOnline(_Silent):
+    """Each sample's gradient in the step that trained on it: with the weights (and the dropout) of that
+    moment, before the optimiser's step. Samples stand in the order of training.
+
+    epochs: which, all if none is named. layers: which, by name, all if none is named.
+    """
+
+    name = "gradients_online"
+
+    def __init__(self, epochs: Sequence[str] = (), layers: Sequence[str] = ()) -> None:
+        self.epochs, self.layers = {int(epoch) for epoch in epochs}, tuple(layers)
+
+    def follow(self, net: Dense, splits: Splits, batches: Batches, loops: Sequence[int]) -> Followed | None:
+        """See psa.looks.Follower. Raises UserError for a layer that there is not."""
+        layers = numbers_of(net, self.layers)
+        wanted = [not self.epochs or loop in self.epochs for loop in loops]
+        if not any(wanted):
+            return None
+        device = batches.order.device
+        factors = Factors(net, layers, len(loops), len(batches.split), batches.batch_size, device)
+        return Followed(factors, splits, wanted)
+
+
+class Gradients(_Silent):
+    """Each training sample's gradient at one checkpoint: the LKG after selection, without dropout. Samples
+    stand in the order of the training split.
+
+    layers: which, by name, all if none is named.
+    """
+
+    name = "gradients"
+
+    def __init__(self, layers: Sequence[str] = ()) -> None:
+        self.layers = tuple(layers)
+
+    def arrays(self, look: Look, row: int) -> Arrays:
+        """See psa.looks.Collector. One trial at a time beside a copy of itself: the same bits in any pack."""
+        split, weights = look.splits.train, look.weights[[row, row]]
+        layers = numbers_of(look.net, self.layers)
+        factors = Factors(look.net, layers, 1, len(split), EVALUATION_BATCH, split.images.device)
+        bound = look.net.bind(weights, weights.zeros_like(), [look.loops[row]] * 2)
+        bound.training = False
+        bound.watch(factors.layer)
+        for layer, _ in bound.plan:
+            layer.weight_grad = layer.bias_grad = None  # their sums over samples are not asked for
+        places = torch.arange(len(split), device=split.images.device)
+        for number, start in enumerate(range(0, len(split), EVALUATION_BATCH)):
+            part = slice(start, start + EVALUATION_BATCH)
+            logits = bound(Inputs.same_for_all(split.images[part], 2))
+            _, gradient = cross_entropy(logits.detach(), split.labels[part].expand(2, -1))
+            factors.step(number, places[part].expand(2, -1), logits.detach())
+            logits.backward(gradient)
+        return factors.of(0, split, look.splits.digits)
+
+
+def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
+    """The layers of these names, all if none is named. Raises UserError for one that there is not, and for a
+    stochastic one: its gradient goes through a softmax and is no outer product.
+    """
+    linears = {linear.name: number for number, linear in enumerate(net.shape.linears)}
+    for name in names:
+        if name not in linears:
+            raise UserError(
+                f"probe of gradients: there is no layer {name!r}", f"Layers: {', '.join(linears)}"
+            )
+    chosen = [linears[name] for name in names or linears]
+    for number in chosen:
+        if net.shape.linears[number].simplex:
+            raise UserError(
+                f"probe of gradients: layer {net.shape.linears[number].name} is a stochastic one, whose "
+                "gradients are no outer products",
+                "Name other layers, or use psa.persample.per_sample_gradients",
+            )
+    return sorted(chosen)

@@ -1,0 +1,207 @@
+"""What is said of the gradient study: which samples ask for the same change, and how much that says.
+
+Every sentence with a number in it is made from the data, also those that correct what was thought before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.cluster_numbers import centre_images, examples
+from psa.collect import records_of
+from psa.errors import UserError
+from psa.frames import trials_of
+from psa.gradients import ONLINE, paths_of, read
+from psa.records import Record
+from psa.reports import gradient_tables
+from psa.reports.figure_gradients import agreement_figure, choice_figure, norms_figure, tsne_figure
+from psa.reports.figure_samples import centres_figure, predictions_figure, samples_figure
+from psa.reports.gradient_numbers import Measured
+from psa.reports.gradient_words import sections
+from psa.reports.page import Fact, Page, Picture
+from psa.reports.setting import Setting
+from psa.reports.tables import Table
+from psa.store import Store
+from psa.words import counted
+
+QUESTION: Final = (
+    "The gradient of a sample is the change of the weights that it asks for. Do samples fall into groups by "
+    "what "
+    "they ask, and do these groups say anything that the labels do not?"
+)
+EACH: Final = 10  # samples shown per cluster
+SHOWN: Final = 48
+_CAPTIONS: Final = {
+    "agreement": "Purity, mutual information and Rand index of every view's clusters.",
+    "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
+    "choice": "Measures of how many clusters there are.",
+    "norms": "The lengths of raw gradients, by the clusters of the raw gradients.",
+    "centres": "What the centres of the clusters ask of the first layer.",
+    "samples": "Some images of each cluster.",
+    "predictions": "Some samples, and what the weights of that moment said of them.",
+}
+
+
+def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A page for each set of digits and architecture of each study."""
+    digits = frame["digits"].astype("object").where(frame["digits"].notna(), "all")
+    for (study, arch, chosen), rows in frame.groupby(
+        [frame["study"].astype(str), frame["arch"].astype(str), digits.astype(str)], sort=False
+    ):
+        words = "".join(char if char.isalnum() else "-" for char in f"{arch}_{chosen}".replace("*", "x"))
+        yield f"{study}_{'-'.join(part for part in words.split('-') if part)}", rows
+
+
+def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+    """Every table of a page, by name."""
+    found = {"training": gradient_tables.training_table(frame)}
+    measured, _ = measured_of(frame, setting)
+    if measured:
+        found |= {
+            "agreement": gradient_tables.agreement_table(measured),
+            "clusters": gradient_tables.clusters_table(measured[0]),
+            "starts": gradient_tables.starts_table(measured),
+            "choice": gradient_tables.choice_table(measured[0]),
+            "diversity": gradient_tables.diversity_table(measured),
+            "norms": gradient_tables.norms_table(measured),
+        }
+    return found
+
+
+def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+    """Every figure of a page, of its first seed, by name."""
+    measured, _ = measured_of(frame, setting)
+    if not measured or (main := measured[0].main) is None:
+        return
+    one = measured[0]
+    notes = [f"Seed {one.seed}, {one.kept.name}: {main.view.name}."]
+    yield (
+        "agreement",
+        agreement_figure(
+            {
+                found.view.name: {"digits": found.digits, "predictions": found.predictions}
+                for found in one.found.values()
+            },
+            [f"Seed {one.seed}, {one.kept.name}."],
+        ),
+    )
+    if one.picture is not None:
+        rows, clusters = one.picture.rows, main.clusters.labels.numpy()
+        yield (
+            "tsne",
+            tsne_figure(
+                one.picture.coordinates, one.digits[rows], clusters[rows], one.predictions[rows], notes
+            ),
+        )
+    if one.choice is not None:
+        yield "choice", choice_figure(one.choice, one.count, notes)
+    for key in ("output_raw", "hidden_raw"):
+        if key in one.found:
+            raw = one.found[key]
+            yield (
+                f"norms_{key.removesuffix('_raw')}",
+                norms_figure(
+                    one.norms(key),
+                    raw.clusters.labels.numpy(),
+                    one.count,
+                    [f"{raw.view.name}, seed {one.seed}."],
+                ),
+            )
+    yield from _images(one, notes)
+
+
+def _images(one: Measured, notes: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+    if one.main is None:
+        return
+    key = next(key for key, found in one.found.items() if found is one.main)
+    groups = one.groups(key)
+    if key == "hidden_unit":
+        yield "centres", centres_figure(centre_images(one.main.clusters.centres), groups, notes)
+    images = one.kept.images(one.sample).numpy()
+    chosen = examples(one.main.clusters, EACH, one.seed)
+    yield (
+        "samples",
+        samples_figure([images[at] for at in chosen], [one.digits[at] for at in chosen], groups, notes),
+    )
+    part = slice(-SHOWN, None)
+    yield "predictions", predictions_figure(images[part], one.digits[part], one.predictions[part], notes)
+
+
+def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+    """None beside the tables."""
+    return {}
+
+
+def page(
+    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+) -> Page:
+    """The report, from its tables and the stored PNG of each of its figures."""
+    measured, missing = measured_of(frame, setting)
+    pictures = {name: Picture(path, _CAPTIONS[name.partition("_")[0]]) for name, path in stored.items()}
+    trials = trials_of(frame)
+    undone = trials[trials["status"] != "done"]
+    warnings = list(missing)
+    if len(undone):
+        warnings.append(
+            f"{counted(len(undone), 'trial')} of {len(trials)} are not done and take part in nothing."
+        )
+    return Page(
+        f"{trials['study'].iloc[0]}: {trials['arch'].iloc[0]}, digits {_digits(trials)}",
+        QUESTION,
+        tuple(_facts(measured)),
+        tuple(sections(measured, made, pictures)),
+        tuple(f"{each.kept.trial.id}: {each.kept.name}, {len(each.kept):,} gradients" for each in measured),
+        tuple(warnings),
+    )
+
+
+def _digits(trials: pd.DataFrame) -> str:
+    chosen = trials["digits"].iloc[0]
+    return "0 to 9" if pd.isna(chosen) else str(chosen)
+
+
+def _facts(measured: Sequence[Measured]) -> Iterator[Fact]:
+    for key, detail in (("hidden_unit", "hidden layer"), ("output_unit", "output layer")):
+        values = [each.found[key].digits.purity.value for each in measured if key in each.found]
+        if values:
+            shown = f"{min(values):.3f}" if len(values) == 1 else f"{min(values):.3f} to {max(values):.3f}"
+            yield Fact("purity of clusters", shown, f"{detail}, at length 1, against digits")
+
+
+def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], list[str]]:
+    """What is measured on each trial of a page whose gradients are here, by seed; what is said of the others.
+
+    Of several files of a trial the last epoch while training counts, else the checkpoint's.
+    """
+    if setting.store is None:
+        return [], ["No folder of gradients was named."]
+    done = trials_of(frame).query("status == 'done'")
+    names = sorted({str(name) for name in done["study"]})
+    records = {record["id"]: record for record in records_of(setting.store, names)}
+    found, missing = [], []
+    for identity in done.sort_values("seed")["id"].astype(str):
+        try:
+            found.append(_of_record(records[identity], setting.store, setting.data_dir))
+        except UserError as error:
+            missing.append(error.what)
+    return found, missing
+
+
+def _of_record(record: Record, store: Store, data_dir: Path) -> Measured:
+    paths = paths_of(store, record)
+    if not paths:
+        raise UserError(f"{record['id']} kept no gradients", "Its probes are others")
+    online = [name for name in paths if name.startswith(ONLINE)]
+    name = (online or list(paths))[-1]
+    return _measured(paths[name], data_dir, record["files"][name]["sha256"])
+
+
+@lru_cache(maxsize=8)  # tables, figures and sentences are of the same numbers
+def _measured(path: Path, data_dir: Path, sha256: str) -> Measured:
+    return Measured(read(path, data_dir, sha256))

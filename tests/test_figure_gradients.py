@@ -1,0 +1,168 @@
+"""The figures of gradient space: what they show is what they were given, and the same bytes each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+
+from psa.agreement import agreement
+from psa.cluster_numbers import CentreImages, Choice, Group, Quality
+from psa.reports.figure_gradients import (
+    COLOURS,
+    agreement_figure,
+    choice_figure,
+    colour,
+    norms_figure,
+    tsne_figure,
+)
+from psa.reports.figure_samples import centres_figure, predictions_figure, samples_figure
+from psa.reports.figures import STYLE, save
+
+DRAWS = np.random.Generator(np.random.Philox(0))
+DIGITS = DRAWS.integers(10, size=60)
+GUESSES = np.where(DRAWS.random(60) < 0.8, DIGITS, 3)
+PLACES = DRAWS.normal(size=(60, 2)) + 4 * np.eye(10)[DIGITS][:, :2]
+IMAGES = DRAWS.random((60, 784))
+NAN = float("nan")
+GROUPS = (
+    Group(0, 50, 50 / 60, 1.0, 0.1, 0.5, 1.5, 1.01, 7, 0.9, 7, 0.8),
+    Group(1, 10, 10 / 60, 1.0, 0.1, 0.5, 1.5, 1.01, 3, 0.6, 3, 1.0),
+    Group(2, 0, 0.0, NAN, NAN, NAN, NAN, NAN, None, NAN, None, NAN),
+)
+CHOICE = Choice(
+    (Quality(2, 9.0, 0.2, 30.0, 2.0), Quality(3, 5.0, 0.4, 20.0, 1.5), Quality(4, 4.0, NAN, NAN, NAN)), 60
+)
+
+
+def tsne() -> Figure:
+    """Three panels of the same points."""
+    return tsne_figure(PLACES, DIGITS, DIGITS // 5, GUESSES)
+
+
+def agreed() -> Figure:
+    """Two clusterings, each compared with digits and predictions."""
+    found = {
+        name: {"digits": agreement(labels, DIGITS, 0), "predictions": agreement(labels, GUESSES, 0)}
+        for name, labels in {"hidden": DIGITS, "output": DIGITS // 5}.items()
+    }
+    return agreement_figure(found)
+
+
+def chosen() -> Figure:
+    """Three numbers of clusters, the last without some measures."""
+    return choice_figure(CHOICE, 3)
+
+
+def norms() -> Figure:
+    """Three clusters, of which one is empty and one has gradients of zero."""
+    return norms_figure(np.where(DIGITS == 1, 0, DRAWS_NORMS), (DIGITS < 5).astype(np.int64), 3)
+
+
+DRAWS_NORMS = np.exp(DRAWS.normal(size=60))
+
+
+def centres() -> Figure:
+    """Three centres, the last of an empty cluster."""
+    some = IMAGES[:3] - 0.5
+    some[2] = 0
+    images = CentreImages(
+        some, np.array([0.9, 0.8, 0]), np.arange(9).reshape(3, 3), some[:, None].repeat(3, 1)
+    )
+    return centres_figure(images, GROUPS)
+
+
+def samples() -> Figure:
+    """Rows of different lengths."""
+    rows = [np.arange(5), np.arange(5, 8), np.arange(0)]
+    return samples_figure([IMAGES[row] for row in rows], [DIGITS[row] for row in rows], GROUPS)
+
+
+def predictions() -> Figure:
+    """More than one row of images."""
+    return predictions_figure(IMAGES[:15], DIGITS[:15], GUESSES[:15])
+
+
+ALL = [tsne, agreed, chosen, norms, centres, samples, predictions]
+
+
+def said(figure: Figure) -> str:
+    """All text of the figure itself: its title and its note."""
+    return " ".join(" ".join(text.get_text().split()) for text in figure.texts)
+
+
+@pytest.mark.parametrize("draw", ALL, ids=lambda draw: str(draw.__name__))
+def test_every_figure_is_the_same_each_time(
+    draw: Callable[[], Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PNG and PDF, byte by byte; nothing lies outside of the page, and a note says how it was made."""
+    monkeypatch.setitem(STYLE, "savefig.dpi", 40)  # as in print, but sooner
+    one, two = draw(), draw()
+    first = [path.read_bytes() for path in save(one, tmp_path / "one")]
+    assert first == [path.read_bytes() for path in save(two, tmp_path / "two")]
+    assert any(text.get_gid() == "note" for text in one.texts)
+    for ax in one.axes:
+        place = ax.get_position()
+        assert 0 <= place.x0 < place.x1 <= 1
+        assert 0.05 < place.y0 < place.y1 <= 1
+
+
+def test_the_panels_show_the_same_points_in_the_colours_of_their_classes() -> None:
+    """By digit, cluster and prediction; a number stands on each class."""
+    figure = tsne()
+    assert [ax.get_title() for ax in figure.axes] == ["by digit", "by cluster", "by prediction"]
+    for ax, classes in zip(figure.axes, (DIGITS, DIGITS // 5, GUESSES), strict=True):
+        (points,) = (each for each in ax.collections if isinstance(each, PathCollection))
+        assert np.array_equal(np.asarray(points.get_offsets()), PLACES)
+        assert len(np.unique(np.asarray(points.get_facecolor()), axis=0)) == len(np.unique(classes))
+        assert {text.get_text() for text in ax.texts} == {str(each) for each in np.unique(classes)}
+    assert f"right for {(DIGITS == GUESSES).mean():.1%}" in said(figure)
+    assert len(set(COLOURS)) == 10
+    assert colour(13) == colour(3)
+
+
+def test_bars_are_as_long_as_the_numbers() -> None:
+    """Four rows of three measures."""
+    figure = agreed()
+    for ax in figure.axes:
+        numbers = [text.get_text() for text in ax.texts]
+        assert [f"{bar.get_width():.3f}" for bar in ax.patches] == numbers  # type: ignore[attr-defined]
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels == ["hidden: digits", "hidden: predictions", "output: digits", "output: predictions"]
+    assert "Over 60 samples" in said(figure)
+
+
+def test_what_each_measure_would_choose_is_said() -> None:
+    """And the number of digits is dashed; where nothing is defined, that is said in its place."""
+    assert "best: silhouette 3, Calinski-Harabasz 2, Davies-Bouldin 3 clusters" in said(chosen())
+    assert "the 3 digits" in said(chosen())
+    nothing = choice_figure(Choice((Quality(2, 0.0, NAN, NAN, NAN),), 5))
+    assert [ax.texts[0].get_text() for ax in nothing.axes[1:]] == ["not defined"] * 3
+    assert "silhouette none" in said(nothing)
+
+
+def test_gradients_of_zero_are_counted_aside() -> None:
+    """They have no place on a logarithmic axis; where all are, that is said."""
+    assert f"Of 60 gradients {(DIGITS == 1).sum()} are zero" in said(norms())
+    names = [text.get_text() for text in norms().axes[0].get_yticklabels()]
+    assert names[2] == "cluster 2 (0)"
+    nothing = norms_figure(np.zeros(4), np.zeros(4, dtype=np.int64), 1)
+    assert nothing.axes[0].texts[0].get_text() == "every gradient is zero"
+
+
+def test_right_and_wrong_are_told_without_colours() -> None:
+    """A wrong prediction names the digit as well; an empty cluster is called so."""
+    titles = [ax.get_title() for ax in predictions().axes]
+    for name, digit, guess in zip(titles, DIGITS, GUESSES, strict=False):
+        assert name == (f"{guess}" if digit == guess else f"{guess}, is {digit}")
+    assert f"{(DIGITS[:15] == GUESSES[:15]).sum()} of the 15 shown" in said(predictions())
+    assert "cluster 2 0: empty" in said(samples())
+    assert [ax.get_title().split("\n")[0] for ax in centres().axes[::4]] == [
+        "0: 7 (90%)",
+        "1: 3 (60%)",
+        "2: empty",
+    ]
