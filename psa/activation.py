@@ -63,12 +63,15 @@ _POSITIVE: Final = frozenset(
         "alpha",
         "scale",
         "sharpness",
+        "threshold",
         "window",
         "initial_scale",
         "final_scale",
         "decay_rate",
     }
 )
+# Beyond these, single precision has nothing but 0, infinity and NaN to answer.
+_BOUNDS: Final = (("eps", 1e-20, 1.0), ("temperature", 1e-6, 1e6), ("alpha", 1e-3, 100.0))
 _TEXT: Final = re.compile(r"\s*([A-Za-z]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 _HELP: Final = 'Write a name and what differs from its defaults, e.g. "LayerwiseSoftmax(temperature=0.5)"'
 _MAX_TEXT: Final = 400
@@ -203,23 +206,35 @@ def _typed(where: str, text: str, default: Number) -> Number:
 
 
 def _check(name: str, chosen: Mapping[str, Number]) -> None:
+    """Raise UserError for parameters that give no numbers, or change none."""
     for key, value in chosen.items():
         if key in _POSITIVE and not float(value) > 0:
             raise UserError(f"activation {name}: {key} = {value} is not above 0", "Choose a positive number")
-    if chosen.get("schedule", "linear") not in SCHEDULES:
-        raise UserError(
-            f"activation {name}: schedule = {quoted(chosen['schedule'])}", f"One of {', '.join(SCHEDULES)}"
-        )
-    if "decay_epochs" in chosen and not 1 <= float(chosen["decay_epochs"]) <= 1e6:
-        raise UserError(f"activation {name}: decay_epochs = {chosen['decay_epochs']}", "Choose 1 or more")
-    if "decay_rate" in chosen and not float(chosen["decay_rate"]) < 1:
-        raise UserError(f"activation {name}: decay_rate = {chosen['decay_rate']}", "Choose less than 1")
+    for key, least, most in _BOUNDS:
+        if key in chosen and not least <= float(chosen[key]) <= most:
+            raise UserError(
+                f"activation {name}: {key} = {chosen[key]} is out of range", f"Choose {least:g} to {most:g}"
+            )
+    if "schedule" in chosen:
+        _check_schedule(name, chosen)
     low, high = chosen.get("min"), chosen.get("max")
     if low is not None and high is not None and not float(low) <= float(chosen["initial"]) <= float(high):
         raise UserError(
             f"activation {name}: initial = {chosen['initial']} is not within {low} and {high}",
             "Choose a threshold between min and max",
         )
+
+
+def _check_schedule(name: str, chosen: Mapping[str, Number]) -> None:
+    schedule, rate = chosen["schedule"], chosen["decay_rate"]
+    if schedule not in SCHEDULES:
+        raise UserError(f"activation {name}: schedule = {quoted(schedule)}", f"One of {', '.join(SCHEDULES)}")
+    if not 1 <= float(chosen["decay_epochs"]) <= 1e6:
+        raise UserError(f"activation {name}: decay_epochs = {chosen['decay_epochs']}", "Choose 1 or more")
+    if not float(rate) < 1:
+        raise UserError(f"activation {name}: decay_rate = {rate}", "Choose less than 1")
+    if schedule != "exponential" and rate != _DECAY["decay_rate"]:
+        raise UserError(f"activation {name}: decay_rate is of schedule 'exponential'", "Leave it out")
 
 
 def _shown(value: Number) -> str:

@@ -25,7 +25,7 @@ from psa.trial import Trial
 SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
 WORTH_IT: Final = 1.05  # a larger pack has to be faster by more than measurements scatter
 EVALUATION_SHARE: Final = 1.08  # 10,000 forward passes beside 50,000 forward and backward ones
-PROBE_SHARE: Final = 0.13  # of the epoch: a pass of the validation split, one trial beside a copy of itself
+PROBE_SHARE: Final = 0.3  # of the epoch: a pass of the validation split, one trial beside a copy of itself
 # Where nothing is measured: a thread's rate, the time of a layer's calls, and of a trial in a layer.
 _FLOPS: Final = 6e10
 _LAYER_SECONDS: Final = 1.2e-4

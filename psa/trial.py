@@ -10,7 +10,7 @@ import hashlib
 from functools import cached_property
 from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from psa.errors import UserError
 from psa.specs import (
@@ -28,6 +28,12 @@ from psa.specs import (
     Spec,
     canonical_json,
 )
+
+
+def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
+    """In one order, whichever they are asked for in: it changes nothing, and must not make another trial."""
+    return tuple(sorted(names))
+
 
 _LATER: Final = {"kind": "ablation", "probes": []}
 
@@ -54,7 +60,7 @@ class Trial(Spec):
     model: Model = ModelSpec()
     method: Method = Ratchet()
     intervention: Ablation = Ablation()
-    probes: tuple[ProbeName, ...] = ()
+    probes: Annotated[tuple[ProbeName, ...], AfterValidator(_sorted)] = ()
     seed: Seed = 0
     legs: tuple[Leg, ...] = ()
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from psa.activation import ACTIVATIONS, Activation
 from psa.data import Splits
 from psa.errors import UserError
-from psa.nets.activations import Setting, activate, scales
+from psa.nets.activations import Setting, activate, placed, scales
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs
-from psa.nets.rows import Rows
+from psa.nets.rows import Rows, empty_rows
 from psa.specs import NetSpec
 from psa.train import cross_entropy
 
@@ -233,6 +233,51 @@ def test_a_pack_gives_every_trial_the_bits_it_has_alone(name: str, small: Splits
         assert alone.history == together[place].history
         for tensor in alone.lkg:
             assert alone.lkg[tensor].tobytes() == together[place].lkg[tensor].tobytes(), tensor
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("width", "samples"), [(17, 16), (5, 16), (16, 31), (7, 2), (33, 31), (9, 80)])
+def test_no_size_makes_bits_depend_on_the_pack(name: str, width: int, samples: int) -> None:
+    """Output and gradient of one of five trials, alone and among them: the ends of runs of numbers go through
+    other instructions than their middle.
+    """
+    x = inputs(5, width, samples)
+    kind = Activation.coerce(name)
+
+    def passed(rows: list[int]) -> list[torch.Tensor]:
+        h = empty_rows(len(rows), width, samples, device=x.device)
+        h.copy_(x[rows])
+        h.requires_grad_()
+        theta = torch.full((len(rows), 1, 1), kind.number("initial")) if kind.learns else None
+        given = Setting(kind, theta, scales(kind, [2] * len(rows), x.device), training=True)
+        y = placed(activate(placed(h), given))
+        return [y.detach(), *torch.autograd.grad((y * y).sum(), h)]
+
+    whole = passed([0, 1, 2, 3, 4])
+    for rows in ([1], [3, 0], [4, 1]):
+        for part, all_of_them in zip(passed(rows), whole, strict=True):
+            for at, row in enumerate(rows):
+                assert torch.equal(part[at], all_of_them[row]), (rows, row)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 4e7, 1e30])
+def test_a_projection_of_any_size_is_one(scale: float) -> None:
+    """Numbers beside which 1 is lost in single precision, and what is no number at all, stop nobody."""
+    y = activate(inputs() * scale, Setting(Activation.coerce("SparseMax")))
+    torch.testing.assert_close(y.sum(dim=1), torch.ones(2, 5))
+    activate(torch.full((1, 4, 3), math.nan), Setting(Activation.coerce("SparseMax")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["RescaledReLU(eps=1e-50)", "LayerwiseSoftmax(temperature=1e-60)", "PowerNormalization(alpha=1e9)",
+     "FixedThreshold(threshold=0)", "FixedRescaledJumpReLU(threshold=-5)",
+     "DecayingRescaledReLU(decay_rate=0.2)"],
+)  # fmt: skip
+def test_parameters_that_give_no_numbers_or_change_none_are_refused(text: str) -> None:
+    """Before anything is trained with them."""
+    with pytest.raises(UserError, match="activation"):
+        Activation.coerce(text)
 
 
 def test_parameters_reach_every_layer() -> None:

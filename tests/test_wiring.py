@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from psa.batches import Row
 from psa.data import Splits
+from psa.errors import UserError
+from psa.grid import load
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs, effective
 from psa.nets.rows import Rows
@@ -314,3 +317,21 @@ def test_the_trials_of_before_are_the_same_trials() -> None:
     """What was added since leaves the digest of a trial of the published study as it was."""
     assert Trial().digest == "2d0088f78455c61c0237116aed7ea922300e434460c812266c0cf1434e339653"
     assert "probes" not in Trial().model_dump(mode="json")
+
+
+def test_the_order_of_probes_makes_no_other_trial() -> None:
+    """Nor does naming one twice make two of it."""
+    first, second = (
+        net_trial("1*4", probes=probes)
+        for probes in (("layer_usage", "early_exit"), ("early_exit", "layer_usage"))
+    )
+    assert first == second
+    assert first.id == second.id
+
+
+def test_the_ratchet_takes_no_optimizer(tmp_path: Path) -> None:
+    """It has one of its own: an option that would change nothing is one line."""
+    grid = Path(__file__).parents[1] / "reproduction" / "glonet.toml"
+    with pytest.raises(UserError, match="AdamW of its own"):
+        load(grid, ["policy=ratchet", "optimizer=sgd"])
+    assert load(grid, ["policy=ratchet", "mode=full", "num_layers=6"]).trials

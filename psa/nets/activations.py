@@ -7,7 +7,7 @@ function mixes samples or trials. Parameters come from psa.activation and act in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -46,10 +46,26 @@ class Setting:
         inside = self.threshold.detach().clamp(low, high)
         return self.threshold + (inside - self.threshold.detach())
 
+    def of(self, row: int) -> Setting:
+        """That of one trial."""
+        part = slice(row, row + 1)
+        return replace(
+            self,
+            threshold=None if self.threshold is None else self.threshold[part],
+            scale=None if self.scale is None else self.scale[part],
+        )
+
 
 def activate(x: Tensor, setting: Setting) -> Tensor:
-    """The activation of x, [T, width, B]."""
-    return _FUNCTIONS[setting.kind.name](x, setting)
+    """The activation of x, [T, width, B].
+
+    On the CPU an exponential has other bits at the end of a run of numbers than within it (measured: vectors
+    of 16, two at a time). Such functions are applied trial by trial, so that a run is always one trial's.
+    """
+    function = _FUNCTIONS[setting.kind.name]
+    if x.device.type != "cpu" or setting.kind.name not in _EXPONENTIAL:
+        return function(x, setting)
+    return torch.cat([function(x[row : row + 1], setting.of(row)) for row in range(len(x))])
 
 
 def scales(kind: Activation, loops: Sequence[int], device: torch.device) -> Tensor | None:
@@ -79,11 +95,12 @@ def _power(x: Tensor, setting: Setting) -> Tensor:
 
 def _sparsemax(x: Tensor, setting: Setting) -> Tensor:
     """The Euclidean projection of each sample on the simplex (Martins and Astudillo 2016, algorithm 1)."""
+    x = x - x.detach().amax(dim=1, keepdim=True)  # the projection is the same, and 1 is not lost beside it
     with torch.no_grad():
         ordered = torch.sort(x, dim=1, descending=True).values
         above = torch.cumsum(ordered, dim=1) - 1
         places = torch.arange(1, x.shape[1] + 1, dtype=x.dtype, device=x.device).view(1, -1, 1)
-        support = (ordered > above / places).sum(dim=1, keepdim=True)
+        support = (ordered > above / places).sum(dim=1, keepdim=True).clamp(min=1)  # 0 where x is not finite
     # tau = (sum of x over the support - 1) / its size; written with x, so that autograd sees the projection
     with torch.no_grad():
         tau = above.gather(1, support - 1) / support
@@ -162,6 +179,14 @@ _FUNCTIONS: Final[dict[str, _Function]] = {
     "DecayingRescaledJumpReLU": lambda x, setting: _shares(_jump(x, setting), setting),
     "DecayingFixedRescaledJumpReLU": _fixed_jump,
 }
+
+
+_EXPONENTIAL: Final = frozenset(
+    {
+        "Tanh", "Sigmoid", "SiLU", "ELU", "LayerwiseSoftmax", "PowerNormalization", "TemperaturePowerNorm",
+        "Threshold",
+    }
+)  # fmt: skip
 
 
 class _Learned(torch.autograd.Function):

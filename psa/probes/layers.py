@@ -42,12 +42,13 @@ class LayerUsage:
     def _of(self, look: Look, row: int) -> Observation:
         one = look.weights[row : row + 1]
         layers = hidden_layers(look)
-        total = dict.fromkeys(layers, 0.0)
-        active = dict.fromkeys(layers, 0)
+        # tensors, which are read once: a read for every layer and batch would hold a GPU up
+        total = dict.fromkeys(layers, torch.zeros((), dtype=torch.float64))
+        active = dict.fromkeys(layers, torch.zeros((), dtype=torch.int64))
 
         def watch(layer: int, before: Tensor, after: Tensor) -> None:
-            total[layer] += float(after.abs().sum(dtype=torch.float64))
-            active[layer] += int(torch.count_nonzero(after))
+            total[layer] = after.abs().sum(dtype=torch.float64) + total[layer].to(after.device)
+            active[layer] = torch.count_nonzero(after) + active[layer].to(after.device)
 
         traced(look, look.splits.val, row, watch, ignored)
         widths = {layer: look.net.shape.linears[layer].outputs for layer in layers}
@@ -57,8 +58,8 @@ class LayerUsage:
                 float(weight.abs().sum(dtype=torch.float64) + bias.abs().sum(dtype=torch.float64))
                 for weight, bias in look.net.layout.views(one)
             ],
-            "mean_output": [total[layer] / (count * widths[layer]) for layer in layers],
-            "active_share": [active[layer] / (count * widths[layer]) for layer in layers],
+            "mean_output": [float(total[layer]) / (count * widths[layer]) for layer in layers],
+            "active_share": [int(active[layer]) / (count * widths[layer]) for layer in layers],
         }
 
 

@@ -8,9 +8,9 @@ split is looked at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from psa.arch import Arch
 from psa.settings import DataSettings, Probes
@@ -71,6 +71,12 @@ class Settings(DataSettings):
     mode: Annotated[Mode, Field(description="What is ablated between epochs, under policy ratchet.")] = "none"
     probes: Probes = ("layer_usage", "early_exit")
 
+    @model_validator(mode="after")
+    def _the_ratchet_has_its_own_optimizer(self) -> Self:
+        if self.policy == "ratchet" and self.model_fields_set & {"optimizer", "momentum"}:
+            raise ValueError("policy = 'ratchet' has an AdamW of its own: leave optimizer and momentum out")
+        return self
+
 
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
     """The trial of one point of a grid. Raises pydantic.ValidationError."""
@@ -83,8 +89,6 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
         weight_decay=settings.weight_decay,
     )
     if settings.policy == "ratchet":
-        if settings.momentum or settings.optimizer == "sgd":
-            raise ValueError("policy 'ratchet' has an AdamW of its own: leave optimizer and momentum out")
         method = Ratchet(lr=settings.lr, batch_size=settings.batch_size, weight_decay=settings.weight_decay)
     return Trial(
         study=name,
