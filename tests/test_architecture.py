@@ -17,8 +17,8 @@ FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
 ROWS = """
 psa psa.errors
 psa.arch
-psa.trial psa.streams psa.files psa.signals
-psa.nets psa.nets.shapes psa.values psa.words
+psa.trial psa.streams psa.files psa.signals psa.memory
+psa.nets psa.nets.shapes psa.values psa.words psa.memory.spec psa.growth
 psa.state psa.records psa.events
 psa.statefile
 psa.store
@@ -26,9 +26,12 @@ psa.cost psa.leases psa.packs psa.sweeps
 psa.retention psa.estimate
 psa.sources
 psa.fetch
-psa.data psa.machine
-psa.nets.dropout psa.gpus
-psa.nets.layers psa.crew
+psa.data psa.machine psa.calibration
+psa.nets.dropout psa.gpus psa.memory.metrics psa.memory.chance psa.memory.apart
+psa.nets.layers psa.crew psa.memory.bank psa.memory.targets
+psa.memory.retrieval psa.memory.forgetting
+psa.memory.intervention
+psa.memory.hidden
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer
