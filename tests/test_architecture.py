@@ -28,8 +28,8 @@ psa.sources
 psa.fetch
 psa.data psa.machine psa.calibration
 psa.nets.dropout psa.gpus psa.memory.metrics psa.memory.chance psa.memory.apart
-psa.nets.layers psa.crew psa.memory.bank psa.memory.targets
-psa.memory.retrieval psa.memory.forgetting
+psa.nets.layers psa.crew psa.memory.bank
+psa.memory.retrieval psa.memory.forgetting psa.memory.targets
 psa.memory.intervention
 psa.memory.hidden
 psa.nets.dense
