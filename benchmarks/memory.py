@@ -49,7 +49,7 @@ def insertions(rule: Forgetting, capacity: int) -> list[float]:
 
 
 def searches(size: int) -> float:
-    """Seconds of the median search of a batch among so many entries, 8 neighbours."""
+    """Seconds of the fastest search of a batch among so many entries, 8 neighbours."""
     bank = Bank(1, size, KEYS, VALUES, CPU)
     draws = torch.Generator().manual_seed(1)
     bank.keys[:, :size] = torch.randn(1, size, KEYS, generator=draws)
@@ -62,7 +62,7 @@ def searches(size: int) -> float:
         found = retrieval.search(bank, queries, 8, "euclidean")
         retrieval.retrieved(bank, found, retrieval.even_weights(found))
         seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds)
+    return min(seconds)
 
 
 def main() -> None:

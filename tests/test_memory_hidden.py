@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memories import CLASSES, CPU, WIDTH, memory, stacked, step_of, trained
 
 from psa.errors import DamagedFile
+from psa.memory import apart, retrieval
 from psa.memory.hidden import HiddenMemory
 
 CENTROID = {"value": "absolute", "construction": "class_centroid"}
@@ -45,6 +46,22 @@ def test_packing_changes_nothing(changes: dict[str, Any], size: int, width: int)
         assert torch.equal(together[row].view(torch.int32), alone)
         assert state(pack, row) == held
         assert not torch.equal(together[(row + 1) % len(seeds)], together[row])
+
+
+@pytest.mark.parametrize("changes", VARIED, ids=str)
+def test_all_trials_at_once_are_close_to_one_by_one(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way a GPU is used, walked on the CPU: the same up to rounding."""
+    seeds = [3, 4, 7]
+    one_by_one, expected = trained(memory(**changes), seeds)
+    for module in (apart, retrieval):
+        monkeypatch.setattr(module, "one_by_one", lambda device: False)
+    together, outputs = trained(memory(**changes), seeds)
+    assert torch.allclose(outputs, expected, atol=1e-5)
+    assert torch.equal(together.bank.labels, one_by_one.bank.labels)
+    monkeypatch.setattr(retrieval, "SCORES_AT_ONCE", 1)
+    assert torch.allclose(trained(memory(**changes), seeds)[1], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", VARIED, ids=str)

@@ -201,6 +201,13 @@ def test_the_three_interventions(spec: Any) -> None:
     assert h.grad[0, 5:].flatten().tolist() == [1.0] * 42
 
 
+def test_the_next_layer_finds_every_trial_on_a_64_byte_boundary() -> None:
+    """Whatever width and batch are: its products would otherwise depend on the place in the pack."""
+    h, r, on = torch.ones(3, 7, 5), torch.ones(3, 5, 5), torch.ones(3, 5, dtype=torch.bool)
+    changed, _ = intervene(memory(), h, r, torch.arange(5).expand(3, -1), torch.ones(3, 5), on)
+    assert [row.data_ptr() % 64 for row in changed] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("target", [ABSOLUTE, {}], ids=["absolute", "delta"])
 @pytest.mark.parametrize(
     ("changes", "gate", "on"),

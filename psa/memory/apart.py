@@ -17,11 +17,16 @@ Work = Callable[..., tuple[Tensor, ...]]
 
 def apart(work: Work, *tensors: Tensor) -> tuple[Tensor, ...]:
     """work(*tensors) for functions of tensors [n, ...] that treat the n trials independently."""
-    if tensors[0].device.type != "cpu":
+    if not one_by_one(tensors[0].device):
         return work(*tensors)
     rows = range(len(tensors[0]))
     parts = [work(*(own(tensor, row) for tensor in tensors)) for row in rows]
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+def one_by_one(device: torch.device) -> bool:
+    """Whether trials are computed one by one there."""
+    return device.type == "cpu"
 
 
 def own(tensor: Tensor, row: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from psa.memory.apart import apart
 from psa.memory.spec import Gate, Memory
 from psa.memory.targets import picked
+from psa.nets.layers import empty_rows
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def intervene(
 
     r: [T, dv, B], retrieved for the dimensions `affected` (int64 [T, dv]). gate: [T, B], 1 but in mode gated.
     on: bool [T, B], where there is something to apply. Where it is off, or strength, gate or clip is 0, h'
-    has the bits of h. The gradient flows through h and never through r or the gate.
+    has the bits of h. The gradient flows through h and never through r or the gate. Each trial's h' starts
+    on a 64-byte boundary, as the layer that reads it needs (see psa.nets.layers).
     """
     if spec.strength == 0 or spec.clip == 0:
         nothing = torch.zeros_like(gate)
@@ -55,9 +58,19 @@ def intervene(
         change = change.clamp(-spec.clip, spec.clip)
     # Not h + 0 where nothing is applied: that would turn -0 into 0, and what is no number into no number.
     after = torch.where(applied.unsqueeze(1), before + change, before)
-    changed = h.scatter(1, affected.unsqueeze(2).expand_as(after), after)
+    changed = _Aligned.apply(h.scatter(1, affected.unsqueeze(2).expand_as(after), after))
     share = torch.where(applied, gate, 0.0)
     return changed, Effect(share, *_magnitudes(h.detach(), before.detach(), after.detach()))
+
+
+class _Aligned(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        return empty_rows(*h.shape, device=h.device).copy_(h)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
 
 
 def _magnitudes(h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

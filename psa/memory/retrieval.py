@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.memory.apart import apart, own
+from psa.memory.apart import apart, one_by_one, own
 from psa.memory.bank import ALIGNED, EPSILON, Bank
 from psa.memory.chance import below, bits
 from psa.memory.spec import Retrieval
@@ -36,7 +36,7 @@ def search(bank: Bank, queries: Tensor, k: int, metric: str) -> Found:
     product for all; the distances of the k chosen are then computed without cancellation and ordered anew,
     so that a query finds itself at distance 0.
     """
-    if queries.device.type == "cpu":
+    if one_by_one(queries.device):
         blocks = [slice(row, row + 1) for row in range(len(bank))]
     else:
         size = max(1, SCORES_AT_ONCE // (queries.shape[2] * max(1, bank.most)))
@@ -46,24 +46,32 @@ def search(bank: Bank, queries: Tensor, k: int, metric: str) -> Found:
 
 
 def _block(bank: Bank, rows: slice, queries: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor, Tensor]:
-    alone = queries.device.type == "cpu"
+    alone = one_by_one(queries.device)
     # On a CPU how many slots are looked at is a matter of the trial alone: it decides which kernel runs.
     used = int(bank.size[rows]) if alone else bank.most
     slots = -(-max(used, k + 1) // ALIGNED) * ALIGNED
-    queries = own(queries, rows.start) if alone else queries[rows]
+    queries = (own(queries, rows.start) if alone else queries[rows]).transpose(1, 2).contiguous()
     keys = bank.keys[rows, :slots]
     live = bank.live(rows, slots)
     lengths = keys.square().sum(dim=2) if metric == "euclidean" else 0.0
-    base = torch.where(live, lengths, torch.inf).unsqueeze(1).expand(-1, queries.shape[2], -1)
+    base = torch.where(live, lengths, torch.inf).unsqueeze(1).expand(-1, queries.shape[1], -1)
     factor = -2.0 if metric == "euclidean" else -1.0
-    scores = torch.baddbmm(base, queries.transpose(1, 2), keys.transpose(1, 2), alpha=factor)
+    scores = torch.baddbmm(base, queries, keys.transpose(1, 2), alpha=factor)
     chosen, valid = _least(scores, k)
-    wanted = keys[torch.arange(len(keys), device=keys.device).view(-1, 1, 1), chosen]
-    distance = torch.where(valid, _distance(queries.transpose(1, 2).unsqueeze(2), wanted, metric), torch.inf)
+    wanted = _gathered(bank.keys[rows], chosen)
+    distance = torch.where(valid, _distance(queries.unsqueeze(2), wanted, metric), torch.inf)
     by_slot = chosen.sort(dim=2, stable=True).indices
     order = by_slot.gather(2, distance.gather(2, by_slot).sort(dim=2, stable=True).indices)
     valid = valid.gather(2, order)
     return chosen.gather(2, order), torch.where(valid, distance.gather(2, order), 0.0), valid
+
+
+def _gathered(buffer: Tensor, slots: Tensor) -> Tensor:
+    """The vectors [n, ..., d] of buffer [n, S, d] at slots [n, ...]."""
+    first = (
+        torch.arange(len(buffer), device=slots.device).view(-1, *[1] * (slots.dim() - 1)) * buffer.shape[1]
+    )
+    return buffer.view(-1, buffer.shape[2])[(slots + first).flatten()].view(*slots.shape, -1)
 
 
 def _distance(queries: Tensor, keys: Tensor, metric: str) -> Tensor:
@@ -133,8 +141,7 @@ def retrieved(bank: Bank, found: Found, weights: Tensor) -> Tensor:
     total = torch.zeros(*found.slots.shape[:2], bank.values.shape[2], device=weights.device)
     # One entry after the other, product and sum apart: every element is rounded alike wherever it lies.
     for number in range(found.slots.shape[2]):
-        value = bank.values[bank.rows, found.slots[..., number]]
-        total += value * weights[..., number].unsqueeze(2)
+        total += _gathered(bank.values, found.slots[..., number]) * weights[..., number].unsqueeze(2)
     return total.transpose(1, 2).contiguous()
 
 
