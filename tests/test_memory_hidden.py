@@ -148,6 +148,23 @@ def test_an_active_memory_changes_what_it_may_and_says_how_much() -> None:
     assert float(trace.effect.relative.mean()) > 1e-3
 
 
+def test_what_is_observed_of_each_sample() -> None:
+    """Distance, purity and effect where the memory acted; missing where it did not, not 0."""
+    given_ = stacked([7, 8], 60, 8)
+    hidden, _ = trained(memory(warmup_epochs=1), [7, 8])
+    hidden.begin([1, 2])
+    _, trace = hidden.forward(given_["h"], given_["samples"], training=False)
+    seen = hidden.observed(trace, given_["labels"])
+    assert all(torch.isnan(seen[name][0]).all() for name in ("distance", "purity", "top1"))
+    assert all(float(seen[name][0].abs().sum()) == 0 for name in ("gate", "magnitude", "relative"))
+    assert all(bool(torch.isfinite(value[1]).all()) for value in seen.values())
+    assert float(seen["purity"][1].mean()) > 1 / 3  # classes lie apart in these vectors
+    assert float(seen["gate"][1].mean()) == pytest.approx(0.4)
+    idle, _ = trained(memory(control="inactive"), [7, 8])
+    _, trace = idle.forward(given_["h"], given_["samples"], training=False)
+    assert torch.isnan(idle.observed(trace, given_["labels"])["purity"]).all()
+
+
 def test_retrievals_are_booked_in_training_where_the_memory_acts() -> None:
     """k per sample and step once there are entries; none in the inactive control or while warming up."""
     hidden, _ = trained(memory(capacity=200), [7], 4)

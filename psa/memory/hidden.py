@@ -96,6 +96,23 @@ class HiddenMemory:
         changed, effect = intervene(spec, h, r, self.dims.affected, gate, on)
         return changed, Trace(h.detach(), found, effect, on)
 
+    def observed(self, trace: Trace, labels: Tensor) -> dict[str, Tensor]:
+        """Per sample, float32 [T, B], for records; before `learn` overwrites entries. labels: int64 [T, B].
+
+        distance (mean over the entries found), purity, top1 (see retrieval.purity): NaN where nothing was
+        found and applied, distance 0 in the random control. gate, magnitude, relative: see Effect.
+        """
+        nothing = torch.zeros(labels.shape, device=self.device)
+        missing = torch.full_like(nothing, torch.nan)
+        if trace.found is None or trace.effect is None:
+            named = {"distance": missing, "purity": missing, "top1": missing}
+            return named | {"gate": nothing, "magnitude": nothing, "relative": nothing}
+        share, first = retrieval.purity(self.bank, trace.found, labels)
+        named = {"distance": retrieval.mean_distance(trace.found), "purity": share, "top1": first}
+        named = {name: torch.where(trace.on, value, missing) for name, value in named.items()}
+        effect = trace.effect
+        return named | {"gate": effect.gate, "magnitude": effect.magnitude, "relative": effect.relative}
+
     def _nearest(self, h: Tensor) -> retrieval.Found:
         queries = targets.queries_of(h, self.dims, self.spec.retrieval)
         return retrieval.search(self.bank, queries, self.spec.retrieval.k, self.spec.retrieval.metric)
