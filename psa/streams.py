@@ -11,7 +11,22 @@ from typing import Final
 
 import numpy as np
 
-PURPOSES: Final = frozenset({"init", "shuffle", "dropout", "ablate", "bootstrap", "permutation"})
+PURPOSES: Final = frozenset(
+    {
+        "init",
+        "shuffle",
+        "dropout",
+        "ablate",
+        "bootstrap",
+        "permutation",
+        "memory",
+        "control",
+        "refresh",
+        "reservoir",
+        "projection",
+        "grow",
+    }
+)
 
 
 def key(seed: int, purpose: str, loop: int = 0) -> bytes:

@@ -19,9 +19,9 @@ psa psa.errors
 psa.arch psa.files
 psa.values
 psa.activation
-psa.specs psa.streams psa.signals
+psa.specs psa.streams psa.signals psa.memory
 psa.trial
-psa.nets psa.nets.shapes psa.words
+psa.nets psa.nets.shapes psa.words psa.memory.spec psa.growth
 psa.state psa.records psa.events
 psa.statefile
 psa.store
@@ -29,9 +29,13 @@ psa.cost psa.leases psa.packs psa.sweeps
 psa.retention psa.estimate
 psa.sources
 psa.fetch
-psa.data psa.machine
-psa.nets.dropout psa.gpus
+psa.data psa.machine psa.calibration
+psa.nets.dropout psa.gpus psa.memory.metrics psa.memory.chance psa.memory.apart
 psa.nets.rows
+psa.memory.bank
+psa.memory.retrieval psa.memory.forgetting psa.memory.targets
+psa.memory.intervention
+psa.memory.hidden
 psa.nets.layers psa.crew
 psa.nets.activations
 psa.nets.dense
