@@ -256,8 +256,8 @@ def test_a_probe_changes_nothing(small: Splits) -> None:
 
 def test_thresholds_are_recorded_after_every_epoch(small: Splits) -> None:
     """Where they began, and where each epoch left them: those of the weights themselves."""
-    (state,), (outcome,) = run([net_trial("2*6", 1, probes=("thresholds",), activation="JumpReLU(initial=0.3)",
-                                          lr=0.01)], small, 3)  # fmt: skip
+    trial = net_trial("2*6", 1, probes=("thresholds",), activation="JumpReLU(initial=0.3)", lr=0.01)
+    (state,), (outcome,) = run([trial], small, 3)
     seen = [look["threshold"] for look in state.observed["thresholds"]]
     assert seen[0] == pytest.approx([0.3, 0.3])
     assert len({tuple(each) for each in seen}) == 4
