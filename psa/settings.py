@@ -26,6 +26,7 @@ from psa.specs import (
     Scaling,
     Seed,
     Spec,
+    SubsetSize,
     ValidationSize,
 )
 from psa.trial import Trial
@@ -53,6 +54,8 @@ class DataSettings(Spec):
     digits: Digits | None = None
     val_size: ValidationSize = 10_000
     split_seed: Seed = 1337
+    train_size: Annotated[SubsetSize | None, Field(description="Images of the training split; all.")] = None
+    test_size: Annotated[SubsetSize | None, Field(description="Images of the test file; all.")] = None
 
     @property
     def data(self) -> DataSpec:
@@ -63,6 +66,8 @@ class DataSettings(Spec):
             digits=self.digits,
             val_size=self.val_size,
             split_seed=self.split_seed,
+            train_size=self.train_size,
+            test_size=self.test_size,
         )
 
 

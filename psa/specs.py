@@ -17,8 +17,10 @@ from pydantic import (
     Discriminator,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -72,6 +74,7 @@ Probability = Annotated[
 ]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
 ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
+SubsetSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
 Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
 DatasetName = Literal["mnist", "fashion-mnist"]
@@ -99,13 +102,29 @@ class Spec(BaseModel):
 
 
 class DataSpec(Spec):
-    """A named data set, how it is split and scaled, and which digits stay."""
+    """A named data set, how it is split and scaled, which digits stay, and how much of it is used.
+
+    train_size, test_size: so many images of the training split and of the test file, drawn by split_seed;
+    all of them where none is named.
+    """
 
     name: DatasetName = "mnist"
     scaling: Scaling = "standard"
     val_size: ValidationSize = 10_000
     split_seed: Seed = 1337
     digits: Digits | None = None
+    train_size: SubsetSize | None = None
+    test_size: SubsetSize | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sizes that are not named are left out, so that no earlier trial becomes another one."""
+        body: dict[str, Any] = handler(self)
+        return {
+            key: value
+            for key, value in body.items()
+            if value is not None or key not in ("train_size", "test_size")
+        }
 
     @model_validator(mode="after")
     def _digits_are_a_sorted_set(self) -> Self:

@@ -6,6 +6,7 @@ import torch
 from memories import CPU, memory
 from torch import Tensor
 
+from psa.arch import Arch
 from psa.memory.hidden import HiddenMemory
 from psa.memory.targets import per_sample
 from psa.nets.dense import Dense
@@ -13,7 +14,6 @@ from psa.nets.layers import Inputs, stacked_linear
 from psa.nets.rows import Rows
 from psa.specs import ModelSpec
 from psa.train import cross_entropy
-from psa.trial import Arch
 
 
 def walked(seeds: list[int], steps: int = 4, size: int = 21) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,8 @@ from memories import WIDTH, memory, trained
 from pydantic import ValidationError
 
 from psa.errors import UserError
-from psa.memory.spec import Memory, check_room, footprint_bytes, site_of
+from psa.memory.places import site_of
+from psa.memory.spec import Memory, check_room, footprint_bytes
 
 ABSOLUTE: dict[str, Any] = {"value": "absolute", "construction": "current_hidden"}
 CENTROID: dict[str, Any] = {"value": "absolute", "construction": "class_centroid"}
@@ -148,9 +149,9 @@ def test_policy_none_keeps_all_and_says_so_when_it_cannot() -> None:
     spec = memory(capacity=72, forgetting={"policy": "none"})
     hidden, _ = trained(spec, [3])
     assert int(hidden.bank.size[0]) == 72
-    check_room(spec, 72)
+    check_room(spec, 24, 3)
     with pytest.raises(UserError, match=r"73 arrivals, capacity 72"):
-        check_room(spec, 73)
+        check_room(spec, 73, 1)
     with pytest.raises(UserError, match="forgets nothing"):
         trained(spec, [3], steps=10)
 

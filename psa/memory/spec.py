@@ -9,7 +9,6 @@ at strength alpha x strength; and a strength, alpha or clip of 0 is a memory tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -218,6 +217,12 @@ class Memory(Spec):
             _idle(self.target, "step_size", "values that keep their length (normalize_values off)")
         return self
 
+    @property
+    def slug(self) -> str:
+        """The memory in a trial's readable path."""
+        kind = {"none": "memory", "inactive": "inactive", "random": "random"}[self.control]
+        return f"{kind}-{self.mode}-{self.site.replace('_', '')}"
+
     def acts(self, epoch: int, training: bool) -> bool:
         """Whether hidden vectors are changed in this epoch (from 1)."""
         wanted = self.train if training else self.inference
@@ -235,21 +240,23 @@ class Memory(Spec):
         return self.gate.alpha * min(risen, 1.0)
 
 
-def site_of(site: str, candidates: Sequence[str]) -> str:
-    """The site meant among those of a network, first to last; the last one is `penultimate`.
+def check_query(spec: Memory, width: int) -> None:
+    """Refuse a query that has nothing to compare at a site of this width, or is another one. UserError."""
+    if spec.query.source == "untouched" and spec.affected.dims >= width:
+        raise UserError(
+            f"memory: query untouched, but all {width} dimensions of the site are affected",
+            f"Lower affected.dims below {width}",
+        )
+    if spec.query.source == "projection" and spec.query.dims >= width:
+        raise UserError(
+            f"memory: a projection to {spec.query.dims} of {width} dimensions is the full query",
+            f"Lower query.dims below {width}, or choose query full",
+        )
 
-    early is the first, late the last before the penultimate, middle the one half-way. Raises UserError.
-    """
-    places = {"early": 0, "middle": len(candidates) // 2, "late": max(len(candidates) - 2, 0)}
-    if site in places:
-        return candidates[places[site]]
-    if site not in candidates:
-        raise UserError(f"memory: no site {site!r}", f"One of early, middle, late, {', '.join(candidates)}")
-    return site
 
-
-def check_room(spec: Memory, arrivals: int) -> None:
-    """Before training: refuse `none` with more arrivals than capacity. Raises UserError."""
+def check_room(spec: Memory, samples: int, epochs: int) -> None:
+    """Before so many epochs: refuse `none` with more arrivals than capacity. Raises UserError."""
+    arrivals = samples * sum(spec.fills(epoch) for epoch in range(1, epochs + 1))
     if spec.forgetting.policy == "none" and arrivals > spec.capacity:
         raise UserError(
             f"memory: {arrivals:,} arrivals, capacity {spec.capacity:,}, and policy none forgets nothing",

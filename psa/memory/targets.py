@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.errors import UserError
 from psa.memory.apart import apart
 from psa.memory.bank import of_length_1
-from psa.memory.spec import Affected, Memory, Query, Retrieval, Target
+from psa.memory.spec import Affected, Memory, Query, Retrieval, Target, check_query
 from psa.streams import stream
 
 
@@ -32,6 +31,7 @@ class Dims:
         They are drawn among the width that the site has when the trial begins: a network that grows keeps
         its memory, whose entries know nothing of later units.
         """
+        check_query(spec, width)
         affected = [_affected(spec.affected, width, seed) for seed in seeds]
         query = [_query(spec.query, width, seed, mine) for seed, mine in zip(seeds, affected, strict=True)]
         return cls(*(torch.from_numpy(np.stack(each)).to(device) for each in (affected, query)))
@@ -52,17 +52,7 @@ def _query(query: Query, width: int, seed: int, affected: np.ndarray) -> np.ndar
     if query.source == "full":
         return np.arange(width)
     if query.source == "untouched":
-        if len(affected) == width:
-            raise UserError(
-                f"memory: query untouched, but all {width} dimensions of the site are affected",
-                f"Lower affected.dims below {width}",
-            )
         return np.setdiff1d(np.arange(width), affected)
-    if query.dims >= width:
-        raise UserError(
-            f"memory: a projection to {query.dims} of {width} dimensions is the full query",
-            f"Lower query.dims below {width}, or choose query full",
-        )
     return np.sort(stream(seed, "projection").permutation(width)[: query.dims])
 
 
