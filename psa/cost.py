@@ -101,7 +101,8 @@ class CostModel:
     def loop_seconds(self, trials: Sequence[Trial]) -> float:
         """Seconds of one meta-loop of a pack, evaluation included, on one thread."""
         trial = trials[0]
-        samples = (60_000 - trial.data.val_size) * trial.data.classes / 10
+        images = trial.data.train_size or 60_000 - trial.data.val_size
+        samples = images * trial.data.classes / 10
         steps = -(-samples // trial.method.batch_size)
         share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
         return self.step(trial, len(trials)) * steps * share

@@ -8,20 +8,22 @@ loop they have reached.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 
 from psa.ablation import Unit
 from psa.batches import Batches, Row, in_order
 from psa.data import Splits
+from psa.growing import happen, just_grown
+from psa.growth import Event
+from psa.loaded import Epoch, Pack, grouped
 from psa.looks import Look, Probe
+from psa.memory.visit import Visited
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
-from psa.optimizer import Optimizer
 from psa.pace import Pace
 from psa.specs import Keep
 from psa.state import Observation, TrialState
@@ -60,6 +62,9 @@ class Policy(Protocol):
     def stops(self, state: TrialState) -> bool:
         """Whether a trial ends by itself after the loop just booked."""
 
+    def grows(self, state: TrialState, validation: int) -> Event | None:
+        """How a trial's network grows before its next loop; None where it does not."""
+
 
 class Outcome(NamedTuple):
     """The test of a finished trial, and what each probe (by name) says of its LKG."""
@@ -67,51 +72,6 @@ class Outcome(NamedTuple):
     correct: int
     loss: float
     probes: dict[str, Observation]
-
-
-@dataclass
-class Epoch:
-    """What one epoch works on: the weights being trained, their gradients, the optimiser over them, the
-    damage done before, and the buffers that outlive the epoch, by name.
-    """
-
-    active: Rows
-    gradients: Rows
-    optimizer: Optimizer
-    units: Sequence[Unit | None]
-    carried: dict[str, Rows] = field(default_factory=dict)
-
-
-class Pack:
-    """The trials of one pack on the device: their LKGs, and further buffers carried between epochs."""
-
-    def __init__(self, net: Dense, states: Sequence[TrialState], device: torch.device) -> None:
-        self.net, self.states, self.device = net, list(states), device
-        self.lkg = self._stacked([state.lkg for state in states])
-        kinds = {kind for state in states for kind in state.carried}
-        self.carried = {kind: self._carried(kind) for kind in sorted(kinds)}
-
-    def _stacked(self, parts: Iterable[dict[str, Any]]) -> Rows:
-        rows = [
-            self.net.stack({name: torch.from_numpy(array) for name, array in part.items()}) for part in parts
-        ]
-        return Rows.stacked(rows).to(self.device)
-
-    def _carried(self, kind: str) -> Rows:
-        blank = {name: np.zeros_like(tensor) for name, tensor in self.states[0].lkg.items()}
-        return self._stacked([state.carried.get(kind, blank) for state in self.states])
-
-    def snapshot(self) -> list[TrialState]:
-        """The states, with what lies on the device copied into them."""
-        for row, state in enumerate(self.states):
-            state.lkg = self._named(self.lkg, row)
-            for kind, buffer in self.carried.items():
-                state.carried[kind] = self._named(buffer, row)
-        return self.states
-
-    def _named(self, rows: Rows, row: int) -> dict[str, Any]:
-        one = rows[row : row + 1].to(torch.device("cpu"))
-        return {name: tensor.numpy() for name, tensor in self.net.unstack(one).items()}
 
 
 def row_of(state: TrialState) -> Row:
@@ -146,21 +106,70 @@ def run(  # noqa: PLR0913  # it is handed its pieces, one by one
     States share data, shape and batch size; they are brought up to date in place and saved at the engine's
     pace. Raises Interrupted when `stop` says so, after saving every finished loop.
     """
-    pack, pace = Pack(net, states, device), pace or Pace()
-    dirty = False
-    _observe_beginning(pack, splits, probes)
+    course = _Course(net, states, device, save, pace or Pace())
+    for pack in course.packs:
+        _observe_beginning(pack, splits, probes)
     try:
-        while rows := _next_rows(pack.states, horizon):
-            reports = _one_loop(pack, rows, splits, policy, stop, probes)
-            dirty = True
-            listen(reports)
-            if pace.due():
-                pace.saving(lambda: save(pack.snapshot()))
-                dirty = False
+        while waiting := [state for state in states if not state.finished(horizon)]:
+            course.grow([(state, policy.grows(state, len(splits.val))) for state in waiting])
+            for pack in course.packs:
+                if rows := _next_rows(pack.states, horizon):
+                    reports = _one_loop(pack, rows, splits, policy, stop, probes)
+                    course.trained()
+                    listen(reports)
+                    course.store_when_due()
     finally:
-        if dirty:
-            save(pack.snapshot())
-    return _test(pack, splits, probes)
+        course.store()
+    tested = {id(state): found for pack in course.packs for state, found in _test(pack, splits, probes)}
+    return [tested[id(state)] for state in states]
+
+
+class _Course:
+    """A training under way: what is on the device, and whether all of it is stored."""
+
+    def __init__(
+        self,
+        net: Dense,
+        states: Sequence[TrialState],
+        device: torch.device,
+        save: Callable[[Sequence[TrialState]], None],
+        pace: Pace,
+    ) -> None:
+        self.net, self.states, self.device, self.save, self.pace = net, states, device, save, pace
+        self.packs = grouped(net, states, device)
+        self.stored = True
+
+    def trained(self) -> None:
+        """A loop is done that no file holds."""
+        self.stored = False
+
+    def grow(self, asked: Sequence[tuple[TrialState, Event | None]]) -> None:
+        """Let those networks grow that are to, and put those of one shape together anew."""
+        growing = [(state, event) for state, event in asked if event is not None]
+        if not growing:
+            return
+        self.store()
+        for pack in self.packs:
+            pack.snapshot()
+        for state, event in growing:
+            happen(state, event)
+        self.packs = grouped(self.net, self.states, self.device)
+
+    def store_when_due(self) -> None:
+        """Store at the engine's pace."""
+        if self.pace.due():
+            self.pace.saving(self.store)
+
+    def store(self) -> None:
+        """Store what is not. A network that has grown and has not been trained since is not of its loop:
+        the file of that trial stays as it was before.
+        """
+        if self.stored:
+            return
+        for pack in self.packs:
+            pack.snapshot()
+        self.save([state for state in self.states if not just_grown(state)])
+        self.stored = True
 
 
 def _observe_beginning(pack: Pack, splits: Splits, probes: Sequence[Probe]) -> None:
@@ -173,7 +182,8 @@ def _observe_beginning(pack: Pack, splits: Splits, probes: Sequence[Probe]) -> N
 def _observe(pack: Pack, rows: list[int], weights: Rows, splits: Splits, probes: Sequence[Probe]) -> None:
     """Write what the probes see of some rows into their trials' books."""
     # the epoch of weights that nothing has trained is the first: schedules begin there
-    look = Look(pack.net, weights, [max(1, pack.states[row].loops) for row in rows], splits)
+    loops = [max(1, pack.states[row].loops) for row in rows]
+    look = Look(pack.net, weights, loops, splits, pack.memories(rows, loops))
     for probe in probes:
         for row, seen in zip(rows, probe.each(look), strict=True):
             pack.states[row].observed.setdefault(probe.name, []).append(seen)
@@ -201,13 +211,15 @@ def _one_loop(
     settings = [row_of(pack.states[row]) for row in trained]
     epoch = policy.begin(pack, trained, settings)
     shuffled = Batches(settings, splits.train, batch_size)
+    loops = [row.loop for row in settings]
+    visited = pack.memories(trained, loops)
     train_loss = train_epoch(
-        pack.net, settings, epoch.active, epoch.gradients, epoch.optimizer, shuffled, stop
+        pack.net, settings, epoch.active, epoch.gradients, epoch.optimizer, shuffled, stop, visited
     )
-    correct, loss = evaluate(pack.net, epoch.active, splits.val, [row.loop for row in settings])
+    correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, visited)
     scores = list(zip(correct.tolist(), loss.tolist(), train_loss.tolist(), strict=True))[: len(rows)]
     kept = [policy.better(state, *score[:2]) for state, score in zip(states, scores, strict=True)]
-    _commit(pack, rows, epoch, kept)
+    _commit(pack, rows, epoch, kept, visited)
     reports = [
         _booked(
             policy,
@@ -222,8 +234,10 @@ def _one_loop(
     return reports
 
 
-def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool]) -> None:
+def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool], visited: Visited | None) -> None:
     """Take over what outlives the epoch: the better weights become the LKG."""
+    if pack.visited is not None and visited is not None:
+        pack.visited.memory.put_back(rows, visited.memory)
     for kind, buffer in epoch.carried.items():
         pack.carried[kind].put(rows, buffer[: len(rows)])
     winners = [at for at, keep in enumerate(kept) if keep]
@@ -259,16 +273,22 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _test(pack: Pack, splits: Splits, probes: Sequence[Probe]) -> list[Outcome]:
+def _test(pack: Pack, splits: Splits, probes: Sequence[Probe]) -> list[tuple[TrialState, Outcome]]:
     """The one look at the test split, after selection; and the probes' last."""
-    trials = len(pack.states)
+    trials = list(range(len(pack.states)))
     made_in = [max(1, state.lkg_loop) for state in pack.states]
-    twin = padded(pack.net, trials, batch_sizes(len(splits.test), EVALUATION_BATCH))
-    weights, loops = (pack.lkg.repeat(2), made_in * 2) if twin else (pack.lkg, made_in)
-    correct, loss = evaluate(pack.net, weights, splits.test, loops)
-    look = Look(pack.net, pack.lkg, made_in, splits)
+    if padded(pack.net, len(trials), batch_sizes(len(splits.test), EVALUATION_BATCH)):
+        trials *= 2
+    loops = [made_in[row] for row in trials]
+    visited = pack.memories(trials, loops)
+    correct, loss = evaluate(pack.net, pack.lkg[trials], splits.test, loops, visited)
+    memories = pack.memories(range(len(pack.states)), made_in) if probes else None
+    look = Look(pack.net, pack.lkg, made_in, splits, memories)
     seen = {probe.name: probe.last(look) for probe in probes}
     return [
-        Outcome(int(correct[row]), float(loss[row]), {name: each[row] for name, each in seen.items()})
-        for row in range(trials)
+        (
+            state,
+            Outcome(int(correct[row]), float(loss[row]), {name: each[row] for name, each in seen.items()}),
+        )
+        for row, state in enumerate(pack.states)
     ]

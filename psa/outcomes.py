@@ -8,7 +8,7 @@ from psa.looks import Probe
 from psa.nets.dense import Dense
 from psa.probes import probe_named
 from psa.records import Record
-from psa.state import TrialState
+from psa.state import TrialState, model_now
 from psa.trial import Trial
 
 
@@ -19,13 +19,13 @@ def probes_for(trial: Trial) -> list[Probe]:
 
 def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcome) -> Record:
     """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
-    trial = state.trial
+    trial, final = state.trial, Dense(model_now(state), net.classes)
     _, majority, _ = zero_r(splits.val.labels)
     record: Record = {
         "id": trial.id,
         "digest": trial.digest,
         "spec": trial.model_dump(mode="json"),
-        "built": net.described(),
+        "built": final.described() if trial.growth is None else _grown(net, final),
         "device": ", ".join(state.devices),
         "samples": {
             "train": len(splits.train),
@@ -35,7 +35,7 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcom
         },
         "loops": state.loops,
         "history": state.history,
-        "events": [],
+        "events": state.events,
         "finals": {
             "bounty": {"correct": state.best_correct, "loop": state.lkg_loop},
             "test": {"correct": test.correct, "loss": engine.finite(test.loss)},
@@ -45,10 +45,15 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcom
     if state.trial.probes:
         record["probes"] = {
             probe.name: {
-                "places": probe.places(net),
+                "places": probe.places(final),
                 "loops": state.observed[probe.name],
                 "last": test.probes[probe.name],
             }
             for probe in probes_for(trial)
         }
     return record
+
+
+def _grown(initial: Dense, final: Dense) -> Record:
+    """What the last network says of itself, and the first one."""
+    return final.described() | {"initial": initial.described()}

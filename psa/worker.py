@@ -23,6 +23,7 @@ from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
 from psa.events import EXIT_INTERRUPTED
 from psa.machine import Machine, describe
+from psa.memory.spec import check_room
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.nets.shapes import shape_of
@@ -109,6 +110,9 @@ def run_pack(
     if not states:
         return []
     started(states)
+    for trial in pack.trials[:1]:
+        if trial.memory is not None:
+            check_room(trial.memory, len(splits.train), pack.horizon)
 
     def save(changed: Sequence[TrialState]) -> None:
         for state in changed:

@@ -20,10 +20,11 @@ psa.arch psa.files
 psa.values
 psa.activation
 psa.specs psa.streams psa.signals psa.memory
+psa.memory.spec psa.memory.places psa.growth
 psa.trial
-psa.nets psa.nets.shapes psa.words psa.memory.spec psa.growth
+psa.nets psa.nets.shapes psa.words
 psa.state psa.records psa.events
-psa.statefile
+psa.statefile psa.growing
 psa.store
 psa.cost psa.leases psa.packs psa.sweeps
 psa.retention psa.estimate
@@ -36,13 +37,14 @@ psa.memory.bank
 psa.memory.retrieval psa.memory.forgetting psa.memory.targets
 psa.memory.intervention
 psa.memory.hidden
+psa.memory.visit
 psa.nets.layers psa.crew
 psa.nets.activations
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer
 psa.train
-psa.pace psa.looks
+psa.pace psa.looks psa.loaded
 psa.engine
 psa.policies psa.probes psa.probes.traces
 psa.probes.layers psa.probes.fit psa.probes.distributions psa.outcomes

@@ -174,6 +174,12 @@ class Bank:
             setattr(some, name, getattr(self, name)[list(rows)])
         return some
 
+    def put_back(self, rows: Sequence[int], some: Bank) -> None:
+        """Take over what became of some of the memories (see `take`)."""
+        for name in (*ENTRY_FIELDS, *COUNTERS):
+            getattr(self, name)[list(rows)] = getattr(some, name)[: len(rows)]
+        self.most = max(self.most, some.most)
+
     def statistics(self, row: int) -> dict[str, float]:
         """Size, bytes, and means over the live entries of age, count, usefulness and freshness."""
         live = self.live()[row].cpu()

@@ -206,3 +206,10 @@ class HiddenMemory:
         some.centroids = None if self.centroids is None else self.centroids.take(rows)
         some._reservoir = self._reservoir[list(rows)]
         return some
+
+    def put_back(self, rows: Sequence[int], some: HiddenMemory) -> None:
+        """Take over what became of the memories of some trials (see `take`); further ones are forgotten."""
+        self.bank.put_back(rows, some.bank)
+        if self.centroids is not None and some.centroids is not None:
+            self.centroids.means[list(rows)] = some.centroids.means[: len(rows)]
+            self.centroids.seen[list(rows)] = some.centroids.seen[: len(rows)]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from psa.activation import Activation
+from psa.arch import Arch
+from psa.memory.places import Place
 from psa.nets.activations import Setting, activate, added, learned, placed, scales
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs, Layer, stacked_linear
@@ -21,6 +23,8 @@ from psa.streams import stream
 
 # Of a hidden layer: its number, and [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]
+# What is done to [T, width, B] at a place of a plain network: another tensor like it.
+Change = tuple[Place, Callable[[Tensor], Tensor]]
 _TRUNCATED_STD: Final = 0.87962566103423978  # of a standard normal cut off at two deviations
 
 
@@ -33,6 +37,13 @@ class Dense:
         self.activation = model.activation if isinstance(model, NetSpec) else Activation("ReLU")
         self.shape: Shape = shape_of(model, classes)
         self.layout = Layout(self.shape.linears)
+
+    def grown(self, widths: Sequence[int]) -> Dense:
+        """The same network with these hidden widths; itself where it has them."""
+        if tuple(widths) == self.arch.widths:
+            return self
+        arch = Arch.of_stacks([(1, width) for width in widths])
+        return Dense(self.model.model_copy(update={"arch": arch}), self.classes)
 
     def described(self) -> dict[str, object]:
         """What was really built, for the record."""
@@ -165,10 +176,17 @@ class Bound:
             for number in net.layout.threshold_at
         }
 
-    def __call__(self, inputs: Inputs, dropout: Dropout | None = None, tap: Tap | None = None) -> Tensor:
+    def __call__(
+        self,
+        inputs: Inputs,
+        dropout: Dropout | None = None,
+        tap: Tap | None = None,
+        change: Change | None = None,
+    ) -> Tensor:
         """Logits [T, classes, B]. A later backward() writes every gradient into the buffers bound.
 
-        tap: is shown every hidden layer before and after its activation.
+        tap: is shown every hidden layer before and after its activation. change: is done to the hidden
+        vectors at its place.
         """
         h, skip, total = inputs.x, None, None
         for layer, role in self.plan:
@@ -179,7 +197,13 @@ class Bound:
             if role == "output":
                 return stacked_linear(h if total is None else total, layer, self.anchor)
             drops = dropout if role in ("hidden", "enter") else None
-            h = self._hidden(h, layer, skip if role == "leave" else None, drops, tap)
+            here = change is not None and change[0].layer == layer.number
+            between = here and change is not None and not change[0].dropped
+            h = self._hidden(h, layer, skip if role == "leave" else None, None if between else drops, tap)
+            if here and change is not None:
+                h = change[1](h)
+            if between and drops is not None:
+                h = placed(h, drops, layer.number)
             if self.summed:
                 total = h if total is None else added(total, h)
         raise ValueError("a network ends in an output layer")
