@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from psa import engine
 from psa.data import Splits, zero_r
+from psa.errors import UserError
 from psa.looks import Probe
 from psa.nets.dense import Dense
-from psa.probes import probe_named
+from psa.probes import OF_MEMORY, probe_named
 from psa.records import Record
 from psa.state import TrialState, model_now
 from psa.trial import Trial
 
 
 def probes_for(trial: Trial) -> list[Probe]:
-    """The probes that a trial names. Raises UserError for one that there is not."""
+    """The probes that a trial names. Raises UserError for one that there is not or has nothing to see."""
+    for name in OF_MEMORY.intersection(trial.probes):
+        if trial.memory is None:
+            raise UserError(f"probe {name!r} observes a memory, and {trial.id} has none", "Leave it out")
     return [probe_named(name) for name in trial.probes]
 
 

@@ -119,7 +119,7 @@ def run_pack(
             files[state.trial.id].save(state)
         saved()
 
-    begun = time.monotonic()
+    begun, before = time.monotonic(), sum(state.loops for state in states)
     with stop or nullcontext(lambda: False) as asked:
         tests = engine.run(
             net,
@@ -134,9 +134,12 @@ def run_pack(
             pace=pace,
             probes=probes_for(pack.trials[0]),
         )
+    seconds = time.monotonic() - begun
+    trained = sum(state.loops for state in states) - before
     sidecar = describe(device, machine.threads) | {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pack_seconds": round(time.monotonic() - begun, 3),
+        "pack_seconds": round(seconds, 3),
+        "train_samples_per_second": round(trained * len(splits.train) / seconds, 1),  # evaluation included
         "pack_trials": len(states),
     }
     records = []

@@ -47,7 +47,9 @@ psa.train
 psa.pace psa.looks psa.loaded
 psa.engine
 psa.policies psa.probes psa.probes.traces
-psa.probes.layers psa.probes.fit psa.probes.distributions psa.outcomes
+psa.probes.answers
+psa.probes.layers psa.probes.fit psa.probes.distributions psa.probes.calibration psa.probes.embeddings
+psa.probes.memory psa.outcomes
 psa.worker
 psa.calibrate
 psa.serve
@@ -55,7 +57,7 @@ psa.replay
 psa.backend
 psa.studies
 psa.settings
-psa.studies.ablation psa.studies.glonet psa.studies.activations psa.declared
+psa.studies.ablation psa.studies.glonet psa.studies.activations psa.studies.memory psa.declared
 psa.grid psa.search
 psa.ledger
 psa.stages

@@ -17,7 +17,14 @@ PROBES: Final = {
     "thresholds": "psa.probes.layers:Thresholds",
     "train_accuracy": "psa.probes.fit:TrainAccuracy",
     "distributions": "psa.probes.distributions:Distributions",
+    "calibration": "psa.probes.calibration:Calibration",
+    "confusion": "psa.probes.calibration:Confusion",
+    "embedding_knn": "psa.probes.embeddings:EmbeddingKnn",
+    "toggle": "psa.probes.memory:Toggle",
+    "retrieval": "psa.probes.memory:Retrieval",
 }
+# What these observe is the trial's memory.
+OF_MEMORY: Final = frozenset({"toggle", "retrieval"})
 
 
 def probe_named(name: str) -> Probe:
