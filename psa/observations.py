@@ -20,7 +20,9 @@ COLUMNS: Final = ("id", "probe", "quantity", "loop", "index", "place", "value")
 def observed(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
     """Everything that the probes of the stored trials (of the studies called `names`) have seen."""
     parts = [part for record in records_of(store, names) for part in _parts(record)]
-    columns: dict[str, Any] = {name: [part[name] for part in parts] for name in COLUMNS}
+    columns: dict[str, Any] = {
+        name: [part[name] for part in parts] for name in ("id", "probe", "quantity", "loop")
+    }
     counts = [len(part["value"]) for part in parts]
     frame = pd.DataFrame(
         {

@@ -76,7 +76,10 @@ psa.reports.ablation_tables psa.reports.setting
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves
 psa.reports.figure_aggregate psa.reports.figure_published
 psa.reports.figure_set
-psa.reports.ablation psa.reports.search
+psa.reports.memory_rows
+psa.reports.memory_questions
+psa.reports.memory_answers psa.reports.memory_figures
+psa.reports.ablation psa.reports.search psa.reports.memory
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source
