@@ -18,7 +18,7 @@ from typing import Final
 
 from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
-from psa.memory.places import place_of
+from psa.memory.places import place_of, site_widths
 from psa.memory.spec import footprint_bytes
 from psa.nets.shapes import Shape, shape_of
 from psa.specs import MOMENTS, Ratchet, canonical_json
@@ -34,7 +34,7 @@ _LAYER_SECONDS: Final = 1.2e-4
 _TRIAL_LAYER_SECONDS: Final = 8e-6
 _BUFFERS: Final = 7  # LKG, copy, gradients, two moments, and twice as a file is written
 _BANKS: Final = 4  # a memory, the copy that learns, one that a probe looks at, and one on its way to a file
-_CHOICE_SECONDS: Final = 2e-9  # to find the least of a row of scores, per score
+_CHOICE_SECONDS: Final = 5e-9  # to find the least of a row of scores, per score; 13 of 20 ms at 128 x 20,000
 _MEMORY_SECONDS: Final = 3e-3  # a step's other work on a memory
 _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 
@@ -140,7 +140,7 @@ def _estimate(shape: Shape, batch_size: int, size: int) -> float:
 
 def _dims(trial: Trial) -> tuple[int, int]:
     """How long keys and values are at most, of a trial that has a memory."""
-    widths = trial.model.arch.widths
+    widths = site_widths(trial.model)
     if trial.memory is None:
         return 0, 0
     width = widths[place_of(trial.memory.site, len(widths)).layer]

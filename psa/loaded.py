@@ -12,7 +12,7 @@ import torch
 from psa.ablation import Unit
 from psa.growth import hidden_widths
 from psa.memory.hidden import HiddenMemory
-from psa.memory.places import place_of
+from psa.memory.places import place_of, site_widths
 from psa.memory.visit import Visited
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
@@ -94,7 +94,7 @@ def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> 
     if trial.memory is None:
         return None
     site, began = trial.memory.site, trial.model.arch.widths
-    width = began[place_of(site, len(began)).layer]
+    width = site_widths(trial.model)[place_of(site, len(began)).layer]
     memory = HiddenMemory(trial.memory, [state.trial.seed for state in states], width, net.classes, device)
     for row, state in enumerate(states):
         if state.memory:

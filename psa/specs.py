@@ -86,7 +86,9 @@ MOMENTS: Final[dict[Optimizer, tuple[str, ...]]] = {
     "adamw": ("exp_avg", "exp_avg_sq"),
     "sgd": ("momentum_buffer",),
 }
-Wiring = Literal["mlp", "residual", "glonet"]
+Wiring = Literal["mlp", "residual", "glonet", "cnn"]
+SIDE: Final = 28  # pixels of an image
+_CONVOLUTIONS: Final = 4  # after each the side is halved
 Initial = Literal["torch", "he"]
 Simplex = Literal["none", "all", "inner"]
 Temperature = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
@@ -161,6 +163,7 @@ class ModelSpec(Spec):
 class NetSpec(Spec):
     """A dense network of which every part is named. family: how layers are wired (see psa.nets.shapes).
 
+    A cnn has 3 x 3 convolutions, each followed by ReLU and pooling, and one layer; arch: channels and width.
     init: `torch` as nn.Linear draws, `he` truncated normal with zero biases. simplex: which layers are
     stochastic ones, whose columns softmax(V / temperature) sum to 1 and which have no bias: none, all, or
     those inside residual blocks (`inner`).
@@ -182,6 +185,10 @@ class NetSpec(Spec):
             raise ValueError("simplex = 'inner' means the layers inside residual blocks: family = 'residual'")
         if self.simplex == "all" and self.init != "torch":
             raise ValueError("init = 'he' is of linear layers, and simplex = 'all' leaves none")
+        if self.family == "cnn" and not (self.activation.is_relu and self.simplex == "none"):
+            raise ValueError("family = 'cnn' has linear layers and ReLU")
+        if self.family == "cnn" and not 2 <= len(self.arch.widths) <= _CONVOLUTIONS + 1:
+            raise ValueError("the arch of family 'cnn' is the channels of 1 to 4 convolutions and one layer")
         if self.family == "glonet" and len(set(self.arch.widths)) > 1:
             raise ValueError("family = 'glonet' sums its hidden layers, which must have one width")
         return self

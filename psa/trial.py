@@ -14,7 +14,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from psa.errors import UserError
 from psa.growth import Growth
-from psa.memory.places import place_of
+from psa.memory.places import place_of, site_widths
 from psa.memory.spec import Memory, check_query
 from psa.specs import (
     STUDY_NAME,
@@ -97,6 +97,8 @@ class Trial(Spec):
             raise ValueError("ablation zeroes weights, and the weights of a simplex layer cannot be 0")
         if isinstance(self.model, NetSpec) and self.model.simplex == "all" and self.data.scaling != "simplex":
             raise ValueError("simplex = 'all' reads images that sum to 100: set scaling = 'simplex'")
+        if self.model.family == "cnn" and not isinstance(self.method, Keep):
+            raise ValueError("family = 'cnn' is trained ordinarily: policy keep")
         if len(set(self.probes)) < len(self.probes):
             raise ValueError("probes are named once each")
         return self
@@ -105,13 +107,13 @@ class Trial(Spec):
     def _memory_and_growth_fit(self) -> Self:
         if self.memory is None and self.growth is None:
             return self
-        if self.model.family not in PLAIN:
+        if self.model.family not in PLAIN and (self.growth is not None or self.model.family != "cnn"):
             raise ValueError(f"memory and growth are of plain networks, not of family {self.model.family!r}")
         if not isinstance(self.method, Keep) or self.method.patience is not None:
             raise ValueError("memory and growth go on from epoch to epoch: policy keep without patience")
         widths = self.model.arch.widths
         if self.memory is not None:
-            check_query(self.memory, widths[place_of(self.memory.site, len(widths)).layer])
+            check_query(self.memory, site_widths(self.model)[place_of(self.memory.site, len(widths)).layer])
         if self.growth is None:
             return self
         if isinstance(self.model, NetSpec) and not (

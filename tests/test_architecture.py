@@ -40,6 +40,7 @@ psa.memory.hidden
 psa.memory.visit
 psa.nets.layers psa.crew
 psa.nets.activations
+psa.nets.conv
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psa.errors import UserError
+from psa.specs import SIDE, ModelSpec, NetSpec
 
 
 def site_of(site: str, candidates: Sequence[str]) -> str:
@@ -27,6 +28,15 @@ class Place:
 
     layer: int
     dropped: bool
+
+
+def site_widths(model: ModelSpec | NetSpec) -> tuple[int, ...]:
+    """How long the hidden vector behind each layer is; of a convolution, before pooling."""
+    widths = model.arch.widths
+    if model.family != "cnn":
+        return widths
+    sides = [SIDE >> number for number in range(len(widths) - 1)]
+    return *(width * side**2 for width, side in zip(widths, sides, strict=False)), widths[-1]
 
 
 def sites(depth: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Dense networks, stacked: one forward pass for T trials, wired plain, residual or summed (GloNet)."""
+"""Networks, stacked: one forward pass for T trials, wired plain, residual, summed (GloNet) or as a CNN."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from psa.activation import Activation
 from psa.arch import Arch
 from psa.memory.places import Place
 from psa.nets.activations import Setting, activate, added, learned, placed, scales
+from psa.nets.conv import first_patches, flattened, patches, pooled
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs, Layer, stacked_linear
 from psa.nets.rows import Layout, Rows
@@ -161,6 +162,7 @@ class Bound:
     ) -> None:
         self.plan = [(layer, linear.role) for layer, linear in zip(layers, net.shape.linears, strict=True)]
         self.summed = net.shape.summed
+        self.sides = [linear.side for linear in net.shape.linears]
         device = layers[0].weight.device
         self.anchor = torch.zeros((), device=device, requires_grad=gradients is not None)
         self.kind = net.activation
@@ -194,6 +196,9 @@ class Bound:
                 skip = h if layer.number else inputs.by_row()
             if layer.number == 0:
                 layer.rows = inputs.rows
+            if role == "conv":
+                h = self._convolved(inputs.x if layer.number == 0 else h, layer, tap, change)
+                continue
             if role == "output":
                 return stacked_linear(h if total is None else total, layer, self.anchor)
             drops = dropout if role in ("hidden", "enter") else None
@@ -207,6 +212,18 @@ class Bound:
             if self.summed:
                 total = h if total is None else added(total, h)
         raise ValueError("a network ends in an output layer")
+
+    def _convolved(self, h: Tensor, layer: Layer, tap: Tap | None, change: Change | None) -> Tensor:
+        """A convolution, ReLU, what is done there, pooling: hidden images in, smaller ones out."""
+        side = self.sides[layer.number]
+        if layer.number == 0:
+            cut, layer.rows = first_patches(h, side, layer.rows or ())
+        else:
+            cut = patches(h, side)
+        h = flattened(self._hidden(cut, layer, None, None, tap), side)
+        if change is not None and change[0].layer == layer.number:
+            h = change[1](h)
+        return pooled(h, side)
 
     def _hidden(
         self, h: Tensor, layer: Layer, skip: Tensor | None, dropout: Dropout | None, tap: Tap | None

@@ -147,6 +147,7 @@ def method_of(spec: Mapping[str, Any]) -> str:
 def network_of(spec: Mapping[str, Any]) -> str:
     """Its hidden layers, and that it grows from there."""
     arch = str(spec["model"]["arch"]).strip("[]")
+    arch = f"cnn {arch}" if spec["model"]["family"] == "cnn" else arch
     return f"growing {arch}" if spec.get("growth") else arch
 
 

@@ -41,6 +41,9 @@ class Settings(DataSettings):
     method: Annotated[Method, _setting("nn_large doubles the widths, nn_extra_layer adds a layer.")] = (
         "hybrid"
     )
+    network: Annotated[
+        Literal["mlp", "cnn"], _setting("Of a cnn, arch is channels of convolutions and one width.")
+    ] = "mlp"
     arch: ArchField = Arch(((1, 256), (1, 128)))
     dropout: Probability = 0.1
     optimizer: Optimizer = "adam"
@@ -114,6 +117,8 @@ class Settings(DataSettings):
     def _centroid_delta_is_of_centroids(self) -> Self:
         if self.centroid_delta and self.target != "class_centroid":
             raise ValueError("centroid_delta acts with target class_centroid only")
+        if self.method == "nn_extra_layer" and self.network != "mlp":
+            raise ValueError("nn_extra_layer is of network mlp")
         return self
 
 
@@ -212,7 +217,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
         study=name,
         kind=STUDY,
         data=settings.data,
-        model=NetSpec(family="mlp", arch=arch_of(settings), dropout=settings.dropout),
+        model=NetSpec(family=settings.network, arch=arch_of(settings), dropout=settings.dropout),
         method=Keep(
             optimizer=settings.optimizer,
             lr=settings.lr,
