@@ -79,6 +79,10 @@ class Batches:
         x = self.split.images.index_select(0, chosen.reshape(-1)).view(*chosen.shape, -1)
         return Inputs(x, self.rows), self.split.labels[chosen][self.group]
 
+    def numbers(self, chosen: Tensor) -> Tensor:
+        """The numbers of the S x B chosen samples in their data set, int64 [T, B]."""
+        return self.split.index[chosen][self.group]
+
     def __getitem__(self, step: int) -> tuple[Inputs, Tensor]:
         """Inputs and labels of batch `step`."""
         return self.gathered(self.chosen(step))

@@ -47,6 +47,7 @@ def architecture_table(family: str, arch: str, shape: Shape, activation: str = "
     table.add_column("then", justify="left")
     then = {
         "hidden": activation,
+        "conv": f"{activation}, pooling",
         "enter": f"{activation} (block begins)",
         "leave": f"add the block's input, {activation}",
         "output": "logits of the sum of all hidden layers" if shape.summed else "logits",

@@ -18,6 +18,8 @@ from typing import Final
 
 from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
+from psa.memory.places import place_of, site_widths
+from psa.memory.spec import footprint_bytes
 from psa.nets.shapes import Shape, shape_of
 from psa.specs import MOMENTS, Ratchet, canonical_json
 from psa.trial import Trial
@@ -31,6 +33,9 @@ _FLOPS: Final = 6e10
 _LAYER_SECONDS: Final = 1.2e-4
 _TRIAL_LAYER_SECONDS: Final = 8e-6
 _BUFFERS: Final = 7  # LKG, copy, gradients, two moments, and twice as a file is written
+_BANKS: Final = 4  # a memory, the copy that learns, one that a probe looks at, and one on its way to a file
+_CHOICE_SECONDS: Final = 5e-9  # to find the least of a row of scores, per score; 13 of 20 ms at 128 x 20,000
+_MEMORY_SECONDS: Final = 3e-3  # a step's other work on a memory
 _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 
 
@@ -46,6 +51,7 @@ class Kind:
     def of(cls, trial: Trial) -> Kind:
         """The kind of a trial's packs."""
         network = " ".join(map(str, trial.model.shape_key))
+        network += "" if trial.memory is None else f" {trial.memory.slug} {trial.memory.capacity}"
         return cls(network, trial.method.batch_size, trial.data.classes)
 
     @property
@@ -83,7 +89,8 @@ class CostModel:
         """Seconds of one step of a pack of `size` such trials."""
         known = self.steps.get(Kind.of(trial).key, {})
         if not known:
-            return _estimate(shape_of(trial.model, trial.data.classes), trial.method.batch_size, size)
+            plain = _estimate(shape_of(trial.model, trial.data.classes), trial.method.batch_size, size)
+            return plain + _search_seconds(trial) * size
         nearest = min(known, key=lambda measured: abs(measured - size))
         return (
             known[nearest] * size / nearest
@@ -101,7 +108,8 @@ class CostModel:
     def loop_seconds(self, trials: Sequence[Trial]) -> float:
         """Seconds of one meta-loop of a pack, evaluation included, on one thread."""
         trial = trials[0]
-        samples = (60_000 - trial.data.val_size) * trial.data.classes / 10
+        images = trial.data.train_size or 60_000 - trial.data.val_size
+        samples = images * trial.data.classes / 10
         steps = -(-samples // trial.method.batch_size)
         share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
         return self.step(trial, len(trials)) * steps * share
@@ -111,10 +119,8 @@ def fitting(trial: Trial, available: int) -> list[int]:
     """The pack sizes of at most `available` such trials that are worth trying: one, and all that fit into
     what every worker may take of the memory.
     """
-    row = 4 * shape_of(trial.model, trial.data.classes).parameters
-    return [
-        size for size in SIZES if size == 1 or (size <= available and size * row * _BUFFERS <= _PACK_BYTES)
-    ]
+    row = 4 * shape_of(trial.model, trial.data.classes).parameters * _BUFFERS + _BANKS * bank_bytes(trial)
+    return [size for size in SIZES if size == 1 or (size <= available and size * row <= _PACK_BYTES)]
 
 
 def fastest(steps: Mapping[int, float]) -> int:
@@ -132,20 +138,44 @@ def _estimate(shape: Shape, batch_size: int, size: int) -> float:
     return arithmetic + layers * (_LAYER_SECONDS + _TRIAL_LAYER_SECONDS * size) + 5e-4
 
 
+def _dims(trial: Trial) -> tuple[int, int]:
+    """How long keys and values are at most, of a trial that has a memory."""
+    widths = site_widths(trial.model)
+    if trial.memory is None:
+        return 0, 0
+    width = widths[place_of(trial.memory.site, len(widths)).layer]
+    return width, min(width, trial.memory.affected.dims)
+
+
+def bank_bytes(trial: Trial) -> int:
+    """Bytes of a full hidden-state memory, 0 without one."""
+    return 0 if trial.memory is None else footprint_bytes(trial.memory.capacity, *_dims(trial))
+
+
+def _search_seconds(trial: Trial) -> float:
+    """What a step spends on a full memory: a product of the batch and all keys, and the least of each row."""
+    if trial.memory is None:
+        return 0.0
+    scores = trial.method.batch_size * trial.memory.capacity
+    return scores * (2 * _dims(trial)[0] / _FLOPS + _CHOICE_SECONDS) + _MEMORY_SECONDS
+
+
 def memory_bytes(trials: Sequence[Trial]) -> int:
     """Peak bytes of a worker that trains this pack: torch and the data, parameters, and activations."""
     shape = shape_of(trials[0].model, trials[0].data.classes)
     parameters = 4 * shape.parameters * _BUFFERS * len(trials)
     widths = sum(linear.outputs for linear in shape.linears)
     activations = 4 * 3 * max(trials[0].method.batch_size, 500) * widths * len(trials)
-    return 700_000_000 + parameters + activations
+    banks = _BANKS * bank_bytes(trials[0]) * len(trials)
+    return 700_000_000 + parameters + activations + banks
 
 
 def stored_bytes(trial: Trial, meta_loops: int) -> int:
     """Bytes on disk of one finished trial: two generations of its state, its record and the sidecar."""
     parameters = shape_of(trial.model, trial.data.classes).parameters
     copies = 1 if isinstance(trial.method, Ratchet) else 2 + len(MOMENTS[trial.method.optimizer])
-    return 2 * (4 * copies * parameters + 3_000 + 80 * meta_loops) + 1_500 + 75 * meta_loops
+    state = 4 * copies * parameters + bank_bytes(trial) + 3_000 + 80 * meta_loops
+    return 2 * state + 1_500 + 75 * meta_loops
 
 
 def machine_key() -> str:

@@ -112,12 +112,12 @@ def load(
     Raises UserError (no source has the data, data_dir is of no use, a split is empty) and DamagedFile.
     """
     train_file, test_file = _files(spec, data_dir, progress, workers)
-    train, val = split_indices(len(train_file.digits), spec.val_size, spec.split_seed)
+    train, val, test = _indices(spec, len(train_file.digits), len(test_file.digits))
     digits = _kept_digits(spec)
     return Splits(
         train=_split(train_file, train, digits, spec.scaling).to(device),
         val=_split(train_file, val, digits, spec.scaling).to(device),
-        test=_split(test_file, np.arange(len(test_file.digits)), digits, spec.scaling).to(device),
+        test=_split(test_file, test, digits, spec.scaling).to(device),
         classes=len(digits),
         digits=digits,
     )
@@ -131,14 +131,15 @@ def class_counts(
     Only the digits that spec keeps are counted. workers: as for load. Raises what load raises.
     """
     train_file, test_file = _files(spec, data_dir, progress, workers)
-    train, val = split_indices(len(train_file.digits), spec.val_size, spec.split_seed)
+    train, val, test = _indices(spec, len(train_file.digits), len(test_file.digits))
     digits = _kept_digits(spec)
-    return [
+    parts = [
         _counted("Train file", train_file, np.arange(len(train_file.digits)), digits),
         _counted("Test file", test_file, np.arange(len(test_file.digits)), digits),
         _counted("Training split", train_file, train, digits),
         _counted("Validation split", train_file, val, digits),
     ]
+    return parts if spec.test_size is None else [*parts, _counted("Test split", test_file, test, digits)]
 
 
 def split_indices(total: int, val_size: int, seed: int) -> tuple[Indices, Indices]:
@@ -151,6 +152,27 @@ def split_indices(total: int, val_size: int, seed: int) -> tuple[Indices, Indice
         raise UserError(f"val_size {val_size:,} is not within 0 and {total:,}", "Choose a smaller val_size")
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[: total - val_size], order[total - val_size :]
+
+
+def _indices(spec: DataSpec, train_images: int, test_images: int) -> tuple[Indices, Indices, Indices]:
+    """Places of the training and validation splits in the train file, and of the test in the test file.
+
+    Parts of them are the beginnings of permutations: the halves of MNIST's test file are not equally hard.
+    Raises UserError.
+    """
+    train, val = split_indices(train_images, spec.val_size, spec.split_seed)
+    if spec.train_size is not None:
+        if spec.train_size > len(train):
+            raise UserError(
+                f"train_size {spec.train_size:,}, and {len(train):,} images are left for training",
+                "Choose a smaller train_size or val_size",
+            )
+        train = train[: spec.train_size]
+    if spec.test_size is None:
+        return train, val, np.arange(test_images)
+    if spec.test_size > test_images:
+        raise UserError(f"test_size {spec.test_size:,} of {test_images:,}", "Choose a smaller test_size")
+    return train, val, split_indices(test_images, 0, spec.split_seed)[0][: spec.test_size]
 
 
 def zero_r(labels: Tensor) -> tuple[int, int, int]:

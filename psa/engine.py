@@ -8,21 +8,23 @@ loop they have reached.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 
 from psa.ablation import Unit
 from psa.batches import Batches, Row, in_order
 from psa.data import Splits
+from psa.growing import happen, just_grown
+from psa.growth import Event
+from psa.loaded import Epoch, Pack, grouped
 from psa.looks import Probe
+from psa.memory.visit import Visited
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.observing import Entry, KeepArrays, Observers, Observing
-from psa.optimizer import Optimizer
 from psa.pace import Pace
 from psa.specs import Keep
 from psa.state import Observation, TrialState
@@ -61,6 +63,9 @@ class Policy(Protocol):
     def stops(self, state: TrialState) -> bool:
         """Whether a trial ends by itself after the loop just booked."""
 
+    def grows(self, state: TrialState, validation: int) -> Event | None:
+        """How a trial's network grows before its next loop; None where it does not."""
+
 
 class Outcome(NamedTuple):
     """The test of a finished trial, what each probe (by name) says of its LKG, and the files kept of it."""
@@ -69,51 +74,6 @@ class Outcome(NamedTuple):
     loss: float
     probes: dict[str, Observation]
     files: dict[str, Entry]
-
-
-@dataclass
-class Epoch:
-    """What one epoch works on: the weights being trained, their gradients, the optimiser over them, the
-    damage done before, and the buffers that outlive the epoch, by name.
-    """
-
-    active: Rows
-    gradients: Rows
-    optimizer: Optimizer
-    units: Sequence[Unit | None]
-    carried: dict[str, Rows] = field(default_factory=dict)
-
-
-class Pack:
-    """The trials of one pack on the device: their LKGs, and further buffers carried between epochs."""
-
-    def __init__(self, net: Dense, states: Sequence[TrialState], device: torch.device) -> None:
-        self.net, self.states, self.device = net, list(states), device
-        self.lkg = self._stacked([state.lkg for state in states])
-        kinds = {kind for state in states for kind in state.carried}
-        self.carried = {kind: self._carried(kind) for kind in sorted(kinds)}
-
-    def _stacked(self, parts: Iterable[dict[str, Any]]) -> Rows:
-        rows = [
-            self.net.stack({name: torch.from_numpy(array) for name, array in part.items()}) for part in parts
-        ]
-        return Rows.stacked(rows).to(self.device)
-
-    def _carried(self, kind: str) -> Rows:
-        blank = {name: np.zeros_like(tensor) for name, tensor in self.states[0].lkg.items()}
-        return self._stacked([state.carried.get(kind, blank) for state in self.states])
-
-    def snapshot(self) -> list[TrialState]:
-        """The states, with what lies on the device copied into them."""
-        for row, state in enumerate(self.states):
-            state.lkg = self._named(self.lkg, row)
-            for kind, buffer in self.carried.items():
-                state.carried[kind] = self._named(buffer, row)
-        return self.states
-
-    def _named(self, rows: Rows, row: int) -> dict[str, Any]:
-        one = rows[row : row + 1].to(torch.device("cpu"))
-        return {name: tensor.numpy() for name, tensor in self.net.unstack(one).items()}
 
 
 def row_of(state: TrialState) -> Row:
@@ -150,22 +110,71 @@ def run(  # noqa: PLR0913  # it is handed its pieces, one by one
     pace. `keep` stores the arrays of probes that have any. Raises Interrupted when `stop` says so, after
     saving every finished loop.
     """
-    pack, pace = Pack(net, states, device), pace or Pace()
-    observing = Observing(net, splits, probes, keep)
-    dirty = False
-    observing.beginning(pack.states, pack.lkg)
+    course = _Course(net, states, device, save, pace or Pace())
+    observing = Observing(splits, probes, keep)
+    for pack in course.packs:
+        observing.beginning(pack)
     try:
-        while rows := _next_rows(pack.states, horizon):
-            reports = _one_loop(pack, rows, splits, policy, stop, observing)
-            dirty = True
-            listen(reports)
-            if pace.due():
-                pace.saving(lambda: save(pack.snapshot()))
-                dirty = False
+        while waiting := [state for state in states if not state.finished(horizon)]:
+            course.grow([(state, policy.grows(state, len(splits.val))) for state in waiting])
+            for pack in course.packs:
+                if rows := _next_rows(pack.states, horizon):
+                    reports = _one_loop(pack, rows, splits, policy, stop, observing)
+                    course.trained()
+                    listen(reports)
+                    course.store_when_due()
     finally:
-        if dirty:
-            save(pack.snapshot())
-    return _test(pack, splits, observing)
+        course.store()
+    tested = {id(state): found for pack in course.packs for state, found in _test(pack, splits, observing)}
+    return [tested[id(state)] for state in states]
+
+
+class _Course:
+    """A training under way: what is on the device, and whether all of it is stored."""
+
+    def __init__(
+        self,
+        net: Dense,
+        states: Sequence[TrialState],
+        device: torch.device,
+        save: Callable[[Sequence[TrialState]], None],
+        pace: Pace,
+    ) -> None:
+        self.net, self.states, self.device, self.save, self.pace = net, states, device, save, pace
+        self.packs = grouped(net, states, device)
+        self.stored = True
+
+    def trained(self) -> None:
+        """A loop is done that no file holds."""
+        self.stored = False
+
+    def grow(self, asked: Sequence[tuple[TrialState, Event | None]]) -> None:
+        """Let those networks grow that are to, and put those of one shape together anew."""
+        growing = [(state, event) for state, event in asked if event is not None]
+        if not growing:
+            return
+        self.store()
+        for pack in self.packs:
+            pack.snapshot()
+        for state, event in growing:
+            happen(state, event)
+        self.packs = grouped(self.net, self.states, self.device)
+
+    def store_when_due(self) -> None:
+        """Store at the engine's pace."""
+        if self.pace.due():
+            self.pace.saving(self.store)
+
+    def store(self) -> None:
+        """Store what is not. A network that has grown and has not been trained since is not of its loop:
+        the file of that trial stays as it was before.
+        """
+        if self.stored:
+            return
+        for pack in self.packs:
+            pack.snapshot()
+        self.save([state for state in self.states if not just_grown(state)])
+        self.stored = True
 
 
 def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
@@ -190,7 +199,9 @@ def _one_loop(
     settings = [row_of(pack.states[row]) for row in trained]
     epoch = policy.begin(pack, trained, settings)
     shuffled = Batches(settings, splits.train, batch_size)
-    following = observing.following(shuffled, [row.loop for row in settings][: len(rows)])
+    following = observing.following(pack.net, shuffled, [row.loop for row in settings][: len(rows)])
+    loops = [row.loop for row in settings]
+    visited = pack.memories(trained, loops)
     train_loss = train_epoch(
         pack.net,
         settings,
@@ -200,11 +211,12 @@ def _one_loop(
         shuffled,
         stop,
         Observers(list(following.values())) if following else None,
+        visited,
     )
-    correct, loss = evaluate(pack.net, epoch.active, splits.val, [row.loop for row in settings])
+    correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, visited)
     scores = list(zip(correct.tolist(), loss.tolist(), train_loss.tolist(), strict=True))[: len(rows)]
     kept = [policy.better(state, *score[:2]) for state, score in zip(states, scores, strict=True)]
-    _commit(pack, rows, epoch, kept)
+    _commit(pack, rows, epoch, kept, visited)
     reports = [
         _booked(
             policy,
@@ -214,13 +226,15 @@ def _one_loop(
         )
         for state, score, keep, unit in zip(states, scores, kept, epoch.units[: len(rows)], strict=True)
     ]
-    observing.after(states, epoch.active[: len(rows)])
+    observing.after(pack, rows, epoch.active[: len(rows)])
     observing.followed(states, following)
     return reports
 
 
-def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool]) -> None:
+def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool], visited: Visited | None) -> None:
     """Take over what outlives the epoch: the better weights become the LKG."""
+    if pack.visited is not None and visited is not None:
+        pack.visited.memory.put_back(rows, visited.memory)
     for kind, buffer in epoch.carried.items():
         pack.carried[kind].put(rows, buffer[: len(rows)])
     winners = [at for at, keep in enumerate(kept) if keep]
@@ -256,12 +270,17 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _test(pack: Pack, splits: Splits, observing: Observing) -> list[Outcome]:
+def _test(pack: Pack, splits: Splits, observing: Observing) -> list[tuple[TrialState, Outcome]]:
     """The one look at the test split, after selection; and the probes' last."""
-    trials = len(pack.states)
+    trials = list(range(len(pack.states)))
     made_in = [max(1, state.lkg_loop) for state in pack.states]
-    twin = padded(pack.net, trials, batch_sizes(len(splits.test), EVALUATION_BATCH))
-    weights, loops = (pack.lkg.repeat(2), made_in * 2) if twin else (pack.lkg, made_in)
-    correct, loss = evaluate(pack.net, weights, splits.test, loops)
-    seen = observing.last(pack.states, pack.lkg)
-    return [Outcome(int(correct[row]), float(loss[row]), *seen[row]) for row in range(trials)]
+    if padded(pack.net, len(trials), batch_sizes(len(splits.test), EVALUATION_BATCH)):
+        trials *= 2
+    loops = [made_in[row] for row in trials]
+    visited = pack.memories(trials, loops)
+    correct, loss = evaluate(pack.net, pack.lkg[trials], splits.test, loops, visited)
+    seen = observing.last(pack)
+    return [
+        (state, Outcome(int(correct[row]), float(loss[row]), *seen[row]))
+        for row, state in enumerate(pack.states)
+    ]

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.data import Splits
+from psa.memory.visit import Visited
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.state import Observation
@@ -17,12 +18,15 @@ from psa.train import Observer
 
 @dataclass(frozen=True)
 class Look:
-    """What a probe is shown: T networks, and the loop that made the weights of each. It changes nothing."""
+    """What a probe is shown: T networks, the loop that made the weights of each, and their memories where
+    they have any, begun at those loops. It changes nothing.
+    """
 
     net: Dense
     weights: Rows
     loops: Sequence[int]
     splits: Splits
+    visited: Visited | None = None
 
 
 class Probe(Protocol):

@@ -16,6 +16,7 @@ from torch import Tensor
 from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.data import Splits
+from psa.loaded import Pack
 from psa.looks import Collector, Follower, Following, Look, Probe
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
@@ -55,29 +56,31 @@ class Observers:
 class Observing:
     """The probes of a pack. keep: where arrays go; without it they are not asked for."""
 
-    def __init__(self, net: Dense, splits: Splits, probes: Sequence[Probe], keep: KeepArrays | None) -> None:
-        self.net, self.splits, self.probes, self.keep = net, splits, probes, keep
+    def __init__(self, splits: Splits, probes: Sequence[Probe], keep: KeepArrays | None) -> None:
+        self.splits, self.probes, self.keep = splits, probes, keep
 
-    def beginning(self, states: Sequence[TrialState], weights: Rows) -> None:
-        """What they see before the first loop, of the trials that have not begun. weights: of all states."""
-        rows = [row for row, state in enumerate(states) if self.probes and state.loops == 0]
+    def beginning(self, pack: Pack) -> None:
+        """What they see before the first loop, of the trials that have not begun."""
+        rows = [row for row, state in enumerate(pack.states) if self.probes and state.loops == 0]
         if rows:
-            self.after([states[row] for row in rows], weights[rows])
+            self.after(pack, rows, pack.lkg[rows])
 
-    def after(self, states: Sequence[TrialState], weights: Rows) -> None:
+    def after(self, pack: Pack, rows: Sequence[int], weights: Rows) -> None:
         """Write what they see after a loop into the books of its trials."""
         if not self.probes:
             return
+        states = [pack.states[row] for row in rows]
         # the epoch of weights that nothing has trained is the first: schedules begin there
-        look = Look(self.net, weights, [max(1, state.loops) for state in states], self.splits)
+        loops = [max(1, state.loops) for state in states]
+        look = Look(pack.net, weights, loops, self.splits, pack.memories(rows, loops))
         for probe in self.probes:
             for state, seen in zip(states, probe.each(look), strict=True):
                 state.observed.setdefault(probe.name, []).append(_storable(seen))
 
-    def following(self, batches: Batches, loops: Sequence[int]) -> dict[str, Following]:
+    def following(self, net: Dense, batches: Batches, loops: Sequence[int]) -> dict[str, Following]:
         """Who follows the next epoch, by probe."""
         followers = [probe for probe in self.probes if isinstance(probe, Follower)] if self.keep else []
-        found = {probe.name: probe.follow(self.net, self.splits, batches, loops) for probe in followers}
+        found = {probe.name: probe.follow(net, self.splits, batches, loops) for probe in followers}
         return {name: each for name, each in found.items() if each is not None}
 
     def followed(self, states: Sequence[TrialState], seen: dict[str, Following]) -> None:
@@ -89,16 +92,20 @@ class Observing:
                     file = f"{name}-{state.loops}"
                     state.files[file] = self.keep(state, file, arrays)
 
-    def last(
-        self, states: Sequence[TrialState], weights: Rows
-    ) -> list[tuple[dict[str, Observation], dict[str, Entry]]]:
+    def last(self, pack: Pack) -> list[tuple[dict[str, Observation], dict[str, Entry]]]:
         """What each probe says of the LKG of every trial, and the files of those that keep more."""
-        look = Look(self.net, weights, [max(1, state.lkg_loop) for state in states], self.splits)
+        if not self.probes:
+            return [({}, {}) for _ in pack.states]
+        made_in = [max(1, state.lkg_loop) for state in pack.states]
+        memories = pack.memories(range(len(pack.states)), made_in)
+        look = Look(pack.net, pack.lkg, made_in, self.splits, memories)
         seen = {probe.name: probe.last(look) for probe in self.probes}
-        files: list[dict[str, Entry]] = [{} for _ in states]
+        files: list[dict[str, Entry]] = [{} for _ in pack.states]
         for probe in self.probes if self.keep else ():
-            for row, state in enumerate(states):
+            for row, state in enumerate(pack.states):
                 if isinstance(probe, Collector) and self.keep is not None:
                     name = f"{probe.name}-{state.loops}"
                     files[row][name] = self.keep(state, name, probe.arrays(look, row))
-        return [({name: each[row] for name, each in seen.items()}, files[row]) for row in range(len(states))]
+        return [
+            ({name: each[row] for name, each in seen.items()}, files[row]) for row in range(len(pack.states))
+        ]

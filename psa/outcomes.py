@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from psa import engine
 from psa.data import Splits, zero_r
+from psa.errors import UserError
 from psa.looks import Probe
 from psa.nets.dense import Dense
-from psa.probes import probe_named
+from psa.probes import OF_MEMORY, probe_named
 from psa.records import Record
-from psa.state import TrialState
+from psa.state import TrialState, model_now
 from psa.trial import Trial
 
 
 def probes_for(trial: Trial) -> list[Probe]:
-    """The probes that a trial names. Raises UserError for one that there is not."""
+    """The probes that a trial names. Raises UserError for one that there is not or has nothing to see."""
+    for name in OF_MEMORY.intersection(trial.probes):
+        if trial.memory is None:
+            raise UserError(f"probe {name!r} observes a memory, and {trial.id} has none", "Leave it out")
     return [probe_named(name) for name in trial.probes]
 
 
 def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcome) -> Record:
     """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
-    trial = state.trial
+    trial, final = state.trial, Dense(model_now(state), net.classes)
     _, majority, _ = zero_r(splits.val.labels)
     record: Record = {
         "id": trial.id,
         "digest": trial.digest,
         "spec": trial.model_dump(mode="json"),
-        "built": net.described(),
+        "built": final.described() if trial.growth is None else _grown(net, final),
         "device": ", ".join(state.devices),
         "samples": {
             "train": len(splits.train),
@@ -35,7 +39,7 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcom
         },
         "loops": state.loops,
         "history": state.history,
-        "events": [],
+        "events": state.events,
         "finals": {
             "bounty": {"correct": state.best_correct, "loop": state.lkg_loop},
             "test": {"correct": test.correct, "loss": engine.finite(test.loss)},
@@ -45,7 +49,7 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcom
     if state.trial.probes:
         record["probes"] = {
             probe.name: {
-                "places": probe.places(net),
+                "places": probe.places(final),
                 "loops": state.observed[probe.name],
                 "last": test.probes[probe.name],
             }
@@ -54,3 +58,8 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcom
     if files := state.files | test.files:
         record["files"] = files
     return record
+
+
+def _grown(initial: Dense, final: Dense) -> Record:
+    """What the last network says of itself, and the first one."""
+    return final.described() | {"initial": initial.described()}

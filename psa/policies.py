@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from psa.batches import Row
-from psa.engine import Epoch, Pack, Perturb
+from psa.engine import Perturb
+from psa.growing import due
+from psa.growth import Event
+from psa.loaded import Epoch, Pack
 from psa.nets.rows import Rows
 from psa.optimizer import Optimizer, optimizer_for
 from psa.specs import MOMENTS, Keep
@@ -34,6 +37,10 @@ class RatchetPolicy:
     def stops(self, state: TrialState) -> bool:
         """The ratchet never stops by itself."""
         return False
+
+    def grows(self, state: TrialState, validation: int) -> Event | None:
+        """Nothing grows: the next loop begins with the LKG as it is."""
+        return None
 
 
 class KeepPolicy:
@@ -78,6 +85,10 @@ class KeepPolicy:
         """Whether patience has run out."""
         patience = _patience(state)
         return patience is not None and state.loops - state.lkg_loop >= patience
+
+    def grows(self, state: TrialState, validation: int) -> Event | None:
+        """As the trial's schedule has it."""
+        return due(state, self.steps_per_epoch, validation)
 
 
 def _patience(state: TrialState) -> int | None:

@@ -68,7 +68,9 @@ def difference(shorter: Record, longer: Record) -> str | None:
     if longer["loops"] == shorter["loops"]:
         keys = [key for key in sorted(longer.keys() | shorter.keys()) if longer.get(key) != shorter.get(key)]
     else:
-        keys = [key for key in sorted(shorter) if key not in _GROWING and longer.get(key) != shorter[key]]
+        growing = _GROWING | ({"built"} if longer["events"] else set())
+        keys = [key for key in sorted(shorter) if key not in growing and longer.get(key) != shorter[key]]
+        keys += ["events"] if longer["events"][: len(shorter["events"])] != shorter["events"] else []
     if keys:
         return keys[0]
     for column, values in shorter["history"].items():

@@ -27,6 +27,7 @@ from psa.specs import (
     Scaling,
     Seed,
     Spec,
+    SubsetSize,
     ValidationSize,
 )
 from psa.trial import Trial
@@ -59,6 +60,8 @@ class DataSettings(Spec):
     digits: Annotated[Digits | None, BeforeValidator(resolved)] = None  # "even" is the digits it names
     val_size: ValidationSize = 10_000
     split_seed: Seed = 1337
+    train_size: Annotated[SubsetSize | None, Field(description="Images of the training split; all.")] = None
+    test_size: Annotated[SubsetSize | None, Field(description="Images of the test file; all.")] = None
 
     @property
     def data(self) -> DataSpec:
@@ -69,6 +72,8 @@ class DataSettings(Spec):
             digits=self.digits,
             val_size=self.val_size,
             split_seed=self.split_seed,
+            train_size=self.train_size,
+            test_size=self.test_size,
         )
 
 

@@ -17,8 +17,10 @@ from pydantic import (
     Discriminator,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -72,6 +74,7 @@ Probability = Annotated[
 ]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
 ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
+SubsetSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
 Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
 DatasetName = Literal["mnist", "fashion-mnist"]
@@ -83,7 +86,9 @@ MOMENTS: Final[dict[Optimizer, tuple[str, ...]]] = {
     "adamw": ("exp_avg", "exp_avg_sq"),
     "sgd": ("momentum_buffer",),
 }
-Wiring = Literal["mlp", "residual", "glonet"]
+Wiring = Literal["mlp", "residual", "glonet", "cnn"]
+SIDE: Final = 28  # pixels of an image
+_CONVOLUTIONS: Final = 4  # after each the side is halved
 Initial = Literal["torch", "he", "he-cut"]
 Simplex = Literal["none", "all", "inner"]
 Temperature = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
@@ -100,13 +105,29 @@ class Spec(BaseModel):
 
 
 class DataSpec(Spec):
-    """A named data set, how it is split and scaled, and which digits stay."""
+    """A named data set, how it is split and scaled, which digits stay, and how much of it is used.
+
+    train_size, test_size: so many images of the training split and of the test file, drawn by split_seed;
+    all of them where none is named.
+    """
 
     name: DatasetName = "mnist"
     scaling: Scaling = "standard"
     val_size: ValidationSize = 10_000
     split_seed: Seed = 1337
     digits: Digits | None = None
+    train_size: SubsetSize | None = None
+    test_size: SubsetSize | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sizes that are not named are left out, so that no earlier trial becomes another one."""
+        body: dict[str, Any] = handler(self)
+        return {
+            key: value
+            for key, value in body.items()
+            if value is not None or key not in ("train_size", "test_size")
+        }
 
     @model_validator(mode="after")
     def _digits_are_a_sorted_set(self) -> Self:
@@ -143,6 +164,7 @@ class ModelSpec(Spec):
 class NetSpec(Spec):
     """A dense network of which every part is named. family: how layers are wired (see psa.nets.shapes).
 
+    A cnn has 3 x 3 convolutions, each followed by ReLU and pooling, and one layer; arch: channels and width.
     init: `torch` as nn.Linear draws; `he` a truncated normal of variance 2/inputs with zero biases; `he-cut`
     the same without making up for the variance that cutting off takes (0.774 of it stays). simplex: which
     layers are stochastic ones, whose columns softmax(V / temperature) sum to 1 and which have no bias: none,
@@ -165,6 +187,10 @@ class NetSpec(Spec):
             raise ValueError("simplex = 'inner' means the layers inside residual blocks: family = 'residual'")
         if self.simplex == "all" and self.init != "torch":
             raise ValueError(f"init = {self.init!r} is of linear layers, and simplex = 'all' leaves none")
+        if self.family == "cnn" and not (self.activation.is_relu and self.simplex == "none"):
+            raise ValueError("family = 'cnn' has linear layers and ReLU")
+        if self.family == "cnn" and not 2 <= len(self.arch.widths) <= _CONVOLUTIONS + 1:
+            raise ValueError("the arch of family 'cnn' is the channels of 1 to 4 convolutions and one layer")
         if self.family == "glonet" and len(set(self.arch.widths)) > 1:
             raise ValueError("family = 'glonet' sums its hidden layers, which must have one width")
         return self

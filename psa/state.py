@@ -20,14 +20,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 
+from psa.arch import Arch
 from psa.errors import DamagedFile, UserError
 from psa.nets.shapes import shape_of
-from psa.specs import canonical_json, first_fault
+from psa.specs import ModelSpec, NetSpec, canonical_json, first_fault
 from psa.trial import Trial
 
 FORMAT: Final = 1
 COLUMNS: Final = ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
 
+_MEMORY: Final = "memory"  # before the names of a memory's tensors
 _PICKLES: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, pickle
 # What reading bytes that nobody wrote may raise, in json, numpy, safetensors and here.
 _NOT_AS_WRITTEN: Final = (
@@ -62,6 +64,7 @@ class TrialState:
     devices: the kinds of device that trained its loops, in the order they came in. observed: what each probe
     saw, by its name: one mapping of quantities to lists of numbers for before the first loop and each loop.
     files: the arrays of samples kept beside this state, by name, each with `sha256` and `bytes`.
+    memory: all that its hidden-state memory holds (see psa.memory.bank). events: how its network grew.
     """
 
     trial: Trial
@@ -77,6 +80,8 @@ class TrialState:
     devices: list[str] = field(default_factory=list)
     observed: dict[str, list[Observation]] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    memory: dict[str, NDArray[Any]] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     def finished(self, horizon: int) -> bool:
         """Whether nothing is left to train up to `horizon`."""
@@ -85,7 +90,8 @@ class TrialState:
 
 def encode(state: TrialState) -> bytes:
     """The file of a state; equal states give equal bytes."""
-    tensors = dict(state.lkg)
+    tensors: dict[str, NDArray[Any]] = dict(state.lkg)
+    tensors |= {f"{_MEMORY}/{name}": tensor for name, tensor in state.memory.items()}
     for kind, parts in state.carried.items():
         tensors |= {f"{kind}/{name}": tensor for name, tensor in parts.items()}
     facts = {
@@ -104,12 +110,14 @@ def encode(state: TrialState) -> bytes:
         facts["observed"] = state.observed
     if state.files:
         facts["files"] = state.files
+    if state.events:
+        facts["events"] = state.events
     facts["sha256"] = _digest(facts, tensors)
     # One metadata entry: the order of several is not defined, and the bytes would differ from run to run.
     return encode_tensors(tensors, metadata={"psa": canonical_json(facts)})
 
 
-def _digest(facts: dict[str, Any], tensors: Tensors) -> str:
+def _digest(facts: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
     total = hashlib.sha256(canonical_json(facts).encode())
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])
@@ -182,9 +190,10 @@ def _metadata(content: bytes, where: str) -> dict[str, Any]:
 
 def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
     carried: dict[str, Tensors] = {}
+    memory: dict[str, NDArray[Any]] = {}
     for name in [name for name in tensors if "/" in name]:
         kind, _, inner = name.partition("/")
-        carried.setdefault(kind, {})[inner] = tensors[name]
+        (memory if kind == _MEMORY else carried.setdefault(kind, {}))[inner] = tensors[name]
     return TrialState(
         trial=Trial.model_validate(facts["spec"]),
         horizon=facts["horizon"],
@@ -199,14 +208,24 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
         devices=facts["devices"],
         observed=facts.get("observed", {}),
         files=facts.get("files", {}),
+        memory=memory,
+        events=facts.get("events", []),
     )
+
+
+def model_now(state: TrialState) -> ModelSpec | NetSpec:
+    """The network as it has grown to."""
+    model = state.trial.model
+    if not state.events:
+        return model
+    widths = state.events[-1]["new_hidden_sizes"]
+    return model.model_copy(update={"arch": Arch.of_stacks([(1, width) for width in widths])})
 
 
 def _consistent(state: TrialState) -> bool:
     """Whether the parts fit each other; of a file that psa itself wrote they always do."""
-    trial = state.trial
     sizes: dict[str, tuple[int, ...]] = {}
-    for linear in shape_of(trial.model, trial.data.classes).linears:
+    for linear in shape_of(model_now(state), state.trial.data.classes).linears:
         sizes |= linear.tensors
     return (
         all(

@@ -273,3 +273,16 @@ def stratified_interval(
         rng=stream(seed, "bootstrap"),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def t_test(one: ArrayLike, other: ArrayLike) -> float:
+    """The two-sided p of the paired t test of two arms whose values stand in the order of the same seeds.
+
+    1 without any difference, 0 where all differences are one and the same; NaN below two pairs.
+    """
+    differences = present(np.asarray(one, dtype=np.float64) - np.asarray(other, dtype=np.float64))
+    if len(differences) < 2:
+        return float("nan")
+    if np.ptp(differences) <= _ROUNDING:
+        return float(abs(differences[0]) <= _ROUNDING)
+    return float(scipy_stats.ttest_1samp(differences, 0.0).pvalue)

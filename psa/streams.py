@@ -12,7 +12,23 @@ from typing import Final
 import numpy as np
 
 PURPOSES: Final = frozenset(
-    {"init", "shuffle", "dropout", "ablate", "bootstrap", "permutation", "subset", "kmeans", "tsne"}
+    {
+        "init",
+        "shuffle",
+        "dropout",
+        "ablate",
+        "bootstrap",
+        "permutation",
+        "memory",
+        "control",
+        "refresh",
+        "reservoir",
+        "projection",
+        "grow",
+        "subset",
+        "kmeans",
+        "tsne",
+    }
 )
 
 

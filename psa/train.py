@@ -14,6 +14,7 @@ from torch import Tensor
 from psa.batches import Batches, Row
 from psa.data import Split
 from psa.errors import Interrupted
+from psa.memory.visit import Visit, Visited
 from psa.nets.dense import Bound, Dense
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs
@@ -95,14 +96,19 @@ class _Step:
         dropout: DropoutPlan,
         total: Tensor,
         observer: Observer | None,
+        visited: Visited | None,
     ) -> None:
         self.bound, self.optimizer, self.batches = bound, optimizer, batches
         self.dropout, self.total, self.observer = dropout, total, observer
         device = total.device
         self.number = torch.zeros((), dtype=torch.int32, device=device)
         self.chosen = torch.empty(len(batches.rows), size, dtype=torch.int64, device=device)
-        # what an observer does is not part of a recording, and it needs to be told every time
-        self.work: Callable[[], None] = self._work if observer else Recorded(self._work, device)
+        self.visited = visited
+        # what an observer does is not part of a recording, and it needs to be told every time; a memory
+        # allocates, and asks how full it is: nothing that could be recorded
+        self.work: Callable[[], None] = self._remembering if visited is not None else self._work
+        if visited is None and observer is None:
+            self.work = Recorded(self._work, device)
 
     def __call__(self, number: int) -> None:
         """Train on batch `number` of the epoch; its summed losses are added to `total`."""
@@ -121,8 +127,21 @@ class _Step:
         self.optimizer.step()
         self.total += loss
 
+    def _remembering(self) -> None:
+        """The same with a memory in between, which learns from the step."""
+        if self.visited is None:
+            return
+        inputs, labels = self.batches.gathered(self.chosen)
+        visit = Visit(self.visited, self.batches.numbers(self.chosen), training=True)
+        logits = self.bound(inputs, self.dropout.at(self.number), change=visit.change)
+        loss, gradient = cross_entropy(logits.detach(), labels)
+        logits.backward(gradient)
+        self.optimizer.step()
+        self.total += loss
+        visit.learn(logits, labels)
 
-def train_epoch(
+
+def train_epoch(  # what an epoch works on is many things
     net: Dense,
     rows: Sequence[Row],
     active: Rows,
@@ -131,8 +150,11 @@ def train_epoch(
     batches: Batches,
     stop: Callable[[], bool] = lambda: False,
     observer: Observer | None = None,
+    visited: Visited | None = None,
 ) -> Tensor:
     """Train the T rows of `active` in place for one epoch; mean training loss per trial [T], float64.
+
+    visited: the memories of the rows, which learn.
 
     Raises Interrupted between two steps when `stop` says so; `active` is then of no use.
     """
@@ -142,8 +164,10 @@ def train_epoch(
     if observer is not None:
         bound.watch(observer.layer)
     total = torch.zeros(len(rows), dtype=torch.float64, device=device)
+    if visited is not None:
+        visited.begin([row.loop for row in rows])
     steps = {
-        size: _Step(bound, optimizer, batches, size, dropout, total, observer)
+        size: _Step(bound, optimizer, batches, size, dropout, total, observer, visited)
         for size in batch_sizes(len(batches.split), batches.batch_size)
     }
     for number in range(len(batches)):
@@ -155,11 +179,16 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(
-    net: Dense, weights: Rows, split: Split, loops: Sequence[int] | None = None
+    net: Dense,
+    weights: Rows,
+    split: Split,
+    loops: Sequence[int] | None = None,
+    visited: Visited | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Correct answers per trial [T] (int64) and mean loss per trial [T] (float64) on a split.
 
-    loops: the epochs that made the weights, where the network asks for them.
+    loops: the epochs that made the weights, where the network asks for them. visited: memories that act, of
+    the rows and at their epochs; they stay as they are.
     """
     trials, device = len(weights), weights.first.device
     bound = net.bind(weights, loops=loops)
@@ -168,7 +197,10 @@ def evaluate(
     for start in range(0, len(split), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         labels = split.labels[part].expand(trials, -1)
-        logits = bound(Inputs.same_for_all(split.images[part], trials))
+        change = None
+        if visited is not None:
+            change = Visit(visited, split.index[part].expand(trials, -1), training=False).change
+        logits = bound(Inputs.same_for_all(split.images[part], trials), change=change)
         loss, _ = cross_entropy(logits, labels)
         correct += (logits.argmax(dim=1) == labels).sum(dim=1)
         total += loss

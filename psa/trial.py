@@ -13,6 +13,9 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from psa.errors import UserError
+from psa.growth import Growth
+from psa.memory.places import place_of, site_widths
+from psa.memory.spec import Memory, check_query
 from psa.specs import (
     STUDY_NAME,
     Ablation,
@@ -35,7 +38,8 @@ def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-_LATER: Final = {"kind": "ablation", "probes": []}
+PLAIN: Final = ("simplemlp", "mlp")  # hidden layers one after the other
+_LATER: Final[dict[str, Any]] = {"kind": "ablation", "probes": [], "memory": None, "growth": None}
 
 
 class Leg(Spec):
@@ -51,7 +55,8 @@ class Trial(Spec):
     """One network trained once: the unit that is stored, resumed, paired by seed and counted.
 
     study: under which name it is stored; kind: the study whose report speaks of it. probes: what is observed
-    beside its scores (see psa.probes).
+    beside its scores (see psa.probes). memory, growth: what else is done to a plain network that is trained
+    ordinarily, in the forward pass and between epochs.
     """
 
     study: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
@@ -60,6 +65,8 @@ class Trial(Spec):
     model: Model = ModelSpec()
     method: Method = Ratchet()
     intervention: Ablation = Ablation()
+    memory: Memory | None = None
+    growth: Growth | None = None
     probes: Annotated[tuple[ProbeName, ...], AfterValidator(_sorted)] = ()
     seed: Seed = 0
     legs: tuple[Leg, ...] = ()
@@ -96,8 +103,31 @@ class Trial(Spec):
             raise ValueError("ablation zeroes weights, and the weights of a simplex layer cannot be 0")
         if isinstance(self.model, NetSpec) and self.model.simplex == "all" and self.data.scaling != "simplex":
             raise ValueError("simplex = 'all' reads images that sum to 100: set scaling = 'simplex'")
+        if self.model.family == "cnn" and not isinstance(self.method, Keep):
+            raise ValueError("family = 'cnn' is trained ordinarily: policy keep")
         if len({probe.partition("(")[0] for probe in self.probes}) < len(self.probes):
             raise ValueError("probes are named once each")
+        return self
+
+    @model_validator(mode="after")
+    def _memory_and_growth_fit(self) -> Self:
+        if self.memory is None and self.growth is None:
+            return self
+        if self.model.family not in PLAIN and (self.growth is not None or self.model.family != "cnn"):
+            raise ValueError(f"memory and growth are of plain networks, not of family {self.model.family!r}")
+        if not isinstance(self.method, Keep) or self.method.patience is not None:
+            raise ValueError("memory and growth go on from epoch to epoch: policy keep without patience")
+        widths = self.model.arch.widths
+        if self.memory is not None:
+            check_query(self.memory, site_widths(self.model)[place_of(self.memory.site, len(widths)).layer])
+        if self.growth is None:
+            return self
+        if isinstance(self.model, NetSpec) and not (
+            self.model.activation.is_relu and self.model.simplex == "none"
+        ):
+            raise ValueError("growth keeps what a network computes only behind ReLU, in linear layers")
+        if self.growth.grown(widths) == widths:
+            raise ValueError(f"growth: max_width and max_depth leave {self.model.arch} no room to grow")
         return self
 
     @cached_property
@@ -108,7 +138,10 @@ class Trial(Spec):
     @cached_property
     def id(self) -> str:
         """Readable path and digest: `ablation/resmlp-4x8/hidden/s07-3fa9c1`."""
-        return f"{self.study}/{self.model.slug}/{self.intervention.mode}/s{self.seed:02d}-{self.digest[:6]}"
+        parts = [self.model.slug]
+        parts += ["growing"] if self.growth is not None else []
+        parts += [self.memory.slug] if self.memory is not None else []
+        return f"{self.study}/{'-'.join(parts)}/{self.intervention.mode}/s{self.seed:02d}-{self.digest[:6]}"
 
     def at_loop(self, loop: int) -> Trial:
         """The settings under which `loop` (from 1) was trained."""
@@ -141,6 +174,8 @@ class Trial(Spec):
             ("--dataset", self.data, later.data),
             ("--seed", self.seed, later.seed),
             ("--policy", self.method.policy, later.method.policy),
+            ("memory", self.memory, later.memory),
+            ("growth", self.growth, later.growth),
         ):
             if mine != asked:
                 raise UserError(
@@ -185,4 +220,5 @@ def pack_key(trial: Trial) -> str:
     method = trial.method
     kind = method.optimizer if isinstance(method, Keep) else "ratchet"
     shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
-    return canonical_json([trial.data.model_dump(mode="json"), *shape])
+    spec = [trial.data, *(each for each in (trial.memory, trial.growth) if each is not None)]
+    return canonical_json([*(each.model_dump(mode="json") for each in spec), *shape])

@@ -23,6 +23,7 @@ from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
 from psa.events import EXIT_INTERRUPTED
 from psa.machine import Machine, describe
+from psa.memory.spec import check_room
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.nets.shapes import shape_of
@@ -109,6 +110,9 @@ def run_pack(
     if not states:
         return []
     started(states)
+    for trial in pack.trials[:1]:
+        if trial.memory is not None:
+            check_room(trial.memory, len(splits.train), pack.horizon)
 
     def save(changed: Sequence[TrialState]) -> None:
         for state in changed:
@@ -131,9 +135,12 @@ def run_pack(
             probes=probes_for(pack.trials[0]),
             keep=lambda state, name, arrays: files[state.trial.id].keep(state.trial, name, arrays),
         )
+    seconds = time.monotonic() - begun
+    trained = sum(state.loops for state in states) - before
     sidecar = describe(device, machine.threads) | {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pack_seconds": round(time.monotonic() - begun, 3),
+        "pack_seconds": round(seconds, 3),
+        "train_samples_per_second": round(trained * len(splits.train) / seconds, 1),  # evaluation included
         "pack_trials": len(states),
         "pack_epochs": sum(state.loops for state in states) - before,  # of all its trials, in those seconds
     }

@@ -19,32 +19,42 @@ psa psa.errors
 psa.arch psa.files
 psa.values
 psa.activation
-psa.specs psa.streams psa.signals
+psa.specs psa.streams psa.signals psa.memory
+psa.memory.spec psa.memory.places psa.growth
 psa.trial
 psa.nets psa.nets.shapes psa.words
 psa.state psa.records psa.events psa.filters
 psa.arrayfile
-psa.statefile
+psa.statefile psa.growing
 psa.store
 psa.cost psa.leases psa.packs psa.sweeps
 psa.retention psa.estimate
 psa.sources
 psa.fetch
-psa.data psa.machine
+psa.data psa.machine psa.calibration
 psa.nets.dropout psa.gpus psa.factored psa.persample
+psa.memory.metrics psa.memory.chance psa.memory.apart
 psa.nets.rows psa.gradients
 psa.export
+psa.memory.bank
+psa.memory.retrieval psa.memory.forgetting psa.memory.targets
+psa.memory.intervention
+psa.memory.hidden
+psa.memory.visit
 psa.nets.layers psa.crew psa.spaces
 psa.nets.activations
+psa.nets.conv
 psa.nets.dense
 psa.ablation psa.batches psa.recording
 psa.optimizer
 psa.train
-psa.pace psa.looks
+psa.pace psa.looks psa.loaded
 psa.observing
 psa.engine
 psa.policies psa.probes psa.probes.traces
-psa.probes.layers psa.probes.fit psa.probes.distributions psa.probes.gradients psa.outcomes
+psa.probes.answers
+psa.probes.layers psa.probes.fit psa.probes.distributions psa.probes.calibration psa.probes.embeddings
+psa.probes.memory psa.probes.gradients psa.outcomes
 psa.worker
 psa.calibrate
 psa.serve
@@ -52,7 +62,8 @@ psa.replay
 psa.backend
 psa.studies
 psa.settings
-psa.studies.ablation psa.studies.glonet psa.studies.activations psa.studies.gradients psa.declared
+psa.studies.ablation psa.studies.glonet psa.studies.activations psa.studies.gradients
+psa.studies.memory psa.declared
 psa.grid psa.search
 psa.ledger
 psa.stages
@@ -84,7 +95,11 @@ psa.reports.arms
 psa.reports.arm_tables psa.reports.arm_figures
 psa.reports.arm_temperatures psa.reports.arm_comparison psa.reports.run_figures
 psa.reports.run_folders
+psa.reports.memory_rows
+psa.reports.memory_questions
+psa.reports.memory_answers psa.reports.memory_figures
 psa.reports.ablation psa.reports.search psa.reports.activations psa.reports.glonet psa.reports.gradients
+psa.reports.memory
 psa.console psa.progress
 psa.commands psa.commands.options psa.commands.folder
 psa.commands.source

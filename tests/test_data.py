@@ -183,3 +183,17 @@ def test_fashion_mnist_from_the_system(tmp_path: Path) -> None:
     tables = class_counts(DataSpec(name="fashion-mnist"), tmp_path)
     assert tables[0].counts == dict.fromkeys(range(10), 6000)
     assert tables[1].counts == dict.fromkeys(range(10), 1000)
+
+
+def test_a_subset_is_a_part_of_the_split_it_is_of(data_dir: Path, mnist: Splits) -> None:
+    """Training: the first of the same order; the test a permutation's beginning; validation as it was."""
+    some = load(DataSpec(train_size=800, test_size=500), data_dir)
+    assert torch.equal(some.train.index, mnist.train.index[:800])
+    assert torch.equal(some.val.index, mnist.val.index)
+    assert len(some.test) == 500
+    assert len(some.test.index.unique()) == 500
+    assert int(some.test.index.max()) > 5_000
+    with pytest.raises(UserError, match="train_size 50,001"):
+        load(DataSpec(train_size=50_001), data_dir)
+    with pytest.raises(UserError, match="test_size 10,001"):
+        load(DataSpec(test_size=10_001), data_dir)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import arms, run, trial
 
-from psa import engine
+from psa import engine, loaded
 from psa.data import Split, Splits
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
@@ -175,9 +175,9 @@ def test_the_test_split_is_touched_once_after_selection(
     """One evaluation of it, the last; the result is the LKG's, not the last trained copy's."""
     seen: list[Split] = []
 
-    def noted(net: Dense, weights: Rows, split: Split, loops: Sequence[int]) -> object:
+    def noted(net: Dense, weights: Rows, split: Split, loops: Sequence[int], visited: None) -> object:
         seen.append(split)
-        return evaluate(net, weights, split, loops)
+        return evaluate(net, weights, split, loops, visited)
 
     monkeypatch.setattr(engine, "evaluate", noted)
     states, tests = run(arms("1*6", [1]), small, 5)
@@ -209,8 +209,8 @@ def test_no_arm_is_contaminated(small: Splits, monkeypatch: pytest.MonkeyPatch) 
     true_begin = RatchetPolicy.begin
 
     def begin(
-        self: RatchetPolicy, pack: engine.Pack, rows: list[int], settings: list[object]
-    ) -> engine.Epoch:
+        self: RatchetPolicy, pack: loaded.Pack, rows: list[int], settings: list[object]
+    ) -> loaded.Epoch:
         epoch = true_begin(self, pack, rows, settings)  # type: ignore[arg-type]
         assert epoch.optimizer.decoupled
         assert not epoch.optimizer.state, "moments survived from loop to loop"

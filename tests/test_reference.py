@@ -155,7 +155,7 @@ def mutated_dropout_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_lkg_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     """The damage is done to the LKG itself, not to a copy."""
-    from psa.engine import Pack
+    from psa.loaded import Pack
     from psa.policies import RatchetPolicy
 
     true_begin = RatchetPolicy.begin

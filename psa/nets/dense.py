@@ -1,4 +1,4 @@
-"""Dense networks, stacked: one forward pass for T trials, wired plain, residual or summed (GloNet)."""
+"""Networks, stacked: one forward pass for T trials, wired plain, residual, summed (GloNet) or as a CNN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from psa.activation import Activation
+from psa.arch import Arch
+from psa.memory.places import Place
 from psa.nets.activations import Setting, activate, added, learned, placed, scales
+from psa.nets.conv import first_patches, flattened, patches, pooled
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs, Layer, Watch, stacked_linear
 from psa.nets.rows import Layout, Rows
@@ -21,6 +24,8 @@ from psa.streams import stream
 
 # Of a hidden layer: its number, and [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]
+# What is done to [T, width, B] at a place of a plain network: another tensor like it.
+Change = tuple[Place, Callable[[Tensor], Tensor]]
 _CUT_STD: Final = 0.87962566103423978  # of a standard normal cut off at two deviations
 
 
@@ -33,6 +38,13 @@ class Dense:
         self.activation = model.activation if isinstance(model, NetSpec) else Activation("ReLU")
         self.shape: Shape = shape_of(model, classes)
         self.layout = Layout(self.shape.linears)
+
+    def grown(self, widths: Sequence[int]) -> Dense:
+        """The same network with these hidden widths; itself where it has them."""
+        if tuple(widths) == self.arch.widths:
+            return self
+        arch = Arch.of_stacks([(1, width) for width in widths])
+        return Dense(self.model.model_copy(update={"arch": arch}), self.classes)
 
     def described(self) -> dict[str, object]:
         """What was really built, for the record."""
@@ -152,6 +164,7 @@ class Bound:
     ) -> None:
         self.plan = [(layer, linear.role) for layer, linear in zip(layers, net.shape.linears, strict=True)]
         self.summed = net.shape.summed
+        self.sides = [linear.side for linear in net.shape.linears]
         device = layers[0].weight.device
         self.anchor = torch.zeros((), device=device, requires_grad=gradients is not None)
         self.kind = net.activation
@@ -167,10 +180,17 @@ class Bound:
             for number in net.layout.threshold_at
         }
 
-    def __call__(self, inputs: Inputs, dropout: Dropout | None = None, tap: Tap | None = None) -> Tensor:
+    def __call__(
+        self,
+        inputs: Inputs,
+        dropout: Dropout | None = None,
+        tap: Tap | None = None,
+        change: Change | None = None,
+    ) -> Tensor:
         """Logits [T, classes, B]. A later backward() writes every gradient into the buffers bound.
 
-        tap: is shown every hidden layer before and after its activation.
+        tap: is shown every hidden layer before and after its activation. change: is done to the hidden
+        vectors at its place.
         """
         h, skip, total = inputs.x, None, None
         for layer, role in self.plan:
@@ -178,10 +198,19 @@ class Bound:
                 skip = h if layer.number else inputs.by_row()
             if layer.number == 0:
                 layer.rows = inputs.rows
+            if role == "conv":
+                h = self._convolved(inputs.x if layer.number == 0 else h, layer, tap, change)
+                continue
             if role == "output":
                 return stacked_linear(h if total is None else total, layer, self.anchor)
             drops = dropout if role in ("hidden", "enter") else None
-            h = self._hidden(h, layer, skip if role == "leave" else None, drops, tap)
+            here = change is not None and change[0].layer == layer.number
+            between = here and change is not None and not change[0].dropped
+            h = self._hidden(h, layer, skip if role == "leave" else None, None if between else drops, tap)
+            if here and change is not None:
+                h = change[1](h)
+            if between and drops is not None:
+                h = placed(h, drops, layer.number)
             if self.summed:
                 total = h if total is None else added(total, h)
         raise ValueError("a network ends in an output layer")
@@ -190,6 +219,18 @@ class Bound:
         """Show every layer's input and delta to `watch` in each later backward pass."""
         for layer, _ in self.plan:
             layer.watch = watch
+
+    def _convolved(self, h: Tensor, layer: Layer, tap: Tap | None, change: Change | None) -> Tensor:
+        """A convolution, ReLU, what is done there, pooling: hidden images in, smaller ones out."""
+        side = self.sides[layer.number]
+        if layer.number == 0:
+            cut, layer.rows = first_patches(h, side, layer.rows or ())
+        else:
+            cut = patches(h, side)
+        h = flattened(self._hidden(cut, layer, None, None, tap), side)
+        if change is not None and change[0].layer == layer.number:
+            h = change[1](h)
+        return pooled(h, side)
 
     def _hidden(
         self, h: Tensor, layer: Layer, skip: Tensor | None, dropout: Dropout | None, tap: Tap | None

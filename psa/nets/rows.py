@@ -93,7 +93,8 @@ class Layout:
         self.weight_at: list[int] = [0]
         self.bias_at: list[int] = [0]
         self.threshold_at: dict[int, int] = {}
-        self.first_size = self.linears[0].inputs * self.linears[0].outputs
+        # 784 inputs are whole vectors, so that only rows of convolutions have a gap between them
+        self.first_size = aligned(self.linears[0].inputs * self.linears[0].outputs)
         size = aligned(self.linears[0].outputs)
         for linear in self.linears[1:]:
             self.weight_at.append(size)
@@ -132,7 +133,8 @@ class Layout:
         """The parameters of one row as views under ordinary names and with ordinary sizes."""
         found = {}
         for layer, linear in enumerate(self.linears):
-            found[f"{linear.name}.weight"] = self.weight(row, layer)[0]
+            weight = f"{linear.name}.weight"
+            found[weight] = self.weight(row, layer)[0].view(linear.tensors[weight])
             if not linear.simplex:
                 found[f"{linear.name}.bias"] = self.bias(row, layer)[0, :, 0]
             threshold = self.threshold(row, layer)

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from psa.arch import Arch
 from psa.errors import UserError
-from psa.specs import MAX_PARAMETERS, ModelSpec, NetSpec
+from psa.specs import MAX_PARAMETERS, SIDE, ModelSpec, NetSpec
 
 INPUTS: Final = 784
 
@@ -17,14 +17,16 @@ INPUTS: Final = 784
 #   hidden  activation, dropout           output  nothing
 #   enter   activation, dropout; its input is remembered
 #   leave   add the remembered input, activation
-Role = Literal["hidden", "enter", "leave", "output"]
+#   conv    ReLU, pooling; it is a product with 3 x 3 patches of images of `side`
+Role = Literal["hidden", "enter", "leave", "output", "conv"]
 
 
 @dataclass(frozen=True)
 class Linear:
     """One linear layer: its name in a state dict, its sizes, and what follows it.
 
-    simplex: a stochastic layer, without a bias. threshold: its activation has one that is learned.
+    simplex: a stochastic layer, without a bias. threshold: its activation has one that is learned. side: of
+    the images that a convolution reads, in pixels.
     """
 
     name: str
@@ -33,11 +35,13 @@ class Linear:
     role: Role
     simplex: bool = False
     threshold: bool = False
+    side: int = 0
 
     @property
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """The sizes of its parameters, by name."""
-        sizes: dict[str, tuple[int, ...]] = {f"{self.name}.weight": (self.outputs, self.inputs)}
+        kernel = (self.inputs // 9, 3, 3) if self.role == "conv" else (self.inputs,)
+        sizes: dict[str, tuple[int, ...]] = {f"{self.name}.weight": (self.outputs, *kernel)}
         if not self.simplex:
             sizes[f"{self.name}.bias"] = (self.outputs,)
         if self.threshold:
@@ -69,7 +73,7 @@ class Shape:
     @property
     def multiplications(self) -> int:
         """Multiply-adds of one forward pass of one sample."""
-        return sum(linear.inputs * linear.outputs for linear in self.linears)
+        return sum(linear.inputs * linear.outputs * max(1, linear.side**2) for linear in self.linears)
 
 
 def _plain(widths: tuple[int, ...], classes: int) -> Shape:
@@ -107,12 +111,24 @@ def _summed(widths: tuple[int, ...], classes: int) -> Shape:
     return replace(plain, summed=True)
 
 
+def _convolved(widths: tuple[int, ...], classes: int) -> Shape:
+    """Convolutions with these many channels, the side halved behind each, and one layer of the last width."""
+    linears, channels, side = [], 1, SIDE
+    for number, width in enumerate(widths[:-1]):
+        linears.append(Linear(f"conv.{number}", 9 * channels, width, "conv", side=side))
+        channels, side = width, side // 2
+    linears.append(Linear("hidden.0", channels * side**2, widths[-1], "hidden"))
+    linears.append(Linear("output", widths[-1], classes, "output"))
+    return Shape(tuple(linears), hidden=())
+
+
 _BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
     "simplemlp": _plain,
     "resmlp": _residual,
     "mlp": _plain,
     "residual": _residual,
     "glonet": _summed,
+    "cnn": _convolved,
 }
 
 

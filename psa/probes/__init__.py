@@ -24,6 +24,11 @@ PROBES: Final = {
     "distributions": "psa.probes.distributions:Distributions",
     "gradients": "psa.probes.gradients:Gradients",
     "gradients_online": "psa.probes.gradients:GradientsOnline",
+    "calibration": "psa.probes.calibration:Calibration",
+    "confusion": "psa.probes.calibration:Confusion",
+    "embedding_knn": "psa.probes.embeddings:EmbeddingKnn",
+    "toggle": "psa.probes.memory:Toggle",
+    "retrieval": "psa.probes.memory:Retrieval",
 }
 # Of those that have any: what each option is.
 OPTIONS: Final = {
@@ -31,6 +36,8 @@ OPTIONS: Final = {
     "gradients_online": {"epochs": "numbers from 1", "layers": "names of layers"},
 }
 _TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
+# What these observe is the trial's memory.
+OF_MEMORY: Final = frozenset({"toggle", "retrieval"})
 
 
 def probe_named(text: str) -> Probe:

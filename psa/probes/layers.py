@@ -51,7 +51,8 @@ class LayerUsage:
             active[layer] = torch.count_nonzero(after) + active[layer].to(after.device)
 
         traced(look, look.splits.val, row, watch, ignored)
-        widths = {layer: look.net.shape.linears[layer].outputs for layer in layers}
+        linears = look.net.shape.linears
+        widths = {layer: linears[layer].outputs * max(1, linears[layer].side ** 2) for layer in layers}
         count = len(look.splits.val)
         return {
             "parameters_l1": [
@@ -100,7 +101,7 @@ class EarlyExit:
                 read = added(total.pop()[None], after[None])[0] if total else after
                 total.append(read)
             # a residual block ends in `leave`; inside of it the skip connection is missing
-            if len(read) == weight.shape[1] and look.net.shape.linears[layer].role != "enter":
+            if len(read) == weight.shape[1] and look.net.shape.linears[layer].role not in ("enter", "conv"):
                 exits[layer] = (weight @ read + bias[0]).argmax(dim=0)
 
         def answer(logits: Tensor, labels: Tensor) -> None:

@@ -1,0 +1,285 @@
+"""Growing networks: wider and deeper without changing what they compute, and when.
+
+New units read their inputs at random and are read with weight 0 by the units there before, so only training
+makes them heard. A new layer is the identity, which is exact because what it reads has passed a ReLU.
+Everything is a function of its arguments: weights are numpy arrays, schedules see the history of validation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Annotated, Final, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from psa.specs import Spec
+from psa.streams import stream
+
+State = dict[str, np.ndarray]
+Schedule = Literal["epoch", "plateau", "performance", "fixed_step"]
+
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Added = Annotated[int, Field(strict=True, ge=0, le=65_536)]
+_NO_GAIN: Final = 1e-4
+
+
+class Growth(Spec):
+    """When a network grows, and by how much.
+
+    schedule: `epoch`, every `interval` epochs; `plateau`, after `interval` epochs without a validation
+    accuracy better than the best by more than min_delta, counted anew after each growth; `performance`, at
+    an accuracy of at least `threshold`, and `interval` epochs after the last; `fixed_step`, every `interval`
+    steps. width: units added to every hidden layer. depth: layers added behind the last, as wide as it.
+    max_width, max_depth: nothing grows beyond. warmup_epochs: none grows in the first so many. stop_epoch:
+    none grows in that epoch or later. Epochs count from 1; a network grows after an epoch's validation.
+    """
+
+    schedule: Schedule = "epoch"
+    interval: Count = 1
+    width: Added = 16
+    depth: Added = 0
+    max_width: Count | None = None
+    max_depth: Count | None = None
+    warmup_epochs: Annotated[int, Field(strict=True, ge=0)] = 0
+    stop_epoch: Count | None = None
+    threshold: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] | None = None
+    min_delta: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = _NO_GAIN
+
+    @model_validator(mode="after")
+    def _every_option_acts(self) -> Self:
+        if not (self.width or self.depth):
+            raise ValueError("width and depth are both 0: nothing would grow")
+        if not self.width and self.max_width is not None:
+            raise ValueError("max_width acts with width only: leave it out")
+        if not self.depth and self.max_depth is not None:
+            raise ValueError("max_depth acts with depth only: leave it out")
+        if (self.schedule == "performance") != (self.threshold is not None):
+            raise ValueError("threshold belongs to schedule performance, which needs it")
+        if self.schedule != "plateau" and self.min_delta != _NO_GAIN:
+            raise ValueError("min_delta acts with schedule plateau only: leave it out")
+        if self.stop_epoch is not None and self.stop_epoch <= self.warmup_epochs + 1:
+            raise ValueError("no epoch lies between warmup_epochs and stop_epoch: nothing would grow")
+        return self
+
+    def grown(self, widths: tuple[int, ...]) -> tuple[int, ...]:
+        """The hidden widths after one growth, held back by the caps; a cap never shrinks anything."""
+        most = math.inf if self.max_width is None else self.max_width
+        wider = tuple(max(width, int(min(width + self.width, most))) for width in widths)
+        deepest = len(wider) + self.depth if self.max_depth is None else self.max_depth
+        added = max(min(self.depth, deepest - len(wider)), 0)
+        return wider + wider[-1:] * added
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A place where a network may grow: after `step` steps in all, in epoch `epoch` (from 1).
+
+    accuracy: of the validation there, as a share; None where there was none, in the middle of an epoch.
+    """
+
+    epoch: int
+    step: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One time that the schedule asked for growth; `grew` is False where the caps left no room."""
+
+    epoch: int
+    global_step: int
+    trigger_reason: str
+    val_accuracy_at_trigger: float | None
+    grew: bool
+    old_hidden_sizes: tuple[int, ...]
+    new_hidden_sizes: tuple[int, ...]
+    param_count_before: int
+    param_count_after: int
+
+    @property
+    def old_depth(self) -> int:
+        """Hidden layers before."""
+        return len(self.old_hidden_sizes)
+
+    @property
+    def new_depth(self) -> int:
+        """Hidden layers after."""
+        return len(self.new_hidden_sizes)
+
+    @property
+    def old_width(self) -> int:
+        """The widest hidden layer before."""
+        return max(self.old_hidden_sizes)
+
+    @property
+    def new_width(self) -> int:
+        """The widest hidden layer after."""
+        return max(self.new_hidden_sizes)
+
+
+def parameters(widths: Sequence[int], inputs: int, classes: int) -> int:
+    """Weights and biases of a plain MLP with these hidden widths."""
+    sizes = [inputs, *widths, classes]
+    return sum((one + 1) * other for one, other in pairwise(sizes))
+
+
+@dataclass(frozen=True)
+class _Counters:
+    """What a schedule remembers: where it last fired, the best accuracy, and epochs without a better one."""
+
+    epoch: int
+    step: int
+    best: float = -math.inf
+    waited: int = 0
+
+    def seen(self, moment: Moment, min_delta: float) -> _Counters:
+        if moment.accuracy is None:
+            return self
+        if moment.accuracy > self.best + min_delta:
+            return replace(self, best=moment.accuracy, waited=0)
+        return replace(self, waited=self.waited + 1)
+
+    def fired(self, moment: Moment) -> _Counters:
+        return replace(self, epoch=moment.epoch, step=moment.step, waited=0)
+
+
+def _reason(spec: Growth, counters: _Counters, moment: Moment) -> str | None:
+    if spec.schedule == "fixed_step":
+        steps = moment.step - counters.step
+        return f"{steps} steps since the last" if steps >= spec.interval else None
+    if moment.accuracy is None:
+        return None
+    if spec.schedule == "plateau":
+        due = counters.waited >= spec.interval
+        return f"no gain in {counters.waited} epochs" if due else None
+    epochs = moment.epoch - counters.epoch
+    if epochs < spec.interval:
+        return None
+    if spec.schedule == "epoch":
+        return f"{epochs} epochs since the last"
+    due = spec.threshold is not None and moment.accuracy >= spec.threshold
+    return f"accuracy at least {spec.threshold}" if due else None
+
+
+def events(
+    spec: Growth, widths: Sequence[int], history: Sequence[Moment], inputs: int = 784, classes: int = 10
+) -> list[Event]:
+    """Every growth of a network that started with these hidden widths, up to the end of its history.
+
+    A network that is at the last moment of its history grows now if the last event is of that moment. Raises
+    ValueError for moments out of order.
+    """
+    counters, sizes = _Counters(0, 0), tuple(widths)
+    found: list[Event] = []
+    for at, moment in enumerate(history):
+        if at and (moment.epoch, moment.step) <= (history[at - 1].epoch, history[at - 1].step):
+            raise ValueError(f"growth: moment {moment} does not come after {history[at - 1]}")
+        counters = counters.seen(moment, spec.min_delta)
+        reason = _reason(spec, counters, moment) if _allowed(spec, moment.epoch) else None
+        if reason is None:
+            continue
+        new = spec.grown(sizes)
+        counts = [parameters(each, inputs, classes) for each in (sizes, new)]
+        found.append(
+            Event(moment.epoch, moment.step, reason, moment.accuracy, new != sizes, sizes, new, *counts)
+        )
+        counters, sizes = counters.fired(moment), new
+    return found
+
+
+def _allowed(spec: Growth, epoch: int) -> bool:
+    return epoch > spec.warmup_epochs and (spec.stop_epoch is None or epoch < spec.stop_epoch)
+
+
+def due_step(spec: Growth, grown: Sequence[Event]) -> int | None:
+    """The step after which `fixed_step` grows next (unless warm-up or stop forbid it); None for the others.
+
+    A training that stops there, even amid an epoch, and puts a Moment into the history, grows on the step.
+    One that looks at the end of epochs only grows at the first one after it.
+    """
+    if spec.schedule != "fixed_step":
+        return None
+    return (grown[-1].global_step if grown else 0) + spec.interval
+
+
+def _linears(state: Mapping[str, np.ndarray]) -> list[str]:
+    """`hidden.0`, `hidden.1`, ..., `output` of a plain MLP's state. Raises ValueError for another network."""
+    hidden = sum(name.startswith("hidden.") and name.endswith(".weight") for name in state)
+    names = [*(f"hidden.{number}" for number in range(hidden)), "output"]
+    expected = {f"{name}.{part}" for name in names for part in ("weight", "bias")}
+    if set(state) != expected or not hidden:
+        raise ValueError(f"growth: not the state of a plain MLP: {sorted(state)[:4]}")
+    return names
+
+
+def hidden_widths(state: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    """The widths of the hidden layers of a state."""
+    return tuple(len(state[f"{name}.bias"]) for name in _linears(state)[:-1])
+
+
+def grow(state: Mapping[str, np.ndarray], widths: Sequence[int], seed: int, number: int) -> State:
+    """A plain MLP's state with these hidden widths, computing what it did; float32, a copy.
+
+    seed, number: of the trial, and of the growth in it (from 1), which name the draws. Raises ValueError
+    where a width would shrink or the depth would.
+    """
+    old = hidden_widths(state)
+    _check(old, widths)
+    return _deepened(_widened(state, tuple(widths[: len(old)]), seed, number), widths[len(old) :])
+
+
+def grow_moments(moments: Mapping[str, np.ndarray], widths: Sequence[int]) -> State:
+    """An optimiser's moments for the grown network: what there was in its place, zeros for what is new."""
+    names, old = _linears(moments), hidden_widths(moments)
+    _check(old, widths)
+    sizes = [moments["hidden.0.weight"].shape[1], *widths, len(moments["output.bias"])]
+    grown: State = {}
+    for at, (inputs, outputs) in enumerate(pairwise(sizes)):
+        name = f"hidden.{at}" if at < len(widths) else "output"
+        weight = np.zeros((outputs, inputs), np.float32)
+        bias = np.zeros(outputs, np.float32)
+        if name in names:
+            mine = moments[f"{name}.weight"]
+            weight[: len(mine), : mine.shape[1]] = mine
+            bias[: len(mine)] = moments[f"{name}.bias"]
+        grown |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    return grown
+
+
+def _check(old: Sequence[int], new: Sequence[int]) -> None:
+    if len(new) < len(old) or any(after < before for before, after in zip(old, new, strict=False)):
+        raise ValueError(f"growth: hidden layers {tuple(old)} do not grow to {tuple(new)}")
+    if any(width != new[len(old) - 1] for width in new[len(old) :]):
+        raise ValueError("growth: new layers are as wide as the last one, since they start as the identity")
+
+
+def _widened(state: Mapping[str, np.ndarray], widths: tuple[int, ...], seed: int, number: int) -> State:
+    draws = stream(seed, "grow", number)
+    names = _linears(state)
+    sizes = [state["hidden.0.weight"].shape[1], *widths, len(state["output.bias"])]
+    grown: State = {}
+    for name, (inputs, outputs) in zip(names, pairwise(sizes), strict=True):
+        old = state[f"{name}.weight"]
+        units, read = old.shape
+        # As torch draws an nn.Linear of the new size, whole matrices: no draw depends on the old size.
+        bound = np.float32(1 / math.sqrt(inputs))
+        weight, bias = (
+            (2 * draws.random(shape, dtype=np.float32) - 1) * bound for shape in ((outputs, inputs), outputs)
+        )
+        weight[:units, :read], weight[:units, read:] = old, 0
+        bias[:units] = state[f"{name}.bias"]
+        grown |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    return grown
+
+
+def _deepened(state: State, widths: Sequence[int]) -> State:
+    output = {name: value for name, value in state.items() if name.startswith("output.")}
+    grown = {name: value for name, value in state.items() if name not in output}
+    for number, width in enumerate(widths, start=len(grown) // 2):
+        grown[f"hidden.{number}.weight"] = np.eye(width, dtype=np.float32)
+        grown[f"hidden.{number}.bias"] = np.zeros(width, np.float32)
+    return grown | output

@@ -1,0 +1,102 @@
+"""The trials of a pack on the device: weights, what is carried between epochs, and memories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from psa.ablation import Unit
+from psa.growth import hidden_widths
+from psa.memory.hidden import HiddenMemory
+from psa.memory.places import place_of, site_widths
+from psa.memory.visit import Visited
+from psa.nets.dense import Dense
+from psa.nets.rows import Rows
+from psa.optimizer import Optimizer
+from psa.state import TrialState
+
+
+@dataclass
+class Epoch:
+    """What one epoch works on: the weights being trained, their gradients, the optimiser over them, the
+    damage done before, and the buffers that outlive the epoch, by name.
+    """
+
+    active: Rows
+    gradients: Rows
+    optimizer: Optimizer
+    units: Sequence[Unit | None]
+    carried: dict[str, Rows] = field(default_factory=dict)
+
+
+class Pack:
+    """Trials of one network on the device: their LKGs, their memories where they have any, and further
+    buffers carried between epochs.
+    """
+
+    def __init__(self, net: Dense, states: Sequence[TrialState], device: torch.device) -> None:
+        self.net, self.states, self.device = net, list(states), device
+        self.lkg = self._stacked([state.lkg for state in states])
+        kinds = {kind for state in states for kind in state.carried}
+        self.carried = {kind: self._carried(kind) for kind in sorted(kinds)}
+        self.visited = _visited(net, self.states, device)
+
+    def _stacked(self, parts: Iterable[dict[str, Any]]) -> Rows:
+        rows = [
+            self.net.stack({name: torch.from_numpy(array) for name, array in part.items()}) for part in parts
+        ]
+        return Rows.stacked(rows).to(self.device)
+
+    def _carried(self, kind: str) -> Rows:
+        blank = {name: np.zeros_like(tensor) for name, tensor in self.states[0].lkg.items()}
+        return self._stacked([state.carried.get(kind, blank) for state in self.states])
+
+    def snapshot(self) -> list[TrialState]:
+        """The states, with what lies on the device copied into them."""
+        for row, state in enumerate(self.states):
+            state.lkg = self._named(self.lkg, row)
+            for kind, buffer in self.carried.items():
+                state.carried[kind] = self._named(buffer, row)
+            if self.visited is not None and state.loops:
+                state.memory = self.visited.memory.snapshot(row)
+        return self.states
+
+    def _named(self, rows: Rows, row: int) -> dict[str, Any]:
+        one = rows[row : row + 1].to(torch.device("cpu"))
+        return {name: tensor.numpy() for name, tensor in self.net.unstack(one).items()}
+
+    def memories(self, rows: Sequence[int], loops: Sequence[int]) -> Visited | None:
+        """Copies of the memories of some rows, at these epochs; None where trials have none."""
+        if self.visited is None:
+            return None
+        some = self.visited.take(rows)
+        some.begin(loops)
+        return some
+
+
+def grouped(net: Dense, states: Sequence[TrialState], device: torch.device) -> list[Pack]:
+    """One Pack for each network that trials have grown to from `net`; without growth there is one."""
+    if all(state.trial.growth is None for state in states):
+        return [Pack(net, states, device)]
+    groups: dict[tuple[int, ...], list[TrialState]] = {}
+    for state in states:
+        groups.setdefault(hidden_widths(state.lkg), []).append(state)
+    return [Pack(net.grown(widths), group, device) for widths, group in groups.items()]
+
+
+def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> Visited | None:
+    """The memories as the states hold them, in the place that the network has for them by now."""
+    trial = states[0].trial
+    if trial.memory is None:
+        return None
+    site, began = trial.memory.site, trial.model.arch.widths
+    width = site_widths(trial.model)[place_of(site, len(began)).layer]
+    memory = HiddenMemory(trial.memory, [state.trial.seed for state in states], width, net.classes, device)
+    for row, state in enumerate(states):
+        if state.memory:
+            memory.restore(row, state.memory)
+    return Visited(memory, place_of(site, len(began), len(net.arch.widths)))

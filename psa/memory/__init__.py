@@ -1,0 +1,1 @@
+"""The hidden-state memory: entries made from hidden vectors in training, retrieved to change later ones."""

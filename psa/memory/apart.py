@@ -1,0 +1,34 @@
+"""Trial by trial on a CPU, all at once on a GPU: how a function's bits are kept free of the pack.
+
+Sums, exponentials and products are done by other code at other lengths and alignments, so a trial in the
+middle of a tensor may be rounded otherwise than alone. A trial in a tensor of its own cannot. The searches of
+a memory take milliseconds per trial, beside which a loop over trials costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Work = Callable[..., tuple[Tensor, ...]]
+
+
+def apart(work: Work, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """work(*tensors) for functions of tensors [n, ...] that treat the n trials independently."""
+    if not one_by_one(tensors[0].device):
+        return work(*tensors)
+    rows = range(len(tensors[0]))
+    parts = [work(*(own(tensor, row) for tensor in tensors)) for row in rows]
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+def one_by_one(device: torch.device) -> bool:
+    """Whether trials are computed one by one there."""
+    return device.type == "cpu"
+
+
+def own(tensor: Tensor, row: int) -> Tensor:
+    """[1, ...]: one row, copied to memory of its own (which starts on a 64-byte boundary)."""
+    return tensor[row : row + 1].clone(memory_format=torch.contiguous_format)

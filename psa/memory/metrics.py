@@ -1,0 +1,95 @@
+"""What a memory did to a data set: losses with and without it, and answers by class. Pure, numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+STRONG = 0.2  # nats
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """Losses with the memory minus losses without it, same weights. Counts; strong ones are among the rest.
+
+    neutral: |difference| <= band, so helped + harmed + neutral = samples. mean, std (of the population) in
+    nats; NaN for no samples.
+    """
+
+    samples: int
+    helped: int
+    harmed: int
+    neutral: int
+    strong_help: int
+    strong_harm: int
+    mean: float
+    std: float
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The counts as shares of the samples; helped, harmed and neutral add up to 1."""
+        counts = asdict(self)
+        named = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
+        return {name: counts[name] / self.samples if self.samples else float("nan") for name in named}
+
+
+def toggle(
+    with_memory: np.ndarray, without: np.ndarray, band: float = 1e-6, strong: float = STRONG
+) -> Toggle:
+    """Compare losses [N] of the same samples. A memory that does nothing is neutral, not noise around 0.
+
+    band: differences up to it are rounding. Raises ValueError for lengths that differ or strong < band.
+    """
+    one, other = np.asarray(with_memory, np.float64), np.asarray(without, np.float64)
+    if one.shape != other.shape or one.ndim != 1:
+        raise ValueError(f"losses {one.shape} and {other.shape} are not of the same samples")
+    if not 0 <= band <= strong:
+        raise ValueError(f"band {band} must be from 0 to strong, {strong}")
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise ValueError("a loss is no finite number: which of the two is better cannot be said")
+    change = one - other
+    return Toggle(
+        samples=len(change),
+        helped=int((change < -band).sum()),
+        harmed=int((change > band).sum()),
+        neutral=int((np.abs(change) <= band).sum()),
+        strong_help=int((change < -strong).sum()),
+        strong_harm=int((change > strong).sum()),
+        mean=float(change.mean()) if len(change) else float("nan"),
+        std=float(change.std()) if len(change) else float("nan"),
+    )
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """int64 [classes, classes]: samples of the class of the row that were taken for that of the column."""
+    labels, predicted = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
+    for each in (labels, predicted):
+        if len(each) and (each.min() < 0 or each.max() >= classes):
+            raise ValueError(f"classes are numbered 0 to {classes - 1}")
+    if labels.shape != predicted.shape:
+        raise ValueError(f"labels {labels.shape} and predictions {predicted.shape} differ in number")
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Per class: precision, recall, F1 (NaN where there is nothing to divide by), support; all [classes]."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+
+
+def by_class(matrix: np.ndarray) -> ByClass:
+    """From a confusion matrix. A class never predicted has no precision, one without samples no recall."""
+    right = np.diagonal(matrix).astype(np.float64)
+    predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ByClass(
+            precision=right / predicted,
+            recall=right / support,
+            f1=2 * right / (predicted + support),
+            support=support,
+        )

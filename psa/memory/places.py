@@ -1,0 +1,55 @@
+"""Where in a plain network a memory may act: its sites by name, and which layer each is behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psa.errors import UserError
+from psa.specs import SIDE, ModelSpec, NetSpec
+
+
+def site_of(site: str, candidates: Sequence[str]) -> str:
+    """The site meant among those of a network, first to last; the last one is `penultimate`.
+
+    early is the first, late the last before the penultimate, middle the one half-way. Raises UserError.
+    """
+    places = {"early": 0, "middle": len(candidates) // 2, "late": max(len(candidates) - 2, 0)}
+    if site in places:
+        return candidates[places[site]]
+    if site not in candidates:
+        raise UserError(f"memory: no site {site!r}", f"One of early, middle, late, {', '.join(candidates)}")
+    return site
+
+
+@dataclass(frozen=True)
+class Place:
+    """Behind which hidden layer (from 0) of a plain network a site is, before or after its dropout."""
+
+    layer: int
+    dropped: bool
+
+
+def site_widths(model: ModelSpec | NetSpec) -> tuple[int, ...]:
+    """How long the hidden vector behind each layer is; of a convolution, before pooling."""
+    widths = model.arch.widths
+    if model.family != "cnn":
+        return widths
+    sides = [SIDE >> number for number in range(len(widths) - 1)]
+    return *(width * side**2 for width, side in zip(widths, sides, strict=False)), widths[-1]
+
+
+def sites(depth: int) -> tuple[str, ...]:
+    """The sites of a plain network of so many hidden layers, first to last."""
+    return *(f"hidden_{layer}" for layer in range(depth)), "penultimate"
+
+
+def place_of(site: str, depth: int, now: int | None = None) -> Place:
+    """Where a site is in a network that began with `depth` hidden layers and has `now`. Raises UserError.
+
+    What a growing network reads last is penultimate throughout; every other site stays where it began.
+    """
+    name = site_of(site, sites(depth))
+    if name == "penultimate":
+        return Place((now or depth) - 1, dropped=True)
+    return Place(int(name.removeprefix("hidden_")), dropped=False)

@@ -1,0 +1,269 @@
+"""What a hidden-state memory is asked to do: every option, and which combinations are none.
+
+An option that would do nothing where it stands must keep its default, so two specs that compute the same
+numbers are one spec and an experiment cannot report a difference between them. Three equivalences are left
+to their users, since they are points of a sweep: with k = 1 every weighting gives the one entry all weight;
+mode gated with a constant alpha and no uncertainty is residual (delta values) or overwrite (absolute ones)
+at strength alpha x strength; and a strength, alpha or clip of 0 is a memory that changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from psa.errors import UserError
+from psa.specs import Decay, Rate, Spec
+
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+OpenShare = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
+Epochs = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,79}$")]
+
+FIELDS_BYTES: Final = 8 + 8 + 4 + 4 + 4  # label, insert step, retrieval count, usefulness, fresh step
+
+
+def _idle(spec: Spec, option: str, where: str) -> None:
+    """Refuse a value other than the default of an option that does nothing here. Raises ValueError."""
+    if getattr(spec, option) != type(spec).model_fields[option].default:
+        raise ValueError(f"{option} acts with {where} only: leave it out")
+
+
+class Retrieval(Spec):
+    """Which entries a query finds, and how much each of them weighs.
+
+    metric: euclidean is ||q - k||, cosine 1 - cos(q, k). weighting: the same for all; 1 / (d + 1e-8); or
+    softmax(-d / temperature). normalize_*: to length 1, keys and values when they are stored.
+    """
+
+    k: Annotated[int, Field(strict=True, ge=1, le=1000)] = 8
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    weighting: Literal["uniform", "inverse_distance", "softmax"] = "softmax"
+    temperature: Positive = 0.1
+    normalize_keys: bool = True
+    normalize_queries: bool = True
+    normalize_values: bool = False
+
+    @model_validator(mode="after")
+    def _every_option_acts(self) -> Self:
+        if self.weighting != "softmax":
+            _idle(self, "temperature", "weighting softmax")
+        if self.metric == "cosine" and not (self.normalize_keys and self.normalize_queries):
+            raise ValueError("cosine compares directions: leave normalize_keys and normalize_queries on")
+        return self
+
+
+class Query(Spec):
+    """What of the hidden vector is compared: all, the dimensions left alone, or a fixed random subset."""
+
+    source: Literal["full", "untouched", "projection"] = "full"
+    dims: Count = 64
+
+    @model_validator(mode="after")
+    def _dims_are_of_a_projection(self) -> Self:
+        if self.source != "projection":
+            _idle(self, "dims", "source projection")
+        return self
+
+
+class Target(Spec):
+    """What an entry holds, made after the backward pass from h, g = d(its own loss)/dh and class means c.
+
+    delta: -step_size g (grad_delta), or c - h (class_centroid). absolute: h (current_hidden),
+    h - step_size g (grad_target), or c (class_centroid).
+    """
+
+    value: Literal["delta", "absolute"] = "delta"
+    construction: Literal["current_hidden", "grad_delta", "grad_target", "class_centroid"] = "grad_delta"
+    step_size: Rate = 0.1
+    centroid_momentum: OpenShare = 0.95
+
+    @model_validator(mode="after")
+    def _the_value_is_of_its_kind(self) -> Self:
+        pair = (self.construction, self.value)
+        if pair == ("current_hidden", "delta"):
+            raise ValueError("current_hidden minus the hidden state is 0: choose value absolute")
+        if pair == ("grad_delta", "absolute"):
+            raise ValueError("grad_delta is a step, not a hidden state: choose value delta, or grad_target")
+        if pair == ("grad_target", "delta"):
+            raise ValueError("grad_target minus the hidden state is grad_delta: choose that")
+        if not self.construction.startswith("grad"):
+            _idle(self, "step_size", "grad_delta and grad_target")
+        if self.construction != "class_centroid":
+            _idle(self, "centroid_momentum", "class_centroid")
+        return self
+
+
+class Gate(Spec):
+    """How much of the change is let through: clip(a g + bias, 0, 1).
+
+    a: alpha, or with linear_warmup alpha x min(e / (rise_epochs + 1), 1) in the e-th active epoch, so that
+    rise_epochs epochs stay below alpha. g: 1, or with uncertainty sigmoid(-mean distance / temperature).
+    """
+
+    alpha: Share = 0.4
+    schedule: Literal["constant", "linear_warmup"] = "constant"
+    rise_epochs: Count = 1
+    uncertainty: bool = False
+    temperature: Positive = 1.0
+    bias: Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _every_option_acts(self) -> Self:
+        if self.schedule != "linear_warmup":
+            _idle(self, "rise_epochs", "schedule linear_warmup")
+        if not self.uncertainty:
+            _idle(self, "temperature", "uncertainty")
+            if self.schedule == "constant" and self.bias:
+                raise ValueError("bias is a part of a constant alpha: add it to alpha")
+        return self
+
+
+class Affected(Spec):
+    """Which dimensions of the hidden vector may be changed; all of them where it has no more than `dims`."""
+
+    dims: Count = 64
+    selection: Literal["first", "random"] = "first"
+
+
+class Refresh(Spec):
+    """With probability `rate` an arrival updates its nearest entry, if within `distance`, and is not stored.
+
+    key, value: the share of the old one that stays.
+    """
+
+    rate: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] = 0.2
+    distance: NotNegative = 0.5
+    key: Share = 0.9
+    value: Share = 0.9
+
+
+class Forgetting(Spec):
+    """Who makes room in a full memory (see psa.memory.forgetting). none: nobody; more is an error."""
+
+    policy: Literal["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"] = "fifo"
+    ttl_steps: Count | None = None
+    age_weight: OpenShare = 0.5
+
+    @model_validator(mode="after")
+    def _every_option_acts(self) -> Self:
+        if (self.policy == "ttl") != (self.ttl_steps is not None):
+            raise ValueError("ttl_steps belongs to policy ttl, and policy ttl needs it")
+        if self.policy != "helpfulness_age":
+            _idle(self, "age_weight", "policy helpfulness_age")
+        return self
+
+
+class Memory(Spec):
+    """One hidden-state memory of one network.
+
+    site: early, middle, late, penultimate or the name of a site. clip: the most that any dimension is
+    changed by. train, inference: in which passes it acts. warmup_epochs: the first so many epochs it only
+    fills, or without fill_during_warmup does nothing. control: inactive fills and never acts; random uses k
+    entries drawn with replacement, equal weights, distance 0. A control keeps all options of the arm it is
+    compared with, though some of them have nothing to act on.
+    """
+
+    site: Name = "penultimate"
+    capacity: Count = 20_000
+    retrieval: Retrieval = Retrieval()
+    query: Query = Query()
+    target: Target = Target()
+    mode: Literal["overwrite", "residual", "gated"] = "gated"
+    gate: Gate = Gate()
+    strength: Decay = 1.0
+    clip: NotNegative | None = None
+    affected: Affected = Affected()
+    train: bool = True
+    inference: bool = True
+    warmup_epochs: Epochs = 0
+    fill_during_warmup: bool = True
+    insertion: Literal["always", "loss_above_mean"] = "always"
+    refresh: Refresh | None = None
+    forgetting: Forgetting = Forgetting()
+    control: Literal["none", "inactive", "random"] = "none"
+
+    @model_validator(mode="after")
+    def _the_change_is_one(self) -> Self:
+        if self.mode == "overwrite" and self.target.value == "delta":
+            raise ValueError("overwrite with delta values is residual (h + strength x r): choose residual")
+        if self.mode == "residual" and self.target.value == "absolute":
+            raise ValueError("residual would add a whole hidden state: choose overwrite or gated")
+        if self.mode != "gated" and self.gate != Gate():
+            raise ValueError("gate acts in mode gated only: leave it out")
+        cut = self.mode == "overwrite" and self.strength == 1 and self.clip is None
+        if cut and self.train and self.control != "inactive" and self.target.construction == "grad_target":
+            raise ValueError(
+                "overwrite at strength 1 lets no gradient through, so grad_target would be the hidden state: "
+                "choose current_hidden, a smaller strength, or train = false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_option_acts(self) -> Self:
+        if not (self.train or self.inference):
+            raise ValueError("neither in training nor in inference is control = inactive: choose that")
+        if self.control == "inactive" and not (self.train and self.inference):
+            raise ValueError("control inactive acts nowhere: leave train and inference on")
+        if not self.warmup_epochs:
+            _idle(self, "fill_during_warmup", "warmup_epochs")
+        if self.retrieval.k > self.capacity:
+            raise ValueError(f"k = {self.retrieval.k} entries of a memory of {self.capacity}")
+        if self.retrieval.normalize_values and self.target.construction == "grad_delta":
+            _idle(self.target, "step_size", "values that keep their length (normalize_values off)")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """The memory in a trial's readable path."""
+        kind = {"none": "memory", "inactive": "inactive", "random": "random"}[self.control]
+        return f"{kind}-{self.mode}-{self.site.replace('_', '')}"
+
+    def acts(self, epoch: int, training: bool) -> bool:
+        """Whether hidden vectors are changed in this epoch (from 1)."""
+        wanted = self.train if training else self.inference
+        return wanted and self.control != "inactive" and epoch > self.warmup_epochs
+
+    def fills(self, epoch: int) -> bool:
+        """Whether entries are stored in this epoch (from 1)."""
+        return self.fill_during_warmup or epoch > self.warmup_epochs
+
+    def alpha(self, epoch: int) -> float:
+        """The gate's a in this epoch (from 1); the first epoch after the warm-up is its first."""
+        if self.gate.schedule == "constant":
+            return self.gate.alpha
+        risen = max(epoch - self.warmup_epochs, 0) / (self.gate.rise_epochs + 1)
+        return self.gate.alpha * min(risen, 1.0)
+
+
+def check_query(spec: Memory, width: int) -> None:
+    """Refuse a query that has nothing to compare at a site of this width, or is another one. UserError."""
+    if spec.query.source == "untouched" and spec.affected.dims >= width:
+        raise UserError(
+            f"memory: query untouched, but all {width} dimensions of the site are affected",
+            f"Lower affected.dims below {width}",
+        )
+    if spec.query.source == "projection" and spec.query.dims >= width:
+        raise UserError(
+            f"memory: a projection to {spec.query.dims} of {width} dimensions is the full query",
+            f"Lower query.dims below {width}, or choose query full",
+        )
+
+
+def check_room(spec: Memory, samples: int, epochs: int) -> None:
+    """Before so many epochs: refuse `none` with more arrivals than capacity. Raises UserError."""
+    arrivals = samples * sum(spec.fills(epoch) for epoch in range(1, epochs + 1))
+    if spec.forgetting.policy == "none" and arrivals > spec.capacity:
+        raise UserError(
+            f"memory: {arrivals:,} arrivals, capacity {spec.capacity:,}, and policy none forgets nothing",
+            "Raise the capacity or choose another policy",
+        )
+
+
+def footprint_bytes(entries: int, key_dims: int, value_dims: int) -> int:
+    """Bytes of so many entries: float32 keys and values, and five fields of 8, 8, 4, 4 and 4 bytes."""
+    return entries * ((key_dims + value_dims) * 4 + FIELDS_BYTES)

@@ -1,0 +1,71 @@
+"""The memories of T trials at work in their networks: one batch after another, forward and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from psa.memory.hidden import HiddenMemory, Trace
+from psa.memory.places import Place
+from psa.memory.targets import per_sample
+
+
+class Visited:
+    """The memories of some rows of a pack, and where in their networks they are."""
+
+    def __init__(self, memory: HiddenMemory, place: Place) -> None:
+        self.memory, self.place = memory, place
+
+    def take(self, rows: Sequence[int]) -> Visited:
+        """Copies of the memories of some rows; `begin` must follow."""
+        return Visited(self.memory.take(rows), self.place)
+
+    def begin(self, epochs: Sequence[int]) -> None:
+        """The epoch (from 1) that each row is about to train or to be evaluated after."""
+        self.memory.begin(epochs)
+
+
+class Visit:
+    """One batch at the place: hidden vectors come in, changed ones go out.
+
+    samples: int64 [T, B], the samples' numbers in the data set.
+    """
+
+    def __init__(self, visited: Visited, samples: Tensor, training: bool) -> None:
+        self.visited, self.samples, self.training = visited, samples, training
+        self.h: Tensor | None = None
+        self.trace: Trace | None = None
+
+    @property
+    def change(self) -> tuple[Place, Visit]:
+        """What a network asks for (see psa.nets.dense)."""
+        return self.visited.place, self
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """h' [T, width, B]."""
+        self.h = h
+        if self.training:
+            h.retain_grad()
+        changed, self.trace = self.visited.memory.forward(h, self.samples, self.training)
+        return changed
+
+    def observed(self, labels: Tensor) -> dict[str, Tensor]:
+        """See HiddenMemory.observed. Raises ValueError before the batch has come by."""
+        if self.trace is None:
+            raise ValueError("no batch has passed the memory")
+        return self.visited.memory.observed(self.trace, labels)
+
+    def learn(self, logits: Tensor, labels: Tensor) -> None:
+        """After the backward pass of logits [T, classes, B]: book, update, store. labels: int64 [T, B].
+
+        Raises ValueError where there was none.
+        """
+        if self.trace is None or self.h is None or self.h.grad is None:
+            raise ValueError("no batch has passed the memory forward and back")
+        logits = logits.detach()
+        log_p = torch.log_softmax(logits, dim=1)
+        losses = -log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        right = logits.argmax(dim=1) == labels
+        self.visited.memory.learn(self.trace, per_sample(self.h.grad), losses, right, labels, self.samples)

@@ -1,0 +1,85 @@
+"""What one trial answers on a split, with its memory or without: the pass that several probes share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from psa.data import Split
+from psa.looks import Look
+from psa.memory.visit import Visit
+from psa.nets.layers import Inputs
+from psa.train import EVALUATION_BATCH
+
+SPLITS: Final = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of each of N samples: loss (nats), answer, the greatest probability, and the label; memory: what its
+    memory did there (see HiddenMemory.observed), empty without one.
+    """
+
+    losses: NDArray[np.float64]
+    answers: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    memory: dict[str, NDArray[np.float64]]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each is answered correctly."""
+        return np.asarray(self.answers == self.labels)
+
+
+@torch.no_grad()
+def answers_of(look: Look, split: Split, row: int, with_memory: bool = True) -> Answers:
+    """Of one trial, beside a copy of itself: the numbers then have the same bits in any pack."""
+    loops = [look.loops[row]] * 2
+    bound = look.net.bind(look.weights[[row, row]], loops=loops)
+    visited = look.visited.take([row, row]) if with_memory and look.visited is not None else None
+    if visited is not None:
+        visited.begin(loops)
+    parts: dict[str, list[torch.Tensor]] = {}
+    for start in range(0, len(split), EVALUATION_BATCH):
+        part = slice(start, start + EVALUATION_BATCH)
+        labels = split.labels[part].expand(2, -1)
+        visit = None if visited is None else Visit(visited, split.index[part].expand(2, -1), training=False)
+        inputs = Inputs.same_for_all(split.images[part], 2)
+        log_p = torch.log_softmax(bound(inputs, change=None if visit is None else visit.change), dim=1)[0]
+        seen = {
+            "losses": -log_p.gather(0, labels[:1])[0],
+            "answers": log_p.argmax(dim=0),
+            "confidence": log_p.exp().amax(dim=0),
+            **({} if visit is None else {f"memory.{k}": v[0] for k, v in visit.observed(labels).items()}),
+        }
+        for name, values in seen.items():
+            parts.setdefault(name, []).append(values)
+    made = {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}
+    return Answers(
+        made["losses"].astype(np.float64),
+        made["answers"],
+        made["confidence"].astype(np.float64),
+        split.labels.cpu().numpy(),
+        {
+            name.removeprefix("memory."): values.astype(np.float64)
+            for name, values in made.items()
+            if name.startswith("memory.")
+        },
+    )
+
+
+def both_splits(look: Look) -> tuple[tuple[str, Split], ...]:
+    """Validation and test, which a probe's last look may see."""
+    return tuple(zip(SPLITS, (look.splits.val, look.splits.test), strict=True))
+
+
+def finite(values: Iterable[float]) -> list[float | None]:
+    """Numbers as JSON can hold them: what is none is missing."""
+    return [float(value) if math.isfinite(value) else None for value in values]

@@ -1,0 +1,60 @@
+"""How sure a network is, and which classes it takes for which."""
+
+from __future__ import annotations
+
+from psa.calibration import expected_calibration_error
+from psa.looks import Look
+from psa.memory.metrics import confusion
+from psa.nets.dense import Dense
+from psa.probes.answers import SPLITS, answers_of, both_splits, finite
+from psa.state import Observation
+
+
+class Calibration:
+    """Of the LKG on validation and test: ece, the expected calibration error over 15 bins; confidence, the
+    mean greatest probability; accuracy, as a share.
+    """
+
+    name = "calibration"
+
+    def places(self, net: Dense) -> list[str]:
+        """The splits."""
+        return list(SPLITS)
+
+    def each(self, look: Look) -> list[Observation]:
+        """Nothing: only the LKG is asked."""
+        return [{} for _ in look.loops]
+
+    def last(self, look: Look) -> list[Observation]:
+        """See the class."""
+        return [self._of(look, row) for row in range(len(look.loops))]
+
+    def _of(self, look: Look, row: int) -> Observation:
+        found = [answers_of(look, split, row) for _, split in both_splits(look)]
+        return {
+            "ece": finite(expected_calibration_error(each.confidence, each.right) for each in found),
+            "confidence": finite(each.confidence.mean() for each in found),
+            "accuracy": finite(each.right.mean() for each in found),
+        }
+
+
+class Confusion:
+    """Of the LKG on the test split, counts: how many samples of each class it took for each."""
+
+    name = "confusion"
+
+    def places(self, net: Dense) -> list[str]:
+        """`true>answer`, row by row."""
+        return [f"{true}>{answer}" for true in range(net.classes) for answer in range(net.classes)]
+
+    def each(self, look: Look) -> list[Observation]:
+        """Nothing: only the LKG is asked."""
+        return [{} for _ in look.loops]
+
+    def last(self, look: Look) -> list[Observation]:
+        """See the class."""
+        found = [answers_of(look, look.splits.test, row) for row in range(len(look.loops))]
+        return [
+            {"counts": confusion(each.labels, each.answers, look.net.classes).flatten().tolist()}
+            for each in found
+        ]

@@ -1,0 +1,76 @@
+"""A classifier that learns nothing more: the nearest embeddings of the training split vote."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from psa.data import Split
+from psa.looks import Look
+from psa.nets.dense import Dense
+from psa.probes.answers import SPLITS, both_splits
+from psa.probes.traces import hidden_layers, ignored, traced
+from psa.state import Observation
+from psa.train import EVALUATION_BATCH
+
+NEIGHBOURS: Final = 8
+
+
+class EmbeddingKnn:
+    """Samples of validation and test answered correctly by the majority of the 8 training images whose
+    outputs of the last hidden layer are nearest (euclidean), each with one vote; ties go to the lowest class.
+
+    correct, total. The layer's outputs are as the network makes them, without any memory.
+    """
+
+    name = "embedding_knn"
+
+    def places(self, net: Dense) -> list[str]:
+        """The splits."""
+        return list(SPLITS)
+
+    def each(self, look: Look) -> list[Observation]:
+        """Nothing: only the LKG is asked."""
+        return [{} for _ in look.loops]
+
+    def last(self, look: Look) -> list[Observation]:
+        """See the class."""
+        return [self._of(look, row) for row in range(len(look.loops))]
+
+    def _of(self, look: Look, row: int) -> Observation:
+        known = embeddings(look, look.splits.train, row)
+        found: Observation = {"correct": [], "total": []}
+        for _, split in both_splits(look):
+            answers = voted(known, look.splits.train.labels, embeddings(look, split, row), look.net.classes)
+            found["correct"].append(int((answers == split.labels.cpu().numpy()).sum()))
+            found["total"].append(len(split))
+        return found
+
+
+def embeddings(look: Look, split: Split, row: int) -> Tensor:
+    """[N, width]: outputs of the last hidden layer of one trial."""
+    last, parts = hidden_layers(look)[-1], list[Tensor]()
+
+    def watch(layer: int, before: Tensor, after: Tensor) -> None:
+        if layer == last:
+            parts.append(after.T.clone())
+
+    traced(look, split, row, watch, ignored)
+    return torch.cat(parts)
+
+
+def voted(
+    known: Tensor, labels: Tensor, queries: Tensor, classes: int, neighbours: int = NEIGHBOURS
+) -> np.ndarray:
+    """int64 [N]: what the nearest of known [M, width] with labels [M] say of queries [N, width]."""
+    lengths = known.square().sum(dim=1)
+    answers = []
+    for part in queries.split(EVALUATION_BATCH):
+        scores = lengths - 2 * part @ known.T  # the query's own length is the same for all
+        nearest = torch.topk(scores, min(neighbours, len(known)), dim=1, largest=False).indices
+        votes = torch.nn.functional.one_hot(labels[nearest], classes).sum(dim=1)
+        answers.append(np.argmax(votes.cpu().numpy(), axis=1))  # the first of equal ones
+    return np.concatenate(answers)

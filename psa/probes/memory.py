@@ -1,0 +1,125 @@
+"""What a hidden-state memory finds and what it does: retrieval, gate, size, and losses with and without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psa.data import Split
+from psa.looks import Look
+from psa.memory.metrics import STRONG, toggle
+from psa.nets.dense import Dense
+from psa.probes.answers import SPLITS, Answers, answers_of, both_splits, finite
+from psa.state import Observation
+
+BAND: Final = 1e-6  # nats; differences up to it are rounding
+# Edges of the histogram of loss changes, in nats; beyond the last there is one more bin on either side.
+EDGES: Final = (
+    -1.0, -0.5, -STRONG, -0.1, -0.03, -0.01, -0.001, -BAND, BAND, 0.001, 0.01, 0.03, 0.1, STRONG, 0.5, 1.0,
+)  # fmt: skip
+PARTS: Final = 10  # of the samples, by distance
+
+
+class Toggle:
+    """Losses of the LKG with its memory minus those without it, same weights, on validation and test.
+
+    samples, helped, harmed, neutral (within 1e-6), strong_help and strong_harm (beyond 0.2): counts. mean,
+    std: nats. with_correct, without_correct: counts. histogram.SPLIT: samples between EDGES.
+    distance.SPLIT, change.SPLIT: mean retrieval distance and mean change of ten parts of equal size, from
+    near to far.
+    """
+
+    name = "toggle"
+
+    def places(self, net: Dense) -> list[str]:
+        """The splits."""
+        return list(SPLITS)
+
+    def each(self, look: Look) -> list[Observation]:
+        """Nothing: only the LKG is asked."""
+        return [{} for _ in look.loops]
+
+    def last(self, look: Look) -> list[Observation]:
+        """See the class."""
+        return [self._of(look, row) for row in range(len(look.loops))]
+
+    def _of(self, look: Look, row: int) -> Observation:
+        found: Observation = {}
+        for name, split in both_splits(look):
+            one, other = (answers_of(look, split, row, with_memory=on) for on in (True, False))
+            facts = asdict(toggle(one.losses, other.losses, BAND))
+            facts |= {"with_correct": int(one.right.sum()), "without_correct": int(other.right.sum())}
+            for fact, value in facts.items():
+                found.setdefault(fact, []).extend(finite([value]) if isinstance(value, float) else [value])
+            change = one.losses - other.losses
+            found[f"histogram.{name}"] = np.bincount(
+                np.searchsorted(EDGES, change), minlength=len(EDGES) + 1
+            ).tolist()
+            found |= _by_distance(name, one.memory.get("distance", np.empty(0)), change)
+        return found
+
+
+def _by_distance(split: str, distance: NDArray[np.float64], change: NDArray[np.float64]) -> Observation:
+    """Nothing where fewer samples than parts found an entry."""
+    there = np.flatnonzero(np.isfinite(distance))
+    if len(there) < PARTS:
+        return {}
+    parts = np.array_split(there[np.argsort(distance[there], kind="stable")], PARTS)
+    return {
+        f"distance.{split}": [float(distance[part].mean()) for part in parts],
+        f"change.{split}": [float(change[part].mean()) for part in parts],
+    }
+
+
+class Retrieval:
+    """What the memory finds and does in evaluation: after each epoch on validation, of the LKG on both.
+
+    acted: share of samples that were changed. distance (mean over k), purity (share of entries with the
+    sample's label), top1 (whether the nearest has it): means over those. gate, gate_std, magnitude
+    (||h' - h||), relative (to ||h||): over all samples. size, bytes, mean_age (steps), mean_retrieved,
+    mean_usefulness, mean_freshness: of the entries, one number.
+    """
+
+    name = "retrieval"
+
+    def places(self, net: Dense) -> list[str]:
+        """The splits."""
+        return list(SPLITS)
+
+    def each(self, look: Look) -> list[Observation]:
+        """See the class."""
+        return [self._of(look, row, [look.splits.val]) for row in range(len(look.loops))]
+
+    def last(self, look: Look) -> list[Observation]:
+        """See the class."""
+        splits = [split for _, split in both_splits(look)]
+        return [self._of(look, row, splits) for row in range(len(look.loops))]
+
+    def _of(self, look: Look, row: int, splits: Sequence[Split]) -> Observation:
+        if look.visited is None:
+            return {}
+        found: Observation = {}
+        for split in splits:
+            for fact, value in _facts(answers_of(look, split, row)).items():
+                found.setdefault(fact, []).extend(finite([value]))
+        bank = look.visited.memory.bank.statistics(row)
+        return found | {fact: finite([value]) for fact, value in bank.items()}
+
+
+def _facts(seen: Answers) -> dict[str, float]:
+    memory = seen.memory
+    on = np.isfinite(memory["distance"])
+    means = {
+        name: float(memory[name][on].mean()) if on.any() else float("nan")
+        for name in ("distance", "purity", "top1")
+    }
+    return {
+        "acted": float((memory["magnitude"] > 0).mean()),
+        **means,
+        **{name: float(memory[name].mean()) for name in ("gate", "magnitude", "relative")},
+        "gate_std": float(memory["gate"].std()),
+    }

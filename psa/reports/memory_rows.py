@@ -1,0 +1,210 @@
+"""One row per trial of the study of memory and growth: what was asked, what came of it, what its probes saw.
+
+An arm is what trials share that differ in seed and data alone; changed: in what its memory is not the usual
+one. A stage is how much was trained: images and epochs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from psa.arch import Arch
+from psa.collect import records_of
+from psa.errors import UserError
+from psa.files import read_bytes
+from psa.records import Record, decode_record
+from psa.reports.setting import Setting
+from psa.specs import canonical_json
+
+KNN: Final = "embedding_knn"
+# In percent: validation, test, ece, and what parts of the test samples a memory helped, harmed, left alone.
+# delta: nats. magnitude, distance: lengths of hidden vectors. footprint: MB. growth_delta: points of
+# validation from the epoch of a growth to the next, mean. throughput: images a second, evaluation included.
+NUMBERS: Final = (
+    "validation", "test", "test_loss", "ece", "helped", "harmed", "neutral", "strong_help", "strong_harm",
+    "delta", "delta_sd", "with_memory", "without_memory", "acted", "purity", "top1", "distance", "gate",
+    "magnitude", "relative", "size", "footprint", "parameters", "depth", "width", "growths", "growth_delta",
+    "throughput",
+)  # fmt: skip
+_SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
+_CONTROLS: Final = {"none": "hybrid", "inactive": "hybrid_inactive", "random": "random_memory"}
+
+
+def runs_of(frame: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    """The runs of the trials of a frame that are done. Raises UserError without their records."""
+    if setting.store is None:
+        raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
+    done = set(frame.loc[frame["status"] == "done", "id"].astype(str))
+    study = str(frame["study"].iloc[0])
+    records = [record for record in records_of(setting.store, [study]) if record["id"] in done]
+    machines = {
+        record["id"]: _machine(setting.store.results / f"{record['id']}.machine.json") for record in records
+    }
+    return runs_from(records, machines)
+
+
+def _machine(path: Path) -> Record:
+    """What was noted beside a record; nothing where it is gone, since no result depends on it."""
+    try:
+        return decode_record(read_bytes(path) or b"", str(path))
+    except UserError:
+        return {}
+
+
+def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None = None) -> pd.DataFrame:
+    """The runs of records; see the module and NUMBERS for the columns."""
+    records = list(records)
+    usual = _medoid([record["spec"]["memory"] for record in records if record["spec"].get("memory")])
+    rows = [_row(record, usual, (machines or {}).get(record["id"], {})) for record in records]
+    texts = ("id", "arm", "method", "network", "changed", "same", "stage", "images", "loops", "seed")
+    frame = pd.DataFrame(rows, columns=[*texts, *NUMBERS])
+    frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))
+    return frame.sort_values(["images", "loops", "arm", "seed"], ignore_index=True)
+
+
+def _row(record: Record, usual: dict[str, Any], machine: Record) -> dict[str, Any]:
+    spec, samples, finals = record["spec"], record["samples"], record["finals"]
+    probes = {name: seen["last"] for name, seen in record.get("probes", {}).items()}
+    widths = _widths(record["built"]["arch"])
+    method = method_of(spec)
+    found = {
+        "id": record["id"],
+        "arm": label_of(spec, usual),
+        "method": method,
+        "network": network_of(spec),
+        "changed": " ".join(changed_in(spec.get("memory"), usual)),
+        "same": canonical_json(_without_control(spec)),
+        "stage": f"{samples['train']:,} images, {record['loops']} epochs",
+        "images": samples["train"],
+        "loops": record["loops"],
+        "seed": spec["seed"],
+        "validation": 100 * finals["bounty"]["correct"] / samples["validation"],
+        "test": 100 * finals["test"]["correct"] / samples["test"],
+        "test_loss": finals["test"]["loss"],
+        "parameters": record["built"]["parameters"],
+        "depth": len(widths),
+        "width": max(widths),
+        "throughput": machine.get("train_samples_per_second"),
+        **_growth(record),
+        **_memory(probes),
+    }
+    if "calibration" in probes:
+        found["ece"] = _percent(probes["calibration"]["ece"][1])
+    if KNN in probes:
+        right, total = probes[KNN]["correct"], probes[KNN]["total"]
+        found |= {"validation": 100 * right[0] / total[0], "test": 100 * right[1] / total[1]}
+        found |= {"test_loss": None, "ece": None}  # votes are no probabilities
+    return found
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _memory(probes: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+    """What the probes of a memory saw on the test split."""
+    found: dict[str, Any] = {}
+    if "toggle" in probes:
+        toggle = {name: values[1] for name, values in probes["toggle"].items() if "." not in name}
+        total = toggle["samples"]
+        found |= {name: 100 * toggle[name] / total for name in _SHARES}
+        found |= {"delta": toggle["mean"], "delta_sd": toggle["std"]}
+        found |= {f"{name}_memory": 100 * toggle[f"{name}_correct"] / total for name in ("with", "without")}
+    if "retrieval" in probes:
+        seen = probes["retrieval"]
+        for name in ("acted", "purity", "top1", "distance", "gate", "magnitude", "relative"):
+            found[name] = seen[name][1]
+        found |= {"size": seen["size"][0], "footprint": seen["bytes"][0] / 1e6}
+    return found
+
+
+def _growth(record: Record) -> dict[str, Any]:
+    """How often the network grew, and what validation gained from that epoch to the next."""
+    grown = [event for event in record["events"] if event["grew"]]
+    correct = record["history"]["correct"]
+    gains = [correct[event["epoch"]] - correct[event["epoch"] - 1] for event in grown]
+    gain = 100 * float(np.mean(gains)) / record["samples"]["validation"] if gains else None
+    return {"growths": len(grown), "growth_delta": gain}
+
+
+def _widths(arch: str) -> list[int]:
+    return list(Arch.coerce(arch).widths)
+
+
+def method_of(spec: Mapping[str, Any]) -> str:
+    """hybrid and its controls, embedding_knn, or nn: networks without a memory."""
+    if spec.get("memory"):
+        return _CONTROLS[spec["memory"]["control"]]
+    return KNN if KNN in spec.get("probes", []) else "nn"
+
+
+def network_of(spec: Mapping[str, Any]) -> str:
+    """Its hidden layers, and that it grows from there."""
+    arch = str(spec["model"]["arch"]).strip("[]")
+    arch = f"cnn {arch}" if spec["model"]["family"] == "cnn" else arch
+    return f"growing {arch}" if spec.get("growth") else arch
+
+
+def label_of(spec: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
+    """An arm by its method, its network, and in what its memory is not the usual one."""
+    parts = [f"{method_of(spec)} {network_of(spec)}"]
+    if spec.get("memory"):
+        mine = _flat(spec["memory"])
+        parts += [
+            f"{key.rpartition('.')[2]}={_shown(mine.get(key))}" for key in changed_in(spec["memory"], usual)
+        ]
+    return ", ".join(parts)
+
+
+def changed_in(memory: Mapping[str, Any] | None, usual: Mapping[str, Any]) -> list[str]:
+    """The settings, by dotted names, in which a memory is not the usual one; being a control is none."""
+    mine, theirs = _flat(memory or usual), _flat(usual)
+    keys = sorted({*mine, *theirs} - {"control"})
+    return [key for key in keys if mine.get(key) != theirs.get(key)]
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found
+
+
+def _medoid(memories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The memory that has most in common with the others: the one that variants are variants of."""
+    unique = {canonical_json(each | {"control": "none"}): each | {"control": "none"} for each in memories}
+
+    def apart(one: dict[str, Any]) -> int:
+        return sum(len(set(_flat(one).items()) ^ set(_flat(other).items())) for other in unique.values())
+
+    return min(unique.values(), key=lambda each: (apart(each), canonical_json(each)), default={})
+
+
+def _without_control(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What an arm shares with its controls."""
+    memory = dict(spec["memory"]) | {"control": None} if spec.get("memory") else None
+    return {"model": spec["model"], "method": spec["method"], "growth": spec.get("growth"), "memory": memory}
+
+
+def final_stage(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the stage with the most seeds, of several the longest: what is concluded from."""
+    seeds = runs.groupby(["stage", "images", "loops"])["seed"].nunique()
+    best = max(seeds.index, key=lambda key: (seeds[key], key[1], key[2]))
+    return runs[runs["stage"] == best[0]]
+
+
+def json_of(runs: pd.DataFrame) -> bytes:
+    """The runs as JSON, a missing number as null."""
+    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    return (json.dumps(rows, indent=1, sort_keys=True, default=float) + "\n").encode()

@@ -1,0 +1,263 @@
+"""The report of memory and growth, on runs that no training made: arms, verdicts, answers, pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import some_record
+
+from psa.collect import collect
+from psa.grid import load
+from psa.growing import booked
+from psa.growth import Moment, events
+from psa.nets.shapes import shape_of
+from psa.observations import observed
+from psa.reports import memory as report
+from psa.reports.memory_answers import hypotheses
+from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdict
+from psa.reports.memory_rows import NUMBERS, final_stage, runs_from
+from psa.reports.setting import Setting
+from psa.stats import t_test
+from psa.store import Store
+from psa.trial import Trial
+
+ROOT = Path(__file__).parents[1]
+SEEDS = (11, 22, 33)
+NETWORK = "1*256, 1*128"
+
+
+def runs(accuracy: Mapping[str, Sequence[float]], **columns: Any) -> pd.DataFrame:
+    """Runs of one stage: test percentages per seed of methods, the usual memory and its rivals."""
+    rows = []
+    for method, values in accuracy.items():
+        large = method == "nn_large"
+        plain = "nn" if large else method
+        network = "1*512, 1*256" if large else NETWORK
+        for seed, value in zip(SEEDS, values, strict=False):
+            row: dict[str, Any] = dict.fromkeys(NUMBERS, np.nan)
+            row |= {
+                "id": f"memory/{method}/s{seed}", "arm": f"{plain} {network}", "method": plain,
+                "network": network, "changed": "", "same": "one", "stage": "12,000 images, 5 epochs",
+                "images": 12_000, "loops": 5, "seed": seed, "test": value, "validation": value,
+                "parameters": 535_818 if large else 235_146,
+            }  # fmt: skip
+            if "hybrid" in method or method == "random_memory":
+                row |= {"relative": 0.02, "neutral": 10.0, "helped": 50.0, "harmed": 40.0, "delta": -0.001}
+            rows.append(row | columns)
+    return pd.DataFrame(rows)
+
+
+BASE = {
+    "nn": (93.0, 93.1, 92.9),
+    "hybrid": (94.0, 94.12, 93.91),
+    "random_memory": (93.1, 93.2, 93.05),
+    "hybrid_inactive": (93.0, 93.1, 92.9),
+    "nn_large": (93.5, 93.6, 93.45),
+    "embedding_knn": (93.4, 93.55, 93.3),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "against"),
+    [
+        ({}, "promising", ""),
+        ({"random_memory": (94.0, 94.1, 93.95)}, "currently unsupported", "random_memory"),
+        ({"hybrid_inactive": (94.3, 94.1, 93.8)}, "currently unsupported", "hybrid_inactive"),
+        ({"nn_large": (95.0, 95.1, 95.0)}, "unresolved", "nn_large"),
+        ({"embedding_knn": (96.0, 96.1, 96.0)}, "unresolved", "embedding_knn"),
+        ({"nn_large": (95.0, 95.0, 95.0), "random_memory": (95.0, 95.0, 95.0)}, "currently unsupported", ""),
+    ],
+)
+def test_the_verdict_follows_its_rule(changes: dict[str, Any], said: str, against: str) -> None:
+    """All three outcomes; a tie is not better, nor is a difference whose interval reaches 0."""
+    found = {each.key: each for each in comparisons_of(runs(BASE | changes))}
+    name, why = verdict(found)
+    assert name == said
+    assert against in why
+
+
+def test_without_the_controls_or_with_one_seed_nothing_is_decided() -> None:
+    """Missing is missing: no verdict is made of fewer than four comparisons over seeds."""
+    for name in NEEDED:
+        found = {e.key: e for e in comparisons_of(runs({k: v for k, v in BASE.items() if k != name}))}
+        assert verdict(found)[0] == "undecided"
+        assert name in verdict(found)[1]
+    once = runs({name: values[:1] for name, values in BASE.items()})
+    assert verdict({each.key: each for each in comparisons_of(once)})[0] == "undecided"
+    assert all(answer.answer != "yes" for answer in answered(once) if "points" in answer.evidence)
+
+
+def answered(table: pd.DataFrame) -> list[Any]:
+    """The hypotheses on some runs."""
+    return hypotheses(table, arms_of(table), {each.key: each for each in comparisons_of(table)})
+
+
+def test_questions_are_paired_tests_with_a_correction() -> None:
+    """The difference seed by seed, its t interval, the t test's p, and Benjamini and Hochberg over all."""
+    found = comparisons_of(runs(BASE))
+    assert [each.key for each in found] == [
+        "nn",
+        "random_memory",
+        "hybrid_inactive",
+        "nn_large",
+        "embedding_knn",
+    ]
+    first = found[0]
+    differences = np.array(BASE["hybrid"]) - np.array(BASE["nn"])
+    assert first.found.difference == pytest.approx(differences.mean())
+    assert first.found.n == 3
+    assert first.p == t_test(BASE["hybrid"], BASE["nn"])
+    assert all(each.adjusted >= each.p for each in found)
+
+
+def test_the_paired_t_test_is_scipys_and_knows_its_limits() -> None:
+    """One pair says nothing; equal arms differ in nothing; a constant difference is no chance."""
+    from scipy.stats import ttest_rel
+
+    one, other = [93.1, 94.0, 93.3, 93.7], [93.0, 93.2, 93.5, 93.1]
+    assert t_test(one, other) == pytest.approx(float(ttest_rel(one, other).pvalue))
+    assert np.isnan(t_test([1.0], [2.0]))
+    assert t_test(one, one) == 1.0
+    assert t_test([2.0, 3.0], [1.0, 2.0]) == 0.0
+
+
+def test_a_no_is_said_as_plainly_as_a_yes() -> None:
+    """Answers follow the numbers: shown, not shown, the opposite; and hardly any effect is said first."""
+    yes = {each.claim: each.answer for each in answered(runs(BASE))}
+    assert yes["A memory makes a network more accurate"] == "yes"
+    assert yes["The memory changes what the network computes"] == "yes"
+    opposite = {each.claim: each for each in answered(runs(BASE | {"nn": (95.0, 95.1, 95.05)}))}
+    assert opposite["A memory makes a network more accurate"].answer == "no, the opposite"
+    none = {each.claim: each for each in answered(runs(BASE | {"nn": (94.3, 94.1, 93.8)}, relative=1e-6))}
+    assert none["A memory makes a network more accurate"].answer == "no, not shown"
+    assert none["The memory changes what the network computes"].answer == "no, hardly"
+    assert "0.0001 % of their length" in none["The memory changes what the network computes"].evidence
+
+
+def records_of(folder: Path, grid: str, stage: int, only: Sequence[str]) -> tuple[Store, list[Trial]]:
+    """Records of a grid's variants in one stage, as training would leave them but with made-up numbers."""
+    store = Store(folder / "models", folder / "results")
+    chosen = [
+        point for point in load(ROOT / "reproduction" / grid).stages[stage].points if point.variant in only
+    ]
+    for point in chosen:
+        trial = point.trial
+        record = some_record(3, trial)
+        record["built"] = {"arch": str(trial.model.arch), "parameters": shape_of(trial.model).parameters}
+        at = only.index(point.variant)
+        record["samples"] = {"train": 12_000, "validation": 3_000, "test": 10_000, "zero_r_validation": 340}
+        record["history"] |= {"correct": [2500, 2600, 2700 + at], "kept": [True] * 3}
+        record["finals"]["bounty"] = {"correct": 2700 + at, "loop": 3}
+        record["finals"]["test"] = {"correct": 9000 + 10 * at + trial.seed, "loss": 0.3}
+        if trial.growth is not None:
+            history = [Moment(loop, 94 * loop, 0.8) for loop in (1, 2, 3)]
+            grown = events(trial.growth, trial.model.arch.widths, history)
+            record["events"] = [booked(event) for event in grown]
+            record["built"]["arch"] = "4*80"
+            record["built"]["parameters"] = grown[-1].param_count_after
+        record["probes"] = _probes(trial)
+        store.write(trial, record, {"train_samples_per_second": 1000.0 + at})
+    return store, [point.trial for point in chosen]
+
+
+def _probes(trial: Trial) -> dict[str, Any]:
+    empty: list[dict[str, Any]] = [{} for _ in range(4)]
+    counts = [90 if at % 11 == 0 else 1 for at in range(100)]
+    last: dict[str, dict[str, list[Any]]] = {
+        "calibration": {"ece": [0.02, 0.03], "confidence": [0.9, 0.9], "accuracy": [0.9, 0.9]},
+        "confusion": {"counts": counts},
+        "embedding_knn": {"correct": [2800, 9400], "total": [3000, 10_000]},
+        "toggle": {
+            "samples": [3000, 10_000], "helped": [1000, 4000], "harmed": [900, 3000],
+            "neutral": [1100, 3000], "strong_help": [0, 1], "strong_harm": [0, 0], "mean": [-1e-4, -2e-4],
+            "std": [0.1, 0.1], "with_correct": [2700, 9100], "without_correct": [2699, 9099],
+            "histogram.test": [*([10] * 17)], "distance.test": list(np.linspace(0.1, 0.9, 10)),
+            "change.test": list(np.linspace(-1e-4, 1e-4, 10)),
+        },
+        "retrieval": {
+            "acted": [1.0, 1.0], "distance": [0.3, 0.3], "purity": [0.9, 0.91], "top1": [0.9, 0.92],
+            "gate": [0.4, 0.4], "gate_std": [0.0, 0.0], "magnitude": [0.1, 0.1], "relative": [5e-5, 6e-5],
+            "size": [20_000.0], "bytes": [12_741_000.0],
+        },
+    }  # fmt: skip
+    places = [""]
+    return {name: {"places": places, "loops": empty, "last": last[name]} for name in trial.probes}
+
+
+@pytest.mark.parametrize(
+    ("grid", "only"),
+    [
+        ("memory.toml", ["a0", "a1", "a3", "a4", "a5", "a10", "a17", "a18", "a19", "a21"]),
+        ("growth.toml", ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]),
+        ("memory.toml", ["a0"]),
+    ],
+)
+def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -> None:
+    """Tables in three forms, figures, listings and the page, with and without a memory to judge."""
+    store, trials = records_of(tmp_path, grid, 1, only)
+    frame = collect(store, [], trials)
+    ((name, rows),) = list(report.parts(frame))
+    assert name == grid.removesuffix(".toml")
+    setting = Setting(tmp_path / "page", observed=observed(store), store=store)
+    made = report.tables(rows, setting)
+    assert {"consolidated", "comparisons", "hypotheses"} <= made.keys()
+    for table in made.values():
+        assert all((table.markdown(), table.latex(), table.csv()))
+    pictures = dict(report.figures(rows, setting))
+    assert "test_accuracy" in pictures
+    assert ("loss_changes" in pictures) == (len(only) > 1)
+    text = report.listings(rows, setting)["scientific_report.md"].decode()
+    assert ("currently unsupported" in text) == (len(only) > 1)
+    page = report.page(rows, setting, made, {name: tmp_path / f"{name}.png" for name in pictures})
+    assert page.sections
+    assert {fact.name for fact in page.facts} >= {"Trials", "Final stage"}
+
+
+def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
+    """The usual memory is the one that the others are variants of; controls are named by their method."""
+    store, _ = records_of(tmp_path, "memory.toml", 1, ["a0", "a1", "a5", "a9", "a17", "a21"])
+    from psa.collect import records_of as stored
+
+    table = runs_from(stored(store, []))
+    assert set(table["arm"]) == {
+        f"nn {NETWORK}", f"hybrid {NETWORK}", f"hybrid {NETWORK}, site=early",
+        f"hybrid {NETWORK}, capacity=60000, policy=none", f"random_memory {NETWORK}",
+        f"embedding_knn {NETWORK}",
+    }  # fmt: skip
+    knn = table[table["method"] == "embedding_knn"].iloc[0]
+    assert knn["test"] == 94.0
+    assert np.isnan(knn["test_loss"])
+    hybrid = table[table["arm"] == f"hybrid {NETWORK}"].iloc[0]
+    assert hybrid["helped"] + hybrid["harmed"] + hybrid["neutral"] == pytest.approx(100)
+    assert hybrid["footprint"] == pytest.approx(12.741)
+
+
+def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: Path) -> None:
+    """By validation alone; parameters, growths and what came after them are those of the events."""
+    only = ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]
+    store, _ = records_of(tmp_path, "growth.toml", 1, only)
+    from psa.collect import records_of as stored
+
+    table = runs_from(stored(store, []))
+    arms = arms_of(table)
+    assert arms.memory == "hybrid growing 2*48"
+    assert arms.rivals["nn"] == arms.growing == "nn growing 2*48"
+    assert arms.rivals["best_fixed_hybrid"] == "hybrid 4*96"
+    assert arms.rivals["nn_large"] == "nn 1*512, 1*256"
+    assert arms.matched == "nn 4*80"
+    grown = table[table["arm"] == arms.memory].iloc[0]
+    assert (grown["growths"], grown["parameters"], grown["depth"]) == (2, 83_050, 4)
+    assert grown["growth_delta"] == pytest.approx(100 * (100 + 103) / 2 / 3_000, abs=0.1)
+    assert {each.key for each in comparisons_of(table)} >= {"growing", "matched", "best_fixed_hybrid"}
+
+
+def test_the_final_stage_is_the_one_with_the_most_seeds() -> None:
+    """And of several the one with the most images."""
+    short = runs({"nn": (99.0,)}, stage="8,000 images, 3 epochs", images=8_000, loops=3)
+    both = pd.concat([short, runs(BASE)])
+    assert set(final_stage(both)["stage"]) == {"12,000 images, 5 epochs"}
