@@ -20,7 +20,7 @@ from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
-from psa.records import Record, decode_record
+from psa.records import Record, decode_record, diverged
 from psa.store import Store
 from psa.trial import Trial
 
@@ -46,11 +46,13 @@ def collect(
 
     expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
     that occurs in a study is expected in all combinations. horizons: meta-loops that a trial (by id) must
-    have to be done; with fewer it is `unfinished`, and its numbers take part in nothing. Raises UserError
-    where there is no record at all, or none of those expected.
+    have to be done; with fewer it is `unfinished`, and its numbers take part in nothing, as those of one that
+    `diverged`: its loss was never finite. Raises UserError where there is no record at all, or none of those
+    expected.
     """
     records = list(records_of(store, names))
     rows = [_row_of(record) for record in records]
+    lost = {record["id"] for record in records if diverged(record)}
     wanted = {trial.id: trial for trial in expected}
     if wanted:
         rows = [row for row in rows if row["id"] in wanted]
@@ -60,12 +62,16 @@ def collect(
                 "Name the grid they were made by with --grid, or leave it out",
             )
     short = {row["id"] for row in rows if _is_short(row, (horizons or {}).get(row["id"], 0))}
-    rows = [_unfinished(row) if row["id"] in short else row for row in rows]
+    rows = [_without_results(row, "unfinished") if row["id"] in short else row for row in rows]
+    rows = [
+        _without_results(row, "diverged") if row["id"] in lost and row["id"] not in short else row
+        for row in rows
+    ]
     there = {row["id"] for row in rows}
     rows += [_absent(store, trial) for trial in wanted.values() if trial.id not in there]
     if not rows:
         raise UserError(
-            f"{store.results} holds no record{' of ' + ', '.join(names) if names else ''}",
+            f"{store.results.absolute()} holds no record{' of ' + ', '.join(names) if names else ''}",
             "Run `psa sweep GRID` first, or name the folder with --results-dir",
         )
     if not wanted:
@@ -77,10 +83,12 @@ def _is_short(row: Mapping[str, Any], horizon: int) -> bool:
     return row["loops"] < horizon and not row["stopped_early"]
 
 
-def _unfinished(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked, without results: the mean of longer and shorter trials would be of neither."""
+def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
+    """What was asked, without results: the mean of longer and shorter trials would be of neither, and what a
+    trial without any finite loss kept are its initial weights.
+    """
     kept = ("id", "source", "parameters", *_ASKED)
-    return {**{name: row[name] for name in kept}, "status": "unfinished"}
+    return {**{name: row[name] for name in kept}, "status": status}
 
 
 def write(frame: pd.DataFrame, folder: Path) -> list[Path]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from psa.arch import Arch
 from psa.specs import MODES
 
-# Of the trial. status: done, unfinished (fewer loops than asked), failed (its last try), damaged (its
-# record), missing. bounty, test and zero_r
-# are percentages; validation and test_size the samples they are of. source: psa, or published.
+# Of the trial. status: done, unfinished (fewer loops than asked), diverged (its loss was never finite),
+# failed (its last try), damaged (its record), missing. bounty, test and zero_r are percentages; validation
+# and test_size the samples they are of. source: psa, or published.
 TRIAL_COLUMNS: Final = (
     "id",
     "study",
