@@ -21,6 +21,7 @@ from psa.files import read_bytes
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
 from psa.records import Record, decode_record, diverged
+from psa.specs import canonical_json
 from psa.store import Store
 from psa.trial import Trial
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 _ASKED: Final = (
     "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "mode", "seed",
     "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience", "dropout", "dataset",
-    "scaling", "digits",
+    "scaling", "digits", "val_size", "split_seed",
 )  # fmt: skip
 _OF_NETWORK: Final = (
     "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "parameters",
@@ -45,15 +46,17 @@ def collect(
     """Every stored record of the studies called `names` (of all, if none is named) as one frame.
 
     expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
-    that occurs in a study is expected in all combinations. horizons: meta-loops that a trial (by id) must
+    that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
+    observed of them the one with the most probes is taken. horizons: meta-loops that a trial (by id) must
     have to be done; with fewer it is `unfinished`, and its numbers take part in nothing, as those of one that
     `diverged`: its loss was never finite. Raises UserError where there is no record at all, or none of those
     expected.
     """
     records = list(records_of(store, names))
-    rows = [_row_of(record) for record in records]
-    lost = {record["id"] for record in records if diverged(record)}
     wanted = {trial.id: trial for trial in expected}
+    chosen = records if wanted else _most_observed(records)
+    rows = [_row_of(record) for record in chosen]
+    lost = {record["id"] for record in records if diverged(record)}
     if wanted:
         rows = [row for row in rows if row["id"] in wanted]
         if records and not rows:
@@ -77,6 +80,20 @@ def collect(
     if not wanted:
         rows += list(_holes(store, rows))
     return frame_of(rows)
+
+
+def _most_observed(records: Sequence[Record]) -> list[Record]:
+    """Without those of which another record has the same numbers and more probes."""
+    asked = [record["spec"].get("probes", ()) for record in records]
+    same = [
+        canonical_json({key: value for key, value in record["spec"].items() if key != "probes"})
+        for record in records
+    ]
+    most: dict[str, int] = {}
+    for key, probes in zip(same, asked, strict=True):
+        most[key] = max(most.get(key, 0), len(probes))
+    chosen = zip(records, same, asked, strict=True)
+    return [record for record, key, probes in chosen if len(probes) == most[key]]
 
 
 def _is_short(row: Mapping[str, Any], horizon: int) -> bool:
@@ -159,6 +176,8 @@ def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
         "dropout": model["dropout"],
         "dataset": data["name"],
         "scaling": data["scaling"],
+        "val_size": data["val_size"],
+        "split_seed": data["split_seed"],
         "digits": None if data["digits"] is None else ",".join(map(str, data["digits"])),
     }
 

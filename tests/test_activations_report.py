@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -27,7 +28,7 @@ from psa.probes.distributions import _Values
 from psa.records import encode_record
 from psa.reports import activations
 from psa.reports.arm_tables import comparisons
-from psa.reports.arms import arms_of, of_done, rows_of, train_accuracies, with_seen
+from psa.reports.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
 from psa.reports.run_folders import run_folders, run_name
 from psa.reports.setting import Setting
 from psa.signals import StopRequest
@@ -402,3 +403,11 @@ def test_results_that_are_not_there_name_the_whole_folder(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path}/results holds no record"):
         str(tiny().results())
+
+
+def test_trials_of_two_splits_are_two_arms(store: Store) -> None:
+    """They are never averaged."""
+    rows = rows_of(collect(store, ["tiny"]))
+    both = pd.concat([rows, rows.assign(split_seed=7, id=rows["id"].astype(str) + "x")], ignore_index=True)
+    assert "split_seed" in varying(both)
+    assert len(arms_of(both, varying(both))) == 2 * len(arms_of(rows, varying(rows)))

@@ -6,6 +6,7 @@ import csv
 import inspect
 import io
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from psa.commands.train_study import train_of
 from psa.errors import UserError
 from psa.machine import Machine
 from psa.observations import observed
+from psa.records import encode_record
 from psa.reports import depth_claims as claims
 from psa.reports import glonet
 from psa.reports.depth_tables import claims_table, convergence_table, paired_table, seeds_note
@@ -410,3 +412,27 @@ def test_what_is_unknown_is_called_so() -> None:
     assert none.zero_r_shown == "unknown"
     assert "1 epoch." in seeds_note(none)
     assert "where shapes allow" in paired_table(none).note
+
+
+def test_splits_are_not_mixed(frame: pd.DataFrame) -> None:
+    """Trials of another split get a page of their own."""
+    other = frame.assign(split_seed=7, id=frame["id"].astype(str) + "x")
+    names = [name for name, _ in glonet.parts(pd.concat([frame, other]))]
+    assert names == ["depths_split_seed-1337", "depths_split_seed-7"]
+
+
+def test_of_trials_that_differ_in_probes_the_most_observed_is_taken(store: Store, tmp_path: Path) -> None:
+    """Their numbers are the same; forced onto one page they would be two trials of one seed."""
+    copy = Store(store.models, tmp_path / "results")
+    shutil.copytree(store.results, copy.results)
+    one = trials()[0][0]
+    fewer = one.changed(probes=one.probes[:1])
+    record = store.read(one)
+    assert record is not None
+    record |= {"id": fewer.id, "digest": fewer.digest, "spec": fewer.model_dump(mode="json")}
+    copy.record_path(fewer).write_bytes(encode_record(record))
+    frame = collect(copy)
+    assert one.id in set(frame["id"].astype(str))
+    assert fewer.id not in set(frame["id"].astype(str))
+    depths_of(frame)
+    assert set(collect(copy, expected=[fewer])["id"].astype(str)) == {fewer.id}

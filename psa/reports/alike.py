@@ -13,6 +13,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "temperature": "Temperature", "dropout": "Dropout", "init": "Init", "optimizer": "Optimizer", "lr": "lr",
     "momentum": "Momentum", "batch_size": "Batch size", "weight_decay": "Weight decay",
     "patience": "Patience", "mode": "Mode", "dataset": "Data set", "scaling": "Scaling", "digits": "Digits",
+    "val_size": "Validation size", "split_seed": "Split seed",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ MODELS: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
 # What trials that are compared with each other must share.
 SHARED: Final = (
     "study", "mode", "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience",
-    "dropout", "activation", "init", "simplex", "dataset", "scaling", "digits",
+    "dropout", "activation", "init", "simplex", "dataset", "scaling", "digits", "val_size", "split_seed",
 )  # fmt: skip
 
 
