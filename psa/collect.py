@@ -20,7 +20,8 @@ from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
-from psa.records import Record, decode_record
+from psa.records import Record, decode_record, diverged
+from psa.specs import canonical_json
 from psa.store import Store
 from psa.trial import Trial
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 _ASKED: Final = (
     "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "mode", "seed",
     "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience", "dropout", "dataset",
-    "scaling", "digits",
+    "scaling", "digits", "val_size", "split_seed",
 )  # fmt: skip
 _OF_NETWORK: Final = (
     "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "parameters",
@@ -45,13 +46,17 @@ def collect(
     """Every stored record of the studies called `names` (of all, if none is named) as one frame.
 
     expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
-    that occurs in a study is expected in all combinations. horizons: meta-loops that a trial (by id) must
-    have to be done; with fewer it is `unfinished`, and its numbers take part in nothing. Raises UserError
-    where there is no record at all, or none of those expected.
+    that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
+    observed of them the one with the most probes is taken. horizons: meta-loops that a trial (by id) must
+    have to be done; with fewer it is `unfinished`, and its numbers take part in nothing, as those of one that
+    `diverged`: its loss was never finite. Raises UserError where there is no record at all, or none of those
+    expected.
     """
     records = list(records_of(store, names))
-    rows = [_row_of(record) for record in records]
     wanted = {trial.id: trial for trial in expected}
+    chosen = records if wanted else _most_observed(records)
+    rows = [_row_of(record) for record in chosen]
+    lost = {record["id"] for record in records if diverged(record)}
     if wanted:
         rows = [row for row in rows if row["id"] in wanted]
         if records and not rows:
@@ -60,12 +65,16 @@ def collect(
                 "Name the grid they were made by with --grid, or leave it out",
             )
     short = {row["id"] for row in rows if _is_short(row, (horizons or {}).get(row["id"], 0))}
-    rows = [_unfinished(row) if row["id"] in short else row for row in rows]
+    rows = [_without_results(row, "unfinished") if row["id"] in short else row for row in rows]
+    rows = [
+        _without_results(row, "diverged") if row["id"] in lost and row["id"] not in short else row
+        for row in rows
+    ]
     there = {row["id"] for row in rows}
     rows += [_absent(store, trial) for trial in wanted.values() if trial.id not in there]
     if not rows:
         raise UserError(
-            f"{store.results} holds no record{' of ' + ', '.join(names) if names else ''}",
+            f"{store.results.absolute()} holds no record{' of ' + ', '.join(names) if names else ''}",
             "Run `psa sweep GRID` first, or name the folder with --results-dir",
         )
     if not wanted:
@@ -73,14 +82,30 @@ def collect(
     return frame_of(rows)
 
 
+def _most_observed(records: Sequence[Record]) -> list[Record]:
+    """Without those of which another record has the same numbers and more probes."""
+    asked = [record["spec"].get("probes", ()) for record in records]
+    same = [
+        canonical_json({key: value for key, value in record["spec"].items() if key != "probes"})
+        for record in records
+    ]
+    most: dict[str, int] = {}
+    for key, probes in zip(same, asked, strict=True):
+        most[key] = max(most.get(key, 0), len(probes))
+    chosen = zip(records, same, asked, strict=True)
+    return [record for record, key, probes in chosen if len(probes) == most[key]]
+
+
 def _is_short(row: Mapping[str, Any], horizon: int) -> bool:
     return row["loops"] < horizon and not row["stopped_early"]
 
 
-def _unfinished(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked, without results: the mean of longer and shorter trials would be of neither."""
+def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
+    """What was asked, without results: the mean of longer and shorter trials would be of neither, and what a
+    trial without any finite loss kept are its initial weights.
+    """
     kept = ("id", "source", "parameters", *_ASKED)
-    return {**{name: row[name] for name in kept}, "status": "unfinished"}
+    return {**{name: row[name] for name in kept}, "status": status}
 
 
 def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
@@ -151,6 +176,8 @@ def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
         "dropout": model["dropout"],
         "dataset": data["name"],
         "scaling": data["scaling"],
+        "val_size": data["val_size"],
+        "split_seed": data["split_seed"],
         "digits": None if data["digits"] is None else ",".join(map(str, data["digits"])),
     }
 

@@ -11,17 +11,19 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from psa.commands.runs import Options, Runs
 from psa.commands.sweep import swept
 from psa.console import console
+from psa.errors import UserError
 from psa.grid import Grid, load
 from psa.machine import DeviceName, Machine
 from psa.signals import StopRequest
 from psa.store import Store
-from psa.values import MAX_VALUES
+from psa.values import MAX_VALUES, whole_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,15 +57,17 @@ class Experiment:
     ) -> None:
         optional = {
             "name": name,
-            "meta_loops": epochs,
+            "meta_loops": epochs if epochs is None else _plain(epochs),
             "seeds": _seeds(seeds),
             "stages": stages and list(stages),
         }
         declared: dict[str, Any] = {
             "study": study,
-            "base": dict(base or {}),
-            "axes": {key: _values(each) for key, each in (axes or {}).items()},
-            "variants": {key: dict(each) for key, each in (variants or {}).items()},
+            "base": _mapping(base, "base"),
+            "axes": {key: _values(each) for key, each in _mapping(axes, "axes").items()},
+            "variants": {
+                key: _mapping(each, f"variants.{key}") for key, each in _mapping(variants, "variants").items()
+            },
         }
         declared |= {key: value for key, value in optional.items() if value is not None}
         self.name = study if name is None else name
@@ -91,6 +95,11 @@ class Experiment:
         """
         store, stop, out = Store(Path(model_dir), Path(results_dir)), StopRequest(), console()
         out.quiet = quiet
+        if device is not None and device not in get_args(DeviceName):
+            raise UserError(f"device = {device!r}", f"One of {', '.join(get_args(DeviceName))}")
+        if workers is not None and whole_number(workers, "workers") < 1:
+            raise UserError(f"workers = {workers}", "At least 1, or None for one per core")
+        workers = workers if workers is None else whole_number(workers, "workers")
         machine = Machine(Path(data_dir), device)
         code = swept(self.grid, store, machine, Runs(workers=workers), Options(), out, stop)
         if stop():
@@ -129,6 +138,11 @@ class Results:
         grid = self.experiment.grid
         names = sorted({trial.study for trial in grid.trials})
         rows = rows_of(collect(self.store, names, grid.trials, grid.horizons))
+        if (rows["status"] == "missing").all():
+            raise UserError(
+                f"{self.store.results.absolute()} holds no record of {', '.join(names)}",
+                "Run it first, or name the folder with results_dir",
+            )
         rows = with_seen(rows, observed(self.store, names))
         points = {point.trial.id: point for point in grid.points}
         for key in self.experiment.axes:
@@ -169,13 +183,36 @@ class Results:
         return "\n".join([self.markdown(), *(f"failed: {reason}" for reason in sorted(failed))])
 
 
-def _seeds(seeds: int | Sequence[int] | str | None) -> Any:
-    """A number is how many; a grid would take it for the one seed."""
+def _seeds(seeds: Any) -> Any:
+    """A number is how many; a grid would take it for the one seed. Raises UserError for half a seed."""
+    seeds = _plain(seeds)
+    if isinstance(seeds, bool | float):
+        raise UserError(f"seeds = {seeds!r}", "How many (3), which ([0, 7]), or a range ('0..9')")
     if isinstance(seeds, int):
         return list(range(min(seeds, MAX_VALUES + 1)))
-    return seeds if seeds is None or isinstance(seeds, str) else list(seeds)
+    return seeds if seeds is None or isinstance(seeds, str) else _values(seeds)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    """Settings by name. Raises UserError for what is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} = {value!r} is no mapping", "Write {'lr': 0.01, ...}")
+    return {key: _plain(each) for key, each in value.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python, all else as it is."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _values(values: Any) -> Any:
     """What a grid file would hold: "0..9" and single values as they are, all else as a list."""
-    return list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        return [_plain(each) for each in values]
+    return values

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from psa.arch import Arch
 from psa.specs import MODES
 
-# Of the trial. status: done, unfinished (fewer loops than asked), failed (its last try), damaged (its
-# record), missing. bounty, test and zero_r
-# are percentages; validation and test_size the samples they are of. source: psa, or published.
+# Of the trial. status: done, unfinished (fewer loops than asked), diverged (its loss was never finite),
+# failed (its last try), damaged (its record), missing. bounty, test and zero_r are percentages; validation
+# and test_size the samples they are of. source: psa, or published.
 TRIAL_COLUMNS: Final = (
     "id",
     "study",
@@ -41,6 +41,8 @@ TRIAL_COLUMNS: Final = (
     "dataset",
     "scaling",
     "digits",
+    "val_size",
+    "split_seed",
     "loops",
     "stopped_early",
     "validation",
@@ -63,8 +65,8 @@ _TEXTS: Final = (
     "optimizer", "dataset", "scaling", "digits", "device", "source", "loop_mode",
 )  # fmt: skip
 _COUNTS: Final = (
-    "seed", "parameters", "batch_size", "patience", "loops", "validation", "bounty_loop", "test_size", "loop",
-    "layer", "unit",
+    "seed", "parameters", "batch_size", "patience", "val_size", "split_seed", "loops", "validation",
+    "bounty_loop", "test_size", "loop", "layer", "unit",
 )  # fmt: skip
 _TRUTHS: Final = ("stopped_early", "kept")
 _NO_LOOPS: Final = {

@@ -84,6 +84,11 @@ def reaches(record: Record, horizon: int) -> bool:
     return bool(record["loops"] >= horizon or record["finals"]["stopped_early"])
 
 
+def diverged(record: Record) -> bool:
+    """Whether no epoch was ever kept, since no loss was finite: what was tested are the initial weights."""
+    return bool(record["finals"]["bounty"]["correct"] < 0)
+
+
 def bounty_after(record: Record, loops: int) -> Fraction:
     """Validation accuracy of the LKG as it was after `loops` meta-loops, however far the trial went on."""
     history = record["history"]

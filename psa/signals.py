@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import signal
+import threading
 
 
 class StopRequest:
     """Turns SIGINT and SIGTERM into a flag that the engine reads between two steps.
 
-    No exception can then fall between two halves of a finished loop.
+    No exception can then fall between two halves of a finished loop. Only the main thread may handle signals:
+    in another one they stay as they are, and nothing asks for a stop.
     """
 
     def __init__(self) -> None:
@@ -34,8 +36,9 @@ class StopRequest:
                 self._woken.get(timeout=seconds)
 
     def __enter__(self) -> StopRequest:
+        mine = threading.current_thread() is threading.main_thread()
         self._before = {
-            number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM)
+            number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM) if mine
         }
         return self
 

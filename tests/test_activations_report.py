@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
 
 from psa.cli import PSA, run
 from psa.collect import collect
-from psa.engine import _storable
 from psa.errors import UserError
 from psa.experiment import Experiment, Results
 from psa.grid import load
 from psa.observations import observed
+from psa.observing import _storable
 from psa.probes.distributions import _Values
+from psa.records import encode_record
+from psa.reports import activations
 from psa.reports.arm_tables import comparisons
-from psa.reports.arms import arms_of, rows_of, train_accuracies
-from psa.reports.run_folders import run_name
+from psa.reports.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
+from psa.reports.run_folders import run_folders, run_name
+from psa.reports.setting import Setting
+from psa.signals import StopRequest
 from psa.store import Store
 
 GRID = """
@@ -271,6 +278,8 @@ def test_any_field_is_an_axis() -> None:
         ({"name": "My Experiment"}, "is no name"),
         ({"epochs": 0}, "meta_loops = 0"),
         ({"seeds": 0}, "seeds is empty"),
+        ({"seeds": 2.5}, "seeds = 2.5"),
+        ({"base": [1]}, "base = [1] is no mapping"),
         ({"axes": {"arch": ["1*6"]}}, "arch stands in axes and in base"),
     ],
 )
@@ -310,3 +319,95 @@ def test_rows_of_missing_trials_are_those_of_their_network(store: Store, home: P
     rows = rows_of(frame)
     assert set(rows["dropout"]) == {0.0, 0.1}
     assert not rows["lr"].isna().any()
+
+
+def test_what_is_not_done_takes_part_in_nothing(store: Store) -> None:
+    """Of a trial that is too short neither training accuracy nor thresholds are shown."""
+    rows, seen = rows_of(collect(store, ["tiny"])), observed(store, ["tiny"])
+    rows["status"] = rows["status"].astype("str").mask(rows["seed"] == 1, "unfinished")
+    found = with_seen(rows, seen)
+    assert set(found[found["train"].notna()]["seed"]) == {0}
+    assert set(found[found["thresholds"].notna()]["seed"]) == {0}
+    left = of_done(seen, rows)
+    assert left is not None
+    assert set(left["id"].astype(str)) == set(rows[rows["seed"] == 0]["id"].astype(str))
+
+
+def test_a_trial_without_any_finite_loss_has_no_results(store: Store, tmp_path: Path) -> None:
+    """It diverged: counted, its arm named, and no number of its initial weights is anywhere."""
+    copy = Store(store.models, tmp_path / "results")
+    shutil.copytree(store.results, copy.results)
+    lost = tiny().grid.trials[0]
+    record = store.read(lost)
+    assert record is not None
+    empty = {name: [None] * 3 for name in ("loss", "train_loss")} | {"kept": [False] * 3}
+    record["history"] |= empty
+    record["finals"] |= {"bounty": {"correct": -1, "loop": 0}}
+    copy.record_path(lost).write_bytes(encode_record(record))
+    grid = tiny().grid
+    frame = collect(copy, ["tiny"], grid.trials)
+    row = frame[frame["id"].astype(str) == lost.id].iloc[0]
+    assert row["status"] == "diverged"
+    assert row[["bounty", "test", "test_loss"]].isna().all()
+    setting = Setting(tmp_path, observed=observed(copy, ["tiny"]), store=copy)
+    page = activations.page(frame, setting, activations.tables(frame, setting), {})
+    assert "1 of 8 expected trials are not there (1 diverged)" in page.warnings[0]
+    assert page.warnings[1].endswith("without any accuracy: ReLU, dropout 0.")
+    files = dict(run_folders(frame, copy))[run_name(lost)]
+    assert "best_model.safetensors" not in files
+    finals = json.loads(files["run_stats.json"])["final_metrics"]
+    assert finals["best_val_acc"] is finals["test_acc"] is finals["train_acc"] is None
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """How many seeds, which, and the values of an axis."""
+    plain = tiny(seeds=3, axes={"dropout": [0.0, 0.5]})
+    assert tiny(seeds=np.int64(3), axes={"dropout": np.array([0.0, 0.5])}).grid.trials == plain.grid.trials
+    assert tiny(seeds=np.arange(3), axes={"dropout": [0.0, 0.5]}).grid.trials == plain.grid.trials
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"workers": 0}, "workers = 0"),
+        ({"workers": 1.5}, "workers: 1.5"),
+        ({"device": "tpu"}, "device = 'tpu'"),
+    ],
+)
+def test_where_it_cannot_run_is_said_first(tmp_path: Path, how: dict[str, Any], said: str) -> None:
+    """Before any folder is made."""
+    with pytest.raises(UserError) as caught:
+        tiny().run(model_dir=tmp_path / "models", results_dir=tmp_path / "results", **how)
+    assert said in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_signals_of_another_thread_are_left_alone() -> None:
+    """Only the main thread may handle them; elsewhere one enters and leaves without."""
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def enter() -> None:
+        with StopRequest() as stop:
+            seen.append((stop(), signal.getsignal(signal.SIGINT) is before))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [(False, True)]
+
+
+def test_results_that_are_not_there_name_the_whole_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from another working directory, a relative name says nothing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}/results holds no record"):
+        str(tiny().results())
+
+
+def test_trials_of_two_splits_are_two_arms(store: Store) -> None:
+    """They are never averaged."""
+    rows = rows_of(collect(store, ["tiny"]))
+    both = pd.concat([rows, rows.assign(split_seed=7, id=rows["id"].astype(str) + "x")], ignore_index=True)
+    assert "split_seed" in varying(both)
+    assert len(arms_of(both, varying(both))) == 2 * len(arms_of(rows, varying(rows)))

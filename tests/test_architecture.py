@@ -72,7 +72,7 @@ psa.cluster_numbers psa.agreement psa.embedding
 psa.collect
 psa.observations
 psa.published
-psa.reports psa.reports.latex
+psa.reports psa.reports.latex psa.reports.alike
 psa.reports.tables psa.reports.figures
 psa.reports.cells psa.reports.figure_labels
 psa.reports.figure_numbers psa.reports.aggregates
@@ -82,7 +82,7 @@ psa.reports.reproduction psa.reports.summaries psa.reports.figure_marks
 psa.reports.ablation_tables psa.reports.setting psa.reports.depths psa.reports.sheets
 psa.reports.pdf
 psa.reports.layer_use
-psa.reports.depth_tables
+psa.reports.depth_tables psa.reports.layer_listing
 psa.reports.figure_models psa.reports.depth_claims
 psa.reports.figure_depths psa.reports.figure_epochs psa.reports.figure_layers
 psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.figure_curves

@@ -6,6 +6,7 @@ import csv
 import inspect
 import io
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,10 +22,13 @@ from psa.commands.train_study import train_of
 from psa.errors import UserError
 from psa.machine import Machine
 from psa.observations import observed
+from psa.records import encode_record
 from psa.reports import depth_claims as claims
 from psa.reports import glonet
-from psa.reports.depth_tables import claims_table, convergence_table, paired_table
-from psa.reports.depths import Depths, Network, Trained, depths_of
+from psa.reports.depth_tables import claims_table, convergence_table, paired_table, seeds_note
+from psa.reports.depths import Depths, Network, Trained, depths_of, seconds_of
+from psa.reports.figure_layers import plot_exits, plot_usage
+from psa.reports.figures import new_figure
 from psa.reports.layer_use import Use, uses_of
 from psa.reports.setting import Setting
 from psa.store import Store
@@ -87,7 +91,7 @@ def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFra
 def test_every_table_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
     """Each in three formats, with a row for each network."""
     found = glonet.tables(frame, setting)
-    assert set(found) == {"accuracy", "paired", "claims", "convergence", "usage", "speed"}
+    assert set(found) == {"accuracy", "paired", "convergence", "usage", "speed"}
     assert all(table.markdown() and table.latex() and table.csv() for table in found.values())
     assert [len(found[name].rows) for name in ("accuracy", "paired", "usage", "speed")] == [4, 2, 4, 4]
     assert all(row[4] == SEEDS for row in found["accuracy"].rows)
@@ -222,11 +226,24 @@ def use(layers: int, outputs: Sequence[float], exits: Sequence[float], model: st
 
 
 def test_resilience_is_measured() -> None:
-    """A point between the depths is resilient, two are not."""
+    """A loss within a point is resilient, two points are not, a gain is; an interval across is neither."""
     flat = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.6, 97.8]))
     falling = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [95.6, 95.8]))
-    assert "0.40 points, which is resilient" in next(claims.resilience(flat))
-    assert "2.40 points, which is not resilient" in next(claims.resilience(falling))
+    assert "more than 1 point, which is resilient" in next(claims.resilience(flat))
+    assert "more than 1 point, which is not resilient" in next(claims.resilience(falling))
+    gaining = depths(made("GloNet", 6, [90.0, 90.2]), made("GloNet", 200, [97.6, 97.8]))
+    said = next(claims.resilience(gaining))
+    assert "+7.60 points" in said
+    assert "which is resilient" in said
+    hump = depths(
+        made("GloNet", 6, [95.0, 95.2]), made("GloNet", 24, [98.0, 98.2]), made("GloNet", 200, [95.0, 95.2])
+    )
+    assert "(24 layers): −3.00 points" in next(claims.resilience(hump))
+    assert "not resilient" in next(claims.resilience(hump))
+    unclear = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.8, 95.0]))
+    assert "cannot be told: the interval spans both" in next(claims.resilience(unclear))
+    single = depths(made("GloNet", 6, [98.0]), made("GloNet", 200, [97.8]))
+    assert "cannot be told: one pair of seeds" in next(claims.resilience(single))
     lost = depths(made("GloNet", 6, [11.0, 11.2]), made("GloNet", 200, [11.0, 11.0]))
     assert "learned nothing at any depth" in next(claims.resilience(lost))
     assert "one depth" in next(claims.resilience(depths(made("GloNet", 6, [98.0]))))
@@ -330,3 +347,92 @@ def test_the_documented_options_exist() -> None:
     known |= {field.name for field in fields(RunOptions)} | {"output_dir"}
     assert len(named) >= 10
     assert {name.replace("-", "_") for name in named} <= known
+
+
+def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, setting: Setting) -> None:
+    """Layers, exits and times of a trial that is too short are left out, as its accuracy is."""
+    short = frame["id"].astype(str) == trials()[1][1].id
+    rows = frame.assign(status=frame["status"].astype("str").mask(short, "unfinished"))
+    found = depths_of(rows)
+    use = uses_of(found, setting.observed)[Network(4, 4, "GloNet")]
+    assert np.isnan(use.end).all(axis=1).tolist() == [False, True, False]
+    assert np.isnan(use.exits).all(axis=1).tolist() == [False, True, False]
+    seconds = seconds_of(found, setting.store)[Network(4, 4, "GloNet")]
+    assert np.isnan(seconds).tolist() == [False, True, False]
+
+
+def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
+    """A line of equal use for each number of hidden layers; exits join the places that there are."""
+    plain = use(4, [1.0] * 3, [50.0, 60.0, 70.0])
+    blocks = use(4, [1.0] * 6, [np.nan, 50.0, np.nan, 60.0, np.nan, 70.0], "ResMLP")
+    ax = plot_usage(new_figure(2).add_subplot(), [plain, blocks])
+    equal = sorted(float(line.get_ydata()[0]) for line in ax.lines if line.get_gid() == "equal use")
+    assert equal == pytest.approx([100 / 6, 100 / 3])
+    ax = plot_exits(new_figure(2).add_subplot(), [plain, blocks])
+    line = next(line for line in ax.lines if line.get_gid() == "exit ResMLP")
+    assert list(line.get_xdata()) == [2, 4, 6]
+    assert list(line.get_ydata()) == [50.0, 60.0, 70.0]
+
+
+def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: Setting) -> None:
+    """In the text, and in the title where several pages differ in it; no claims beside two digits."""
+    other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")
+    pages = [
+        glonet.page(rows, setting, glonet.tables(rows, setting), {})
+        for _, rows in glonet.parts(pd.concat([frame, other]))
+    ]
+    assert [page.title for page in pages] == [
+        f"depths, lr {rate}: 4 networks of 3 to 4 layers" for rate in ("0.001", "0.01")
+    ]
+    told = pages[0].sections[0].text[-1]
+    assert told.startswith("All trials share: activation ReLU")
+    assert "lr 0.001" in told
+    assert "digits 0,1" in told
+    rows = frame[frame["arch"] == frame["arch"].iloc[0]]
+    alone = glonet.page(rows, setting, glonet.tables(rows, setting), {"parameters_mlp_4": Path("x.png")})
+    assert alone.title == "depths: 2 networks of 3 layers"
+    picture = next(each for section in alone.sections for each in section.pictures)
+    assert picture.caption.startswith("MLP: the L1 norm")
+
+
+def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, setting: Setting) -> None:
+    """Mnist with all digits; the epochs of both sides are said."""
+    rows = frame[frame["family"] == "mlp"].assign(arch="5*256", id=lambda each: each["id"].astype(str))
+    rows = rows[rows["id"].str.contains(rows["id"].iloc[0].split("/")[1])]
+    assert "claims" not in glonet.tables(rows, setting)
+    whole = rows.assign(digits=None)
+    assert "after 50 or 200 epochs" in glonet.tables(whole, setting)["claims"].note
+    assert "2 epochs" in glonet.tables(whole, setting)["claims"].note
+    assert "claims" not in glonet.tables(whole.assign(dataset="fashion-mnist"), setting)
+
+
+def test_what_is_unknown_is_called_so() -> None:
+    """No nan, one epoch is one, and initial weights are shared where they can be."""
+    none = replace(depths(made("MLP", 6, [98.0])), zero_r=float("nan"), epochs=(1,))
+    assert none.zero_r_shown == "unknown"
+    assert "1 epoch." in seeds_note(none)
+    assert "where shapes allow" in paired_table(none).note
+
+
+def test_splits_are_not_mixed(frame: pd.DataFrame) -> None:
+    """Trials of another split get a page of their own."""
+    other = frame.assign(split_seed=7, id=frame["id"].astype(str) + "x")
+    names = [name for name, _ in glonet.parts(pd.concat([frame, other]))]
+    assert names == ["depths_split_seed-1337", "depths_split_seed-7"]
+
+
+def test_of_trials_that_differ_in_probes_the_most_observed_is_taken(store: Store, tmp_path: Path) -> None:
+    """Their numbers are the same; forced onto one page they would be two trials of one seed."""
+    copy = Store(store.models, tmp_path / "results")
+    shutil.copytree(store.results, copy.results)
+    one = trials()[0][0]
+    fewer = one.changed(probes=one.probes[:1])
+    record = store.read(one)
+    assert record is not None
+    record |= {"id": fewer.id, "digest": fewer.digest, "spec": fewer.model_dump(mode="json")}
+    copy.record_path(fewer).write_bytes(encode_record(record))
+    frame = collect(copy)
+    assert one.id in set(frame["id"].astype(str))
+    assert fewer.id not in set(frame["id"].astype(str))
+    depths_of(frame)
+    assert set(collect(copy, expected=[fewer])["id"].astype(str)) == {fewer.id}

@@ -11,17 +11,17 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.reports.alike import alike, shown
 from psa.reports.arm_comparison import comparison_figure
 from psa.reports.arm_figures import curve_figures, threshold_figures
 from psa.reports.arm_tables import comparisons, paired_note, paired_table, results_table, thresholds_table
 from psa.reports.arm_temperatures import temperature_figure, temperatures
 from psa.reports.arms import (
     NEAR_ZERO_R,
-    SETTINGS,
     Arm,
     arms_of,
+    of_done,
     rows_of,
-    shown,
     train_accuracies,
     varying,
     with_seen,
@@ -50,7 +50,7 @@ _CAPTIONS: Final = {
 @dataclass(frozen=True)
 class _Made:
     """A frame as arms: their trials with what probes saw, the settings that tables show, those that tell arms
-    apart, and what ZeroR scores.
+    apart, what ZeroR scores, and what probes saw of the trials that are done.
     """
 
     rows: pd.DataFrame
@@ -58,6 +58,7 @@ class _Made:
     keys: tuple[str, ...]
     arms: list[Arm]
     zero_r: float
+    seen: pd.DataFrame | None
 
     @classmethod
     def of(cls, frame: pd.DataFrame, setting: Setting) -> _Made:
@@ -69,6 +70,7 @@ class _Made:
             varying(rows) or _ALWAYS,
             arms_of(rows, columns),
             float(zero_r.iloc[0]) if len(zero_r) else float("nan"),
+            of_done(setting.observed, rows),
         )
 
     @property
@@ -100,7 +102,7 @@ def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
         "results": results_table(made.arms, made.shown),
         "paired": paired_table(comparisons(made.arms), made.keys),
     }
-    learned = thresholds_table(made.arms, made.keys, setting.observed)
+    learned = thresholds_table(made.arms, made.keys, made.seen)
     return found if learned is None else {**found, "thresholds": learned}
 
 
@@ -114,14 +116,14 @@ def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure
         yield "temperature", temperature_figure(made.there, made.keys, made.zero_r)
     loops = frame.copy()
     loops["id"] = loops["id"].astype(str)
-    loops = loops.merge(train_accuracies(setting.observed), on=["id", "loop"], how="left")
+    loops = loops.merge(train_accuracies(made.seen), on=["id", "loop"], how="left")
     shown_as = {"accuracy": "validation", "train": "training"}
     if not loops["train"].notna().any():
         del shown_as["train"]
     yield from curve_figures(made.there, made.keys, loops, shown_as, "accuracy (%)")
     losses = {"loss": "validation", "train_loss": "training"}
     yield from curve_figures(made.there, made.keys, loops, losses, "loss")
-    yield from threshold_figures(made.there, made.keys, setting.observed)
+    yield from threshold_figures(made.there, made.keys, made.seen)
 
 
 def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
@@ -195,9 +197,7 @@ def _sections(found: _Made, made: Mapping[str, Table], pictures: Mapping[str, Pi
 
 def _alike(found: _Made) -> Iterator[str]:
     """The settings that all trials share."""
-    same = [key for key in SETTINGS if key not in found.shown and found.rows[key].iloc[0] is not None]
-    if same:
-        shared = ", ".join(f"{SETTINGS[key].lower()} {shown(found.rows[key].iloc[0])}" for key in same)
+    if shared := alike(found.rows, found.shown):
         yield f"All arms share: {shared}."
 
 
@@ -270,6 +270,9 @@ def _warnings(found: _Made) -> Iterator[str]:
             f"{sum(counts.values()):,} of {len(found.rows):,} expected trials are not there ({named}). Means "
             f"are of the trials that are there.{none}"
         )
+    lost = [arm for arm in found.arms if (arm.rows["status"] == "diverged").any()]
+    if lost:
+        yield f"Diverged, since no loss was ever finite, and so without any accuracy: {found.named(lost)}."
     devices = sorted(set(found.rows["device"].dropna()))
     if len(devices) > 1:
         yield f"The trials were trained on {' and '.join(devices)}, which agree closely, but not to the bit."

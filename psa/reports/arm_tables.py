@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 import pandas as pd
 
-from psa.reports.arms import SETTINGS, Arm, layers_of, shown
+from psa.reports.alike import SETTINGS, shown
+from psa.reports.arms import Arm, layers_of
 from psa.reports.tables import Bold, Cell, Column, Interval, Table, rounded
 from psa.stats import ALPHA, EXACT_PAIRS, Paired, holm, paired, present, summary, t_interval
 from psa.words import counted

@@ -13,15 +13,9 @@ import pandas as pd
 from psa.activation import ACTIVATIONS
 from psa.errors import UserError
 from psa.frames import trials_of
+from psa.reports.alike import SETTINGS, shown
 from psa.stats import Summary, Values, present, summary
 
-# Columns that are settings, in the order in which tables show them, and what they are called there.
-SETTINGS: Final[Mapping[str, str]] = {
-    "activation": "Activation", "arch": "Architecture", "family": "Wiring", "simplex": "Simplex",
-    "temperature": "Temperature", "dropout": "Dropout", "init": "Init", "optimizer": "Optimizer", "lr": "lr",
-    "momentum": "Momentum", "batch_size": "Batch size", "weight_decay": "Weight decay",
-    "patience": "Patience", "mode": "Mode", "dataset": "Data set", "scaling": "Scaling", "digits": "Digits",
-}  # fmt: skip
 _BARE: Final = ("activation", "arch", "family", "variant")  # which say by themselves what they are
 NEAR_ZERO_R: Final = 1.0  # points above ZeroR up to which a network has learned nothing
 
@@ -75,13 +69,6 @@ class Arm:
         """How many of its trials scored no more than NEAR_ZERO_R points above ZeroR on validation."""
         beyond = present(self.values("bounty") - self.values("zero_r"))
         return int((beyond <= NEAR_ZERO_R).sum())
-
-
-def shown(value: Any) -> str:
-    """A setting as text; what is not set is a dash."""
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shortened(text: str, most: int) -> str:
@@ -152,11 +139,18 @@ def _plain(value: Any) -> Any:
     return None if pd.isna(value) else value
 
 
+def of_done(observed: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame | None:
+    """What probes saw of the trials that are done: of others it takes part in nothing."""
+    if observed is None:
+        return None
+    return observed[observed["id"].isin(set(rows["id"][rows["status"] == "done"].astype(str)))]
+
+
 def with_seen(rows: pd.DataFrame, observed: pd.DataFrame | None) -> pd.DataFrame:
     """The rows with what probes saw of the LKG: `train`, its training accuracy in percent, and `thresholds`,
-    a tuple with that of each layer, None where there is none.
+    a tuple with that of each layer, None where there is none, or where the trial is not done.
     """
-    rows = rows.copy()
+    rows, observed = rows.copy(), of_done(observed, rows)
     rows["train"], rows["thresholds"] = np.nan, None
     if observed is None or not len(observed):
         return rows

@@ -34,7 +34,7 @@ _ONE_OF: Final = (
     ("source", "Published trials are shown on their own"),
 )
 _ONE_PER_MODE: Final = ("weight_decay", "dropout")  # which belong to one mode each
-_ABSENT: Final = ("failed", "damaged", "unfinished")  # what is not simply missing
+_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged")  # what is not simply missing
 _ROUNDING: Final = 1e-9
 _NAMED: Final = 8  # cells that a note names one by one
 _SAMPLES: Final = 10_000  # of the published validation split

@@ -8,13 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from psa.reports.depth_tables import CHANCE, CLAIMED, exits_of, own
+from psa.reports.depth_tables import CHANCE, CLAIMED, CLAIMED_EPOCHS, exits_of, own, trained_for
 from psa.reports.depths import Depths, Network, Trained, mean
 from psa.reports.layer_use import NEAR, Use, telling
-from psa.stats import Values, paired, present
+from psa.stats import Paired, Values, paired, present
 from psa.words import counted, listed
 
-RESILIENT: Final = 1.0  # points that accuracy may differ between depths
+RESILIENT: Final = 1.0  # points of accuracy that depth may cost
 _DEEP: Final = 50  # layers from which an earlier document speaks of deep networks
 
 
@@ -23,11 +23,11 @@ def measured(depths: Depths, model: str, features: int) -> list[Trained]:
     return [each for each in depths.of(model, features) if each.n]
 
 
-def spread(networks: Sequence[Trained]) -> tuple[Trained, Trained, float]:
-    """The networks with the greatest and the least mean test accuracy, and the points between them."""
+def ends_of(networks: Sequence[Trained]) -> tuple[Trained, Trained]:
+    """The networks with the greatest and the least mean test accuracy."""
     best = max(networks, key=lambda each: float(mean(each.test)))
     worst = min(networks, key=lambda each: float(mean(each.test)))
-    return best, worst, float(mean(best.test) - mean(worst.test))
+    return best, worst
 
 
 def resilience(depths: Depths, model: str = "GloNet") -> Iterator[str]:
@@ -38,7 +38,7 @@ def resilience(depths: Depths, model: str = "GloNet") -> Iterator[str]:
             if networks:
                 yield f"{model} of width {features} was trained at one depth: nothing can be said of depth."
             continue
-        best, worst, points = spread(networks)
+        best, worst = ends_of(networks)
         if at_chance(depths, best):
             yield f"{model} of width {features} learned nothing at any depth: nothing can be said of depth."
             continue
@@ -47,13 +47,23 @@ def resilience(depths: Depths, model: str = "GloNet") -> Iterator[str]:
             f"mean test accuracy lies between {mean(worst.test):.2f} % ({worst.network.layers} layers) and "
             f"{mean(best.test):.2f} % ({best.network.layers} layers)"
         )
-        so = "resilient" if points <= RESILIENT else f"not resilient to within {RESILIENT:g} point"
-        verdict = f"depth changes it by {points:.2f} points, which is {so}"
-        ends = paired(networks[-1].test, networks[0].test)
+        shallower = max(networks[:-1], key=lambda each: float(mean(each.test)))
+        lost = paired(shallower.test, networks[-1].test)
         yield (
-            f"{model} of width {features}, {span}: {numbers}; {verdict}. The deepest minus the shallowest: "
-            f"{_points(ends.difference, ends.low, ends.high)}."
+            f"{model} of width {features}, {span}: {numbers}. The deepest minus the best shallower one "
+            f"({shallower.network.layers} layers): {_points(-lost.difference, -lost.high, -lost.low)}; "
+            f"{_verdict(lost)}."
         )
+
+
+def _verdict(lost: Paired) -> str:
+    """By what depth costs at least and at most; a gain is no cost."""
+    if lost.high <= RESILIENT:
+        return f"depth costs no more than {RESILIENT:g} point, which is resilient"
+    if lost.low > RESILIENT:
+        return f"depth costs more than {RESILIENT:g} point, which is not resilient"
+    why = "one pair of seeds has no interval" if np.isnan(lost.low) else "the interval spans both"
+    return f"whether depth costs more than {RESILIENT:g} point cannot be told: {why}"
 
 
 def _points(value: float, low: float, high: float) -> str:
@@ -130,13 +140,16 @@ def degradation(depths: Depths) -> Iterator[str]:
         if parts:
             verdict = "That is not so" if wrong else "That is so"
             yield (
-                f"An earlier document says that a plain MLP degrades gently, to 85 % with 200 layers. "
-                f"{verdict} at width {features}: measured are {', '.join(parts)}."
+                f"An earlier document says that a plain MLP degrades gently, to 85 % with 200 layers, after "
+                f"{CLAIMED_EPOCHS}. {verdict} at width {features} after {trained_for(depths)}: measured are "
+                f"{', '.join(parts)}."
             )
 
 
-def usage(depths: Depths, uses: Mapping[Network, Use], model: str = "GloNet") -> Iterator[str]:
-    """Whether a model uses only its first layers, as an earlier document says."""
+def usage(
+    depths: Depths, uses: Mapping[Network, Use], model: str = "GloNet", *, beside: bool = True
+) -> Iterator[str]:
+    """Whether a model uses only its first layers; beside: with what an earlier document says of it."""
     found = [uses[each.network] for each in _all(depths, model) if each.network in uses]
     told = [use for use in found if use.verdict != "short"]
     if not told:
@@ -152,10 +165,8 @@ def usage(depths: Depths, uses: Mapping[Network, Use], model: str = "GloNet") ->
         head = (
             f"Use is concentrated in the first layers in {len(concentrated)} of {counted(len(told), model)}"
         )
-    yield (
-        f"{head}, by the mean output |h| of hidden layers on the validation split. The earlier document says "
-        "that only the first 4 to 8 are used, whatever the depth."
-    )
+    said = " The earlier document says that only the first 4 to 8 are used, whatever the depth." * beside
+    yield f"{head}, by the mean output |h| of hidden layers on the validation split.{said}"
     yield from map(_of_layers, told)
 
 

@@ -27,6 +27,8 @@ CLAIMED: Final[dict[int, dict[str, float]]] = {
     200: {"MLP": 85.0, "GloNet": 98.0},
 }
 CLAIMED_FEATURES: Final = 256
+CLAIMED_OF: Final = "mnist"  # with all ten digits
+CLAIMED_EPOCHS: Final = "50 or 200 epochs (it does not say which)"
 
 
 def ordered(depths: Depths) -> list[Trained]:
@@ -65,13 +67,19 @@ def _table(
 def seeds_note(depths: Depths) -> str:
     """Of how many seeds the numbers are, and what is missing."""
     done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
-    lengths = " to ".join(map(str, sorted({*depths.epochs[:1], *depths.epochs[-1:]})))
     text = f"{counted(done, 'trial')} of {asked:,}, {counted(len(depths.seeds), 'seed')} per network"
-    text += f", {lengths} epochs." if lengths else "."
+    text += f", {trained_for(depths)}." if depths.epochs else "."
     others = [f"{count:,} {status}" for status, count in sorted(depths.statuses.items()) if status != "done"]
     return text + (
         f" Not there: {', '.join(others)}; (n=...) says where a cell lacks some." if others else ""
     )
+
+
+def trained_for(depths: Depths) -> str:
+    """`50 epochs`, `1 epoch`, `2 to 50 epochs`."""
+    if len(depths.epochs) > 1:
+        return f"{depths.epochs[0]} to {depths.epochs[-1]} epochs"
+    return counted(depths.epochs[0], "epoch") if depths.epochs else "no epoch"
 
 
 def accuracy_table(depths: Depths) -> Table:
@@ -94,7 +102,7 @@ def accuracy_table(depths: Depths) -> Table:
     )  # fmt: skip
     note = (
         f"{seeds_note(depths)} Mean ± standard deviation over seeds; intervals: 95 % t intervals of the "
-        f"mean, cut at 0 and 100. Layers count the head. ZeroR: {depths.zero_r:.2f} % of validation."
+        f"mean, cut at 0 and 100. Layers count the head. ZeroR: {depths.zero_r_shown} of validation."
     )
     return _table("Accuracy by model, width and depth", "accuracy", columns, rows, note)
 
@@ -129,8 +137,9 @@ def paired_table(depths: Depths, against: str = "MLP") -> Table:
     most = max((each.n for each in found), default=0)
     least = f", with {most} pairs at least {2.0 ** (1 - most):.3g}" if 2 <= most <= EXACT_PAIRS else ""
     note = (
-        f"Test accuracy; the arms of a seed share their initial weights and batches. p: two-sided sign-flip "
-        f"test{least}; corrected over this table. Intervals: 95 % t intervals. {seeds_note(depths)}"
+        "Test accuracy; the arms of a seed share batches and, where shapes allow, initial weights. "
+        f"p: two-sided sign-flip test{least}; corrected over this table. Intervals: 95 % t "
+        f"intervals. {seeds_note(depths)}"
     )
     return _table(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
 
@@ -262,8 +271,9 @@ def claims_table(depths: Depths) -> Table:
         return layers, model, claimed, cell, 0 if found is None else found.n, difference
 
     note = (
-        f"Claimed: the document of the earlier program, about the accuracy on the split that it also "
-        f"validated on. Measured: on the test split, looked at once; width {features}. {seeds_note(depths)}"
+        f"Claimed: the document of the earlier program, after {CLAIMED_EPOCHS}, about the accuracy on the "
+        "split that it also validated on. Measured: on the test split, looked at once; "
+        f"width {features}. {seeds_note(depths)}"
     )
     rows = (row(layers, model) for layers in CLAIMED for model in ("GloNet", "MLP"))
     return _table("Claimed and measured", "claims", columns, rows, note)

@@ -22,7 +22,7 @@ MODELS: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
 # What trials that are compared with each other must share.
 SHARED: Final = (
     "study", "mode", "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience",
-    "dropout", "activation", "init", "simplex", "dataset", "scaling", "digits",
+    "dropout", "activation", "init", "simplex", "dataset", "scaling", "digits", "val_size", "split_seed",
 )  # fmt: skip
 
 
@@ -71,6 +71,12 @@ class Trained:
         """How many are done."""
         return self.statuses.count("done")
 
+    @property
+    def done_ids(self) -> tuple[str, ...]:
+        """One per seed, empty where its trial is not done: what is stored of others takes part in nothing."""
+        pairs = zip(self.ids, self.statuses, strict=True)
+        return tuple(each if status == "done" else "" for each, status in pairs)
+
     def reaching(self, target: Values | float) -> Values:
         """[seeds] the first epoch after which validation accuracy is at least `target` percent (one number,
         or one per seed); NaN where that never was.
@@ -113,6 +119,11 @@ class Depths:
         there = {network.model for network in self.trained}
         return tuple(model for model in MODELS.values() if model in there)
 
+    @property
+    def zero_r_shown(self) -> str:
+        """In words; without a finished trial nobody knows it."""
+        return "unknown" if np.isnan(self.zero_r) else f"{self.zero_r:.2f} %"
+
     def of(self, model: str, features: int) -> list[Trained]:
         """The networks of one model and width, from few layers to many."""
         return [
@@ -136,7 +147,7 @@ def mean(values: Values, axis: int | None = None) -> Values:
 def depths_of(frame: pd.DataFrame) -> Depths:
     """The networks of one experiment. Raises UserError where the frame holds several."""
     trials = trials_of(frame)
-    known = trials[trials["status"].isin(["done", "unfinished"])]
+    known = trials[trials["status"].isin(["done", "unfinished", "diverged"])]
     for column in SHARED:
         if known[column].astype(str).nunique() > 1:
             values = ", ".join(sorted(set(known[column].astype(str))))
@@ -206,7 +217,7 @@ def seconds_of(depths: Depths, store: Store | None) -> dict[Network, Values]:
     if store is None:
         return {}
     found = {
-        network: np.array([_seconds(store, each) for each in trained.ids], dtype=np.float64)
+        network: np.array([_seconds(store, each) for each in trained.done_ids], dtype=np.float64)
         for network, trained in depths.trained.items()
     }
     return {network: values for network, values in found.items() if not np.isnan(values).all()}

@@ -88,7 +88,7 @@ def accuracy_figure(depths: Depths) -> Figure:
             lower.set_xlabel("layers, the head included")
         for row in axes:
             row[0].set_ylabel("test accuracy (%)")
-        handles = [*map(model_line, depths.models), thin_line(f"ZeroR of validation, {depths.zero_r:.2f} %")]
+        handles = [*map(model_line, depths.models), thin_line(f"ZeroR of validation, {depths.zero_r_shown}")]
         how = (
             "Marks: mean over seeds, bars: 95 % t interval of the mean; dots: trials. Depths stand at equal "
         )

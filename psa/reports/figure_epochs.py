@@ -88,7 +88,7 @@ def curves_figure(depths: Depths, features: int, layers: Sequence[int]) -> Figur
             ax.set_title(quantity, loc="right", fontsize=7.5, color="#404040", pad=2)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
-        handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r:.2f} %")]
+        handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r_shown}")]
         how = "Lines: mean over seeds, bands: from the least to the greatest. The training loss is the mean "
         how += "over the batches of an epoch, the validation loss that of the weights after it."
         return finished(figure, depths, handles, [how])

@@ -77,7 +77,9 @@ def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
             gid=f"usage {use.network.model}",
         )  # fmt: skip
     ax.set_xlim(0.5, hidden + 0.5)
-    ax.axhline(100 / hidden, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+    for count in {len(use.shares) for use in uses} - {0}:
+        ends, equal = (0.5, count + 0.5), 100 / count
+        ax.plot(ends, (equal, equal), color=GREY, linewidth=0.8, linestyle="--", zorder=1, gid="equal use")
     ax.set_ylim(bottom=0)
     return ax
 
@@ -110,9 +112,17 @@ def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
     for use in uses:
         look = MODEL_LOOKS[use.network.model]
         middle, low, high = bands(use.exits)
-        x = np.arange(1, len(middle) + 1)
-        ax.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0)
-        ax.plot(x, middle, color=look.colour, linestyle=look.line, zorder=3, gid=f"exit {use.network.model}")
+        there = ~np.isnan(middle)  # a residual network is left after its blocks alone
+        x = np.flatnonzero(there) + 1
+        ax.fill_between(x, low[there], high[there], color=look.colour, alpha=0.13, linewidth=0)
+        ax.plot(
+            x,
+            middle[there],
+            color=look.colour,
+            linestyle=look.line,
+            zorder=3,
+            gid=f"exit {use.network.model}",
+        )
     ax.set_xlim(0.5, max(use.exits.shape[1] for use in uses) + 0.5)
     ax.set_ylim(0, 104)
     return ax
@@ -142,7 +152,7 @@ def exits_figure(depths: Depths, uses: Mapping[Network, Use], features: int) -> 
         for ax, each in zip(axes, found.values(), strict=True):
             _mark(ax, depths, each)
             ax.axhline(depths.zero_r, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
-        handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r:.2f} %")]
+        handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r_shown}")]
         how = (
             "Validation accuracy of the final weights when the head reads only the first k hidden layers: "
             "their sum in a GloNet, the k-th alone in the others. Bands: least to greatest seed; "

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.frames import trials_of
 from psa.reports import depth_claims as claims
 from psa.reports import depth_tables
-from psa.reports.depth_tables import CLAIMED
-from psa.reports.depths import SHARED, Depths, Network, Trained, depths_of, mean, seconds_of
+from psa.reports.alike import SETTINGS, alike
+from psa.reports.depth_tables import CLAIMED, CLAIMED_OF
+from psa.reports.depths import MODELS, SHARED, Depths, Network, Trained, depths_of, seconds_of
 from psa.reports.figure_depths import accuracy_figure, speed_figure
 from psa.reports.figure_epochs import ROWS, curves_figure
 from psa.reports.figure_layers import exits_figure, norms_figure, usage_figure
+from psa.reports.layer_listing import layers_csv
 from psa.reports.layer_use import Use, uses_of
 from psa.reports.page import Fact, Page, Picture, Section
 from psa.reports.setting import Setting
@@ -31,8 +30,8 @@ from psa.words import counted
 
 QUESTION: Final = (
     "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "
-    "Does a network of 200 layers then learn as well as one of 6, does a plain MLP not, and are only the "
-    "first layers used?"
+    "Does a deep network then learn as well as a shallow one, does a plain MLP not, and are only the first "
+    "layers used?"
 )
 _CAPTIONS: Final = {
     "accuracy": "Test accuracy over depth, for each width.",
@@ -40,7 +39,7 @@ _CAPTIONS: Final = {
     "curves": "Training loss, validation loss and validation accuracy over the epochs, a row per depth.",
     "usage": "The share of each hidden layer in the mean output, before and after training, by depth.",
     "early": "Accuracy when the head reads only the first k hidden layers, a panel per depth.",
-    "parameters": "The L1 norm of each layer's parameters through training, a panel per depth.",
+    "parameters": "{model}: the L1 norm of each layer's parameters through training, a panel per depth.",
 }
 
 
@@ -54,6 +53,13 @@ class _Seen:
     @cached_property
     def depths(self) -> Depths:
         return depths_of(self.frame)
+
+    @cached_property
+    def claimed(self) -> bool:
+        """Whether the earlier document speaks of such networks, on such data."""
+        data = trials_of(self.frame)[["dataset", "digits"]]
+        alike = set(data["dataset"].dropna()) == {CLAIMED_OF} and data["digits"].isna().all()
+        return bool(alike) and any(layers in CLAIMED for layers in self.depths.layers)
 
     @cached_property
     def uses(self) -> dict[Network, Use]:
@@ -77,7 +83,8 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         # without a grid nobody knows of which setting a missing trial would be
         for values, part in known.groupby([known[name].astype(str) for name in varied], sort=True):
             named = zip(varied, map(str, values), strict=True)
-            name = "_".join(f"{key}-{_plain(value)}" for key, value in named)
+            part.attrs["apart"] = dict(named)  # which the page cannot tell from its own rows
+            name = "_".join(f"{key}-{_plain(value)}" for key, value in part.attrs["apart"].items())
             yield f"{study}_{name}", part
 
 
@@ -92,9 +99,10 @@ def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
     found = {
         "accuracy": depth_tables.accuracy_table(depths),
         "paired": depth_tables.paired_table(depths),
-        "claims": depth_tables.claims_table(depths),
         "convergence": depth_tables.convergence_table(depths),
     }
+    if seen.claimed:
+        found["claims"] = depth_tables.claims_table(depths)
     if seen.uses:
         found["usage"] = depth_tables.usage_table(depths, seen.uses)
     if seen.seconds:
@@ -128,40 +136,7 @@ def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
     seen = _Seen(frame, setting)
     if not seen.uses:
         return {}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _LAYER_COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    for _, use in sorted(seen.uses.items()):
-        writer.writerows(_layers(use))
-    return {"layers.csv": text.getvalue().encode()}
-
-
-_LAYER_COLUMNS: Final = (
-    "model", "features", "layers", "layer", "place", "mean_output_start", "mean_output", "share",
-    "active_share", "parameters_l1_start", "parameters_l1", "exit_accuracy",
-)  # fmt: skip
-
-
-def _layers(use: Use) -> Iterator[dict[str, Any]]:
-    columns = {
-        "mean_output_start": mean(use.start, axis=0),
-        "mean_output": mean(use.end, axis=0),
-        "share": use.shares,
-        "active_share": mean(use.active, axis=0),
-        "parameters_l1_start": mean(use.norms[:, 0], axis=0),
-        "parameters_l1": mean(use.norms[:, -1], axis=0),
-        "exit_accuracy": mean(use.exits, axis=0),
-    }
-    for at in range(max(len(values) for values in columns.values())):
-        numbers = {name: float(values[at]) for name, values in columns.items() if at < len(values)}
-        yield {
-            "model": use.network.model,
-            "features": use.network.features,
-            "layers": use.network.layers,
-            "layer": at + 1,
-            "place": use.places[at] if at < len(use.places) else "",
-            **{name: value for name, value in numbers.items() if not np.isnan(value)},
-        }
+    return {"layers.csv": layers_csv(seen.uses.values())}
 
 
 def page(
@@ -169,16 +144,36 @@ def page(
 ) -> Page:
     """The report, from its tables and the stored PNG of each of its figures."""
     seen = _Seen(frame, setting)
-    pictures = {name: Picture(path, _CAPTIONS[name.split("_")[0]]) for name, path in stored.items()}
+    pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     return Page(
-        f"{frame['study'].iloc[0]}: {counted(len(seen.depths.trained), 'network')} of "
-        f"{seen.depths.layers[0]} to {seen.depths.layers[-1]} layers",
+        _title(seen),
         QUESTION,
         tuple(_facts(seen)),
         tuple(_sections(seen, pictures, made)),
         tuple(_sources(frame)),
         tuple(_warnings(seen)),
     )
+
+
+def _title(seen: _Seen) -> str:
+    """The study, its networks, and what sets this page apart where the study has several."""
+    layers = seen.depths.layers
+    span = f"{layers[0]} to {layers[-1]}" if len(layers) > 1 else f"{layers[0]}"
+    named = seen.frame.attrs.get("apart", {}).items()
+    apart = ", ".join(f"{SETTINGS.get(key, key).lower()} {_told(key, value)}" for key, value in named)
+    of = f"{counted(len(seen.depths.trained), 'network')} of {span} layers"
+    return f"{seen.frame['study'].iloc[0]}{f', {apart}' if apart else ''}: {of}"
+
+
+def _told(key: str, value: str) -> str:
+    """A setting that may be missing: of digits that means all of them."""
+    return value if value not in ("nan", "None", "<NA>") else "all" if key == "digits" else "none"
+
+
+def _caption(name: str) -> str:
+    kind, *rest = name.split("_")
+    models = {model.lower(): model for model in MODELS.values()}
+    return _CAPTIONS[kind].format(model=models.get(rest[0] if rest else "", ""))
 
 
 def _facts(seen: _Seen) -> Iterator[Fact]:
@@ -194,9 +189,7 @@ def _facts(seen: _Seen) -> Iterator[Fact]:
         if claims.measured(depths, "MLP", features):
             value = "at no depth" if first is None else f"from {first} layers on"
             yield Fact(f"MLP of width {features} at chance", value, "validation accuracy beside ZeroR")
-    yield Fact(
-        "ZeroR", f"{depths.zero_r:.2f} %", "always answering the majority class of the validation split"
-    )
+    yield Fact("ZeroR", depths.zero_r_shown, "always answering the majority class of the validation split")
 
 
 def _deepest(each: Trained) -> Fact:
@@ -218,9 +211,12 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     def listed(*names: str) -> tuple[Table, ...]:
         return tuple(made[name] for name in names if name in made)
 
+    # what tells networks apart is in every table
+    shared = alike(trials_of(seen.frame), ("arch", "family"))
     told = (*claims.resilience(depths), *claims.chance(depths))
+    told += (f"All trials share: {shared}.",) if shared else ()
     yield Section("Depth and accuracy", told, shown("accuracy"), listed("accuracy", "paired"))
-    if any(layers in CLAIMED for layers in depths.layers):
+    if "claims" in made:
         yield Section(
             "Beside what an earlier document says", tuple(claims.degradation(depths)), (), listed("claims")
         )
@@ -228,7 +224,8 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     yield Section("Learning", learning, shown("curves"), listed("convergence"))
     yield Section(
         "What layers are used for",
-        tuple(claims.usage(depths, uses)) or ("Probe layer_usage was not asked: nothing is known of it.",),
+        tuple(claims.usage(depths, uses, beside=seen.claimed))
+        or ("Probe layer_usage was not asked: nothing is known of it.",),
         shown("usage"),
         listed("usage"),
     )
@@ -251,6 +248,9 @@ def _warnings(seen: _Seen) -> Iterator[str]:
             f"{sum(others.values()):,} of {sum(depths.statuses.values()):,} expected trials are not there "
             f"({named}). Every table and figure says what it lacks; means are of the trials that are there."
         )
+    lost = [each.network.label for each in depth_tables.ordered(depths) if "diverged" in each.statuses]
+    if lost:
+        yield f"Diverged, since no loss was ever finite, and so without any accuracy: {'; '.join(lost)}."
     if len(depths.epochs) > 1:
         yield (
             f"The trials were not trained equally long: {depths.epochs[0]} to {depths.epochs[-1]} epochs. "

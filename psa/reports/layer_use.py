@@ -110,12 +110,12 @@ def uses_of(depths: Depths, observed: pd.DataFrame | None) -> dict[Network, Use]
     return {
         network: _use(trained, by_trial, depths.samples)
         for network, trained in depths.trained.items()
-        if any(each in by_trial for each in trained.ids)
+        if any(each in by_trial for each in trained.done_ids)
     }
 
 
 def _use(trained: Trained, by_trial: Mapping[str, pd.DataFrame], samples: int) -> Use:
-    seen = [by_trial.get(each) for each in trained.ids]
+    seen = [by_trial.get(each) for each in trained.done_ids]
 
     def stacked(probe: str, quantity: str, when: Literal["first", "last", "all"]) -> Values:
         return _stacked([_matrix(rows, probe, quantity, when) for rows in seen])

@@ -53,7 +53,9 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
             ax.grid(axis="y", color="#E8E8E8", linewidth=0.5)
             ax.legend()
         finals = stats["final_metrics"]
-        note(figure, [f"Test accuracy {finals['test_acc']:.2f} % with the weights of the best epoch."])
+        lost, test = finals["diverged"], finals["test_acc"]
+        said = "" if lost else f"Test accuracy {test:.2f} % with the weights of the best epoch."
+        note(figure, [said or "Diverged: no loss was ever finite."])
     return figure
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save as encode_tensors
 
 from psa.files import read_bytes
 from psa.nets.shapes import shape_of
-from psa.records import Record, decode_record
+from psa.records import Record, decode_record, diverged
 from psa.reports.figures import encoded
 from psa.reports.run_figures import activation_figure, run_curves, run_thresholds, weight_figure
 from psa.specs import NetSpec
@@ -24,12 +24,13 @@ _DPI = 150  # a picture of one run among hundreds
 
 
 def run_folders(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The folder's name and its files, of every trial that is done.
+    """The folder's name and its files, of every trial that is done or diverged.
 
     best_model.safetensors: the weights that were tested (the LKG); final_model.safetensors: those after the
-    last epoch. Where the state was not kept neither is there, and run_stats.json says so.
+    last epoch. Where the state was not kept neither is there, and run_stats.json says so. A trial that
+    diverged has no best model, and nothing is said of one.
     """
-    done = frame[frame["status"] == "done"].drop_duplicates("id")
+    done = frame[frame["status"].isin(["done", "diverged"])].drop_duplicates("id")
     for name in map(str, done["id"]):
         content = read_bytes(store.results / f"{name}.json")
         if content is not None:
@@ -55,9 +56,11 @@ def _files(record: Record, trial: Trial, store: Store) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     weights: dict[str, Any] = {"kept": state is not None}
     if state is not None:
-        files["best_model.safetensors"] = _model(state.lkg, trial, state.lkg_loop)
+        best = None if diverged(record) else state.lkg_loop
+        if best is not None:
+            files["best_model.safetensors"] = _model(state.lkg, trial, best)
         files["final_model.safetensors"] = _model(state.carried.get("active", state.lkg), trial, state.loops)
-        weights |= {"best_model_epoch": state.lkg_loop, "final_model_epoch": state.loops}
+        weights |= {"best_model_epoch": best, "final_model_epoch": state.loops}
     stats = run_stats(record, trial, read_sidecar(trial, store)) | {"weights": weights}
     files["run_stats.json"] = strict_json(stats)
     name = run_name(trial)
@@ -92,6 +95,7 @@ def run_stats(record: Record, trial: Trial, sidecar: dict[str, Any]) -> dict[str
     layer (from before training on), final metrics, analysis of weights and activations of the tested weights.
     """
     probes, history, samples = record.get("probes", {}), record["history"], record["samples"]
+    lost = diverged(record)
     fit = probes.get("train_accuracy", {"loops": [], "last": {}})
     spec = trial.model_dump(mode="json")
     return {
@@ -116,10 +120,10 @@ def run_stats(record: Record, trial: Trial, sidecar: dict[str, Any]) -> dict[str
             "val_acc": [100 * count / samples["validation"] for count in history["correct"]],
             "train_acc": [_percent(seen) for seen in fit["loops"][1:]],
         },
-        "thresholds": _thresholds(probes.get("thresholds")),
-        "final_metrics": _finals(record, fit["last"]),
-        "weight_analysis": _weights(record, trial),
-        "activation_analysis": _activations(record),
+        "thresholds": _thresholds(probes.get("thresholds"), lost),
+        "final_metrics": _finals(record, {} if lost else fit["last"]),
+        "weight_analysis": {} if lost else _weights(record, trial),
+        "activation_analysis": {} if lost else _activations(record),
     }
 
 
@@ -129,28 +133,29 @@ def _percent(seen: dict[str, Any]) -> float | None:
 
 def _finals(record: Record, fit: dict[str, Any]) -> dict[str, Any]:
     finals, samples, history = record["finals"], record["samples"], record["history"]
-    at = finals["bounty"]["loop"] - 1
+    at, lost = finals["bounty"]["loop"] - 1, diverged(record)
     return {
+        "diverged": lost,
         "best_epoch": finals["bounty"]["loop"],
         "best_val_loss": history["loss"][at] if at >= 0 else None,
-        "best_val_acc": 100 * finals["bounty"]["correct"] / samples["validation"],
+        "best_val_acc": None if lost else 100 * finals["bounty"]["correct"] / samples["validation"],
         "zero_r_val_acc": 100 * samples["zero_r_validation"] / samples["validation"],
         "train_acc": _percent(fit),
-        "test_acc": 100 * finals["test"]["correct"] / samples["test"],
-        "test_loss": finals["test"]["loss"],
+        "test_acc": None if lost else 100 * finals["test"]["correct"] / samples["test"],
+        "test_loss": None if lost else finals["test"]["loss"],
         "total_epochs": record["loops"],
         "stopped_early": finals["stopped_early"],
     }
 
 
-def _thresholds(seen: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+def _thresholds(seen: dict[str, Any] | None, lost: bool) -> dict[str, dict[str, Any]]:
     """Of each layer: every epoch's from before training on, and that of the tested weights."""
     if seen is None:
         return {}
     return {
         place: {
             "by_epoch": [each["threshold"][at] for each in seen["loops"]],
-            "best": seen["last"]["threshold"][at],
+            "best": None if lost else seen["last"]["threshold"][at],
         }
         for at, place in enumerate(seen["places"]["threshold"])
     }
