@@ -36,7 +36,7 @@ class Probe(Protocol):
 
     def places(self, net: Dense) -> dict[str, list[str]]:
         """What the numbers of a quantity stand for, one by one: layers, say. By the quantity's name, or by
-        its last part where there are many of one kind.
+        its last part where there are many of one kind; under "" what holds for all others.
         """
 
     def each(self, look: Look) -> list[Observation]:

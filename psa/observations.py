@@ -47,7 +47,8 @@ def _parts(record: Record) -> Iterator[dict[str, Any]]:
         looks = [*enumerate(seen["loops"]), (pd.NA, seen["last"])]
         for loop, quantities in looks:
             for quantity, values in quantities.items():
-                named = places.get(quantity.rpartition(".")[2], [""] * len(values))
+                named = places.get(quantity.rpartition(".")[2], places.get("", []))
+                named = named if len(named) >= len(values) else [""] * len(values)
                 yield {
                     "id": record["id"],
                     "probe": probe,

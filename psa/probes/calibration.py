@@ -17,9 +17,9 @@ class Calibration:
 
     name = "calibration"
 
-    def places(self, net: Dense) -> list[str]:
+    def places(self, net: Dense) -> dict[str, list[str]]:
         """The splits."""
-        return list(SPLITS)
+        return {"": list(SPLITS)}
 
     def each(self, look: Look) -> list[Observation]:
         """Nothing: only the LKG is asked."""
@@ -43,9 +43,10 @@ class Confusion:
 
     name = "confusion"
 
-    def places(self, net: Dense) -> list[str]:
+    def places(self, net: Dense) -> dict[str, list[str]]:
         """`true>answer`, row by row."""
-        return [f"{true}>{answer}" for true in range(net.classes) for answer in range(net.classes)]
+        classes = range(net.classes)
+        return {"": [f"{true}>{answer}" for true in classes for answer in classes]}
 
     def each(self, look: Look) -> list[Observation]:
         """Nothing: only the LKG is asked."""

@@ -28,9 +28,9 @@ class EmbeddingKnn:
 
     name = "embedding_knn"
 
-    def places(self, net: Dense) -> list[str]:
+    def places(self, net: Dense) -> dict[str, list[str]]:
         """The splits."""
-        return list(SPLITS)
+        return {"": list(SPLITS)}
 
     def each(self, look: Look) -> list[Observation]:
         """Nothing: only the LKG is asked."""

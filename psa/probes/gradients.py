@@ -103,9 +103,9 @@ class Followed:
 class _Silent:
     """A probe whose numbers are all in files."""
 
-    def places(self, net: Dense) -> list[str]:
+    def places(self, net: Dense) -> dict[str, list[str]]:
         """None: there are no numbers beside the files."""
-        return []
+        return {}
 
     def each(self, look: Look) -> list[Observation]:
         """Nothing."""

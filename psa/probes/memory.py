@@ -35,9 +35,9 @@ class Toggle:
 
     name = "toggle"
 
-    def places(self, net: Dense) -> list[str]:
+    def places(self, net: Dense) -> dict[str, list[str]]:
         """The splits."""
-        return list(SPLITS)
+        return {"": list(SPLITS)}
 
     def each(self, look: Look) -> list[Observation]:
         """Nothing: only the LKG is asked."""
@@ -86,9 +86,9 @@ class Retrieval:
 
     name = "retrieval"
 
-    def places(self, net: Dense) -> list[str]:
+    def places(self, net: Dense) -> dict[str, list[str]]:
         """The splits."""
-        return list(SPLITS)
+        return {"": list(SPLITS)}
 
     def each(self, look: Look) -> list[Observation]:
         """See the class."""
