@@ -186,7 +186,7 @@ def _probes(trial: Trial) -> dict[str, Any]:
         },
     }  # fmt: skip
     places = [""]
-    return {name: {"places": places, "loops": empty, "last": last[name]} for name in trial.probes}
+    return {name: {"places": {"": places}, "loops": empty, "last": last[name]} for name in trial.probes}
 
 
 @pytest.mark.parametrize(
