@@ -6,7 +6,6 @@ record name with their SHA-256.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,20 +19,12 @@ from psa.loaded import Pack
 from psa.looks import Collector, Follower, Following, Look, Probe
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
+from psa.records import storable
 from psa.state import Observation, TrialState
 
 Entry = dict[str, Any]
 # Stores the arrays of a trial under a name, and says what the record is to say of the file.
 KeepArrays = Callable[[TrialState, str, Arrays], Entry]
-
-
-def _storable(seen: Observation) -> Observation:
-    """What was seen with None for what JSON cannot hold: a diverged threshold must not stop its pack."""
-    return {quantity: [_finite(value) for value in values] for quantity, values in seen.items()}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,9 @@ class Observing:
         look = Look(pack.net, weights, loops, self.splits, pack.memories(rows, loops))
         for probe in self.probes:
             for state, seen in zip(states, probe.each(look), strict=True):
-                state.observed.setdefault(probe.name, []).append(_storable(seen))
+                state.observed.setdefault(probe.name, []).append(
+                    storable(seen)
+                )  # a diverged threshold must not stop its pack
 
     def following(self, net: Dense, batches: Batches, loops: Sequence[int]) -> dict[str, Following]:
         """Who follows the next epoch, by probe."""

@@ -21,17 +21,17 @@ Record = dict[str, Any]
 
 def encode_record(record: Record) -> bytes:
     """Canonical JSON with the SHA-256 of itself, NaN and infinity as null; equal records give equal bytes."""
-    body = {**_finite(record), "format": FORMAT}
+    body = {**storable(record), "format": FORMAT}
     digest = hashlib.sha256(canonical_json(body).encode()).hexdigest()
     return canonical_json({**body, "sha256": digest}).encode() + b"\n"
 
 
-def _finite(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """The value with None, which is missing, for every number that JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: storable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [storable(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -23,9 +23,8 @@ from psa.errors import UserError
 from psa.experiment import Experiment, Results
 from psa.grid import load
 from psa.observations import observed
-from psa.observing import _storable
 from psa.probes.distributions import _Values
-from psa.records import encode_record
+from psa.records import encode_record, storable
 from psa.reports import activations
 from psa.reports.arm_tables import comparisons
 from psa.reports.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
@@ -158,7 +157,7 @@ def test_thresholds_and_training_accuracy_are_seen_in_every_epoch(store: Store) 
 
 def test_a_diverged_network_is_stored_and_has_no_bins() -> None:
     """Of what is not finite there is no histogram, and a state can hold what was seen of it."""
-    assert _storable({"threshold": [float("nan"), 0.5], "correct": [3, None]}) == {
+    assert storable({"threshold": [float("nan"), 0.5], "correct": [3, None]}) == {
         "threshold": [None, 0.5],
         "correct": [3, None],
     }

@@ -14,10 +14,32 @@ from numpy.typing import NDArray
 from psa.data import Split
 from psa.looks import Look
 from psa.memory.visit import Visit
+from psa.nets.dense import Dense
 from psa.nets.layers import Inputs
+from psa.state import Observation
 from psa.train import EVALUATION_BATCH
 
 SPLITS: Final = ("validation", "test")
+
+
+class OfTheLkg:
+    """A probe that asks the LKG alone, on both splits; what it finds is said by `_of`."""
+
+    def places(self, net: Dense) -> dict[str, list[str]]:
+        """The splits."""
+        return {"": list(SPLITS)}
+
+    def each(self, look: Look) -> list[Observation]:
+        """Nothing: only the LKG is asked."""
+        return [{} for _ in look.loops]
+
+    def last(self, look: Look) -> list[Observation]:
+        """See the class."""
+        return [self._of(look, row) for row in range(len(look.loops))]
+
+    def _of(self, look: Look, row: int) -> Observation:
+        """What there is to say of one trial."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

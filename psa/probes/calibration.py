@@ -6,28 +6,16 @@ from psa.calibration import expected_calibration_error
 from psa.looks import Look
 from psa.memory.metrics import confusion
 from psa.nets.dense import Dense
-from psa.probes.answers import SPLITS, answers_of, both_splits, finite
+from psa.probes.answers import OfTheLkg, answers_of, both_splits, finite
 from psa.state import Observation
 
 
-class Calibration:
+class Calibration(OfTheLkg):
     """Of the LKG on validation and test: ece, the expected calibration error over 15 bins; confidence, the
     mean greatest probability; accuracy, as a share.
     """
 
     name = "calibration"
-
-    def places(self, net: Dense) -> dict[str, list[str]]:
-        """The splits."""
-        return {"": list(SPLITS)}
-
-    def each(self, look: Look) -> list[Observation]:
-        """Nothing: only the LKG is asked."""
-        return [{} for _ in look.loops]
-
-    def last(self, look: Look) -> list[Observation]:
-        """See the class."""
-        return [self._of(look, row) for row in range(len(look.loops))]
 
     def _of(self, look: Look, row: int) -> Observation:
         found = [answers_of(look, split, row) for _, split in both_splits(look)]

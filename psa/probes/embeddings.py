@@ -10,8 +10,7 @@ from torch import Tensor
 
 from psa.data import Split
 from psa.looks import Look
-from psa.nets.dense import Dense
-from psa.probes.answers import SPLITS, both_splits
+from psa.probes.answers import OfTheLkg, both_splits
 from psa.probes.traces import hidden_layers, ignored, traced
 from psa.state import Observation
 from psa.train import EVALUATION_BATCH
@@ -19,7 +18,7 @@ from psa.train import EVALUATION_BATCH
 NEIGHBOURS: Final = 8
 
 
-class EmbeddingKnn:
+class EmbeddingKnn(OfTheLkg):
     """Samples of validation and test answered correctly by the majority of the 8 training images whose
     outputs of the last hidden layer are nearest (euclidean), each with one vote; ties go to the lowest class.
 
@@ -27,18 +26,6 @@ class EmbeddingKnn:
     """
 
     name = "embedding_knn"
-
-    def places(self, net: Dense) -> dict[str, list[str]]:
-        """The splits."""
-        return {"": list(SPLITS)}
-
-    def each(self, look: Look) -> list[Observation]:
-        """Nothing: only the LKG is asked."""
-        return [{} for _ in look.loops]
-
-    def last(self, look: Look) -> list[Observation]:
-        """See the class."""
-        return [self._of(look, row) for row in range(len(look.loops))]
 
     def _of(self, look: Look, row: int) -> Observation:
         known = embeddings(look, look.splits.train, row)

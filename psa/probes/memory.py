@@ -13,7 +13,7 @@ from psa.data import Split
 from psa.looks import Look
 from psa.memory.metrics import STRONG, toggle
 from psa.nets.dense import Dense
-from psa.probes.answers import SPLITS, Answers, answers_of, both_splits, finite
+from psa.probes.answers import SPLITS, Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.state import Observation
 
 BAND: Final = 1e-6  # nats; differences up to it are rounding
@@ -24,7 +24,7 @@ EDGES: Final = (
 PARTS: Final = 10  # of the samples, by distance
 
 
-class Toggle:
+class Toggle(OfTheLkg):
     """Losses of the LKG with its memory minus those without it, same weights, on validation and test.
 
     samples, helped, harmed, neutral (within 1e-6), strong_help and strong_harm (beyond 0.2): counts. mean,
@@ -34,18 +34,6 @@ class Toggle:
     """
 
     name = "toggle"
-
-    def places(self, net: Dense) -> dict[str, list[str]]:
-        """The splits."""
-        return {"": list(SPLITS)}
-
-    def each(self, look: Look) -> list[Observation]:
-        """Nothing: only the LKG is asked."""
-        return [{} for _ in look.loops]
-
-    def last(self, look: Look) -> list[Observation]:
-        """See the class."""
-        return [self._of(look, row) for row in range(len(look.loops))]
 
     def _of(self, look: Look, row: int) -> Observation:
         found: Observation = {}
