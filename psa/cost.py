@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from psa import gradient_size
 from psa.errors import UserError
 from psa.files import read_bytes, write_atomically
 from psa.memory.places import place_of, site_widths
@@ -34,6 +35,7 @@ _LAYER_SECONDS: Final = 1.2e-4
 _TRIAL_LAYER_SECONDS: Final = 8e-6
 _BUFFERS: Final = 7  # LKG, copy, gradients, two moments, and twice as a file is written
 _BANKS: Final = 4  # a memory, the copy that learns, one that a probe looks at, and one on its way to a file
+_ON_THE_WAY: Final = 2  # copies of one trial's gradients as they are written to a file
 _CHOICE_SECONDS: Final = 5e-9  # to find the least of a row of scores, per score; 13 of 20 ms at 128 x 20,000
 _MEMORY_SECONDS: Final = 3e-3  # a step's other work on a memory
 _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
@@ -108,9 +110,7 @@ class CostModel:
     def loop_seconds(self, trials: Sequence[Trial]) -> float:
         """Seconds of one meta-loop of a pack, evaluation included, on one thread."""
         trial = trials[0]
-        images = trial.data.train_size or 60_000 - trial.data.val_size
-        samples = images * trial.data.classes / 10
-        steps = -(-samples // trial.method.batch_size)
+        steps = -(-gradient_size.train_samples(trial) // trial.method.batch_size)
         share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
         return self.step(trial, len(trials)) * steps * share
 
@@ -120,6 +120,7 @@ def fitting(trial: Trial, available: int) -> list[int]:
     what every worker may take of the memory.
     """
     row = 4 * shape_of(trial.model, trial.data.classes).parameters * _BUFFERS + _BANKS * bank_bytes(trial)
+    row += gradient_size.epoch_bytes(trial)
     return [size for size in SIZES if size == 1 or (size <= available and size * row <= _PACK_BYTES)]
 
 
@@ -167,15 +168,18 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
     widths = sum(linear.outputs for linear in shape.linears)
     activations = 4 * 3 * max(trials[0].method.batch_size, 500) * widths * len(trials)
     banks = _BANKS * bank_bytes(trials[0]) * len(trials)
-    return 700_000_000 + parameters + activations + banks
+    gradients = gradient_size.epoch_bytes(trials[0]) * (len(trials) + _ON_THE_WAY)
+    return 700_000_000 + parameters + activations + banks + gradients
 
 
 def stored_bytes(trial: Trial, meta_loops: int) -> int:
-    """Bytes on disk of one finished trial: two generations of its state, its record and the sidecar."""
+    """Bytes on disk of one finished trial: two generations of its state, its record and the sidecar, and
+    the gradients of its samples.
+    """
     parameters = shape_of(trial.model, trial.data.classes).parameters
     copies = 1 if isinstance(trial.method, Ratchet) else 2 + len(MOMENTS[trial.method.optimizer])
     state = 4 * copies * parameters + bank_bytes(trial) + 3_000 + 80 * meta_loops
-    return 2 * state + 1_500 + 75 * meta_loops
+    return 2 * state + 1_500 + 75 * meta_loops + gradient_size.stored_bytes(trial, meta_loops)
 
 
 def machine_key() -> str:

@@ -21,14 +21,13 @@ from psa.arrayfile import ArrayFile
 from psa.data import Split, load
 from psa.errors import UserError
 from psa.factored import Factored
+from psa.gradient_size import CHECKPOINT, ONLINE
 from psa.nets.shapes import shape_of
 from psa.statefile import arrays_beside
 from psa.store import Store
 from psa.trial import Trial
 
 Labels = NDArray[np.int64]
-ONLINE = "gradients_online"
-CHECKPOINT = "gradients"
 
 
 @dataclass(frozen=True)

@@ -58,23 +58,27 @@ def _device(wanted: DeviceName | None) -> torch.device:
     return torch.device(wanted)
 
 
-def check_memory(parameters: int, trials: int, device: torch.device) -> None:
+def check_memory(parameters: int, trials: int, device: torch.device, kept: int = 0) -> None:
     """Find out before any work is done whether a pack fits. Raises UserError.
 
     parameters: of one trial, 4 bytes each. Counted is the least that training holds at one moment: on the
     device the LKG, its copy, gradients and two moments; on the host the LKG twice more, as it is written.
+    kept: bytes of what else a trial keeps on the device while it trains: the gradients of its samples.
     """
     row = 4 * parameters * trials
-    wants = [("memory", 2 * row + (5 * row if device.type == "cpu" else 0), _host_memory())]
+    on_device = 5 * row + kept * trials
+    wants = [("memory", 2 * row + (on_device if device.type == "cpu" else 0), _host_memory())]
     if device.type == "cuda":
         import torch
 
-        wants.append(("GPU memory", 5 * row, torch.cuda.get_device_properties(device).total_memory))
+        wants.append(("GPU memory", on_device, torch.cuda.get_device_properties(device).total_memory))
     for kind, least, there in wants:
         if least > there:
+            what = f"{trials:,} trial{'s' * (trials > 1)} of {parameters:,} parameters"
+            what += " and the gradients of their samples" if kept else ""
             raise UserError(
-                f"arch: {trials:,} trial{'s' * (trials > 1)} of {parameters:,} parameters need at least "
-                f"{least / 1e9:,.1f} GB of {kind}, this machine has {there / 1e9:,.1f} GB",
+                f"arch: {what} need at least {least / 1e9:,.1f} GB of {kind}, "
+                f"this machine has {there / 1e9:,.1f} GB",
                 "Choose fewer or narrower layers, or fewer trials at once",
             )
 

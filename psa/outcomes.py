@@ -7,7 +7,8 @@ from psa.data import Splits, zero_r
 from psa.errors import UserError
 from psa.looks import Probe
 from psa.nets.dense import Dense
-from psa.probes import OF_MEMORY, probe_named
+from psa.probe_names import OF_MEMORY
+from psa.probes import probe_named
 from psa.records import Record
 from psa.state import TrialState, model_now
 from psa.trial import Trial

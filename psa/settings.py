@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from psa import studies
 from psa.errors import UserError
 from psa.filters import resolved
-from psa.probes import PROBES, parsed
+from psa.probe_names import PROBES, parsed
 from psa.specs import (
     DatasetName,
     DataSpec,

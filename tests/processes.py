@@ -97,7 +97,8 @@ def descendants(pid: int) -> set[int]:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every record and every present state, by path."""
+    """Every record, every present state and every file of arrays beside one, by path."""
     records = (path for path in (folder / "results").rglob("s*.json") if ".machine." not in path.name)
     states = (folder / "models").rglob("lkg.safetensors")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in (*records, *states)}
+    arrays = (folder / "models").rglob("lkg.*.arrays.safetensors")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in (*records, *states, *arrays)}

@@ -22,11 +22,12 @@ psa.activation
 psa.specs psa.streams psa.signals psa.memory
 psa.memory.spec psa.memory.places psa.growth
 psa.trial
-psa.nets psa.nets.shapes psa.words
+psa.nets psa.nets.shapes psa.words psa.probe_names
 psa.state psa.records psa.events psa.filters
 psa.arrayfile
 psa.statefile psa.growing
 psa.store
+psa.gradient_size
 psa.cost psa.leases psa.packs psa.sweeps
 psa.retention psa.estimate
 psa.sources

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from clusters import cluster_of
-from processes import GRID, LONG, PATIENCE_SECONDS, ROOT, end, sweep, train_in_process, tree, until
+from processes import GRID, LONG, PATIENCE_SECONDS, end, sweep, train_in_process, tree, until
 
 from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
 from psa.errors import UserError
@@ -150,30 +150,46 @@ def test_a_pack_that_fails_does_not_stop_the_others(
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
 
 
-SMALL = ("digits=0,1", "val_size=55000", "seeds=0,1", "meta_loops=2")
+STUDIES = {"stochastic": "activations"}
+# One small grid of each sister study, and the backends on which it is run: a cluster takes its time.
+SMALL = 'seeds = "0..1"\nmeta_loops = 2\n[base]\ndigits = [0, 1]\nval_size = 55000\n'
 SISTERS = {
-    "glonet": ("model=GloNet,MLP", "num_layers=4", "features=5"),
-    "activations": ("arch=2*5", "activation=ReLU,JumpReLU(initial=0.5)", "dropout=0.0"),
-    "stochastic": ("arch=2*5", "activation=Identity", "temperature=0.01,0.5"),
-}
+    "glonet": ('num_layers = 4\nfeatures = 5\n[axes]\nmodel = ["GloNet", "MLP"]', {"local", "ray"}),
+    "activations": (
+        'arch = "2*5"\n[axes]\nactivation = ["ReLU", "JumpReLU(initial=0.5)"]',
+        {"local", "ray", "sagemaker"},
+    ),
+    "stochastic": (
+        'arch = "2*5"\nactivation = "Identity"\nsimplex = "all"\nscaling = "simplex"\n'
+        '[axes]\ntemperature = [0.01, 0.5]',
+        {"local"},
+    ),
+    "gradients": (
+        'arch = "1*5"\nprobes = ["gradients_online", "gradients"]', {"local", "ray", "sagemaker"},
+    ),
+    "memory": (
+        'arch = "2*6"\ngrow_depth = 1\ngrow_width = 2\nmax_width = 12\n'
+        '[axes]\nmethod = ["nn", "hybrid"]\ngrowing = [false, true]',
+        {"local", "ray"},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("grid", sorted(SISTERS))
 def test_a_sister_study_runs_as_any_grid_does(
     grid: str, backend: str, where: tuple[str, ...], tmp_path: Path, data_dir: Path
 ) -> None:
-    """Records with what probes saw, and states with what optimisers remember, byte by byte."""
-    if (
-        grid
-        not in {"local": SISTERS, "ray": ("glonet", "activations"), "sagemaker": ("activations",)}[backend]
-    ):
-        pytest.skip("shown with another grid: a cluster takes its time")
-    path, overrides = ROOT / "reproduction" / f"{grid}.toml", (*SISTERS[grid], *SMALL)
+    """Records, what probes kept, and states with what optimisers and memories hold, byte by byte."""
+    settings, shown_on = SISTERS[grid]
+    if backend not in shown_on:
+        pytest.skip("shown on another backend: a cluster takes its time")
+    path = tmp_path / f"{grid}.toml"
+    path.write_text(f'study = "{STUDIES.get(grid, grid)}"\nname = "{grid}"\n{SMALL}{settings}\n')
     swept, alone = tmp_path / "swept", tmp_path / "alone"
     swept.mkdir()
-    done = finished(swept, data_dir, *overrides, *where, *PACKS, grid=path)
+    done = finished(swept, data_dir, *where, *PACKS, grid=path)
     assert (done.returncode, done.stderr) == (0, "")
-    train_in_process(alone, data_dir, 2, path, overrides)
+    train_in_process(alone, data_dir, 2, path)
     assert tree(swept) == tree(alone)
 
 

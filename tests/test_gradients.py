@@ -20,7 +20,7 @@ from psa.errors import DamagedFile, UserError
 from psa.nets.dense import Dense
 from psa.outcomes import probes_for
 from psa.persample import per_sample_gradients
-from psa.probes import parsed
+from psa.probe_names import parsed
 from psa.state import TrialState, decode, encode
 from psa.worker import fresh_state
 

@@ -1,43 +1,14 @@
-"""Pure observers of networks, by name; what each sees is part of a trial's record.
-
-A probe may have options: `gradients_online(epochs=1+3,layers=output)`.
-"""
+"""Pure observers of networks; what each sees is part of a trial's record. Their names: psa.probe_names."""
 
 from __future__ import annotations
 
 import importlib
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from psa.errors import UserError
-from psa.values import check_known
+from psa.probe_names import PROBES, parsed
 
 if TYPE_CHECKING:
     from psa.looks import Probe
-
-# name -> where its class is; imported when a trial asks for it
-PROBES: Final = {
-    "layer_usage": "psa.probes.layers:LayerUsage",
-    "early_exit": "psa.probes.layers:EarlyExit",
-    "thresholds": "psa.probes.layers:Thresholds",
-    "train_accuracy": "psa.probes.fit:TrainAccuracy",
-    "distributions": "psa.probes.distributions:Distributions",
-    "gradients": "psa.probes.gradients:Gradients",
-    "gradients_online": "psa.probes.gradients:GradientsOnline",
-    "calibration": "psa.probes.calibration:Calibration",
-    "confusion": "psa.probes.calibration:Confusion",
-    "embedding_knn": "psa.probes.embeddings:EmbeddingKnn",
-    "toggle": "psa.probes.memory:Toggle",
-    "retrieval": "psa.probes.memory:Retrieval",
-}
-# Of those that have any: what each option is.
-OPTIONS: Final = {
-    "gradients": {"layers": "names of layers"},
-    "gradients_online": {"epochs": "numbers from 1", "layers": "names of layers"},
-}
-_TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
-# What these observe is the trial's memory.
-OF_MEMORY: Final = frozenset({"toggle", "retrieval"})
 
 
 def probe_named(text: str) -> Probe:
@@ -46,24 +17,3 @@ def probe_named(text: str) -> Probe:
     module, _, kind = PROBES[name].partition(":")
     found: Probe = getattr(importlib.import_module(module), kind)(**options)
     return found
-
-
-def parsed(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """The name of a probe and the values of its options. Raises UserError."""
-    match = _TEXT.fullmatch(text)
-    if match is None:
-        raise UserError(f"probe {text!r} is not NAME or NAME(key=value)", _example())
-    name, options = match[1], dict[str, tuple[str, ...]]()
-    check_known(name, set(PROBES), "probes", "probe")
-    for part in match[2].split(",") if match[2] is not None else ():
-        key, _, values = part.partition("=")
-        check_known(key, set(OPTIONS.get(name, {})), f"probe {text!r}", "option")
-        options[key] = tuple(values.split("+"))
-        whole = all(re.fullmatch("[1-9][0-9]{0,8}", value) for value in options[key])
-        if not all(options[key]) or (key == "epochs" and not whole):
-            raise UserError(f"probe {text!r}: {key} = {values!r} are no {OPTIONS[name][key]}", _example())
-    return name, options
-
-
-def _example() -> str:
-    return "For example gradients_online(epochs=1+3,layers=output)"

@@ -9,7 +9,6 @@ short one. The input of the first layer is the image itself, of which only the p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -23,9 +22,6 @@ from psa.nets.dense import Dense
 from psa.nets.layers import Inputs
 from psa.state import Observation
 from psa.train import EVALUATION_BATCH, cross_entropy
-
-# The columns of a file beside `LAYER.delta` and `LAYER.activation`, all int64 [N].
-LABELS: Final = ("index", "digit", "label", "prediction")
 
 
 class Factors:
@@ -74,7 +70,7 @@ class Factors:
             self.activation[number][:, self.rows] = x[: self.trials].transpose(1, 2)
 
     def of(self, trial: int, split: Split, digits: Sequence[int]) -> Arrays:
-        """What is kept of one trial: see LABELS, and of each layer its factors, float32 [N, width]."""
+        """Of one trial the columns (psa.gradient_size) and the factors of each layer, float32 [N, width]."""
         chosen = self.chosen[trial]
         found = {
             "index": split.index[chosen],

@@ -17,7 +17,8 @@ from psa.cluster_numbers import centre_images, examples
 from psa.collect import records_of
 from psa.errors import UserError
 from psa.frames import trials_of
-from psa.gradients import ONLINE, paths_of, read
+from psa.gradient_size import ONLINE
+from psa.gradients import paths_of, read
 from psa.records import Record
 from psa.reports import gradient_tables
 from psa.reports.figure_gradients import agreement_figure, choice_figure, norms_figure, tsne_figure

@@ -13,8 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field
 
 from psa.arch import Arch
-from psa.nets.shapes import shape_of
-from psa.probes import parsed
+from psa.gradient_size import epoch_bytes, keeps_gradients
 from psa.settings import DataSettings, Probes
 from psa.specs import ArchField, BatchSize, Decay, Keep, NetSpec, Optimizer, Probability, Rate
 from psa.trial import Trial
@@ -74,25 +73,14 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
 def remarks(trials: Sequence[Trial]) -> list[str]:
     """What a user should know of a grid that is not wrong, but not what it seems either."""
     found = []
-    if any(not _keeps(trial) for trial in trials):
+    if not all(map(keeps_gradients, trials)):
         found.append(
             "without probe gradients_online or gradients no gradient is kept, and little can be said"
         )
-    each = max((bytes_of(trial) for trial in trials if _keeps(trial)), default=0)
-    total = sum(bytes_of(trial) for trial in trials if _keeps(trial))
+    each = max(map(epoch_bytes, trials), default=0)
+    total = sum(map(epoch_bytes, trials))
     if total > LARGE:
         found.append(
             f"gradients take up to {size(each)} per trial and epoch, {size(total)} for one epoch of all"
         )
     return found
-
-
-def _keeps(trial: Trial) -> bool:
-    return any(parsed(probe)[0] in ("gradients", "gradients_online") for probe in trial.probes)
-
-
-def bytes_of(trial: Trial, samples: int = 60_000) -> int:
-    """What the gradients of every layer take as factors, of one epoch of all samples there may be."""
-    linears = shape_of(trial.model, trial.data.classes).linears
-    numbers = sum(each.outputs for each in linears) + sum(each.inputs for each in linears[1:])
-    return (samples - trial.data.val_size) * (4 * numbers + 8 * 4)
