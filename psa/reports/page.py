@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from psa.reports.tables import Bold, Interval, Table, Uncertain, Value, in_markdown, value_of
 
 _TEMPLATE: Final = "page.html"
+_WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make rows tall in tables that scroll
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,14 @@ def _table(table: Table) -> dict[str, Any]:
 def _row(table: Table, number: int) -> Iterator[dict[str, Any]]:
     for cell, column in zip(table.rows[number], table.columns, strict=True):
         value = value_of(cell)
-        kinds = (("missing", value is None), ("text", column.kind == "text"))
+        text = value if isinstance(value, str) else in_markdown(value, column)
+        kinds = (
+            ("missing", value is None),
+            ("text", column.kind == "text"),
+            ("long", len(text) > _WRAPPED_FROM),
+        )
         yield {
-            "text": value if isinstance(value, str) else in_markdown(value, column),
+            "text": text,
             "bold": isinstance(cell, Bold),
             "key": _key(value),
             "kind": " ".join(kind for kind, so in kinds if so),
