@@ -13,11 +13,12 @@ from psa.arrayfile import sha256_of
 from psa.errors import DamagedFile, UserError
 from psa.estimate import loops_of
 from psa.files import write_atomically
-from psa.records import Record, decode_record, difference, reaches
+from psa.records import Record, decode_record
 from psa.state import TrialState, decode
 from psa.statefile import arrays_beside
 from psa.store import STATE_NAME, Store
 from psa.trial import Trial
+from psa.trial_records import decode_trial_record
 
 logger = logging.getLogger(__name__)
 
@@ -121,12 +122,11 @@ def _state(trial: str, content: bytes, name: str) -> TrialState | None:
 
 
 def _take_record(trial: str, read: Read, where: str, store: Store) -> dict[str, str]:
-    name = f"results/{trial}.json"
-    beside = f"results/{trial}.machine.json"
-    record, sidecar = (_record(read(each) or b"", f"{where}: {each}") for each in (name, beside))
-    found = None if record is None else _trial_of(trial, record, f"{where}: {name}")
-    if found is None or record is None or sidecar is None:
+    arrived = _arrived(trial, read, where)
+    if arrived is None:
         return {}
+    record, sidecar = arrived
+    found = Trial.model_validate(record["spec"])
     try:
         if not store.done(found, record["loops"]):
             _take_arrays(read, f"models/{trial}", found, record.get("files", {}), store)
@@ -137,25 +137,24 @@ def _take_record(trial: str, read: Read, where: str, store: Store) -> dict[str, 
     return {}
 
 
-def _record(content: bytes, name: str) -> Record | None:
+def _arrived(trial: str, read: Read, where: str) -> tuple[Record, Record] | None:
+    """A record and what stands beside it."""
+    record, beside = f"results/{trial}.json", f"results/{trial}.machine.json"
     with _heeded():
-        return decode_record(content, name)
+        return (
+            _record_of(trial, read(record) or b"", f"{where}: {record}"),
+            decode_record(read(beside) or b"", f"{where}: {beside}"),
+        )
     return None
 
 
-def _trial_of(trial: str, record: Record, name: str) -> Trial | None:
-    """Whose record it is; None, and a warning, where nobody could use it though its digest is right."""
-    with _heeded():
-        try:
-            found = Trial.model_validate(record["spec"])
-            reaches(record, int(record["loops"]) + 1)  # so that it looks at how it ended
-            difference(record, record)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DamagedFile(f"{name} is no record of a trial ({type(error).__name__})") from error
-        if (found.id, found.digest) == (trial, record.get("digest")):
-            return found
+def _record_of(trial: str, content: bytes, name: str) -> Record:
+    """The record of a trial. Raises UserError, also where it is another trial's."""
+    record = decode_trial_record(content, name)
+    found = Trial.model_validate(record["spec"])
+    if (found.id, found.digest) != (trial, record["digest"]):
         raise DamagedFile(f"{name} holds another trial, {found.id}")
-    return None
+    return record
 
 
 @contextlib.contextmanager

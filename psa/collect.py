@@ -20,10 +20,11 @@ from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
-from psa.records import Record, decode_record, diverged
+from psa.records import Record, diverged
 from psa.specs import canonical_json
 from psa.store import Store
 from psa.trial import Trial
+from psa.trial_records import decode_trial_record
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def records_of(store: Store, names: Sequence[str]) -> Iterator[Record]:
         if names and path.relative_to(store.results).parts[0] not in names:
             continue
         try:
-            yield decode_record(read_bytes(path) or b"", str(path))
+            yield decode_trial_record(read_bytes(path) or b"", str(path))
         except DamagedFile as damage:
             logger.warning("%s", damage)
 

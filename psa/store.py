@@ -18,12 +18,14 @@ from psa.files import read_bytes, refusal, write_atomically
 from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.statefile import StateFile, arrays_beside
 from psa.trial import Trial
+from psa.trial_records import decode_trial_record
 
 __all__ = ["Finding", "Record", "Store", "decode_record", "encode_record"]
 
 STATE_NAME: Final = "lkg.safetensors"
 _MACHINE: Final = ".machine.json"
 _FAILURE: Final = ".failed.json"
+_BESIDE: Final = (_MACHINE, _FAILURE)  # how files end that lie beside records
 _SET_ASIDE: Final = re.compile(r".*\.damaged(-[0-9]+)?\.safetensors")
 
 
@@ -120,7 +122,7 @@ class Store:
         content = read_bytes(path)
         if content is None:
             return None
-        record = decode_record(content, str(path))
+        record = decode_trial_record(content, str(path))
         if record.get("digest") != trial.digest:
             raise DamagedFile(
                 f"{path} holds the record of another trial, {record.get('id')}",
@@ -146,7 +148,7 @@ class Store:
         """
         path = self.record_path(trial)
         content = encode_record(record)
-        made, stored = decode_record(content, str(path)), self.read(trial)
+        made, stored = decode_trial_record(content, str(path)), self.read(trial)
         if stored is not None:
             found = difference(*sorted((made, stored), key=lambda each: each["loops"]))
             if found is not None:
@@ -177,7 +179,7 @@ class Store:
         """What there is of a trial without a sound record, by its id or the beginning of it."""
         found = self.results / start
         names = [path.name for path in found.parent.glob(f"{found.name}*.json")]
-        if any(not name.endswith((_FAILURE, _MACHINE)) for name in names):
+        if any(not name.endswith(_BESIDE) for name in names):
             return "damaged"
         return "failed" if any(name.endswith(_FAILURE) for name in names) else "missing"
 
@@ -199,8 +201,7 @@ class Store:
 
     def record_paths(self) -> Iterator[Path]:
         """Every record, in a fixed order."""
-        beside = (_MACHINE, _FAILURE)
-        yield from (path for path in self._record_files() if not path.name.endswith(beside))
+        yield from (path for path in self._record_files() if not path.name.endswith(_BESIDE))
 
     def _record_files(self) -> list[Path]:
         return sorted(self.results.rglob("s[0-9]*-*.json")) if self.results.is_dir() else []
@@ -219,8 +220,11 @@ class Store:
             _name(named, Path(where), decode(content, where).files)
 
         def of_record(content: bytes, where: str) -> None:
-            record = decode_record(content, where)
-            _name(named, self.models / str(record.get("id")) / STATE_NAME, record.get("files", {}))
+            if where.endswith(_BESIDE):
+                decode_record(content, where)
+            else:
+                record = decode_trial_record(content, where)
+                _name(named, self.models / str(record["id"]) / STATE_NAME, record.get("files", {}))
 
         for path in self.state_paths():
             yield _checked(path, of_state)

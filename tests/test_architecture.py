@@ -25,7 +25,7 @@ psa.trial
 psa.nets psa.nets.shapes psa.words psa.probe_names
 psa.state psa.records psa.events psa.filters
 psa.arrayfile
-psa.statefile psa.growing
+psa.statefile psa.growing psa.trial_records
 psa.store
 psa.gradient_size
 psa.cost psa.leases psa.packs psa.sweeps

@@ -68,7 +68,7 @@ def scored(store: Store, point: Point, correct: list[int], test: int = 0) -> Non
     history: dict[str, list[Any]] = record["history"]
     history["correct"] = correct
     history["kept"] = [count > max([-1, *correct[:at]]) for at, count in enumerate(correct)]
-    record["samples"] = {"validation": 10_000}
+    record["samples"]["validation"] = 10_000
     record["finals"]["test"]["correct"] = test
     store.write(point.trial, record, {})
 

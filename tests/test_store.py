@@ -279,9 +279,9 @@ def altered(loops: int, column: str, at: int, value: Any) -> dict[str, Any]:
         (altered(5, "correct", 1, 7), "history, column correct"),
         (altered(2, "correct", 1, 7), "history, column correct"),
         (some_record(3) | {"device": "cuda"}, "device"),
-        (some_record(3) | {"finals": {}}, "finals"),
+        (some_record(3) | {"finals": some_record(3)["finals"] | {"stopped_early": True}}, "finals"),
         (some_record(5) | {"built": {"parameters": 3}}, "built"),
-        (some_record(5) | {"samples": {}}, "samples"),
+        (some_record(5) | {"samples": some_record()["samples"] | {"train": 7}}, "samples"),
     ],
 )
 def test_a_record_that_differs_is_refused_loudly(record: Any, difference: str, tmp_path: Path) -> None:

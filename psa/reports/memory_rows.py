@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +16,7 @@ import pandas as pd
 from psa.arch import Arch
 from psa.collect import records_of
 from psa.errors import UserError
-from psa.files import read_bytes
-from psa.records import Record, decode_record
+from psa.records import Record
 from psa.reports.setting import Setting
 from psa.specs import canonical_json
 
@@ -43,18 +41,8 @@ def runs_of(frame: pd.DataFrame, setting: Setting) -> pd.DataFrame:
     done = set(frame.loc[frame["status"] == "done", "id"].astype(str))
     study = str(frame["study"].iloc[0])
     records = [record for record in records_of(setting.store, [study]) if record["id"] in done]
-    machines = {
-        record["id"]: _machine(setting.store.results / f"{record['id']}.machine.json") for record in records
-    }
+    machines = {record["id"]: setting.store.machine_of(record["id"]) or {} for record in records}
     return runs_from(records, machines)
-
-
-def _machine(path: Path) -> Record:
-    """What was noted beside a record; nothing where it is gone, since no result depends on it."""
-    try:
-        return decode_record(read_bytes(path) or b"", str(path))
-    except UserError:
-        return {}
 
 
 def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None = None) -> pd.DataFrame:

@@ -12,13 +12,14 @@ from safetensors.numpy import save as encode_tensors
 
 from psa.files import read_bytes
 from psa.nets.shapes import shape_of
-from psa.records import Record, decode_record, diverged
+from psa.records import Record, diverged
 from psa.reports.figures import encoded
 from psa.reports.run_figures import activation_figure, run_curves, run_thresholds, weight_figure
 from psa.specs import NetSpec
 from psa.state import Tensors
 from psa.store import Store
 from psa.trial import Trial
+from psa.trial_records import decode_trial_record
 
 _DPI = 150  # a picture of one run among hundreds
 
@@ -34,7 +35,7 @@ def run_folders(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, dict[s
     for name in map(str, done["id"]):
         content = read_bytes(store.results / f"{name}.json")
         if content is not None:
-            record = decode_record(content, name)
+            record = decode_trial_record(content, name)
             trial = Trial.model_validate(record["spec"])
             yield run_name(trial), _files(record, trial, store)
 
@@ -61,7 +62,7 @@ def _files(record: Record, trial: Trial, store: Store) -> dict[str, bytes]:
             files["best_model.safetensors"] = _model(state.lkg, trial, best)
         files["final_model.safetensors"] = _model(state.carried.get("active", state.lkg), trial, state.loops)
         weights |= {"best_model_epoch": best, "final_model_epoch": state.loops}
-    stats = run_stats(record, trial, read_sidecar(trial, store)) | {"weights": weights}
+    stats = run_stats(record, trial, store.machine_of(trial.id) or {}) | {"weights": weights}
     files["run_stats.json"] = strict_json(stats)
     name = run_name(trial)
     files["training_curves.png"] = encoded(run_curves(stats, name), "png", _DPI)
@@ -82,12 +83,6 @@ def _model(tensors: Tensors, trial: Trial, epoch: int) -> bytes:
 def strict_json(value: Any) -> bytes:
     """Indented JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
-
-
-def read_sidecar(trial: Trial, store: Store) -> dict[str, Any]:
-    """On which machine a trial was trained, and how long; empty where that was not kept."""
-    content = read_bytes(store.record_path(trial).with_suffix(".machine.json"))
-    return {} if content is None else decode_record(content, trial.id)
 
 
 def run_stats(record: Record, trial: Trial, sidecar: dict[str, Any]) -> dict[str, Any]:

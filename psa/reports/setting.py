@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Protocol, cast
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.errors import UserError
 from psa.reports.ablation_published import Reference
 from psa.reports.page import Page
 from psa.reports.tables import Table
@@ -74,5 +76,8 @@ def runs_of(report: Report) -> Runs | None:
 
 
 def report_of(kind: str) -> Report:
-    """The report of a kind of study."""
-    return cast(Report, importlib.import_module(f"psa.reports.{kind}"))
+    """The report of a kind of study. Raises UserError where there is none."""
+    name = f"psa.reports.{kind}"
+    if importlib.util.find_spec(name) is None:
+        raise UserError(f"studies of kind {kind!r} have no report", f"Write it: a module {name}")
+    return cast(Report, importlib.import_module(name))
