@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from psa import __version__
 from psa.errors import UserError
@@ -35,50 +35,58 @@ _SHARED: Final[dict[str, Any]] = {
 }
 
 
-def command(name: str, function: Callable[..., int]) -> App:
-    """A function as a command of that name."""
+def command(name: str, function: Callable[..., int], group: str | None = None) -> App:
+    """A function as a command of that name. group: the heading it stands under in `psa --help`."""
     # The lines of a docstring are as long as those of the source; the terminal breaks paragraphs anew.
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app = App(name=name, help=text, **_SHARED)
+    heading = () if group is None else _GROUPS[group]
+    app = App(name=name, help=text, help_epilogue="", group=heading, **_SHARED)
     app.default(function)
     return app
 
 
-# name -> its module in psa.commands, or elsewhere by its full name; a command is imported when it is
-# asked for, since all of them together take a while.
-_MODULES: Final = {
-    "train": "train",
-    "plan": "plan",
-    "sweep": "sweep",
-    "search": "search",
-    "fetch": "fetch",
-    "status": "status",
-    "report": "report",
-    "verify": "verify",
-    "clean": "clean",
-    "export-gradients": "export_gradients",
-    "data": "dataset",
-    "rehearse": "cloud.rehearsal.command",
-    "clean-all": "clean",
-    "analyze-dataset": "dataset",
+# name -> its module in psa.commands, or elsewhere by its full name, and the heading it stands under; None:
+# not also a word of `psa`. A command is imported when it is asked for: all of them together take a while.
+_COMMANDS: Final = {
+    "train": ("train", "Train"),
+    "sweep": ("sweep", "Train"),
+    "search": ("search", "Train"),
+    "plan": ("plan", "Look"),
+    "status": ("status", "Look"),
+    "data": ("dataset", "Look"),
+    "report": ("report", "Results"),
+    "export-gradients": ("export_gradients", "Results"),
+    "verify": ("verify", "Look"),
+    "clean": ("clean", "Results"),
+    "fetch": ("fetch", "Elsewhere"),
+    "rehearse": ("cloud.rehearsal.command", "Elsewhere"),
+    "clean-all": ("clean", None),
+    "analyze-dataset": ("dataset", None),
 }
-_ALONE: Final = ("clean-all", "analyze-dataset")  # not also words of `psa`
+_GROUPS: Final = {
+    name: Group(name, sort_key=number)
+    for number, name in enumerate(("Train", "Look", "Results", "Elsewhere", "This command"))
+}
+_FIRST_STEPS: Final = """Start: psa train --arch "[2*64]" --ablation-mode hidden --meta-loops 10
+       psa sweep reproduction/smoke.toml
+       psa report smoke
+More:  psa COMMAND --help"""
 
 
 @functools.cache
 def app_of(name: str) -> App:
     """The command of that name."""
-    where = _MODULES[name]
+    where, group = _COMMANDS[name]
     module = importlib.import_module(where if "." in where else f"psa.commands.{where}")
     function = "analyze_dataset" if name == "data" else name.replace("-", "_")
-    return command(name, getattr(module, function))
+    return command(name, getattr(module, function), group)
 
 
 def __getattr__(name: str) -> App:
     """TRAIN, CLEAN_ALL and so on: the commands, by a name that can be imported."""
     title = name.lower().replace("_", "-")
-    if not name.isupper() or title not in _MODULES:
+    if not name.isupper() or title not in _COMMANDS:
         raise AttributeError(name)
     return app_of(title)
 
@@ -86,11 +94,17 @@ def __getattr__(name: str) -> App:
 PSA: Final = App(
     name="psa",
     help="Train very many small neural networks at once, as a scientific study.",
+    help_epilogue=_FIRST_STEPS,
     **_SHARED,
 )
-for _name in _MODULES:
-    if _name not in _ALONE:
+for _name, (_, _group) in _COMMANDS.items():
+    if _group is not None:
         PSA.command(f"psa.cli:{_name.upper()}", name=_name)
+PSA.register_install_completion_command(
+    help="Let the shell complete commands and options.", group=_GROUPS["This command"]
+)
+for _option in ("--help", "--version"):
+    PSA[_option].group = (_GROUPS["This command"],)
 
 
 def run(app: App, arguments: Sequence[str] | None = None) -> int:

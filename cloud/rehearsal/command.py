@@ -71,10 +71,11 @@ def rehearse(
     grace: Annotated[Seconds, Parameter(help="From SIGTERM to SIGKILL.")] = AWS_GRACE,
     wait: Annotated[bool, Parameter(help="For jobs that still run when the command has ended.")] = True,
 ) -> int:
-    """Run a command with S3, SageMaker and CloudWatch on this machine: no account, no Docker, no costs.
+    """Run a command with SageMaker on this machine, free.
 
-    Nothing but environment variables leads the command here, and nothing of it reaches AWS. Jobs run as
-    processes with a /opt/ml of their own, with this Python as their image. The exit code is the command's.
+    S3, SageMaker and CloudWatch are here, without an account and without Docker. Nothing but environment
+    variables leads the command here, and nothing of it reaches AWS. Jobs run as processes with a /opt/ml of
+    their own, with this Python as their image. The exit code is the command's.
 
     Example: psa rehearse --interrupt-every 30s -- psa sweep reproduction/smoke.toml --backend sagemaker
     """

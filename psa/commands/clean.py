@@ -43,10 +43,11 @@ def clean(
     yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
     model_dir: ModelDir = Path("models"),
 ) -> int:
-    """Remove the checkpoint of `train`, the checkpoints named, or everything in the folder of checkpoints.
+    """Remove checkpoints.
 
-    A checkpoint goes with its generations (.previous, .damaged). Before more than one goes, you are asked.
-    Records in the results folder stay.
+    That of `train`, those named, or everything in the folder of checkpoints. A checkpoint goes with its
+    generations (.previous, .damaged). Before more than one goes, you are asked. Records in the results folder
+    stay.
 
     Example: clean --dry-run
     """
@@ -62,7 +63,9 @@ def clean(
 
 
 def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) -> int:
-    """Remove every file in the folder of checkpoints, without asking. Records in the results folder stay.
+    """Remove every checkpoint, without asking.
+
+    All that is in the folder of checkpoints. Records in the results folder stay.
 
     Example: clean-all --dry-run
     """

@@ -24,10 +24,11 @@ def analyze_dataset(
     data_dir: DataDir = Path("dataset"),
     filters: Annotated[bool, Parameter(negative="", help="Named sets of digits instead.")] = False,
 ) -> int:
-    """Show samples per class of the train file, the test file, the training split and the validation split.
+    """Show how many samples each class has, in every split.
 
-    With --filters: the sets of digits that a grid may name (digits = "even"), how many samples each keeps,
-    and the label that stands for each digit.
+    Of the train file, the test file, the training split and the validation split. With --filters: the sets
+    of digits that a grid may name (digits = "even"), how many samples each keeps, and the label that stands
+    for each digit.
 
     Example: analyze-dataset --dataset mnist
     """

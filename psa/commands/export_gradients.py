@@ -38,9 +38,10 @@ def export_gradients(
     data_dir: DataDir = Path("dataset"),
     output_dir: Annotated[Path, Parameter(help="Folder of the files.")] = Path("results/gradients"),
 ) -> int:
-    """Write gradients out: a file {parameter}_epoch_{e}.safetensors with all numbers of every sample.
+    """Write the gradients of samples out, all numbers.
 
-    What it takes is said first: a layer 784 -> 512 of 60,000 samples is 96 GB; above --limit it is refused.
+    A file {parameter}_epoch_{e}.safetensors for each parameter. What it takes is said first: a layer 784 ->
+    512 of 60,000 samples is 96 GB; above --limit it is refused.
 
     Example: psa export-gradients FILE --parameters output.weight
     """

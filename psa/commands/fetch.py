@@ -29,9 +29,10 @@ def fetch(
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Bring home what a sweep elsewhere has finished so far, checked by its digests; name what is missing.
+    """Bring home what a sweep elsewhere has finished so far.
 
-    Exit code 0: all of the grid is here; 1: some is missing.
+    Everything is checked by its digests, and what is missing is named. Exit code 0: all of the grid is here;
+    1: some is missing.
 
     Example: psa fetch reproduction/smoke.toml --backend sagemaker
     """

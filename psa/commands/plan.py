@@ -65,7 +65,9 @@ def plan(
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Show what a grid holds, what of it is done, and what the rest takes on this machine. Runs nothing.
+    """Show what a grid holds and what it takes; run nothing.
+
+    What of it is done, and the time, memory and disk that the rest takes on this machine.
 
     Example: psa plan reproduction/smoke.toml lr=1e-3
     """

@@ -56,7 +56,7 @@ def report(  # noqa: PLR0913  # each is an option
         bool, Parameter(negative="", help="Also a folder per trial: weights, run_stats.json, pictures.")
     ] = False,
 ) -> int:
-    """Write a page with every table and figure of a study, and each of them as files of its own.
+    """Write all tables and figures of a study, and a page.
 
     One self-contained HTML page per study and family, with --pdf also as a PDF document; beside it a folder
     with the tables (Markdown, LaTeX, CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings

@@ -47,10 +47,10 @@ def search(
     results_dir: ResultsDir = Path("results"),
     output_dir: Annotated[Path, Parameter(help="Folder of the table and the figure.")] = REPORTS,
 ) -> int:
-    """Search settings with Ray Tune: samples of a space, each over all seeds, the worse ones stopped early.
+    """Search settings with Ray Tune, the worse ones stopped early.
 
-    Run it again to go on after any interruption. Exit code 0: complete; 1: configurations failed; 130:
-    stopped by Ctrl-C; 143: stopped by SIGTERM.
+    Samples of a space, each over all seeds. Run it again to go on after any interruption. Exit code 0:
+    complete; 1: configurations failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
 
     Example: psa search reproduction/search.toml
     """

@@ -31,7 +31,7 @@ def status(
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Show how far a grid is, also while a sweep is at work in another terminal.
+    """Show how far a grid is, also while it is being swept.
 
     Example: psa status reproduction/smoke.toml
     """

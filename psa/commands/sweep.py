@@ -57,11 +57,11 @@ def sweep(
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Train every trial of a grid that is not done yet; run it again to go on after any interruption.
+    """Train all trials of a grid that are not done yet.
 
-    Finished trials are never trained again, failed ones are tried again, a longer horizon
-    (meta_loops=200) continues all. Exit code 0: complete; 1: trials failed; 130: stopped by Ctrl-C; 143:
-    stopped by SIGTERM.
+    Run it again to go on after any interruption. Finished trials are never trained again, failed ones are
+    tried again, a longer horizon (meta_loops=200) continues all. Exit code 0: complete; 1: trials failed;
+    130: stopped by Ctrl-C; 143: stopped by SIGTERM.
 
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """

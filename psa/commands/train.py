@@ -143,10 +143,13 @@ def train(
     run: Annotated[RunOptions | None, Parameter(name="*")] = None,
     study: Annotated[
         str | None,
-        Parameter(group=NETWORK, help="Train for another study, with its own options: glonet, activations."),
+        Parameter(
+            group=NETWORK,
+            help="Another study, with options of its own: glonet, activations, gradients, memory.",
+        ),
     ] = None,
 ) -> int:
-    """Train a network by the ratchet, and go on from its checkpoint when run again.
+    """Train one network, and go on from it when run again.
 
     Every meta-loop copies the last known good (LKG) weights, damages the copy as --ablation-mode says, trains
     it for one epoch, and keeps it as the new LKG only if it answers more validation images correctly. The

@@ -24,7 +24,9 @@ def verify(
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Check every state and record file against its digest. Exit code 2 if one is damaged or differs.
+    """Check every stored file against its digest.
+
+    Exit code 2 if one is damaged or differs.
 
     Example: psa verify --replay 5
     """

@@ -1,0 +1,84 @@
+"""Writes docs/tools.md: every command, as it explains itself with --help.
+
+    python tools/tools_page.py [--check]
+
+A test checks that the page is what this would write, so that neither is ahead of the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "docs/tools.md"
+WIDTH: Final = "100"
+STUDIES: Final = ("glonet", "activations", "gradients", "memory")
+INTRODUCTION: Final = """\
+# Every command
+
+What each command says of itself with `--help`; this page is written by `make docs` and compared with them by
+a test. How the commands go together is in the [README](../README.md); the shell completes them after `psa
+--install-completion`.
+
+Mistakes are one line on standard error that says what, where and what to do, with exit code 2. 0 is done, 1
+is done with failures, 130 was stopped by Ctrl-C and 143 by SIGTERM, with everything that was finished stored.
+"""
+
+
+def scripts() -> dict[str, str]:
+    """The installed commands and where each begins."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    return {str(name): str(where) for name, where in found.items()}
+
+
+def words() -> Iterator[tuple[str, ...]]:
+    """Every command with words of its own."""
+    from psa.cli import PSA
+
+    yield ("psa",)
+    yield from (("psa", name) for name in PSA if not name.startswith("-"))
+    yield from (("train", "--study", study) for study in STUDIES)
+    yield from ((name,) for name in scripts() if name not in ("psa", "train", "clean"))  # those are psa's
+
+
+def said(command: tuple[str, ...]) -> str:
+    """What a command prints with --help, on a terminal of a fixed width."""
+    module, _, name = scripts()[command[0]].partition(":")
+    start: Callable[[], None] = getattr(importlib.import_module(module), name)
+    arguments, out = sys.argv, io.StringIO()
+    try:
+        sys.argv = [*command, "--help"]
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            start()
+    finally:
+        sys.argv = arguments
+    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+
+
+def page() -> str:
+    """The whole page, as a process writes it that has COLUMNS set before it begins."""
+    parts = [f"## {' '.join(command)}\n\n```text\n{said(command)}\n```\n" for command in words()]
+    return "\n".join([INTRODUCTION, *parts])
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page; with --check only say, by exit code 1, whether it is not what would be written."""
+    os.environ["COLUMNS"] = WIDTH
+    if arguments != ["--check"]:
+        PAGE.write_text(page())
+    elif PAGE.read_text() != page():
+        print(f"{PAGE.relative_to(ROOT)} is not what the commands say; run `make docs`")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
