@@ -28,8 +28,9 @@ psa.arrayfile
 psa.statefile psa.growing psa.trial_records
 psa.store
 psa.gradient_size
-psa.cost psa.leases psa.packs psa.sweeps
-psa.retention psa.estimate
+psa.listeners psa.listeners.curves psa.cost psa.leases psa.packs psa.sweeps
+psa.listeners.tensorboard psa.listeners.mlflow psa.retention psa.estimate
+psa.listeners.audience
 psa.sources
 psa.fetch
 psa.data psa.machine psa.calibration

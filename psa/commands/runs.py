@@ -94,6 +94,15 @@ class Options:
     dry_run: Annotated[bool, Parameter(negative="", help="Only show, and check, what would be launched.")] = (
         False
     )
+    tensorboard: Annotated[
+        Path | None, Parameter(help="Folder in which TensorBoard finds every finished trial as a run.")
+    ] = None
+    mlflow: Annotated[
+        str | None,
+        Parameter(
+            help="MLflow's server that is told of finished trials: http://HOST:5000, sqlite:///runs.db."
+        ),
+    ] = None
 
 
 def previewed(

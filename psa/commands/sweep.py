@@ -32,6 +32,7 @@ from psa.estimate import TimeLeft
 from psa.events import Event
 from psa.files import check_writable
 from psa.grid import Grid, load
+from psa.listeners.audience import Audience, listeners_for
 from psa.machine import Machine
 from psa.packs import enough, groups_of, packed
 from psa.progress import Refresh, Refreshed, SweepView, failures_of
@@ -84,11 +85,14 @@ def swept(
     check_writable(store.models)
     costs = CostModel.of_machine(store.models, machine.device)
     backend = backend_named(runs.backend or "local", runs.where)(store, machine, costs, runs.where)
+    audience = Audience(listeners_for(declared.name, options.tensorboard, options.mlflow), store)
     if options.dry_run:
         return previewed(declared, store, costs, machine, backend, runs, options, out)
     with stop, announced(store.models) as tell:
         backend.fetch()
-        work = _Work(declared.name, store, costs, machine, backend, runs.workers, options, out, stop, tell)
+        work = _Work(
+            declared.name, store, costs, machine, backend, runs.workers, options, out, stop, tell, audience
+        )
         for stage in entered(declared, store):
             if not work.ends() and stage.points is not None:
                 work.train(stage)
@@ -143,6 +147,7 @@ class _Work:
     out: Console
     stop: StopRequest
     tell: Tell
+    audience: Audience
     failed: set[str] = field(default_factory=set)
     detached: str = ""  # what there is to say of what goes on without this sweep
     keep: KeepWeights = "all"
@@ -158,6 +163,7 @@ class _Work:
         time_left = TimeLeft(self.costs, len(planned.places))
         view = SweepView(self.out, stage.title + self.name, len(stage.trials), time_left, self.tell)
         view.done = planned.done
+        self.audience.tell(stage.trials, stage.meta_loops)
         with Refreshed(view) as refresh:
             if planned.packs and not self.options.pack_size and isinstance(self.backend, Local):
                 self._calibrate(self.backend, planned, view, refresh)
@@ -230,6 +236,8 @@ class _Work:
                 if event.kind == "detached":
                     self.detached = event.facts["said"]
                 _booked(self.store, event, self.keep)
+                if event.kind == "done":
+                    self.audience.tell(event.pack.trials, event.pack.horizon)
                 if self.ends():
                     return
 

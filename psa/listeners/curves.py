@@ -1,0 +1,71 @@
+"""What a listener is, and what it shows of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from psa.records import Record
+from psa.trial import Trial
+
+
+class Listener(Protocol):
+    """One that keeps what it is told. All of its methods may raise whatever its library raises."""
+
+    name: str
+
+    def loops_of(self, trial: Trial) -> int:
+        """Of how many loops it knows already; -1 where the trial is unknown to it."""
+
+    def tell(self, trial: Trial, record: Record) -> None:
+        """Take in a record: all of it, or what is beyond the loops that are known."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What listeners show of a record: the settings of the trial, a point per loop, and the results.
+
+    Accuracies in percent; what is missing or not finite is left out.
+    """
+
+    settings: dict[str, str]
+    points: list[tuple[int, dict[str, float]]]
+    finals: dict[str, float]
+
+
+def curves(record: Record) -> Curves:
+    """What there is to show of a record."""
+    history, samples, finals = record["history"], record["samples"], record["finals"]
+    share, lkg = 100 / samples["validation"], None
+    points = []
+    for at, loop in enumerate(history["loop"]):
+        accuracy = share * history["correct"][at]
+        lkg = accuracy if history["kept"][at] else lkg
+        shown = {
+            "validation/accuracy": accuracy,
+            "validation/lkg": lkg,
+            "validation/loss": history["loss"][at],
+            "train/loss": history["train_loss"][at],
+        }
+        points.append((loop, _there(shown)))
+    results = {
+        "bounty": share * finals["bounty"]["correct"],
+        "bounty_loop": finals["bounty"]["loop"],
+        "test_accuracy": 100 * finals["test"]["correct"] / samples["test"],
+        "test_loss": finals["test"]["loss"],
+    }
+    return Curves(dict(_settings(record["spec"])), points, _there(results))
+
+
+def _there(values: dict[str, float | None]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _settings(spec: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """`model.arch`, `method.lr` and so on, of what a trial sets."""
+    for key, value in spec.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{before}{key}.")
+        elif value is not None and value not in ([], ""):
+            yield f"{before}{key}", str(value)
