@@ -107,13 +107,17 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
+def _percent_of(count: int | None, total: int) -> float | None:
+    return None if count is None else 100 * count / total
+
+
 def _memory(probes: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
     """What the probes of a memory saw on the test split."""
     found: dict[str, Any] = {}
     if "toggle" in probes:
         toggle = {name: values[1] for name, values in probes["toggle"].items() if "." not in name}
         total = toggle["samples"]
-        found |= {name: 100 * toggle[name] / total for name in _SHARES}
+        found |= {name: _percent_of(toggle[name], total) for name in _SHARES}
         found |= {"delta": toggle["mean"], "delta_sd": toggle["std"]}
         found |= {f"{name}_memory": 100 * toggle[f"{name}_correct"] / total for name in ("with", "without")}
     if "retrieval" in probes:
