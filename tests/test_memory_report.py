@@ -12,6 +12,7 @@ import pytest
 from made_up import some_record
 
 from psa.collect import collect
+from psa.collect import records_of as stored
 from psa.grid import load
 from psa.growing import booked
 from psa.growth import Moment, events
@@ -20,10 +21,11 @@ from psa.observations import observed
 from psa.reports import memory as report
 from psa.reports.memory_answers import hypotheses
 from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdict
-from psa.reports.memory_rows import NUMBERS, final_stage, runs_from
+from psa.reports.memory_rows import NUMBERS, final_stage, runs_from, runs_of
 from psa.reports.setting import Setting
 from psa.stats import t_test
 from psa.store import Store
+from psa.studies.memory import Settings, from_settings
 from psa.trial import Trial
 
 ROOT = Path(__file__).parents[1]
@@ -221,8 +223,6 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
 def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
     """The usual memory is the one that the others are variants of; controls are named by their method."""
     store, _ = records_of(tmp_path, "memory.toml", 1, ["a0", "a1", "a5", "a9", "a17", "a21"])
-    from psa.collect import records_of as stored
-
     table = runs_from(stored(store, []))
     assert set(table["arm"]) == {
         f"nn {NETWORK}", f"hybrid {NETWORK}", f"hybrid {NETWORK}, site=early",
@@ -241,8 +241,6 @@ def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: 
     """By validation alone; parameters, growths and what came after them are those of the events."""
     only = ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]
     store, _ = records_of(tmp_path, "growth.toml", 1, only)
-    from psa.collect import records_of as stored
-
     table = runs_from(stored(store, []))
     arms = arms_of(table)
     assert arms.memory == "hybrid growing 2*48"
@@ -261,3 +259,46 @@ def test_the_final_stage_is_the_one_with_the_most_seeds() -> None:
     short = runs({"nn": (99.0,)}, stage="8,000 images, 3 epochs", images=8_000, loops=3)
     both = pd.concat([short, runs(BASE)])
     assert set(final_stage(both)["stage"]) == {"12,000 images, 5 epochs"}
+
+
+def made(folder: Path, *settings: Mapping[str, Any]) -> Store:
+    """Records of single trials of the study, of some settings each, with made-up numbers."""
+    store = Store(folder / "models", folder / "results")
+    for each in settings:
+        rest = {key: value for key, value in each.items() if key != "seed"}
+        trial = from_settings(Settings.model_validate({"arch": "2*16", **rest}), each.get("seed", 0))
+        record = some_record(3, trial)
+        record["built"] = {"arch": str(trial.model.arch), "parameters": shape_of(trial.model).parameters}
+        record["history"] |= {"correct": [2500, 2600, 2700], "kept": [True] * 3}
+        record["probes"] = _probes(trial)
+        store.write(trial, record, {})
+    return store
+
+
+def test_arms_that_are_trained_otherwise_are_not_one(tmp_path: Path) -> None:
+    """A mean over learning rates, ways of growing or data sets would be of none of them."""
+    growing = {"method": "nn", "growing": True}
+    store = made(
+        tmp_path, {"method": "nn"}, {"method": "nn", "seed": 1}, {"method": "nn", "lr": 0.01},
+        {"method": "nn", "dataset": "fashion-mnist"}, growing, growing | {"seed": 1},
+        growing | {"grow_width": 3}, {"method": "hybrid"}, {"method": "hybrid", "lr": 0.01, "site": "early"},
+        {"method": "hybrid", "seed": 1},
+    )  # fmt: skip
+    table = runs_from(stored(store, []))
+    assert table.groupby("arm")["seed"].nunique().to_dict() == {
+        "nn 2*16": 2, "nn 2*16, lr=0.01": 1, "nn 2*16, dataset=fashion-mnist": 1, "nn growing 2*16": 2,
+        "nn growing 2*16, grow_width=3": 1, "hybrid 2*16": 2, "hybrid 2*16, lr=0.01, site=early": 1,
+    }  # fmt: skip
+    assert not table.duplicated(["stage", "arm", "seed"]).any()
+    assert arms_of(table[table["arm"].str.contains("lr=0.01")]).rivals["nn"] == "nn 2*16, lr=0.01"
+
+
+def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:
+    """They are two arms of the same weights; more probes of the same arm are no further trial."""
+    store = made(
+        tmp_path, {"method": "nn"}, {"method": "nn", "probes": ["calibration"]}, {"method": "embedding_knn"}
+    )
+    frame = collect(store, ["memory"])
+    ((_, rows),) = list(report.parts(frame))
+    found = runs_of(rows, Setting(tmp_path, observed=None, store=store))
+    assert sorted(found["arm"]) == ["embedding_knn 2*16", "nn 2*16"]
