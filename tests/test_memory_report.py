@@ -293,6 +293,34 @@ def test_arms_that_are_trained_otherwise_are_not_one(tmp_path: Path) -> None:
     assert arms_of(table[table["arm"].str.contains("lr=0.01")]).rivals["nn"] == "nn 2*16, lr=0.01"
 
 
+def test_settings_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Dimensions that are compared are none that are changed, nor is the gate's temperature the softmax's."""
+    few = {"method": "hybrid", "query": "projection", "uncertainty": True, "gate_temperature": 0.5}
+    variants = (
+        {"projection_dims": 8},
+        {"affected_dims": 8},
+        {"gate_temperature": 0.25},
+        {"temperature": 0.25},
+    )
+    store = made(tmp_path, *(few | {"arch": "2*128"} | each for each in ({}, *variants)))
+    assert set(runs_from(stored(store, []))["arm"]) == {
+        "hybrid 2*128", "hybrid 2*128, projection_dims=8", "hybrid 2*128, affected_dims=8",
+        "hybrid 2*128, gate_temperature=0.25", "hybrid 2*128, temperature=0.25",
+    }  # fmt: skip
+
+
+def test_only_a_larger_network_says_what_parameters_are_worth() -> None:
+    """A smaller one is no rival of that name, and seeds in common are needed to be compared at all."""
+    small = runs(BASE)
+    small.loc[small["arm"].str.contains("512"), "parameters"] = 99
+    assert "nn_large" not in arms_of(small).rivals
+    other = runs(BASE)
+    other.loc[other["method"] == "nn", "seed"] += 100
+    said = {each.claim: each for each in answered(other)}["A memory makes a network more accurate"]
+    assert (said.answer, "nan" in said.evidence) == ("cannot be told", False)
+    assert said.evidence.endswith("have no seed in common")
+
+
 def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:
     """They are two arms of the same weights; more probes of the same arm are no further trial."""
     store = made(

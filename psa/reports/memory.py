@@ -197,10 +197,18 @@ def page(
         (
             f"All numbers come from {counted(len(runs), 'record')} of study {study}, one JSON per trial; "
             "runs.csv beside this page holds them trial by trial.",
-            "Arms that went on from the first stage were chosen by validation accuracy alone.",
+            *_staging(runs),
         ),
         tuple(_warnings(rows)),
     )
+
+
+def _staging(runs: pd.DataFrame) -> Iterator[str]:
+    if runs["stage"].nunique() > 1:
+        yield (
+            "Arms that went on from the first stage were chosen by validation accuracy alone, but for controls "
+            "and rivals that the comparisons need."
+        )
 
 
 def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Fact]:

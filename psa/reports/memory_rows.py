@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -41,6 +40,12 @@ _SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
 _GROWING: Final = {
     "schedule": "grow_schedule", "interval": "grow_interval", "width": "grow_width", "depth": "grow_depth",
     "warmup_epochs": "grow_after", "threshold": "grow_threshold", "min_delta": "grow_min_delta",
+}  # fmt: skip
+# The same of a memory, where two of its settings would otherwise have one name.
+_REMEMBERING: Final = {
+    "affected.dims": "affected_dims", "query.dims": "projection_dims",
+    "gate.temperature": "gate_temperature", "gate.schedule": "gate_schedule",
+    **{f"refresh.{name}": f"refresh_{name}" for name in ("rate", "distance", "key", "value")},
 }  # fmt: skip
 _CONTROLS: Final = {"none": "hybrid", "inactive": "hybrid_inactive", "random": "random_memory"}
 
@@ -202,9 +207,7 @@ def network_of(spec: Mapping[str, Any], usual: Usual) -> str:
     )
 
 
-def _differences(
-    mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})
-) -> list[str]:
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     """`site=early` for each setting in which mine are not theirs; names: by dotted names, what to call it."""
     flat = _flat(mine)
     return [
@@ -217,7 +220,7 @@ def label_of(spec: Mapping[str, Any], usual: Usual) -> str:
     """An arm by its method, its network, and in what its memory is not the usual one."""
     parts = [f"{method_of(spec)} {network_of(spec, usual)}"]
     if spec.get("memory"):
-        parts += _differences(spec["memory"], usual.memory)
+        parts += _differences(spec["memory"], usual.memory, _REMEMBERING)
     return ", ".join(parts)
 
 
