@@ -22,6 +22,7 @@ from psa.reports import memory as report
 from psa.reports.memory_answers import hypotheses
 from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdict
 from psa.reports.memory_rows import NUMBERS, final_stage, runs_from, runs_of
+from psa.reports.run_figures import run_thresholds
 from psa.reports.setting import Setting
 from psa.stats import t_test
 from psa.store import Store
@@ -319,6 +320,25 @@ def test_only_a_larger_network_says_what_parameters_are_worth() -> None:
     said = {each.claim: each for each in answered(other)}["A memory makes a network more accurate"]
     assert (said.answer, "nan" in said.evidence) == ("cannot be told", False)
     assert said.evidence.endswith("have no seed in common")
+
+
+def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> None:
+    """One number where all arms have as many; counts of classes are of all seeds together."""
+    store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
+    rows = collect(store, [], trials)
+    setting = Setting(tmp_path, observed=observed(store), store=store)
+    notes = [text.get_text() for text in dict(report.figures(rows, setting))["test_accuracy"].texts]
+    assert any("(3 per arm)" in text for text in notes)
+    assert "3 seeds added up" in report.tables(rows, setting)["classes"].note
+    assert not any("first stage" in text for text in report.page(rows, setting, {}, {}).sources)
+
+
+def test_a_figure_of_one_network_speaks_of_no_seeds() -> None:
+    """What a figure of thresholds remarks is what it is given."""
+    figure = run_thresholds({"thresholds": {"hidden.0": {"by_epoch": [0.0, 0.1]}}}, "one")
+    said = [text.get_text() for text in figure.texts]
+    assert "Epoch 0 is before training." in said
+    assert not any("every seed" in text for text in said)
 
 
 def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:

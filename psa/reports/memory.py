@@ -147,7 +147,8 @@ def _class_table(last: pd.DataFrame, setting: Setting) -> Table | None:
         Column("Arm", breaks=5), Column("Class", "count"), Column("Precision", "number", 4),
         Column("Recall", "number", 4), Column("F1", "number", 4), Column("Test samples", "count"),
     )  # fmt: skip
-    return Table("By class", "tab:memory_classes", columns, tuple(rows), long=True) if rows else None
+    text = f"Answers on the test split, {counted(last['seed'].nunique(), 'seed')} added up."
+    return Table("By class", "tab:memory_classes", columns, tuple(rows), text, long=True) if rows else None
 
 
 def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
@@ -206,8 +207,8 @@ def page(
 def _staging(runs: pd.DataFrame) -> Iterator[str]:
     if runs["stage"].nunique() > 1:
         yield (
-            "Arms that went on from the first stage were chosen by validation accuracy alone, but for controls "
-            "and rivals that the comparisons need."
+            "Arms that went on from the first stage were chosen by validation accuracy alone, but for "
+            "controls and rivals that the comparisons need."
         )
 
 
