@@ -18,7 +18,7 @@ from psa.errors import UserError
 from psa.files import check_writable
 from psa.machine import check_memory
 from psa.nets.shapes import shape_of
-from psa.settings import study_named
+from psa.settings import study_named, study_names
 from psa.specs import (
     DataSpec,
     Family,
@@ -38,6 +38,7 @@ DECAY: Final = 1e-4
 DROPOUT: Final = 0.1
 
 NETWORK: Final = Group.create_ordered("Network")
+_OTHERS: Final = ", ".join(sorted(study_names() - {"ablation"}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ def train(
     run: Annotated[RunOptions | None, Parameter(name="*")] = None,
     study: Annotated[
         str | None,
-        Parameter(group=NETWORK, help="Train for another study, with its own options: glonet, activations."),
+        Parameter(group=NETWORK, help=f"Train for another study, with its own options: {_OTHERS}."),
     ] = None,
 ) -> int:
     """Train a network by the ratchet, and go on from its checkpoint when run again.

@@ -93,7 +93,16 @@ def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]
         settings = study.Settings.model_validate(values)
         return tuple(study.from_settings(settings, seed, name) for seed in seeds)
     except ValidationError as error:
-        raise UserError(f"--{first_fault(error)}", f"See `train --study {name} --help`") from None
+        raise UserError(_fault(error, study), f"See `train --study {name} --help`") from None
+
+
+def _fault(error: ValidationError, study: Study) -> str:
+    """The first fault under the option's name, where it is of one; of several together it is a sentence."""
+    said, place = first_fault(error), error.errors()[0]["loc"]
+    if error.title != study.Settings.__name__ or not place:
+        return said
+    key = str(place[0])
+    return f"--{key.replace('_', '-')}{said.removeprefix(key)}"
 
 
 def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epochs: int) -> int:
