@@ -18,6 +18,7 @@ from psa.growing import booked
 from psa.growth import Moment, events
 from psa.nets.shapes import shape_of
 from psa.observations import observed
+from psa.records import decode_record, encode_record
 from psa.reports import memory as report
 from psa.reports.memory_answers import hypotheses
 from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdict
@@ -329,7 +330,7 @@ def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> No
     setting = Setting(tmp_path, observed=observed(store), store=store)
     notes = [text.get_text() for text in dict(report.figures(rows, setting))["test_accuracy"].texts]
     assert any("(3 per arm)" in text for text in notes)
-    assert "3 seeds added up" in report.tables(rows, setting)["classes"].note
+    assert "all seeds of an arm added up" in report.tables(rows, setting)["classes"].note
     assert not any("first stage" in text for text in report.page(rows, setting, {}, {}).sources)
 
 
@@ -339,6 +340,19 @@ def test_a_figure_of_one_network_speaks_of_no_seeds() -> None:
     said = [text.get_text() for text in figure.texts]
     assert "Epoch 0 is before training." in said
     assert not any("every seed" in text for text in said)
+
+
+def test_classes_are_called_by_their_digits(tmp_path: Path) -> None:
+    """Of a filtered data set class 0 is its first digit."""
+    store = made(tmp_path, {"method": "hybrid", "digits": [3, 8]})
+    (path,) = [each for each in store.results.rglob("*.json") if ".machine." not in each.name]
+    record = decode_record(path.read_bytes(), "x")
+    record["probes"]["confusion"]["last"]["counts"] = [9, 1, 2, 8]
+    path.write_bytes(encode_record(record))
+    setting = Setting(tmp_path, observed=observed(store), store=store)
+    table = report.tables(collect(store, ["memory"]), setting)["classes"]
+    assert [(row[1], row[-1]) for row in table.rows] == [(3, 10), (8, 10)]
+    assert table.rows[1][2:4] == (8 / 9, 8 / 10)
 
 
 def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:

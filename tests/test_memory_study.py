@@ -56,6 +56,8 @@ def test_methods_are_networks_and_controls() -> None:
         ({"centroid_delta": True}, "class_centroid only"),
         ({"growing": True, "max_width": 5, "grow_depth": 0}, "no room to grow"),
         ({"site": "hidden_9"}, "no site"),
+        ({"query": "untouched", "affected_dims": 14}, "Lower affected_dims below 14"),
+        ({"query": "projection", "projection_dims": 14}, "Lower projection_dims below 14"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: str) -> None:

@@ -248,12 +248,12 @@ def check_query(spec: Memory, width: int) -> None:
     if spec.query.source == "untouched" and spec.affected.dims >= width:
         raise UserError(
             f"memory: query untouched, but all {width} dimensions of the site are affected",
-            f"Lower affected.dims below {width}",
+            f"Lower affected_dims below {width}",
         )
     if spec.query.source == "projection" and spec.query.dims >= width:
         raise UserError(
             f"memory: a projection to {spec.query.dims} of {width} dimensions is the full query",
-            f"Lower query.dims below {width}, or choose query full",
+            f"Lower projection_dims below {width}, or choose query full",
         )
 
 

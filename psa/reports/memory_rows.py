@@ -35,6 +35,7 @@ NUMBERS: Final = (
     "magnitude", "relative", "size", "footprint", "parameters", "depth", "width", "growths", "growth_delta",
     "throughput",
 )  # fmt: skip
+_DIGITS: Final = 10  # classes of an unfiltered data set
 _SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
 # What settings of growth are called on the command line, where that is not what they are called in its spec.
 _GROWING: Final = {
@@ -76,7 +77,19 @@ def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None =
     records = list(records)
     usual = Usual.of([record["spec"] for record in records])
     rows = [_row(record, usual, (machines or {}).get(record["id"], {})) for record in records]
-    texts = ("id", "arm", "method", "network", "changed", "same", "stage", "images", "loops", "seed")
+    texts = (
+        "id",
+        "arm",
+        "method",
+        "network",
+        "changed",
+        "same",
+        "stage",
+        "images",
+        "loops",
+        "seed",
+        "classes",
+    )
     frame = pd.DataFrame(rows, columns=[*texts, *NUMBERS])
     frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))
     return frame.sort_values(["images", "loops", "arm", "seed"], ignore_index=True)
@@ -129,6 +142,7 @@ def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
         "images": samples["train"],
         "loops": record["loops"],
         "seed": spec["seed"],
+        "classes": " ".join(map(str, spec["data"]["digits"] or range(_DIGITS))),
         "validation": 100 * finals["bounty"]["correct"] / samples["validation"],
         "test": 100 * finals["test"]["correct"] / samples["test"],
         "test_loss": finals["test"]["loss"],
