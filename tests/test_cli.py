@@ -168,6 +168,16 @@ def test_what_is_trained_and_recorded_is_not_called_missing(home: Home) -> None:
     assert home.records() == records
 
 
+def test_a_memory_that_no_machine_holds_is_refused_at_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the entries take the room, and not by the system's killing the process."""
+    monkeypatch.setattr("psa.machine._host_memory", lambda: 1e9)
+    assert home.train(*SMALL, "--memory-size", "10000000", "--arch", "1*64") == 2
+    assert "1 trial of 50,890 parameters with their hidden-state memories need at least 5.4 GB" in home.err
+    assert "Choose a smaller memory_size" in home.err
+
+
 def test_the_help_names_every_other_study(home: Home) -> None:
     """A list that is typed forgets the next one."""
     assert home.train("--help") == 0

@@ -14,6 +14,7 @@ from psa.commands.folder import alone
 from psa.commands.options import Whole
 from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
 from psa.console import TrainView, architecture_table, console
+from psa.cost import bank_bytes
 from psa.errors import UserError
 from psa.files import check_writable
 from psa.gradient_size import epoch_bytes
@@ -116,7 +117,8 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir)
     with alone(run.model_dir):
-        check_memory(shape.parameters, len(trials), run.machine.prepare(), epoch_bytes(trials[0]))
+        kept, bank = epoch_bytes(trials[0]), bank_bytes(trials[0])
+        check_memory(shape.parameters, len(trials), run.machine.prepare(), kept, bank)
         model = trials[0].model
         activation = model.activation.label if isinstance(model, NetSpec) else "ReLU"
         out.print(architecture_table(model.family, str(model.arch), shape, activation))
