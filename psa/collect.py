@@ -86,15 +86,20 @@ def collect(
 def _most_observed(records: Sequence[Record]) -> list[Record]:
     """Without those of which another record has the same numbers and more probes."""
     asked = [record["spec"].get("probes", ()) for record in records]
-    same = [
-        canonical_json({key: value for key, value in record["spec"].items() if key != "probes"})
-        for record in records
-    ]
+    same = [canonical_json(_without_observation(record["spec"])) for record in records]
     most: dict[str, int] = {}
     for key, probes in zip(same, asked, strict=True):
         most[key] = max(most.get(key, 0), len(probes))
     chosen = zip(records, same, asked, strict=True)
     return [record for record, key, probes in chosen if len(probes) == most[key]]
+
+
+def _without_observation(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial's numbers depend on. In the study of memories the vote of embeddings is an arm of its own,
+    which takes the place of the network's answers: it is no further observation of the arm without it.
+    """
+    votes = spec.get("kind") == "memory" and "embedding_knn" in spec.get("probes", ())
+    return {key: value for key, value in spec.items() if key != "probes"} | {"votes": votes}
 
 
 def _is_short(row: Mapping[str, Any], horizon: int) -> bool:

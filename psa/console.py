@@ -156,13 +156,14 @@ class TrainView:
         self.out.print(f"Always answering the majority class scores {zero_r} on validation", markup=False)
 
 
-def resumed(state: TrialState, horizon: int, *, finishing: bool) -> str:
-    """The line that says from where a run goes on, and how far."""
+def resumed(state: TrialState, horizon: int, *, finishing: bool, recorded: bool = False) -> str:
+    """The line that says from where a run goes on, and how far. recorded: there is a record of it."""
     if state.loops == 0:
         return f"Training to loop {horizon}"
     begun = f"Going on from loop {state.loops} (LKG of loop {state.lkg_loop})"
     if state.loops >= horizon:
-        return f"{begun}: all {horizon} loops are trained, the test and the record are missing"
+        left = "and tested; here is the result again" if recorded else "the test and the record are missing"
+        return f"{begun}: all {state.loops} loops are trained{'' if recorded else ','} {left}"
     legs = [f"{leg.intervention.mode} up to loop {leg.until}" for leg in state.trial.legs]
     modes = f"; mode {', '.join([*legs, f'{state.trial.intervention.mode} from then on'])}" if legs else ""
     end = f"finishing the run to loop {horizon}" if finishing else f"up to loop {horizon}"

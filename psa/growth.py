@@ -24,6 +24,9 @@ Schedule = Literal["epoch", "plateau", "performance", "fixed_step"]
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Added = Annotated[int, Field(strict=True, ge=0, le=65_536)]
+After = Annotated[int, Field(strict=True, ge=0)]
+Threshold = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+Delta = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 _NO_GAIN: Final = 1e-4
 
 
@@ -44,10 +47,10 @@ class Growth(Spec):
     depth: Added = 0
     max_width: Count | None = None
     max_depth: Count | None = None
-    warmup_epochs: Annotated[int, Field(strict=True, ge=0)] = 0
+    warmup_epochs: After = 0
     stop_epoch: Count | None = None
-    threshold: Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)] | None = None
-    min_delta: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = _NO_GAIN
+    threshold: Threshold | None = None
+    min_delta: Delta = _NO_GAIN
 
     @model_validator(mode="after")
     def _every_option_acts(self) -> Self:

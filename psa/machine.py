@@ -58,15 +58,16 @@ def _device(wanted: DeviceName | None) -> torch.device:
     return torch.device(wanted)
 
 
-def check_memory(parameters: int, trials: int, device: torch.device, kept: int = 0) -> None:
+def check_memory(parameters: int, trials: int, device: torch.device, kept: int = 0, bank: int = 0) -> None:
     """Find out before any work is done whether a pack fits. Raises UserError.
 
     parameters: of one trial, 4 bytes each. Counted is the least that training holds at one moment: on the
     device the LKG, its copy, gradients and two moments; on the host the LKG twice more, as it is written.
-    kept: bytes of what else a trial keeps on the device while it trains: the gradients of its samples.
+    kept, bank: bytes of what else a trial keeps on the device while it trains: the gradients of its samples,
+    and the entries of its hidden-state memory, whose room is taken at once.
     """
     row = 4 * parameters * trials
-    on_device = 5 * row + kept * trials
+    on_device = 5 * row + (kept + bank) * trials
     wants = [("memory", 2 * row + (on_device if device.type == "cpu" else 0), _host_memory())]
     if device.type == "cuda":
         import torch
@@ -74,12 +75,14 @@ def check_memory(parameters: int, trials: int, device: torch.device, kept: int =
         wants.append(("GPU memory", on_device, torch.cuda.get_device_properties(device).total_memory))
     for kind, least, there in wants:
         if least > there:
+            less = "a smaller memory_size" if bank else "fewer or narrower layers"
             what = f"{trials:,} trial{'s' * (trials > 1)} of {parameters:,} parameters"
             what += " and the gradients of their samples" if kept else ""
+            what += " with their hidden-state memories" if bank else ""
             raise UserError(
                 f"arch: {what} need at least {least / 1e9:,.1f} GB of {kind}, "
                 f"this machine has {there / 1e9:,.1f} GB",
-                "Choose fewer or narrower layers, or fewer trials at once",
+                f"Choose {less}, or fewer trials at once",
             )
 
 

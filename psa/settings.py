@@ -93,9 +93,14 @@ class Study(Protocol):
         """What a user should know of these trials before they are trained, one line each."""
 
 
+def study_names() -> set[str]:
+    """Every study that there is."""
+    return {module.name for module in pkgutil.iter_modules(studies.__path__)}
+
+
 def study_named(name: Any, where: str) -> Study:
     """The study of that name. Raises UserError with the nearest name."""
-    known = {module.name for module in pkgutil.iter_modules(studies.__path__)}
+    known = study_names()
     if not isinstance(name, str):
         raise UserError(f"{where}: study = {name!r} is no name", f"Known: {', '.join(sorted(known))}")
     check_known(name, known, where, "study")

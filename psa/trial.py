@@ -114,7 +114,9 @@ class Trial(Spec):
         if self.memory is None and self.growth is None:
             return self
         if self.model.family not in PLAIN and (self.growth is not None or self.model.family != "cnn"):
-            raise ValueError(f"memory and growth are of plain networks, not of family {self.model.family!r}")
+            what = "a memory is" if self.growth is None else "growth is"
+            where = "plain networks and CNNs" if self.growth is None else "plain networks"
+            raise ValueError(f"{what} of {where}, not of family {self.model.family!r}")
         if not isinstance(self.method, Keep) or self.method.patience is not None:
             raise ValueError("memory and growth go on from epoch to epoch: policy keep without patience")
         widths = self.model.arch.widths

@@ -141,6 +141,68 @@ def test_a_mode_may_be_switched_and_is_recorded(homes: tuple[Home, Home]) -> Non
     assert "mode none up to loop 2, hidden up to loop 4, decay from then on" in homes[1].out
 
 
+SMALL = [
+    "--study",
+    "memory",
+    "--train-size",
+    "200",
+    "--val-size",
+    "100",
+    "--test-size",
+    "100",
+    "--epochs",
+    "1",
+]
+
+
+def test_what_is_trained_and_recorded_is_not_called_missing(home: Home) -> None:
+    """The study's command shows the result again; of a lost record it says that it makes it."""
+    assert home.train(*SMALL, "--memory-size", "300") == 0
+    records = home.records()
+    assert home.train(*SMALL, "--memory-size", "300") == 0
+    assert "all 1 loops are trained and tested; here is the result again" in home.out
+    for name in records:
+        (home.results / name).unlink()
+    assert home.train(*SMALL, "--memory-size", "300") == 0
+    assert "the test and the record are missing" in home.out
+    assert home.records() == records
+
+
+def test_a_memory_that_no_machine_holds_is_refused_at_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the entries take the room, and not by the system's killing the process."""
+    monkeypatch.setattr("psa.machine._host_memory", lambda: 1e9)
+    assert home.train(*SMALL, "--memory-size", "10000000", "--arch", "1*64") == 2
+    assert "1 trial of 50,890 parameters with their hidden-state memories need at least 5.4 GB" in home.err
+    assert "Choose a smaller memory_size" in home.err
+
+
+def test_the_help_names_every_other_study(home: Home) -> None:
+    """A list that is typed forgets the next one."""
+    assert home.train("--help") == 0
+    assert "activations, glonet, gradients, memory." in " ".join(home.out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--forgetting", "ttl", "--ttl-steps", "0"], "error: --ttl-steps = 0: input"),
+        (["--refresh-rate", "2"], "error: --refresh-rate = 2.0: input"),
+        (["--growing", "true", "--grow-interval", "0"], "error: --grow-interval = 0: input"),
+        (["--memory-mode", "overwrite"], "error: overwrite with delta values is residual"),
+        (
+            ["--network", "cnn", "--arch", "1*4, 1*8", "--growing", "true"],
+            "error: growth is of plain networks",
+        ),
+    ],
+)
+def test_a_fault_is_named_as_the_option_it_is_of(home: Home, asked: list[str], said: str) -> None:
+    """Not by where it stands in the spec, and a sentence about several options is no option."""
+    assert home.train(*SMALL, *asked) == 2
+    assert home.err.startswith(said)
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_stop_before_the_record_is_made_good_without_a_further_loop(home: Home) -> None:
     """All loops trained but no record: the same command tests and records, and trains nothing more."""

@@ -12,18 +12,22 @@ import pytest
 from made_up import some_record
 
 from psa.collect import collect
+from psa.collect import records_of as stored
 from psa.grid import load
 from psa.growing import booked
 from psa.growth import Moment, events
 from psa.nets.shapes import shape_of
 from psa.observations import observed
+from psa.records import decode_record, encode_record
 from psa.reports import memory as report
 from psa.reports.memory_answers import hypotheses
 from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdict
-from psa.reports.memory_rows import NUMBERS, final_stage, runs_from
+from psa.reports.memory_rows import NUMBERS, final_stage, runs_from, runs_of
+from psa.reports.run_figures import run_thresholds
 from psa.reports.setting import Setting
 from psa.stats import t_test
 from psa.store import Store
+from psa.studies.memory import Settings, from_settings
 from psa.trial import Trial
 
 ROOT = Path(__file__).parents[1]
@@ -221,8 +225,6 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
 def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
     """The usual memory is the one that the others are variants of; controls are named by their method."""
     store, _ = records_of(tmp_path, "memory.toml", 1, ["a0", "a1", "a5", "a9", "a17", "a21"])
-    from psa.collect import records_of as stored
-
     table = runs_from(stored(store, []))
     assert set(table["arm"]) == {
         f"nn {NETWORK}", f"hybrid {NETWORK}", f"hybrid {NETWORK}, site=early",
@@ -241,8 +243,6 @@ def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: 
     """By validation alone; parameters, growths and what came after them are those of the events."""
     only = ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]
     store, _ = records_of(tmp_path, "growth.toml", 1, only)
-    from psa.collect import records_of as stored
-
     table = runs_from(stored(store, []))
     arms = arms_of(table)
     assert arms.memory == "hybrid growing 2*48"
@@ -261,3 +261,106 @@ def test_the_final_stage_is_the_one_with_the_most_seeds() -> None:
     short = runs({"nn": (99.0,)}, stage="8,000 images, 3 epochs", images=8_000, loops=3)
     both = pd.concat([short, runs(BASE)])
     assert set(final_stage(both)["stage"]) == {"12,000 images, 5 epochs"}
+
+
+def made(folder: Path, *settings: Mapping[str, Any]) -> Store:
+    """Records of single trials of the study, of some settings each, with made-up numbers."""
+    store = Store(folder / "models", folder / "results")
+    for each in settings:
+        rest = {key: value for key, value in each.items() if key != "seed"}
+        trial = from_settings(Settings.model_validate({"arch": "2*16", **rest}), each.get("seed", 0))
+        record = some_record(3, trial)
+        record["built"] = {"arch": str(trial.model.arch), "parameters": shape_of(trial.model).parameters}
+        record["history"] |= {"correct": [2500, 2600, 2700], "kept": [True] * 3}
+        record["probes"] = _probes(trial)
+        store.write(trial, record, {})
+    return store
+
+
+def test_arms_that_are_trained_otherwise_are_not_one(tmp_path: Path) -> None:
+    """A mean over learning rates, ways of growing or data sets would be of none of them."""
+    growing = {"method": "nn", "growing": True}
+    store = made(
+        tmp_path, {"method": "nn"}, {"method": "nn", "seed": 1}, {"method": "nn", "lr": 0.01},
+        {"method": "nn", "dataset": "fashion-mnist"}, growing, growing | {"seed": 1},
+        growing | {"grow_width": 3}, {"method": "hybrid"}, {"method": "hybrid", "lr": 0.01, "site": "early"},
+        {"method": "hybrid", "seed": 1},
+    )  # fmt: skip
+    table = runs_from(stored(store, []))
+    assert table.groupby("arm")["seed"].nunique().to_dict() == {
+        "nn 2*16": 2, "nn 2*16, lr=0.01": 1, "nn 2*16, dataset=fashion-mnist": 1, "nn growing 2*16": 2,
+        "nn growing 2*16, grow_width=3": 1, "hybrid 2*16": 2, "hybrid 2*16, lr=0.01, site=early": 1,
+    }  # fmt: skip
+    assert not table.duplicated(["stage", "arm", "seed"]).any()
+    assert arms_of(table[table["arm"].str.contains("lr=0.01")]).rivals["nn"] == "nn 2*16, lr=0.01"
+
+
+def test_settings_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Dimensions that are compared are none that are changed, nor is the gate's temperature the softmax's."""
+    few = {"method": "hybrid", "query": "projection", "uncertainty": True, "gate_temperature": 0.5}
+    variants = (
+        {"projection_dims": 8},
+        {"affected_dims": 8},
+        {"gate_temperature": 0.25},
+        {"temperature": 0.25},
+    )
+    store = made(tmp_path, *(few | {"arch": "2*128"} | each for each in ({}, *variants)))
+    assert set(runs_from(stored(store, []))["arm"]) == {
+        "hybrid 2*128", "hybrid 2*128, projection_dims=8", "hybrid 2*128, affected_dims=8",
+        "hybrid 2*128, gate_temperature=0.25", "hybrid 2*128, temperature=0.25",
+    }  # fmt: skip
+
+
+def test_only_a_larger_network_says_what_parameters_are_worth() -> None:
+    """A smaller one is no rival of that name, and seeds in common are needed to be compared at all."""
+    small = runs(BASE)
+    small.loc[small["arm"].str.contains("512"), "parameters"] = 99
+    assert "nn_large" not in arms_of(small).rivals
+    other = runs(BASE)
+    other.loc[other["method"] == "nn", "seed"] += 100
+    said = {each.claim: each for each in answered(other)}["A memory makes a network more accurate"]
+    assert (said.answer, "nan" in said.evidence) == ("cannot be told", False)
+    assert said.evidence.endswith("have no seed in common")
+
+
+def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> None:
+    """One number where all arms have as many; counts of classes are of all seeds together."""
+    store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
+    rows = collect(store, [], trials)
+    setting = Setting(tmp_path, observed=observed(store), store=store)
+    notes = [text.get_text() for text in dict(report.figures(rows, setting))["test_accuracy"].texts]
+    assert any("(3 per arm)" in text for text in notes)
+    assert "all seeds of an arm added up" in report.tables(rows, setting)["classes"].note
+    assert not any("first stage" in text for text in report.page(rows, setting, {}, {}).sources)
+
+
+def test_a_figure_of_one_network_speaks_of_no_seeds() -> None:
+    """What a figure of thresholds remarks is what it is given."""
+    figure = run_thresholds({"thresholds": {"hidden.0": {"by_epoch": [0.0, 0.1]}}}, "one")
+    said = [text.get_text() for text in figure.texts]
+    assert "Epoch 0 is before training." in said
+    assert not any("every seed" in text for text in said)
+
+
+def test_classes_are_called_by_their_digits(tmp_path: Path) -> None:
+    """Of a filtered data set class 0 is its first digit."""
+    store = made(tmp_path, {"method": "hybrid", "digits": [3, 8]})
+    (path,) = [each for each in store.results.rglob("*.json") if ".machine." not in each.name]
+    record = decode_record(path.read_bytes(), "x")
+    record["probes"]["confusion"]["last"]["counts"] = [9, 1, 2, 8]
+    path.write_bytes(encode_record(record))
+    setting = Setting(tmp_path, observed=observed(store), store=store)
+    table = report.tables(collect(store, ["memory"]), setting)["classes"]
+    assert [(row[1], row[-1]) for row in table.rows] == [(3, 10), (8, 10)]
+    assert table.rows[1][2:4] == (8 / 9, 8 / 10)
+
+
+def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:
+    """They are two arms of the same weights; more probes of the same arm are no further trial."""
+    store = made(
+        tmp_path, {"method": "nn"}, {"method": "nn", "probes": ["calibration"]}, {"method": "embedding_knn"}
+    )
+    frame = collect(store, ["memory"])
+    ((_, rows),) = list(report.parts(frame))
+    found = runs_of(rows, Setting(tmp_path, observed=None, store=store))
+    assert sorted(found["arm"]) == ["embedding_knn 2*16", "nn 2*16"]

@@ -21,6 +21,7 @@ from psa.nets.dense import Dense
 from psa.outcomes import probes_for
 from psa.probes.answers import answers_of
 from psa.probes.embeddings import embeddings, voted
+from psa.reports.memory_rows import _memory
 from psa.state import TrialState, encode
 from psa.studies.memory import METHODS, Settings, from_settings
 from psa.trial import Trial
@@ -55,6 +56,8 @@ def test_methods_are_networks_and_controls() -> None:
         ({"centroid_delta": True}, "class_centroid only"),
         ({"growing": True, "max_width": 5, "grow_depth": 0}, "no room to grow"),
         ({"site": "hidden_9"}, "no site"),
+        ({"query": "untouched", "affected_dims": 14}, "Lower affected_dims below 14"),
+        ({"query": "projection", "projection_dims": 14}, "Lower projection_dims below 14"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -127,6 +130,23 @@ def test_a_memory_that_never_acts_is_neutral(small: Splits) -> None:
         _, toggled = seen_in(states, outcomes, "toggle")
         assert toggled["neutral"] == [300, 200]
         assert toggled["mean"] == [0.0, 0.0]
+
+
+def test_a_network_that_diverged_is_still_observed(small: Splits) -> None:
+    """Its record is written, without what no longer is a number; the answers are counted as ever."""
+    wild = {"optimizer": "sgd", "lr": 10.0, "momentum": 0.99, "weight_decay": 10.0, "dropout": 0.0}
+    states, outcomes = run([trial(**wild, batch_size=8)], small, 3)
+    assert not any(np.isfinite(weights).all() for weights in states[0].lkg.values())
+    _, calibration = seen_in(states, outcomes, "calibration")
+    assert calibration["ece"] == calibration["confidence"] == [None, None]
+    assert calibration["accuracy"][1] == outcomes[0].correct / 200
+    _, toggled = seen_in(states, outcomes, "toggle")
+    assert toggled["samples"] == [300, 200]
+    assert toggled["helped"] == toggled["neutral"] == toggled["mean"] == [None, None]
+    assert toggled["with_correct"][1] == outcomes[0].correct
+    row = _memory({"toggle": toggled})
+    assert row["helped"] is None
+    assert row["with_memory"] == 100 * outcomes[0].correct / 200
 
 
 def test_answers_are_counted_by_class(small: Splits) -> None:

@@ -103,9 +103,10 @@ def trained(plan: Work, store: Store, machine: Machine, view: TrainView, out: Co
     from psa.worker import run_pack  # torch is imported here, not while options are read
 
     def started(states: Sequence[Any]) -> None:
-        out.print(
-            resumed(states[0], plan.pack.horizon, finishing=plan.finishing), markup=False, soft_wrap=True
-        )
+        found = store.survey(plan.pack.trials, plan.pack.horizon)
+        recorded = len(found.done) == len(plan.pack.trials)
+        said = resumed(states[0], plan.pack.horizon, finishing=plan.finishing, recorded=recorded)
+        out.print(said, markup=False, soft_wrap=True)
 
     stop = StopRequest()
     try:

@@ -18,7 +18,7 @@ from psa.errors import UserError
 from psa.files import check_writable
 from psa.machine import check_memory
 from psa.nets.shapes import shape_of
-from psa.settings import study_named
+from psa.settings import study_named, study_names
 from psa.specs import (
     DataSpec,
     Family,
@@ -38,6 +38,7 @@ DECAY: Final = 1e-4
 DROPOUT: Final = 0.1
 
 NETWORK: Final = Group.create_ordered("Network")
+_OTHERS: Final = ", ".join(sorted(study_names() - {"ablation"}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +144,7 @@ def train(
     run: Annotated[RunOptions | None, Parameter(name="*")] = None,
     study: Annotated[
         str | None,
-        Parameter(
-            group=NETWORK,
-            help="Another study, with options of its own: glonet, activations, gradients, memory.",
-        ),
+        Parameter(group=NETWORK, help=f"Another study, with options of its own: {_OTHERS}."),
     ] = None,
 ) -> int:
     """Train one network, and go on from it when run again.

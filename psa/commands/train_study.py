@@ -14,6 +14,7 @@ from psa.commands.folder import alone
 from psa.commands.options import Whole
 from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
 from psa.console import TrainView, architecture_table, console
+from psa.cost import bank_bytes
 from psa.errors import UserError
 from psa.files import check_writable
 from psa.gradient_size import epoch_bytes
@@ -93,7 +94,16 @@ def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]
         settings = study.Settings.model_validate(values)
         return tuple(study.from_settings(settings, seed, name) for seed in seeds)
     except ValidationError as error:
-        raise UserError(f"--{first_fault(error)}", f"See `train --study {name} --help`") from None
+        raise UserError(_fault(error, study), f"See `train --study {name} --help`") from None
+
+
+def _fault(error: ValidationError, study: Study) -> str:
+    """The first fault under the option's name, where it is of one; of several together it is a sentence."""
+    said, place = first_fault(error), error.errors()[0]["loc"]
+    if error.title != study.Settings.__name__ or not place:
+        return said
+    key = str(place[0])
+    return f"--{key.replace('_', '-')}{said.removeprefix(key)}"
 
 
 def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epochs: int) -> int:
@@ -107,7 +117,8 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir)
     with alone(run.model_dir):
-        check_memory(shape.parameters, len(trials), run.machine.prepare(), epoch_bytes(trials[0]))
+        kept, bank = epoch_bytes(trials[0]), bank_bytes(trials[0])
+        check_memory(shape.parameters, len(trials), run.machine.prepare(), kept, bank)
         model = trials[0].model
         activation = model.activation.label if isinstance(model, NetSpec) else "ReLU"
         out.print(architecture_table(model.family, str(model.arch), shape, activation))

@@ -1,10 +1,11 @@
 """What a hidden-state memory is asked to do: every option, and which combinations are none.
 
 An option that would do nothing where it stands must keep its default, so two specs that compute the same
-numbers are one spec and an experiment cannot report a difference between them. Three equivalences are left
+numbers are one spec and an experiment cannot report a difference between them. Four equivalences are left
 to their users, since they are points of a sweep: with k = 1 every weighting gives the one entry all weight;
 mode gated with a constant alpha and no uncertainty is residual (delta values) or overwrite (absolute ones)
-at strength alpha x strength; and a strength, alpha or clip of 0 is a memory that changes nothing.
+at strength alpha x strength; a strength, alpha or clip of 0 is a memory that changes nothing; and a site has
+two names or more, such as early and hidden_0 (see psa.memory.places).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ OpenShare = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)
 Positive = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
+Neighbours = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Bias = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
 Epochs = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,79}$")]
 
@@ -40,7 +43,7 @@ class Retrieval(Spec):
     softmax(-d / temperature). normalize_*: to length 1, keys and values when they are stored.
     """
 
-    k: Annotated[int, Field(strict=True, ge=1, le=1000)] = 8
+    k: Neighbours = 8
     metric: Literal["euclidean", "cosine"] = "euclidean"
     weighting: Literal["uniform", "inverse_distance", "softmax"] = "softmax"
     temperature: Positive = 0.1
@@ -110,7 +113,7 @@ class Gate(Spec):
     rise_epochs: Count = 1
     uncertainty: bool = False
     temperature: Positive = 1.0
-    bias: Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)] = 0.0
+    bias: Bias = 0.0
 
     @model_validator(mode="after")
     def _every_option_acts(self) -> Self:
@@ -245,12 +248,12 @@ def check_query(spec: Memory, width: int) -> None:
     if spec.query.source == "untouched" and spec.affected.dims >= width:
         raise UserError(
             f"memory: query untouched, but all {width} dimensions of the site are affected",
-            f"Lower affected.dims below {width}",
+            f"Lower affected_dims below {width}",
         )
     if spec.query.source == "projection" and spec.query.dims >= width:
         raise UserError(
             f"memory: a projection to {spec.query.dims} of {width} dimensions is the full query",
-            f"Lower query.dims below {width}, or choose query full",
+            f"Lower projection_dims below {width}, or choose query full",
         )
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from psa.calibration import expected_calibration_error
 from psa.looks import Look
 from psa.memory.metrics import confusion
 from psa.nets.dense import Dense
-from psa.probes.answers import OfTheLkg, answers_of, both_splits, finite
+from psa.probes.answers import Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.state import Observation
 
 
 class Calibration(OfTheLkg):
     """Of the LKG on validation and test: ece, the expected calibration error over 15 bins; confidence, the
-    mean greatest probability; accuracy, as a share.
+    mean greatest probability; accuracy, as a share. Of a network that diverged, whose outputs are no
+    numbers, ece and confidence are missing.
     """
 
     name = "calibration"
@@ -20,10 +23,17 @@ class Calibration(OfTheLkg):
     def _of(self, look: Look, row: int) -> Observation:
         found = [answers_of(look, split, row) for _, split in both_splits(look)]
         return {
-            "ece": finite(expected_calibration_error(each.confidence, each.right) for each in found),
+            "ece": finite(map(_ece, found)),
             "confidence": finite(each.confidence.mean() for each in found),
             "accuracy": finite(each.right.mean() for each in found),
         }
+
+
+def _ece(seen: Answers) -> float:
+    """A trial that diverged has a record too: what its outputs do not allow to say is missing from it."""
+    if not np.isfinite(seen.confidence).all():
+        return float("nan")
+    return expected_calibration_error(seen.confidence, seen.right)
 
 
 class Confusion:

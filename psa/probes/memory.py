@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -21,6 +21,10 @@ BAND: Final = 1e-6  # nats; differences up to it are rounding
 EDGES: Final = (
     -1.0, -0.5, -STRONG, -0.1, -0.03, -0.01, -0.001, -BAND, BAND, 0.001, 0.01, 0.03, 0.1, STRONG, 0.5, 1.0,
 )  # fmt: skip
+# Of a split with a loss that is no number, as of a network that diverged, no change is known.
+_UNKNOWN: Final[Mapping[str, float | None]] = dict.fromkeys(
+    ("helped", "harmed", "neutral", "strong_help", "strong_harm", "mean", "std")
+)
 PARTS: Final = 10  # of the samples, by distance
 
 
@@ -30,7 +34,7 @@ class Toggle(OfTheLkg):
     samples, helped, harmed, neutral (within 1e-6), strong_help and strong_harm (beyond 0.2): counts. mean,
     std: nats. with_correct, without_correct: counts. histogram.SPLIT: samples between EDGES.
     distance.SPLIT, change.SPLIT: mean retrieval distance and mean change of ten parts of equal size, from
-    near to far.
+    near to far. Where a loss is no number, only samples and what was answered correctly are there.
     """
 
     name = "toggle"
@@ -39,16 +43,30 @@ class Toggle(OfTheLkg):
         found: Observation = {}
         for name, split in both_splits(look):
             one, other = (answers_of(look, split, row, with_memory=on) for on in (True, False))
-            facts = asdict(toggle(one.losses, other.losses, BAND))
-            facts |= {"with_correct": int(one.right.sum()), "without_correct": int(other.right.sum())}
-            for fact, value in facts.items():
-                found.setdefault(fact, []).extend(finite([value]) if isinstance(value, float) else [value])
             change = one.losses - other.losses
-            found[f"histogram.{name}"] = np.bincount(
-                np.searchsorted(EDGES, change), minlength=len(EDGES) + 1
-            ).tolist()
-            found |= _by_distance(name, one.memory.get("distance", np.empty(0)), change)
+            known = bool(np.isfinite(change).all())
+            counts = {
+                "samples": len(split),
+                "with_correct": one.right.sum(),
+                "without_correct": other.right.sum(),
+            }
+            for fact, count in counts.items():
+                found.setdefault(fact, []).append(int(count))
+            for fact, value in (_compared(one, other) if known else _UNKNOWN).items():
+                found.setdefault(fact, []).append(value)
+            found |= _by_change(name, change) if known else {}
+            found |= _by_distance(name, one.memory.get("distance", np.empty(0)), change) if known else {}
         return found
+
+
+def _compared(one: Answers, other: Answers) -> dict[str, float]:
+    facts = asdict(toggle(one.losses, other.losses, BAND))
+    return {fact: facts[fact] for fact in _UNKNOWN}
+
+
+def _by_change(split: str, change: NDArray[np.float64]) -> Observation:
+    counts = np.bincount(np.searchsorted(EDGES, change), minlength=len(EDGES) + 1)
+    return {f"histogram.{split}": counts.tolist()}
 
 
 def _by_distance(split: str, distance: NDArray[np.float64], change: NDArray[np.float64]) -> Observation:

@@ -214,10 +214,7 @@ def threshold_figure(
             _trajectories(ax, seen, looks)
             _dressed(ax, name, "threshold" if at % 3 == 0 else "")
         legend(figure, handles, foot - 0.02)
-        note(
-            figure,
-            [f"{_THIN} Epoch 0 is before training."],
-        )
+        note(figure, [remark])
     return figure
 
 

@@ -135,19 +135,22 @@ def _class_table(last: pd.DataFrame, setting: Setting) -> Table | None:
     counts = seen[(seen["probe"] == "confusion") & seen["loop"].isna()]
     rows: list[tuple[Cell, ...]] = []
     for arm in chosen:
-        mine = counts[counts["id"].isin(last.loc[last["arm"] == arm, "id"])]
-        total = mine.groupby("index")["value"].sum().to_numpy()
-        classes = round(len(total) ** 0.5)
+        runs = last[last["arm"] == arm]
+        total = counts[counts["id"].isin(runs["id"])].groupby("index")["value"].sum().to_numpy()
         if not len(total):
             continue
-        found = by_class(total.astype(np.int64).reshape(classes, classes))
-        each = zip(found.precision, found.recall, found.f1, found.support, strict=True)
-        rows += [(arm, label, *map(float, facts[:3]), int(facts[3])) for label, facts in enumerate(each)]
+        names = [
+            int(name) for name in runs["classes"].iloc[0].split()
+        ]  # of a filtered data set not 0, 1, ...
+        found = by_class(total.astype(np.int64).reshape(len(names), len(names)))
+        each = zip(names, found.precision, found.recall, found.f1, found.support, strict=True)
+        rows += [(arm, name, *map(float, facts), int(count)) for name, *facts, count in each]
     columns = (
         Column("Arm", breaks=5), Column("Class", "count"), Column("Precision", "number", 4),
         Column("Recall", "number", 4), Column("F1", "number", 4), Column("Test samples", "count"),
     )  # fmt: skip
-    return Table("By class", "tab:memory_classes", columns, tuple(rows), long=True) if rows else None
+    text = "Answers on the test split, those of all seeds of an arm added up."
+    return Table("By class", "tab:memory_classes", columns, tuple(rows), text, long=True) if rows else None
 
 
 def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
@@ -197,10 +200,18 @@ def page(
         (
             f"All numbers come from {counted(len(runs), 'record')} of study {study}, one JSON per trial; "
             "runs.csv beside this page holds them trial by trial.",
-            "Arms that went on from the first stage were chosen by validation accuracy alone.",
+            *_staging(runs),
         ),
         tuple(_warnings(rows)),
     )
+
+
+def _staging(runs: pd.DataFrame) -> Iterator[str]:
+    if runs["stage"].nunique() > 1:
+        yield (
+            "Arms that went on from the first stage were chosen by validation accuracy alone, but for "
+            "controls and rivals that the comparisons need."
+        )
 
 
 def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Fact]:

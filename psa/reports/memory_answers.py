@@ -42,6 +42,8 @@ def hypotheses(runs: pd.DataFrame, arms: Arms, comparisons: Mapping[str, Compari
 def _said(comparison: Comparison) -> str:
     """A difference with its interval; of one seed, without."""
     found = comparison.found
+    if not found.n:
+        return f"{comparison.one} and {comparison.other} have no seed in common"
     arms = f"{comparison.one} minus {comparison.other}: {found.difference:+.2f} points of test accuracy"
     if found.n < 2:
         return f"{arms}, one seed"

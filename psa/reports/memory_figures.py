@@ -55,10 +55,14 @@ def _arms(runs: pd.DataFrame, column: str, label: str) -> Figure:
     ax = add_axes(figure, _LEFT, 0.65, 7.0 - _LEFT, _LINE * len(order))
     arm_axes(ax, runs, column, order)
     ax.set_xlabel(label)
-    seeds = runs.groupby("arm")["seed"].nunique()
-    note(figure, [f"Small marks are seeds ({seeds.min()} to {seeds.max()} per arm), large ones their means."])
+    note(figure, [f"Small marks are seeds ({_per_arm(runs)} per arm), large ones their means."])
     title(figure, f"{label.partition(',')[0]}: {runs['stage'].iloc[0]}")
     return figure
+
+
+def _per_arm(runs: pd.DataFrame) -> str:
+    seeds = runs.groupby("arm")["seed"].nunique()
+    return f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
 
 
 def arm_axes(ax: Axes, runs: pd.DataFrame, column: str, order: Sequence[str]) -> Axes:

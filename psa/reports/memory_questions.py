@@ -23,7 +23,7 @@ _ASKED: Final = {
     "nn": "Is the memory better than the same network without one?",
     "random_memory": "Is it better than entries drawn at random?",
     "hybrid_inactive": "Is it better than a memory that is filled and never used?",
-    "nn_large": "Is it better than the largest plain network?",
+    "nn_large": "Is it better than the largest plain network, which has more parameters?",
     KNN: "Is it better than a vote of the nearest embeddings?",
     "best_fixed_hybrid": "Does a memory gain from growing, beside the best one in a fixed network?",
 }
@@ -74,16 +74,14 @@ def arms_of(runs: pd.DataFrame) -> Arms:
     fixed, plain = last[~grows], last[last["method"] == "nn"]
     fixed_plain, growing_plain = fixed[fixed["method"] == "nn"], last[grows & (last["method"] == "nn")]
     memory, growing = _treatment(last), _best(growing_plain)
-    largest = _best(fixed_plain[fixed_plain["parameters"] == fixed_plain["parameters"].max()])
-    rivals = {KNN: _best(last[last["method"] == KNN]), "nn_large": largest}
+    rivals = {KNN: _best(last[last["method"] == KNN])}
     if memory is not None:
         mine = last[last["arm"] == memory].iloc[0]
         alike = last[last["same"] == mine["same"]]
         for control in ("random_memory", "hybrid_inactive"):
             rivals[control] = _best(alike[alike["method"] == control])
         rivals["nn"] = _best(plain[plain["network"] == mine["network"]])
-        if rivals["nn_large"] == rivals["nn"]:
-            rivals["nn_large"] = None
+        rivals["nn_large"] = _largest(fixed_plain[fixed_plain["parameters"] > mine["parameters"]])
         if mine["network"].startswith("growing "):
             rivals["best_fixed_hybrid"] = _best(fixed[fixed["method"] == "hybrid"])
     final = growing_plain.loc[growing_plain["arm"] == growing, "parameters"].max()
@@ -91,7 +89,7 @@ def arms_of(runs: pd.DataFrame) -> Arms:
         memory,
         {name: arm for name in RIVALS if (arm := rivals.get(name)) is not None},
         growing,
-        _best(fixed_plain[fixed_plain["arm"] != rivals["nn_large"]]),
+        _best(fixed_plain[fixed_plain["arm"] != rivals.get("nn_large")]),
         _best(fixed_plain[fixed_plain["parameters"] == final]),
     )
 
@@ -102,6 +100,11 @@ def _treatment(last: pd.DataFrame) -> str | None:
     controls = last[last["method"].isin(["random_memory", "hybrid_inactive"])]
     count = hybrids["same"].map(controls.groupby("same")["method"].nunique()).fillna(0)
     return None if hybrids.empty else _best(hybrids[count == count.max()])
+
+
+def _largest(runs: pd.DataFrame) -> str | None:
+    """Of plain networks with more parameters than a memory's own: no other says what parameters are worth."""
+    return _best(runs[runs["parameters"] == runs["parameters"].max()])
 
 
 def _best(runs: pd.DataFrame) -> str | None:

@@ -1,13 +1,16 @@
 """One row per trial of the study of memory and growth: what was asked, what came of it, what its probes saw.
 
-An arm is what trials share that differ in seed and data alone; changed: in what its memory is not the usual
-one. A stage is how much was trained: images and epochs.
+An arm is what trials share that differ in seed and in how many images they have alone; network: what is
+trained and how, where that is not the usual way; changed: in what its memory is not the usual one. A stage is
+how much was trained: images and epochs.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -30,7 +33,19 @@ NUMBERS: Final = (
     "magnitude", "relative", "size", "footprint", "parameters", "depth", "width", "growths", "growth_delta",
     "throughput",
 )  # fmt: skip
+_DIGITS: Final = 10  # classes of an unfiltered data set
 _SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
+# What settings of growth are called on the command line, where that is not what they are called in its spec.
+_GROWING: Final = {
+    "schedule": "grow_schedule", "interval": "grow_interval", "width": "grow_width", "depth": "grow_depth",
+    "warmup_epochs": "grow_after", "threshold": "grow_threshold", "min_delta": "grow_min_delta",
+}  # fmt: skip
+# The same of a memory, where two of its settings would otherwise have one name.
+_REMEMBERING: Final = {
+    "affected.dims": "affected_dims", "query.dims": "projection_dims",
+    "gate.temperature": "gate_temperature", "gate.schedule": "gate_schedule",
+    **{f"refresh.{name}": f"refresh_{name}" for name in ("rate", "distance", "key", "value")},
+}  # fmt: skip
 _CONTROLS: Final = {"none": "hybrid", "inactive": "hybrid_inactive", "random": "random_memory"}
 
 
@@ -48,15 +63,58 @@ def runs_of(frame: pd.DataFrame, setting: Setting) -> pd.DataFrame:
 def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None = None) -> pd.DataFrame:
     """The runs of records; see the module and NUMBERS for the columns."""
     records = list(records)
-    usual = _medoid([record["spec"]["memory"] for record in records if record["spec"].get("memory")])
+    usual = Usual.of([record["spec"] for record in records])
     rows = [_row(record, usual, (machines or {}).get(record["id"], {})) for record in records]
-    texts = ("id", "arm", "method", "network", "changed", "same", "stage", "images", "loops", "seed")
+    texts = (
+        "id",
+        "arm",
+        "method",
+        "network",
+        "changed",
+        "same",
+        "stage",
+        "images",
+        "loops",
+        "seed",
+        "classes",
+    )
     frame = pd.DataFrame(rows, columns=[*texts, *NUMBERS])
     frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))
     return frame.sort_values(["images", "loops", "arm", "seed"], ignore_index=True)
 
 
-def _row(record: Record, usual: dict[str, Any], machine: Record) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Usual:
+    """What the arms of a report are variants of: a memory, a growth, and all other settings of training."""
+
+    memory: Mapping[str, Any]
+    growth: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, specs: Sequence[Mapping[str, Any]]) -> Usual:
+        """Of memories the one in the middle, since every arm may vary it; of the others the commonest."""
+        return cls(
+            _medoid([spec["memory"] for spec in specs if spec.get("memory")]),
+            _commonest([spec["growth"] for spec in specs if spec.get("growth")]),
+            _commonest([_training(spec) for spec in specs]),
+        )
+
+
+def _training(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that tell arms apart beside layers, growth and memory."""
+    model = {key: value for key, value in spec["model"].items() if key not in ("arch", "family")}
+    data = {key: value for key, value in spec["data"].items() if not key.endswith("_size")}
+    return {"model": model, "method": spec["method"], "data": data}
+
+
+def _commonest(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    counts = Counter(canonical_json(each) for each in settings)
+    best = min(counts, key=lambda text: (-counts[text], text), default="{}")
+    return dict(json.loads(best))
+
+
+def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
     spec, samples, finals = record["spec"], record["samples"], record["finals"]
     probes = {name: seen["last"] for name, seen in record.get("probes", {}).items()}
     widths = _widths(record["built"]["arch"])
@@ -65,13 +123,14 @@ def _row(record: Record, usual: dict[str, Any], machine: Record) -> dict[str, An
         "id": record["id"],
         "arm": label_of(spec, usual),
         "method": method,
-        "network": network_of(spec),
-        "changed": " ".join(changed_in(spec.get("memory"), usual)),
+        "network": network_of(spec, usual),
+        "changed": " ".join(changed_in(spec.get("memory"), usual.memory)),
         "same": canonical_json(_without_control(spec)),
         "stage": f"{samples['train']:,} images, {record['loops']} epochs",
         "images": samples["train"],
         "loops": record["loops"],
         "seed": spec["seed"],
+        "classes": " ".join(map(str, spec["data"]["digits"] or range(_DIGITS))),
         "validation": 100 * finals["bounty"]["correct"] / samples["validation"],
         "test": 100 * finals["test"]["correct"] / samples["test"],
         "test_loss": finals["test"]["loss"],
@@ -95,13 +154,17 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
+def _percent_of(count: int | None, total: int) -> float | None:
+    return None if count is None else 100 * count / total
+
+
 def _memory(probes: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
     """What the probes of a memory saw on the test split."""
     found: dict[str, Any] = {}
     if "toggle" in probes:
         toggle = {name: values[1] for name, values in probes["toggle"].items() if "." not in name}
         total = toggle["samples"]
-        found |= {name: 100 * toggle[name] / total for name in _SHARES}
+        found |= {name: _percent_of(toggle[name], total) for name in _SHARES}
         found |= {"delta": toggle["mean"], "delta_sd": toggle["std"]}
         found |= {f"{name}_memory": 100 * toggle[f"{name}_correct"] / total for name in ("with", "without")}
     if "retrieval" in probes:
@@ -132,27 +195,40 @@ def method_of(spec: Mapping[str, Any]) -> str:
     return KNN if KNN in spec.get("probes", []) else "nn"
 
 
-def network_of(spec: Mapping[str, Any]) -> str:
-    """Its hidden layers, and that it grows from there."""
+def network_of(spec: Mapping[str, Any], usual: Usual) -> str:
+    """Its hidden layers, that it grows from there, and in what its training and growth are not the usual."""
     arch = str(spec["model"]["arch"]).strip("[]")
     arch = f"cnn {arch}" if spec["model"]["family"] == "cnn" else arch
-    return f"growing {arch}" if spec.get("growth") else arch
-
-
-def label_of(spec: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
-    """An arm by its method, its network, and in what its memory is not the usual one."""
-    parts = [f"{method_of(spec)} {network_of(spec)}"]
-    if spec.get("memory"):
-        mine = _flat(spec["memory"])
-        parts += [
-            f"{key.rpartition('.')[2]}={_shown(mine.get(key))}" for key in changed_in(spec["memory"], usual)
+    arch = f"growing {arch}" if spec.get("growth") else arch
+    return ", ".join(
+        [
+            arch,
+            *_differences(spec.get("growth") or usual.growth, usual.growth, _GROWING),
+            *_differences(_training(spec), usual.training, {"data.name": "dataset"}),
         ]
+    )
+
+
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """`site=early` for each setting in which mine are not theirs; names: by dotted names, what to call it."""
+    flat = _flat(mine)
+    return [
+        f"{names.get(key, key.rpartition('.')[2])}={_shown(flat.get(key))}"
+        for key in changed_in(mine, theirs)
+    ]
+
+
+def label_of(spec: Mapping[str, Any], usual: Usual) -> str:
+    """An arm by its method, its network, and in what its memory is not the usual one."""
+    parts = [f"{method_of(spec)} {network_of(spec, usual)}"]
+    if spec.get("memory"):
+        parts += _differences(spec["memory"], usual.memory, _REMEMBERING)
     return ", ".join(parts)
 
 
-def changed_in(memory: Mapping[str, Any] | None, usual: Mapping[str, Any]) -> list[str]:
-    """The settings, by dotted names, in which a memory is not the usual one; being a control is none."""
-    mine, theirs = _flat(memory or usual), _flat(usual)
+def changed_in(settings: Mapping[str, Any] | None, usual: Mapping[str, Any]) -> list[str]:
+    """The settings, by dotted names, which are not the usual ones; being a control is none of them."""
+    mine, theirs = _flat(settings or usual), _flat(usual)
     keys = sorted({*mine, *theirs} - {"control"})
     return [key for key in keys if mine.get(key) != theirs.get(key)]
 
@@ -170,19 +246,24 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _medoid(memories: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The memory that has most in common with the others: the one that variants are variants of."""
-    unique = {canonical_json(each | {"control": "none"}): each | {"control": "none"} for each in memories}
+    """The memory that has most in common with the others, the one that variants are variants of; of several
+    the commonest.
+    """
+    counts = Counter(canonical_json(each | {"control": "none"}) for each in memories)
+    unique = {text: json.loads(text) for text in counts}
 
     def apart(one: dict[str, Any]) -> int:
         return sum(len(set(_flat(one).items()) ^ set(_flat(other).items())) for other in unique.values())
 
-    return min(unique.values(), key=lambda each: (apart(each), canonical_json(each)), default={})
+    best = min(unique, key=lambda text: (apart(unique[text]), -counts[text], text), default=None)
+    return {} if best is None else dict(unique[best])
 
 
 def _without_control(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What an arm shares with its controls."""
     memory = dict(spec["memory"]) | {"control": None} if spec.get("memory") else None
-    return {"model": spec["model"], "method": spec["method"], "growth": spec.get("growth"), "memory": memory}
+    trained = {"arch": spec["model"]["arch"], "family": spec["model"]["family"], **_training(spec)}
+    return {**trained, "growth": spec.get("growth"), "memory": memory}
 
 
 def final_stage(runs: pd.DataFrame) -> pd.DataFrame:

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from psa.arch import Arch
-from psa.growth import Growth, Schedule
-from psa.memory.spec import Memory
+from psa.growth import Added, After, Count, Delta, Growth, Schedule, Threshold
+from psa.memory.spec import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
+from psa.memory.spec import Count as Amount
 from psa.settings import DataSettings, Probes
 from psa.specs import ArchField, BatchSize, Decay, Keep, NetSpec, Optimizer, Probability, Rate, ValidationSize
 from psa.trial import Trial
@@ -35,7 +36,9 @@ def _setting(text: str) -> Any:
 
 
 class Settings(DataSettings):
-    """What a grid of this study may set; limits are those of psa.memory.spec and psa.growth."""
+    """What a grid of this study may set. Limits are those of psa.memory.spec and psa.growth, and given here
+    too, so that an error names what a user has written.
+    """
 
     val_size: ValidationSize = 5_000
     method: Annotated[Method, _setting("nn_large doubles the widths, nn_extra_layer adds a layer.")] = (
@@ -53,65 +56,65 @@ class Settings(DataSettings):
     weight_decay: Decay = 1e-5
     probes: Probes = ("calibration", "confusion")
 
-    site: Annotated[str, _setting("hidden_0, hidden_1, ..., penultimate; or early, middle, late.")] = (
+    site: Annotated[Name, _setting("hidden_0, hidden_1, ..., penultimate; or early, middle, late.")] = (
         "penultimate"
     )
-    memory_size: Annotated[int, _setting("Entries; who leaves a full memory says forgetting.")] = 20_000
-    k: Annotated[int, _setting("Entries that a query finds.")] = 8
+    memory_size: Annotated[Amount, _setting("Entries; who leaves a full memory says forgetting.")] = 20_000
+    k: Annotated[Neighbours, _setting("Entries that a query finds.")] = 8
     metric: Literal["euclidean", "cosine"] = "euclidean"
     weighting: Literal["uniform", "inverse_distance", "softmax"] = "softmax"
-    temperature: Annotated[float, _setting("Of weighting softmax.")] = 0.1
+    temperature: Annotated[Positive, _setting("Of weighting softmax.")] = 0.1
     normalize_keys: bool = True
     normalize_queries: bool = True
     normalize_values: bool = False
     query: Annotated[Literal["full", "untouched", "projection"], _setting("What is compared.")] = "full"
-    projection_dims: Annotated[int, _setting("Of query projection.")] = 64
+    projection_dims: Annotated[Amount, _setting("Of query projection.")] = 64
     target: Annotated[
         Literal["current_hidden", "grad_delta", "grad_target", "class_centroid"],
         _setting("What an entry holds."),
     ] = "grad_delta"
     centroid_delta: Annotated[bool, _setting("class_centroid as its difference from h.")] = False
     step_size: Annotated[Rate, _setting("Of grad_delta and grad_target.")] = 0.1
-    centroid_momentum: float = 0.95
+    centroid_momentum: OpenShare = 0.95
     memory_mode: Annotated[
         Literal["overwrite", "residual", "gated"], _setting("How a hidden vector is changed.")
     ] = "gated"
-    alpha: Annotated[float, _setting("The gate of memory_mode gated.")] = 0.4
+    alpha: Annotated[Share, _setting("The gate of memory_mode gated.")] = 0.4
     gate_schedule: Literal["constant", "linear_warmup"] = "constant"
-    rise_epochs: Annotated[int, _setting("Of gate_schedule linear_warmup.")] = 1
+    rise_epochs: Annotated[Amount, _setting("Of gate_schedule linear_warmup.")] = 1
     uncertainty: Annotated[bool, _setting("Whether the gate closes with the distance.")] = False
-    gate_temperature: Annotated[float, _setting("Of uncertainty, in distances.")] = 1.0
-    gate_bias: float = 0.0
+    gate_temperature: Annotated[Positive, _setting("Of uncertainty, in distances.")] = 1.0
+    gate_bias: Bias = 0.0
     strength: Decay = 1.0
-    clip: Annotated[float | None, _setting("The most that a dimension is changed by.")] = None
-    affected_dims: Annotated[int, _setting("Dimensions that may be changed.")] = 64
+    clip: Annotated[NotNegative | None, _setting("The most that a dimension is changed by.")] = None
+    affected_dims: Annotated[Amount, _setting("Dimensions that may be changed.")] = 64
     affected_selection: Literal["first", "random"] = "random"
     train_use: Annotated[bool, _setting("Whether the memory acts in training.")] = True
     inference_use: Annotated[bool, _setting("Whether the memory acts in evaluation.")] = True
-    warmup_epochs: Annotated[int, _setting("Epochs before the memory acts.")] = 0
+    warmup_epochs: Annotated[Epochs, _setting("Epochs before the memory acts.")] = 0
     fill_during_warmup: bool = True
     insertion: Literal["always", "loss_above_mean"] = "always"
-    refresh_rate: Annotated[float, _setting("Share of arrivals that may refresh; 0: none.")] = 0.25
-    refresh_distance: float = 0.35
-    refresh_key: Annotated[float, _setting("Share of the old key that stays.")] = 0.9
-    refresh_value: Annotated[float, _setting("Share of the old value that stays.")] = 0.9
+    refresh_rate: Annotated[Share, _setting("Share of arrivals that may refresh; 0: none.")] = 0.25
+    refresh_distance: NotNegative = 0.35
+    refresh_key: Annotated[Share, _setting("Share of the old key that stays.")] = 0.9
+    refresh_value: Annotated[Share, _setting("Share of the old value that stays.")] = 0.9
     forgetting: Literal["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"] = (
         "helpfulness_age"
     )
-    ttl_steps: Annotated[int | None, _setting("Of forgetting ttl.")] = None
-    age_weight: Annotated[float, _setting("Of forgetting helpfulness_age.")] = 0.5
+    ttl_steps: Annotated[Amount | None, _setting("Of forgetting ttl.")] = None
+    age_weight: Annotated[OpenShare, _setting("Of forgetting helpfulness_age.")] = 0.5
 
     growing: Annotated[bool, _setting("Whether the network grows between epochs.")] = False
     grow_schedule: Schedule = "epoch"
-    grow_interval: Annotated[int, _setting("Epochs, or steps of schedule fixed_step.")] = 1
-    grow_width: Annotated[int, _setting("Units added to every hidden layer.")] = 16
-    grow_depth: Annotated[int, _setting("Layers added.")] = 1
-    max_width: int | None = None
-    max_depth: int | None = None
-    grow_after: Annotated[int, _setting("First epochs after which nothing grows.")] = 0
-    stop_epoch: Annotated[int | None, _setting("Nothing grows in that epoch or later.")] = None
-    grow_threshold: Annotated[float | None, _setting("Validation share, of schedule performance.")] = None
-    grow_min_delta: Annotated[float, _setting("Validation share, of schedule plateau.")] = 1e-4
+    grow_interval: Annotated[Count, _setting("Epochs, or steps of schedule fixed_step.")] = 1
+    grow_width: Annotated[Added, _setting("Units added to every hidden layer.")] = 16
+    grow_depth: Annotated[Added, _setting("Layers added.")] = 1
+    max_width: Count | None = None
+    max_depth: Count | None = None
+    grow_after: Annotated[After, _setting("First epochs after which nothing grows.")] = 0
+    stop_epoch: Annotated[Count | None, _setting("Nothing grows in that epoch or later.")] = None
+    grow_threshold: Annotated[Threshold | None, _setting("Validation share, of schedule performance.")] = None
+    grow_min_delta: Annotated[Delta, _setting("Validation share, of schedule plateau.")] = 1e-4
 
     @model_validator(mode="after")
     def _centroid_delta_is_of_centroids(self) -> Self:
