@@ -236,6 +236,23 @@ def test_the_grid_of_the_study_has_all_digits_and_the_four_sets(capsys: pytest.C
         ("3,3", "3 is there twice"),
         ("evne", "Did you mean even"),
         ("1,11", "less than or equal to 9"),
+        ("[]", "no digits are named"),
     ):
         assert run(PSA, ["train", "--study", "gradients", "--digits", wrong]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_the_options_of_a_probe_are_read_on_the_command_line(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where their bracket is the last character, as it is in the guide; what is no probe is named."""
+    (tmp_path / "dataset").symlink_to(data_dir.resolve())
+    monkeypatch.chdir(tmp_path)
+    for said in ("gradients_online(epochs=1+3,layers=output)", "[gradients(layers=output)]"):
+        assert run(PSA, [*TRAIN, "--probes", said]) == 0
+    for name in ("gradients_online", "gradients"):
+        (path,) = tmp_path.rglob(f"lkg.{name}-1.*")
+        assert read(path).layers == ["output"]
+    capsys.readouterr()
+    assert run(PSA, [*TRAIN, "--probes", "gradients_online(layers=output"]) == 2
+    assert "is not NAME or NAME(key=value). For example" in capsys.readouterr().err
