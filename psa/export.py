@@ -20,7 +20,6 @@ from psa import arrayfile
 from psa.arrayfile import PIECE, Planned
 from psa.errors import UserError
 from psa.gradients import Kept
-from psa.nets.shapes import shape_of
 
 By = Literal["epoch", "batch"]
 FLOAT = np.dtype("<f4")
@@ -51,15 +50,12 @@ def planned(kept: Kept, by: By = "epoch", parameters: tuple[str, ...] = ()) -> l
 
     parameters: by name, all of the layers there are if none is named. Raises UserError for an unknown one.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for linear in shape_of(kept.trial.model, kept.trial.data.classes).linears:
-        if linear.name in kept.layers:
-            shapes |= {
-                name: size for name, size in linear.tensors.items() if name.endswith(("weight", "bias"))
-            }
+    shapes = kept.parameters
     for name in parameters:
         if name not in shapes:
             raise UserError(f"there are no gradients of {name!r}", f"There are {', '.join(shapes)}")
+    if len(set(parameters)) < len(parameters):
+        raise UserError(f"parameters {', '.join(parameters)}: one is there twice", "Name each once")
     step = kept.trial.method.batch_size if by == "batch" else max(1, len(kept))
     if by == "batch" and not kept.online:
         raise UserError(f"{kept.name} is of a checkpoint, which knows no batches", "Export it by epoch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from helpers import net_trial, run
 from memories import memory
 
 from psa.arch import Arch
-from psa.arrayfile import Arrays
+from psa.arrayfile import ArrayFile, Arrays
 from psa.data import Splits
 from psa.errors import UserError
+from psa.export import planned
+from psa.gradients import Kept
+from psa.growth import Growth
 from psa.outcomes import probes_for
 from psa.specs import Keep, NetSpec
 from psa.state import TrialState
@@ -77,3 +81,21 @@ def test_a_checkpoint_with_a_memory_is_refused() -> None:
         probes_for(trial)
     assert probes_for(arm(memory=memory()))
     assert probes_for(net_trial("1*4", probes=("gradients",)))
+
+
+@pytest.mark.parametrize(("schedule", "interval"), [("epoch", 1), ("fixed_step", 4)])
+def test_a_network_that_grows(small: Splits, schedule: Any, interval: int) -> None:
+    """Each file has the layers and widths of the network of its epoch, read back and exported."""
+    trial = arm(growth=Growth(schedule=schedule, width=3, depth=1, max_depth=4, interval=interval))
+    found = kept_of(trial, small, 3)
+    for epoch, (depth, width) in enumerate(((2, 9), (3, 12), (4, 15)), 1):
+        name = f"{ONLINE}-{epoch}"
+        kept = Kept(ArrayFile(Path(name), {"name": name}, found[name]), trial, Path())
+        assert kept.layers == [*(f"hidden.{number}" for number in range(depth)), "output"]
+        assert kept.parameters["hidden.0.weight"] == (width, 784)
+        assert kept.parameters["output.weight"] == (10, width)
+        assert kept.parameters[f"hidden.{depth - 1}.bias"] == (width,)
+        shapes = {each.parameter: each.shape for each in planned(kept)}
+        assert shapes == kept.parameters
+        for layer in kept.layers[1:]:
+            assert kept.layer(layer, slice(3)).dense(slice(None)).shape[1:] == shapes[f"{layer}.weight"]
