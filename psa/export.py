@@ -7,7 +7,7 @@ factors. Files are written piece by piece, so that memory does not grow with the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,6 +68,27 @@ def planned(kept: Kept, by: By = "epoch", parameters: tuple[str, ...] = ()) -> l
     return found
 
 
+def check_free(kept: Kept, exports: Sequence[Export], folder: Path) -> None:
+    """Raise UserError where a file of that name holds something else: names say no trial and no probe, and
+    what one of several exports left over would be taken for a part of the next.
+    """
+    own = {"trial": kept.trial.id, "of": kept.name}
+    for each in exports:
+        path = _path(each, folder)
+        if not path.exists():
+            continue
+        facts = arrayfile.read(path).facts
+        if {key: facts.get(key) for key in own} != own:
+            raise UserError(
+                f"{path} is there, with {facts.get('of')} of {facts.get('trial')}",
+                "Choose another --output-dir, or remove it",
+            )
+
+
+def _path(export: Export, folder: Path) -> Path:
+    return folder / f"{export.name}.safetensors"
+
+
 def write(kept: Kept, export: Export, folder: Path) -> dict[str, Any]:
     """Write one file; its `sha256` and `bytes`. Raises UserError.
 
@@ -89,7 +110,7 @@ def write(kept: Kept, export: Export, folder: Path) -> dict[str, Any]:
         "trial": kept.trial.id,
         "shape": list(export.shape),
     }
-    return arrayfile.write(folder / f"{export.name}.safetensors", arrays, facts)
+    return arrayfile.write(_path(export, folder), arrays, facts)
 
 
 def _pieces(kept: Kept, export: Export) -> Iterator[NDArray[Any]]:

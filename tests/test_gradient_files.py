@@ -198,6 +198,35 @@ def test_an_export_is_the_gradients_written_out(copy: Path, capsys: pytest.Captu
         planned(kept(copy, "gradients-1"), "batch")
 
 
+def test_an_export_replaces_no_other_one(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of files say no trial and no probe: the same again is written again, another is refused whole."""
+    checkpoint, online, *others = map(str, files(copy))
+    words = ["export-gradients", "--parameters", "output.bias", "--output-dir", "out"]
+    assert run(PSA, [*words, online]) == 0
+    assert run(PSA, [*words, online]) == 0
+    before = Path("out/output.bias_epoch_1.safetensors").read_bytes()
+    words[2:3] = ["hidden.0.bias", "output.bias"]
+    for other in (checkpoint, *others):
+        capsys.readouterr()
+        assert run(PSA, [*words, other]) == 2
+        assert "is there, with gradients_online-1 of gradients/" in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == ["output.bias_epoch_1.safetensors"]
+    assert Path("out/output.bias_epoch_1.safetensors").read_bytes() == before
+
+
+def test_an_export_asks_for_something_sound(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each parameter once, and a limit that something can exceed."""
+    words = ["export-gradients", str(files(copy)[0]), "--output-dir", "out"]
+    for more, said in (
+        (["--limit", "nan"], "--limit nan is no size in GB"),
+        (["--limit", "-1"], "--limit -1 is no size in GB"),
+        (["--parameters", "output.bias", "output.bias"], "one is there twice"),
+    ):
+        assert run(PSA, [*words, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 def test_the_report_says_what_is_a_tautology(copy: Path) -> None:
     """Tables, figures and sentences of what is there; what is not is said."""
     for path in files(copy)[2:]:
