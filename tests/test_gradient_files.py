@@ -237,7 +237,7 @@ def test_the_report_says_what_is_a_tautology(copy: Path) -> None:
     assert "This is a tautology and no finding" in text
     assert "in 100.0 % of the samples" in text
     assert "delta alone" in text
-    assert "there is no file" in text
+    assert "There is no file" in text
     folder = page.with_suffix("")
     for name in ("agreement", "starts", "clusters", "choice", "diversity", "norms", "training"):
         assert (folder / f"{name}.csv").exists(), name

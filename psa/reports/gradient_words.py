@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -46,19 +47,20 @@ def _of(there: Mapping[str, T], *names: str) -> tuple[T, ...]:
 
 def output_words(measured: Sequence[Measured]) -> Iterator[str]:
     """Why the clusters of the output layer are the digits."""
-    shares = [each.read_off for each in measured if each.read_off is not None]
-    if not shares:
+    here = [each for each in measured if "output_unit" in each.found]
+    if not here:
         return
+    shares = [each.read_off for each in here if each.read_off is not None]
     yield (
         f"At length 1 the clusters of the output layer agree with the digits at a purity of "
-        f"{_purities(measured, 'output_unit')}. This is a tautology and no finding: with cross-entropy "
+        f"{_purities(here, 'output_unit')}. This is a tautology and no finding: with cross-entropy "
         "delta is "
         "softmax minus one-hot, whose only negative number stands at the label. The label is part of what is "
         f"clustered; without any clustering it can be read off as the place of the least number, in "
         f"{_span(shares, percent=True)} of the samples."
     )
-    right = [float((each.digits == each.predictions).mean()) for each in measured]
-    against = [each.found["output_unit"].predictions.purity.value for each in measured]
+    right = [float((each.digits == each.predictions).mean()) for each in here]
+    against = [each.found["output_unit"].predictions.purity.value for each in here]
     yield (
         f"Compared with predictions the purity is {_span(against)}, and the predictions are right for "
         f"{_span(right)} of the samples: where clusters are the digits, the one can only be the other."
@@ -72,14 +74,19 @@ def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
         if not here:
             continue
         largest = [max(each.found[key].clusters.sizes) / len(each.sample) for each in here]
-        pairs = [each.shorter(key) for each in here]
+        apart = [each for each in here if not math.isnan(each.shorter(key))]
         yield (
             f"Raw gradients of the {layer} layer: purity {_purities(here, key)}, and the largest of "
-            f"{counted(here[0].count, 'cluster')} holds {_span(largest, percent=True)} of the samples. A "
-            "sample "
-            f"of that cluster has a shorter gradient than one of any other in {_span(pairs, percent=True)} "
-            "of "
-            f"pairs; outside of it purity is {_span([each.without_largest(key) for each in here])}."
+            f"{counted(here[0].count, 'cluster')} holds {_span(largest, percent=True)} of the samples."
+        )
+        if not apart:
+            yield "Nobody is outside of it: all of these gradients are equal."
+            continue
+        pairs = [each.shorter(key) for each in apart]
+        yield (
+            f"A sample of that cluster has a shorter gradient than one of any other in "
+            f"{_span(pairs, percent=True)} of pairs; outside of it purity is "
+            f"{_span([each.without_largest(key) for each in apart])}."
         )
         if min(pairs) > CLEARLY:
             yield (
@@ -115,7 +122,10 @@ def hidden_words(measured: Sequence[Measured]) -> Iterator[str]:
             "is no evidence of structure that the network has found in the images."
         )
     elif np.mean(seen) >= np.mean(whole):
-        yield "Here the input alone does as well as the gradient: the clusters are those of the images."
+        yield (
+            "Here the input alone does as well as the gradient: the clusters are those of what the "
+            "layer reads."
+        )
     else:
         yield "Here the gradient agrees with the digits better than either of its factors alone."
 

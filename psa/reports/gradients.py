@@ -36,6 +36,7 @@ QUESTION: Final = (
     "what "
     "they ask, and do these groups say anything that the labels do not?"
 )
+_File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
 SHOWN: Final = 48
 _CAPTIONS: Final = {
@@ -122,7 +123,7 @@ def _images(one: Measured, notes: Sequence[str]) -> Iterator[tuple[str, Figure]]
         return
     key = next(key for key, found in one.found.items() if found is one.main)
     groups = one.groups(key)
-    if key == "hidden_unit":
+    if one.hidden is not None and one.kept.reads_images(one.hidden):
         yield "centres", centres_figure(centre_images(one.main.clusters.centres), groups, notes)
     images = one.kept.images(one.sample).numpy()
     chosen = examples(one.main.clusters, EACH, one.seed)
@@ -185,24 +186,35 @@ def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], 
     done = trials_of(frame).query("status == 'done'")
     names = sorted({str(name) for name in done["study"]})
     records = {record["id"]: record for record in records_of(setting.store, names)}
-    found, missing = [], []
-    for identity in done.sort_values("seed")["id"].astype(str):
-        try:
-            found.append(_of_record(records[identity], setting.store, setting.data_dir))
-        except UserError as error:
-            missing.append(error.what)
-    return found, missing
+    wanted = tuple(
+        _file_of(records[identity], setting.store) for identity in done.sort_values("seed")["id"].astype(str)
+    )
+    found = _measured(wanted, setting.data_dir)
+    return [each for each in found if isinstance(each, Measured)], [
+        each for each in found if isinstance(each, str)
+    ]
 
 
-def _of_record(record: Record, store: Store, data_dir: Path) -> Measured:
+def _file_of(record: Record, store: Store) -> _File | str:
+    """The file of a trial that is measured, or why there is none."""
     paths = paths_of(store, record)
     if not paths:
-        raise UserError(f"{record['id']} kept no gradients", "Its probes are others")
+        return f"{record['id']} kept no gradients."
     online = [name for name in paths if name.startswith(ONLINE)]
     name = (online or list(paths))[-1]
-    return _measured(paths[name], data_dir, record["files"][name]["sha256"])
+    if not paths[name].exists():
+        return f"There is no file {paths[name]}."
+    return paths[name], record["files"][name]["sha256"]
 
 
-@lru_cache(maxsize=8)  # tables, figures and sentences are of the same numbers
-def _measured(path: Path, data_dir: Path, sha256: str) -> Measured:
-    return Measured(read(path, data_dir, sha256))
+@lru_cache(maxsize=1)  # tables, figures and sentences of a page are of the same numbers
+def _measured(wanted: tuple[_File | str, ...], data_dir: Path) -> tuple[Measured | str, ...]:
+    """What each file holds, or why nothing can be said of it."""
+    return tuple(each if isinstance(each, str) else _one_measured(*each, data_dir) for each in wanted)
+
+
+def _one_measured(path: Path, sha256: str, data_dir: Path) -> Measured | str:
+    try:
+        return Measured(read(path, data_dir, sha256))
+    except UserError as error:
+        return f"{error.what}."
