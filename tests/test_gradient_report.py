@@ -101,3 +101,15 @@ def test_numbers_that_cannot_be_clustered_are_refused(number: float) -> None:
     delta[50, 1] = number
     with pytest.raises(UserError, match="the network diverged"):
         Measured(made_up(**{"output.delta": delta}))
+
+
+def test_all_layers_have_lengths_and_what_differs_is_told(page: Callable[..., str]) -> None:
+    """Seeds of equal purity have one number; networks of two learning rates are not taken for seeds."""
+    words = "--hidden-sizes 8,4 --train-size 700 --lr"
+    text = page(f"{words} 1e-2", f"{words} 2e-2")
+    assert "The networks of this page differ in lr (0.01, 0.02)" in text
+    assert "hidden.0 alone is clustered" in text
+    (table,) = Path("results/reports").rglob("norms.csv")
+    layers = [line.split(",")[1] for line in table.read_text().splitlines()[1:]]
+    assert layers == ["hidden.0", "hidden.1", "output"] * 2
+    assert "1.000 to 1.000" not in text

@@ -88,8 +88,8 @@ class Measured:
                 f"{what} {counted(len(self.sample), 'gradient')} can be clustered, fewer than the "
                 f"{self.count} digits"
             )
-        for key, view in self.views.items():
-            if key.endswith("_raw") and not view.points.norms().square().isfinite().all():
+        for lengths in self.lengths.values():
+            if not np.isfinite(np.square(lengths)).all():
                 raise UserError(f"{what} some gradients are no finite numbers: the network diverged")
 
     @property
@@ -97,6 +97,11 @@ class Measured:
         """The first layer, where its gradients are there and it is not the output."""
         names = [name for name in self.kept.layers if name != OUTPUT]
         return names[0] if names else None
+
+    @cached_property
+    def lengths(self) -> dict[str, NDArray[np.float32]]:
+        """The lengths of the sample's gradients of every layer that was kept, [n] each."""
+        return {name: self.kept.layer(name, self.sample).norms().numpy() for name in self.kept.layers}
 
     @cached_property
     def views(self) -> dict[str, View]:

@@ -57,13 +57,13 @@ def output_words(measured: Sequence[Measured]) -> Iterator[str]:
         "delta is "
         "softmax minus one-hot, whose only negative number stands at the label. The label is part of what is "
         f"clustered; without any clustering it can be read off as the place of the least number, in "
-        f"{_span(shares, percent=True)} of the samples."
+        f"{span(shares, percent=True)} of the samples."
     )
     right = [float((each.digits == each.predictions).mean()) for each in here]
     against = [each.found["output_unit"].predictions.purity.value for each in here]
     yield (
-        f"Compared with predictions the purity is {_span(against)}, and the predictions are right for "
-        f"{_span(right)} of the samples: where clusters are the digits, the one can only be the other."
+        f"Compared with predictions the purity is {span(against)}, and the predictions are right for "
+        f"{span(right)} of the samples: where clusters are the digits, the one can only be the other."
     )
 
 
@@ -77,7 +77,7 @@ def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
         apart = [each for each in here if not math.isnan(each.shorter(key))]
         yield (
             f"Raw gradients of the {layer} layer: purity {_purities(here, key)}, and the largest of "
-            f"{counted(here[0].count, 'cluster')} holds {_span(largest, percent=True)} of the samples."
+            f"{counted(here[0].count, 'cluster')} holds {span(largest, percent=True)} of the samples."
         )
         if not apart:
             yield "Nobody is outside of it: all of these gradients are equal."
@@ -85,8 +85,8 @@ def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
         pairs = [each.shorter(key) for each in apart]
         yield (
             f"A sample of that cluster has a shorter gradient than one of any other in "
-            f"{_span(pairs, percent=True)} of pairs; outside of it purity is "
-            f"{_span([each.without_largest(key) for each in apart])}."
+            f"{span(pairs, percent=True)} of pairs; outside of it purity is "
+            f"{span([each.without_largest(key) for each in apart])}."
         )
         if min(pairs) > CLEARLY:
             yield (
@@ -103,14 +103,20 @@ def hidden_words(measured: Sequence[Measured]) -> Iterator[str]:
     here = [each for each in measured if "hidden_unit" in each.found]
     if not here:
         return
+    several = [each for each in here if len(each.kept.layers) > 2]
+    if several:
+        yield (
+            f"Of the layers before the output {several[0].hidden} alone is clustered, the first that was "
+            "kept; lengths are those of all."
+        )
     whole, delta, seen = (_values(here, key) for key in ("hidden_unit", "delta", "input"))
     chance = [each.permuted.purity.value for each in here if each.permuted is not None]
     yield (
-        f"At length 1 the clusters of the hidden layer have a purity of {_span(whole)} against digits; "
+        f"At length 1 the clusters of the hidden layer have a purity of {span(whole)} against digits; "
         "against "
-        f"digits dealt out anew it is {_span(chance)}. A gradient is delta times input, so each was "
+        f"digits dealt out anew it is {span(chance)}. A gradient is delta times input, so each was "
         "clustered "
-        f"alone: delta gives {_span(delta)}, the input {_span(seen)}."
+        f"alone: delta gives {span(delta)}, the input {span(seen)}."
     )
     if np.mean(delta) >= np.mean(whole) - 0.01 and np.mean(delta) > np.mean(seen):
         yield (
@@ -148,7 +154,7 @@ def start_words(measured: Sequence[Measured]) -> Iterator[str]:
             f"Single runs from {init} starts: purity {min(purities):.3f} to {max(purities):.3f}, median "
             f"{float(np.median(purities)):.3f}, of {counted(len(runs), 'run')}. The run of least inertia "
             "among "
-            f"{STARTS} has {_span(best)}."
+            f"{STARTS} has {span(best)}."
         )
     every = [start.purity for each in here for start in each.starts]
     final = float(np.mean(_values(here, "hidden_unit")))
@@ -181,10 +187,10 @@ def _values(measured: Sequence[Measured], key: str) -> list[float]:
 
 
 def _purities(measured: Sequence[Measured], key: str) -> str:
-    return _span(_values(measured, key))
+    return span(_values(measured, key))
 
 
-def _span(values: Sequence[float], *, percent: bool = False) -> str:
+def span(values: Sequence[float], *, percent: bool = False) -> str:
     """`0.998`, or `0.997 to 0.999` over the seeds."""
     shown = [f"{100 * value:.1f} %" if percent else f"{value:.3f}" for value in (min(values), max(values))]
     return shown[0] if shown[0] == shown[1] else f"{shown[0]} to {shown[1]}"

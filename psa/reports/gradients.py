@@ -24,7 +24,7 @@ from psa.reports import gradient_tables
 from psa.reports.figure_gradients import agreement_figure, choice_figure, norms_figure, tsne_figure
 from psa.reports.figure_samples import centres_figure, predictions_figure, samples_figure
 from psa.reports.gradient_numbers import Measured
-from psa.reports.gradient_words import sections
+from psa.reports.gradient_words import sections, span
 from psa.reports.page import Fact, Page, Picture
 from psa.reports.setting import Setting
 from psa.reports.tables import Table
@@ -39,6 +39,10 @@ QUESTION: Final = (
 _File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
 SHOWN: Final = 48
+_SETTINGS: Final = (
+    "family", "dataset", "scaling", "val_size", "split_seed", "optimizer", "lr", "batch_size",
+    "weight_decay", "dropout",
+)  # fmt: skip
 _CAPTIONS: Final = {
     "agreement": "Purity, mutual information and Rand index of every view's clusters.",
     "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
@@ -148,7 +152,7 @@ def page(
     pictures = {name: Picture(path, _CAPTIONS[name.partition("_")[0]]) for name, path in stored.items()}
     trials = trials_of(frame)
     undone = trials[trials["status"] != "done"]
-    warnings = list(missing)
+    warnings = [*_mixed(trials), *missing]
     if len(undone):
         warnings.append(
             f"{counted(len(undone), 'trial')} of {len(trials)} are not done and take part in nothing."
@@ -163,6 +167,15 @@ def page(
     )
 
 
+def _mixed(trials: pd.DataFrame) -> Iterator[str]:
+    """What the networks of a page differ in beside the seed, by which alone its rows are named."""
+    for setting in _SETTINGS:
+        values = trials[setting].dropna().unique()
+        if len(values) > 1:
+            shown = ", ".join(sorted(map(str, values)))
+            yield f"The networks of this page differ in {setting} ({shown}); rows name their seed alone."
+
+
 def _digits(trials: pd.DataFrame) -> str:
     chosen = trials["digits"].iloc[0]
     return "0 to 9" if pd.isna(chosen) else str(chosen)
@@ -172,8 +185,7 @@ def _facts(measured: Sequence[Measured]) -> Iterator[Fact]:
     for key, detail in (("hidden_unit", "hidden layer"), ("output_unit", "output layer")):
         values = [each.found[key].digits.purity.value for each in measured if key in each.found]
         if values:
-            shown = f"{min(values):.3f}" if len(values) == 1 else f"{min(values):.3f} to {max(values):.3f}"
-            yield Fact("purity of clusters", shown, f"{detail}, at length 1, against digits")
+            yield Fact("purity of clusters", span(values), f"{detail}, at length 1, against digits")
 
 
 def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], list[str]]:
