@@ -7,7 +7,7 @@ factors. Files are written piece by piece, so that memory does not grow with the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from psa import arrayfile
 from psa.arrayfile import PIECE, Planned
 from psa.errors import UserError
 from psa.gradients import Kept
-from psa.nets.shapes import shape_of
 
 By = Literal["epoch", "batch"]
 FLOAT = np.dtype("<f4")
@@ -51,15 +50,12 @@ def planned(kept: Kept, by: By = "epoch", parameters: tuple[str, ...] = ()) -> l
 
     parameters: by name, all of the layers there are if none is named. Raises UserError for an unknown one.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for linear in shape_of(kept.trial.model, kept.trial.data.classes).linears:
-        if linear.name in kept.layers:
-            shapes |= {
-                name: size for name, size in linear.tensors.items() if name.endswith(("weight", "bias"))
-            }
+    shapes = kept.parameters
     for name in parameters:
         if name not in shapes:
             raise UserError(f"there are no gradients of {name!r}", f"There are {', '.join(shapes)}")
+    if len(set(parameters)) < len(parameters):
+        raise UserError(f"parameters {', '.join(parameters)}: one is there twice", "Name each once")
     step = kept.trial.method.batch_size if by == "batch" else max(1, len(kept))
     if by == "batch" and not kept.online:
         raise UserError(f"{kept.name} is of a checkpoint, which knows no batches", "Export it by epoch")
@@ -70,6 +66,27 @@ def planned(kept: Kept, by: By = "epoch", parameters: tuple[str, ...] = ()) -> l
             rows = slice(start, min(start + step, len(kept)))
             found.append(Export(f"{name}_epoch_{kept.epoch}{end}", name, shapes[name], rows))
     return found
+
+
+def check_free(kept: Kept, exports: Sequence[Export], folder: Path) -> None:
+    """Raise UserError where a file of that name holds something else: names say no trial and no probe, and
+    what one of several exports left over would be taken for a part of the next.
+    """
+    own = {"trial": kept.trial.id, "of": kept.name}
+    for each in exports:
+        path = _path(each, folder)
+        if not path.exists():
+            continue
+        facts = arrayfile.read(path).facts
+        if {key: facts.get(key) for key in own} != own:
+            raise UserError(
+                f"{path} is there, with {facts.get('of')} of {facts.get('trial')}",
+                "Choose another --output-dir, or remove it",
+            )
+
+
+def _path(export: Export, folder: Path) -> Path:
+    return folder / f"{export.name}.safetensors"
 
 
 def write(kept: Kept, export: Export, folder: Path) -> dict[str, Any]:
@@ -93,7 +110,7 @@ def write(kept: Kept, export: Export, folder: Path) -> dict[str, Any]:
         "trial": kept.trial.id,
         "shape": list(export.shape),
     }
-    return arrayfile.write(folder / f"{export.name}.safetensors", arrays, facts)
+    return arrayfile.write(_path(export, folder), arrays, facts)
 
 
 def _pieces(kept: Kept, export: Export) -> Iterator[NDArray[Any]]:

@@ -45,6 +45,8 @@ def checked(digits: tuple[int, ...]) -> tuple[int, ...]:
     """
     shown = ", ".join(map(str, digits))
     twice = [digit for at, digit in enumerate(digits) if digit in digits[:at]]
+    if not digits:
+        raise UserError("no digits are named", _HINT)
     if twice:
         raise UserError(f"digits {shown}: {twice[0]} is there twice", "Write each digit once")
     if len(digits) < 2:

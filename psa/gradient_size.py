@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from psa.nets.shapes import shape_of
@@ -29,6 +30,17 @@ def epoch_bytes(trial: Trial) -> int:
 def stored_bytes(trial: Trial, epochs: int) -> int:
     """Bytes of all its files of gradients: one for every epoch that is asked for, and one after the last."""
     return sum(_file_bytes(trial, probe) * _count(probe, epochs) for probe in _files(trial))
+
+
+def unreached(trials: Iterable[Trial], horizons: Mapping[str, int]) -> list[str]:
+    """A line for each probe that would keep nothing: none of its epochs is trained. horizons: by trial id."""
+    found = {
+        f"{probe} keeps nothing: training ends at epoch {horizons[trial.id]:,}": None
+        for trial in trials
+        for probe in _files(trial)
+        if not _count(probe, horizons[trial.id])
+    }
+    return list(found)
 
 
 def train_samples(trial: Trial) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from psa.data import Split, load
 from psa.errors import UserError
 from psa.factored import Factored
 from psa.gradient_size import CHECKPOINT, ONLINE
-from psa.nets.shapes import shape_of
+from psa.nets.shapes import INPUTS, shape_of
+from psa.specs import DataSpec
 from psa.statefile import arrays_beside
 from psa.store import Store
 from psa.trial import Trial
@@ -80,9 +81,29 @@ class Kept:
 
     @property
     def layers(self) -> list[str]:
-        """The layers that are there, in compute order."""
+        """The layers that are there, in compute order. A network that grows has more of them than its trial
+        begins with: numbered on, before the output.
+        """
+        there = {name.removesuffix(".delta") for name in self.file.arrays if name.endswith(".delta")}
         linears = shape_of(self.trial.model, self.trial.data.classes).linears
-        return [each.name for each in linears if f"{each.name}.delta" in self.file.arrays]
+        *known, output = [each.name for each in linears]
+        grown = sorted(there.difference(known, [output]), key=lambda name: int(name.rpartition(".")[2]))
+        return [name for name in (*known, *grown, output) if name in there]
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight and bias whose gradients are there."""
+        found: dict[str, tuple[int, ...]] = {}
+        for layer in self.layers:
+            stored = self.file.arrays.get(f"{layer}.activation")
+            outputs = self.file.arrays[f"{layer}.delta"].shape[1]
+            inputs = INPUTS if stored is None else stored.shape[1]
+            found |= {f"{layer}.weight": (outputs, inputs), f"{layer}.bias": (outputs,)}
+        return found
+
+    def reads_images(self, name: str) -> bool:
+        """Whether the inputs of a layer are the images themselves, whole."""
+        return f"{name}.activation" not in self.file.arrays
 
     def layer(self, name: str, rows: slice | Labels = slice(None)) -> Factored:
         """The gradients of a layer's weights, of all or some samples (places in this order).
@@ -103,7 +124,7 @@ class Kept:
 
     @cached_property
     def _split(self) -> Split:
-        return load(self.trial.data, self.data_dir).train
+        return _train_split(self.trial.data, self.data_dir.absolute())
 
     @cached_property
     def _sorted(self) -> tuple[Labels, Labels]:
@@ -111,6 +132,11 @@ class Kept:
         index = self._split.index.numpy()
         order = np.argsort(index)
         return index[order], order
+
+
+@lru_cache(maxsize=1)  # the seeds of a study share their images, which take up to 190 MB
+def _train_split(data: DataSpec, data_dir: Path) -> Split:
+    return load(data, data_dir).train
 
 
 def read(path: Path, data_dir: Path = Path("dataset"), sha256: str | None = None) -> Kept:

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from psa.declared import Declared, DeclaredStage, Promotion
 from psa.errors import UserError
+from psa.gradient_size import unreached
 from psa.nets.shapes import shape_of
 from psa.settings import typed
 from psa.specs import Spec, first_fault, validated
@@ -113,7 +114,9 @@ def load(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), only: 
         points = tuple(_points(declared, stage))
         stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
     grid = Grid(declared.title, tuple(_selected(declared, stages, only)))
-    return replace(grid, remarks=tuple(declared.study.remarks(grid.trials)))
+    horizons = {trial.id: grid.meta_loops for trial in grid.trials}  # as far as any stage may take it
+    remarks = [*declared.study.remarks(grid.trials), *unreached(grid.trials, horizons)]
+    return replace(grid, remarks=tuple(remarks))
 
 
 def _check_size(declared: Declared) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from psa import engine
 from psa.data import Splits, zero_r
 from psa.errors import UserError
+from psa.gradient_size import CHECKPOINT, ONLINE
 from psa.looks import Probe
 from psa.nets.dense import Dense
-from psa.probe_names import OF_MEMORY
+from psa.probe_names import OF_MEMORY, parsed
 from psa.probes import probe_named
 from psa.records import Record
 from psa.state import TrialState, model_now
@@ -19,6 +20,11 @@ def probes_for(trial: Trial) -> list[Probe]:
     for name in OF_MEMORY.intersection(trial.probes):
         if trial.memory is None:
             raise UserError(f"probe {name!r} observes a memory, and {trial.id} has none", "Leave it out")
+    if trial.memory is not None and any(parsed(probe)[0] == CHECKPOINT for probe in trial.probes):
+        raise UserError(
+            f"probe {CHECKPOINT!r} sees a network without its memory, and {trial.id} has one",
+            f"Those of training are seen with it: probe {ONLINE}",
+        )
     return [probe_named(name) for name in trial.probes]
 
 

@@ -31,6 +31,7 @@ OPTIONS: Final = {
     "gradients": {"layers": "names of layers"},
     "gradients_online": {"epochs": "numbers from 1", "layers": "names of layers"},
 }
+_VALUES: Final = {"epochs": "[1-9][0-9]{0,8}", "layers": "[a-z0-9_.]+"}
 _TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
 # What these observe is the trial's memory.
 OF_MEMORY: Final = frozenset({"toggle", "retrieval"})
@@ -46,10 +47,13 @@ def parsed(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     for part in match[2].split(",") if match[2] is not None else ():
         key, _, values = part.partition("=")
         check_known(key, set(OPTIONS.get(name, {})), f"probe {text!r}", "option")
+        if key in options:
+            raise UserError(f"probe {text!r}: {key} is there twice", "Join its values by +")
         options[key] = tuple(values.split("+"))
-        whole = all(re.fullmatch("[1-9][0-9]{0,8}", value) for value in options[key])
-        if not all(options[key]) or (key == "epochs" and not whole):
+        if not all(re.fullmatch(_VALUES[key], value) for value in options[key]):
             raise UserError(f"probe {text!r}: {key} = {values!r} are no {OPTIONS[name][key]}", _example())
+        if len(set(options[key])) < len(options[key]):
+            raise UserError(f"probe {text!r}: {key} = {values!r} has one of them twice", _example())
     return name, options
 
 

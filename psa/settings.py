@@ -13,11 +13,11 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from psa import studies
 from psa.errors import UserError
-from psa.filters import resolved
+from psa.filters import PRESETS, resolved
 from psa.probe_names import PROBES, parsed
 from psa.specs import (
     DatasetName,
@@ -31,10 +31,13 @@ from psa.specs import (
     ValidationSize,
 )
 from psa.trial import Trial
-from psa.values import check_known, split_outside, whole_number
+from psa.values import check_known, split_outside, unbracketed, whole_number
 
 
-def _known_probes(names: tuple[str, ...]) -> tuple[str, ...]:
+def _known_probes(names: Any) -> Any:
+    """Before any pattern is asked, which could only say that a text is not like it."""
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return names  # whatever else it is, is told by its type
     unknown = next((name for name in names if name.partition("(")[0] not in PROBES), None)
     if unknown is not None:
         near = difflib.get_close_matches(unknown, PROBES, 1, 0.4) or [", ".join(PROBES)]
@@ -48,7 +51,9 @@ def _known_probes(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Probes = Annotated[
-    tuple[ProbeName, ...], AfterValidator(_known_probes), Field(description="What is observed beside scores.")
+    tuple[ProbeName, ...],
+    BeforeValidator(_known_probes),
+    Field(description="What is observed beside scores; NAME(key=value) where one has options."),
 ]
 
 
@@ -57,7 +62,11 @@ class DataSettings(Spec):
 
     dataset: DatasetName = "mnist"
     scaling: Scaling = "standard"
-    digits: Annotated[Digits | None, BeforeValidator(resolved)] = None  # "even" is the digits it names
+    digits: Annotated[
+        Digits | None,
+        BeforeValidator(resolved),  # "even" is the digits it names
+        Field(description=f"Such as 0,1,7, or {', '.join(PRESETS)}; all."),
+    ] = None
     val_size: ValidationSize = 10_000
     split_seed: Seed = 1337
     train_size: Annotated[SubsetSize | None, Field(description="Images of the training split; all.")] = None
@@ -113,7 +122,7 @@ def typed(annotation: Any, text: str, where: str) -> Any:
     """
     kind = bare(annotation)
     if get_origin(kind) is tuple:
-        inner, item = text.strip("[]() "), get_args(kind)[0]
+        inner, item = unbracketed(text), get_args(kind)[0]
         if bare(item) is int and inner.isidentifier():
             return inner
         return [typed(item, part, where) for part in split_outside(inner, ",")]

@@ -120,12 +120,14 @@ class _Step:
         inputs, labels = self.batches.gathered(self.chosen)
         logits = self.bound(inputs, self.dropout.at(self.number))
         loss, gradient = cross_entropy(logits.detach(), labels)
-        if self.observer is not None:
-            chosen = self.chosen[self.batches.group]
-            self.observer.step(int(self.number), chosen, logits.detach())
+        self._observed(logits.detach())
         logits.backward(gradient)
         self.optimizer.step()
         self.total += loss
+
+    def _observed(self, logits: Tensor) -> None:
+        if self.observer is not None:
+            self.observer.step(int(self.number), self.chosen[self.batches.group], logits)
 
     def _remembering(self) -> None:
         """The same with a memory in between, which learns from the step."""
@@ -135,6 +137,7 @@ class _Step:
         visit = Visit(self.visited, self.batches.numbers(self.chosen), training=True)
         logits = self.bound(inputs, self.dropout.at(self.number), change=visit.change)
         loss, gradient = cross_entropy(logits.detach(), labels)
+        self._observed(logits.detach())
         logits.backward(gradient)
         self.optimizer.step()
         self.total += loss

@@ -62,6 +62,14 @@ def whole_number(value: Any, where: str) -> int:
     return int(text)
 
 
+def unbracketed(text: str) -> str:
+    """A list without the brackets around all of it; those of its last item, `a,b(c=1)`, are the item's."""
+    bare = text.strip()
+    while bare and (bare[0] + bare[-1]) in ("[]", "()"):
+        bare = bare[1:-1].strip()
+    return bare
+
+
 def split_outside(text: str, separator: str) -> list[str]:
     """The parts of a text between separators that stand outside of brackets, without what surrounds them.
 

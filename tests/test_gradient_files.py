@@ -198,6 +198,35 @@ def test_an_export_is_the_gradients_written_out(copy: Path, capsys: pytest.Captu
         planned(kept(copy, "gradients-1"), "batch")
 
 
+def test_an_export_replaces_no_other_one(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names of files say no trial and no probe: the same again is written again, another is refused whole."""
+    checkpoint, online, *others = map(str, files(copy))
+    words = ["export-gradients", "--parameters", "output.bias", "--output-dir", "out"]
+    assert run(PSA, [*words, online]) == 0
+    assert run(PSA, [*words, online]) == 0
+    before = Path("out/output.bias_epoch_1.safetensors").read_bytes()
+    words[2:3] = ["hidden.0.bias", "output.bias"]
+    for other in (checkpoint, *others):
+        capsys.readouterr()
+        assert run(PSA, [*words, other]) == 2
+        assert "is there, with gradients_online-1 of gradients/" in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == ["output.bias_epoch_1.safetensors"]
+    assert Path("out/output.bias_epoch_1.safetensors").read_bytes() == before
+
+
+def test_an_export_asks_for_something_sound(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each parameter once, and a limit that something can exceed."""
+    words = ["export-gradients", str(files(copy)[0]), "--output-dir", "out"]
+    for more, said in (
+        (["--limit", "nan"], "--limit nan is no size in GB"),
+        (["--limit", "-1"], "--limit -1 is no size in GB"),
+        (["--parameters", "output.bias", "output.bias"], "one is there twice"),
+    ):
+        assert run(PSA, [*words, *more]) == 2
+        assert said in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 def test_the_report_says_what_is_a_tautology(copy: Path) -> None:
     """Tables, figures and sentences of what is there; what is not is said."""
     for path in files(copy)[2:]:
@@ -208,7 +237,7 @@ def test_the_report_says_what_is_a_tautology(copy: Path) -> None:
     assert "This is a tautology and no finding" in text
     assert "in 100.0 % of the samples" in text
     assert "delta alone" in text
-    assert "there is no file" in text
+    assert "There is no file" in text
     folder = page.with_suffix("")
     for name in ("agreement", "starts", "clusters", "choice", "diversity", "norms", "training"):
         assert (folder / f"{name}.csv").exists(), name
@@ -236,6 +265,23 @@ def test_the_grid_of_the_study_has_all_digits_and_the_four_sets(capsys: pytest.C
         ("3,3", "3 is there twice"),
         ("evne", "Did you mean even"),
         ("1,11", "less than or equal to 9"),
+        ("[]", "no digits are named"),
     ):
         assert run(PSA, ["train", "--study", "gradients", "--digits", wrong]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_the_options_of_a_probe_are_read_on_the_command_line(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where their bracket is the last character, as it is in the guide; what is no probe is named."""
+    (tmp_path / "dataset").symlink_to(data_dir.resolve())
+    monkeypatch.chdir(tmp_path)
+    for said in ("gradients_online(epochs=1+3,layers=output)", "[gradients(layers=output)]"):
+        assert run(PSA, [*TRAIN, "--probes", said]) == 0
+    for name in ("gradients_online", "gradients"):
+        (path,) = tmp_path.rglob(f"lkg.{name}-1.*")
+        assert read(path).layers == ["output"]
+    capsys.readouterr()
+    assert run(PSA, [*TRAIN, "--probes", "gradients_online(layers=output"]) == 2
+    assert "is not NAME or NAME(key=value). For example" in capsys.readouterr().err

@@ -11,8 +11,9 @@ from helpers import net_trial
 from psa.cli import PSA, run
 from psa.cost import fitting, memory_bytes, stored_bytes
 from psa.errors import UserError
-from psa.gradient_size import epoch_bytes, keeps_gradients, train_samples
+from psa.gradient_size import epoch_bytes, keeps_gradients, train_samples, unreached
 from psa.gradient_size import stored_bytes as files_bytes
+from psa.grid import load
 from psa.machine import check_memory
 from psa.specs import DataSpec
 from psa.trial import Trial
@@ -60,6 +61,24 @@ def test_every_epoch_has_its_file() -> None:
     assert files_bytes(wide("gradients", ONLINE), 5) == 6 * one
     assert not keeps_gradients(wide("train_accuracy"))
     assert files_bytes(wide("train_accuracy"), 5) == epoch_bytes(wide()) == 0
+
+
+def test_a_probe_that_would_keep_nothing_is_told() -> None:
+    """All of its epochs are after the last; once for all seeds. One of them in reach is enough."""
+    late = wide(f"{ONLINE}(epochs=4+9)")
+    trials = [late, late.model_copy(update={"seed": 7}), wide(ONLINE), wide("gradients")]
+    said = [f"{ONLINE}(epochs=4+9) keeps nothing: training ends at epoch 3"]
+    assert unreached(trials, {trial.id: 3 for trial in trials}) == said
+    assert unreached(trials, {trial.id: 4 for trial in trials}) == []
+
+
+def test_it_is_told_before_training(tmp_path: Path) -> None:
+    """With the other remarks on a grid."""
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        'study = "gradients"\nmeta_loops = 1\nseeds = 0\n[base]\nprobes = ["gradients_online(epochs=2)"]\n'
+    )
+    assert load(path).remarks == (f"{ONLINE}(epochs=2) keeps nothing: training ends at epoch 1",)
 
 
 def test_a_digit_filter_leaves_a_share_of_the_samples() -> None:

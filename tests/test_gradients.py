@@ -245,6 +245,10 @@ def test_labels_are_digits_again(splits: Splits, small: Splits) -> None:
         ("gradients()", "unknown option ''"),
         ("gradients(layers=)", "are no names of layers"),
         ("layer_usage(layers=output)", "unknown option 'layers'"),
+        ("gradients(layers=hidden 0)", "are no names of layers"),
+        ("gradients_online(epochs=1,epochs=2)", "epochs is there twice. Join its values by +"),
+        ("gradients_online(epochs=2+1+2)", "epochs = '2+1+2' has one of them twice"),
+        ("gradients(layers=output+output)", "layers = 'output+output' has one of them twice"),
         ("gradients(", "is not NAME or NAME(key=value)"),
     ],
 )

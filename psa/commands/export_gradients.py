@@ -45,9 +45,11 @@ def export_gradients(
 
     Example: psa export-gradients FILE --parameters output.weight
     """
-    from psa.export import planned, write
+    from psa.export import check_free, planned, write
     from psa.gradients import read
 
+    if not limit >= 0:  # nor is nan, which nothing exceeds
+        raise UserError(f"--limit {limit:g} is no size in GB", "Choose 0 or more")
     kept = read(file, data_dir)
     exports, out = planned(kept, by, parameters), console()
     total = sum(each.nbytes for each in exports)
@@ -60,6 +62,7 @@ def export_gradients(
             f"that is more than {limit:g} GB",
             "Name fewer --parameters, raise --limit, or say --yes; psa.gradients.read needs no export",
         )
+    check_free(kept, exports, output_dir)
     _check_room(output_dir, total)
     for each in exports:
         write(kept, each, output_dir)

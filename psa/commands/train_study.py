@@ -17,7 +17,7 @@ from psa.console import TrainView, architecture_table, console
 from psa.cost import bank_bytes
 from psa.errors import UserError
 from psa.files import check_writable
-from psa.gradient_size import epoch_bytes
+from psa.gradient_size import epoch_bytes, unreached
 from psa.machine import check_memory
 from psa.nets.shapes import shape_of
 from psa.settings import Study, bare, study_named, typed
@@ -111,7 +111,8 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     in_range("--epochs", epochs, 1, 1_000_000)
     trials = _trials(study, name, given, run.seeds)
     shape, out = shape_of(trials[0].model, trials[0].data.classes), console()
-    for remark in study.remarks(trials):
+    horizons = {trial.id: epochs for trial in trials}
+    for remark in [*study.remarks(trials), *unreached(trials, horizons)]:
         out.print(f"note: {remark}", markup=False, soft_wrap=True)
     check_writable(run.results_dir)
     check_writable(run.model_dir)

@@ -168,8 +168,9 @@ class Gradients(_Silent):
 
 
 def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
-    """The layers of these names, all if none is named. Raises UserError for one that there is not, and for a
-    stochastic one: its gradient goes through a softmax and is no outer product.
+    """The layers of these names, all if none is named. Raises UserError for one that there is not, and for
+    those whose gradient is no outer product: that of a stochastic one goes through a softmax, and that of a
+    convolution is a sum over the places of an image.
     """
     linears = {linear.name: number for number, linear in enumerate(net.shape.linears)}
     for name in names:
@@ -179,10 +180,11 @@ def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
             )
     chosen = [linears[name] for name in names or linears]
     for number in chosen:
-        if net.shape.linears[number].simplex:
+        linear = net.shape.linears[number]
+        if linear.simplex or linear.role == "conv":
+            kind = "stochastic one" if linear.simplex else "convolution"
             raise UserError(
-                f"probe of gradients: layer {net.shape.linears[number].name} is a stochastic one, whose "
-                "gradients are no outer products",
+                f"probe of gradients: layer {linear.name} is a {kind}, whose gradients are no outer products",
                 "Name other layers, or use psa.persample.per_sample_gradients",
             )
     return sorted(chosen)

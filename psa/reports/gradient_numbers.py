@@ -18,10 +18,12 @@ from psa.agreement import Agreement, agreement, contingency, purity
 from psa.cluster_numbers import Choice, Diversity, Group, choose, diversity, groups
 from psa.clustering import Clusters, KMeans, Run, cluster, lloyd, plus_plus
 from psa.embedding import PERPLEXITY, Embedding, embed
+from psa.errors import UserError
 from psa.factored import Factored, sampled_rows
 from psa.gradients import Kept, Labels
 from psa.spaces import Space, space_of
 from psa.streams import stream
+from psa.words import counted
 
 SAMPLE: Final = 4_000  # gradients of a trial that are clustered: 64 MB of inner products
 CHOICE_SAMPLE: Final = 1_500
@@ -63,7 +65,10 @@ class Start:
 
 
 class Measured:
-    """The gradients of one trial, measured. sample: int64 [n], places in the file, rising."""
+    """The gradients of one trial, measured. sample: int64 [n], places in the file, rising.
+
+    Raises UserError where there are too few of them, or their network diverged.
+    """
 
     def __init__(self, kept: Kept, sample: int = SAMPLE) -> None:
         self.kept, self.seed = kept, kept.trial.seed
@@ -73,12 +78,30 @@ class Measured:
         self.digits, self.predictions = kept.digits[self.sample], kept.predictions[self.sample]
         self.labels = kept.labels[self.sample]
         self.count = kept.trial.data.classes
+        self._check()
+
+    def _check(self) -> None:
+        """Raise UserError for gradients of which nothing can be said."""
+        what = f"{self.kept.trial.id}: of {self.kept.name}"
+        if len(self.sample) < self.count:
+            raise UserError(
+                f"{what} {counted(len(self.sample), 'gradient')} can be clustered, fewer than the "
+                f"{self.count} digits"
+            )
+        for lengths in self.lengths.values():
+            if not np.isfinite(np.square(lengths)).all():
+                raise UserError(f"{what} some gradients are no finite numbers: the network diverged")
 
     @property
     def hidden(self) -> str | None:
         """The first layer, where its gradients are there and it is not the output."""
         names = [name for name in self.kept.layers if name != OUTPUT]
         return names[0] if names else None
+
+    @cached_property
+    def lengths(self) -> dict[str, NDArray[np.float32]]:
+        """The lengths of the sample's gradients of every layer that was kept, [n] each."""
+        return {name: self.kept.layer(name, self.sample).norms().numpy() for name in self.kept.layers}
 
     @cached_property
     def views(self) -> dict[str, View]:
@@ -205,7 +228,10 @@ class Measured:
         """The main view in the plane. rows: places in the sample."""
         if self.main is None or min(PICTURE, len(self.sample)) <= PERPLEXITY:
             return None
-        return embed(self.main.view.points.normalised(), self.seed, PICTURE)
+        try:
+            return embed(self.main.view.points.normalised(), self.seed, PICTURE)
+        except UserError:  # all gradients are equal: a picture would show one point
+            return None
 
     def norms(self, key: str) -> NDArray[np.float64]:
         """The lengths of the raw gradients of a view, [n]."""

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from psa.agreement import Agreement, Estimate
 from psa.frames import trials_of
@@ -138,10 +140,7 @@ def diversity_table(measured: Sequence[Measured]) -> Table:
 def norms_table(measured: Sequence[Measured]) -> Table:
     """Mean, standard deviation, least and greatest length of the gradients of each layer's weights."""
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (each.seed, key.removesuffix("_raw"), *_lengths(each, key))
-        for each in measured
-        for key in each.views
-        if key.endswith("_raw")
+        (each.seed, name, *_summary(lengths)) for each in measured for name, lengths in each.lengths.items()
     )
     columns = (
         Column("Seed", "count"), Column("Layer"), Column("Mean", "number", 4), Column("SD", "number", 4),
@@ -150,9 +149,9 @@ def norms_table(measured: Sequence[Measured]) -> Table:
     return Table("Lengths of gradients", "tab:gradients_norms", columns, rows)
 
 
-def _lengths(each: Measured, key: str) -> tuple[float, ...]:
-    norms = each.norms(key)
-    return float(norms.mean()), float(norms.std()), float(norms.min()), float(norms.max())
+def _summary(lengths: NDArray[np.float32]) -> tuple[float, ...]:
+    found = lengths.astype(np.float64)
+    return float(found.mean()), float(found.std()), float(found.min()), float(found.max())
 
 
 def _percent(share: float) -> float | None:

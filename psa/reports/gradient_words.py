@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
@@ -46,22 +47,23 @@ def _of(there: Mapping[str, T], *names: str) -> tuple[T, ...]:
 
 def output_words(measured: Sequence[Measured]) -> Iterator[str]:
     """Why the clusters of the output layer are the digits."""
-    shares = [each.read_off for each in measured if each.read_off is not None]
-    if not shares:
+    here = [each for each in measured if "output_unit" in each.found]
+    if not here:
         return
+    shares = [each.read_off for each in here if each.read_off is not None]
     yield (
         f"At length 1 the clusters of the output layer agree with the digits at a purity of "
-        f"{_purities(measured, 'output_unit')}. This is a tautology and no finding: with cross-entropy "
+        f"{_purities(here, 'output_unit')}. This is a tautology and no finding: with cross-entropy "
         "delta is "
         "softmax minus one-hot, whose only negative number stands at the label. The label is part of what is "
         f"clustered; without any clustering it can be read off as the place of the least number, in "
-        f"{_span(shares, percent=True)} of the samples."
+        f"{span(shares, percent=True)} of the samples."
     )
-    right = [float((each.digits == each.predictions).mean()) for each in measured]
-    against = [each.found["output_unit"].predictions.purity.value for each in measured]
+    right = [float((each.digits == each.predictions).mean()) for each in here]
+    against = [each.found["output_unit"].predictions.purity.value for each in here]
     yield (
-        f"Compared with predictions the purity is {_span(against)}, and the predictions are right for "
-        f"{_span(right)} of the samples: where clusters are the digits, the one can only be the other."
+        f"Compared with predictions the purity is {span(against)}, and the predictions are right for "
+        f"{span(right)} of the samples: where clusters are the digits, the one can only be the other."
     )
 
 
@@ -72,14 +74,19 @@ def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
         if not here:
             continue
         largest = [max(each.found[key].clusters.sizes) / len(each.sample) for each in here]
-        pairs = [each.shorter(key) for each in here]
+        apart = [each for each in here if not math.isnan(each.shorter(key))]
         yield (
             f"Raw gradients of the {layer} layer: purity {_purities(here, key)}, and the largest of "
-            f"{counted(here[0].count, 'cluster')} holds {_span(largest, percent=True)} of the samples. A "
-            "sample "
-            f"of that cluster has a shorter gradient than one of any other in {_span(pairs, percent=True)} "
-            "of "
-            f"pairs; outside of it purity is {_span([each.without_largest(key) for each in here])}."
+            f"{counted(here[0].count, 'cluster')} holds {span(largest, percent=True)} of the samples."
+        )
+        if not apart:
+            yield "Nobody is outside of it: all of these gradients are equal."
+            continue
+        pairs = [each.shorter(key) for each in apart]
+        yield (
+            f"A sample of that cluster has a shorter gradient than one of any other in "
+            f"{span(pairs, percent=True)} of pairs; outside of it purity is "
+            f"{span([each.without_largest(key) for each in apart])}."
         )
         if min(pairs) > CLEARLY:
             yield (
@@ -96,14 +103,20 @@ def hidden_words(measured: Sequence[Measured]) -> Iterator[str]:
     here = [each for each in measured if "hidden_unit" in each.found]
     if not here:
         return
+    several = [each for each in here if len(each.kept.layers) > 2]
+    if several:
+        yield (
+            f"Of the layers before the output {several[0].hidden} alone is clustered, the first that was "
+            "kept; lengths are those of all."
+        )
     whole, delta, seen = (_values(here, key) for key in ("hidden_unit", "delta", "input"))
     chance = [each.permuted.purity.value for each in here if each.permuted is not None]
     yield (
-        f"At length 1 the clusters of the hidden layer have a purity of {_span(whole)} against digits; "
+        f"At length 1 the clusters of the hidden layer have a purity of {span(whole)} against digits; "
         "against "
-        f"digits dealt out anew it is {_span(chance)}. A gradient is delta times input, so each was "
+        f"digits dealt out anew it is {span(chance)}. A gradient is delta times input, so each was "
         "clustered "
-        f"alone: delta gives {_span(delta)}, the input {_span(seen)}."
+        f"alone: delta gives {span(delta)}, the input {span(seen)}."
     )
     if np.mean(delta) >= np.mean(whole) - 0.01 and np.mean(delta) > np.mean(seen):
         yield (
@@ -115,7 +128,10 @@ def hidden_words(measured: Sequence[Measured]) -> Iterator[str]:
             "is no evidence of structure that the network has found in the images."
         )
     elif np.mean(seen) >= np.mean(whole):
-        yield "Here the input alone does as well as the gradient: the clusters are those of the images."
+        yield (
+            "Here the input alone does as well as the gradient: the clusters are those of what the "
+            "layer reads."
+        )
     else:
         yield "Here the gradient agrees with the digits better than either of its factors alone."
 
@@ -138,7 +154,7 @@ def start_words(measured: Sequence[Measured]) -> Iterator[str]:
             f"Single runs from {init} starts: purity {min(purities):.3f} to {max(purities):.3f}, median "
             f"{float(np.median(purities)):.3f}, of {counted(len(runs), 'run')}. The run of least inertia "
             "among "
-            f"{STARTS} has {_span(best)}."
+            f"{STARTS} has {span(best)}."
         )
     every = [start.purity for each in here for start in each.starts]
     final = float(np.mean(_values(here, "hidden_unit")))
@@ -171,10 +187,10 @@ def _values(measured: Sequence[Measured], key: str) -> list[float]:
 
 
 def _purities(measured: Sequence[Measured], key: str) -> str:
-    return _span(_values(measured, key))
+    return span(_values(measured, key))
 
 
-def _span(values: Sequence[float], *, percent: bool = False) -> str:
+def span(values: Sequence[float], *, percent: bool = False) -> str:
     """`0.998`, or `0.997 to 0.999` over the seeds."""
     shown = [f"{100 * value:.1f} %" if percent else f"{value:.3f}" for value in (min(values), max(values))]
     return shown[0] if shown[0] == shown[1] else f"{shown[0]} to {shown[1]}"

@@ -24,7 +24,7 @@ from psa.reports import gradient_tables
 from psa.reports.figure_gradients import agreement_figure, choice_figure, norms_figure, tsne_figure
 from psa.reports.figure_samples import centres_figure, predictions_figure, samples_figure
 from psa.reports.gradient_numbers import Measured
-from psa.reports.gradient_words import sections
+from psa.reports.gradient_words import sections, span
 from psa.reports.page import Fact, Page, Picture
 from psa.reports.setting import Setting
 from psa.reports.tables import Table
@@ -36,8 +36,13 @@ QUESTION: Final = (
     "what "
     "they ask, and do these groups say anything that the labels do not?"
 )
+_File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
 SHOWN: Final = 48
+_SETTINGS: Final = (
+    "family", "dataset", "scaling", "val_size", "split_seed", "optimizer", "lr", "batch_size",
+    "weight_decay", "dropout",
+)  # fmt: skip
 _CAPTIONS: Final = {
     "agreement": "Purity, mutual information and Rand index of every view's clusters.",
     "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
@@ -122,7 +127,7 @@ def _images(one: Measured, notes: Sequence[str]) -> Iterator[tuple[str, Figure]]
         return
     key = next(key for key, found in one.found.items() if found is one.main)
     groups = one.groups(key)
-    if key == "hidden_unit":
+    if one.hidden is not None and one.kept.reads_images(one.hidden):
         yield "centres", centres_figure(centre_images(one.main.clusters.centres), groups, notes)
     images = one.kept.images(one.sample).numpy()
     chosen = examples(one.main.clusters, EACH, one.seed)
@@ -147,7 +152,7 @@ def page(
     pictures = {name: Picture(path, _CAPTIONS[name.partition("_")[0]]) for name, path in stored.items()}
     trials = trials_of(frame)
     undone = trials[trials["status"] != "done"]
-    warnings = list(missing)
+    warnings = [*_mixed(trials), *missing]
     if len(undone):
         warnings.append(
             f"{counted(len(undone), 'trial')} of {len(trials)} are not done and take part in nothing."
@@ -162,6 +167,15 @@ def page(
     )
 
 
+def _mixed(trials: pd.DataFrame) -> Iterator[str]:
+    """What the networks of a page differ in beside the seed, by which alone its rows are named."""
+    for setting in _SETTINGS:
+        values = trials[setting].dropna().unique()
+        if len(values) > 1:
+            shown = ", ".join(sorted(map(str, values)))
+            yield f"The networks of this page differ in {setting} ({shown}); rows name their seed alone."
+
+
 def _digits(trials: pd.DataFrame) -> str:
     chosen = trials["digits"].iloc[0]
     return "0 to 9" if pd.isna(chosen) else str(chosen)
@@ -171,8 +185,7 @@ def _facts(measured: Sequence[Measured]) -> Iterator[Fact]:
     for key, detail in (("hidden_unit", "hidden layer"), ("output_unit", "output layer")):
         values = [each.found[key].digits.purity.value for each in measured if key in each.found]
         if values:
-            shown = f"{min(values):.3f}" if len(values) == 1 else f"{min(values):.3f} to {max(values):.3f}"
-            yield Fact("purity of clusters", shown, f"{detail}, at length 1, against digits")
+            yield Fact("purity of clusters", span(values), f"{detail}, at length 1, against digits")
 
 
 def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], list[str]]:
@@ -185,24 +198,35 @@ def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], 
     done = trials_of(frame).query("status == 'done'")
     names = sorted({str(name) for name in done["study"]})
     records = {record["id"]: record for record in records_of(setting.store, names)}
-    found, missing = [], []
-    for identity in done.sort_values("seed")["id"].astype(str):
-        try:
-            found.append(_of_record(records[identity], setting.store, setting.data_dir))
-        except UserError as error:
-            missing.append(error.what)
-    return found, missing
+    wanted = tuple(
+        _file_of(records[identity], setting.store) for identity in done.sort_values("seed")["id"].astype(str)
+    )
+    found = _measured(wanted, setting.data_dir)
+    return [each for each in found if isinstance(each, Measured)], [
+        each for each in found if isinstance(each, str)
+    ]
 
 
-def _of_record(record: Record, store: Store, data_dir: Path) -> Measured:
+def _file_of(record: Record, store: Store) -> _File | str:
+    """The file of a trial that is measured, or why there is none."""
     paths = paths_of(store, record)
     if not paths:
-        raise UserError(f"{record['id']} kept no gradients", "Its probes are others")
+        return f"{record['id']} kept no gradients."
     online = [name for name in paths if name.startswith(ONLINE)]
     name = (online or list(paths))[-1]
-    return _measured(paths[name], data_dir, record["files"][name]["sha256"])
+    if not paths[name].exists():
+        return f"There is no file {paths[name]}."
+    return paths[name], record["files"][name]["sha256"]
 
 
-@lru_cache(maxsize=8)  # tables, figures and sentences are of the same numbers
-def _measured(path: Path, data_dir: Path, sha256: str) -> Measured:
-    return Measured(read(path, data_dir, sha256))
+@lru_cache(maxsize=1)  # tables, figures and sentences of a page are of the same numbers
+def _measured(wanted: tuple[_File | str, ...], data_dir: Path) -> tuple[Measured | str, ...]:
+    """What each file holds, or why nothing can be said of it."""
+    return tuple(each if isinstance(each, str) else _one_measured(*each, data_dir) for each in wanted)
+
+
+def _one_measured(path: Path, sha256: str, data_dir: Path) -> Measured | str:
+    try:
+        return Measured(read(path, data_dir, sha256))
+    except UserError as error:
+        return f"{error.what}."

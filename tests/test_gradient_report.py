@@ -1,0 +1,115 @@
+"""Reports of gradients of which little can be said: they say so, and of the others what there is."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from psa.arrayfile import ArrayFile
+from psa.cli import PSA, run
+from psa.errors import UserError
+from psa.gradients import Kept
+from psa.reports import gradient_words
+from psa.reports.gradient_numbers import Measured
+from psa.settings import study_named
+
+SMALL = ["--val-size", "57500", "--digits", "3,8", "--device", "cpu"]
+
+
+@pytest.fixture
+def page(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Train networks with these options, one after another, and read the page about them."""
+    (tmp_path / "dataset").symlink_to(data_dir.resolve())
+    monkeypatch.chdir(tmp_path)
+
+    def made(*each: str) -> str:
+        for options in each:
+            assert run(PSA, ["train", "--study", "gradients", *SMALL, *options.split()]) == 0
+        assert run(PSA, ["report", "gradients"]) == 0
+        (path,) = Path("results/reports").glob("*.html")
+        return html.unescape(path.read_text())
+
+    return made
+
+
+def test_a_network_that_diverged_and_one_of_a_handful_of_images_are_told(page: Callable[..., str]) -> None:
+    """A line each; the page has the training of all, and nothing of theirs is clustered."""
+    text = page(
+        "--hidden-sizes 4 --optimizer sgd --lr 10 --weight-decay 1 --epochs 4",
+        "--hidden-sizes 4 --train-size 10 --seed 1",
+    )
+    assert "of gradients_online-4 some gradients are no finite numbers: the network diverged." in text
+    assert "of gradients_online-1 1 gradient can be clustered, fewer than the 2 digits." in text
+    assert "Agreement" not in text
+
+
+def test_seeds_that_kept_different_layers_share_a_page(page: Callable[..., str]) -> None:
+    """What is said of the output layer is said of the seed that kept it."""
+    text = page(
+        "--hidden-sizes 4 --train-size 700 --seed 1 --probes gradients_online(layers=hidden.0)",
+        "--hidden-sizes 4 --train-size 700 --seed 0 --probes gradients_online(layers=output)",
+    )
+    assert "This is a tautology" in text
+    assert "delta alone" in text
+
+
+def test_only_what_reads_images_is_shown_as_images(page: Callable[..., str]) -> None:
+    """The second layer reads the first one's units: its centres are no pictures of 28 x 28."""
+    text = page("--hidden-sizes 8,4 --train-size 700 --probes gradients_online(layers=hidden.1)")
+    assert "tab-gradients_starts" in text
+    folder = next(Path("results/reports").glob("*.html")).with_suffix("")
+    assert not (folder / "centres.png").exists()
+    assert (folder / "samples.png").exists()
+
+
+def made_up(**arrays: Any) -> Kept:
+    """Gradients of an output layer of 3 classes and 4 inputs, some of them replaced."""
+    study = study_named("gradients", "test")
+    trial = study.from_settings(study.Settings(arch="1*4", digits="similar"), 0, "gradients")
+    label = np.arange(90) % 3
+    found = {
+        "index": np.arange(90),
+        "digit": np.array([6, 8, 9])[label],
+        "label": label,
+        "prediction": np.array([6, 8, 9])[label],
+        "output.delta": np.float32(0.1) - np.eye(3, dtype=np.float32)[label],
+        "output.activation": np.ones((90, 4), np.float32),
+    }
+    return Kept(ArrayFile(Path("x"), {"name": "gradients_online-1"}, found | arrays), trial, Path("dataset"))
+
+
+def test_equal_gradients_are_one_cluster_and_no_picture() -> None:
+    """There is nothing to draw, and no sentence holds a NaN."""
+    one = Measured(made_up(**{"output.delta": np.zeros((90, 3), np.float32)}))
+    assert one.picture is None
+    said = list(gradient_words.raw_words([one]))
+    assert "all of these gradients are equal" in said[-1]
+    assert "nan" not in " ".join(said)
+    other = Measured(made_up())
+    assert "nan" not in " ".join(gradient_words.raw_words([one, other]))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e30])
+def test_numbers_that_cannot_be_clustered_are_refused(number: float) -> None:
+    """Also finite ones whose squares are not."""
+    delta = made_up().file.arrays["output.delta"].copy()
+    delta[50, 1] = number
+    with pytest.raises(UserError, match="the network diverged"):
+        Measured(made_up(**{"output.delta": delta}))
+
+
+def test_all_layers_have_lengths_and_what_differs_is_told(page: Callable[..., str]) -> None:
+    """Seeds of equal purity have one number; networks of two learning rates are not taken for seeds."""
+    words = "--hidden-sizes 8,4 --train-size 700 --lr"
+    text = page(f"{words} 1e-2", f"{words} 2e-2")
+    assert "The networks of this page differ in lr (0.01, 0.02)" in text
+    assert "hidden.0 alone is clustered" in text
+    (table,) = Path("results/reports").rglob("norms.csv")
+    layers = [line.split(",")[1] for line in table.read_text().splitlines()[1:]]
+    assert layers == ["hidden.0", "hidden.1", "output"] * 2
+    assert "1.000 to 1.000" not in text
