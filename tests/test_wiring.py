@@ -60,7 +60,7 @@ def test_a_stacked_network_is_the_one_that_one_would_write(family: str, init: st
     net = Dense(model, 10)
     rows = Rows.stacked([net.initial(3), net.initial(4)])
     gradients = rows.zeros_like()
-    x, labels = torch.rand(20, 784), torch.arange(20) % 10
+    x, labels = torch.rand(20, 784, generator=torch.Generator().manual_seed(5)), torch.arange(20) % 10
     logits = net.bind(rows, gradients)(Inputs.same_for_all(x, 2))
     _, gradient = cross_entropy(logits.detach(), labels.expand(2, -1))
     logits.backward(gradient)
@@ -74,7 +74,10 @@ def test_a_stacked_network_is_the_one_that_one_would_write(family: str, init: st
         mine = net.unstack(gradients[trial : trial + 1])
         assert mine.keys() == state.keys()
         for name, tensor in state.items():
-            torch.testing.assert_close(mine[name], tensor.grad, rtol=1e-3, atol=1e-6, msg=name)
+            assert tensor.grad is not None
+            # entries that are small differences of large numbers carry the rounding of those
+            rounding = 1e-6 + 1e-5 * float(tensor.grad.abs().max())
+            torch.testing.assert_close(mine[name], tensor.grad, rtol=1e-3, atol=rounding, msg=name)
 
 
 def test_depth_counts_as_in_the_study() -> None:
@@ -113,7 +116,7 @@ def test_the_columns_of_a_simplex_layer_sum_to_one_and_outputs_to_100(
     net = Dense(NetSpec(family="mlp", arch="1*60, 1*40, 1*30", activation="Identity", simplex="all",
                         temperature=temperature), 10)  # fmt: skip
     rows = net.initial(1)
-    x = torch.rand(25, 784) ** 4
+    x = torch.rand(25, 784, generator=torch.Generator().manual_seed(6)) ** 4
     x = 100 * x / x.sum(dim=1, keepdim=True)
     sums: list[Tensor] = []
     bound = net.bind(rows)
