@@ -20,7 +20,7 @@ from psa.factored import Factored, sampled_rows
 from psa.spaces import DenseSpace, Space, space_of
 from psa.streams import stream
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 
 def silent(_message: str) -> None:

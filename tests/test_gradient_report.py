@@ -113,3 +113,18 @@ def test_all_layers_have_lengths_and_what_differs_is_told(page: Callable[..., st
     layers = [line.split(",")[1] for line in table.read_text().splitlines()[1:]]
     assert layers == ["hidden.0", "hidden.1", "output"] * 2
     assert "1.000 to 1.000" not in text
+
+
+def test_what_takes_a_while_is_said() -> None:
+    """Every run of k-means, every number of clusters and the picture, each with its trial."""
+    said: list[str] = []
+    one = Measured(made_up(), say=said.append)
+    assert one.found
+    assert one.choice is not None
+    assert one.picture is not None
+    for words in (
+        "output layer, raw: k-means run 10 of 10",
+        "how many clusters: 2 clusters",
+        "the plane: t-SNE",
+    ):
+        assert any(line.startswith(f"seed 0, {words}") for line in said), words

@@ -64,8 +64,10 @@ def export_gradients(
         )
     check_free(kept, exports, output_dir)
     _check_room(output_dir, total)
-    for each in exports:
-        write(kept, each, output_dir)
+    with out.status("writing") as shown:
+        for number, each in enumerate(exports, 1):
+            shown.update(f"writing {number:,} of {len(exports):,}: {each.name}")
+            write(kept, each, output_dir)
     out.print(f"Written to {output_dir}", markup=False, soft_wrap=True)
     return 0
 

@@ -82,7 +82,11 @@ def report(  # noqa: PLR0913  # each is an option
             with out.status(f"writing {folder}.html") as shown:
                 setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
                 setting = replace(
-                    setting, observed=seen[seen["id"].isin(rows["id"])], store=store, data_dir=data_dir
+                    setting,
+                    observed=seen[seen["id"].isin(rows["id"])],
+                    store=store,
+                    data_dir=data_dir,
+                    say=_within(folder, shown.update),
                 )
                 written = _written(report, rows, setting, shown.update, pdf=pdf)
                 made = _run_folders(report, rows, setting, shown.update) if runs else 0
@@ -90,6 +94,11 @@ def report(  # noqa: PLR0913  # each is an option
             if made:
                 out.print(f"{folder / _RUNS}/ ({counted(made, 'run')})", markup=False, soft_wrap=True)
     return 0
+
+
+def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
+    """Say what is being worked on, and for which page."""
+    return lambda message: say(f"{folder}: {message}")
 
 
 def _run_folders(report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]) -> int:

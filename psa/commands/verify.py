@@ -38,11 +38,13 @@ def verify(
     out = console()
     store = Store(model_dir, results_dir)
     checked = damaged = 0
-    for finding in store.verify():
-        checked += 1
-        if finding.problem is not None:
-            damaged += 1
-            out.print(f"DAMAGED {finding.problem}", markup=False, soft_wrap=True)
+    with out.status("checking") as shown:
+        for finding in store.verify():
+            checked += 1
+            shown.update(f"checking: {checked:,} files")
+            if finding.problem is not None:
+                damaged += 1
+                out.print(f"DAMAGED {finding.problem}", markup=False, soft_wrap=True)
     for path in store.set_aside_paths():
         out.print(f"set aside as damaged earlier, of no use to psa: {path}", markup=False, soft_wrap=True)
     said = f"{checked:,}, damaged: {damaged:,}" if checked else "none, nothing is stored there yet"
@@ -57,12 +59,13 @@ def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
 
     done = differing = 0
     # bits are promised for one processor thread, so that is what they are compared on
-    for found in replay(store, Machine(data_dir, "cpu"), count):
-        done += 1
-        if found.difference is not None:
-            differing += 1
-            out.print(
-                f"DIFFERS {found.path}, loop {found.loop}: {found.difference}", markup=False, soft_wrap=True
-            )
+    with out.status("training stored loops again") as shown:
+        for found in replay(store, Machine(data_dir, "cpu"), count):
+            done += 1
+            shown.update(f"training stored loops again: {done:,} of {count:,}")
+            if found.difference is not None:
+                differing += 1
+                said = f"DIFFERS {found.path}, loop {found.loop}: {found.difference}"
+                out.print(said, markup=False, soft_wrap=True)
     out.print(f"Loops trained again: {done:,}, differing from what is stored: {differing:,}", markup=False)
     return differing

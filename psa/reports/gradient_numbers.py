@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from psa.agreement import Agreement, agreement, contingency, purity
 from psa.cluster_numbers import Choice, Diversity, Group, choose, diversity, groups
-from psa.clustering import Clusters, KMeans, Run, cluster, lloyd, plus_plus
+from psa.clustering import Clusters, KMeans, Progress, Run, cluster, lloyd, plus_plus, silent
 from psa.embedding import PERPLEXITY, Embedding, embed
 from psa.errors import UserError
 from psa.factored import Factored, sampled_rows
@@ -67,11 +67,12 @@ class Start:
 class Measured:
     """The gradients of one trial, measured. sample: int64 [n], places in the file, rising.
 
+    say: told what is being measured, since that takes a while.
     Raises UserError where there are too few of them, or their network diverged.
     """
 
-    def __init__(self, kept: Kept, sample: int = SAMPLE) -> None:
-        self.kept, self.seed = kept, kept.trial.seed
+    def __init__(self, kept: Kept, sample: int = SAMPLE, say: Progress = silent) -> None:
+        self.kept, self.seed, self.say = kept, kept.trial.seed, say
         first = int(WARM_UP * len(kept)) if kept.online else 0
         drawn = sampled_rows(len(kept) - first, sample, self.seed)
         self.sample: Labels = drawn.numpy() + first
@@ -135,7 +136,8 @@ class Measured:
         return {key: self._clustered(view) for key, view in self.views.items()}
 
     def _clustered(self, view: View) -> Found:
-        clusters = cluster(view.points, KMeans(self.count, view.normalise, n_init=STARTS), self.seed)
+        options = KMeans(self.count, view.normalise, n_init=STARTS)
+        clusters = cluster(view.points, options, self.seed, self._told(view.name))
         labels = clusters.labels.numpy()
         return Found(
             view,
@@ -196,7 +198,12 @@ class Measured:
         space = space_of(view.points.normalised())
         return tuple(self._start(space, init, number) for init in _INITS for number in range(STARTS))
 
+    def _told(self, what: str) -> Progress:
+        """Say of which trial and what a step is."""
+        return lambda message: self.say(f"seed {self.seed}, {what}: {message}")
+
     def _start(self, space: Space, init: Init, number: int) -> Start:
+        self._told("single runs")(f"start {number + 1} of {STARTS}, {init}")
         options, draws = KMeans(self.count), stream(self.seed, "kmeans", number)
         if init == "random":
             first = torch.from_numpy(draws.choice(len(space), self.count, replace=False))
@@ -213,7 +220,8 @@ class Measured:
         if self.main is None or not counts:
             return None
         options = KMeans(2, self.main.view.normalise, n_init=3)
-        return choose(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE)
+        told = self._told("how many clusters")
+        return choose(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE, told)
 
     def groups(self, key: str) -> tuple[Group, ...]:
         """Every cluster of a view in a few numbers."""
@@ -229,7 +237,8 @@ class Measured:
         if self.main is None or min(PICTURE, len(self.sample)) <= PERPLEXITY:
             return None
         try:
-            return embed(self.main.view.points.normalised(), self.seed, PICTURE)
+            points = self.main.view.points.normalised()
+            return embed(points, self.seed, PICTURE, progress=self._told("the plane"))
         except UserError:  # all gradients are equal: a picture would show one point
             return None
 

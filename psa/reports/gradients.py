@@ -5,7 +5,7 @@ Every sentence with a number in it is made from the data, also those that correc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -201,7 +201,7 @@ def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], 
     wanted = tuple(
         _file_of(records[identity], setting.store) for identity in done.sort_values("seed")["id"].astype(str)
     )
-    found = _measured(wanted, setting.data_dir)
+    found = _measured(wanted, setting.data_dir, setting.say)
     return [each for each in found if isinstance(each, Measured)], [
         each for each in found if isinstance(each, str)
     ]
@@ -220,13 +220,15 @@ def _file_of(record: Record, store: Store) -> _File | str:
 
 
 @lru_cache(maxsize=1)  # tables, figures and sentences of a page are of the same numbers
-def _measured(wanted: tuple[_File | str, ...], data_dir: Path) -> tuple[Measured | str, ...]:
+def _measured(
+    wanted: tuple[_File | str, ...], data_dir: Path, say: Callable[[str], object]
+) -> tuple[Measured | str, ...]:
     """What each file holds, or why nothing can be said of it."""
-    return tuple(each if isinstance(each, str) else _one_measured(*each, data_dir) for each in wanted)
+    return tuple(each if isinstance(each, str) else _one_measured(*each, data_dir, say) for each in wanted)
 
 
-def _one_measured(path: Path, sha256: str, data_dir: Path) -> Measured | str:
+def _one_measured(path: Path, sha256: str, data_dir: Path, say: Callable[[str], object]) -> Measured | str:
     try:
-        return Measured(read(path, data_dir, sha256))
+        return Measured(read(path, data_dir, sha256), say=say)
     except UserError as error:
         return f"{error.what}."

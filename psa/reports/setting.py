@@ -28,7 +28,8 @@ class Setting:
 
     folder: for its pictures. order, asymmetric, reference: of the ablation study: the order and labels of
     architectures, and published numbers. observed: what probes saw (psa.observations), of these rows alone.
-    store: where weights and records lie, for what cannot be said in rows; data_dir: where images do.
+    store: where weights and records lie, for what cannot be said in rows; data_dir: where images do. say: is
+    told what is being worked on, where that takes a while.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Setting:
     observed: pd.DataFrame | None = None
     store: Store | None = None
     data_dir: Path = Path("dataset")
+    say: Callable[[str], object] = lambda message: None
 
 
 class Report(Protocol):
