@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from psa.specs import MODES
-
 BASELINES: Final = ("none", "decay", "dropout")
 ABLATIVE: Final = ("full", "hidden", "output")
 Regime = Literal[
@@ -51,7 +49,7 @@ class Cell:
 
 def regime_of(cells: Mapping[str, Cell], zero_r: float = PUBLISHED_ZERO_R) -> Regime:
     """The regime of an architecture from its six modes; unknown where one is missing."""
-    if any(mode not in cells for mode in MODES):
+    if any(mode not in cells for mode in (*BASELINES, *ABLATIVE)):
         return "unknown"
     baselines = [cells[mode] for mode in BASELINES]
     ablative = [cells[mode] for mode in ABLATIVE]

@@ -28,8 +28,8 @@ from psa.activation import Activation
 from psa.arch import Arch, quoted
 from psa.errors import UserError
 
-MODES: Final = ("none", "decay", "dropout", "full", "hidden", "output")
 Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
+MODES: Final[tuple[str, ...]] = get_args(Mode)
 Family = Literal["simplemlp", "resmlp"]
 
 STUDY_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"

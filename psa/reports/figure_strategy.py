@@ -28,9 +28,10 @@ from psa.stats import ALPHA, TIE
 
 
 def slot(mode: str) -> Shape:
-    """The sixth of a circle that belongs to a mode, clockwise from the top in the order of MODES."""
-    middle = 90 - 60 * MODES.index(mode)
-    return Shape.wedge(middle - 30, middle + 30)
+    """The part of a circle that belongs to a mode, clockwise from the top in the order of MODES."""
+    part = 360 / len(MODES)
+    middle = 90 - part * MODES.index(mode)
+    return Shape.wedge(middle - part / 2, middle + part / 2)
 
 
 def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, Strategy]) -> Axes:

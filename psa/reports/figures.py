@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from psa.files import write_atomically
 from psa.regimes import REGIMES
+from psa.specs import MODES
 
 WIDTH: Final = 7.2  # inches, the text width of two columns: fonts are as large in print as they say
 NOTE_SIZE: Final = 6.0
@@ -60,13 +61,18 @@ class Look(NamedTuple):
 
 
 # Okabe and Ito's colours: told apart with any of the usual colour deficiencies. Baselines black and blue.
-MODE_LOOKS: Final = {
+_LOOKS: Final = {
     "none": Look("#000000", "o"),
     "decay": Look("#0072B2", "s", (0, (5, 1.5))),
     "dropout": Look("#56B4E9", "D", (0, (5, 1.5, 1, 1.5))),
     "full": Look("#D55E00", "^", (0, (3, 1))),
     "hidden": Look("#009E73", "v", (0, (3, 1, 1, 1, 1, 1))),
     "output": Look("#E69F00", "P", (0, (1.2, 0.8))),
+}
+# For modes that somebody adds to those of the study.
+_FURTHER: Final = (Look("#CC79A7", "*"), Look("#F0E442", "X", (0, (6, 1))), Look("#7F7F7F", "h", (0, (2, 2))))
+MODE_LOOKS: Final = {
+    mode: _LOOKS.get(mode, _FURTHER[number % len(_FURTHER)]) for number, mode in enumerate(MODES)
 }
 REGIME_LOOKS: Final = {
     "beneficial-regularization": Look("#009E73", "o"),
