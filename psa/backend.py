@@ -109,11 +109,11 @@ def jobs_of(packs: Sequence[Pack], costs: CostModel) -> list[Job]:
 
 
 def said_of(jobs: Sequence[Job], workers: int) -> str:
-    """`4 packs, 24 trials: about 20 s with 2 workers`."""
+    """`4 packs, 24 trials: 20 s estimated, with 2 workers`."""
     trials = sum(len(job.pack.trials) for job in jobs)
     seconds = max(sum(job.seconds for job in jobs) / max(1, workers), jobs[0].seconds)
     return (
-        f"{counted(len(jobs), 'pack')}, {counted(trials, 'trial')}: about {duration(seconds)} with "
+        f"{counted(len(jobs), 'pack')}, {counted(trials, 'trial')}: {duration(seconds)} estimated, with "
         f"{counted(workers, 'worker')}"
     )
 

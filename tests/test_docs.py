@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from psa import cli
 from psa.grid import load
 from psa.studies.ablation import Settings
 
@@ -163,3 +164,53 @@ def test_files_named_in_the_pages_exist(page: Path) -> None:
     """Every psa/... and tests/... path that a page names is a file of the project."""
     for path in re.findall(r"`((?:psa|cloud|tests|tools)/[\w./]+)`", page.read_text()):
         assert (ROOT / path).exists(), path
+
+
+def test_the_readme_shows_a_real_result() -> None:
+    """Its picture is a figure of the committed report."""
+    (picture,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert (ROOT / picture).is_file()
+    assert picture.startswith("results/reports/")
+
+
+TABLE = README.partition("## The commands of the earlier programs")[2].partition("\n## ")[0]
+SUCCESSORS = [
+    code
+    for row in re.findall(r"^\| .+? \| (.+) \|$", TABLE, re.MULTILINE)
+    for code in re.findall(r"`([^`]+)`", row)
+]
+GIVEN = {"FILE": "some.safetensors"}
+ELSEWHERE = ("psa.experiment", "sagemaker-...")  # a module, and a family of commands
+
+
+@pytest.mark.parametrize("command", [each for each in SUCCESSORS if each not in ELSEWHERE])
+def test_what_took_the_place_of_an_earlier_command_is_one(command: str) -> None:
+    """It is installed, and its options and values are understood; they are bound, not run."""
+    words = [GIVEN.get(word, word) for word in shlex.split(command)]
+    assert Path(sys.executable).with_name(words[0]).exists()
+    if words[0].startswith(("make-", "generate-", "sagemaker-", "analyze-")) and len(words) == 1:
+        return  # without options there is nothing more to understand
+    name, tokens = (words[1], words[2:]) if words[0] == "psa" else (words[0], words[1:])
+    app, tokens = cli._of_study(cli.app_of(name), tokens)
+    _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    assert bound.arguments or not tokens
+
+
+def test_the_table_has_every_earlier_program() -> None:
+    """Of each of the five, and the commands that two of them name alike once each."""
+    rows = re.findall(r"^\| (.+?) \|", TABLE, re.MULTILINE)[1:]
+    for program in ("poetry run train", "GloNet", "activations", "gradients", "memory"):
+        assert any(program in row for row in rows), program
+    for name in ("clean-all", "analyze-dataset", "make-figure-heatmaps", "run_matrix.py", "MNIST_runner.py"):
+        assert any(name in row for row in rows), name
+
+
+def test_every_grid_is_in_the_guide_to_reproduction() -> None:
+    """With its number of trials as it is."""
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    for path in sorted((ROOT / "reproduction").glob("*.toml")):
+        if path.stem in ("smoke", "search"):
+            continue  # for tests, and of settings
+        row = next(line for line in guide.splitlines() if line.startswith(f"| `{path.name}`"))
+        first = load(path).stages[0]
+        assert f"| {len(first.points):,} " in row, row
