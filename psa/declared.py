@@ -21,6 +21,7 @@ from psa.values import assignment, check_known, seeds_of, split_outside, values_
 
 MAX_LOOPS: Final = 10_000_000
 _MAX_FILE: Final = 1_000_000  # bytes; a grid is written by hand
+_GRIDS: Final = Path("reproduction")  # where those of the studies lie
 _KEYS: Final = {"study", "name", "about", "meta_loops", "seeds", "base", "axes", "variants", "stages"}
 _STAGE_KEYS: Final = {"name", "meta_loops", "seeds", "settings", "promote"}
 
@@ -233,14 +234,20 @@ class Declared:
         return values_of(value, self.folder, f"{self.where}: {key}")
 
 
+def _grids_in(folder: Path) -> list[Path]:
+    """What may be meant by a name that is not there."""
+    return [path for path in sorted(folder.glob("*.toml")) if path.name != "pyproject.toml"]
+
+
 def _read(path: Path) -> dict[str, Any]:
     content = read_bytes(path)
     if content is None:
-        near = sorted(other.name for other in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-        hint = difflib.get_close_matches(path.name, near, 1, 0.3)
-        raise UserError(
-            f"there is no grid {path}", f"Did you mean {hint[0]}?" if hint else "Name a .toml file"
+        near = {other.stem: other for folder in (_GRIDS, path.parent) for other in _grids_in(folder)}
+        hint = difflib.get_close_matches(path.stem, near, 1, 0.75)
+        way_out = (
+            f"Did you mean {near[hint[0]]}?" if hint else "Name a .toml file, such as those in reproduction/"
         )
+        raise UserError(f"there is no grid {path}", way_out)
     if len(content) > _MAX_FILE:
         raise UserError(f"{path} is {len(content):,} bytes long", "That is no grid")
     try:

@@ -325,7 +325,7 @@ def test_the_nearest_right_name_is_offered(tmp_path: Path) -> None:
     """A typo names the key that was probably meant."""
     with pytest.raises(UserError, match="Did you mean batch_size"):
         load(written(tmp_path, GOOD.replace("lr =", "batchsize =")))
-    with pytest.raises(UserError, match=r"Did you mean grid\.toml"):
+    with pytest.raises(UserError, match=r"Did you mean .*grid\.toml"):
         load(written(tmp_path, GOOD).with_name("gird.toml"))
 
 
