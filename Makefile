@@ -35,7 +35,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help train test check crash bench bench-reports bench-ray bench-gradients docs format lint types wheel fix set-up set-up-tests
+.PHONY: help train test check crash bench bench-reports bench-ray bench-gradients bench-memory docs format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -65,6 +65,9 @@ bench-ray: set-up-tests ## a sweep through Ray beside the same sweep without it
 
 bench-gradients: set-up-tests ## what keeping every sample's gradient of an epoch costs, and clustering them
 	@$(RUN) benchmarks/gradients.py $(ARGS)
+
+bench-memory: set-up-tests ## inserting 100,000 entries into a memory, early and late, and searching it
+	@$(RUN) benchmarks/memory.py $(ARGS)
 
 docs: set-up-tests ## write docs/tools.md anew, from the commands' own help
 	@$(RUN) tools/tools_page.py
