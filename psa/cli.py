@@ -18,7 +18,7 @@ from typing import Any, Final
 from cyclopts import App, CycloptsError, Group
 
 from psa import __version__
-from psa.errors import UserError, one_line
+from psa.errors import LONGEST, UserError, cut, one_line
 from psa.files import refusal
 
 EXIT_INTERNAL: Final = 1
@@ -205,7 +205,7 @@ def _discard_output() -> None:
 
 
 def _said(message: str, code: int) -> int:
-    sys.stderr.write(f"{one_line(message)}\n")
+    sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
     return code
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-_LONGEST: Final = 1_000  # characters of a message, whatever is quoted in it
+LONGEST: Final = 1_000  # characters of a message, whatever is quoted in it
 _LONGEST_WAY_OUT: Final = 600
 
 
@@ -14,8 +14,8 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, way_out: str = "") -> None:
-        self.way_out = _cut(one_line(way_out), _LONGEST_WAY_OUT)
-        self.what = _cut(one_line(what), _LONGEST - len(self.way_out) - 2)
+        self.way_out = cut(one_line(way_out), _LONGEST_WAY_OUT)
+        self.what = cut(one_line(what), LONGEST - len(self.way_out) - 2)
         super().__init__(f"{self.what}. {self.way_out}" if way_out else self.what)
 
 
@@ -35,7 +35,7 @@ def one_line(text: str) -> str:
     )
 
 
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int) -> str:
     """Its beginning and its end, where it is longer: what is wrong stands at one of them."""
     half = most // 2 - 3
     return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"

@@ -489,7 +489,7 @@ def test_the_command_line(words: list[str]) -> None:
         assert code in (0, 2), err.getvalue()
         if code == 2:
             assert err.getvalue().count("\n") == 1
-            assert len(err.getvalue()) <= LONGEST + 100
+            assert len(err.getvalue()) <= LONGEST + len("error: \n")
 
 
 # ---- what is stored
@@ -690,7 +690,7 @@ def test_sidecars(failure: bytes, machine: bytes) -> None:
 
 NAMES: Final = (
     "models/a/lkg.safetensors", "results/a.json", "results/../../x.json", "models/../../x/lkg.safetensors",
-    "/models/x/lkg.safetensors", "models//lkg.safetensors", "results/a\0b.json", "models/a\0b/lkg.safetensors",
+    "/models/x/lkg.safetensors", "models//lkg.safetensors", "results/a\0b.json", "models/a\0/lkg.safetensors",
     "results/.json", "models/" + "a/" * 3_000 + "lkg.safetensors", "results/" + "b" * 3_000 + ".json",
     "models/\ud800/lkg.safetensors",
 )  # fmt: skip
@@ -698,7 +698,8 @@ NAMES: Final = (
 
 @fuzzed(20)
 @given(
-    st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=12), states() | records(), max_size=4), states()
+    st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=12), states() | records(), max_size=4),
+    states(),
 )
 def test_what_comes_home(there: dict[str, bytes], state: bytes) -> None:
     """Names that lead elsewhere, and contents that are not what their names say."""
@@ -975,3 +976,147 @@ def test_the_digest_of_a_canonical_text_is_stable() -> None:
     facts, tensors = facts_and_tensors()
     assert decode(with_facts(facts, tensors), "x").loops == 3
     assert json.loads(canonical_json(facts)) is not None
+
+
+# ---- what longer runs have found
+
+
+def refused(call: Callable[[], object]) -> None:
+    """One line, at once."""
+    assert clean(call) is None
+
+
+GRIDS_FOUND: Final = {
+    "a key of very many parts takes minutes": ".".join(["a"] * 60_000) + " = 1",
+    "a number of very many digits": "meta_loops = " + "9" * 5_000,
+    "the same in another base, which no limit of Python's stops": "meta_loops = 0x" + "f" * 5_000,
+    "tables in tables": "\n".join(f"[{'.'.join(['a'] * depth)}]" for depth in (20, 31)) + "\nb.c.d = [[1]]",
+    "seeds that fill the memory": f'seeds = "{",".join(f"{at}00000..{at + 1}99999" for at in range(9_000))}"',
+    "the last of many values is there twice": f"axes.lr = [{','.join(map(str, range(120_000)))}, 119999]",
+    "stages without end": "[[stages]]\nname = 'a'\n" * 20_000,
+    "a file whose name is too long": f"[axes]\nlr = '@{'x' * 5_000}'",
+    "a file that never ends": "[axes]\nlr = '@/dev/zero'",
+    "a key that is too long to be told": f"{'k' * 100_000} = 1",
+}
+
+
+@pytest.mark.parametrize("what", GRIDS_FOUND)
+def test_grids_that_were_found(what: str) -> None:
+    """They hung, filled the memory, or ended with another exception."""
+    refused(lambda: written_grid(GRIDS_FOUND[what]))
+
+
+def written_grid(text: str) -> grid.Grid:
+    """A text, read as a grid."""
+    with place() as folder:
+        path = folder / "grid.toml"
+        path.write_text(text)
+        return grid.load(path)
+
+
+BAD_NAMES: Final = (
+    "../../x", "/etc/x", "a/b", "a\0b", "a" * 41, "..", "", "A", "con", "nul", "com1", "lpt9", "a b", "-a",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
+    """It leads elsewhere, is too long, or no folder could be called so on Windows."""
+    refused(lambda: grid.load({"name": name}))
+
+
+def test_every_one_of_very_many_seeds_may_be_selected() -> None:
+    """Comparing each with each would take an hour."""
+    found = clean(lambda: grid.load({"seeds": "0..9999", "base": {"arch": "1*1"}}, only="seed=0..9999"))
+    assert found is not None
+    assert len(found.trials) == 10_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data_offsets": []},
+        {"shape": [2**64, 7]},
+        {"shape": [2**32, 2**32]},
+        {"shape": [2**63, 0], "data_offsets": [0, 0]},
+        {"shape": [-7, -1]},
+        {"shape": [6]},
+        {"dtype": []},
+    ],
+)
+def test_array_files_that_were_found(changes: dict[str, Any], arrays: bytes, tmp_path: Path) -> None:
+    """Sizes that no file has."""
+    size = int.from_bytes(arrays[:8], "little")
+    body = json.loads(arrays[8 : 8 + size])
+    body["index"] |= changes
+    path = tmp_path / "x.arrays.safetensors"
+    path.write_bytes(header(json.dumps(body).encode(), arrays[8 + size :]))
+    refused(lambda: arrayfile.read(path))
+
+
+KEPT: Final = {"sha256": "0" * 64, "bytes": 3}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"horizon": "x"},
+        {"loops": 3.0},
+        {"devices": 5},
+        {"best_correct": []},
+        {"files": []},
+        {"files": {"x": {}}},
+        {"files": {"../../x": KEPT}},
+        {"files": {"a/b": KEPT}},
+        {"events": [{}]},
+        {"observed": {"x": 4}},
+        {"history": some_state().history | {"correct": ["a", [], None]}},
+        {"nonsense": 1},
+    ],
+)
+def test_states_that_were_found(changes: dict[str, Any]) -> None:
+    """A right digest, which anybody can make, under what no psa would say."""
+    facts, tensors = facts_and_tensors()
+    refused(lambda: decode(with_facts(facts | changes, tensors), "models/x.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"built": {}},
+        {"built": {"family": "resmlp", "arch": "[1*1]", "parameters": 10**400}},
+        {"loops": 7},
+        {"events": [{}]},
+        {"files": {"../../x": KEPT}},
+        {"files": {"a/b": KEPT}},
+        {"samples": record()["samples"] | {"test": 10**400}},
+        {"\x1b[2J" * 400: 1},
+    ],
+)
+def test_records_that_were_found(changes: dict[str, Any]) -> None:
+    """Those of trials that no report could read."""
+    refused(lambda: decode_trial_record(encode_record(record() | changes), "results/x.json"))
+
+
+def test_results_and_prices_beyond_all_numbers() -> None:
+    """Whole numbers too large to be divided."""
+    content = tar_of({"comprehensive_results.json": json.dumps([{"bounty": 10**400}]).encode()})
+    name = "psa-1x8-none-2025-08-04-19-17-02-730"
+    with pytest.raises(NoResults):
+        bounties_of(Ancestor(name, "1*8", "none", (2025,)), lambda _: content)
+    with place() as folder:
+        path = folder / "prices.toml"
+        path.write_text(
+            f'dated = 2025-06-01\nregion = "x"\nstorage = {10**400}\n[instances]\n"ml.a.b" = {{}}\n'
+        )
+        refused(lambda: price_table(path))
+
+
+def test_why_a_trial_failed_is_told_in_one_line(tmp_path: Path) -> None:
+    """Whatever another machine wrote of it."""
+    store = Store(tmp_path / "models", tmp_path / "results")
+    store.write_failure(some_state().trial, "a\n\x1b[2J" * 1_000)
+    said = store.failure(some_state().trial)
+    assert said is not None
+    assert said.isprintable()
+    assert len(said) <= LONGEST
