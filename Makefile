@@ -35,7 +35,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help train test check crash bench bench-reports bench-ray bench-gradients bench-memory docs format lint types wheel fix set-up set-up-tests
+.PHONY: help train test check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory docs format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -53,6 +53,9 @@ check: format lint types $(if $(TESTED),,test) wheel ## all that a change must p
 crash: set-up-tests ## kill sweeps hundreds of times and compare what is left with an undisturbed one
 	@$(RUN) tests/crash/harness.py $(or $(ARGS),--kills 200)
 	@$(PYTEST) -m crash
+
+fuzz: set-up-tests ## hand psa odd words and damaged files, a hundred times as many as the tests do
+	@PSA_FUZZ=100 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_fuzz.py $(ARGS)
 
 bench: set-up-tests ## psa beside a hand-written loop, over the whole grid (ARGS='--every 10' for a look)
 	@$(RUN) benchmarks/bench.py $(ARGS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ NOT_FOUND: Final = "RESULTS_NOT_FOUND"
 REFUSED: Final = "ARTIFACT_REFUSED"
 DAMAGED: Final = "RESULTS_DAMAGED"
 _NUMBER: Final = re.compile(r"[0-9]{1,3}(\.[0-9]+)?")
-_MOST_TRIALS: Final = 10_000
+_MOST_RESULTS: Final = 10 * 2**20  # bytes of a file of results, which becomes ten times as much in memory
 _LIMITS: Final = Limits()
 Read = Callable[[Ancestor], bytes | None]
 
@@ -93,6 +92,8 @@ def bounties_of(job: Ancestor, read: Read) -> list[float]:
         files = contents(data, _LIMITS, name=f"{job.name}/{ARTIFACT}", wanted=(COMPREHENSIVE, PLAIN))
     except UserError as error:
         raise NoResults(REFUSED, error.what) from None
+    if any(len(content) > _MOST_RESULTS for content in files.values()):
+        raise NoResults(DAMAGED, "its results are too long to be results")
     by_name = {place.rpartition("/")[2]: content for place, content in files.items()}
     if COMPREHENSIVE in by_name:
         found = _comprehensive(by_name[COMPREHENSIVE])
@@ -123,8 +124,8 @@ def _plain(content: bytes) -> list[float]:
 
 
 def _percent(value: Any) -> float:
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not sound or not 0 <= value <= 100:
+    sound = isinstance(value, int | float) and not isinstance(value, bool)
+    if not sound or not 0 <= value <= 100:  # NaN is not, either
         raise NoResults(DAMAGED, f"{str(value)[:40]} is no percentage")
     return float(value)
 

@@ -29,6 +29,9 @@ _BLOCK: Final = 512  # of a tar file; it ends in at least one that is all zeros
 _MAX_NAME: Final = 1_000
 _PICKLE_NAMES: Final = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill")
 _MOST_OPCODES: Final = 1_000  # nothing but a pickle has that many in a row
+# A file of so many bytes whose opcodes end just where it does is a pickle; to add them up would write all
+# of them out, each as several characters.
+_LONG: Final = 2**20
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 # What tarfile and gzip raise at bytes that are no archive; RecursionError, because each extended header calls
 # for the next one.
@@ -198,7 +201,9 @@ def is_pickle(content: bytes) -> bool:
             if count >= _MOST_OPCODES:
                 return True
             if opcode.name == "STOP":
-                return binary or (position == len(content) - 1 and _adds_up(content))
+                return binary or (
+                    position == len(content) - 1 and (len(content) > _LONG or _adds_up(content))
+                )
     except Exception:  # noqa: BLE001  # whatever it raises, it is because these bytes are no whole pickle
         return binary and count > 2
     return False

@@ -6,7 +6,6 @@ import datetime as dt
 import importlib.resources
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from cloud.jobs import TrainingJob
 from psa.arch import quoted
 from psa.errors import UserError
 from psa.files import read_bytes
+from psa.tomlfile import read_toml
 from psa.values import check_known
 
 _WAY_OUT: Final = "Lay it out like the table that psa brings along (cloud/prices.toml)"
@@ -82,10 +82,7 @@ def price_table(path: Path | None = None) -> PriceTable:
 
 
 def _table(content: bytes, where: str) -> PriceTable:
-    try:
-        table = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{where} is no TOML: {' '.join(str(error).split())[:120]}", _WAY_OUT) from None
+    table = read_toml(content, where, "table of prices")
     for key in table:
         check_known(key, _KEYS, where, "key")
     dated, region, instances = table.get("dated"), table.get("region"), table.get("instances")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _BESIDE: Final = (".machine.json", ".failed.json")
 _PREVIOUS: Final = "lkg.previous.safetensors"
+_PART: Final = re.compile(r"[a-z0-9_.+-]{1,200}")
 Read = Callable[[str], bytes | None]
 
 
@@ -67,14 +69,21 @@ def _taken(
     for name in sorted(names):
         if name.startswith("models/") and name.endswith(f"/{STATE_NAME}"):
             trial = name.removeprefix("models/").removesuffix(f"/{STATE_NAME}")
-            if only is None or trial in only:
+            if _is_wanted(trial, only):
                 _take_state(trial, names, read, where, store)
     for name in sorted(names):
         if name.startswith("results/") and name.endswith(".json") and not name.endswith(_BESIDE):
             trial = name.removeprefix("results/").removesuffix(".json")
-            if only is None or trial in only:
+            if _is_wanted(trial, only):
                 refused |= _take_record(trial, read, where, store)
     return refused
+
+
+def _is_wanted(trial: str, only: Collection[str] | None) -> bool:
+    """Whether it can be the id of a trial, which becomes a part of paths, and is one of `only`."""
+    parts = trial.split("/")
+    plain = all(_PART.fullmatch(part) and part not in (".", "..") for part in parts)
+    return plain and (only is None or trial in only)
 
 
 def _take_arrays(read: Read, folder: str, trial: Trial, files: Mapping[str, Any], store: Store) -> None:

@@ -153,7 +153,7 @@ def _truth_fault(value: str) -> str:
 
 
 def _seconds_fault(value: str) -> str:
-    if value.isascii() and value.isdigit() and 60 <= int(value) <= MOST_RUN_SECONDS:
+    if re.fullmatch("[0-9]{1,9}", value, re.ASCII) and 60 <= int(value) <= MOST_RUN_SECONDS:
         return ""
     return f"MAX_RUN_SECONDS: {value!r} is no number from 60 to {MOST_RUN_SECONDS} (28 days)"
 

@@ -18,6 +18,7 @@ _WAY_OUT: Final = (
     "s3://bucket/prefix?endpoint_override=HOST:PORT&scheme=http)"
 )
 
+_KEYS: Final = "Leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _OBJECT_STORES: Final = ("s3", "gcs")  # where folders are but a part of names
 
 
@@ -33,6 +34,9 @@ class Storage:
     def at(cls, place: str) -> Storage:
         """The tree at a path or URI. Raises UserError for one that cannot be."""
         uri = place if "://" in place else str(Path(place).expanduser().absolute())
+        if "://" in place and "@" in place.partition("://")[2].partition("/")[0]:
+            # it is written into logs, messages and what Ray keeps of an experiment
+            raise UserError("--storage: the address holds keys, which would be seen in many places", _KEYS)
         try:
             files, root = fs.FileSystem.from_uri(uri)
         except (ArrowException, ValueError, OSError) as error:

@@ -95,5 +95,8 @@ def _stack(segment: str) -> tuple[int, int]:
 
 def quoted(value: object) -> str:
     """A value as Python writes it, on one line and cut short."""
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # a number of very many digits, lists very deep in lists
+        shown = f"this {type(value).__name__}"
     return shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 3]}..."

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -127,7 +128,7 @@ def read(path: Path, sha256: str | None = None) -> ArrayFile:
         raise UserError(f"there is no file {path}", "Train the trial again, or bring the file here") from None
     except OSError as error:
         raise refusal(error, f"cannot read {path}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged ({type(error).__name__})", WAY_OUT) from error
 
 
@@ -136,20 +137,23 @@ WAY_OUT: Final = "Remove it and train its trial again, with another --results-di
 
 def _opened(path: Path) -> ArrayFile:
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        length = int.from_bytes(file.read(_ALIGNED), "little")
         header = json.loads(file.read(min(length, _LONGEST_HEADER)))
         end = file.seek(0, 2)
-    facts = json.loads(header.pop("__metadata__")["psa"])
-    arrays = {
-        name: _mapped(path, 8 + length + part["data_offsets"][0], part["dtype"], part["shape"])
-        for name, part in header.items()
-    }
-    if 8 + length + max((part["data_offsets"][1] for part in header.values()), default=0) != end:
+    facts: dict[str, Any] = dict(json.loads(header.pop("__metadata__")["psa"]))
+    begin = _ALIGNED + length
+    if begin + max((part["data_offsets"][1] for part in header.values()), default=0) != end:
         raise DamagedFile(f"{path} is damaged (it is cut off)", WAY_OUT)
-    return ArrayFile(path, facts, arrays)
+    return ArrayFile(path, facts, {name: _mapped(path, begin, part) for name, part in header.items()})
 
 
-def _mapped(path: Path, offset: int, kind: str, shape: Sequence[int]) -> NDArray[Any]:
+def _mapped(path: Path, start: int, part: Mapping[str, Any]) -> NDArray[Any]:
+    """One array of a file whose arrays begin at `start`. Raises ValueError where its sizes do not agree."""
+    kind, shape, (begin, end) = _TYPES[part["dtype"]], tuple(part["shape"]), part["data_offsets"]
+    if not all(type(size) is int and size >= 0 for size in (*shape, begin, end)):
+        raise ValueError("no size")
+    if end - begin != math.prod(shape) * kind.itemsize:
+        raise ValueError("sizes that do not agree")
     if 0 in shape:  # nothing can be mapped of nothing
-        return np.empty(tuple(shape), _TYPES[kind])
-    return np.memmap(path, _TYPES[kind], mode="r", offset=offset, shape=tuple(shape))
+        return np.empty(shape, kind)
+    return np.memmap(path, kind, mode="r", offset=start + begin, shape=shape)

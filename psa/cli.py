@@ -18,7 +18,7 @@ from typing import Any, Final
 from cyclopts import App, CycloptsError, Group
 
 from psa import __version__
-from psa.errors import UserError
+from psa.errors import LONGEST, UserError, cut, one_line
 from psa.files import refusal
 
 EXIT_INTERNAL: Final = 1
@@ -205,16 +205,8 @@ def _discard_output() -> None:
 
 
 def _said(message: str, code: int) -> int:
-    sys.stderr.write(f"{_one_line(message)}\n")
+    sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
     return code
-
-
-def _one_line(text: str) -> str:
-    """The text on one line, and with nothing in it that a terminal would obey."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in " ".join(text.split())
-    )
 
 
 def _log_to_stderr(debug: bool) -> None:

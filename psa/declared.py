@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,14 @@ from psa.errors import UserError
 from psa.files import read_bytes
 from psa.settings import Study, is_list, study_named, typed
 from psa.specs import STUDY_NAME, Spec, validated
+from psa.tomlfile import read_toml
 from psa.values import assignment, check_known, seeds_of, split_outside, values_of, whole_number
 
 MAX_LOOPS: Final = 10_000_000
-_MAX_FILE: Final = 1_000_000  # bytes; a grid is written by hand
 _GRIDS: Final = Path("reproduction")  # where those of the studies lie
+_MAX_STAGES: Final = 100
+# Folders are named so, and Windows, to which results may be copied, has no folders of these names.
+_RESERVED: Final = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
 _KEYS: Final = {"study", "name", "about", "meta_loops", "seeds", "base", "axes", "variants", "stages"}
 _STAGE_KEYS: Final = {"name", "meta_loops", "seeds", "settings", "promote"}
 
@@ -79,6 +81,8 @@ class Declared:
         self.name = body.get("name", study)
         if not isinstance(self.name, str) or re.fullmatch(STUDY_NAME, self.name) is None:
             raise UserError(f"{self.where}: name = {quoted(self.name)} is no name", "Write a-z, 0-9, - and _")
+        if _RESERVED.fullmatch(self.name):
+            raise UserError(f"{self.where}: name = {self.name!r} is no folder on Windows", "Choose another")
         self.base = _table(body, "base", self.where)
         self.axes = _table(body, "axes", self.where)
         self.variants = _variants(_table(body, "variants", self.where), self.where)
@@ -95,6 +99,8 @@ class Declared:
         declared = body.get("stages", [])
         if not isinstance(declared, list) or not all(isinstance(each, dict) for each in declared):
             raise UserError(f"{self.where}: stages is not a list of tables", "Write [[stages]] before each")
+        if len(declared) > _MAX_STAGES:
+            raise UserError(f"{self.where}: {len(declared):,} stages", f"At most {_MAX_STAGES}")
         for key in ("meta_loops", "seeds"):
             if key in body and declared and all(key in each for each in declared):
                 raise UserError(f"{self.where}: {key} stands in every stage and above them", "Remove one")
@@ -248,12 +254,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"Did you mean {near[hint[0]]}?" if hint else "Name a .toml file, such as those in reproduction/"
         )
         raise UserError(f"there is no grid {path}", way_out)
-    if len(content) > _MAX_FILE:
-        raise UserError(f"{path} is {len(content):,} bytes long", "That is no grid")
-    try:
-        return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not TOML: {error}", "Correct that line") from error
+    return read_toml(content, str(path), "grid")
 
 
 def _table(declared: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:

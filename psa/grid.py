@@ -176,8 +176,9 @@ def _selected(declared: Declared, stages: list[Stage], only: str) -> list[Stage]
     for clause in split_outside(only, " "):
         key, values = _clause(declared, clause)
         _check_found(clause, key, values, stages)
+        wanted = frozenset(values)
         stages = [
-            replace(stage, points=tuple(point for point in stage.points if point.value(key) in values))
+            replace(stage, points=tuple(point for point in stage.points if point.value(key) in wanted))
             for stage in stages
         ]
         if not any(stage.points for stage in stages):
@@ -189,7 +190,7 @@ def _selected(declared: Declared, stages: list[Stage], only: str) -> list[Stage]
 
 def _check_found(clause: str, key: str, values: list[Any], stages: list[Stage]) -> None:
     """Raise UserError for a value that no trial has: it is more likely a slip than a wish."""
-    there = [point.value(key) for stage in stages for point in stage.points]
+    there = {point.value(key) for stage in stages for point in stage.points}
     for value in values:
         if value not in there:
             raise UserError(

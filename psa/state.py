@@ -11,19 +11,21 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
+from typing_extensions import TypedDict
 
 from psa.arch import Arch
 from psa.errors import DamagedFile, UserError
 from psa.nets.shapes import shape_of
 from psa.specs import ModelSpec, NetSpec, canonical_json, first_fault
+from psa.stored import STRICT, Count, FileName, Grown, History, Kept, Some, Whole
 from psa.trial import Trial
 
 FORMAT: Final = 1
@@ -43,6 +45,27 @@ _NOT_AS_WRITTEN: Final = (
     OverflowError,
     RecursionError,
 )
+
+
+class _Facts(TypedDict):
+    __pydantic_config__ = STRICT  # type: ignore[misc]  # pydantic's own way to configure a TypedDict
+    format: Some
+    spec: dict[str, Any]
+    horizon: Annotated[int, Field(ge=1)]
+    loops: Count
+    lkg_loop: Count
+    best_correct: Whole
+    best_loss: float | None
+    stopped: bool
+    devices: list[str]
+    history: dict[str, list[Any]]
+    observed: NotRequired[dict[str, list[dict[str, list[Any]]]]]
+    files: NotRequired[dict[FileName, Kept]]
+    events: NotRequired[list[Grown]]
+
+
+_FACTS: Final = TypeAdapter(_Facts)
+_HISTORY: Final = TypeAdapter(History)
 
 Tensors = dict[str, NDArray[np.float32]]
 Observation = dict[str, list[Any]]
@@ -136,6 +159,7 @@ def decode(content: bytes, where: str) -> TrialState:
     try:
         tensors = decode_tensors(content)
         digest = facts.pop("sha256")
+        _FACTS.validate_python(facts)
         state = _state(facts, tensors)
         sound = digest == _digest(facts, tensors) and encode(state) == content
         fits = _consistent(state)
@@ -222,6 +246,14 @@ def model_now(state: TrialState) -> ModelSpec | NetSpec:
     return model.model_copy(update={"arch": Arch.of_stacks([(1, width) for width in widths])})
 
 
+def _is_history(history: dict[str, list[Any]]) -> bool:
+    try:
+        _HISTORY.validate_python(history)
+    except ValidationError:
+        return False
+    return True
+
+
 def _consistent(state: TrialState) -> bool:
     """Whether the parts fit each other; of a file that psa itself wrote they always do."""
     sizes: dict[str, tuple[int, ...]] = {}
@@ -232,7 +264,7 @@ def _consistent(state: TrialState) -> bool:
             {name: tensor.shape for name, tensor in part.items()} == sizes
             for part in (state.lkg, *state.carried.values())
         )
-        and set(state.history) == set(COLUMNS)
+        and _is_history(state.history)
         and all(len(values) == state.loops for values in state.history.values())
         and all(len(seen) == state.loops + 1 for seen in state.observed.values())
     )

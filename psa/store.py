@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from psa import arrayfile
-from psa.errors import DamagedFile, UserError
+from psa.errors import DamagedFile, UserError, one_line
 from psa.files import read_bytes, refusal, write_atomically
 from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.statefile import StateFile, arrays_beside
@@ -26,6 +26,7 @@ STATE_NAME: Final = "lkg.safetensors"
 _MACHINE: Final = ".machine.json"
 _FAILURE: Final = ".failed.json"
 _BESIDE: Final = (_MACHINE, _FAILURE)  # how files end that lie beside records
+_LONGEST_REASON: Final = 500
 _SET_ASIDE: Final = re.compile(r".*\.damaged(-[0-9]+)?\.safetensors")
 
 
@@ -167,7 +168,11 @@ class Store:
         """Why a trial's last try failed, None where it did not."""
         content = read_bytes(self.record_path(trial).with_suffix(_FAILURE))
         try:
-            return None if content is None else str(decode_record(content, "")["error"])
+            return (
+                None
+                if content is None
+                else one_line(str(decode_record(content, "")["error"])[:_LONGEST_REASON])
+            )
         except (UserError, KeyError):
             return "unknown: what was written of it is damaged"
 

@@ -5,87 +5,72 @@ A digest says that a file is what was written; this says that it is what this ps
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, NotRequired
+from typing import Any, Final, NotRequired
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from psa.errors import DamagedFile
 from psa.records import REMOVE, Record, decode_record
+from psa.stored import STRICT, Count, FileName, Grown, History, Kept, Numbers, Some, Whole
 from psa.trial import Trial
-
-_STRICT: Final = ConfigDict(extra="forbid", strict=True)
-_Count = Annotated[int, Field(ge=0)]
-_Some = Annotated[int, Field(ge=1)]
-_Numbers = list[float | None]
 
 
 class _Samples(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]  # pydantic's own way to configure a TypedDict
-    train: _Count
-    validation: _Some
-    test: _Some
-    zero_r_validation: _Count
-
-
-class _History(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-    loop: list[int]
-    mode: list[str]
-    layer: list[int | None]
-    unit: list[int | None]
-    correct: list[int]
-    loss: _Numbers
-    train_loss: _Numbers
-    kept: list[bool]
+    __pydantic_config__ = STRICT  # type: ignore[misc]  # pydantic's own way to configure a TypedDict
+    train: Count
+    validation: Some
+    test: Some
+    zero_r_validation: Count
 
 
 class _Bounty(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-    correct: int
-    loop: int
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    correct: Whole
+    loop: Count
 
 
 class _Test(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-    correct: int
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    correct: Whole
     loss: float | None
 
 
 class _Finals(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    __pydantic_config__ = STRICT  # type: ignore[misc]
     bounty: _Bounty
     test: _Test
     stopped_early: bool
 
 
 class _Seen(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    __pydantic_config__ = STRICT  # type: ignore[misc]
     places: dict[str, list[str]]
-    loops: list[dict[str, _Numbers]]
-    last: dict[str, _Numbers]
+    loops: list[dict[str, Numbers]]
+    last: dict[str, Numbers]
 
 
-class _File(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
-    sha256: str
-    bytes: _Count
+class _Built(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+    family: str
+    arch: str
+    parameters: Count
 
 
 class _TrialRecord(TypedDict):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    __pydantic_config__ = STRICT  # type: ignore[misc]
     id: str
     digest: str
     spec: dict[str, Any]
-    built: dict[str, Any]
+    built: _Built
     device: str
     samples: _Samples
-    loops: _Count
-    history: _History
-    events: list[dict[str, Any]]
+    loops: Count
+    history: History
+    events: list[Grown]
     finals: _Finals
     probes: NotRequired[dict[str, _Seen]]
-    files: NotRequired[dict[str, _File]]
+    files: NotRequired[dict[FileName, Kept]]
 
 
 _RECORD: Final = TypeAdapter(_TrialRecord)
@@ -107,7 +92,8 @@ def decode_trial_record(content: bytes, where: str) -> Record:
         raise DamagedFile(f"{where} is no record of a trial ({place}: {fault['msg']})", REMOVE) from error
     if (trial.id, trial.digest) != (record["id"], record["digest"]):
         raise DamagedFile(f"{where} is no record of a trial (spec: that of another, {trial.id})", REMOVE)
-    lengths = {name: len(values) for name, values in record["history"].items()}
-    if len(set(lengths.values())) > 1:
-        raise DamagedFile(f"{where} is no record of a trial (history: columns differ in length)", REMOVE)
+    lengths = {len(values) for values in record["history"].values()}
+    if lengths != {record["loops"]}:
+        why = "its length is not the number of loops" if len(lengths) == 1 else "columns differ in length"
+        raise DamagedFile(f"{where} is no record of a trial (history: {why})", REMOVE)
     return record

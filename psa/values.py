@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from psa.errors import UserError
-from psa.files import read_bytes
+from psa.files import read_bytes, refusal
 
 MAX_VALUES: Final = 200_000
+_MAX_FILE: Final = 10_000_000  # bytes
 _RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASCII)
 
 
 def values_of(value: Any, folder: Path, where: str) -> list[Any]:
     """A list as it stands, "0..9" as numbers, "@file" as its lines. Raises UserError."""
     if isinstance(value, str) and value.startswith("@"):
-        content = read_bytes(folder / value[1:]) if (folder / value[1:]).is_file() else None
+        content = _content(folder / value[1:])
         if content is None:
             raise UserError(f"{where}: there is no file {folder / value[1:]}", "Names are beside the grid")
         lines = [line.split("#")[0].strip() for line in content.decode(errors="replace").splitlines()]
@@ -31,19 +32,37 @@ def values_of(value: Any, folder: Path, where: str) -> list[Any]:
         value = [value]
     if not value:
         raise UserError(f"{where} is empty", "An axis has at least one value")
-    if len({repr(each) for each in value}) < len(value):
-        shown = [repr(each) for each in value]
-        twice = next(each for at, each in enumerate(shown) if each in shown[:at])
-        raise UserError(f"{where} has {twice} twice", "Remove one of them")
+    seen: set[str] = set()
+    for shown in map(repr, value):
+        if shown in seen:
+            raise UserError(f"{where} has {shown} twice", "Remove one of them")
+        seen.add(shown)
     return list(value)
+
+
+def _content(path: Path) -> bytes | None:
+    """Of a plain file: a device or a pipe might never end. None where there is none. Raises UserError."""
+    try:
+        if not path.is_file():
+            return None
+        size = path.stat().st_size
+    except OSError as error:
+        raise refusal(error, f"cannot read {path}") from error
+    if size > _MAX_FILE:
+        raise UserError(f"{path} is {size:,} bytes long", "That is no list of values")
+    return read_bytes(path)
 
 
 def seeds_of(value: Any, folder: Path, where: str) -> list[Any]:
     """What values_of gives, and several of it in one text: "0..4,7"."""
     if not isinstance(value, str) or "," not in value:
         return values_of(value, folder, where)
-    each = [values_of(part.strip(), folder, where) for part in value.split(",")]
-    return values_of([seed for part in each for seed in part], folder, where)
+    found: list[Any] = []
+    for part in value.split(","):
+        found += values_of(part.strip(), folder, where)
+        if len(found) > MAX_VALUES:  # before it fills the memory
+            raise UserError(f"{where} holds more than {MAX_VALUES:,} values", f"At most {MAX_VALUES:,}")
+    return values_of(found, folder, where)
 
 
 def assignment(text: str, what: str) -> tuple[str, str]:
@@ -75,13 +94,13 @@ def split_outside(text: str, separator: str) -> list[str]:
 
     `[2*4, 1*7],1*16` has two parts: the comma within an architecture is its own.
     """
-    parts, depth = [""], 0
-    for character in text:
+    parts, depth, begin = [], 0, 0
+    for at, character in enumerate(text):
         depth += (character in "[(") - (character in "])")
         if character == separator and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += character
+            parts.append(text[begin:at])
+            begin = at + 1
+    parts.append(text[begin:])
     return [part.strip() for part in parts if part.strip()]
 
 

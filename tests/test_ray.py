@@ -18,6 +18,7 @@ from s3 import s3_server
 
 from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
+from psa.errors import UserError
 from psa.grid import load
 from psa.store import Store
 from psa.sweeps import living
@@ -232,3 +233,14 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, data_dir: Path) -> None:
         end(process)
     assert process.returncode == 2
     assert err == "error: --backend ray: Ray is not installed. Install it with: pip install 'psa[ray]'\n"
+
+
+def test_a_shared_folder_that_another_made_is_not_used(tmp_path: Path) -> None:
+    """Its name can be guessed: somebody else may have put a link there before."""
+    from cloud.ray_work import _own
+
+    assert _own(tmp_path / "data") == _own(tmp_path / "data")
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    with pytest.raises(UserError, match="not a folder of this user"):
+        _own(tmp_path / "link")

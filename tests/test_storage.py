@@ -75,3 +75,12 @@ def test_wrong_keys_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             Storage.at(server.uri("x")).check_writable()
     assert "quite-another-secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["s3://AKIAEXAMPLE:very-secret@bucket/x", "s3://AKIAEXAMPLE@bucket"])
+def test_an_address_with_keys_in_it_is_refused(place: str) -> None:
+    """It would be shown wherever the storage is named; the error itself does not show it."""
+    with pytest.raises(UserError, match="holds keys") as refused:
+        Storage.at(place)
+    assert "AKIAEXAMPLE" not in str(refused.value)
+    assert "very-secret" not in str(refused.value)

@@ -280,7 +280,7 @@ def altered(loops: int, column: str, at: int, value: Any) -> dict[str, Any]:
         (altered(2, "correct", 1, 7), "history, column correct"),
         (some_record(3) | {"device": "cuda"}, "device"),
         (some_record(3) | {"finals": some_record(3)["finals"] | {"stopped_early": True}}, "finals"),
-        (some_record(5) | {"built": {"parameters": 3}}, "built"),
+        (some_record(5) | {"built": some_record()["built"] | {"parameters": 3}}, "built"),
         (some_record(5) | {"samples": some_record()["samples"] | {"train": 7}}, "samples"),
     ],
 )

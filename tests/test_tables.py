@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -238,3 +239,13 @@ def test_latex_takes_every_table(tmp_path: Path) -> None:
         tmp_path, odd.latex(), Table("C", "tab:c", COLUMNS, ()).latex(), *(each.latex() for each in kinds)
     )
     assert "Overfull" not in said
+
+
+def test_names_become_neither_formulas_nor_markup() -> None:
+    """A spreadsheet computes nothing of a name, and a page that shows Markdown finds no tag in it."""
+    names = ("=1+1", "@SUM(A1)", "+cmd|x", "-2+3", "<script>x</script>", "-0.5", "-", "4*4, 2*8")
+    table = Table("<b>bold", "x", (Column("name"),), tuple((name,) for name in names))
+    shown = [row[0] for row in csv.reader(io.StringIO(table.csv()))][1:]
+    assert shown == ["'=1+1", "'@SUM(A1)", "'+cmd|x", "'-2+3", *names[4:]]
+    assert not re.search("<[a-z/]", table.markdown())
+    assert "&lt;script>" in table.markdown()

@@ -11,7 +11,8 @@ import pandas as pd
 from psa.frames import trials_of
 from psa.reports.cells import Cells, cells_of
 from psa.reports.curves import lkg_matrix
-from psa.reports.tables import grid, literal, rounded
+from psa.reports.literal import literal
+from psa.reports.tables import grid, rounded
 from psa.specs import MODES
 from psa.stats import Values
 

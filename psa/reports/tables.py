@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from psa.files import write_atomically
 from psa.reports import latex
+from psa.reports.literal import literal, uncomputed
 
 MISSING: Final = "n/a"
 _FEW: Final = r"\,\textsuperscript{{n={}}}"  # in LaTeX, of how many trials a cell is that lacks some
@@ -188,11 +189,6 @@ def _is_left(column: Column) -> bool:
     return column.kind == "text"
 
 
-def literal(text: str) -> str:
-    """A text in which Markdown sees no emphasis: two stars in one would make `4*4, 2*8` italic."""
-    return text.replace("*", r"\*") if text.count("*") > 1 else text
-
-
 def _plain(value: str | float, column: Column) -> str:
     """A value that is one number, or a text, in any format."""
     if isinstance(value, str):
@@ -295,6 +291,8 @@ def _csv_parts(cell: Cell, column: Column) -> list[str]:
             parts = [math.nan] * len(_csv_names(column))
             if column.kind == "uncertain":
                 parts[-1] = 0
+        case str():
+            parts = [uncomputed(value)]
         case _:
             parts = [value]
     return ["" if isinstance(part, float) and math.isnan(part) else str(part) for part in parts]

@@ -1,0 +1,51 @@
+"""The shapes of what stands in stored files, which are checked wherever one is read.
+
+A digest says that a file is what was written; these say that it is what this psa understands.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+STRICT: Final = ConfigDict(extra="forbid", strict=True)
+_MOST: Final = 2**63 - 1
+Whole = Annotated[int, Field(ge=-1, le=_MOST)]
+Count = Annotated[int, Field(ge=0, le=_MOST)]
+Some = Annotated[int, Field(ge=1, le=_MOST)]
+Numbers = list[float | None]
+# Of a file beside a state, and so a part of a path.
+FileName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,99}$")]
+
+
+class History(TypedDict):
+    """One value per finished loop and column."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]  # pydantic's own way to configure a TypedDict
+    loop: list[Whole]
+    mode: list[str]
+    layer: list[Whole | None]
+    unit: list[Whole | None]
+    correct: list[Whole]
+    loss: Numbers
+    train_loss: Numbers
+    kept: list[bool]
+
+
+class Kept(TypedDict):
+    """A file of arrays beside a state."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    sha256: str
+    bytes: Count
+
+
+class Grown(TypedDict):
+    """That a network grew, or was asked to; what else an event holds is told and not used."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+    epoch: Count
+    grew: bool
+    new_hidden_sizes: list[Some]
