@@ -20,7 +20,7 @@ from psa.errors import DamagedFile, UserError
 from psa.files import read_bytes
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
-from psa.records import Record, diverged
+from psa.records import Record, diverged, reaches
 from psa.specs import canonical_json
 from psa.store import Store
 from psa.trial import Trial
@@ -48,29 +48,20 @@ def collect(
 
     expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
     that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
-    observed of them the one with the most probes is taken. horizons: meta-loops that a trial (by id) must
-    have to be done; with fewer it is `unfinished`, and its numbers take part in nothing, as those of one that
-    `diverged`: its loss was never finite. Raises UserError where there is no record at all, or none of those
-    expected.
+    observed of them the longest is taken, of equally long ones that with the most probes. horizons:
+    meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers take
+    part in nothing, as those of one that `diverged`: its loss was never finite. Raises UserError where there
+    is no record at all, or none of those expected.
     """
     records = list(records_of(store, names))
     wanted = {trial.id: trial for trial in expected}
-    chosen = records if wanted else _most_observed(records)
-    rows = [_row_of(record) for record in chosen]
-    lost = {record["id"] for record in records if diverged(record)}
-    if wanted:
-        rows = [row for row in rows if row["id"] in wanted]
-        if records and not rows:
-            raise UserError(
-                f"{store.results} holds {len(records):,} records, and none of them is of this grid",
-                "Name the grid they were made by with --grid, or leave it out",
-            )
-    short = {row["id"] for row in rows if _is_short(row, (horizons or {}).get(row["id"], 0))}
-    rows = [_without_results(row, "unfinished") if row["id"] in short else row for row in rows]
-    rows = [
-        _without_results(row, "diverged") if row["id"] in lost and row["id"] not in short else row
-        for row in rows
-    ]
+    chosen = [record for record in records if record["id"] in wanted] if wanted else _fullest(records)
+    if records and not chosen:
+        raise UserError(
+            f"{store.results} holds {len(records):,} records, and none of them is of this grid",
+            "Name the grid they were made by with --grid, or leave it out",
+        )
+    rows = [_row_of(record, (horizons or {}).get(record["id"], 0)) for record in chosen]
     there = {row["id"] for row in rows}
     rows += [_absent(store, trial) for trial in wanted.values() if trial.id not in there]
     if not rows:
@@ -83,15 +74,17 @@ def collect(
     return frame_of(rows)
 
 
-def _most_observed(records: Sequence[Record]) -> list[Record]:
-    """Without those of which another record has the same numbers and more probes."""
-    asked = [record["spec"].get("probes", ()) for record in records]
+def _fullest(records: Sequence[Record]) -> list[Record]:
+    """Without those of which another record has the same numbers and more of them: of more loops or, of as
+    many, more probes.
+    """
     same = [canonical_json(_without_observation(record["spec"])) for record in records]
-    most: dict[str, int] = {}
-    for key, probes in zip(same, asked, strict=True):
-        most[key] = max(most.get(key, 0), len(probes))
-    chosen = zip(records, same, asked, strict=True)
-    return [record for record, key, probes in chosen if len(probes) == most[key]]
+    size = [(record["loops"], len(record["spec"].get("probes", ()))) for record in records]
+    most: dict[str, tuple[int, int]] = {}
+    for key, each in zip(same, size, strict=True):
+        most[key] = max(most.get(key, each), each)
+    chosen = zip(records, same, size, strict=True)
+    return [record for record, key, each in chosen if each == most[key]]
 
 
 def _without_observation(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,10 +93,6 @@ def _without_observation(spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     votes = spec.get("kind") == "memory" and "embedding_knn" in spec.get("probes", ())
     return {key: value for key, value in spec.items() if key != "probes"} | {"votes": votes}
-
-
-def _is_short(row: Mapping[str, Any], horizon: int) -> bool:
-    return row["loops"] < horizon and not row["stopped_early"]
 
 
 def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
@@ -134,7 +123,15 @@ def records_of(store: Store, names: Sequence[str]) -> Iterator[Record]:
             logger.warning("%s", damage)
 
 
-def _row_of(record: Record) -> dict[str, Any]:
+def _row_of(record: Record, horizon: int) -> dict[str, Any]:
+    """The row of a record: what was asked, and the results where they may take part in means."""
+    row = _with_results(record)
+    if not reaches(record, horizon):
+        return _without_results(row, "unfinished")
+    return _without_results(row, "diverged") if diverged(record) else row
+
+
+def _with_results(record: Record) -> dict[str, Any]:
     """The trial columns of a record; its history beside them."""
     spec, samples, finals = record["spec"], record["samples"], record["finals"]
     return {

@@ -35,10 +35,11 @@ class Growth(Spec):
 
     schedule: `epoch`, every `interval` epochs; `plateau`, after `interval` epochs without a validation
     accuracy better than the best by more than min_delta, counted anew after each growth; `performance`, at
-    an accuracy of at least `threshold`, and `interval` epochs after the last; `fixed_step`, every `interval`
-    steps. width: units added to every hidden layer. depth: layers added behind the last, as wide as it.
-    max_width, max_depth: nothing grows beyond. warmup_epochs: none grows in the first so many. stop_epoch:
-    none grows in that epoch or later. Epochs count from 1; a network grows after an epoch's validation.
+    an accuracy of at least `threshold`, and `interval` epochs after the last; `fixed_step`, `interval` steps
+    after the last or at the end of the epoch in which they are done. width: units added to every hidden
+    layer. depth: layers added behind the last, as wide as it. max_width, max_depth: nothing grows beyond.
+    warmup_epochs: none grows in the first so many. stop_epoch: none grows in that epoch or later. Epochs
+    count from 1; a network grows after an epoch's validation.
     """
 
     schedule: Schedule = "epoch"
@@ -79,14 +80,13 @@ class Growth(Spec):
 
 @dataclass(frozen=True)
 class Moment:
-    """A place where a network may grow: after `step` steps in all, in epoch `epoch` (from 1).
-
-    accuracy: of the validation there, as a share; None where there was none, in the middle of an epoch.
+    """Where a network may grow: after epoch `epoch` (from 1), `step` steps in all, with this validation
+    accuracy, a share.
     """
 
     epoch: int
     step: int
-    accuracy: float | None
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Event:
     epoch: int
     global_step: int
     trigger_reason: str
-    val_accuracy_at_trigger: float | None
+    val_accuracy_at_trigger: float
     grew: bool
     old_hidden_sizes: tuple[int, ...]
     new_hidden_sizes: tuple[int, ...]
@@ -140,8 +140,6 @@ class _Counters:
     waited: int = 0
 
     def seen(self, moment: Moment, min_delta: float) -> _Counters:
-        if moment.accuracy is None:
-            return self
         if moment.accuracy > self.best + min_delta:
             return replace(self, best=moment.accuracy, waited=0)
         return replace(self, waited=self.waited + 1)
@@ -154,8 +152,6 @@ def _reason(spec: Growth, counters: _Counters, moment: Moment) -> str | None:
     if spec.schedule == "fixed_step":
         steps = moment.step - counters.step
         return f"{steps} steps since the last" if steps >= spec.interval else None
-    if moment.accuracy is None:
-        return None
     if spec.schedule == "plateau":
         due = counters.waited >= spec.interval
         return f"no gain in {counters.waited} epochs" if due else None
@@ -196,17 +192,6 @@ def events(
 
 def _allowed(spec: Growth, epoch: int) -> bool:
     return epoch > spec.warmup_epochs and (spec.stop_epoch is None or epoch < spec.stop_epoch)
-
-
-def due_step(spec: Growth, grown: Sequence[Event]) -> int | None:
-    """The step after which `fixed_step` grows next (unless warm-up or stop forbid it); None for the others.
-
-    A training that stops there, even amid an epoch, and puts a Moment into the history, grows on the step.
-    One that looks at the end of epochs only grows at the first one after it.
-    """
-    if spec.schedule != "fixed_step":
-        return None
-    return (grown[-1].global_step if grown else 0) + spec.interval
 
 
 def _linears(state: Mapping[str, np.ndarray]) -> list[str]:

@@ -436,3 +436,22 @@ def test_of_trials_that_differ_in_probes_the_most_observed_is_taken(store: Store
     assert fewer.id not in set(frame["id"].astype(str))
     depths_of(frame)
     assert set(collect(copy, expected=[fewer])["id"].astype(str)) == {fewer.id}
+
+
+def test_of_trials_that_differ_in_probes_a_longer_one_is_taken(store: Store, tmp_path: Path) -> None:
+    """What was trained further says more than what was observed more closely and ended early."""
+    copy = Store(store.models, tmp_path / "results")
+    shutil.copytree(store.results, copy.results)
+    more = trials()[0][0]
+    longer = more.changed(probes=more.probes[:1])
+    record = store.read(more)
+    assert record is not None
+    record |= {"id": longer.id, "digest": longer.digest, "spec": longer.model_dump(mode="json")}
+    record["loops"] += 1
+    for values in record["history"].values():
+        values.append(values[-1])
+    record["history"]["loop"][-1] = record["loops"]
+    copy.record_path(longer).write_bytes(encode_record(record))
+    names = set(collect(copy)["id"].astype(str))
+    assert longer.id in names
+    assert more.id not in names
