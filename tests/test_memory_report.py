@@ -35,6 +35,12 @@ SEEDS = (11, 22, 33)
 NETWORK = "1*256, 1*128"
 
 
+def built(trial: Trial) -> dict[str, Any]:
+    """What a network says of itself."""
+    model = trial.model
+    return {"family": model.family, "arch": str(model.arch), "parameters": shape_of(model).parameters}
+
+
 def runs(accuracy: Mapping[str, Sequence[float]], **columns: Any) -> pd.DataFrame:
     """Runs of one stage: test percentages per seed of methods, the usual memory and its rivals."""
     rows = []
@@ -152,7 +158,7 @@ def records_of(folder: Path, grid: str, stage: int, only: Sequence[str]) -> tupl
     for point in chosen:
         trial = point.trial
         record = some_record(3, trial)
-        record["built"] = {"arch": str(trial.model.arch), "parameters": shape_of(trial.model).parameters}
+        record["built"] = built(trial)
         at = only.index(point.variant)
         record["samples"] = {"train": 12_000, "validation": 3_000, "test": 10_000, "zero_r_validation": 340}
         record["history"] |= {"correct": [2500, 2600, 2700 + at], "kept": [True] * 3}
@@ -270,7 +276,7 @@ def made(folder: Path, *settings: Mapping[str, Any]) -> Store:
         rest = {key: value for key, value in each.items() if key != "seed"}
         trial = from_settings(Settings.model_validate({"arch": "2*16", **rest}), each.get("seed", 0))
         record = some_record(3, trial)
-        record["built"] = {"arch": str(trial.model.arch), "parameters": shape_of(trial.model).parameters}
+        record["built"] = built(trial)
         record["history"] |= {"correct": [2500, 2600, 2700], "kept": [True] * 3}
         record["probes"] = _probes(trial)
         store.write(trial, record, {})
