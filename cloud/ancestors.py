@@ -30,7 +30,6 @@ NOT_FOUND: Final = "RESULTS_NOT_FOUND"
 REFUSED: Final = "ARTIFACT_REFUSED"
 DAMAGED: Final = "RESULTS_DAMAGED"
 _NUMBER: Final = re.compile(r"[0-9]{1,3}(\.[0-9]+)?")
-_MOST_TRIALS: Final = 10_000
 _LIMITS: Final = Limits()
 Read = Callable[[Ancestor], bytes | None]
 
