@@ -9,10 +9,10 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from psa.arch import quoted
 from psa.errors import UserError
 
 _CREATE: Final = "CreateTrainingJob"
-_SHOWN: Final = 60  # characters of a value that is quoted
 
 
 def faults(operation: str, request: Mapping[str, Any], service: str = "sagemaker") -> list[str]:
@@ -54,7 +54,7 @@ def _service(name: str) -> Any:
 def _value(shape: Any, value: Any, path: str) -> Iterator[str]:
     kind = shape.type_name
     if not _KINDS[kind](value):
-        yield f"{path}: {type(value).__name__}, not {_NAMES.get(kind, kind)}: {_quoted(value)}"
+        yield f"{path}: {type(value).__name__}, not {_NAMES.get(kind, kind)}: {quoted(value)}"
     elif kind in _CHECKS:
         yield from _CHECKS[kind](shape, value, path)
 
@@ -85,8 +85,8 @@ def _list(shape: Any, value: Sequence[Any], path: str) -> Iterator[str]:
 def _map(shape: Any, value: Mapping[Any, Any], path: str) -> Iterator[str]:
     yield from _size(shape, len(value), path, "entries")
     for key, item in value.items():
-        yield from _value(shape.key, key, f"{path} (key {_quoted(key)})")
-        yield from _value(shape.value, item, f"{path}[{_quoted(key)}]")
+        yield from _value(shape.key, key, f"{path} (key {quoted(key)})")
+        yield from _value(shape.value, item, f"{path}[{quoted(key)}]")
 
 
 def _string(shape: Any, value: str, path: str) -> Iterator[str]:
@@ -94,11 +94,11 @@ def _string(shape: Any, value: str, path: str) -> Iterator[str]:
     if allowed:
         if value not in allowed:
             choices = f"one of {', '.join(allowed)}" if len(allowed) <= 10 else f"{len(allowed)} are known"
-            yield f"{path}: unknown value {_quoted(value)}{_nearest(value, allowed) or f'; {choices}'}"
+            yield f"{path}: unknown value {quoted(value)}{_nearest(value, allowed) or f'; {choices}'}"
         return
     yield from _size(shape, len(value), path, "characters")
     if pattern and not _java(pattern).fullmatch(value):
-        yield f"{path}: {_quoted(value)} does not match {pattern}"
+        yield f"{path}: {quoted(value)} does not match {pattern}"
 
 
 def _number(shape: Any, value: float, path: str) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _blob(shape: Any, value: bytes | str, path: str) -> Iterator[str]:
     try:
         content = base64.b64decode(value, validate=True) if isinstance(value, str) else value
     except ValueError:
-        yield f"{path}: neither bytes nor base64: {_quoted(value)}"
+        yield f"{path}: neither bytes nor base64: {quoted(value)}"
     else:
         yield from _size(shape, len(content), path, "bytes")
 
@@ -172,11 +172,6 @@ def _times(stopping: Mapping[str, Any], spot: bool) -> Iterator[str]:
 def _nearest(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _quoted(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _whole(value: Any) -> bool:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ _TYPES: Final[dict[str, np.dtype[Any]]] = {
 }
 _NAMES: Final = {kind: name for name, kind in _TYPES.items()}
 _ALIGNED: Final = 8
+_LENGTH_BYTES: Final = 8  # before the header, which they say the length of
 _LONGEST_HEADER: Final = 100_000_000
 
 
@@ -89,7 +90,7 @@ def _content(planned: Mapping[str, Planned], facts: Mapping[str, Any]) -> Iterat
         at = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNED)
-    yield memoryview(len(text).to_bytes(8, "little") + text)
+    yield memoryview(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
     for name in names:
         for piece in planned[name].pieces():
             yield np.ascontiguousarray(piece, planned[name].kind).reshape(-1).view(np.uint8).data
@@ -135,13 +136,19 @@ def read(path: Path, sha256: str | None = None) -> ArrayFile:
 WAY_OUT: Final = "Remove it and train its trial again, with another --results-dir"
 
 
+def read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file that is open at its beginning, and where the arrays begin. Raises
+    ValueError and RecursionError for bytes that are none.
+    """
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    return json.loads(file.read(min(length, _LONGEST_HEADER))), _LENGTH_BYTES + length
+
+
 def _opened(path: Path) -> ArrayFile:
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(_ALIGNED), "little")
-        header = json.loads(file.read(min(length, _LONGEST_HEADER)))
+        header, begin = read_header(file)
         end = file.seek(0, 2)
     facts: dict[str, Any] = dict(json.loads(header.pop("__metadata__")["psa"]))
-    begin = _ALIGNED + length
     if begin + max((part["data_offsets"][1] for part in header.values()), default=0) != end:
         raise DamagedFile(f"{path} is damaged (it is cut off)", WAY_OUT)
     return ArrayFile(path, facts, {name: _mapped(path, begin, part) for name, part in header.items()})

@@ -11,7 +11,7 @@ from psa.batches import Batches, in_order
 from psa.cost import WORTH_IT, fitting
 from psa.data import Split
 from psa.engine import row_of
-from psa.loaded import Pack
+from psa.loaded import LoadedPack
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
@@ -52,7 +52,7 @@ def _measured(net: Dense, trials: Sequence[Trial], split: Split, device: torch.d
     gradients = active.zeros_like()
     optimizer = optimizer_for("adamw", rows, active, gradients)
     batches = Batches(rows, split, trials[0].method.batch_size)
-    visited = Pack(net, [fresh_state(trial, net, 1) for trial in trials], device).visited
+    visited = LoadedPack(net, [fresh_state(trial, net, 1) for trial in trials], device).visited
     times = []
     for _ in range(REPEATS):
         begun = time.perf_counter()

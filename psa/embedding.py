@@ -7,7 +7,7 @@ gradients of a layer 784 -> 512 these are 200 MB, where the gradients written ou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ def embed(
     draws = stream(seed, "tsne")
     projected, explained = principal(gradients[rows.to(gradients.device)], components, draws)
     progress(f"t-SNE of {len(rows):,} gradients in {projected.shape[1]} components")
-    tsne = TSNE(perplexity=perplexity, init="pca", random_state=_state(draws))
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=_seed_from(draws))
     coordinates = tsne.fit_transform(projected.astype(np.float32))
     return Embedding(rows.numpy(), coordinates.astype(np.float64), explained, float(tsne.kl_divergence_))
 
@@ -83,13 +83,13 @@ def principal(gradients: Factored, components: int, draws: np.random.Generator) 
     if not total > 1e-12 * float(np.abs(gram.diagonal()).sum()):
         raise UserError("all gradients of the sample are equal", "There is nothing to show")
     solver = "dense" if len(gradients) <= _FEW else "arpack"
-    pca = KernelPCA(most, kernel="precomputed", eigen_solver=solver, random_state=_state(draws))
+    pca = KernelPCA(most, kernel="precomputed", eigen_solver=solver, random_state=_seed_from(draws))
     coordinates = pca.fit_transform(gram)
     shares = pca.eigenvalues_ / total
     varies = shares > 1e-9
     return coordinates[:, varies], shares[varies]
 
 
-def _state(draws: np.random.Generator) -> Any:
+def _seed_from(draws: np.random.Generator) -> int:
     """A seed for scikit-learn, which takes no generator of this kind."""
     return int(draws.integers(2**32, dtype=np.uint64))

@@ -19,7 +19,7 @@ from psa.batches import Batches, Row, in_order
 from psa.data import Splits
 from psa.growing import happen, just_grown
 from psa.growth import Event
-from psa.loaded import Epoch, Pack, grouped
+from psa.loaded import Epoch, LoadedPack, grouped
 from psa.looks import Probe
 from psa.memory.visit import Visited
 from psa.nets.dense import Dense
@@ -54,7 +54,7 @@ class Perturb(Protocol):
 class Policy(Protocol):
     """What happens between epochs (see psa.policies)."""
 
-    def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+    def begin(self, pack: LoadedPack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
         """The weights and the optimiser with which `rows` of the pack start their next epoch."""
 
     def better(self, state: TrialState, correct: int, loss: float) -> bool:
@@ -184,7 +184,7 @@ def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
 
 
 def _one_loop(
-    pack: Pack,
+    pack: LoadedPack,
     rows: list[int],
     splits: Splits,
     policy: Policy,
@@ -199,8 +199,8 @@ def _one_loop(
     settings = [row_of(pack.states[row]) for row in trained]
     epoch = policy.begin(pack, trained, settings)
     shuffled = Batches(settings, splits.train, batch_size)
-    following = observing.following(pack.net, shuffled, [row.loop for row in settings][: len(rows)])
     loops = [row.loop for row in settings]
+    following = observing.following(pack.net, shuffled, loops[: len(rows)])
     visited = pack.memories(trained, loops)
     train_loss = train_epoch(
         pack.net,
@@ -231,7 +231,9 @@ def _one_loop(
     return reports
 
 
-def _commit(pack: Pack, rows: list[int], epoch: Epoch, kept: list[bool], visited: Visited | None) -> None:
+def _commit(
+    pack: LoadedPack, rows: list[int], epoch: Epoch, kept: list[bool], visited: Visited | None
+) -> None:
     """Take over what outlives the epoch: the better weights become the LKG."""
     if pack.visited is not None and visited is not None:
         pack.visited.memory.put_back(rows, visited.memory)
@@ -270,7 +272,7 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _test(pack: Pack, splits: Splits, observing: Observing) -> list[tuple[TrialState, Outcome]]:
+def _test(pack: LoadedPack, splits: Splits, observing: Observing) -> list[tuple[TrialState, Outcome]]:
     """The one look at the test split, after selection; and the probes' last."""
     trials = list(range(len(pack.states)))
     made_in = [max(1, state.lkg_loop) for state in pack.states]

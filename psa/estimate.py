@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from psa.arrayfile import read_header
 from psa.cost import CostModel
 from psa.store import Store
 from psa.trial import Pack
 
 _TRUST_SECONDS: Final = 10.0  # of work after which what is measured counts as much as what was estimated
-_HEADER_BYTES: Final = 8
-_LONGEST_HEADER: Final = 100_000_000
 
 
 def loops_left(store: Store, pack: Pack) -> int:
@@ -33,8 +32,7 @@ def loops_of(path: Path) -> int:
     """The loops of a stored state; 0 where there is none that can be read (its worker will say more)."""
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(_HEADER_BYTES), "little")
-            header = json.loads(file.read(min(length, _LONGEST_HEADER)))
+            header, _ = read_header(file)
         return int(json.loads(header["__metadata__"]["psa"])["loops"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0

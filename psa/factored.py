@@ -56,11 +56,6 @@ class Factored:
         """The gradients of the bias, delta [N, outputs] itself, as those of a layer whose one input is 1."""
         return cls(delta, delta.new_ones(len(delta), 1))
 
-    def with_bias(self) -> Factored:
-        """The gradients of weight and bias side by side, [outputs, inputs + 1]: the bias's input is 1."""
-        ones = self.activation.new_ones(len(self), 1)
-        return Factored(self.delta, torch.cat([self.activation, ones], dim=1), self.scale)
-
     def __len__(self) -> int:
         return len(self.delta)
 

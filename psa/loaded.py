@@ -33,7 +33,7 @@ class Epoch:
     carried: dict[str, Rows] = field(default_factory=dict)
 
 
-class Pack:
+class LoadedPack:
     """Trials of one network on the device: their LKGs, their memories where they have any, and further
     buffers carried between epochs.
     """
@@ -78,14 +78,14 @@ class Pack:
         return some
 
 
-def grouped(net: Dense, states: Sequence[TrialState], device: torch.device) -> list[Pack]:
-    """One Pack for each network that trials have grown to from `net`; without growth there is one."""
+def grouped(net: Dense, states: Sequence[TrialState], device: torch.device) -> list[LoadedPack]:
+    """One LoadedPack for each network that trials have grown to from `net`; without growth there is one."""
     if all(state.trial.growth is None for state in states):
-        return [Pack(net, states, device)]
+        return [LoadedPack(net, states, device)]
     groups: dict[tuple[int, ...], list[TrialState]] = {}
     for state in states:
         groups.setdefault(hidden_widths(state.lkg), []).append(state)
-    return [Pack(net.grown(widths), group, device) for widths, group in groups.items()]
+    return [LoadedPack(net.grown(widths), group, device) for widths, group in groups.items()]
 
 
 def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> Visited | None:

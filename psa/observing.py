@@ -15,7 +15,7 @@ from torch import Tensor
 from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.data import Splits
-from psa.loaded import Pack
+from psa.loaded import LoadedPack
 from psa.looks import Collector, Follower, Following, Look, Probe
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
@@ -50,13 +50,13 @@ class Observing:
     def __init__(self, splits: Splits, probes: Sequence[Probe], keep: KeepArrays | None) -> None:
         self.splits, self.probes, self.keep = splits, probes, keep
 
-    def beginning(self, pack: Pack) -> None:
+    def beginning(self, pack: LoadedPack) -> None:
         """What they see before the first loop, of the trials that have not begun."""
         rows = [row for row, state in enumerate(pack.states) if self.probes and state.loops == 0]
         if rows:
             self.after(pack, rows, pack.lkg[rows])
 
-    def after(self, pack: Pack, rows: Sequence[int], weights: Rows) -> None:
+    def after(self, pack: LoadedPack, rows: Sequence[int], weights: Rows) -> None:
         """Write what they see after a loop into the books of its trials."""
         if not self.probes:
             return
@@ -85,7 +85,7 @@ class Observing:
                     file = f"{name}-{state.loops}"
                     state.files[file] = self.keep(state, file, arrays)
 
-    def last(self, pack: Pack) -> list[tuple[dict[str, Observation], dict[str, Entry]]]:
+    def last(self, pack: LoadedPack) -> list[tuple[dict[str, Observation], dict[str, Entry]]]:
         """What each probe says of the LKG of every trial, and the files of those that keep more."""
         if not self.probes:
             return [({}, {}) for _ in pack.states]

@@ -10,7 +10,7 @@ from psa.batches import Row
 from psa.engine import Perturb
 from psa.growing import due
 from psa.growth import Event
-from psa.loaded import Epoch, Pack
+from psa.loaded import Epoch, LoadedPack
 from psa.nets.rows import Rows
 from psa.optimizer import Optimizer, optimizer_for
 from psa.specs import MOMENTS, Keep
@@ -23,7 +23,7 @@ class RatchetPolicy:
     def __init__(self, perturb: Perturb) -> None:
         self.perturb = perturb
 
-    def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+    def begin(self, pack: LoadedPack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
         """Copy the LKG of `rows`, perturb the copy, and set a new optimiser over it."""
         active = pack.lkg[list(rows)]
         units = self.perturb(active, [pack.states[row] for row in rows])
@@ -50,7 +50,7 @@ class KeepPolicy:
         self.optimizer = method.optimizer
         self.steps_per_epoch = steps_per_epoch
 
-    def begin(self, pack: Pack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+    def begin(self, pack: LoadedPack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
         """Go on from the present weights and moments; a new trial from its LKG and zero moments."""
         if not pack.carried:
             pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *MOMENTS[self.optimizer])}

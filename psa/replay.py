@@ -19,6 +19,7 @@ from psa.files import read_bytes
 from psa.machine import Machine
 from psa.nets.dense import Dense
 from psa.state import COLUMNS, TrialState, decode
+from psa.statefile import StateFile
 from psa.store import Store
 from psa.trial import Trial
 from psa.worker import fresh_state, policy_for, splits_of
@@ -48,7 +49,7 @@ def steps_of(store: Store) -> list[Step]:
     for path in store.state_paths():
         if path.stem.endswith(".previous"):
             continue
-        state, before = _sound(path), _sound(path.with_name(f"{path.stem}.previous{path.suffix}"))
+        state, before = _sound(path), _sound(StateFile(path).previous)
         # bits are promised of the CPU alone; what a GPU had a hand in would differ without a fault
         if state is None or state.loops == 0 or state.devices != ["cpu"]:
             continue
@@ -71,7 +72,7 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
         net = Dense(trial.model, splits.classes)
         before = fresh_state(trial, net, step.loop)
         if step.from_previous:
-            stored = _sound(step.path.with_name(f"{step.path.stem}.previous{step.path.suffix}"))
+            stored = _sound(StateFile(step.path).previous)
             if stored is None:
                 continue
             before = copy.deepcopy(stored)

@@ -67,28 +67,6 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     return float(found.mean()) - half, float(found.mean()) + half
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    seed: int,
-    statistic: Callable[..., ArrayLike] = np.mean,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-) -> tuple[float, float]:
-    """Percentile bootstrap of a statistic(values, axis=...); `seed` fixes the draws. NaN below two values."""
-    found = present(values)
-    if len(found) < 2:
-        return float("nan"), float("nan")
-    result = scipy_stats.bootstrap(
-        (found,),
-        statistic,
-        n_resamples=resamples,
-        confidence_level=level,
-        method="percentile",
-        rng=stream(seed, "bootstrap"),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
 @dataclass(frozen=True)
 class Paired:
     """One arm minus another, seed by seed: n pairs, mean difference with its t interval, the p-value of

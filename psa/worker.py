@@ -6,6 +6,7 @@ As a process of its own: `python -m psa.worker pack.json --root DIR`.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import time
@@ -21,7 +22,7 @@ from psa import ablation, engine, leases
 from psa.data import Splits, load
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
-from psa.events import EXIT_INTERRUPTED
+from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from psa.machine import Machine, describe
 from psa.memory.spec import check_room
 from psa.nets.dense import Dense
@@ -110,9 +111,8 @@ def run_pack(
     if not states:
         return []
     started(states)
-    for trial in pack.trials[:1]:
-        if trial.memory is not None:
-            check_room(trial.memory, len(splits.train), pack.horizon)
+    if (memory := pack.trials[0].memory) is not None:
+        check_room(memory, len(splits.train), pack.horizon)
 
     def save(changed: Sequence[TrialState]) -> None:
         for state in changed:
@@ -135,15 +135,9 @@ def run_pack(
             probes=probes_for(pack.trials[0]),
             keep=lambda state, name, arrays: files[state.trial.id].keep(state.trial, name, arrays),
         )
-    seconds = time.monotonic() - begun
-    trained = sum(state.loops for state in states) - before
-    sidecar = describe(device, machine.threads) | {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "pack_seconds": round(seconds, 3),
-        "train_samples_per_second": round(trained * len(splits.train) / seconds, 1),  # evaluation included
-        "pack_trials": len(states),
-        "pack_epochs": sum(state.loops for state in states) - before,  # of all its trials, in those seconds
-    }
+    seconds, trained = time.monotonic() - begun, sum(state.loops for state in states) - before
+    speed = _speed(seconds, len(states), trained, len(splits.train))
+    sidecar = describe(device, machine.threads) | speed
     records = []
     for state, test in zip(states, tests, strict=True):
         with _told(state.trial, failed):
@@ -151,6 +145,19 @@ def run_pack(
             store.write(state.trial, record, sidecar)
             records.append(record)
     return records
+
+
+def _speed(seconds: float, trials: int, epochs: int, samples: int) -> dict[str, Any]:
+    """What a sidecar says of the training of a pack: so many epochs of all its trials in so many seconds,
+    evaluation included; samples: of one epoch.
+    """
+    return {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pack_seconds": round(seconds, 3),
+        "train_samples_per_second": round(epochs * samples / seconds, 1),
+        "pack_trials": trials,
+        "pack_epochs": epochs,
+    }
 
 
 @contextmanager
@@ -243,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _, elsewhere = run_free(pack, store, machine, stop=StopRequest())
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
+        return EXIT_USER_ERROR
     except Interrupted:
         sys.stderr.write("stopped as asked; every finished loop is saved\n")
         return EXIT_INTERRUPTED
@@ -257,8 +264,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_json(path: Path) -> Any:
-    import json
-
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

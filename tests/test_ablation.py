@@ -261,7 +261,7 @@ def test_every_mode_has_a_choice() -> None:
 
 
 def watch(
-    monkeypatch: pytest.MonkeyPatch, seen: Callable[[loaded.Pack, list[int], loaded.Epoch], None]
+    monkeypatch: pytest.MonkeyPatch, seen: Callable[[loaded.LoadedPack, list[int], loaded.Epoch], None]
 ) -> None:
     """Call `seen` with the pack, its rows and what an epoch starts from."""
     from psa.policies import RatchetPolicy
@@ -269,7 +269,7 @@ def watch(
     true_begin = RatchetPolicy.begin
 
     def begin(
-        self: RatchetPolicy, pack: loaded.Pack, rows: list[int], settings: list[object]
+        self: RatchetPolicy, pack: loaded.LoadedPack, rows: list[int], settings: list[object]
     ) -> loaded.Epoch:
         before = pack.lkg.clone()
         epoch = true_begin(self, pack, rows, settings)  # type: ignore[arg-type]
@@ -291,7 +291,7 @@ def test_damage_never_adds_up_and_never_reaches_the_lkg(
     trials = arms("2*4, 1*6", [3, 4], family)
     loops = dict.fromkeys([each.id for each in trials], 0)
 
-    def seen(pack: loaded.Pack, rows: list[int], epoch: loaded.Epoch) -> None:
+    def seen(pack: loaded.LoadedPack, rows: list[int], epoch: loaded.Epoch) -> None:
         names = linears_of(family, pack.net.arch.widths)
         for at, row in enumerate(rows):
             each = pack.states[row].trial

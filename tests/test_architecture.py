@@ -74,7 +74,7 @@ psa.cluster_numbers psa.agreement psa.embedding
 psa.collect
 psa.observations
 psa.published
-psa.reports psa.reports.latex psa.reports.alike psa.reports.literal
+psa.reports psa.reports.latex psa.reports.alike psa.reports.literal psa.reports.provenance
 psa.reports.tables psa.reports.figures
 psa.reports.cells psa.reports.figure_labels
 psa.reports.figure_numbers psa.reports.aggregates
@@ -98,7 +98,7 @@ psa.reports.arm_tables psa.reports.arm_figures
 psa.reports.arm_temperatures psa.reports.arm_comparison psa.reports.run_figures
 psa.reports.run_folders
 psa.reports.memory_rows
-psa.reports.memory_questions
+psa.reports.memory_questions psa.reports.activation_words
 psa.reports.memory_answers psa.reports.memory_figures
 psa.reports.ablation psa.reports.search psa.reports.activations psa.reports.glonet psa.reports.gradients
 psa.reports.memory

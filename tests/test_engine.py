@@ -209,7 +209,7 @@ def test_no_arm_is_contaminated(small: Splits, monkeypatch: pytest.MonkeyPatch) 
     true_begin = RatchetPolicy.begin
 
     def begin(
-        self: RatchetPolicy, pack: loaded.Pack, rows: list[int], settings: list[object]
+        self: RatchetPolicy, pack: loaded.LoadedPack, rows: list[int], settings: list[object]
     ) -> loaded.Epoch:
         epoch = true_begin(self, pack, rows, settings)  # type: ignore[arg-type]
         assert epoch.optimizer.decoupled

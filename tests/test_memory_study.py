@@ -15,7 +15,7 @@ from psa.data import Splits
 from psa.errors import UserError
 from psa.grid import load
 from psa.growth import hidden_widths, parameters
-from psa.loaded import Pack
+from psa.loaded import LoadedPack
 from psa.looks import Look
 from psa.nets.dense import Dense
 from psa.outcomes import probes_for
@@ -166,7 +166,7 @@ def test_the_nearest_embeddings_vote(small: Splits) -> None:
     chosen = trial(method="embedding_knn")
     (state,), outcomes = run([chosen], small, 1)
     _, found = seen_in([state], outcomes, "embedding_knn")
-    pack = Pack(Dense(chosen.model, 10), [state], CPU)
+    pack = LoadedPack(Dense(chosen.model, 10), [state], CPU)
     look = Look(pack.net, pack.lkg, [1], small)
     known, asked = (embeddings(look, split, 0).numpy() for split in (small.train, small.test))
     labels = small.train.labels.numpy()
@@ -184,7 +184,7 @@ def test_the_nearest_embeddings_vote(small: Splits) -> None:
 def test_answers_with_and_without_the_memory_differ_by_the_memory(small: Splits) -> None:
     """Of a trial with one; without one there is nothing to switch off."""
     (state,), _ = run([trial(step_size=5.0)], small, 2)
-    pack = Pack(Dense(state.trial.model, 10), [state], CPU)
+    pack = LoadedPack(Dense(state.trial.model, 10), [state], CPU)
     look = Look(pack.net, pack.lkg, [2], small, pack.memories([0], [2]))
     one, other = (answers_of(look, small.val, 0, with_memory=on) for on in (True, False))
     assert not np.array_equal(one.losses, other.losses)

@@ -155,12 +155,12 @@ def mutated_dropout_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_lkg_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     """The damage is done to the LKG itself, not to a copy."""
-    from psa.loaded import Pack
+    from psa.loaded import LoadedPack
     from psa.policies import RatchetPolicy
 
     true_begin = RatchetPolicy.begin
 
-    def begin(self, pack: Pack, rows, settings):  # type: ignore[no-untyped-def]
+    def begin(self, pack: LoadedPack, rows, settings):  # type: ignore[no-untyped-def]
         epoch = true_begin(self, pack, rows, settings)
         pack.lkg.put(list(rows), epoch.active)
         return epoch

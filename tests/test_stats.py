@@ -40,18 +40,6 @@ def test_what_is_missing_shifts_nothing() -> None:
     assert (pair.n, pair.difference) == (2, 0.5)
 
 
-def test_a_bootstrap_is_fixed_by_its_seed() -> None:
-    """The same seed gives the same interval, another one nearly the same; it holds the mean."""
-    values = draws(1, 40)
-    one = stats.bootstrap_interval(values, 7)
-    assert one == stats.bootstrap_interval(values, 7)
-    other = stats.bootstrap_interval(values, 8)
-    assert one != other
-    assert one == pytest.approx(other, abs=0.3)
-    assert one[0] < values.mean() < one[1]
-    assert one == pytest.approx(stats.t_interval(values), abs=0.5)
-
-
 def test_pairs_are_compared_seed_by_seed() -> None:
     """A constant gain beneath large differences between seeds: visible in pairs, invisible without."""
     seeds = draws(2, 10)

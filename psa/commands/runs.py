@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,18 +68,7 @@ class Runs:
     @property
     def where(self) -> Where:
         """What the backend is told."""
-        fields = (
-            "workers",
-            "address",
-            "storage",
-            "gpus_per_pack",
-            "jobs",
-            "spot",
-            "detach",
-            "max_cost",
-            "prices",
-        )
-        return Where(**{name: getattr(self, name) for name in fields})
+        return Where(**{field.name: getattr(self, field.name) for field in fields(Where)})
 
 
 @dataclass(frozen=True, kw_only=True)

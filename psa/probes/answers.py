@@ -23,7 +23,9 @@ SPLITS: Final = ("validation", "test")
 
 
 class OfTheLkg:
-    """A probe that asks the LKG alone, on both splits; what it finds is said by `_of`."""
+    """A probe that asks the LKG alone; what it finds is said by `_of`, on both splits where it names no other
+    places.
+    """
 
     def places(self, net: Dense) -> dict[str, list[str]]:
         """The splits."""

@@ -36,7 +36,7 @@ def _ece(seen: Answers) -> float:
     return expected_calibration_error(seen.confidence, seen.right)
 
 
-class Confusion:
+class Confusion(OfTheLkg):
     """Of the LKG on the test split, counts: how many samples of each class it took for each."""
 
     name = "confusion"
@@ -46,14 +46,6 @@ class Confusion:
         classes = range(net.classes)
         return {"": [f"{true}>{answer}" for true in classes for answer in classes]}
 
-    def each(self, look: Look) -> list[Observation]:
-        """Nothing: only the LKG is asked."""
-        return [{} for _ in look.loops]
-
-    def last(self, look: Look) -> list[Observation]:
-        """See the class."""
-        found = [answers_of(look, look.splits.test, row) for row in range(len(look.loops))]
-        return [
-            {"counts": confusion(each.labels, each.answers, look.net.classes).flatten().tolist()}
-            for each in found
-        ]
+    def _of(self, look: Look, row: int) -> Observation:
+        found = answers_of(look, look.splits.test, row)
+        return {"counts": confusion(found.labels, found.answers, look.net.classes).flatten().tolist()}

@@ -9,6 +9,7 @@ from psa.looks import Look
 from psa.nets.activations import added
 from psa.nets.dense import Dense
 from psa.nets.layers import effective
+from psa.probes.answers import OfTheLkg
 from psa.probes.traces import hidden_layers, ignored, traced
 from psa.state import Observation
 
@@ -64,7 +65,7 @@ class LayerUsage:
         }
 
 
-class EarlyExit:
+class EarlyExit(OfTheLkg):
     """How many validation images the network answers correctly when its head reads only the first k hidden
     layers: their sum where the network sums them, else the k-th layer. Layers of another width than the
     head's have no answer (null).
@@ -77,14 +78,6 @@ class EarlyExit:
     def places(self, net: Dense) -> dict[str, list[str]]:
         """The hidden layers behind which one may leave."""
         return {"correct": _hidden(net)}
-
-    def each(self, look: Look) -> list[Observation]:
-        """Nothing: only the LKG is asked."""
-        return [{} for _ in look.loops]
-
-    def last(self, look: Look) -> list[Observation]:
-        """See the class."""
-        return [self._of(look, row) for row in range(len(look.loops))]
 
     def _of(self, look: Look, row: int) -> Observation:
         *_, (weight, bias) = look.net.layout.views(look.weights[row : row + 1])

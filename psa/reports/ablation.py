@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from psa.frames import trials_of
 from psa.regimes import REGIMES, regime_of
-from psa.reports import figure_set
+from psa.reports import figure_set, provenance
 from psa.reports.ablation_effects import aggregate_table, paired_table
 from psa.reports.ablation_markdown import convergence_markdown, lkg_growth_markdown, trials_markdown
 from psa.reports.ablation_published import (
@@ -244,37 +244,17 @@ def _equal(frame: pd.DataFrame) -> Iterator[str]:
 
 def _warnings(frame: pd.DataFrame) -> Iterator[str]:
     rows = trials_of(frame)
-    counts = Counter(rows["status"][rows["status"] != "done"])
-    if counts:
-        named = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
-        yield (
-            f"{sum(counts.values()):,} of {len(rows):,} expected trials are not there ({named}). Every table "
-            "and figure says what it lacks; means are of the trials that are there."
-        )
-    done = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
-    lengths = sorted(set(done["loops"].dropna()))
-    if len(lengths) > 1:
-        yield (
-            f"The trials were not trained equally long: {lengths[0]} to {lengths[-1]} meta-loops. Name the "
-            "grid with --grid, and what is shorter than it asks for is left out of every mean."
-        )
-    devices = sorted(set(done["device"].dropna()))
-    if len(devices) > 1:
-        yield (
-            f"The trials were trained on different devices ({', '.join(devices)}): the arms of a seed agree "
-            "there closely, but not to the bit."
-        )
+    if absent := provenance.absence(rows):
+        yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
+    whole = rows[(rows["status"] == "done") & ~rows["stopped_early"].fillna(value=False).astype(bool)]
+    if unequal := provenance.unequal_lengths(sorted(set(whole["loops"].dropna())), "meta-loops"):
+        yield unequal
+    if devices := provenance.several_devices(rows):
+        yield f"{devices}."
 
 
-def _sources(frame: pd.DataFrame) -> Iterable[str]:
-    rows = trials_of(frame)
-    done = rows[rows["status"] == "done"]
-    devices = ", ".join(sorted(set(done["device"].dropna())))
-    yield (
-        f"All numbers come from {counted(len(done), 'record')} of study {rows['study'].iloc[0]}, one JSON "
-        f"file per trial, trained on: {devices or 'unknown'}. rows.parquet and rows.csv beside it hold "
-        "every loop of every trial; each table can be downloaded below it."
-    )
+def _sources(frame: pd.DataFrame) -> Iterator[str]:
+    yield provenance.origin(trials_of(frame), "every loop of every trial")
     yield (
         "Intervals are 95 % t intervals of the mean over seeds unless a note says otherwise; paired tests "
         "are sign-flip permutation tests, corrected by Holm's method over the table they stand in."

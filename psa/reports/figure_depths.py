@@ -19,7 +19,6 @@ from psa.stats import Values, present, summary
 
 _COLUMNS: Final = 3
 _OFFSET: Final = 0.14  # of a step between depths: the marks of models stand beside each other
-_ROOM: Final = 0.08  # of the range, above and below
 
 Numbers = Callable[[Trained], Values]
 

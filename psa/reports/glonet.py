@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from psa.frames import trials_of
 from psa.reports import depth_claims as claims
-from psa.reports import depth_tables
+from psa.reports import depth_tables, provenance
 from psa.reports.alike import SETTINGS, alike
 from psa.reports.depth_tables import CLAIMED, CLAIMED_OF
 from psa.reports.depths import MODELS, SHARED, Depths, Network, Trained, depths_of, seconds_of
@@ -240,42 +240,23 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
 
 
 def _warnings(seen: _Seen) -> Iterator[str]:
-    depths = seen.depths
-    others = {name: count for name, count in depths.statuses.items() if name != "done"}
-    if others:
-        named = ", ".join(f"{count:,} {status}" for status, count in sorted(others.items()))
-        yield (
-            f"{sum(others.values()):,} of {sum(depths.statuses.values()):,} expected trials are not there "
-            f"({named}). Every table and figure says what it lacks; means are of the trials that are there."
-        )
+    depths, rows = seen.depths, trials_of(seen.frame)
+    if absent := provenance.absence(rows):
+        yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
     lost = [each.network.label for each in depth_tables.ordered(depths) if "diverged" in each.statuses]
     if lost:
         yield f"Diverged, since no loss was ever finite, and so without any accuracy: {'; '.join(lost)}."
-    if len(depths.epochs) > 1:
-        yield (
-            f"The trials were not trained equally long: {depths.epochs[0]} to {depths.epochs[-1]} epochs. "
-            "Name the grid with --grid, and what is shorter than it asks for is left out of every mean."
-        )
+    if unequal := provenance.unequal_lengths(depths.epochs, "epochs"):
+        yield unequal
     few = len(depths.seeds)
     if few < 3:
         yield f"There {'is' if few == 1 else 'are'} {counted(few, 'seed')}: differences may be chance."
-    devices = sorted(set(trials_of(seen.frame)["device"].dropna()))
-    if len(devices) > 1:
-        yield (
-            f"The trials were trained on different devices ({', '.join(devices)}): the arms of a seed agree "
-            "there closely, but not to the bit, and their speeds cannot be compared."
-        )
+    if devices := provenance.several_devices(rows):
+        yield f"{devices}, and their speeds cannot be compared."
 
 
-def _sources(frame: pd.DataFrame) -> Iterable[str]:
-    rows = trials_of(frame)
-    done = rows[rows["status"] == "done"]
-    devices = ", ".join(sorted(set(done["device"].dropna())))
-    yield (
-        f"All numbers come from {counted(len(done), 'record')} of study {rows['study'].iloc[0]}, one JSON "
-        f"file per trial, trained on: {devices or 'unknown'}. rows.parquet and rows.csv beside it hold "
-        "every epoch of every trial, layers.csv every layer; each table can be downloaded below it."
-    )
+def _sources(frame: pd.DataFrame) -> Iterator[str]:
+    yield provenance.origin(trials_of(frame), "every epoch of every trial, layers.csv every layer")
     yield (
         "A validation split is kept apart from the training images; the test split is looked at once, with "
         "the final weights. Intervals are 95 % t intervals of the mean over seeds; paired tests are "

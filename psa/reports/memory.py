@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 
 from psa.frames import trials_of
 from psa.memory.metrics import by_class
+from psa.reports import provenance
 from psa.reports.memory_answers import Hypothesis, hypotheses
 from psa.reports.memory_figures import figures_of
 from psa.reports.memory_questions import Comparison, arms_of, comparisons_of, verdict
@@ -254,10 +254,5 @@ def _sections(
 
 
 def _warnings(rows: pd.DataFrame) -> Iterator[str]:
-    counts = Counter(rows["status"][rows["status"] != "done"])
-    if counts:
-        named = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
-        yield (
-            f"{sum(counts.values()):,} of {len(rows):,} expected trials are not there ({named}); of a staged "
-            "grid, most of these did not go on to the later stage."
-        )
+    if absent := provenance.absence(rows):
+        yield f"{absent}; of a staged grid, most of these did not go on to the later stage."

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from psa.reports.tables import Bold, Interval, Table, Uncertain, Value, in_markdown, value_of
+from psa.reports.tables import Bold, Table, Value, central, in_markdown, value_of
 
 _TEMPLATE: Final = "page.html"
 _WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make rows tall in tables that scroll
@@ -125,15 +125,8 @@ def _row(table: Table, number: int) -> Iterator[dict[str, Any]]:
 
 def _key(value: Value) -> str | float:
     """What a cell is sorted by; missing ones have nothing."""
-    match value:
-        case None:
-            return ""
-        case Uncertain():
-            return value.mean
-        case Interval():
-            return value.value
-        case _:
-            return value
+    number = central(value)
+    return "" if number is None else number
 
 
 def _address(kind: str, content: bytes) -> str:

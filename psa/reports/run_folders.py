@@ -165,9 +165,6 @@ def _weights(record: Record, trial: Trial) -> dict[str, dict[str, Any]]:
     for name, sizes in {
         name: sizes for linear in shape.linears for name, sizes in linear.tensors.items()
     }.items():
-        count = 1
-        for size in sizes:
-            count *= size
         moments = _moments(seen, f"weights.{name}")
         negative = moments["percent_negative"]
         found[name] = moments | {

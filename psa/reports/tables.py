@@ -170,11 +170,11 @@ def rounded(value: float, digits: int, *, signed: bool = False) -> str:
 def value_of(cell: Cell) -> Value:
     """What is in a cell; None where it is missing in one way or another."""
     value = cell.value if isinstance(cell, Bold) else cell
-    central = _central(value)
-    return None if isinstance(central, float) and math.isnan(central) else value
+    number = central(value)
+    return None if isinstance(number, float) and math.isnan(number) else value
 
 
-def _central(value: Value) -> str | float | None:
+def central(value: Value) -> str | float | None:
     """The number that other numbers are around; a single one, or a text, is itself."""
     match value:
         case Uncertain():
@@ -257,7 +257,7 @@ def _specification(column: Column, cells: Iterable[Cell]) -> str:
         return "r"
     values = [value for value in map(value_of, cells) if value is not None]
     uncertain = [value for value in values if isinstance(value, Uncertain)]
-    numbers = [_plain(number, column) for number in map(_central, values) if number is not None]
+    numbers = [_plain(number, column) for number in map(central, values) if number is not None]
     deviations = [rounded(value.sd, column.digits) for value in uncertain if not math.isnan(value.sd)]
     # an uncertainty is counted in its digits: 0.06 takes one, 17.87 four
     room = max((len(text.replace(".", "").lstrip("0")) or 1 for text in deviations), default=0)
