@@ -16,7 +16,7 @@ import torch
 from psa.arch import Arch
 from psa.batches import Batches, in_order
 from psa.calibrate import step_seconds
-from psa.data import Split, Splits, load
+from psa.data import Splits, load
 from psa.engine import row_of
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
@@ -50,13 +50,6 @@ def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:
     return groups_of(made)[0]
 
 
-def slice_of(split: Split, samples: int) -> Split:
-    """The first samples of a split."""
-    return Split(
-        split.images[:samples], split.labels[:samples], split.digits[:samples], split.index[:samples]
-    )
-
-
 def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     """Seconds per trial-epoch (evaluation included) and per checkpoint of one pack, on one thread."""
     trials = trials_of(task["family"], task["arch"])[: task["size"]]
@@ -67,7 +60,7 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     active = Rows.stacked([net.initial(row.seed) for row in rows])
     gradients = active.zeros_like()
     optimizer = optimizer_for("adamw", rows, active, gradients)
-    train = slice_of(splits.train, 2 * 256)
+    train = splits.train.first(2 * 256)
     times = []
     begun = time.perf_counter()
     while len(times) < 2 or time.perf_counter() - begun < task["seconds"]:
@@ -76,7 +69,7 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
         train_epoch(net, rows, active, gradients, optimizer, batches)
         times.append((time.perf_counter() - start) / len(batches))
     step = sum(times[1:]) / len(times[1:])
-    part = slice_of(splits.val, 1000)
+    part = splits.val.first(1000)
     evaluate(net, active, part)
     start = time.perf_counter()
     evaluate(net, active, part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cloud.training_jobs import OVER
+from cloud.jobs import ENDED
 from psa.errors import UserError
 
 START_SECONDS: Final = 120.0  # billed before training begins: the container and the data
@@ -51,7 +51,7 @@ class Budget:
         """Count a job of an earlier time, by its description: with what it was billed, or with the most that
         it may be. watched: whether its end will be told; of another one at work the most counts as spent.
         """
-        job, is_over = said["TrainingJobName"], said["TrainingJobStatus"] in OVER
+        job, is_over = said["TrainingJobName"], said["TrainingJobStatus"] in ENDED
         if is_over:
             self.ended(job, said.get("BillableTimeInSeconds", 0) / 3600 * hourly)
             return

@@ -26,7 +26,7 @@ from psa.files import write_atomically
 from psa.machine import Machine
 from psa.pace import Pace
 from psa.search import Template
-from psa.serve import loop_facts
+from psa.serve import loop_facts, loops_left
 from psa.state import TrialState, decode
 from psa.store import STATE_NAME, Store
 from psa.trial import Pack, Trial
@@ -105,10 +105,7 @@ class _Work:
         errors: dict[str, str] = {}
 
         def started(states: Sequence[TrialState]) -> None:
-            self.left = sum(
-                0 if state.finished(self.pack.horizon) else self.pack.horizon - state.loops
-                for state in states
-            )
+            self.left = loops_left(states, self.pack.horizon)
 
         def failed(trial: Trial, error: UserError) -> None:
             errors[trial.id] = str(error)

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal
 
 from cloud.account import answered
 from cloud.bucket import Unreachable, code_of, refusal
+from cloud.jobs import ENDED
 from psa.errors import UserError
 
-OVER: Final = frozenset({"Completed", "Failed", "Stopped"})
 _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
 _NO_CAPACITY: Final = "CapacityError"
@@ -50,7 +50,7 @@ class Status:
     @property
     def over(self) -> bool:
         """Whether it has come to an end, good or bad."""
-        return self.status in OVER
+        return self.status in ENDED
 
 
 class TrainingJobs:

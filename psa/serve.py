@@ -89,15 +89,16 @@ def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest, say: S
         store,
         machine,
         listen=lambda reports: say("loop", **loop_facts(reports)),
-        started=lambda states: say("begun", left=sum(_left(state, pack.horizon) for state in states)),
+        started=lambda states: say("begun", left=loops_left(states, pack.horizon)),
         stop=stop,
         failed=lambda trial, error: errors.__setitem__(trial.id, str(error)),
     )
     say("done", trained=len(records), elsewhere=elsewhere, failed=errors)
 
 
-def _left(state: TrialState, horizon: int) -> int:
-    return 0 if state.finished(horizon) else horizon - state.loops
+def loops_left(states: Sequence[TrialState], horizon: int) -> int:
+    """Trial-loops that are still to be trained, of trials that a worker has in hand."""
+    return sum(0 if state.finished(horizon) else horizon - state.loops for state in states)
 
 
 def loop_facts(reports: Sequence[LoopReport]) -> dict[str, Any]:

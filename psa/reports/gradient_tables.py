@@ -47,10 +47,8 @@ def agreement_table(measured: Sequence[Measured]) -> Table:
     )  # fmt: skip
     note = (
         f"As many clusters as digits; the best of {STARTS} runs of k-means by inertia. In brackets 95 % "
-        "percentile "
-        "intervals of the bootstrap over samples with the same centres; where there is no agreement, "
-        "resampling "
-        "puts purity and NMI a little above their value."
+        "percentile intervals of the bootstrap over samples with the same centres; where there is no "
+        "agreement, resampling puts purity and NMI a little above their value."
     )
     return Table("Agreement of clusters", "tab:gradients_agreement", columns, rows, note, wide=True)
 

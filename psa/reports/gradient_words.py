@@ -52,11 +52,10 @@ def output_words(measured: Sequence[Measured]) -> Iterator[str]:
         return
     shares = [each.read_off for each in here if each.read_off is not None]
     yield (
-        f"At length 1 the clusters of the output layer agree with the digits at a purity of "
-        f"{_purities(here, 'output_unit')}. This is a tautology and no finding: with cross-entropy "
-        "delta is "
-        "softmax minus one-hot, whose only negative number stands at the label. The label is part of what is "
-        f"clustered; without any clustering it can be read off as the place of the least number, in "
+        "At length 1 the clusters of the output layer agree with the digits at a purity of "
+        f"{_purities(here, 'output_unit')}. This is a tautology and no finding: with cross-entropy delta is "
+        "softmax minus one-hot, whose only negative number stands at the label. The label is part of what "
+        "is clustered; without any clustering it can be read off as the place of the least number, in "
         f"{span(shares, percent=True)} of the samples."
     )
     right = [float((each.digits == each.predictions).mean()) for each in here]
@@ -91,10 +90,8 @@ def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
         if min(pairs) > CLEARLY:
             yield (
                 "So it is length that decides who is in the largest cluster: what the network is sure of "
-                "asks for "
-                "next to nothing and lies near the origin, whatever is on the image. That is a property of "
-                "how "
-                "well a sample is known, not of its kind; at length 1 it is gone."
+                "asks for next to nothing and lies near the origin, whatever is on the image. That is a "
+                "property of how well a sample is known, not of its kind; at length 1 it is gone."
             )
 
 
@@ -113,19 +110,15 @@ def hidden_words(measured: Sequence[Measured]) -> Iterator[str]:
     chance = [each.permuted.purity.value for each in here if each.permuted is not None]
     yield (
         f"At length 1 the clusters of the hidden layer have a purity of {span(whole)} against digits; "
-        "against "
-        f"digits dealt out anew it is {span(chance)}. A gradient is delta times input, so each was "
-        "clustered "
-        f"alone: delta gives {span(delta)}, the input {span(seen)}."
+        f"against digits dealt out anew it is {span(chance)}. A gradient is delta times input, so each was "
+        f"clustered alone: delta gives {span(delta)}, the input {span(seen)}."
     )
     if np.mean(delta) >= np.mean(whole) - 0.01 and np.mean(delta) > np.mean(seen):
         yield (
             "So delta alone does at least as well as the whole gradient: the label comes in through the "
-            "output's "
-            "delta, carried back by the last weights, and what the images have in common is not needed. The "
-            "hidden layer is close to the same tautology as the output layer, and its agreement with the "
-            "digits "
-            "is no evidence of structure that the network has found in the images."
+            "output's delta, carried back by the last weights, and what the images have in common is not "
+            "needed. The hidden layer is close to the same tautology as the output layer, and its agreement "
+            "with the digits is no evidence of structure that the network has found in the images."
         )
     elif np.mean(seen) >= np.mean(whole):
         yield (
@@ -153,16 +146,14 @@ def start_words(measured: Sequence[Measured]) -> Iterator[str]:
         yield (
             f"Single runs from {init} starts: purity {min(purities):.3f} to {max(purities):.3f}, median "
             f"{float(np.median(purities)):.3f}, of {counted(len(runs), 'run')}. The run of least inertia "
-            "among "
-            f"{STARTS} has {span(best)}."
+            f"among {STARTS} has {span(best)}."
         )
     every = [start.purity for each in here for start in each.starts]
     final = float(np.mean(_values(here, "hidden_unit")))
     if final - float(np.median(every)) > 0.02:
         yield (
             "Most single runs end in a local optimum of higher inertia, in which clusters mix digits: the "
-            "purity of "
-            "a single run is a property of its start, not of the gradients."
+            "purity of a single run is a property of its start, not of the gradients."
         )
 
 
