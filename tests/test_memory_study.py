@@ -212,3 +212,12 @@ def test_a_memory_costs_what_it_holds() -> None:
     entry = 4 * (14 + 9) + 28
     assert memory_bytes([with_memory] * 2) - memory_bytes([plain] * 2) == 2 * 4 * 100_000 * entry
     assert stored_bytes(with_memory, 3) - stored_bytes(plain, 3) == 2 * 100_000 * entry
+
+
+@pytest.mark.parametrize(
+    ("digits", "epochs"), [("", "2.5 epochs of 8,000"), ("digits=0,1", "12.5 epochs of 1,600")]
+)
+def test_it_is_said_when_a_memory_is_full(digits: str, epochs: str) -> None:
+    """Of the images that are really trained on: a set of digits leaves a share of them."""
+    grid = load(ROOT / "reproduction/growth.toml", [digits] if digits else [])
+    assert any(f"is full after {epochs} images" in remark for remark in grid.remarks)

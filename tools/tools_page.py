@@ -20,7 +20,6 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/tools.md"
 WIDTH: Final = "100"
-STUDIES: Final = ("glonet", "activations", "gradients", "memory")
 INTRODUCTION: Final = """\
 # Every command
 
@@ -42,10 +41,11 @@ def scripts() -> dict[str, str]:
 def words() -> Iterator[tuple[str, ...]]:
     """Every command with words of its own."""
     from psa.cli import PSA
+    from psa.settings import study_names
 
     yield ("psa",)
     yield from (("psa", name) for name in PSA if not name.startswith("-"))
-    yield from (("train", "--study", study) for study in STUDIES)
+    yield from (("train", "--study", study) for study in sorted(study_names() - {"ablation"}))
     yield from ((name,) for name in scripts() if name not in ("psa", "train", "clean"))  # those are psa's
 
 

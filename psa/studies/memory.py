@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from psa.arch import Arch
+from psa.gradient_size import train_samples
 from psa.growth import Added, After, Count, Delta, Growth, Schedule, Threshold
 from psa.memory.spec import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
 from psa.memory.spec import Count as Amount
@@ -242,7 +243,7 @@ def remarks(trials: Sequence[Trial]) -> list[str]:
         memory = trial.memory
         if memory is None or memory.forgetting.policy == "none":
             continue
-        images = trial.data.train_size or 60_000 - trial.data.val_size
+        images = train_samples(trial)
         if memory.capacity > images:
             epochs = memory.capacity / images
             found.append(
