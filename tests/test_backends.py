@@ -157,7 +157,7 @@ SISTERS = {
     "glonet": ('num_layers = 4\nfeatures = 5\n[axes]\nmodel = ["GloNet", "MLP"]', {"local", "ray"}),
     "activations": (
         'arch = "2*5"\n[axes]\nactivation = ["ReLU", "JumpReLU(initial=0.5)"]',
-        {"local", "ray", "sagemaker"},
+        {"local", "sagemaker"},
     ),
     "stochastic": (
         'arch = "2*5"\nactivation = "Identity"\nsimplex = "all"\nscaling = "simplex"\n'

@@ -171,6 +171,7 @@ def test_the_same_sweep_twice_at_once_trains_once(
 
 
 @pytest.mark.slow
+@pytest.mark.crash  # a watcher that is killed and comes back is tested every time
 def test_a_detached_sweep_comes_home_later(
     tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
 ) -> None:

@@ -241,6 +241,7 @@ def test_a_search_stops_the_worse_and_records_the_rest(
 
 
 @pytest.mark.slow
+@pytest.mark.crash  # kills of sweeps on Ray are tested every time
 def test_a_search_that_was_killed_goes_on(
     started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
 ) -> None:
