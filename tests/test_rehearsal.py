@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.session import Session
 
-from cloud.rehearsal import Faults, Stage, rehearsal
+from cloud.rehearsal import Faults, Stage, rehearsal, s3
 from cloud.rehearsal.container import Container, Namespaces
 from cloud.rehearsal.jobs import Table
 from cloud.rehearsal.plane import Throttle
@@ -693,3 +693,10 @@ def test_nothing_outlives_a_rehearsal(tmp_path: Path, number: signal.Signals) ->
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_no_port_is_the_second_one_of_another() -> None:
+    """SeaweedFS takes a second port above each of its own, and refuses to start where two of them meet."""
+    for _ in range(100):
+        ports = s3._free_ports(5)
+        assert len({each + offset for each in ports for offset in (0, s3._GRPC)}) == 10

@@ -170,7 +170,9 @@ def _free_ports(count: int) -> list[int]:
         with socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
-            if port + _GRPC > 65_535 or port in found:
+            # none may be the second port of another, which SeaweedFS takes above it
+            taken = {each + offset for each in found for offset in (-_GRPC, 0, _GRPC)}
+            if port + _GRPC > 65_535 or port in taken:
                 continue
             with contextlib.suppress(OSError):
                 other.bind(("127.0.0.1", port + _GRPC))
