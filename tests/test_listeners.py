@@ -156,7 +156,7 @@ class Failing:
 
     def tell(self, trial: Trial, record: dict[str, Any]) -> None:
         if self.told:
-            raise ConnectionError("the server\nhas gone")
+            raise ConnectionError("the server\nhttp://me:secret@host has gone")
         self.told.append(trial.id)
 
 
@@ -173,7 +173,9 @@ def test_one_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureF
         audience.tell(trials, 3)
     assert failing.told == [trials[0].id]
     (line,) = [each.getMessage() for each in caplog.records]
-    assert line.startswith("Failing is told no more in this sweep (ConnectionError: the server has gone)")
+    assert line.startswith(
+        "Failing is told no more in this sweep (ConnectionError: the server http://host has gone)"
+    )
     assert all((folder / trial.id / "psa.json").is_file() for trial in trials)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.errors import UserError
-from psa.listeners.curves import Listener
+from psa.listeners.curves import Listener, masked
 from psa.records import Record
 from psa.store import Store
 from psa.trial import Trial
@@ -37,7 +37,7 @@ class Audience:
             if listener.loops_of(trial) < record["loops"]:
                 listener.tell(trial, record)
         except Exception as error:  # noqa: BLE001 - whatever its library does, the training goes on
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = masked(f"{type(error).__name__}: {' '.join(str(error).split())}")[:300]
             logger.warning(
                 "%s is told no more in this sweep (%s); nothing is lost, the next sweep tells it the rest",
                 listener.name,

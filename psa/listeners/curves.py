@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -56,6 +57,11 @@ def curves(record: Record) -> Curves:
         "test_loss": finals["test"]["loss"],
     }
     return Curves(dict(_settings(record["spec"])), points, _there(results))
+
+
+def masked(text: str) -> str:
+    """What a library says, without the password that an address in it may hold."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _there(values: dict[str, float | None]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from typing import Any, Final
 
@@ -12,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from psa.errors import UserError
-from psa.listeners.curves import curves
+from psa.listeners.curves import curves, masked
 from psa.records import Record
 from psa.trial import Trial
 
@@ -39,8 +38,7 @@ class MLflow:
             there = self.client.get_experiment_by_name(study)
             self.experiment = self.client.create_experiment(study) if there is None else there.experiment_id
         except (MlflowException, ValueError, OSError) as error:
-            said = " ".join(f"--mlflow {uri}: {error}".split())
-            shown = re.sub(r"//[^/@\s]*@", "//", said)  # an address may hold a password
+            shown = masked(" ".join(f"--mlflow {uri}: {error}".split()))
             raise UserError(shown[:400], "Name a server that runs, or sqlite:///runs.db") from error
 
     def loops_of(self, trial: Trial) -> int:
@@ -51,10 +49,10 @@ class MLflow:
     def tell(self, trial: Trial, record: Record) -> None:
         """See psa.listeners.curves.Listener."""
         shown, now = curves(record), int(1000 * time.time())
-        known = max(0, self.loops_of(trial))
         run = self._run(trial) or self.client.create_run(
             self.experiment, run_name=trial.id, tags={_ID: trial.id, _LOOPS: "0"}
         )
+        known = int(run.data.tags.get(_LOOPS, 0))
         name = run.info.run_id
         params = [Param(key, value[:500]) for key, value in shown.settings.items()]
         metrics = [
