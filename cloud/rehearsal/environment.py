@@ -11,7 +11,7 @@ import sys
 import venv
 from collections.abc import Iterable, Iterator
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from packaging.requirements import Requirement
@@ -77,26 +77,27 @@ def _required(requirements: Iterable[str], without: Iterable[str]) -> list[metad
 
 def _link(distribution: metadata.Distribution, packages: Path) -> None:
     """Link a distribution's files; a folder that belongs to it alone is linked as a whole."""
-    for part in _parts(distribution):
+    root = Path(str(distribution.locate_file(""))).absolute()
+    for part in _parts(distribution, root):
         target = packages / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            target.symlink_to(Path(str(distribution.locate_file(part))).absolute())
+            target.symlink_to(root / part)
 
 
-def _parts(distribution: metadata.Distribution) -> Iterator[PurePosixPath]:
+def _parts(distribution: metadata.Distribution, root: Path) -> Iterator[Path]:
     """Yield the files and whole folders of a distribution, relative to its site-packages."""
-    files = [file for file in distribution.files or () if ".." not in file.parts and not file.is_absolute()]
+    # Poetry lists the files of a linked project by absolute paths, pip by relative ones.
+    files = [Path(os.path.relpath(root / file, root)) for file in distribution.files or ()]
+    files = [file for file in files if file.parts[0] not in ("..", "__pycache__")]
     regular = {file.parts[0] for file in files if len(file.parts) == 2 and file.name == "__init__.py"}
     whole = set[str]()
     for file in files:
         top = file.parts[0]
-        if top == "__pycache__":
-            continue
         if len(file.parts) > 1 and (top in regular or top.endswith((".dist-info", ".libs"))):
             if top not in whole:
                 whole.add(top)
-                yield PurePosixPath(top)
+                yield Path(top)
         else:  # a module, or a part of a namespace package, whose folder other distributions share
             yield file
 
