@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+import psa
+from cloud.code import unpacked_digest
 from psa.backend import Local, Where
 from psa.cost import CostModel
 from psa.errors import UserError
@@ -74,6 +76,8 @@ class _Said:
 
 def train(root: Path) -> int:
     """Train what a job was given. Raises UserError."""
+    code = Path(str(psa.__file__)).parents[1]
+    logger.info("code %s in %s", unpacked_digest(code), code)
     asked = json.loads(read_bytes(root / "input/config/hyperparameters.json") or b"{}")
     line, folder = root / "input/data/line", root / "checkpoints"
     packs = packs_in(read_bytes(line / PACKS) or b"", str(line / PACKS))

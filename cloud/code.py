@@ -1,4 +1,7 @@
-"""The code of psa as one archive: what a container runs. Equal code gives equal bytes, and so one upload."""
+"""The code archive of a training job: psa, and what the image of its container lacks.
+
+Equal code gives an equal digest, and so one upload. The entry of a container logs the digest of what it runs.
+"""
 
 from __future__ import annotations
 
@@ -6,62 +9,123 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import cloud
 import psa
+from cloud.images import Target, target
 
 NAME: Final = "code.tar.gz"
-# What training imports, and a container with PyTorch may lack. The versions are those of this machine.
-NEEDS: Final = ("numpy", "pydantic", "safetensors", "filelock")
+PACKAGES: Final = "packages"
+_PINS: Final = "requirements.txt"
+_START: Final = "start.sh"
+# -P keeps the current folder off the path; PYTHONPATH names the archive's folder, which holds nothing but
+# what `packed` puts there, and workers inherit it. What the image has itself is not taken from the archive.
 START: Final = f"""#!/bin/bash
-set -e
-python -c "import {", ".join(NEEDS)}" 2>/dev/null || python -m pip install --quiet -r requirements.txt
-exec python -P -m cloud.bootstrap
+export PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
+for package in {PACKAGES}/*/; do
+  name="$(basename "$package")"
+  python -P -c "import $name" 2>/dev/null || PYTHONPATH="$PYTHONPATH:$PWD/{PACKAGES}/$name"
+done
+python -P -c "import cloud.supervisor" 2>/opt/ml/output/failure || {{
+  code=$?
+  cat /opt/ml/output/failure >&2
+  exit $code
+}}
+exec python -P -m cloud.supervisor
 """
-# exec at each step: a signal to the container must arrive where something can be saved
+# exec at each step: a signal to the container must reach what can hand it on. What a step before the
+# supervisor says of its failure is left where SageMaker looks for it.
 COMMAND: Final = (
     f"mkdir -p /opt/ml/code && tar -xzf /opt/ml/input/data/code/{NAME} -C /opt/ml/code"
-    " && cd /opt/ml/code && exec bash start.sh"
+    f" 2>/opt/ml/output/failure && cd /opt/ml/code && exec bash {_START};"
+    " code=$?; cat /opt/ml/output/failure >&2; exit $code"
 )
 
 
 @dataclass(frozen=True)
 class Code:
-    """The archive, and the digest of what is in it."""
+    """The files of psa by name, and the container that they are meant for."""
 
-    content: bytes
-    digest: str
+    files: Mapping[str, bytes]
+    target: Target
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the files. Packages count by their versions, so that it takes no network."""
+        return digest_of(self.files)
 
     @property
     def folder(self) -> str:
-        """Where it lies in the bucket."""
+        """Its part of the bucket."""
         return f"code/{self.digest[:16]}"
+
+    @cached_property
+    def content(self) -> bytes:
+        """The archive. Raises UserError where a package for the container cannot be had."""
+        return _packed({**self.files, **self._packages(offline=False)})
+
+    @property
+    def size(self) -> int:
+        """Bytes of the archive, less those of packages that would have to be downloaded first."""
+        return len(_packed({**self.files, **self._packages(offline=True)}))
+
+    def _packages(self, *, offline: bool) -> dict[str, bytes]:
+        from cloud.wheels import package_files  # not in containers, whose image may lack `packaging`
+
+        return {
+            f"{PACKAGES}/{name}/{path}": content
+            for name in self.target.lacks
+            for path, content in (package_files(name, self.target, offline=offline) or {}).items()
+        }
 
 
 def packed() -> Code:
-    """The code of this installation."""
-    files = dict(sorted(_files()))
+    """Return the code of this installation."""
+    from cloud.wheels import pins
+
+    inside = target()
+    roots = [Path(str(package.__file__)).parent for package in (psa, cloud)]
+    files = {name: content for root in roots for name, content in _package(root)}
+    requirements = f"# {inside}\n" + "".join(f"{pin}\n" for pin in pins(inside))
+    files |= {_PINS: requirements.encode(), _START: START.encode()}
+    return Code(files, inside)
+
+
+def unpacked_digest(folder: Path) -> str:
+    """Return the digest of the code in a folder: that of the archive, where one was unpacked there."""
+    files = {name: content for package in ("psa", "cloud") for name, content in _package(folder / package)}
+    for name in (_PINS, _START):
+        if (folder / name).is_file():
+            files[name] = (folder / name).read_bytes()
+    return digest_of(files)
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """Return the SHA-256 of files and their names."""
     digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    """Return a tar.gz of files without owners and dates."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in files.items():
-            digest.update(f"{name} {len(content)} ".encode() + content)
-            info = tarfile.TarInfo(name)  # no owner, no date
+        for name, content in sorted(files.items()):
+            info = tarfile.TarInfo(name)
             info.size, info.mode = len(content), 0o644
             tar.addfile(info, io.BytesIO(content))
-    return Code(gzip.compress(archive.getvalue(), mtime=0), digest.hexdigest())
+    return gzip.compress(archive.getvalue(), mtime=0)
 
 
-def _files() -> Iterator[tuple[str, bytes]]:
-    for package in (psa, cloud):
-        root = Path(str(package.__file__)).parent
-        for path in root.rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                yield f"{root.name}/{path.relative_to(root).as_posix()}", path.read_bytes()
-    yield "requirements.txt", "".join(f"{name}=={version(name)}\n" for name in NEEDS).encode()
-    yield "start.sh", START.encode()
+def _package(root: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a package, by their path below its parent."""
+    for path in root.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield f"{root.name}/{path.relative_to(root).as_posix()}", path.read_bytes()

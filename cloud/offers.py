@@ -56,7 +56,7 @@ class Offers:
             yield json.dumps(request)
         if home == UNNAMED:
             yield f"{UNNAMED} in the names stands for the name that this folder gets with its first sweep"
-        yield from self.quotes.said([self.quotes.of(line) for line in lines], len(self.code.content))
+        yield from self.quotes.said([self.quotes.of(line) for line in lines], self.code.size)
 
     def check(self, lines: Sequence[Line], spent: float) -> None:
         """Raise UserError where lines are expected to cost more than is left. spent: dollars."""

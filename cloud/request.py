@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import Any, Final
 
 from cloud.aws_model import faults
 from cloud.bucket import Bucket
 from cloud.code import COMMAND, Code
+from cloud.images import image_table
 from cloud.line import Line
 from cloud.settings import MOST_RUN_SECONDS, Settings
 from psa.errors import UserError
@@ -16,7 +15,6 @@ from psa.errors import UserError
 DATA: Final = "data"
 VOLUME_GB: Final = 30
 SPOT_WAIT_SECONDS: Final = 6 * 3600  # for capacity, all interruptions together, beside the time of training
-_IMAGES: Final = Path(__file__).with_name("images.toml")
 _ACCOUNT: Final = "763104351884"
 
 
@@ -24,7 +22,7 @@ def image_of(settings: Settings, gpu: bool) -> str:
     """The container: that of the settings, or AWS's own with PyTorch in that region."""
     if settings.image:
         return settings.image
-    known = tomllib.loads(_IMAGES.read_text())
+    known = image_table()
     account = known["accounts"].get(settings.region, _ACCOUNT)
     suffix = "amazonaws.com.cn" if settings.region.startswith("cn-") else "amazonaws.com"
     tag = known["tags"]["gpu" if gpu else "cpu"]

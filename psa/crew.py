@@ -15,8 +15,10 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import psa
 from psa.errors import UserError
 from psa.events import Event, event_of
 from psa.gpus import Place
@@ -28,6 +30,18 @@ logger = logging.getLogger(__name__)
 DEATHS_ALLOWED: Final = 3  # of workers over one pack, before it counts as failed
 STOP_SECONDS: Final = 30.0
 TICK_SECONDS: Final = 0.2  # a stop is noticed no later
+
+# Imports psa from the file it is given, so that a worker runs the code of its parent however that was found:
+# installed, by PYTHONPATH, or from the current folder. sys.path stays as it is.
+_ENTRY: Final = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("psa", sys.argv.pop(1))
+sys.modules["psa"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["psa"])
+from psa.worker import main
+sys.exit(main())
+"""
 
 
 @dataclass
@@ -44,8 +58,8 @@ class _Worker:
 
     def __init__(self, machine: Machine, place: Place) -> None:
         # -P: a file called queue.py or torch.py in the user's folder is not imported in place of the real one
-        command = [sys.executable, "-P", "-m", "psa.worker", "--serve", "--data-dir", str(machine.data_dir)]
-        command += ["--threads", str(machine.threads)]
+        command = [sys.executable, "-P", "-c", _ENTRY, str(Path(str(psa.__file__)).absolute())]
+        command += ["--serve", "--data-dir", str(machine.data_dir), "--threads", str(machine.threads)]
         if machine.device is not None:
             command += ["--device", machine.device]
         threads = {"OMP_NUM_THREADS": str(machine.threads), "MKL_NUM_THREADS": str(machine.threads)}

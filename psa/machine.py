@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import psa
 from psa import __version__
+from psa.cost import processor
 from psa.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,6 +122,14 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         "host": socket.gethostname(),
         "processors": os.cpu_count(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
+        "code": str(Path(str(psa.__file__)).parent),
     }
+
+
+def _cpu_model() -> str:
+    """Return the name of the processor, on which the last bits of a result may depend."""
+    name = processor()
+    return name.partition(":")[2].strip() or name

@@ -69,6 +69,7 @@ def rehearse(
     ] = None,
     interruptions: Annotated[Count, Parameter(help="At most so many per job.")] = None,
     grace: Annotated[Seconds, Parameter(help="From SIGTERM to SIGKILL.")] = AWS_GRACE,
+    network: Annotated[bool, Parameter(help="Let containers reach the network. Training needs none.")] = True,
     wait: Annotated[bool, Parameter(help="For jobs that still run when the command has ended.")] = True,
 ) -> int:
     """Run a command with SageMaker on this machine, free.
@@ -92,6 +93,7 @@ def rehearse(
         interrupt_every=interrupt_every,
         interruptions=interruptions,
         grace=grace,
+        no_network=not network,
     )
     with _Signals() as signals, _folder(dir) as folder, rehearsal(folder, faults) as stage:
         code = _ran(command, stage, signals)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,9 @@ from psa.errors import UserError
 HOST: Final = "algo-1"
 _KILLED: Final = 128 + signal.SIGKILL
 _MARK: Final = "psa-container"
-_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _AS_USER: Final = ("--user", "--map-root-user")
+NO_NETWORK: Final = "--net"
 _LONGEST_LINE: Final = 250_000  # CloudWatch takes 256 KB
 
 # Runs as PID 1 of its namespaces until the last line makes way for the command. $1: the job's folder.
@@ -93,7 +93,7 @@ def _probe(way: Sequence[str], folder: Path) -> subprocess.Popen[str] | None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={"PATH": _SYSTEM_PATH},
+            env={"PATH": SYSTEM_PATH},
             start_new_session=True,  # a Ctrl-C at this moment must not look like a refusal
         )
     return None
@@ -110,6 +110,7 @@ class Container:
     """A command that runs as PID 1. It has to be made by a thread that lives as long as it does.
 
     folder: of the job; its `ml` is /opt/ml inside. say: gets every line of its output, from a thread.
+    flags: of `unshare`.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class Container:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """What a container's process sees: nothing of this process's but where its Python is."""
-    path = f"{Path(sys.executable).parent}:{_SYSTEM_PATH}"
+    """What a container's process sees: nothing of this process's."""
     # /tmp is the one folder that anybody may write to
-    return {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": HOST, **own}  # noqa: S108
+    home = {"HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": HOST}  # noqa: S108
+    return {"PATH": SYSTEM_PATH, **home, **own}

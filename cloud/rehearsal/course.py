@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from cloud.rehearsal import sync
-from cloud.rehearsal.container import HOST, Container
+from cloud.rehearsal.container import HOST, NO_NETWORK, SYSTEM_PATH, Container
 from cloud.rehearsal.faults import Faults
 from cloud.rehearsal.jobs import Job
 from cloud.rehearsal.logbook import Logbook
@@ -37,10 +37,11 @@ Why = Literal["exit", "stop", "runtime", "wait", "interrupted"]
 
 @dataclass(frozen=True)
 class Site:
-    """Where jobs run. closing: set when the rehearsal ends."""
+    """Where jobs run. python: of the containers; closing: set when the rehearsal ends."""
 
     storage: Any
     flags: Sequence[str]
+    python: Path
     book: Logbook
     faults: Faults
     closing: threading.Event
@@ -141,7 +142,8 @@ class Course(threading.Thread):
         with site.book.stream(job.name, job.folder) as say:
             algorithm = job["AlgorithmSpecification"]
             command = [*algorithm["ContainerEntrypoint"], *algorithm.get("ContainerArguments", [])]
-            container = Container(job.folder, command, self._environment(), say, site.flags)
+            flags = [*site.flags, *([NO_NETWORK] if site.faults.no_network else [])]
+            container = Container(job.folder, command, self._environment(), say, flags)
             try:
                 if not job.get("CheckpointConfig"):
                     return self._watch(container)
@@ -152,6 +154,7 @@ class Course(threading.Thread):
 
     def _environment(self) -> dict[str, str]:
         return {
+            "PATH": f"{self._site.python.parent}:{SYSTEM_PATH}",
             "AWS_REGION": REGION,
             "TRAINING_JOB_NAME": self._job.name,
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],

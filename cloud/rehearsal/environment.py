@@ -42,6 +42,7 @@ def make_environment(folder: Path, requirements: Iterable[str], without: Iterabl
 
     Raises:
         UserError: If a required distribution is not installed here.
+
     """
     venv.EnvBuilder(symlinks=True).create(folder)
     python = folder / "bin" / "python"
@@ -107,4 +108,4 @@ def _write_scripts(distribution: metadata.Distribution, python: Path) -> None:
         script = python.with_name(entry.name)
         function = entry.attr.partition(".")[0]
         script.write_text(_SCRIPT.format(python=python.absolute(), module=entry.module, function=function))
-        os.chmod(script, 0o755)  # noqa: PTH101 -- one line for one mode
+        os.chmod(script, 0o755)  # noqa: PTH101, S103 -- one line for one mode; a script

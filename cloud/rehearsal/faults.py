@@ -18,6 +18,7 @@ class Faults:
     interrupt_every: seconds of training after which the capacity of a spot job is taken back.
     interruptions: how often per job, None for without end.
     grace: seconds between SIGTERM and SIGKILL.
+    no_network: containers reach no network, as in a VPC without a gateway.
     """
 
     quota: int | None = None
@@ -26,6 +27,7 @@ class Faults:
     interrupt_every: float | None = None
     interruptions: int | None = None
     grace: float = AWS_GRACE
+    no_network: bool = False
 
     def interrupts(self, spot: bool, so_far: int) -> bool:
         """Whether an attempt of a job is going to be interrupted."""

@@ -17,6 +17,7 @@ from cloud.rehearsal import server
 from cloud.rehearsal.container import Namespaces
 from cloud.rehearsal.course import Site
 from cloud.rehearsal.faults import Faults
+from cloud.rehearsal.image import image_python
 from cloud.rehearsal.jobs import ACCOUNT, Table
 from cloud.rehearsal.logbook import Logbook
 from cloud.rehearsal.plane import ROLE_ARN, Plane
@@ -97,6 +98,7 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
     """
     check_writable(folder)
     folder = folder.absolute()
+    python = image_python(folder)
     with (
         _alone_in(folder),
         contextlib.closing(Namespaces(folder / "probe")) as namespaces,
@@ -107,7 +109,7 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
         table, book = Table(folder / "jobs"), Logbook()
         for job in table:
             book.recall(job.folder)
-        site = Site(storage, namespaces.flags, book, faults or Faults(), threading.Event())
+        site = Site(storage, namespaces.flags, python, book, faults or Faults(), threading.Event())
         plane = Plane(table, site, server.role_exists)
         with server.serving(plane) as endpoint, contextlib.closing(plane):
             yield Stage(s3, endpoint, plane)

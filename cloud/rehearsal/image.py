@@ -1,0 +1,105 @@
+"""The interpreter of a rehearsal's containers: it holds what AWS's image holds, and not psa.
+
+A container in which psa is installed would hide that its code archive is not found or lacks something. The
+interpreter is made once per installation, of links, in the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock
+
+from cloud.cache import cache_folder
+from cloud.images import target
+from cloud.rehearsal import environment
+from cloud.rehearsal.environment import make_environment
+from psa.errors import UserError
+from psa.files import make_folder
+
+HOLDS: Final = ("torch", "numpy", "pydantic", "filelock")
+_OURS: Final = ("psa", "cloud")
+_MARK: Final = "complete"
+_LOOK: Final = "import importlib.util, sys; print(*filter(importlib.util.find_spec, sys.argv[1:]))"
+
+
+def image_python(folder: Path) -> Path:
+    """Return the interpreter for containers; it is made unless it is in the cache.
+
+    Args:
+        folder: Where to make it if the user's cache cannot be written to.
+
+    Raises:
+        UserError: If something is not installed here that the image holds, or psa can be imported in it.
+
+    """
+    try:
+        python = _made(cache_folder("rehearsal") / _key())
+    except OSError:
+        python = _made(folder / "image" / _key())
+    _check(python)
+    return python
+
+
+def lacking() -> tuple[str, ...]:
+    """Return the packages that containers have from the code archive alone.
+
+    The archive brings them for AWS's machines; on a machine of another kind the image has to hold them.
+    """
+    inside = target()
+    return inside.lacks if platform.machine() == inside.machine else ()
+
+
+def _key() -> str:
+    """Return a name for what the interpreter is made from."""
+    installed = sorted(
+        f"{each.metadata['Name']} {each.version} {each.locate_file('')}" for each in metadata.distributions()
+    )
+    made_by = Path(str(environment.__file__)).read_text()
+    facts = [sys.executable, sys.version, HOLDS, lacking(), installed, made_by]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _made(folder: Path) -> Path:
+    """Return the interpreter in a folder. One that was not finished is made again. Raises OSError."""
+    make_folder(folder.parent)
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / _MARK).exists() or not (folder / "bin" / "python").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make_environment(folder, [*HOLDS, *_held_besides()], without=[*_OURS, *lacking()])
+            (folder / _MARK).touch()
+    return folder / "bin" / "python"
+
+
+def _held_besides() -> Iterator[str]:
+    return (name for name in target().lacks if name not in lacking())
+
+
+def _check(python: Path) -> None:
+    """Raise UserError unless the interpreter finds just what AWS's image holds."""
+    unwanted = (*_OURS, *lacking())
+    done = subprocess.run(
+        [python, "-P", "-c", _LOOK, *HOLDS, *unwanted],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={"HOME": "/nonexistent"},
+    )
+    found = set(done.stdout.split())
+    if found != set(HOLDS):
+        wrong = ", ".join(sorted(found ^ set(HOLDS))) or done.stderr.strip()[-200:]
+        raise UserError(
+            f"the interpreter for a rehearsal's containers ({python}) must find {', '.join(HOLDS)} and not "
+            f"{', '.join(unwanted)}; it is wrong about {wrong}",
+            f"Delete {python.parents[1]}; if that does not help, install psa in a new virtual environment",
+        )
