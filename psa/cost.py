@@ -184,11 +184,12 @@ def stored_bytes(trial: Trial, meta_loops: int) -> int:
 
 def machine_key() -> str:
     """Names what step times depend on: processor, number of cores, torch."""
-    facts = [_processor(), os.cpu_count(), platform.machine(), version("torch")]
+    facts = [processor(), os.cpu_count(), platform.machine(), version("torch")]
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:12]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the line of the system's own list that names the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from psa import __version__
+from psa.cost import processor
 from psa.errors import UserError
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
+        "processor": processor().rpartition(":")[2].strip() or platform.machine(),
         "host": socket.gethostname(),
         "processors": os.cpu_count(),
         "device": str(device),
