@@ -79,7 +79,7 @@ def missing_weights(line: Line, store: Store) -> list[Trial]:
 
 def _has_weights(trial: Trial, store: Store) -> bool:
     try:
-        record, state = store.read(trial), store.state_file(trial).load()
+        record, state = store.read(trial), store.load_state(trial)
     except DamagedFile:
         return False
     return record is not None and state is not None and state.loops >= record["loops"]

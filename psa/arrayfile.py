@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from psa.errors import DamagedFile, UserError
 from psa.files import refusal, write_parts
 from psa.specs import canonical_json
+from psa.stored_files import open_regular
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -99,7 +100,7 @@ def _content(planned: Mapping[str, Planned], facts: Mapping[str, Any]) -> Iterat
 def sha256_of(path: Path) -> str | None:
     """The SHA-256 of a file, None where there is none. Raises UserError where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
@@ -145,7 +146,7 @@ def read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
 
 
 def _opened(path: Path) -> ArrayFile:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         header, begin = read_header(file)
         end = file.seek(0, 2)
     facts: dict[str, Any] = dict(json.loads(header.pop("__metadata__")["psa"]))

@@ -7,7 +7,6 @@ trial that is expected but not there has one row without a loop, so that what is
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,16 +16,12 @@ import pandas as pd
 
 from psa.activation import Activation
 from psa.errors import DamagedFile, UserError
-from psa.files import read_bytes
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
 from psa.records import Record, diverged, reaches
 from psa.specs import canonical_json
 from psa.store import Store
 from psa.trial import Trial
-from psa.trial_records import decode_trial_record
-
-logger = logging.getLogger(__name__)
 
 _ASKED: Final = (
     "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "mode", "seed",
@@ -113,14 +108,18 @@ def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def records_of(store: Store, names: Sequence[str]) -> Iterator[Record]:
-    """Every sound record; a damaged one is named and left out, and its trial counts as missing."""
-    for path in store.record_paths():
-        if names and path.relative_to(store.results).parts[0] not in names:
-            continue
+    """Yield every sound record that lies in its place.
+
+    A damaged or misplaced one is named and left out, and its trial counts as missing.
+    """
+    for path in store.record_paths(names):
         try:
-            yield decode_trial_record(read_bytes(path) or b"", str(path))
+            record = store.record_at(path)
         except DamagedFile as damage:
-            logger.warning("%s", damage)
+            store.warn_once(str(damage))
+        else:
+            if record is not None:  # not removed meanwhile
+                yield record
 
 
 def _row_of(record: Record, horizon: int) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from typing import Final
 
 from psa.arrayfile import read_header
 from psa.cost import CostModel
+from psa.errors import UserError
 from psa.store import Store
+from psa.stored_files import open_regular
 from psa.trial import Pack
 
 _TRUST_SECONDS: Final = 10.0  # of work after which what is measured counts as much as what was estimated
@@ -31,10 +33,10 @@ def loops_left(store: Store, pack: Pack) -> int:
 def loops_of(path: Path) -> int:
     """The loops of a stored state; 0 where there is none that can be read (its worker will say more)."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header, _ = read_header(file)
         return int(json.loads(header["__metadata__"]["psa"])["loops"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, UserError, ValueError, KeyError, TypeError, RecursionError):
         return 0
 
 

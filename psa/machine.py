@@ -119,6 +119,7 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
+        "processor": processor().rpartition(":")[2].strip() or platform.machine(),
         "host": socket.gethostname(),
         "processors": os.cpu_count(),
         "device": str(device),

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from psa import engine
 from psa.errors import UserError
-from psa.files import read_bytes
-from psa.machine import Machine
+from psa.machine import Machine, describe
 from psa.nets.dense import Dense
 from psa.state import COLUMNS, TrialState, decode
 from psa.statefile import StateFile
-from psa.store import Store
+from psa.store import Record, Store
+from psa.store_layout import check_state
+from psa.stored_files import read_stored
 from psa.trial import Trial
 from psa.worker import fresh_state, policy_for, splits_of
 
@@ -36,20 +37,26 @@ class Step:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of it; difference is None where every bit was the same."""
+    """What came of it; difference is None where every bit was the same.
+
+    machines: on which machines the loop was trained the first time and now, where they are of two kinds.
+    """
 
     path: Path
     loop: int
     difference: str | None
+    machines: str = ""
 
 
 def steps_of(store: Store) -> list[Step]:
-    """Every step that the stored states allow, in a fixed order. Damaged files are left to `verify`."""
+    """Every step that the stored states allow, in a fixed order. Damaged files and misplaced ones are left
+    to `verify`.
+    """
     steps = []
     for path in store.state_paths():
         if path.stem.endswith(".previous"):
             continue
-        state, before = _sound(path), _sound(StateFile(path).previous)
+        state, before = _sound(path, store), _sound(StateFile(path).previous, store)
         # bits are promised of the CPU alone; what a GPU had a hand in would differ without a fault
         if state is None or state.loops == 0 or state.devices != ["cpu"]:
             continue
@@ -64,7 +71,7 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
     steps = steps_of(store)
     device = machine.prepare()
     for step in random.Random(seed).sample(steps, min(count, len(steps))):
-        state = _sound(step.path)
+        state = _sound(step.path, store)
         if state is None:
             continue
         splits = splits_of(state.trial.data, machine, device)
@@ -72,7 +79,7 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
         net = Dense(trial.model, splits.classes)
         before = fresh_state(trial, net, step.loop)
         if step.from_previous:
-            stored = _sound(StateFile(step.path).previous)
+            stored = _sound(StateFile(step.path).previous, store)
             if stored is None:
                 continue
             before = copy.deepcopy(stored)
@@ -81,7 +88,28 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
         blind = replace(splits, test=splits.val)
         policy = policy_for(trial, net, splits)
         engine.run(net, blind, [before], step.loop, policy, device=device, save=lambda states: None)
-        yield Replayed(step.path, step.loop, _difference(before, state, step.loop))
+        difference = _difference(before, state, step.loop)
+        here = describe(device, machine.threads)
+        machines = "" if difference is None else _two_kinds(store.machine_of(state.trial.id), here)
+        yield Replayed(step.path, step.loop, difference, machines)
+
+
+def _two_kinds(then: Record | None, now: Record) -> str:
+    """Describe the machines of two runs, where equal bits are not promised of both; empty where they are."""
+    if then is None:
+        return "the machine it was made on is not recorded (a record is not there yet)"
+    if all(then.get(key) == now[key] for key in ("processor", "torch")):
+        return ""
+    return (
+        f"made on {_kind(then)}, replayed on {_kind(now)}; bits are promised only for equal processors and "
+        "equal versions of torch"
+    )
+
+
+def _kind(machine: Record) -> str:
+    """`Intel(R) Xeon(R) with torch 2.15.0`, of what a sidecar says."""
+    name = machine.get("processor") or f"a processor that is not recorded ({machine.get('platform')})"
+    return f"{name} with torch {machine.get('torch')}"
 
 
 def _difference(made: TrialState, stored: TrialState, loop: int) -> str | None:
@@ -106,9 +134,15 @@ def _settings(trial: Trial, loop: int) -> Trial:
     return trial.at_loop(loop).changed(legs=())
 
 
-def _sound(path: Path) -> TrialState | None:
-    content = read_bytes(path)
+def _sound(path: Path, store: Store) -> TrialState | None:
+    """Return a state that can be replayed, None for one that is missing, damaged, misplaced or not psa's:
+    `verify` names those.
+    """
     try:
-        return None if content is None else decode(content, str(path))
-    except UserError:  # damaged, or not one of ours: `verify` says so
+        content = read_stored(path)
+        state = None if content is None else decode(content, str(path))
+        if state is not None:
+            check_state(path, store.models, state.trial)
+    except UserError:
         return None
+    return state

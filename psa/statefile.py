@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from psa import arrayfile
 from psa.arrayfile import Arrays
 from psa.errors import DamagedFile
-from psa.files import read_bytes, refusal, write_atomically
+from psa.files import refusal, write_atomically
+from psa.stored_files import read_stored
 
 if TYPE_CHECKING:
     from psa.state import TrialState
@@ -22,6 +23,14 @@ logger = logging.getLogger(__name__)
 def arrays_beside(state: Path, name: str) -> Path:
     """The file of the arrays called `name` beside a state file."""
     return state.with_name(f"{state.stem}.{name}{arrayfile.SUFFIX}")
+
+
+def _stored(path: Path) -> TrialState | None:
+    """Return the state of a file, None where there is none. Raises UserError."""
+    from psa.state import decode
+
+    content = read_stored(path)
+    return None if content is None else decode(content, str(path))
 
 
 class StateFile:
@@ -40,29 +49,23 @@ class StateFile:
         between are trained again to the same bits. Raises DamagedFile where none is sound; a fresh start
         is never made unasked.
         """
-        from psa.state import decode
-
         self._sound = False
-        content = read_bytes(self.path)
-        problem = f"{self.path} is missing"
-        if content is not None:
-            try:
-                state = decode(content, str(self.path))
-            except DamagedFile as damage:
-                problem = damage.what
-            else:
-                self._sound = True
-                return state
-        older = read_bytes(self.previous)
-        if older is None:
-            if content is None:
-                return None
-            raise DamagedFile(problem, self._way_out())
+        problem, missing = "", f"{self.path} is missing"
         try:
-            state = decode(older, str(self.previous))
+            state = _stored(self.path)
         except DamagedFile as damage:
-            raise DamagedFile(f"{problem}, and {damage.what}", self._way_out()) from damage
-        self._warn(f"{problem}; going on from the generation before it, loop {state.loops}")
+            state, problem = None, damage.what
+        if state is not None:
+            self._sound = True
+            return state
+        try:
+            state = _stored(self.previous)
+        except DamagedFile as damage:
+            raise DamagedFile(f"{problem or missing}, and {damage.what}", self._way_out()) from damage
+        if state is not None:
+            self._warn(f"{problem or missing}; going on from the generation before it, loop {state.loops}")
+        elif problem:
+            raise DamagedFile(problem, self._way_out())
         return state
 
     def arrays_path(self, name: str) -> Path:

@@ -6,36 +6,31 @@ a longer run of the same trial may extend it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from psa import arrayfile
+from psa import store_layout
 from psa.errors import DamagedFile, UserError, one_line
-from psa.files import read_bytes, refusal, write_atomically
+from psa.files import refusal, write_atomically
 from psa.records import Record, decode_record, difference, encode_record, reaches
-from psa.statefile import StateFile, arrays_beside
+from psa.statefile import StateFile
+from psa.store_layout import FAILURE, MACHINE, STATE_NAME
+from psa.stored_files import Listing, dangling, dangling_part, files_below, read_stored
 from psa.trial import Trial
 from psa.trial_records import decode_trial_record
+from psa.verification import Check, Finding
 
-__all__ = ["Finding", "Record", "Store", "decode_record", "encode_record"]
+if TYPE_CHECKING:
+    from psa.state import TrialState
 
-STATE_NAME: Final = "lkg.safetensors"
-_MACHINE: Final = ".machine.json"
-_FAILURE: Final = ".failed.json"
-_BESIDE: Final = (_MACHINE, _FAILURE)  # how files end that lie beside records
+__all__ = ["STATE_NAME", "Finding", "Record", "Store", "decode_record", "encode_record"]
+
+logger = logging.getLogger(__name__)
+
 _LONGEST_REASON: Final = 500
-_SET_ASIDE: Final = re.compile(r".*\.damaged(-[0-9]+)?\.safetensors")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What `verify` says of one file; problem is None where it is sound."""
-
-    path: Path
-    problem: str | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +55,7 @@ class _Listing:
                 self._names[folder] = frozenset(path.name for path in (self.root / folder).iterdir())
             except FileNotFoundError:
                 self._names[folder] = frozenset()
+                _check_link(self.root / folder, self.root)
             except OSError as error:
                 raise refusal(error, f"cannot read {self.root}/{folder}") from error
         return file in self._names[folder]
@@ -75,6 +71,7 @@ class Store:
     def __init__(self, models: Path, results: Path, single: str | None = None, plain_seed: int = 0) -> None:
         self.models, self.results, self.single, self.plain_seed = models, results, single, plain_seed
         self._files: dict[str, StateFile] = {}
+        self._warned: set[str] = set()  # warnings, each of which is given once
 
     def state_file(self, trial: Trial) -> StateFile:
         """Where a trial's state lives; the same object each time it is asked for."""
@@ -120,23 +117,40 @@ class Store:
     def read(self, trial: Trial) -> Record | None:
         """A trial's record, None where it is not done. Raises DamagedFile, also for another trial's."""
         path = self.record_path(trial)
-        content = read_bytes(path)
+        record = self.record_at(path)
+        if record is not None:
+            store_layout.check_digest(path, (record["id"], record["digest"]), trial, "--results-dir")
+        return record
+
+    def record_at(self, path: Path) -> Record | None:
+        """Return the record of a file in the results folder, None where there is none.
+
+        Raises DamagedFile where it is damaged, Misplaced where it does not belong there.
+        """
+        content = read_stored(path)
         if content is None:
             return None
         record = decode_trial_record(content, str(path))
-        if record.get("digest") != trial.digest:
-            raise DamagedFile(
-                f"{path} holds the record of another trial, {record.get('id')}",
-                "Give the grid another name, or use another --results-dir",
-            )
+        store_layout.check_record(path, self.results, record["id"])
         return record
+
+    def load_state(self, trial: Trial) -> TrialState | None:
+        """Return the newest sound state of exactly this trial, None where there is none.
+
+        Raises DamagedFile where none is sound, Misplaced where the file holds another trial.
+        """
+        file = self.state_file(trial)
+        state = file.load()
+        if state is not None:
+            store_layout.check_digest(file.path, (state.trial.id, state.trial.digest), trial, "--model-dir")
+        return state
 
     def machine_of(self, trial: str) -> Record | None:
         """What stands beside the record of a trial (by id): the machine, the time its pack took, and other
         things that differ from run to run. None where there is none, or it is damaged.
         """
-        content = read_bytes(self.results / f"{trial}{_MACHINE}")
         try:
+            content = read_stored(self.results / f"{trial}{MACHINE}")
             return None if content is None else decode_record(content, "")
         except UserError:
             return None
@@ -155,19 +169,19 @@ class Store:
             if found is not None:
                 raise UserError(
                     f"{path} holds a record of this trial that differs from the one just made ({found})",
-                    f"Compare the two machines ({path.with_suffix(_MACHINE).name} is the stored one's), then "
+                    f"Compare the two machines ({path.with_suffix(MACHINE).name} is the stored one's), then "
                     "remove the stored record or use another --results-dir, and run the same command again",
                 )
             if stored["loops"] >= made["loops"]:
                 return
-        write_atomically(path.with_suffix(_MACHINE), encode_record(machine))
+        write_atomically(path.with_suffix(MACHINE), encode_record(machine))
         write_atomically(path, content)
-        path.with_suffix(_FAILURE).unlink(missing_ok=True)
+        path.with_suffix(FAILURE).unlink(missing_ok=True)
 
     def failure(self, trial: Trial) -> str | None:
         """Why a trial's last try failed, None where it did not."""
-        content = read_bytes(self.record_path(trial).with_suffix(_FAILURE))
         try:
+            content = read_stored(self.record_path(trial).with_suffix(FAILURE))
             return (
                 None
                 if content is None
@@ -178,89 +192,76 @@ class Store:
 
     def write_failure(self, trial: Trial, error: str) -> None:
         """Remember why a trial failed, until it is done."""
-        write_atomically(self.record_path(trial).with_suffix(_FAILURE), encode_record({"error": error}))
+        write_atomically(self.record_path(trial).with_suffix(FAILURE), encode_record({"error": error}))
 
     def traces(self, start: str) -> Literal["missing", "failed", "damaged"]:
         """What there is of a trial without a sound record, by its id or the beginning of it."""
         found = self.results / start
         names = [path.name for path in found.parent.glob(f"{found.name}*.json")]
-        if any(not name.endswith(_BESIDE) for name in names):
+        if any(store_layout.is_record_name(name) for name in names):
             return "damaged"
-        return "failed" if any(name.endswith(_FAILURE) for name in names) else "missing"
+        return "failed" if any(name.endswith(FAILURE) for name in names) else "missing"
 
     def state_paths(self) -> Iterator[Path]:
         """Every state file, both generations, in a fixed order; not what was set aside as damaged."""
-        yield from (path for path in self._state_files() if _SET_ASIDE.fullmatch(path.name) is None)
+        yield from (path for path in self._state_files() if not store_layout.is_set_aside(path.name))
 
     def set_aside_paths(self) -> Iterator[Path]:
         """The damaged state files that a later save has put out of the way."""
-        yield from (path for path in self._state_files() if _SET_ASIDE.fullmatch(path.name) is not None)
+        yield from (path for path in self._state_files() if store_layout.is_set_aside(path.name))
 
     def array_paths(self) -> Iterator[Path]:
         """Every file of arrays that lies beside a state, in a fixed order."""
-        yield from sorted(self.models.rglob(f"*{arrayfile.SUFFIX}")) if self.models.is_dir() else ()
+        yield from files_below(self.models, store_layout.is_arrays).files
 
     def _state_files(self) -> list[Path]:
-        found = sorted(self.models.rglob("*.safetensors")) if self.models.is_dir() else []
-        return [path for path in found if not path.name.endswith(arrayfile.SUFFIX)]
+        return files_below(self.models, store_layout.is_state).files
 
-    def record_paths(self) -> Iterator[Path]:
-        """Every record, in a fixed order."""
-        yield from (path for path in self._record_files() if not path.name.endswith(_BESIDE))
+    def record_paths(self, studies: Sequence[str] = ()) -> list[Path]:
+        """Return the paths of records of some studies (all, if none is named), in a fixed order.
 
-    def _record_files(self) -> list[Path]:
-        return sorted(self.results.rglob("s[0-9]*-*.json")) if self.results.is_dir() else []
+        Files like records that lie elsewhere, and folders that cannot be read, are named in a warning.
+        """
+        listing = self._like_records(studies)
+        places = [path for path in listing.files if store_layout.is_record_place(path, self.results)]
+        self._warn_of(listing, set(places))
+        return places
+
+    def warn_of_strays(self, studies: Sequence[str]) -> None:
+        """Name copies of records that lie where psa keeps none, in one warning."""
+        self.record_paths(studies)
+
+    def _like_records(self, studies: Sequence[str]) -> Listing:
+        """List the files like records in the folders of some studies, and in folders that are of no study."""
+        found = Listing()
+        for folder in store_layout.searched(self.results, studies):
+            part = files_below(folder, store_layout.is_like_record)
+            found.files += part.files
+            found.faults += part.faults
+            found.repeated += part.repeated
+        return found
+
+    def _warn_of(self, listing: Listing, places: set[Path]) -> None:
+        strays = [path for path in listing.files if path not in places]
+        strays = [path for path in strays if store_layout.is_stray(path, self.results)]
+        lines = [*listing.faults, *listing.repeated]
+        lines += [store_layout.strays_line(strays, self.results)] if strays else []
+        for line in lines:
+            self.warn_once(line)
+
+    def warn_once(self, line: str) -> None:
+        """Log a warning, however often the folders are read."""
+        if line not in self._warned:
+            logger.warning("%s", line)
+        self._warned.add(line)
 
     def verify(self) -> Iterator[Finding]:
-        """Check the digest of every state and record file, and of what is stored beside either.
-
-        Arrays must be those that a state or a record names; of those that none names yet (a kill came between
-        them and their state) nothing can be said but that they are whole files.
-        """
-        from psa.state import decode
-
-        named: dict[Path, set[str]] = {}
-
-        def of_state(content: bytes, where: str) -> None:
-            _name(named, Path(where), decode(content, where).files)
-
-        def of_record(content: bytes, where: str) -> None:
-            if where.endswith(_BESIDE):
-                decode_record(content, where)
-            else:
-                record = decode_trial_record(content, where)
-                _name(named, self.models / str(record["id"]) / STATE_NAME, record.get("files", {}))
-
-        for path in self.state_paths():
-            yield _checked(path, of_state)
-        for path in self._record_files():
-            yield _checked(path, of_record)
-        for path in self.array_paths():
-            yield _checked_arrays(path, named.get(path))
+        """Check the digest and the place of every state and record, and of what is stored beside either."""
+        yield from Check(self.models, self.results).findings()
 
 
-def _name(named: dict[Path, set[str]], state: Path, files: dict[str, Any]) -> None:
-    """Note the digests of the arrays beside a state file, whichever generation of it says so."""
-    present = state.with_name(f"{state.stem.removesuffix('.previous')}{state.suffix}")
-    for name, entry in files.items():
-        named.setdefault(arrays_beside(present, name), set()).add(entry["sha256"])
-
-
-def _checked(path: Path, decode: Callable[[bytes, str], object]) -> Finding:
-    try:
-        content = read_bytes(path)
-        if content is not None:
-            decode(content, str(path))
-    except UserError as error:
-        return Finding(path, error.what)
-    return Finding(path, None)
-
-
-def _checked_arrays(path: Path, digests: set[str] | None) -> Finding:
-    try:
-        arrayfile.read(path)
-        if digests is not None and arrayfile.sha256_of(path) not in digests:
-            return Finding(path, f"{path} is damaged (its SHA-256 is not the recorded one)")
-    except UserError as error:
-        return Finding(path, error.what)
-    return Finding(path, None)
+def _check_link(folder: Path, root: Path) -> None:
+    """Raise UserError where a folder is missing because a link on the way to it leads to nothing."""
+    link = dangling_part(folder, root)
+    if link is not None:
+        raise UserError(dangling(link), "Mount the disk that it is on, or remove the link")

@@ -35,6 +35,7 @@ from psa.signals import StopRequest
 from psa.specs import DataSpec, Keep, canonical_json, validated
 from psa.state import TrialState
 from psa.store import Record, Store
+from psa.store_layout import check_digest
 from psa.trial import Pack, Trial
 
 
@@ -193,10 +194,12 @@ def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
     stored: TrialState | None = file.load()
     if stored is None:
         return fresh_state(trial, net, horizon)
-    if stored.trial.continued_by(trial, stored.loops) != trial:
-        raise UserError(
-            f"{file.path} holds another trial ({stored.trial.id})", "Use another folder, or remove it"
-        )
+    try:
+        continued = stored.trial.continued_by(trial, stored.loops)
+    except UserError:  # it would name an option that nobody gave; the file says more
+        continued = stored.trial
+    if continued != trial:
+        check_digest(file.path, (stored.trial.id, stored.trial.digest), trial, "--model-dir")
     stored.trial, stored.horizon = trial, horizon
     return stored
 

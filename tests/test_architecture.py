@@ -17,7 +17,7 @@ FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
 ROWS = """
 psa psa.errors
 psa.arch psa.files
-psa.values psa.tomlfile psa.stored
+psa.values psa.tomlfile psa.stored psa.stored_files
 psa.activation
 psa.specs psa.streams psa.signals psa.memory
 psa.memory.spec psa.memory.places psa.growth
@@ -25,7 +25,8 @@ psa.trial
 psa.nets psa.nets.shapes psa.words psa.probe_names
 psa.state psa.records psa.events psa.filters
 psa.arrayfile
-psa.statefile psa.growing psa.trial_records
+psa.statefile psa.growing psa.trial_records psa.store_layout
+psa.verification
 psa.store
 psa.gradient_size
 psa.listeners psa.listeners.curves psa.cost psa.leases psa.packs psa.sweeps

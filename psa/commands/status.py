@@ -37,6 +37,7 @@ def status(
     """
     declared = load(grid, overrides, only)
     store = Store(model_dir, results_dir)
+    store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
     out = console()
     failed: list[Trial] = []
     for stage in begun(declared, store, out):

@@ -83,6 +83,7 @@ def swept(
     """Train what is left of a grid; the exit code of `psa sweep`. Raises UserError."""
     check_writable(store.results)
     check_writable(store.models)
+    store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
     costs = CostModel.of_machine(store.models, machine.device)
     backend = backend_named(runs.backend or "local", runs.where)(store, machine, costs, runs.where)
     audience = Audience(listeners_for(declared.name, options.tensorboard, options.mlflow), store)

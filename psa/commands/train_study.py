@@ -123,7 +123,7 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
         model = trials[0].model
         activation = model.activation.label if isinstance(model, NetSpec) else "ReLU"
         out.print(architecture_table(model.family, str(model.arch), shape, activation))
-        stored = [store.state_file(trial).load() for trial in trials]
+        stored = [store.load_state(trial) for trial in trials]
         reached = min(0 if state is None else state.loops for state in stored)
         pack = validated(Pack, {"trials": trials, "horizon": epochs}, "train")
         view = TrainView(out, shape, epochs, debug=run.debug)

@@ -1,9 +1,10 @@
-"""`psa verify`: check the digest of every stored state and record."""
+"""`psa verify`: check the digest and the place of every stored state and record."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -13,6 +14,10 @@ from psa.console import console
 from psa.errors import UserError
 from psa.machine import Machine
 from psa.store import Store
+from psa.store_layout import PUBLISHED
+
+MODELS: Final = Path("models")
+RESULTS: Final = Path("results")
 
 
 def verify(
@@ -21,36 +26,73 @@ def verify(
         Count, Parameter(help="Also train so many stored loops again, drawn at random, and compare the bits.")
     ] = None,
     data_dir: DataDir = Path("dataset"),
-    model_dir: ModelDir = Path("models"),
-    results_dir: ResultsDir = Path("results"),
+    model_dir: ModelDir = MODELS,
+    results_dir: ResultsDir = RESULTS,
 ) -> int:
-    """Check every stored file against its digest.
+    """Check every stored file: its digest, and that it lies where the trial it holds belongs.
 
-    Exit code 2 if one is damaged or differs.
+    Exit code 2 if one is damaged, misplaced or differs.
 
     Example: psa verify --replay 5
     """
+    _check_folders(model_dir, results_dir)
+    out, store = console(), Store(model_dir, results_dir)
+    counts, folders = _checked(store, out)
+    for path in store.set_aside_paths():
+        out.print(f"set aside as damaged earlier, of no use to psa: {path}", markup=False, soft_wrap=True)
+    for folder, count in folders.items():
+        out.print(_apart(folder, count, results_dir), markup=False, soft_wrap=True)
+    place = f"Files checked in {model_dir} and {results_dir}"
+    out.print(f"{place}: {_summary(counts)}", markup=False, soft_wrap=True)
+    differing = _replayed(store, data_dir, replay, out) if replay else 0
+    return 2 if counts["damaged"] or counts["misplaced"] or differing else 0
+
+
+def _check_folders(model_dir: Path, results_dir: Path) -> None:
+    """Raise UserError for a folder that was named and does not exist, and where neither exists."""
     if not model_dir.exists() and not results_dir.exists():
         raise UserError(
             f"there is neither a folder {model_dir} nor a folder {results_dir}",
             "Name those to check with --model-dir and --results-dir",
         )
-    out = console()
-    store = Store(model_dir, results_dir)
-    checked = damaged = 0
+    for option, folder, default in (
+        ("--model-dir", model_dir, MODELS),
+        ("--results-dir", results_dir, RESULTS),
+    ):
+        if not folder.is_dir() and (folder != default or folder.is_symlink() or folder.exists()):
+            raise UserError(f"{option} must be a folder, got {folder}", "Name one that exists")
+
+
+def _checked(store: Store, out: Console) -> tuple[Counter[str], Counter[Path]]:
+    """Check every file and name those with a problem. Return how many there are of each kind, and of each
+    folder of its own inside.
+    """
+    counts, folders = Counter[str](), Counter[Path]()
     with out.status("checking") as shown:
         for finding in store.verify():
-            checked += 1
-            shown.update(f"checking: {checked:,} files")
+            counts["checked"] += 1
+            shown.update(f"checking: {counts['checked']:,} files")
+            if finding.folder not in (None, store.results / PUBLISHED):
+                folders[finding.folder] += 1
             if finding.problem is not None:
-                damaged += 1
-                out.print(f"DAMAGED {finding.problem}", markup=False, soft_wrap=True)
-    for path in store.set_aside_paths():
-        out.print(f"set aside as damaged earlier, of no use to psa: {path}", markup=False, soft_wrap=True)
-    said = f"{checked:,}, damaged: {damaged:,}" if checked else "none, nothing is stored there yet"
-    out.print(f"Files checked in {model_dir} and {results_dir}: {said}", markup=False, soft_wrap=True)
-    differing = _replayed(store, data_dir, replay, out) if replay else 0
-    return 2 if damaged or differing else 0
+                kind = "misplaced" if finding.misplaced else "damaged"
+                counts[kind] += 1
+                out.print(f"{kind.upper()} {finding.problem}", markup=False, soft_wrap=True)
+    return counts, folders
+
+
+def _apart(folder: Path, count: int, results_dir: Path) -> str:
+    """Describe a results or models folder inside of the one that is checked."""
+    option = "--results-dir" if folder.is_relative_to(results_dir) else "--model-dir"
+    files = f"{folder} is a folder of its own, {count:,} file{'s' * (count != 1)}"
+    return f"{files}: nothing in it is counted elsewhere. Name it with {option} {folder}"
+
+
+def _summary(counts: Counter[str]) -> str:
+    if not counts["checked"]:
+        return "none, nothing is stored there yet"
+    misplaced = f", misplaced: {counts['misplaced']:,}" if counts["misplaced"] else ""
+    return f"{counts['checked']:,}, damaged: {counts['damaged']:,}{misplaced}"
 
 
 def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
@@ -65,7 +107,8 @@ def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
             shown.update(f"training stored loops again: {done:,} of {count:,}")
             if found.difference is not None:
                 differing += 1
-                said = f"DIFFERS {found.path}, loop {found.loop}: {found.difference}"
-                out.print(said, markup=False, soft_wrap=True)
+                line = f"DIFFERS {found.path}, loop {found.loop}: {found.difference}"
+                line += f"; {found.machines}" if found.machines else ""
+                out.print(line, markup=False, soft_wrap=True)
     out.print(f"Loops trained again: {done:,}, differing from what is stored: {differing:,}", markup=False)
     return differing

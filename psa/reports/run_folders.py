@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import save as encode_tensors
 
-from psa.files import read_bytes
 from psa.nets.shapes import shape_of
 from psa.records import Record, diverged
 from psa.reports.figures import encoded
@@ -19,7 +18,6 @@ from psa.specs import NetSpec
 from psa.state import Tensors
 from psa.store import Store
 from psa.trial import Trial
-from psa.trial_records import decode_trial_record
 
 _DPI = 150  # a picture of one run among hundreds
 
@@ -33,9 +31,8 @@ def run_folders(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, dict[s
     """
     done = frame[frame["status"].isin(["done", "diverged"])].drop_duplicates("id")
     for name in map(str, done["id"]):
-        content = read_bytes(store.results / f"{name}.json")
-        if content is not None:
-            record = decode_trial_record(content, name)
+        record = store.record_at(store.results / f"{name}.json")
+        if record is not None:
             trial = Trial.model_validate(record["spec"])
             yield run_name(trial), _files(record, trial, store)
 
@@ -53,7 +50,7 @@ def run_name(trial: Trial) -> str:
 
 
 def _files(record: Record, trial: Trial, store: Store) -> dict[str, bytes]:
-    state = store.state_file(trial).load()
+    state = store.load_state(trial)
     files: dict[str, bytes] = {}
     weights: dict[str, Any] = {"kept": state is not None}
     if state is not None:

@@ -1,0 +1,140 @@
+"""Check every stored file: its digest, and that it lies where what it holds belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from psa import arrayfile, store_layout
+from psa.errors import DamagedFile, UserError
+from psa.records import decode_record
+from psa.statefile import arrays_beside
+from psa.store_layout import Misplaced
+from psa.stored_files import files_below, read_stored
+from psa.trial import Trial
+from psa.trial_records import decode_trial_record
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of checking one file. problem is None where it is sound and in its place.
+
+    misplaced: the problem is where it lies, not what it holds. folder: the results or models folder of its
+    own that it is in, inside of the one that is checked.
+    """
+
+    path: Path
+    problem: str | None
+    misplaced: bool = False
+    folder: Path | None = None
+
+
+class Check:
+    """One pass over the two folders of a store.
+
+    Arrays must be those that a state or a record names; of those that none names yet (a kill came between
+    them and their state) nothing can be said but that they are whole files.
+    """
+
+    def __init__(self, models: Path, results: Path) -> None:
+        self.models, self.results = models, results
+        self._named: dict[Path, set[str]] = {}
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield a finding for each file: states, records, what lies beside records, arrays."""
+        states = files_below(self.models, lambda name: name.endswith(".safetensors"))
+        records = files_below(self.results, store_layout.is_like_record)
+        yield from (Finding(self.models, fault) for fault in states.faults)
+        yield from (Finding(self.results, fault) for fault in records.faults)
+        for path in states.files:
+            if store_layout.is_state(path.name) and not store_layout.is_set_aside(path.name):
+                yield from self._finding(path, self._state)
+        for path in records.files:
+            yield from self._finding(path, self._record)
+        for path in states.files:
+            if not store_layout.is_state(path.name):
+                yield from self._finding(path, self._arrays)
+
+    def _finding(self, path: Path, check: Callable[[Path], Path | None]) -> Iterator[Finding]:
+        """Yield what became of checking a file, nothing where it was removed meanwhile."""
+        try:
+            folder = check(path)
+        except FileNotFoundError:
+            return
+        except Misplaced as error:
+            yield Finding(path, str(error), misplaced=True)
+        except UserError as error:
+            yield Finding(path, error.what)
+        else:
+            yield Finding(path, None, folder=folder)
+
+    def _state(self, path: Path) -> Path | None:
+        from psa.state import decode
+
+        state = decode(_content(path), str(path))
+        self._name(path, state.files)
+        try:
+            store_layout.check_state(path, self.models, state.trial)
+        except Misplaced as error:
+            return _own_folder(error, path, self.models, self.models / state.trial.id / path.name)
+        return None
+
+    def _record(self, path: Path) -> Path | None:
+        content = _content(path)
+        if store_layout.is_beside(path.name):
+            decode_record(content, str(path))
+            return None
+        try:
+            record = decode_trial_record(content, str(path))
+        except DamagedFile as damage:
+            if store_layout.is_record_name(path.name):
+                raise
+            raise Misplaced(f"{path} is not a name that psa gives a record", "Remove it") from damage
+        self._name(self.models / str(record["id"]) / store_layout.STATE_NAME, record.get("files", {}))
+        try:
+            store_layout.check_record(path, self.results, record["id"])
+        except Misplaced as error:
+            return _own_folder(error, path, self.results, self.results / f"{record['id']}.json")
+        return None
+
+    def _arrays(self, path: Path) -> Path | None:
+        if not path.exists() and not path.is_symlink():
+            raise FileNotFoundError(path)
+        facts, digests = arrayfile.read(path).facts, self._named.get(path)
+        if digests is not None and arrayfile.sha256_of(path) not in digests:
+            raise DamagedFile(f"{path} is damaged (its SHA-256 is not the recorded one)")
+        try:
+            trial = Trial.model_validate(facts["spec"])
+        except (KeyError, ValidationError):  # not arrays that a trial keeps
+            return None
+        try:
+            store_layout.check_arrays(path, self.models, trial, str(facts.get("name")))
+        except Misplaced as error:
+            return _own_folder(error, path, self.models, self.models / trial.id / path.name)
+        return None
+
+    def _name(self, state: Path, files: dict[str, Any]) -> None:
+        """Note the digests of the arrays beside a state file, whichever generation of it says so."""
+        present = state.with_name(f"{state.stem.removesuffix('.previous')}{state.suffix}")
+        for name, entry in files.items():
+            self._named.setdefault(arrays_beside(present, name), set()).add(entry["sha256"])
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of a file. Raises FileNotFoundError where it was removed meanwhile."""
+    content = read_stored(path)
+    if content is None:
+        raise FileNotFoundError(path)
+    return content
+
+
+def _own_folder(error: Misplaced, path: Path, root: Path, place: Path) -> Path:
+    """Return the folder of its own that a misplaced file is in. Raises `error` where there is none."""
+    folder = store_layout.own_folder(path, root, place)
+    if folder is None:
+        raise error
+    return folder
