@@ -32,7 +32,7 @@ from psa.backend import Job, Where
 from psa.cost import CostModel
 from psa.errors import UserError
 from psa.events import Event
-from psa.machine import Machine, allow_open_files
+from psa.machine import Machine
 from psa.store import Store
 from psa.trial import Pack
 from psa.words import counted
@@ -70,7 +70,6 @@ class SageMaker:
         """Submit the jobs and watch them to their end; a tick comes several times a second. Closing it asks
         the jobs that are running to save and stop, unless they were to be left alone.
         """
-        allow_open_files()  # a lease per trial
         trials = [trial for job in jobs for trial in job.pack.trials]
         with leases.held(self.store, trials) as got:
             if len(got) < len(trials):

@@ -86,15 +86,6 @@ def check_memory(parameters: int, trials: int, device: torch.device, kept: int =
             )
 
 
-def allow_open_files() -> None:
-    """Let this process open as many files as the system allows: it holds one per trial of its pack."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def _host_memory() -> float:
     """Bytes this process may use: those of the machine, or of its container; infinity where unknown."""
     try:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from psa import arrayfile
 from psa.errors import DamagedFile, UserError, one_line
-from psa.files import read_bytes, refusal, write_atomically
+from psa.files import leftovers, read_bytes, refusal, write_atomically
 from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.statefile import StateFile, arrays_beside
 from psa.trial import Trial
@@ -163,6 +163,17 @@ class Store:
         write_atomically(path.with_suffix(_MACHINE), encode_record(machine))
         write_atomically(path, content)
         path.with_suffix(_FAILURE).unlink(missing_ok=True)
+
+    def clear_leftovers(self, trial: Trial) -> None:
+        """Remove the temporary files that killed writers of a trial have left. Raises UserError.
+
+        Only for the holder of its lease. Failures are written without a lease: theirs stay.
+        """
+        self.state_file(trial).clear_leftovers()
+        record = self.record_path(trial)
+        for path in leftovers(record.parent, f"{record.stem}."):
+            if _FAILURE not in path.name:
+                path.unlink(missing_ok=True)
 
     def failure(self, trial: Trial) -> str | None:
         """Why a trial's last try failed, None where it did not."""
