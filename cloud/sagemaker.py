@@ -111,9 +111,10 @@ class SageMaker:
         live: set[str] | None = None
         for line in stored_lines(self.bucket, self.home_name):
             pending = line.pending(self.store)
-            if pending and len(leases.free(self.store, pending)) == len(pending):
-                take_home(line, self.bucket, self.store)
-                pending = line.pending(self.store)
+            with leases.held(self.store, pending) as leased:
+                if pending and len(leased) == len(pending):
+                    take_home(line, self.bucket, self.store)
+                    pending = line.pending(self.store)
             if not pending:
                 live = self._live() if live is None else live
                 if line.name not in live:
@@ -262,8 +263,9 @@ class SageMaker:
 
     def _take_home(self, line: Line) -> dict[str, str]:
         others = [trial for trial in line.trials if trial.id not in self.wanted]
-        free = {trial.id for trial in leases.free(self.store, others)}
-        return take_home(line, self.bucket, self.store, free | self.wanted.keys())
+        with leases.held(self.store, others) as leased:
+            ours = {trial.id for trial in leased} | self.wanted.keys()
+            return take_home(line, self.bucket, self.store, ours)
 
     def _stop(self, watch: Watch) -> None:
         """Ask the jobs to save and stop; what each has saved is gone on from by the next sweep."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from psa.errors import UserError
-from psa.files import own_name, read_bytes, write_atomically
+from psa.files import leftovers, own_name, read_bytes, write_atomically
 from psa.locks import is_locked, locked
 from psa.specs import canonical_json
 
@@ -123,7 +123,7 @@ def _clear(own: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Remove a sweep's files, and what a kill has left half written."""
-    for each in (path, *path.parent.glob(f".{path.name}.*.tmp"), _lock_of(path)):
+    for each in (path, *leftovers(path.parent, f"{path.name}."), _lock_of(path)):
         with contextlib.suppress(OSError):
             each.unlink()
 
