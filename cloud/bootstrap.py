@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -137,8 +136,7 @@ def _keep(store: Store, model: Path) -> None:
                 logger.warning("the artifact is full: %s and what comes after it is not in there", path)
                 return
             target = model / root.name / path.relative_to(root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            write_atomically(target, path.read_bytes())
 
 
 def main(root: Path = ROOT) -> int:
@@ -148,9 +146,8 @@ def main(root: Path = ROOT) -> int:
         return train(root)
     except UserError as error:
         logger.error("%s", error)  # noqa: TRY400 - a mistake is one line, also in CloudWatch
-        with contextlib.suppress(OSError):
-            (root / "output").mkdir(parents=True, exist_ok=True)
-            (root / "output/failure").write_text(str(error)[:1000])
+        with contextlib.suppress(UserError):
+            write_atomically(root / "output/failure", str(error)[:1000].encode())
         return EXIT_USER_ERROR
 
 

@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import numpy as np
 import ray
-from filelock import FileLock, Timeout
 from ray import tune
 
 import cloud
@@ -32,6 +31,7 @@ from cloud.storage import Storage
 from psa import fetch, leases
 from psa.errors import UserError
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
+from psa.locks import Locked, locked
 from psa.search import Search
 from psa.sources import DATASETS
 from psa.store import Store
@@ -127,11 +127,10 @@ def drive(task: Mapping[str, Any]) -> None:
     if "search" in task:
         search = Search.model_validate(task["search"])
         names = {trial.data.name for trial in search.first.trials}
-        lock = FileLock(Path(task["models"]) / f".{task['experiment']}.lock", timeout=0)
         try:
-            with lock:
+            with locked(Path(task["models"]) / f".{task['experiment']}.lock"):
                 _tuned(task, names, search.strategy.samples, functools.partial(_searched, task, search))
-        except Timeout:
+        except Locked:
             raise UserError("this search is at work in another process", "Wait until it has ended") from None
         return
     inputs = Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))

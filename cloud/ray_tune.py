@@ -29,7 +29,7 @@ from psa.cost import CostModel
 from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.events import Event
-from psa.files import read_bytes
+from psa.files import read_bytes, write_atomically
 from psa.machine import Machine
 from psa.search import Search
 from psa.specs import canonical_json
@@ -55,7 +55,7 @@ class Ray:
         self.storage.check_writable()
         self.prefix = f"psa-{home_of(store.models)}-"
         self.log = store.models / ".ray.log"
-        self.log.write_bytes(b"")
+        write_atomically(self.log, b"")
         # the first is started at once, for importing Ray takes seconds
         self._ready: subprocess.Popen[bytes] | None = started(self.log)
 

@@ -22,7 +22,7 @@ from cloud.ray_trial import FACTS, INPUTS, METRIC, Files
 from cloud.storage import Storage
 from psa.engine import LoopReport
 from psa.errors import UserError
-from psa.files import write_atomically
+from psa.files import make_folder, write_atomically
 from psa.machine import Machine
 from psa.pace import Pace
 from psa.search import Template
@@ -170,7 +170,7 @@ class _Work:
 
 def _own(folder: Path) -> Path:
     """A folder whose name anybody can guess, for this user alone. Raises UserError where it is another's."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_folder(folder, mode=0o700)
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
         raise UserError(

@@ -32,7 +32,7 @@ from psa.backend import Job, Where
 from psa.cost import CostModel
 from psa.errors import UserError
 from psa.events import Event
-from psa.machine import Machine, allow_open_files
+from psa.machine import Machine
 from psa.store import Store
 from psa.trial import Pack
 from psa.words import counted
@@ -70,7 +70,6 @@ class SageMaker:
         """Submit the jobs and watch them to their end; a tick comes several times a second. Closing it asks
         the jobs that are running to save and stop, unless they were to be left alone.
         """
-        allow_open_files()  # a lease per trial
         trials = [trial for job in jobs for trial in job.pack.trials]
         with leases.held(self.store, trials) as got:
             if len(got) < len(trials):
@@ -112,9 +111,10 @@ class SageMaker:
         live: set[str] | None = None
         for line in stored_lines(self.bucket, self.home_name):
             pending = line.pending(self.store)
-            if pending and len(leases.free(self.store, pending)) == len(pending):
-                take_home(line, self.bucket, self.store)
-                pending = line.pending(self.store)
+            with leases.held(self.store, pending) as leased:
+                if pending and len(leased) == len(pending):
+                    take_home(line, self.bucket, self.store)
+                    pending = line.pending(self.store)
             if not pending:
                 live = self._live() if live is None else live
                 if line.name not in live:
@@ -263,8 +263,9 @@ class SageMaker:
 
     def _take_home(self, line: Line) -> dict[str, str]:
         others = [trial for trial in line.trials if trial.id not in self.wanted]
-        free = {trial.id for trial in leases.free(self.store, others)}
-        return take_home(line, self.bucket, self.store, free | self.wanted.keys())
+        with leases.held(self.store, others) as leased:
+            ours = {trial.id for trial in leased} | self.wanted.keys()
+            return take_home(line, self.bucket, self.store, ours)
 
     def _stop(self, watch: Watch) -> None:
         """Ask the jobs to save and stop; what each has saved is gone on from by the next sweep."""

@@ -16,6 +16,7 @@ import pandas as pd
 
 from psa.activation import Activation
 from psa.errors import DamagedFile, UserError
+from psa.files import write_atomically
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
 from psa.records import Record, diverged, reaches
@@ -101,9 +102,8 @@ def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
 def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """Store the frame as Parquet (types kept) and CSV; their paths."""
     paths = [folder / "rows.parquet", folder / "rows.csv"]
-    folder.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(paths[0], index=False)
-    frame.to_csv(paths[1], index=False)
+    write_atomically(paths[0], frame.to_parquet(index=False))
+    write_atomically(paths[1], frame.to_csv(index=False).encode())
     return paths
 
 

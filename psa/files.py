@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ _WAYS_OUT: Final = {
     errno.ENAMETOOLONG: "Choose a shorter path",
 }
 _RETRY: Final = "What is stored is untouched: mend the cause and run the same command again"
+_TEMPORARY: Final = ".tmp"
+_LONGEST_STEM: Final = 220  # bytes; file systems allow 255, of which own_name() and the suffix take up to 30
 # What file systems answer that have no second names (FAT, many network and cloud mounts).
 _NO_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EACCES}
@@ -43,12 +46,25 @@ def refusal(error: OSError, what: str) -> UserError:
     return UserError(f"{what}: {reason[:1].lower()}{reason[1:]}", _WAYS_OUT.get(error.errno or 0, _RETRY))
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents. Raises UserError."""
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Create a folder and its parents, durably. Raises UserError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder, mode)
     except OSError as error:
         raise refusal(error, f"cannot create the folder {folder}") from error
+
+
+def _make_folder(folder: Path, mode: int) -> None:
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make_folder(folder.parent, 0o777)
+    try:
+        folder.mkdir(mode)
+    except FileExistsError:  # another process was faster, or it is a file
+        if not folder.is_dir():
+            raise
+    _sync_folder(folder.parent)
 
 
 def check_writable(folder: Path) -> None:
@@ -105,8 +121,25 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview], previous: Path 
 
 
 def temporary_of(path: Path) -> Path:
-    """A hidden name under which to prepare a new `path`, another each time; a kill may leave it behind."""
-    return path.with_name(f".{path.name}.{own_name()}.tmp")
+    """Return a hidden name to prepare a new `path` under, another each time; a kill may leave it behind."""
+    return path.with_name(f"{_hidden(path.name)}{own_name()}{_TEMPORARY}")
+
+
+def leftovers(folder: Path, begin: str) -> list[Path]:
+    """Return the temporary files in a folder of all files whose names begin like this.
+
+    To remove them is safe only where nobody can be writing such a file, which a lock must say.
+    """
+    names = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in names if path.name.startswith(f".{begin}") and path.name.endswith(_TEMPORARY)]
+
+
+def _hidden(name: str) -> str:
+    """Return the beginning of the names of temporary files for `name`, cut to what file systems allow."""
+    if len(name.encode()) > _LONGEST_STEM:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        name = f"{name.encode()[: _LONGEST_STEM - 17].decode(errors='ignore')}-{digest}"
+    return f".{name}."
 
 
 def own_name() -> str:
@@ -146,8 +179,11 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make the names in a folder durable, where the file system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may be written to, but not listed
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

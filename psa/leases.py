@@ -1,65 +1,67 @@
-"""Who trains which trial: a lock file per trial, held by the process that trains it.
+"""Leases of trials: the process that trains a trial locks the byte of it in one file of the models folder.
 
-The kernel gives the lock back the moment its holder ends, however it ends, so a lease expires with its
-process and needs no clock; and a paused process still holds it, so that no two can ever commit one trial.
+The kernel releases the lock the moment its holder ends, however it ends, so a lease expires with its process
+and needs no clock; and a paused process still holds it, so that no two can ever commit one trial. One file
+for all trials, because a process may hold more trials than the system lets it open files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Final
 
-from filelock import FileLock, Timeout
-
-from psa.files import make_folder, refusal
+from psa.locks import LARGEST_OFFSET, is_locked, locked_bytes, unlocked_bytes
 from psa.store import Store
 from psa.trial import Trial
+
+LOCK_NAME: Final = ".trials.lock"
 
 
 @contextlib.contextmanager
 def held(store: Store, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
-    """Lease as many of `trials` as nobody else holds; those that were got. Raises UserError."""
-    locks, got = [], []
-    try:
-        for trial in trials:
-            lease = _lease(store, trial)
-            make_folder(lease.parent)
-            lock = _taken(lease)
-            if lock is not None:
-                locks.append(lock)
-                got.append(trial)
-        yield got
-    finally:
-        for lock in locks:
-            lock.release()
+    """Lease as many of `trials` as nobody else holds until the block ends, and yield those.
+
+    Two trials that share a byte, which hardly ever happens, are leased together.
+
+    Raises:
+        UserError: The models folder cannot be written to, or its file system has no locks.
+
+    """
+    places = _places(store, trials)
+    with locked_bytes(store.models / LOCK_NAME, places.values()) as taken:
+        leased = [trial for trial in trials if places.get(trial.id) in taken]
+        for trial in leased:
+            store.clear_leftovers(trial)
+        yield leased
 
 
 def free(store: Store, trials: Sequence[Trial]) -> list[Trial]:
-    """Those of `trials` that nobody holds at this moment; none is leased by asking. Raises UserError."""
-    return [trial for trial in trials if _is_free(_lease(store, trial))]
+    """Return those of `trials` that nobody holds now. Asking leases none of them. Raises UserError."""
+    places = _places(store, trials)
+    unlocked = unlocked_bytes(store.models / LOCK_NAME, places.values())
+    return [trial for trial in trials if places.get(trial.id) in unlocked]
 
 
-def _is_free(lease: Path) -> bool:
-    if not lease.exists():
-        return True
-    lock = _taken(lease)
-    if lock is not None:
-        lock.release()
-    return lock is not None
+def check(store: Store) -> None:
+    """Raise UserError where the models folder cannot hold leases."""
+    path = store.models / LOCK_NAME
+    with locked_bytes(path, [LARGEST_OFFSET]):
+        unlocked_bytes(path, [LARGEST_OFFSET - 1])
 
 
-def _lease(store: Store, trial: Trial) -> Path:
-    return store.state_file(trial).path.parent / ".lease"
+def _places(store: Store, trials: Sequence[Trial]) -> dict[str, int]:
+    """Return the byte of each trial by its id, without those that an older psa holds."""
+    return {trial.id: _place(store, trial) for trial in trials if not _is_held_by_file(store, trial)}
 
 
-def _taken(lease: Path) -> FileLock | None:
-    """The lock, now held by this process; None where another holds it. Raises UserError."""
-    lock = FileLock(lease, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    except OSError as error:
-        raise refusal(error, f"cannot lock {lease.parent}") from error
-    return lock
+def _place(store: Store, trial: Trial) -> int:
+    name = store.state_file(trial).path.relative_to(store.models).as_posix()
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % (LARGEST_OFFSET - 1)
+
+
+def _is_held_by_file(store: Store, trial: Trial) -> bool:
+    """Return whether a sweep of an older psa, which locked a file per trial, holds the trial."""
+    lease = store.state_file(trial).path.parent / ".lease"
+    return lease.exists() and is_locked(lease)

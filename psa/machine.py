@@ -88,15 +88,6 @@ def check_memory(parameters: int, trials: int, device: torch.device, kept: int =
             )
 
 
-def allow_open_files() -> None:
-    """Let this process open as many files as the system allows: it holds one per trial of its pack."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def _host_memory() -> float:
     """Bytes this process may use: those of the machine, or of its container; infinity where unknown."""
     try:
@@ -119,7 +110,7 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "processor": processor().rpartition(":")[2].strip() or platform.machine(),
+        "processor": _cpu_model(),
         "host": socket.gethostname(),
         "processors": os.cpu_count(),
         "device": str(device),
@@ -132,5 +123,4 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
 
 def _cpu_model() -> str:
     """Return the name of the processor, on which the last bits of a result may depend."""
-    name = processor()
-    return name.partition(":")[2].strip() or name
+    return processor().rpartition(":")[2].strip() or platform.machine()

@@ -24,7 +24,6 @@ def drop_weights(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> 
     kept = _best(store, finished) if keep == "best" else set()
     for trial in finished:
         if trial.id not in kept:
-            # one at a time: a lease is an open file, and there may be more trials than files that may be open
             with leases.held(store, [trial]) as ours:
                 for mine in ours:
                     store.state_file(mine).remove()

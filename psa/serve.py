@@ -19,7 +19,7 @@ from psa.calibrate import step_seconds
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
-from psa.machine import Machine, allow_open_files
+from psa.machine import Machine
 from psa.signals import StopRequest
 from psa.state import TrialState
 from psa.store import Store
@@ -59,7 +59,6 @@ def serve(machine: Machine) -> int:
     except UserError as error:
         say("unusable", what=error.what, way_out=error.way_out)
         return EXIT_USER_ERROR
-    allow_open_files()
     say("ready", device=str(device))
     while (line := tasks.get()) is not None:
         task = json.loads(line)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psa import arrayfile
 from psa.arrayfile import Arrays
 from psa.errors import DamagedFile
-from psa.files import refusal, write_atomically
+from psa.files import leftovers, refusal, write_atomically
 from psa.stored_files import read_stored
 
 if TYPE_CHECKING:
@@ -109,14 +109,18 @@ class StateFile:
 
     def remove(self) -> None:
         """Remove both generations and what a kill left of them; what was set aside as damaged stays."""
-        folder, both = self.path.parent, (self.path, self.previous)
-        leftovers = [left for path in both for left in folder.glob(f".{path.name}.*.tmp")]
-        for path in (*both, *leftovers):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise refusal(error, f"cannot remove {path}") from error
+        for path in (self.path, self.previous):
+            _unlink(path)
+        self.clear_leftovers()
         self._sound = False
+
+    def clear_leftovers(self) -> None:
+        """Remove what killed writers have left of both generations and of arrays. Raises UserError.
+
+        Only for whoever alone may write them: the holder of the trial's lease, or of the folder's lock.
+        """
+        for path in leftovers(self.path.parent, f"{self.path.stem}."):
+            _unlink(path)
 
     def _free_name(self) -> Path:
         """Where a damaged file goes; an earlier one stays."""
@@ -126,3 +130,10 @@ class StateFile:
             number += 1
             name = f"{stem}.damaged-{number}{suffix}"
         return self.path.with_name(name)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise refusal(error, f"cannot remove {path}") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from psa import store_layout
 from psa.errors import DamagedFile, UserError, one_line
-from psa.files import refusal, write_atomically
+from psa.files import leftovers, refusal, write_atomically
 from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.statefile import StateFile
 from psa.store_layout import FAILURE, MACHINE, STATE_NAME
@@ -177,6 +177,17 @@ class Store:
         write_atomically(path.with_suffix(MACHINE), encode_record(machine))
         write_atomically(path, content)
         path.with_suffix(FAILURE).unlink(missing_ok=True)
+
+    def clear_leftovers(self, trial: Trial) -> None:
+        """Remove the temporary files that killed writers of a trial have left. Raises UserError.
+
+        Only for the holder of its lease. Failures are written without a lease: theirs stay.
+        """
+        self.state_file(trial).clear_leftovers()
+        record = self.record_path(trial)
+        for path in leftovers(record.parent, f"{record.stem}."):
+            if FAILURE not in path.name:
+                path.unlink(missing_ok=True)
 
     def failure(self, trial: Trial) -> str | None:
         """Why a trial's last try failed, None where it did not."""

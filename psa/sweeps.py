@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock
-
 from psa.errors import UserError
-from psa.files import make_folder, own_name, read_bytes, write_atomically
+from psa.files import leftovers, own_name, read_bytes, write_atomically
+from psa.locks import is_locked, locked
 from psa.specs import canonical_json
 
 logger = logging.getLogger(__name__)
@@ -60,8 +59,7 @@ def announced(models: Path) -> Iterator[Tell]:
     sign = _Sign(path)
     with contextlib.ExitStack() as ending:
         with sign.courteous():
-            make_folder(path.parent)
-            ending.enter_context(FileLock(_lock_of(path), timeout=PATIENCE_SECONDS))
+            ending.enter_context(locked(_lock_of(path), PATIENCE_SECONDS))
             _clear(path)
         ending.callback(_remove, path)  # before the lock is given back
         yield sign.tell
@@ -109,26 +107,23 @@ def _said(path: Path) -> dict[str, Any]:
 
 
 def _is_held(path: Path) -> bool:
-    lock = FileLock(path, timeout=0)
     try:
-        lock.acquire()
-    except OSError:  # a timeout is one; and what cannot be asked is taken to be alive
+        return is_locked(path)
+    except UserError:  # what cannot be asked is taken to be alive
         return True
-    lock.release()
-    return False
 
 
 def _clear(own: Path) -> None:
     """Remove what killed sweeps have left behind."""
     for path in set(own.parent.glob("*.lock")) - {_lock_of(own)}:
         # removed while it is held: whoever is about to lock it sees that it has gone, and makes a new one
-        with contextlib.suppress(OSError), FileLock(path, timeout=0):
+        with contextlib.suppress(UserError, OSError), locked(path):
             _remove(path.with_suffix(".json"))
 
 
 def _remove(path: Path) -> None:
     """Remove a sweep's files, and what a kill has left half written."""
-    for each in (path, *path.parent.glob(f".{path.name}.*.tmp"), _lock_of(path)):
+    for each in (path, *leftovers(path.parent, f"{path.name}."), _lock_of(path)):
         with contextlib.suppress(OSError):
             each.unlink()
 

@@ -112,7 +112,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[st
     folder = tmp_path_factory.mktemp("container")
     here = Store(folder / "models", folder / "results")
     run_pack(Pack(trials=(A, B, C), horizon=1), here, Machine(data_dir, "cpu"))
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lease"]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".trials.lock"]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

@@ -61,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[st
     """What a container leaves that trained A and B, by name."""
     folder = tmp_path_factory.mktemp("container")
     run_pack(Pack(trials=(A, B), horizon=LOOPS), store(folder), Machine(data_dir, "cpu"))
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lease"]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".trials.lock"]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

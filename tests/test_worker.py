@@ -113,7 +113,7 @@ def test_a_worker_leaves_a_state_and_a_record_for_each_trial(real: Path) -> None
     assert len(findings) >= 2 * len(TRIALS)
     assert [finding for finding in findings if finding.problem is not None] == []
     assert store.pending(TRIALS, 1) == []
-    assert {path.name for path in real.rglob(".*") if path.is_file()} == {".lease"}
+    assert {path.name for path in real.rglob(".*") if path.is_file()} == {".trials.lock"}
     for each in TRIALS:
         state = decode(store.state_file(each).path.read_bytes(), each.id)
         assert (state.trial, state.loops, state.horizon) == (each, 1, 1)

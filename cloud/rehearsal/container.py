@@ -14,6 +14,7 @@ from typing import Final
 
 from cloud.rehearsal.processes import ends_with_us
 from psa.errors import UserError
+from psa.files import make_folder
 
 HOST: Final = "algo-1"
 _KILLED: Final = 128 + signal.SIGKILL
@@ -56,7 +57,7 @@ class Namespaces:
     """
 
     def __init__(self, folder: Path) -> None:
-        (folder / "ml").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "ml")
         ways = [(), _AS_USER] if os.geteuid() == 0 else [_AS_USER]
         self._tried = [(way, _probe(way, folder)) for way in ways]
 

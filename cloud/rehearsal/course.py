@@ -19,7 +19,7 @@ from cloud.rehearsal.faults import Faults
 from cloud.rehearsal.jobs import Job
 from cloud.rehearsal.logbook import Logbook
 from cloud.rehearsal.s3 import REGION
-from psa.files import make_folder
+from psa.files import make_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.05
@@ -131,7 +131,7 @@ class Course(threading.Thread):
             where = job["CheckpointConfig"]["S3Uri"].rstrip("/")
             sync.download(storage, f"{where}/", self._checkpoints())
         for name, content in _configuration(job, channels).items():
-            (self._ml / "input/config" / f"{name}.json").write_text(json.dumps(content))
+            write_atomically(self._ml / "input/config" / f"{name}.json", json.dumps(content).encode())
 
     def _checkpoints(self) -> Path:
         inside: str = self._checkpointed()["CheckpointConfig"]["LocalPath"]

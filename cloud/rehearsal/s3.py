@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from cloud.rehearsal.processes import ends_with_us
 from psa.errors import UserError
-from psa.files import make_folder
+from psa.files import make_folder, write_atomically
 
 REGION: Final = "us-east-1"
 KEY: Final = "rehearsal"
@@ -148,7 +148,7 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    write_atomically(config, json.dumps({"identities": [identity]}).encode())
     names = ("master", "volume", "filer", "admin", "s3")
     listening = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=True)]
     # else its log is also kept in the system's temporary folder

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
 from cloud.rehearsal import server
 from cloud.rehearsal.container import Namespaces
 from cloud.rehearsal.course import Site
@@ -24,6 +22,7 @@ from cloud.rehearsal.plane import ROLE_ARN, Plane
 from cloud.rehearsal.s3 import S3, s3_server
 from psa.errors import UserError
 from psa.files import check_writable
+from psa.locks import Locked, locked
 
 _LOCAL: Final = "127.0.0.1,localhost"
 _TICK: Final = 0.1
@@ -76,17 +75,14 @@ class Stage:
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Two rehearsals of one folder would write to the same files. Raises UserError."""
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"another rehearsal is going on in {folder}", "Wait for its end, or choose another folder"
-        ) from None
-    try:
+    with contextlib.ExitStack() as holding:
+        try:
+            holding.enter_context(locked(folder / "lock"))
+        except Locked:
+            raise UserError(
+                f"another rehearsal is going on in {folder}", "Wait for its end, or choose another folder"
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

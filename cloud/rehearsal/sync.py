@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from psa.files import make_folder, write_parts
+
 _LOG = logging.getLogger(__name__)
 EVERY_SECONDS: Final = 0.5
 _Seen = dict[str, tuple[int, int, int]]  # name -> when it changed, its size, its inode
@@ -43,7 +45,7 @@ def has_bucket(storage: Any, uri: str) -> bool:
 def download(storage: Any, uri: str, folder: Path) -> None:
     """Bring all objects of a prefix into a folder, or the one object that the URI names."""
     bucket, prefix = parts(uri)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for key in keys(storage, uri):
         if key == prefix and key.endswith("/"):  # a console's mark of an empty folder
             continue
@@ -51,17 +53,15 @@ def download(storage: Any, uri: str, folder: Path) -> None:
         if not target.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"the key {key!r} leads out of the folder")
         if key.endswith("/"):
-            target.mkdir(parents=True, exist_ok=True)
+            make_folder(target)
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
         _get(storage, bucket, key, target)
 
 
 def _get(storage: Any, bucket: str, key: str, target: Path) -> None:
     body = storage.get_object(Bucket=bucket, Key=key)["Body"]
-    with contextlib.closing(body), target.open("wb") as file:
-        for chunk in body.iter_chunks(1 << 20):
-            file.write(chunk)
+    with contextlib.closing(body):
+        write_parts(target, body.iter_chunks(1 << 20))
 
 
 def _name(key: str, prefix: str) -> str:

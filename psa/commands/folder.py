@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock, Timeout
-
+from psa import leases
 from psa.errors import UserError
-from psa.files import make_folder, refusal
+from psa.files import refusal
+from psa.locks import Locked, locked
 
 LOCK_NAME: Final = ".train.lock"
+_LOCKS: Final = frozenset({LOCK_NAME, leases.LOCK_NAME})
 # x.safetensors, the generations and arrays beside it, and what a kill left of one half written
 _GENERATION: Final = re.compile(
     r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?|\.[a-z][a-z0-9_]*-[0-9]+\.arrays)?\.safetensors"
@@ -24,29 +25,24 @@ _LEFT_OVER: Final = re.compile(r"\.(?P<name>.+\.safetensors)\.[0-9]+(-[0-9a-f]+)
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the folder for this process. Raises UserError where another one does."""
-    make_folder(folder)
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"another `train` or `clean` is at work in {folder}", "Wait for it, or use another --model-dir"
-        ) from None
-    except OSError as error:
-        raise refusal(error, f"cannot lock the folder {folder}") from error
-    try:
+    with contextlib.ExitStack() as holding:
+        try:
+            holding.enter_context(locked(folder / LOCK_NAME))
+        except Locked:
+            raise UserError(
+                f"another `train` or `clean` is at work in {folder}",
+                "Wait for it, or use another --model-dir",
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 def everything(folder: Path) -> list[Path]:
-    """Every file and link below the folder but its lock, in a fixed order. Links are not followed."""
+    """Every file and link below the folder but its locks, in a fixed order. Links are not followed."""
     return _sorted(folder.rglob("*")) if folder.is_dir() else []
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Every file and link in the folder itself but its lock, in a fixed order. Raises UserError."""
+    """Every file and link in the folder itself but its locks, in a fixed order. Raises UserError."""
     try:
         return _sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -54,7 +50,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def _sorted(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.name != LOCK_NAME and (path.is_symlink() or path.is_file()))
+    return sorted(path for path in paths if path.name not in _LOCKS and (path.is_symlink() or path.is_file()))
 
 
 def checkpoint_of(path: Path) -> Path:

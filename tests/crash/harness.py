@@ -1,6 +1,7 @@
 """Kill a sweep again and again, start it again each time, and compare what it leaves with an undisturbed run.
 
 python tests/crash/harness.py --kills 200
+python tests/crash/harness.py --kills 200 --open-files 64
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import contextlib
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -140,8 +142,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--open-files", type=int, help="limit of open files for each process of a sweep")
     parser.add_argument("--data-dir", type=Path, default=ROOT / "dataset")
     options = parser.parse_args()
+    if options.open_files is not None:  # inherited by every sweep and its workers, who cannot raise it again
+        resource.setrlimit(resource.RLIMIT_NOFILE, (options.open_files, options.open_files))
     rounds = campaign(options.kills, options.seed, options.data_dir.absolute())
     sys.stdout.write(
         f"{options.kills} kills, {rounds} sweeps finished and byte-identical to an undisturbed one\n"
