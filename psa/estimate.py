@@ -33,8 +33,8 @@ def loops_of(path: Path) -> int:
     try:
         with path.open("rb") as file:
             header, _ = read_header(file)
-        return int(json.loads(header["__metadata__"]["psa"])["loops"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return max(0, int(json.loads(header["__metadata__"]["psa"])["loops"]))
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
         return 0
 
 
