@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # of Python below 3.12 pydantic takes this one alone
+
+from psa.declared import MAX_LOOPS
 
 
 class LastLoop(TypedDict):
     """Of a pack: its loop, the trials in it, and the best so far."""
 
-    loop: int
-    trained: int
-    best: float
-    trial: str
+    loop: Annotated[int, Field(ge=0, le=MAX_LOOPS)]
+    trained: Annotated[int, Field(ge=0, le=100_000)]
+    best: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]  # below 0: no loss was finite
+    trial: Annotated[str, Field(max_length=1_000)]
 
 
 class Failures(BaseModel):

@@ -7,7 +7,7 @@ nothing is measured yet an estimate from the arithmetic stands in. Imports no to
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,15 @@ from typing import Final
 
 from psa import gradient_size
 from psa.errors import UserError
-from psa.files import read_bytes, write_atomically
+from psa.files import write_atomically
+from psa.helper_files import STEP_TIMES, read_helper
 from psa.memory.places import place_of, site_widths
 from psa.memory.spec import footprint_bytes
 from psa.nets.shapes import Shape, shape_of
 from psa.specs import MOMENTS, Ratchet, canonical_json
 from psa.trial import Trial
+
+logger = logging.getLogger(__name__)
 
 SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
 WORTH_IT: Final = 1.05  # a larger pack has to be faster by more than measurements scatter
@@ -69,8 +72,9 @@ class CostModel:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.steps: dict[str, dict[int, float]] = _read(path)
+        self.path, self._refused = path, False
+        table = read_helper(path, STEP_TIMES, "step times are measured again")
+        self.steps: dict[str, dict[int, float]] = table or {}
 
     @classmethod
     def of_machine(cls, models: Path, device: str | None = None) -> CostModel:
@@ -82,10 +86,17 @@ class CostModel:
         return kind.key in self.steps
 
     def learn(self, kind: Kind, seconds: dict[int, float]) -> None:
-        """Keep measured step times. Raises UserError where the file cannot be written."""
-        self.steps = _read(self.path) | self.steps | {kind.key: seconds}
+        """Keep measured step times; where the file cannot be written, for this process alone."""
+        stored = read_helper(self.path, STEP_TIMES) or {}  # another sweep may have measured meanwhile
+        self.steps = stored | self.steps | {kind.key: seconds}
+        if self._refused:
+            return
         body = {key: {str(size): value for size, value in sizes.items()} for key, sizes in self.steps.items()}
-        write_atomically(self.path, canonical_json(body).encode() + b"\n")
+        try:
+            write_atomically(self.path, canonical_json(body).encode() + b"\n")
+        except UserError as error:
+            self._refused = True
+            logger.warning("%s; the next sweep measures step times again", error.what)
 
     def step(self, trial: Trial, size: int) -> float:
         """Seconds of one step of a pack of `size` such trials."""
@@ -195,15 +206,3 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith("model name")), platform.processor())
-
-
-def _read(path: Path) -> dict[str, dict[int, float]]:
-    """The cache; a damaged one is measured again, since it holds nothing but times."""
-    try:
-        content = read_bytes(path)
-        body = json.loads(content) if content else {}
-        return {
-            key: {int(size): float(value) for size, value in sizes.items()} for key, sizes in body.items()
-        }
-    except (ValueError, AttributeError, TypeError, UserError):
-        return {}

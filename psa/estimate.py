@@ -35,8 +35,8 @@ def loops_of(path: Path) -> int:
     try:
         with open_regular(path) as file:
             header, _ = read_header(file)
-        return int(json.loads(header["__metadata__"]["psa"])["loops"])
-    except (OSError, UserError, ValueError, KeyError, TypeError, RecursionError):
+        return max(0, int(json.loads(header["__metadata__"]["psa"])["loops"]))
+    except (OSError, UserError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
         return 0
 
 

@@ -7,7 +7,6 @@ would tell less: another process may have it by now, and a container counts its 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from psa.errors import UserError
-from psa.files import leftovers, own_name, read_bytes, write_atomically
+from psa.files import leftovers, own_name, write_atomically
+from psa.helper_files import SWEEP_PROGRESS, SweepProgress, read_helper
 from psa.locks import is_locked, locked
 from psa.specs import canonical_json
 
@@ -30,23 +30,22 @@ Tell = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Sweep:
-    """A living sweep: its process, and what it last said of itself (nothing yet, or unreadable: empty)."""
+    """A living sweep: its process, and its last progress (None: nothing yet, or it cannot be used)."""
 
     pid: str
-    said: dict[str, Any]
+    progress: SweepProgress | None
 
     def __str__(self) -> str:
         """One line for people."""
-        try:
-            said = self.said
-            accuracy, trial = said["best"]
-            best = f", best so far {accuracy:.2f} % {trial}" if trial else ""
-            return (
-                f"sweep {self.pid} on {said['host']} ({said['grid']}): {said['done']:,} of {said['total']:,} "
-                f"trials done, {said['left']}; running {'; '.join(said['running']) or 'nothing yet'}{best}"
-            )
-        except (KeyError, TypeError, ValueError):
+        last = self.progress
+        if last is None:
             return f"sweep {self.pid}: at work"
+        accuracy, trial = last["best"]
+        best = f", best so far {accuracy:.2f} % {trial}" if trial else ""
+        return (
+            f"sweep {self.pid} on {last['host']} ({last['grid']}): {last['done']:,} of {last['total']:,} "
+            f"trials done, {last['left']}; running {'; '.join(last['running']) or 'nothing yet'}{best}"
+        )
 
 
 @contextlib.contextmanager
@@ -92,18 +91,14 @@ class _Sign:
 def living(models: Path) -> list[Sweep]:
     """The sweeps that are at work on a folder."""
     return [
-        Sweep(lock.name.partition("-")[0], _said(lock.with_suffix(".json")))
+        Sweep(lock.name.partition("-")[0], _progress(lock.with_suffix(".json")))
         for lock in sorted((models / FOLDER).glob("*.lock"))
         if _is_held(lock)
     ]
 
 
-def _said(path: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(read_bytes(path) or b"{}")
-    except (ValueError, UserError):
-        return {}
-    return said if isinstance(said, dict) else {}
+def _progress(path: Path) -> SweepProgress | None:
+    return read_helper(path, SWEEP_PROGRESS, "the progress of that sweep is not shown")
 
 
 def _is_held(path: Path) -> bool:

@@ -17,7 +17,7 @@ FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
 ROWS = """
 psa psa.errors
 psa.arch psa.files
-psa.values psa.tomlfile psa.stored psa.stored_files psa.locks
+psa.values psa.tomlfile psa.stored psa.stored_files psa.locks psa.helper_files
 psa.activation
 psa.specs psa.streams psa.signals psa.memory
 psa.memory.spec psa.memory.places psa.growth

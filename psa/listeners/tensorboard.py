@@ -9,7 +9,8 @@ from typing import Final
 
 from torch.utils.tensorboard import SummaryWriter
 
-from psa.files import check_writable, read_bytes, write_atomically
+from psa.files import check_writable, write_atomically
+from psa.helper_files import LISTENER_PROGRESS, read_helper
 from psa.listeners.curves import curves
 from psa.records import Record
 from psa.trial import Trial
@@ -31,11 +32,9 @@ class TensorBoard:
 
     def loops_of(self, trial: Trial) -> int:
         """See psa.listeners.curves.Listener."""
-        content = read_bytes(self.folder / trial.id / _KNOWN)
-        try:
-            return -1 if content is None else int(json.loads(content)["loops"])
-        except (ValueError, KeyError, TypeError):
-            return -1
+        path = self.folder / trial.id / _KNOWN
+        known = read_helper(path, LISTENER_PROGRESS, "the run is written anew")
+        return -1 if known is None else known["loops"]
 
     def tell(self, trial: Trial, record: Record) -> None:
         """See psa.listeners.curves.Listener."""

@@ -1,0 +1,84 @@
+"""Helper files: JSON that can be made again (step times, progress), read without trusting what it holds."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # below Python 3.12 pydantic takes this one alone
+
+from psa.errors import UserError
+from psa.files import read_bytes
+
+logger = logging.getLogger(__name__)
+
+_MAX_BYTES: Final = 10_000_000
+_Text = Annotated[str, Field(max_length=1_000)]
+_Whole = Annotated[int, Field(strict=True, ge=0, le=10**12)]
+# A pack of more trials, or a step of more than a day, has never been measured; shorter steps than a tick of
+# the clock neither.
+_PackSize = Annotated[int, Field(ge=1, le=100_000)]
+_Seconds = Annotated[float, Field(strict=True, ge=1e-9, le=1e5, allow_inf_nan=False)]
+
+Shape = TypeVar("Shape")
+# The kind of network -> pack size -> seconds of a training step.
+STEP_TIMES: Final = TypeAdapter(dict[str, Annotated[dict[_PackSize, _Seconds], Field(min_length=1)]])
+
+
+class SweepProgress(TypedDict):
+    """The progress of a running sweep. best: validation accuracy in percent, and the id of its trial."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]  # of a TypedDict
+    host: _Text
+    grid: _Text
+    done: _Whole
+    total: _Whole
+    left: _Text
+    best: tuple[Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)], _Text]
+    running: Annotated[list[_Text], Field(max_length=10_000)]
+
+
+class ListenerProgress(TypedDict):
+    """The number of meta-loops of a trial that a listener has stored."""
+
+    loops: _Whole
+
+
+SWEEP_PROGRESS: Final = TypeAdapter(SweepProgress)
+LISTENER_PROGRESS: Final = TypeAdapter(ListenerProgress)
+
+
+def read_helper(path: Path, shape: TypeAdapter[Shape], consequence: str = "") -> Shape | None:
+    """Return the content of a helper file, or None where it is missing or cannot be used.
+
+    A file that cannot be used costs one warning that names it and the consequence, where one is given.
+    """
+    try:
+        if not path.exists():
+            return None
+        return shape.validate_json(_content(path))
+    except ValidationError as error:
+        reason = _reason(error)
+    except (UserError, OSError) as error:
+        reason = error.what if isinstance(error, UserError) else str(error)
+    if consequence:
+        logger.warning("%s cannot be used (%s); %s", path, reason, consequence)
+    return None
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a plain file; a pipe or a device might never end."""
+    if not path.is_file():
+        raise UserError("it is not a file")
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise UserError(f"it holds {size:,} bytes, at most {_MAX_BYTES:,} are read")
+    return read_bytes(path) or b""
+
+
+def _reason(error: ValidationError) -> str:
+    first: Any = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part)[:80] for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
