@@ -57,11 +57,11 @@ class StateFile:
         if older is None:
             if content is None:
                 return None
-            raise DamagedFile(problem, self._way_out())
+            raise DamagedFile(problem, self.way_out())
         try:
             state = decode(older, str(self.previous))
         except DamagedFile as damage:
-            raise DamagedFile(f"{problem}, and {damage.what}", self._way_out()) from damage
+            raise DamagedFile(f"{problem}, and {damage.what}", self.way_out()) from damage
         self._warn(f"{problem}; going on from the generation before it, loop {state.loops}")
         return state
 
@@ -84,7 +84,8 @@ class StateFile:
             logger.warning("%s", message)
         self._warned = True
 
-    def _way_out(self) -> str:
+    def way_out(self) -> str:
+        """Return the hint for a state of no use."""
         command = shlex.join(["clean", "--model-dir", str(self.path.parent), self.path.name])
         return f"Put a sound copy in its place, or start anew after `{command}`"
 
