@@ -134,7 +134,7 @@ class _Work:
         # belongs to its loop.
         self._flush()
         self.left -= len(reports)
-        each = [report.state.best_correct / report.total for report in reports]
+        each = [report.score for report in reports]
         self.accuracy = statistics.fmean(each)
         self.said = {**loop_facts(reports), "left": self.left, "each": each}
 

@@ -15,11 +15,12 @@ from typing import Any, Final
 import pandas as pd
 
 from psa.activation import Activation
+from psa.divergence import diverged, diverged_loops
 from psa.errors import DamagedFile, UserError
 from psa.files import write_atomically
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
-from psa.records import Record, diverged, reaches
+from psa.records import Record, reaches
 from psa.specs import canonical_json
 from psa.store import Store
 from psa.trial import Trial
@@ -46,8 +47,8 @@ def collect(
     that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
     observed of them the longest is taken, of equally long ones that with the most probes. horizons:
     meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers take
-    part in nothing, as those of one that `diverged`: its loss was never finite. Raises UserError where there
-    is no record at all, or none of those expected.
+    part in nothing, as those of one that `diverged` (see psa.divergence). Raises UserError where there is no
+    record at all, or none of those expected.
     """
     records = list(records_of(store, names))
     wanted = {trial.id: trial for trial in expected}
@@ -92,10 +93,10 @@ def _without_observation(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
-    """What was asked, without results: the mean of longer and shorter trials would be of neither, and what a
-    trial without any finite loss kept are its initial weights.
+    """What was asked, without results: the mean of longer and shorter trials would be of neither, and a trial
+    that diverged has none.
     """
-    kept = ("id", "source", "parameters", *_ASKED)
+    kept = ("id", "source", "parameters", "diverged_loops", *_ASKED)
     return {**{name: row[name] for name in kept}, "status": status}
 
 
@@ -139,6 +140,7 @@ def _with_results(record: Record) -> dict[str, Any]:
         "status": "done",
         "parameters": record["built"]["parameters"],
         "loops": record["loops"],
+        "diverged_loops": len(diverged_loops(record["history"])),
         "stopped_early": finals["stopped_early"],
         "validation": samples["validation"],
         "bounty": 100 * finals["bounty"]["correct"] / samples["validation"],

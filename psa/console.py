@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from psa.divergence import diverged, diverged_loops
 from psa.nets.shapes import Linear, Shape
+from psa.words import counted
 
 if TYPE_CHECKING:
     from psa.data import ClassCounts
@@ -116,7 +118,7 @@ class TrainView:
         parts = [
             *([f"seed {state.trial.seed}"] if several else []),
             f"Loop {state.loops:>{width}}/{self.horizon}",
-            f"current {percent(report.correct, report.total)}",
+            "current diverged" if report.diverged else f"current {percent(report.correct, report.total)}",
             f"LKG {percent(state.best_correct, report.total)}{' (new)' if report.kept else ''}",
             f"bounty {percent(state.best_correct, report.total)} (loop {state.lkg_loop})",
         ]
@@ -142,18 +144,27 @@ class TrainView:
     def finals(self, records: Sequence[Record]) -> None:
         """Bounty and test accuracy of every trial, after the one look at the test split."""
         for record in records:
-            finals, samples = record["finals"], record["samples"]
-            bounty, test = finals["bounty"], finals["test"]
             who = f"seed {record['spec']['seed']}: " if len(records) > 1 else ""
-            self.out.print(
-                f"{who}validation bounty {percent(bounty['correct'], samples['validation'])} "
-                f"(loop {bounty['loop']}), test {percent(test['correct'], samples['test'])}",
-                markup=False,
-                soft_wrap=True,
-            )
+            self.out.print(f"{who}{_result(record)}", markup=False, soft_wrap=True)
         samples = records[0]["samples"]
         zero_r = percent(samples["zero_r_validation"], samples["validation"])
         self.out.print(f"Always answering the majority class scores {zero_r} on validation", markup=False)
+
+
+def _result(record: Record) -> str:
+    """Return the bounty and the test accuracy of a trial, or that it diverged."""
+    finals, samples, lost = record["finals"], record["samples"], len(diverged_loops(record["history"]))
+    bounty, test = finals["bounty"], finals["test"]
+    if diverged(record):
+        return (
+            f"DIVERGED: in {lost:,} of {counted(record['loops'], 'loop')} a loss, a logit or a weight was "
+            "not finite, and no result is left. Choose a lower learning rate"
+        )
+    line = (
+        f"validation bounty {percent(bounty['correct'], samples['validation'])} (loop {bounty['loop']}), "
+        f"test {percent(test['correct'], samples['test'])}"
+    )
+    return f"{line}; {counted(lost, 'loop')} diverged" if lost else line
 
 
 def resumed(state: TrialState, horizon: int, *, finishing: bool, recorded: bool = False) -> str:

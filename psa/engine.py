@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,6 +17,7 @@ import torch
 from psa.ablation import Unit
 from psa.batches import Batches, Row, in_order
 from psa.data import Splits
+from psa.divergence import training_diverged
 from psa.growing import happen, just_grown
 from psa.growth import Event
 from psa.loaded import Epoch, LoadedPack, grouped
@@ -26,6 +27,7 @@ from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.observing import Entry, KeepArrays, Observers, Observing
 from psa.pace import Pace
+from psa.scoring import evaluate_lkgs, score_untrained
 from psa.specs import Keep
 from psa.state import Observation, TrialState
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
@@ -43,6 +45,18 @@ class LoopReport:
     loss: float
     train_loss: float
 
+    @property
+    def diverged(self) -> bool:
+        """Return True for a loop with a loss, a logit or a weight that is not finite."""
+        return not (math.isfinite(self.loss) and math.isfinite(self.train_loss))
+
+    @property
+    def score(self) -> float:
+        """Return the validation accuracy of the LKG by now, as a share; 0 for a trial that has diverged."""
+        state = self.state
+        lost = training_diverged(state.trial.method, state.history, state.lkg_loop)
+        return 0.0 if lost else state.best_correct / self.total
+
 
 class Perturb(Protocol):
     """Changes rows of a copy of the LKG in place before an epoch; says what it did to each."""
@@ -52,7 +66,9 @@ class Perturb(Protocol):
 
 
 class Policy(Protocol):
-    """What happens between epochs (see psa.policies)."""
+    """What happens between epochs (see psa.policies). It is not asked about a loop that diverged: the engine
+    never keeps one.
+    """
 
     def begin(self, pack: LoadedPack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
         """The weights and the optimiser with which `rows` of the pack start their next epoch."""
@@ -214,18 +230,17 @@ def _one_loop(
         visited,
     )
     correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, visited)
-    scores = list(zip(correct.tolist(), loss.tolist(), train_loss.tolist(), strict=True))[: len(rows)]
-    kept = [policy.better(state, *score[:2]) for state, score in zip(states, scores, strict=True)]
-    _commit(pack, rows, epoch, kept, visited)
+    # a saturated unit may hide an infinite weight from every logit
+    loss = loss.where(epoch.active.finite(), math.nan)
+    scores = zip(correct.tolist(), loss.tolist(), train_loss.tolist(), epoch.units, strict=True)
     reports = [
-        _booked(
-            policy,
-            state,
-            LoopReport(state, score[0], len(splits.val), keep, unit, *score[1:]),
-            pack.device,
-        )
-        for state, score, keep, unit in zip(states, scores, kept, epoch.units[: len(rows)], strict=True)
+        _reported(policy, LoopReport(state, count, len(splits.val), False, unit, of_val, of_train))
+        for state, (count, of_val, of_train, unit) in zip(states, scores, strict=False)
     ]
+    score_untrained(pack, [row for row, each in zip(rows, reports, strict=True) if each.diverged], splits)
+    _commit(pack, rows, epoch, [report.kept for report in reports], visited)
+    for report in reports:
+        _book(policy, report, pack.device)
     observing.after(pack, rows, epoch.active[: len(rows)])
     observing.followed(states, following)
     return reports
@@ -244,8 +259,15 @@ def _commit(
         pack.lkg.put([rows[at] for at in winners], epoch.active[winners])
 
 
-def _booked(policy: Policy, state: TrialState, report: LoopReport, device: torch.device) -> LoopReport:
+def _reported(policy: Policy, report: LoopReport) -> LoopReport:
+    """Return the report with the verdict of the policy. A loop that diverged is rejected like a worse one."""
+    better = not report.diverged and policy.better(report.state, report.correct, report.loss)
+    return replace(report, kept=better)
+
+
+def _book(policy: Policy, report: LoopReport, device: torch.device) -> None:
     """Write a loop into the trial's books."""
+    state = report.state
     state.loops += 1
     if report.kept:
         state.lkg_loop, state.best_correct, state.best_loss = state.loops, report.correct, report.loss
@@ -264,7 +286,6 @@ def _booked(policy: Policy, state: TrialState, report: LoopReport, device: torch
     if device.type not in state.devices:
         state.devices.append(device.type)
     state.stopped = policy.stops(state)
-    return report
 
 
 def finite(value: float) -> float | None:
@@ -274,15 +295,6 @@ def finite(value: float) -> float | None:
 
 def _test(pack: LoadedPack, splits: Splits, observing: Observing) -> list[tuple[TrialState, Outcome]]:
     """The one look at the test split, after selection; and the probes' last."""
-    trials = list(range(len(pack.states)))
-    made_in = [max(1, state.lkg_loop) for state in pack.states]
-    if padded(pack.net, len(trials), batch_sizes(len(splits.test), EVALUATION_BATCH)):
-        trials *= 2
-    loops = [made_in[row] for row in trials]
-    visited = pack.memories(trials, loops)
-    correct, loss = evaluate(pack.net, pack.lkg[trials], splits.test, loops, visited)
+    correct, loss = evaluate_lkgs(pack, list(range(len(pack.states))), splits.test)
     seen = observing.last(pack)
-    return [
-        (state, Outcome(int(correct[row]), float(loss[row]), *seen[row]))
-        for row, state in enumerate(pack.states)
-    ]
+    return [(state, Outcome(correct[row], loss[row], *seen[row])) for row, state in enumerate(pack.states)]

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from psa.arch import Arch
 from psa.specs import MODES
 
-# Of the trial. status: done, unfinished (fewer loops than asked), diverged (its loss was never finite),
-# failed (its last try), damaged (its record), missing. bounty, test and zero_r are percentages; validation
-# and test_size the samples they are of. source: psa, or published.
+# Of the trial. status: done, unfinished (fewer loops than asked), diverged (see psa.divergence), failed (its
+# last try), damaged (its record), missing. diverged_loops: how many of its loops diverged, also of a trial
+# that is done. bounty, test and zero_r are percentages; validation and test_size the samples they are of.
+# source: psa, or published.
 TRIAL_COLUMNS: Final = (
     "id",
     "study",
@@ -44,6 +45,7 @@ TRIAL_COLUMNS: Final = (
     "val_size",
     "split_seed",
     "loops",
+    "diverged_loops",
     "stopped_early",
     "validation",
     "bounty",
@@ -65,7 +67,8 @@ _TEXTS: Final = (
     "optimizer", "dataset", "scaling", "digits", "device", "source", "loop_mode",
 )  # fmt: skip
 _COUNTS: Final = (
-    "seed", "parameters", "batch_size", "patience", "val_size", "split_seed", "loops", "validation",
+    "seed", "parameters", "batch_size", "patience", "val_size", "split_seed", "loops", "diverged_loops",
+    "validation",
     "bounty_loop", "test_size", "loop", "layer", "unit",
 )  # fmt: skip
 _TRUTHS: Final = ("stopped_early", "kept")

@@ -8,6 +8,7 @@ import math
 from fractions import Fraction
 from typing import Any, Final
 
+from psa.divergence import diverged_after
 from psa.errors import DamagedFile, UserError
 from psa.specs import canonical_json
 
@@ -84,13 +85,12 @@ def reaches(record: Record, horizon: int) -> bool:
     return bool(record["loops"] >= horizon or record["finals"]["stopped_early"])
 
 
-def diverged(record: Record) -> bool:
-    """Whether no epoch was ever kept, since no loss was finite: what was tested are the initial weights."""
-    return bool(record["finals"]["bounty"]["correct"] < 0)
-
-
 def bounty_after(record: Record, loops: int) -> Fraction:
-    """Validation accuracy of the LKG as it was after `loops` meta-loops, however far the trial went on."""
+    """Validation accuracy of the LKG as it was after `loops` meta-loops, however far the trial went on. 0
+    where it had diverged by then.
+    """
+    if diverged_after(record, loops):
+        return Fraction(0)
     history = record["history"]
     kept = [
         correct

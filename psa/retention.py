@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from psa import leases
+from psa.divergence import diverged
 from psa.specs import canonical_json
 from psa.store import Store
 from psa.trial import Trial
@@ -16,7 +17,8 @@ KeepWeights = Literal["all", "best", "none"]
 def drop_weights(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> None:
     """Remove the states of finished trials that are not to be kept; those that anybody is training stay.
 
-    best: the seed of highest bounty (the lowest seed among equals) of trials that differ in nothing else.
+    best: the seed of highest bounty (the lowest seed among equals) of trials that differ in nothing else; one
+    that diverged comes last.
     Raises UserError where a file cannot be removed.
     """
     if keep == "all":
@@ -30,11 +32,11 @@ def drop_weights(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> 
 
 
 def _best(store: Store, finished: Iterable[Trial]) -> set[str]:
-    best: dict[str, tuple[int, int, str]] = {}
+    best: dict[str, tuple[bool, int, int, str]] = {}
     for trial in finished:
         record = store.read(trial)
         if record is not None:
             arm = canonical_json(trial.model_dump(mode="json", exclude={"seed"}))
-            score = (record["finals"]["bounty"]["correct"], -trial.seed, trial.id)
+            score = (not diverged(record), record["finals"]["bounty"]["correct"], -trial.seed, trial.id)
             best[arm] = max(best.get(arm, score), score)
-    return {trial_id for _, _, trial_id in best.values()}
+    return {trial_id for *_, trial_id in best.values()}

@@ -102,10 +102,10 @@ def loops_left(states: Sequence[TrialState], horizon: int) -> int:
 
 def loop_facts(reports: Sequence[LoopReport]) -> dict[str, Any]:
     """What is told of a finished loop: how far the pack is, and its best trial so far."""
-    best = max(reports, key=lambda report: report.state.best_correct / report.total)
+    best = max(reports, key=lambda report: report.score)
     return {
         "loop": min(report.state.loops for report in reports),
         "trained": len(reports),
-        "best": best.state.best_correct / best.total,
+        "best": best.score,
         "trial": best.state.trial.id,
     }

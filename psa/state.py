@@ -110,6 +110,11 @@ class TrialState:
         """Whether nothing is left to train up to `horizon`."""
         return self.stopped or self.loops >= horizon
 
+    @property
+    def finite(self) -> bool:
+        """Return True if all numbers of the LKG are finite, as the engine has it."""
+        return all(bool(np.isfinite(tensor).all()) for tensor in self.lkg.values())
+
 
 def encode(state: TrialState) -> bytes:
     """The file of a state; equal states give equal bytes."""

@@ -61,11 +61,11 @@ class StateFile:
         try:
             state = _stored(self.previous)
         except DamagedFile as damage:
-            raise DamagedFile(f"{problem or missing}, and {damage.what}", self._way_out()) from damage
+            raise DamagedFile(f"{problem or missing}, and {damage.what}", self.way_out()) from damage
         if state is not None:
             self._warn(f"{problem or missing}; going on from the generation before it, loop {state.loops}")
         elif problem:
-            raise DamagedFile(problem, self._way_out())
+            raise DamagedFile(problem, self.way_out())
         return state
 
     def arrays_path(self, name: str) -> Path:
@@ -87,7 +87,8 @@ class StateFile:
             logger.warning("%s", message)
         self._warned = True
 
-    def _way_out(self) -> str:
+    def way_out(self) -> str:
+        """Return the hint for a state of no use."""
         command = shlex.join(["clean", "--model-dir", str(self.path.parent), self.path.name])
         return f"Put a sound copy in its place, or start anew after `{command}`"
 

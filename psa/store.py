@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from psa import store_layout
+from psa.divergence import diverged
 from psa.errors import DamagedFile, UserError, one_line
 from psa.files import leftovers, refusal, write_atomically
 from psa.records import Record, decode_record, difference, encode_record, reaches
@@ -35,11 +36,21 @@ _LONGEST_REASON: Final = 500
 
 @dataclass(frozen=True)
 class Survey:
-    """How far some trials are. damaged: why the record of a trial (by id) cannot be read."""
+    """How far some trials are. damaged: why the record of a trial (by id) cannot be read. diverged: those of
+    the trials that are done whose record says so (see psa.divergence).
+    """
 
     done: list[Trial]
     pending: list[Trial]
     damaged: dict[str, str]
+    diverged: list[Trial]
+
+    @property
+    def counts(self) -> str:
+        """Return `6 of 8 trials done`, and how many of the 6 diverged where any did."""
+        trials = len(self.done) + len(self.pending) + len(self.damaged)
+        lost = f" ({len(self.diverged):,} diverged)" if self.diverged else ""
+        return f"{len(self.done):,} of {trials:,} trials done{lost}"
 
 
 class _Listing:
@@ -98,15 +109,20 @@ class Store:
 
     def survey(self, trials: Iterable[Trial], horizon: int) -> Survey:
         """What is done, what is pending, and which records are damaged, each record read once."""
-        found, there = Survey([], [], {}), _Listing(self.results)
+        found, there = Survey([], [], {}, []), _Listing(self.results)
         for trial in trials:
             if f"{trial.id}.json" not in there:  # of thousands most may be missing: no file is tried in vain
                 found.pending.append(trial)
                 continue
             try:
-                (found.done if self.done(trial, horizon) else found.pending).append(trial)
+                record = self.read(trial)
             except DamagedFile as damage:
                 found.damaged[trial.id] = str(damage)
+                continue
+            done = record is not None and reaches(record, horizon)
+            (found.done if done else found.pending).append(trial)
+            if done and record is not None and diverged(record):
+                found.diverged.append(trial)
         return found
 
     def done(self, trial: Trial, horizon: int) -> bool:

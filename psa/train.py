@@ -5,6 +5,7 @@ A step works on buffers that stay where they are, so that a GPU can record it on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -188,7 +189,8 @@ def evaluate(
     loops: Sequence[int] | None = None,
     visited: Visited | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Correct answers per trial [T] (int64) and mean loss per trial [T] (float64) on a split.
+    """Correct answers per trial [T] (int64) and mean loss per trial [T] (float64) on a split. The loss is NaN
+    where any logit is not finite, also one that the loss does not depend on.
 
     loops: the epochs that made the weights, where the network asks for them. visited: memories that act, of
     the rows and at their epochs; they stay as they are.
@@ -196,7 +198,7 @@ def evaluate(
     trials, device = len(weights), weights.first.device
     bound = net.bind(weights, loops=loops)
     correct = torch.zeros(trials, dtype=torch.int64, device=device)
-    total = torch.zeros(trials, dtype=torch.float64, device=device)
+    total, logit_sum = torch.zeros(2, trials, dtype=torch.float64, device=device).unbind()
     for start in range(0, len(split), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         labels = split.labels[part].expand(trials, -1)
@@ -207,7 +209,8 @@ def evaluate(
         loss, _ = cross_entropy(logits, labels)
         correct += (logits.argmax(dim=1) == labels).sum(dim=1)
         total += loss
-    return correct, total / len(split)
+        logit_sum += logits.sum(dim=(1, 2), dtype=torch.float64)  # float64 holds any sum of finite float32
+    return correct, (total / len(split)).where(logit_sum.isfinite(), math.nan)
 
 
 def batch_sizes(samples: int, batch_size: int) -> set[int]:

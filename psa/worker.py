@@ -190,7 +190,11 @@ def splits_of(
 
 
 def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
-    """The stored state of a trial, or its beginning. Raises UserError where the stored one is another's."""
+    """Return the stored state of a trial, or its beginning.
+
+    Raises UserError where the stored one is another's, or where its LKG is not finite, as earlier versions
+    may have stored it.
+    """
     stored: TrialState | None = file.load()
     if stored is None:
         return fresh_state(trial, net, horizon)
@@ -200,6 +204,12 @@ def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
         continued = stored.trial
     if continued != trial:
         check_digest(file.path, (stored.trial.id, stored.trial.digest), trial, "--model-dir")
+    if not stored.finite:
+        raise UserError(
+            f"the LKG in {file.path} is not finite (loop {stored.lkg_loop} diverged, and an earlier "
+            "version of psa kept it)",
+            f"{file.way_out()}; remove the record of {trial.id} too, if there is one",
+        )
     stored.trial, stored.horizon = trial, horizon
     return stored
 

@@ -23,6 +23,7 @@ psa.specs psa.streams psa.signals psa.memory
 psa.memory.spec psa.memory.places psa.growth
 psa.trial
 psa.nets psa.nets.shapes psa.words psa.probe_names
+psa.divergence
 psa.state psa.records psa.events psa.filters
 psa.arrayfile
 psa.statefile psa.growing psa.trial_records psa.store_layout
@@ -52,7 +53,7 @@ psa.ablation psa.batches psa.recording
 psa.optimizer
 psa.train
 psa.pace psa.looks psa.loaded
-psa.observing
+psa.observing psa.scoring
 psa.engine
 psa.policies psa.probes psa.probes.traces
 psa.probes.answers

@@ -43,8 +43,7 @@ def status(
     for stage in begun(declared, store, out):
         survey = store.survey(stage.trials, stage.meta_loops)
         failed += [trial for trial in survey.pending if store.failure(trial) is not None]
-        done = f"{len(survey.done):,} of {len(stage.trials):,} trials done"
-        out.print(f"{declared.name}: {stage.title}{done}", markup=False)
+        out.print(f"{declared.name}: {stage.title}{survey.counts}", markup=False)
         say_damaged(out, survey.damaged)
     for sweep in living(model_dir):
         out.print(str(sweep), markup=False, soft_wrap=True)

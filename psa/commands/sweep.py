@@ -61,8 +61,8 @@ def sweep(
     """Train all trials of a grid that are not done yet.
 
     Run it again to go on after any interruption. Finished trials are never trained again, failed ones are
-    tried again, a longer horizon (meta_loops=200) continues all. Exit code 0: complete; 1: trials failed;
-    130: stopped by Ctrl-C; 143: stopped by SIGTERM.
+    tried again, a longer horizon (meta_loops=200) continues all. Exit code 0: complete, also where trials
+    diverged; 1: trials failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
 
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """
@@ -116,9 +116,8 @@ def _concluded(stage: Entered, work: _Work) -> bool:
         return False
     survey = work.store.survey(stage.trials, stage.meta_loops)
     say_damaged(work.out, survey.damaged)
-    done, failed = len(survey.done), sum(trial.id in work.failed for trial in survey.pending)
-    line = f"{done:,} of {len(stage.trials):,} trials done, {failed:,} failed"
-    work.out.print(stage.title + line, markup=False)
+    failed = sum(trial.id in work.failed for trial in survey.pending)
+    work.out.print(f"{stage.title}{survey.counts}, {failed:,} failed", markup=False)
     return not survey.pending and not survey.damaged
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from psa.divergence import diverged, diverged_loops
 from psa.records import Record
 from psa.trial import Trial
 
@@ -27,7 +28,8 @@ class Listener(Protocol):
 class Curves:
     """What listeners show of a record: the settings of the trial, a point per loop, and the results.
 
-    Accuracies in percent; what is missing or not finite is left out.
+    Accuracies in percent; what is missing or not finite is left out. Of a trial that diverged the finals are
+    `diverged`, 1, and `diverged_loops`; of another one with such loops the latter stands beside its results.
     """
 
     settings: dict[str, str]
@@ -38,11 +40,11 @@ class Curves:
 def curves(record: Record) -> Curves:
     """What there is to show of a record."""
     history, samples, finals = record["history"], record["samples"], record["finals"]
-    share, lkg = 100 / samples["validation"], None
+    share, lkg, lost = 100 / samples["validation"], None, set(diverged_loops(history))
     points = []
     for at, loop in enumerate(history["loop"]):
         accuracy = share * history["correct"][at]
-        lkg = accuracy if history["kept"][at] else lkg
+        lkg = accuracy if history["kept"][at] and loop not in lost else lkg
         shown = {
             "validation/accuracy": accuracy,
             "validation/lkg": lkg,
@@ -56,7 +58,10 @@ def curves(record: Record) -> Curves:
         "test_accuracy": 100 * finals["test"]["correct"] / samples["test"],
         "test_loss": finals["test"]["loss"],
     }
-    return Curves(dict(_settings(record["spec"])), points, _there(results))
+    if diverged(record):
+        results = {"diverged": 1.0}
+    counts = {"diverged_loops": float(len(lost))} if lost else {}
+    return Curves(dict(_settings(record["spec"])), points, _there(results | counts))
 
 
 def masked(text: str) -> str:

@@ -75,6 +75,14 @@ class Rows:
         """The same on another device."""
         return Rows(self.first.to(device), self.rest.to(device))
 
+    def finite(self) -> Tensor:
+        """Return, per trial, whether all parameters are finite, bool [T].
+
+        By extremes, which are NaN if any number is, and need no copy of the parameters.
+        """
+        extremes = [extreme for part in self.parts for extreme in (part.amin(dim=1), part.amax(dim=1))]
+        return torch.stack(extremes).isfinite().all(dim=0)
+
     @classmethod
     def stacked(cls, rows: Sequence[Rows]) -> Rows:
         """Several one below the other."""

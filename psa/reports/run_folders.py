@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import save as encode_tensors
 
+from psa.divergence import diverged
 from psa.nets.shapes import shape_of
-from psa.records import Record, diverged
+from psa.records import Record
 from psa.reports.figures import encoded
 from psa.reports.run_figures import activation_figure, run_curves, run_thresholds, weight_figure
 from psa.specs import NetSpec
