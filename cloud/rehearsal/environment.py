@@ -42,6 +42,7 @@ def make_environment(folder: Path, requirements: Iterable[str], without: Iterabl
 
     Raises:
         UserError: If a required distribution is not installed here.
+
     """
     venv.EnvBuilder(symlinks=True).create(folder)
     python = folder / "bin" / "python"
