@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from cloud import settings
-from cloud.bucket import code_of, refusal
+from cloud.aws_errors import aws_errors, error_code, required
+from cloud.bucket import object_bytes
 from cloud.jobs import STARTS, TrainingJob, is_name, job_of
-from psa.errors import UserError
 
 Tell = Callable[[str], None]
 
@@ -39,26 +38,15 @@ def account(region: str | None = None) -> Account:
     return Account(found.region, found.bucket, found.prefix, found.client)
 
 
-@contextlib.contextmanager
-def answered(what: str) -> Iterator[None]:
-    """Turn what AWS, or the way there, has against a request into one line. Raises UserError."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        raise refusal(error, what) from None
-
-
 def job_names(client: Any, tell: Tell) -> list[str]:
     """The names of all of the account's jobs that psa or its ancestor made, the latest first. Raises
     UserError.
     """
     names: list[str] = []
-    with answered("the training jobs cannot be listed"):
+    with aws_errors("the training jobs cannot be listed"):
         pages = client.get_paginator("list_training_jobs").paginate(NameContains=STARTS)
         for page in pages:
-            names += [each["TrainingJobName"] for each in page["TrainingJobSummaries"]]
+            names += [each["TrainingJobName"] for each in required(page, "TrainingJobSummaries")]
             tell(f"{len(names):,} jobs listed")
     return [name for name in names if name.startswith(STARTS) and is_name(name)]
 
@@ -71,12 +59,12 @@ def described(client: Any, names: list[str], tell: Tell) -> tuple[list[TrainingJ
     unknown: list[str] = []
     for at, name in enumerate(names, 1):
         tell(f"{at:,} of {len(names):,} jobs: {name}")
-        with answered(f"job {name} cannot be described"):
+        with aws_errors(f"job {name} cannot be described"):
             try:
                 found.append(job_of(client.describe_training_job(TrainingJobName=name), "SageMaker"))
             except ClientError as error:
                 # there is no code of its own for a job that is not there
-                if code_of(error) != "ValidationException" or "not found" not in str(error).lower():
+                if error_code(error) != "ValidationException" or "not found" not in str(error).lower():
                     raise
                 unknown.append(name)
     return found, unknown
@@ -87,13 +75,14 @@ def keys(account: Account, folder: str = "", tell: Tell | None = None) -> Iterat
     prefix. Raises UserError.
     """
     start, count = f"{account.prefix}/", 0
-    with answered(f"{account.uri} cannot be listed"):
+    with aws_errors(f"{account.uri} cannot be listed"):
         pages = (
             account.client("s3")
             .get_paginator("list_objects_v2")
             .paginate(Bucket=account.bucket, Prefix=f"{start}{folder}")
         )
         for page in pages:
+            required(page, "IsTruncated")
             for item in page.get("Contents", []):
                 yield item["Key"][len(start) :], int(item["Size"]), item.get("StorageClass", "STANDARD")
             count += len(page.get("Contents", []))
@@ -124,18 +113,4 @@ def fetched(account: Account, key: str, most: int) -> bytes | None:
     """A file below the prefix, None where there is none. Raises UserError, also for one of more than `most`
     bytes.
     """
-    from botocore.exceptions import ClientError
-
-    where = f"{account.uri}/{key}"
-    with answered(f"{where} cannot be read"):
-        try:
-            answer = account.client("s3").get_object(Bucket=account.bucket, Key=f"{account.prefix}/{key}")
-        except ClientError as error:
-            if code_of(error) in ("NoSuchKey", "404"):
-                return None
-            raise
-        if answer["ContentLength"] > most:
-            raise UserError(
-                f"{where} is refused: it has {answer['ContentLength']:,} bytes", f"At most {most:,} are read"
-            )
-        return bytes(answer["Body"].read())
+    return object_bytes(account.client("s3"), account.bucket, f"{account.prefix}/{key}", most)

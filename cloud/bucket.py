@@ -9,17 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cloud.settings import hidden
+from cloud.aws_errors import NOT_FOUND, MalformedAnswer, aws_errors, error_code, is_transient, required
 from psa.errors import UserError
 
-_NOTHING: Final = frozenset({"NoSuchKey", "404"})
 _THERE: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-LATER: Final = frozenset(
-    {
-        "ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequests", "SlowDown",
-        "ServiceUnavailable", "InternalFailure", "InternalServerError", "InternalError",
-    }
-)  # fmt: skip
+_READS: Final = 3  # of an object whose body breaks off: botocore tries a request again, but no body
 _AT_ONCE: Final = 1000  # keys that S3 deletes in one request
 
 
@@ -42,41 +36,31 @@ class Bucket:
 
     def check(self) -> None:
         """Raise UserError where the bucket is not there, or not ours to read."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
+        with aws_errors(f"bucket {self.name} cannot be used"):
             self.client.head_bucket(Bucket=self.name)
-        except (ClientError, BotoCoreError) as error:
-            raise refusal(error, f"bucket {self.name} cannot be used") from None
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, None where there is none. Raises UserError."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            return bytes(self.client.get_object(Bucket=self.name, Key=self._key(name))["Body"].read())
-        except (ClientError, BotoCoreError) as error:
-            if code_of(error) in _NOTHING:
-                return None
-            raise refusal(error, f"{self.under(name)} cannot be read") from None
+        """Return the content of a file, None where there is none. Raises UserError."""
+        return object_bytes(self.client, self.name, self._key(name))
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file. Raises UserError."""
         self._put(name, content)
 
     def write_new(self, name: str, content: bytes) -> bool:
-        """Store a file unless there is one; whether it was stored. Raises UserError."""
+        """Store a file unless there is one; return whether it was stored. Raises UserError."""
         return self._put(name, content, IfNoneMatch="*")
 
     def _put(self, name: str, content: bytes, **condition: str) -> bool:
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import ClientError
 
-        try:
-            self.client.put_object(Bucket=self.name, Key=self._key(name), Body=content, **condition)
-        except (ClientError, BotoCoreError) as error:
-            if condition and code_of(error) in _THERE:
-                return False
-            raise refusal(error, f"{self.under(name)} cannot be written") from None
+        with aws_errors(f"{self.under(name)} cannot be written"):
+            try:
+                self.client.put_object(Bucket=self.name, Key=self._key(name), Body=content, **condition)
+            except ClientError as error:
+                if condition and error_code(error) in _THERE:
+                    return False
+                raise
         return True
 
     def tree(self, name: str) -> Iterator[str]:
@@ -95,46 +79,65 @@ class Bucket:
 
     def remove(self, name: str) -> None:
         """Remove a folder with all that is in it. Raises UserError."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         keys = [self._key(f"{name}/{file}") for file in self.tree(name)]
         for at in range(0, len(keys), _AT_ONCE):
             objects = [{"Key": key} for key in keys[at : at + _AT_ONCE]]
-            try:
-                self.client.delete_objects(Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
-            except (ClientError, BotoCoreError) as error:
-                raise refusal(error, f"{self.under(name)} cannot be removed") from None
+            with aws_errors(f"{self.under(name)} cannot be removed"):
+                answer = self.client.delete_objects(
+                    Bucket=self.name, Delete={"Objects": objects, "Quiet": True}
+                )
+            kept = (answer or {}).get("Errors")  # one object each; the request itself is a success
+            if kept:
+                raise UserError(
+                    f"{self.under(name)} cannot be removed: {kept[0].get('Code')}: {kept[0].get('Message')}",
+                    "The role or user needs s3:DeleteObject below the prefix",
+                )
 
     def _listed(self, operation: str, name: str, kind: str, **how: str) -> Iterator[dict[str, Any]]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
+        with aws_errors(f"{self.under(name)} cannot be listed"):
             for page in self.client.get_paginator(operation).paginate(
                 Bucket=self.name, Prefix=self._key(name), **how
             ):
+                required(page, "IsTruncated")  # an answer that is torn in its head looks like an empty list
                 yield from page.get(kind, [])
-        except (ClientError, BotoCoreError) as error:
-            raise refusal(error, f"{self.under(name)} cannot be listed") from None
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}"
 
 
-def code_of(error: Exception) -> str:
-    """AWS's word for an error, "" where it never answered."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+def object_bytes(client: Any, bucket: str, key: str, most: int | None = None) -> bytes | None:
+    """Return the content of an object, None where there is none. A body that breaks off is read again.
+
+    Raises UserError, also for an object of more than `most` bytes.
+    """
+    where = f"s3://{bucket}/{key}"
+    with aws_errors(f"{where} cannot be read"):
+        for left in reversed(range(_READS)):
+            answer = _opened(client, bucket, key)
+            if answer is None:
+                return None
+            try:
+                # an answer that is torn in its head has no length, and looks like an empty file
+                _check_length(where, required(answer, "ContentLength"), most)
+                return bytes(answer["Body"].read())
+            except Exception as error:
+                if not (left and is_transient(error)):
+                    raise
+    raise MalformedAnswer(where)  # not reached: the last try returns or raises
 
 
-class Unreachable(UserError):
-    """AWS cannot be reached, or asks for patience: the same request may do well later."""
+def _check_length(where: str, length: int, most: int | None) -> None:
+    if most is not None and length > most:
+        raise UserError(f"{where} is refused: it has {length:,} bytes", f"At most {most:,} are read")
 
 
-def refusal(error: Exception, what: str) -> UserError:
-    """What AWS, or the way there, has against a request, in one line."""
-    said = getattr(error, "response", {}).get("Error", {})
-    reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error)
-    kind = UserError if said and said.get("Code") not in LATER else Unreachable
-    return kind(
-        f"{what}: {hidden(' '.join(reason.split()))[:300]}",
-        "Check the region, the bucket and the credentials (see .env.example)",
-    )
+def _opened(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
+    from botocore.exceptions import ClientError
+
+    try:
+        found: dict[str, Any] = client.get_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error_code(error) in NOT_FOUND:
+            return None
+        raise
+    return found

@@ -108,7 +108,7 @@ def _take_state(trial: str, names: Collection[str], read: Read, where: str, stor
     for name in (f"models/{trial}/{STATE_NAME}", f"models/{trial}/{_PREVIOUS}"):
         if name not in names:
             continue
-        state = _state(trial, read(name) or b"", f"{where}: {name}")
+        state = _state(trial, read, name, where)
         if state is None:
             continue
         if state.loops > here:
@@ -121,12 +121,15 @@ def _take_state(trial: str, names: Collection[str], read: Read, where: str, stor
         return
 
 
-def _state(trial: str, content: bytes, name: str) -> TrialState | None:
+def _state(trial: str, read: Read, name: str, where: str) -> TrialState | None:
+    content = _content(read, name, where)
+    if content is None:
+        return None
     with _heeded():
-        state = decode(content, name)
+        state = decode(content, f"{where}: {name}")
         if state.trial.id == trial:
             return state
-        raise DamagedFile(f"{name} holds another trial, {state.trial.id}")
+        raise DamagedFile(f"{where}: {name} holds another trial, {state.trial.id}")
     return None
 
 
@@ -149,10 +152,14 @@ def _take_record(trial: str, read: Read, where: str, store: Store) -> dict[str, 
 def _arrived(trial: str, read: Read, where: str) -> tuple[Record, Record] | None:
     """A record and what stands beside it."""
     record, beside = f"results/{trial}.json", f"results/{trial}.machine.json"
+    content = _content(read, record, where)
+    sidecar = None if content is None else _content(read, beside, where)
+    if content is None or sidecar is None:
+        return None
     with _heeded():
         return (
-            _record_of(trial, read(record) or b"", f"{where}: {record}"),
-            decode_record(read(beside) or b"", f"{where}: {beside}"),
+            _record_of(trial, content, f"{where}: {record}"),
+            decode_record(sidecar, f"{where}: {beside}"),
         )
     return None
 
@@ -166,11 +173,19 @@ def _record_of(trial: str, content: bytes, name: str) -> Record:
     return record
 
 
+def _content(read: Read, name: str, where: str) -> bytes | None:
+    """Return the content of a listed file, None for one that has vanished since. What fails here is the
+    storage, not the file: it is raised, and nothing is trained again for it.
+    """
+    content = read(name)
+    if content is None:
+        logger.warning("%s: %s is not there; it is trained again from what is here", where, name)
+    return content
+
+
 @contextlib.contextmanager
 def _heeded() -> Iterator[None]:
-    """What has not arrived whole, or is not ours to read, is trained again; that is said, and no reason to
-    leave the rest there.
-    """
+    """What has not arrived whole is trained again; that is said, and no reason to leave the rest there."""
     try:
         yield
     except UserError as damage:

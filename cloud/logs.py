@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.account import Tell, answered
-from cloud.bucket import code_of
+from cloud.account import Tell
+from cloud.aws_errors import aws_errors, error_code, required
 from cloud.jobs import written
 from psa.files import read_bytes, write_atomically
 
@@ -64,12 +64,12 @@ def _streams(client: Any, job: str) -> list[str]:
     pages = client.get_paginator("describe_log_streams").paginate(
         logGroupName=GROUP, logStreamNamePrefix=f"{job}/"
     )
-    with answered(f"the logs of {job} cannot be listed"):
+    with aws_errors(f"the logs of {job} cannot be listed"):
         try:
-            return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
+            return [stream["logStreamName"] for page in pages for stream in required(page, "logStreams")]
         except ClientError as error:
             # an account that never ran a job has no group
-            if code_of(error) == "ResourceNotFoundException":
+            if error_code(error) == "ResourceNotFoundException":
                 return []
             raise
 
@@ -79,12 +79,12 @@ def _events(client: Any, stream: str) -> Iterator[dict[str, Any]]:
     one that was sent. Raises UserError.
     """
     token: dict[str, str] = {}
-    with answered(f"the log {stream} cannot be read"):
+    with aws_errors(f"the log {stream} cannot be read"):
         while True:
             page = client.get_log_events(
                 logGroupName=GROUP, logStreamName=stream, startFromHead=True, **token
             )
-            yield from page["events"]
+            yield from required(page, "events")
             if token.get("nextToken") == page["nextForwardToken"]:
                 return
             token = {"nextToken": page["nextForwardToken"]}

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from cloud.account import answered
-from cloud.bucket import Unreachable, code_of, refusal
+from cloud.aws_errors import Unreachable, aws_error, aws_errors, aws_exceptions, error_code, required
 from cloud.jobs import ENDED
 from psa.errors import UserError
 
@@ -61,13 +60,11 @@ class TrainingJobs:
 
     def submit(self, request: Mapping[str, Any]) -> Answer:
         """Create a job. Raises UserError for a request that AWS refuses."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
             self.client.create_training_job(**request)
-        except (ClientError, BotoCoreError) as error:
-            code = code_of(error)
-            refused = refusal(error, f"job {request['TrainingJobName']} is refused")
+        except aws_exceptions() as error:
+            code = error_code(error)
+            refused = aws_error(error, f"job {request['TrainingJobName']} is refused")
             if code in _THERE:
                 return Answer("there")
             if code in _FULL:
@@ -82,29 +79,32 @@ class TrainingJobs:
         pages = self.client.get_paginator("list_training_jobs").paginate(
             NameContains=beginning, PaginationConfig={"PageSize": _PAGE}
         )
-        with answered("the training jobs cannot be listed"):
+        with aws_errors("the training jobs cannot be listed"):
             return {
                 item["TrainingJobName"]: Status(item["TrainingJobStatus"], item.get("SecondaryStatus", ""))
                 for page in pages
-                for item in page["TrainingJobSummaries"]
+                for item in required(page, "TrainingJobSummaries")
             }
 
     def described(self, name: str) -> dict[str, Any]:
         """All that is known of a job. Raises UserError."""
-        with answered(f"job {name} cannot be described"):
+        with aws_errors(f"job {name} cannot be described"):
             found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
+            required(found, "TrainingJobStatus")
         return found
 
     def stop(self, name: str) -> UserError | None:
         """Ask a job to save and end. One that has ended by itself is no fault; what else went wrong is
         returned, since there are others to be stopped.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
             self.client.stop_training_job(TrainingJobName=name)
-        except (ClientError, BotoCoreError) as error:
-            return None if code_of(error) == "ValidationException" else refusal(error, f"job {name} runs on")
+        except aws_exceptions() as error:
+            return (
+                None
+                if error_code(error) == "ValidationException"
+                else aws_error(error, f"job {name} runs on")
+            )
         return None
 
 

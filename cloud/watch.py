@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from cloud.aws_errors import Unreachable
 from cloud.bootstrap import FAILURES, PROGRESS
-from cloud.bucket import Unreachable
 from cloud.line import Line, last_attempts
 from cloud.told import failures_in, progress_in
 from cloud.training_jobs import Answer, Status, lacked_capacity
@@ -127,16 +127,21 @@ class Watch:
             while time.monotonic() - seen < wait:
                 yield tick
                 time.sleep(NAP)
-            seen, happened = time.monotonic(), False
+            seen, happened, trouble = time.monotonic(), False, self._postponed()
             try:
                 for event in self._looked(self.desk.listed()):
                     happened = True
                     yield event
-            except Unreachable as trouble:
-                lost = _patient(lost, trouble)
-                wait = LATE
-                continue
-            lost, wait = None, SOON if happened else min(LATE, wait * 1.5)
+            except Unreachable as error:
+                trouble = error
+            lost = None if trouble is None else _patient(lost, trouble)
+            wait = SOON if happened else LATE if trouble else min(LATE, wait * 1.5)
+
+    def _postponed(self) -> Unreachable | None:
+        """Return why AWS takes no submission at present, if it asks for patience."""
+        if self.stall is None or self.stall.kind != "later":
+            return None
+        return Unreachable(self.stall.said)
 
     def _begin(self, jobs: dict[str, Status]) -> Iterator[Event]:
         """Take up what earlier watches have begun. What has failed there is tried again."""
@@ -168,7 +173,10 @@ class Watch:
             if course.running or course.over:
                 continue
             course.attempt += 1
-            answer = self.desk.submit(course)
+            try:
+                answer = self.desk.submit(course)
+            except Unreachable as trouble:  # while its inputs were laid into the bucket
+                answer = Answer("later", trouble.what)
             course.running, course.begun = answer.begun, False
             if not answer.begun:
                 course.attempt -= 1
@@ -256,12 +264,19 @@ class Watch:
         pending = self._pending(course)
         course.over = True
         if not pending:  # before anybody hears of it, who might drop weights that have to be here first
-            self.desk.dropped(course.line)
+            self._drop(course.line)
         found = {trial: failures[trial] for trial in pending & failures.keys()}
         self.failed |= found.keys()
         for pack in course.line.packs.values():
             failed = {trial.id: found[trial.id] for trial in pack.trials if trial.id in found}
             yield Event("done", pack, {"trained": self._done(pack), "failed": failed, "elsewhere": 0})
+
+    def _drop(self, line: Line) -> None:
+        """Remove what a line holds elsewhere; the next sweep or fetch does so where AWS cannot be reached."""
+        try:
+            self.desk.dropped(line)
+        except Unreachable as trouble:
+            logger.warning("%s; it stays there until the next `psa fetch`", trouble.what)
 
     def _done(self, pack: Pack) -> int:
         """How many trials that were asked for are done now; each counts once, whichever line had it."""

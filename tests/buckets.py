@@ -27,7 +27,8 @@ class Memory:
         """Read an object."""
         if Key not in self.files:
             raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
-        return {"Body": io.BytesIO(self.files[Key])}
+        content = self.files[Key]
+        return {"Body": io.BytesIO(content), "ContentLength": len(content)}
 
     def delete_objects(self, *, Delete: dict[str, Any], **_: str) -> None:
         """Remove objects."""
@@ -45,10 +46,13 @@ class Memory:
         """One page of all."""
         names = sorted(name for name in self.files if name.startswith(Prefix))
         if not Delimiter:
-            yield {"Contents": [{"Key": name} for name in names]}
+            yield {"IsTruncated": False, "Contents": [{"Key": name} for name in names]}
             return
         folders = {name[len(Prefix) :].partition("/")[0] for name in names if "/" in name[len(Prefix) :]}
-        yield {"CommonPrefixes": [{"Prefix": f"{Prefix}{folder}/"} for folder in sorted(folders)]}
+        yield {
+            "IsTruncated": False,
+            "CommonPrefixes": [{"Prefix": f"{Prefix}{folder}/"} for folder in sorted(folders)],
+        }
 
 
 def bucket() -> Bucket:

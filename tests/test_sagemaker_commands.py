@@ -308,7 +308,9 @@ def test_storage_is_listed_page_by_page(run: Run, clients: dict[str, Any]) -> No
             more = {"IsTruncated": True, "NextContinuationToken": f"{page + 1}"} if page < 2 else {}
             asked = {"Bucket": BUCKET, "Prefix": f"{PREFIX}/"}
             asked |= {"ContinuationToken": f"{page}"} if page else {}
-            stub.add_response("list_objects_v2", {"Contents": contents, **more}, asked)
+            stub.add_response(
+                "list_objects_v2", {"IsTruncated": bool(more), "Contents": contents, **more}, asked
+            )
         code, out, _ = run("sagemaker-estimate-storage")
     assert code == 0
     assert "3,000 files, 30.0 kB" in out

@@ -14,7 +14,7 @@ pytest.importorskip("boto3", reason="the extra aws is not installed")
 from botocore.exceptions import ClientError
 
 from cloud import watch as watching
-from cloud.bucket import Unreachable
+from cloud.aws_errors import Unreachable
 from cloud.line import Line
 from cloud.standing import detached
 from cloud.training_jobs import Answer, Status, TrainingJobs

@@ -1,0 +1,441 @@
+"""AWS out of reach, in every way that its clients can say so: one line, and patience where it may pass."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import re
+import string
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("boto3", reason="the extra aws is not installed")
+
+import boto3.exceptions
+from botocore import exceptions
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+from processes import tree
+from proxy import Fault, Kind, Proxy, proxy
+from s3 import BUCKET, s3_server
+from test_sagemaker_lines import A, left, line, state, store
+from test_sagemaker_watch import Desk
+from test_sagemaker_watch import line as watched_line
+from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLError
+
+from cloud import watch as watching
+from cloud.account import Account, fetched, job_names, keys
+from cloud.aws_errors import Unreachable, aws_error, aws_errors
+from cloud.bucket import Bucket
+from cloud.harvest import take_home
+from cloud.homecoming import bring_home
+from cloud.rehearsal.s3 import KEY, REGION, S3, SECRET
+from cloud.training_jobs import TrainingJobs
+from cloud.watch import Watch
+from psa.errors import UserError
+from psa.machine import Machine
+from psa.trial import Pack
+from psa.worker import run_pack
+
+TRANSIENT = (
+    exceptions.HTTPClientError,
+    exceptions.ConnectionError,
+    exceptions.IncompleteReadError,
+    exceptions.ChecksumError,
+    exceptions.FlexibleChecksumError,
+    exceptions.SSOError,
+    exceptions.CredentialRetrievalError,
+)
+
+
+def subclasses(kind: type[BotoCoreError]) -> Iterator[type[BotoCoreError]]:
+    """Yield a class and all that are derived from it."""
+    yield kind
+    for each in kind.__subclasses__():
+        yield from subclasses(each)
+
+
+def instance(kind: type[BotoCoreError]) -> BotoCoreError:
+    """Return an exception as botocore would raise it: without an answer of AWS."""
+    names = [name for _, name, _, _ in string.Formatter().parse(kind.fmt) if name]
+    parameters = list(inspect.signature(kind).parameters.values())
+    positional = [each for each in parameters if each.kind == each.POSITIONAL_OR_KEYWORD]
+    required = {each.name: "x" for each in positional if each.default is each.empty}
+    takes_all = any(each.kind == each.VAR_KEYWORD for each in parameters)
+    return kind(**{**(dict.fromkeys(names, "x") if takes_all else {}), **required})
+
+
+KINDS = sorted(set(subclasses(BotoCoreError)), key=lambda kind: f"{kind.__module__}.{kind.__name__}")
+FURTHER = [ResponseParserError("no XML"), SSLError("bad MAC"), ProtocolError("x"), IncompleteRead(1, 2)]
+
+
+class Broken:
+    """A client whose every request, or the reading of its body, ends in an exception."""
+
+    def __init__(self, error: Exception, body: bool = False) -> None:
+        self.error, self.body = error, body
+
+    def __getattr__(self, _operation: str) -> Any:
+        return self._fail
+
+    def get_paginator(self, _operation: str) -> Broken:
+        return self
+
+    def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
+        yield self._fail()
+
+    def get_object(self, **_: Any) -> dict[str, Any]:
+        return {"Body": self, "ContentLength": 1} if self.body else self._fail()
+
+    def _fail(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+
+def requests(client: Broken) -> dict[str, Any]:
+    """Return every place of cloud/ that asks AWS, by name, as a function without arguments."""
+    bucket, jobs = Bucket(client, "a-bucket", "psa"), TrainingJobs(client)
+    account = Account("us-east-1", "a-bucket", "psa", lambda _service: client)
+    return {
+        "check": bucket.check,
+        "read": lambda: bucket.read("x"),
+        "write": lambda: bucket.write("x", b""),
+        "write new": lambda: bucket.write_new("x", b""),
+        "folders": lambda: bucket.folders("x"),
+        "tree": lambda: list(bucket.tree("x")),
+        "remove": lambda: bucket.remove("x"),
+        "jobs listed": lambda: jobs.listed("x"),
+        "job described": lambda: jobs.described("x"),
+        "names": lambda: job_names(client, lambda _: None),
+        "keys": lambda: list(keys(account)),
+        "fetched": lambda: fetched(account, "x", 10),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_exception_of_the_client_is_one_line(kind: type[BotoCoreError]) -> None:
+    """At every request; what may pass is Unreachable, so that a watch waits for it."""
+    error = instance(kind)
+    for request in requests(Broken(error)).values():
+        with pytest.raises(UserError) as caught:
+            request()
+        assert isinstance(caught.value, Unreachable) or not isinstance(error, TRANSIENT)
+        assert "\n" not in str(caught.value)
+    jobs = TrainingJobs(Broken(error))
+    refused = jobs.stop("x")
+    assert isinstance(refused, UserError)
+    if isinstance(error, TRANSIENT):
+        assert jobs.submit({"TrainingJobName": "x"}).kind == "later"
+        assert isinstance(refused, Unreachable)
+
+
+def test_the_class_tree_is_walked_to_its_leaves() -> None:
+    """A tree without the kinds that were met would prove nothing."""
+    assert {"ReadTimeoutError", "ConnectionClosedError", "ResponseStreamingError"} <= {
+        kind.__name__ for kind in KINDS
+    }
+    assert len(KINDS) > 60
+
+
+@pytest.mark.parametrize("error", FURTHER, ids=lambda error: type(error).__name__)
+def test_what_the_layers_below_raise_is_transient(error: Exception) -> None:
+    """A body is read past botocore, and its parser's error is not of its family."""
+    for request in ("read", "fetched"):
+        with pytest.raises(Unreachable):
+            requests(Broken(error, body=isinstance(error, HTTPError)))[request]()
+
+
+@pytest.mark.parametrize("request_", ["jobs listed", "job described", "names"])
+def test_an_answer_that_is_not_amazons_is_not_taken_for_one(request_: str) -> None:
+    """A proxy that asks to log in answers 200 to everything: no jobs would then be there."""
+
+    class Proxied(Broken):
+        def _fail(self, *_: Any, **__: Any) -> Any:
+            return {"message": "<html>Please log in</html>"}
+
+    with pytest.raises(Unreachable, match="a proxy or another server may have sent it"):
+        requests(Proxied(ValueError()))[request_]()
+
+
+def refused(code: str, message: str = "x", status: int = 400, hours: float = 0.0) -> ClientError:
+    """Return a refusal of AWS, with its time."""
+    date = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
+    headers = {"date": date.strftime("%a, %d %b %Y %H:%M:%S GMT")}
+    about: Any = {"HTTPStatusCode": status, "HTTPHeaders": headers}
+    return ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": about}, "X")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refused("RequestTimeTooSkewed", hours=1),
+        refused("RequestExpired", hours=1),
+        refused("InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier", hours=1),
+        refused("SignatureDoesNotMatch", "Signature not yet current: 20260101T000000Z", hours=1),
+        refused("403", "Forbidden", 403, hours=1),
+    ],
+    ids=lambda error: error.response["Error"]["Code"],
+)
+def test_a_wrong_clock_is_called_that(error: ClientError) -> None:
+    """By how much, and what to do; an answer to HEAD has no words, only its time."""
+    said = aws_error(error, "bucket x cannot be used")
+    assert isinstance(said, Unreachable)
+    assert re.search(r"the clock of this machine is wrong \(3,[56]\d\d s behind AWS\)", said.what)
+    assert "Set the clock" in said.way_out
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (refused("403", "Forbidden", 403), False),
+        (refused("SignatureDoesNotMatch", "The signature does not match"), False),
+        (refused("AccessDenied", status=403), False),
+        (refused("RequestTimeout"), True),
+        (refused("SlowDown", status=503), True),
+        (refused("502", "Bad Gateway", 502), True),
+        (refused("504", "Gateway Timeout", 504), True),
+    ],
+    ids=lambda case: case.response["Error"]["Code"] if isinstance(case, ClientError) else str(case),
+)
+def test_what_passes_and_what_does_not(error: ClientError, passes: bool) -> None:
+    """A refusal ends a watch at once; a fault of AWS's own is waited for."""
+    assert isinstance(aws_error(error, "x"), Unreachable) == passes
+
+
+# A real network between boto3 and a real server.
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """Run one S3 server with an object of a megabyte."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as found:
+        found.client().put_object(Bucket=BUCKET, Key="psa/x", Body=CONTENT)
+        yield found
+
+
+CONTENT = bytes(range(256)) * 4096
+SESSION = boto3.session.Session(KEY, SECRET, region_name=REGION)  # one: it reads AWS's models from disk
+
+
+@pytest.fixture
+def network(server: S3) -> Iterator[Proxy]:
+    """Run a network of its own for each test."""
+    with proxy(server.port) as found:
+        yield found
+
+
+def bucket(network: Proxy) -> Bucket:
+    """Return the bucket behind the network; its client tries nothing again and waits for a second."""
+    client = SESSION.client(
+        "s3",
+        endpoint_url=network.endpoint,
+        config=Config(
+            proxies={},
+            s3={"addressing_style": "path"},
+            connect_timeout=0.4,  # counts for the answer to `Expect: 100-continue`, too
+            read_timeout=0.4,
+            retries={"total_max_attempts": 1},
+        ),
+    )
+    return Bucket(client, BUCKET, "psa")
+
+
+@pytest.mark.parametrize(
+    ("kind", "after"),
+    [
+        *((kind, after) for kind in ("torn", "reset") for after in (0, 20, 500_000)),
+        ("torn", 5_000),
+        ("slow", 0),
+        ("slow", 500_000),
+    ],
+)
+def test_a_network_that_fails_in_an_answer(kind: Kind, after: int, network: Proxy) -> None:
+    """Before its head, in it, and in the body; a body that breaks off once is read again."""
+    network.always = Fault(kind, after)
+    with pytest.raises(Unreachable, match="cannot be read"):
+        bucket(network).read("x")
+    network.always = None
+    assert bucket(network).read("x") == CONTENT
+    if after > 1_000:
+        network.faults.append(Fault(kind, after))
+        assert bucket(network).read("x") == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["torn", "reset", "slow"])
+def test_a_network_that_fails_in_other_requests(kind: Kind, network: Proxy) -> None:
+    """Lists, checks and writes."""
+    network.always = Fault(kind, 30)
+    broken = bucket(network)
+    with pytest.raises(Unreachable):
+        list(broken.tree(""))
+    network.always = Fault(kind, 5)
+    for request in (broken.check, lambda: broken.write("y", b"y")):
+        with pytest.raises(Unreachable):
+            request()
+
+
+# What a watch makes of it.
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a look follow the other at once."""
+    for name in ("SOON", "LATE", "NAP"):
+        monkeypatch.setattr(watching, name, 0.0)
+
+
+def lost(kind: type[BotoCoreError]) -> UserError:
+    """Return an exception as the watch gets it."""
+    with pytest.raises(UserError) as caught, aws_errors("AWS cannot be asked"):
+        raise instance(kind)
+    return caught.value
+
+
+class Losing(Desk):
+    """A desk that AWS is lost sight of so many times at one of its questions."""
+
+    question, times = "", 0
+    kind: type[BotoCoreError] = exceptions.ReadTimeoutError
+
+    def _ask(self, question: str) -> None:
+        if question == self.question and self.times:
+            self.times -= 1
+            raise lost(self.kind)
+
+    def submit(self, course: Any) -> Any:
+        self._ask("submit")
+        return super().submit(course)
+
+    def listed(self) -> Any:
+        if self.asked:
+            self._ask("listed")
+        return super().listed()
+
+    def described(self, name: str) -> Any:
+        self._ask("described")
+        return super().described(name)
+
+    def home(self, line: Any, job: str) -> Any:
+        self._ask("home")
+        return super().home(line, job)
+
+    def dropped(self, line: Any) -> None:
+        self._ask("dropped")
+        super().dropped(line)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("question", ["submit", "listed", "described", "home"])
+@pytest.mark.parametrize(
+    "kind",
+    [exceptions.ReadTimeoutError, exceptions.ConnectionClosedError, exceptions.ResponseStreamingError],
+)
+def test_a_watch_keeps_its_patience_at_every_question(
+    question: str, kind: type[BotoCoreError], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It warns once, asks again, and submits no job twice."""
+    desk = Losing(tmp_path)
+    desk.question, desk.times, desk.kind = question, 5, kind
+    desk.refused = {}
+    events = list(Watch(desk, [watched_line()], {}).events())
+    assert desk.times == 0
+    assert [event.kind for event in events if event.kind == "done"] == ["done"]
+    assert sum("it is tried again" in entry.getMessage() for entry in caplog.records) == 1
+    assert len({job for job, _ in desk.asked}) == len(desk.asked)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("question", ["submit", "listed"])
+def test_patience_ends(question: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the time that is promised, and not before; with the reason."""
+    desk = Losing(tmp_path)
+    desk.question, desk.times = question, 10**9
+    now = time.monotonic()
+    clock = iter(now + 200.0 * tick for tick in range(10_000))
+    monkeypatch.setattr(watching.time, "monotonic", lambda: next(clock))
+    begun = next(clock)
+    with pytest.raises(Unreachable, match="AWS cannot be asked"):
+        list(Watch(desk, [watched_line()], {}).events())
+    assert next(clock) - begun > watching.PATIENCE_SECONDS
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_line_that_is_at_home_is_done_though_it_cannot_be_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the bucket stays there for the next fetch."""
+    desk = Losing(tmp_path)
+    desk.question, desk.times = "dropped", 1
+    monkeypatch.setattr(Watch, "_pending", lambda *_: set())
+    events = list(Watch(desk, [watched_line()], {}).events())
+    assert [event.kind for event in events if event.kind == "done"] == ["done"]
+    assert any("psa fetch" in entry.getMessage() for entry in caplog.records)
+
+
+# What it makes of single files.
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
+    """Train one trial as a container does, and return its files by name."""
+    folder = tmp_path_factory.mktemp("container")
+    run_pack(Pack(trials=(A,), horizon=1), store(folder), Machine(data_dir, "cpu"))
+    return {name: content for name, content in tree(folder).items() if A.id in name} | {
+        f"results/{A.id}.machine.json": (folder / f"results/{A.id}.machine.json").read_bytes()
+    }
+
+
+def test_what_cannot_be_read_is_not_trained_again(tmp_path: Path, checkpoints: dict[str, bytes]) -> None:
+    """Neither a state nor a record: a paid job would follow from a network that failed once."""
+    there = left(checkpoints, line(A))
+    for part in ("models/", "results/"):
+
+        class Failing(Bucket):
+            def read(self, name: str, part: str = part) -> bytes | None:
+                if f"/{part}" in name:
+                    raise Unreachable("no network")
+                return super().read(name)
+
+        with pytest.raises(Unreachable, match="no network"):
+            take_home(line(A), Failing(there.client, there.name, there.prefix), store(tmp_path / part))
+
+
+def test_an_object_that_vanished_is_not_called_damaged(
+    tmp_path: Path, checkpoints: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was listed, and a rule of the bucket or another process has removed it since."""
+
+    class Vanishing:
+        uri = "s3://bucket/psa"
+
+        def tree(self, _folder: str) -> Iterator[str]:
+            yield from sorted(checkpoints)
+
+        def read(self, _name: str) -> bytes | None:
+            return None
+
+    assert bring_home(Vanishing(), "x", store(tmp_path), {A.id}) == {}
+    said = [entry.getMessage() for entry in caplog.records]
+    assert any(state(A) in each and "is not there" in each for each in said)
+    assert not [each for each in said if "damaged" in each]
+
+
+def test_an_object_that_is_not_removed_is_told() -> None:
+    """S3 answers such a request with success and a list."""
+
+    class Keeping(Broken):
+        def get_paginator(self, _operation: str) -> Any:
+            return self
+
+        def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
+            yield {"IsTruncated": False, "Contents": [{"Key": "psa/x/a"}]}
+
+        def delete_objects(self, **_: Any) -> dict[str, Any]:
+            return {"Errors": [{"Key": "psa/x/a", "Code": "AccessDenied", "Message": "no"}]}
+
+    with pytest.raises(UserError, match="x cannot be removed: AccessDenied"):
+        Bucket(Keeping(ValueError()), "a-bucket", "psa").remove("x")
