@@ -41,8 +41,8 @@ class Linear(nn.Module):
         rows, samples = len(self.weight), x.shape[1]
         if samples == 1:
             x = x.expand(-1, 2)
-        if self.first:  # a plain product, which minds having fewer than four rows
-            missing = max(0, 4 - rows)
+        if self.first:  # a plain product, which minds having fewer than sixteen rows
+            missing = max(0, 16 - rows)
             weight = nn.functional.pad(self.weight, (0, 0, 0, missing))
             bias = nn.functional.pad(self.bias, (0, missing))
             y = torch.addmm(bias.unsqueeze(1), weight, x)

@@ -21,7 +21,9 @@ from torch.autograd.function import once_differentiable
 from psa.nets.dropout import Dropout
 from psa.nets.rows import empty_rows
 
-FEWEST_ROWS: Final = 4
+# Below 4 rows every processor measured takes another kernel, below 16 those with AMX do (Emerald Rapids,
+# MKL 2024.2, 2026-11).
+FEWEST_ROWS: Final = 16
 # Of a layer: its number, its input as it was handed over, and [T, outputs, B], the gradient of what was
 # differentiated with respect to its product W x + b (+ skip).
 Watch = Callable[[int, Tensor, Tensor], None]
