@@ -44,7 +44,15 @@ class _Worker:
 
     def __init__(self, machine: Machine, place: Place) -> None:
         # -P: a file called queue.py or torch.py in the user's folder is not imported in place of the real one
-        command = [sys.executable, "-P", "-m", "psa.worker", "--serve", "--data-dir", str(machine.data_dir)]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "psa.worker_start",
+            "--serve",
+            "--data-dir",
+            str(machine.data_dir),
+        ]
         command += ["--threads", str(machine.threads)]
         if machine.device is not None:
             command += ["--device", machine.device]
