@@ -14,16 +14,12 @@ from psa.errors import UserError
 def import_cloud(module: str) -> ModuleType:
     """Import a module of psa's package `cloud`. Raise UserError where Python finds another `cloud`."""
     spec = importlib.util.find_spec("cloud")
-    found = (
-        []
-        if spec is None
-        else [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
-    )
+    places = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
     own = Path(psa.__file__).resolve().parents[1] / "cloud"
-    if not any(place.resolve() == own for place in found):
-        there = str(found[0]) if found else "nothing"
+    if not any(Path(place).resolve() == own for place in places):
+        there = next(iter(places), "nothing")
         raise UserError(
-            f"this command needs the package cloud of psa in {own.parent}, Python finds {there} under that name",
-            "Take that folder off PYTHONPATH, or start psa elsewhere; commands without the cloud need it not",
+            f"cloud must be psa's own package, in {own.parent}; Python imports {there} under that name",
+            "Take that folder off PYTHONPATH; local sweeps and reports work all the same",
         )
     return importlib.import_module(module)

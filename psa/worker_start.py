@@ -1,6 +1,6 @@
 """Start a worker process, `python -m psa.worker_start`: psa.worker, or one line where torch cannot be loaded.
 
-Torch maps some gigabytes. Where memory is short its import fails in ways that no line of psa.worker is reached.
+Torch maps some gigabytes. Where memory is short its import fails, before a line of psa.worker is reached.
 """
 
 from __future__ import annotations

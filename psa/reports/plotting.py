@@ -15,8 +15,8 @@ from pathlib import Path
 def load_matplotlib() -> None:
     """Import matplotlib with its own settings, where nobody has imported it yet.
 
-    It reads MPLBACKEND and a matplotlibrc (of the current folder, of MATPLOTLIBRC or of the user's home) while it
-    is imported, and an invalid one ends the import or warns; none of them is for psa's figures.
+    While it is imported it reads MPLBACKEND and a matplotlibrc (of the current folder, of MATPLOTLIBRC or of
+    the user's home). An invalid one ends the import or warns; none of them is for psa's figures.
     """
     spec = importlib.util.find_spec("matplotlib")
     if "matplotlib" in sys.modules or spec is None or spec.origin is None:
