@@ -14,6 +14,7 @@ from psa.arch import Arch, quoted
 from psa.errors import UserError
 from psa.files import read_bytes
 from psa.specs import MODES
+from psa.textfile import decode_text
 
 JOBS_FILE: Final = Path("requested-jobs.txt")
 STARTS: Final = "psa-"  # every name
@@ -171,7 +172,7 @@ def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
     content = read_bytes(path)
     if content is None:
         raise UserError(f"there is no list of jobs {path}", _WAY_OUT)
-    text = content.decode(errors="replace").strip()
+    text = decode_text(content, str(path)).strip()
     if not text.startswith(("[", "{")):
         return names_in(text, str(path)), []
     try:

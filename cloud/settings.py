@@ -6,6 +6,7 @@ more than the file. Keys are handed to boto3 and to nothing else.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from psa.errors import UserError
+from psa.textfile import decode_text
 
 ENV_FILE: Final = Path(".env")
 EXTRA: Final = "Install it with: pip install 'psa[aws]'"
@@ -118,8 +120,9 @@ def _found(path: Path) -> dict[str, str]:
     from dotenv import dotenv_values
 
     try:
-        there = path.is_file()
-        file = dotenv_values(path, interpolate=False) if there else {}
+        content = path.read_bytes() if path.is_file() else b""
+        text = io.StringIO(decode_text(content, str(path)))
+        file = dotenv_values(stream=text, interpolate=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}", "Correct it") from None
     values = {**file, **{name: os.environ[name] for name in _known(file) if name in os.environ}}

@@ -10,8 +10,10 @@ import importlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Final, Protocol
 
+from psa.cloud_package import import_cloud
 from psa.cost import CostModel, Kind, memory_bytes
 from psa.crew import Crew, Task
 from psa.errors import UserError
@@ -98,8 +100,12 @@ def backend_named(name: str, where: Where) -> type[Backend]:
                 f"It is of --backend {those}",
             )
     module, _, kind = BACKENDS[name].partition(":")
-    found: type[Backend] = getattr(importlib.import_module(module), kind)
+    found: type[Backend] = getattr(_imported(module), kind)
     return found
+
+
+def _imported(module: str) -> ModuleType:
+    return import_cloud(module) if module.startswith("cloud.") else importlib.import_module(module)
 
 
 def jobs_of(packs: Sequence[Pack], costs: CostModel) -> list[Job]:

@@ -10,15 +10,15 @@ import functools
 import importlib
 import inspect
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from cyclopts import App, CycloptsError, Group
 
-from psa import __version__
-from psa.errors import LONGEST, UserError, cut, one_line
+from psa import __version__, process
+from psa.cloud_package import import_cloud
+from psa.errors import LONGEST, UserError, cut, lacks_memory, memory_error, one_line, printable
 from psa.files import refusal
 
 EXIT_INTERNAL: Final = 1
@@ -78,9 +78,22 @@ More:  psa COMMAND --help"""
 def app_of(name: str) -> App:
     """The command of that name."""
     where, group = _COMMANDS[name]
-    module = importlib.import_module(where if "." in where else f"psa.commands.{where}")
     function = "analyze_dataset" if name == "data" else name.replace("-", "_")
+    try:
+        module = import_cloud(where) if "." in where else importlib.import_module(f"psa.commands.{where}")
+    except UserError as error:
+        return command(name, _unavailable(error), group)
     return command(name, getattr(module, function), group)
+
+
+def _unavailable(error: UserError) -> Callable[..., int]:
+    """The place of a command that cannot be imported: it is listed, and says why."""
+
+    def refuse(*_: str) -> int:
+        raise error
+
+    refuse.__doc__ = "Not available: another package called cloud is in the way."
+    return refuse
 
 
 def __getattr__(name: str) -> App:
@@ -176,6 +189,8 @@ _EXPECTED: Final = (CycloptsError, UserError, KeyboardInterrupt, OSError)
 
 def _failed(error: BaseException, app: App) -> int:
     """Say in one line what went wrong; the exit code."""
+    if isinstance(error, MemoryError | ImportError | OSError | RuntimeError) and lacks_memory(error):
+        error = memory_error(error)
     match error:
         case CycloptsError():
             return _said(f"error: {error} See `{' '.join(app.name)} --help`", EXIT_USER_ERROR)
@@ -184,11 +199,11 @@ def _failed(error: BaseException, app: App) -> int:
         case KeyboardInterrupt():
             return _said("stopped; nothing that was stored is lost", EXIT_INTERRUPTED)
         case BrokenPipeError():
-            _discard_output()
+            process.discard_output()
             return EXIT_BROKEN_PIPE
         case OSError():
             what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
-            _discard_output()
+            process.discard_output()
             return _said(f"error: {refusal(error, what)}", EXIT_USER_ERROR)
         case _:
             return _said(
@@ -198,31 +213,41 @@ def _failed(error: BaseException, app: App) -> int:
             )
 
 
-def _discard_output() -> None:
-    """Nobody reads it any more; without this the interpreter would fail once again while it ends."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _said(message: str, code: int) -> int:
-    sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or the disk is full: the code counts
+        sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
+        sys.stderr.flush()
     return code
+
+
+class _Printable(logging.Formatter):
+    """A record of the log without anything that a terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return printable(super().format(record))
 
 
 def _log_to_stderr(debug: bool) -> None:
     handler = logging.StreamHandler()  # a new one: standard error may be another than at the last command
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
     for package in ("psa", "cloud"):
         logger = logging.getLogger(package)
         logger.setLevel(logging.DEBUG if debug else logging.INFO)
         logger.handlers = [handler]
 
 
+def _end_of(app: App) -> NoReturn:
+    """Run a command as all that this process does."""
+    process.take_over()
+    sys.exit(run(app))
+
+
 def entry(name: str, function: Callable[..., int]) -> Callable[[], None]:
     """A function as a command with a console script of its own."""
 
     def start() -> None:
-        sys.exit(run(command(name, function)))
+        _end_of(command(name, function))
 
     start.__doc__ = f"`{name}`."
     return start
@@ -230,24 +255,24 @@ def entry(name: str, function: Callable[..., int]) -> Callable[[], None]:
 
 def main() -> None:
     """`psa`."""
-    sys.exit(run(PSA))
+    _end_of(PSA)
 
 
 def train_command() -> None:
     """`train`."""
-    sys.exit(run(app_of("train")))
+    _end_of(app_of("train"))
 
 
 def clean_command() -> None:
     """`clean`."""
-    sys.exit(run(app_of("clean")))
+    _end_of(app_of("clean"))
 
 
 def clean_all_command() -> None:
     """`clean-all`."""
-    sys.exit(run(app_of("clean-all")))
+    _end_of(app_of("clean-all"))
 
 
 def analyze_dataset_command() -> None:
     """`analyze-dataset`."""
-    sys.exit(run(app_of("analyze-dataset")))
+    _end_of(app_of("analyze-dataset"))

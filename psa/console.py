@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 
 from psa.divergence import diverged, diverged_loops
+from psa.errors import printable
 from psa.nets.shapes import Linear, Shape
+from psa.process import discard_output
 from psa.words import counted
 
 if TYPE_CHECKING:
@@ -25,15 +28,29 @@ _WIDE = 200  # a log has no width; a line of the run must stay one line
 
 
 class _Console(Console):
+    lasting = False  # the command goes on though nobody reads its output any more
+
     def on_broken_pipe(self) -> None:
-        """Leave it to psa.cli, which knows the exit code; rich would exit with 1."""
-        raise BrokenPipeError
+        """Go on without output, or leave it to psa.cli, which knows the exit code; rich would exit with 1."""
+        if not self.lasting:
+            raise BrokenPipeError
+        discard_output()
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the segments of what is printed: stored text may hold what a terminal would obey."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
-def console() -> Console:
-    """A terminal where there is one, plain unwrapped lines elsewhere."""
-    found = _Console(highlight=False)
-    return found if found.is_terminal else _Console(highlight=False, width=_WIDE)
+def console(*, lasting: bool = False) -> Console:
+    """A terminal where there is one, plain unwrapped lines elsewhere.
+
+    lasting: when the reader of a pipe leaves, the command goes on without output.
+    """
+    terminal = _Console(highlight=False)
+    found = terminal if terminal.is_terminal else _Console(highlight=False, width=_WIDE)
+    found.lasting = lasting
+    return found
 
 
 def percent(correct: int, total: int) -> str:

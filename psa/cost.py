@@ -202,7 +202,7 @@ def machine_key() -> str:
 def processor() -> str:
     """Return the line of /proc/cpuinfo that names the processor; elsewhere what Python knows of it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith("model name")), platform.processor())

@@ -39,7 +39,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("psa", sys.argv.pop(1))
 sys.modules["psa"] = module_from_spec(spec)
 spec.loader.exec_module(sys.modules["psa"])
-from psa.worker import main
+from psa.worker_start import main
 sys.exit(main())
 """
 

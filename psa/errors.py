@@ -27,11 +27,41 @@ class Interrupted(Exception):
     """A stop was asked for (Ctrl-C, SIGTERM); every finished loop is safe on disk."""
 
 
+_OF_MEMORY: Final = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "bad_alloc",
+    "failed to map segment",  # of a library, by the dynamic loader
+)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out, which torch and the loader tell in several ways."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OF_MEMORY)
+
+
+def memory_error(error: BaseException) -> UserError:
+    """Return the one line for memory that ran out."""
+    detail = f" ({one_line(str(error))[:200]})" if str(error) else ""
+    return UserError(
+        f"the memory of this process does not suffice{detail}",
+        "Free some, raise its limit (`ulimit -v`, that of the container or job), or use fewer workers",
+    )
+
+
 def one_line(text: str) -> str:
     """The text on one line, and with nothing in it that a terminal would obey."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return lines of text with escapes in place of what a terminal obeys: ESC, C1 and bidi controls."""
+    if text.isprintable():
+        return text
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in " ".join(text.split())
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any, Final
 
 from psa.errors import UserError
@@ -20,6 +21,7 @@ WHY: Final = {
     "prime": "the prime numbers",
     "similar": "closed loops: the shapes that look most alike",
 }
+_SHOWN: Final = 20
 _HINT: Final = f"Write digits such as 0,1,7, or {', '.join(PRESETS)}"
 
 
@@ -43,12 +45,13 @@ def checked(digits: tuple[int, ...]) -> tuple[int, ...]:
     """The digits themselves. Raises UserError for one digit, one given twice, and any order but a rising
     one: label 0 is the least digit, so that another order would promise another labelling.
     """
-    shown = ", ".join(map(str, digits))
-    twice = [digit for at, digit in enumerate(digits) if digit in digits[:at]]
+    shown = ", ".join(map(str, digits[:_SHOWN])) + ", ..." * (len(digits) > _SHOWN)
+    counts = Counter(digits)
     if not digits:
         raise UserError("no digits are named", _HINT)
-    if twice:
-        raise UserError(f"digits {shown}: {twice[0]} is there twice", "Write each digit once")
+    for digit in digits:
+        if counts[digit] > 1:
+            raise UserError(f"digits {shown}: {digit} is there twice", "Write each digit once")
     if len(digits) < 2:
         raise UserError(f"digits {shown}: one class is nothing to tell apart", "Write two digits or more")
     if tuple(sorted(digits)) != digits:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from psa.machine import DeviceName
+from psa.machine import DeviceName, usable_cores
 
 WORKERS_PER_GPU: Final = 4  # one prepares a loop or saves while others compute
 ASKING_SECONDS: Final = 10.0  # the first question wakes the driver, which takes seconds
@@ -36,7 +36,7 @@ def places(device: DeviceName | None, need: int, asked: int | None = None) -> li
     (but one, which then says itself what is missing).
     """
     gpus = found() if device in (None, "cuda") else []
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if not gpus:
         return [None] * (asked or cores)
     fits = [max(1, min(WORKERS_PER_GPU, gpu.memory / need)) for gpu in gpus]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psa
-from psa import __version__
+from psa import __version__, cgroups
 from psa.cost import processor
 from psa.errors import UserError
 
@@ -88,15 +89,35 @@ def check_memory(parameters: int, trials: int, device: torch.device, kept: int =
             )
 
 
+def usable_cores() -> int:
+    """Return how many processes can compute at once here: the allotted cores, within the cgroup's quota.
+
+    A batch system, `taskset` or a container gives fewer than the machine has. A part of a core counts as one:
+    what a quota leaves over would be lost otherwise.
+    """
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        cores = len(os.sched_getaffinity(0))
+    return max(1, math.ceil(min(cores, cgroups.cpu_quota())))
+
+
 def _host_memory() -> float:
-    """Bytes this process may use: those of the machine, or of its container; infinity where unknown."""
+    """Bytes this process may use: of the machine, its cgroup and its own limit; infinity where unknown."""
     try:
         there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError):
+        there = float("inf")
+    return min(there, cgroups.memory_limit(), _address_space())
+
+
+def _address_space() -> float:
+    """Return the bytes that `ulimit -v` allows; infinity where it does not."""
+    try:
+        import resource
+    except ImportError:
         return float("inf")
-    with contextlib.suppress(OSError, ValueError):  # no such file outside of containers, or "max" in it
-        there = min(there, float(int(Path("/sys/fs/cgroup/memory.max").read_text())))
-    return there
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else float(limit)
 
 
 def describe(device: torch.device, threads: int) -> dict[str, Any]:

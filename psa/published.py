@@ -15,6 +15,7 @@ from psa.files import read_bytes
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
 from psa.specs import MODES, ModelSpec
+from psa.textfile import decode_text
 
 _HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")
 _TRIAL: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -34,7 +35,7 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
         )
     rows: list[dict[str, Any]] = []
     arch, modes, seen = "", list[str](), set[str]()
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+    for number, line in enumerate(decode_text(content, str(path)).splitlines(), 1):
         heading = _HEADING.fullmatch(line.strip())
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if heading is not None:

@@ -7,6 +7,7 @@ import tomllib
 from typing import Any, Final
 
 from psa.errors import UserError
+from psa.textfile import decode_text
 
 _MAX_SIZE: Final = 1_000_000  # bytes
 _MAX_DEPTH: Final = 32  # of tables in tables
@@ -19,10 +20,11 @@ def read_toml(content: bytes, where: str, what: str) -> dict[str, Any]:
     """The tables of a file. what: the file should be, in errors. Raises UserError."""
     if len(content) > _MAX_SIZE:
         raise UserError(f"{where} is {len(content):,} bytes long", f"That is no {what}")
+    text = decode_text(content, where)
     if _LONG_KEY.search(content):
         raise UserError(f"{where} has a key of more than {_MAX_DEPTH} parts", f"That is no {what}")
     try:
-        tables = tomllib.loads(content.decode())
+        tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of very many digits is but a ValueError
         raise UserError(f"{where} is no TOML: {error}", "Correct that line") from error
     _check(tables, where, what)

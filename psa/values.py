@@ -9,20 +9,18 @@ from typing import Any, Final
 
 from psa.errors import UserError
 from psa.files import read_bytes, refusal
+from psa.textfile import decode_text
 
 MAX_VALUES: Final = 200_000
 _MAX_FILE: Final = 10_000_000  # bytes
+_LONGEST_LINE: Final = 10_000
 _RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASCII)
 
 
 def values_of(value: Any, folder: Path, where: str) -> list[Any]:
     """A list as it stands, "0..9" as numbers, "@file" as its lines. Raises UserError."""
     if isinstance(value, str) and value.startswith("@"):
-        content = _content(folder / value[1:])
-        if content is None:
-            raise UserError(f"{where}: there is no file {folder / value[1:]}", "Names are beside the grid")
-        lines = [line.split("#")[0].strip() for line in content.decode(errors="replace").splitlines()]
-        value = [line for line in lines if line]
+        value = _lines(folder, value[1:], where)
     elif isinstance(value, str) and (match := _RANGE.fullmatch(value)):
         low, high = int(match[1]), int(match[2])
         if high - low >= MAX_VALUES:
@@ -38,6 +36,41 @@ def values_of(value: Any, folder: Path, where: str) -> list[Any]:
             raise UserError(f"{where} has {shown} twice", "Remove one of them")
         seen.add(shown)
     return list(value)
+
+
+def _lines(folder: Path, name: str, where: str) -> list[str]:
+    """Return the values in a file, one a line without remarks. Raise UserError."""
+    path = folder / name
+    _check_place(folder, name, where)
+    content = _content(path)
+    if content is None:
+        raise UserError(f"{where}: there is no file {path}", "Names are beside the grid")
+    lines = [line.split("#")[0].strip() for line in decode_text(content, str(path)).splitlines()]
+    for number, line in enumerate(lines, 1):
+        if len(line) > _LONGEST_LINE or not line.isprintable():
+            raise UserError(
+                f"{path} must hold one value a line, line {number} is none",
+                f"At most {_LONGEST_LINE:,} printable characters",
+            )
+    return [line for line in lines if line]
+
+
+def _check_place(folder: Path, name: str, where: str) -> None:
+    """Raise UserError for a file that a grid of somebody else's should not make psa read: a message that
+    refuses a value quotes it.
+    """
+    path = folder / name
+    try:
+        inside = any(path.resolve().is_relative_to(root.resolve()) for root in (folder, Path()))
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a zero byte
+        raise UserError(f"{where}: {path} cannot be read ({error})", "Name another file") from None
+    hidden = any(part.startswith(".") and part.strip(".") for part in Path(name).parts)
+    if hidden or not inside:
+        raise UserError(
+            f"{where}: a file of values must lie beside the grid or in the current folder and not be hidden, "
+            f"got {path}",
+            "Copy it there",
+        )
 
 
 def _content(path: Path) -> bytes | None:
@@ -83,10 +116,15 @@ def whole_number(value: Any, where: str) -> int:
 
 def unbracketed(text: str) -> str:
     """A list without the brackets around all of it; those of its last item, `a,b(c=1)`, are the item's."""
-    bare = text.strip()
-    while bare and (bare[0] + bare[-1]) in ("[]", "()"):
-        bare = bare[1:-1].strip()
-    return bare
+    first, last = 0, len(text)  # no copies: a text of very many brackets would take time by its square
+    while True:
+        while first < last and text[first].isspace():
+            first += 1
+        while first < last and text[last - 1].isspace():
+            last -= 1
+        if last - first < 2 or text[first] + text[last - 1] not in ("[]", "()"):
+            return text[first:last]
+        first, last = first + 1, last - 1
 
 
 def split_outside(text: str, separator: str) -> list[str]:

@@ -15,8 +15,8 @@ FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
 
 # A file imports only from rows above its own.
 ROWS = """
-psa psa.errors
-psa.arch psa.files
+psa psa.errors psa.process psa.cgroups
+psa.arch psa.files psa.textfile psa.cloud_package
 psa.values psa.tomlfile psa.stored psa.stored_files psa.locks psa.helper_files
 psa.activation
 psa.specs psa.streams psa.signals psa.memory
@@ -61,7 +61,7 @@ psa.probes.layers psa.probes.fit psa.probes.distributions psa.probes.calibration
 psa.probes.memory psa.probes.gradients psa.outcomes
 psa.worker
 psa.calibrate
-psa.serve
+psa.serve psa.worker_start
 psa.replay
 psa.backend
 psa.studies
@@ -76,6 +76,7 @@ psa.cluster_numbers psa.agreement psa.embedding
 psa.collect
 psa.observations
 psa.published
+psa.reports.plotting
 psa.reports psa.reports.latex psa.reports.alike psa.reports.literal psa.reports.provenance
 psa.reports.tables psa.reports.figures
 psa.reports.cells psa.reports.figure_labels

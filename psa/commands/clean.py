@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -70,7 +71,10 @@ def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) 
     Example: clean-all --dry-run
     """
     folder = model_dir.resolve()
-    for place, what in ((Path.cwd(), "the folder you are in"), (Path("~").expanduser(), "your home folder")):
+    kept = {"the folder you are in": Path.cwd()}
+    with contextlib.suppress(RuntimeError):  # a user may have no home
+        kept["your home folder"] = Path.home()
+    for what, place in kept.items():
         if place.resolve().is_relative_to(folder) and not dry_run:
             raise UserError(f"{model_dir} holds {what}: everything in it would be removed", "Name the files")
     return _remove(everything(model_dir), model_dir, ask=False, dry_run=dry_run)

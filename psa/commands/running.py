@@ -15,7 +15,7 @@ from rich.console import Console
 
 from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
 from psa.console import TrainView, resumed
-from psa.errors import Interrupted, UserError
+from psa.errors import Interrupted, UserError, lacks_memory
 from psa.machine import DeviceName, Machine
 from psa.signals import StopRequest
 from psa.specs import MAX_SEED
@@ -124,7 +124,7 @@ def trained(plan: Work, store: Store, machine: Machine, view: TrainView, out: Co
         view.stopped(plan.reached, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
         return 128 + (stop.signal or signal.SIGINT)
     except (MemoryError, RuntimeError) as error:
-        if _is_of_memory(error):
+        if lacks_memory(error):
             raise UserError(
                 f"arch {plan.pack.trials[0].model.arch}: the memory does not hold this network",
                 "Choose fewer or narrower layers, or fewer trials at once; every saved loop is safe",
@@ -135,9 +135,3 @@ def trained(plan: Work, store: Store, machine: Machine, view: TrainView, out: Co
         out.print(f"Checkpoint {store.state_file(trial).path}", markup=False, soft_wrap=True)
         out.print(f"Record     {store.record_path(trial)}", markup=False, soft_wrap=True)
     return 0
-
-
-def _is_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, which torch tells in several ways."""
-    signs = ("out of memory", "not enough memory", "allocate memory")
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)

@@ -60,7 +60,11 @@ def search(
         raise UserError(f"--backend {runs.backend} cannot search", "Leave it out: searches run on Ray")
     for folder in (model_dir, results_dir, output_dir):
         check_writable(folder)
-    costs, out, store = CostModel.of_machine(model_dir, device), console(), Store(model_dir, results_dir)
+    costs, out, store = (
+        CostModel.of_machine(model_dir, device),
+        console(lasting=True),
+        Store(model_dir, results_dir),
+    )
     machine = Machine(data_dir, device)
     backend = cast(Searcher, backend_named("ray", runs.where)(store, machine, costs, runs.where))
     ledger = Ledger(found, results_dir)

@@ -68,7 +68,7 @@ def sweep(
     """
     store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
     declared, runs, options = load(grid, overrides, only), runs or Runs(), options or Options()
-    return swept(declared, store, machine, runs, options, console(), StopRequest())
+    return swept(declared, store, machine, runs, options, console(lasting=True), StopRequest())
 
 
 def swept(

@@ -21,6 +21,7 @@ from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.tables import Cell, Column, Interval, Table
 from psa.specs import MODES
 from psa.stats import ALPHA, LEVEL, Difference, Summary, holm, welch
+from psa.textfile import decode_text
 
 WITHIN: Final = 2.0  # percentage points; the study's own criterion of a reproduction
 _ONE_PAGE: Final = 40  # rows
@@ -43,7 +44,7 @@ def read_reference(path: Path) -> Reference:
     content = read_bytes(path)
     if content is None:
         raise UserError(f"there are no published numbers {path}", "Name a file like published/simplemlp.tsv")
-    lines = csv.DictReader(content.decode(errors="replace").splitlines(), delimiter="\t")
+    lines = csv.DictReader(decode_text(content, str(path)).splitlines(), delimiter="\t")
     absent = [name for name in _COLUMNS if name not in (lines.fieldnames or ())]
     if absent:
         raise UserError(f"{path}: there is no column {absent[0]}", f"It has {', '.join(_COLUMNS)}, min, max")

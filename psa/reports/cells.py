@@ -259,6 +259,9 @@ def archs_in(path: Path, option: str = "") -> tuple[str, ...]:
             "Name a file like reproduction/configurations.txt, which stands beside the grids",
         )
     try:
-        return tuple(Arch.coerce(line).label for line in values_of(f"@{path.name}", path.parent, "it"))
+        return tuple(
+            Arch.coerce(line).label
+            for line in values_of(f"@{path.resolve().name}", path.resolve().parent, "it")
+        )
     except UserError as error:
         raise UserError(f"{path}: {error.what}", error.way_out) from None

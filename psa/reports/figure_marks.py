@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from psa.reports.cells import Cells
 from psa.reports.design_space import LEFT, MARK, Map, Spot, map_notes
 from psa.reports.figure_numbers import notes_of
-from psa.reports.figures import GREY, add_axes, note
+from psa.reports.figures import GREY, add_axes, note, style
 
 Spots = Mapping[str, Spot]
 EDGE: Final = "#303030"
@@ -72,10 +72,11 @@ def dash(ax: Axes, spots: Spots, archs: Sequence[str]) -> Axes:
 
 def handle(marker: Any, face: str, edge: str = EDGE, size: float = MARK) -> Line2D:
     """A mark for a legend."""
-    return Line2D(
-        [], [], linestyle="", marker=marker, markerfacecolor=face, markeredgecolor=edge,
-        markeredgewidth=0.5, markersize=size,
-    )  # fmt: skip
+    with style():  # "$?$" is set by TeX where the user's matplotlibrc says so
+        return Line2D(
+            [], [], linestyle="", marker=marker, markerfacecolor=face, markeredgecolor=edge,
+            markeredgewidth=0.5, markersize=size,
+        )  # fmt: skip
 
 
 UNKNOWN: Final = handle("$?$", GREY, GREY)

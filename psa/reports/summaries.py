@@ -16,6 +16,7 @@ from psa.files import read_bytes
 from psa.reports.cells import Cells, cells_of
 from psa.reports.tables import Uncertain
 from psa.specs import MODES
+from psa.textfile import decode_text
 
 _HEAD: Final = re.compile(r"Results Shape \{(?P<arch>[0-9*, ]+)\} Parameters \{(?P<parameters>[0-9,]+)\}")
 _PERCENT: Final = r"([0-9]{1,3}(?:\.[0-9]+)?)\s*%"
@@ -64,7 +65,7 @@ def read_summary(path: Path) -> list[Block]:
     if content is None:
         raise UserError(f"there is no summary {path}", "Name a file like results/psa_simplemlp_summary.md")
     blocks: list[Block] = []
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+    for number, line in enumerate(decode_text(content, str(path)).splitlines(), 1):
         text, where = line.strip(), f"{path}, line {number}"
         head = _HEAD.fullmatch(text)
         if head is not None:

@@ -1,0 +1,57 @@
+"""The process of a command: its standard streams, whatever they are, and that it belongs to psa alone."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import Final, TextIO
+
+_STREAMS: Final = (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w"))
+_owned = False
+
+
+def take_over() -> None:
+    """Prepare the standard streams of a process that runs a command and nothing else."""
+    global _owned  # noqa: PLW0603 - a fact of the process
+    _owned = True
+    for descriptor, (name, flags, mode) in enumerate(_STREAMS):
+        _open_closed(descriptor, flags)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        escape_unencodable(stream)
+
+
+def is_owned() -> bool:
+    """Return whether this process runs a command of psa, and not a notebook or a program of the user's."""
+    return _owned
+
+
+def escape_unencodable(stream: TextIO) -> None:
+    """Write what a terminal cannot encode as an escape, in place of an error half-way."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _open_closed(descriptor: int, flags: int) -> None:
+    """Open a closed descriptor on /dev/null: the next file opened would take its number, and a record would
+    receive what a library prints.
+    """
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        opened = os.open(os.devnull, flags)  # the lowest that is free, and so this one
+        if opened != descriptor:
+            os.dup2(opened, descriptor)
+            os.close(opened)
+        os.set_inheritable(descriptor, True)
+
+
+def discard_output() -> None:
+    """Send standard output nowhere: without this the interpreter would fail once again while it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
