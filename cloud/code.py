@@ -21,6 +21,8 @@ from cloud.images import Target, target
 
 NAME: Final = "code.tar.gz"
 PACKAGES: Final = "packages"
+# What training imports besides PyTorch: looked for at the start, since workers would only end with code 1.
+NEEDS: Final = ("numpy", "pydantic", "safetensors", "filelock")
 _PINS: Final = "requirements.txt"
 _START: Final = "start.sh"
 # -P keeps the current folder off the path; PYTHONPATH names the archive's folder, which holds nothing but
@@ -31,7 +33,7 @@ for package in {PACKAGES}/*/; do
   name="$(basename "$package")"
   python -P -c "import $name" 2>/dev/null || PYTHONPATH="$PYTHONPATH:$PWD/{PACKAGES}/$name"
 done
-python -P -c "import cloud.supervisor" 2>/opt/ml/output/failure || {{
+python -P -c "import {", ".join(NEEDS)}, cloud.supervisor" 2>/opt/ml/output/failure || {{
   code=$?
   cat /opt/ml/output/failure >&2
   exit $code

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from cloud.aws_errors import Unreachable
 from cloud.bootstrap import FAILURES, PROGRESS
 from cloud.line import Line, last_attempts
+from cloud.logs import GROUP
 from cloud.told import failures_in, progress_in
 from cloud.training_jobs import Answer, Status, lacked_capacity
 from psa.errors import UserError
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 TRIES: Final = 3  # attempts that end without any progress, before a line counts as failed
 SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happened, and when nothing does
 NAP: Final = 0.25
+_OF_CONTAINER: Final = "AlgorithmError"  # begins the reason of a job whose container has run
+_LONGEST_REASON, _HEAD = 600, 60  # characters shown of the reason for a failed job, and of its beginning
 PATIENCE_SECONDS: Final = 1800.0  # for which AWS may be out of reach: a laptop sleeps, a network fails
 AGAIN_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
 
@@ -234,7 +237,8 @@ class Watch:
         """A job has ended: what it left comes home, and what is missing is given out again."""
         line, job = course.line, course.job
         refused = self.desk.home(line, job)
-        failures = failures_in(self.desk.told(line, FAILURES), job) | refused
+        told = failures_in(self.desk.told(line, FAILURES), job)
+        failures = {trial: f"{error} ({log_of(job)})" for trial, error in told.items()} | refused
         pending = self._pending(course)
         said = {} if status.status == "Completed" else self.desk.described(job)
         # only now: should AWS be lost sight of before, the same is done again at the next look
@@ -242,7 +246,7 @@ class Watch:
         if course.last or not pending - failures.keys():
             yield from self._over(course, failures)
             return
-        reason = _reason(said, status)
+        reason = _reason(job, said, status)
         self._judge(course, lacked_capacity(said))
         if course.tries >= TRIES:
             yield from self._over(course, dict.fromkeys(pending, f"{job}: {reason}") | failures)
@@ -286,11 +290,20 @@ class Watch:
         return len(done)
 
 
-def _reason(said: Mapping[str, Any], status: Status) -> str:
+def _reason(job: str, said: Mapping[str, Any], status: Status) -> str:
     """Why a job has ended. said: its description, if that was asked for."""
     if status.status == "Completed":
         return "completed, but not all of its trials have arrived"
-    return " ".join(str(said.get("FailureReason", "")).split())[:200] or status.secondary or status.status
+    text = " ".join(str(said.get("FailureReason", "")).split())
+    if len(text) > _LONGEST_REASON:  # an exception names itself in its last line
+        text = f"{text[:_HEAD]} ... {text[_HEAD - _LONGEST_REASON :]}"
+    is_of_container = text.startswith(_OF_CONTAINER)
+    return (f"{text} ({log_of(job)})" if is_of_container else text) or status.secondary or status.status
+
+
+def log_of(job: str) -> str:
+    """Return where CloudWatch keeps what the container of a job has printed."""
+    return f"log stream {job}/algo-1-* in {GROUP}"
 
 
 def _patient(since: float | None, trouble: Unreachable) -> float:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -188,7 +189,9 @@ class Crew:
         if task is None:
             return
         task.deaths += 1
-        reason = f"a worker ended with code {worker.process.returncode}"
+        code = worker.process.returncode
+        cause = " (killed, most often for lack of memory)" if code == -signal.SIGKILL else ""
+        reason = f"a worker ended with code {code}{cause}"
         if task.deaths < DEATHS_ALLOWED:
             self.waiting.appendleft(task)
             yield Event("died", task.pack, {"error": reason})

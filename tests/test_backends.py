@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -21,16 +22,20 @@ PACKS = ("--pack-size", "6")
 
 @pytest.fixture(scope="module", params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Each of them; SageMaker in a rehearsal."""
+    """Each of them; SageMaker in a rehearsal, whose containers reach no network."""
     if request.param == "ray":
         pytest.importorskip("ray", reason="the extra ray is not installed")
     if request.param != "sagemaker":
         yield str(request.param)
         return
     pytest.importorskip("moto", reason="the extra rehearse is not installed")
-    from cloud.rehearsal import rehearsal
+    from cloud.rehearsal import Faults, rehearsal
 
-    with rehearsal(tmp_path_factory.mktemp("stage")) as stage, pytest.MonkeyPatch.context() as context:
+    faults = Faults(no_network=True)
+    with (
+        rehearsal(tmp_path_factory.mktemp("stage"), faults) as stage,
+        pytest.MonkeyPatch.context() as context,
+    ):
         for name, value in stage.environment.items():
             context.setenv(name, value)
         yield "sagemaker"
@@ -75,6 +80,18 @@ def test_the_same_bytes_as_in_process(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
     assert tree(folder) == trained(3)
+
+
+def test_a_sidecar_says_which_code_has_trained(
+    swept: tuple[Path, subprocess.CompletedProcess[str]], backend: str
+) -> None:
+    """On SageMaker the archive's; nothing else of psa is found there."""
+    sidecars = [json.loads(path.read_text()) for path in (swept[0] / "results").rglob("*.machine.json")]
+    wanted = "/opt/ml/code/psa" if backend == "sagemaker" else None
+    codes = {each["code"] for each in sidecars}
+    assert len(sidecars) == 24
+    assert codes == {wanted} if wanted else all(Path(code).name == "psa" for code in codes)
+    assert all(each["torch"] and each["device_name"] and each["cpu_capability"] for each in sidecars)
 
 
 def test_what_is_done_is_not_done_again(

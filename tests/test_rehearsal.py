@@ -217,12 +217,18 @@ def test_one_object_comes_as_a_file_of_its_name(aws: Aws) -> None:
 
 
 def test_nothing_of_the_outside_leaks_into_a_container(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither variables nor keys nor this machine's processes; this interpreter is the image."""
+    """Neither variables nor keys nor this machine's processes, nor its psa."""
     monkeypatch.setenv("PSA_SECRET_OF_MINE", "x")
-    aws.run("clean", "env; command -v python; ls -d /proc/[0-9]* | wc -l; ls /opt/ml")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    find = "import importlib.util as u; print([n for n in ('torch', 'psa', 'cloud') if u.find_spec(n)])"
+    aws.run(
+        "clean",
+        f'env; command -v python; ls -d /proc/[0-9]* | wc -l; ls /opt/ml; python -P -c "{find}"',
+    )
     said = aws.printed("clean")
     assert not [line for line in said if line.startswith(("PSA_", "AWS_SECRET", "AWS_ACCESS", "PYTHONPATH"))]
-    assert str(Path(sys.executable).with_name("python")) in said
+    assert str(Path(sys.executable).with_name("python")) not in said
+    assert "['torch']" in said
     assert int(next(line for line in said if line.strip().isdigit())) < 10
     assert not Path("/opt/ml/checkpoints").exists()
 

@@ -179,11 +179,40 @@ def test_failures_of_another_job_are_not_this_ones(tmp_path: Path) -> None:
     told = {"job": line().job(1), "trials": dict.fromkeys(WANTED, "it blew up")}
     desk.files["failures.json"] = json.dumps(told).encode()
     failed = failures(watched(desk, [line()]))
-    assert (len(desk.asked), set(failed.values())) == (1, {"it blew up"})
+    log = f"log stream {line().job(1)}/algo-1-* in /aws/sagemaker/TrainingJobs"
+    assert (len(desk.asked), set(failed.values())) == (1, {f"it blew up ({log})"})
     desk = Desk(tmp_path)
     desk.files["failures.json"] = json.dumps({**told, "job": "another"}).encode()
     failed = failures(watched(desk, [line()]))
     assert (len(desk.asked), set(failed.values())) == (TRIES, {f"{line().job(TRIES)}: Failed"})
+
+
+@pytest.mark.parametrize(
+    ("said", "shown", "is_logged"),
+    [
+        ("AlgorithmError: line 1\nImportError: no x, exit code: 1", "line 1 ImportError: no x, exit", True),
+        (
+            f"AlgorithmError: {'File x ' * 200}\nImportError: no x, exit code: 1",
+            "ImportError: no x, exit",
+            True,
+        ),
+        ("InternalServerError: We encountered an internal error", "an internal error", False),
+    ],
+)
+def test_a_job_that_fails_says_why_and_where_its_log_is(
+    said: str, shown: str, is_logged: bool, tmp_path: Path
+) -> None:
+    """In one line, to the exception itself; a container that never ran has no log."""
+    desk = Desk(tmp_path, said={"FailureReason": said})
+    events = watched(desk, [line()])
+    died = [event.facts["error"] for event in events if event.kind == "died"]
+    for job, error in zip((1, 2), died, strict=True):
+        assert shown in error
+        assert "\n" not in error
+        assert len(error) < 800
+        logged = f"(log stream {line().job(job)}/algo-1-* in /aws/sagemaker/TrainingJobs)"
+        assert error.endswith(logged) == is_logged
+    assert all(shown in error for error in failures(events).values())
 
 
 def test_a_record_that_disagrees_fails_its_trial_at_once(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def _required(requirements: Iterable[str], without: Iterable[str]) -> list[metad
             found.setdefault(name, metadata.distribution(name))
         except metadata.PackageNotFoundError:
             raise UserError(
-                f"the package {name} must be installed, and is not", f"Install it: pip install {name}"
+                f"the package {name} must be installed, and is not", "Install it beside psa"
             ) from None
         for wanted in {"", *requirement.extras} - {extra for seen, extra in visited if seen == name}:
             visited.add((name, wanted))

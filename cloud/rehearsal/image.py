@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +23,6 @@ from cloud.images import target
 from cloud.rehearsal import environment
 from cloud.rehearsal.environment import make_environment
 from psa.errors import UserError
-from psa.files import make_folder
 
 HOLDS: Final = ("torch", "numpy", "pydantic", "filelock")
 _OURS: Final = ("psa", "cloud")
@@ -43,11 +41,9 @@ def image_python(folder: Path) -> Path:
 
     """
     try:
-        python = _made(cache_folder("rehearsal") / _key())
+        return _made(cache_folder("rehearsal") / _key())
     except OSError:
-        python = _made(folder / "image" / _key())
-    _check(python)
-    return python
+        return _made(folder / "image" / _key())
 
 
 def lacking() -> tuple[str, ...]:
@@ -61,45 +57,53 @@ def lacking() -> tuple[str, ...]:
 
 def _key() -> str:
     """Return a name for what the interpreter is made from."""
-    installed = sorted(
-        f"{each.metadata['Name']} {each.version} {each.locate_file('')}" for each in metadata.distributions()
-    )
+    # Names of folders hold the versions; to read the metadata of 200 distributions would take longer.
+    installed = sorted(str(path) for entry in sys.path for path in Path(entry).glob("*.dist-info"))
     made_by = Path(str(environment.__file__)).read_text()
     facts = [sys.executable, sys.version, HOLDS, lacking(), installed, made_by]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _made(folder: Path) -> Path:
-    """Return the interpreter in a folder. One that was not finished is made again. Raises OSError."""
-    make_folder(folder.parent)
+    """Return the interpreter in a folder, made again if it is unfinished or its links lead nowhere.
+
+    Raises OSError where nothing can be written, and UserError.
+    """
+    python = folder / "bin" / "python"
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        if not (folder / _MARK).exists() or not (folder / "bin" / "python").exists():
+        if not (folder / _MARK).exists() or _fault(python):
             shutil.rmtree(folder, ignore_errors=True)
             make_environment(folder, [*HOLDS, *_held_besides()], without=[*_OURS, *lacking()])
+            if fault := _fault(python):
+                raise UserError(fault, "Install psa in a new virtual environment")
             (folder / _MARK).touch()
-    return folder / "bin" / "python"
+    return python
 
 
 def _held_besides() -> Iterator[str]:
     return (name for name in target().lacks if name not in lacking())
 
 
-def _check(python: Path) -> None:
-    """Raise UserError unless the interpreter finds just what AWS's image holds."""
+def _fault(python: Path) -> str:
+    """Return how the interpreter differs from AWS's image in what it finds; "" where it does not."""
     unwanted = (*_OURS, *lacking())
-    done = subprocess.run(
-        [python, "-P", "-c", _LOOK, *HOLDS, *unwanted],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        env={"HOME": "/nonexistent"},
-    )
-    found = set(done.stdout.split())
-    if found != set(HOLDS):
-        wrong = ", ".join(sorted(found ^ set(HOLDS))) or done.stderr.strip()[-200:]
-        raise UserError(
-            f"the interpreter for a rehearsal's containers ({python}) must find {', '.join(HOLDS)} and not "
-            f"{', '.join(unwanted)}; it is wrong about {wrong}",
-            f"Delete {python.parents[1]}; if that does not help, install psa in a new virtual environment",
+    try:
+        done = subprocess.run(
+            [python, "-P", "-c", _LOOK, *HOLDS, *unwanted],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            env={"HOME": "/nonexistent"},
         )
+    except FileNotFoundError:
+        return f"there must be an interpreter for a rehearsal's containers, and {python} is missing"
+    found = set(done.stdout.split())
+    if found == set(HOLDS):
+        return ""
+    wrong = ", ".join(sorted(found ^ set(HOLDS)))
+    return (
+        f"the interpreter for a rehearsal's containers ({python}) must find {', '.join(HOLDS)} and not "
+        f"{', '.join(unwanted)}; it is wrong about {wrong}"
+    )
