@@ -148,7 +148,7 @@ def test_blocks_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
 def test_a_forked_child_neither_holds_nor_releases(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A forked child may lock what is free, but not what its parent has.
 
-    The end of its block releases nothing of the parent's, and it keeps nothing locked after the parent's block.
+    The end of its block releases nothing of the parent, and it keeps nothing locked after the parent's block.
     """
     path, (reading, writing) = tmp_path / "locks", os.pipe()
     with locked_bytes(path, [1]):
