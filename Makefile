@@ -52,6 +52,7 @@ check: format lint types $(if $(TESTED),,test) wheel ## all that a change must p
 
 crash: set-up-tests ## kill sweeps hundreds of times and compare what is left with an undisturbed one
 	@$(RUN) tests/crash/harness.py $(or $(ARGS),--kills 200)
+	@$(RUN) tests/crash/harness.py $(or $(ARGS),--kills 200) --open-files 64
 	@$(PYTEST) -m crash
 
 fuzz: set-up-tests ## hand psa odd words and damaged files, a hundred times as many as the tests do

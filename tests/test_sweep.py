@@ -161,7 +161,7 @@ def test_a_trial_that_is_done_is_not_marked_as_failed(psa: Psa, tmp_path: Path) 
 
 
 def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Path) -> None:
-    """A lease is an open file; four hundred trials under a limit of 256 open files leave no weights."""
+    """Four hundred trials under a limit of 256 open files leave no weights."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
         "from pathlib import Path; from psa.grid import load; from psa.retention import drop_weights\n"

@@ -89,6 +89,7 @@ def swept(
     audience = Audience(listeners_for(declared.name, options.tensorboard, options.mlflow), store)
     if options.dry_run:
         return previewed(declared, store, costs, machine, backend, runs, options, out)
+    leases.check(store)
     with stop, announced(store.models) as tell:
         backend.fetch()
         work = _Work(
