@@ -103,7 +103,7 @@ def test_a_loop_that_is_not_finite_is_never_kept(
     assert (bounty_after(record, 2) == 0) == last
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ["ratchet", "keep", "patience"])
 def test_where_the_first_loop_diverges_the_initial_weights_are_the_lkg(policy: str, small: Splits) -> None:
     """In a pack and alone, with their own score; a kill after any loop changes no bit."""
     trials = [POLICIES[policy](EXPLODING, seed=seed, lr=lr) for seed, lr in ((1, 10.0), (2, 1e-4), (3, 10.0))]
