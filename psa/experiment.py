@@ -24,6 +24,7 @@ from psa.machine import DeviceName, Machine
 from psa.signals import StopRequest
 from psa.store import Store
 from psa.values import MAX_VALUES, whole_number
+from psa.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,13 +175,18 @@ class Results:
         return self.summary().latex()
 
     def __str__(self) -> str:
-        """The summary, and why trials are missing."""
+        """The summary, how many trials diverged, and why others are missing."""
         failed = {
             str(reason)
             for trial in self.experiment.grid.trials
             if (reason := self.store.failure(trial)) is not None
         }
-        return "\n".join([self.markdown(), *(f"failed: {reason}" for reason in sorted(failed))])
+        lines = [f"failed: {reason}" for reason in sorted(failed)]
+        lost = self.frame["id"][self.frame["status"] == "diverged"]
+        if len(lost):
+            trials = f"{len(lost):,} of {len(self.frame):,} trials"
+            lines.append(f"diverged: {trials}, which take part in no mean ({listed(list(lost))})")
+        return "\n".join([self.markdown(), *lines])
 
 
 def _seeds(seeds: Any) -> Any:

@@ -153,9 +153,13 @@ def train(trial: Trial, splits: Splits, loops: int) -> Outcome:
     for loop in range(1, loops + 1):
         active = copy.deepcopy(lkg)
         damaged = ablate(active, trial, loop) if loop > 1 else None
-        train_one_epoch(active, trial, splits.train, loop)
+        finite = train_one_epoch(active, trial, splits.train, loop)
+        finite = finite and all(bool(tensor.isfinite().all()) for tensor in active.parameters())
+        finite = finite and bool(logits_of(active, splits.val, trial).isfinite().all())
         correct = count_correct(active, splits.val, trial)
-        kept = correct > outcome.best
+        kept = finite and correct > outcome.best
+        if not finite and outcome.best < 0:
+            outcome.best = count_correct(lkg, splits.val, trial)
         if kept:
             lkg, outcome.best = active, correct
         outcome.rows.append((loop, correct, kept, damaged))
@@ -195,24 +199,33 @@ def ablate(net: SimpleMLP | ResMLP, trial: Trial, loop: int) -> tuple[int, int] 
     return layer, unit
 
 
-def train_one_epoch(net: nn.Module, trial: Trial, train: Split, loop: int) -> None:
-    """One epoch of mini-batches with a fresh optimiser."""
+def train_one_epoch(net: nn.Module, trial: Trial, train: Split, loop: int) -> bool:
+    """One epoch of mini-batches with a fresh optimiser. Return True if every loss was finite."""
     method = trial.method
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=method.lr, weight_decay=method.weight_decay, fused=True
     )
     order = torch.from_numpy(stream(trial.seed, "shuffle", loop).permutation(len(train)))
     dropout = Dropout(trial, loop)
+    finite = True
     for step, batch in enumerate(order.split(method.batch_size)):
         optimizer.zero_grad()
         logits = net(train.images[batch].T, dropout, step)
-        nn.functional.cross_entropy(logits[None], train.labels[batch][None]).backward()
+        loss = nn.functional.cross_entropy(logits[None], train.labels[batch][None])
+        loss.backward()
         optimizer.step()
+        finite = finite and bool(loss.isfinite())
+    return finite
 
 
 def count_correct(net: nn.Module, split: Split, trial: Trial) -> int:
     """How many samples of a split the network gets right."""
+    return int((logits_of(net, split, trial).argmax(dim=0) == split.labels).sum())
+
+
+def logits_of(net: nn.Module, split: Split, trial: Trial) -> Tensor:
+    """Return the logits of a split, [classes, samples]."""
     silent = Dropout(trial.model_copy(update={"model": trial.model.model_copy(update={"dropout": 0.0})}), 0)
     with torch.no_grad():
-        logits = net(split.images.T, silent, 0)
-    return int((logits.argmax(dim=0) == split.labels).sum())
+        logits: Tensor = net(split.images.T, silent, 0)
+    return logits

@@ -167,7 +167,7 @@ def test_a_pack_that_fails_does_not_stop_the_others(
     assert done.stdout.splitlines()[-1] == "24 of 24 trials done, 0 failed"
 
 
-STUDIES = {"stochastic": "activations"}
+STUDIES = {"stochastic": "activations", "diverged": "ablation"}
 # One small grid of each sister study, and the backends on which it is run: a cluster takes its time.
 SMALL = 'seeds = "0..1"\nmeta_loops = 2\n[base]\ndigits = [0, 1]\nval_size = 55000\n'
 SISTERS = {
@@ -183,6 +183,11 @@ SISTERS = {
     ),
     "gradients": (
         'arch = "1*5"\nprobes = ["gradients_online", "gradients"]', {"local", "ray", "sagemaker"},
+    ),
+    # two of the four diverge, which is said at the end
+    "diverged": (
+        'family = "simplemlp"\nmode = "none"\narch = "60*16"\nbatch_size = 64\n[axes]\nlr = [10.0, 1e-3]',
+        {"local", "ray", "sagemaker"},
     ),
     "memory": (
         'arch = "2*6"\ngrow_depth = 1\ngrow_width = 2\nmax_width = 12\n'
@@ -206,6 +211,7 @@ def test_a_sister_study_runs_as_any_grid_does(
     swept.mkdir()
     done = finished(swept, data_dir, *where, *PACKS, grid=path)
     assert (done.returncode, done.stderr) == (0, "")
+    assert ("(2 diverged)" in done.stdout.splitlines()[-1]) == (grid == "diverged")
     train_in_process(alone, data_dir, 2, path)
     assert tree(swept) == tree(alone)
 

@@ -263,8 +263,8 @@ def test_a_new_trial_beside_a_diverged_one(small: Splits) -> None:
     """Weights that are infinite or no numbers reach no other trial of the pack."""
     trials = [kept_trial("60*16", 1, lr=10), kept_trial("60*16", 2)]
     (diverged,), _ = run(trials[:1], small, 1)
-    assert np.isnan(diverged.lkg["output.weight"]).any()
-    diverged.lkg["output.bias"][:] = np.inf
+    assert np.isnan(diverged.carried["active"]["output.weight"]).any()
+    diverged.carried["active"]["output.bias"][:] = np.inf
     states = [*through_files([diverged], 2), fresh_state(trials[1], Dense(trials[1].model, 10), 2)]
     (_, beside), _ = run(trials, small, 2, states=states)
     (alone,), _ = run(trials[1:], small, 2)

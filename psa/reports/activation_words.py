@@ -161,7 +161,7 @@ def warnings(found: Found) -> Iterator[str]:
         yield f"{absent}. Means are of the trials that are there.{none}"
     lost = [arm for arm in found.arms if (arm.rows["status"] == "diverged").any()]
     if lost:
-        yield f"Diverged, since no loss was ever finite, and so without any accuracy: {found.named(lost)}."
+        yield f"Diverged, and so without any accuracy: {found.named(lost)}."
     devices = provenance.devices_of(found.rows)
     if len(devices) > 1:
         yield f"The trials were trained on {' and '.join(devices)}, which agree closely, but not to the bit."

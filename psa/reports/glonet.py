@@ -245,7 +245,7 @@ def _warnings(seen: _Seen) -> Iterator[str]:
         yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
     lost = [each.network.label for each in depth_tables.ordered(depths) if "diverged" in each.statuses]
     if lost:
-        yield f"Diverged, since no loss was ever finite, and so without any accuracy: {'; '.join(lost)}."
+        yield f"Diverged, and so without any accuracy: {'; '.join(lost)}."
     if unequal := provenance.unequal_lengths(depths.epochs, "epochs"):
         yield unequal
     few = len(depths.seeds)

@@ -20,7 +20,7 @@ from psa.frames import trials_of
 from psa.gradient_size import ONLINE
 from psa.gradients import paths_of, read
 from psa.records import Record
-from psa.reports import gradient_tables
+from psa.reports import gradient_tables, provenance
 from psa.reports.figure_gradients import agreement_figure, choice_figure, norms_figure, tsne_figure
 from psa.reports.figure_samples import centres_figure, predictions_figure, samples_figure
 from psa.reports.gradient_numbers import Measured
@@ -29,7 +29,6 @@ from psa.reports.page import Fact, Page, Picture
 from psa.reports.setting import Setting
 from psa.reports.tables import Table
 from psa.store import Store
-from psa.words import counted
 
 QUESTION: Final = (
     "The gradient of a sample is the change of the weights that it asks for. Do samples fall into groups by "
@@ -151,12 +150,9 @@ def page(
     measured, missing = measured_of(frame, setting)
     pictures = {name: Picture(path, _CAPTIONS[name.partition("_")[0]]) for name, path in stored.items()}
     trials = trials_of(frame)
-    undone = trials[trials["status"] != "done"]
     warnings = [*_mixed(trials), *missing]
-    if len(undone):
-        warnings.append(
-            f"{counted(len(undone), 'trial')} of {len(trials)} are not done and take part in nothing."
-        )
+    if absent := provenance.absence(trials):
+        warnings.append(f"{absent} and take part in nothing.")
     return Page(
         f"{trials['study'].iloc[0]}: {trials['arch'].iloc[0]}, digits {_digits(trials)}",
         QUESTION,

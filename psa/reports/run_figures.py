@@ -55,7 +55,7 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
         finals = stats["final_metrics"]
         lost, test = finals["diverged"], finals["test_acc"]
         said = "" if lost else f"Test accuracy {test:.2f} % with the weights of the best epoch."
-        note(figure, [said or "Diverged: no loss was ever finite."])
+        note(figure, [said or "Diverged: a loss, a logit or a weight is not finite."])
     return figure
 
 

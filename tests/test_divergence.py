@@ -1,0 +1,388 @@
+"""Diverged networks: NaN and infinity in every policy, pack, resume, record and command."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from helpers import kept_trial, net_trial, run, trial
+from made_up import some_record, some_state
+from memories import memory
+
+from psa import engine
+from psa.batches import Row
+from psa.cli import PSA, TRAIN
+from psa.cli import run as command
+from psa.collect import collect
+from psa.data import Splits
+from psa.divergence import diverged, diverged_after, diverged_loops, training_diverged
+from psa.experiment import Experiment
+from psa.frames import trials_of
+from psa.grid import load
+from psa.listeners.curves import curves
+from psa.machine import Machine
+from psa.nets.dense import Dense
+from psa.nets.rows import Rows
+from psa.outcomes import record_of
+from psa.packs import groups_of
+from psa.records import bounty_after, encode_record
+from psa.retention import drop_weights
+from psa.serve import loop_facts
+from psa.state import TrialState, decode, encode
+from psa.store import Store
+from psa.train import evaluate
+from psa.trial import Pack, Trial
+from psa.trial_records import decode_trial_record
+from psa.worker import fresh_state, run_pack
+
+EXPLODING = "60*16"  # at a learning rate of 10 its logits overflow within an epoch
+POLICIES: dict[str, Callable[..., Trial]] = {
+    "ratchet": trial,
+    "keep": kept_trial,
+    "patience": lambda arch, **changes: kept_trial(arch, patience=3, **changes),
+    "sgd": lambda arch, **changes: kept_trial(arch, optimizer="sgd", **changes),
+}
+PARTS: dict[str, Callable[[Rows, torch.Tensor], None]] = {
+    "a weight that is NaN": lambda rows, _: rows.first[0].fill_(math.nan),
+    "an infinite weight that no logit shows": lambda rows, _: rows.rest[0, :1].fill_(-math.inf),
+    "an infinite training loss": lambda _, loss: loss[0].fill_(math.inf),
+}
+
+
+def record_from(state: TrialState, splits: Splits, test: engine.Outcome) -> dict[str, Any]:
+    """The record of a trial as it is read back from its file."""
+    net = Dense(state.trial.model, splits.classes)
+    return decode_trial_record(encode_record(record_of(state, net, splits, test)), "it")
+
+
+def finite(state: TrialState) -> bool:
+    """Return True if all numbers of the LKG are."""
+    return all(np.isfinite(tensor).all() for tensor in state.lkg.values())
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, seed: int, loop: int, how: Callable[..., None]) -> None:
+    """Spoil one row of the trial of that seed, at the end of one of its epochs."""
+    sound = engine.train_epoch
+
+    def spoiled(net: Dense, rows: Sequence[Row], active: Rows, *rest: Any) -> torch.Tensor:
+        loss = sound(net, rows, active, *rest)
+        for at, row in enumerate(rows):
+            if (row.seed, row.loop) == (seed, loop):
+                how(active[at : at + 1], loss[at : at + 1])
+        return loss
+
+    monkeypatch.setattr(engine, "train_epoch", spoiled)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_loop_that_is_not_finite_is_never_kept(
+    policy: str, part: str, small: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loop 2 of the first of two trials: rejected, shown, and nothing of it reaches the other trial."""
+    trials = [POLICIES[policy]("1*16", seed=1), POLICIES[policy]("1*16", seed=2)]
+    (alone,), _ = run(trials[1:], small, 2)
+    poison(monkeypatch, 1, 2, PARTS[part])
+    (lost, beside), tests = run(trials, small, 2)
+    assert lost.history["kept"] == [True, False]
+    assert diverged_loops(lost.history) == [2]
+    assert finite(lost)
+    assert lost.lkg_loop == 1
+    assert encode(beside) == encode(alone)
+    # ordinary training without patience has no other result than its last epoch
+    last = policy in ("keep", "sgd")
+    record = record_from(lost, small, tests[0])
+    assert diverged(record) == training_diverged(lost.trial.method, lost.history, 1) == last
+    assert [diverged_after(record, loops) for loops in (1, 2)] == [False, last]
+    assert (bounty_after(record, 2) == 0) == last
+
+
+@pytest.mark.parametrize("policy", ["ratchet", "keep", "patience"])
+def test_where_the_first_loop_diverges_the_initial_weights_are_the_lkg(policy: str, small: Splits) -> None:
+    """In a pack and alone, with their own score; a kill after any loop changes no bit."""
+    trials = [POLICIES[policy](EXPLODING, seed=seed, lr=lr) for seed, lr in ((1, 10.0), (2, 1e-4), (3, 10.0))]
+    states, tests = run(trials, small, 3)
+    net = Dense(trials[0].model, small.classes)
+    for at in (0, 2):
+        state, initial = states[at], net.initial(trials[at].seed)
+        correct, loss = evaluate(net, initial.repeat(2), small.val)
+        assert (state.lkg_loop, state.best_correct, state.best_loss) == (0, int(correct[0]), float(loss[0]))
+        assert all(
+            np.array_equal(state.lkg[name], tensor.numpy()) for name, tensor in net.unstack(initial).items()
+        )
+        assert state.history["kept"] == [False] * 3
+        assert state.history["loss"] == state.history["train_loss"] == [None] * 3
+        assert diverged(record_from(state, small, tests[at]))
+        (alone,), alone_tests = run([trials[at]], small, 3)
+        assert encode(alone) == encode(state)
+        assert alone_tests[0] == tests[at]
+    assert not diverged(record_from(states[1], small, tests[1]))
+    resumed = [fresh_state(each, net, 3) for each in trials]
+    for loops in (1, 2, 3):
+        resumed, again = run(trials, small, loops, states=resumed)
+        resumed = [decode(encode(state), "it") for state in resumed]
+    assert [encode(state) for state in resumed] == [encode(state) for state in states]
+    assert again == tests
+
+
+def test_a_memory_beside_one_that_diverged_is_untouched(small: Splits) -> None:
+    """What a diverged network stores in its memory stays in its own."""
+    trials = [net_trial(EXPLODING, seed, lr=lr) for seed, lr in ((1, 10.0), (2, 1e-4))]
+    trials = [each.changed(memory=memory(mode="gated")) for each in trials]
+    (lost, beside), tests = run(trials, small, 2)
+    (alone,), alone_tests = run(trials[1:], small, 2)
+    assert diverged(record_from(lost, small, tests[0]))
+    assert finite(lost)
+    assert encode(beside) == encode(alone)
+    assert tests[1] == alone_tests[0]
+
+
+def test_the_ratchet_goes_on_from_the_initial_weights(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first loop that diverged is one loop lost, not the trial."""
+    poison(monkeypatch, 1, 1, PARTS["a weight that is NaN"])
+    (state,), (test,) = run([trial("1*16", seed=1)], small, 3)
+    assert state.history["kept"][:2] == [False, True]
+    record = record_from(state, small, test)
+    assert not diverged(record)
+    assert diverged_after(record, 1)
+    assert (bounty_after(record, 1), diverged_loops(record["history"])) == (0, [1])
+    shown = curves(record)
+    assert shown.finals["diverged_loops"] == 1
+    assert "test_accuracy" in shown.finals
+    assert "validation/lkg" not in shown.points[0][1]
+
+
+@pytest.mark.parametrize("mode", ["none", "full"])
+def test_the_twin_rejects_the_same_loops(mode: Any, small: Splits) -> None:
+    """The slow twin, at a rate that explodes."""
+    one = trial(EXPLODING, mode, 1, lr=10.0)
+    (state,), (test,) = run([one], small, 2)
+    twin = reference.train(one, small, 2)
+    assert [row[1:3] for row in twin.rows] == list(
+        zip(state.history["correct"], state.history["kept"], strict=True)
+    )
+    assert (twin.best, twin.test) == (state.best_correct, test.correct)
+    assert all(
+        np.array_equal(mine, theirs.numpy())
+        for mine, theirs in zip(state.lkg.values(), twin.lkg, strict=True)
+    )
+
+
+def test_a_search_scores_a_trial_that_diverged_with_zero(
+    small: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Tune and the best line of a sweep see what every loop reports."""
+    poison(monkeypatch, 1, 2, PARTS["a weight that is NaN"])
+    heard: list[list[float]] = []
+    best: list[str] = []
+
+    def listen(reports: Sequence[engine.LoopReport]) -> None:
+        heard.append([report.score for report in sorted(reports, key=lambda each: each.state.trial.seed)])
+        best.append(loop_facts(reports)["trial"])
+
+    trials = [kept_trial("1*16", 1), kept_trial("1*16", 2, lr=1e-6)]
+    run(trials, small, 2, listen=listen)
+    assert heard[0][0] > heard[0][1] > 0
+    assert heard[1][0] == 0
+    assert best == [trials[0].id, trials[1].id]
+
+
+# Logits
+
+
+def test_a_logit_that_no_loss_depends_on_counts(small: Splits) -> None:
+    """A class that is never the label and whose logit is -inf leaves every loss finite."""
+    one = trial("1*4")
+    net = Dense(one.model, 10)
+    weights = net.initial(1).repeat(2)
+    few = small.val.labels != 3
+    split = type(small.val)(*(each[few] for each in vars(small.val).values()))
+    finite_loss = evaluate(net, weights, split)[1]
+    net.layout.bias(weights, len(net.layout.linears) - 1)[0, 3] = -math.inf
+    loss = evaluate(net, weights, split)[1]
+    assert finite_loss.isfinite().all()
+    assert loss[0].isnan()
+    assert loss[1] == finite_loss[1]
+
+
+# What earlier versions stored
+
+
+def old_record(**history: Any) -> dict[str, Any]:
+    """A record as they wrote it of a network that diverged in loop 1: kept, and without any loss."""
+    record = some_record(3)
+    lost = {"loss": [None] * 3, "train_loss": [None] * 3, "kept": [True, False, False]}
+    record["history"] = record["history"] | lost | history
+    record["finals"] |= {"bounty": {"correct": 973, "loop": 1}, "test": {"correct": 980, "loss": None}}
+    return record
+
+
+OLD: dict[str, dict[str, Any]] = {
+    "ratchet": old_record(),
+    "later": old_record(
+        loss=[2.0, None, None], train_loss=[2.0, None, None], correct=[10, 11, 11], kept=[True, True, False]
+    )
+    | {"finals": {**old_record()["finals"], "bounty": {"correct": 11, "loop": 2}}},
+    "patience": old_record(kept=[False] * 3)
+    | {
+        "finals": {
+            "bounty": {"correct": -1, "loop": 0},
+            "test": {"correct": 980, "loss": 2.3},
+            "stopped_early": True,
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_an_old_record_keeps_its_bytes_and_is_read_as_diverged(name: str, tmp_path: Path) -> None:
+    """It is sound, its trial is done, and neither kept weights nor listeners take it for a result."""
+    store = Store(tmp_path / "models", tmp_path / "results")
+    state = some_state(3)
+    path = store.record_path(state.trial)
+    content = encode_record(OLD[name])
+    store.write(state.trial, OLD[name], {})
+    assert path.read_bytes() == content
+    assert all(finding.problem is None for finding in store.verify())
+    survey = store.survey([state.trial], 3)
+    assert (survey.done, survey.diverged) == ([state.trial], [state.trial])
+    assert survey.counts == "1 of 1 trials done (1 diverged)"
+    assert curves(OLD[name]).finals["diverged"] == 1
+    assert "test_accuracy" not in curves(OLD[name]).finals
+    assert bounty_after(OLD[name], 3) == 0
+    sound = some_state(3, trial=state.trial.changed(seed=1))
+    finals = some_record(3)["finals"] | {"bounty": {"correct": 900, "loop": 1}}
+    store.write(sound.trial, some_record(3, sound.trial) | {"finals": finals}, {})
+    for each in (state, sound):
+        store.state_file(each.trial).save(each)
+    drop_weights(store, [state.trial, sound.trial], "best")
+    assert [store.state_file(each.trial).path.exists() for each in (state, sound)] == [False, True]
+
+
+@pytest.fixture
+def here(tmp_path: Path, small: Splits, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and a corner of the data in the place of all of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("psa.worker.load", lambda *_, **__: small)
+    return tmp_path
+
+
+Capture = pytest.CaptureFixture[str]
+EXPLODES = ("--arch", f"[{EXPLODING}]", "--lr", "10", "--batch-size", "64", "--model", "simplemlp")
+SOUND = ("--arch", "[1*4]", "--lr", "1e-3", "--batch-size", "64", "--model", "simplemlp")
+
+
+@pytest.mark.usefixtures("here")
+def test_an_old_state_that_is_not_finite_is_refused_in_one_line(capsys: Capture) -> None:
+    """`train` says so with exit code 2 and touches nothing; after what the hint says it trains anew."""
+    assert command(TRAIN, [*SOUND, "--meta-loops", "1"]) == 0
+    path = Path("models/mnist_lkg.safetensors")
+    state = decode(path.read_bytes(), "it")
+    state.lkg["output.bias"] = np.full_like(state.lkg["output.bias"], np.nan)
+    path.write_bytes(encode(state))
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert command(TRAIN, [*SOUND, "--meta-loops", "1"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: the LKG in models/mnist_lkg.safetensors is not finite (loop 1 diverged")
+    assert "`clean --model-dir models mnist_lkg.safetensors`" in err
+    assert f"remove the record of {state.trial.id}" in err
+    assert err.count("\n") == 1
+    assert path.read_bytes() == before
+    path.unlink()
+    for record in Path("results").rglob("*.json"):
+        record.unlink()
+    assert command(TRAIN, [*SOUND, "--meta-loops", "1"]) == 0
+
+
+# Commands
+
+
+@pytest.mark.usefixtures("here")
+def test_train_says_that_its_network_diverged(capsys: Capture) -> None:
+    """Every loop and the end; a lower rate goes on from the initial weights."""
+    assert command(TRAIN, [*EXPLODES, "--meta-loops", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("current diverged | LKG ") == 2
+    assert "(new)" not in out
+    assert "DIVERGED: in 2 of 2 loops" in out
+    assert "test " not in out[out.index("DIVERGED") : out.index("Always")]
+    words = [*EXPLODES, "--meta-loops", "1"]
+    words[words.index("10")] = "1e-3"
+    assert command(TRAIN, words) == 0
+    assert "test " in capsys.readouterr().out
+
+
+GRID = f"""
+study = "{{study}}"
+name = "lost"
+meta_loops = 2
+seeds = "0..1"
+[base]
+{{base}}
+batch_size = 64
+[axes]
+arch = ["1*4", "{EXPLODING}"]
+lr = [10.0, 1e-3]
+"""
+BASES = {
+    "ablation": 'family = "simplemlp"\nmode = "none"',
+    "activations": "",
+    "glonet": 'model = "mlp"',
+    "memory": "",
+}
+
+
+def trained(folder: Path, study: str) -> Any:
+    """The grid of a study, trained in this process; the grid."""
+    path = folder / "lost.toml"
+    path.write_text(GRID.format(study=study, base=BASES[study]))
+    grid = load(path)
+    store = Store(folder / "models", folder / "results")
+    for group in groups_of(grid.trials):
+        run_pack(Pack(trials=tuple(group), horizon=2), store, Machine(folder, "cpu"))
+    return grid
+
+
+def test_a_sweep_and_its_status_count_what_diverged(here: Path, capsys: Capture) -> None:
+    """They are done, so the exit code is 0; how many is said."""
+    trained(here, "ablation")
+    assert command(PSA, ["sweep", "lost.toml"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "8 of 8 trials done (2 diverged), 0 failed"
+    assert command(PSA, ["status", "lost.toml"]) == 0
+    assert "8 of 8 trials done (2 diverged)" in capsys.readouterr().out
+    assert command(PSA, ["verify"]) == 0
+
+
+@pytest.mark.parametrize("study", BASES)
+def test_a_report_leaves_out_what_diverged_and_says_how_many(study: str, here: Path, capsys: Capture) -> None:
+    """Of eight trials the two that diverged take part in no mean, and the page counts them."""
+    grid = trained(here, study)
+    store = Store(here / "models", here / "results")
+    frame = trials_of(collect(store, ["lost"], grid.trials))
+    lost = frame[frame["status"] == "diverged"]
+    assert len(lost) == 2
+    assert lost["diverged_loops"].tolist() == [2, 2]
+    assert lost[["bounty", "test", "test_loss"]].isna().all(axis=None)
+    assert frame["diverged_loops"][frame["status"] == "done"].tolist() == [0] * 6
+    words = ["report", study, "--grid", "lost.toml", "only"]
+    assert command(PSA, words[:-1]) == 0, capsys.readouterr()
+    page = next(Path("results/reports").rglob("*.html")).read_text()
+    assert "2 diverged" in page
+
+
+def test_an_experiment_shows_what_diverged(here: Path) -> None:
+    """In its frame, and below its summary."""
+    trained(here, "activations")
+    axes = {"arch": ["1*4", EXPLODING], "lr": [10.0, 1e-3]}
+    experiment = Experiment("activations", name="lost", base={"batch_size": 64}, axes=axes, epochs=2, seeds=2)
+    results = experiment.results(model_dir=here / "models", results_dir=here / "results")
+    assert (results.frame["status"] == "diverged").sum() == 2
+    assert str(results).splitlines()[-1].startswith("diverged: 2 of 8 trials")
