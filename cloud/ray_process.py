@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,35 @@ def started(log: Path) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
+            # Ray puts the driver's folder first on the path of every worker: a numpy.py in the folder where
+            # the command is typed would be imported there in place of NumPy
+            cwd=own_folder("psa-empty"),
+            env=_environment(),
         )
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of Ray's processes: none of them imports from the folder it runs in."""
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = [str(Path(place).absolute()) for place in places if place]  # an empty one is the folder itself
+    path = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**inherited, **path, "PYTHONSAFEPATH": "1"}
+
+
+def own_folder(name: str) -> Path:
+    """Return a folder below the temporary one that is this user's alone, though anybody can guess its name.
+
+    Raises UserError where it is another's.
+    """
+    folder = Path(tempfile.gettempdir()).absolute() / f"{name}-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+        raise UserError(
+            f"{folder} is not a folder of this user", "Remove it, or set TMPDIR to another folder"
+        )
+    return folder
 
 
 class Driver:

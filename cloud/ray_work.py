@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import stat
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from ray import tune
 
+from cloud.ray_process import own_folder
 from cloud.ray_trial import FACTS, INPUTS, METRIC, Files
 from cloud.storage import Storage
 from psa.engine import LoopReport
@@ -168,23 +168,12 @@ class _Work:
         return [*there, *self.store.array_paths(), *self.store.results.rglob("s*.json")]
 
 
-def _own(folder: Path) -> Path:
-    """A folder whose name anybody can guess, for this user alone. Raises UserError where it is another's."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-        raise UserError(
-            f"{folder} is not a folder of this user", "Remove it, or set TMPDIR to another folder"
-        )
-    return folder
-
-
 def _on_this_node(data: Mapping[str, Files]) -> Path:
     """A data folder on this node that holds these files; who comes first writes them.
 
     What is there already is checked by its digest when it is loaded, like any data folder.
     """
-    folder = _own(Path(tempfile.gettempdir()) / f"psa-data-{os.getuid()}")
+    folder = own_folder("psa-data")
     for name, files in data.items():
         for file, content in files.items():
             path = folder / name / file

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from clusters import Cluster, cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, sweep, tree, until
 from s3 import s3_server
 
+from cloud.ray_process import own_folder
 from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.errors import UserError
@@ -235,12 +237,14 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, data_dir: Path) -> None:
     assert err == "error: --backend ray: Ray is not installed. Install it with: pip install 'psa[ray]'\n"
 
 
-def test_a_shared_folder_that_another_made_is_not_used(tmp_path: Path) -> None:
+def test_a_shared_folder_that_another_made_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its name can be guessed: somebody else may have put a link there before."""
-    from cloud.ray_work import _own
-
-    assert _own(tmp_path / "data") == _own(tmp_path / "data")
-    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
-    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = own_folder("data")
+    assert own_folder("data") == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.with_name(f"link-{os.getuid()}").symlink_to(folder)
     with pytest.raises(UserError, match="not a folder of this user"):
-        _own(tmp_path / "link")
+        own_folder("link")
