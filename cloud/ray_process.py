@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import stat
 import subprocess
@@ -11,11 +12,12 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from psa.crew import STOP_SECONDS, wait_or_kill
 from psa.errors import UserError
-from psa.events import event_of
+from psa.events import EXIT_INTERRUPTED, event_of
+from psa.signals import held_back
 from psa.specs import canonical_json
 
 
@@ -24,7 +26,7 @@ def started(log: Path) -> subprocess.Popen[bytes]:
 
     What Ray has to say beyond the events (tracebacks of processes that were killed) goes to a log.
     """
-    with log.open("ab") as errors:
+    with log.open("ab") as errors, held_back():
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "cloud.ray_driver"],
             stdin=subprocess.PIPE,
@@ -47,6 +49,16 @@ def _environment() -> dict[str, str]:
     return {**inherited, **path, "PYTHONSAFEPATH": "1"}
 
 
+def cause_in(text: str) -> str:
+    """Return the line of Ray's words that names a cause, "" where there is none.
+
+    That of the memory guard is followed by pages of advice; of a traceback the last line is the cause.
+    """
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    guard = [line for line in lines if _GUARD.search(line)]
+    return (f"Ray's memory guard ended it: {guard[-1]}" if guard else lines[-1] if lines else "")[:300]
+
+
 def own_folder(name: str) -> Path:
     """Return a folder below the temporary one that is this user's alone, though anybody can guess its name.
 
@@ -62,12 +74,18 @@ def own_folder(name: str) -> Path:
     return folder
 
 
+_GUARD: Final = re.compile(
+    r"running low on memory|due to the node|OutOfMemory|killed .* worker.*policy", re.IGNORECASE
+)
+
+
 class Driver:
     """The process that drives Tune (cloud.ray_driver) for one experiment."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, task: Mapping[str, Any]) -> None:
         self.log = log
         self.taken = False  # others have some of it in hand
+        self.interrupted = False  # by a signal of its own; all is stored
         self.process = process
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
@@ -87,9 +105,12 @@ class Driver:
                     raise UserError(said["what"], said["way_out"])
                 self.taken = self.taken or (said is not None and said["event"] == "taken")
                 yield said
-            if self.process.wait() != 0:
+            code = self.process.wait()
+            self.interrupted = code == EXIT_INTERRUPTED
+            if code != 0 and not self.interrupted:
+                cause = cause_in(self.log.read_text(errors="replace"))
                 raise UserError(
-                    f"the process that drives Ray Tune ended with code {self.process.returncode}",
+                    f"the process that drives Ray Tune ended with code {code}{cause and ': '}{cause}",
                     f"Run the same command again: it goes on from what is stored. What Ray said: {self.log}",
                 )
         finally:

@@ -18,7 +18,7 @@ from typing import Any
 from ray import tune
 
 from cloud.ray_process import own_folder
-from cloud.ray_trial import FACTS, INPUTS, METRIC, Files
+from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
 from cloud.storage import Storage
 from psa.engine import LoopReport
 from psa.errors import UserError
@@ -64,7 +64,7 @@ def _inputs(config: Mapping[str, Any]) -> Storage:
 
 def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
-        return Pack.model_validate_json(_inputs(config).read(f"{config['pack']}.json") or b"")
+        return pack_in(_inputs(config), config["pack"])
     return Template.model_validate(config["template"]).pack(config["space"])
 
 

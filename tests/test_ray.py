@@ -17,7 +17,7 @@ from clusters import Cluster, cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, sweep, tree, until
 from s3 import s3_server
 
-from cloud.ray_process import own_folder
+from cloud.ray_process import cause_in, own_folder
 from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.errors import UserError
@@ -248,3 +248,36 @@ def test_a_shared_folder_that_another_made_is_not_used(
     folder.with_name(f"link-{os.getuid()}").symlink_to(folder)
     with pytest.raises(UserError, match="not a folder of this user"):
         own_folder("link")
+
+
+def test_a_pack_that_was_removed_from_the_storage_is_one_line(tmp_path: Path) -> None:
+    """In place of a page of pydantic's."""
+    from cloud.ray_trial import pack_in
+
+    storage = Storage.at(str(tmp_path))
+    with pytest.raises(UserError, match=r"p0000\.json is not there any more"):
+        pack_in(storage, "p0000")
+    storage.write("p0000.json", b"{}")
+    with pytest.raises(UserError) as caught:
+        pack_in(storage, "p0000")
+    assert "http" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", ""),
+        ("Traceback\n  File x\nray.exceptions.RpcError: gone\n", "ray.exceptions.RpcError: gone"),
+        (
+            "Task was killed due to the node running low on memory.\nTop 10\nRefer to the documentation\n",
+            "Ray's memory guard ended it: Task was killed due to the node running low on memory.",
+        ),
+        (
+            "Ray killed 1 worker(s) based on the killing policy\nRefer to https://docs.ray.io\n",
+            "Ray's memory guard ended it: Ray killed 1 worker(s) based on the killing policy",
+        ),
+    ],
+)
+def test_the_cause_in_what_ray_says(text: str, cause: str) -> None:
+    """Not the advice that follows it."""
+    assert cause_in(text) == cause
