@@ -26,16 +26,16 @@ from ray import tune
 import cloud
 import psa
 from cloud import ray_listener as listener
-from cloud.ray_trial import INPUTS, Files, train_pack
+from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
 from cloud.storage import Storage
 from psa import fetch, leases
 from psa.errors import UserError
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.locks import Locked, locked
 from psa.search import Search
+from psa.signals import STOPPING, let_through
 from psa.sources import DATASETS
 from psa.store import Store
-from psa.trial import Pack
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ def connect(address: str, gpus_per_pack: float) -> None:
             logger.exception("joining %s failed", address)
             if not (left and address.startswith("ray://")):
                 raise _nobody(address, error) from None
+    _heed_signals()
     _check_room(gpus_per_pack)
 
 
@@ -134,7 +135,7 @@ def drive(task: Mapping[str, Any]) -> None:
             raise UserError("this search is at work in another process", "Wait until it has ended") from None
         return
     inputs = Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
-    packs = [Pack.model_validate_json(inputs.read(f"{name}.json") or b"") for name in task["packs"]]
+    packs = [pack_in(inputs, name) for name in task["packs"]]
     trials = [trial for pack in packs for trial in pack.trials]
     with leases.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
         if len(got) < len(trials):
@@ -215,6 +216,22 @@ def _common(task: Mapping[str, Any]) -> dict[str, Any]:
     return {key: task[key] for key in ("storage", "experiment", "device")}
 
 
+_signals: Final[list[int]] = []  # that asked this process to stop, not its parent
+
+
+def _stopped_by(number: int, _frame: object) -> None:
+    """Interrupt Tune once for a signal that a batch system sends to every process."""
+    _signals.append(number)
+    if len(_signals) == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def _heed_signals() -> None:
+    """Answer signals that stop as Ctrl-C is answered; after Ray, which ends the process at SIGTERM."""
+    for number in STOPPING - {signal.SIGINT}:
+        signal.signal(number, _stopped_by)
+
+
 def _stop_with_the_parent() -> None:
     """When standard input ends, interrupt Tune as Ctrl-C would: it stores how far everything is."""
     sys.stdin.read()
@@ -226,6 +243,8 @@ def main() -> int:
     logging.basicConfig(level=logging.ERROR)
     events = Events()
     listener.tell = functools.partial(_say, events)
+    _heed_signals()
+    let_through()
     line = sys.stdin.readline()
     if not line:  # there was nothing to do
         return 0
@@ -241,7 +260,7 @@ def main() -> int:
         return EXIT_USER_ERROR
     except KeyboardInterrupt:  # before Tune has begun; nothing has been done
         return EXIT_INTERRUPTED
-    return 0
+    return EXIT_INTERRUPTED if _signals else 0
 
 
 def _say(events: Events, facts: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import ray
 from ray import tune
 
+from cloud.ray_process import cause_in
 from cloud.ray_trial import FACTS
 
 POLL_SECONDS: Final = 0.2
@@ -125,10 +126,9 @@ def _last(trial: Any) -> dict[str, Any]:
 
 
 def _reason(trial: Any) -> str:
-    """The last line of its error."""
+    """Return the cause of its end in Ray's words."""
     try:
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     except OSError:
         text = ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "its process or node has gone"
+    return cause_in(text) or "its process or node has gone"

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from psa.crew import STOP_SECONDS, wait_or_kill
 from psa.errors import UserError
-from psa.events import event_of
+from psa.events import EXIT_INTERRUPTED, event_of
+from psa.files import make_folder
+from psa.signals import held_back
 from psa.specs import canonical_json
 
 
@@ -22,14 +27,57 @@ def started(log: Path) -> subprocess.Popen[bytes]:
 
     What Ray has to say beyond the events (tracebacks of processes that were killed) goes to a log.
     """
-    with log.open("ab") as errors:
+    with log.open("ab") as errors, held_back():
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "cloud.ray_driver"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
+            # Ray puts the driver's folder first on the path of every worker: a numpy.py in the folder where
+            # the command is typed would be imported there in place of NumPy
+            cwd=own_folder("psa-empty"),
+            env=_environment(),
         )
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of Ray's processes: none of them imports from the folder it runs in."""
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = [str(Path(place).absolute()) for place in places if place]  # an empty one is the folder itself
+    path = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**inherited, **path, "PYTHONSAFEPATH": "1"}
+
+
+def cause_in(text: str) -> str:
+    """Return the line of Ray's words that names a cause, "" where there is none.
+
+    That of the memory guard is followed by pages of advice; of a traceback the last line is the cause.
+    """
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    guard = [line for line in lines if _GUARD.search(line)]
+    return (f"Ray's memory guard ended it: {guard[-1]}" if guard else lines[-1] if lines else "")[:300]
+
+
+def own_folder(name: str) -> Path:
+    """Return a folder below the temporary one that is this user's alone, though anybody can guess its name.
+
+    Raises UserError where it is another's.
+    """
+    folder = Path(tempfile.gettempdir()).absolute() / f"{name}-{os.getuid()}"
+    make_folder(folder, mode=0o700)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+        raise UserError(
+            f"{folder} is not a folder of this user", "Remove it, or set TMPDIR to another folder"
+        )
+    return folder
+
+
+_GUARD: Final = re.compile(
+    r"running low on memory|due to the node|OutOfMemory|killed .* worker.*policy", re.IGNORECASE
+)
 
 
 class Driver:
@@ -38,6 +86,7 @@ class Driver:
     def __init__(self, process: subprocess.Popen[bytes], log: Path, task: Mapping[str, Any]) -> None:
         self.log = log
         self.taken = False  # others have some of it in hand
+        self.interrupted = False  # by a signal of its own; all is stored
         self.process = process
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
@@ -57,9 +106,12 @@ class Driver:
                     raise UserError(said["what"], said["way_out"])
                 self.taken = self.taken or (said is not None and said["event"] == "taken")
                 yield said
-            if self.process.wait() != 0:
+            code = self.process.wait()
+            self.interrupted = code == EXIT_INTERRUPTED
+            if code != 0 and not self.interrupted:
+                cause = cause_in(self.log.read_text(errors="replace"))
                 raise UserError(
-                    f"the process that drives Ray Tune ended with code {self.process.returncode}",
+                    f"the process that drives Ray Tune ended with code {code}{cause and ': '}{cause}",
                     f"Run the same command again: it goes on from what is stored. What Ray said: {self.log}",
                 )
         finally:

@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import BasicVariantGenerator
 
 from cloud.ray_trial import METRIC
-from psa.search import Range, Search
+from psa.search import RANGES, Range, Search, WholeRange
 
 TIME: Final = "training_iteration"  # Tune's count of reports: one per meta-loop
 
@@ -21,7 +21,10 @@ def space(search: Search) -> dict[str, Any]:
     return {key: _domain(values) for key, values in search.space.items()}
 
 
-def _domain(values: Range | tuple[Any, ...]) -> Any:
+def _domain(values: Range | WholeRange | tuple[Any, ...]) -> Any:
+    if isinstance(values, WholeRange):
+        draw_whole = tune.lograndint if values.log else tune.randint
+        return draw_whole(values.low, values.high + 1)  # Tune leaves the upper end out
     if isinstance(values, Range):
         draw = tune.loguniform if values.log else tune.uniform
         return draw(values.low, values.high)
@@ -70,14 +73,16 @@ def _scheduler(search: Search) -> TrialScheduler:
     return FIFOScheduler()
 
 
-def _within(space: Mapping[str, Range | tuple[Any, ...]], config: dict[str, Any]) -> dict[str, Any]:
+def _within(
+    space: Mapping[str, Range | WholeRange | tuple[Any, ...]], config: dict[str, Any]
+) -> dict[str, Any]:
     """Explored settings, kept within their ranges: they are multiplied without looking."""
     for key, values in space.items():
-        if isinstance(values, Range):
+        if isinstance(values, RANGES):
             config["space"][key] = min(max(config["space"][key], values.low), values.high)
     return config
 
 
-def _mutation(values: Range | tuple[Any, ...]) -> Any:
+def _mutation(values: Range | WholeRange | tuple[Any, ...]) -> Any:
     """What population-based training draws anew from; a setting may otherwise change by a fifth."""
-    return _domain(values) if isinstance(values, Range) else list(values)
+    return _domain(values) if isinstance(values, RANGES) else list(values)

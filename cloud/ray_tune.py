@@ -102,7 +102,7 @@ class Ray:
                 if said is not None and said["event"] == "unrestorable":
                     return False
                 yield self._event(experiment, said, left)
-        if not driver.taken:  # it has come to its end
+        if not (driver.taken or driver.interrupted):  # it has come to its end
             self._settle(experiment)
         return True
 
@@ -149,6 +149,8 @@ class Ray:
                 if said is not None and said["event"] == "done":
                     self.bring_home(experiment, said["pack"])
                 yield said
+        if driver.interrupted:
+            raise UserError("a signal has stopped Ray", "Run the same command again: it goes on from there")
         return True
 
     def _begun(self, experiment: str) -> bool:

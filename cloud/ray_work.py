@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import stat
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,12 @@ from typing import Any
 
 from ray import tune
 
-from cloud.ray_trial import FACTS, INPUTS, METRIC, Files
+from cloud.ray_process import own_folder
+from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
 from cloud.storage import Storage
 from psa.engine import LoopReport
 from psa.errors import UserError
-from psa.files import make_folder, write_atomically
+from psa.files import write_atomically
 from psa.machine import Machine
 from psa.pace import Pace
 from psa.search import Template
@@ -64,7 +64,7 @@ def _inputs(config: Mapping[str, Any]) -> Storage:
 
 def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
-        return Pack.model_validate_json(_inputs(config).read(f"{config['pack']}.json") or b"")
+        return pack_in(_inputs(config), config["pack"])
     return Template.model_validate(config["template"]).pack(config["space"])
 
 
@@ -168,23 +168,12 @@ class _Work:
         return [*there, *self.store.array_paths(), *self.store.results.rglob("s*.json")]
 
 
-def _own(folder: Path) -> Path:
-    """A folder whose name anybody can guess, for this user alone. Raises UserError where it is another's."""
-    make_folder(folder, mode=0o700)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-        raise UserError(
-            f"{folder} is not a folder of this user", "Remove it, or set TMPDIR to another folder"
-        )
-    return folder
-
-
 def _on_this_node(data: Mapping[str, Files]) -> Path:
     """A data folder on this node that holds these files; who comes first writes them.
 
     What is there already is checked by its digest when it is loaded, like any data folder.
     """
-    folder = _own(Path(tempfile.gettempdir()) / f"psa-data-{os.getuid()}")
+    folder = own_folder("psa-data")
     for name, files in data.items():
         for file, content in files.items():
             path = folder / name / file

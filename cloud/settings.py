@@ -6,10 +6,11 @@ more than the file. Keys are handed to boto3 and to nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +21,8 @@ from psa.textfile import decode_text
 ENV_FILE: Final = Path(".env")
 EXTRA: Final = "Install it with: pip install 'psa[aws]'"
 BUCKET_WAY_OUT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"
+REGION: Final = "us-east-1"  # where neither the settings nor AWS's own files name one
 DEFAULTS: Final = {
-    "AWS_REGION": "us-east-1",
     "S3_PREFIX": "psa-experiment",
     "INSTANCE_TYPE": "ml.c5.xlarge",
     "USE_SPOT_INSTANCES": "false",
@@ -34,13 +35,15 @@ _BUCKET: Final = re.compile(r"(?!xn--)(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][
 _PREFIX: Final = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 _TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _keys_read: Final[set[str]] = set()  # of .env
+_REGIONS: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_PROFILES: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is needed to submit a job. instances: types in the order in which they are tried; image: of the
-    container, "" for AWS's own with PyTorch; keys: for boto3 alone, never shown.
+    container, "" for AWS's own with PyTorch; profile: of .env; keys: of .env, for boto3 alone, never shown.
     """
 
     role: str
@@ -51,6 +54,7 @@ class Settings:
     spot: bool
     max_run_seconds: int
     image: str = ""
+    profile: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def client(self, service: str) -> Any:
@@ -59,9 +63,9 @@ class Settings:
         from botocore.config import Config
 
         named = {key.lower(): value for key, value in self.keys.items()}
-        session = boto3.Session(region_name=self.region, **named)
+        session = boto3.Session(region_name=self.region, profile_name=self.profile, **named)
         retries = {"mode": "adaptive", "max_attempts": 10}
-        return session.client(service, config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+        return session.client(service, config=Config(retries=retries, connect_timeout=10, read_timeout=30))
 
     def with_spot(self, spot: bool) -> Settings:
         """The same with or without spot instances."""
@@ -91,6 +95,8 @@ def read(folder: Path = Path(), *, submits: bool = True) -> Settings:
     """
     check_installed()
     found = _found(folder / ENV_FILE)
+    profile, keys = _identity(found)
+    found["AWS_REGION"] = _region(found, profile)
     if not submits:
         found.pop("AWS_SAGEMAKER_ROLE", None)
     checks = {name: check for name, check in _CHECKS.items() if submits or name != "AWS_SAGEMAKER_ROLE"}
@@ -107,7 +113,8 @@ def read(folder: Path = Path(), *, submits: bool = True) -> Settings:
         spot=_TRUTHS[found["USE_SPOT_INSTANCES"].lower()],
         max_run_seconds=int(found["MAX_RUN_SECONDS"]),
         image=found.get("TRAINING_IMAGE", ""),
-        keys={name: found[name] for name in _SECRETS if found.get(name)},
+        profile=profile,
+        keys=keys,
     )
     _keys_read.update(settings.keys.values())
     _check_account(settings, found.get("AWS_ACCOUNT_ID", ""))
@@ -130,7 +137,7 @@ def _found(path: Path) -> dict[str, str]:
 
 
 def _known(file: Mapping[str, Any]) -> set[str]:
-    return {*_CHECKS, *DEFAULTS, *_SECRETS, "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *file}
+    return {*_CHECKS, *DEFAULTS, *_SECRETS, *_REGIONS, "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *file}
 
 
 def _role_fault(value: str) -> str:
@@ -174,9 +181,7 @@ def _region_faults(region: str) -> list[str]:
     """By what botocore knows without a network."""
     import difflib
 
-    import boto3
-
-    session = boto3.Session()
+    session = _session(None)
     known = {
         name
         for partition in session.get_available_partitions()
@@ -211,11 +216,52 @@ def _check_account(settings: Settings, account: str) -> None:
 
 def _check_keys(settings: Settings) -> None:
     """Raise UserError where boto3 finds no keys at all. Of an instance's own role it cannot know here."""
-    import boto3
-
-    if settings.keys or boto3.Session().get_credentials() is not None:
-        return
+    with _own_files():
+        if settings.keys or _session(settings.profile).get_credentials() is not None:
+            return
     raise UserError(
         "there are no AWS credentials",
         "Run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
+
+
+def _identity(found: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
+    """Return the profile and the keys of .env, both empty where the environment names either: keys of one
+    place never go with the session token of another.
+    """
+    if any(os.environ.get(name, "").strip() for name in ("AWS_ACCESS_KEY_ID", *_PROFILES)):
+        return None, {}
+    keys = {name: found[name] for name in _SECRETS if found.get(name)}
+    if keys and not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= keys.keys():
+        raise UserError(
+            f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together, got {' and '.join(keys)} alone",
+            f"Set both in {ENV_FILE}, or none",
+        )
+    return (None, keys) if keys else (found.get("AWS_PROFILE") or None, {})
+
+
+def _region(found: Mapping[str, str], profile: str | None) -> str:
+    """Return the region in the order of AWS's own tools: named, AWS_DEFAULT_REGION, the profile's."""
+    named = found.get("AWS_REGION") or found.get("AWS_DEFAULT_REGION")
+    return named or _session(profile).region_name or REGION
+
+
+def _session(profile: str | None) -> Any:
+    """Return a session of boto3. Raises UserError for a profile or a file of AWS's that cannot be read."""
+    import boto3
+
+    with _own_files():
+        return boto3.Session(profile_name=profile)
+
+
+@contextlib.contextmanager
+def _own_files() -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        yield
+    except BotoCoreError as error:
+        raise UserError(
+            f"AWS's own settings cannot be used: {hidden(' '.join(str(error).split()))[:300]}",
+            "Correct AWS_PROFILE, ~/.aws/config or ~/.aws/credentials (`aws configure list` shows them)",
+        ) from None

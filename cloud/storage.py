@@ -107,8 +107,12 @@ class Storage:
 
     def remove_file(self, name: str) -> None:
         """Remove a file; one that is not there is gone already."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self.files.delete_file(f"{self.root}/{name}")
+        except FileNotFoundError:
+            return
+        except (ArrowException, OSError) as error:
+            raise _refusal(self.uri, f"{name} cannot be removed", error) from None
 
     def remove(self, name: str) -> None:
         """Remove a folder with all that is in it. Raises UserError."""

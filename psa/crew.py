@@ -21,15 +21,17 @@ from typing import Any, Final
 
 import psa
 from psa.errors import UserError
-from psa.events import Event, event_of
+from psa.events import EXIT_INTERRUPTED, Event, event_of
 from psa.gpus import Place
 from psa.machine import Machine
+from psa.signals import held_back
 from psa.trial import Pack
 
 logger = logging.getLogger(__name__)
 
 DEATHS_ALLOWED: Final = 3  # of workers over one pack, before it counts as failed
 STOP_SECONDS: Final = 30.0
+RESTART_SECONDS: Final = 2.0  # a signal to every process of a job reaches the parent by then, too
 TICK_SECONDS: Final = 0.2  # a stop is noticed no later
 
 # Imports psa from the file it is given, so that a worker runs the code of its parent however that was found:
@@ -65,13 +67,14 @@ class _Worker:
             command += ["--device", machine.device]
         threads = {"OMP_NUM_THREADS": str(machine.threads), "MKL_NUM_THREADS": str(machine.threads)}
         # A session of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its input.
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, **threads, **dict(place.environment if place else ())},
-        )
+        with held_back():
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                env={**os.environ, **threads, **dict(place.environment if place else ())},
+            )
         self.place = place
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
@@ -122,6 +125,7 @@ class Crew:
         self.machine, self.places, self.patience = machine, places, patience
         self.waiting: deque[Task] = deque()
         self.workers: list[_Worker] = []
+        self.stopped: list[tuple[float, Place, Task]] = []  # by a signal: when each is replaced
         self.ready = selectors.DefaultSelector()
 
     def work(self, tasks: Sequence[Task]) -> Generator[Event, None, None]:
@@ -130,7 +134,8 @@ class Crew:
         with self.ready, self._ending():
             for place in self.places:
                 self._start(place)
-            while self.workers:
+            while self.workers or self.stopped:
+                yield from self._replaced()
                 for key, _ in self.ready.select(timeout=TICK_SECONDS):
                     yield from self._read(key.data)
                 yield Event("tick", tasks[0].pack)
@@ -153,6 +158,15 @@ class Crew:
         self.ready.register(worker.output, selectors.EVENT_READ, worker)
         if self.waiting:
             worker.give(self.waiting.popleft())
+
+    def _replaced(self) -> Iterator[Event]:
+        """Start workers in place of those that a signal has stopped, unless this sweep is stopped as well."""
+        due = [entry for entry in self.stopped if entry[0] <= time.monotonic()]
+        self.stopped = [entry for entry in self.stopped if entry not in due]
+        for _, place, task in due:
+            self.waiting.appendleft(task)
+            yield Event("died", task.pack, {"error": "a worker was stopped by a signal and has saved"})
+            self._start(place)
 
     def _read(self, worker: _Worker) -> Iterator[Event]:
         events = worker.read()
@@ -187,6 +201,9 @@ class Crew:
         worker.end()
         task = worker.task
         if task is None:
+            return
+        if worker.process.returncode == EXIT_INTERRUPTED:  # it was told to, and has saved: no death
+            self.stopped.append((time.monotonic() + RESTART_SECONDS, worker.place, task))
             return
         task.deaths += 1
         code = worker.process.returncode

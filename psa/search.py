@@ -1,7 +1,8 @@
 """A declared search: a TOML file and overrides in, packs for sampled settings out. Pure; imports no torch.
 
 study, name, meta_loops, seeds, [base]    as in a grid (psa.grid); every configuration is run over all seeds
-[space]     setting = { low = 1e-5, high = 1e-2, log = true }, or a list of choices, "a..b" or "@file"
+[space]     setting = { low = 1e-5, high = 1e-2, log = true }, or a list of choices, "a..b" or "@file"; of a
+            setting that is a whole number, low and high are whole numbers and both are drawn
 [search]    samples, scheduler (asha, pbt or none), sampler (random or optuna), grace, reduction, seed
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -39,6 +40,27 @@ class Range(Spec):
         if self.log and self.low <= 0:
             raise ValueError(f"low = {self.low:g} has no logarithm")
         return self
+
+
+class WholeRange(Spec):
+    """Whole numbers from low to high, both included, drawn evenly, or evenly in their logarithm."""
+
+    low: Annotated[int, Field(strict=True)]
+    high: Annotated[int, Field(strict=True)]
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low} is not below high = {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low} has no logarithm")
+        return self
+
+
+RANGES: Final = (Range, WholeRange)
+# Stored searches are read back by this. Whole numbers first: a Range keeps 16.0, but would take 16 as well.
+Values = Annotated[WholeRange | Range | tuple[Any, ...], Field(union_mode="left_to_right")]
 
 
 class Strategy(Spec):
@@ -84,21 +106,21 @@ class Search(Spec):
     """A declared search."""
 
     template: Template
-    space: dict[str, Range | tuple[Any, ...]]
+    space: dict[str, Values]
     strategy: Strategy
 
     @property
     def first(self) -> Pack:
         """A configuration in a corner of the space."""
         corner = {
-            key: values.low if isinstance(values, Range) else values[0] for key, values in self.space.items()
+            key: values.low if isinstance(values, RANGES) else values[0] for key, values in self.space.items()
         }
         return self.template.pack(corner)
 
     def acts(self, sampled: Mapping[str, Any], key: str) -> bool:
         """Whether a setting does anything beside the others: dropout does not in mode none."""
         values = self.space[key]
-        others = (values.low, values.high) if isinstance(values, Range) else values
+        others = (values.low, values.high) if isinstance(values, RANGES) else values
         try:
             mine = self.template.pack(sampled).trials
             return any(self.template.pack({**sampled, key: other}).trials != mine for other in others)
@@ -141,20 +163,29 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Search:
     return found
 
 
-def _values(declared: Declared, key: str, value: Any) -> Range | tuple[Any, ...]:
+def _values(declared: Declared, key: str, value: Any) -> WholeRange | Range | tuple[Any, ...]:
     where = f"{declared.where}: space.{key}"
     check_known(key, set(declared.fields), f"{declared.where}: space")
     if key in declared.base:
         raise UserError(f"{declared.where}: {key} stands in space and in base", "Keep one of them")
     if isinstance(value, dict):
-        return validated(Range, value, where)
+        whole = _is_whole(declared.fields[key].annotation)
+        return validated(WholeRange, value, where) if whole else validated(Range, value, where)
     return tuple(values_of(value, declared.folder, where))
+
+
+def _is_whole(annotation: Any) -> bool:
+    """Return whether a setting is a whole number, or one that may also be left out."""
+    if get_origin(annotation) is Annotated:
+        return _is_whole(get_args(annotation)[0])
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return annotation is int or (len(parts) == 1 and len(get_args(annotation)) == 2 and _is_whole(parts[0]))
 
 
 def _check(found: Search, path: Path) -> None:
     """Raise UserError where a corner of the space holds no trial, or the scheduler can do nothing."""
     corners = {
-        key: (values.low, values.high) if isinstance(values, Range) else values
+        key: (values.low, values.high) if isinstance(values, RANGES) else values
         for key, values in found.space.items()
     }
     first = {key: values[0] for key, values in corners.items()}

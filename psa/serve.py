@@ -32,20 +32,34 @@ Say = Callable[..., None]
 
 
 class Orphaned(StopRequest):
-    """A stop request that also comes true when standard input ends."""
+    """A stop request that also comes true when standard input ends; a signal ends the waiting for tasks."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: queue.SimpleQueue[str | None]) -> None:
         super().__init__()
         self.orphaned = threading.Event()
+        self.tasks = tasks
 
     def __call__(self) -> bool:
         """Whether a stop was asked for, or nobody is left to work for."""
         return self.orphaned.is_set() or super().__call__()
 
+    def _asked(self, number: int, frame: object) -> None:
+        super()._asked(number, frame)
+        self.tasks.put(None)
+
 
 def serve(machine: Machine) -> int:
-    """Work until standard input ends. 0 when idle then, 75 when a pack was interrupted (and saved)."""
-    say, stop, tasks = Events().say, Orphaned(), queue.SimpleQueue[str | None]()
+    """Work until standard input ends. 0 when idle then, 75 when a pack was interrupted (and saved), or when a
+    signal has asked to stop: a batch system sends it to every process of a job.
+    """
+    tasks = queue.SimpleQueue[str | None]()
+    with Orphaned(tasks) as stop:
+        code = _served(machine, tasks, stop)
+        return code if stop.signal is None else EXIT_INTERRUPTED
+
+
+def _served(machine: Machine, tasks: queue.SimpleQueue[str | None], stop: Orphaned) -> int:
+    say = Events().say
 
     def listen() -> None:
         for line in sys.stdin:
@@ -60,7 +74,7 @@ def serve(machine: Machine) -> int:
         say("unusable", what=error.what, way_out=error.way_out)
         return EXIT_USER_ERROR
     say("ready", device=str(device))
-    while (line := tasks.get()) is not None:
+    while (line := tasks.get()) is not None and stop.signal is None:
         task = json.loads(line)
         pack = Pack.model_validate(task["pack"])
         try:
@@ -77,7 +91,7 @@ def serve(machine: Machine) -> int:
             logger.exception("a pack failed")
             say("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
         if stop():
-            return 0 if stop.signal is None else EXIT_INTERRUPTED
+            return 0
     return 0
 
 

@@ -6,10 +6,35 @@ import contextlib
 import queue
 import signal
 import threading
+from collections.abc import Iterator
+from typing import Final
+
+# Ctrl-C; a batch system's end; a closed terminal; a used-up share of CPU time; warnings of Slurm and SGE
+STOPPING: Final = frozenset(
+    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2}
+)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Hold back signals that stop, also in processes started meanwhile, until they enter a StopRequest.
+
+    A process that imports torch for seconds could otherwise only be killed by them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through() -> None:
+    """Deliver what was held back in this process."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 class StopRequest:
-    """Turns SIGINT and SIGTERM into a flag that the engine reads between two steps.
+    """Turns signals that stop into a flag that the engine reads between two steps.
 
     No exception can then fall between two halves of a finished loop. Only the main thread may handle signals:
     in another one they stay as they are, and nothing asks for a stop.
@@ -38,8 +63,13 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         mine = threading.current_thread() is threading.main_thread()
         self._before = {
-            number: signal.signal(number, self._asked) for number in (signal.SIGINT, signal.SIGTERM) if mine
+            number: signal.signal(number, self._asked)
+            for number in sorted(STOPPING)
+            # `nohup` and batch scripts say by that which signals are not meant for us
+            if mine and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN)
         }
+        if mine:
+            let_through()
         return self
 
     def __exit__(self, *_: object) -> None:

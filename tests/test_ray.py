@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from clusters import Cluster, cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, sweep, tree, until
 from s3 import s3_server
 
+from cloud.ray_process import cause_in, own_folder
 from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.errors import UserError
@@ -235,12 +237,47 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, data_dir: Path) -> None:
     assert err == "error: --backend ray: Ray is not installed. Install it with: pip install 'psa[ray]'\n"
 
 
-def test_a_shared_folder_that_another_made_is_not_used(tmp_path: Path) -> None:
+def test_a_shared_folder_that_another_made_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its name can be guessed: somebody else may have put a link there before."""
-    from cloud.ray_work import _own
-
-    assert _own(tmp_path / "data") == _own(tmp_path / "data")
-    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
-    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = own_folder("data")
+    assert own_folder("data") == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.with_name(f"link-{os.getuid()}").symlink_to(folder)
     with pytest.raises(UserError, match="not a folder of this user"):
-        _own(tmp_path / "link")
+        own_folder("link")
+
+
+def test_a_pack_that_was_removed_from_the_storage_is_one_line(tmp_path: Path) -> None:
+    """In place of a page of pydantic's."""
+    from cloud.ray_trial import pack_in
+
+    storage = Storage.at(str(tmp_path))
+    with pytest.raises(UserError, match=r"p0000\.json is not there any more"):
+        pack_in(storage, "p0000")
+    storage.write("p0000.json", b"{}")
+    with pytest.raises(UserError) as caught:
+        pack_in(storage, "p0000")
+    assert "http" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", ""),
+        ("Traceback\n  File x\nray.exceptions.RpcError: gone\n", "ray.exceptions.RpcError: gone"),
+        (
+            "Task was killed due to the node running low on memory.\nTop 10\nRefer to the documentation\n",
+            "Ray's memory guard ended it: Task was killed due to the node running low on memory.",
+        ),
+        (
+            "Ray killed 1 worker(s) based on the killing policy\nRefer to https://docs.ray.io\n",
+            "Ray's memory guard ended it: Ray killed 1 worker(s) based on the killing policy",
+        ),
+    ],
+)
+def test_the_cause_in_what_ray_says(text: str, cause: str) -> None:
+    """Not the advice that follows it."""
+    assert cause_in(text) == cause

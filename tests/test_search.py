@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import signal
@@ -61,6 +62,51 @@ def test_the_search_that_is_shipped_can_be_read() -> None:
     assert [trial.seed for trial in pack.trials] == [0, 1, 2]
     assert {trial.model.dropout for trial in pack.trials} == {0.2}
     assert pack.horizon == 20
+
+
+DROPOUT = "dropout = { low = 0.1, high = 0.5 }"
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_whole_numbers_are_drawn_whole_with_both_ends(log: bool, tmp_path: Path) -> None:
+    """By Tune and by Optuna: what is drawn can be trained and written down."""
+    pytest.importorskip("ray", reason="the extra search is not installed")
+    optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
+    from ray.tune.search.optuna import OptunaSearch
+
+    from cloud import ray_space
+
+    line = f"batch_size = {{ low = 16, high = 18, log = {str(log).lower()} }}"
+    found = load(written(tmp_path, SMALL, (DROPOUT, line)))
+    assert Search.model_validate(json.loads(found.model_dump_json())) == found
+    domain = ray_space.space(found)["batch_size"]
+    drawn = OptunaSearch.convert_search_space({"batch_size": domain})["batch_size"]
+    assert drawn == optuna.distributions.IntDistribution(16, 18, log=log)
+    values = [domain.sample() for _ in range(200)]
+    assert set(map(int, values)) == {16, 17, 18}
+    trial = found.template.pack({"lr": 1e-3, "mode": "none", "batch_size": values[0]}).trials[0]
+    assert json.dumps(trial.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("batch_size = { low = 16.5, high = 64 }", "batch_size"),
+        ("batch_size = { low = 64, high = 16 }", "low = 64 is not below high = 16"),
+        ("val_size = { low = 0, high = 16, log = true }", "low = 0 has no logarithm"),
+    ],
+)
+def test_mistakes_in_a_range_of_whole_numbers_are_named(line: str, said: str, tmp_path: Path) -> None:
+    """In the words of what was written."""
+    with pytest.raises(UserError, match=said):
+        load(written(tmp_path, SMALL, (DROPOUT, line)))
+
+
+def test_a_range_of_numbers_is_stored_as_it_was(tmp_path: Path) -> None:
+    """Searches that were begun before go on: their name is made of what is stored."""
+    found = load(written(tmp_path, SMALL, ("high = 1e-2", "high = 1")))
+    assert found.model_dump(mode="json")["space"]["lr"] == {"low": 1e-5, "high": 1.0, "log": True}
+    assert isinstance(Search.model_validate(json.loads(found.model_dump_json())).space["lr"], Range)
 
 
 def test_a_setting_that_does_nothing_is_known() -> None:

@@ -19,7 +19,8 @@ GOOD = {
     "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "very-secret",
 }
-NAMES = {*GOOD, *DEFAULTS, "AWS_ACCOUNT_ID", "TRAINING_IMAGE", "AWS_PROFILE", "AWS_SESSION_TOKEN"}
+FURTHER = {"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN"}
+NAMES = {*GOOD, *DEFAULTS, "AWS_REGION", "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *FURTHER}
 
 
 @pytest.fixture(autouse=True)
@@ -106,4 +107,111 @@ def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
 def test_the_example_names_all_there_is() -> None:
     """Whoever copies it sees every name that is read."""
     text = (Path(__file__).parents[1] / ".env.example").read_text()
-    assert [name for name in sorted(NAMES - {"AWS_PROFILE", "AWS_SESSION_TOKEN"}) if name not in text] == []
+    assert [name for name in sorted(NAMES - FURTHER) if name not in text] == []
+
+
+# Where AWS's own tools look.
+
+CONFIG = """
+[default]
+region = eu-west-1
+[profile work]
+region = eu-central-1
+aws_access_key_id = AKIAWORK
+aws_secret_access_key = work-secret
+[profile sso]
+region = ap-south-1
+sso_start_url = https://example.awsapps.com/start
+sso_region = ap-south-1
+sso_account_id = 123456789012
+sso_role_name = psa
+[profile process]
+credential_process = /bin/echo '{"Version": 1, "AccessKeyId": "AKIAPROCESS", "SecretAccessKey": "x"}'
+[profile role]
+role_arn = arn:aws:iam::123456789012:role/psa
+source_profile = work
+[profile broken]
+credential_process = /bin/false
+"""
+KEYLESS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a ~/.aws/config with profiles of every kind."""
+    (tmp_path / "config").write_text(CONFIG)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+
+@pytest.mark.usefixtures("config")
+@pytest.mark.parametrize(
+    ("environment", "file", "region"),
+    [
+        ({}, {}, "eu-west-1"),
+        ({"AWS_DEFAULT_REGION": "us-west-2"}, {}, "us-west-2"),
+        ({"AWS_DEFAULT_REGION": "us-west-2"}, {"AWS_REGION": "us-east-2"}, "us-east-2"),
+        ({"AWS_REGION": "us-west-1", "AWS_DEFAULT_REGION": "us-west-2"}, {}, "us-west-1"),
+        ({}, {"AWS_DEFAULT_REGION": "us-west-2"}, "us-west-2"),
+        ({"AWS_PROFILE": "work"}, {}, "eu-central-1"),
+        ({"AWS_PROFILE": "sso"}, KEYLESS, "ap-south-1"),
+        ({"AWS_PROFILE": "process"}, KEYLESS, "us-east-1"),
+        ({"AWS_PROFILE": "role"}, KEYLESS, "us-east-1"),
+        ({}, {**KEYLESS, "AWS_PROFILE": "work"}, "eu-central-1"),
+        ({"AWS_DEFAULT_PROFILE": "work"}, KEYLESS, "eu-central-1"),
+    ],
+)
+def test_region_and_keys_are_found_where_aws_finds_them(
+    environment: dict[str, str],
+    file: dict[str, str],
+    region: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By name, by profile, and by every kind of profile; a client can be made of them."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = written(tmp_path, **file)
+    assert found.region == region
+    assert found.client("s3").meta.region_name == region
+
+
+@pytest.mark.usefixtures("config")
+def test_keys_of_two_places_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session token of .env would make the keys of the environment invalid; a profile that is named in the
+    environment counts more than keys of the file.
+    """
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other-secret")
+    found = written(tmp_path, AWS_SESSION_TOKEN="of-the-file")  # noqa: S106
+    credentials = found.client("s3")._request_signer._credentials
+    assert (credentials.access_key, credentials.token) == ("AKIAOTHER", None)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    credentials = written(tmp_path).client("s3")._request_signer._credentials
+    assert credentials.access_key == "AKIAWORK"
+
+
+@pytest.mark.usefixtures("config")
+@pytest.mark.parametrize(
+    ("environment", "file", "said"),
+    [
+        ({"AWS_PROFILE": "nowhere"}, {}, "profile .nowhere. could not be found"),
+        ({}, {**KEYLESS, "AWS_PROFILE": "nowhere"}, "profile .nowhere. could not be found"),
+        ({"AWS_PROFILE": "broken"}, KEYLESS, "AWS's own settings cannot be used"),
+        ({"AWS_ACCESS_KEY_ID": "AKIAHALF"}, {}, "AWS's own settings cannot be used"),
+        ({}, {"AWS_SECRET_ACCESS_KEY": ""}, "belong together, got AWS_ACCESS_KEY_ID alone"),
+    ],
+)
+def test_mistakes_in_the_places_of_aws_are_one_line(
+    environment: dict[str, str],
+    file: dict[str, str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In place of boto3's own exceptions."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=said):
+        written(tmp_path, **file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ import pytest
 from processes import PATIENCE_SECONDS, children, end, psa, sweep, until
 
 from psa import leases
+from psa.crew import DEATHS_ALLOWED
 from psa.grid import load
-from psa.signals import StopRequest
+from psa.signals import STOPPING, StopRequest, held_back
 from psa.store import Store
 from psa.sweeps import living
 
@@ -119,7 +121,7 @@ def test_help_names_the_exit_codes(tmp_path: Path) -> None:
     assert "0: complete; 1: trials failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM" in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", sorted(STOPPING))
 def test_a_signal_ends_a_wait(number: signal.Signals) -> None:
     """The sleeper wakes at once, and sleeps no more."""
     with StopRequest() as stop:
@@ -130,3 +132,81 @@ def test_a_signal_ends_a_wait(number: signal.Signals) -> None:
         assert time.monotonic() - begun < 10
     assert stop()
     assert stop.exit_code == 128 + number
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        *(pytest.param(number, marks=pytest.mark.crash) for number in sorted(STOPPING - {signal.SIGTERM})),
+    ],
+)
+def test_a_signal_to_every_process_at_once(
+    number: signal.Signals, tmp_path: Path, data_dir: Path, killed: list[subprocess.Popen[str]]
+) -> None:
+    """As `scancel` or a control group sends it: the same line and code, nothing beside it, nothing left
+    running, and what was trained is stored.
+    """
+    process = sweep(tmp_path, data_dir, ENDLESS, "arch=1*4", "--pack-size", "12", "--workers", "1")
+    killed.append(process)
+    until(lambda: "1*4 seeds 0-1 loop" in doing(tmp_path), process)
+    workers = children(process.pid)
+    for pid in (*workers, process.pid):
+        os.kill(pid, number)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, (out.splitlines() or [""])[-1], err) == (128 + number, STOPPED, "")
+    assert "worker" not in out.replace(STOPPED, "")
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    store = Store(tmp_path / "models", tmp_path / "results")
+    for trial in load(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials:
+        state = store.state_file(trial).load()
+        assert state is not None
+        assert state.loops > 0
+
+
+@pytest.mark.crash  # four workers import torch
+def test_a_signal_to_the_workers_alone_is_not_a_death(
+    tmp_path: Path, data_dir: Path, killed: list[subprocess.Popen[str]]
+) -> None:
+    """However often: they save and leave, also while they still import torch, and the pack goes on."""
+    process = sweep(tmp_path, data_dir, "meta_loops=3", "arch=1*4", "--pack-size", "12", "--workers", "1")
+    killed.append(process)
+    told: set[int] = set()
+    while len(told) < DEATHS_ALLOWED + 1:
+        until(lambda: set(children(process.pid)) - told or process.poll() is not None)
+        for pid in set(children(process.pid)) - told:
+            told.add(pid)
+            os.kill(pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err) == (0, "")
+    assert "12 of 12 trials done, 0 failed" in out
+    assert "a worker was stopped by a signal and has saved; it is given out again" in out
+
+
+def test_nohup_is_respected() -> None:
+    """A signal that is ignored when psa starts stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_process_that_starts_holds_signals_back_until_it_can_save() -> None:
+    """In place of an end or a traceback in the middle of an import."""
+    code = (
+        "import sys; print('importing', flush=True); sys.stdin.readline()\n"
+        "from psa.signals import StopRequest\n"
+        "with StopRequest() as stop: sys.exit(75 if stop() else 1)"
+    )
+    with held_back():
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate("go on\n")
+    assert process.returncode == 75

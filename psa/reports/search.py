@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from psa.ledger import Configuration, Ledger
 from psa.reports.figures import GREY, add_axes, empty, new_figure, note, style, title
 from psa.reports.tables import Cell, Column, Interval, Table
-from psa.search import Range, Search
+from psa.search import RANGES, Range, Search, WholeRange
 from psa.stats import t_interval
 from psa.words import counted
 
@@ -122,11 +122,11 @@ def plot_setting(
     ax: Axes,
     ended: Sequence[Configuration],
     key: str,
-    values: Range | tuple[Any, ...],
+    values: Range | WholeRange | tuple[Any, ...],
     winner: Configuration | None = None,
 ) -> Axes:
     """The accuracy that each configuration ended with, over one of its settings."""
-    names = None if isinstance(values, Range) else [shown(value) for value in values]
+    names = None if isinstance(values, RANGES) else [shown(value) for value in values]
     for each in reversed(ended):
         setting = each.settings[key]
         place = setting if names is None else names.index(shown(setting))
@@ -139,7 +139,7 @@ def plot_setting(
     if names is not None:
         ax.set_xticks(range(len(names)), map(str, names))
         ax.set_xlim(-0.5, len(names) - 0.5)
-    elif isinstance(values, Range):
+    elif isinstance(values, RANGES):
         ax.set_xscale("log" if values.log else "linear")
         ax.set_xlim(values.low, values.high)
     ax.set(xlabel=key, ylabel="validation accuracy (%)")
