@@ -16,7 +16,7 @@ FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
 # A file imports only from rows above its own.
 ROWS = """
 psa psa.errors
-psa.arch psa.files
+psa.extras psa.arch psa.files
 psa.values psa.tomlfile psa.stored
 psa.activation
 psa.specs psa.streams psa.signals psa.memory
