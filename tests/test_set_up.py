@@ -348,6 +348,7 @@ def test_the_active_environment_can_be_made_anew(tmp_path: Path, monkeypatch: py
     """make finds its Python first on PATH: where .venv is active, in the folder that it removes."""
     tool = load_tool("environment")
     monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool, "run", quick(tool.run))
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python3"))
     venv = tool.Environment(tmp_path / ".venv")
     (tmp_path / ".venv/bin").mkdir(parents=True)

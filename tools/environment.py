@@ -103,7 +103,7 @@ class Environment:
         self.folder.mkdir()
         self.unfinished.touch()  # until the next line but one: a kill in between is seen by the next call
         # Where .venv is active its own Python runs this file, and has just been removed.
-        run(sys._base_executable, "-m", "venv", self.folder)
+        run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", self.folder)
         self.unfinished.unlink()
 
     def install(self, requirements: Path) -> None:
