@@ -4,6 +4,7 @@
 #   make train ARGS='--arch "[4*8]" --meta-loops 3'   other options for the run
 #   make test ARGS='-k lock -x'                       other options for pytest
 #   make test PYTHON=python3.12                       another Python for a new .venv
+#   make install EXTRAS="ray aws"                     optional dependencies (EXTRAS=all: all of them)
 
 # What the tests need beyond the plain installation.
 TEST_GROUPS = dev
@@ -18,6 +19,7 @@ PYTHON ?= $(eval PYTHON := $(shell for name in python3 python3.13 python3.12 pyt
 POETRY = .poetry/bin/poetry
 RUN = .venv/bin/python
 ARGS =
+EXTRAS =
 
 # More than eight test workers gain little and cost about half a GB each.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
@@ -35,11 +37,15 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help train test check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory docs format lint types wheel fix set-up set-up-tests
+.PHONY: help install train test check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory docs format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: ## install psa into .venv, with optional dependencies (EXTRAS="ray aws", EXTRAS=all)
+	$(set_up) --extra="$(EXTRAS)"
+	@echo 'psa is installed; activate its environment once in each terminal: source .venv/bin/activate'
 
 train: ARGS = --arch "[2*64]" --ablation-mode hidden --meta-loops 10 --model-dir models/first-run
 train: set-up ## train one small network, in less than a minute
@@ -86,10 +92,11 @@ lint: set-up-tests ## ruff's rules, and a lock that fits pyproject.toml
 types: set-up-tests ## mypy, strict
 	@$(RUN) -m mypy
 
-wheel: set-up-tests ## build the wheel, install it elsewhere, start it
+wheel: set-up ## build the wheel, install it elsewhere, start it, put it into dist/
 	@rm -rf .build/dist
 	@$(POETRY) build --quiet --format=wheel --output=.build/dist
 	@$(RUN) tools/check_wheel.py .build/dist
+	@mkdir -p dist && cp .build/dist/*.whl dist/
 
 fix: set-up-tests ## format the code and mend what ruff can mend
 	@$(RUN) -m ruff check --fix-only

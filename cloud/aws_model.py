@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from psa.arch import quoted
 from psa.errors import UserError
+from psa.extras import how_to_install
 
 _CREATE: Final = "CreateTrainingJob"
 
@@ -18,7 +19,7 @@ _CREATE: Final = "CreateTrainingJob"
 def faults(operation: str, request: Mapping[str, Any], service: str = "sagemaker") -> list[str]:
     """What AWS would refuse in a request, one line each with its path; an empty list is a good request.
 
-    Reads files only: no network, no credentials, no client. Raises UserError without the extra `psa[aws]`.
+    Reads files only: no network, no credentials, no client. Raises UserError without the extra `aws`.
     """
     shape = _service(service).operation_model(operation).input_shape
     found = [] if shape is None else list(_structure(shape, request, ""))
@@ -45,9 +46,7 @@ def _service(name: str) -> Any:
         from botocore.loaders import Loader
         from botocore.model import ServiceModel
     except ImportError:
-        raise UserError(
-            "AWS's service model is not installed", "Install it: pip install 'psa[aws]'"
-        ) from None
+        raise UserError("AWS's service model is not installed", how_to_install("aws")) from None
     return ServiceModel(Loader().load_service_model(name, "service-2"), name)
 
 
@@ -135,7 +134,7 @@ def _java(pattern: str) -> Any:
     except ImportError:
         raise UserError(
             "the package regex is not installed, which checks AWS's patterns",
-            "Install: pip install 'psa[aws]'",
+            how_to_install("aws"),
         ) from None
     return regex.compile(pattern, regex.WORD)
 

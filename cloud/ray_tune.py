@@ -29,6 +29,7 @@ from psa.cost import CostModel
 from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.events import Event
+from psa.extras import how_to_install
 from psa.files import read_bytes, write_atomically
 from psa.machine import Machine
 from psa.search import Search
@@ -48,7 +49,7 @@ class Ray:
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise UserError("--backend ray: Ray is not installed", "Install it with: pip install 'psa[ray]'")
+            raise UserError("--backend ray: Ray is not installed", how_to_install("ray"))
         _check_gpus(where.gpus_per_pack)
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
         self.storage = Storage.at(where.storage or str(store.models / ".ray"))
@@ -127,9 +128,7 @@ class Ray:
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
         """Try the configurations of a search; what happens to each, None at least once a second."""
         if search.strategy.sampler == "optuna" and importlib.util.find_spec("optuna") is None:
-            raise UserError(
-                'sampler = "optuna": Optuna is not installed', "Install it with: pip install 'psa[search]'"
-            )
+            raise UserError('sampler = "optuna": Optuna is not installed', how_to_install("search"))
         name = f"{self.prefix}{search.digest[:16]}"
         ended = self._begun(name) and (yield from self._searched(name, search, restore=True))
         if not ended:

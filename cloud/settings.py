@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from psa.errors import UserError
+from psa.extras import how_to_install
 from psa.textfile import decode_text
 
 ENV_FILE: Final = Path(".env")
-EXTRA: Final = "Install it with: pip install 'psa[aws]'"
 BUCKET_WAY_OUT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"
 REGION: Final = "us-east-1"  # where neither the settings nor AWS's own files name one
 DEFAULTS: Final = {
@@ -84,7 +84,7 @@ def check_installed() -> None:
     import importlib.util
 
     if importlib.util.find_spec("boto3") is None or importlib.util.find_spec("dotenv") is None:
-        raise UserError("boto3 is not installed", EXTRA)
+        raise UserError("boto3 is not installed", how_to_install("aws"))
 
 
 def read(folder: Path = Path(), *, submits: bool = True) -> Settings:

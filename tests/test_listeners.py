@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from made_up import some_record, some_state
 
 from psa.cli import PSA, run
 from psa.errors import UserError
+from psa.extras import how_to_install
 from psa.listeners.audience import Audience, listeners_for
 from psa.listeners.curves import curves
 from psa.store import Store
@@ -190,7 +192,7 @@ def test_an_extra_that_is_not_there_is_named(
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     asked: dict[str, Any] = {"tensorboard": None, "mlflow": None, option: tmp_path / "x"}
-    with pytest.raises(UserError, match=rf"--{option} needs .* pip install 'psa\[{option}\]'"):
+    with pytest.raises(UserError, match=rf"--{option} needs .*{re.escape(how_to_install(option))}"):
         listeners_for("x", **asked)
 
 

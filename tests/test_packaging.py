@@ -1,7 +1,6 @@
 """The project as it is locked, set up, installed and called."""
 
 import importlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from set_up import load_tool
 
 import psa
 
@@ -34,12 +34,7 @@ def make(*arguments: str) -> str:
 @pytest.fixture
 def environment() -> ModuleType:
     """tools/environment.py, which no package holds."""
-    place = importlib.util.spec_from_file_location("environment", ROOT / "tools" / "environment.py")
-    assert place is not None
-    assert place.loader is not None
-    module = importlib.util.module_from_spec(place)
-    place.loader.exec_module(module)
-    return module
+    return load_tool("environment")
 
 
 def test_lock_holds_one_version_of_each_package() -> None:

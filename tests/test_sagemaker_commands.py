@@ -33,6 +33,7 @@ from cloud.rehearsal.s3 import S3
 from cloud.usage import place_of
 from psa import cli
 from psa.errors import UserError
+from psa.extras import how_to_install
 from psa.published import published_trials
 from psa.reports.summaries import read_summary
 
@@ -612,7 +613,7 @@ def test_without_boto3_the_extra_is_named(name: str, run: Run, monkeypatch: pyte
     )
     code, _, err = run(name)
     assert code == 2
-    assert err == "error: boto3 is not installed. Install it with: pip install 'psa[aws]'\n"
+    assert err == f"error: boto3 is not installed. {how_to_install('aws')}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -14,6 +14,7 @@ import zipfile
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+DISTRIBUTION = "persistent-stochastic-ablation"
 PACKAGES = ("psa", "cloud")
 
 
@@ -68,7 +69,7 @@ def check_installed(wheel: Path, outside: Path) -> list[str]:
 
 def installed(site: Path) -> Distribution:
     """The project as installed in `site`."""
-    (found,) = distributions(name="psa", path=[str(site)])
+    (found,) = distributions(name=DISTRIBUTION, path=[str(site)])
     return found
 
 

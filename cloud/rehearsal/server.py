@@ -15,6 +15,7 @@ from cloud.rehearsal.plane import ROLE, Plane
 from cloud.rehearsal.refusals import Refusal
 from cloud.rehearsal.s3 import KEY
 from psa.errors import UserError
+from psa.extras import how_to_install
 
 _LOG = logging.getLogger(__name__)
 _SAGEMAKER: Final = "SageMaker."
@@ -52,7 +53,7 @@ def prepare() -> None:
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed, which a rehearsal needs",
-            "Install it: pip install 'psa[rehearse]'",
+            how_to_install("rehearse"),
         ) from None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.errors import UserError
+from psa.extras import how_to_install
 from psa.listeners.curves import Listener, masked
 from psa.records import Record
 from psa.store import Store
@@ -64,6 +65,6 @@ def listeners_for(study: str, tensorboard: Path | None, mlflow: str | None) -> l
     except ModuleNotFoundError as error:
         extra = next((name for name in NEEDS if name in str(error.name)), "mlflow")
         raise UserError(
-            f"{NEEDS[extra]} needs {error.name}, which is not installed", f"pip install 'psa[{extra}]'"
+            f"{NEEDS[extra]} needs {error.name}, which is not installed", how_to_install(extra)
         ) from error
     return found

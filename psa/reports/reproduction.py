@@ -13,7 +13,7 @@ _SCRIPT: Final = """\
 #!/bin/sh
 # {what}.
 # Start it in the folder that holds {grid}; PSA names the program if it is not `psa`:
-#   PSA='poetry run psa' sh run_reproduction.sh
+#   PSA='.venv/bin/psa' sh run_reproduction.sh
 # Whatever stops it, start it again: what is done is not trained again. Further words go to every sweep:
 #   sh run_reproduction.sh meta_loops=1 --workers 2
 set -u
