@@ -7,6 +7,7 @@ more than the file. Keys are handed to boto3 and to nothing else.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -181,17 +182,22 @@ def _region_faults(region: str) -> list[str]:
     """By what botocore knows without a network."""
     import difflib
 
-    session = _session(None)
-    known = {
-        name
-        for partition in session.get_available_partitions()
-        for name in session.get_available_regions("sagemaker", partition)
-    }
+    known = _known_regions()
     if region in known:
         return []
     near = difflib.get_close_matches(region, sorted(known), 1, 0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     return [f"AWS_REGION: SageMaker has no region {region!r}{hint}"]
+
+
+@functools.cache
+def _known_regions() -> frozenset[str]:
+    session = _session(None)
+    return frozenset(
+        name
+        for partition in session.get_available_partitions()
+        for name in session.get_available_regions("sagemaker", partition)
+    )
 
 
 def _role_of(value: str, account: str) -> str:
