@@ -90,11 +90,11 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
         engine.run(net, blind, [before], step.loop, policy, device=device, save=lambda states: None)
         difference = _difference(before, state, step.loop)
         here = describe(device, machine.threads)
-        machines = "" if difference is None else _two_kinds(store.machine_of(state.trial.id), here)
+        machines = "" if difference is None else two_kinds(store.machine_of(state.trial.id), here)
         yield Replayed(step.path, step.loop, difference, machines)
 
 
-def _two_kinds(then: Record | None, now: Record) -> str:
+def two_kinds(then: Record | None, now: Record) -> str:
     """Describe the machines of two runs, where equal bits are not promised of both; empty where they are."""
     if then is None:
         return "the machine it was made on is not recorded (a record is not there yet)"

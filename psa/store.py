@@ -262,7 +262,7 @@ class Store:
         """List the files like records in the folders of some studies, and in folders that are of no study."""
         found = Listing()
         for folder in store_layout.searched(self.results, studies):
-            part = files_below(folder, store_layout.is_like_record)
+            part = files_below(folder, store_layout.is_copy_or_record)
             found.files += part.files
             found.faults += part.faults
             found.repeated += part.repeated

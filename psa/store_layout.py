@@ -44,6 +44,11 @@ def is_like_record(name: str) -> bool:
     return _LIKE_RECORD.search(name) is not None
 
 
+def is_copy_or_record(name: str) -> bool:
+    """Return whether a name is that of a record or of a copy of one."""
+    return is_like_record(name) and not is_beside(name)
+
+
 def is_record_name(name: str) -> bool:
     """Return whether a name is one that psa gives a record."""
     return _RECORD.fullmatch(name) is not None
@@ -77,7 +82,7 @@ def is_record_place(path: Path, results: Path) -> bool:
 
 def is_stray(path: Path, results: Path) -> bool:
     """Return whether a file like a record is a copy where psa keeps none."""
-    if is_beside(path.name) or is_record_place(path, results):
+    if is_record_place(path, results):
         return False
     shipped = results / PUBLISHED
     return not path.is_relative_to(shipped) or not is_record_place(path, shipped)
@@ -112,7 +117,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def check_record(path: Path, results: Path, trial: str) -> None:
     """Raise Misplaced where the record of a trial (by id) does not lie in its place."""
-    if path != (place := results / f"{trial}.json"):
+    if str(path) != f"{results}/{trial}.json" and path != (place := results / f"{trial}.json"):
         raise Misplaced(
             f"{path} holds the record of another trial, {trial}, which belongs in {place}", _LEAVE
         )

@@ -9,8 +9,9 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from psa.errors import DamagedFile
 from psa.files import refusal
@@ -31,7 +32,7 @@ _COPIES: Final = 3  # of its content, which checking a state holds at one moment
 _UNKNOWN_MEMORY: Final = 2**34
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading, and wait for nothing.
 
     Raises DamagedFile for anything else of that name (a FIFO, a device, a folder, a link to nothing), and
@@ -47,7 +48,8 @@ def read_stored(path: Path) -> bytes | None:
     while it is read, and UserError where it cannot be read.
     """
     for number in range(_TRIES):
-        time.sleep(_PAUSE_SECONDS if number else 0)
+        if number:
+            time.sleep(_PAUSE_SECONDS)
         try:
             content = _content(path)
         except FileNotFoundError:

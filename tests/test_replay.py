@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from psa.machine import Machine
-from psa.replay import replay, steps_of
+from psa.cli import PSA, run
+from psa.machine import Machine, describe
+from psa.records import encode_record
+from psa.replay import replay, steps_of, two_kinds
 from psa.specs import Ablation, DataSpec, ModelSpec, Ratchet
+from psa.state import decode, encode
 from psa.store import Store
 from psa.trial import Pack, Trial
 from psa.worker import run_pack
@@ -47,8 +51,6 @@ def test_every_stored_step_gives_the_same_bits(store: Store, data_dir: Path) -> 
 def test_a_state_that_this_code_did_not_make_is_found_out(store: Store, data_dir: Path) -> None:
     """A sound file with other books or other weights passes every digest, and fails the replay."""
     first, second = [path for path in store.state_paths() if path.name == "lkg.safetensors"]
-    from psa.state import decode, encode
-
     books = decode(first.read_bytes(), "")
     books.history["correct"][0] += 1
     first.write_bytes(encode(books))
@@ -60,3 +62,53 @@ def test_a_state_that_this_code_did_not_make_is_found_out(store: Store, data_dir
     assert "correct" in (found[first, 1] or "")
     if weights.lkg_loop == 3:
         assert "weights" in (found[second, 3] or "")
+
+
+HERE = {"processor": "This CPU", "torch": "2.15.0", "platform": "Linux-y", "host": "here"}
+PROMISE = "; bits are promised only for equal processors and equal versions of torch"
+
+
+@pytest.mark.parametrize(
+    ("then", "line"),
+    [
+        ({"host": "there"}, ""),
+        (
+            {"processor": "Other CPU"},
+            f"made on Other CPU with torch 2.15.0, replayed on This CPU with torch 2.15.0{PROMISE}",
+        ),
+        (
+            {"torch": "2.14.0"},
+            f"made on This CPU with torch 2.14.0, replayed on This CPU with torch 2.15.0{PROMISE}",
+        ),
+        (
+            {"processor": None, "platform": "Linux-x"},
+            "made on a processor that is not recorded (Linux-x) with torch 2.15.0, replayed on This CPU with "
+            f"torch 2.15.0{PROMISE}",
+        ),
+    ],
+)
+def test_two_kinds_of_machine_are_named(then: dict[str, str], line: str) -> None:
+    """The processor and the version of torch of each; nothing where bits are promised."""
+    assert two_kinds(HERE | then, HERE) == line
+
+
+def test_a_difference_names_the_other_machine(
+    store: Store, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a loop that another processor trained, and of one whose machine is not known."""
+    here = describe(torch.device("cpu"), 1)
+    assert here["processor"]
+    for number, path in enumerate(path for path in store.state_paths() if path.stem == "lkg"):
+        state = decode(path.read_bytes(), "")
+        state.history["correct"][0] += 1
+        path.write_bytes(encode(state))
+        sidecar = store.record_path(state.trial).with_suffix(".machine.json")
+        sidecar.unlink()
+        if number == 0:
+            sidecar.write_bytes(encode_record(here | {"processor": "Other CPU"}))
+    folders = ["--model-dir", store.models, "--results-dir", store.results, "--data-dir", data_dir]
+    assert run(PSA, ["verify", "--replay", "9", *map(str, folders)]) == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("DIFFERS")]
+    assert len(lines) == 2
+    assert sum("made on Other CPU with torch" in line for line in lines) == 1
+    assert sum("the machine it was made on is not recorded" in line for line in lines) == 1
