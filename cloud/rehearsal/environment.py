@@ -116,7 +116,12 @@ def _link_programs(distribution: metadata.Distribution, python: Path) -> None:
     """Link compiled programs such as SeaweedFS's; a script would start the interpreter that it names."""
     for file in distribution.files or ():
         source, target = Path(str(distribution.locate_file(file))).resolve(), python.with_name(file.name)
-        if file.parts[-2:-1] == ("bin",) and file.parts[0] == ".." and source.exists() and not target.exists():
+        if (
+            file.parts[-2:-1] == ("bin",)
+            and file.parts[0] == ".."
+            and source.exists()
+            and not target.exists()
+        ):
             with source.open("rb") as content:
                 if content.read(2) != b"#!":
                     target.symlink_to(source)
