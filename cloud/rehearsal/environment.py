@@ -51,6 +51,7 @@ def make_environment(folder: Path, requirements: Iterable[str], without: Iterabl
     for distribution in _required(requirements, without):
         _link(distribution, packages)
         _write_scripts(distribution, python)
+        _link_programs(distribution, python)
     return python
 
 
@@ -110,3 +111,18 @@ def _write_scripts(distribution: metadata.Distribution, python: Path) -> None:
         function = entry.attr.partition(".")[0]
         script.write_text(_SCRIPT.format(python=python.absolute(), module=entry.module, function=function))
         os.chmod(script, 0o755)  # noqa: PTH101, S103 -- one line for one mode; a script
+
+
+def _link_programs(distribution: metadata.Distribution, python: Path) -> None:
+    """Link compiled programs such as SeaweedFS's; a script would start the interpreter that it names."""
+    for file in distribution.files or ():
+        source, target = Path(str(distribution.locate_file(file))).resolve(), python.with_name(file.name)
+        if (
+            file.parts[-2:-1] == ("bin",)
+            and file.parts[0] == ".."
+            and source.exists()
+            and not target.exists()
+        ):
+            with source.open("rb") as content:
+                if content.read(2) != b"#!":
+                    target.symlink_to(source)
