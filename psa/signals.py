@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Self
 
 # Ctrl-C; a batch system's end; a closed terminal; a used-up share of CPU time; warnings of Slurm and SGE
 STOPPING: Final = frozenset(
@@ -60,7 +60,7 @@ class StopRequest:
             with contextlib.suppress(queue.Empty):
                 self._woken.get(timeout=seconds)
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         mine = threading.current_thread() is threading.main_thread()
         self._before = {
             number: signal.signal(number, self._asked)

@@ -23,10 +23,11 @@ from psa.trial import Trial
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("psa", "cloud") for path in (ROOT / folder).rglob("*.py"))
 MEMORY = "into memory; psa.files writes it"
+CONTAINER = "read by SageMaker when the container has ended; imports nothing of psa"
 LIVE = "a log, which grows while its process runs"
 # Calls outside of psa/files.py that write files or make folders, each with its reason.
 EXCEPTIONS = {
-    ("psa/cli.py", "os.open"): "the null device takes the place of a closed stream",
+    ("psa/process.py", "os.open"): "the null device takes the place of a closed stream",
     ("psa/events.py", "os.fdopen"): "standard output",
     ("psa/events.py", "open"): "the null device takes the place of a closed stream",
     ("psa/locks.py", "os.open"): "a lock has no content",
@@ -39,6 +40,11 @@ EXCEPTIONS = {
     ("psa/reports/sheets.py", "pages.savefig"): MEMORY,
     ("psa/reports/sheets.py", "PdfPages"): MEMORY,
     ("cloud/code.py", "tarfile.open"): MEMORY,
+    ("cloud/supervisor.py", "failure.parent.mkdir"): CONTAINER,
+    ("cloud/supervisor.py", "failure.write_text"): CONTAINER,
+    ("cloud/wheels.py", "path.replace"): "a wheel that pip has downloaded, whole, into the user's cache",
+    ("cloud/rehearsal/image.py", "folder.parent.mkdir"): "the user's cache",
+    ("cloud/rehearsal/image.py", "touch"): "the user's cache: the mark of a finished environment",
     ("cloud/ray_process.py", "log.open"): LIVE,
     ("cloud/ray_work.py", "target.parent.mkdir"): "links in a temporary folder, removed after their upload",
     ("cloud/ray_work.py", "os.link"): "links in a temporary folder, removed after their upload",
