@@ -75,13 +75,13 @@ def board(folder: Path, run_name: str) -> Any:
 def test_what_is_shown_is_the_record() -> None:
     """Percentages of its counts; what is missing is left out."""
     record = some_record()
-    record["history"]["loss"][1] = None
+    record["history"]["loss"][2] = None
     shown = curves(record)
     assert shown.settings["model.arch"] == "[1*1]"
     assert shown.settings["method.policy"] == "ratchet"
     assert [loop for loop, _ in shown.points] == [1, 2, 3]
     assert shown.points[0][1]["validation/accuracy"] == pytest.approx(10.01)
-    assert "validation/loss" not in shown.points[1][1]
+    assert "validation/loss" not in shown.points[2][1]
     assert shown.points[2][1]["validation/lkg"] == shown.points[1][1]["validation/accuracy"]
     assert shown.finals["test_accuracy"] == pytest.approx(10.03)
 

@@ -191,16 +191,17 @@ def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], 
     """
     if setting.store is None:
         return [], ["No folder of gradients was named."]
-    done = trials_of(frame).query("status == 'done'")
+    trials = trials_of(frame)
+    done = trials.query("status == 'done'")
     names = sorted({str(name) for name in done["study"]})
     records = {record["id"]: record for record in records_of(setting.store, names)}
     wanted = tuple(
         _file_of(records[identity], setting.store) for identity in done.sort_values("seed")["id"].astype(str)
     )
     found = _measured(wanted, setting.data_dir, setting.say)
-    return [each for each in found if isinstance(each, Measured)], [
-        each for each in found if isinstance(each, str)
-    ]
+    notes = [f"{name}: the network diverged." for name in trials.query("status == 'diverged'")["id"]]
+    notes += [each for each in found if isinstance(each, str)]
+    return [each for each in found if isinstance(each, Measured)], notes
 
 
 def _file_of(record: Record, store: Store) -> _File | str:
