@@ -1,18 +1,38 @@
-"""Folders of the user's cache for what can be made again at any time."""
+"""Folders for what can be made again at any time: in the user's cache, or below the temporary folder."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
+from psa.errors import UserError
+from psa.files import make_folder
+
 
 def cache_folder(name: str) -> Path:
-    """Return the path of a subfolder of psa's cache. It need not exist."""
+    """Return the path of a subfolder of psa's cache. It need not exist. Raises UserError."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not Path(base).is_absolute():  # by the XDG specification, a relative path is to be ignored
         try:
             base = str(Path.home() / ".cache")
         except RuntimeError:  # a user without a home
-            base = str(Path(tempfile.gettempdir()) / f"cache-{os.getuid()}")
+            base = str(own_folder("psa-cache"))
     return Path(base) / "psa" / name
+
+
+def own_folder(name: str) -> Path:
+    """Return a folder below the temporary one that is this user's alone, though anybody can guess its name.
+
+    Raises UserError where it is another's.
+    """
+    folder = Path(tempfile.gettempdir()).absolute() / f"{name}-{os.getuid()}"
+    make_folder(folder, mode=0o700)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+        raise UserError(
+            f"{folder} must be a folder of this user, got another user's, or a link",
+            "Remove it, or set TMPDIR to another folder",
+        )
+    return folder

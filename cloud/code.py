@@ -22,7 +22,7 @@ from cloud.images import Target, target
 NAME: Final = "code.tar.gz"
 PACKAGES: Final = "packages"
 # What training imports besides PyTorch: looked for at the start, since workers would only end with code 1.
-NEEDS: Final = ("numpy", "pydantic", "safetensors", "filelock")
+NEEDS: Final = ("numpy", "pydantic", "safetensors")
 _PINS: Final = "requirements.txt"
 _START: Final = "start.sh"
 # -P keeps the current folder off the path; PYTHONPATH names the archive's folder, which holds nothing but
@@ -38,6 +38,7 @@ python -P -c "import {", ".join(NEEDS)}, cloud.supervisor" 2>/opt/ml/output/fail
   cat /opt/ml/output/failure >&2
   exit $code
 }}
+: > /opt/ml/output/failure
 exec python -P -m cloud.supervisor
 """
 # exec at each step: a signal to the container must reach what can hand it on. What a step before the

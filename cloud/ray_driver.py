@@ -33,7 +33,7 @@ from psa.errors import UserError
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.locks import Locked, locked
 from psa.search import Search
-from psa.signals import STOPPING, let_through
+from psa.signals import heeded, let_through
 from psa.sources import DATASETS
 from psa.store import Store
 
@@ -228,8 +228,9 @@ def _stopped_by(number: int, _frame: object) -> None:
 
 def _heed_signals() -> None:
     """Answer signals that stop as Ctrl-C is answered; after Ray, which ends the process at SIGTERM."""
-    for number in STOPPING - {signal.SIGINT}:
-        signal.signal(number, _stopped_by)
+    for number in heeded():
+        if number != signal.SIGINT:
+            signal.signal(number, _stopped_by)
 
 
 def _stop_with_the_parent() -> None:
@@ -245,16 +246,15 @@ def main() -> int:
     listener.tell = functools.partial(_say, events)
     _heed_signals()
     let_through()
-    line = sys.stdin.readline()
-    if not line:  # there was nothing to do
-        return 0
-    task = json.loads(line)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a study's machine does not phone home unasked
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter is silent when asked
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # records are what is kept, not logs of rows
-    threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     try:
-        drive(task)
+        line = sys.stdin.readline()
+        if not line:  # there was nothing to do
+            return 0
+        threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+        drive(json.loads(line))
     except UserError as error:
         listener.tell({"event": "unusable", "what": error.what, "way_out": error.way_out})
         return EXIT_USER_ERROR

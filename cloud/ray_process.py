@@ -6,18 +6,16 @@ import contextlib
 import os
 import re
 import selectors
-import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from cloud.cache import own_folder
 from psa.crew import STOP_SECONDS, wait_or_kill
 from psa.errors import UserError
 from psa.events import EXIT_INTERRUPTED, event_of
-from psa.files import make_folder
 from psa.signals import held_back
 from psa.specs import canonical_json
 
@@ -60,21 +58,6 @@ def cause_in(text: str) -> str:
     return (f"Ray's memory guard ended it: {guard[-1]}" if guard else lines[-1] if lines else "")[:300]
 
 
-def own_folder(name: str) -> Path:
-    """Return a folder below the temporary one that is this user's alone, though anybody can guess its name.
-
-    Raises UserError where it is another's.
-    """
-    folder = Path(tempfile.gettempdir()).absolute() / f"{name}-{os.getuid()}"
-    make_folder(folder, mode=0o700)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-        raise UserError(
-            f"{folder} is not a folder of this user", "Remove it, or set TMPDIR to another folder"
-        )
-    return folder
-
-
 _GUARD: Final = re.compile(
     r"running low on memory|due to the node|OutOfMemory|killed .* worker.*policy", re.IGNORECASE
 )
@@ -109,13 +92,19 @@ class Driver:
             code = self.process.wait()
             self.interrupted = code == EXIT_INTERRUPTED
             if code != 0 and not self.interrupted:
-                cause = cause_in(self.log.read_text(errors="replace"))
+                cause = cause_in(self._log_text())
                 raise UserError(
                     f"the process that drives Ray Tune ended with code {code}{cause and ': '}{cause}",
                     f"Run the same command again: it goes on from what is stored. What Ray said: {self.log}",
                 )
         finally:
             self._end()
+
+    def _log_text(self) -> str:
+        """Return the log, "" where it has gone: the exit code alone is then told."""
+        with contextlib.suppress(OSError):
+            return self.log.read_text(errors="replace")
+        return ""
 
     def _said(self) -> Iterator[dict[str, Any] | None]:
         rest = b""

@@ -17,7 +17,7 @@ from typing import Any
 
 from ray import tune
 
-from cloud.ray_process import own_folder
+from cloud.cache import own_folder
 from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
 from cloud.storage import Storage
 from psa.engine import LoopReport

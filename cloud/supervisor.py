@@ -54,8 +54,9 @@ class Supervisor:
 
     def _hand_on(self) -> None:
         """Send the command the signals that have arrived, once it exists."""
-        while self._process is not None and self._signals:
-            self._process.send_signal(self._signals.pop(0))
+        with contextlib.suppress(IndexError):  # a signal handler runs between two lines, and empties the list
+            while self._process is not None:
+                self._process.send_signal(self._signals.pop(0))
 
     def _read(self, errors: IO[bytes]) -> None:
         while line := errors.readline(_LONGEST_LINE):

@@ -1,6 +1,10 @@
 """The errors a user may meet: one line each that says what is wrong, where, and what to do."""
 
+import unicodedata
 from typing import Final
+
+# Controls, formats such as bidi overrides, halves of surrogate pairs, and line separators of Unicode.
+_CONTROLS: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 LONGEST: Final = 1_000  # characters of a message, whatever is quoted in it
 _LONGEST_WAY_OUT: Final = 600
@@ -59,10 +63,12 @@ def printable(text: str) -> str:
     """Return lines of text with escapes in place of what a terminal obeys: ESC, C1 and bidi controls."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    return "".join(char if _is_harmless(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    """Return whether a terminal only shows a character: spaces of any width and line ends are no controls."""
+    return char == "\n" or unicodedata.category(char) not in _CONTROLS
 
 
 def cut(text: str, most: int) -> str:

@@ -33,6 +33,15 @@ def let_through() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
+def heeded() -> list[int]:
+    """Return the signals that stop this process: `nohup` and batch scripts ignore those not meant for it."""
+    return [
+        number
+        for number in sorted(STOPPING)
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN
+    ]
+
+
 class StopRequest:
     """Turns signals that stop into a flag that the engine reads between two steps.
 
@@ -62,12 +71,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         mine = threading.current_thread() is threading.main_thread()
-        self._before = {
-            number: signal.signal(number, self._asked)
-            for number in sorted(STOPPING)
-            # `nohup` and batch scripts say by that which signals are not meant for us
-            if mine and (number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN)
-        }
+        self._before = {number: signal.signal(number, self._asked) for number in (heeded() if mine else ())}
         if mine:
             let_through()
         return self

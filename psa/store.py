@@ -201,9 +201,12 @@ class Store:
         """
         self.state_file(trial).clear_leftovers()
         record = self.record_path(trial)
-        for path in leftovers(record.parent, f"{record.stem}."):
-            if FAILURE not in path.name:
-                path.unlink(missing_ok=True)
+        try:
+            for path in leftovers(record.parent, f"{record.stem}."):
+                if FAILURE not in path.name:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise refusal(error, f"cannot remove the temporary files in {record.parent}") from error
 
     def failure(self, trial: Trial) -> str | None:
         """Why a trial's last try failed, None where it did not."""

@@ -1,4 +1,4 @@
-"""Start a worker process, `python -m psa.worker_start`: psa.worker, or one line where torch cannot be loaded.
+"""Start a worker process: psa.worker, or one line where torch cannot be loaded.
 
 Torch maps some gigabytes. Where memory is short its import fails, before a line of psa.worker is reached.
 """

@@ -17,7 +17,8 @@ from clusters import Cluster, cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, sweep, tree, until
 from s3 import s3_server
 
-from cloud.ray_process import cause_in, own_folder
+from cloud.cache import own_folder
+from cloud.ray_process import cause_in
 from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.errors import UserError
@@ -247,7 +248,7 @@ def test_a_shared_folder_that_another_made_is_not_used(
     assert own_folder("data") == folder
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.with_name(f"link-{os.getuid()}").symlink_to(folder)
-    with pytest.raises(UserError, match="not a folder of this user"):
+    with pytest.raises(UserError, match="must be a folder of this user"):
         own_folder("link")
 
 

@@ -43,7 +43,6 @@ EXCEPTIONS = {
     ("cloud/supervisor.py", "failure.parent.mkdir"): CONTAINER,
     ("cloud/supervisor.py", "failure.write_text"): CONTAINER,
     ("cloud/wheels.py", "path.replace"): "a wheel that pip has downloaded, whole, into the user's cache",
-    ("cloud/rehearsal/image.py", "folder.parent.mkdir"): "the user's cache",
     ("cloud/rehearsal/image.py", "touch"): "the user's cache: the mark of a finished environment",
     ("cloud/ray_process.py", "log.open"): LIVE,
     ("cloud/ray_work.py", "target.parent.mkdir"): "links in a temporary folder, removed after their upload",

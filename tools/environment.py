@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,12 +78,20 @@ class Environment:
         return {name: fault for name, fault in faults.items() if fault}
 
     def made_here(self) -> bool:
-        """Return whether the environment was made in its present folder, not copied or moved to it."""
+        """Return whether the environment was made in its present folder, not copied or moved to it.
+
+        Python's venv writes into pyvenv.cfg where that was; virtualenv, Poetry and uv only into bin/activate.
+        """
         try:
             lines = (self.folder / "pyvenv.cfg").read_text("utf-8", "surrogateescape").splitlines()
+            commands = [line for line in lines if line.startswith("command = ")]
+            if commands:
+                return any(line.endswith(f" {self.folder}") for line in commands)
+            script = (self.folder / "bin" / "activate").read_text("utf-8", "surrogateescape")
         except OSError:
             return False
-        return any(line.startswith("command = ") and line.endswith(f" {self.folder}") for line in lines)
+        folders = re.findall(r"^\s*(?:export )?VIRTUAL_ENV=(.+)$", script, re.MULTILINE)
+        return any(folder.strip().strip("'\"") == str(self.folder) for folder in folders)
 
     def version(self) -> tuple[int, ...] | None:
         """The interpreter's (major, minor), or None where there is no finished environment with a pip."""

@@ -16,17 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
-
 from cloud.cache import cache_folder
 from cloud.images import target
 from cloud.rehearsal import environment
 from cloud.rehearsal.environment import make_environment
 from psa.errors import UserError
+from psa.files import check_writable
+from psa.locks import locked
 
 HOLDS: Final = ("torch", "numpy", "pydantic", "filelock")
 _OURS: Final = ("psa", "cloud")
 _MARK: Final = "complete"
+_PATIENCE_SECONDS: Final = 120.0  # for another rehearsal that makes it; it takes seconds
 _LOOK: Final = "import importlib.util, sys; print(*filter(importlib.util.find_spec, sys.argv[1:]))"
 
 
@@ -41,9 +42,11 @@ def image_python(folder: Path) -> Path:
 
     """
     try:
-        return _made(cache_folder("rehearsal") / _key())
-    except OSError:
-        return _made(folder / "image" / _key())
+        images = cache_folder("rehearsal")
+        check_writable(images)
+    except UserError:
+        images = folder / "image"
+    return _made(images / _key())
 
 
 def lacking() -> tuple[str, ...]:
@@ -67,11 +70,10 @@ def _key() -> str:
 def _made(folder: Path) -> Path:
     """Return the interpreter in a folder, made again if it is unfinished or its links lead nowhere.
 
-    Raises OSError where nothing can be written, and UserError.
+    Raises UserError.
     """
     python = folder / "bin" / "python"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock"), _PATIENCE_SECONDS):
         if not (folder / _MARK).exists() or _fault(python):
             shutil.rmtree(folder, ignore_errors=True)
             make_environment(folder, [*HOLDS, *_held_besides()], without=[*_OURS, *lacking()])

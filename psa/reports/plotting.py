@@ -24,10 +24,10 @@ def load_matplotlib() -> None:
     # that its folder of settings cannot be written to costs a second, and no reader of a report needs to know
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     shipped = Path(spec.origin).absolute().parent / "mpl-data"
-    with (
-        _environment(MPLBACKEND="agg", MATPLOTLIBRC=str(shipped / "matplotlibrc")),
-        contextlib.chdir(shipped.parent),
-    ):
+    # a file in the current folder comes before MATPLOTLIBRC; a folder that is gone cannot be returned to
+    here = os.path.exists("matplotlibrc")  # noqa: PTH110  # Path.exists raises where it may not look
+    elsewhere = contextlib.chdir(shipped.parent) if here else contextlib.nullcontext()
+    with _environment(MPLBACKEND="agg", MATPLOTLIBRC=str(shipped / "matplotlibrc")), elsewhere:
         importlib.import_module("matplotlib")
 
 
