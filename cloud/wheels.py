@@ -119,7 +119,7 @@ def _unpacked(wheel: Path) -> dict[str, bytes]:
 
 
 def _download(name: str, version: str, target: Target) -> None:
-    """Let pip download the wheel into the cache. Raises UserError."""
+    """Fetch the wheel into the cache, by pip. Raises UserError."""
     folder = _wheels_folder(name, version)
     make_folder(folder)
     # In a folder of its own until it is whole: another process may look for it at the same moment.

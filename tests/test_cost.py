@@ -162,7 +162,7 @@ def test_a_missing_or_binary_table_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no table of prices .*cloud/prices\.toml"):
         prices(tmp_path / "nowhere.toml")
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="is no TOML"):
+    with pytest.raises(UserError, match="must be UTF-8 text, it is UTF-16"):
         prices(tmp_path / "noise.toml")
 
 

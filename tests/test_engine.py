@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import arms, run, trial
 
-from psa import engine, loaded
+from psa import engine, loaded, scoring
 from psa.data import Split, Splits
 from psa.engine import LoopReport
 from psa.errors import Interrupted, UserError
@@ -179,7 +179,8 @@ def test_the_test_split_is_touched_once_after_selection(
         seen.append(split)
         return evaluate(net, weights, split, loops, visited)
 
-    monkeypatch.setattr(engine, "evaluate", noted)
+    for module in (engine, scoring):
+        monkeypatch.setattr(module, "evaluate", noted)
     states, tests = run(arms("1*6", [1]), small, 5)
     assert [split is small.test for split in seen] == [False] * 5 + [True]
     monkeypatch.undo()

@@ -279,6 +279,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     def full(_handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    (tmp_path / "tiny").mkdir()  # else the folder would be refused, and not the file
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=rf"cannot write .*{NAMES[0]}: no space left"):
         fetch(TINY_SET, tmp_path)

@@ -27,7 +27,7 @@ NEED = 2 * GIB
 @pytest.fixture(autouse=True)
 def _no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(gpus, "usable_cores", lambda: 64)
 
 
 def stand_in(folder: Path, body: str) -> str:
@@ -69,7 +69,7 @@ def test_memory_cores_and_the_user_say_how_many(monkeypatch: pytest.MonkeyPatch,
     assert visible(need=100 * GIB) == ["0", "1"]
     assert visible(asked=1) == ["0"]
     assert visible(asked=6) == ["0", "1", "0", "0", "0", "1"]
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(gpus, "usable_cores", lambda: 3)
     assert visible() == ["0", "1", "0"]
 
 

@@ -424,15 +424,17 @@ def test_a_file_that_grows_is_read_when_it_has_ended(home: Store, monkeypatch: p
 
 def test_an_endless_writer_does_not_hold_up_a_reader(home: Store) -> None:
     """A log that somebody redirected into a record's name."""
-    stop = threading.Event()
+    stop, begun = threading.Event(), threading.Event()
 
     def write() -> None:
         with record(0).open("ab", buffering=0) as file:
             while not stop.is_set():
                 file.write(b"x" * 4096)
+                begun.set()
 
     writer = threading.Thread(target=write)
     writer.start()
+    begun.wait()
     try:
         with pytest.raises(DamagedFile, match=r"changes while it is read|is damaged"):
             home.read(trials()[0])

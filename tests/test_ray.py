@@ -222,7 +222,9 @@ def test_mistakes_are_said_before_anything_starts(
     assert not list((tmp_path / "models").glob(".ray/psa-*"))
 
 
-def test_without_ray_the_extra_is_named(tmp_path: Path, data_dir: Path) -> None:
+def test_without_ray_the_extra_is_named(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where it is not installed, a line says how to get it."""
     hidden = tmp_path / "sitecustomize.py"
     hidden.write_text(
@@ -236,6 +238,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, data_dir: Path) -> None:
     finally:
         end(process)
     assert process.returncode == 2
+    monkeypatch.chdir(tmp_path)
     assert err == f"error: --backend ray: Ray is not installed. {how_to_install('ray')}\n"
 
 

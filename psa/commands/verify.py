@@ -29,7 +29,9 @@ def verify(
     model_dir: ModelDir = MODELS,
     results_dir: ResultsDir = RESULTS,
 ) -> int:
-    """Check every stored file: its digest, and that it lies where the trial it holds belongs.
+    """Check the digest and the place of every stored file.
+
+    A file must lie where the trial it holds belongs.
 
     Exit code 2 if one is damaged, misplaced or differs.
 
