@@ -27,7 +27,7 @@ _RETRYABLE_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 _WRONG_CLOCK: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
 _SIGNATURE_TIMES: Final = ("signature expired", "signature not yet current")
 _REFUSED_STATUS: Final = frozenset({400, 401, 403})
-CLOCK_SECONDS: Final = 300.0  # by which AWS lets a clock be wrong (S3: 900)
+CLOCK_SECONDS: Final = 900.0  # by which S3, which alone answers HEAD, lets a clock be wrong
 WAY_OUT: Final = "Check the region, the bucket and the credentials (see .env.example)"
 _NETWORK: Final = "Check the network and the region; the same command goes on from what is stored"
 _LOGIN: Final = "Renew the credentials (`aws sso login`, `aws login`); the same command goes on"
@@ -148,9 +148,11 @@ def _clock_skew(answer: Mapping[str, Any]) -> str:
     message = str(said.get("Message", "")).lower()
     if said.get("Code") in _WRONG_CLOCK or any(words in message for words in _SIGNATURE_TIMES):
         return by if abs(seconds) > 1 else str(said.get("Code"))
-    # an answer to HEAD has no body: its time is all that tells a clock from a missing permission
-    is_refused = about.get("HTTPStatusCode") in _REFUSED_STATUS
-    return by if is_refused and abs(seconds) > CLOCK_SECONDS else ""
+    # an answer to HEAD has no body: botocore makes a code of its status, and its time is all that tells a
+    # clock from a missing permission
+    status = about.get("HTTPStatusCode")
+    is_bare = status in _REFUSED_STATUS and said.get("Code") == str(status)
+    return by if is_bare and abs(seconds) > CLOCK_SECONDS else ""
 
 
 def _seconds_ahead(date: str) -> float:

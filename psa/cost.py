@@ -6,10 +6,12 @@ nothing is measured yet an estimate from the arithmetic stands in. Imports no to
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +30,7 @@ from psa.trial import Trial
 
 logger = logging.getLogger(__name__)
 
+_ARM_KEYS: Final = ("CPU implementer", "CPU part")
 SIZES: Final = (1, 2, 6, 12, 30, 60)  # 6 modes of one seed, 60 = 10 seeds
 WORTH_IT: Final = 1.05  # a larger pack has to be faster by more than measurements scatter
 EVALUATION_SHARE: Final = 1.08  # 10,000 forward passes beside 50,000 forward and backward ones
@@ -200,9 +203,20 @@ def machine_key() -> str:
 
 
 def processor() -> str:
-    """Return the line of /proc/cpuinfo that names the processor; elsewhere what Python knows of it."""
+    """Return the line of /proc/cpuinfo that names the processor; elsewhere what the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("model name")), platform.processor())
+        return _brand() or platform.processor()
+    named = next((line for line in lines if line.startswith("model name")), "")
+    # on ARM a core has numbers in place of a name
+    numbers = [line.partition(":")[2].strip() for line in lines if line.startswith(_ARM_KEYS)][:2]
+    return named or " ".join(["ARM", *numbers] if numbers else []) or platform.processor()
+
+
+def _brand() -> str:
+    """Return the name of the processor on macOS, where Python knows no more than `arm`; "" elsewhere."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    return ""

@@ -201,6 +201,8 @@ def test_a_wrong_clock_is_called_that(error: Callable[[], ClientError]) -> None:
         (partial(refused, "403", "Forbidden", 403), False),
         (partial(refused, "SignatureDoesNotMatch", "The signature does not match"), False),
         (partial(refused, "AccessDenied", status=403), False),
+        (partial(refused, "AccessDenied", status=403, hours=1), False),
+        (partial(refused, "403", "Forbidden", 403, hours=0.2), False),
         (partial(refused, "RequestTimeout"), True),
         (partial(refused, "SlowDown", status=503), True),
         (partial(refused, "502", "Bad Gateway", 502), True),
