@@ -128,7 +128,9 @@ def object_bytes(client: Any, bucket: str, key: str, most: int | None = None) ->
 
 def _check_length(where: str, length: int, most: int | None) -> None:
     if most is not None and length > most:
-        raise UserError(f"{where} is refused: it has {length:,} bytes", f"At most {most:,} are read")
+        raise UserError(
+            f"{where} must have at most {most:,} bytes, got {length:,}", "Remove it if psa did not write it"
+        )
 
 
 def _opened(client: Any, bucket: str, key: str) -> dict[str, Any] | None:

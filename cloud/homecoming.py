@@ -185,7 +185,7 @@ def _content(read: Read, name: str, where: str) -> bytes | None:
 
 @contextlib.contextmanager
 def _heeded() -> Iterator[None]:
-    """What has not arrived whole is trained again; that is said, and no reason to leave the rest there."""
+    """Warn of a trial that has not arrived whole, which is trained again, and go on with the rest."""
     try:
         yield
     except UserError as damage:

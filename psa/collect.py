@@ -93,8 +93,8 @@ def _without_observation(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
-    """What was asked, without results: the mean of longer and shorter trials would be of neither, and a trial
-    that diverged has none.
+    """Return the settings of a trial without results: the mean of longer and shorter trials would be of
+    neither, and a trial that diverged has none.
     """
     kept = ("id", "source", "parameters", "diverged_loops", *_ASKED)
     return {**{name: row[name] for name in kept}, "status": status}

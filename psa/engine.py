@@ -66,7 +66,7 @@ class Perturb(Protocol):
 
 
 class Policy(Protocol):
-    """What happens between epochs (see psa.policies). It is not asked about a loop that diverged: the engine
+    """The decisions between epochs (see psa.policies). It is not asked about a loop that diverged: the engine
     never keeps one.
     """
 

@@ -71,10 +71,10 @@ def read_helper(path: Path, shape: TypeAdapter[Shape], consequence: str = "") ->
 def _content(path: Path) -> bytes:
     """Return the bytes of a plain file; a pipe or a device might never end."""
     if not path.is_file():
-        raise UserError("it is not a file")
+        raise UserError("it must be a regular file")
     size = path.stat().st_size
     if size > _MAX_BYTES:
-        raise UserError(f"it holds {size:,} bytes, at most {_MAX_BYTES:,} are read")
+        raise UserError(f"it must have at most {_MAX_BYTES:,} bytes, got {size:,}")
     return read_bytes(path) or b""
 
 

@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of it; difference is None where every bit was the same.
+    """The outcome of a replayed loop; difference is None where every bit was the same.
 
     machines: on which machines the loop was trained the first time and now, where they are of two kinds.
     """

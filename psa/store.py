@@ -36,8 +36,10 @@ _LONGEST_REASON: Final = 500
 
 @dataclass(frozen=True)
 class Survey:
-    """How far some trials are. damaged: why the record of a trial (by id) cannot be read. diverged: those of
-    the trials that are done whose record says so (see psa.divergence).
+    """The progress of some trials.
+
+    damaged: the reason why the record of a trial (by id) cannot be read. diverged: the trials that are done
+    and whose record says that they diverged (see psa.divergence).
     """
 
     done: list[Trial]

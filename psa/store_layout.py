@@ -1,4 +1,4 @@
-"""Where each stored file belongs: a path is compared with the trial that the file holds.
+"""The place of each stored file: a path is compared with the trial that the file holds.
 
 results/<id>.json, and beside it what differs between machines; models/<id>/lkg.safetensors, and beside it the
 generation before it and arrays; models/<dataset>_lkg.safetensors, the checkpoint of `train`.

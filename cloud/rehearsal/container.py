@@ -198,7 +198,7 @@ class Container:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """What a container's process sees: nothing of this process's."""
+    """Return the environment of a container's process: nothing of this process's."""
     # /tmp is the one folder that anybody may write to
     home = {"HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": HOST}  # noqa: S108
     return {"PATH": SYSTEM_PATH, **home, **own}

@@ -37,7 +37,7 @@ Why = Literal["exit", "stop", "runtime", "wait", "interrupted"]
 
 @dataclass(frozen=True)
 class Site:
-    """Where jobs run. python: of the containers; closing: set when the rehearsal ends."""
+    """The surroundings of jobs. python: of the containers; closing: set when the rehearsal ends."""
 
     storage: Any
     flags: Sequence[str]
