@@ -44,7 +44,9 @@ def _lines(folder: Path, name: str, where: str) -> list[str]:
     _check_place(folder, name, where)
     content = _content(path)
     if content is None:
-        raise UserError(f"{where}: there is no file {path}", "Names are beside the grid")
+        raise UserError(
+            f"{where}: {path} must exist, and does not", "Paths are relative to the folder of the grid"
+        )
     lines = [line.split("#")[0].strip() for line in decode_text(content, str(path)).splitlines()]
     for number, line in enumerate(lines, 1):
         if len(line) > _LONGEST_LINE or not line.isprintable():

@@ -17,7 +17,7 @@ Kind = Literal["torn", "reset", "slow"]
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to the answer of one connection after so many bytes of it."""
+    """A fault of the answer on one connection, after a number of its bytes."""
 
     kind: Kind
     after: int = 0
@@ -25,7 +25,7 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """Where it listens, what happens to the next connections, and what to all others."""
+    """The port of a proxy, the faults of the next connections, and the fault of all others."""
 
     port: int
     faults: deque[Fault] = field(default_factory=deque)

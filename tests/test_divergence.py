@@ -132,7 +132,7 @@ def test_where_the_first_loop_diverges_the_initial_weights_are_the_lkg(policy: s
 
 
 def test_a_memory_beside_one_that_diverged_is_untouched(small: Splits) -> None:
-    """What a diverged network stores in its memory stays in its own."""
+    """Entries that a diverged network stores stay in its own memory."""
     trials = [net_trial(EXPLODING, seed, lr=lr) for seed, lr in ((1, 10.0), (2, 1e-4))]
     trials = [each.changed(memory=memory(mode="gated")) for each in trials]
     (lost, beside), tests = run(trials, small, 2)

@@ -207,7 +207,7 @@ def test_a_results_folder_of_its_own_is_checked_where_it_lies(
 
 
 def test_the_checkpoint_of_train_is_in_its_place(home: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of each seed, whatever was changed on the way; under another seed's name it is not."""
+    """The checkpoint of each seed is accepted under its own name, and refused under that of another seed."""
     one = Trial(study="train", seed=4, intervention=Ablation(mode="hidden"), model=trials()[0].model)
     for name in ("mnist_lkg", "mnist_lkg.previous", "mnist_lkg.s04", "mnist_lkg.s04.previous"):
         Path(f"models/{name}.safetensors").write_bytes(encode(some_state(2, trial=one)))

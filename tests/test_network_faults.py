@@ -376,7 +376,7 @@ def test_patience_ends(question: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_line_that_is_at_home_is_done_though_it_cannot_be_removed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What lies in the bucket stays there for the next fetch."""
+    """Objects that could not be read stay in the bucket for the next fetch."""
     desk = Losing(tmp_path)
     desk.question, desk.times = "dropped", 1
     monkeypatch.setattr(Watch, "_pending", lambda *_: set())

@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def output_of(python: Path, *words: str, **environment: str) -> str:
-    """What an interpreter prints, started in this checkout, where psa lies beside it."""
+    """Return the output of an interpreter started in this checkout, where psa lies beside it."""
     done = subprocess.run(
         [python, "-P", "-c", *words],
         cwd=ROOT,

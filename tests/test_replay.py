@@ -95,7 +95,7 @@ def test_two_kinds_of_machine_are_named(then: dict[str, str], line: str) -> None
 def test_a_difference_names_the_other_machine(
     store: Store, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a loop that another processor trained, and of one whose machine is not known."""
+    """Both machines are named, and a machine that is not recorded is called that."""
     here = describe(torch.device("cpu"), 1)
     assert here["processor"]
     for number, path in enumerate(path for path in store.state_paths() if path.stem == "lkg"):
