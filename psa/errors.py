@@ -3,9 +3,6 @@
 import unicodedata
 from typing import Final
 
-# Controls, formats such as bidi overrides, halves of surrogate pairs, and line separators of Unicode.
-_CONTROLS: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
 LONGEST: Final = 1_000  # characters of a message, whatever is quoted in it
 _LONGEST_WAY_OUT: Final = 600
 
@@ -60,15 +57,18 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return lines of text with escapes in place of what a terminal obeys: ESC, C1 and bidi controls."""
+    """Return lines of text with escapes in place of characters that a terminal obeys or has no glyph for.
+
+    ESC, C1 and bidi controls, halves of surrogate pairs, line separators, private and unassigned characters.
+    """
     if text.isprintable():
         return text
     return "".join(char if _is_harmless(char) else char.encode("unicode_escape").decode() for char in text)
 
 
 def _is_harmless(char: str) -> bool:
-    """Return whether a terminal only shows a character: spaces of any width and line ends are no controls."""
-    return char == "\n" or unicodedata.category(char) not in _CONTROLS
+    """Return whether a terminal only shows a character: spaces of any width and line ends are harmless."""
+    return char == "\n" or char.isprintable() or unicodedata.category(char) == "Zs"
 
 
 def cut(text: str, most: int) -> str:
