@@ -81,6 +81,7 @@ bench-memory: set-up-tests ## inserting 100,000 entries into a memory, early and
 
 docs: set-up-tests ## write docs/tools.md anew, from the commands' own help
 	@$(RUN) tools/tools_page.py
+	@$(RUN) tools/published_page.py
 
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check

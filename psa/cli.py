@@ -58,6 +58,7 @@ _COMMANDS: Final = {
     "report": ("report", "Results"),
     "export-gradients": ("export_gradients", "Results"),
     "verify": ("verify", "Look"),
+    "bundle": ("bundle", "Results"),
     "clean": ("clean", "Results"),
     "fetch": ("fetch", "Elsewhere"),
     "rehearse": ("cloud.rehearsal.command", "Elsewhere"),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from psa.activation import Activation
 from psa.divergence import diverged, diverged_loops
-from psa.errors import DamagedFile, UserError
+from psa.errors import UserError
 from psa.files import write_atomically
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
@@ -50,7 +50,7 @@ def collect(
     part in nothing, as those of one that `diverged` (see psa.divergence). Raises UserError where there is no
     record at all, or none of those expected.
     """
-    records = list(records_of(store, names))
+    records = list(store.records.all(names))
     wanted = {trial.id: trial for trial in expected}
     chosen = [record for record in records if record["id"] in wanted] if wanted else _fullest(records)
     if records and not chosen:
@@ -106,21 +106,6 @@ def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
     write_atomically(paths[0], frame.to_parquet(index=False))
     write_atomically(paths[1], frame.to_csv(index=False).encode())
     return paths
-
-
-def records_of(store: Store, names: Sequence[str]) -> Iterator[Record]:
-    """Yield every sound record that lies in its place.
-
-    A damaged or misplaced one is named and left out, and its trial counts as missing.
-    """
-    for path in store.record_paths(names):
-        try:
-            record = store.record_at(path)
-        except DamagedFile as damage:
-            store.warn_once(str(damage))
-        else:
-            if record is not None:  # not removed meanwhile
-                yield record
 
 
 def _row_of(record: Record, horizon: int) -> dict[str, Any]:
@@ -197,7 +182,7 @@ def _absent(store: Store, trial: Trial) -> dict[str, Any]:
     return {
         **_spec_columns(trial.model_dump(mode="json")),
         "id": trial.id,
-        "status": store.traces(trial.id),
+        "status": store.records.traces(trial.id),
         "parameters": parameters,
         "source": "psa",
     }
@@ -220,7 +205,7 @@ def _holes(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, A
                     "id": place,
                     "mode": mode,
                     "seed": seed,
-                    "status": store.traces(f"{place}-"),
+                    "status": store.records.traces(f"{place}-"),
                     "source": "psa",
                 }
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from psa.collect import records_of
 from psa.records import Record
 from psa.store import Store
 
@@ -19,7 +18,7 @@ COLUMNS: Final = ("id", "probe", "quantity", "loop", "index", "place", "value")
 
 def observed(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
     """Everything that the probes of the stored trials (of the studies called `names`) have seen."""
-    parts = [part for record in records_of(store, names) for part in _parts(record)]
+    parts = [part for record in store.records.all(names) for part in _parts(record)]
     columns: dict[str, Any] = {
         name: [part[name] for part in parts] for name in ("id", "probe", "quantity", "loop")
     }

@@ -1,23 +1,26 @@
 """Train stored loops again and compare the bits: the proof that a store is what this code makes.
 
-What can be replayed is the loop after each stored state: loop 1 from the initial weights, and the loop after
-a previous generation. The books of the present state (and its weights, where that loop made them) say what
-must come out.
+What can be replayed is loop 1 of each trial, from the initial weights, and the loop after a previous
+generation of its state. The books of the present state (and its weights, where that loop made them) say what
+must come out; where no state was kept, the history in the trial's record does.
 """
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from psa import engine
-from psa.errors import UserError
+from psa.errors import DamagedFile, UserError
 from psa.machine import Machine, describe
 from psa.nets.dense import Dense
-from psa.state import COLUMNS, TrialState, decode
+from psa.state import COLUMNS, Tensors, TrialState, decode
 from psa.statefile import StateFile
 from psa.store import Record, Store
 from psa.store_layout import check_state
@@ -28,42 +31,72 @@ from psa.worker import fresh_state, policy_for, splits_of
 
 @dataclass(frozen=True)
 class Step:
-    """One loop that can be trained again: where its outcome is stored, and which loop it is."""
+    """One loop that can be trained again: the file of the state with its outcome, and which loop it is.
+
+    record: the id of the trial whose record holds the outcome, where its state was not kept.
+    """
 
     path: Path
     loop: int
     from_previous: bool
+    record: str | None = None
 
 
 @dataclass(frozen=True)
 class Replayed:
     """The outcome of a replayed loop; difference is None where every bit was the same.
 
-    machines: on which machines the loop was trained the first time and now, where they are of two kinds.
+    place: where the outcome is stored. machines: on which machines the loop was trained the first time and
+    now, where they are of two kinds.
     """
 
-    path: Path
+    place: str
     loop: int
     difference: str | None
     machines: str = ""
 
 
-def steps_of(store: Store) -> list[Step]:
-    """Every step that the stored states allow, in a fixed order. Damaged files and misplaced ones are left
-    to `verify`.
+@dataclass(frozen=True)
+class _Stored:
+    """What is stored of a step: where, of which trial, its history, and the weights that the loop made, if
+    they are stored. before: the state that the loop began with, None for the initial weights.
     """
-    steps = []
+
+    place: str
+    trial: Trial
+    history: Mapping[str, Sequence[Any]]
+    weights: Tensors | None
+    before: TrialState | None
+
+
+def steps_of(store: Store) -> list[Step]:
+    """Every step that the stored states and records allow, in a fixed order.
+
+    Damaged files and misplaced ones are left to `verify`.
+    """
+    steps, kept = [], set[str]()
     for path in store.state_paths():
         if path.stem.endswith(".previous"):
             continue
         state, before = _sound(path, store), _sound(StateFile(path).previous, store)
-        # bits are promised of the CPU alone; what a GPU had a hand in would differ without a fault
-        if state is None or state.loops == 0 or state.devices != ["cpu"]:
+        if state is None or state.loops == 0:
+            continue
+        kept.add(state.trial.id)
+        if not _promised(", ".join(state.devices)):
             continue
         steps.append(Step(path, 1, from_previous=False))
         if before is not None and 0 < before.loops < state.loops and _same_trial(before, state):
             steps.append(Step(path, before.loops + 1, from_previous=True))
-    return steps
+    return steps + [
+        Step(store.records.path(record["id"]), 1, from_previous=False, record=record["id"])
+        for record in store.records.all()
+        if record["id"] not in kept and record["loops"] and _promised(record["device"])
+    ]
+
+
+def _promised(devices: str) -> bool:
+    """Return whether bits are promised: only of the CPU. With a GPU they may differ without a fault."""
+    return devices == "cpu"
 
 
 def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterator[Replayed]:
@@ -71,27 +104,49 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
     steps = steps_of(store)
     device = machine.prepare()
     for step in random.Random(seed).sample(steps, min(count, len(steps))):
-        state = _sound(step.path, store)
-        if state is None:
+        stored = _of_record(step, store) if step.record else _of_state(step, store)
+        if stored is None:
             continue
-        splits = splits_of(state.trial.data, machine, device)
-        trial = state.trial.at_loop(step.loop)
-        net = Dense(trial.model, splits.classes)
-        before = fresh_state(trial, net, step.loop)
-        if step.from_previous:
-            stored = _sound(StateFile(step.path).previous, store)
-            if stored is None:
-                continue
-            before = copy.deepcopy(stored)
-            before.trial = trial
-        # the engine ends with a look at the test split, which is not to be looked at here
-        blind = replace(splits, test=splits.val)
-        policy = policy_for(trial, net, splits)
-        engine.run(net, blind, [before], step.loop, policy, device=device, save=lambda states: None)
-        difference = _difference(before, state, step.loop)
+        difference = _difference(_trained(stored, step.loop, machine, device), stored, step.loop)
         here = describe(device, machine.threads)
-        machines = "" if difference is None else two_kinds(store.machine_of(state.trial.id), here)
-        yield Replayed(step.path, step.loop, difference, machines)
+        machines = "" if difference is None else two_kinds(store.machine_of(stored.trial.id), here)
+        yield Replayed(stored.place, step.loop, difference, machines)
+
+
+def _trained(stored: _Stored, loop: int, machine: Machine, device: torch.device) -> TrialState:
+    """Train one loop of a trial again; return its state afterwards."""
+    trial = stored.trial.at_loop(loop)
+    splits = splits_of(trial.data, machine, device)
+    net = Dense(trial.model, splits.classes)
+    state = fresh_state(trial, net, loop) if stored.before is None else copy.deepcopy(stored.before)
+    state.trial = trial
+    # the engine ends with a look at the test split, which is not to be looked at here
+    blind = replace(splits, test=splits.val)
+    policy = policy_for(trial, net, splits)
+    engine.run(net, blind, [state], loop, policy, device=device, save=lambda states: None)
+    return state
+
+
+def _of_state(step: Step, store: Store) -> _Stored | None:
+    """Return what the state file of a step says, None where it has been removed or damaged meanwhile."""
+    state = _sound(step.path, store)
+    before = _sound(StateFile(step.path).previous, store) if step.from_previous else None
+    if state is None or (step.from_previous and before is None):
+        return None
+    weights = state.lkg if state.lkg_loop == step.loop else None
+    return _Stored(str(step.path), state.trial, state.history, weights, before)
+
+
+def _of_record(step: Step, store: Store) -> _Stored | None:
+    """Return what the record of a step says, None where it has been removed or damaged meanwhile."""
+    try:
+        stored = store.records.locate(str(step.record))
+    except DamagedFile:
+        return None
+    if stored is None:
+        return None
+    trial = Trial.model_validate(stored.record["spec"])
+    return _Stored(stored.place, trial, stored.record["history"], None, None)
 
 
 def two_kinds(then: Record | None, now: Record) -> str:
@@ -112,16 +167,14 @@ def _kind(machine: Record) -> str:
     return f"{name} with torch {machine.get('torch')}"
 
 
-def _difference(made: TrialState, stored: TrialState, loop: int) -> str | None:
+def _difference(made: TrialState, stored: _Stored, loop: int) -> str | None:
     for column in COLUMNS:
-        if made.history[column][loop - 1] != stored.history[column][loop - 1]:
-            return (
-                f"{column}: stored {stored.history[column][loop - 1]}, now {made.history[column][loop - 1]}"
-            )
-    if stored.lkg_loop == loop:
-        for name, tensor in stored.lkg.items():
-            if tensor.tobytes() != made.lkg[name].tobytes():
-                return f"the weights of {name}"
+        then, now = stored.history[column][loop - 1], made.history[column][loop - 1]
+        if then != now:
+            return f"{column}: stored {then}, now {now}"
+    for name, tensor in (stored.weights or {}).items():
+        if tensor.tobytes() != made.lkg[name].tobytes():
+            return f"the weights of {name}"
     return None
 
 

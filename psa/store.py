@@ -10,16 +10,17 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from psa import store_layout
 from psa.divergence import diverged
 from psa.errors import DamagedFile, UserError, one_line
 from psa.files import leftovers, refusal, write_atomically
+from psa.record_store import RecordStore
 from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.statefile import StateFile
 from psa.store_layout import FAILURE, MACHINE, STATE_NAME
-from psa.stored_files import Listing, dangling, dangling_part, files_below, read_stored
+from psa.stored_files import files_below, read_stored
 from psa.trial import Trial
 from psa.trial_records import decode_trial_record
 from psa.verification import Check, Finding
@@ -55,25 +56,6 @@ class Survey:
         return f"{len(self.done):,} of {trials:,} trials done{lost}"
 
 
-class _Listing:
-    """Which files there are in a tree, by relative name; each folder is listed once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self._names = root, dict[str, frozenset[str]]()
-
-    def __contains__(self, name: str) -> bool:
-        folder, _, file = name.rpartition("/")
-        if folder not in self._names:
-            try:
-                self._names[folder] = frozenset(path.name for path in (self.root / folder).iterdir())
-            except FileNotFoundError:
-                self._names[folder] = frozenset()
-                _check_link(self.root / folder, self.root)
-            except OSError as error:
-                raise refusal(error, f"cannot read {self.root}/{folder}") from error
-        return file in self._names[folder]
-
-
 class Store:
     """The two trees: `models` holds states, `results` holds records.
 
@@ -83,8 +65,8 @@ class Store:
 
     def __init__(self, models: Path, results: Path, single: str | None = None, plain_seed: int = 0) -> None:
         self.models, self.results, self.single, self.plain_seed = models, results, single, plain_seed
+        self.records = RecordStore(results)
         self._files: dict[str, StateFile] = {}
-        self._warned: set[str] = set()  # warnings, each of which is given once
 
     def state_file(self, trial: Trial) -> StateFile:
         """Where a trial's state lives; the same object each time it is asked for."""
@@ -103,7 +85,7 @@ class Store:
 
     def record_path(self, trial: Trial) -> Path:
         """Where a trial's record lives."""
-        return self.results / f"{trial.id}.json"
+        return self.records.path(trial.id)
 
     def pending(self, trials: Iterable[Trial], horizon: int) -> list[Trial]:
         """The trials whose record does not reach `horizon` yet, in their order. Raises DamagedFile."""
@@ -111,13 +93,10 @@ class Store:
 
     def survey(self, trials: Iterable[Trial], horizon: int) -> Survey:
         """What is done, what is pending, and which records are damaged, each record read once."""
-        found, there = Survey([], [], {}, []), _Listing(self.results)
+        found, read = Survey([], [], {}, []), self.records.reader()
         for trial in trials:
-            if f"{trial.id}.json" not in there:  # of thousands most may be missing: no file is tried in vain
-                found.pending.append(trial)
-                continue
             try:
-                record = self.read(trial)
+                record = read(trial)
             except DamagedFile as damage:
                 found.damaged[trial.id] = str(damage)
                 continue
@@ -134,23 +113,7 @@ class Store:
 
     def read(self, trial: Trial) -> Record | None:
         """A trial's record, None where it is not done. Raises DamagedFile, also for another trial's."""
-        path = self.record_path(trial)
-        record = self.record_at(path)
-        if record is not None:
-            store_layout.check_digest(path, (record["id"], record["digest"]), trial, "--results-dir")
-        return record
-
-    def record_at(self, path: Path) -> Record | None:
-        """Return the record of a file in the results folder, None where there is none.
-
-        Raises DamagedFile where it is damaged, Misplaced where it does not belong there.
-        """
-        content = read_stored(path)
-        if content is None:
-            return None
-        record = decode_trial_record(content, str(path))
-        store_layout.check_record(path, self.results, record["id"])
-        return record
+        return self.records.read(trial)
 
     def load_state(self, trial: Trial) -> TrialState | None:
         """Return the newest sound state of exactly this trial, None where there is none.
@@ -164,14 +127,8 @@ class Store:
         return state
 
     def machine_of(self, trial: str) -> Record | None:
-        """What stands beside the record of a trial (by id): the machine, the time its pack took, and other
-        things that differ from run to run. None where there is none, or it is damaged.
-        """
-        try:
-            content = read_stored(self.results / f"{trial}{MACHINE}")
-            return None if content is None else decode_record(content, "")
-        except UserError:
-            return None
+        """What stands beside the record of a trial (by id): see RecordStore.machine_of."""
+        return self.records.machine_of(trial)
 
     def write(self, trial: Trial, record: Record, machine: Record) -> None:
         """Store a record, last of all, and beside it what differs between machines without touching it.
@@ -179,18 +136,19 @@ class Store:
         The same record again changes nothing, a longer run of the same trial extends it; one that differs
         raises UserError: two runs of one trial that disagree are a fault to be found, not to be overwritten.
         """
-        path = self.record_path(trial)
-        content = encode_record(record)
-        made, stored = decode_trial_record(content, str(path)), self.read(trial)
+        path, content = self.record_path(trial), encode_record(record)
+        made = decode_trial_record(content, str(path))
+        stored = self.records.locate(trial.id, trial)
         if stored is not None:
-            found = difference(*sorted((made, stored), key=lambda each: each["loops"]))
+            found = difference(*sorted((made, stored.record), key=lambda each: each["loops"]))
             if found is not None:
                 raise UserError(
-                    f"{path} holds a record of this trial that differs from the one just made ({found})",
+                    f"{stored.place} holds a record of this trial that differs from the one just made "
+                    f"({found})",
                     f"Compare the two machines ({path.with_suffix(MACHINE).name} is the stored one's), then "
                     "remove the stored record or use another --results-dir, and run the same command again",
                 )
-            if stored["loops"] >= made["loops"]:
+            if stored.record["loops"] >= made["loops"]:
                 return
         write_atomically(path.with_suffix(MACHINE), encode_record(machine))
         write_atomically(path, content)
@@ -226,14 +184,6 @@ class Store:
         """Remember why a trial failed, until it is done."""
         write_atomically(self.record_path(trial).with_suffix(FAILURE), encode_record({"error": error}))
 
-    def traces(self, start: str) -> Literal["missing", "failed", "damaged"]:
-        """What there is of a trial without a sound record, by its id or the beginning of it."""
-        found = self.results / start
-        names = [path.name for path in found.parent.glob(f"{found.name}*.json")]
-        if any(store_layout.is_record_name(name) for name in names):
-            return "damaged"
-        return "failed" if any(name.endswith(FAILURE) for name in names) else "missing"
-
     def state_paths(self) -> Iterator[Path]:
         """Every state file, both generations, in a fixed order; not what was set aside as damaged."""
         yield from (path for path in self._state_files() if not store_layout.is_set_aside(path.name))
@@ -250,50 +200,16 @@ class Store:
         return files_below(self.models, store_layout.is_state).files
 
     def record_paths(self, studies: Sequence[str] = ()) -> list[Path]:
-        """Return the paths of records of some studies (all, if none is named), in a fixed order.
+        """Return the paths of loose records of some studies (all, if none is named), in a fixed order.
 
         Files like records that lie elsewhere, and folders that cannot be read, are named in a warning.
         """
-        listing = self._like_records(studies)
-        places = [path for path in listing.files if store_layout.is_record_place(path, self.results)]
-        self._warn_of(listing, set(places))
-        return places
+        return self.records.loose_paths(studies)
 
     def warn_of_strays(self, studies: Sequence[str]) -> None:
         """Name copies of records that lie where psa keeps none, in one warning."""
-        self.record_paths(studies)
-
-    def _like_records(self, studies: Sequence[str]) -> Listing:
-        """List the files like records in the folders of some studies, and in folders that are of no study."""
-        found = Listing()
-        for folder in store_layout.searched(self.results, studies):
-            part = files_below(folder, store_layout.is_copy_or_record)
-            found.files += part.files
-            found.faults += part.faults
-            found.repeated += part.repeated
-        return found
-
-    def _warn_of(self, listing: Listing, places: set[Path]) -> None:
-        strays = [path for path in listing.files if path not in places]
-        strays = [path for path in strays if store_layout.is_stray(path, self.results)]
-        lines = [*listing.faults, *listing.repeated]
-        lines += [store_layout.strays_line(strays, self.results)] if strays else []
-        for line in lines:
-            self.warn_once(line)
-
-    def warn_once(self, line: str) -> None:
-        """Log a warning, however often the folders are read."""
-        if line not in self._warned:
-            logger.warning("%s", line)
-        self._warned.add(line)
+        self.records.loose_paths(studies)
 
     def verify(self) -> Iterator[Finding]:
         """Check the digest and the place of every state and record, and of what is stored beside either."""
         yield from Check(self.models, self.results).findings()
-
-
-def _check_link(folder: Path, root: Path) -> None:
-    """Raise UserError where a folder is missing because a link on the way to it leads to nothing."""
-    link = dangling_part(folder, root)
-    if link is not None:
-        raise UserError(dangling(link), "Mount the disk that it is on, or remove the link")

@@ -123,7 +123,7 @@ def check_record(path: Path, results: Path, trial: str) -> None:
         )
 
 
-def check_digest(path: Path, held: tuple[str, str], trial: Trial, option: str) -> None:
+def check_digest(path: Path | str, held: tuple[str, str], trial: Trial, option: str) -> None:
     """Raise Misplaced where a file holds another trial than `trial`. held: id and digest of the one it holds.
 
     An id holds the first 6 digits of a digest: of some thousand settings of one network, mode and seed two

@@ -52,7 +52,7 @@ def read_stored(path: Path) -> bytes | None:
             time.sleep(_PAUSE_SECONDS)
         try:
             content = _content(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise refusal(error, f"cannot read {path}") from error

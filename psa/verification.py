@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from psa import arrayfile, store_layout
+from psa.bundle import Bundle, Row, read_bundle
 from psa.errors import DamagedFile, UserError
+from psa.record_store import RecordStore, StoredRecord, bundled_record, longer
 from psa.records import decode_record
 from psa.statefile import arrays_beside
 from psa.store_layout import Misplaced
@@ -24,13 +27,14 @@ class Finding:
     """The result of checking one file. problem is None where it is sound and in its place.
 
     misplaced: the problem is where it lies, not what it holds. folder: the results or models folder of its
-    own that it is in, inside of the one that is checked.
+    own that it is in, inside of the one that is checked. bundled: it is a record in a bundle, not a file.
     """
 
     path: Path
     problem: str | None
     misplaced: bool = False
     folder: Path | None = None
+    bundled: bool = False
 
 
 class Check:
@@ -45,7 +49,9 @@ class Check:
         self._named: dict[Path, set[str]] = {}
 
     def findings(self) -> Iterator[Finding]:
-        """Yield a finding for each file: states, records, what lies beside records, arrays."""
+        """Yield a finding for each file (states, records, what lies beside records, bundles, arrays) and for
+        each record in a bundle.
+        """
         states = files_below(self.models, lambda name: name.endswith(".safetensors"))
         records = files_below(self.results, store_layout.is_like_record)
         yield from (Finding(self.models, fault) for fault in states.faults)
@@ -55,6 +61,9 @@ class Check:
                 yield from self._finding(path, self._state)
         for path in records.files:
             yield from self._finding(path, self._record)
+        published = self.results / store_layout.PUBLISHED
+        yield from self._bundles(RecordStore(self.results), None)
+        yield from self._bundles(RecordStore(published), published)
         for path in states.files:
             if not store_layout.is_state(path.name):
                 yield from self._finding(path, self._arrays)
@@ -71,6 +80,39 @@ class Check:
             yield Finding(path, error.what)
         else:
             yield Finding(path, None, folder=folder)
+
+    def _bundles(self, store: RecordStore, folder: Path | None) -> Iterator[Finding]:
+        """Yield a finding for each bundle of a results folder, and one for each record in it."""
+        before: list[Bundle] = []
+        for path in store.bundle_paths():
+            try:
+                bundle = read_bundle(path)
+            except UserError as error:
+                yield Finding(path, error.what)
+                continue
+            if bundle is None:  # removed meanwhile
+                continue
+            yield Finding(path, None, folder=folder)
+            for row in bundle:
+                yield Finding(path, self._problem(bundle, row, store, before), folder=folder, bundled=True)
+            before.append(bundle)
+
+    def _problem(self, bundle: Bundle, row: Row, store: RecordStore, before: Sequence[Bundle]) -> str | None:
+        """Return the problem of a record in a bundle, None where it is sound and agrees with those of its
+        trial elsewhere: its loose record, and `before`, the other bundles.
+        """
+        try:
+            stored = bundled_record(bundle, row.id)
+            if row.machine is not None:
+                decode_record(row.machine, f"{bundle.where(row.id)}, its machine")
+            if stored is not None:
+                files = stored.record.get("files", {})
+                self._name(self.models / row.id / store_layout.STATE_NAME, files)
+                for other in _others(row.id, store, before):
+                    longer(other, stored)
+        except UserError as error:
+            return error.what
+        return None
 
     def _state(self, path: Path) -> Path | None:
         from psa.state import decode
@@ -122,6 +164,18 @@ class Check:
         present = state.with_name(f"{state.stem.removesuffix('.previous')}{state.suffix}")
         for name, entry in files.items():
             self._named.setdefault(arrays_beside(present, name), set()).add(entry["sha256"])
+
+
+def _others(trial: str, store: RecordStore, bundles: Sequence[Bundle]) -> Iterator[StoredRecord]:
+    """Yield the sound records of a trial (by id) that are loose or in some bundles.
+
+    A damaged one has a finding of its own.
+    """
+    with contextlib.suppress(UserError):
+        yield from filter(None, [store.loose(trial)])
+    for bundle in bundles:
+        with contextlib.suppress(UserError):
+            yield from filter(None, [bundled_record(bundle, trial)])
 
 
 def _content(path: Path) -> bytes:

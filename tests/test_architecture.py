@@ -24,10 +24,11 @@ psa.memory.spec psa.memory.places psa.growth
 psa.trial
 psa.nets psa.nets.shapes psa.words psa.probe_names
 psa.divergence
-psa.state psa.records psa.events psa.filters
+psa.state psa.records psa.events psa.filters psa.bundle
 psa.arrayfile
 psa.statefile psa.growing psa.trial_records psa.store_layout
-psa.verification
+psa.record_store
+psa.verification psa.bundling
 psa.store
 psa.gradient_size
 psa.listeners psa.listeners.curves psa.cost psa.leases psa.packs psa.sweeps
@@ -113,7 +114,7 @@ psa.commands.runs psa.commands.running
 psa.commands.clean psa.commands.fetch psa.commands.status psa.commands.sweep psa.commands.train
 psa.commands.train_study
 psa.commands.verify psa.commands.report psa.commands.tables psa.commands.figures psa.commands.search
-psa.commands.export_gradients
+psa.commands.export_gradients psa.commands.bundle
 psa.cli psa.experiment
 psa.named
 """

@@ -12,7 +12,6 @@ import pytest
 from made_up import some_record
 
 from psa.collect import collect
-from psa.collect import records_of as stored
 from psa.grid import load
 from psa.growing import booked
 from psa.growth import Moment, events
@@ -231,7 +230,7 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
 def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
     """The usual memory is the one that the others are variants of; controls are named by their method."""
     store, _ = records_of(tmp_path, "memory.toml", 1, ["a0", "a1", "a5", "a9", "a17", "a21"])
-    table = runs_from(stored(store, []))
+    table = runs_from(store.records.all())
     assert set(table["arm"]) == {
         f"nn {NETWORK}", f"hybrid {NETWORK}", f"hybrid {NETWORK}, site=early",
         f"hybrid {NETWORK}, capacity=60000, policy=none", f"random_memory {NETWORK}",
@@ -249,7 +248,7 @@ def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: 
     """By validation alone; parameters, growths and what came after them are those of the events."""
     only = ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]
     store, _ = records_of(tmp_path, "growth.toml", 1, only)
-    table = runs_from(stored(store, []))
+    table = runs_from(store.records.all())
     arms = arms_of(table)
     assert arms.memory == "hybrid growing 2*48"
     assert arms.rivals["nn"] == arms.growing == "nn growing 2*48"
@@ -292,7 +291,7 @@ def test_arms_that_are_trained_otherwise_are_not_one(tmp_path: Path) -> None:
         growing | {"grow_width": 3}, {"method": "hybrid"}, {"method": "hybrid", "lr": 0.01, "site": "early"},
         {"method": "hybrid", "seed": 1},
     )  # fmt: skip
-    table = runs_from(stored(store, []))
+    table = runs_from(store.records.all())
     assert table.groupby("arm")["seed"].nunique().to_dict() == {
         "nn 2*16": 2, "nn 2*16, lr=0.01": 1, "nn 2*16, dataset=fashion-mnist": 1, "nn growing 2*16": 2,
         "nn growing 2*16, grow_width=3": 1, "hybrid 2*16": 2, "hybrid 2*16, lr=0.01, site=early": 1,
@@ -311,7 +310,7 @@ def test_settings_of_one_name_are_told_apart(tmp_path: Path) -> None:
         {"temperature": 0.25},
     )
     store = made(tmp_path, *(few | {"arch": "2*128"} | each for each in ({}, *variants)))
-    assert set(runs_from(stored(store, []))["arm"]) == {
+    assert set(runs_from(store.records.all())["arm"]) == {
         "hybrid 2*128", "hybrid 2*128, projection_dims=8", "hybrid 2*128, affected_dims=8",
         "hybrid 2*128, gate_temperature=0.25", "hybrid 2*128, temperature=0.25",
     }  # fmt: skip

@@ -159,3 +159,9 @@ def test_linter_settings_ask_for_no_new_installation(
         (tmp_path / "pyproject.toml").write_text(version)
         needs.append(environment.needs())
     assert needs[0] == needs[1] != needs[2]
+
+
+def test_the_page_says_how_much_is_published() -> None:
+    """By the bundles, not by hand."""
+    done = subprocess.run([sys.executable, "tools/published_page.py", "--check"], cwd=ROOT, check=False)
+    assert done.returncode == 0

@@ -58,10 +58,10 @@ def test_a_state_that_this_code_did_not_make_is_found_out(store: Store, data_dir
     weights.lkg["output.bias"] = np.nextafter(weights.lkg["output.bias"], np.float32(9))
     second.write_bytes(encode(weights))
     assert all(finding.problem is None for finding in store.verify())
-    found = {(each.path, each.loop): each.difference for each in replay(store, Machine(data_dir), 100)}
-    assert "correct" in (found[first, 1] or "")
+    found = {(each.place, each.loop): each.difference for each in replay(store, Machine(data_dir), 100)}
+    assert "correct" in (found[str(first), 1] or "")
     if weights.lkg_loop == 3:
-        assert "weights" in (found[second, 3] or "")
+        assert "weights" in (found[str(second), 3] or "")
 
 
 HERE = {"processor": "This CPU", "torch": "2.15.0", "platform": "Linux-y", "host": "here"}

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
+from psa.bundle import is_bundle_name
 from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
 from psa.console import console
 from psa.errors import UserError
@@ -61,6 +62,8 @@ def _check_folders(model_dir: Path, results_dir: Path) -> None:
         ("--model-dir", model_dir, MODELS),
         ("--results-dir", results_dir, RESULTS),
     ):
+        if folder == results_dir and is_bundle_name(folder.name) and folder.is_file():
+            continue
         if not folder.is_dir() and (folder != default or folder.is_symlink() or folder.exists()):
             raise UserError(f"{option} must be a folder, got {folder}", "Name one that exists")
 
@@ -72,9 +75,9 @@ def _checked(store: Store, out: Console) -> tuple[Counter[str], Counter[Path]]:
     counts, folders = Counter[str](), Counter[Path]()
     with out.status("checking") as shown:
         for finding in store.verify():
-            counts["checked"] += 1
+            counts["bundled" if finding.bundled else "checked"] += 1
             shown.update(f"checking: {counts['checked']:,} files")
-            if finding.folder not in (None, store.results / PUBLISHED):
+            if not finding.bundled and finding.folder not in (None, store.results / PUBLISHED):
                 folders[finding.folder] += 1
             if finding.problem is not None:
                 kind = "misplaced" if finding.misplaced else "damaged"
@@ -93,8 +96,9 @@ def _apart(folder: Path, count: int, results_dir: Path) -> str:
 def _summary(counts: Counter[str]) -> str:
     if not counts["checked"]:
         return "none, nothing is stored there yet"
+    bundled = f" ({counts['bundled']:,} records in bundles)" if counts["bundled"] else ""
     misplaced = f", misplaced: {counts['misplaced']:,}" if counts["misplaced"] else ""
-    return f"{counts['checked']:,}, damaged: {counts['damaged']:,}{misplaced}"
+    return f"{counts['checked']:,}{bundled}, damaged: {counts['damaged']:,}{misplaced}"
 
 
 def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
@@ -109,7 +113,7 @@ def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
             shown.update(f"training stored loops again: {done:,} of {count:,}")
             if found.difference is not None:
                 differing += 1
-                line = f"DIFFERS {found.path}, loop {found.loop}: {found.difference}"
+                line = f"DIFFERS {found.place}, loop {found.loop}: {found.difference}"
                 line += f"; {found.machines}" if found.machines else ""
                 out.print(line, markup=False, soft_wrap=True)
     out.print(f"Loops trained again: {done:,}, differing from what is stored: {differing:,}", markup=False)

@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.cluster_numbers import centre_images, examples
-from psa.collect import records_of
 from psa.errors import UserError
 from psa.frames import trials_of
 from psa.gradient_size import ONLINE
@@ -194,7 +193,7 @@ def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], 
     trials = trials_of(frame)
     done = trials.query("status == 'done'")
     names = sorted({str(name) for name in done["study"]})
-    records = {record["id"]: record for record in records_of(setting.store, names)}
+    records = {record["id"]: record for record in setting.store.records.all(names)}
     wanted = tuple(
         _file_of(records[identity], setting.store) for identity in done.sort_values("seed")["id"].astype(str)
     )

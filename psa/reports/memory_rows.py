@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from psa.arch import Arch
-from psa.collect import records_of
 from psa.errors import UserError
 from psa.records import Record
 from psa.reports.setting import Setting
@@ -55,7 +54,7 @@ def runs_of(frame: pd.DataFrame, setting: Setting) -> pd.DataFrame:
         raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
     done = set(frame.loc[frame["status"] == "done", "id"].astype(str))
     study = str(frame["study"].iloc[0])
-    records = [record for record in records_of(setting.store, [study]) if record["id"] in done]
+    records = [record for record in setting.store.records.all([study]) if record["id"] in done]
     machines = {record["id"]: setting.store.machine_of(record["id"]) or {} for record in records}
     return runs_from(records, machines)
 

@@ -32,10 +32,10 @@ def run_folders(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, dict[s
     """
     done = frame[frame["status"].isin(["done", "diverged"])].drop_duplicates("id")
     for name in map(str, done["id"]):
-        record = store.record_at(store.results / f"{name}.json")
-        if record is not None:
-            trial = Trial.model_validate(record["spec"])
-            yield run_name(trial), _files(record, trial, store)
+        stored = store.records.locate(name)
+        if stored is not None:
+            trial = Trial.model_validate(stored.record["spec"])
+            yield run_name(trial), _files(stored.record, trial, store)
 
 
 def run_name(trial: Trial) -> str:

@@ -1,0 +1,74 @@
+"""`psa bundle`: put many records into one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from psa.bundle import SUFFIX, is_bundle_name
+from psa.bundling import Bundled, add_to_bundle
+from psa.commands.plan import Only
+from psa.console import console
+from psa.errors import UserError
+from psa.files import check_writable
+from psa.grid import load
+from psa.record_store import RecordStore
+from psa.words import counted, size
+
+
+def bundle(
+    file: Annotated[Path, Parameter(help=f"The bundle to write or to add to: NAME{SUFFIX}.")],
+    /,
+    *,
+    source: Annotated[
+        Path, Parameter(name="--from", help="Folder of the records to put into it, or another bundle.")
+    ],
+    grid: Annotated[Path | None, Parameter(help="Only the records of this grid.")] = None,
+    only: Only = "",
+) -> int:
+    """Put records into one file, which counts as those records.
+
+    Such a bundle can be committed and handed on. In a results folder it counts as the records in it, for
+    sweeps, reports and all other commands; --results-dir may also name a bundle. Records are copied: those
+    in the folder stay.
+
+    A record that differs from the one of the same trial in the bundle is refused, and a longer run of a trial
+    takes the place of a shorter one. Exit code 2 if a record was left out because it is damaged or differs.
+
+    Example: psa bundle mine.parquet --from results
+    """
+    if not is_bundle_name(file.name):
+        raise UserError(f"a bundle must be called NAME{SUFFIX}, got {file.name}", "Give it such a name")
+    if not source.exists():
+        raise UserError(f"--from must be a folder or a bundle, got {source}", "Name one that exists")
+    if only and grid is None:
+        raise UserError("--only selects a part of a grid, got none", "Name it with --grid")
+    wanted = None if grid is None else {trial.id for trial in load(grid, (), only).trials}
+    check_writable(file.parent)
+    out = console()
+    with out.status(f"reading {source}"):
+        outcome = add_to_bundle(file, RecordStore(source), wanted)
+    for line in outcome.refused:
+        out.print(f"LEFT OUT {line}", markup=False, soft_wrap=True)
+    if not outcome.records:
+        raise UserError(
+            f"{source} must hold records{' of this grid' if grid else ''} to put into {file}, got none",
+            "Run `psa sweep GRID` first, or name another folder with --from",
+        )
+    out.print(f"{file}: {_summary(outcome)}", markup=False, soft_wrap=True)
+    return 2 if outcome.refused else 0
+
+
+def _summary(outcome: Bundled) -> str:
+    """Return `600 records, 0.7 MB: 40 added, 560 there already`."""
+    parts = {
+        "added": outcome.added,
+        "extended by a longer run": outcome.extended,
+        "there already": outcome.known,
+        "not of this grid": outcome.others,
+        "left out": len(outcome.refused),
+    }
+    shown = [f"{count:,} {what}" for what, count in parts.items() if count]
+    return f"{counted(outcome.records, 'record')}, {size(outcome.bytes)}: {', '.join(shown)}"

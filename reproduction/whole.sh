@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Train the published grids from the cheapest part to the dearest, in a folder of their own.
+#
+#   nice -n 19 reproduction/whole.sh FOLDER [options of `psa sweep`]
+#
+# FOLDER/results gets the published bundles to begin with, so that only what is missing in them is trained.
+# Stopped at any moment, by Ctrl-C or SIGTERM, it goes on from there when it is started again. What is finished
+# is added to the published bundles by
+#
+#   psa bundle results/published/simplemlp.parquet --from FOLDER/results --grid reproduction/simplemlp.toml
+set -euo pipefail
+
+folder=${1:?usage: reproduction/whole.sh FOLDER [options of psa sweep]}
+shift
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# Mode decay is mode none to the bit at the published rates, and is left for later.
+modes=none,dropout,full,hidden,output
+# All 98 architectures, as groups of rising cost: enough packs in each to keep every core at work.
+groups=(
+    '1*1,2*1,1*2,2*2,4*1,1*4,4*2,3*3,2*4,4*4,8*1,1*8,8*2,5*5,2*8,6*6,7*7,8*8,16*1,1*16,16*2,2*16,9*9,10*10,17*4'
+    '4*17,11*11,12*12,13*13,14*14,30*2,32*1,1*32,29*4,2*30,15*15'
+    '4*29,16*16,17*17,18*18,19*19,20*20,47*4,21*21'
+    '22*22,4*47,23*23,59*2,64*1,24*24'
+    '1*64,2*59,25*25,26*26,27*27'
+    '76*4,28*28,29*29,30*30'
+    '31*31,4*76,32*32,115*2'
+    '35*35,119*4,128*1'
+    '1*128,2*115,4*119'
+    '185*4,44*44'
+    '214*2,256*1'
+    '1*256,2*214'
+    '280*4,4*185'
+    '56*56,354*2'
+    '425*4,512*1'
+    '1*512,2*354'
+    '4*280,588*2'
+    '71*71,632*4'
+    '939*2,1024*1'
+    '1*1024,2*588'
+    '4*425,91*91'
+    '2048*1,1*2048'
+    '2*939,115*115'
+    '4*632'
+)
+
+child=
+trap '[ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
+
+# Run one sweep. Trials that failed (exit code 1) are tried again when the script is started again.
+sweep() {
+    local code=0
+    psa sweep "$here/$1" --only "$2" --keep-weights none \
+        --model-dir "$folder/models" --results-dir "$folder/results" "${@:3}" &
+    child=$!
+    wait "$child" || code=$?
+    if [ "$code" -gt 128 ] && kill -0 "$child" 2>/dev/null; then # the trap ended the wait, not the sweep
+        wait "$child" || code=$?
+    fi
+    child=
+    [ "$code" -le 1 ] || exit "$code"
+}
+
+mkdir -p "$folder/results"
+for bundle in "$here"/../results/published/*.parquet; do
+    [ ! -f "$bundle" ] || cp "$bundle" "$folder/results/"
+done
+
+for group in "${groups[@]}"; do
+    sweep simplemlp.toml "arch=$group seed=0,1 mode=$modes" "$@"
+done
+for group in "${groups[@]}"; do
+    sweep simplemlp.toml "arch=$group seed=2..9 mode=$modes" "$@"
+done
+for group in "${groups[@]}"; do
+    sweep resmlp.toml "arch=$group seed=0 mode=$modes" "$@"
+done

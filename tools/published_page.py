@@ -1,0 +1,55 @@
+"""Writes into docs/reproduction.md how much of the published grids stands in the committed bundles.
+
+    python tools/published_page.py [--check]
+
+A test checks that the page says what this would write.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from psa.grid import load
+from psa.store import Store
+from psa.words import counted
+
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "docs/reproduction.md"
+PLACE: Final = re.compile(r"(?<=<!-- published -->\n).*?(?=<!-- /published -->)", re.DOTALL)
+GRIDS: Final = ("simplemlp", "resmlp")
+MODES: Final = ("none", "dropout", "full", "hidden", "output")  # decay is none to the bit
+SEEDS: Final = 2
+
+
+def sentence() -> str:
+    """Return the lines of the page, made from the bundles in results/published."""
+    return "".join(f"{line}\n" for line in map(_line, GRIDS))
+
+
+def _line(name: str) -> str:
+    grid = load(ROOT / f"reproduction/{name}.toml")
+    store = Store(ROOT / "models", ROOT / "results/published")
+    done = store.survey(grid.trials, grid.meta_loops).done
+    seeds = Counter((str(trial.model.arch), trial.intervention.mode) for trial in done)
+    archs = {str(trial.model.arch) for trial in grid.trials}
+    ready = [arch for arch in archs if all(seeds[arch, mode] >= SEEDS for mode in MODES)]
+    modes = f"{', '.join(MODES[:-1])} and {MODES[-1]}"
+    return (
+        f"- `{name}.toml`: {len(done):,} of {counted(len(grid.trials), 'trial')}. {len(ready)} of "
+        f"{len(archs)} architectures have at least {SEEDS} seeds in modes {modes}."
+    )
+
+
+def page() -> str:
+    """Return the page with those lines in their place."""
+    return PLACE.sub(lambda _: sentence(), PAGE.read_text())
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit(f"{PAGE} is behind: run {sys.argv[0]}" if page() != PAGE.read_text() else 0)
+    PAGE.write_text(page())
