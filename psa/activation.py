@@ -73,6 +73,7 @@ _POSITIVE: Final = frozenset(
 # Beyond these, single precision has nothing but 0, infinity and NaN to answer.
 _BOUNDS: Final = (("eps", 1e-20, 1.0), ("temperature", 1e-6, 1e6), ("alpha", 1e-3, 100.0))
 _TEXT: Final = re.compile(r"\s*([A-Za-z]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_LARGEST: Final = 1e9  # of a parameter's value
 _HELP: Final = 'Write a name and what differs from its defaults, e.g. "LayerwiseSoftmax(temperature=0.5)"'
 _MAX_TEXT: Final = 400
 
@@ -196,8 +197,10 @@ def _typed(where: str, text: str, default: Number) -> Number:
         value = float(text)
     except ValueError:
         raise UserError(f"{where} = {quoted(text)} is not a number", _HELP) from None
-    if not math.isfinite(value) or abs(value) > 1e9:
-        raise UserError(f"{where} = {quoted(text)} is out of range", "Choose a finite number")
+    if not abs(value) <= _LARGEST:
+        raise UserError(
+            f"{where} must be from {-_LARGEST:g} to {_LARGEST:g}, got {quoted(text)}", "Choose such a number"
+        )
     if isinstance(default, int):
         if value != int(value):
             raise UserError(f"{where} = {quoted(text)} is not a whole number", _HELP)

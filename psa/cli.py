@@ -20,6 +20,7 @@ from psa import __version__, process
 from psa.cloud_package import import_cloud
 from psa.errors import LONGEST, UserError, cut, lacks_memory, memory_error, one_line, printable
 from psa.files import refusal
+from psa.shadowed import shadowed_library
 
 EXIT_INTERNAL: Final = 1
 EXIT_USER_ERROR: Final = 2
@@ -82,18 +83,18 @@ def app_of(name: str) -> App:
     function = "analyze_dataset" if name == "data" else name.replace("-", "_")
     try:
         module = import_cloud(where) if "." in where else importlib.import_module(f"psa.commands.{where}")
-    except UserError as error:
+    except Exception as error:  # noqa: BLE001 - `psa --help` lists the others, and running this one says why
         return command(name, _unavailable(error), group)
     return command(name, getattr(module, function), group)
 
 
-def _unavailable(error: UserError) -> Callable[..., int]:
+def _unavailable(error: Exception) -> Callable[..., int]:
     """The place of a command that cannot be imported: it is listed, and says why."""
 
     def refuse(*_: str) -> int:
         raise error
 
-    refuse.__doc__ = "Not available: another package called cloud is in the way."
+    refuse.__doc__ = "Not available here: run it to see why."
     return refuse
 
 
@@ -192,9 +193,12 @@ def _failed(error: BaseException, app: App) -> int:
     """Say in one line what went wrong; the exit code."""
     if isinstance(error, MemoryError | ImportError | OSError | RuntimeError) and lacks_memory(error):
         error = memory_error(error)
+    elif isinstance(error, Exception) and not isinstance(error, _EXPECTED):
+        error = shadowed_library() or error
     match error:
         case CycloptsError():
-            return _said(f"error: {error} See `{' '.join(app.name)} --help`", EXIT_USER_ERROR)
+            called = [*app.name, *(each for each in error.command_chain or () if each not in app.name)]
+            return _said(f"error: {error} See `{' '.join(called)} --help`", EXIT_USER_ERROR)
         case UserError():
             return _said(f"error: {error}", EXIT_USER_ERROR)
         case KeyboardInterrupt():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +88,15 @@ class Declared:
         self.axes = _table(body, "axes", self.where)
         self.variants = _variants(_table(body, "variants", self.where), self.where)
         self.stages = self._stages(body)
-        for override in overrides:
-            self._override(*assignment(override, "override"))
+        given = [assignment(override, "override") for override in overrides]
+        for key, count in Counter(key for key, _ in given).items():
+            if count > 1:
+                raise UserError(
+                    f"override {key} must be given once, got {count}",
+                    f"Write its values with commas: {key}=A,B",
+                )
+        for key, value in given:
+            self._override(key, value)
         self._check_keys()
         self._check_places()
         for stage in self.stages:

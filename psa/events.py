@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -66,6 +67,11 @@ class Events:
         os.dup2(2, 1)
         # whatever was printed before this, its line ends here
         self._out.write("\n")
+
+    def close(self) -> None:
+        """Close it, whether or not anybody still reads it."""
+        with contextlib.suppress(OSError):
+            self._out.close()
 
     def say(self, event: str, **facts: Any) -> None:
         """Tell the parent."""

@@ -25,7 +25,7 @@ from psa.gradient_size import unreached
 from psa.nets.shapes import shape_of
 from psa.settings import typed
 from psa.specs import Spec, first_fault, validated
-from psa.trial import Trial
+from psa.trial import Trial, check_sizes
 from psa.values import assignment, check_known, seeds_of, split_outside, whole_number
 
 MAX_TRIALS: Final = 200_000
@@ -163,6 +163,7 @@ def _twice(declared: Declared, trial: Trial, digest: str) -> UserError:
 def _trial(declared: Declared, settings: Spec, seed: int) -> Trial:
     try:
         trial = declared.study.from_settings(settings, seed, declared.name)
+        check_sizes(trial)
         shape_of(trial.model, trial.data.classes)
     except ValidationError as error:
         raise UserError(f"{declared.where}: {first_fault(error)}", "Correct that value") from None

@@ -20,7 +20,7 @@ from psa.errors import UserError
 from psa.nets.shapes import shape_of
 from psa.settings import study_named
 from psa.specs import Spec, canonical_json, first_fault, validated
-from psa.trial import Pack
+from psa.trial import Pack, check_sizes
 from psa.values import check_known, values_of
 
 TABLES: Final = frozenset({"space", "search"})
@@ -95,6 +95,7 @@ class Template(Spec):
         settings = validated(study.Settings, {**self.base, **sampled}, self.name)
         try:
             first = study.from_settings(settings, self.seeds[0], self.name)
+            check_sizes(first)
             shape_of(first.model, first.data.classes)
         except ValidationError as error:
             raise UserError(f"{self.name}: {first_fault(error)}", "Correct that value") from None

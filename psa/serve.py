@@ -59,8 +59,16 @@ def serve(machine: Machine) -> int:
 
 
 def _served(machine: Machine, tasks: queue.SimpleQueue[str | None], stop: Orphaned) -> int:
-    say = Events().say
+    events = Events()
+    try:
+        return _worked(machine, tasks, stop, events.say)
+    finally:
+        events.close()
 
+
+def _worked(
+    machine: Machine, tasks: queue.SimpleQueue[str | None], stop: Orphaned, say: Callable[..., None]
+) -> int:
     def listen() -> None:
         for line in sys.stdin:
             tasks.put(line)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.arrayfile import SUFFIX as ARRAYS
+from psa.bundle import is_bundle_name
 from psa.errors import DamagedFile
 from psa.files import refusal
 from psa.specs import STUDY_NAME
@@ -42,6 +43,11 @@ class Misplaced(DamagedFile):
 def is_like_record(name: str) -> bool:
     """Return whether a name is that of a record, of what lies beside one, or of a copy of either."""
     return _LIKE_RECORD.search(name) is not None
+
+
+def is_record_file(name: str) -> bool:
+    """Return whether a name is that of a record, of what lies beside one, or of a bundle of records."""
+    return is_like_record(name) or is_bundle_name(name)
 
 
 def is_copy_or_record(name: str) -> bool:

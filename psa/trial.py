@@ -41,6 +41,8 @@ def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
 PLAIN: Final = ("simplemlp", "mlp")  # hidden layers one after the other
 _LATER: Final[dict[str, Any]] = {"kind": "ablation", "probes": [], "memory": None, "growth": None}
 
+_IMAGES: Final = 60_000  # in the training file of each data set
+
 
 class Leg(Spec):
     """How a continued trial was trained up to and including loop `until`, before its present settings."""
@@ -224,3 +226,16 @@ def pack_key(trial: Trial) -> str:
     shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
     spec = [trial.data, *(each for each in (trial.memory, trial.growth) if each is not None)]
     return canonical_json([*(each.model_dump(mode="json") for each in spec), *shape])
+
+
+def check_sizes(trial: Trial) -> None:
+    """Raise UserError where the splits need more images than the data set has.
+
+    With some digits alone there are fewer; how many is known once the data are loaded.
+    """
+    train, validation = trial.data.train_size or 0, trial.data.val_size
+    if train + validation > _IMAGES:
+        raise UserError(
+            f"train_size and val_size must be at most {_IMAGES:,} together, got {train:,} and {validation:,}",
+            "Choose fewer of one of them",
+        )

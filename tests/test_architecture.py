@@ -16,6 +16,7 @@ FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
 # A file imports only from rows above its own.
 ROWS = """
 psa psa.errors psa.process psa.cgroups
+psa.shadowed
 psa.extras psa.arch psa.files psa.textfile psa.cloud_package
 psa.values psa.tomlfile psa.stored psa.stored_files psa.locks psa.helper_files
 psa.activation

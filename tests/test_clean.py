@@ -381,3 +381,17 @@ def test_what_a_kill_left_half_written_goes_with_its_checkpoint(
     assert any(name.startswith(".") for name in left(place)) or operation == 8
     assert run("clean")[0] == 0
     assert left(place) == set()
+
+
+@pytest.mark.parametrize("folder", ["results", "models/results"])
+def test_records_stay_wherever_they_are(folder: str, place: Path, run: Run) -> None:
+    """In a folder that holds states and records, or where --model-dir names the wrong one."""
+    names = ("smoke/s00-3fa9c1.json", "smoke/s00-3fa9c1.machine.json", "a.parquet")
+    kept = [f"{folder}/{name}" for name in names]
+    for name in kept:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("a record")
+    (place / folder / "state.safetensors").write_text("a state")
+    assert run("clean", "--all", "--model-dir", str(place / folder.partition("/")[0]))[0] == 0
+    assert all((place / name).exists() for name in kept)
+    assert not (place / folder / "state.safetensors").exists()

@@ -399,3 +399,25 @@ def test_names_that_two_trials_would_share_are_told_from_doubles(tmp_path: Path)
     text = f'seeds = [0]\n[base]\nfamily = "simplemlp"\narch = "1*4"\n[axes]\nlr = [{rates}]\n'
     with pytest.raises(UserError, match="two different trials would share the name"):
         load(written(tmp_path, text))
+
+
+def test_an_override_is_given_once(tmp_path: Path) -> None:
+    """The second of two would take the place of the first without a word."""
+    path = tmp_path / "grid.toml"
+    path.write_text('name = "tiny"\n[base]\nfamily = "simplemlp"\narch = "1*1"\n')
+    for given in (["lr=1e-3", "lr=1e-4"], ["seeds=1", "mode=none", "seeds=2"]):
+        with pytest.raises(UserError, match=r"must be given once, got 2.*with commas"):
+            load(path, given)
+    assert len(load(path, ["lr=1e-3,1e-4"]).trials) == 2 * len(load(path).trials)
+
+
+@pytest.mark.parametrize("sizes", [["train_size=60000"], ["train_size=40000", "val_size=30000"]])
+def test_splits_larger_than_the_data_are_refused_before_anything_starts(
+    sizes: list[str], tmp_path: Path
+) -> None:
+    """By planning, which needs no data."""
+    path = tmp_path / "grid.toml"
+    path.write_text('study = "ablation"\n[base]\nfamily = "simplemlp"\narch = "1*1"\n')
+    with pytest.raises(UserError, match="train_size and val_size must be at most 60,000 together"):
+        load(path, sizes)
+    assert load(path, ["train_size=50000"]).trials

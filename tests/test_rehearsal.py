@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -25,12 +26,13 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.session import Session
 
-from cloud.rehearsal import Faults, Stage, rehearsal, s3
+from cloud.rehearsal import Faults, Stage, command, rehearsal, s3
 from cloud.rehearsal.container import Container, Namespaces
 from cloud.rehearsal.jobs import Table
 from cloud.rehearsal.plane import Throttle
 from cloud.rehearsal.s3 import KEY, SECRET, client, s3_server
 from psa.errors import UserError
+from psa.locks import locked
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux's namespaces"
@@ -706,3 +708,15 @@ def test_no_port_is_the_second_one_of_another() -> None:
     for _ in range(100):
         ports = s3._free_ports(5)
         assert len({each + offset for each in ports for offset in (0, s3._GRPC)}) == 10
+
+
+def test_folders_of_killed_rehearsals_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whose lock nobody holds; one that goes on, and what only looks like one, stay."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("killed", "going-on", "other"):
+        (tmp_path / f"psa-rehearsal-{name}").mkdir()
+    for name in ("killed", "going-on"):
+        (tmp_path / f"psa-rehearsal-{name}/lock").touch()
+    with locked(tmp_path / "psa-rehearsal-going-on/lock"), command._folder(None) as folder:
+        names = {path.name for path in tmp_path.iterdir()} - {folder.name}
+    assert names == {"psa-rehearsal-going-on", "psa-rehearsal-other"}

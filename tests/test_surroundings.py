@@ -333,3 +333,25 @@ def test_a_user_without_a_home_can_clean(done: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("pwd.getpwuid", unknown)
     assert cli.run(cli.CLEAN, ["--model-dir", "none"]) == 0
     assert cli.run(cli.PSA, ["clean", "--all", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(("library", "entry"), [("numpy", ""), ("torch", "shelf"), ("matplotlib", "")])
+def test_a_file_in_the_place_of_a_library_is_named(
+    library: str, entry: str, done: Path, tmp_path: Path
+) -> None:
+    """Where PYTHONPATH has an empty entry (a variable that is not set), or names the folder of the file."""
+    (tmp_path / entry).mkdir(exist_ok=True)
+    (tmp_path / entry / f"{library}.py").write_text("")
+    path = f"{tmp_path / entry if entry else ''}{os.pathsep}/nothing"
+    words = {
+        "matplotlib": ["report", "smoke", "--results-dir", str(done / "results")],
+        "torch": ["train", "--arch", "[1*1]"],
+    }.get(library, ["sweep", str(GRID), *ONE])
+    start = f"import sys; sys.path.append({str(ROOT)!r}); from psa.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", start, *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    assert f"{library} must be the installed library, got {tmp_path / entry / library}.py" in result.stderr
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1

@@ -20,13 +20,15 @@ from cyclopts import Parameter, Token
 
 from cloud.rehearsal.faults import AWS_GRACE, Faults
 from cloud.rehearsal.processes import ends_with_us
-from cloud.rehearsal.stage import Stage, rehearsal
+from cloud.rehearsal.stage import LOCK_NAME, Stage, rehearsal
 from psa.commands.options import Count
 from psa.errors import UserError
+from psa.locks import is_locked
 from psa.words import counted, listed
 
 _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.1
+_PREFIX: Final = "psa-rehearsal-"
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _ENOUGH: Final = 2  # signals, after which a command is not waited for any longer
 
@@ -76,7 +78,7 @@ def rehearse(
 
     S3, SageMaker and CloudWatch are here, without an account and without Docker. Nothing but environment
     variables leads the command here, and nothing of it reaches AWS. Jobs run as processes with a /opt/ml of
-    their own, with this Python as their image. The exit code is the command's.
+    their own, with a copy of this environment without psa as their image. The exit code is the command's.
 
     Example: psa rehearse --interrupt-every 30s -- psa sweep reproduction/smoke.toml --backend sagemaker
     """
@@ -108,8 +110,18 @@ def _folder(chosen: Path | None) -> Iterator[Path]:
     if chosen is not None:
         yield chosen
         return
-    with tempfile.TemporaryDirectory(prefix="psa-rehearsal-", ignore_cleanup_errors=True) as made:
+    _remove_abandoned(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as made:
         yield Path(made)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the folders of rehearsals that were killed: the kernel has released the lock that each held."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        lock = path / LOCK_NAME
+        with contextlib.suppress(OSError, UserError):
+            if lock.stat().st_uid == os.getuid() and not is_locked(lock):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 class _Signals:

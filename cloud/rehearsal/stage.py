@@ -24,6 +24,7 @@ from psa.errors import UserError
 from psa.files import check_writable
 from psa.locks import Locked, locked
 
+LOCK_NAME: Final = "lock"  # in the folder of a rehearsal, held as long as it goes on
 _LOCAL: Final = "127.0.0.1,localhost"
 _TICK: Final = 0.1
 
@@ -77,7 +78,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Two rehearsals of one folder would write to the same files. Raises UserError."""
     with contextlib.ExitStack() as holding:
         try:
-            holding.enter_context(locked(folder / "lock"))
+            holding.enter_context(locked(folder / LOCK_NAME))
         except Locked:
             raise UserError(
                 f"another rehearsal is going on in {folder}", "Wait for its end, or choose another folder"

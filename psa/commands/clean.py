@@ -19,6 +19,7 @@ from psa.commands.options import ModelDir
 from psa.console import console
 from psa.errors import UserError
 from psa.files import refusal
+from psa.store_layout import is_record_file
 from psa.sweeps import living
 
 _DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
@@ -47,8 +48,8 @@ def clean(
     """Remove checkpoints.
 
     That of `train`, those named, or everything in the folder of checkpoints. A checkpoint goes with its
-    generations (.previous, .damaged). Before more than one goes, you are asked. Records in the results folder
-    stay.
+    generations (.previous, .damaged). Before more than one goes, you are asked. Records stay, wherever they
+    are.
 
     Example: clean --dry-run
     """
@@ -66,7 +67,7 @@ def clean(
 def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) -> int:
     """Remove every checkpoint, without asking.
 
-    All that is in the folder of checkpoints. Records in the results folder stay.
+    All that is in the folder of checkpoints. Records stay, wherever they are.
 
     Example: clean-all --dry-run
     """
@@ -75,9 +76,10 @@ def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) 
     with contextlib.suppress(RuntimeError):  # a user may have no home
         kept["your home folder"] = Path.home()
     for what, place in kept.items():
-        if place.resolve().is_relative_to(folder) and not dry_run:
+        if place.resolve().is_relative_to(folder):
             raise UserError(f"{model_dir} holds {what}: everything in it would be removed", "Name the files")
-    return _remove(everything(model_dir), model_dir, ask=False, dry_run=dry_run)
+    chosen = [path for path in everything(model_dir) if not is_record_file(path.name)]
+    return _remove(chosen, model_dir, ask=False, dry_run=dry_run)
 
 
 def _is_default(path: Path) -> bool:

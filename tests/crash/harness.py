@@ -124,8 +124,18 @@ def campaign(kills: int, seed: int, data_dir: Path, say: bool = True) -> int:
                 name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
             )
             compared += 1
-            shutil.rmtree(folder)
+            remove(folder)
     return compared
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder into which a worker that outlived its parent may still write a temporary file."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+    shutil.rmtree(folder)
 
 
 def settled(folder: Path, expected: dict[str, bytes]) -> dict[str, bytes]:
