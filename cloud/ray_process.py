@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.cache import own_folder
-from psa.crew import STOP_SECONDS, wait_or_kill
-from psa.errors import UserError
+from cloud.ray_log import DriverLog
+from psa.crew import STOP_SECONDS, how_ended, wait_or_kill
+from psa.errors import RunFailure, UserError
 from psa.events import EXIT_INTERRUPTED, event_of
 from psa.signals import held_back
 from psa.specs import canonical_json
 
 
-def started(log: Path) -> subprocess.Popen[bytes]:
-    """One that imports what it needs and waits for its task; it ends with its standard input.
+def _started(log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that imports what it needs and waits for its task; it ends with its standard input.
 
     What Ray has to say beyond the events (tracebacks of processes that were killed) goes to a log.
     """
@@ -64,26 +65,29 @@ _GUARD: Final = re.compile(
 
 
 class Driver:
-    """The process that drives Tune (cloud.ray_driver) for one experiment."""
+    """The process that drives Tune (cloud.ray_driver), started at once, for one experiment.
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, task: Mapping[str, Any]) -> None:
-        self.log = log
+    models: the folder of states, which keeps its log.
+    """
+
+    def __init__(self, models: Path) -> None:
         self.taken = False  # others have some of it in hand
         self.interrupted = False  # by a signal of its own; all is stored
-        self.process = process
+        self.log = DriverLog(models)
+        self.process = _started(self.log.path)
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
         self.input, self.output = self.process.stdin, self.process.stdout
-        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code will say so
-            self.input.write(canonical_json(task).encode() + b"\n")
-            self.input.flush()
 
-    def events(self) -> Generator[dict[str, Any] | None, None, None]:
-        """What it says, as it comes; None at least once a second. Closing it stops Tune.
+    def events(self, task: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
+        """Give it its task, and yield what it says, as it comes; None at least once a second. Closing it
+        stops Tune.
 
-        Raises UserError where Tune cannot begin, or is killed.
+        Raises UserError where Tune cannot begin, and RunFailure where it is killed or fails.
         """
+        failed = False
         try:
+            self._give(task)
             for said in self._said():
                 if said is not None and said["event"] == "unusable":
                     raise UserError(said["what"], said["way_out"])
@@ -91,20 +95,23 @@ class Driver:
                 yield said
             code = self.process.wait()
             self.interrupted = code == EXIT_INTERRUPTED
-            if code != 0 and not self.interrupted:
-                cause = cause_in(self._log_text())
-                raise UserError(
-                    f"the process that drives Ray Tune ended with code {code}{cause and ': '}{cause}",
-                    f"Run the same command again: it goes on from what is stored. What Ray said: {self.log}",
-                )
+            failed = code != 0 and not self.interrupted
+            if failed:
+                raise self._failure(code)
         finally:
-            self._end()
+            self._end(keep_log=failed)
 
-    def _log_text(self) -> str:
-        """Return the log, "" where it has gone: the exit code alone is then told."""
-        with contextlib.suppress(OSError):
-            return self.log.read_text(errors="replace")
-        return ""
+    def _give(self, task: Mapping[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code will say so
+            self.input.write(canonical_json(task).encode() + b"\n")
+            self.input.flush()
+
+    def _failure(self, code: int) -> RunFailure:
+        cause = cause_in(self.log.text())
+        return RunFailure(
+            f"the process that drives Ray Tune {how_ended(code)}{cause and ': '}{cause}",
+            f"Run the same command again: it goes on from what is stored. What Ray said: {self.log.path}",
+        )
 
     def _said(self) -> Iterator[dict[str, Any] | None]:
         rest = b""
@@ -119,8 +126,9 @@ class Driver:
                     *lines, rest = (rest + chunk).split(b"\n")
                     yield from filter(None, map(event_of, lines))
 
-    def _end(self) -> None:
+    def _end(self, *, keep_log: bool) -> None:
         with contextlib.suppress(OSError):
             self.input.close()
         wait_or_kill(self.process, STOP_SECONDS)
         self.output.close()
+        self.log.close(keep=keep_log)

@@ -13,14 +13,13 @@ import hashlib
 import importlib.util
 import json
 import logging
-import subprocess
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cloud.homecoming import bring_home
 from cloud.homes import home_of
-from cloud.ray_process import Driver, started
+from cloud.ray_process import Driver
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa import leases
@@ -30,7 +29,7 @@ from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.events import Event
 from psa.extras import how_to_install
-from psa.files import read_bytes, write_atomically
+from psa.files import read_bytes
 from psa.machine import Machine
 from psa.search import Search
 from psa.specs import canonical_json
@@ -55,10 +54,8 @@ class Ray:
         self.storage = Storage.at(where.storage or str(store.models / ".ray"))
         self.storage.check_writable()
         self.prefix = f"psa-{home_of(store.models)}-"
-        self.log = store.models / ".ray.log"
-        write_atomically(self.log, b"")
         # the first is started at once, for importing Ray takes seconds
-        self._ready: subprocess.Popen[bytes] | None = started(self.log)
+        self._ready: Driver | None = Driver(store.models)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """One Tune trial per pack, the longest first; where an interrupted experiment's unfinished packs hold
@@ -97,8 +94,8 @@ class Ray:
         """Run an experiment to its end; whether that could be done."""
         left = {name: loops_left(self.store, pack) for name, pack in experiment.packs.items()}
         what = {"packs": list(experiment.packs)}
-        driver = self._driver(experiment.name, restore, what)
-        with contextlib.closing(driver.events()) as events:
+        driver = self._driver()
+        with contextlib.closing(driver.events(self._task(experiment.name, restore, what))) as events:
             for said in events:
                 if said is not None and said["event"] == "unrestorable":
                     return False
@@ -140,8 +137,8 @@ class Ray:
         self, experiment: str, search: Search, restore: bool
     ) -> Generator[dict[str, Any] | None, None, bool]:
         """Run a search to its end; whether that could be done."""
-        driver = self._driver(experiment, restore, {"search": search.model_dump(mode="json")})
-        with contextlib.closing(driver.events()) as events:
+        driver, what = self._driver(), {"search": search.model_dump(mode="json")}
+        with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
             for said in events:
                 if said is not None and said["event"] == "unrestorable":
                     return False
@@ -179,9 +176,14 @@ class Ray:
         if folder:
             bring_home(self.storage, folder, self.store)
 
-    def _driver(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> Driver:
-        process, self._ready = self._ready or started(self.log), None
-        task = {
+    def _driver(self) -> Driver:
+        """Return the driver that is ready, or a new one: each drives one experiment."""
+        driver, self._ready = self._ready or Driver(self.store.models), None
+        return driver
+
+    def _task(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a driver is asked to do."""
+        return {
             "address": self.where.address or "local",
             "storage": self.storage.uri,
             "experiment": experiment,
@@ -194,7 +196,6 @@ class Ray:
             "results": str(self.store.results.absolute()),
             **what,
         }
-        return Driver(process, self.log, task)
 
     def _newest(self, experiment: str, name: str) -> str:
         """The folder of a Tune trial's last checkpoint; "" where there is none."""

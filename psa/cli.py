@@ -18,10 +18,20 @@ from cyclopts import App, CycloptsError, Group
 
 from psa import __version__, process
 from psa.cloud_package import import_cloud
-from psa.errors import LONGEST, UserError, cut, lacks_memory, memory_error, one_line, printable
+from psa.errors import (
+    LONGEST,
+    RunFailure,
+    UserError,
+    cut,
+    lacks_memory,
+    memory_error,
+    one_line,
+    printable,
+)
 from psa.files import refusal
 
 EXIT_INTERNAL: Final = 1
+EXIT_FAILED: Final = 1
 EXIT_USER_ERROR: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
@@ -195,7 +205,8 @@ def _failed(error: BaseException, app: App) -> int:
         case CycloptsError():
             return _said(f"error: {error} See `{' '.join(app.name)} --help`", EXIT_USER_ERROR)
         case UserError():
-            return _said(f"error: {error}", EXIT_USER_ERROR)
+            failed = isinstance(error, RunFailure)
+            return _said(f"error: {error}", EXIT_FAILED if failed else EXIT_USER_ERROR)
         case KeyboardInterrupt():
             return _said("stopped; nothing that was stored is lost", EXIT_INTERRUPTED)
         case BrokenPipeError():
