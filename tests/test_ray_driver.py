@@ -25,7 +25,8 @@ DEATHS = {
         "ended with code -9 (killed, most often for lack of memory)",
     ),
     "Ray's memory guard": (
-        "import os; os.write(2, b'Task was killed due to the node running low on memory.\\nSee x\\n'); os.abort()",
+        "import os; os.write(2, b'Task was killed due to the node running low on memory.\\nSee x\\n')\n"
+        "os.abort()",
         "ended with code -6: Ray's memory guard ended it: Task was killed due to the node running low",
     ),
 }
