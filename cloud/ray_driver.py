@@ -26,6 +26,7 @@ from ray import tune
 import cloud
 import psa
 from cloud import ray_listener as listener
+from cloud.patience import insist
 from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
 from cloud.storage import Storage
 from psa import fetch, leases
@@ -135,7 +136,7 @@ def drive(task: Mapping[str, Any]) -> None:
             raise UserError("this search is at work in another process", "Wait until it has ended") from None
         return
     inputs = Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
-    packs = [pack_in(inputs, name) for name in task["packs"]]
+    packs = [insist(functools.partial(pack_in, inputs, name)) for name in task["packs"]]
     trials = [trial for pack in packs for trial in pack.trials]
     with leases.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
         if len(got) < len(trials):

@@ -9,6 +9,7 @@ has come home. Imports no ray.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -17,8 +18,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cloud.aws_errors import Unreachable
 from cloud.homecoming import bring_home
 from cloud.homes import home_of
+from cloud.patience import patiently
 from cloud.ray_process import Driver
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
@@ -81,13 +84,15 @@ class Ray:
         if stored is not None:
             if (yield from self._run(stored, restore=True)):
                 return
-            self._settle(stored)  # what a kill left of it cannot be gone on with: its checkpoints can
-        new = self._prepared(packs)
+            # what a kill left of it cannot be gone on with: its checkpoints can
+            yield from self._settled(stored)
+        new = yield from patiently(lambda: self._prepared(packs), Event("tick", packs[0]))
         try:
             yield from self._run(new, restore=False)
         except UserError:
-            if not self._begun(new.name):  # it was refused: nothing is to be gone on with
-                self.storage.remove(new.name)
+            with contextlib.suppress(Unreachable):
+                if not self._begun(new.name):  # it was refused: nothing is to be gone on with
+                    self.storage.remove(new.name)
             raise
 
     def _run(self, experiment: Experiment, restore: bool) -> Generator[Event, None, bool]:
@@ -99,19 +104,25 @@ class Ray:
             for said in events:
                 if said is not None and said["event"] == "unrestorable":
                     return False
-                yield self._event(experiment, said, left)
+                yield from self._events(experiment, said, left)
         if not (driver.taken or driver.interrupted):  # it has come to its end
-            self._settle(experiment)
+            yield from self._settled(experiment)
         return True
 
-    def _settle(self, experiment: Experiment) -> None:
+    def _settled(self, experiment: Experiment) -> Generator[Event, None, None]:
         """Bring home what is not here yet, and remove the experiment."""
+        first = next(iter(experiment.packs.values()))
+        yield from patiently(lambda: self._settle(experiment), Event("tick", first))
+
+    def _settle(self, experiment: Experiment) -> None:
         for name, pack in experiment.packs.items():
             if self.store.pending(pack.trials, pack.horizon):
                 self.bring_home(experiment.name, name)
         self.storage.remove(experiment.name)
 
-    def _event(self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]) -> Event:
+    def _events(
+        self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]
+    ) -> Iterator[Event]:
         """What the driver says, of a pack; it has come home when it is said to be done."""
         first = next(iter(experiment.packs))
         facts = said or {"event": "tick"}
@@ -119,8 +130,9 @@ class Ray:
         if kind == "begun":
             facts["left"] = left[name] if facts["left"] is None else facts["left"]
         if kind in ("done", "failed"):
-            self.bring_home(experiment.name, name)
-        return Event(kind, experiment.packs[name], facts)
+            tick = Event("tick", experiment.packs[name])
+            yield from patiently(lambda: self.bring_home(experiment.name, name), tick)
+        yield Event(kind, experiment.packs[name], facts)
 
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
         """Try the configurations of a search; what happens to each, None at least once a second."""
@@ -143,7 +155,7 @@ class Ray:
                 if said is not None and said["event"] == "unrestorable":
                     return False
                 if said is not None and said["event"] == "done":
-                    self.bring_home(experiment, said["pack"])
+                    yield from patiently(functools.partial(self.bring_home, experiment, said["pack"]), None)
                 yield said
         if driver.interrupted:
             raise UserError("a signal has stopped Ray", "Run the same command again: it goes on from there")

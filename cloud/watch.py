@@ -16,6 +16,7 @@ from cloud.aws_errors import Unreachable
 from cloud.bootstrap import FAILURES, PROGRESS
 from cloud.line import Line, last_attempts
 from cloud.logs import GROUP
+from cloud.patience import Patience
 from cloud.told import failures_in, progress_in
 from cloud.training_jobs import Answer, Status, lacked_capacity
 from psa.errors import UserError
@@ -32,7 +33,6 @@ SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happen
 NAP: Final = 0.25
 _OF_CONTAINER: Final = "AlgorithmError"  # begins the reason of a job whose container has run
 _LONGEST_REASON, _HEAD = 600, 60  # characters shown of the reason for a failed job, and of its beginning
-PATIENCE_SECONDS: Final = 1800.0  # for which AWS may be out of reach: a laptop sleeps, a network fails
 AGAIN_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
 
 
@@ -121,7 +121,7 @@ class Watch:
         """
         tick = Event("tick", self.courses[0].pack)
         yield from self._begin(self.desk.listed())
-        wait, seen, lost = SOON, time.monotonic(), None
+        wait, seen, patience = SOON, time.monotonic(), Patience("jobs")
         while True:
             yield from self._submit()
             is_asked_again = self.stall is not None and self.stall.kind == "later"
@@ -137,7 +137,10 @@ class Watch:
                     yield event
             except Unreachable as error:
                 trouble = error
-            lost = None if trouble is None else _patient(lost, trouble)
+            if trouble is None:
+                patience.regained()
+            else:
+                patience.lost(trouble)
             wait = SOON if happened else LATE if trouble else min(LATE, wait * 1.5)
 
     def _postponed(self) -> Unreachable | None:
@@ -304,14 +307,3 @@ def _reason(job: str, said: Mapping[str, Any], status: Status) -> str:
 def log_of(job: str) -> str:
     """Return where CloudWatch keeps what the container of a job has printed."""
     return f"log stream {job}/algo-1-* in {GROUP}"
-
-
-def _patient(since: float | None, trouble: Unreachable) -> float:
-    """When AWS was lost sight of: the jobs do not notice. Raises the trouble when it lasts too long."""
-    now = time.monotonic()
-    if since is None:
-        logger.warning("%s; the jobs go on, and it is tried again", trouble.what)
-        return now
-    if now - since > PATIENCE_SECONDS:
-        raise trouble
-    return since

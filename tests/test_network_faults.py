@@ -35,6 +35,7 @@ from cloud.aws_errors import Unreachable, aws_error, aws_errors
 from cloud.bucket import Bucket
 from cloud.harvest import take_home
 from cloud.homecoming import bring_home
+from cloud.patience import PATIENCE_SECONDS
 from cloud.rehearsal.s3 import KEY, REGION, S3, SECRET
 from cloud.training_jobs import TrainingJobs
 from cloud.watch import Watch
@@ -369,7 +370,7 @@ def test_patience_ends(question: str, tmp_path: Path, monkeypatch: pytest.Monkey
     begun = next(clock)
     with pytest.raises(Unreachable, match="AWS cannot be asked"):
         list(Watch(desk, [watched_line()], {}).events())
-    assert next(clock) - begun > watching.PATIENCE_SECONDS
+    assert next(clock) - begun > PATIENCE_SECONDS
 
 
 @pytest.mark.usefixtures("no_waiting")
