@@ -40,11 +40,23 @@ def _started(log: Path) -> subprocess.Popen[bytes]:
         )
 
 
+# AWS's clients take a relative path from the folder that a process runs in.
+_FILES_OF_AWS: Final = (
+    "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CA_BUNDLE",
+)  # fmt: skip
+
+
 def _environment() -> dict[str, str]:
-    """Return the environment of Ray's processes: none of them imports from the folder it runs in."""
+    """Return the environment of Ray's processes, which run in a folder of their own and import nothing from
+    it. Relative paths are made absolute.
+    """
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = [str(Path(place).absolute()) for place in places if place]  # an empty one is the folder itself
     path = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
+    for name in _FILES_OF_AWS:
+        if os.environ.get(name):
+            path[name] = str(Path(os.environ[name]).expanduser().absolute())
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**inherited, **path, "PYTHONSAFEPATH": "1"}
 
