@@ -12,12 +12,14 @@ import email.utils
 import errno
 import re
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 from cloud.settings import hidden
 from psa.errors import UserError
 
+Result = TypeVar("Result")
+_TRIES: Final = 3  # of a request whose answer is malformed
 NOT_FOUND: Final = frozenset({"NoSuchKey", "404"})
 RETRYABLE: Final = frozenset(
     {
@@ -97,6 +99,16 @@ def is_transient_in_storage(error: Exception) -> bool:
         return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO
     code = "".join(word.capitalize() for word in found[1].split("_"))  # SLOW_DOWN is SlowDown of S3
     return code in RETRYABLE | _WRONG_CLOCK | {_SDK_NETWORK} or int(found[2] or 0) in _RETRYABLE_STATUS
+
+
+def asked_again(request: Callable[[], Result]) -> Result:
+    """Return what a request returns. Repeat it while its answer is malformed: to botocore, an answer that is
+    torn in its head looks whole, and empty.
+    """
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(MalformedAnswer):
+            return request()
+    return request()
 
 
 def required(answer: Mapping[str, Any], member: str) -> Any:

@@ -12,9 +12,9 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from psa import __version__, process
 from psa.cloud_package import import_cloud
@@ -92,14 +92,14 @@ def app_of(name: str) -> App:
     try:
         module = import_cloud(where) if "." in where else importlib.import_module(f"psa.commands.{where}")
     except UserError as error:
-        return command(name, _unavailable(error), group)
+        return command(name, unavailable(error), group)
     return command(name, getattr(module, function), group)
 
 
-def _unavailable(error: UserError) -> Callable[..., int]:
-    """The place of a command that cannot be imported: it is listed, and says why."""
+def unavailable(error: UserError) -> Callable[..., int]:
+    """Return what stands for a command that cannot be imported: it is listed, and says why."""
 
-    def refuse(*_: str) -> int:
+    def refuse(*_: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
         raise error
 
     refuse.__doc__ = "Not available: another package called cloud is in the way."

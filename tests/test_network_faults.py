@@ -163,6 +163,20 @@ def test_an_answer_that_is_not_amazons_is_not_taken_for_one(request_: str) -> No
         requests(Proxied(ValueError()))[request_]()
 
 
+@pytest.mark.parametrize("request_", ["jobs listed", "job described", "names", "tree", "folders"])
+def test_an_answer_that_is_malformed_once_is_asked_for_again(request_: str) -> None:
+    """An answer that is torn in its head looks whole to botocore, and empty."""
+    whole = {"TrainingJobSummaries": [], "TrainingJobStatus": "Completed", "IsTruncated": False}
+    answers = [{}, whole]
+
+    class Torn(Broken):
+        def _fail(self, *_: Any, **__: Any) -> Any:
+            return answers.pop(0)
+
+    requests(Torn(ValueError()))[request_]()
+    assert not answers
+
+
 def refused(code: str, message: str = "x", status: int = 400, hours: float = 0.0) -> ClientError:
     """Return a refusal of AWS, with its time."""
     date = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
