@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import LONG, PATIENCE_SECONDS, end, sweep, tree
+from processes import LONG, PATIENCE_SECONDS, sweep, tree
 from proxy import Fault, Proxy, proxy
 from s3 import s3_server
 
@@ -49,15 +49,6 @@ def failing(port: int, lasting: int) -> Iterator[tuple[Proxy, list[Fault]]]:
         feeder.join()
 
 
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Hold processes that end with the test."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        end(process)
-
-
 def test_a_sweep_on_sagemaker(
     tmp_path: Path,
     data_dir: Path,
@@ -70,8 +61,8 @@ def test_a_sweep_on_sagemaker(
 
     with (
         rehearsal(tmp_path / "stage") as stage,
-        failing(stage.s3.port, 300_000) as (storage, of_storage),
-        failing(int(stage.endpoint.rpartition(":")[2]), 10_000) as (plane, of_plane),
+        failing(stage.s3.port, 60_000) as (storage, of_storage),
+        failing(int(stage.endpoint.rpartition(":")[2]), 8_000) as (plane, of_plane),
     ):
         environment = {"AWS_ENDPOINT_URL_S3": storage.endpoint, "AWS_ENDPOINT_URL": plane.endpoint}
         words = ("--backend", "sagemaker", f"meta_loops={LONG}", "--pack-size", "2", "--jobs", "6")
@@ -81,7 +72,7 @@ def test_a_sweep_on_sagemaker(
         assert (process.returncode, out.splitlines()[-1:]) == (0, [DONE]), err
         assert not [line for line in err.splitlines() if "it is tried again" not in line]
         assert len(of_storage) > 10
-        assert len(of_plane) > 10
+        assert len(of_plane) > 5
     assert tree(tmp_path) == trained(LONG)
 
 

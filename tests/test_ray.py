@@ -72,15 +72,6 @@ def cluster(here: Here) -> Cluster:
     return here.cluster
 
 
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that end with the test."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        end(process)
-
-
 def trains(folder: Path, process: subprocess.Popen[str]) -> None:
     """Wait until packs are being trained."""
     until(lambda: " loop " in "\n".join(map(str, living(folder / "models"))), process)

@@ -8,12 +8,11 @@ import re
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import GRID, PATIENCE_SECONDS, end, psa, sweep, tree, until
+from processes import GRID, PATIENCE_SECONDS, psa, sweep, tree, until
 
 from psa.grid import load
 from psa.machine import Machine
@@ -44,15 +43,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[s
     for group in groups_of(load(GRID).trials):
         run_pack(Pack(trials=tuple(group), horizon=LOOPS), store, Machine(data_dir, "cpu"))
     return tree(folder)
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that end with the test."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        end(process)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:

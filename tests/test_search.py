@@ -7,12 +7,11 @@ import math
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE_SECONDS, end, psa, until
+from processes import PATIENCE_SECONDS, psa, until
 
 from psa.collect import collect
 from psa.errors import UserError
@@ -233,18 +232,9 @@ def test_the_table_and_the_figure_say_how_each_ended(ledger: Ledger) -> None:
     assert search_figure(ledger).axes
 
 
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that end with the test."""
-    pytest.importorskip("ray", reason="the extra search is not installed")
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        end(process)
-
-
 def searched(started: list[subprocess.Popen[str]], folder: Path, data_dir: Path) -> subprocess.Popen[str]:
     """Start the search of a folder."""
+    pytest.importorskip("ray", reason="the extra search is not installed")
     process = psa(folder, "search", "search.toml", "--data-dir", str(data_dir.absolute()), "--device", "cpu",
                   "--workers", "2")  # fmt: skip
     started.append(process)
