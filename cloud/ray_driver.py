@@ -77,6 +77,11 @@ def _check_answers(address: str) -> None:
 
 def _nobody(address: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]
+    if address == "local":
+        return UserError(
+            f"Ray does not start on this machine ({reason})",
+            "Where a path is too long, set RAY_TMPDIR to a folder with a short one",
+        )
     return UserError(
         f"--address {address}: no Ray cluster answers there ({reason})",
         "Start one with `ray start --head`, or name a running one: auto, HOST:PORT or ray://HOST:10001",

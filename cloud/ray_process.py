@@ -8,6 +8,7 @@ import re
 import selectors
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +48,13 @@ _FILES_OF_AWS: Final = (
 )  # fmt: skip
 
 
+_LONGEST_SOCKET_PATH: Final = 107  # bytes, on Linux; 103 on macOS
+_OF_SESSION: Final = (
+    72  # of "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store", and a few
+)
+_SHORT: Final = "/tmp"  # noqa: S108 - where Ray makes a folder of its own, as it does without TMPDIR
+
+
 def _environment() -> dict[str, str]:
     """Return the environment of Ray's processes, which run in a folder of their own and import nothing from
     it. Relative paths are made absolute.
@@ -57,8 +65,16 @@ def _environment() -> dict[str, str]:
     for name in _FILES_OF_AWS:
         if os.environ.get(name):
             path[name] = str(Path(os.environ[name]).expanduser().absolute())
+    path |= _short_folder()
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**inherited, **path, "PYTHONSAFEPATH": "1"}
+
+
+def _short_folder() -> dict[str, str]:
+    """Return where Ray is to make its sockets, if the temporary folder's path is too long for them."""
+    given = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    is_short = len(os.fsencode(given)) <= _LONGEST_SOCKET_PATH - _OF_SESSION
+    return {} if is_short or not os.access(_SHORT, os.W_OK) else {"RAY_TMPDIR": _SHORT}
 
 
 def cause_in(text: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep
 from test_search import SMALL
 
-from cloud import ray_log
+from cloud import ray_log, ray_process
 from cloud.ray_log import DriverLog
 from cloud.ray_process import Driver
 from psa.errors import RunFailure
@@ -119,3 +121,31 @@ def test_old_logs_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
     for each in (at_work, last):
         each.close(keep=False)
         assert not each.path.exists()
+
+
+@pytest.mark.parametrize("length", [20, 36, 40, 70, 200])
+def test_sockets_of_ray_fit_their_folder(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux allows paths of 107 bytes; what a batch system gives as TMPDIR may be longer by itself."""
+    folder = "/" + "x" * (length - 1)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    used = ray_process._short_folder().get("RAY_TMPDIR", folder)
+    session = "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store"
+    assert len(used + session) <= 107
+    assert (used == folder) == (length <= 35)
+
+
+@pytest.mark.slow
+@pytest.mark.crash  # a whole Ray; the length is tested every time
+def test_a_sweep_with_a_long_temporary_folder(
+    tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    """It trains, on a Ray of its own."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    words = ["arch=1*4", "meta_loops=1", "--pack-size", "12", "--backend", "ray", "--workers", "1"]
+    process = sweep(tmp_path, data_dir, *words, TMPDIR=str(folder))
+    started.append(process)
+    out, err = process.communicate(timeout=2 * PATIENCE_SECONDS)
+    assert (process.returncode, err) == (0, ""), out
