@@ -25,6 +25,7 @@ from cloud.patience import insist
 from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
 from cloud.settings import hidden
 from cloud.storage import Storage
+from psa.divergence import training_diverged
 from psa.engine import LoopReport
 from psa.errors import UserError, one_line
 from psa.files import write_atomically
@@ -87,6 +88,10 @@ def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
         return insist(lambda: pack_in(_inputs(config), config["pack"]))
     return Template.model_validate(config["template"]).pack(config["space"])
+
+
+def _diverged(state: TrialState) -> bool:
+    return training_diverged(state.trial.method, state.history, state.lkg_loop)
 
 
 class _Work:
@@ -157,7 +162,8 @@ class _Work:
         self.left -= len(reports)
         each = [report.score for report in reports]
         self.accuracy = statistics.fmean(each)
-        self.said = {**loop_facts(reports), "left": self.left, "each": each}
+        lost = [_diverged(report.state) for report in reports]
+        self.said = {**loop_facts(reports), "left": self.left, "each": each, "diverged": lost}
 
     def _saved(self) -> None:
         """States have been stored: the time that their upload takes counts for the engine's pace."""
