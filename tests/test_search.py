@@ -350,23 +350,26 @@ def test_population_based_training_keeps_the_lineage(
 def test_a_search_with_settings_that_diverge_goes_on(
     scheduler: str, started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
 ) -> None:
-    """On a real Ray: they are marked in the ledger and the table, and do not win."""
+    """On a real Ray: they are marked in the ledger and the table, and do not win. Population-based training
+    lets them go on from the weights and near the settings of others, so that none may be left in the end.
+    """
     written(
         tmp_path,
         SMALL,
         ("lr = { low = 1e-5, high = 1e-2, log = true }", "lr = [10.0, 1e-3]"),
         ('arch = "1*4"', f'arch = "{EXPLODING}"'),
         ("meta_loops = 6", "meta_loops = 4"),
+        ("grace = 1", "grace = 2"),
+        ("samples = 6", "samples = 4"),
         ('"asha"', f'"{scheduler}"'),
     )
-    out, err = searched(started, tmp_path, data_dir).communicate(timeout=2 * PATIENCE_SECONDS)
+    out, err = searched(started, tmp_path, data_dir).communicate(timeout=5 * PATIENCE_SECONDS)
     assert (started[0].returncode, err) == (0, ""), out
     _, ledger = result(tmp_path)
-    assert len(ledger.ended) == 6
-    exploded = [each for each in ledger.ended if any(each.diverged)]
-    assert exploded
+    assert len(ledger.ended) == 4
     assert not any(ledger.ended[0].diverged)
-    assert "diverged" in (tmp_path / "results/reports/small_search.md").read_text()
-    if scheduler == "asha":  # pbt lets them go on from the weights of others
-        assert {each.settings["lr"] for each in exploded} == {10.0}
+    if scheduler == "asha":
+        exploded = [each for each in ledger.ended if each.settings["lr"] == 10.0]
+        assert exploded
         assert all(each.outcome == "diverged" for each in exploded)
+        assert "diverged" in (tmp_path / "results/reports/small_search.md").read_text()
