@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloud import settings
-from cloud.aws_errors import aws_errors, error_code, required
+from cloud.aws_errors import asked_again, aws_errors, error_code, required
 from cloud.bucket import object_bytes
 from cloud.jobs import STARTS, TrainingJob, is_name, job_of
 
@@ -42,13 +42,17 @@ def job_names(client: Any, tell: Tell) -> list[str]:
     """The names of all of the account's jobs that psa or its ancestor made, the latest first. Raises
     UserError.
     """
-    names: list[str] = []
     with aws_errors("the training jobs cannot be listed"):
-        pages = client.get_paginator("list_training_jobs").paginate(NameContains=STARTS)
-        for page in pages:
-            names += [each["TrainingJobName"] for each in required(page, "TrainingJobSummaries")]
-            tell(f"{len(names):,} jobs listed")
+        names = asked_again(lambda: _listed(client, tell))
     return [name for name in names if name.startswith(STARTS) and is_name(name)]
+
+
+def _listed(client: Any, tell: Tell) -> list[str]:
+    names: list[str] = []
+    for page in client.get_paginator("list_training_jobs").paginate(NameContains=STARTS):
+        names += [each["TrainingJobName"] for each in required(page, "TrainingJobSummaries")]
+        tell(f"{len(names):,} jobs listed")
+    return names
 
 
 def described(client: Any, names: list[str], tell: Tell) -> tuple[list[TrainingJob], list[str]]:

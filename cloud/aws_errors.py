@@ -1,20 +1,25 @@
 """Errors of AWS and of the network on the way there, as one line for the user.
 
-The only place that reads the exceptions of botocore. Most of botocore's own have no answer of AWS: some keep
-`response = None`, some the half-read HTTP response, some nothing at all.
+The only place that reads the exceptions of botocore and pyarrow. pyarrow tells in words what the AWS SDK for
+C++ has met. Most of botocore's own have no answer of AWS: some keep `response = None`, some the half-read
+HTTP response, some nothing at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import email.utils
+import errno
+import re
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 from cloud.settings import hidden
 from psa.errors import UserError
 
+Result = TypeVar("Result")
+_TRIES: Final = 3  # of a request whose answer is malformed
 NOT_FOUND: Final = frozenset({"NoSuchKey", "404"})
 RETRYABLE: Final = frozenset(
     {
@@ -30,6 +35,14 @@ _REFUSED_STATUS: Final = frozenset({400, 401, 403})
 CLOCK_SECONDS: Final = 900.0  # by which S3, which alone answers HEAD, lets a clock be wrong
 WAY_OUT: Final = "Check the region, the bucket and the credentials (see .env.example)"
 _NETWORK: Final = "Check the network and the region; the same command goes on from what is stored"
+_SDK_ERROR: Final = re.compile(r"AWS Error ([A-Z0-9_]+)(?: \(HTTP status ([0-9]{3})\))?")
+_SDK_NETWORK: Final = "NetworkConnection"
+_TRANSIENT_ERRNO: Final = frozenset(
+    {
+        errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ECONNRESET, errno.ECONNREFUSED,
+        errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    }
+)  # fmt: skip
 _LOGIN: Final = "Renew the credentials (`aws sso login`, `aws login`); the same command goes on"
 
 
@@ -77,6 +90,25 @@ def is_transient(error: Exception) -> bool:
         return isinstance(error, (*_network_errors(), *_login_errors()))
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return error_code(error) in RETRYABLE or status in _RETRYABLE_STATUS
+
+
+def is_transient_in_storage(error: Exception) -> bool:
+    """Return whether what failed in a file system of pyarrow may succeed later: S3, or one of the network."""
+    found = _SDK_ERROR.search(str(error))
+    if found is None:
+        return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO
+    code = "".join(word.capitalize() for word in found[1].split("_"))  # SLOW_DOWN is SlowDown of S3
+    return code in RETRYABLE | _WRONG_CLOCK | {_SDK_NETWORK} or int(found[2] or 0) in _RETRYABLE_STATUS
+
+
+def asked_again(request: Callable[[], Result]) -> Result:
+    """Return what a request returns. Repeat it while its answer is malformed: to botocore, an answer that is
+    torn in its head looks whole, and empty.
+    """
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(MalformedAnswer):
+            return request()
+    return request()
 
 
 def required(answer: Mapping[str, Any], member: str) -> Any:

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cloud.aws_errors import NOT_FOUND, MalformedAnswer, aws_errors, error_code, is_transient, required
+from cloud.aws_errors import (
+    NOT_FOUND,
+    MalformedAnswer,
+    asked_again,
+    aws_errors,
+    error_code,
+    is_transient,
+    required,
+)
 from psa.errors import UserError
 
 _THERE: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
@@ -93,13 +101,18 @@ class Bucket:
                     "The role or user needs s3:DeleteObject below the prefix",
                 )
 
-    def _listed(self, operation: str, name: str, kind: str, **how: str) -> Iterator[dict[str, Any]]:
+    def _listed(self, operation: str, name: str, kind: str, **how: str) -> list[dict[str, Any]]:
         with aws_errors(f"{self.under(name)} cannot be listed"):
-            for page in self.client.get_paginator(operation).paginate(
-                Bucket=self.name, Prefix=self._key(name), **how
-            ):
-                required(page, "IsTruncated")  # an answer that is torn in its head looks like an empty list
-                yield from page.get(kind, [])
+            return asked_again(lambda: self._pages(operation, name, kind, **how))
+
+    def _pages(self, operation: str, name: str, kind: str, **how: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for page in self.client.get_paginator(operation).paginate(
+            Bucket=self.name, Prefix=self._key(name), **how
+        ):
+            required(page, "IsTruncated")  # an answer that is torn in its head looks like an empty list
+            found += page.get(kind, [])
+        return found
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}"

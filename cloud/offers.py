@@ -12,11 +12,11 @@ from cloud.bucket import Bucket
 from cloud.budget import START_SECONDS
 from cloud.code import Code, packed
 from cloud.cost import Price, price_table
+from cloud.course import Course
 from cloud.homes import UNNAMED, known_home
 from cloud.line import Line, lines_of
 from cloud.quotes import Quotes
 from cloud.request import check, request_of
-from cloud.watch import Course
 from psa.backend import Job, Where
 from psa.cost import CostModel
 from psa.errors import UserError

@@ -26,6 +26,7 @@ from ray import tune
 import cloud
 import psa
 from cloud import ray_listener as listener
+from cloud.patience import insist
 from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
 from cloud.storage import Storage
 from psa import fetch, leases
@@ -76,6 +77,11 @@ def _check_answers(address: str) -> None:
 
 def _nobody(address: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]
+    if address == "local":
+        return UserError(
+            f"Ray does not start on this machine ({reason})",
+            "Where a path is too long, set RAY_TMPDIR to a folder with a short one",
+        )
     return UserError(
         f"--address {address}: no Ray cluster answers there ({reason})",
         "Start one with `ray start --head`, or name a running one: auto, HOST:PORT or ray://HOST:10001",
@@ -135,7 +141,7 @@ def drive(task: Mapping[str, Any]) -> None:
             raise UserError("this search is at work in another process", "Wait until it has ended") from None
         return
     inputs = Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
-    packs = [pack_in(inputs, name) for name in task["packs"]]
+    packs = [insist(functools.partial(pack_in, inputs, name)) for name in task["packs"]]
     trials = [trial for pack in packs for trial in pack.trials]
     with leases.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
         if len(got) < len(trials):

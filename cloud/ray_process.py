@@ -8,20 +8,22 @@ import re
 import selectors
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from cloud.cache import own_folder
-from psa.crew import STOP_SECONDS, wait_or_kill
-from psa.errors import UserError
+from cloud.ray_log import DriverLog
+from psa.crew import STOP_SECONDS, how_ended, wait_or_kill
+from psa.errors import RunFailure, UserError
 from psa.events import EXIT_INTERRUPTED, event_of
 from psa.signals import held_back
 from psa.specs import canonical_json
 
 
-def started(log: Path) -> subprocess.Popen[bytes]:
-    """One that imports what it needs and waits for its task; it ends with its standard input.
+def _started(log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that imports what it needs and waits for its task; it ends with its standard input.
 
     What Ray has to say beyond the events (tracebacks of processes that were killed) goes to a log.
     """
@@ -39,13 +41,40 @@ def started(log: Path) -> subprocess.Popen[bytes]:
         )
 
 
+# AWS's clients take a relative path from the folder that a process runs in.
+_FILES_OF_AWS: Final = (
+    "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CA_BUNDLE",
+)  # fmt: skip
+
+
+_LONGEST_SOCKET_PATH: Final = 107  # bytes, on Linux; 103 on macOS
+_OF_SESSION: Final = (
+    72  # of "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store", and a few
+)
+_SHORT: Final = "/tmp"  # noqa: S108 - where Ray makes a folder of its own, as it does without TMPDIR
+
+
 def _environment() -> dict[str, str]:
-    """Return the environment of Ray's processes: none of them imports from the folder it runs in."""
+    """Return the environment of Ray's processes, which run in a folder of their own and import nothing from
+    it. Relative paths are made absolute.
+    """
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = [str(Path(place).absolute()) for place in places if place]  # an empty one is the folder itself
     path = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
+    for name in _FILES_OF_AWS:
+        if os.environ.get(name):
+            path[name] = str(Path(os.environ[name]).expanduser().absolute())
+    path |= _short_folder()
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**inherited, **path, "PYTHONSAFEPATH": "1"}
+
+
+def _short_folder() -> dict[str, str]:
+    """Return where Ray is to make its sockets, if the temporary folder's path is too long for them."""
+    given = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    is_short = len(os.fsencode(given)) <= _LONGEST_SOCKET_PATH - _OF_SESSION
+    return {} if is_short or not os.access(_SHORT, os.W_OK) else {"RAY_TMPDIR": _SHORT}
 
 
 def cause_in(text: str) -> str:
@@ -64,26 +93,29 @@ _GUARD: Final = re.compile(
 
 
 class Driver:
-    """The process that drives Tune (cloud.ray_driver) for one experiment."""
+    """The process that drives Tune (cloud.ray_driver), started at once, for one experiment.
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, task: Mapping[str, Any]) -> None:
-        self.log = log
+    models: the folder of states, which keeps its log.
+    """
+
+    def __init__(self, models: Path) -> None:
         self.taken = False  # others have some of it in hand
         self.interrupted = False  # by a signal of its own; all is stored
-        self.process = process
+        self.log = DriverLog(models)
+        self.process = _started(self.log.path)
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
         self.input, self.output = self.process.stdin, self.process.stdout
-        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code will say so
-            self.input.write(canonical_json(task).encode() + b"\n")
-            self.input.flush()
 
-    def events(self) -> Generator[dict[str, Any] | None, None, None]:
-        """What it says, as it comes; None at least once a second. Closing it stops Tune.
+    def events(self, task: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
+        """Give it its task, and yield what it says, as it comes; None at least once a second. Closing it
+        stops Tune.
 
-        Raises UserError where Tune cannot begin, or is killed.
+        Raises UserError where Tune cannot begin, and RunFailure where it is killed or fails.
         """
+        failed = False
         try:
+            self._give(task)
             for said in self._said():
                 if said is not None and said["event"] == "unusable":
                     raise UserError(said["what"], said["way_out"])
@@ -91,20 +123,23 @@ class Driver:
                 yield said
             code = self.process.wait()
             self.interrupted = code == EXIT_INTERRUPTED
-            if code != 0 and not self.interrupted:
-                cause = cause_in(self._log_text())
-                raise UserError(
-                    f"the process that drives Ray Tune ended with code {code}{cause and ': '}{cause}",
-                    f"Run the same command again: it goes on from what is stored. What Ray said: {self.log}",
-                )
+            failed = code != 0 and not self.interrupted
+            if failed:
+                raise self._failure(code)
         finally:
-            self._end()
+            self._end(keep_log=failed)
 
-    def _log_text(self) -> str:
-        """Return the log, "" where it has gone: the exit code alone is then told."""
-        with contextlib.suppress(OSError):
-            return self.log.read_text(errors="replace")
-        return ""
+    def _give(self, task: Mapping[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code will say so
+            self.input.write(canonical_json(task).encode() + b"\n")
+            self.input.flush()
+
+    def _failure(self, code: int) -> RunFailure:
+        cause = cause_in(self.log.text())
+        return RunFailure(
+            f"the process that drives Ray Tune {how_ended(code)}{cause and ': '}{cause}",
+            f"Run the same command again: it goes on from what is stored. What Ray said: {self.log.path}",
+        )
 
     def _said(self) -> Iterator[dict[str, Any] | None]:
         rest = b""
@@ -119,8 +154,9 @@ class Driver:
                     *lines, rest = (rest + chunk).split(b"\n")
                     yield from filter(None, map(event_of, lines))
 
-    def _end(self) -> None:
+    def _end(self, *, keep_log: bool) -> None:
         with contextlib.suppress(OSError):
             self.input.close()
         wait_or_kill(self.process, STOP_SECONDS)
         self.output.close()
+        self.log.close(keep=keep_log)

@@ -9,18 +9,20 @@ has come home. Imports no ray.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
 import logging
-import subprocess
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cloud.aws_errors import Unreachable
 from cloud.homecoming import bring_home
 from cloud.homes import home_of
-from cloud.ray_process import Driver, started
+from cloud.patience import patiently
+from cloud.ray_process import Driver
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa import leases
@@ -30,7 +32,7 @@ from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.events import Event
 from psa.extras import how_to_install
-from psa.files import read_bytes, write_atomically
+from psa.files import read_bytes
 from psa.machine import Machine
 from psa.search import Search
 from psa.specs import canonical_json
@@ -55,10 +57,8 @@ class Ray:
         self.storage = Storage.at(where.storage or str(store.models / ".ray"))
         self.storage.check_writable()
         self.prefix = f"psa-{home_of(store.models)}-"
-        self.log = store.models / ".ray.log"
-        write_atomically(self.log, b"")
         # the first is started at once, for importing Ray takes seconds
-        self._ready: subprocess.Popen[bytes] | None = started(self.log)
+        self._ready: Driver | None = Driver(store.models)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """One Tune trial per pack, the longest first; where an interrupted experiment's unfinished packs hold
@@ -84,37 +84,45 @@ class Ray:
         if stored is not None:
             if (yield from self._run(stored, restore=True)):
                 return
-            self._settle(stored)  # what a kill left of it cannot be gone on with: its checkpoints can
-        new = self._prepared(packs)
+            # what a kill left of it cannot be gone on with: its checkpoints can
+            yield from self._settled(stored)
+        new = yield from patiently(lambda: self._prepared(packs), Event("tick", packs[0]))
         try:
             yield from self._run(new, restore=False)
         except UserError:
-            if not self._begun(new.name):  # it was refused: nothing is to be gone on with
-                self.storage.remove(new.name)
+            with contextlib.suppress(Unreachable):
+                if not self._begun(new.name):  # it was refused: nothing is to be gone on with
+                    self.storage.remove(new.name)
             raise
 
     def _run(self, experiment: Experiment, restore: bool) -> Generator[Event, None, bool]:
         """Run an experiment to its end; whether that could be done."""
         left = {name: loops_left(self.store, pack) for name, pack in experiment.packs.items()}
         what = {"packs": list(experiment.packs)}
-        driver = self._driver(experiment.name, restore, what)
-        with contextlib.closing(driver.events()) as events:
+        driver = self._driver()
+        with contextlib.closing(driver.events(self._task(experiment.name, restore, what))) as events:
             for said in events:
                 if said is not None and said["event"] == "unrestorable":
                     return False
-                yield self._event(experiment, said, left)
+                yield from self._events(experiment, said, left)
         if not (driver.taken or driver.interrupted):  # it has come to its end
-            self._settle(experiment)
+            yield from self._settled(experiment)
         return True
 
-    def _settle(self, experiment: Experiment) -> None:
+    def _settled(self, experiment: Experiment) -> Generator[Event, None, None]:
         """Bring home what is not here yet, and remove the experiment."""
+        first = next(iter(experiment.packs.values()))
+        yield from patiently(lambda: self._settle(experiment), Event("tick", first))
+
+    def _settle(self, experiment: Experiment) -> None:
         for name, pack in experiment.packs.items():
             if self.store.pending(pack.trials, pack.horizon):
                 self.bring_home(experiment.name, name)
         self.storage.remove(experiment.name)
 
-    def _event(self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]) -> Event:
+    def _events(
+        self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]
+    ) -> Iterator[Event]:
         """What the driver says, of a pack; it has come home when it is said to be done."""
         first = next(iter(experiment.packs))
         facts = said or {"event": "tick"}
@@ -122,8 +130,9 @@ class Ray:
         if kind == "begun":
             facts["left"] = left[name] if facts["left"] is None else facts["left"]
         if kind in ("done", "failed"):
-            self.bring_home(experiment.name, name)
-        return Event(kind, experiment.packs[name], facts)
+            tick = Event("tick", experiment.packs[name])
+            yield from patiently(lambda: self.bring_home(experiment.name, name), tick)
+        yield Event(kind, experiment.packs[name], facts)
 
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
         """Try the configurations of a search; what happens to each, None at least once a second."""
@@ -140,13 +149,13 @@ class Ray:
         self, experiment: str, search: Search, restore: bool
     ) -> Generator[dict[str, Any] | None, None, bool]:
         """Run a search to its end; whether that could be done."""
-        driver = self._driver(experiment, restore, {"search": search.model_dump(mode="json")})
-        with contextlib.closing(driver.events()) as events:
+        driver, what = self._driver(), {"search": search.model_dump(mode="json")}
+        with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
             for said in events:
                 if said is not None and said["event"] == "unrestorable":
                     return False
                 if said is not None and said["event"] == "done":
-                    self.bring_home(experiment, said["pack"])
+                    yield from patiently(functools.partial(self.bring_home, experiment, said["pack"]), None)
                 yield said
         if driver.interrupted:
             raise UserError("a signal has stopped Ray", "Run the same command again: it goes on from there")
@@ -179,9 +188,14 @@ class Ray:
         if folder:
             bring_home(self.storage, folder, self.store)
 
-    def _driver(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> Driver:
-        process, self._ready = self._ready or started(self.log), None
-        task = {
+    def _driver(self) -> Driver:
+        """Return the driver that is ready, or a new one: each drives one experiment."""
+        driver, self._ready = self._ready or Driver(self.store.models), None
+        return driver
+
+    def _task(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a driver is asked to do."""
+        return {
             "address": self.where.address or "local",
             "storage": self.storage.uri,
             "experiment": experiment,
@@ -194,7 +208,6 @@ class Ray:
             "results": str(self.store.results.absolute()),
             **what,
         }
-        return Driver(process, self.log, task)
 
     def _newest(self, experiment: str, name: str) -> str:
         """The folder of a Tune trial's last checkpoint; "" where there is none."""

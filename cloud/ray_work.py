@@ -6,6 +6,7 @@ from there, what it leaves is a checkpoint there. The data come through Ray's ob
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -15,13 +16,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pyarrow import ArrowException
 from ray import tune
 
+from cloud.aws_errors import Unreachable, is_transient_in_storage
 from cloud.cache import own_folder
+from cloud.patience import insist
 from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
+from cloud.settings import hidden
 from cloud.storage import Storage
+from psa.divergence import training_diverged
 from psa.engine import LoopReport
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.files import write_atomically
 from psa.machine import Machine
 from psa.pace import Pace
@@ -44,18 +50,34 @@ def work_on(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
         checkpoint = tune.get_checkpoint()
         try:
             if checkpoint is not None:
-                checkpoint.to_directory(work.folder)
+                insist(functools.partial(_download, checkpoint, work.folder))
             elif "pack" in config:
-                work.begin(_inputs(config), config["pack"])
+                insist(lambda: work.begin(_inputs(config), config["pack"]))
             if "template" in config:
                 work.adopt()
             facts = work.train(Machine(_on_this_node(data), config["device"], threads=1))
         except UserError as error:
             facts = {"error": str(error)}
+        except UploadFailed:  # Tune gives the pack out again, and it waits for the storage before it goes on
+            raise
         except Exception as error:  # one pack must not take the others down with it
             logger.exception("a pack failed")
             facts = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
         work.end(facts)
+
+
+class UploadFailed(Exception):
+    """A checkpoint that could not be stored for now. What was trained since the last one is trained again."""
+
+
+def _download(checkpoint: tune.Checkpoint, folder: Path) -> None:
+    """Copy a checkpoint into a folder. Raises Unreachable where that may succeed later."""
+    try:
+        checkpoint.to_directory(folder)
+    except (ArrowException, OSError) as error:
+        if not is_transient_in_storage(error):
+            raise
+        raise Unreachable(f"a checkpoint cannot be read: {hidden(one_line(str(error)))[:300]}") from None
 
 
 def _inputs(config: Mapping[str, Any]) -> Storage:
@@ -64,8 +86,12 @@ def _inputs(config: Mapping[str, Any]) -> Storage:
 
 def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
-        return pack_in(_inputs(config), config["pack"])
+        return insist(lambda: pack_in(_inputs(config), config["pack"]))
     return Template.model_validate(config["template"]).pack(config["space"])
+
+
+def _diverged(state: TrialState) -> bool:
+    return training_diverged(state.trial.method, state.history, state.lkg_loop)
 
 
 class _Work:
@@ -136,7 +162,8 @@ class _Work:
         self.left -= len(reports)
         each = [report.score for report in reports]
         self.accuracy = statistics.fmean(each)
-        self.said = {**loop_facts(reports), "left": self.left, "each": each}
+        lost = [_diverged(report.state) for report in reports]
+        self.said = {**loop_facts(reports), "left": self.left, "each": each, "diverged": lost}
 
     def _saved(self) -> None:
         """States have been stored: the time that their upload takes counts for the engine's pace."""
@@ -159,7 +186,14 @@ class _Work:
                 target = Path(staged) / path.relative_to(self.folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.link(path, target)
-            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(staged))
+            checkpoint = tune.Checkpoint.from_directory(staged)
+            try:
+                tune.report(metrics, checkpoint=checkpoint)
+            except (ArrowException, OSError) as error:
+                if not is_transient_in_storage(error):
+                    raise
+                # reporting again would count the loop twice
+                raise UploadFailed(hidden(one_line(str(error)))[:300]) from None
 
     def _kept(self) -> list[Path]:
         """What goes home: present states, the arrays beside them, records and their sidecars."""

@@ -16,6 +16,7 @@ from cloud import settings
 from cloud.bootstrap import PROGRESS
 from cloud.bucket import Bucket
 from cloud.budget import Budget
+from cloud.course import Course
 from cloud.harvest import cleared, take_home
 from cloud.homes import home_of
 from cloud.line import Line, job_parts, last_attempts, lay_in, stored_lines, unfinished, without
@@ -26,7 +27,7 @@ from cloud.request import check
 from cloud.standing import detached, going_on, how_far, remarks
 from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.upload import uploaded
-from cloud.watch import Course, Watch
+from cloud.watch import Watch
 from psa import leases
 from psa.backend import Job, Where
 from psa.cost import CostModel

@@ -50,7 +50,8 @@ def detached(watch: Watch) -> str:
     waiting = sum(not course.running and not course.over for course in watch.courses)
     said = f"{counted(running, 'job')} at work without this sweep"
     if waiting:
-        why = _WHY[watch.stall.kind] if watch.stall else "since --workers allows no more at once"
+        stall = watch.submission.stall
+        why = _WHY[stall.kind] if stall else "since --workers allows no more at once"
         said += f", {counted(waiting, 'job')} not submitted {why}"
     return f"{said}. The same command watches them and goes on; `psa fetch` brings home what is there."
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from pyarrow import ArrowException, fs
 
+from cloud.aws_errors import Unreachable, is_transient_in_storage
+from cloud.settings import hidden
 from psa.errors import UserError
 from psa.files import own_name
 
@@ -18,8 +20,11 @@ _WAY_OUT: Final = (
     "s3://bucket/prefix?endpoint_override=HOST:PORT&scheme=http)"
 )
 
+_NETWORK: Final = "Check the network and that address; the same command goes on from what is stored"
 _KEYS: Final = "Leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _OBJECT_STORES: Final = ("s3", "gcs")  # where folders are but a part of names
+_READS: Final = 3  # of what seems to be empty
+Content = TypeVar("Content", bound=Sized)
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,26 @@ class Storage:
     def read(self, name: str) -> bytes | None:
         """The content of a file, None where there is none. Raises UserError."""
         try:
-            with self.files.open_input_file(f"{self.root}/{name}") as stream:
-                return bytes(stream.readall())
+            return self._asked_again(lambda: self._content(name))
         except FileNotFoundError:
             return None
         except (ArrowException, OSError) as error:
             raise _refusal(self.uri, f"cannot be read ({name})", error) from None
+
+    def _content(self, name: str) -> bytes:
+        with self.files.open_input_file(f"{self.root}/{name}") as stream:
+            return bytes(stream.readall())
+
+    def _asked_again(self, question: Callable[[], Content]) -> Content:
+        """Return the answer to a question, an empty one of an object store only if it is given repeatedly: to
+        the AWS SDK for C++, an answer that is torn in its head looks like an empty file or folder.
+        """
+        answer = question()
+        for _ in range(_READS - 1):
+            if len(answer) or self.files.type_name not in _OBJECT_STORES:
+                break
+            answer = question()
+        return answer
 
     def folders(self, name: str = "") -> list[str]:
         """The names of the folders in a folder, sorted; none where it is not there. Some S3 servers keep a
@@ -98,10 +117,9 @@ class Storage:
 
     def _listed(self, name: str, recursive: bool) -> list[fs.FileInfo]:
         path = f"{self.root}/{name}".rstrip("/")
+        selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
         try:
-            return list(
-                self.files.get_file_info(fs.FileSelector(path, recursive=recursive, allow_not_found=True))
-            )
+            return self._asked_again(lambda: list(self.files.get_file_info(selector)))
         except (ArrowException, OSError) as error:
             raise _refusal(self.uri, f"cannot be read ({name})", error) from None
 
@@ -126,5 +144,6 @@ class Storage:
 
 
 def _refusal(uri: str, what: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
-    return UserError(f"--storage {uri}: {what}: {reason}", _WAY_OUT)
+    reason = hidden(" ".join(str(error).split()))[:300]
+    said = f"--storage {uri}: {what}: {reason}"
+    return Unreachable(said, _NETWORK) if is_transient_in_storage(error) else UserError(said, _WAY_OUT)

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from cloud.aws_errors import Unreachable, aws_error, aws_errors, aws_exceptions, error_code, required
+from cloud.aws_errors import (
+    Unreachable,
+    asked_again,
+    aws_error,
+    aws_errors,
+    aws_exceptions,
+    error_code,
+    required,
+)
 from cloud.jobs import ENDED
 from psa.errors import UserError
 
@@ -76,21 +84,27 @@ class TrainingJobs:
 
     def listed(self, beginning: str) -> dict[str, Status]:
         """The jobs whose names contain this, by name. Raises UserError."""
+        with aws_errors("the training jobs cannot be listed"):
+            return asked_again(lambda: self._listed(beginning))
+
+    def _listed(self, beginning: str) -> dict[str, Status]:
         pages = self.client.get_paginator("list_training_jobs").paginate(
             NameContains=beginning, PaginationConfig={"PageSize": _PAGE}
         )
-        with aws_errors("the training jobs cannot be listed"):
-            return {
-                item["TrainingJobName"]: Status(item["TrainingJobStatus"], item.get("SecondaryStatus", ""))
-                for page in pages
-                for item in required(page, "TrainingJobSummaries")
-            }
+        return {
+            item["TrainingJobName"]: Status(item["TrainingJobStatus"], item.get("SecondaryStatus", ""))
+            for page in pages
+            for item in required(page, "TrainingJobSummaries")
+        }
 
     def described(self, name: str) -> dict[str, Any]:
         """All that is known of a job. Raises UserError."""
         with aws_errors(f"job {name} cannot be described"):
-            found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
-            required(found, "TrainingJobStatus")
+            return asked_again(lambda: self._described(name))
+
+    def _described(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
+        required(found, "TrainingJobStatus")
         return found
 
     def stop(self, name: str) -> UserError | None:

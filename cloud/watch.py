@@ -9,21 +9,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from cloud.aws_errors import Unreachable
 from cloud.bootstrap import FAILURES, PROGRESS
+from cloud.course import Course, Desk
 from cloud.line import Line, last_attempts
 from cloud.logs import GROUP
+from cloud.patience import Patience
+from cloud.submission import Submission
 from cloud.told import failures_in, progress_in
-from cloud.training_jobs import Answer, Status, lacked_capacity
-from psa.errors import UserError
+from cloud.training_jobs import Status, lacked_capacity
 from psa.estimate import loops_left
 from psa.events import Event
-from psa.store import Store
 from psa.trial import Pack
-from psa.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -32,61 +31,6 @@ SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happen
 NAP: Final = 0.25
 _OF_CONTAINER: Final = "AlgorithmError"  # begins the reason of a job whose container has run
 _LONGEST_REASON, _HEAD = 600, 60  # characters shown of the reason for a failed job, and of its beginning
-PATIENCE_SECONDS: Final = 1800.0  # for which AWS may be out of reach: a laptop sleeps, a network fails
-AGAIN_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
-
-
-class Desk(Protocol):
-    """What the watch asks of the backend."""
-
-    store: Store
-
-    def submit(self, course: Course) -> Answer:
-        """Submit the present job of a course."""
-
-    def listed(self) -> dict[str, Status]:
-        """The jobs of this home, by name."""
-
-    def described(self, name: str) -> dict[str, Any]:
-        """All that is known of a job."""
-
-    def told(self, line: Line, name: str) -> bytes | None:
-        """A file that the running job keeps beside its states."""
-
-    def home(self, line: Line, job: str) -> dict[str, str]:
-        """Bring home what a job has left; why it cannot be, for some trials by id."""
-
-    def dropped(self, line: Line) -> None:
-        """All of a line is at home: what it held elsewhere is not needed any more."""
-
-
-@dataclass
-class Course:
-    """How far a line is. attempt: of its present or last job, 0 before the first; last: no job follows it;
-    choice: which instance type; tries: attempts in a row without progress; left: trial-loops that were left
-    when the job began.
-    """
-
-    line: Line
-    attempt: int = 0
-    running: bool = False
-    over: bool = False
-    last: bool = False
-    choice: int = 0
-    tries: int = 0
-    left: int = 0
-    begun: bool = False
-    loops: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def job(self) -> str:
-        """The name of its present job."""
-        return self.line.job(self.attempt)
-
-    @property
-    def pack(self) -> Pack:
-        """One of its packs, for events that are of none."""
-        return next(iter(self.line.packs.values()))
 
 
 class Watch:
@@ -107,13 +51,11 @@ class Watch:
         at_once: int | None = None,
         last: Collection[str] = (),
     ) -> None:
-        self.desk, self.wanted, self.choices, self.at_once = desk, wanted, choices, at_once
+        self.desk, self.wanted, self.choices = desk, wanted, choices
         self.courses = [Course(line, last=line.name in last) for line in lines]
         self.failed: set[str] = set()  # ids of trials
         self._counted: set[str] = set()  # as done
-        self.stall: Answer | None = None  # why the last submission came to nothing
-        self._asked = 0.0  # when that was
-        self._said_full = False
+        self.submission = Submission(desk, self.courses, at_once)
 
     def events(self, detach: bool = False) -> Iterator[Event]:
         """What happens, a tick several times a second; ends with the last line, or, where it is to be left
@@ -121,30 +63,28 @@ class Watch:
         """
         tick = Event("tick", self.courses[0].pack)
         yield from self._begin(self.desk.listed())
-        wait, seen, lost = SOON, time.monotonic(), None
+        wait, seen, patience = SOON, time.monotonic(), Patience("jobs")
         while True:
-            yield from self._submit()
-            is_asked_again = self.stall is not None and self.stall.kind == "later"
-            if (detach and not is_asked_again) or all(course.over for course in self.courses):
+            yield from self.submission.events()
+            if (detach and self.submission.postponed() is None) or all(
+                course.over for course in self.courses
+            ):
                 return
             while time.monotonic() - seen < wait:
                 yield tick
                 time.sleep(NAP)
-            seen, happened, trouble = time.monotonic(), False, self._postponed()
+            seen, happened, trouble = time.monotonic(), False, self.submission.postponed()
             try:
                 for event in self._looked(self.desk.listed()):
                     happened = True
                     yield event
             except Unreachable as error:
                 trouble = error
-            lost = None if trouble is None else _patient(lost, trouble)
+            if trouble is None:
+                patience.regained()
+            else:
+                patience.lost(trouble)
             wait = SOON if happened else LATE if trouble else min(LATE, wait * 1.5)
-
-    def _postponed(self) -> Unreachable | None:
-        """Return why AWS takes no submission at present, if it asks for patience."""
-        if self.stall is None or self.stall.kind != "later":
-            return None
-        return Unreachable(self.stall.said)
 
     def _begin(self, jobs: dict[str, Status]) -> Iterator[Event]:
         """Take up what earlier watches have begun. What has failed there is tried again."""
@@ -166,48 +106,6 @@ class Watch:
 
     def _pending(self, course: Course) -> set[str]:
         return {trial.id for trial in course.line.pending(self.desk.store)}
-
-    def _submit(self) -> Iterator[Event]:
-        """Submit what is waiting, as far as the quota, the budget and the user allow."""
-        for course in self.courses:
-            busy = sum(each.running for each in self.courses)
-            if self._is_stalled() or (self.at_once is not None and busy >= self.at_once):
-                return
-            if course.running or course.over:
-                continue
-            course.attempt += 1
-            try:
-                answer = self.desk.submit(course)
-            except Unreachable as trouble:  # while its inputs were laid into the bucket
-                answer = Answer("later", trouble.what)
-            course.running, course.begun = answer.begun, False
-            if not answer.begun:
-                course.attempt -= 1
-                self.stall, self._asked = answer, time.monotonic()
-                yield from self._stalled(answer, busy)
-                return
-            self.stall = None
-            yield Event("tick", course.pack)
-
-    def _is_stalled(self) -> bool:
-        """Whether it is too early to ask again. What AWS wants to be asked later is, at the next look."""
-        if self.stall is None or self.stall.kind == "later":
-            return False
-        return time.monotonic() - self._asked < AGAIN_SECONDS
-
-    def _stalled(self, answer: Answer, busy: int) -> Iterator[Event]:
-        """Say once that the quota is full. Raises UserError where it is none at all, and nothing is lost."""
-        if answer.kind != "full":
-            return
-        if answer.hopeless and not busy:
-            raise UserError(
-                answer.said, "Request an increase of this quota, or set INSTANCE_TYPE to one that has some"
-            )
-        if not self._said_full:
-            self._said_full = True
-            rest = sum(not course.running and not course.over for course in self.courses)
-            said = f"{counted(rest, 'job')} to be submitted when the quota allows it: {answer.said}"
-            yield Event("said", self.courses[0].pack, {"said": said})
 
     def _looked(self, jobs: dict[str, Status]) -> Iterator[Event]:
         """What a list of the jobs says that was not known before."""
@@ -242,7 +140,7 @@ class Watch:
         pending = self._pending(course)
         said = {} if status.status == "Completed" else self.desk.described(job)
         # only now: should AWS be lost sight of before, the same is done again at the next look
-        course.running, self.stall = False, None
+        course.running, self.submission.stall = False, None
         if course.last or not pending - failures.keys():
             yield from self._over(course, failures)
             return
@@ -304,14 +202,3 @@ def _reason(job: str, said: Mapping[str, Any], status: Status) -> str:
 def log_of(job: str) -> str:
     """Return where CloudWatch keeps what the container of a job has printed."""
     return f"log stream {job}/algo-1-* in {GROUP}"
-
-
-def _patient(since: float | None, trouble: Unreachable) -> float:
-    """When AWS was lost sight of: the jobs do not notice. Raises the trouble when it lasts too long."""
-    now = time.monotonic()
-    if since is None:
-        logger.warning("%s; the jobs go on, and it is tried again", trouble.what)
-        return now
-    if now - since > PATIENCE_SECONDS:
-        raise trouble
-    return since

@@ -12,17 +12,27 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from psa import __version__, process
 from psa.cloud_package import import_cloud
-from psa.errors import LONGEST, UserError, cut, lacks_memory, memory_error, one_line, printable
+from psa.errors import (
+    LONGEST,
+    RunFailure,
+    UserError,
+    cut,
+    lacks_memory,
+    memory_error,
+    one_line,
+    printable,
+)
 from psa.files import refusal
 from psa.shadowed import shadowed_library
 
 EXIT_INTERNAL: Final = 1
+EXIT_FAILED: Final = 1
 EXIT_USER_ERROR: Final = 2
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
@@ -84,14 +94,14 @@ def app_of(name: str) -> App:
     try:
         module = import_cloud(where) if "." in where else importlib.import_module(f"psa.commands.{where}")
     except Exception as error:  # noqa: BLE001 - `psa --help` lists the others, and running this one says why
-        return command(name, _unavailable(error), group)
+        return command(name, unavailable(error), group)
     return command(name, getattr(module, function), group)
 
 
-def _unavailable(error: Exception) -> Callable[..., int]:
-    """The place of a command that cannot be imported: it is listed, and says why."""
+def unavailable(error: Exception) -> Callable[..., int]:
+    """Return what stands for a command that cannot be imported: it is listed, and says why."""
 
-    def refuse(*_: str) -> int:
+    def refuse(*_: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
         raise error
 
     refuse.__doc__ = "Not available here: run it to see why."
@@ -200,7 +210,8 @@ def _failed(error: BaseException, app: App) -> int:
             called = [*app.name, *(each for each in error.command_chain or () if each not in app.name)]
             return _said(f"error: {error} See `{' '.join(called)} --help`", EXIT_USER_ERROR)
         case UserError():
-            return _said(f"error: {error}", EXIT_USER_ERROR)
+            failed = isinstance(error, RunFailure)
+            return _said(f"error: {error}", EXIT_FAILED if failed else EXIT_USER_ERROR)
         case KeyboardInterrupt():
             return _said("stopped; nothing that was stored is lost", EXIT_INTERRUPTED)
         case BrokenPipeError():

@@ -118,6 +118,12 @@ def wait_or_kill(process: subprocess.Popen[bytes], patience: float) -> None:
         process.wait()
 
 
+def how_ended(code: int) -> str:
+    """Return what an exit code says of the end of a process, -N after signal N."""
+    cause = " (killed, most often for lack of memory)" if code == -signal.SIGKILL else ""
+    return f"ended with code {code}{cause}"
+
+
 class Crew:
     """Some workers on a queue of tasks, one worker to a place. `patience`: seconds to save and leave in."""
 
@@ -206,9 +212,7 @@ class Crew:
             self.stopped.append((time.monotonic() + RESTART_SECONDS, worker.place, task))
             return
         task.deaths += 1
-        code = worker.process.returncode
-        cause = " (killed, most often for lack of memory)" if code == -signal.SIGKILL else ""
-        reason = f"a worker ended with code {code}{cause}"
+        reason = f"a worker {how_ended(worker.process.returncode)}"
         if task.deaths < DEATHS_ALLOWED:
             self.waiting.appendleft(task)
             yield Event("died", task.pack, {"error": reason})

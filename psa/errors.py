@@ -24,6 +24,13 @@ class DamagedFile(UserError):
     """A stored file whose bytes are not what was written (torn, truncated, bits flipped)."""
 
 
+class RunFailure(UserError):
+    """A run that failed for a reason outside of psa and of what the user wrote, such as a killed process.
+
+    The command line exits with 1, as after a sweep with failed trials.
+    """
+
+
 class Interrupted(Exception):
     """A stop was asked for (Ctrl-C, SIGTERM); every finished loop is safe on disk."""
 

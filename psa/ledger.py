@@ -23,13 +23,15 @@ Status = Literal["running", "finished", "stopped early", "failed"]
 
 class Configuration(Spec):
     """Settings that were tried. accuracies: meta-loop -> of each seed the best validation accuracy so far,
-    in percent; trials: ids of those that came to their end, whose records are stored.
+    in percent, 0 if it has diverged; diverged: of each seed, after the last loop; trials: ids of those that
+    came to their end, whose records are stored.
     """
 
     name: str
     settings: dict[str, Any]
     status: Status = "running"
     accuracies: dict[int, tuple[float, ...]] = Field(default_factory=dict)
+    diverged: tuple[bool, ...] = ()
     trials: tuple[str, ...] = ()
     error: str = ""
 
@@ -44,8 +46,23 @@ class Configuration(Spec):
         return self.accuracies[self.loops] if self.accuracies else ()
 
     @property
+    def finite(self) -> tuple[float, ...]:
+        """The accuracies it ended with, of the seeds that have not diverged."""
+        lost = self.diverged or (False,) * len(self.last)
+        return tuple(each for each, is_lost in zip(self.last, lost, strict=True) if not is_lost)
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, for people: a configuration whose seeds all diverged has no result."""
+        if not any(self.diverged):
+            return self.status
+        if all(self.diverged):
+            return "diverged"
+        return f"{self.status}, {sum(self.diverged)} of {len(self.diverged)} seeds diverged"
+
+    @property
     def mean(self) -> float:
-        """Their mean; NaN where there is none."""
+        """The mean of the last accuracies, by which configurations are ranked; NaN where there are none."""
         return sum(self.last) / len(self.last) if self.last else float("nan")
 
 
@@ -70,6 +87,7 @@ class Ledger:
                 **{loop: each for loop, each in found.accuracies.items() if loop < said["loop"]},
                 said["loop"]: tuple(100 * each for each in said["each"]),
             }
+            changes["diverged"] = tuple(said.get("diverged", ()))
         ended: dict[str, Status] = {"done": "finished", "stopped": "stopped early", "failed": "failed"}
         if kind in ended:
             changes["status"] = ended[kind]

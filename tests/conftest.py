@@ -1,13 +1,14 @@
 """What every test may use: the data folder, filled once, and one thread, as in a worker."""
 
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
-from processes import train_in_process, tree
+from processes import ending, train_in_process, tree
 
 from psa.data import Split, Splits, load
 from psa.fetch import fetch
@@ -29,6 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first; each file stays together, for what its tests share."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Return a list for processes that end with the test."""
+    with ending() as processes:
+        yield processes
 
 
 @pytest.fixture(scope="session")

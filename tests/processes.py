@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from psa.grid import load
@@ -64,6 +64,17 @@ def end(process: subprocess.Popen[str]) -> None:
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[list[subprocess.Popen[str]]]:
+    """Yield a list for processes, all of which end with the block, whatever becomes of it."""
+    processes: list[subprocess.Popen[str]] = []
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            end(process)
 
 
 def until(true: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:

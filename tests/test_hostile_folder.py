@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import GRID, PATIENCE_SECONDS, end
+from processes import GRID, PATIENCE_SECONDS
 from test_search import SMALL
 
 from psa.grid import load
@@ -40,15 +39,6 @@ def hostile(tmp_path: Path) -> Path:
     for name in NAMES:
         (folder / f"{name}.py").write_text(LINE)
     return folder
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Hold processes that end with the test."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        end(process)
 
 
 def typed(folder: Path, data_dir: Path, *words: str, started: list[subprocess.Popen[str]]) -> str:
@@ -90,6 +80,7 @@ def test_a_sweep_on_ray(hostile: Path, data_dir: Path, started: list[subprocess.
 @pytest.mark.crash  # the same driver as above; the sweep is tested every time
 def test_a_search(hostile: Path, data_dir: Path, started: list[subprocess.Popen[str]]) -> None:
     """The same driver, told to search."""
-    (hostile / "search.toml").write_text(SMALL.replace("meta_loops = 6", "meta_loops = 2"))
-    typed(hostile, data_dir, "search", "search.toml", "search.samples=2", started=started)
+    shorter = SMALL.replace("meta_loops = 6", "meta_loops = 2").replace("samples = 6", "samples = 2")
+    (hostile / "search.toml").write_text(shorter)
+    typed(hostile, data_dir, "search", "search.toml", started=started)
     assert list((hostile / "results").rglob("search-*.json"))

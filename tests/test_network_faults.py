@@ -35,6 +35,7 @@ from cloud.aws_errors import Unreachable, aws_error, aws_errors
 from cloud.bucket import Bucket
 from cloud.harvest import take_home
 from cloud.homecoming import bring_home
+from cloud.patience import PATIENCE_SECONDS
 from cloud.rehearsal.s3 import KEY, REGION, S3, SECRET
 from cloud.training_jobs import TrainingJobs
 from cloud.watch import Watch
@@ -160,6 +161,20 @@ def test_an_answer_that_is_not_amazons_is_not_taken_for_one(request_: str) -> No
 
     with pytest.raises(Unreachable, match="a proxy or another server may have sent it"):
         requests(Proxied(ValueError()))[request_]()
+
+
+@pytest.mark.parametrize("request_", ["jobs listed", "job described", "names", "tree", "folders"])
+def test_an_answer_that_is_malformed_once_is_asked_for_again(request_: str) -> None:
+    """An answer that is torn in its head looks whole to botocore, and empty."""
+    whole = {"TrainingJobSummaries": [], "TrainingJobStatus": "Completed", "IsTruncated": False}
+    answers = [{}, whole]
+
+    class Torn(Broken):
+        def _fail(self, *_: Any, **__: Any) -> Any:
+            return answers.pop(0)
+
+    requests(Torn(ValueError()))[request_]()
+    assert not answers
 
 
 def refused(code: str, message: str = "x", status: int = 400, hours: float = 0.0) -> ClientError:
@@ -369,7 +384,7 @@ def test_patience_ends(question: str, tmp_path: Path, monkeypatch: pytest.Monkey
     begun = next(clock)
     with pytest.raises(Unreachable, match="AWS cannot be asked"):
         list(Watch(desk, [watched_line()], {}).events())
-    assert next(clock) - begun > watching.PATIENCE_SECONDS
+    assert next(clock) - begun > PATIENCE_SECONDS
 
 
 @pytest.mark.usefixtures("no_waiting")

@@ -165,3 +165,8 @@ def test_the_page_says_how_much_is_published() -> None:
     """By the bundles, not by hand."""
     done = subprocess.run([sys.executable, "tools/published_page.py", "--check"], cwd=ROOT, check=False)
     assert done.returncode == 0
+
+
+def test_every_command_starts_in_psa() -> None:
+    """Another package called cloud may stand before psa's own on Python's path; then the command says so."""
+    assert all(target.startswith("psa.") for target in SCRIPTS.values())

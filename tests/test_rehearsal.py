@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -488,10 +489,19 @@ def test_a_quota_frees_as_jobs_end(tmp_path: Path) -> None:
 
 
 def test_too_many_requests_are_throttled(tmp_path: Path) -> None:
-    """With the code that botocore's retries know: a patient client gets all its answers."""
+    """With the code that botocore's retries know: a patient client gets all its answers.
+
+    A tenth of a second passes with each request, however fast this machine is.
+    """
+    ticks = itertools.count()
     with staged(tmp_path, throttle=5.0) as aws, stranger(aws.stage, KEY) as hasty:
-        assert refused(lambda: [hasty.list_training_jobs() for _ in range(20)])[0] == "ThrottlingException"
-        assert aws.jobs.list_training_jobs()["TrainingJobSummaries"] == []
+        assert aws.stage.plane._throttle._rate == 5.0
+        aws.stage.plane._throttle = Throttle(5.0, lambda: next(ticks) / 10)
+        for _ in range(9):  # five at once, and half of one more with each
+            hasty.list_training_jobs()
+        assert refused(hasty.list_training_jobs)[0] == "ThrottlingException"
+        assert [aws.jobs.list_training_jobs()["TrainingJobSummaries"] for _ in range(3)] == [[]] * 3
+        assert next(ticks) > 14  # some of them were asked twice
 
 
 def test_a_throttle_lets_its_rate_pass() -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import GRID, PATIENCE_SECONDS, end, psa, sweep, tree, until
+from processes import GRID, PATIENCE_SECONDS, descendants, psa, sweep, tree, until
 
 from psa.grid import load
 from psa.machine import Machine
@@ -44,15 +44,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[s
     for group in groups_of(load(GRID).trials):
         run_pack(Pack(trials=tuple(group), horizon=LOOPS), store, Machine(data_dir, "cpu"))
     return tree(folder)
-
-
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that end with the test."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        end(process)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -307,3 +298,35 @@ def test_a_dry_run_shows_each_request_and_its_price(tmp_path: Path, data_dir: Pa
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
     assert "--max-cost 0.001: the jobs are expected to cost $" in err
+
+
+@pytest.mark.slow
+@pytest.mark.crash  # a rehearsal is begun twice
+def test_a_rehearsal_whose_process_group_is_interrupted(
+    tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+) -> None:
+    """SIGINT to all of it, as `timeout` or a script sends it: it ends with nothing left running, and the same
+    command goes on.
+    """
+    command = ["psa", "sweep", str(GRID), *WORDS, "--data-dir", str(data_dir.absolute()), "--device", "cpu"]
+    words = ("rehearse", "--dir", "stage", "--", *command)
+    first = psa(tmp_path, *words)
+    started.append(first)
+    until(lambda: " loop " in "\n".join(map(str, living(tmp_path / "models"))), first)
+    processes = descendants(first.pid)
+    os.killpg(first.pid, signal.SIGINT)
+    out, err = first.communicate(timeout=PATIENCE_SECONDS)
+    assert first.returncode == 130, (out, err)
+    assert "Traceback" not in err
+    until(lambda: not [pid for pid in processes if is_running(pid)])
+    again = psa(tmp_path, *words)
+    started.append(again)
+    assert ended(again) == (0, DONE)
+    assert tree(tmp_path) == expected
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there and has not ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return False

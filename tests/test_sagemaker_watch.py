@@ -15,10 +15,12 @@ from botocore.exceptions import ClientError
 
 from cloud import watch as watching
 from cloud.aws_errors import Unreachable
+from cloud.course import Course
 from cloud.line import Line
 from cloud.standing import detached
+from cloud.submission import AGAIN_SECONDS
 from cloud.training_jobs import Answer, Status, TrainingJobs
-from cloud.watch import TRIES, Course, Watch
+from cloud.watch import TRIES, Watch
 from psa.errors import UserError
 from psa.events import Event
 from psa.store import Store
@@ -141,7 +143,7 @@ def test_a_full_quota_is_said_once_and_asked_again_after_some_time(
     said = [event.facts["said"] for event in events if event.kind == "said"]
     assert said == ["1 job to be submitted when the quota allows it: the quota is 1 Instances"]
     assert len(desk.asked) == 3 + TRIES
-    assert now[-1] > 3 * watching.AGAIN_SECONDS
+    assert now[-1] > 3 * AGAIN_SECONDS
 
 
 def test_no_quota_at_all_ends_with_one_line(tmp_path: Path) -> None:

@@ -7,17 +7,17 @@ import math
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE_SECONDS, end, psa, until
+from processes import PATIENCE_SECONDS, psa, until
+from test_divergence import EXPLODING
 
 from psa.collect import collect
 from psa.errors import UserError
 from psa.ledger import Ledger
-from psa.reports.search import search_figure, search_table
+from psa.reports.search import best_lines, search_figure, search_table
 from psa.search import Range, Search, load
 from psa.store import Store
 
@@ -233,18 +233,33 @@ def test_the_table_and_the_figure_say_how_each_ended(ledger: Ledger) -> None:
     assert search_figure(ledger).axes
 
 
-@pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that end with the test."""
-    pytest.importorskip("ray", reason="the extra search is not installed")
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        end(process)
+def test_a_setting_that_diverges_is_called_that(tmp_path: Path) -> None:
+    """In place of 0 %: in the table, in the lines, and in what is stored."""
+    ledger = Ledger(load(written(tmp_path)), tmp_path / "results")
+    for name, end, lost in (
+        ("c0", "done", [True, True]),
+        ("c1", "done", [True, False]),
+        ("c2", "stopped", []),
+    ):
+        for said in events(name, 6 if end == "done" else 2, end):
+            share = {"each": [0.0 if each else 0.9 for each in lost], "diverged": lost} if lost else {}
+            ledger.heard({**said, **share} if said["event"] == "loop" else said)
+    again = {each.name: each for each in Ledger(ledger.search, ledger.path.parents[1]).ended}
+    assert [again[name].outcome for name in ("c0", "c1", "c2")] == [
+        "diverged", "finished, 1 of 2 seeds diverged", "stopped early",
+    ]  # fmt: skip
+    rows = {row[-1]: row for row in search_table(ledger).rows}
+    assert rows["diverged"][-4:-1] == (0, None, 6)
+    part = rows["finished, 1 of 2 seeds diverged"]
+    assert (part[-4], part[-3].value) == (1, pytest.approx(90.0))
+    assert "In 2 of them seeds diverged" in search_table(ledger).note
+    assert "- after   6 (diverged)" in "\n".join(best_lines(ledger, 3))
+    assert search_figure(ledger).axes
 
 
 def searched(started: list[subprocess.Popen[str]], folder: Path, data_dir: Path) -> subprocess.Popen[str]:
     """Start the search of a folder."""
+    pytest.importorskip("ray", reason="the extra search is not installed")
     process = psa(folder, "search", "search.toml", "--data-dir", str(data_dir.absolute()), "--device", "cpu",
                   "--workers", "2")  # fmt: skip
     started.append(process)
@@ -327,3 +342,34 @@ def test_population_based_training_keeps_the_lineage(
     records = [path for path in store.record_paths() if "search-" not in path.name]
     assert {str(path.relative_to(store.results))[: -len(".json")] for path in records} >= ids
     assert any(b'"legs":[{' in path.read_bytes() for path in records)
+
+
+@pytest.mark.slow
+@pytest.mark.crash  # half a minute each; the engine's part is tested every time
+@pytest.mark.parametrize("scheduler", ["asha", "pbt"])
+def test_a_search_with_settings_that_diverge_goes_on(
+    scheduler: str, started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
+) -> None:
+    """On a real Ray: they are marked in the ledger and the table, and do not win. Population-based training
+    lets them go on from the weights and near the settings of others, so that none may be left in the end.
+    """
+    written(
+        tmp_path,
+        SMALL,
+        ("lr = { low = 1e-5, high = 1e-2, log = true }", "lr = [10.0, 1e-3]"),
+        ('arch = "1*4"', f'arch = "{EXPLODING}"'),
+        ("meta_loops = 6", "meta_loops = 4"),
+        ("grace = 1", "grace = 2"),
+        ("samples = 6", "samples = 4"),
+        ('"asha"', f'"{scheduler}"'),
+    )
+    out, err = searched(started, tmp_path, data_dir).communicate(timeout=5 * PATIENCE_SECONDS)
+    assert (started[0].returncode, err) == (0, ""), out
+    _, ledger = result(tmp_path)
+    assert len(ledger.ended) == 4
+    assert not any(ledger.ended[0].diverged)
+    if scheduler == "asha":
+        exploded = [each for each in ledger.ended if each.settings["lr"] == 10.0]
+        assert exploded
+        assert all(each.outcome == "diverged" for each in exploded)
+        assert "diverged" in (tmp_path / "results/reports/small_search.md").read_text()

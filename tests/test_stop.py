@@ -11,11 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE_SECONDS, children, end, psa, sweep, until
+from processes import PATIENCE_SECONDS, children, psa, sweep, until
 
 from psa import leases
 from psa.crew import DEATHS_ALLOWED
@@ -27,15 +26,6 @@ from psa.sweeps import living
 STOPPED = "Stopped; workers have saved what they had. The same command goes on from there."
 ENDLESS = "meta_loops=1000000"
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-
-
-@pytest.fixture
-def killed() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that end with the test, whatever becomes of it."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        end(process)
 
 
 def doing(folder: Path) -> str:
@@ -56,11 +46,11 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_sweep_that_trains_saves_and_answers_with_the_signal(
-    number: signal.Signals, code: int, tmp_path: Path, data_dir: Path, killed: list[subprocess.Popen[str]]
+    number: signal.Signals, code: int, tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     """130 for SIGINT, 143 for SIGTERM, what was trained is stored, and nobody says any more it is at work."""
     process = sweep(tmp_path, data_dir, ENDLESS, "arch=1*4", "--pack-size", "12", "--workers", "1")
-    killed.append(process)
+    started.append(process)
     until(lambda: "1*4 seeds 0-1 loop" in doing(tmp_path), process)
     assert stopped(process, number)[:3] == (code, STOPPED, "")
     store = Store(tmp_path / "models", tmp_path / "results")
@@ -86,11 +76,11 @@ def test_a_sweep_that_measures_stops_at_once(
     code: int,
     tmp_path: Path,
     data_dir: Path,
-    killed: list[subprocess.Popen[str]],
+    started: list[subprocess.Popen[str]],
 ) -> None:
     """A network whose measuring takes minutes is let go: there is nothing to save. The same line and code."""
     process = sweep(tmp_path, data_dir, "arch=200*256", "--workers", "1")
-    killed.append(process)
+    started.append(process)
     until(lambda: "measuring 1 network" in doing(tmp_path), process)
     time.sleep(after)
     answer, line, err, seconds = stopped(process, number)
@@ -99,14 +89,14 @@ def test_a_sweep_that_measures_stops_at_once(
 
 
 def test_a_sweep_that_waits_for_others_stops_at_once(
-    tmp_path: Path, data_dir: Path, killed: list[subprocess.Popen[str]]
+    tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     """In the middle of a wait, too."""
     trials = load(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials
     with leases.held(Store(tmp_path / "models", tmp_path / "results"), trials) as got:
         assert len(got) == 12
         process = sweep(tmp_path, data_dir, "arch=1*4", "--pack-size", "12")
-        killed.append(process)
+        started.append(process)
         until(lambda: "waiting for 12 trials" in doing(tmp_path), process)
         time.sleep(1.5)
         answer, line, err, seconds = stopped(process, signal.SIGTERM)
@@ -143,13 +133,13 @@ def test_a_signal_ends_a_wait(number: signal.Signals) -> None:
     ],
 )
 def test_a_signal_to_every_process_at_once(
-    number: signal.Signals, tmp_path: Path, data_dir: Path, killed: list[subprocess.Popen[str]]
+    number: signal.Signals, tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     """As `scancel` or a control group sends it: the same line and code, nothing beside it, nothing left
     running, and what was trained is stored.
     """
     process = sweep(tmp_path, data_dir, ENDLESS, "arch=1*4", "--pack-size", "12", "--workers", "1")
-    killed.append(process)
+    started.append(process)
     until(lambda: "1*4 seeds 0-1 loop" in doing(tmp_path), process)
     workers = children(process.pid)
     for pid in (*workers, process.pid):
@@ -167,11 +157,11 @@ def test_a_signal_to_every_process_at_once(
 
 @pytest.mark.crash  # four workers import torch
 def test_a_signal_to_the_workers_alone_is_not_a_death(
-    tmp_path: Path, data_dir: Path, killed: list[subprocess.Popen[str]]
+    tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     """However often: they save and leave, also while they still import torch, and the pack goes on."""
     process = sweep(tmp_path, data_dir, "meta_loops=3", "arch=1*4", "--pack-size", "12", "--workers", "1")
-    killed.append(process)
+    started.append(process)
     told: set[int] = set()
     while len(told) < DEATHS_ALLOWED + 1:
         until(lambda: set(children(process.pid)) - told or process.poll() is not None)

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3 import s3_server
+from proxy import Fault, Proxy, proxy
+from s3 import BUCKET, s3_server
 
+from cloud import patience
+from cloud.aws_errors import Unreachable, is_transient_in_storage
+from cloud.patience import insist, patiently
+from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.errors import UserError
 
@@ -84,3 +89,109 @@ def test_an_address_with_keys_in_it_is_refused(place: str) -> None:
         Storage.at(place)
     assert "AKIAEXAMPLE" not in str(refused.value)
     assert "very-secret" not in str(refused.value)
+
+
+# A network between the storage and a real server that fails in its answers.
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """Run one S3 server with two files."""
+    with pytest.MonkeyPatch.context() as context, s3_server(tmp_path_factory.mktemp("s3")) as found:
+        for name, value in found.environment.items():
+            context.setenv(name, value)
+        there = Storage.at(found.uri("runs"))
+        there.write("x", CONTENT)
+        there.write("folder/y", b"y")
+        yield found
+
+
+CONTENT = bytes(range(256)) * 4096
+
+
+@pytest.fixture
+def network(server: S3) -> Iterator[Proxy]:
+    """Run a network of its own for each test."""
+    with proxy(server.port) as found:
+        yield found
+
+
+def behind(network: Proxy) -> Storage:
+    """Return the storage behind a network."""
+    return Storage.at(f"s3://{BUCKET}/runs?endpoint_override=127.0.0.1:{network.port}&scheme=http")
+
+
+@pytest.mark.parametrize("after", [17, 20, 60])
+def test_an_answer_torn_in_its_head_is_not_taken_for_nothing(after: int, network: Proxy) -> None:
+    """Neither a file nor a folder then looks empty: what is left of a sweep would be removed."""
+    for question, answer in (
+        (lambda there: there.read("x"), CONTENT),
+        (lambda there: there.folders(), ["folder"]),
+        (lambda there: list(there.tree("")), ["folder/y", "x"]),
+    ):
+        there = behind(network)  # its first connection
+        network.faults.append(Fault("torn", after))
+        assert question(there) == answer
+        assert not network.faults
+
+
+@pytest.mark.parametrize("fault", [Fault("torn", 500_000), Fault("reset", 20)], ids=lambda fault: fault.kind)
+def test_a_network_that_fails_once_is_not_noticed(fault: Fault, network: Proxy) -> None:
+    """The client asks again by itself."""
+    there = behind(network)
+    network.faults.append(fault)
+    assert there.read("x") == CONTENT
+    assert not network.faults
+
+
+def test_what_passes_is_waited_for(
+    network: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning, ticks meanwhile, and in the end the content."""
+    monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.1)
+    there = behind(network)
+    network.always = Fault("reset", 0)
+    with pytest.raises(Unreachable, match=r"--storage .*cannot be read \(x\).*Check the network"):
+        there.read("x")
+    waiting = patiently(lambda: there.read("x"), "tick")
+    assert next(waiting) == "tick"
+    network.always = None
+    assert insist(lambda: there.read("x")) == CONTENT
+    assert set(waiting) <= {"tick"}
+    assert sum("it is tried again" in entry.getMessage() for entry in caplog.records) == 1
+
+
+def test_what_does_not_pass_is_told_at_once(server: S3) -> None:
+    """A bucket that is not there: no patience, and the way out."""
+    there = Storage.at(server.uri("runs").replace(BUCKET, "no-such-bucket"))
+    with pytest.raises(UserError, match="Name a folder that all nodes share") as caught:
+        insist(lambda: there.write("x", b"x"))
+    assert not isinstance(caught.value, Unreachable)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        ("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 28, Timeout was reached", True),
+        ("AWS Error SLOW_DOWN during PutObject operation: Please reduce your request rate.", True),
+        ("AWS Error INTERNAL_FAILURE during PutObject operation: x", True),
+        ("AWS Error SERVICE_UNAVAILABLE during PutObject operation: x", True),
+        ("AWS Error THROTTLING during PutObject operation: x", True),
+        ("AWS Error REQUEST_TIMEOUT during PutObject operation: x", True),
+        ("AWS Error REQUEST_TIME_TOO_SKEWED during PutObject operation: x", True),
+        ("AWS Error UNKNOWN (HTTP status 503) during HeadObject operation: No response body.", True),
+        ("AWS Error UNKNOWN (HTTP status 301) during HeadObject operation: No response body.", False),
+        ("AWS Error ACCESS_DENIED during HeadObject operation: No response body.", False),
+        ("AWS Error SIGNATURE_DOES_NOT_MATCH during PutObject operation: x", False),
+        ("AWS Error NO_SUCH_BUCKET during CreateMultipartUpload operation: x", False),
+        ("AWS Error INVALID_ACCESS_KEY_ID during PutObject operation: x", False),
+        (OSError(116, "Stale file handle"), True),
+        (OSError(110, "Connection timed out"), True),
+        (OSError(28, "No space left on device"), False),
+        (PermissionError(13, "Permission denied"), False),
+    ],
+    ids=lambda case: str(case)[:50],
+)
+def test_what_passes_in_a_storage_and_what_does_not(error: str | OSError, passes: bool) -> None:
+    """By the codes that the watch over SageMaker goes by; of a network file system by its numbers."""
+    assert is_transient_in_storage(error if isinstance(error, OSError) else OSError(error)) == passes

@@ -140,6 +140,32 @@ def test_another_package_called_cloud_is_named(done: Path) -> None:
         assert str(done / "other" / "cloud") in result.stderr
 
 
+OF_CLOUD = {
+    "sagemaker_cost_estimator": ["--by", "status"],
+    "sagemaker_estimate_storage": ["--detailed"],
+    "sagemaker_get_training_logs": ["--reconstruct-jobs"],
+    "sagemaker_logs_parser": [],
+    "sagemaker_results_parser": [],
+}
+
+
+@pytest.mark.parametrize("name", OF_CLOUD)
+def test_scripts_of_cloud_name_another_package_of_that_name(name: str, tmp_path: Path) -> None:
+    """In one line, as `psa` does; and without that package they start."""
+    (tmp_path / "other" / "cloud").mkdir(parents=True)
+    (tmp_path / "other" / "cloud" / "__init__.py").write_text("")
+    words = [sys.executable, str(ROOT / "scripts" / f"{name}.py")]
+    for folders, options, code in ([tmp_path / "other", ROOT], OF_CLOUD[name], 2), ([ROOT], ["--help"], 0):
+        path = os.pathsep.join(map(str, folders))
+        result = subprocess.run(
+            [*words, *options], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == code, result.stderr
+        assert result.stderr.count("\n") == (code == 2)
+        assert (str(tmp_path / "other" / "cloud") in result.stderr) == (code == 2)
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux")
 def test_only_allotted_cores_are_planned_with(done: Path) -> None:
     """`taskset` to one of them."""

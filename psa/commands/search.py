@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Protocol, cast
 
 from cyclopts import Parameter
@@ -102,7 +103,8 @@ def _line(ended: Configuration, found: Search) -> str:
     if ended.status == "failed":
         return f"FAILED {ended.name} {settings}: {ended.error}"
     loops = f"{ended.loops} of {found.template.meta_loops} meta-loops"
-    return f"{ended.name} {ended.status}, {ended.mean:.2f} % after {loops} | {settings}"
+    accuracy = f", {fmean(ended.finite):.2f} %" if ended.finite else ""
+    return f"{ended.name} {ended.outcome}{accuracy} after {loops} | {settings}"
 
 
 def _report(ledger: Ledger, folder: Path, out: Console) -> None:

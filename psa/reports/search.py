@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Final
 
 from matplotlib.axes import Axes
@@ -54,14 +55,17 @@ def shown(value: Any) -> str | None:
 
 
 def _result(each: Configuration) -> tuple[Cell, ...]:
-    accuracy = Interval(each.mean, *t_interval(each.last)) if each.last else None
-    return len(each.last), accuracy, each.loops, each.status
+    found = each.finite
+    accuracy = Interval(fmean(found), *t_interval(found)) if found else None
+    return len(found), accuracy, each.loops, each.outcome
 
 
 def _note(ledger: Ledger) -> str:
     search, ended = ledger.search, ledger.ended
     strategy = search.strategy
     counts = {status: sum(each.status == status for each in ended) for status in ("stopped early", "failed")}
+    lost = sum(any(each.diverged) for each in ended)
+    diverged = f" In {lost} of them seeds diverged, which have no accuracy and rank as 0 %." if lost else ""
     how = {
         "asha": f"successive halving (ASHA) from {counted(strategy.grace, 'meta-loop')} on, reduction "
         f"{strategy.reduction}",
@@ -72,14 +76,14 @@ def _note(ledger: Ledger) -> str:
         f"{len(ended)} of {counted(strategy.samples, 'configuration')} ended, {counts['stopped early']} of "
         f"them stopped early and {counts['failed']} failed; {strategy.sampler} sampling, {how}. Ranked by "
         "validation accuracy, those trained to the end first; the accuracy of the best of many is "
-        "optimistic, and the test split was not looked at to choose."
+        f"optimistic, and the test split was not looked at to choose.{diverged}"
     )
 
 
 def search_figure(ledger: Ledger) -> Figure:
     """The mean accuracy of each configuration over the meta-loops, and a panel per setting."""
     keys = list(ledger.search.space)
-    ended = [each for each in ledger.ended if each.last]
+    ended = [each for each in ledger.ended if each.finite]
     count = 1 + len(keys)
     rows = -(-count // _ACROSS)
     with style():
@@ -133,7 +137,7 @@ def plot_setting(
         best = each is winner and each.status == "finished"
         look = {"marker": "o"} if each.status == "finished" else {"marker": "x", "markeredgewidth": 0.8}
         ax.plot(
-            place, each.mean, color=_colour(each, best), markersize=5 if best else 3.5, linestyle="",
+            place, fmean(each.finite), color=_colour(each, best), markersize=5 if best else 3.5, linestyle="",
             zorder=3 if best else 2, clip_on=False, **look,
         )  # fmt: skip
     if names is not None:
@@ -168,5 +172,6 @@ def best_lines(ledger: Ledger, most: int) -> list[str]:
     for rank, each in enumerate(ledger.ended[:most], 1):
         acting = [key for key in search.space if search.acts(each.settings, key)]
         settings = ", ".join(f"{key} = {shown(each.settings[key])}" for key in acting)
-        lines.append(f"{rank:>3}. {each.mean:6.2f} % after {each.loops:>3} ({each.status}): {settings}")
+        accuracy = f"{fmean(each.finite):6.2f} %" if each.finite else f"{'-':>8}"
+        lines.append(f"{rank:>3}. {accuracy} after {each.loops:>3} ({each.outcome}): {settings}")
     return lines
