@@ -24,7 +24,7 @@ from cloud.lineup import lineup
 from cloud.offers import Offers
 from cloud.quotes import work_of
 from cloud.request import check
-from cloud.standing import detached, going_on, how_far, remarks
+from cloud.standing import asked, detached, going_on, how_far, remarks
 from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.upload import uploaded
 from cloud.watch import Watch
@@ -36,7 +36,6 @@ from psa.events import Event
 from psa.machine import Machine
 from psa.store import Store
 from psa.trial import Pack
-from psa.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ class SageMaker:
         self.budget = Budget(where.max_cost)
         self.wanted: dict[str, int] = {}  # the horizon of each trial that is asked for, by id
         self.asked_to_stop = 0
+        self.not_reached: list[str] = []  # jobs that run on, since they could not be asked to stop
 
     @cached_property
     def offers(self) -> Offers:
@@ -101,9 +101,7 @@ class SageMaker:
     @property
     def stopped(self) -> str:
         """What has become of the jobs when a sweep was stopped: they take a while."""
-        if not self.asked_to_stop:
-            return "no job was asked to stop."
-        return f"{counted(self.asked_to_stop, 'job')} asked to save and stop, which may take two minutes."
+        return asked(self.asked_to_stop, self.not_reached)
 
     def fetch(self) -> None:
         """Bring home whatever the jobs of this folder have left in the bucket so far; what is here altogether
@@ -277,7 +275,8 @@ class SageMaker:
                 self._ask_to_stop(course.job)
 
     def _ask_to_stop(self, job: str) -> None:
-        self.asked_to_stop += 1
-        error = self.jobs.stop(job)
-        if error is not None:
+        try:
+            self.asked_to_stop += self.jobs.stop(job)
+        except UserError as error:
+            self.not_reached.append(job)
             logger.warning("%s", error.what)

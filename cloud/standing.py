@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from cloud.line import Line, job_parts
@@ -11,8 +11,9 @@ from cloud.told import progress_in
 from cloud.training_jobs import Status
 from cloud.watch import Watch
 from psa.errors import UserError
-from psa.words import counted
+from psa.words import counted, listed
 
+_SHOWN: Final = 5  # jobs that a line names
 _WHY: Final = {
     "full": "since the quota is reached",
     "unpaid": "since those at work may take all that --max-cost allows",
@@ -74,3 +75,17 @@ def remarks(found: Lineup, foreign: str) -> Iterator[str]:
         yield f"{doubles} asked to stop, whose trials another job trains as well"
     if foreign:
         yield foreign
+
+
+def asked(count: int, not_reached: Sequence[str]) -> str:
+    """Describe a stop: how many jobs were asked to save and stop, and which ones were not reached."""
+    running = ""
+    if not_reached:
+        jobs = counted(len(not_reached), "job")
+        running = (
+            f" {jobs} could not be asked to stop and may run on, at a price: {listed(not_reached, _SHOWN)}. "
+            "Stop them with `aws sagemaker stop-training-job --training-job-name NAME`."
+        )
+    if not count:
+        return running.lstrip() or "no job was asked to stop."
+    return f"{counted(count, 'job')} asked to save and stop, which may take two minutes.{running}"

@@ -17,7 +17,6 @@ from cloud.aws_errors import (
     required,
 )
 from cloud.jobs import ENDED
-from psa.errors import UserError
 
 _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
@@ -107,19 +106,15 @@ class TrainingJobs:
         required(found, "TrainingJobStatus")
         return found
 
-    def stop(self, name: str) -> UserError | None:
-        """Ask a job to save and end. One that has ended by itself is no fault; what else went wrong is
-        returned, since there are others to be stopped.
-        """
+    def stop(self, name: str) -> bool:
+        """Ask a job to save and end; return False where it has ended by itself. Raises UserError."""
         try:
             self.client.stop_training_job(TrainingJobName=name)
         except aws_exceptions() as error:
-            return (
-                None
-                if error_code(error) == "ValidationException"
-                else aws_error(error, f"job {name} runs on")
-            )
-        return None
+            if error_code(error) == "ValidationException":
+                return False
+            raise aws_error(error, f"job {name} runs on") from error
+        return True
 
 
 def lacked_capacity(said: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from helpers import trial
 pytest.importorskip("boto3", reason="the extra aws is not installed")
 pytest.importorskip("dotenv", reason="the extra aws is not installed")
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from buckets import bucket
 
 from cloud import bootstrap, settings
@@ -289,6 +289,36 @@ def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, wi
     steps.close()
     assert there.clients["sagemaker"].stopped == there.clients["sagemaker"].created
     assert there.stopped == "1 job asked to save and stop, which may take two minutes."
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ClientError({"Error": {"Code": "ValidationException"}}, "Stop"), "no job was asked to stop."),
+        (
+            EndpointConnectionError(endpoint_url="https://nowhere"),
+            "1 job could not be asked to stop and may run on, at a price: {job}. Stop them with",
+        ),
+    ],
+)
+def test_a_job_that_was_not_reached_is_named(
+    error: Exception, line: str, tmp_path: Path, with_role: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not counted among those that stop; nor is one that has ended by itself."""
+    there = backend(tmp_path, with_role)
+    account = there.clients["sagemaker"]
+    account.run = lambda job: None
+    steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
+    while not account.created:
+        next(steps)
+    next(steps)
+
+    def refuse(TrainingJobName: str) -> None:
+        raise error
+
+    monkeypatch.setattr(account, "stop_training_job", refuse)
+    steps.close()
+    assert there.stopped.startswith(line.format(job=account.created[0]))
 
 
 def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_role: Path) -> None:

@@ -28,8 +28,8 @@ a test. How the commands go together is in the [README](../README.md); the shell
 --install-completion`.
 
 Mistakes are one line on standard error that says what, where and what to do, with exit code 2. 0 is done, 1
-is done with failures, or Ray itself failed, 130 was stopped by Ctrl-C and 143 by SIGTERM, with everything that
-was finished stored.
+is done with failures, or Ray itself failed, 130 was stopped by Ctrl-C and 143 by SIGTERM, with everything
+that was finished stored.
 """
 
 
