@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from cloud.settings import hidden
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 
 NOT_FOUND: Final = frozenset({"NoSuchKey", "404"})
 RETRYABLE: Final = frozenset(
@@ -62,7 +62,7 @@ def aws_error(error: Exception, action: str) -> UserError:
     said = answer.get("Error", {})
     reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error) or type(error).__name__
     kind = Unreachable if is_transient(error) else UserError
-    return kind(f"{action}: {hidden(' '.join(reason.split()))[:300]}", _way_out(error, kind))
+    return kind(f"{action}: {hidden(one_line(reason))[:300]}", _way_out(error, kind))
 
 
 def error_code(error: Exception) -> str:

@@ -21,7 +21,7 @@ from cloud.cache import own_folder
 from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
 from cloud.storage import Storage
 from psa.engine import LoopReport
-from psa.errors import UserError
+from psa.errors import UserError, cut, named_error
 from psa.files import write_atomically
 from psa.machine import Machine
 from psa.pace import Pace
@@ -54,7 +54,7 @@ def work_on(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
             facts = {"error": str(error)}
         except Exception as error:  # one pack must not take the others down with it
             logger.exception("a pack failed")
-            facts = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+            facts = {"error": cut(named_error(error), 500)}
         work.end(facts)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from pyarrow import ArrowException, fs
 
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.files import own_name
 
 _WAY_OUT: Final = (
@@ -126,5 +126,5 @@ class Storage:
 
 
 def _refusal(uri: str, what: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(str(error))[:300]
     return UserError(f"--storage {uri}: {what}: {reason}", _WAY_OUT)

@@ -18,7 +18,7 @@ from cloud.line import Line, last_attempts
 from cloud.logs import GROUP
 from cloud.told import failures_in, progress_in
 from cloud.training_jobs import Answer, Status, lacked_capacity
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.estimate import loops_left
 from psa.events import Event
 from psa.store import Store
@@ -294,7 +294,7 @@ def _reason(job: str, said: Mapping[str, Any], status: Status) -> str:
     """Why a job has ended. said: its description, if that was asked for."""
     if status.status == "Completed":
         return "completed, but not all of its trials have arrived"
-    text = " ".join(str(said.get("FailureReason", "")).split())
+    text = one_line(str(said.get("FailureReason", "")))
     if len(text) > _LONGEST_REASON:  # an exception names itself in its last line
         text = f"{text[:_HEAD]} ... {text[_HEAD - _LONGEST_REASON :]}"
     is_of_container = text.startswith(_OF_CONTAINER)

@@ -41,17 +41,24 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(_open(path), "rb")
 
 
-def read_stored(path: Path) -> bytes | None:
+def read_stored(path: Path, most: int | None = None) -> bytes | None:
     """Return the content of a stored file, None where there is none.
 
-    Raises DamagedFile for what is not a regular file, is larger than the memory can hold, or keeps changing
-    while it is read, and UserError where it cannot be read.
+    Args:
+        path: The file.
+        most: Bytes that it may have; as many as the memory can hold where it is None.
+
+    Raises:
+        DamagedFile: It is not a regular file, is too large, or keeps changing while it is read.
+        UserError: It cannot be read.
+
     """
+    limit = most_bytes() if most is None else most
     for number in range(_TRIES):
         if number:
             time.sleep(_PAUSE_SECONDS)
         try:
-            content = _content(path)
+            content = _content(path, limit)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -63,15 +70,13 @@ def read_stored(path: Path) -> bytes | None:
     )
 
 
-def _content(path: Path) -> bytes | None:
+def _content(path: Path, limit: int) -> bytes | None:
     """Return the whole content, None where the file changed meanwhile."""
     descriptor = _open(path)
     try:
         before = os.fstat(descriptor)
-        if before.st_size > most_bytes():
-            raise DamagedFile(
-                f"{path} must have at most {most_bytes():,} bytes, got {before.st_size:,}", _MOVE_AWAY
-            )
+        if before.st_size > limit:
+            raise DamagedFile(f"{path} must have at most {limit:,} bytes, got {before.st_size:,}", _MOVE_AWAY)
         content = _read(descriptor, before.st_size + 1)
         after = os.fstat(descriptor)
     finally:
