@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import heapq
 import os
 import stat
 import time
@@ -205,20 +206,27 @@ class _Walk:
 
     def follow(self, root: Path) -> None:
         """Enter the folders behind links, each once."""
-        known: dict[tuple[int, int], str] = {}
-        if self.links:
-            known = {place: str(part) for part in root.absolute().parents for place in _place(str(part))}
-        while self.links:
+        if not self.links:
+            return
+        known = {place: str(part) for part in root.absolute().parents for place in _place(str(part))}
+        waiting: list[tuple[bool, str]] = []
+        while self.links or waiting:
             known |= {place: folder for folder in self.folders for place in _place(folder)}
-            # of several links to one folder, that of the folder's own name
-            self.links.sort(key=lambda link: (Path(link).name != Path(link).resolve().name, link))
-            link = self.links.pop(0)
+            for link in self.links:
+                heapq.heappush(waiting, _precedence(link))
+            self.folders.clear()
+            self.links.clear()
+            _, link = heapq.heappop(waiting)
             other = next((known[place] for place in _place(link) if place in known), None)
             if other is None:
-                self.folders.clear()
                 self.enter(link)
             else:
                 self.repeated.append(f"{link} leads to {other}, and is not followed")
+
+
+def _precedence(link: str) -> tuple[bool, str]:
+    """Return a key by which, of several links to one folder, that of the folder's own name comes first."""
+    return Path(link).name != Path(link).resolve().name, link
 
 
 def _place(folder: str) -> Iterator[tuple[int, int]]:
