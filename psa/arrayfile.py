@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psa.errors import DamagedFile, UserError
-from psa.files import refusal, write_parts
+from psa.files import unreadable, write_parts
 from psa.specs import canonical_json
 from psa.stored_files import open_regular
 
@@ -106,7 +106,7 @@ def sha256_of(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise refusal(error, f"cannot read {path}") from error
+        raise unreadable(error, path) from error
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}", "Train the trial again, or bring the file here") from None
     except OSError as error:
-        raise refusal(error, f"cannot read {path}") from error
+        raise unreadable(error, path) from error
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged ({type(error).__name__})", WAY_OUT) from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.errors import DamagedFile
-from psa.files import refusal
+from psa.files import unreadable
 
 _KINDS: Final = {
     stat.S_IFIFO: "a FIFO",
@@ -63,7 +63,7 @@ def read_stored(path: Path, most: int | None = None) -> bytes | None:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise refusal(error, f"cannot read {path}") from error
+            raise unreadable(error, path) from error
         if content is not None:
             return content
     raise DamagedFile(
@@ -182,7 +182,7 @@ class _Walk:
             except NotADirectoryError:
                 self.files += [here] if self.wanted(Path(here).name) else []
             except OSError as error:
-                self.faults.append(refusal(error, f"cannot read the folder {here}").what)
+                self.faults.append(unreadable(error, f"the folder {here}").what)
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         """Sort an entry in; return whether it is a folder that lies there itself."""

@@ -262,10 +262,10 @@ def test_the_grid_of_the_study_has_all_digits_and_the_four_sets(capsys: pytest.C
     assert {str(trial.model.arch) for trial in plan.trials} == {"[1*512]"}
     for wrong, said in (
         ("7", "one class"),
-        ("3,3", "3 is there twice"),
+        ("3,3", "must name each digit once, got 3 more than once"),
         ("evne", "Did you mean even"),
         ("1,11", "less than or equal to 9"),
-        ("[]", "no digits are named"),
+        ("[]", "must name at least two digits, got none"),
     ):
         assert run(PSA, ["train", "--study", "gradients", "--digits", wrong]) == 2
         assert said in capsys.readouterr().err
