@@ -113,6 +113,7 @@ def test_folders_that_cannot_be_read_are_named(closed: str, command: str, study:
     assert done.stderr == "" or one_line(done.stderr)
 
 
+@pytest.mark.crash  # to draw every figure takes half a minute
 def test_a_reader_may_have_the_report_elsewhere(study: Path, tmp_path: Path) -> None:
     """In a folder of its own."""
     (tmp_path / "own").mkdir()
