@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from psa.arch import quoted
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.files import refusal
 
 _WAY_OUT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
@@ -220,7 +220,7 @@ def _refused(called: str, member: tarfile.TarInfo, what: str) -> UserError:
 
 
 def _damaged(called: str, error: BaseException) -> UserError:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    reason = one_line(str(error))[:120] or type(error).__name__
     if isinstance(error, EOFError):
         return UserError(f"{called} is cut off ({reason})", _CUT)
     return UserError(f"{called} is no sound gzipped tar archive ({reason})", _CUT)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from cloud.settings import hidden
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 
 Result = TypeVar("Result")
 _TRIES: Final = 3  # of a request whose answer is malformed
@@ -75,7 +75,7 @@ def aws_error(error: Exception, action: str) -> UserError:
     said = answer.get("Error", {})
     reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error) or type(error).__name__
     kind = Unreachable if is_transient(error) else UserError
-    return kind(f"{action}: {hidden(' '.join(reason.split()))[:300]}", _way_out(error, kind))
+    return kind(f"{action}: {hidden(one_line(reason))[:300]}", _way_out(error, kind))
 
 
 def error_code(error: Exception) -> str:

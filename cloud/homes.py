@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from psa.errors import UserError
-from psa.files import read_bytes, write_atomically
+from psa.files import write_atomically
+from psa.stored_files import read_stored
 
 UNNAMED: Final = "00000000"  # a folder that has no name yet
 _NAME: Final = re.compile(rb"[0-9a-f]{8}")
@@ -27,7 +28,7 @@ def home_of(models: Path) -> str:
 def known_home(models: Path) -> str:
     """Its name, UNNAMED where it has none yet; nothing is written. Raises UserError."""
     path = models / ".home"
-    content = read_bytes(path)
+    content = read_stored(path)
     if content is None:
         return UNNAMED
     if _NAME.fullmatch(content.strip()) is None:

@@ -19,9 +19,9 @@ from cloud.bootstrap import PACKS, packs_in
 from cloud.bucket import Bucket
 from psa.backend import Job
 from psa.errors import UserError
-from psa.files import read_bytes
 from psa.specs import canonical_json
 from psa.store import STATE_NAME, Store
+from psa.stored_files import read_stored
 from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def lay_in(line: Line, bucket: Bucket, store: Store) -> Iterator[str]:
     complete.
     """
     for trial in line.trials:
-        content = read_bytes(store.state_file(trial).path)
+        content = read_stored(store.state_file(trial).path)
         if content is not None:
             name = f"{line.folder}/inputs/models/{trial.id}/{STATE_NAME}"
             bucket.write(name, content)

@@ -30,9 +30,9 @@ from cloud.patience import insist
 from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
 from cloud.storage import Storage
 from psa import fetch, leases
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
-from psa.locks import Locked, locked
+from psa.locks import locked
 from psa.search import Search
 from psa.signals import heeded, let_through
 from psa.sources import DATASETS
@@ -76,7 +76,7 @@ def _check_answers(address: str) -> None:
 
 
 def _nobody(address: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(str(error))[:300]
     if address == "local":
         return UserError(
             f"Ray does not start on this machine ({reason})",
@@ -134,11 +134,9 @@ def drive(task: Mapping[str, Any]) -> None:
     if "search" in task:
         search = Search.model_validate(task["search"])
         names = {trial.data.name for trial in search.first.trials}
-        try:
-            with locked(Path(task["models"]) / f".{task['experiment']}.lock"):
-                _tuned(task, names, search.strategy.samples, functools.partial(_searched, task, search))
-        except Locked:
-            raise UserError("this search is at work in another process", "Wait until it has ended") from None
+        lock = Path(task["models"]) / f".{task['experiment']}.lock"
+        with locked(lock, what="this search is at work in another process"):
+            _tuned(task, names, search.strategy.samples, functools.partial(_searched, task, search))
         return
     inputs = Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
     packs = [insist(functools.partial(pack_in, inputs, name)) for name in task["packs"]]

@@ -16,7 +16,7 @@ from typing import Any, Final
 from cloud.cache import own_folder
 from cloud.ray_log import DriverLog
 from psa.crew import STOP_SECONDS, how_ended, wait_or_kill
-from psa.errors import RunFailure, UserError
+from psa.errors import RunFailure, UserError, one_line
 from psa.events import EXIT_INTERRUPTED, event_of
 from psa.signals import held_back
 from psa.specs import canonical_json
@@ -82,7 +82,7 @@ def cause_in(text: str) -> str:
 
     That of the memory guard is followed by pages of advice; of a traceback the last line is the cause.
     """
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    lines = [one_line(line) for line in text.splitlines() if line.strip()]
     guard = [line for line in lines if _GUARD.search(line)]
     return (f"Ray's memory guard ended it: {guard[-1]}" if guard else lines[-1] if lines else "")[:300]
 

@@ -32,11 +32,11 @@ from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.events import Event
 from psa.extras import how_to_install
-from psa.files import read_bytes
 from psa.machine import Machine
 from psa.search import Search
 from psa.specs import canonical_json
 from psa.store import STATE_NAME, Store
+from psa.stored_files import read_stored
 from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class Ray:
         bodies = {name: pack.model_dump(mode="json") for name, pack in experiment.packs.items()}
         for name, pack in experiment.packs.items():
             for trial in pack.trials:
-                content = read_bytes(self.store.state_file(trial).path)
+                content = read_stored(self.store.state_file(trial).path)
                 if content is not None:
                     self.storage.write(
                         f"{experiment.name}/{INPUTS}/{name}/models/{trial.id}/{STATE_NAME}", content

@@ -27,7 +27,7 @@ from cloud.settings import hidden
 from cloud.storage import Storage
 from psa.divergence import training_diverged
 from psa.engine import LoopReport
-from psa.errors import UserError, one_line
+from psa.errors import UserError, cut, named_error, one_line
 from psa.files import write_atomically
 from psa.machine import Machine
 from psa.pace import Pace
@@ -62,7 +62,7 @@ def work_on(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
             raise
         except Exception as error:  # one pack must not take the others down with it
             logger.exception("a pack failed")
-            facts = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+            facts = {"error": cut(named_error(error), 500)}
         work.end(facts)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.extras import how_to_install
 from psa.textfile import decode_text
 
@@ -268,6 +268,6 @@ def _own_files() -> Iterator[None]:
         yield
     except BotoCoreError as error:
         raise UserError(
-            f"AWS's own settings cannot be used: {hidden(' '.join(str(error).split()))[:300]}",
+            f"AWS's own settings cannot be used: {hidden(one_line(str(error)))[:300]}",
             "Correct AWS_PROFILE, ~/.aws/config or ~/.aws/credentials (`aws configure list` shows them)",
         ) from None

@@ -12,7 +12,7 @@ from pyarrow import ArrowException, fs
 
 from cloud.aws_errors import Unreachable, is_transient_in_storage
 from cloud.settings import hidden
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.files import own_name
 
 _WAY_OUT: Final = (
@@ -144,6 +144,6 @@ class Storage:
 
 
 def _refusal(uri: str, what: str, error: Exception) -> UserError:
-    reason = hidden(" ".join(str(error).split()))[:300]
+    reason = one_line(hidden(str(error)))[:300]
     said = f"--storage {uri}: {what}: {reason}"
     return Unreachable(said, _NETWORK) if is_transient_in_storage(error) else UserError(said, _WAY_OUT)

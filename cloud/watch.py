@@ -20,6 +20,7 @@ from cloud.patience import Patience
 from cloud.submission import Submission
 from cloud.told import failures_in, progress_in
 from cloud.training_jobs import Status, lacked_capacity
+from psa.errors import one_line
 from psa.estimate import loops_left
 from psa.events import Event
 from psa.trial import Pack
@@ -192,7 +193,7 @@ def _reason(job: str, said: Mapping[str, Any], status: Status) -> str:
     """Why a job has ended. said: its description, if that was asked for."""
     if status.status == "Completed":
         return "completed, but not all of its trials have arrived"
-    text = " ".join(str(said.get("FailureReason", "")).split())
+    text = one_line(str(said.get("FailureReason", "")))
     if len(text) > _LONGEST_REASON:  # an exception names itself in its last line
         text = f"{text[:_HEAD]} ... {text[_HEAD - _LONGEST_REASON :]}"
     is_of_container = text.startswith(_OF_CONTAINER)

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from packaging.tags import Tag, compatible_tags, cpython_tags, parse_tag
+from packaging.tags import Tag, compatible_tags, cpython_tags, parse_tag, sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
@@ -60,6 +60,29 @@ def package_files(name: str, target: Target, *, offline: bool = False) -> dict[s
     return files
 
 
+def loads_here(name: str, target: Target) -> bool:
+    """Return whether this interpreter can load the wheel of a distribution that a container gets.
+
+    A wheel that would have to be downloaded first counts as one that it cannot load.
+    """
+    files = package_files(name, target, offline=True) or {}
+    built_for = {
+        tag for path, content in files.items() if _is_about(path) for tag in _tags_in(content.decode())
+    }
+    return not built_for.isdisjoint(sys_tags())
+
+
+def _is_about(path: str) -> bool:
+    """Return whether a file of a distribution is the one that names the wheel's tags."""
+    return path.endswith(".dist-info/WHEEL")
+
+
+def _tags_in(about: str) -> set[Tag]:
+    """Return the tags that the WHEEL file of a distribution names."""
+    lines = (line for line in about.splitlines() if line.startswith("Tag:"))
+    return {tag for line in lines for tag in parse_tag(line[4:].strip())}
+
+
 def _tags(target: Target) -> list[Tag]:
     """Return the tags of all wheels that the container can load."""
     major, minor = map(int, target.python.split("."))
@@ -71,9 +94,7 @@ def _tags(target: Target) -> list[Tag]:
 def _installed(name: str, fitting: Collection[Tag]) -> dict[str, bytes] | None:
     """Return the files of the installed distribution; None where it does not fit or is not whole."""
     distribution = metadata.distribution(name)
-    lines = (distribution.read_text("WHEEL") or "").splitlines()
-    built_for = {tag for line in lines if line.startswith("Tag:") for tag in parse_tag(line[4:].strip())}
-    if not built_for & set(fitting):
+    if not _tags_in(distribution.read_text("WHEEL") or "") & set(fitting):
         return None
     files = {}
     for path in distribution.files or ():

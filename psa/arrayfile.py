@@ -6,6 +6,7 @@ both alone, so that the SHA-256 of the file says that every number in it is the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psa.errors import DamagedFile, UserError
-from psa.files import refusal, write_parts
+from psa.files import unreadable, write_parts
 from psa.specs import canonical_json
 from psa.stored_files import open_regular
 
@@ -105,16 +106,42 @@ def sha256_of(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise refusal(error, f"cannot read {path}") from error
+        raise unreadable(error, path) from error
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An open file: its facts, and its arrays as read-only maps of the file."""
+    """A file that was read: its facts, and its arrays as read-only maps of the file."""
 
     path: Path
     facts: dict[str, Any]
-    arrays: Arrays
+    arrays: Mapping[str, NDArray[Any]]
+
+
+class MappedArrays(Mapping[str, NDArray[Any]]):
+    """The arrays of a file, each mapped anew whenever it is asked for.
+
+    A map holds a file descriptor as long as it lives. Whoever reads the files of many trials and kept the
+    maps would have as many open as all of them have arrays.
+    """
+
+    def __init__(self, path: Path, begin: int, header: Mapping[str, Any]) -> None:
+        self._path, self._begin, self._header = path, begin, header
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return an array. Raises DamagedFile and UserError, as `read` does."""
+        part = self._header[name]
+        with _reading(self._path):
+            return _mapped(self._path, self._begin, part)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._header
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._header)
+
+    def __len__(self) -> int:
+        return len(self._header)
 
 
 def read(path: Path, sha256: str | None = None) -> ArrayFile:
@@ -124,12 +151,19 @@ def read(path: Path, sha256: str | None = None) -> ArrayFile:
     """
     if sha256 is not None and (found := sha256_of(path)) not in (None, sha256):
         raise DamagedFile(f"{path} is not the file that was recorded (its SHA-256 is {found})", WAY_OUT)
-    try:
+    with _reading(path):
         return _opened(path)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file into DamagedFile, or UserError where there is none."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"there is no file {path}", "Train the trial again, or bring the file here") from None
     except OSError as error:
-        raise refusal(error, f"cannot read {path}") from error
+        raise unreadable(error, path) from error
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged ({type(error).__name__})", WAY_OUT) from error
 
@@ -152,7 +186,9 @@ def _opened(path: Path) -> ArrayFile:
     facts: dict[str, Any] = dict(json.loads(header.pop("__metadata__")["psa"]))
     if begin + max((part["data_offsets"][1] for part in header.values()), default=0) != end:
         raise DamagedFile(f"{path} is damaged (it is cut off)", WAY_OUT)
-    return ArrayFile(path, facts, {name: _mapped(path, begin, part) for name, part in header.items()})
+    for part in header.values():
+        _mapped(path, begin, part)
+    return ArrayFile(path, facts, MappedArrays(path, begin, header))
 
 
 def _mapped(path: Path, start: int, part: Mapping[str, Any]) -> NDArray[Any]:

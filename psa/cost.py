@@ -203,7 +203,10 @@ def machine_key() -> str:
 
 
 def processor() -> str:
-    """Return the line of /proc/cpuinfo that names the processor; elsewhere what the system calls it."""
+    """Return the line of /proc/cpuinfo that names the processor; elsewhere what the system calls it.
+
+    Step times are stored under a digest of it, so it keeps its form; `processor_name` is for people.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -212,6 +215,11 @@ def processor() -> str:
     # on ARM a core has numbers in place of a name
     numbers = [line.partition(":")[2].strip() for line in lines if line.startswith(_ARM_KEYS)][:2]
     return named or " ".join(["ARM", *numbers] if numbers else []) or platform.processor()
+
+
+def processor_name() -> str:
+    """Return the name of the processor, on which the last bits of a result may depend."""
+    return processor().rpartition(":")[2].strip() or platform.machine()
 
 
 def _brand() -> str:

@@ -63,6 +63,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def named_error(error: BaseException) -> str:
+    """Return the kind and the text of an error on one line."""
+    return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
 def printable(text: str) -> str:
     """Return lines of text with escapes in place of characters that a terminal obeys or has no glyph for.
 

@@ -15,6 +15,7 @@ from psa.errors import UserError
 
 _NO_SPACE: Final = "Free some space and run the same command again: it goes on from what is stored"
 _NOT_YOURS: Final = "Choose a folder you may write to"
+_NOT_READABLE: Final = "Ask its owner for the right to read it, or name another folder"
 _A_FILE: Final = "A part of that path is a file: choose another folder"
 _WAYS_OUT: Final = {
     errno.ENOSPC: _NO_SPACE,
@@ -44,6 +45,13 @@ def refusal(error: OSError, what: str) -> UserError:
     """The one line for a failed file operation."""
     reason = error.strerror or str(error)
     return UserError(f"{what}: {reason[:1].lower()}{reason[1:]}", _WAYS_OUT.get(error.errno or 0, _RETRY))
+
+
+def unreadable(error: OSError, path: Path | str) -> UserError:
+    """Return the one line for a file or folder that cannot be read."""
+    refused = refusal(error, f"cannot read {path}")
+    is_forbidden = error.errno in (errno.EACCES, errno.EPERM)
+    return UserError(refused.what, _NOT_READABLE) if is_forbidden else refused
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:
@@ -88,7 +96,7 @@ def read_bytes(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise refusal(error, f"cannot read {path}") from error
+        raise unreadable(error, path) from error
 
 
 def write_atomically(path: Path, content: bytes, previous: Path | None = None) -> None:

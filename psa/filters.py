@@ -37,7 +37,7 @@ def digits_of(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in bare.split(",")]
     for part in parts:
         if re.fullmatch("[0-9]", part, re.ASCII) is None:
-            raise UserError(f"{part!r} in digits {text!r} is no digit from 0 to 9", _HINT)
+            raise UserError(f"digits {text!r} must be digits from 0 to 9, got {part!r}", _HINT)
     return checked(tuple(map(int, parts)))
 
 
@@ -48,16 +48,16 @@ def checked(digits: tuple[int, ...]) -> tuple[int, ...]:
     shown = ", ".join(map(str, digits[:_SHOWN])) + ", ..." * (len(digits) > _SHOWN)
     counts = Counter(digits)
     if not digits:
-        raise UserError("no digits are named", _HINT)
+        raise UserError("digits must name at least two digits, got none", _HINT)
     for digit in digits:
         if counts[digit] > 1:
-            raise UserError(f"digits {shown}: {digit} is there twice", "Write each digit once")
+            raise UserError(f"digits {shown} must name each digit once, got {digit} more than once", _HINT)
     if len(digits) < 2:
-        raise UserError(f"digits {shown}: one class is nothing to tell apart", "Write two digits or more")
+        raise UserError(f"digits {shown} must name at least two digits, got one", _HINT)
     if tuple(sorted(digits)) != digits:
         rising = ",".join(map(str, sorted(digits)))
         raise UserError(
-            f"digits {shown} are not in rising order", f"Labels follow the digits: write {rising}"
+            f"digits {shown} must be in rising order", f"Labels follow the digits: write {rising}"
         )
     return digits
 

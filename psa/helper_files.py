@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # below Python 3.12 pydantic takes this one alone
 
 from psa.errors import UserError
-from psa.files import read_bytes
+from psa.stored_files import read_stored
 
 logger = logging.getLogger(__name__)
 
@@ -56,26 +56,15 @@ def read_helper(path: Path, shape: TypeAdapter[Shape], consequence: str = "") ->
     A file that cannot be used costs one warning that names it and the consequence, where one is given.
     """
     try:
-        if not path.exists():
-            return None
-        return shape.validate_json(_content(path))
+        content = read_stored(path, _MAX_BYTES)
+        return None if content is None else shape.validate_json(content)
     except ValidationError as error:
         reason = _reason(error)
-    except (UserError, OSError) as error:
-        reason = error.what if isinstance(error, UserError) else str(error)
+    except UserError as error:
+        reason = error.what.removeprefix(f"{path} ")
     if consequence:
         logger.warning("%s cannot be used (%s); %s", path, reason, consequence)
     return None
-
-
-def _content(path: Path) -> bytes:
-    """Return the bytes of a plain file; a pipe or a device might never end."""
-    if not path.is_file():
-        raise UserError("it must be a regular file")
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise UserError(f"it must have at most {_MAX_BYTES:,} bytes, got {size:,}")
-    return read_bytes(path) or b""
 
 
 def _reason(error: ValidationError) -> str:

@@ -13,10 +13,11 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from psa.errors import DamagedFile
-from psa.files import read_bytes, write_atomically
+from psa.files import write_atomically
 from psa.records import decode_record, encode_record
 from psa.search import Search
 from psa.specs import Spec
+from psa.stored_files import read_stored
 
 Status = Literal["running", "finished", "stopped early", "failed"]
 
@@ -125,7 +126,7 @@ class Ledger:
         return len(ended) == self.search.strategy.samples and all(each.status != "failed" for each in ended)
 
     def _read(self) -> dict[str, Configuration]:
-        content = read_bytes(self.path)
+        content = read_stored(self.path)
         if content is None:
             return {}
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psa
 from psa import __version__, cgroups
-from psa.cost import processor
+from psa.cost import processor_name
 from psa.errors import UserError
 
 if TYPE_CHECKING:
@@ -130,17 +130,12 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "processor": _cpu_model(),
+        "processor": processor_name(),
         "host": socket.gethostname(),
         "processors": os.cpu_count(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_model(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
         "code": str(Path(str(psa.__file__)).parent),
     }
-
-
-def _cpu_model() -> str:
-    """Return the name of the processor, on which the last bits of a result may depend."""
-    return processor().rpartition(":")[2].strip() or platform.machine()

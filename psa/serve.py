@@ -17,7 +17,7 @@ from typing import Any
 
 from psa.calibrate import step_seconds
 from psa.engine import LoopReport
-from psa.errors import Interrupted, UserError
+from psa.errors import Interrupted, UserError, cut, named_error
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.machine import Machine
 from psa.signals import StopRequest
@@ -97,7 +97,7 @@ def _worked(
         except Exception as error:
             # one pack must not take the others down with it; where it happened goes to the terminal
             logger.exception("a pack failed")
-            say("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            say("failed", error=cut(named_error(error), 500))
         if stop():
             return 0
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import heapq
 import os
 import stat
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.errors import DamagedFile
-from psa.files import refusal
+from psa.files import unreadable
 
 _KINDS: Final = {
     stat.S_IFIFO: "a FIFO",
@@ -41,21 +42,28 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(_open(path), "rb")
 
 
-def read_stored(path: Path) -> bytes | None:
+def read_stored(path: Path, most: int | None = None) -> bytes | None:
     """Return the content of a stored file, None where there is none.
 
-    Raises DamagedFile for what is not a regular file, is larger than the memory can hold, or keeps changing
-    while it is read, and UserError where it cannot be read.
+    Args:
+        path: The file.
+        most: Bytes that it may have; as many as the memory can hold where it is None.
+
+    Raises:
+        DamagedFile: It is not a regular file, is too large, or keeps changing while it is read.
+        UserError: It cannot be read.
+
     """
+    limit = most_bytes() if most is None else most
     for number in range(_TRIES):
         if number:
             time.sleep(_PAUSE_SECONDS)
         try:
-            content = _content(path)
+            content = _content(path, limit)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise refusal(error, f"cannot read {path}") from error
+            raise unreadable(error, path) from error
         if content is not None:
             return content
     raise DamagedFile(
@@ -63,15 +71,13 @@ def read_stored(path: Path) -> bytes | None:
     )
 
 
-def _content(path: Path) -> bytes | None:
+def _content(path: Path, limit: int) -> bytes | None:
     """Return the whole content, None where the file changed meanwhile."""
     descriptor = _open(path)
     try:
         before = os.fstat(descriptor)
-        if before.st_size > most_bytes():
-            raise DamagedFile(
-                f"{path} must have at most {most_bytes():,} bytes, got {before.st_size:,}", _MOVE_AWAY
-            )
+        if before.st_size > limit:
+            raise DamagedFile(f"{path} must have at most {limit:,} bytes, got {before.st_size:,}", _MOVE_AWAY)
         content = _read(descriptor, before.st_size + 1)
         after = os.fstat(descriptor)
     finally:
@@ -108,6 +114,8 @@ def _open(path: Path) -> int:
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):
             raise DamagedFile(f"{path} must be a regular file, got a socket", _MOVE_AWAY) from None
+        if error.errno == errno.ELOOP:
+            raise DamagedFile(f"{path} must be a regular file, got a link to itself", _MOVE_AWAY) from None
         raise
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
@@ -176,7 +184,7 @@ class _Walk:
             except NotADirectoryError:
                 self.files += [here] if self.wanted(Path(here).name) else []
             except OSError as error:
-                self.faults.append(refusal(error, f"cannot read the folder {here}").what)
+                self.faults.append(unreadable(error, f"the folder {here}").what)
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         """Sort an entry in; return whether it is a folder that lies there itself."""
@@ -200,20 +208,27 @@ class _Walk:
 
     def follow(self, root: Path) -> None:
         """Enter the folders behind links, each once."""
-        known: dict[tuple[int, int], str] = {}
-        if self.links:
-            known = {place: str(part) for part in root.absolute().parents for place in _place(str(part))}
-        while self.links:
+        if not self.links:
+            return
+        known = {place: str(part) for part in root.absolute().parents for place in _place(str(part))}
+        waiting: list[tuple[bool, str]] = []
+        while self.links or waiting:
             known |= {place: folder for folder in self.folders for place in _place(folder)}
-            # of several links to one folder, that of the folder's own name
-            self.links.sort(key=lambda link: (Path(link).name != Path(link).resolve().name, link))
-            link = self.links.pop(0)
+            for link in self.links:
+                heapq.heappush(waiting, _precedence(link))
+            self.folders.clear()
+            self.links.clear()
+            _, link = heapq.heappop(waiting)
             other = next((known[place] for place in _place(link) if place in known), None)
             if other is None:
-                self.folders.clear()
                 self.enter(link)
             else:
                 self.repeated.append(f"{link} leads to {other}, and is not followed")
+
+
+def _precedence(link: str) -> tuple[bool, str]:
+    """Return a key by which, of several links to one folder, that of the folder's own name comes first."""
+    return Path(link).name != Path(link).resolve().name, link
 
 
 def _place(folder: str) -> Iterator[tuple[int, int]]:

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from psa.errors import UserError
-from psa.files import read_bytes, refusal
+from psa.errors import DamagedFile, UserError
+from psa.stored_files import read_stored
 from psa.textfile import decode_text
 
 MAX_VALUES: Final = 200_000
@@ -42,7 +42,10 @@ def _lines(folder: Path, name: str, where: str) -> list[str]:
     """Return the values in a file, one a line without remarks. Raise UserError."""
     path = folder / name
     _check_place(folder, name, where)
-    content = _content(path)
+    try:
+        content = read_stored(path, _MAX_FILE)
+    except DamagedFile as error:
+        raise UserError(f"{where}: {error.what}", "Name another file of values") from None
     if content is None:
         raise UserError(
             f"{where}: {path} must exist, and does not", "Paths are relative to the folder of the grid"
@@ -51,8 +54,9 @@ def _lines(folder: Path, name: str, where: str) -> list[str]:
     for number, line in enumerate(lines, 1):
         if len(line) > _LONGEST_LINE or not line.isprintable():
             raise UserError(
-                f"{path} must hold one value a line, line {number} is none",
-                f"At most {_LONGEST_LINE:,} printable characters",
+                f"{path}: line {number} must hold at most {_LONGEST_LINE:,} printable characters, "
+                f"got {len(line):,}" + ", some not printable" * (not line.isprintable()),
+                "Write one value a line",
             )
     return [line for line in lines if line]
 
@@ -73,19 +77,6 @@ def _check_place(folder: Path, name: str, where: str) -> None:
             f"got {path}",
             "Copy it there",
         )
-
-
-def _content(path: Path) -> bytes | None:
-    """Of a plain file: a device or a pipe might never end. None where there is none. Raises UserError."""
-    try:
-        if not path.is_file():
-            return None
-        size = path.stat().st_size
-    except OSError as error:
-        raise refusal(error, f"cannot read {path}") from error
-    if size > _MAX_FILE:
-        raise UserError(f"{path} is {size:,} bytes long", "That is no list of values")
-    return read_bytes(path)
 
 
 def seeds_of(value: Any, folder: Path, where: str) -> list[Any]:

@@ -135,7 +135,9 @@ class Check:
         except DamagedFile as damage:
             if store_layout.is_record_name(path.name):
                 raise
-            raise Misplaced(f"{path} is not a name that psa gives a record", "Remove it") from damage
+            raise Misplaced(
+                f"{path} must have the name of a record, such as s00-0a1b2c.json", "Remove it"
+            ) from damage
         self._name(self.models / str(record["id"]) / store_layout.STATE_NAME, record.get("files", {}))
         try:
             store_layout.check_record(path, self.results, record["id"])

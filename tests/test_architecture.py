@@ -18,7 +18,8 @@ ROWS = """
 psa psa.errors psa.process psa.cgroups
 psa.shadowed
 psa.extras psa.arch psa.files psa.textfile psa.cloud_package
-psa.values psa.tomlfile psa.stored psa.stored_files psa.locks psa.helper_files
+psa.stored_files psa.locks
+psa.values psa.tomlfile psa.stored psa.helper_files
 psa.activation
 psa.specs psa.streams psa.signals psa.memory
 psa.memory.spec psa.memory.places psa.growth

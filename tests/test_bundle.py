@@ -258,7 +258,7 @@ def test_no_flipped_bit_changes_what_is_read(home: Path) -> None:
     assert refused > len(content) / 7 * 0.7  # the rest: facts in the footer that no reader asks for
 
 
-@pytest.mark.parametrize("kind", ["a FIFO", "a folder", "a link to nothing"])
+@pytest.mark.parametrize("kind", ["a FIFO", "a folder", "a link to nothing", "a link to itself"])
 def test_what_is_not_a_file(kind: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is named at once."""
     path = Path("results/other.parquet")
@@ -267,9 +267,21 @@ def test_what_is_not_a_file(kind: str, home: Path, capsys: pytest.CaptureFixture
     elif kind == "a folder":
         path.mkdir()
     else:
-        path.symlink_to("nothing")
+        path.symlink_to("nothing" if kind == "a link to nothing" else path.name)
     assert str(path) in said(capsys, "verify")
     assert str(path) in said(capsys, "status", "grid.toml")
+
+
+def test_one_record_that_links_to_itself_is_one_damaged_record(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All others count."""
+    path = Path(f"loose/{trials()[0].id}.json")
+    path.unlink()
+    path.symlink_to(path.name)
+    told = said(capsys, "status", "grid.toml", "--results-dir", "loose", code=0)
+    assert "5 of 6 trials done" in told
+    assert "got a link to itself" in told
 
 
 def test_a_record_of_another_trial_in_a_row(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

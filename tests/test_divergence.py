@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from helpers import kept_trial, net_trial, run, trial
 from made_up import some_record, some_state
 from memories import memory
+from processes import train_in_process
 
 from psa import engine
 from psa.batches import Row
@@ -29,9 +32,11 @@ from psa.listeners.curves import curves
 from psa.machine import Machine
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
+from psa.observations import observed
 from psa.outcomes import record_of
 from psa.packs import groups_of
 from psa.records import bounty_after, encode_record
+from psa.reports.setting import Setting
 from psa.retention import drop_weights
 from psa.serve import loop_facts
 from psa.state import TrialState, decode, encode
@@ -67,7 +72,7 @@ def finite(state: TrialState) -> bool:
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, seed: int, loop: int, how: Callable[..., None]) -> None:
-    """Spoil one row of the trial of that seed, at the end of one of its epochs."""
+    """Spoil the rows of that seed, at the end of one of their epochs."""
     sound = engine.train_epoch
 
     def spoiled(net: Dense, rows: Sequence[Row], active: Rows, *rest: Any) -> torch.Tensor:
@@ -373,6 +378,51 @@ def test_a_report_leaves_out_what_diverged_and_says_how_many(study: str, here: P
     assert command(PSA, words) == 0, capsys.readouterr()
     page = next(Path("results/reports").rglob("*.html")).read_text()
     assert "2 diverged" in page
+
+
+POISONED: dict[str, tuple[str, str]] = {
+    "activations": ("", 'activation = ["ReLU", "HectoSparseMax"]'),
+    "activations, stochastic": ('simplex = "all"\nscaling = "simplex"', "temperature = [0.05, 1.0]"),
+    "memory, growing": ("growing = true\ngrow_width = 2\ngrow_after = 0", 'method = ["nn", "hybrid"]'),
+    "glonet": ("features = 4\nnum_layers = 3", 'model = ["MLP", "GloNet"]'),
+    "gradients": ("", "dropout = [0.0, 0.1]"),
+}
+
+
+@pytest.mark.parametrize("study", POISONED)
+def test_the_tables_of_a_report_are_those_without_the_trials_that_diverged(
+    study: str, here: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both arms of a seed diverge from epoch 1 on: no number differs from what it is without them."""
+    kind = study.partition(",")[0]
+    arch = "" if kind == "glonet" else 'arch = "1*4"\n'
+    text = GRID.format(study=kind, base=arch + POISONED[study][0], axes=POISONED[study][1])
+    (here / "lost.toml").write_text(text)
+    poison(monkeypatch, 1, 1, PARTS["a weight that is NaN"])
+    train_in_process(here, data_dir, 2, here / "lost.toml")
+    store, grid = Store(here / "models", here / "results"), load(here / "lost.toml")
+    shown = tables_of(store, grid, kind, data_dir)
+    lost = [each for each in grid.trials if each.seed == 1]
+    assert store.survey(grid.trials, 2).diverged == lost
+    for each in lost:
+        store.record_path(each).unlink()
+    assert tables_of(store, grid, kind, data_dir) == shown
+    assert shown
+
+
+def tables_of(store: Store, grid: Any, kind: str, data_dir: Path) -> dict[str, str]:
+    """Every table of the page of a study, with one word for trials that take part in nothing."""
+    frame = collect(store, ["lost"], grid.trials)
+    module = importlib.import_module(f"psa.reports.{kind}")
+    setting = Setting(store.results, observed=observed(store, ["lost"]), store=store, data_dir=data_dir)
+    found = {
+        f"{number} {name}": table.csv()
+        for number, (_, rows) in enumerate(module.parts(frame))
+        for name, table in module.tables(rows, setting).items()
+    }
+    return {
+        name: re.sub("diverged|missing", "absent", text, flags=re.IGNORECASE) for name, text in found.items()
+    }
 
 
 def test_an_experiment_shows_what_diverged(here: Path) -> None:

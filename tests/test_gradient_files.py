@@ -261,11 +261,11 @@ def test_the_grid_of_the_study_has_all_digits_and_the_four_sets(capsys: pytest.C
     assert digits == {None, (0, 1), (0, 2, 4, 6, 8), (2, 3, 5, 7), (6, 8, 9)}
     assert {str(trial.model.arch) for trial in plan.trials} == {"[1*512]"}
     for wrong, said in (
-        ("7", "one class"),
-        ("3,3", "3 is there twice"),
+        ("7", "must name at least two digits, got one"),
+        ("3,3", "must name each digit once, got 3 more than once"),
         ("evne", "Did you mean even"),
         ("1,11", "less than or equal to 9"),
-        ("[]", "no digits are named"),
+        ("[]", "must name at least two digits, got none"),
     ):
         assert run(PSA, ["train", "--study", "gradients", "--digits", wrong]) == 2
         assert said in capsys.readouterr().err

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.tags import compatible_tags, cpython_tags
 
+from cloud import wheels
 from cloud.rehearsal import image
 from cloud.rehearsal.environment import make_environment
 from cloud.rehearsal.image import HOLDS, image_python, lacking
@@ -48,6 +50,35 @@ def test_the_image_holds_torch_and_not_psa(tmp_path: Path) -> None:
     assert output_of(python, "import site; print(site.ENABLE_USER_SITE)") == "False"
     assert output_of(python, "import torch; print(float(torch.ones(2) @ torch.ones(2)))") == "2.0"
     assert lacking() == ("safetensors",) or os.uname().machine != "x86_64"
+
+
+@pytest.mark.parametrize(
+    ("built_for", "is_brought"),
+    [
+        ("cp38-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64", True),
+        ("cp312-cp312-manylinux_2_17_x86_64", False),
+        ("cp312-abi3-manylinux_2_17_x86_64", False),
+        ("cp38-abi3-manylinux_2_17_aarch64", False),
+        ("cp38-abi3-musllinux_1_2_x86_64", False),
+        ("py3-none-any", True),
+    ],
+)
+def test_the_image_holds_what_the_interpreter_here_cannot_load_from_the_archive(
+    built_for: str, is_brought: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11 with glibc on x86_64: another Python counts as much as another machine."""
+    ours = list(cpython_tags((3, 11), ["cp311"], ["manylinux_2_17_x86_64"]))
+    ours += compatible_tags((3, 11), "cp311", ["manylinux_2_17_x86_64"])
+    about = {"safetensors-1.dist-info/WHEEL": f"Wheel-Version: 1.0\nTag: {built_for}\n".encode()}
+    monkeypatch.setattr(wheels, "sys_tags", lambda: iter(ours))
+    monkeypatch.setattr(wheels, "package_files", lambda *_, **__: about)
+    assert lacking() == (("safetensors",) if is_brought else ())
+
+
+def test_the_image_holds_what_would_have_to_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network a rehearsal has no other source for it."""
+    monkeypatch.setattr(wheels, "package_files", lambda *_, **__: None)
+    assert lacking() == ()
 
 
 def test_two_rehearsals_at_once_make_one_image(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cloud.rehearsal.processes import ends_with_us
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.files import make_folder
 
 HOST: Final = "algo-1"
@@ -73,7 +73,7 @@ class Namespaces:
         finally:
             self.close()
         raise UserError(
-            f"this machine makes no namespaces for a rehearsal's containers: {' '.join(said.split())[:200]}",
+            f"this machine makes no namespaces for a rehearsal's containers: {one_line(said)[:200]}",
             "It takes Linux with util-linux, and root or user namespaces that anybody may make",
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from cloud.cache import cache_folder
 from cloud.images import target
 from cloud.rehearsal import environment
 from cloud.rehearsal.environment import make_environment
+from cloud.wheels import loads_here
 from psa.errors import UserError
 from psa.files import check_writable
 from psa.locks import locked
@@ -52,10 +52,11 @@ def image_python(folder: Path) -> Path:
 def lacking() -> tuple[str, ...]:
     """Return the packages that containers have from the code archive alone.
 
-    The archive brings them for AWS's machines; on a machine of another kind the image has to hold them.
+    The archive brings them for the Python and platform of AWS's image; the image of a rehearsal has to hold
+    those that the interpreter here cannot load from it.
     """
     inside = target()
-    return inside.lacks if platform.machine() == inside.machine else ()
+    return tuple(name for name in inside.lacks if loads_here(name, inside))
 
 
 def _key() -> str:

@@ -20,9 +20,8 @@ from cloud.rehearsal.jobs import ACCOUNT, Table
 from cloud.rehearsal.logbook import Logbook
 from cloud.rehearsal.plane import ROLE_ARN, Plane
 from cloud.rehearsal.s3 import S3, s3_server
-from psa.errors import UserError
 from psa.files import check_writable
-from psa.locks import Locked, locked
+from psa.locks import locked
 
 LOCK_NAME: Final = "lock"  # in the folder of a rehearsal, held as long as it goes on
 _LOCAL: Final = "127.0.0.1,localhost"
@@ -74,19 +73,6 @@ class Stage:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two rehearsals of one folder would write to the same files. Raises UserError."""
-    with contextlib.ExitStack() as holding:
-        try:
-            holding.enter_context(locked(folder / LOCK_NAME))
-        except Locked:
-            raise UserError(
-                f"another rehearsal is going on in {folder}", "Wait for its end, or choose another folder"
-            ) from None
-        yield
-
-
-@contextlib.contextmanager
 def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
     """SageMaker, S3, CloudWatch Logs, STS and IAM on loopback, until the block ends; jobs end with it.
 
@@ -97,7 +83,11 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
     folder = folder.absolute()
     python = image_python(folder)
     with (
-        _alone_in(folder),
+        locked(  # two rehearsals of one folder would write to the same files
+            folder / LOCK_NAME,
+            what=f"another rehearsal is going on in {folder}",
+            way_out="Wait for its end, or choose another folder",
+        ),
         contextlib.closing(Namespaces(folder / "probe")) as namespaces,
         s3_server(folder / "s3", meanwhile=server.prepare) as s3,
         contextlib.closing(s3.client()) as storage,

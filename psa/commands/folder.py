@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 from psa import leases
-from psa.errors import UserError
 from psa.files import refusal
-from psa.locks import Locked, locked
+from psa.locks import locked
 
 LOCK_NAME: Final = ".train.lock"
 _LOCKS: Final = frozenset({LOCK_NAME, leases.LOCK_NAME})
@@ -22,18 +21,13 @@ _GENERATION: Final = re.compile(
 _LEFT_OVER: Final = re.compile(r"\.(?P<name>.+\.safetensors)\.[0-9]+(-[0-9a-f]+)?\.tmp")
 
 
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Hold the folder for this process. Raises UserError where another one does."""
-    with contextlib.ExitStack() as holding:
-        try:
-            holding.enter_context(locked(folder / LOCK_NAME))
-        except Locked:
-            raise UserError(
-                f"another `train` or `clean` is at work in {folder}",
-                "Wait for it, or use another --model-dir",
-            ) from None
-        yield
+    return locked(
+        folder / LOCK_NAME,
+        what=f"another `train` or `clean` is at work in {folder}",
+        way_out="Wait for it, or use another --model-dir",
+    )
 
 
 def everything(folder: Path) -> list[Path]:

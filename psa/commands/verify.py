@@ -65,8 +65,8 @@ def _check_folders(model_dir: Path, results_dir: Path) -> None:
         if folder == results_dir and is_bundle_name(folder.name) and folder.is_file():
             continue
         if not folder.is_dir() and (folder != default or folder.is_symlink() or folder.exists()):
-            kind = "a file" if folder.exists() else "nothing there"
-            raise UserError(f"{option} must be a folder, got {folder} ({kind})", "Name one that exists")
+            what = f"the file {folder}" if folder.exists() else folder
+            raise UserError(f"{option} must be a folder, got {what}", "Name one that exists")
 
 
 def _checked(store: Store, out: Console) -> tuple[Counter[str], Counter[Path]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from psa.errors import UserError
+from psa.errors import UserError, named_error
 from psa.extras import how_to_install
 from psa.listeners.curves import Listener, masked
 from psa.records import Record
@@ -38,7 +38,7 @@ class Audience:
             if listener.loops_of(trial) < record["loops"]:
                 listener.tell(trial, record)
         except Exception as error:  # noqa: BLE001 - whatever its library does, the training goes on
-            reason = masked(f"{type(error).__name__}: {' '.join(str(error).split())}")[:300]
+            reason = masked(named_error(error))[:300]
             logger.warning(
                 "%s is told no more in this sweep (%s); nothing is lost, the next sweep tells it the rest",
                 listener.name,

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from psa.errors import UserError
+from psa.errors import UserError, one_line
 from psa.listeners.curves import curves, masked
 from psa.records import Record
 from psa.trial import Trial
@@ -38,7 +38,7 @@ class MLflow:
             there = self.client.get_experiment_by_name(study)
             self.experiment = self.client.create_experiment(study) if there is None else there.experiment_id
         except (MlflowException, ValueError, OSError) as error:
-            shown = masked(" ".join(f"--mlflow {uri}: {error}".split()))
+            shown = masked(one_line(f"--mlflow {uri}: {error}"))
             raise UserError(shown[:400], "Name a server that runs, or sqlite:///runs.db") from error
 
     def loops_of(self, trial: Trial) -> int:
