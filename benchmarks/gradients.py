@@ -32,15 +32,15 @@ from psa import arrayfile
 from psa.agreement import agreement
 from psa.batches import Batches, Row
 from psa.clustering import KMeans, cluster
+from psa.core.formatting import duration, size
+from psa.core.rng import stream
 from psa.data import Split, load
 from psa.factored import Factored
 from psa.nets.dense import Dense
 from psa.optimizer import optimizer_for
 from psa.probes.gradients import Factors
 from psa.specs import DataSpec, NetSpec
-from psa.streams import stream
 from psa.train import train_epoch
-from psa.words import duration, size
 
 BATCH, RATE, DECAY = 64, 1e-3, 1e-4
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cloud.artifact import Limits, contents
 from cloud.jobs import Ancestor, latest
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.specs import MODES
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from cloud.settings import hidden
-from psa.errors import UserError, one_line
+from psa.core.errors import UserError, one_line
 
 Result = TypeVar("Result")
 _TRIES: Final = 3  # of a request whose answer is malformed

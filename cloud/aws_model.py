@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from psa.arch import quoted
-from psa.errors import UserError
-from psa.extras import how_to_install
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
 
 _CREATE: Final = "CreateTrainingJob"
 

@@ -19,13 +19,13 @@ from typing import Any, Final
 import psa
 from cloud.code import unpacked_digest
 from psa.backend import Local, Where
+from psa.core.errors import UserError
+from psa.core.files import read_bytes, write_atomically
+from psa.core.stop import StopRequest
 from psa.cost import CostModel
-from psa.errors import UserError
 from psa.estimate import loops_of
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Event
-from psa.files import read_bytes, write_atomically
 from psa.machine import Machine
-from psa.signals import StopRequest
 from psa.specs import canonical_json, validated
 from psa.store import STATE_NAME, Store
 from psa.trial import Pack

@@ -18,7 +18,7 @@ from cloud.aws_errors import (
     is_transient,
     required,
 )
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 _THERE: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _READS: Final = 3  # of an object whose body breaks off: botocore tries a request again, but no body

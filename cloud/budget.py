@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cloud.jobs import ENDED
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 START_SECONDS: Final = 120.0  # billed before training begins: the container and the data
 LEAST_SECONDS: Final = 300  # that a job is worth starting for: one that can only start up is money lost

@@ -7,8 +7,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-from psa.errors import UserError
-from psa.files import make_folder
+from psa.core.errors import UserError
+from psa.core.files import make_folder
 
 
 def cache_folder(name: str) -> Path:

@@ -10,10 +10,10 @@ from cloud import artifact
 from cloud.bucket import Bucket
 from cloud.homecoming import bring_home, records_from
 from cloud.line import Line
-from psa.errors import DamagedFile, UserError
+from psa.core.errors import DamagedFile, UserError
+from psa.core.formatting import counted, listed
 from psa.store import Store
 from psa.trial import Trial
-from psa.words import counted, listed
 
 logger = logging.getLogger(__name__)
 

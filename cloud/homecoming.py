@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from psa.arrayfile import sha256_of
-from psa.errors import DamagedFile, UserError
+from psa.core.errors import DamagedFile, UserError
+from psa.core.files import write_atomically
 from psa.estimate import loops_of
-from psa.files import write_atomically
 from psa.records import Record, decode_record
 from psa.state import TrialState, decode
 from psa.statefile import arrays_beside

@@ -7,9 +7,9 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from psa.errors import UserError
-from psa.files import write_atomically
-from psa.stored_files import read_stored
+from psa.core.errors import UserError
+from psa.core.files import write_atomically
+from psa.core.stored_files import read_stored
 
 UNNAMED: Final = "00000000"  # a folder that has no name yet
 _NAME: Final = re.compile(rb"[0-9a-f]{8}")

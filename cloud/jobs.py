@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from cloud.line import job_parts
 from psa.arch import Arch, quoted
-from psa.errors import UserError
-from psa.files import read_bytes
+from psa.core.errors import UserError
+from psa.core.files import read_bytes
+from psa.core.text_file import decode_text
 from psa.specs import MODES
-from psa.textfile import decode_text
 
 JOBS_FILE: Final = Path("requested-jobs.txt")
 STARTS: Final = "psa-"  # every name

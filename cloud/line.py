@@ -18,10 +18,10 @@ from typing import Final
 from cloud.bootstrap import PACKS, packs_in
 from cloud.bucket import Bucket
 from psa.backend import Job
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.stored_files import read_stored
 from psa.specs import canonical_json
 from psa.store import STATE_NAME, Store
-from psa.stored_files import read_stored
 from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)

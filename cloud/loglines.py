@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cloud.jobs import Ancestor, latest
-from psa.errors import UserError
-from psa.files import read_bytes
+from psa.core.errors import UserError
+from psa.core.files import read_bytes
 from psa.nets.shapes import shape_of
 from psa.specs import ModelSpec
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from cloud.account import Tell
 from cloud.aws_errors import aws_errors, error_code, required
 from cloud.jobs import written
-from psa.files import read_bytes, write_atomically
+from psa.core.files import read_bytes, write_atomically
 
 GROUP: Final = "/aws/sagemaker/TrainingJobs"
 SUMMARY: Final = "summary.json"

@@ -18,8 +18,8 @@ from cloud.line import Line, lines_of
 from cloud.quotes import Quotes
 from cloud.request import check, request_of
 from psa.backend import Job, Where
+from psa.core.errors import UserError
 from psa.cost import CostModel
-from psa.errors import UserError
 from psa.machine import Machine
 from psa.store import Store
 

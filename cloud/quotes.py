@@ -10,12 +10,12 @@ from cloud.cost import Price, PriceTable
 from cloud.line import Line
 from cloud.settings import Settings
 from psa.backend import Job, jobs_of
+from psa.core.errors import UserError
+from psa.core.formatting import counted, duration, size
 from psa.cost import CostModel, stored_bytes
-from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.store import Store
 from psa.trial import Pack
-from psa.words import counted, duration, size
 
 
 @dataclass(frozen=True)

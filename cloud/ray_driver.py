@@ -30,11 +30,11 @@ from cloud.patience import insist
 from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
 from cloud.storage import Storage
 from psa import fetch, leases
-from psa.errors import UserError, one_line
+from psa.core.errors import UserError, one_line
+from psa.core.file_locks import locked
+from psa.core.stop import heeded, let_through
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
-from psa.locks import locked
 from psa.search import Search
-from psa.signals import heeded, let_through
 from psa.sources import DATASETS
 from psa.store import Store
 

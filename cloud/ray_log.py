@@ -9,9 +9,9 @@ import contextlib
 from pathlib import Path
 from typing import Final
 
-from psa.errors import UserError
-from psa.files import own_name
-from psa.locks import locked
+from psa.core.errors import UserError
+from psa.core.file_locks import locked
+from psa.core.files import own_name
 
 FOLDER: Final = ".ray-logs"  # in the folder of states
 KEPT: Final = 5  # logs of drivers that have failed

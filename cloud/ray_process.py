@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from cloud.cache import own_folder
 from cloud.ray_log import DriverLog
+from psa.core.errors import RunFailure, UserError, one_line
+from psa.core.stop import held_back
 from psa.crew import STOP_SECONDS, how_ended, wait_or_kill
-from psa.errors import RunFailure, UserError, one_line
 from psa.events import EXIT_INTERRUPTED, event_of
-from psa.signals import held_back
 from psa.specs import canonical_json
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from cloud.storage import Storage
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.specs import first_fault
 from psa.trial import Pack
 

@@ -27,16 +27,16 @@ from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa import leases
 from psa.backend import SAVED, Job, Where, jobs_of, said_of
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
+from psa.core.stored_files import read_stored
 from psa.cost import CostModel
-from psa.errors import UserError
 from psa.estimate import loops_left
 from psa.events import Event
-from psa.extras import how_to_install
 from psa.machine import Machine
 from psa.search import Search
 from psa.specs import canonical_json
 from psa.store import STATE_NAME, Store
-from psa.stored_files import read_stored
 from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)

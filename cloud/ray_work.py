@@ -25,10 +25,10 @@ from cloud.patience import insist
 from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
 from cloud.settings import hidden
 from cloud.storage import Storage
+from psa.core.errors import UserError, cut, named_error, one_line
+from psa.core.files import write_atomically
 from psa.divergence import training_diverged
 from psa.engine import LoopReport
-from psa.errors import UserError, cut, named_error, one_line
-from psa.files import write_atomically
 from psa.machine import Machine
 from psa.pace import Pace
 from psa.search import Template

@@ -10,7 +10,7 @@ from cloud.code import COMMAND, Code
 from cloud.images import image_table
 from cloud.line import Line
 from cloud.settings import MOST_RUN_SECONDS, Settings
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 DATA: Final = "data"
 VOLUME_GB: Final = 30

@@ -30,8 +30,8 @@ from cloud.upload import uploaded
 from cloud.watch import Watch
 from psa import leases
 from psa.backend import Job, Where
+from psa.core.errors import UserError
 from psa.cost import CostModel
-from psa.errors import UserError
 from psa.events import Event
 from psa.machine import Machine
 from psa.store import Store

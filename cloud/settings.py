@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from psa.errors import UserError, one_line
-from psa.extras import how_to_install
-from psa.textfile import decode_text
+from psa.core.errors import UserError, one_line
+from psa.core.extras import how_to_install
+from psa.core.text_file import decode_text
 
 ENV_FILE: Final = Path(".env")
 BUCKET_WAY_OUT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"

@@ -10,8 +10,8 @@ from cloud.lineup import Lineup
 from cloud.told import progress_in
 from cloud.training_jobs import Status
 from cloud.watch import Watch
-from psa.errors import UserError
-from psa.words import counted, listed
+from psa.core.errors import UserError
+from psa.core.formatting import counted, listed
 
 _SHOWN: Final = 5  # jobs that a line names
 _WHY: Final = {

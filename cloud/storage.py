@@ -12,8 +12,8 @@ from pyarrow import ArrowException, fs
 
 from cloud.aws_errors import Unreachable, is_transient_in_storage
 from cloud.settings import hidden
-from psa.errors import UserError, one_line
-from psa.files import own_name
+from psa.core.errors import UserError, one_line
+from psa.core.files import own_name
 
 _WAY_OUT: Final = (
     "Name a folder that all nodes share, or s3://bucket/prefix (another endpoint than Amazon's: "

@@ -9,9 +9,9 @@ from typing import Final
 from cloud.aws_errors import Unreachable
 from cloud.course import Course, Desk
 from cloud.training_jobs import Answer
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.formatting import counted
 from psa.events import Event
-from psa.words import counted
 
 AGAIN_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
 

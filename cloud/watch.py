@@ -20,7 +20,7 @@ from cloud.patience import Patience
 from cloud.submission import Submission
 from cloud.told import failures_in, progress_in
 from cloud.training_jobs import Status, lacked_capacity
-from psa.errors import one_line
+from psa.core.errors import one_line
 from psa.estimate import loops_left
 from psa.events import Event
 from psa.trial import Pack

@@ -21,8 +21,8 @@ from packaging.version import Version
 
 from cloud.cache import cache_folder
 from cloud.images import Target
-from psa.errors import UserError
-from psa.files import make_folder
+from psa.core.errors import UserError
+from psa.core.files import make_folder
 
 _DOWNLOAD_SECONDS: Final = 600.0
 # What an installer writes: it differs between two installations of one wheel.

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from psa.core.rng import stream
 from psa.nets.rows import Layout, Rows
 from psa.nets.shapes import Shape
 from psa.specs import Mode
-from psa.streams import stream
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from psa.arch import quoted
-from psa.errors import UserError
-from psa.values import check_known, split_outside
+from psa.core.errors import UserError
+from psa.core.parsing import check_known, split_outside
 
 Number = float | int | bool | str
 

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from psa.core.rng import stream
 from psa.stats import LEVEL
-from psa.streams import stream
 
 RESAMPLES: Final = 2_000
 

@@ -7,7 +7,7 @@ import string
 from dataclasses import dataclass
 from typing import Final
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 MAX_WIDTH: Final = 65_536
 MAX_DEPTH: Final = 10_000

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from psa.errors import DamagedFile, UserError
-from psa.files import unreadable, write_parts
+from psa.core.errors import DamagedFile, UserError
+from psa.core.files import unreadable, write_parts
+from psa.core.stored_files import open_regular
 from psa.specs import canonical_json
-from psa.stored_files import open_regular
 
 Arrays = dict[str, NDArray[Any]]
 

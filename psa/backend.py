@@ -13,17 +13,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Protocol
 
-from psa.cloud_package import import_cloud
+from psa.core.cloud_package import import_cloud
+from psa.core.errors import UserError
+from psa.core.formatting import counted, duration
 from psa.cost import CostModel, Kind, memory_bytes
 from psa.crew import Crew, Task
-from psa.errors import UserError
 from psa.events import Event
 from psa.gpus import Place, places
 from psa.machine import Machine
 from psa.specs import canonical_json
 from psa.store import Store
 from psa.trial import Pack
-from psa.words import counted, duration
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from psa.core.rng import stream
 from psa.data import Split
 from psa.nets.layers import Inputs
-from psa.streams import stream
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from psa.errors import DamagedFile, UserError
-from psa.stored_files import most_bytes, read_stored
+from psa.core.errors import DamagedFile, UserError
+from psa.core.stored_files import most_bytes, read_stored
 
 if TYPE_CHECKING:  # pyarrow takes a moment to import, and most results folders hold no bundle
     import pyarrow as pa

@@ -16,9 +16,10 @@ from typing import Annotated, Any, Final, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from psa import __version__, process
-from psa.cloud_package import import_cloud
-from psa.errors import (
+from psa import __version__
+from psa.core import process
+from psa.core.cloud_package import import_cloud
+from psa.core.errors import (
     LONGEST,
     RunFailure,
     UserError,
@@ -28,7 +29,7 @@ from psa.errors import (
     one_line,
     printable,
 )
-from psa.files import refusal
+from psa.core.files import refusal
 from psa.shadowed import shadowed_library
 
 EXIT_INTERNAL: Final = 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from psa.clustering import Clusters, KMeans, Progress, best_run, fitted_rows, silent
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.factored import Factored, sampled_rows
 from psa.spaces import GramSpace, Space
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.rng import stream
 from psa.factored import Factored, sampled_rows
 from psa.spaces import DenseSpace, Space, space_of
-from psa.streams import stream
 
 Progress = Callable[[str], object]
 

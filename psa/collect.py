@@ -15,9 +15,9 @@ from typing import Any, Final
 import pandas as pd
 
 from psa.activation import Activation
+from psa.core.errors import UserError
+from psa.core.files import write_atomically
 from psa.divergence import diverged, diverged_loops
-from psa.errors import UserError
-from psa.files import write_atomically
 from psa.frames import frame_of
 from psa.nets.shapes import shape_of
 from psa.records import Record, reaches

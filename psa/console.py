@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 from rich.table import Table
 
+from psa.core.errors import printable
+from psa.core.formatting import counted
+from psa.core.process import discard_output
 from psa.divergence import diverged, diverged_loops
-from psa.errors import printable
 from psa.nets.shapes import Linear, Shape
-from psa.process import discard_output
-from psa.words import counted
 
 if TYPE_CHECKING:
     from psa.data import ClassCounts

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from psa import gradient_size
-from psa.errors import UserError
-from psa.files import write_atomically
+from psa.core.errors import UserError
+from psa.core.files import write_atomically
 from psa.helper_files import STEP_TIMES, read_helper
 from psa.memory.places import place_of, site_widths
 from psa.memory.spec import footprint_bytes

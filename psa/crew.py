@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import psa
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.stop import held_back
 from psa.events import EXIT_INTERRUPTED, Event, event_of
 from psa.gpus import Place
 from psa.machine import Machine
-from psa.signals import held_back
 from psa.trial import Pack
 
 logger = logging.getLogger(__name__)

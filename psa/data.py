@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.fetch import Progress, fetch, quiet
 from psa.sources import DATASETS
 

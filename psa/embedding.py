@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from psa.clustering import Progress, silent
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.rng import stream
 from psa.factored import Factored, sampled_rows
-from psa.streams import stream
 
 SAMPLE: Final = 5_000
 COMPONENTS: Final = 50

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, get_args
 from psa.commands.runs import Options, Runs
 from psa.commands.sweep import swept
 from psa.console import console
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.formatting import listed
+from psa.core.parsing import MAX_VALUES, whole_number
+from psa.core.stop import StopRequest
 from psa.grid import Grid, load
 from psa.machine import DeviceName, Machine
-from psa.signals import StopRequest
 from psa.store import Store
-from psa.values import MAX_VALUES, whole_number
-from psa.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from psa import arrayfile
 from psa.arrayfile import PIECE, Planned
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.gradients import Kept
 
 By = Literal["epoch", "batch"]

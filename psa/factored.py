@@ -18,7 +18,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.streams import stream
+from psa.core.rng import stream
 
 BLOCK: Final = 2**23  # numbers in the largest temporary: 32 MB of float32
 LEAST_NORM: Final = 1e-20  # squares of smaller ones are lost in float32; such a gradient counts as zero

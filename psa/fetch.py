@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from psa import sources
-from psa.errors import DamagedFile, UserError
-from psa.files import check_writable, read_bytes, write_atomically
+from psa.core.errors import DamagedFile, UserError
+from psa.core.files import check_writable, read_bytes, write_atomically
 from psa.sources import DATASETS, Dataset, SourceFailed, locate, unpacked
 
 Progress = Callable[[str], None]

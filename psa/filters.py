@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from typing import Any, Final
 
-from psa.errors import UserError
-from psa.values import check_known
+from psa.core.errors import UserError
+from psa.core.parsing import check_known
 
 PRESETS: Final = {
     "binary": (0, 1),

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from psa import arrayfile
 from psa.arrayfile import ArrayFile
+from psa.core.errors import UserError
 from psa.data import Split, load
-from psa.errors import UserError
 from psa.factored import Factored
 from psa.gradient_size import CHECKPOINT, ONLINE
 from psa.nets.shapes import INPUTS, shape_of

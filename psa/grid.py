@@ -19,14 +19,14 @@ from typing import Annotated, Any, Final
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from psa.core.errors import UserError
+from psa.core.parsing import assignment, check_known, seeds_of, split_outside, whole_number
 from psa.declared import Declared, DeclaredStage, Promotion
-from psa.errors import UserError
 from psa.gradient_size import unreached
 from psa.nets.shapes import shape_of
 from psa.settings import typed
 from psa.specs import Spec, first_fault, validated
 from psa.trial import Trial, check_sizes
-from psa.values import assignment, check_known, seeds_of, split_outside, whole_number
 
 MAX_TRIALS: Final = 200_000
 

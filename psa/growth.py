@@ -16,8 +16,8 @@ from typing import Annotated, Final, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from psa.core.rng import stream
 from psa.specs import Spec
-from psa.streams import stream
 
 State = dict[str, np.ndarray]
 Schedule = Literal["epoch", "plateau", "performance", "fixed_step"]

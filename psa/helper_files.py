@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # below Python 3.12 pydantic takes this one alone
 
-from psa.errors import UserError
-from psa.stored_files import read_stored
+from psa.core.errors import UserError
+from psa.core.stored_files import read_stored
 
 logger = logging.getLogger(__name__)
 

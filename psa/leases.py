@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from psa.locks import LARGEST_OFFSET, is_locked, locked_bytes, unlocked_bytes
+from psa.core.file_locks import LARGEST_OFFSET, is_locked, locked_bytes, unlocked_bytes
 from psa.store import Store
 from psa.trial import Trial
 

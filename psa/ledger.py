@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from psa.errors import DamagedFile
-from psa.files import write_atomically
+from psa.core.errors import DamagedFile
+from psa.core.files import write_atomically
+from psa.core.stored_files import read_stored
 from psa.records import decode_record, encode_record
 from psa.search import Search
 from psa.specs import Spec
-from psa.stored_files import read_stored
 
 Status = Literal["running", "finished", "stopped early", "failed"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psa
 from psa import __version__, cgroups
+from psa.core.errors import UserError
 from psa.cost import processor_name
-from psa.errors import UserError
 
 if TYPE_CHECKING:
     import torch

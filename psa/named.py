@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from psa.cli import entry, unavailable
-from psa.cloud_package import import_cloud
 from psa.commands import figures, tables
-from psa.errors import UserError
+from psa.core.cloud_package import import_cloud
+from psa.core.errors import UserError
 
 
 def _cloud_entry(name: str, module: str, function: str) -> Callable[[], None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from psa import engine
+from psa.core.errors import UserError
 from psa.data import Splits, zero_r
-from psa.errors import UserError
 from psa.gradient_size import CHECKPOINT, ONLINE
 from psa.looks import Probe
 from psa.nets.dense import Dense

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from psa.errors import UserError
-from psa.values import check_known
+from psa.core.errors import UserError
+from psa.core.parsing import check_known
 
 # name -> where its class is; imported when a trial asks for it
 PROBES: Final = {

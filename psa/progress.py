@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from psa.core.formatting import counted, duration
 from psa.estimate import TimeLeft
 from psa.events import Event
 from psa.sweeps import Tell
 from psa.trial import Pack
-from psa.words import counted, duration
 
 STATUS_SECONDS: Final = 2.0
 Refresh = Callable[[], None]

@@ -16,11 +16,11 @@ from typing import Final, Literal
 
 from psa import store_layout
 from psa.bundle import SUFFIX, Bundle, read_bundle
-from psa.errors import DamagedFile, UserError
-from psa.files import refusal
+from psa.core.errors import DamagedFile, UserError
+from psa.core.files import refusal
+from psa.core.stored_files import Listing, dangling, dangling_part, files_below, read_stored
 from psa.records import Record, decode_record, difference
 from psa.store_layout import FAILURE, MACHINE
-from psa.stored_files import Listing, dangling, dangling_part, files_below, read_stored
 from psa.trial import Trial
 from psa.trial_records import decode_trial_record
 

@@ -8,8 +8,8 @@ import math
 from fractions import Fraction
 from typing import Any, Final
 
+from psa.core.errors import DamagedFile, UserError
 from psa.divergence import diverged_after
-from psa.errors import DamagedFile, UserError
 from psa.specs import canonical_json
 
 FORMAT: Final = 1

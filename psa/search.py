@@ -15,13 +15,13 @@ from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, model_validator
 
+from psa.core.errors import UserError
+from psa.core.parsing import check_known, values_of
 from psa.declared import Declared
-from psa.errors import UserError
 from psa.nets.shapes import shape_of
 from psa.settings import study_named
 from psa.specs import Spec, canonical_json, first_fault, validated
 from psa.trial import Pack, check_sizes
-from psa.values import check_known, values_of
 
 TABLES: Final = frozenset({"space", "search"})
 

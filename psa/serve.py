@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from psa.calibrate import step_seconds
+from psa.core.errors import Interrupted, UserError, cut, named_error
+from psa.core.stop import StopRequest
 from psa.engine import LoopReport
-from psa.errors import Interrupted, UserError, cut, named_error
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.machine import Machine
-from psa.signals import StopRequest
 from psa.state import TrialState
 from psa.store import Store
 from psa.trial import Pack

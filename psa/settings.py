@@ -16,7 +16,8 @@ from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
 from pydantic import BeforeValidator, Field
 
 from psa import studies
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.parsing import check_known, split_outside, unbracketed, whole_number
 from psa.filters import PRESETS, resolved
 from psa.probe_names import PROBES, parsed
 from psa.specs import (
@@ -31,7 +32,6 @@ from psa.specs import (
     ValidationSize,
 )
 from psa.trial import Trial
-from psa.values import check_known, split_outside, unbracketed, whole_number
 
 
 def _known_probes(names: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 
 def shadowed_library() -> UserError | None:

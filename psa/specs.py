@@ -26,7 +26,7 @@ from pydantic import (
 
 from psa.activation import Activation
 from psa.arch import Arch, quoted
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from psa.core.errors import DamagedFile
 from psa.declared import Promotion
-from psa.errors import DamagedFile
 from psa.grid import Grid, Point, Stage
 from psa.records import bounty_after, reaches
 from psa.store import Store

@@ -22,7 +22,7 @@ from safetensors.numpy import save as encode_tensors
 from typing_extensions import TypedDict
 
 from psa.arch import Arch
-from psa.errors import DamagedFile, UserError
+from psa.core.errors import DamagedFile, UserError
 from psa.nets.shapes import shape_of
 from psa.specs import ModelSpec, NetSpec, canonical_json, first_fault
 from psa.stored import STRICT, Count, FileName, Grown, History, Kept, Some, Whole

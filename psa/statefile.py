@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from psa import arrayfile
 from psa.arrayfile import Arrays
-from psa.errors import DamagedFile
-from psa.files import leftovers, refusal, write_atomically
-from psa.stored_files import read_stored
+from psa.core.errors import DamagedFile
+from psa.core.files import leftovers, refusal, write_atomically
+from psa.core.stored_files import read_stored
 
 if TYPE_CHECKING:
     from psa.state import TrialState

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
-from psa.streams import stream
+from psa.core.rng import stream
 
 Values = NDArray[np.float64]
 LEVEL: Final = 0.95

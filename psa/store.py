@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from psa import store_layout
+from psa.core.errors import DamagedFile, UserError, one_line
+from psa.core.files import leftovers, refusal, write_atomically
+from psa.core.stored_files import files_below, read_stored
 from psa.divergence import diverged
-from psa.errors import DamagedFile, UserError, one_line
-from psa.files import leftovers, refusal, write_atomically
 from psa.record_store import RecordStore
 from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.statefile import StateFile
 from psa.store_layout import FAILURE, MACHINE, STATE_NAME
-from psa.stored_files import files_below, read_stored
 from psa.trial import Trial
 from psa.trial_records import decode_trial_record
 from psa.verification import Check, Finding

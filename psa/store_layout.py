@@ -13,11 +13,11 @@ from typing import Final
 
 from psa.arrayfile import SUFFIX as ARRAYS
 from psa.bundle import is_bundle_name
-from psa.errors import DamagedFile
-from psa.files import refusal
+from psa.core.errors import DamagedFile
+from psa.core.files import refusal
+from psa.core.formatting import listed
 from psa.specs import STUDY_NAME
 from psa.trial import Trial
-from psa.words import listed
 
 STATE_NAME: Final = "lkg.safetensors"
 MACHINE: Final = ".machine.json"

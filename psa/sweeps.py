@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from psa.errors import UserError
-from psa.files import leftovers, own_name, write_atomically
+from psa.core.errors import UserError
+from psa.core.file_locks import is_locked, locked
+from psa.core.files import leftovers, own_name, write_atomically
 from psa.helper_files import SWEEP_PROGRESS, SweepProgress, read_helper
-from psa.locks import is_locked, locked
 from psa.specs import canonical_json
 
 logger = logging.getLogger(__name__)

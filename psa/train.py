@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from psa.batches import Batches, Row
+from psa.core.errors import Interrupted
+from psa.core.rng import hash_key
 from psa.data import Split
-from psa.errors import Interrupted
 from psa.memory.visit import Visit, Visited
 from psa.nets.dense import Bound, Dense
 from psa.nets.dropout import Dropout
@@ -22,7 +23,6 @@ from psa.nets.layers import Inputs
 from psa.nets.rows import Rows, empty_rows
 from psa.optimizer import Optimizer
 from psa.recording import Recorded
-from psa.streams import hash_key
 
 EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on it
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.growth import Growth
 from psa.memory.places import place_of, site_widths
 from psa.memory.spec import Memory, check_query

@@ -10,7 +10,7 @@ from typing import Any, Final, NotRequired
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from psa.errors import DamagedFile
+from psa.core.errors import DamagedFile
 from psa.records import REMOVE, Record, decode_record
 from psa.stored import STRICT, Count, FileName, Grown, History, Kept, Numbers, Some, Whole
 from psa.trial import Trial

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from psa import arrayfile, store_layout
 from psa.bundle import Bundle, Row, read_bundle
-from psa.errors import DamagedFile, UserError
+from psa.core.errors import DamagedFile, UserError
+from psa.core.stored_files import files_below, read_stored
 from psa.record_store import RecordStore, StoredRecord, bundled_record, longer
 from psa.records import decode_record
 from psa.statefile import arrays_beside
 from psa.store_layout import Misplaced
-from psa.stored_files import files_below, read_stored
 from psa.trial import Trial
 from psa.trial_records import decode_trial_record
 

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from psa import ablation, engine, leases
+from psa.core.errors import Interrupted, UserError
+from psa.core.stop import StopRequest
 from psa.data import Splits, load
 from psa.engine import LoopReport
-from psa.errors import Interrupted, UserError
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from psa.machine import Machine, describe
 from psa.memory.spec import check_room
@@ -31,7 +32,6 @@ from psa.nets.shapes import shape_of
 from psa.outcomes import probes_for, record_of
 from psa.pace import Pace
 from psa.policies import KeepPolicy, RatchetPolicy
-from psa.signals import StopRequest
 from psa.specs import DataSpec, Keep, canonical_json, validated
 from psa.state import TrialState
 from psa.store import Record, Store

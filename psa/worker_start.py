@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from psa.errors import UserError, lacks_memory, memory_error, one_line
+from psa.core.errors import UserError, lacks_memory, memory_error, one_line
 from psa.events import EXIT_USER_ERROR, Events
 
 

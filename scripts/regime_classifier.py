@@ -18,8 +18,8 @@ def get_all_regime_classifications(
     """The regime of every architecture in the list `configurations`, in its order.
 
     trials_markdown: a table of trials such as results/psa_simplemlp_trials.md; zero_r: what always answering
-    the majority class of the validation split scores, in percent. Raises psa.errors.UserError for files that
-    are not so.
+    the majority class of the validation split scores, in percent. Raises psa.core.errors.UserError for files
+    that are not so.
     """
     # percentages alone decide: of which family the table is makes no difference
     cells = cells_of(published_trials(Path(trials_markdown), "simplemlp"))

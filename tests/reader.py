@@ -12,7 +12,7 @@ from pathlib import Path
 from set_up import load_tool
 
 from cloud.rehearsal.environment import make_environment
-from psa.extras import DISTRIBUTION
+from psa.core.extras import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]
 # Of the tests' own variables none reaches the reader's shell.

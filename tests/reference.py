@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from psa.core.rng import hash_key, stream
 from psa.data import Split, Splits
-from psa.streams import hash_key, stream
 from psa.trial import Trial
 
 

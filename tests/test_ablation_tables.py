@@ -15,7 +15,7 @@ from made_up_study import ARCHS, Outcome, even, frame, some_study
 from scipy import stats as scipy_stats
 from test_tables import cells, compiled
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.published import published_trials
 from psa.regimes import REGIMES
 from psa.reports.ablation_effects import aggregate_table, paired_table

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psa.activation import ACTIVATIONS, Activation
+from psa.core.errors import UserError
 from psa.data import Splits
-from psa.errors import UserError
 from psa.nets.activations import Setting, activate, placed, scales
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs

@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 
 from psa.cli import PSA, run
 from psa.collect import collect
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.stop import StopRequest
 from psa.experiment import Experiment, Results
 from psa.grid import load
 from psa.observations import observed
@@ -30,7 +31,6 @@ from psa.reports.arm_tables import comparisons
 from psa.reports.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
 from psa.reports.run_folders import run_folders, run_name
 from psa.reports.setting import Setting
-from psa.signals import StopRequest
 from psa.store import Store
 
 GRID = """

@@ -15,16 +15,16 @@ FILES = sorted(path for path in (ROOT / "psa").rglob("*.py"))
 
 # A file imports only from rows above its own.
 ROWS = """
-psa psa.errors psa.process psa.cgroups
+psa psa.core psa.core.errors psa.core.process psa.cgroups
 psa.shadowed
-psa.extras psa.arch psa.files psa.textfile psa.cloud_package
-psa.stored_files psa.locks
-psa.values psa.tomlfile psa.stored psa.helper_files
+psa.core.extras psa.arch psa.core.files psa.core.text_file psa.core.cloud_package
+psa.core.stored_files psa.core.file_locks
+psa.core.parsing psa.core.toml psa.stored psa.helper_files
 psa.activation
-psa.specs psa.streams psa.signals psa.memory
+psa.specs psa.core.rng psa.core.stop psa.memory
 psa.memory.spec psa.memory.places psa.growth
 psa.trial
-psa.nets psa.nets.shapes psa.words psa.probe_names
+psa.nets psa.nets.shapes psa.core.formatting psa.probe_names
 psa.divergence
 psa.state psa.records psa.events psa.filters psa.bundle
 psa.arrayfile
@@ -345,7 +345,7 @@ def imported_names(tree: ast.AST) -> Iterator[str]:
 
 
 # Names of temporary files are drawn, so that no two processes share one; no result depends on them.
-DRAWS_OF_NAMES = {"psa.files": ["secrets"]}
+DRAWS_OF_NAMES = {"psa.core.files": ["secrets"]}
 
 
 @pytest.mark.parametrize("path", FILES, ids=named)

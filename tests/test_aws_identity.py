@@ -25,7 +25,7 @@ from cloud.account import account
 from cloud.ray_process import Driver
 from cloud.rehearsal.s3 import KEY, S3, SECRET
 from cloud.settings import Settings, read
-from psa.errors import RunFailure, UserError
+from psa.core.errors import RunFailure, UserError
 
 PLACE = {"S3_BUCKET_NAME": "a-bucket", "AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa"}
 TOKEN = "of-the-container"  # noqa: S105 - of an endpoint that listens on loopback only

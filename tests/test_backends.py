@@ -14,7 +14,7 @@ from clusters import cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, end, sweep, train_in_process, tree, until
 
 from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.sweeps import living
 
 PACKS = ("--pack-size", "6")

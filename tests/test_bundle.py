@@ -20,11 +20,11 @@ from psa.bundle import Row, encode_bundle, read_bundle
 from psa.bundling import add_to_bundle
 from psa.cli import PSA, run
 from psa.collect import collect
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.file_locks import locked
+from psa.core.files import write_atomically
 from psa.experiment import Experiment
-from psa.files import write_atomically
 from psa.grid import load
-from psa.locks import locked
 from psa.machine import Machine
 from psa.observations import observed
 from psa.record_store import RecordStore

@@ -361,7 +361,7 @@ def test_verify_of_folders_that_are_not_there_is_a_slip(place: Path, run: Run) -
 
 KILLED = """
 import pathlib
-from psa.files import write_atomically
+from psa.core.files import write_atomically
 for content in (b"old", b"new"):
     path = pathlib.Path("models/mnist_lkg.safetensors")
     write_atomically(path, content, path.with_name("mnist_lkg.previous.safetensors"))

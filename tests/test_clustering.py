@@ -16,10 +16,10 @@ from sklearn.cluster import KMeans as Reference
 from psa import clustering, spaces
 from psa.cluster_numbers import centre_images, choose, diversity, groups, quality
 from psa.clustering import Clusters, KMeans, cluster, fitted_rows, lloyd, plus_plus
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.rng import stream
 from psa.factored import Factored
 from psa.spaces import DenseSpace, GramSpace, Space, space_of
-from psa.streams import stream
 
 SPACES = [DenseSpace, GramSpace]
 

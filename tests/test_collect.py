@@ -10,7 +10,7 @@ import pytest
 from made_up import some_record
 
 from psa.collect import collect, write
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.frames import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
 from psa.grid import load
 from psa.published import published_trials

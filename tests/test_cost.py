@@ -15,7 +15,7 @@ from made_up_jobs import described, study
 from cloud.bill import bill_of
 from cloud.cost import dollars, price_table, prices
 from cloud.jobs import job_of
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 SHIPPED = Path(__file__).parents[1] / "cloud/prices.toml"
 

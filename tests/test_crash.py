@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from made_up import some_record, some_state
 
-from psa import files
-from psa.errors import UserError
+from psa.core import files
+from psa.core.errors import UserError
 from psa.specs import Ablation, ModelSpec
 from psa.state import TrialState, encode
 from psa.statefile import StateFile

@@ -11,8 +11,8 @@ import torchvision  # type: ignore[import-untyped]
 from torch.utils.data import random_split
 
 from psa import data
+from psa.core.errors import UserError
 from psa.data import Splits, class_counts, load, split_indices, zero_r
-from psa.errors import UserError
 from psa.fetch import fetch
 from psa.sources import DATASETS
 from psa.specs import DataSpec

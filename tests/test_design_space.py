@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.frames import frame_of
 from psa.reports.cells import Cells, cells_of
 from psa.reports.design_space import SHAPES, design_space_figure, enlargement, spots

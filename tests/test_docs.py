@@ -15,7 +15,7 @@ import pytest
 from reader import Reader
 
 from psa import cli
-from psa.extras import WHEEL
+from psa.core.extras import WHEEL
 from psa.grid import load
 from psa.studies.ablation import Settings
 

@@ -9,10 +9,10 @@ from sklearn.decomposition import PCA
 from test_clustering import dense, gradients
 
 from psa import embedding
+from psa.core.errors import UserError
+from psa.core.rng import stream
 from psa.embedding import embed, principal
-from psa.errors import UserError
 from psa.factored import Factored
-from psa.streams import stream
 
 
 @pytest.mark.parametrize("few", [0, 500])

@@ -13,9 +13,9 @@ import torch
 from helpers import arms, run, trial
 
 from psa import engine, loaded, scoring
+from psa.core.errors import Interrupted, UserError
 from psa.data import Split, Splits
 from psa.engine import LoopReport
-from psa.errors import Interrupted, UserError
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.outcomes import record_of

@@ -9,11 +9,11 @@ import pytest
 from helpers import trial
 from made_up import some_state
 
+from psa.core.formatting import counted, duration, size
 from psa.cost import CostModel
 from psa.estimate import TimeLeft, loops_left
 from psa.store import Store
 from psa.trial import Pack, Trial
-from psa.words import counted, duration, size
 
 SECONDS = 2.0  # of a trial-loop, as the cost model below has it
 

@@ -17,7 +17,7 @@ import pytest
 
 from psa import fetch as fetch_module
 from psa import sources
-from psa.errors import DamagedFile, UserError
+from psa.core.errors import DamagedFile, UserError
 from psa.fetch import fetch
 from psa.sources import DATASETS, Dataset, IdxFile, Source, SourceFailed
 

@@ -22,7 +22,7 @@ from scipy import stats as scipy_stats
 from psa import cli
 from psa.arch import Arch
 from psa.commands import figures as commands
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.frames import frame_of
 from psa.reports.ablation_published import read_reference
 from psa.reports.aggregates import aggregate

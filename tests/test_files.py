@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from psa.errors import UserError
-from psa.files import check_writable, make_folder, read_bytes, temporary_of, write_atomically
+from psa.core.errors import UserError
+from psa.core.files import check_writable, make_folder, read_bytes, temporary_of, write_atomically
 
 
 def files_in(folder: Path) -> set[str]:

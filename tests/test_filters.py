@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from psa import cli
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.filters import PRESETS, WHY, digits_of, label_mapping
 from psa.grid import load
 

@@ -39,7 +39,7 @@ from psa import arrayfile, cli, grid, search
 from psa.activation import ACTIVATIONS, Activation
 from psa.arch import Arch
 from psa.collect import collect
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.filters import digits_of, resolved
 from psa.frames import trials_of
 from psa.ledger import Ledger

@@ -12,8 +12,8 @@ from memories import memory
 
 from psa.arch import Arch
 from psa.arrayfile import ArrayFile, Arrays
+from psa.core.errors import UserError
 from psa.data import Splits
-from psa.errors import UserError
 from psa.export import planned
 from psa.gradients import Kept
 from psa.growth import Growth

@@ -13,7 +13,7 @@ import pytest
 
 from psa.arrayfile import ArrayFile
 from psa.cli import PSA, run
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.gradients import Kept
 from psa.reports import gradient_words
 from psa.reports.gradient_numbers import Measured

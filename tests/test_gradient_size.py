@@ -9,8 +9,8 @@ import torch
 from helpers import net_trial
 
 from psa.cli import PSA, run
+from psa.core.errors import UserError
 from psa.cost import fitting, memory_bytes, stored_bytes
-from psa.errors import UserError
 from psa.gradient_size import epoch_bytes, keeps_gradients, train_samples, unreached
 from psa.gradient_size import stored_bytes as files_bytes
 from psa.grid import load

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from psa import arrayfile
 from psa.arrayfile import Arrays
 from psa.batches import Batches
+from psa.core.errors import DamagedFile, UserError
 from psa.data import Splits
 from psa.engine import row_of
-from psa.errors import DamagedFile, UserError
 from psa.nets.dense import Dense
 from psa.outcomes import probes_for
 from psa.persample import per_sample_gradients

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.grid import MAX_TRIALS, load
 
 ROOT = Path(__file__).parents[1]

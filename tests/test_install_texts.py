@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from psa import extras
+from psa.core import extras
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -31,7 +31,7 @@ INSTALL = re.compile(
     r"\b(?:pip3?|uv|pipx|poetry|conda|mamba|easy_install|uvx)\s+(?:tool\s+|pip\s+)?"
     r"(?:install|download|wheel|add|run --with)\s+([^`\n;&]*)"
 )
-HOME = ROOT / "psa/extras.py"  # the one place of the source that puts such a line together
+HOME = ROOT / "psa/core/extras.py"  # the one place of the source that puts such a line together
 EXTRAS_OPTION = re.compile(r"(?:EXTRAS=|--extras )(?:\"([\w ]+)\"|([\w-]+))")
 
 
@@ -94,7 +94,7 @@ def test_every_extra_that_a_text_names_exists(path: Path) -> None:
 
 def installations(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
     """Return what is said in a checkout that make set up, in one with another environment, from a wheel."""
-    monkeypatch.setattr(extras, "__file__", str(folder / "psa/extras.py"))
+    monkeypatch.setattr(extras, "__file__", str(folder / "psa/core/extras.py"))
     said = [extras.how_to_install("ray")]
     for name in ("Makefile", "pyproject.toml"):
         (folder / name).touch()

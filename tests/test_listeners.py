@@ -15,8 +15,8 @@ import pytest
 from made_up import some_record, some_state
 
 from psa.cli import PSA, run
-from psa.errors import UserError
-from psa.extras import how_to_install
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
 from psa.listeners.audience import Audience, listeners_for
 from psa.listeners.curves import curves
 from psa.store import Store

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 from processes import GRID, PATIENCE_SECONDS, ROOT, psa
 
-from psa import leases, locks
-from psa.errors import UserError
+from psa import leases
+from psa.core import file_locks
+from psa.core.errors import UserError
+from psa.core.file_locks import Locked, is_locked, locked, locked_bytes, unlocked_bytes
 from psa.grid import load
-from psa.locks import Locked, is_locked, locked, locked_bytes, unlocked_bytes
 from psa.store import Store
 from psa.sweeps import announced, living
 from psa.trial import Trial
@@ -87,12 +88,12 @@ def holder(kind: str, path: Path, *offsets: int) -> Iterator[tuple[subprocess.Po
 def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux has locks of open file descriptions; elsewhere those of the process must do as well."""
     if request.param == "of the process":
-        monkeypatch.setattr(locks, "_OF_DESCRIPTION", locks._OF_PROCESS)
+        monkeypatch.setattr(file_locks, "_OF_DESCRIPTION", file_locks._OF_PROCESS)
     elif request.param != "of the open file":
         real = fcntl.fcntl
 
         def call(descriptor: int, command: int, packed: Any) -> Any:
-            if command in locks._OF_DESCRIPTION and command not in locks._OF_PROCESS:
+            if command in file_locks._OF_DESCRIPTION and command not in file_locks._OF_PROCESS:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             return real(descriptor, command, packed)
 
@@ -107,8 +108,8 @@ def test_bytes_are_held_against_other_processes(tmp_path: Path) -> None:
     assert not path.parent.exists()
     with holder("bytes", path, 1, 2**61) as (process, got):
         assert got == f"[1, {2**61}]"
-        with locked_bytes(path, [1, 2, 2**61, locks.LARGEST_OFFSET]) as taken:
-            assert taken == {2, locks.LARGEST_OFFSET}
+        with locked_bytes(path, [1, 2, 2**61, file_locks.LARGEST_OFFSET]) as taken:
+            assert taken == {2, file_locks.LARGEST_OFFSET}
             assert unlocked_bytes(path, [1, 2, 3, 2**61]) == {3}
             with holder("bytes", path, 1, 2, 3) as (_, third):
                 assert third == "[3]"
@@ -118,7 +119,7 @@ def test_bytes_are_held_against_other_processes(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         assert unlocked_bytes(path, [1, 2, 2**61]) == {1, 2, 2**61}
-    assert locks._files == {}
+    assert file_locks._files == {}
 
 
 @pytest.mark.usefixtures("ways")
@@ -181,7 +182,7 @@ def test_a_file_of_locks_that_was_removed_guards_nothing(tmp_path: Path) -> None
             assert taken == {1, 2}
             with holder("bytes", path, 1, 2, 3) as (_, got):
                 assert got == "[3]"
-    assert locks._files == {}
+    assert file_locks._files == {}
 
 
 def test_the_lock_of_a_file_is_known_by_reading(tmp_path: Path) -> None:
@@ -305,9 +306,8 @@ def test_a_reader_without_write_access_sees_who_lives(tmp_path: Path, request: p
     models = tmp_path / "models"
     assert len(list((models / ".sweeps").glob("*.lock"))) == 1
     looking = "import pathlib; from psa.sweeps import living; print(len(living(pathlib.Path('models'))))"
-    looking += (
-        "; from psa.locks import unlocked_bytes as u; print(u(pathlib.Path('models/.trials.lock'), [1, 2]))"
-    )
+    looking += "; from psa.core.file_locks import unlocked_bytes as u"
+    looking += "; print(u(pathlib.Path('models/.trials.lock'), [1, 2]))"
 
     def seen() -> list[str]:
         done = subprocess.run(

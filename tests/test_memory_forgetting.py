@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from psa.errors import DamagedFile, UserError
+from psa.core.errors import DamagedFile, UserError
 from psa.memory import chance
 from psa.memory.bank import Bank, Entries, Lengths
 from psa.memory.forgetting import places

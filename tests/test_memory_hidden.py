@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memories import CLASSES, CPU, WIDTH, memory, stacked, step_of, trained
 
-from psa.errors import DamagedFile
+from psa.core.errors import DamagedFile
 from psa.memory import apart, retrieval
 from psa.memory.hidden import HiddenMemory
 

@@ -9,7 +9,7 @@ import torch
 from memories import WIDTH, memory, trained
 from pydantic import ValidationError
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.memory.places import site_of
 from psa.memory.spec import Memory, check_room, footprint_bytes
 

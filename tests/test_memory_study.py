@@ -10,9 +10,9 @@ import pytest
 import torch
 from helpers import run
 
+from psa.core.errors import UserError
 from psa.cost import memory_bytes, stored_bytes
 from psa.data import Splits
-from psa.errors import UserError
 from psa.grid import load
 from psa.growth import hidden_widths, parameters
 from psa.loaded import LoadedPack

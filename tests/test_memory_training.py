@@ -14,8 +14,8 @@ from memories import memory
 from torch import nn
 
 from psa.arch import Arch
+from psa.core.errors import Interrupted, UserError
 from psa.data import Splits
-from psa.errors import Interrupted, UserError
 from psa.growth import Growth
 from psa.memory.spec import Memory
 from psa.nets.dense import Dense

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from made_up import some_record, some_state
 
-from psa import store_layout, stored_files
+from psa import store_layout
 from psa.cli import PSA, run
 from psa.collect import collect
-from psa.errors import DamagedFile, UserError
+from psa.core import stored_files
+from psa.core.errors import DamagedFile, UserError
+from psa.core.stored_files import files_below
 from psa.experiment import Experiment
 from psa.frames import trials_of
 from psa.grid import load
@@ -26,7 +28,6 @@ from psa.specs import Ablation, DataSpec, ModelSpec
 from psa.state import encode
 from psa.statefile import StateFile
 from psa.store import Store
-from psa.stored_files import files_below
 from psa.trial import Trial
 from psa.worker import run_free
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from psa.arch import Arch
 from psa.batches import Row
+from psa.core.errors import UserError
 from psa.data import Splits
-from psa.errors import UserError
 from psa.nets.dense import Dense
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs

@@ -39,7 +39,7 @@ from cloud.patience import PATIENCE_SECONDS
 from cloud.rehearsal.s3 import KEY, REGION, S3, SECRET
 from cloud.training_jobs import TrainingJobs
 from cloud.watch import Watch
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.machine import Machine
 from psa.trial import Pack
 from psa.worker import run_pack

@@ -15,7 +15,7 @@ from processes import train_in_process
 from psa import arrayfile
 from psa.cli import PSA, run
 from psa.collect import collect
-from psa.errors import DamagedFile, UserError
+from psa.core.errors import DamagedFile, UserError
 from psa.gradients import read
 from psa.grid import load
 from psa.reports.gradients import measured_of

@@ -13,6 +13,7 @@ import torch
 from helpers import kept_trial, run
 from torch import nn
 
+from psa.core.rng import stream
 from psa.data import Split, Splits
 from psa.nets.dense import Dense
 from psa.outcomes import record_of
@@ -20,7 +21,6 @@ from psa.policies import KeepPolicy
 from psa.specs import Keep
 from psa.state import TrialState, decode, encode
 from psa.store import encode_record
-from psa.streams import stream
 from psa.trial import Trial
 from psa.worker import fresh_state
 

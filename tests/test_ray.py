@@ -21,8 +21,8 @@ from cloud.cache import own_folder
 from cloud.ray_process import cause_in
 from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
-from psa.errors import UserError
-from psa.extras import how_to_install
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
 from psa.grid import load
 from psa.store import Store
 from psa.sweeps import living

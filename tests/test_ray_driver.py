@@ -14,7 +14,7 @@ from test_search import SMALL
 from cloud import ray_log, ray_process
 from cloud.ray_log import DriverLog
 from cloud.ray_process import Driver
-from psa.errors import RunFailure
+from psa.core.errors import RunFailure
 
 # Stands for Ray in an installation that is broken, and for a process that the kernel or Ray itself ends.
 DEATHS = {

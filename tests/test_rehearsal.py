@@ -32,8 +32,8 @@ from cloud.rehearsal.container import Container, Namespaces
 from cloud.rehearsal.jobs import Table
 from cloud.rehearsal.plane import Throttle
 from cloud.rehearsal.s3 import KEY, SECRET, client, s3_server
-from psa.errors import UserError
-from psa.locks import locked
+from psa.core.errors import UserError
+from psa.core.file_locks import locked
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux's namespaces"

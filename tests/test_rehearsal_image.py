@@ -16,7 +16,7 @@ from cloud import wheels
 from cloud.rehearsal import image
 from cloud.rehearsal.environment import make_environment
 from cloud.rehearsal.image import HOLDS, image_python, lacking
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 FINDS = "import importlib.util, sys; print(*filter(importlib.util.find_spec, sys.argv[1:]))"

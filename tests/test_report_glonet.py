@@ -19,7 +19,7 @@ from psa.cli import PSA, run
 from psa.collect import collect
 from psa.commands.running import RunOptions
 from psa.commands.train_study import train_of
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.machine import Machine
 from psa.observations import observed
 from psa.records import encode_record

@@ -21,8 +21,8 @@ from cloud import watch as watching
 from cloud.line import Line, lay_in
 from cloud.sagemaker import SageMaker
 from psa.backend import Where
+from psa.core.errors import UserError
 from psa.cost import CostModel
-from psa.errors import UserError
 from psa.events import Event
 from psa.machine import Machine
 from psa.store import Store

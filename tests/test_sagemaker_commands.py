@@ -32,8 +32,8 @@ from cloud.logs import GROUP
 from cloud.rehearsal.s3 import S3
 from cloud.usage import place_of
 from psa import cli
-from psa.errors import UserError
-from psa.extras import how_to_install
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
 from psa.published import published_trials
 from psa.reports.summaries import read_summary
 

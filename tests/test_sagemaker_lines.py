@@ -31,8 +31,8 @@ from cloud.quotes import Quotes
 from cloud.request import SPOT_WAIT_SECONDS, request_of
 from cloud.settings import MOST_RUN_SECONDS, Settings
 from psa.backend import Job, Where, jobs_of
+from psa.core.errors import UserError
 from psa.cost import CostModel
-from psa.errors import UserError
 from psa.machine import Machine
 from psa.records import decode_record, encode_record
 from psa.store import Store

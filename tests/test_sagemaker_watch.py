@@ -21,7 +21,7 @@ from cloud.standing import detached
 from cloud.submission import AGAIN_SECONDS
 from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.watch import TRIES, Watch
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.events import Event
 from psa.store import Store
 from psa.trial import Pack

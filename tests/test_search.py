@@ -15,7 +15,7 @@ from processes import PATIENCE_SECONDS, psa, until
 from test_divergence import EXPLODING
 
 from psa.collect import collect
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.ledger import Ledger
 from psa.reports.search import best_lines, search_figure, search_table
 from psa.search import Range, Search, load

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 pytest.importorskip("boto3", reason="the extra aws is not installed")
 pytest.importorskip("dotenv", reason="the extra aws is not installed")

@@ -22,7 +22,7 @@ import pytest
 import torchvision  # type: ignore[import-untyped]
 
 from psa import sources
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.fetch import fetch
 from psa.sources import DATASETS, Dataset, IdxFile, SourceFailed
 

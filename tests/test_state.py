@@ -20,7 +20,7 @@ from made_up import some_state, weights
 from safetensors.numpy import save as encode_tensors
 
 from psa.arch import Arch
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.specs import Keep, ModelSpec, canonical_json
 from psa.state import FORMAT, decode, encode
 from psa.trial import Trial

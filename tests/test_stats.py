@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
 from psa import stats
-from psa.streams import stream
+from psa.core.rng import stream
 
 NAN = float("nan")
 

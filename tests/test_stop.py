@@ -17,9 +17,9 @@ import pytest
 from processes import PATIENCE_SECONDS, children, psa, sweep, until
 
 from psa import leases
+from psa.core.stop import STOPPING, StopRequest, held_back
 from psa.crew import DEATHS_ALLOWED
 from psa.grid import load
-from psa.signals import STOPPING, StopRequest, held_back
 from psa.store import Store
 from psa.sweeps import living
 
@@ -189,7 +189,7 @@ def test_a_process_that_starts_holds_signals_back_until_it_can_save() -> None:
     """In place of an end or a traceback in the middle of an import."""
     code = (
         "import sys; print('importing', flush=True); sys.stdin.readline()\n"
-        "from psa.signals import StopRequest\n"
+        "from psa.core.stop import StopRequest\n"
         "with StopRequest() as stop: sys.exit(75 if stop() else 1)"
     )
     with held_back():

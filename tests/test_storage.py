@@ -14,7 +14,7 @@ from cloud.aws_errors import Unreachable, is_transient_in_storage
 from cloud.patience import insist, patiently
 from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -14,8 +14,8 @@ from made_up import some_record, some_state
 
 from psa import store as module
 from psa.arch import Arch
-from psa.errors import DamagedFile, UserError
-from psa.files import write_atomically
+from psa.core.errors import DamagedFile, UserError
+from psa.core.files import write_atomically
 from psa.specs import ModelSpec
 from psa.state import encode
 from psa.statefile import StateFile

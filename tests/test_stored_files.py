@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from cloud.homes import known_home
-from psa.errors import DamagedFile, UserError
-from psa.stored_files import files_below, read_stored
-from psa.values import values_of
+from psa.core.errors import DamagedFile, UserError
+from psa.core.parsing import values_of
+from psa.core.stored_files import files_below, read_stored
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("psa", "cloud") for path in (ROOT / folder).rglob("*.py"))

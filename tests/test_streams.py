@@ -1,4 +1,4 @@
-"""psa.streams: a random number is a function of seed, purpose and loop, and of nothing else."""
+"""psa.core.rng: a random number is a function of seed, purpose and loop, and of nothing else."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from helpers import arms, run
 
 from psa import engine
 from psa.batches import Batches, Row
+from psa.core.rng import PURPOSES, hash_key, stream
 from psa.data import Split, Splits
 from psa.nets.dense import Dense
 from psa.specs import MODES, Mode
-from psa.streams import PURPOSES, hash_key, stream
 from psa.worker import fresh_state
 
 ALL = sorted(PURPOSES)
@@ -86,7 +86,7 @@ def test_streams_are_uncorrelated() -> None:
 
 def test_another_process_draws_the_same() -> None:
     """Nothing depends on the process (its hash seed, for one)."""
-    code = "from psa.streams import stream; print(stream(7, 'ablate', 3).bit_generator.random_raw())"
+    code = "from psa.core.rng import stream; print(stream(7, 'ablate', 3).bit_generator.random_raw())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(shown) == raw(7, "ablate", 3, 1)[0]
 

@@ -15,14 +15,14 @@ from processes import GRID, PATIENCE_SECONDS, ROOT, end, psa, train_in_process
 
 from psa import cgroups, cli
 from psa.console import console
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.parsing import unbracketed, values_of
+from psa.core.text_file import decode_text
+from psa.core.toml import read_toml
 from psa.filters import digits_of, resolved
 from psa.gpus import places
 from psa.grid import load
 from psa.sweeps import announced
-from psa.textfile import decode_text
-from psa.tomlfile import read_toml
-from psa.values import unbracketed, values_of
 
 ONE = ["meta_loops=1", "arch=1*4", "mode=none", "seeds=0"]
 START = [sys.executable, "-c", "from psa.cli import main; main()"]

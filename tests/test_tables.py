@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.reports.latex import escape
 from psa.reports.tables import Bold, Column, Interval, Table, Uncertain, grid, rounded, write
 

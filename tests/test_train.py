@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from psa import train
 from psa.arch import Arch
 from psa.batches import Batches, Row, in_order
+from psa.core.errors import Interrupted
+from psa.core.rng import stream
 from psa.data import Split, Splits
-from psa.errors import Interrupted
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
 from psa.specs import ModelSpec
-from psa.streams import stream
 from psa.studies.ablation import LEAST_DECAY
 from psa.train import batch_sizes, cross_entropy, evaluate, train_epoch
 

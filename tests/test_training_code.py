@@ -19,7 +19,7 @@ from cloud.code import COMMAND, START, Code, packed, unpacked_digest
 from cloud.images import Target, target
 from cloud.wheels import package_files, pins
 from psa import events
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.machine import describe
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def test_equal_code_gives_equal_bytes_and_what_is_unpacked_has_their_digest(tmp_
     with tarfile.open(fileobj=io.BytesIO(code.content)) as archive:
         archive.extractall(tmp_path, filter="data")
     assert unpacked_digest(tmp_path) == code.digest
-    (tmp_path / "psa/errors.py").write_text("# changed\n")
+    (tmp_path / "psa/core/errors.py").write_text("# changed\n")
     assert unpacked_digest(tmp_path) != code.digest
     assert len(code.content) == code.size
     assert all(len(word) <= 256 for word in (COMMAND,))

@@ -104,7 +104,7 @@ def without(name: str) -> Callable[[Files], bytes]:
 FAILING = {
     "no archive": (lambda files: b"nonsense", {}, "not in gzip format"),
     "no Python": (archive, {"PATH": "/bin"}, "python: command not found"),
-    "a package is missing": (without("psa/errors.py"), {}, "No module named 'psa.errors'"),
+    "a package is missing": (without("psa/core/errors.py"), {}, "No module named 'psa.core.errors'"),
     "psa is missing": (
         lambda files: archive({each: body for each, body in files.items() if not each.startswith("psa/")}),
         {},

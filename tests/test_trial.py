@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from psa.arch import MAX_DEPTH, MAX_WIDTH, Arch
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.nets.shapes import shape_of
 from psa.specs import (
     MAX_SEED,

@@ -13,8 +13,8 @@ from hypothesis import strategies as some
 from made_up import some_record, some_state
 
 from psa.cli import PSA, run
-from psa.errors import DamagedFile, UserError
-from psa.files import write_atomically
+from psa.core.errors import DamagedFile, UserError
+from psa.core.files import write_atomically
 from psa.records import encode_record
 from psa.store import Store
 from psa.trial_records import decode_trial_record

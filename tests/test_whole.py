@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from psa.core.parsing import seeds_of
 from psa.cost import CostModel
 from psa.grid import load
 from psa.trial import Trial
-from psa.values import seeds_of
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "reproduction/whole.sh"

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from psa.batches import Row
+from psa.core.errors import UserError
 from psa.data import Splits
-from psa.errors import UserError
 from psa.grid import load
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs, effective

@@ -19,9 +19,9 @@ from helpers import kept_trial, trial
 from safetensors.numpy import load_file
 
 from psa import leases, worker
-from psa.errors import Interrupted
+from psa.core.errors import Interrupted
+from psa.core.stop import StopRequest
 from psa.machine import Machine
-from psa.signals import StopRequest
 from psa.specs import DataSpec
 from psa.state import decode
 from psa.store import Store, decode_record

@@ -1,4 +1,4 @@
-"""Files are written whole by psa.files, new folders are durable, and no temporary file stays behind."""
+"""Files are written whole by psa.core.files, new folders are durable, and no temporary file stays behind."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from made_up import some_record, some_state
 
 from psa import leases
 from psa.collect import write
-from psa.errors import UserError
-from psa.files import leftovers, make_folder, temporary_of, write_atomically
+from psa.core.errors import UserError
+from psa.core.files import leftovers, make_folder, temporary_of, write_atomically
 from psa.specs import Ablation, ModelSpec
 from psa.store import Store
 from psa.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("psa", "cloud") for path in (ROOT / folder).rglob("*.py"))
-MEMORY = "into memory; psa.files writes it"
+MEMORY = "into memory; psa.core.files writes it"
 CONTAINER = "read by SageMaker when the container has ended; imports nothing of psa"
 LIVE = "a log, which grows while its process runs"
-# Calls outside of psa/files.py that write files or make folders, each with its reason.
+# Calls outside of psa/core/files.py that write files or make folders, each with its reason.
 EXCEPTIONS = {
-    ("psa/process.py", "os.open"): "the null device takes the place of a closed stream",
+    ("psa/core/process.py", "os.open"): "the null device takes the place of a closed stream",
     ("psa/events.py", "os.fdopen"): "standard output",
     ("psa/events.py", "open"): "the null device takes the place of a closed stream",
-    ("psa/locks.py", "os.open"): "a lock has no content",
+    ("psa/core/file_locks.py", "os.open"): "a lock has no content",
     ("psa/statefile.py", "self.path.replace"): "a damaged file is set aside, whole",
     ("psa/listeners/tensorboard.py", "SummaryWriter"): "TensorBoard's library, which appends to its log",
     ("psa/reports/arms.py", "rename"): "a column of a frame",
@@ -112,11 +112,11 @@ def writes(source: str) -> Iterator[str]:
 
 
 def test_nothing_is_written_but_by_psa_files() -> None:
-    """Outside of psa/files.py only the listed calls write a file or make a folder, and all of them exist."""
+    """Outside of psa/core/files.py only listed calls write a file or make a folder, and all of them exist."""
     found = {
         (str(path.relative_to(ROOT)), name)
         for path in SOURCES
-        if path != ROOT / "psa/files.py"
+        if path != ROOT / "psa/core/files.py"
         for name in writes(path.read_text())
     }
     assert found == EXCEPTIONS.keys()

@@ -13,9 +13,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from psa.core.formatting import counted
 from psa.grid import load
 from psa.store import Store
-from psa.words import counted
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/reproduction.md"

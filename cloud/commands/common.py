@@ -13,7 +13,7 @@ from rich.console import Console
 from cloud import account as accounts
 from cloud.account import Account, Tell
 from cloud.jobs import JOBS_FILE, TrainingJob, read_jobs
-from psa.words import counted, listed
+from psa.core.formatting import counted, listed
 
 JobsFile = Annotated[
     Path | None,

@@ -15,9 +15,9 @@ from cloud.commands.common import JobsFile, PriceFile, account, named_jobs, rema
 from cloud.cost import price_table
 from cloud.jobs import TrainingJob, written
 from psa.console import console
-from psa.errors import UserError
-from psa.files import write_atomically
-from psa.words import counted, duration
+from psa.core.errors import UserError
+from psa.core.files import write_atomically
+from psa.core.formatting import counted, duration
 
 Group = Literal["status", "arch", "mode", "both"]
 _HEADS: Final = {"status": ("status",), "arch": ("arch",), "mode": ("mode",), "both": ("arch", "mode")}

@@ -13,10 +13,10 @@ from cloud.jobs import JOBS_FILE, written
 from cloud.logs import DOWNLOADS, is_kept, keep
 from psa.commands.source import FAMILY
 from psa.console import console
-from psa.errors import UserError
-from psa.files import check_writable, write_atomically
+from psa.core.errors import UserError
+from psa.core.files import check_writable, write_atomically
+from psa.core.formatting import counted, size
 from psa.specs import Family
-from psa.words import counted, size
 
 LOGS_DIR: Final = Path("results/logs")
 

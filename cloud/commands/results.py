@@ -15,10 +15,10 @@ from cloud.commands.common import JobsFile, Region, account, named_jobs, say, wo
 from cloud.jobs import ancestor_of, is_name, is_ours
 from psa.commands.source import CONFIGURATIONS, FAMILY
 from psa.console import console
-from psa.errors import UserError
-from psa.files import read_bytes, write_atomically
+from psa.core.errors import UserError
+from psa.core.files import read_bytes, write_atomically
+from psa.core.formatting import counted
 from psa.specs import Family
-from psa.words import counted
 
 
 def results_parser(

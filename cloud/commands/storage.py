@@ -14,8 +14,8 @@ from cloud.cost import PriceTable, price_table
 from cloud.jobs import written
 from cloud.usage import Usage, usage_of
 from psa.console import console
-from psa.files import write_atomically
-from psa.words import counted, size
+from psa.core.files import write_atomically
+from psa.core.formatting import counted, size
 
 
 def estimate_storage(

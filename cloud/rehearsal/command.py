@@ -22,9 +22,9 @@ from cloud.rehearsal.faults import AWS_GRACE, Faults
 from cloud.rehearsal.processes import ends_with_us
 from cloud.rehearsal.stage import LOCK_NAME, Stage, rehearsal
 from psa.commands.options import Count
-from psa.errors import UserError
-from psa.locks import is_locked
-from psa.words import counted, listed
+from psa.core.errors import UserError
+from psa.core.file_locks import is_locked
+from psa.core.formatting import counted, listed
 
 _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.1

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from cloud.rehearsal.processes import ends_with_us
-from psa.errors import UserError, one_line
-from psa.files import make_folder
+from psa.core.errors import UserError, one_line
+from psa.core.files import make_folder
 
 HOST: Final = "algo-1"
 _KILLED: Final = 128 + signal.SIGKILL

@@ -19,7 +19,7 @@ from cloud.rehearsal.faults import Faults
 from cloud.rehearsal.jobs import Job
 from cloud.rehearsal.logbook import Logbook
 from cloud.rehearsal.s3 import REGION
-from psa.files import make_folder, write_atomically
+from psa.core.files import make_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.05

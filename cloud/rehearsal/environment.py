@@ -17,8 +17,8 @@ from typing import Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from psa.errors import UserError
-from psa.extras import how_to_install
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
 
 # Through sh, since the kernel cuts the path of an interpreter behind `#!` at 127 or 255 characters.
 _SCRIPT: Final = """#!/bin/sh

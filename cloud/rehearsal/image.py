@@ -20,9 +20,9 @@ from cloud.images import target
 from cloud.rehearsal import environment
 from cloud.rehearsal.environment import make_environment
 from cloud.wheels import loads_here
-from psa.errors import UserError
-from psa.files import check_writable
-from psa.locks import locked
+from psa.core.errors import UserError
+from psa.core.file_locks import locked
+from psa.core.files import check_writable
 
 HOLDS: Final = ("torch", "numpy", "pydantic", "filelock")
 _OURS: Final = ("psa", "cloud")

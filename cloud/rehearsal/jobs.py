@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cloud.aws_model import output_members
 from cloud.rehearsal.s3 import REGION
-from psa.files import make_folder, write_atomically
+from psa.core.files import make_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
 ACCOUNT: Final = "123456789012"

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.rehearsal.processes import ends_with_us
-from psa.errors import UserError
-from psa.extras import how_to_install
-from psa.files import make_folder, write_atomically
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
+from psa.core.files import make_folder, write_atomically
 
 REGION: Final = "us-east-1"
 KEY: Final = "rehearsal"

@@ -14,8 +14,8 @@ from cloud.rehearsal.jobs import ACCOUNT
 from cloud.rehearsal.plane import ROLE, Plane
 from cloud.rehearsal.refusals import Refusal
 from cloud.rehearsal.s3 import KEY
-from psa.errors import UserError
-from psa.extras import how_to_install
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
 
 _LOG = logging.getLogger(__name__)
 _SAGEMAKER: Final = "SageMaker."

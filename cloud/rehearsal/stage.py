@@ -20,8 +20,8 @@ from cloud.rehearsal.jobs import ACCOUNT, Table
 from cloud.rehearsal.logbook import Logbook
 from cloud.rehearsal.plane import ROLE_ARN, Plane
 from cloud.rehearsal.s3 import S3, s3_server
-from psa.files import check_writable
-from psa.locks import locked
+from psa.core.file_locks import locked
+from psa.core.files import check_writable
 
 LOCK_NAME: Final = "lock"  # in the folder of a rehearsal, held as long as it goes on
 _LOCAL: Final = "127.0.0.1,localhost"

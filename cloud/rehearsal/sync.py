@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from psa.files import make_folder, write_parts
+from psa.core.files import make_folder, write_parts
 
 _LOG = logging.getLogger(__name__)
 EVERY_SECONDS: Final = 0.5

@@ -11,11 +11,11 @@ from psa.bundle import SUFFIX, is_bundle_name
 from psa.bundling import Bundled, add_to_bundle
 from psa.commands.plan import Only
 from psa.console import console
-from psa.errors import UserError
-from psa.files import check_writable
+from psa.core.errors import UserError
+from psa.core.files import check_writable
+from psa.core.formatting import counted, size
 from psa.grid import load
 from psa.record_store import RecordStore
-from psa.words import counted, size
 
 
 def bundle(

@@ -17,8 +17,8 @@ from rich.text import Text
 from psa.commands.folder import alone, checkpoint_of, everything, files_of
 from psa.commands.options import ModelDir
 from psa.console import console
-from psa.errors import UserError
-from psa.files import refusal
+from psa.core.errors import UserError
+from psa.core.files import refusal
 from psa.store_layout import is_record_file
 from psa.sweeps import living
 

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from psa.commands.options import DataDir, Number
 from psa.console import console
-from psa.errors import UserError
-from psa.words import counted, size
+from psa.core.errors import UserError
+from psa.core.formatting import counted, size
 
 if TYPE_CHECKING:  # torch is imported in functions, not while options are read
     from psa.export import Export

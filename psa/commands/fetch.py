@@ -11,8 +11,8 @@ from psa.backend import Where, backend_named
 from psa.commands.options import ModelDir, ResultsDir
 from psa.commands.plan import GridFile, Only, Override, begun, say_damaged
 from psa.console import console
+from psa.core.files import check_writable
 from psa.cost import CostModel
-from psa.files import check_writable
 from psa.grid import load
 from psa.machine import Machine
 from psa.store import Store

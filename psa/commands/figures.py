@@ -19,9 +19,9 @@ from psa.commands.source import (
     published,
 )
 from psa.console import console
-from psa.errors import UserError
-from psa.files import check_writable
-from psa.values import split_outside
+from psa.core.errors import UserError
+from psa.core.files import check_writable
+from psa.core.parsing import split_outside
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from psa import leases
-from psa.files import refusal
-from psa.locks import locked
+from psa.core.file_locks import locked
+from psa.core.files import refusal
 
 LOCK_NAME: Final = ".train.lock"
 _LOCKS: Final = frozenset({LOCK_NAME, leases.LOCK_NAME})

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from psa.commands.options import Count, ModelDir, ResultsDir
 from psa.console import console
+from psa.core.formatting import counted, duration, size
 from psa.cost import CostModel, Kind, memory_bytes, stored_bytes
 from psa.estimate import TimeLeft
 from psa.gpus import Place, places
@@ -23,7 +24,6 @@ from psa.packs import groups_of, packed
 from psa.stages import Entered, entered
 from psa.store import Store
 from psa.trial import Pack, Trial
-from psa.words import counted, duration, size
 
 GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
 Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from psa.commands.options import DataDir, ModelDir, ResultsDir
 from psa.console import console
-from psa.errors import UserError
-from psa.files import check_writable, write_atomically
+from psa.core.errors import UserError
+from psa.core.files import check_writable, write_atomically
+from psa.core.formatting import counted, listed
 from psa.grid import load
 from psa.store import Store
-from psa.words import counted, listed
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
 from psa.console import TrainView, resumed
-from psa.errors import Interrupted, UserError, lacks_memory
+from psa.core.errors import Interrupted, UserError, lacks_memory
+from psa.core.stop import StopRequest
 from psa.machine import DeviceName, Machine
-from psa.signals import StopRequest
 from psa.specs import MAX_SEED
 from psa.store import Store
 from psa.trial import Pack

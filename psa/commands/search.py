@@ -17,16 +17,16 @@ from psa.commands.plan import Device
 from psa.commands.runs import Runs
 from psa.commands.source import REPORTS
 from psa.console import console
+from psa.core.errors import UserError
+from psa.core.files import check_writable
+from psa.core.formatting import counted
+from psa.core.stop import StopRequest
 from psa.cost import CostModel
-from psa.errors import UserError
-from psa.files import check_writable
 from psa.ledger import Configuration, Ledger
 from psa.machine import Machine
 from psa.search import Search, load
-from psa.signals import StopRequest
 from psa.specs import canonical_json
 from psa.store import Store
-from psa.words import counted
 
 SHOWN = 10
 

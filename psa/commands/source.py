@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from psa.commands.options import ResultsDir
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.grid import load
 from psa.specs import Family
 from psa.store import Store

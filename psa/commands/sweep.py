@@ -27,17 +27,17 @@ from psa.commands.plan import (
 )
 from psa.commands.runs import Options, Runs, previewed
 from psa.console import console
+from psa.core.files import check_writable
+from psa.core.stop import StopRequest
 from psa.cost import SIZES, CostModel, Kind
 from psa.estimate import TimeLeft
 from psa.events import Event
-from psa.files import check_writable
 from psa.grid import Grid, load
 from psa.listeners.audience import Audience, listeners_for
 from psa.machine import Machine
 from psa.packs import enough, groups_of, packed
 from psa.progress import Refresh, Refreshed, SweepView, failures_of
 from psa.retention import KeepWeights, drop_weights
-from psa.signals import StopRequest
 from psa.stages import Entered, entered
 from psa.store import Store
 from psa.sweeps import Tell, announced

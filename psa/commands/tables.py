@@ -23,8 +23,8 @@ from psa.commands.source import (
     published,
 )
 from psa.console import console
-from psa.errors import UserError
-from psa.files import read_bytes, write_atomically
+from psa.core.errors import UserError
+from psa.core.files import read_bytes, write_atomically
 from psa.grid import load
 from psa.specs import Family
 

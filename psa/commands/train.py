@@ -14,8 +14,8 @@ from psa.commands.folder import alone
 from psa.commands.options import Number, Whole, Wholes
 from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
 from psa.console import TrainView, architecture_table, console
-from psa.errors import UserError
-from psa.files import check_writable
+from psa.core.errors import UserError
+from psa.core.files import check_writable
 from psa.machine import check_memory
 from psa.nets.shapes import shape_of
 from psa.settings import study_named, study_names

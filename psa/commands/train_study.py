@@ -14,9 +14,9 @@ from psa.commands.folder import alone
 from psa.commands.options import Whole
 from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
 from psa.console import TrainView, architecture_table, console
+from psa.core.errors import UserError
+from psa.core.files import check_writable
 from psa.cost import bank_bytes
-from psa.errors import UserError
-from psa.files import check_writable
 from psa.gradient_size import epoch_bytes, unreached
 from psa.machine import check_memory
 from psa.nets.shapes import shape_of

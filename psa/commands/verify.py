@@ -12,7 +12,7 @@ from rich.console import Console
 from psa.bundle import is_bundle_name
 from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
 from psa.console import console
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.machine import Machine
 from psa.store import Store
 from psa.store_layout import PUBLISHED

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from psa.errors import UserError, named_error
-from psa.extras import how_to_install
+from psa.core.errors import UserError, named_error
+from psa.core.extras import how_to_install
 from psa.listeners.curves import Listener, masked
 from psa.records import Record
 from psa.store import Store

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from psa.errors import UserError, one_line
+from psa.core.errors import UserError, one_line
 from psa.listeners.curves import curves, masked
 from psa.records import Record
 from psa.trial import Trial

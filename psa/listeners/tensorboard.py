@@ -9,7 +9,7 @@ from typing import Final
 
 from torch.utils.tensorboard import SummaryWriter
 
-from psa.files import check_writable, write_atomically
+from psa.core.files import check_writable, write_atomically
 from psa.helper_files import LISTENER_PROGRESS, read_helper
 from psa.listeners.curves import curves
 from psa.records import Record

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.errors import DamagedFile
+from psa.core.errors import DamagedFile
 from psa.memory.apart import apart
 from psa.memory.spec import footprint_bytes
 

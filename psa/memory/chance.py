@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.streams import key
+from psa.core.rng import key
 
 # The increment and the two multipliers of SplitMix64 (Steele, Lea and Flood 2014), as signed numbers.
 _STEP: Final = 0x9E3779B97F4A7C15 - 2**64

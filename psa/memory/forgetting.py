@@ -20,7 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.memory.bank import Bank
 from psa.memory.chance import below, bits
 from psa.memory.spec import Forgetting

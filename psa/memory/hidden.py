@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.errors import DamagedFile
+from psa.core.errors import DamagedFile
 from psa.memory import chance, forgetting, retrieval, targets
 from psa.memory.bank import Bank, Entries, Lengths
 from psa.memory.intervention import Effect, gate_of, intervene

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.specs import SIDE, ModelSpec, NetSpec
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.specs import Decay, Rate, Spec
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from psa.core.rng import stream
 from psa.memory.apart import apart
 from psa.memory.bank import of_length_1
 from psa.memory.spec import Affected, Memory, Query, Retrieval, Target, check_query
-from psa.streams import stream
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from psa.activation import Activation
 from psa.arch import Arch
+from psa.core.rng import stream
 from psa.memory.places import Place
 from psa.nets.activations import Setting, activate, added, learned, placed, scales
 from psa.nets.conv import first_patches, flattened, patches, pooled
@@ -20,7 +21,6 @@ from psa.nets.layers import Inputs, Layer, Watch, stacked_linear
 from psa.nets.rows import Layout, Rows
 from psa.nets.shapes import Linear, Shape, shape_of
 from psa.specs import ModelSpec, NetSpec
-from psa.streams import stream
 
 # Of a hidden layer: its number, and [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]

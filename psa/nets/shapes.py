@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Final, Literal
 
 from psa.arch import Arch
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.specs import MAX_PARAMETERS, SIDE, ModelSpec, NetSpec
 
 INPUTS: Final = 784

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from psa.arrayfile import Arrays
 from psa.batches import Batches
+from psa.core.errors import UserError
 from psa.data import Split, Splits
-from psa.errors import UserError
 from psa.looks import Look
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs

@@ -1,6 +1,6 @@
 """What is said: pure functions of the one frame of psa.collect, one file per noun of a report."""
 
-from psa import process
+from psa.core import process
 from psa.reports.plotting import load_matplotlib
 
 if process.is_owned():  # a notebook or a program keeps its own settings; figures are drawn by psa's anyhow

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.core.formatting import counted
 from psa.frames import trials_of
 from psa.regimes import REGIMES, regime_of
 from psa.reports import figure_set, provenance
@@ -31,7 +32,6 @@ from psa.reports.setting import Setting
 from psa.reports.summaries import summary_markdown
 from psa.reports.tables import Table
 from psa.stats import summary
-from psa.words import counted
 
 QUESTION: Final = (
     "Persistent Stochastic Ablation keeps the last known good state of a network, damages one random neuron "

@@ -9,13 +9,13 @@ from typing import Final
 
 import pandas as pd
 
+from psa.core.formatting import counted
 from psa.reports import provenance
 from psa.reports.alike import alike, shown
 from psa.reports.arm_tables import comparisons, paired_note
 from psa.reports.arms import NEAR_ZERO_R, Arm, arms_of, of_done, rows_of, varying, with_seen
 from psa.reports.page import Fact
 from psa.reports.setting import Setting
-from psa.words import counted
 
 _ALWAYS: Final = ("activation", "arch")
 _NAMED: Final = 8

@@ -9,6 +9,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.core.formatting import counted
 from psa.reports import activation_words as words
 from psa.reports.activation_words import Found
 from psa.reports.arm_comparison import comparison_figure
@@ -20,7 +21,6 @@ from psa.reports.page import Page, Picture, Section
 from psa.reports.run_folders import run_folders
 from psa.reports.setting import Setting
 from psa.reports.tables import Table
-from psa.words import counted
 
 QUESTION: Final = (
     "How accurate do multilayer networks become with activations that normalise, threshold or project, and "

@@ -9,11 +9,11 @@ from typing import Final, Literal
 
 import pandas as pd
 
+from psa.core.formatting import counted
 from psa.reports.alike import SETTINGS, shown
 from psa.reports.arms import Arm, layers_of
 from psa.reports.tables import Bold, Cell, Column, Interval, Table, rounded
 from psa.stats import ALPHA, EXACT_PAIRS, Paired, holm, paired, present, summary, t_interval
-from psa.words import counted
 
 _ONE_PAGE: Final = 40  # rows
 _WORDS: Final = ("activation", "arch")  # columns whose texts may be long

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from psa.activation import ACTIVATIONS
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.frames import trials_of
 from psa.reports.alike import SETTINGS, shown
 from psa.stats import Summary, Values, present, summary

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from psa.arch import Arch
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.formatting import listed
+from psa.core.parsing import values_of
 from psa.frames import trials_of
 from psa.regimes import PUBLISHED_ZERO_R, Cell
 from psa.reports.tables import Uncertain
 from psa.specs import MODES
 from psa.stats import Summary, Values, present, summary
-from psa.values import values_of
-from psa.words import listed
 
 _ONE_OF: Final = (
     ("study", "Name one with --study"),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from psa.arch import Arch
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.frames import trials_of
 from psa.stats import Values
 from psa.store import Store

@@ -14,9 +14,9 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from psa.arch import Arch
+from psa.core.formatting import counted
 from psa.reports.figure_labels import label
 from psa.reports.figures import GREY, Look, add_axes, new_figure, note, style, title
-from psa.words import counted
 
 MARK: Final = 5.4  # diameter of a mark in points
 LOW: Final = 0.8

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from psa.core.formatting import counted
 from psa.reports.aggregates import RESAMPLES, Aggregate, Estimate
 from psa.reports.cells import Cells
 from psa.reports.figure_numbers import notes_of
 from psa.reports.figures import GREY, MODE_LOOKS, add_axes, empty, new_figure, note, style, title
-from psa.words import counted
 
 
 def plot_estimates(ax: Axes, estimates: Sequence[Estimate], digits: int) -> Axes:

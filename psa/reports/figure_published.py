@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from psa.core.formatting import counted
 from psa.reports.ablation_published import Reference
 from psa.reports.cells import Cells
 from psa.reports.figure_numbers import notes_of
@@ -28,7 +29,6 @@ from psa.reports.figures import (
 )
 from psa.specs import MODES
 from psa.stats import Summary, welch
-from psa.words import counted
 
 _COLUMNS: Final = (
     "mean_published", "mean_ours", "half_published", "half_ours", "difference", "half",

@@ -8,7 +8,8 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from psa.errors import UserError
+from psa.core.errors import UserError
+from psa.core.formatting import listed
 from psa.frames import trials_of
 from psa.reports.ablation_published import Reference
 from psa.reports.aggregates import aggregate
@@ -21,7 +22,6 @@ from psa.reports.figure_matching import matching_map
 from psa.reports.figure_published import agreement_figure, beside, difference_figure
 from psa.reports.figure_strategy import strategy_map
 from psa.reports.matching import sizes
-from psa.words import listed
 
 Named = Iterator[tuple[str, Figure]]
 BREAKTHROUGHS: Final = ("18*18", "10*10", "17*17", "4*2")  # those of the study

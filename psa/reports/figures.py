@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from psa.files import write_atomically
+from psa.core.files import write_atomically
 from psa.regimes import REGIMES
 from psa.specs import MODES
 

@@ -11,6 +11,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.core.formatting import counted
 from psa.frames import trials_of
 from psa.reports import depth_claims as claims
 from psa.reports import depth_tables, provenance
@@ -26,7 +27,6 @@ from psa.reports.page import Fact, Page, Picture, Section
 from psa.reports.setting import Setting
 from psa.reports.tables import Table
 from psa.stats import Values
-from psa.words import counted
 
 QUESTION: Final = (
     "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "

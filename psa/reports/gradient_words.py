@@ -8,10 +8,10 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from psa.core.formatting import counted
 from psa.reports.gradient_numbers import STARTS, Measured
 from psa.reports.page import Picture, Section
 from psa.reports.tables import Table
-from psa.words import counted
 
 T = TypeVar("T")
 CLEARLY: Final = 0.9  # of pairs

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.cluster_numbers import centre_images, examples
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.frames import trials_of
 from psa.gradient_size import ONLINE
 from psa.gradients import paths_of, read

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 MISSING: Final = "{--}"  # in braces, so that a column of numbers does not read it as one
 _FEW: Final = 6  # columns; a table of more is set smaller

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.core.formatting import counted
 from psa.frames import trials_of
 from psa.memory.metrics import by_class
 from psa.reports import provenance
@@ -20,7 +21,6 @@ from psa.reports.memory_rows import final_stage, json_of, runs_of
 from psa.reports.page import Fact, Page, Picture, Section
 from psa.reports.setting import Setting
 from psa.reports.tables import Cell, Column, Interval, Table, Uncertain
-from psa.words import counted
 
 QUESTION: Final = (
     "Does a memory of hidden vectors, or growing a network while it trains, make it more accurate than what "

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from psa.arch import Arch
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.records import Record
 from psa.reports.setting import Setting
 from psa.specs import canonical_json

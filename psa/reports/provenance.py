@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from psa.words import counted
+from psa.core.formatting import counted
 
 
 def origin(rows: pd.DataFrame, beside: str) -> str:

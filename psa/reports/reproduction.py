@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.grid import Grid
 
 _SCRIPT: Final = """\

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import pandas as pd
 from matplotlib.figure import Figure
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 from psa.reports.ablation_published import Reference
 from psa.reports.page import Page
 from psa.reports.tables import Table

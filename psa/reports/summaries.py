@@ -11,12 +11,12 @@ from typing import Final
 import pandas as pd
 
 from psa.arch import Arch
-from psa.errors import UserError
-from psa.files import read_bytes
+from psa.core.errors import UserError
+from psa.core.files import read_bytes
+from psa.core.text_file import decode_text
 from psa.reports.cells import Cells, cells_of
 from psa.reports.tables import Uncertain
 from psa.specs import MODES
-from psa.textfile import decode_text
 
 _HEAD: Final = re.compile(r"Results Shape \{(?P<arch>[0-9*, ]+)\} Parameters \{(?P<parameters>[0-9,]+)\}")
 _PERCENT: Final = r"([0-9]{1,3}(?:\.[0-9]+)?)\s*%"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from psa.files import write_atomically
+from psa.core.files import write_atomically
 from psa.reports import latex
 from psa.reports.literal import literal, uncomputed
 

@@ -1,4 +1,4 @@
-"""Loaded by every process of a crash test: dies by SIGKILL inside the n-th file operation of psa.files.
+"""Loaded by every process of a crash test: dies by SIGKILL inside the n-th file operation of psa.core.files.
 
 PSA_KILL_AT holds that number. Counted are write, fsync, link and replace; a write dies half written.
 """

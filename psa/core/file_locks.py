@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from psa.errors import UserError
-from psa.files import make_folder, refusal
+from psa.core.errors import UserError
+from psa.core.files import make_folder, refusal
 
 LARGEST_OFFSET: Final = 2**62  # of a byte to lock; file offsets end at 2^63 - 1
 _POLL_SECONDS: Final = 0.05

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 _NO_SPACE: Final = "Free some space and run the same command again: it goes on from what is stored"
 _NOT_YOURS: Final = "Choose a folder you may write to"

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from psa.errors import DamagedFile, UserError
-from psa.stored_files import read_stored
-from psa.textfile import decode_text
+from psa.core.errors import DamagedFile, UserError
+from psa.core.stored_files import read_stored
+from psa.core.text_file import decode_text
 
 MAX_VALUES: Final = 200_000
 _MAX_FILE: Final = 10_000_000  # bytes

@@ -6,8 +6,8 @@ import re
 import tomllib
 from typing import Any, Final
 
-from psa.errors import UserError
-from psa.textfile import decode_text
+from psa.core.errors import UserError
+from psa.core.text_file import decode_text
 
 _MAX_SIZE: Final = 1_000_000  # bytes
 _MAX_DEPTH: Final = 32  # of tables in tables

@@ -14,8 +14,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-from psa.errors import DamagedFile
-from psa.files import unreadable
+from psa.core.errors import DamagedFile
+from psa.core.files import unreadable
 
 _KINDS: Final = {
     stat.S_IFIFO: "a FIFO",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 _WAY_OUT: Final = "Save it as UTF-8"
 _UTF_8_MARK: Final = b"\xef\xbb\xbf"

@@ -22,7 +22,7 @@ def how_to_install(extra: str) -> str:
         'Install it with: make install EXTRAS=ray'
 
     """
-    checkout = Path(__file__).resolve().parents[1]
+    checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "pyproject.toml").is_file() or not (checkout / "Makefile").is_file():
         command = f'pip install "./{WHEEL}[{extra}]" (make wheel builds that file in a checkout)'
     elif Path(sys.prefix).resolve() == checkout / ".venv":

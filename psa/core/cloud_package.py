@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import psa
-from psa.errors import UserError
+from psa.core.errors import UserError
 
 
 def import_cloud(module: str) -> ModuleType:

@@ -1,0 +1,1 @@
+"""Errors, files, locks, random streams, parsing and formatting: nothing here knows of networks or trials."""
