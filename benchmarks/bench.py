@@ -28,11 +28,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from handwritten import Loop
 
-from psa.arch import Arch
 from psa.cost import fastest
 from psa.data import load
-from psa.nets.shapes import shape_of
-from psa.specs import DataSpec, ModelSpec
+from psa.specs.arch import Arch
+from psa.specs.data import DataSpec
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]

@@ -39,7 +39,8 @@ from psa.factored import Factored
 from psa.nets.dense import Dense
 from psa.optimizer import optimizer_for
 from psa.probes.gradients import Factors
-from psa.specs import DataSpec, NetSpec
+from psa.specs.data import DataSpec
+from psa.specs.model import NetSpec
 from psa.train import train_epoch
 
 BATCH, RATE, DECAY = 64, 1e-3, 1e-4

@@ -16,7 +16,7 @@ import torch
 from psa.memory import chance, retrieval
 from psa.memory.bank import Bank, Entries
 from psa.memory.forgetting import places
-from psa.memory.spec import Forgetting
+from psa.specs.memory import Forgetting
 
 CPU = torch.device("cpu")
 ARRIVALS, BATCH, KEYS, VALUES = 100_000, 128, 80, 64

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from psa.arch import Arch
 from psa.batches import Batches, in_order
 from psa.calibrate import step_seconds
 from psa.data import Splits, load
@@ -22,11 +21,13 @@ from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
 from psa.packs import groups_of
-from psa.specs import MODES, DataSpec
+from psa.specs.arch import Arch
+from psa.specs.data import DataSpec
+from psa.specs.training import MODES
+from psa.specs.trial import Trial
 from psa.state import encode
 from psa.studies import ablation
 from psa.train import evaluate, train_epoch
-from psa.trial import Trial
 from psa.worker import fresh_state
 
 

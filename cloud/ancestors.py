@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cloud.artifact import Limits, contents
 from cloud.jobs import Ancestor, latest
 from psa.core.errors import UserError
-from psa.specs import MODES
+from psa.specs.training import MODES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from psa.arch import quoted
 from psa.core.errors import UserError, one_line
 from psa.core.files import refusal
+from psa.specs.arch import quoted
 
 _WAY_OUT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
 _CUT: Final = "Fetch it again; if it stays so, the job did not finish writing it"

@@ -9,9 +9,9 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from psa.arch import quoted
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
+from psa.specs.arch import quoted
 
 _CREATE: Final = "CreateTrainingJob"
 

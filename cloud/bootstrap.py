@@ -26,9 +26,9 @@ from psa.cost import CostModel
 from psa.estimate import loops_of
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Event
 from psa.machine import Machine
-from psa.specs import canonical_json, validated
+from psa.specs.base import canonical_json, validated
+from psa.specs.trial import Pack
 from psa.store import STATE_NAME, Store
-from psa.trial import Pack
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.jobs import TrainingJob
-from psa.arch import quoted
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.parsing import check_known
 from psa.core.toml import read_toml
+from psa.specs.arch import quoted
 
 _WAY_OUT: Final = "Lay it out like the table that psa brings along (cloud/prices.toml)"
 _TYPE: Final = re.compile(r"ml(\.[a-z0-9-]{1,30}){2}")

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from cloud.line import Line
 from cloud.training_jobs import Answer, Status
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 
 
 class Desk(Protocol):

@@ -12,8 +12,8 @@ from cloud.homecoming import bring_home, records_from
 from cloud.line import Line
 from psa.core.errors import DamagedFile, UserError
 from psa.core.formatting import counted, listed
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from psa.core.errors import DamagedFile, UserError
 from psa.core.files import write_atomically
 from psa.estimate import loops_of
 from psa.records import Record, decode_record
+from psa.specs.trial import Trial
 from psa.state import TrialState, decode
 from psa.statefile import arrays_beside
 from psa.store import STATE_NAME, Store
-from psa.trial import Trial
 from psa.trial_records import decode_trial_record
 
 logger = logging.getLogger(__name__)

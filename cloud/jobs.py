@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.line import job_parts
-from psa.arch import Arch, quoted
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
-from psa.specs import MODES
+from psa.specs.arch import Arch, quoted
+from psa.specs.training import MODES
 
 JOBS_FILE: Final = Path("requested-jobs.txt")
 STARTS: Final = "psa-"  # every name

@@ -20,9 +20,9 @@ from cloud.bucket import Bucket
 from psa.backend import Job
 from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
-from psa.specs import canonical_json
+from psa.specs.base import canonical_json
+from psa.specs.trial import Pack, Trial
 from psa.store import STATE_NAME, Store
-from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from cloud.jobs import Ancestor, latest
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
-from psa.nets.shapes import shape_of
-from psa.specs import ModelSpec
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
 
 if TYPE_CHECKING:
     import pandas as pd

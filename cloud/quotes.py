@@ -14,8 +14,8 @@ from psa.core.errors import UserError
 from psa.core.formatting import counted, duration, size
 from psa.cost import CostModel, stored_bytes
 from psa.estimate import loops_left
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from psa.core.errors import RunFailure, UserError, one_line
 from psa.core.stop import held_back
 from psa.crew import STOP_SECONDS, how_ended, wait_or_kill
 from psa.events import EXIT_INTERRUPTED, event_of
-from psa.specs import canonical_json
+from psa.specs.base import canonical_json
 
 
 def _started(log: Path) -> subprocess.Popen[bytes]:

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from cloud.storage import Storage
 from psa.core.errors import UserError
-from psa.specs import first_fault
-from psa.trial import Pack
+from psa.specs.base import first_fault
+from psa.specs.trial import Pack
 
 Files = Mapping[str, npt.NDArray[np.uint8]]
 INPUTS: Final = "inputs"

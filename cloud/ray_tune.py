@@ -35,9 +35,9 @@ from psa.estimate import loops_left
 from psa.events import Event
 from psa.machine import Machine
 from psa.search import Search
-from psa.specs import canonical_json
+from psa.specs.base import canonical_json
+from psa.specs.trial import Pack, Trial
 from psa.store import STATE_NAME, Store
-from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)
 

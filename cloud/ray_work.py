@@ -33,9 +33,9 @@ from psa.machine import Machine
 from psa.pace import Pace
 from psa.search import Template
 from psa.serve import loop_facts, loops_left
+from psa.specs.trial import Pack, Trial
 from psa.state import TrialState, decode
 from psa.store import STATE_NAME, Store
-from psa.trial import Pack, Trial
 from psa.worker import run_free
 
 logger = logging.getLogger(__name__)

@@ -34,8 +34,8 @@ from psa.core.errors import UserError
 from psa.cost import CostModel
 from psa.events import Event
 from psa.machine import Machine
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from cloud.training_jobs import Status, lacked_capacity
 from psa.core.errors import one_line
 from psa.estimate import loops_left
 from psa.events import Event
-from psa.trial import Pack
+from psa.specs.trial import Pack
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import torch
 
 from psa.core.rng import stream
 from psa.nets.rows import Layout, Rows
-from psa.nets.shapes import Shape
-from psa.specs import Mode
+from psa.specs.shapes import Shape
+from psa.specs.training import Mode
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from psa.core.errors import DamagedFile, UserError
 from psa.core.files import unreadable, write_parts
 from psa.core.stored_files import open_regular
-from psa.specs import canonical_json
+from psa.specs.base import canonical_json
 
 Arrays = dict[str, NDArray[Any]]
 

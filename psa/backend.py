@@ -21,9 +21,9 @@ from psa.crew import Crew, Task
 from psa.events import Event
 from psa.gpus import Place, places
 from psa.machine import Machine
-from psa.specs import canonical_json
+from psa.specs.base import canonical_json
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from psa.loaded import LoadedPack
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
+from psa.specs.trial import Trial
 from psa.train import train_epoch
-from psa.trial import Trial
 from psa.worker import fresh_state
 
 STEPS = 3

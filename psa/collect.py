@@ -14,16 +14,16 @@ from typing import Any, Final
 
 import pandas as pd
 
-from psa.activation import Activation
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.divergence import diverged, diverged_loops
 from psa.frames import frame_of
-from psa.nets.shapes import shape_of
 from psa.records import Record, reaches
-from psa.specs import canonical_json
+from psa.specs.activation import Activation
+from psa.specs.base import canonical_json
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 _ASKED: Final = (
     "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "mode", "seed",

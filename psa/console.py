@@ -16,7 +16,7 @@ from psa.core.errors import printable
 from psa.core.formatting import counted
 from psa.core.process import discard_output
 from psa.divergence import diverged, diverged_loops
-from psa.nets.shapes import Linear, Shape
+from psa.specs.shapes import Linear, Shape
 
 if TYPE_CHECKING:
     from psa.data import ClassCounts

@@ -18,15 +18,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from psa import gradient_size
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
+from psa.execution import gradient_storage
 from psa.helper_files import STEP_TIMES, read_helper
-from psa.memory.places import place_of, site_widths
-from psa.memory.spec import footprint_bytes
-from psa.nets.shapes import Shape, shape_of
-from psa.specs import MOMENTS, Ratchet, canonical_json
-from psa.trial import Trial
+from psa.specs.base import canonical_json
+from psa.specs.memory import footprint_bytes
+from psa.specs.memory_sites import place_of, site_widths
+from psa.specs.shapes import Shape, shape_of
+from psa.specs.training import MOMENTS, Ratchet
+from psa.specs.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class CostModel:
     def loop_seconds(self, trials: Sequence[Trial]) -> float:
         """Seconds of one meta-loop of a pack, evaluation included, on one thread."""
         trial = trials[0]
-        steps = -(-gradient_size.train_samples(trial) // trial.method.batch_size)
+        steps = -(-gradient_storage.train_samples(trial) // trial.method.batch_size)
         share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
         return self.step(trial, len(trials)) * steps * share
 
@@ -134,7 +135,7 @@ def fitting(trial: Trial, available: int) -> list[int]:
     what every worker may take of the memory.
     """
     row = 4 * shape_of(trial.model, trial.data.classes).parameters * _BUFFERS + _BANKS * bank_bytes(trial)
-    row += gradient_size.epoch_bytes(trial)
+    row += gradient_storage.epoch_bytes(trial)
     return [size for size in SIZES if size == 1 or (size <= available and size * row <= _PACK_BYTES)]
 
 
@@ -182,7 +183,7 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
     widths = sum(linear.outputs for linear in shape.linears)
     activations = 4 * 3 * max(trials[0].method.batch_size, 500) * widths * len(trials)
     banks = _BANKS * bank_bytes(trials[0]) * len(trials)
-    gradients = gradient_size.epoch_bytes(trials[0]) * (len(trials) + _ON_THE_WAY)
+    gradients = gradient_storage.epoch_bytes(trials[0]) * (len(trials) + _ON_THE_WAY)
     return 700_000_000 + parameters + activations + banks + gradients
 
 
@@ -193,7 +194,7 @@ def stored_bytes(trial: Trial, meta_loops: int) -> int:
     parameters = shape_of(trial.model, trial.data.classes).parameters
     copies = 1 if isinstance(trial.method, Ratchet) else 2 + len(MOMENTS[trial.method.optimizer])
     state = 4 * copies * parameters + bank_bytes(trial) + 3_000 + 80 * meta_loops
-    return 2 * state + 1_500 + 75 * meta_loops + gradient_size.stored_bytes(trial, meta_loops)
+    return 2 * state + 1_500 + 75 * meta_loops + gradient_storage.stored_bytes(trial, meta_loops)
 
 
 def machine_key() -> str:

@@ -25,7 +25,7 @@ from psa.core.stop import held_back
 from psa.events import EXIT_INTERRUPTED, Event, event_of
 from psa.gpus import Place
 from psa.machine import Machine
-from psa.trial import Pack
+from psa.specs.trial import Pack
 
 logger = logging.getLogger(__name__)
 

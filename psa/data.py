@@ -17,7 +17,7 @@ from psa.fetch import Progress, fetch, quiet
 from psa.sources import DATASETS
 
 if TYPE_CHECKING:
-    from psa.specs import DataSpec
+    from psa.specs.data import DataSpec
 
 __all__ = ["DATASETS", "ClassCounts", "Split", "Splits", "class_counts", "load", "split_indices", "zero_r"]
 

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from psa.arch import quoted
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.parsing import assignment, check_known, seeds_of, split_outside, values_of, whole_number
 from psa.core.toml import read_toml
 from psa.settings import Study, is_list, study_named, typed
-from psa.specs import STUDY_NAME, Spec, validated
+from psa.specs.arch import quoted
+from psa.specs.base import STUDY_NAME, Spec, validated
 
 MAX_LOOPS: Final = 10_000_000
 _GRIDS: Final = Path("reproduction")  # where those of the studies lie

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from psa.specs import Keep, Ratchet
+from psa.specs.training import Keep, Ratchet
 
 Histories = Mapping[str, list[Any]]
 

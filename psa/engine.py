@@ -19,7 +19,6 @@ from psa.batches import Batches, Row, in_order
 from psa.data import Splits
 from psa.divergence import training_diverged
 from psa.growing import happen, just_grown
-from psa.growth import Event
 from psa.loaded import Epoch, LoadedPack, grouped
 from psa.looks import Probe
 from psa.memory.visit import Visited
@@ -28,7 +27,8 @@ from psa.nets.rows import Rows
 from psa.observing import Entry, KeepArrays, Observers, Observing
 from psa.pace import Pace
 from psa.scoring import evaluate_lkgs, score_untrained
-from psa.specs import Keep
+from psa.specs.growth import Event
+from psa.specs.training import Keep
 from psa.state import Observation, TrialState
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
 

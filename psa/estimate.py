@@ -17,8 +17,8 @@ from psa.arrayfile import read_header
 from psa.core.errors import UserError
 from psa.core.stored_files import open_regular
 from psa.cost import CostModel
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 
 _TRUST_SECONDS: Final = 10.0  # of work after which what is measured counts as much as what was estimated
 

@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from psa.specs import canonical_json
-from psa.trial import Pack
+from psa.specs.base import canonical_json
+from psa.specs.trial import Pack
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from psa.arch import Arch
-from psa.specs import MODES
+from psa.specs.arch import Arch
+from psa.specs.training import MODES
 
 # Of the trial. status: done, unfinished (fewer loops than asked), diverged (see psa.divergence), failed (its
 # last try), damaged (its record), missing. diverged_loops: how many of its loops diverged, also of a trial

@@ -21,12 +21,12 @@ from psa.arrayfile import ArrayFile
 from psa.core.errors import UserError
 from psa.data import Split, load
 from psa.factored import Factored
-from psa.gradient_size import CHECKPOINT, ONLINE
-from psa.nets.shapes import INPUTS, shape_of
-from psa.specs import DataSpec
+from psa.specs.data import DataSpec
+from psa.specs.probes import CHECKPOINT, ONLINE
+from psa.specs.shapes import INPUTS, shape_of
+from psa.specs.trial import Trial
 from psa.statefile import arrays_beside
 from psa.store import Store
-from psa.trial import Trial
 
 Labels = NDArray[np.int64]
 

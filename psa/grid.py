@@ -22,11 +22,11 @@ from pydantic.fields import FieldInfo
 from psa.core.errors import UserError
 from psa.core.parsing import assignment, check_known, seeds_of, split_outside, whole_number
 from psa.declared import Declared, DeclaredStage, Promotion
-from psa.gradient_size import unreached
-from psa.nets.shapes import shape_of
+from psa.execution.gradient_storage import unreached
 from psa.settings import typed
-from psa.specs import Spec, first_fault, validated
-from psa.trial import Trial, check_sizes
+from psa.specs.base import Spec, first_fault, validated
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Trial, check_sizes
 
 MAX_TRIALS: Final = 200_000
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from psa.growth import Event, Moment, events, grow, grow_moments
-from psa.nets.shapes import INPUTS
+from psa.interventions.growth import grow, grow_moments
+from psa.specs.growth import Event, Moment, events
+from psa.specs.shapes import INPUTS
 from psa.state import TrialState
 
 

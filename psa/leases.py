@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from psa.core.file_locks import LARGEST_OFFSET, is_locked, locked_bytes, unlocked_bytes
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 LOCK_NAME: Final = ".trials.lock"
 

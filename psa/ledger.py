@@ -17,7 +17,7 @@ from psa.core.files import write_atomically
 from psa.core.stored_files import read_stored
 from psa.records import decode_record, encode_record
 from psa.search import Search
-from psa.specs import Spec
+from psa.specs.base import Spec
 
 Status = Literal["running", "finished", "stopped early", "failed"]
 

@@ -12,8 +12,8 @@ from torch.optim.sgd import sgd
 
 from psa.batches import Row, runs_of
 from psa.nets.rows import Rows
-from psa.specs import MOMENTS
-from psa.specs import Optimizer as Kind
+from psa.specs.training import MOMENTS
+from psa.specs.training import Optimizer as Kind
 
 
 class Optimizer(Protocol):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from psa import engine
 from psa.core.errors import UserError
 from psa.data import Splits, zero_r
-from psa.gradient_size import CHECKPOINT, ONLINE
 from psa.looks import Probe
 from psa.nets.dense import Dense
-from psa.probe_names import OF_MEMORY, parsed
 from psa.probes import probe_named
 from psa.records import Record
+from psa.specs.probes import CHECKPOINT, OF_MEMORY, ONLINE, parsed
+from psa.specs.trial import Trial
 from psa.state import TrialState, model_now
-from psa.trial import Trial
 
 
 def probes_for(trial: Trial) -> list[Probe]:

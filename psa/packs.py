@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from psa.cost import CostModel
-from psa.specs import MODES
-from psa.trial import Pack, Trial, pack_key
+from psa.specs.training import MODES
+from psa.specs.trial import Pack, Trial, pack_key
 
 
 def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:

@@ -9,11 +9,11 @@ import torch
 from psa.batches import Row
 from psa.engine import Perturb
 from psa.growing import due
-from psa.growth import Event
 from psa.loaded import Epoch, LoadedPack
 from psa.nets.rows import Rows
 from psa.optimizer import Optimizer, optimizer_for
-from psa.specs import MOMENTS, Keep
+from psa.specs.growth import Event
+from psa.specs.training import MOMENTS, Keep
 from psa.state import TrialState
 
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from psa.core.formatting import counted, duration
 from psa.estimate import TimeLeft
 from psa.events import Event
+from psa.specs.trial import Pack
 from psa.sweeps import Tell
-from psa.trial import Pack
 
 STATUS_SECONDS: Final = 2.0
 Refresh = Callable[[], None]

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import pandas as pd
 
-from psa.arch import Arch
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
 from psa.frames import frame_of
-from psa.nets.shapes import shape_of
-from psa.specs import MODES, ModelSpec
+from psa.specs.arch import Arch
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
+from psa.specs.training import MODES
 
 _HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")
 _TRIAL: Final = re.compile(r"[0-9]{1,9}", re.ASCII)

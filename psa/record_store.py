@@ -20,8 +20,8 @@ from psa.core.errors import DamagedFile, UserError
 from psa.core.files import refusal
 from psa.core.stored_files import Listing, dangling, dangling_part, files_below, read_stored
 from psa.records import Record, decode_record, difference
+from psa.specs.trial import Trial
 from psa.store_layout import FAILURE, MACHINE
-from psa.trial import Trial
 from psa.trial_records import decode_trial_record
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from psa.core.errors import DamagedFile, UserError
 from psa.divergence import diverged_after
-from psa.specs import canonical_json
+from psa.specs.base import canonical_json
 
 FORMAT: Final = 1
 REMOVE: Final = "Remove it and run the same command again"

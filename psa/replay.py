@@ -21,11 +21,11 @@ from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import read_stored
 from psa.machine import Machine, describe
 from psa.nets.dense import Dense
+from psa.specs.trial import Trial
 from psa.state import COLUMNS, Tensors, TrialState, decode
 from psa.statefile import StateFile
 from psa.store import Record, Store
 from psa.store_layout import check_state
-from psa.trial import Trial
 from psa.worker import fresh_state, policy_for, splits_of
 
 

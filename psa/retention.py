@@ -7,9 +7,9 @@ from typing import Literal
 
 from psa import leases
 from psa.divergence import diverged
-from psa.specs import canonical_json
+from psa.specs.base import canonical_json
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 KeepWeights = Literal["all", "best", "none"]
 

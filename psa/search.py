@@ -18,10 +18,10 @@ from pydantic import Field, ValidationError, model_validator
 from psa.core.errors import UserError
 from psa.core.parsing import check_known, values_of
 from psa.declared import Declared
-from psa.nets.shapes import shape_of
 from psa.settings import study_named
-from psa.specs import Spec, canonical_json, first_fault, validated
-from psa.trial import Pack, check_sizes
+from psa.specs.base import Spec, canonical_json, first_fault, validated
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Pack, check_sizes
 
 TABLES: Final = frozenset({"space", "search"})
 

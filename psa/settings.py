@@ -18,20 +18,19 @@ from pydantic import BeforeValidator, Field
 from psa import studies
 from psa.core.errors import UserError
 from psa.core.parsing import check_known, split_outside, unbracketed, whole_number
-from psa.filters import PRESETS, resolved
-from psa.probe_names import PROBES, parsed
-from psa.specs import (
+from psa.specs.base import Seed, Spec
+from psa.specs.data import (
+    PRESETS,
     DatasetName,
     DataSpec,
     Digits,
-    ProbeName,
     Scaling,
-    Seed,
-    Spec,
     SubsetSize,
     ValidationSize,
+    resolved,
 )
-from psa.trial import Trial
+from psa.specs.probes import PROBES, ProbeName, parsed
+from psa.specs.trial import Trial
 
 
 def _known_probes(names: Any) -> Any:

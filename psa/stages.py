@@ -10,8 +10,8 @@ from psa.core.errors import DamagedFile
 from psa.declared import Promotion
 from psa.grid import Grid, Point, Stage
 from psa.records import bounty_after, reaches
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 
 @dataclass(frozen=True)

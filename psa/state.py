@@ -21,12 +21,13 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from typing_extensions import TypedDict
 
-from psa.arch import Arch
 from psa.core.errors import DamagedFile, UserError
-from psa.nets.shapes import shape_of
-from psa.specs import ModelSpec, NetSpec, canonical_json, first_fault
+from psa.specs.arch import Arch
+from psa.specs.base import canonical_json, first_fault
+from psa.specs.model import ModelSpec, NetSpec
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Trial
 from psa.stored import STRICT, Count, FileName, Grown, History, Kept, Some, Whole
-from psa.trial import Trial
 
 FORMAT: Final = 1
 COLUMNS: Final = ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")

@@ -14,8 +14,8 @@ from psa.core.files import leftovers, refusal, write_atomically
 from psa.core.stored_files import read_stored
 
 if TYPE_CHECKING:
+    from psa.specs.trial import Trial
     from psa.state import TrialState
-    from psa.trial import Trial
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from psa.core.stored_files import files_below, read_stored
 from psa.divergence import diverged
 from psa.record_store import RecordStore
 from psa.records import Record, decode_record, difference, encode_record, reaches
+from psa.specs.trial import Trial
 from psa.statefile import StateFile
 from psa.store_layout import FAILURE, MACHINE, STATE_NAME
-from psa.trial import Trial
 from psa.trial_records import decode_trial_record
 from psa.verification import Check, Finding
 

@@ -16,8 +16,8 @@ from psa.bundle import is_bundle_name
 from psa.core.errors import DamagedFile
 from psa.core.files import refusal
 from psa.core.formatting import listed
-from psa.specs import STUDY_NAME
-from psa.trial import Trial
+from psa.specs.base import STUDY_NAME
+from psa.specs.trial import Trial
 
 STATE_NAME: Final = "lkg.safetensors"
 MACHINE: Final = ".machine.json"

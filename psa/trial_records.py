@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from psa.core.errors import DamagedFile
 from psa.records import REMOVE, Record, decode_record
+from psa.specs.trial import Trial
 from psa.stored import STRICT, Count, FileName, Grown, History, Kept, Numbers, Some, Whole
-from psa.trial import Trial
 
 
 class _Samples(TypedDict):

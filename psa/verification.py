@@ -16,9 +16,9 @@ from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import files_below, read_stored
 from psa.record_store import RecordStore, StoredRecord, bundled_record, longer
 from psa.records import decode_record
+from psa.specs.trial import Trial
 from psa.statefile import arrays_beside
 from psa.store_layout import Misplaced
-from psa.trial import Trial
 from psa.trial_records import decode_trial_record
 
 

@@ -25,18 +25,20 @@ from psa.data import Splits, load
 from psa.engine import LoopReport
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from psa.machine import Machine, describe
-from psa.memory.spec import check_room
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
-from psa.nets.shapes import shape_of
 from psa.outcomes import probes_for, record_of
 from psa.pace import Pace
 from psa.policies import KeepPolicy, RatchetPolicy
-from psa.specs import DataSpec, Keep, canonical_json, validated
+from psa.specs.base import canonical_json, validated
+from psa.specs.data import DataSpec
+from psa.specs.memory import check_room
+from psa.specs.shapes import shape_of
+from psa.specs.training import Keep
+from psa.specs.trial import Pack, Trial
 from psa.state import TrialState
 from psa.store import Record, Store
 from psa.store_layout import check_digest
-from psa.trial import Pack, Trial
 
 
 def run_free(

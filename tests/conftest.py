@@ -13,7 +13,7 @@ from processes import ending, train_in_process, tree
 from psa.data import Split, Splits, load
 from psa.fetch import fetch
 from psa.sources import DATASETS
-from psa.specs import DataSpec
+from psa.specs.data import DataSpec
 
 # Their tests take longest, and so begin: whoever came last with one of them would be waited for.
 LONGEST = (

@@ -11,19 +11,12 @@ from psa import engine
 from psa.data import Splits
 from psa.nets.dense import Dense
 from psa.outcomes import probes_for
-from psa.specs import (
-    MODES,
-    Ablation,
-    Arch,
-    DataSpec,
-    Keep,
-    Mode,
-    ModelSpec,
-    NetSpec,
-    Ratchet,
-)
+from psa.specs.arch import Arch
+from psa.specs.data import DataSpec
+from psa.specs.model import ModelSpec, NetSpec
+from psa.specs.training import MODES, Ablation, Keep, Mode, Ratchet
+from psa.specs.trial import Trial
 from psa.state import TrialState
-from psa.trial import Trial
 from psa.worker import fresh_state, policy_for
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from psa.arch import Arch
-from psa.nets.shapes import shape_of
-from psa.specs import Ablation, ModelSpec
+from psa.specs.arch import Arch
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
+from psa.specs.training import Ablation
+from psa.specs.trial import Trial
 from psa.state import COLUMNS, Tensors, TrialState, empty_history
-from psa.trial import Trial
 
 
 def weights(model: ModelSpec, offset: float = 0.0) -> Tensors:

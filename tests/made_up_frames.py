@@ -11,7 +11,7 @@ import pandas as pd
 
 from psa.frames import frame_of
 from psa.reports.matching import parameters_of
-from psa.specs import MODES
+from psa.specs.training import MODES
 
 ROOT = Path(__file__).parents[1]
 ARCHS = tuple(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from psa.reports.cells import archs_in
-from psa.specs import MODES
+from psa.specs.training import MODES
 
 ROOT = Path(__file__).parents[1]
 # $640.32 at $0.7364 an hour; 869.5 hours

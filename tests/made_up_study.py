@@ -10,10 +10,11 @@ import pandas as pd
 from made_up import some_record
 
 from psa.frames import frame_of
-from psa.nets.shapes import shape_of
-from psa.specs import MODES, ModelSpec
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
+from psa.specs.training import MODES
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 SAMPLES = 10_000
 ARCHS = ("1*64", "1*16", "2*30", "4*4", "2*1")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from psa.memory.hidden import HiddenMemory, Trace
-from psa.memory.spec import Memory
+from psa.specs.memory import Memory
 
 CPU = torch.device("cpu")
 WIDTH, CLASSES = 12, 3

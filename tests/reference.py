@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from psa.core.rng import hash_key, stream
 from psa.data import Split, Splits
-from psa.trial import Trial
+from psa.specs.trial import Trial
 
 
 class Linear(nn.Module):

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from psa import loaded
 from psa.ablation import CHOICES, Unit, choose, damage
-from psa.arch import Arch
 from psa.data import Splits
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
-from psa.nets.shapes import Shape, shape_of
-from psa.specs import MODES, Family, Mode, ModelSpec
-from psa.trial import Trial
+from psa.specs.arch import Arch
+from psa.specs.model import Family, ModelSpec
+from psa.specs.shapes import Shape, shape_of
+from psa.specs.training import MODES, Mode
+from psa.specs.trial import Trial
 from psa.worker import fresh_state, policy_for
 
 FAMILIES: tuple[Family, ...] = ("simplemlp", "resmlp")

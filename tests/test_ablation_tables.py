@@ -31,7 +31,7 @@ from psa.reports.cells import archs_in, cells_of, one_family
 from psa.reports.matching import parameters_of, partners
 from psa.reports.summaries import read_summary, summary_markdown
 from psa.reports.tables import Bold, Interval, Table, Uncertain
-from psa.specs import MODES
+from psa.specs.training import MODES
 from psa.stats import holm, paired, probability_of_improvement
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""psa.activation and psa.nets.activations: every parameter acts in every layer, and nothing mixes samples."""
+"""psa.specs.activation and psa.nets.activations: parameters act in every layer, samples are never mixed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from helpers import net_trial, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psa.activation import ACTIVATIONS, Activation
 from psa.core.errors import UserError
 from psa.data import Splits
 from psa.nets.activations import Setting, activate, placed, scales
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs
 from psa.nets.rows import Rows, empty_rows
-from psa.specs import NetSpec
+from psa.specs.activation import ACTIVATIONS, Activation
+from psa.specs.model import NetSpec
 from psa.train import cross_entropy
 
 NAMES = sorted(ACTIVATIONS)

@@ -30,9 +30,11 @@ from psa.observations import observed
 from psa.record_store import RecordStore
 from psa.records import encode_record
 from psa.replay import replay
-from psa.specs import Ablation, DataSpec, ModelSpec, Ratchet
+from psa.specs.data import DataSpec
+from psa.specs.model import ModelSpec
+from psa.specs.training import Ablation, Ratchet
+from psa.specs.trial import Pack, Trial
 from psa.store import Store
-from psa.trial import Pack, Trial
 from psa.worker import run_pack
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ from psa.core.errors import UserError
 from psa.frames import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
 from psa.grid import load
 from psa.published import published_trials
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 GRID = """
 [base]

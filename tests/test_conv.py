@@ -9,16 +9,17 @@ from helpers import run
 from memories import memory
 from torch import nn
 
-from psa.arch import Arch
 from psa.data import Split, Splits
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs
 from psa.nets.rows import Rows
-from psa.specs import Keep, NetSpec, Ratchet
+from psa.specs.arch import Arch
+from psa.specs.model import NetSpec
+from psa.specs.training import Keep, Ratchet
+from psa.specs.trial import Trial
 from psa.state import encode
 from psa.studies.memory import Settings, from_settings
 from psa.train import cross_entropy
-from psa.trial import Trial
 
 ARCH = "1*3, 1*5, 1*11"
 

@@ -14,11 +14,12 @@ from made_up import some_record, some_state
 
 from psa.core import files
 from psa.core.errors import UserError
-from psa.specs import Ablation, ModelSpec
+from psa.specs.model import ModelSpec
+from psa.specs.training import Ablation
+from psa.specs.trial import Trial
 from psa.state import TrialState, encode
 from psa.statefile import StateFile
 from psa.store import Store
-from psa.trial import Trial
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))
 import harness

@@ -18,7 +18,7 @@ from psa.reports.curves import Panel, best_trials, jumps_of, largest_gain, lates
 from psa.reports.figure_curves import breakthrough_figure, convergence_figure
 from psa.reports.figure_set import breakthroughs, convergence
 from psa.reports.figures import MODE_LOOKS
-from psa.specs import MODES
+from psa.specs.training import MODES
 
 
 def panel(rows: pd.DataFrame, arch: str = "1*16") -> Panel:

@@ -15,7 +15,7 @@ from psa.core.errors import UserError
 from psa.data import Splits, class_counts, load, split_indices, zero_r
 from psa.fetch import fetch
 from psa.sources import DATASETS
-from psa.specs import DataSpec
+from psa.specs.data import DataSpec
 
 ROOT = Path(__file__).parents[1]
 NAMES = tuple(DATASETS["mnist"].files)
@@ -169,8 +169,9 @@ def test_the_threads_asked_for_read_the_files(
 def test_torchvision_is_not_imported_for_data_that_is_here(data_dir: Path) -> None:
     """It takes longer to import than everything else together."""
     code = (
-        "import sys; from pathlib import Path; from psa.data import load; from psa.trial import DataSpec;"
-        "load(DataSpec(), Path(sys.argv[1])); assert 'torchvision' not in sys.modules"
+        "import sys; from pathlib import Path; from psa.data import load; "
+        "from psa.specs.data import DataSpec; load(DataSpec(), Path(sys.argv[1])); "
+        "assert 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, data_dir], cwd=ROOT, check=True)
 

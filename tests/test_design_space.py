@@ -32,7 +32,7 @@ from psa.reports.figure_numbers import (
 )
 from psa.reports.figure_strategy import strategy_map
 from psa.reports.matching import matches, parameters_of
-from psa.specs import MODES
+from psa.specs.training import MODES
 from psa.stats import winners
 
 DPI = 120

@@ -39,10 +39,10 @@ from psa.records import bounty_after, encode_record
 from psa.reports.setting import Setting
 from psa.retention import drop_weights
 from psa.serve import loop_facts
+from psa.specs.trial import Pack, Trial
 from psa.state import TrialState, decode, encode
 from psa.store import Store
 from psa.train import evaluate
-from psa.trial import Pack, Trial
 from psa.trial_records import decode_trial_record
 from psa.worker import fresh_state, run_pack
 

@@ -21,10 +21,11 @@ from psa.nets.rows import Rows
 from psa.outcomes import record_of
 from psa.pace import Pace
 from psa.policies import RatchetPolicy
-from psa.specs import MODES, canonical_json
+from psa.specs.base import canonical_json
+from psa.specs.training import MODES
+from psa.specs.trial import Trial
 from psa.state import COLUMNS, TrialState, decode, encode
 from psa.train import evaluate
-from psa.trial import Trial
 from psa.worker import fresh_state, policy_for
 
 STEPS = 10  # of an epoch: 600 samples in batches of 64

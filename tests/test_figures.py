@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
 from psa import cli
-from psa.arch import Arch
 from psa.commands import figures as commands
 from psa.core.errors import UserError
 from psa.frames import frame_of
@@ -32,9 +31,11 @@ from psa.reports.figure_aggregate import aggregate_figure
 from psa.reports.figure_published import beside
 from psa.reports.figure_set import breakthroughs, comparison, convergence, maps
 from psa.reports.figures import MODE_LOOKS, REGIME_LOOKS, mode_handle, save, style
-from psa.specs import MODES, Ablation, ModelSpec, Ratchet
+from psa.specs.arch import Arch
+from psa.specs.model import ModelSpec
+from psa.specs.training import MODES, Ablation, Ratchet
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 GOLDEN = Path(__file__).with_name("golden_figures")
 PUBLISHED = ROOT / "reproduction/published/simplemlp.tsv"

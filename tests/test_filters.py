@@ -8,8 +8,8 @@ import pytest
 
 from psa import cli
 from psa.core.errors import UserError
-from psa.filters import PRESETS, WHY, digits_of, label_mapping
 from psa.grid import load
+from psa.specs.data import PRESETS, WHY, digits_of, label_mapping
 
 GRID = """
 study = "ablation"

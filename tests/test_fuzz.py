@@ -36,17 +36,17 @@ from cloud.jobs import Ancestor, job_of, read_jobs
 from cloud.loglines import frame_of_logs, logs_in, runs_in
 from cloud.settings import read as read_settings
 from psa import arrayfile, cli, grid, search
-from psa.activation import ACTIVATIONS, Activation
-from psa.arch import Arch
 from psa.collect import collect
 from psa.core.errors import UserError
-from psa.filters import digits_of, resolved
 from psa.frames import trials_of
 from psa.ledger import Ledger
-from psa.probe_names import OPTIONS, PROBES, parsed
 from psa.records import decode_record, encode_record
 from psa.settings import study_named, study_names
-from psa.specs import canonical_json
+from psa.specs.activation import ACTIVATIONS, Activation
+from psa.specs.arch import Arch
+from psa.specs.base import canonical_json
+from psa.specs.data import digits_of, resolved
+from psa.specs.probes import OPTIONS, PROBES, parsed
 from psa.state import _digest, decode, encode
 from psa.store import Store
 from psa.trial_records import decode_trial_record

@@ -10,17 +10,18 @@ import pytest
 from helpers import net_trial, run
 from memories import memory
 
-from psa.arch import Arch
 from psa.arrayfile import ArrayFile, Arrays
 from psa.core.errors import UserError
 from psa.data import Splits
 from psa.export import planned
 from psa.gradients import Kept
-from psa.growth import Growth
 from psa.outcomes import probes_for
-from psa.specs import Keep, NetSpec
+from psa.specs.arch import Arch
+from psa.specs.growth import Growth
+from psa.specs.model import NetSpec
+from psa.specs.training import Keep
+from psa.specs.trial import Trial
 from psa.state import TrialState
-from psa.trial import Trial
 
 ONLINE = "gradients_online"
 

@@ -20,7 +20,7 @@ from psa.engine import row_of
 from psa.nets.dense import Dense
 from psa.outcomes import probes_for
 from psa.persample import per_sample_gradients
-from psa.probe_names import parsed
+from psa.specs.probes import parsed
 from psa.state import TrialState, decode, encode
 from psa.worker import fresh_state
 

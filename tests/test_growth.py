@@ -1,4 +1,4 @@
-"""psa.growth: a grown network computes what it did, and grows when its schedule says."""
+"""psa.interventions.growth: a grown network computes what it did, and grows when its schedule says."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from psa.growth import (
-    Growth,
-    Moment,
-    State,
-    events,
-    grow,
-    grow_moments,
-    hidden_widths,
-    parameters,
-)
+from psa.interventions.growth import State, grow, grow_moments, hidden_widths
+from psa.specs.growth import Growth, Moment, events, parameters
 
 INPUTS, CLASSES = 20, 10
 

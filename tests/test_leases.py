@@ -13,9 +13,9 @@ from processes import PATIENCE_SECONDS, children, end, sweep, until
 
 from psa import leases
 from psa.grid import load
+from psa.specs.trial import Trial
 from psa.store import Store
 from psa.sweeps import living
-from psa.trial import Trial
 
 GRID = Path("reproduction/smoke.toml").absolute()
 ARCH = ("arch=1*4", "meta_loops=1")

@@ -19,8 +19,8 @@ from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.listeners.audience import Audience, listeners_for
 from psa.listeners.curves import curves
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 TRIAL = some_state().trial

@@ -25,15 +25,15 @@ from psa.core import file_locks
 from psa.core.errors import UserError
 from psa.core.file_locks import Locked, is_locked, locked, locked_bytes, unlocked_bytes
 from psa.grid import load
+from psa.specs.trial import Trial
 from psa.store import Store
 from psa.sweeps import announced, living
-from psa.trial import Trial
 
 WAY_OUT = "Choose a folder on a file system that supports file locks"
 # Takes what a command holds until its input ends.
 HOLDER = """
 import fcntl, os, pathlib, sys
-from psa import locks
+from psa.core import file_locks as locks
 path = pathlib.Path(sys.argv[2])
 if sys.argv[1] == "bytes":
     holding = locks.locked_bytes(path, map(int, sys.argv[3:]))

@@ -17,7 +17,7 @@ from psa.core.errors import DamagedFile, UserError
 from psa.memory import chance
 from psa.memory.bank import Bank, Entries, Lengths
 from psa.memory.forgetting import places
-from psa.memory.spec import Forgetting
+from psa.specs.memory import Forgetting
 
 CPU = torch.device("cpu")
 POLICIES = ["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"]

@@ -6,13 +6,13 @@ import torch
 from memories import CPU, memory
 from torch import Tensor
 
-from psa.arch import Arch
 from psa.memory.hidden import HiddenMemory
 from psa.memory.targets import per_sample
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs, stacked_linear
 from psa.nets.rows import Rows
-from psa.specs import ModelSpec
+from psa.specs.arch import Arch
+from psa.specs.model import ModelSpec
 from psa.train import cross_entropy
 
 

@@ -14,8 +14,6 @@ from made_up import some_record
 from psa.collect import collect
 from psa.grid import load
 from psa.growing import booked
-from psa.growth import Moment, events
-from psa.nets.shapes import shape_of
 from psa.observations import observed
 from psa.records import decode_record, encode_record
 from psa.reports import memory as report
@@ -24,10 +22,12 @@ from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdic
 from psa.reports.memory_rows import NUMBERS, final_stage, runs_from, runs_of
 from psa.reports.run_figures import run_thresholds
 from psa.reports.setting import Setting
+from psa.specs.growth import Moment, events
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Trial
 from psa.stats import t_test
 from psa.store import Store
 from psa.studies.memory import Settings, from_settings
-from psa.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (11, 22, 33)

@@ -15,8 +15,8 @@ from torch import Tensor
 from psa.memory import chance, retrieval
 from psa.memory.bank import Bank, Entries, of_length_1
 from psa.memory.intervention import gate_of, intervene
-from psa.memory.spec import Gate, Retrieval, Target
 from psa.memory.targets import Centroids, Dims, per_sample, picked, stored, values_of
+from psa.specs.memory import Gate, Retrieval, Target
 
 
 def filled(draws: np.random.Generator, sizes: list[int], capacity: int, dims: int, grid: bool) -> Bank:

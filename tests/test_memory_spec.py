@@ -1,4 +1,4 @@
-"""psa.memory.spec: what may be asked for, and that everything that is asked for does something."""
+"""psa.specs.memory: what may be asked for, and that everything that is asked for does something."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from memories import WIDTH, memory, trained
 from pydantic import ValidationError
 
 from psa.core.errors import UserError
-from psa.memory.places import site_of
-from psa.memory.spec import Memory, check_room, footprint_bytes
+from psa.specs.memory import Memory, check_room, footprint_bytes
+from psa.specs.memory_sites import site_of
 
 ABSOLUTE: dict[str, Any] = {"value": "absolute", "construction": "current_hidden"}
 CENTROID: dict[str, Any] = {"value": "absolute", "construction": "class_centroid"}

@@ -14,7 +14,7 @@ from psa.core.errors import UserError
 from psa.cost import memory_bytes, stored_bytes
 from psa.data import Splits
 from psa.grid import load
-from psa.growth import hidden_widths, parameters
+from psa.interventions.growth import hidden_widths
 from psa.loaded import LoadedPack
 from psa.looks import Look
 from psa.nets.dense import Dense
@@ -22,9 +22,10 @@ from psa.outcomes import probes_for
 from psa.probes.answers import answers_of
 from psa.probes.embeddings import embeddings, voted
 from psa.reports.memory_rows import _memory
+from psa.specs.growth import parameters
+from psa.specs.trial import Trial
 from psa.state import TrialState, encode
 from psa.studies.memory import METHODS, Settings, from_settings
-from psa.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -13,17 +13,18 @@ from helpers import run
 from memories import memory
 from torch import nn
 
-from psa.arch import Arch
 from psa.core.errors import Interrupted, UserError
 from psa.data import Splits
-from psa.growth import Growth
-from psa.memory.spec import Memory
 from psa.nets.dense import Dense
 from psa.outcomes import record_of
 from psa.records import difference
-from psa.specs import Keep, NetSpec
+from psa.specs.arch import Arch
+from psa.specs.growth import Growth
+from psa.specs.memory import Memory
+from psa.specs.model import NetSpec
+from psa.specs.training import Keep
+from psa.specs.trial import Trial
 from psa.state import TrialState, decode, encode
-from psa.trial import Trial
 
 WIDE = Growth(width=5, depth=1, max_depth=3, stop_epoch=3)
 PLATEAU = Growth(schedule="plateau", width=3, min_delta=0.02)

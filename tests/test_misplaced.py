@@ -24,11 +24,13 @@ from psa.experiment import Experiment
 from psa.frames import trials_of
 from psa.grid import load
 from psa.observations import observed
-from psa.specs import Ablation, DataSpec, ModelSpec
+from psa.specs.data import DataSpec
+from psa.specs.model import ModelSpec
+from psa.specs.training import Ablation
+from psa.specs.trial import Trial
 from psa.state import encode
 from psa.statefile import StateFile
 from psa.store import Store
-from psa.trial import Trial
 from psa.worker import run_free
 
 GRID = """
@@ -240,7 +242,7 @@ def test_a_sweep_names_the_misplaced_state_and_a_way_out(home: Store) -> None:
     for number in range(2):
         record(number).unlink()
     from psa.machine import Machine
-    from psa.trial import Pack
+    from psa.specs.trial import Pack
 
     failed: dict[str, str] = {}
     data = Path(os.environ.get("PSA_DATA_DIR", "/nowhere"))

@@ -13,7 +13,6 @@ from helpers import arms
 from scipy.stats import binom, kstest
 from torch import Tensor, nn
 
-from psa.arch import Arch
 from psa.batches import Row
 from psa.core.errors import UserError
 from psa.data import Splits
@@ -21,8 +20,9 @@ from psa.nets.dense import Dense
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs
 from psa.nets.rows import Rows
-from psa.nets.shapes import shape_of
-from psa.specs import Family, ModelSpec
+from psa.specs.arch import Arch
+from psa.specs.model import Family, ModelSpec
+from psa.specs.shapes import shape_of
 from psa.train import DropoutPlan, cross_entropy
 from psa.worker import fresh_state
 

@@ -41,7 +41,7 @@ from cloud.training_jobs import TrainingJobs
 from cloud.watch import Watch
 from psa.core.errors import UserError
 from psa.machine import Machine
-from psa.trial import Pack
+from psa.specs.trial import Pack
 from psa.worker import run_pack
 
 TRANSIENT = (

@@ -18,10 +18,10 @@ from psa.data import Split, Splits
 from psa.nets.dense import Dense
 from psa.outcomes import record_of
 from psa.policies import KeepPolicy
-from psa.specs import Keep
+from psa.specs.training import Keep
+from psa.specs.trial import Trial
 from psa.state import TrialState, decode, encode
 from psa.store import encode_record
-from psa.trial import Trial
 from psa.worker import fresh_state
 
 EPOCHS = 4

@@ -23,7 +23,7 @@ from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
 from psa.recording import Recorded
-from psa.specs import Family, ModelSpec
+from psa.specs.model import Family, ModelSpec
 from psa.train import train_epoch
 
 ROWS = [

@@ -9,9 +9,9 @@ import torch
 from helpers import arms, run, trial
 
 from psa.data import Splits
-from psa.specs import MODES
+from psa.specs.training import MODES
+from psa.specs.trial import Trial
 from psa.state import TrialState
-from psa.trial import Trial
 
 LOOPS = 4
 FAMILIES = ("simplemlp", "resmlp")

@@ -12,10 +12,12 @@ from psa.cli import PSA, run
 from psa.machine import Machine, describe
 from psa.records import encode_record
 from psa.replay import replay, steps_of, two_kinds
-from psa.specs import Ablation, DataSpec, ModelSpec, Ratchet
+from psa.specs.data import DataSpec
+from psa.specs.model import ModelSpec
+from psa.specs.training import Ablation, Ratchet
+from psa.specs.trial import Pack, Trial
 from psa.state import decode, encode
 from psa.store import Store
-from psa.trial import Pack, Trial
 from psa.worker import run_pack
 
 

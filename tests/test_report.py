@@ -18,8 +18,8 @@ from psa.collect import collect
 from psa.grid import load
 from psa.published import published_trials
 from psa.reports.ablation import identical_arms
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 GRID = """
 meta_loops = 6

@@ -31,9 +31,9 @@ from psa.reports.figure_layers import plot_exits, plot_usage
 from psa.reports.figures import new_figure
 from psa.reports.layer_use import Use, uses_of
 from psa.reports.setting import Setting
+from psa.specs.trial import Pack, Trial
 from psa.store import Store
 from psa.studies.glonet import ALIASES, Settings, from_settings
-from psa.trial import Pack, Trial
 from psa.worker import run_pack
 
 EPOCHS = 2

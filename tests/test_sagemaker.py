@@ -18,9 +18,9 @@ from processes import GRID, PATIENCE_SECONDS, descendants, psa, sweep, tree, unt
 from psa.grid import load
 from psa.machine import Machine
 from psa.packs import groups_of
+from psa.specs.trial import Pack
 from psa.store import Store
 from psa.sweeps import living
-from psa.trial import Pack
 from psa.worker import run_pack
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")

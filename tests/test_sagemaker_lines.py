@@ -35,8 +35,8 @@ from psa.core.errors import UserError
 from psa.cost import CostModel
 from psa.machine import Machine
 from psa.records import decode_record, encode_record
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 from psa.worker import run_pack
 
 HOME, LOOPS = "0123abcd", 2

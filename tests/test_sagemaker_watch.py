@@ -23,8 +23,8 @@ from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.watch import TRIES, Watch
 from psa.core.errors import UserError
 from psa.events import Event
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 
 TRIALS = tuple(trial("1*4", seed=seed) for seed in range(2))
 WANTED = {each.id: 2 for each in TRIALS}

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from psa.arch import Arch
 from psa.data import Split, Splits, load
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs, effective
 from psa.nets.rows import Rows
-from psa.specs import DataSpec, Keep, NetSpec
-from psa.trial import Trial
+from psa.specs.arch import Arch
+from psa.specs.data import DataSpec
+from psa.specs.model import NetSpec
+from psa.specs.training import Keep
+from psa.specs.trial import Trial
 
 TOTAL = 100.0
 ARCHS = ("1*1", "1*7", "3*5", "1*12, 1*3, 1*9")

@@ -19,11 +19,13 @@ import torch
 from made_up import some_state, weights
 from safetensors.numpy import save as encode_tensors
 
-from psa.arch import Arch
 from psa.core.errors import UserError
-from psa.specs import Keep, ModelSpec, canonical_json
+from psa.specs.arch import Arch
+from psa.specs.base import canonical_json
+from psa.specs.model import ModelSpec
+from psa.specs.training import Keep
+from psa.specs.trial import Trial
 from psa.state import FORMAT, decode, encode
-from psa.trial import Trial
 
 
 def test_a_state_is_the_same_after_its_file() -> None:

@@ -16,7 +16,7 @@ from psa.batches import Batches, Row
 from psa.core.rng import PURPOSES, hash_key, stream
 from psa.data import Split, Splits
 from psa.nets.dense import Dense
-from psa.specs import MODES, Mode
+from psa.specs.training import MODES, Mode
 from psa.worker import fresh_state
 
 ALL = sorted(PURPOSES)

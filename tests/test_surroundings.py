@@ -19,9 +19,9 @@ from psa.core.errors import UserError
 from psa.core.parsing import unbracketed, values_of
 from psa.core.text_file import decode_text
 from psa.core.toml import read_toml
-from psa.filters import digits_of, resolved
 from psa.gpus import places
 from psa.grid import load
+from psa.specs.data import digits_of, resolved
 from psa.sweeps import announced
 
 ONE = ["meta_loops=1", "arch=1*4", "mode=none", "seeds=0"]
@@ -61,7 +61,7 @@ def test_closed_streams_do_not_change_the_exit_code(streams: str, done: Path) ->
 def test_files_never_take_the_number_of_a_closed_stream(done: Path) -> None:
     """What a library prints would be written into them."""
     script = (
-        "import os; from psa import process; process.take_over()\n"
+        "import os; from psa.core import process; process.take_over()\n"
         "file = os.open('psa.txt', os.O_WRONLY | os.O_CREAT)\n"
         "print('lost'); os.write(2, b'lost'); os._exit(file < 3)"
     )
@@ -106,7 +106,7 @@ def test_figures_are_drawn_with_the_settings_of_psa_alone(settings: str, tmp_pat
     if settings == "settings of the folder":
         (tmp_path / "matplotlibrc").write_bytes(RC.encode() + b"\xff\n")
     script = (
-        "import sys; from psa import process; process.take_over(); from psa import cli\n"
+        "import sys; from psa.core import process; process.take_over(); from psa import cli\n"
         "import psa.reports.figure_marks\n"
         "from psa.named import make_design_space_figure as start; start()"
     )

@@ -15,8 +15,8 @@ from psa.commands.sweep import _booked
 from psa.events import Event
 from psa.grid import load
 from psa.retention import drop_weights
+from psa.specs.trial import Pack
 from psa.store import Store, decode_record, encode_record
-from psa.trial import Pack
 
 GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
 ONLY = ("--only", "arch=1*4 mode=none,hidden")

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from psa import train
-from psa.arch import Arch
 from psa.batches import Batches, Row, in_order
 from psa.core.errors import Interrupted
 from psa.core.rng import stream
@@ -19,7 +18,8 @@ from psa.data import Split, Splits
 from psa.nets.dense import Dense
 from psa.nets.rows import Rows
 from psa.optimizer import optimizer_for
-from psa.specs import ModelSpec
+from psa.specs.arch import Arch
+from psa.specs.model import ModelSpec
 from psa.studies.ablation import LEAST_DECAY
 from psa.train import batch_sizes, cross_entropy, evaluate, train_epoch
 

@@ -23,8 +23,8 @@ from cloud.code import NAME, Code, packed
 from cloud.images import target
 from cloud.line import Line, lay_in
 from cloud.request import DATA, request_of
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux's namespaces"

@@ -10,24 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from psa.arch import MAX_DEPTH, MAX_WIDTH, Arch
 from psa.core.errors import UserError
-from psa.nets.shapes import shape_of
-from psa.specs import (
-    MAX_SEED,
-    Ablation,
-    DataSpec,
-    Keep,
-    Mode,
-    ModelSpec,
-    Ratchet,
-    canonical_json,
-    first_fault,
-    validated,
-)
-from psa.trial import Leg, Pack, Trial, pack_key
+from psa.specs.arch import MAX_DEPTH, MAX_WIDTH, Arch
+from psa.specs.base import MAX_SEED, canonical_json, first_fault, validated
+from psa.specs.data import DataSpec
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
+from psa.specs.training import Ablation, Keep, Mode, Ratchet
+from psa.specs.trial import Leg, Pack, Trial, pack_key
 
-# The grammar of --arch, written down a second time and in another way than in psa.arch.
+# The grammar of --arch, written down a second time and in another way than in psa.specs.arch.
 _BLANK = r"[ \t\r\n\f\v]*"
 _SIZE = f"{_BLANK}[0-9]+{_BLANK}"
 GRAMMAR = re.compile(rf"{_BLANK}\[{_SIZE}\*{_SIZE}(,{_SIZE}\*{_SIZE})*\]{_BLANK}")

@@ -16,7 +16,7 @@ import pytest
 from psa.core.parsing import seeds_of
 from psa.cost import CostModel
 from psa.grid import load
-from psa.trial import Trial
+from psa.specs.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "reproduction/whole.sh"

@@ -19,12 +19,14 @@ from psa.grid import load
 from psa.nets.dense import Dense
 from psa.nets.layers import Inputs, effective
 from psa.nets.rows import Rows
-from psa.nets.shapes import shape_of
 from psa.optimizer import optimizer_for
-from psa.specs import DataSpec, NetSpec, Ratchet
+from psa.specs.data import DataSpec
+from psa.specs.model import NetSpec
+from psa.specs.shapes import shape_of
+from psa.specs.training import Ratchet
+from psa.specs.trial import Trial
 from psa.state import decode, encode
 from psa.train import cross_entropy
-from psa.trial import Trial
 
 SHAPES = {"mlp": "3*7", "residual": "2*6", "glonet": "4*5"}
 

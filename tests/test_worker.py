@@ -22,10 +22,10 @@ from psa import leases, worker
 from psa.core.errors import Interrupted
 from psa.core.stop import StopRequest
 from psa.machine import Machine
-from psa.specs import DataSpec
+from psa.specs.data import DataSpec
+from psa.specs.trial import Pack, Trial
 from psa.state import decode
 from psa.store import Store, decode_record
-from psa.trial import Pack, Trial
 from psa.worker import EXIT_INTERRUPTED, main, run_pack
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,10 @@ from psa import leases
 from psa.collect import write
 from psa.core.errors import UserError
 from psa.core.files import leftovers, make_folder, temporary_of, write_atomically
-from psa.specs import Ablation, ModelSpec
+from psa.specs.model import ModelSpec
+from psa.specs.training import Ablation
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("psa", "cloud") for path in (ROOT / folder).rglob("*.py"))

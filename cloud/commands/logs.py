@@ -16,7 +16,7 @@ from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import counted, size
-from psa.specs import Family
+from psa.specs.model import Family
 
 LOGS_DIR: Final = Path("results/logs")
 

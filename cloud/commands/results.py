@@ -18,7 +18,7 @@ from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.core.formatting import counted
-from psa.specs import Family
+from psa.specs.model import Family
 
 
 def results_parser(

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from psa.commands.options import DataDir
 from psa.console import class_table, console
-from psa.filters import PRESETS, WHY, label_mapping
-from psa.specs import DataSpec
+from psa.specs.data import PRESETS, WHY, DataSpec, label_mapping
 
 if TYPE_CHECKING:
     from psa.data import ClassCounts

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from psa.arch import Arch
 from psa.commands.source import (
     ASYMMETRIC,
     CONFIGURATIONS,
@@ -22,6 +21,7 @@ from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.parsing import split_outside
+from psa.specs.arch import Arch
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     from matplotlib.figure import Figure

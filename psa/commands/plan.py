@@ -21,9 +21,9 @@ from psa.gpus import Place, places
 from psa.grid import Grid, load
 from psa.machine import DeviceName
 from psa.packs import groups_of, packed
+from psa.specs.trial import Pack, Trial
 from psa.stages import Entered, entered
 from psa.store import Store
-from psa.trial import Pack, Trial
 
 GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
 Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]

@@ -18,9 +18,9 @@ from psa.console import TrainView, resumed
 from psa.core.errors import Interrupted, UserError, lacks_memory
 from psa.core.stop import StopRequest
 from psa.machine import DeviceName, Machine
-from psa.specs import MAX_SEED
+from psa.specs.base import MAX_SEED
+from psa.specs.trial import Pack
 from psa.store import Store
-from psa.trial import Pack
 
 TRAINING: Final = Group.create_ordered("Training")
 PLACES: Final = Group.create_ordered("Folders")

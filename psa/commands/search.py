@@ -25,7 +25,7 @@ from psa.cost import CostModel
 from psa.ledger import Configuration, Ledger
 from psa.machine import Machine
 from psa.search import Search, load
-from psa.specs import canonical_json
+from psa.specs.base import canonical_json
 from psa.store import Store
 
 SHOWN = 10

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from psa.commands.options import ResultsDir
 from psa.core.errors import UserError
 from psa.grid import load
-from psa.specs import Family
+from psa.specs.model import Family
 from psa.store import Store
 
 if TYPE_CHECKING:

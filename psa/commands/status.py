@@ -14,9 +14,9 @@ from psa.console import console
 from psa.cost import CostModel
 from psa.grid import load
 from psa.machine import Machine
+from psa.specs.trial import Trial
 from psa.store import Store
 from psa.sweeps import living
-from psa.trial import Trial
 
 SHOWN: Final = 20
 

@@ -38,10 +38,10 @@ from psa.machine import Machine
 from psa.packs import enough, groups_of, packed
 from psa.progress import Refresh, Refreshed, SweepView, failures_of
 from psa.retention import KeepWeights, drop_weights
+from psa.specs.trial import Pack, Trial
 from psa.stages import Entered, entered
 from psa.store import Store
 from psa.sweeps import Tell, announced
-from psa.trial import Pack, Trial
 
 FIRST_WAIT_SECONDS: Final = 1.0  # for others' trials, before they are looked at again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0

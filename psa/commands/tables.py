@@ -26,7 +26,7 @@ from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.grid import load
-from psa.specs import Family
+from psa.specs.model import Family
 
 if TYPE_CHECKING:
     import pandas as pd

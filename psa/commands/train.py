@@ -9,7 +9,6 @@ from typing import Annotated, Final, Literal
 from cyclopts import Group, Parameter
 from pydantic import ValidationError
 
-from psa.arch import Arch
 from psa.commands.folder import alone
 from psa.commands.options import Number, Whole, Wholes
 from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
@@ -17,20 +16,16 @@ from psa.console import TrainView, architecture_table, console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.machine import check_memory
-from psa.nets.shapes import shape_of
 from psa.settings import study_named, study_names
-from psa.specs import (
-    DataSpec,
-    Family,
-    Mode,
-    ModelSpec,
-    Ratchet,
-    first_fault,
-    validated,
-)
+from psa.specs.arch import Arch
+from psa.specs.base import first_fault, validated
+from psa.specs.data import DataSpec
+from psa.specs.model import Family, ModelSpec
+from psa.specs.shapes import shape_of
+from psa.specs.training import Mode, Ratchet
+from psa.specs.trial import Pack, Trial
 from psa.store import Store
 from psa.studies import ablation
-from psa.trial import Pack, Trial
 
 # Its trials may change their settings on the way, so they stay out of every study's rows.
 STUDY: Final = "train"

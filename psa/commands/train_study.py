@@ -17,13 +17,14 @@ from psa.console import TrainView, architecture_table, console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.cost import bank_bytes
-from psa.gradient_size import epoch_bytes, unreached
+from psa.execution.gradient_storage import epoch_bytes, unreached
 from psa.machine import check_memory
-from psa.nets.shapes import shape_of
 from psa.settings import Study, bare, study_named, typed
-from psa.specs import NetSpec, first_fault, validated
+from psa.specs.base import first_fault, validated
+from psa.specs.model import NetSpec
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Pack, Trial
 from psa.store import Store
-from psa.trial import Pack, Trial
 
 EPOCHS: Final = 10
 _SETTINGS: Final = Group.create_ordered("Settings of the study")

@@ -11,8 +11,8 @@ from psa.core.errors import UserError, named_error
 from psa.core.extras import how_to_install
 from psa.listeners.curves import Listener, masked
 from psa.records import Record
+from psa.specs.trial import Trial
 from psa.store import Store
-from psa.trial import Trial
 
 logger = logging.getLogger(__name__)
 

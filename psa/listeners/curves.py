@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from psa.divergence import diverged, diverged_loops
 from psa.records import Record
-from psa.trial import Trial
+from psa.specs.trial import Trial
 
 
 class Listener(Protocol):

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from psa.core.errors import UserError, one_line
 from psa.listeners.curves import curves, masked
 from psa.records import Record
-from psa.trial import Trial
+from psa.specs.trial import Trial
 
 _ID, _LOOPS = "psa.id", "psa.loops"
 _AT_ONCE: Final = 1_000  # metrics that a server takes in one request

@@ -13,7 +13,7 @@ from psa.core.files import check_writable, write_atomically
 from psa.helper_files import LISTENER_PROGRESS, read_helper
 from psa.listeners.curves import curves
 from psa.records import Record
-from psa.trial import Trial
+from psa.specs.trial import Trial
 
 _KNOWN: Final = "psa.json"  # written last: a folder without it was not finished, and is made anew
 

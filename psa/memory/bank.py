@@ -12,7 +12,7 @@ from torch import Tensor
 
 from psa.core.errors import DamagedFile
 from psa.memory.apart import apart
-from psa.memory.spec import footprint_bytes
+from psa.specs.memory import footprint_bytes
 
 ALIGNED: Final = 16  # slots; every trial's keys and values then start on a 64-byte boundary
 EPSILON: Final = 1e-8

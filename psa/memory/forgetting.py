@@ -23,7 +23,7 @@ from torch import Tensor
 from psa.core.errors import UserError
 from psa.memory.bank import Bank
 from psa.memory.chance import below, bits
-from psa.memory.spec import Forgetting
+from psa.specs.memory import Forgetting
 
 Score = Callable[[Bank, Tensor, float], Tensor]
 

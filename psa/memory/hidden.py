@@ -17,7 +17,7 @@ from psa.core.errors import DamagedFile
 from psa.memory import chance, forgetting, retrieval, targets
 from psa.memory.bank import Bank, Entries, Lengths
 from psa.memory.intervention import Effect, gate_of, intervene
-from psa.memory.spec import Memory
+from psa.specs.memory import Memory
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from psa.memory.apart import apart
-from psa.memory.spec import Gate, Memory
 from psa.memory.targets import picked
 from psa.nets.rows import empty_rows
+from psa.specs.memory import Gate, Memory
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from psa.memory.apart import apart, one_by_one, own
 from psa.memory.bank import ALIGNED, EPSILON, Bank
 from psa.memory.chance import below, bits
-from psa.memory.spec import Retrieval
+from psa.specs.memory import Retrieval
 
 SCORES_AT_ONCE: Final = 1 << 27  # of a search on a GPU: half a GB
 

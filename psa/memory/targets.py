@@ -12,7 +12,7 @@ from torch import Tensor
 from psa.core.rng import stream
 from psa.memory.apart import apart
 from psa.memory.bank import of_length_1
-from psa.memory.spec import Affected, Memory, Query, Retrieval, Target, check_query
+from psa.specs.memory import Affected, Memory, Query, Retrieval, Target, check_query
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from psa.memory.hidden import HiddenMemory, Trace
-from psa.memory.places import Place
 from psa.memory.targets import per_sample
+from psa.specs.memory_sites import Place
 
 
 class Visited:

@@ -1,7 +1,7 @@
 """The activations of stacked layers: functions of [T, width, B] that treat every sample by itself.
 
 What is said of a row in the literature (a sum of 1, a projection) holds here for the width, dimension 1. No
-function mixes samples or trials. Parameters come from psa.activation and act in every layer.
+function mixes samples or trials. Parameters come from psa.specs.activation and act in every layer.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from psa.activation import Activation
 from psa.nets.dropout import Dropout
 from psa.nets.rows import LANES, empty_rows
+from psa.specs.activation import Activation
 
 
 @dataclass(frozen=True)

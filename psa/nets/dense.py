@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.activation import Activation
-from psa.arch import Arch
 from psa.core.rng import stream
-from psa.memory.places import Place
 from psa.nets.activations import Setting, activate, added, learned, placed, scales
 from psa.nets.conv import first_patches, flattened, patches, pooled
 from psa.nets.dropout import Dropout
 from psa.nets.layers import Inputs, Layer, Watch, stacked_linear
 from psa.nets.rows import Layout, Rows
-from psa.nets.shapes import Linear, Shape, shape_of
-from psa.specs import ModelSpec, NetSpec
+from psa.specs.activation import Activation
+from psa.specs.arch import Arch
+from psa.specs.memory_sites import Place
+from psa.specs.model import ModelSpec, NetSpec
+from psa.specs.shapes import Linear, Shape, shape_of
 
 # Of a hidden layer: its number, and [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]

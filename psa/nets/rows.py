@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.nets.shapes import Linear
+from psa.specs.shapes import Linear
 
 LANES: Final = 16  # float32 per 64 bytes
 

@@ -1,11 +1,11 @@
-"""Pure observers of networks; what each sees is part of a trial's record. Their names: psa.probe_names."""
+"""Pure observers of networks; what each sees is part of a trial's record. Their names: psa.specs.probes."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
-from psa.probe_names import PROBES, parsed
+from psa.specs.probes import PROBES, parsed
 
 if TYPE_CHECKING:
     from psa.looks import Probe

@@ -70,7 +70,7 @@ class Factors:
             self.activation[number][:, self.rows] = x[: self.trials].transpose(1, 2)
 
     def of(self, trial: int, split: Split, digits: Sequence[int]) -> Arrays:
-        """Of one trial the columns (psa.gradient_size) and the factors of each layer, float32 [N, width]."""
+        """Return one trial's columns (psa.specs.probes) and the factors of each layer, float32 [N, width]."""
         chosen = self.chosen[trial]
         found = {
             "index": split.index[chosen],

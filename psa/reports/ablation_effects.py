@@ -13,7 +13,7 @@ from psa.regimes import ABLATIVE
 from psa.reports.aggregates import aggregate
 from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.tables import Cell, Column, Interval, Table
-from psa.specs import MODES
+from psa.specs.training import MODES
 from psa.stats import (
     EXACT_PAIRS,
     Paired,

@@ -13,7 +13,7 @@ from psa.reports.cells import Cells, cells_of
 from psa.reports.curves import lkg_matrix
 from psa.reports.literal import literal
 from psa.reports.tables import grid, rounded
-from psa.specs import MODES
+from psa.specs.training import MODES
 from psa.stats import Values
 
 _NOTHING: Final = "N/A"

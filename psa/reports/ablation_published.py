@@ -13,14 +13,14 @@ from typing import Final
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from psa.arch import Arch
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
 from psa.regimes import REGIMES, regime_of
 from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.tables import Cell, Column, Interval, Table
-from psa.specs import MODES
+from psa.specs.arch import Arch
+from psa.specs.training import MODES
 from psa.stats import ALPHA, LEVEL, Difference, Summary, holm, welch
 
 WITHIN: Final = 2.0  # percentage points; the study's own criterion of a reproduction

@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from psa.activation import ACTIVATIONS
 from psa.core.errors import UserError
 from psa.frames import trials_of
 from psa.reports.alike import SETTINGS, shown
+from psa.specs.activation import ACTIVATIONS
 from psa.stats import Summary, Values, present, summary
 
 _BARE: Final = ("activation", "arch", "family", "variant")  # which say by themselves what they are
@@ -92,8 +92,8 @@ def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ranks(rows: pd.DataFrame) -> dict[int, tuple[Any, ...]]:
-    """By what rows are sorted: activations as psa.activation lists them, architectures as they stand, numbers
-    rising.
+    """By what rows are sorted: activations as psa.specs.activation lists them, architectures as they stand,
+    numbers rising.
     """
     known, archs = list(ACTIVATIONS), list(dict.fromkeys(rows["arch"]))
     numbers = ("temperature", "dropout", "lr", "momentum", "batch_size", "weight_decay")

@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 from psa.regimes import Regime
 from psa.reports.cells import Cells
 from psa.reports.figure_numbers import regimes
-from psa.specs import MODES
+from psa.specs.training import MODES
 from psa.stats import LEVEL, Values
 
 NOTICEABLE: Final = 1.0  # points in one loop below which nobody would speak of a breakthrough

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from psa.arch import Arch
 from psa.core.errors import UserError
 from psa.frames import trials_of
+from psa.specs.arch import Arch
 from psa.stats import Values
 from psa.store import Store
 

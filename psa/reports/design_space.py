@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from psa.arch import Arch
 from psa.core.formatting import counted
 from psa.reports.figure_labels import label
 from psa.reports.figures import GREY, Look, add_axes, new_figure, note, style, title
+from psa.specs.arch import Arch
 
 MARK: Final = 5.4  # diameter of a mark in points
 LOW: Final = 0.8

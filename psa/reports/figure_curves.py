@@ -29,7 +29,7 @@ from psa.reports.figures import (
     style,
     title,
 )
-from psa.specs import MODES
+from psa.specs.training import MODES
 
 # Inches: above all panels, for the note, for the legend; at each side of a panel, above and below it.
 _HEAD: Final = 0.3

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from psa.core.formatting import counted, listed
 from psa.regimes import Regime, regime_of
 from psa.reports.cells import Cells
-from psa.specs import MODES
+from psa.specs.training import MODES
 from psa.stats import ALPHA, TIE, holm, present, summary, welch, winners
 
 _ROUNDING: Final = 1e-9

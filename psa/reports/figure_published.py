@@ -27,7 +27,7 @@ from psa.reports.figures import (
     style,
     title,
 )
-from psa.specs import MODES
+from psa.specs.training import MODES
 from psa.stats import Summary, welch
 
 _COLUMNS: Final = (

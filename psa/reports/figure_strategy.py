@@ -23,7 +23,7 @@ from psa.reports.figure_marks import (
 )
 from psa.reports.figure_numbers import Strategy, strategy
 from psa.reports.figures import MODE_LOOKS, style
-from psa.specs import MODES
+from psa.specs.training import MODES
 from psa.stats import ALPHA, TIE
 
 

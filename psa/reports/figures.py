@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from psa.core.files import write_atomically
 from psa.regimes import REGIMES
-from psa.specs import MODES
+from psa.specs.training import MODES
 
 WIDTH: Final = 7.2  # inches, the text width of two columns: fonts are as large in print as they say
 NOTE_SIZE: Final = 6.0

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from psa.cluster_numbers import centre_images, examples
 from psa.core.errors import UserError
 from psa.frames import trials_of
-from psa.gradient_size import ONLINE
 from psa.gradients import paths_of, read
 from psa.records import Record
 from psa.reports import gradient_tables, provenance
@@ -27,6 +26,7 @@ from psa.reports.gradient_words import sections, span
 from psa.reports.page import Fact, Page, Picture
 from psa.reports.setting import Setting
 from psa.reports.tables import Table
+from psa.specs.probes import ONLINE
 from psa.store import Store
 
 QUESTION: Final = (

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from psa.arch import Arch
-from psa.nets.shapes import shape_of
 from psa.reports.cells import Cells
-from psa.specs import ModelSpec
+from psa.specs.arch import Arch
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
 
 MATCHED: Final = 0.10  # share by which parameters may differ from the budget they were meant to meet
 Role = Literal["budget", "partnered", "none"]

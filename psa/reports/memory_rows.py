@@ -16,11 +16,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from psa.arch import Arch
 from psa.core.errors import UserError
 from psa.records import Record
 from psa.reports.setting import Setting
-from psa.specs import canonical_json
+from psa.specs.arch import Arch
+from psa.specs.base import canonical_json
 
 KNN: Final = "embedding_knn"
 # In percent: validation, test, ece, and what parts of the test samples a memory helped, harmed, left alone.

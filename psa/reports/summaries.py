@@ -10,13 +10,13 @@ from typing import Final
 
 import pandas as pd
 
-from psa.arch import Arch
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
 from psa.reports.cells import Cells, cells_of
 from psa.reports.tables import Uncertain
-from psa.specs import MODES
+from psa.specs.arch import Arch
+from psa.specs.training import MODES
 
 _HEAD: Final = re.compile(r"Results Shape \{(?P<arch>[0-9*, ]+)\} Parameters \{(?P<parameters>[0-9,]+)\}")
 _PERCENT: Final = r"([0-9]{1,3}(?:\.[0-9]+)?)\s*%"

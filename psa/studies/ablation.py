@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from psa.arch import Arch
 from psa.settings import DataSettings
-from psa.specs import (
-    Ablation,
-    ArchField,
-    BatchSize,
-    DataSpec,
-    Decay,
-    Family,
-    Mode,
-    ModelSpec,
-    Probability,
-    Ratchet,
-    Rate,
-)
-from psa.trial import Trial
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.data import DataSpec
+from psa.specs.model import ArchField, Family, ModelSpec
+from psa.specs.training import Ablation, BatchSize, Decay, Mode, Ratchet, Rate
+from psa.specs.trial import Trial
 
 STUDY = "ablation"
 ALIASES: Final[dict[str, str]] = {}

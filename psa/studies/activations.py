@@ -10,26 +10,14 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from psa.activation import Activation
-from psa.arch import Arch
 from psa.settings import DataSettings, Probes
-from psa.specs import (
-    ActivationField,
-    ArchField,
-    BatchSize,
-    Decay,
-    Initial,
-    Keep,
-    NetSpec,
-    Optimizer,
-    Probability,
-    Rate,
-    Simplex,
-    Temperature,
-    ValidationSize,
-    Wiring,
-)
-from psa.trial import Trial
+from psa.specs.activation import Activation
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.data import ValidationSize
+from psa.specs.model import ActivationField, ArchField, Initial, NetSpec, Simplex, Temperature, Wiring
+from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.trial import Trial
 
 STUDY: Final = "activations"
 ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_dims": "arch", "dropout_prob": "dropout"}
@@ -43,7 +31,7 @@ class Settings(DataSettings):
     family: Annotated[Wiring, Field(description="How layers are connected.")] = "mlp"
     arch: ArchField = Arch(((1, 512), (1, 256), (1, 128), (1, 64)))
     activation: Annotated[
-        ActivationField, Field(description='Such as "JumpReLU(initial=0.5)"; see psa.activation.')
+        ActivationField, Field(description='Such as "JumpReLU(initial=0.5)"; see psa.specs.activation.')
     ] = Activation("ReLU")
     simplex: Annotated[
         Simplex, Field(description="Which layers are stochastic; all needs scaling = simplex.")

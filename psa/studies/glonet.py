@@ -12,23 +12,13 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from psa.arch import Arch
 from psa.settings import DataSettings, Probes
-from psa.specs import (
-    Ablation,
-    BatchSize,
-    Decay,
-    Keep,
-    Mode,
-    NetSpec,
-    Optimizer,
-    Probability,
-    Ratchet,
-    Rate,
-    Scaling,
-    Wiring,
-)
-from psa.trial import Trial
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.data import Scaling
+from psa.specs.model import NetSpec, Wiring
+from psa.specs.training import Ablation, BatchSize, Decay, Keep, Mode, Optimizer, Ratchet, Rate
+from psa.specs.trial import Trial
 
 STUDY: Final = "glonet"
 # The options of `train --study glonet`, as users of the original know them, beside the names of the settings.

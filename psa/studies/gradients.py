@@ -12,12 +12,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
-from psa.arch import Arch
 from psa.core.formatting import size
-from psa.gradient_size import epoch_bytes, keeps_gradients
+from psa.execution.gradient_storage import epoch_bytes, keeps_gradients
 from psa.settings import DataSettings, Probes
-from psa.specs import ArchField, BatchSize, Decay, Keep, NetSpec, Optimizer, Probability, Rate
-from psa.trial import Trial
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.model import ArchField, NetSpec
+from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.trial import Trial
 
 STUDY: Final = "gradients"
 # The options of `train --study gradients`, as users of the original know them.

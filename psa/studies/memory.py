@@ -12,14 +12,17 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from psa.arch import Arch
-from psa.gradient_size import train_samples
-from psa.growth import Added, After, Count, Delta, Growth, Schedule, Threshold
-from psa.memory.spec import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
-from psa.memory.spec import Count as Amount
+from psa.execution.gradient_storage import train_samples
 from psa.settings import DataSettings, Probes
-from psa.specs import ArchField, BatchSize, Decay, Keep, NetSpec, Optimizer, Probability, Rate, ValidationSize
-from psa.trial import Trial
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.data import ValidationSize
+from psa.specs.growth import Added, After, Count, Delta, Growth, Schedule, Threshold
+from psa.specs.memory import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
+from psa.specs.memory import Count as Amount
+from psa.specs.model import ArchField, NetSpec
+from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.trial import Trial
 
 STUDY: Final = "memory"
 ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_sizes": "arch"}
@@ -37,8 +40,8 @@ def _setting(text: str) -> Any:
 
 
 class Settings(DataSettings):
-    """What a grid of this study may set. Limits are those of psa.memory.spec and psa.growth, and given here
-    too, so that an error names what a user has written.
+    """What a grid of this study may set. Limits are those of psa.specs.memory and psa.specs.growth, and given
+    here too, so that an error names what a user has written.
     """
 
     val_size: ValidationSize = 5_000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psa.core.errors import UserError
-from psa.specs import SIDE, ModelSpec, NetSpec
+from psa.specs.model import SIDE, ModelSpec, NetSpec
 
 
 def site_of(site: str, candidates: Sequence[str]) -> str:

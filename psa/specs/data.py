@@ -1,13 +1,67 @@
-"""Which digits stay: sets of them by name, and how a set is written."""
+"""Data: the data set of a trial, its scaling and sizes, and the digits that it keeps."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_known
+from psa.specs.base import Seed, Spec
+
+ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
+SubsetSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
+Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
+DatasetName = Literal["mnist", "fashion-mnist"]
+Scaling = Literal["standard", "unit", "simplex"]
+
+
+class DataSpec(Spec):
+    """A named data set, how it is split and scaled, which digits stay, and how much of it is used.
+
+    train_size, test_size: so many images of the training split and of the test file, drawn by split_seed;
+    all of them where none is named.
+    """
+
+    name: DatasetName = "mnist"
+    scaling: Scaling = "standard"
+    val_size: ValidationSize = 10_000
+    split_seed: Seed = 1337
+    digits: Digits | None = None
+    train_size: SubsetSize | None = None
+    test_size: SubsetSize | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sizes that are not named are left out, so that no earlier trial becomes another one."""
+        body: dict[str, Any] = handler(self)
+        return {
+            key: value
+            for key, value in body.items()
+            if value is not None or key not in ("train_size", "test_size")
+        }
+
+    @model_validator(mode="after")
+    def _digits_are_a_sorted_set(self) -> Self:
+        if self.digits is not None and (
+            len(self.digits) < 2 or tuple(sorted(set(self.digits))) != self.digits
+        ):
+            raise ValueError("digits are at least two, each once, in rising order")
+        return self
+
+    @property
+    def classes(self) -> int:
+        """How many outputs a network needs."""
+        return 10 if self.digits is None else len(self.digits)
+
 
 PRESETS: Final = {
     "binary": (0, 1),

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
-from psa.nets.shapes import shape_of
-from psa.probe_names import parsed
-from psa.trial import Trial
-
-ONLINE: Final = "gradients_online"
-CHECKPOINT: Final = "gradients"
-# The columns of a file beside `LAYER.delta` and `LAYER.activation`, all int64 [N].
-COLUMNS: Final = ("index", "digit", "label", "prediction")
+from psa.specs.probes import CHECKPOINT, COLUMNS, ONLINE, parsed
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Trial
 
 
 def keeps_gradients(trial: Trial) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Final, Literal
 
-from psa.arch import Arch
 from psa.core.errors import UserError
-from psa.specs import MAX_PARAMETERS, SIDE, ModelSpec, NetSpec
+from psa.specs.arch import Arch
+from psa.specs.model import MAX_PARAMETERS, SIDE, ModelSpec, NetSpec
 
 INPUTS: Final = 784
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from psa.arch import quoted
 from psa.core.errors import UserError
 from psa.core.parsing import check_known, split_outside
+from psa.specs.arch import quoted
 
 Number = float | int | bool | str
 

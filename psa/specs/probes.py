@@ -1,15 +1,25 @@
-"""The probes there are, by name, and how one is written with its options.
-
-A probe may have options: `gradients_online(epochs=1+3,layers=output)`. Imports no torch.
-"""
+"""Probes: their names, the options that each takes, and where its class is."""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import (
+    Field,
+)
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_known
+
+# With its options where it has any: `gradients_online(epochs=1+3,layers=output)`.
+ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}(\([a-z0-9_.,=+]{1,200}\))?$")]
+
+ONLINE: Final = "gradients_online"
+CHECKPOINT: Final = "gradients"
+
+# The columns of a file beside `LAYER.delta` and `LAYER.activation`, all int64 [N].
+COLUMNS: Final = ("index", "digit", "label", "prediction")
 
 # name -> where its class is; imported when a trial asks for it
 PROBES: Final = {
@@ -26,6 +36,7 @@ PROBES: Final = {
     "toggle": "psa.probes.memory:Toggle",
     "retrieval": "psa.probes.memory:Retrieval",
 }
+
 # Of those that have any: what each option is.
 OPTIONS: Final = {
     "gradients": {"layers": "names of layers"},
@@ -33,6 +44,7 @@ OPTIONS: Final = {
 }
 _VALUES: Final = {"epochs": "[1-9][0-9]{0,8}", "layers": "[a-z0-9_.]+"}
 _TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
+
 # What these observe is the trial's memory.
 OF_MEMORY: Final = frozenset({"toggle", "retrieval"})
 

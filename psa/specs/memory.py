@@ -5,7 +5,7 @@ numbers are one spec and an experiment cannot report a difference between them. 
 to their users, since they are points of a sweep: with k = 1 every weighting gives the one entry all weight;
 mode gated with a constant alpha and no uncertainty is residual (delta values) or overwrite (absolute ones)
 at strength alpha x strength; a strength, alpha or clip of 0 is a memory that changes nothing; and a site has
-two names or more, such as early and hidden_0 (see psa.memory.places).
+two names or more, such as early and hidden_0 (see psa.specs.memory_sites).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from psa.core.errors import UserError
-from psa.specs import Decay, Rate, Spec
+from psa.specs.base import Spec
+from psa.specs.training import Decay, Rate
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 OpenShare = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]

@@ -13,24 +13,14 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from psa.core.errors import UserError
-from psa.growth import Growth
-from psa.memory.places import place_of, site_widths
-from psa.memory.spec import Memory, check_query
-from psa.specs import (
-    STUDY_NAME,
-    Ablation,
-    DataSpec,
-    Keep,
-    Method,
-    Model,
-    ModelSpec,
-    NetSpec,
-    ProbeName,
-    Ratchet,
-    Seed,
-    Spec,
-    canonical_json,
-)
+from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json
+from psa.specs.data import DataSpec
+from psa.specs.growth import Growth
+from psa.specs.memory import Memory, check_query
+from psa.specs.memory_sites import place_of, site_widths
+from psa.specs.model import Model, ModelSpec, NetSpec
+from psa.specs.probes import ProbeName
+from psa.specs.training import Ablation, Keep, Method, Ratchet
 
 
 def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:

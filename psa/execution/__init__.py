@@ -1,0 +1,1 @@
+"""Running packs: the machine, pack sizes, time estimates, the backend protocol and the local backend."""

@@ -1,0 +1,76 @@
+"""The parts of a trial: data, network, method and intervention, each a frozen and validated value.
+
+A key that a part does not know is an error, and so is a value that would change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+from psa.core.errors import UserError
+from psa.specs.arch import quoted
+
+STUDY_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
+MAX_SEED: Final = 2**63 - 1
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, no NaN. Equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def _positive_zero(value: float) -> float:
+    return value + 0.0  # -0.0 is the same setting, and must not be another digest
+
+
+Probability = Annotated[
+    float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False), AfterValidator(_positive_zero)
+]
+Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
+
+
+class Spec(BaseModel):
+    """A frozen value; a key it does not know is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, ignored_types=(cached_property,)
+    )
+
+
+# By which pydantic tells the members of a union; a user has not written them there.
+_TAGS: Final = frozenset({"ratchet", "keep", "published", "named"})
+
+S = TypeVar("S", bound="Spec")
+
+
+def validated(kind: type[S], values: dict[str, Any], where: str) -> S:
+    """Build a Spec, turning the first validation fault into one line that names key, value and place."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {first_fault(error)}", "Correct that value and try again") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """`method.lr = -1.0: input should be greater than 0` for the first fault of a validation."""
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = message[:1].lower() + message[1:]
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key!r}"
+    if not key:
+        return message
+    return f"{key} = {quoted(fault['input'])}: {message}"

@@ -1,0 +1,67 @@
+"""Training: its optimiser, what is kept between epochs, and the ablation between them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    model_validator,
+)
+
+from psa.specs.base import Probability, Spec, _positive_zero
+
+Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
+MODES: Final[tuple[str, ...]] = get_args(Mode)
+
+# Strict: a truth or a text is no number. A whole number is a rate, too.
+Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
+Decay = Annotated[float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
+Optimizer = Literal["adam", "adamw", "sgd"]
+
+# What each optimiser remembers of every parameter.
+MOMENTS: Final[dict[Optimizer, tuple[str, ...]]] = {
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+    "sgd": ("momentum_buffer",),
+}
+
+
+class Ratchet(Spec):
+    """Keep a trained copy only where validation accuracy strictly improved; a fresh AdamW every loop."""
+
+    policy: Literal["ratchet"] = "ratchet"
+    lr: Rate = 1e-4
+    batch_size: BatchSize = 256
+    weight_decay: Decay = 0.0
+
+
+class Keep(Spec):
+    """Ordinary training: one optimiser for all epochs. With `patience` the state of least validation loss
+    is kept and training stops after that many epochs without a better one; without it, the last state is.
+    """
+
+    policy: Literal["keep"] = "keep"
+    optimizer: Optimizer = "adamw"
+    lr: Rate = 1e-3
+    batch_size: BatchSize = 256
+    weight_decay: Decay = 0.0
+    momentum: Probability = 0.0
+    patience: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> Self:
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum is of optimizer 'sgd', not of {self.optimizer!r}")
+        return self
+
+
+Method = Annotated[Ratchet | Keep, Field(discriminator="policy")]
+
+
+class Ablation(Spec):
+    """Which neuron may be damaged in the copy of the LKG before an epoch (see psa.ablation)."""
+
+    mode: Mode = "none"
