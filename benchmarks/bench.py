@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from handwritten import Loop
 
 from psa.cost import fastest
-from psa.data import load
+from psa.data.splits import load
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec

@@ -34,9 +34,9 @@ from psa.batches import Batches, Row
 from psa.clustering import KMeans, cluster
 from psa.core.formatting import duration, size
 from psa.core.rng import stream
-from psa.data import Split, load
+from psa.data.splits import Split, load
 from psa.factored import Factored
-from psa.nets.dense import Dense
+from psa.nn.dense import Dense
 from psa.optimizer import optimizer_for
 from psa.probes.gradients import Factors
 from psa.specs.data import DataSpec

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from psa.data import Splits
+from psa.data.splits import Splits
 
 
 class Block(nn.Module):

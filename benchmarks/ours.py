@@ -15,10 +15,10 @@ import torch
 
 from psa.batches import Batches, in_order
 from psa.calibrate import step_seconds
-from psa.data import Splits, load
+from psa.data.splits import Splits, load
 from psa.engine import row_of
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.optimizer import optimizer_for
 from psa.packs import groups_of
 from psa.specs.arch import Arch

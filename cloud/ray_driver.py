@@ -29,13 +29,14 @@ from cloud import ray_listener as listener
 from cloud.patience import insist
 from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
 from cloud.storage import Storage
-from psa import fetch, leases
+from psa import leases
 from psa.core.errors import UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.stop import heeded, let_through
+from psa.data import download
+from psa.data.datasets import DATASETS
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.search import Search
-from psa.sources import DATASETS
 from psa.store import Store
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def data_of(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
     return {
         name: {
             file: np.frombuffer(content, np.uint8)
-            for file, content in fetch.fetch(DATASETS[name], data_dir).items()
+            for file, content in download.fetch(DATASETS[name], data_dir).items()
         }
         for name in sorted(set(names))
     }

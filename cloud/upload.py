@@ -9,8 +9,8 @@ from cloud.bucket import Bucket
 from cloud.code import NAME, Code
 from cloud.line import Line, lay_in
 from cloud.request import DATA
-from psa import fetch
-from psa.sources import DATASETS
+from psa.data import download
+from psa.data.datasets import DATASETS
 from psa.store import Store
 
 
@@ -25,7 +25,7 @@ def uploaded(
     if lines:
         yield _new(bucket, f"{code.folder}/{NAME}", code.content)
     for name in sorted({trial.data.name for line in lines for trial in line.trials}):
-        for file, content in fetch.fetch(DATASETS[name], data_dir).items():
+        for file, content in download.fetch(DATASETS[name], data_dir).items():
             yield _new(bucket, f"{DATA}/{name}/{file}", content)
     for line in lines:
         yield from lay_in(line, bucket, store)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from psa.core.rng import stream
-from psa.nets.rows import Layout, Rows
+from psa.nn.stacked import Layout, Rows
 from psa.specs.shapes import Shape
 from psa.specs.training import Mode
 

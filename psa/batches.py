@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from psa.core.rng import stream
-from psa.data import Split
-from psa.nets.layers import Inputs
+from psa.data.splits import Split
+from psa.nn.layers import Inputs
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 
 from psa.batches import Batches, in_order
 from psa.cost import WORTH_IT, fitting
-from psa.data import Split
+from psa.data.splits import Split
 from psa.engine import row_of
 from psa.loaded import LoadedPack
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.optimizer import optimizer_for
 from psa.specs.trial import Trial
 from psa.train import train_epoch

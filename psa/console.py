@@ -19,7 +19,7 @@ from psa.divergence import diverged, diverged_loops
 from psa.specs.shapes import Linear, Shape
 
 if TYPE_CHECKING:
-    from psa.data import ClassCounts
+    from psa.data.splits import ClassCounts
     from psa.engine import LoopReport
     from psa.state import TrialState
     from psa.store import Record

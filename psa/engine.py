@@ -16,14 +16,14 @@ import torch
 
 from psa.ablation import Unit
 from psa.batches import Batches, Row, in_order
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.divergence import training_diverged
 from psa.growing import happen, just_grown
 from psa.loaded import Epoch, LoadedPack, grouped
 from psa.looks import Probe
 from psa.memory.visit import Visited
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.observing import Entry, KeepArrays, Observers, Observing
 from psa.pace import Pace
 from psa.scoring import evaluate_lkgs, score_untrained

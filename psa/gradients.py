@@ -19,7 +19,7 @@ from torch import Tensor
 from psa import arrayfile
 from psa.arrayfile import ArrayFile
 from psa.core.errors import UserError
-from psa.data import Split, load
+from psa.data.splits import Split, load
 from psa.factored import Factored
 from psa.specs.data import DataSpec
 from psa.specs.probes import CHECKPOINT, ONLINE

@@ -13,8 +13,8 @@ from psa.ablation import Unit
 from psa.interventions.growth import hidden_widths
 from psa.memory.hidden import HiddenMemory
 from psa.memory.visit import Visited
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.optimizer import Optimizer
 from psa.specs.memory_sites import place_of, site_widths
 from psa.state import TrialState

@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 
 from psa.arrayfile import Arrays
 from psa.batches import Batches
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.memory.visit import Visited
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.state import Observation
 from psa.train import Observer
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from psa.arrayfile import Arrays
 from psa.batches import Batches
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.loaded import LoadedPack
 from psa.looks import Collector, Follower, Following, Look, Probe
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.records import storable
 from psa.state import Observation, TrialState
 

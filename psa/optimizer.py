@@ -11,7 +11,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from psa.batches import Row, runs_of
-from psa.nets.rows import Rows
+from psa.nn.stacked import Rows
 from psa.specs.training import MOMENTS
 from psa.specs.training import Optimizer as Kind
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from psa import engine
 from psa.core.errors import UserError
-from psa.data import Splits, zero_r
+from psa.data.splits import Splits, zero_r
 from psa.looks import Probe
-from psa.nets.dense import Dense
+from psa.nn.dense import Dense
 from psa.probes import probe_named
 from psa.records import Record
 from psa.specs.probes import CHECKPOINT, OF_MEMORY, ONLINE, parsed

@@ -10,7 +10,7 @@ from psa.batches import Row
 from psa.engine import Perturb
 from psa.growing import due
 from psa.loaded import Epoch, LoadedPack
-from psa.nets.rows import Rows
+from psa.nn.stacked import Rows
 from psa.optimizer import Optimizer, optimizer_for
 from psa.specs.growth import Event
 from psa.specs.training import MOMENTS, Keep

@@ -20,7 +20,7 @@ from psa import engine
 from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import read_stored
 from psa.machine import Machine, describe
-from psa.nets.dense import Dense
+from psa.nn.dense import Dense
 from psa.specs.trial import Trial
 from psa.state import COLUMNS, Tensors, TrialState, decode
 from psa.statefile import StateFile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from psa.data import Split, Splits
+from psa.data.splits import Split, Splits
 from psa.loaded import LoadedPack
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded
 

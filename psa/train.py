@@ -15,12 +15,12 @@ from torch import Tensor
 from psa.batches import Batches, Row
 from psa.core.errors import Interrupted
 from psa.core.rng import hash_key
-from psa.data import Split
+from psa.data.splits import Split
 from psa.memory.visit import Visit, Visited
-from psa.nets.dense import Bound, Dense
-from psa.nets.dropout import Dropout
-from psa.nets.layers import Inputs
-from psa.nets.rows import Rows, empty_rows
+from psa.nn.dense import Bound, Dense
+from psa.nn.dropout import Dropout
+from psa.nn.layers import Inputs
+from psa.nn.stacked import Rows, empty_rows
 from psa.optimizer import Optimizer
 from psa.recording import Recorded
 

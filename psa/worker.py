@@ -21,12 +21,12 @@ import torch
 from psa import ablation, engine, leases
 from psa.core.errors import Interrupted, UserError
 from psa.core.stop import StopRequest
-from psa.data import Splits, load
+from psa.data.splits import Splits, load
 from psa.engine import LoopReport
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from psa.machine import Machine, describe
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.outcomes import probes_for, record_of
 from psa.pace import Pace
 from psa.policies import KeepPolicy, RatchetPolicy

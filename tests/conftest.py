@@ -10,9 +10,9 @@ import torch
 from filelock import FileLock
 from processes import ending, train_in_process, tree
 
-from psa.data import Split, Splits, load
-from psa.fetch import fetch
-from psa.sources import DATASETS
+from psa.data.datasets import DATASETS
+from psa.data.download import fetch
+from psa.data.splits import Split, Splits, load
 from psa.specs.data import DataSpec
 
 # Their tests take longest, and so begin: whoever came last with one of them would be waited for.

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from psa import engine
-from psa.data import Splits
-from psa.nets.dense import Dense
+from psa.data.splits import Splits
+from psa.nn.dense import Dense
 from psa.outcomes import probes_for
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec

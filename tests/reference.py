@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from psa.core.rng import hash_key, stream
-from psa.data import Split, Splits
+from psa.data.splits import Split, Splits
 from psa.specs.trial import Trial
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from psa import loaded
 from psa.ablation import CHOICES, Unit, choose, damage
-from psa.data import Splits
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.data.splits import Splits
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
 from psa.specs.model import Family, ModelSpec
 from psa.specs.shapes import Shape, shape_of

@@ -1,4 +1,4 @@
-"""psa.specs.activation and psa.nets.activations: parameters act in every layer, samples are never mixed."""
+"""psa.specs.activation and psa.nn.activations: parameters act in every layer, samples are never mixed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psa.core.errors import UserError
-from psa.data import Splits
-from psa.nets.activations import Setting, activate, placed, scales
-from psa.nets.dense import Dense
-from psa.nets.layers import Inputs
-from psa.nets.rows import Rows, empty_rows
+from psa.data.splits import Splits
+from psa.nn.activations import Setting, activate, placed, scales
+from psa.nn.dense import Dense
+from psa.nn.layers import Inputs
+from psa.nn.stacked import Rows, empty_rows
 from psa.specs.activation import ACTIVATIONS, Activation
 from psa.specs.model import NetSpec
 from psa.train import cross_entropy

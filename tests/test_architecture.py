@@ -25,13 +25,14 @@ psa.specs.activation psa.specs.base|
 psa.specs.data psa.specs.growth psa.specs.model psa.specs.training|
 psa.specs.memory psa.specs.memory_sites psa.specs.shapes|
 psa.specs.trial|
-psa.sources|
-psa.fetch|
-psa.data|
-psa.nets psa.nets.dropout psa.nets.rows|
-psa.nets.activations psa.nets.layers|
-psa.nets.conv|
-psa.nets.dense|
+psa.data psa.data.datasets|
+psa.data.sources|
+psa.data.download|
+psa.data.splits|
+psa.nn psa.nn.dropout psa.nn.stacked|
+psa.nn.activations psa.nn.layers|
+psa.nn.conv|
+psa.nn.dense|
 psa.arrayfile psa.bundle psa.divergence psa.helper_files psa.stored|
 psa.records psa.state psa.store_layout psa.sweeps|
 psa.statefile psa.trial_records|
@@ -108,9 +109,7 @@ ROW = {name: number for number, row in enumerate(ROWS.split("|")) for name in ro
 EXCEPTIONS = {
     ("psa.worker", "psa.serve"): "one entry for every process: `python -m psa.worker --serve` goes on there",
 }
-LONG = {
-    "psa/sources.py": "the sources of one data set, from folder to wheel, and their limits",
-}
+LONG: dict[str, str] = {}
 
 
 def name_of(path: Path) -> str:
@@ -258,9 +257,9 @@ def _is_off(value: ast.expr) -> bool:
 @pytest.mark.parametrize("path", sorted(ALL_FILES), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_unpickled(path: Path) -> None:
     """No pickle, no shell and no code from a text anywhere, but for the published arrays of one checked wheel
-    (psa.sources), which names what it may find in them.
+    (psa.data.sources), which names what it may find in them.
     """
-    if path != ROOT / "psa/sources.py":
+    if path != ROOT / "psa/data/sources.py":
         assert not UNSAFE & {name.split(".")[0] for name in imported_names(ast.parse(path.read_text()))}
     assert unsafe(path.read_text()) == []
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from psa import cli, sources
-from psa.data import Splits
+from psa import cli
+from psa.data import sources
+from psa.data.splits import Splits
 
 Run = Callable[..., str]
 
@@ -280,7 +281,9 @@ def test_without_data_and_without_a_network_it_says_what_to_put_where(
         raise sources.SourceFailed("no route to host")
         yield
 
-    monkeypatch.setattr("psa.sources.sources_of", lambda dataset: iter([sources.Source("a mirror", nothing)]))
+    monkeypatch.setattr(
+        "psa.data.sources.sources_of", lambda dataset: iter([sources.Source("a mirror", nothing)])
+    )
     code = cli.run(app, ["--data-dir", "empty"])
     err = capsys.readouterr().err
     assert code == 2

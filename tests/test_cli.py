@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from psa import cli
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.state import TrialState, decode
 from psa.store import decode_record
 

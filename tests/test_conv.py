@@ -1,4 +1,4 @@
-"""psa.nets.conv: convolutions as products of patches are torch's, and a memory has its sites there."""
+"""psa.nn.conv: convolutions as products of patches are torch's, and a memory has its sites there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from helpers import run
 from memories import memory
 from torch import nn
 
-from psa.data import Split, Splits
-from psa.nets.dense import Dense
-from psa.nets.layers import Inputs
-from psa.nets.rows import Rows
+from psa.data.splits import Split, Splits
+from psa.nn.dense import Dense
+from psa.nn.layers import Inputs
+from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
 from psa.specs.model import NetSpec
 from psa.specs.training import Keep, Ratchet

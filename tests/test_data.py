@@ -1,4 +1,4 @@
-"""psa.data: the published facts of the split, the scaling to the bit, the digit filter."""
+"""psa.data.splits: the published facts of the split, the scaling to the bit, the digit filter."""
 
 import subprocess
 import sys
@@ -10,11 +10,11 @@ import torch
 import torchvision  # type: ignore[import-untyped]
 from torch.utils.data import random_split
 
-from psa import data
 from psa.core.errors import UserError
-from psa.data import Splits, class_counts, load, split_indices, zero_r
-from psa.fetch import fetch
-from psa.sources import DATASETS
+from psa.data import splits
+from psa.data.datasets import DATASETS
+from psa.data.download import fetch
+from psa.data.splits import Splits, class_counts, load, split_indices, zero_r
 from psa.specs.data import DataSpec
 
 ROOT = Path(__file__).parents[1]
@@ -160,7 +160,7 @@ def test_the_threads_asked_for_read_the_files(
         asked.append(kwargs["workers"])
         return fetch(*args, **kwargs)
 
-    monkeypatch.setattr(data, "fetch", noted)
+    monkeypatch.setattr(splits, "fetch", noted)
     assert torch.equal(load(DataSpec(), data_dir, workers=workers).val.images, mnist.val.images)
     class_counts(DataSpec(), data_dir, workers=workers)
     assert asked == [workers, workers]
@@ -169,7 +169,7 @@ def test_the_threads_asked_for_read_the_files(
 def test_torchvision_is_not_imported_for_data_that_is_here(data_dir: Path) -> None:
     """It takes longer to import than everything else together."""
     code = (
-        "import sys; from pathlib import Path; from psa.data import load; "
+        "import sys; from pathlib import Path; from psa.data.splits import load; "
         "from psa.specs.data import DataSpec; load(DataSpec(), Path(sys.argv[1])); "
         "assert 'torchvision' not in sys.modules"
     )

@@ -23,15 +23,15 @@ from psa.batches import Row
 from psa.cli import PSA, TRAIN
 from psa.cli import run as command
 from psa.collect import collect
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.divergence import diverged, diverged_after, diverged_loops, training_diverged
 from psa.experiment import Experiment
 from psa.frames import trials_of
 from psa.grid import load
 from psa.listeners.curves import curves
 from psa.machine import Machine
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.observations import observed
 from psa.outcomes import record_of
 from psa.packs import groups_of

@@ -14,10 +14,10 @@ from helpers import arms, run, trial
 
 from psa import engine, loaded, scoring
 from psa.core.errors import Interrupted, UserError
-from psa.data import Split, Splits
+from psa.data.splits import Split, Splits
 from psa.engine import LoopReport
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.outcomes import record_of
 from psa.pace import Pace
 from psa.policies import RatchetPolicy

@@ -1,4 +1,4 @@
-"""psa.fetch: every layout of the data folder, every kind of damage, kills, full disks and many processes."""
+"""psa.data.download: every layout of the data folder, all kinds of damage, kills, full disks, many users."""
 
 import errno
 import gzip
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from psa import fetch as fetch_module
-from psa import sources
 from psa.core.errors import DamagedFile, UserError
-from psa.fetch import fetch
-from psa.sources import DATASETS, Dataset, IdxFile, Source, SourceFailed
+from psa.data import download as fetch_module
+from psa.data import sources
+from psa.data.datasets import DATASETS, Dataset, IdxFile, SourceFailed
+from psa.data.download import fetch
+from psa.data.sources import Source
 
 ROOT = Path(__file__).parents[1]
 NAMES = tuple(DATASETS["mnist"].files)
@@ -329,8 +330,8 @@ def test_leftovers_of_a_kill_are_swept(tmp_path: Path, monkeypatch: pytest.Monke
 FETCH_ON_A_WORD = """
 import sys
 from pathlib import Path
-from psa.fetch import fetch
-from psa.sources import DATASETS, Dataset, IdxFile
+from psa.data.download import fetch
+from psa.data.datasets import DATASETS, Dataset, IdxFile
 source, target, *files = sys.argv[1:]
 known = dict(zip(files[::3], (IdxFile(md5, int(size)) for md5, size in zip(files[1::3], files[2::3]))))
 print("ready", flush=True)

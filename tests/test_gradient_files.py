@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from cloud.homecoming import bring_home
 from psa.cli import PSA, run
 from psa.core.errors import UserError
-from psa.data import load as load_data
+from psa.data.splits import load as load_data
 from psa.export import planned
 from psa.gradients import Kept, paths_of, read
 from psa.grid import load

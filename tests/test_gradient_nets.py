@@ -12,7 +12,7 @@ from memories import memory
 
 from psa.arrayfile import ArrayFile, Arrays
 from psa.core.errors import UserError
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.export import planned
 from psa.gradients import Kept
 from psa.outcomes import probes_for

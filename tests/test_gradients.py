@@ -15,9 +15,9 @@ from psa import arrayfile
 from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.core.errors import DamagedFile, UserError
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.engine import row_of
-from psa.nets.dense import Dense
+from psa.nn.dense import Dense
 from psa.outcomes import probes_for
 from psa.persample import per_sample_gradients
 from psa.specs.probes import parsed

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from psa.memory.hidden import HiddenMemory
 from psa.memory.targets import per_sample
-from psa.nets.dense import Dense
-from psa.nets.layers import Inputs, stacked_linear
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.layers import Inputs, stacked_linear
+from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
 from psa.specs.model import ModelSpec
 from psa.train import cross_entropy

@@ -12,12 +12,12 @@ from helpers import run
 
 from psa.core.errors import UserError
 from psa.cost import memory_bytes, stored_bytes
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.grid import load
 from psa.interventions.growth import hidden_widths
 from psa.loaded import LoadedPack
 from psa.looks import Look
-from psa.nets.dense import Dense
+from psa.nn.dense import Dense
 from psa.outcomes import probes_for
 from psa.probes.answers import answers_of
 from psa.probes.embeddings import embeddings, voted

@@ -14,8 +14,8 @@ from memories import memory
 from torch import nn
 
 from psa.core.errors import Interrupted, UserError
-from psa.data import Splits
-from psa.nets.dense import Dense
+from psa.data.splits import Splits
+from psa.nn.dense import Dense
 from psa.outcomes import record_of
 from psa.records import difference
 from psa.specs.arch import Arch

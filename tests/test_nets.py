@@ -1,4 +1,4 @@
-"""psa.nets: what was asked for is what is built, and a stacked network is an ordinary one for every trial."""
+"""psa.nn: what was asked for is what is built, and a stacked network is an ordinary one for every trial."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from psa.batches import Row
 from psa.core.errors import UserError
-from psa.data import Splits
-from psa.nets.dense import Dense
-from psa.nets.dropout import Dropout
-from psa.nets.layers import Inputs
-from psa.nets.rows import Rows
+from psa.data.splits import Splits
+from psa.nn.dense import Dense
+from psa.nn.dropout import Dropout
+from psa.nn.layers import Inputs
+from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
 from psa.specs.model import Family, ModelSpec
 from psa.specs.shapes import shape_of

@@ -14,8 +14,8 @@ from helpers import kept_trial, run
 from torch import nn
 
 from psa.core.rng import stream
-from psa.data import Split, Splits
-from psa.nets.dense import Dense
+from psa.data.splits import Split, Splits
+from psa.nn.dense import Dense
 from psa.outcomes import record_of
 from psa.policies import KeepPolicy
 from psa.specs.training import Keep

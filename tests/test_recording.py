@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from psa import train
 from psa.batches import Batches, Row, in_order
-from psa.data import Split, Splits
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.data.splits import Split, Splits
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.optimizer import optimizer_for
 from psa.recording import Recorded
 from psa.specs.model import Family, ModelSpec

@@ -8,7 +8,7 @@ import reference
 import torch
 from helpers import arms, run, trial
 
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
 from psa.state import TrialState

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from psa.data import Split, Splits, load
-from psa.nets.dense import Dense
-from psa.nets.layers import Inputs, effective
-from psa.nets.rows import Rows
+from psa.data.splits import Split, Splits, load
+from psa.nn.dense import Dense
+from psa.nn.layers import Inputs, effective
+from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
 from psa.specs.model import NetSpec

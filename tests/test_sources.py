@@ -1,4 +1,4 @@
-"""psa.sources: mirrors that work, hang, lie or are gone; and the package that carries MNIST."""
+"""psa.data.sources: mirrors that work, hang, lie or are gone; and the package that carries MNIST."""
 
 import gzip
 import hashlib
@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 import torchvision  # type: ignore[import-untyped]
 
-from psa import sources
 from psa.core.errors import UserError
-from psa.fetch import fetch
-from psa.sources import DATASETS, Dataset, IdxFile, SourceFailed
+from psa.data import sources
+from psa.data.datasets import DATASETS, Dataset, IdxFile, SourceFailed
+from psa.data.download import fetch
 
 NAMES = tuple(DATASETS["mnist"].files)
 TINY = {name: bytes([0, 0, 8, 1 + i]) + bytes(range(200)) * (i + 1) for i, name in enumerate(NAMES)}
@@ -245,7 +245,7 @@ def test_a_hanging_name_look_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_trickle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that sends a byte now and then does not hold the fetch for ever."""
     clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr("psa.sources.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("psa.data.sources.time.monotonic", lambda: next(clock))
     monkeypatch.setattr(sources, "_open", lambda _url: io.BytesIO(b"x" * 10_000_000))
     monkeypatch.setattr(sources, "_CHUNK", 1)
     with pytest.raises(SourceFailed, match="too slow"):

@@ -14,8 +14,8 @@ from helpers import arms, run
 from psa import engine
 from psa.batches import Batches, Row
 from psa.core.rng import PURPOSES, hash_key, stream
-from psa.data import Split, Splits
-from psa.nets.dense import Dense
+from psa.data.splits import Split, Splits
+from psa.nn.dense import Dense
 from psa.specs.training import MODES, Mode
 from psa.worker import fresh_state
 

@@ -14,9 +14,9 @@ from psa import train
 from psa.batches import Batches, Row, in_order
 from psa.core.errors import Interrupted
 from psa.core.rng import stream
-from psa.data import Split, Splits
-from psa.nets.dense import Dense
-from psa.nets.rows import Rows
+from psa.data.splits import Split, Splits
+from psa.nn.dense import Dense
+from psa.nn.stacked import Rows
 from psa.optimizer import optimizer_for
 from psa.specs.arch import Arch
 from psa.specs.model import ModelSpec

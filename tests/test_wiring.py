@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from psa.batches import Row
 from psa.core.errors import UserError
-from psa.data import Splits
+from psa.data.splits import Splits
 from psa.grid import load
-from psa.nets.dense import Dense
-from psa.nets.layers import Inputs, effective
-from psa.nets.rows import Rows
+from psa.nn.dense import Dense
+from psa.nn.layers import Inputs, effective
+from psa.nn.stacked import Rows
 from psa.optimizer import optimizer_for
 from psa.specs.data import DataSpec
 from psa.specs.model import NetSpec
@@ -135,7 +135,7 @@ def test_the_columns_of_a_simplex_layer_sum_to_one_and_outputs_to_100(
 
 def test_images_on_the_simplex_are_not_negative_and_sum_to_100(data_dir: object) -> None:
     """What simplex layers read."""
-    from psa.data import load
+    from psa.data.splits import load
 
     splits = load(DataSpec(scaling="simplex", val_size=59_000), data_dir)  # type: ignore[arg-type]
     for split in (splits.train, splits.val, splits.test):

@@ -14,7 +14,7 @@ from psa.console import class_table, console
 from psa.specs.data import PRESETS, WHY, DataSpec, label_mapping
 
 if TYPE_CHECKING:
-    from psa.data import ClassCounts
+    from psa.data.splits import ClassCounts
 
 
 def analyze_dataset(
@@ -31,7 +31,7 @@ def analyze_dataset(
 
     Example: analyze-dataset --dataset mnist
     """
-    from psa.data import class_counts  # torch is imported here, not while options are read
+    from psa.data.splits import class_counts  # torch is imported here, not while options are read
 
     out = console()
     counted = class_counts(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from psa.memory.apart import apart
 from psa.memory.targets import picked
-from psa.nets.rows import empty_rows
+from psa.nn.stacked import empty_rows
 from psa.specs.memory import Gate, Memory
 
 
@@ -43,7 +43,7 @@ def intervene(
     r: [T, dv, B], retrieved for the dimensions `affected` (int64 [T, dv]). gate: [T, B], 1 but in mode gated.
     on: bool [T, B], where there is something to apply. Where it is off, or strength, gate or clip is 0, h'
     has the bits of h. The gradient flows through h and never through r or the gate. Each trial's h' starts
-    on a 64-byte boundary, as the layer that reads it needs (see psa.nets.layers).
+    on a 64-byte boundary, as the layer that reads it needs (see psa.nn.layers).
     """
     if spec.strength == 0 or spec.clip == 0:
         nothing = torch.zeros_like(gate)

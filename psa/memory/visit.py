@@ -40,7 +40,7 @@ class Visit:
 
     @property
     def change(self) -> tuple[Place, Visit]:
-        """What a network asks for (see psa.nets.dense)."""
+        """What a network asks for (see psa.nn.dense)."""
         return self.visited.place, self
 
     def __call__(self, h: Tensor) -> Tensor:

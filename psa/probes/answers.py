@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psa.data import Split
+from psa.data.splits import Split
 from psa.looks import Look
 from psa.memory.visit import Visit
-from psa.nets.dense import Dense
-from psa.nets.layers import Inputs
+from psa.nn.dense import Dense
+from psa.nn.layers import Inputs
 from psa.state import Observation
 from psa.train import EVALUATION_BATCH
 

@@ -7,7 +7,7 @@ import numpy as np
 from psa.calibration import expected_calibration_error
 from psa.looks import Look
 from psa.memory.metrics import confusion
-from psa.nets.dense import Dense
+from psa.nn.dense import Dense
 from psa.probes.answers import Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.state import Observation
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from psa.looks import Look
-from psa.nets.dense import Dense
-from psa.nets.layers import effective
+from psa.nn.dense import Dense
+from psa.nn.layers import effective
 from psa.probes.traces import hidden_layers, ignored, traced
 from psa.state import Observation
 

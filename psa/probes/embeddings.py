@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.data import Split
+from psa.data.splits import Split
 from psa.looks import Look
 from psa.probes.answers import OfTheLkg, both_splits
 from psa.probes.traces import hidden_layers, ignored, traced

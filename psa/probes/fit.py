@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from psa.looks import Look
-from psa.nets.dense import Dense
+from psa.nn.dense import Dense
 from psa.state import Observation
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.core.errors import UserError
-from psa.data import Split, Splits
+from psa.data.splits import Split, Splits
 from psa.looks import Look
-from psa.nets.dense import Dense
-from psa.nets.layers import Inputs
+from psa.nn.dense import Dense
+from psa.nn.layers import Inputs
 from psa.state import Observation
 from psa.train import EVALUATION_BATCH, cross_entropy
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from psa.looks import Look
-from psa.nets.activations import added
-from psa.nets.dense import Dense
-from psa.nets.layers import effective
+from psa.nn.activations import added
+from psa.nn.dense import Dense
+from psa.nn.layers import effective
 from psa.probes.answers import OfTheLkg
 from psa.probes.traces import hidden_layers, ignored, traced
 from psa.state import Observation

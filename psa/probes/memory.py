@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from psa.data import Split
+from psa.data.splits import Split
 from psa.looks import Look
 from psa.memory.metrics import STRONG, toggle
-from psa.nets.dense import Dense
+from psa.nn.dense import Dense
 from psa.probes.answers import SPLITS, Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.state import Observation
 

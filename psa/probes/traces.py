@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from psa.data import Split
+from psa.data.splits import Split
 from psa.looks import Look
-from psa.nets.layers import Inputs
+from psa.nn.layers import Inputs
 from psa.train import EVALUATION_BATCH
 
 # Of one trial: a hidden layer, and [width, B] before and after its activation.

@@ -1,7 +1,7 @@
 """An activation and its parameters as people write them: `JumpReLU(initial=0.5)`. Imports no torch.
 
 Every parameter is part of the value, given or not, so that none can be dropped on the way: the name of a
-trial says what was asked, and its digest what was built. The functions are in psa.nets.activations.
+trial says what was asked, and its digest what was built. The functions are in psa.nn.activations.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from psa import sources
 from psa.core.errors import DamagedFile, UserError
 from psa.core.files import check_writable, read_bytes, write_atomically
-from psa.sources import DATASETS, Dataset, SourceFailed, locate, unpacked
+from psa.data import sources
+from psa.data.datasets import DATASETS, Dataset, SourceFailed, locate, unpacked
 
 Progress = Callable[[str], None]
 T = TypeVar("T")

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from psa.nets.dropout import Dropout
-from psa.nets.rows import LANES, empty_rows
+from psa.nn.dropout import Dropout
+from psa.nn.stacked import LANES, empty_rows
 from psa.specs.activation import Activation
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.nets.activations import placed
+from psa.nn.activations import placed
 
 Rows = tuple[slice, ...]
 _KERNEL: Final = 3

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from psa.core.errors import UserError
-from psa.fetch import Progress, fetch, quiet
-from psa.sources import DATASETS
+from psa.data.datasets import DATASETS
+from psa.data.download import Progress, fetch, quiet
 
 if TYPE_CHECKING:
     from psa.specs.data import DataSpec

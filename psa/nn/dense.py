@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from psa.core.rng import stream
-from psa.nets.activations import Setting, activate, added, learned, placed, scales
-from psa.nets.conv import first_patches, flattened, patches, pooled
-from psa.nets.dropout import Dropout
-from psa.nets.layers import Inputs, Layer, Watch, stacked_linear
-from psa.nets.rows import Layout, Rows
+from psa.nn.activations import Setting, activate, added, learned, placed, scales
+from psa.nn.conv import first_patches, flattened, patches, pooled
+from psa.nn.dropout import Dropout
+from psa.nn.layers import Inputs, Layer, Watch, stacked_linear
+from psa.nn.stacked import Layout, Rows
 from psa.specs.activation import Activation
 from psa.specs.arch import Arch
 from psa.specs.memory_sites import Place

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from psa.nets.dropout import Dropout
-from psa.nets.rows import empty_rows
+from psa.nn.dropout import Dropout
+from psa.nn.stacked import empty_rows
 
 # Below 4 rows every processor measured takes another kernel, below 16 those with AMX do (Emerald Rapids,
 # MKL 2024.2, 2026-11).

@@ -1,0 +1,1 @@
+"""Published data sets: where they come from, their checksums, and the splits as tensors."""
