@@ -28,7 +28,6 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from psa import arrayfile
 from psa.agreement import agreement
 from psa.batches import Batches, Row
 from psa.clustering import KMeans, cluster
@@ -41,6 +40,7 @@ from psa.optimizer import optimizer_for
 from psa.probes.gradients import Factors
 from psa.specs.data import DataSpec
 from psa.specs.model import NetSpec
+from psa.storage import array_file
 from psa.train import train_epoch
 
 BATCH, RATE, DECAY = 64, 1e-3, 1e-4
@@ -86,7 +86,7 @@ def epoch(split: Split, hidden: int, seed: int = 0, *, keep: bool) -> tuple[floa
         return time.perf_counter() - begin, None
     arrays = factors.of(0, split, range(10))
     with tempfile.TemporaryDirectory() as folder:
-        stored = arrayfile.write(Path(folder) / "kept", arrays, {})["bytes"]
+        stored = array_file.write(Path(folder) / "kept", arrays, {})["bytes"]
     seconds = time.perf_counter() - begin
     images = split.images[batches.order[0]]
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -25,7 +25,7 @@ from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
-from psa.state import encode
+from psa.storage.trial_state import encode
 from psa.studies import ablation
 from psa.train import evaluate, train_epoch
 from psa.worker import fresh_state

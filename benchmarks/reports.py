@@ -26,10 +26,10 @@ from rich.table import Table
 
 from psa.collect import collect
 from psa.grid import load
-from psa.records import Record, decode_record, encode_record
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.records.record import Record, decode_record, encode_record
+from psa.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 VALIDATION, TEST, ZERO_R = 10_000, 10_000, 1102

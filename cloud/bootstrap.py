@@ -23,12 +23,12 @@ from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.core.stop import StopRequest
 from psa.cost import CostModel
-from psa.estimate import loops_of
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Event
 from psa.machine import Machine
 from psa.specs.base import canonical_json, validated
 from psa.specs.trial import Pack
-from psa.store import STATE_NAME, Store
+from psa.storage.checkpoint import loops_of
+from psa.storage.store import STATE_NAME, Store
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from cloud.line import Line
 from cloud.training_jobs import Answer, Status
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 
 
 class Desk(Protocol):

@@ -13,7 +13,7 @@ from cloud.line import Line
 from psa.core.errors import DamagedFile, UserError
 from psa.core.formatting import counted, listed
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -10,16 +10,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from psa.arrayfile import sha256_of
 from psa.core.errors import DamagedFile, UserError
 from psa.core.files import write_atomically
-from psa.estimate import loops_of
-from psa.records import Record, decode_record
 from psa.specs.trial import Trial
-from psa.state import TrialState, decode
-from psa.statefile import arrays_beside
-from psa.store import STATE_NAME, Store
-from psa.trial_records import decode_trial_record
+from psa.storage.array_file import sha256_of
+from psa.storage.checkpoint import arrays_beside, loops_of
+from psa.storage.records.record import Record, decode_record
+from psa.storage.records.trial_record import decode_trial_record
+from psa.storage.store import STATE_NAME, Store
+from psa.storage.trial_state import TrialState, decode
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial
-from psa.store import STATE_NAME, Store
+from psa.storage.store import STATE_NAME, Store
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cloud.line import Line
-from psa.store import Store
+from psa.storage.store import Store
 
 
 @dataclass

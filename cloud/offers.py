@@ -21,7 +21,7 @@ from psa.backend import Job, Where
 from psa.core.errors import UserError
 from psa.cost import CostModel
 from psa.machine import Machine
-from psa.store import Store
+from psa.storage.store import Store
 
 JOB_SECONDS: Final = 4 * 3600.0  # of work in one job, where nobody says how many jobs there shall be
 SLACK: Final = 2.0  # times the estimate that a job may take out of a budget

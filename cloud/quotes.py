@@ -13,9 +13,9 @@ from psa.backend import Job, jobs_of
 from psa.core.errors import UserError
 from psa.core.formatting import counted, duration, size
 from psa.cost import CostModel, stored_bytes
-from psa.estimate import loops_left
+from psa.execution.eta import loops_left
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 
 
 @dataclass(frozen=True)

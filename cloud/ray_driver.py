@@ -29,7 +29,6 @@ from cloud import ray_listener as listener
 from cloud.patience import insist
 from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
 from cloud.storage import Storage
-from psa import leases
 from psa.core.errors import UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.stop import heeded, let_through
@@ -37,7 +36,8 @@ from psa.data import download
 from psa.data.datasets import DATASETS
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.search import Search
-from psa.store import Store
+from psa.storage import locks
+from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def drive(task: Mapping[str, Any]) -> None:
     inputs = Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
     packs = [insist(functools.partial(pack_in, inputs, name)) for name in task["packs"]]
     trials = [trial for pack in packs for trial in pack.trials]
-    with leases.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
+    with locks.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
         if len(got) < len(trials):
             listener.tell({"event": "taken"})
         else:

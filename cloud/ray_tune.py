@@ -25,19 +25,19 @@ from cloud.patience import patiently
 from cloud.ray_process import Driver
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
-from psa import leases
 from psa.backend import SAVED, Job, Where, jobs_of, said_of
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.core.stored_files import read_stored
 from psa.cost import CostModel
-from psa.estimate import loops_left
 from psa.events import Event
+from psa.execution.eta import loops_left
 from psa.machine import Machine
 from psa.search import Search
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial
-from psa.store import STATE_NAME, Store
+from psa.storage import locks
+from psa.storage.store import STATE_NAME, Store
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +230,7 @@ class Ray:
     def _is_ours(self, experiment: Experiment) -> bool:
         """Whether no other sweep is at work on what is left of it."""
         left = self._left(experiment)
-        return len(leases.free(self.store, left)) == len(left)
+        return len(locks.free(self.store, left)) == len(left)
 
     def _left(self, experiment: Experiment) -> list[Trial]:
         packs = experiment.packs.values()

@@ -27,15 +27,15 @@ from cloud.settings import hidden
 from cloud.storage import Storage
 from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically
-from psa.divergence import training_diverged
 from psa.engine import LoopReport
 from psa.machine import Machine
 from psa.pace import Pace
 from psa.search import Template
 from psa.serve import loop_facts, loops_left
 from psa.specs.trial import Pack, Trial
-from psa.state import TrialState, decode
-from psa.store import STATE_NAME, Store
+from psa.storage.records.divergence import training_diverged
+from psa.storage.store import STATE_NAME, Store
+from psa.storage.trial_state import TrialState, decode
 from psa.worker import run_free
 
 logger = logging.getLogger(__name__)

@@ -28,14 +28,14 @@ from cloud.standing import asked, detached, going_on, how_far, remarks
 from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.upload import uploaded
 from cloud.watch import Watch
-from psa import leases
 from psa.backend import Job, Where
 from psa.core.errors import UserError
 from psa.cost import CostModel
 from psa.events import Event
 from psa.machine import Machine
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage import locks
+from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class SageMaker:
         the jobs that are running to save and stop, unless they were to be left alone.
         """
         trials = [trial for job in jobs for trial in job.pack.trials]
-        with leases.held(self.store, trials) as got:
+        with locks.held(self.store, trials) as got:
             if len(got) < len(trials):
                 yield Event("taken", jobs[0].pack)
                 return
@@ -110,7 +110,7 @@ class SageMaker:
         live: set[str] | None = None
         for line in stored_lines(self.bucket, self.home_name):
             pending = line.pending(self.store)
-            with leases.held(self.store, pending) as leased:
+            with locks.held(self.store, pending) as leased:
                 if pending and len(leased) == len(pending):
                     take_home(line, self.bucket, self.store)
                     pending = line.pending(self.store)
@@ -262,7 +262,7 @@ class SageMaker:
 
     def _take_home(self, line: Line) -> dict[str, str]:
         others = [trial for trial in line.trials if trial.id not in self.wanted]
-        with leases.held(self.store, others) as leased:
+        with locks.held(self.store, others) as leased:
             ours = {trial.id for trial in leased} | self.wanted.keys()
             return take_home(line, self.bucket, self.store, ours)
 

@@ -11,7 +11,7 @@ from cloud.line import Line, lay_in
 from cloud.request import DATA
 from psa.data import download
 from psa.data.datasets import DATASETS
-from psa.store import Store
+from psa.storage.store import Store
 
 
 def uploaded(

@@ -23,7 +23,7 @@ from psa.gpus import Place, places
 from psa.machine import Machine
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ import pandas as pd
 
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
-from psa.divergence import diverged, diverged_loops
 from psa.frames import frame_of
-from psa.records import Record, reaches
 from psa.specs.activation import Activation
 from psa.specs.base import canonical_json
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.records.divergence import diverged, diverged_loops
+from psa.storage.records.record import Record, reaches
+from psa.storage.store import Store
 
 _ASKED: Final = (
     "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "mode", "seed",
@@ -47,8 +47,8 @@ def collect(
     that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
     observed of them the longest is taken, of equally long ones that with the most probes. horizons:
     meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers take
-    part in nothing, as those of one that `diverged` (see psa.divergence). Raises UserError where there is no
-    record at all, or none of those expected.
+    part in nothing, as those of one that `diverged` (see psa.storage.records.divergence). Raises UserError
+    where there is no record at all, or none of those expected.
     """
     records = list(store.records.all(names))
     wanted = {trial.id: trial for trial in expected}

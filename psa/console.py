@@ -15,14 +15,14 @@ from rich.table import Table
 from psa.core.errors import printable
 from psa.core.formatting import counted
 from psa.core.process import discard_output
-from psa.divergence import diverged, diverged_loops
 from psa.specs.shapes import Linear, Shape
+from psa.storage.records.divergence import diverged, diverged_loops
 
 if TYPE_CHECKING:
     from psa.data.splits import ClassCounts
     from psa.engine import LoopReport
-    from psa.state import TrialState
-    from psa.store import Record
+    from psa.storage.store import Record
+    from psa.storage.trial_state import TrialState
 
 _WIDE = 200  # a log has no width; a line of the run must stay one line
 

@@ -21,13 +21,13 @@ from typing import Final
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.execution import gradient_storage
-from psa.helper_files import STEP_TIMES, read_helper
 from psa.specs.base import canonical_json
 from psa.specs.memory import footprint_bytes
 from psa.specs.memory_sites import place_of, site_widths
 from psa.specs.shapes import Shape, shape_of
 from psa.specs.training import MOMENTS, Ratchet
 from psa.specs.trial import Trial
+from psa.storage.helper_files import STEP_TIMES, read_helper
 
 logger = logging.getLogger(__name__)
 

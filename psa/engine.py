@@ -17,7 +17,6 @@ import torch
 from psa.ablation import Unit
 from psa.batches import Batches, Row, in_order
 from psa.data.splits import Splits
-from psa.divergence import training_diverged
 from psa.growing import happen, just_grown
 from psa.loaded import Epoch, LoadedPack, grouped
 from psa.looks import Probe
@@ -29,7 +28,8 @@ from psa.pace import Pace
 from psa.scoring import evaluate_lkgs, score_untrained
 from psa.specs.growth import Event
 from psa.specs.training import Keep
-from psa.state import Observation, TrialState
+from psa.storage.records.divergence import training_diverged
+from psa.storage.trial_state import Observation, TrialState
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
 
 

@@ -24,7 +24,7 @@ from psa.core.parsing import MAX_VALUES, whole_number
 from psa.core.stop import StopRequest
 from psa.grid import Grid, load
 from psa.machine import DeviceName, Machine
-from psa.store import Store
+from psa.storage.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from psa import arrayfile
-from psa.arrayfile import PIECE, Planned
 from psa.core.errors import UserError
 from psa.gradients import Kept
+from psa.storage import array_file
+from psa.storage.array_file import PIECE, Planned
 
 By = Literal["epoch", "batch"]
 FLOAT = np.dtype("<f4")
@@ -77,7 +77,7 @@ def check_free(kept: Kept, exports: Sequence[Export], folder: Path) -> None:
         path = _path(each, folder)
         if not path.exists():
             continue
-        facts = arrayfile.read(path).facts
+        facts = array_file.read(path).facts
         if {key: facts.get(key) for key in own} != own:
             raise UserError(
                 f"{path} is there, with {facts.get('of')} of {facts.get('trial')}",
@@ -110,7 +110,7 @@ def write(kept: Kept, export: Export, folder: Path) -> dict[str, Any]:
         "trial": kept.trial.id,
         "shape": list(export.shape),
     }
-    return arrayfile.write(_path(export, folder), arrays, facts)
+    return array_file.write(_path(export, folder), arrays, facts)
 
 
 def _pieces(kept: Kept, export: Export) -> Iterator[NDArray[Any]]:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
-# Of the trial. status: done, unfinished (fewer loops than asked), diverged (see psa.divergence), failed (its
-# last try), damaged (its record), missing. diverged_loops: how many of its loops diverged, also of a trial
-# that is done. bounty, test and zero_r are percentages; validation and test_size the samples they are of.
-# source: psa, or published.
+# Of the trial. status: done, unfinished (fewer loops than asked), diverged (see
+# psa.storage.records.divergence), failed (its last try), damaged (its record), missing. diverged_loops: how
+# many of its loops diverged, also of a trial that is done. bounty, test and zero_r are percentages;
+# validation and test_size the samples they are of. source: psa, or published.
 TRIAL_COLUMNS: Final = (
     "id",
     "study",

@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from psa import arrayfile
-from psa.arrayfile import ArrayFile
 from psa.core.errors import UserError
 from psa.data.splits import Split, load
 from psa.factored import Factored
@@ -25,8 +23,10 @@ from psa.specs.data import DataSpec
 from psa.specs.probes import CHECKPOINT, ONLINE
 from psa.specs.shapes import INPUTS, shape_of
 from psa.specs.trial import Trial
-from psa.statefile import arrays_beside
-from psa.store import Store
+from psa.storage import array_file
+from psa.storage.array_file import ArrayFile
+from psa.storage.checkpoint import arrays_beside
+from psa.storage.store import Store
 
 Labels = NDArray[np.int64]
 
@@ -141,7 +141,7 @@ def _train_split(data: DataSpec, data_dir: Path) -> Split:
 
 def read(path: Path, data_dir: Path = Path("dataset"), sha256: str | None = None) -> Kept:
     """Open a file of gradients; with sha256, only if it is that one. Raises DamagedFile and UserError."""
-    file = arrayfile.read(path, sha256)
+    file = array_file.read(path, sha256)
     if "spec" not in file.facts or "prediction" not in file.arrays:
         raise UserError(f"{path} holds arrays, but no gradients of psa's", "Name another file")
     return Kept(file, Trial.model_validate(file.facts["spec"]), data_dir)

@@ -12,7 +12,7 @@ from typing import Any
 from psa.interventions.growth import grow, grow_moments
 from psa.specs.growth import Event, Moment, events
 from psa.specs.shapes import INPUTS
-from psa.state import TrialState
+from psa.storage.trial_state import TrialState
 
 
 def due(state: TrialState, steps_per_epoch: int, validation: int) -> Event | None:

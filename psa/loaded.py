@@ -17,7 +17,7 @@ from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.optimizer import Optimizer
 from psa.specs.memory_sites import place_of, site_widths
-from psa.state import TrialState
+from psa.storage.trial_state import TrialState
 
 
 @dataclass

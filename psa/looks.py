@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.data.splits import Splits
 from psa.memory.visit import Visited
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.state import Observation
+from psa.storage.array_file import Arrays
+from psa.storage.trial_state import Observation
 from psa.train import Observer
 
 

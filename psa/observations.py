@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from psa.records import Record
-from psa.store import Store
+from psa.storage.records.record import Record
+from psa.storage.store import Store
 
 # loop: 0 before the first one, missing for the LKG after selection. index: of the number in its quantity,
 # from 0. place: what it stands for, where the probe says so.

@@ -12,15 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.data.splits import Splits
 from psa.loaded import LoadedPack
 from psa.looks import Collector, Follower, Following, Look, Probe
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.records import storable
-from psa.state import Observation, TrialState
+from psa.storage.array_file import Arrays
+from psa.storage.records.record import storable
+from psa.storage.trial_state import Observation, TrialState
 
 Entry = dict[str, Any]
 # Stores the arrays of a trial under a name, and says what the record is to say of the file.

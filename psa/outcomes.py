@@ -8,10 +8,10 @@ from psa.data.splits import Splits, zero_r
 from psa.looks import Probe
 from psa.nn.dense import Dense
 from psa.probes import probe_named
-from psa.records import Record
 from psa.specs.probes import CHECKPOINT, OF_MEMORY, ONLINE, parsed
 from psa.specs.trial import Trial
-from psa.state import TrialState, model_now
+from psa.storage.records.record import Record
+from psa.storage.trial_state import TrialState, model_now
 
 
 def probes_for(trial: Trial) -> list[Probe]:

@@ -14,7 +14,7 @@ from psa.nn.stacked import Rows
 from psa.optimizer import Optimizer, optimizer_for
 from psa.specs.growth import Event
 from psa.specs.training import MOMENTS, Keep
-from psa.state import TrialState
+from psa.storage.trial_state import TrialState
 
 
 class RatchetPolicy:

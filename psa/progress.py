@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.table import Table
 
 from psa.core.formatting import counted, duration
-from psa.estimate import TimeLeft
 from psa.events import Event
+from psa.execution.eta import TimeLeft
 from psa.specs.trial import Pack
-from psa.sweeps import Tell
+from psa.storage.sweep_registry import Tell
 
 STATUS_SECONDS: Final = 2.0
 Refresh = Callable[[], None]

@@ -22,10 +22,10 @@ from psa.core.stored_files import read_stored
 from psa.machine import Machine, describe
 from psa.nn.dense import Dense
 from psa.specs.trial import Trial
-from psa.state import COLUMNS, Tensors, TrialState, decode
-from psa.statefile import StateFile
-from psa.store import Record, Store
-from psa.store_layout import check_state
+from psa.storage.checkpoint import StateFile
+from psa.storage.layout import check_state
+from psa.storage.store import Record, Store
+from psa.storage.trial_state import COLUMNS, Tensors, TrialState, decode
 from psa.worker import fresh_state, policy_for, splits_of
 
 

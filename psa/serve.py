@@ -22,8 +22,8 @@ from psa.engine import LoopReport
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.machine import Machine
 from psa.specs.trial import Pack
-from psa.state import TrialState
-from psa.store import Store
+from psa.storage.store import Store
+from psa.storage.trial_state import TrialState
 from psa.worker import run_free
 
 logger = logging.getLogger(__name__)

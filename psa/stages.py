@@ -9,9 +9,9 @@ from fractions import Fraction
 from psa.core.errors import DamagedFile
 from psa.declared import Promotion
 from psa.grid import Grid, Point, Stage
-from psa.records import bounty_after, reaches
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.records.record import bounty_after, reaches
+from psa.storage.store import Store
 
 
 @dataclass(frozen=True)

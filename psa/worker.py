@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from psa import ablation, engine, leases
+from psa import ablation, engine
 from psa.core.errors import Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.data.splits import Splits, load
@@ -36,9 +36,10 @@ from psa.specs.memory import check_room
 from psa.specs.shapes import shape_of
 from psa.specs.training import Keep
 from psa.specs.trial import Pack, Trial
-from psa.state import TrialState
-from psa.store import Record, Store
-from psa.store_layout import check_digest
+from psa.storage import locks
+from psa.storage.layout import check_digest
+from psa.storage.store import Record, Store
+from psa.storage.trial_state import TrialState
 
 
 def run_free(
@@ -58,7 +59,7 @@ def run_free(
     Their records, and how many trials somebody else has in hand. Otherwise like `run_pack`.
     """
     shape_of(pack.trials[0].model, pack.trials[0].data.classes)  # what cannot be built leaves no trace
-    with leases.held(store, pack.trials) as got:
+    with locks.held(store, pack.trials) as got:
         todo = []
         for trial in got:
             with _told(trial, failed):

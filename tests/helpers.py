@@ -16,7 +16,7 @@ from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec, NetSpec
 from psa.specs.training import MODES, Ablation, Keep, Mode, Ratchet
 from psa.specs.trial import Trial
-from psa.state import TrialState
+from psa.storage.trial_state import TrialState
 from psa.worker import fresh_state, policy_for
 
 

@@ -11,7 +11,7 @@ from psa.specs.model import ModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import Ablation
 from psa.specs.trial import Trial
-from psa.state import COLUMNS, Tensors, TrialState, empty_history
+from psa.storage.trial_state import COLUMNS, Tensors, TrialState, empty_history
 
 
 def weights(model: ModelSpec, offset: float = 0.0) -> Tensors:

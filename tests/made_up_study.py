@@ -14,7 +14,7 @@ from psa.specs.model import ModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 SAMPLES = 10_000
 ARCHS = ("1*64", "1*16", "2*30", "4*4", "2*1")

@@ -14,7 +14,7 @@ from psa.grid import load
 from psa.machine import Machine
 from psa.packs import groups_of
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 from psa.worker import run_pack
 
 ROOT = Path(__file__).parents[1]

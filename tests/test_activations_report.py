@@ -25,13 +25,13 @@ from psa.experiment import Experiment, Results
 from psa.grid import load
 from psa.observations import observed
 from psa.probes.distributions import _Values
-from psa.records import encode_record, storable
 from psa.reports import activations
 from psa.reports.arm_tables import comparisons
 from psa.reports.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
 from psa.reports.run_folders import run_folders, run_name
 from psa.reports.setting import Setting
-from psa.store import Store
+from psa.storage.records.record import encode_record, storable
+from psa.storage.store import Store
 
 GRID = """
 study = "activations"

@@ -33,14 +33,15 @@ psa.nn psa.nn.dropout psa.nn.stacked|
 psa.nn.activations psa.nn.layers|
 psa.nn.conv|
 psa.nn.dense|
-psa.arrayfile psa.bundle psa.divergence psa.helper_files psa.stored|
-psa.records psa.state psa.store_layout psa.sweeps|
-psa.statefile psa.trial_records|
-psa.record_store|
-psa.bundling psa.verification|
-psa.store|
-psa.leases|
-psa.retention|
+psa.storage psa.storage.array_file psa.storage.helper_files psa.storage.records psa.storage.records.bundle
+psa.storage.records.divergence psa.storage.records.schema|
+psa.storage.layout psa.storage.records.record psa.storage.sweep_registry psa.storage.trial_state|
+psa.storage.checkpoint psa.storage.records.trial_record|
+psa.storage.records.record_store|
+psa.storage.records.bundling psa.storage.verification|
+psa.storage.store|
+psa.storage.locks|
+psa.storage.retention|
 psa.ablation psa.interventions psa.interventions.growth psa.memory psa.memory.apart psa.memory.chance|
 psa.growing psa.memory.bank|
 psa.memory.forgetting psa.memory.retrieval psa.memory.targets|
@@ -59,7 +60,7 @@ psa.probes.traces|
 psa.probes.calibration psa.probes.distributions psa.probes.embeddings psa.probes.layers psa.probes.memory|
 psa.cgroups psa.events psa.execution psa.execution.gradient_storage psa.outcomes|
 psa.cost|
-psa.estimate psa.machine psa.packs|
+psa.execution.eta psa.machine psa.packs|
 psa.gpus psa.worker|
 psa.calibrate psa.crew psa.replay psa.worker_start|
 psa.backend psa.serve|

@@ -15,7 +15,7 @@ from processes import GRID, LONG, PATIENCE_SECONDS, end, sweep, train_in_process
 
 from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
 from psa.core.errors import UserError
-from psa.sweeps import living
+from psa.storage.sweep_registry import living
 
 PACKS = ("--pack-size", "6")
 

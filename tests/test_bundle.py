@@ -15,9 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from made_up import some_record
 
-from psa import bundle as module
-from psa.bundle import Row, encode_bundle, read_bundle
-from psa.bundling import add_to_bundle
 from psa.cli import PSA, run
 from psa.collect import collect
 from psa.core.errors import UserError
@@ -27,14 +24,17 @@ from psa.experiment import Experiment
 from psa.grid import load
 from psa.machine import Machine
 from psa.observations import observed
-from psa.record_store import RecordStore
-from psa.records import encode_record
 from psa.replay import replay
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation, Ratchet
 from psa.specs.trial import Pack, Trial
-from psa.store import Store
+from psa.storage.records import bundle as module
+from psa.storage.records.bundle import Row, encode_bundle, read_bundle
+from psa.storage.records.bundling import add_to_bundle
+from psa.storage.records.record import encode_record
+from psa.storage.records.record_store import RecordStore
+from psa.storage.store import Store
 from psa.worker import run_pack
 
 ROOT = Path(__file__).parents[1]
@@ -380,7 +380,7 @@ def test_a_damaged_target_stays(home: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_two_that_add_to_one_bundle_wait_for_each_other(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one reads what the first one has written."""
-    monkeypatch.setattr("psa.bundling._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("psa.storage.records.bundling._PATIENCE_SECONDS", 0.0)
     path = Path("results/all.parquet")
     with locked(path.with_name(".all.parquet.lock")), pytest.raises(UserError, match="another process"):
         add_to_bundle(path, RecordStore(Path("loose")))

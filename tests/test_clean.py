@@ -15,7 +15,7 @@ import pytest
 from made_up import some_record, some_state
 
 from psa import cli
-from psa.store import Store
+from psa.storage.store import Store
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -16,8 +16,8 @@ from filelock import FileLock
 
 from psa import cli
 from psa.data.splits import Splits
-from psa.state import TrialState, decode
-from psa.store import decode_record
+from psa.storage.store import decode_record
+from psa.storage.trial_state import TrialState, decode
 
 
 class Home:

@@ -15,7 +15,7 @@ from psa.frames import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
 from psa.grid import load
 from psa.published import published_trials
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 GRID = """
 [base]

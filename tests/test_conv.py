@@ -17,7 +17,7 @@ from psa.specs.arch import Arch
 from psa.specs.model import NetSpec
 from psa.specs.training import Keep, Ratchet
 from psa.specs.trial import Trial
-from psa.state import encode
+from psa.storage.trial_state import encode
 from psa.studies.memory import Settings, from_settings
 from psa.train import cross_entropy
 

@@ -17,9 +17,9 @@ from psa.core.errors import UserError
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation
 from psa.specs.trial import Trial
-from psa.state import TrialState, encode
-from psa.statefile import StateFile
-from psa.store import Store
+from psa.storage.checkpoint import StateFile
+from psa.storage.store import Store
+from psa.storage.trial_state import TrialState, encode
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))
 import harness

@@ -24,7 +24,6 @@ from psa.cli import PSA, TRAIN
 from psa.cli import run as command
 from psa.collect import collect
 from psa.data.splits import Splits
-from psa.divergence import diverged, diverged_after, diverged_loops, training_diverged
 from psa.experiment import Experiment
 from psa.frames import trials_of
 from psa.grid import load
@@ -35,15 +34,16 @@ from psa.nn.stacked import Rows
 from psa.observations import observed
 from psa.outcomes import record_of
 from psa.packs import groups_of
-from psa.records import bounty_after, encode_record
 from psa.reports.setting import Setting
-from psa.retention import drop_weights
 from psa.serve import loop_facts
 from psa.specs.trial import Pack, Trial
-from psa.state import TrialState, decode, encode
-from psa.store import Store
+from psa.storage.records.divergence import diverged, diverged_after, diverged_loops, training_diverged
+from psa.storage.records.record import bounty_after, encode_record
+from psa.storage.records.trial_record import decode_trial_record
+from psa.storage.retention import drop_weights
+from psa.storage.store import Store
+from psa.storage.trial_state import TrialState, decode, encode
 from psa.train import evaluate
-from psa.trial_records import decode_trial_record
 from psa.worker import fresh_state, run_pack
 
 EXPLODING = "60*16"  # at a learning rate of 10 its logits overflow within an epoch

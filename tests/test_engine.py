@@ -24,7 +24,7 @@ from psa.policies import RatchetPolicy
 from psa.specs.base import canonical_json
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
-from psa.state import COLUMNS, TrialState, decode, encode
+from psa.storage.trial_state import COLUMNS, TrialState, decode, encode
 from psa.train import evaluate
 from psa.worker import fresh_state, policy_for
 

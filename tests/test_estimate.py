@@ -11,9 +11,9 @@ from made_up import some_state
 
 from psa.core.formatting import counted, duration, size
 from psa.cost import CostModel
-from psa.estimate import TimeLeft, loops_left
+from psa.execution.eta import TimeLeft, loops_left
 from psa.specs.trial import Pack, Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 SECONDS = 2.0  # of a trial-loop, as the cost model below has it
 

@@ -35,7 +35,7 @@ from psa.specs.arch import Arch
 from psa.specs.model import ModelSpec
 from psa.specs.training import MODES, Ablation, Ratchet
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 GOLDEN = Path(__file__).with_name("golden_figures")
 PUBLISHED = ROOT / "reproduction/published/simplemlp.tsv"

@@ -35,21 +35,22 @@ from cloud.homecoming import records_from
 from cloud.jobs import Ancestor, job_of, read_jobs
 from cloud.loglines import frame_of_logs, logs_in, runs_in
 from cloud.settings import read as read_settings
-from psa import arrayfile, cli, grid, search
+from psa import cli, grid, search
 from psa.collect import collect
 from psa.core.errors import UserError
 from psa.frames import trials_of
 from psa.ledger import Ledger
-from psa.records import decode_record, encode_record
 from psa.settings import study_named, study_names
 from psa.specs.activation import ACTIVATIONS, Activation
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
 from psa.specs.data import digits_of, resolved
 from psa.specs.probes import OPTIONS, PROBES, parsed
-from psa.state import _digest, decode, encode
-from psa.store import Store
-from psa.trial_records import decode_trial_record
+from psa.storage import array_file
+from psa.storage.records.record import decode_record, encode_record
+from psa.storage.records.trial_record import decode_trial_record
+from psa.storage.store import Store
+from psa.storage.trial_state import _digest, decode, encode
 
 T = TypeVar("T")
 
@@ -571,7 +572,7 @@ def test_states(content: bytes) -> None:
 def arrays(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A sound file of arrays."""
     path = tmp_path_factory.mktemp("arrays") / "x.arrays.safetensors"
-    arrayfile.write(path, {"index": np.arange(7), "error": np.ones((7, 3), np.float32)}, {"name": "x"})
+    array_file.write(path, {"index": np.arange(7), "error": np.ones((7, 3), np.float32)}, {"name": "x"})
     return path.read_bytes()
 
 
@@ -608,7 +609,7 @@ def test_array_files(arrays: bytes, data: st.DataObject) -> None:
     with place() as folder:
         path = folder / "x.arrays.safetensors"
         path.write_bytes(content)
-        found = clean(lambda: arrayfile.read(path))
+        found = clean(lambda: array_file.read(path))
         if found is not None:
             assert isinstance(found.facts, dict)
             assert all(
@@ -1051,7 +1052,7 @@ def test_array_files_that_were_found(changes: dict[str, Any], arrays: bytes, tmp
     body["index"] |= changes
     path = tmp_path / "x.arrays.safetensors"
     path.write_bytes(header(json.dumps(body).encode(), arrays[8 + size :]))
-    refused(lambda: arrayfile.read(path))
+    refused(lambda: array_file.read(path))
 
 
 KEPT: Final = {"sha256": "0" * 64, "bytes": 3}

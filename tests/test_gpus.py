@@ -18,7 +18,7 @@ from processes import GRID, PATIENCE_SECONDS, children, end, psa, until
 from psa import gpus
 from psa.gpus import found, places
 from psa.machine import DeviceName
-from psa.sweeps import living
+from psa.storage.sweep_registry import living
 
 GIB = 2**30
 NEED = 2 * GIB

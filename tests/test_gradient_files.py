@@ -19,7 +19,7 @@ from psa.data.splits import load as load_data
 from psa.export import planned
 from psa.gradients import Kept, paths_of, read
 from psa.grid import load
-from psa.store import Store
+from psa.storage.store import Store
 
 TRAIN = [
     "train", "--study", "gradients", "--hidden-sizes", "16", "--digits", "3,5,8", "--val-size", "57500",

@@ -10,7 +10,6 @@ import pytest
 from helpers import net_trial, run
 from memories import memory
 
-from psa.arrayfile import ArrayFile, Arrays
 from psa.core.errors import UserError
 from psa.data.splits import Splits
 from psa.export import planned
@@ -21,7 +20,8 @@ from psa.specs.growth import Growth
 from psa.specs.model import NetSpec
 from psa.specs.training import Keep
 from psa.specs.trial import Trial
-from psa.state import TrialState
+from psa.storage.array_file import ArrayFile, Arrays
+from psa.storage.trial_state import TrialState
 
 ONLINE = "gradients_online"
 

@@ -11,8 +11,6 @@ import torch
 from helpers import net_trial, run
 from torch import Tensor, nn
 
-from psa import arrayfile
-from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.core.errors import DamagedFile, UserError
 from psa.data.splits import Splits
@@ -21,7 +19,9 @@ from psa.nn.dense import Dense
 from psa.outcomes import probes_for
 from psa.persample import per_sample_gradients
 from psa.specs.probes import parsed
-from psa.state import TrialState, decode, encode
+from psa.storage import array_file
+from psa.storage.array_file import Arrays
+from psa.storage.trial_state import TrialState, decode, encode
 from psa.worker import fresh_state
 
 PROBES = ("gradients_online", "gradients")
@@ -276,12 +276,12 @@ def test_a_file_of_arrays_says_when_it_is_not_what_was_written(tmp_path: Path) -
         "index": np.arange(4),
         "none": np.empty((0, 2), np.float32),
     }
-    path = tmp_path / f"x{arrayfile.SUFFIX}"
-    entry = arrayfile.write(path, arrays, {"name": "x"})
-    assert arrayfile.write(tmp_path / "y", arrays, {"name": "x"}) == entry
+    path = tmp_path / f"x{array_file.SUFFIX}"
+    entry = array_file.write(path, arrays, {"name": "x"})
+    assert array_file.write(tmp_path / "y", arrays, {"name": "x"}) == entry
     assert entry["bytes"] == path.stat().st_size
-    assert entry["sha256"] == arrayfile.sha256_of(path)
-    found = arrayfile.read(path, entry["sha256"])
+    assert entry["sha256"] == array_file.sha256_of(path)
+    found = array_file.read(path, entry["sha256"])
     assert found.facts == {"name": "x"}
     for name, array in arrays.items():
         np.testing.assert_array_equal(found.arrays[name], array)
@@ -291,10 +291,10 @@ def test_a_file_of_arrays_says_when_it_is_not_what_was_written(tmp_path: Path) -
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"!")
     with pytest.raises(DamagedFile, match="not the file that was recorded"):
-        arrayfile.read(path, entry["sha256"])
+        array_file.read(path, entry["sha256"])
     for damaged in (content[:-4], content[:3], b"", b"\xff" * 50):
         path.write_bytes(damaged)
         with pytest.raises(DamagedFile):
-            arrayfile.read(path)
+            array_file.read(path)
     with pytest.raises(UserError, match="there is no file"):
-        arrayfile.read(tmp_path / "z")
+        array_file.read(tmp_path / "z")

@@ -18,7 +18,7 @@ from psa import cli
 from psa.cost import CostModel, Kind
 from psa.grid import load
 from psa.listeners.tensorboard import TensorBoard
-from psa.sweeps import announced, living
+from psa.storage.sweep_registry import announced, living
 
 KINDS = [Kind.of(trial).key for trial in load(GRID, []).trials]
 

@@ -12,7 +12,7 @@ from processes import GRID, PATIENCE_SECONDS
 from test_search import SMALL
 
 from psa.grid import load
-from psa.store import Store
+from psa.storage.store import Store
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 

@@ -20,7 +20,7 @@ from psa.core.extras import how_to_install
 from psa.listeners.audience import Audience, listeners_for
 from psa.listeners.curves import curves
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 TRIAL = some_state().trial

@@ -20,14 +20,14 @@ from typing import Any
 import pytest
 from processes import GRID, PATIENCE_SECONDS, ROOT, psa
 
-from psa import leases
 from psa.core import file_locks
 from psa.core.errors import UserError
 from psa.core.file_locks import Locked, is_locked, locked, locked_bytes, unlocked_bytes
 from psa.grid import load
 from psa.specs.trial import Trial
-from psa.store import Store
-from psa.sweeps import announced, living
+from psa.storage import locks
+from psa.storage.store import Store
+from psa.storage.sweep_registry import announced, living
 
 WAY_OUT = "Choose a folder on a file system that supports file locks"
 # Takes what a command holds until its input ends.
@@ -46,9 +46,9 @@ with holding as got:
 MANY = """
 import pathlib, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from psa import leases
+from psa.storage import locks as leases
 from psa.grid import load
-from psa.store import Store
+from psa.storage.store import Store
 trials = load(pathlib.Path(sys.argv[1]), ()).trials
 store = Store(pathlib.Path(sys.argv[2]), pathlib.Path("none"))
 with leases.held(store, trials) as got:
@@ -220,24 +220,24 @@ def test_trials_that_share_a_byte_are_leased_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None is lost, and none is waited for by the process that holds the other."""
-    monkeypatch.setattr(leases, "_place", lambda store, trial: 7)
+    monkeypatch.setattr(locks, "_place", lambda store, trial: 7)
     store = Store(tmp_path / "models", tmp_path / "results")
-    with leases.held(store, trials()) as got:
+    with locks.held(store, trials()) as got:
         assert got == list(trials())
-        assert leases.free(store, trials()) == []
-        with leases.held(store, trials()[:1]) as again:
+        assert locks.free(store, trials()) == []
+        with locks.held(store, trials()[:1]) as again:
             assert again == []
-    assert leases.free(store, trials()) == list(trials())
+    assert locks.free(store, trials()) == list(trials())
 
 
 def test_a_sweep_of_an_older_psa_keeps_its_trials(tmp_path: Path) -> None:
     """It locks a file beside each state: that trial is neither free nor leased until it ends."""
     store, mine = Store(tmp_path / "models", tmp_path / "results"), trials()[0]
     with holder("file", store.state_file(mine).path.parent / ".lease"):
-        assert leases.free(store, trials()) == list(trials()[1:])
-        with leases.held(store, trials()) as got:
+        assert locks.free(store, trials()) == list(trials()[1:])
+        with locks.held(store, trials()) as got:
             assert got == list(trials()[1:])
-    with leases.held(store, trials()) as got:
+    with locks.held(store, trials()) as got:
         assert got == list(trials())
 
 
@@ -260,7 +260,7 @@ def test_a_file_system_without_locks_is_refused(
     asking: list[Callable[[], Any]] = [lambda: is_locked(path), lambda: locked(path).__enter__()]
     if kind == "fcntl":
         store = Store(tmp_path, tmp_path)
-        asking = [lambda: leases.check(store), lambda: leases.held(store, trials()).__enter__()]
+        asking = [lambda: locks.check(store), lambda: locks.held(store, trials()).__enter__()]
         asking += [lambda: unlocked_bytes(path, [1]), lambda: locked_bytes(path, [1]).__enter__()]
     for ask in asking:
         with pytest.raises(UserError, match=f"cannot lock .*{os.strerror(number)[1:]}. {WAY_OUT}"):
@@ -288,7 +288,7 @@ NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 KILLED = """
 import os, pathlib
-from psa.sweeps import announced
+from psa.storage.sweep_registry import announced
 with announced(pathlib.Path("models")) as tell:
     os.kill(os.getpid(), 9)
 """
@@ -305,7 +305,8 @@ def test_a_reader_without_write_access_sees_who_lives(tmp_path: Path, request: p
     subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=False, env=with_root())
     models = tmp_path / "models"
     assert len(list((models / ".sweeps").glob("*.lock"))) == 1
-    looking = "import pathlib; from psa.sweeps import living; print(len(living(pathlib.Path('models'))))"
+    looking = "import pathlib; from psa.storage.sweep_registry import living; "
+    looking += "print(len(living(pathlib.Path('models'))))"
     looking += "; from psa.core.file_locks import unlocked_bytes as u"
     looking += "; print(u(pathlib.Path('models/.trials.lock'), [1, 2]))"
 

@@ -15,7 +15,6 @@ from psa.collect import collect
 from psa.grid import load
 from psa.growing import booked
 from psa.observations import observed
-from psa.records import decode_record, encode_record
 from psa.reports import memory as report
 from psa.reports.memory_answers import hypotheses
 from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdict
@@ -26,7 +25,8 @@ from psa.specs.growth import Moment, events
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 from psa.stats import t_test
-from psa.store import Store
+from psa.storage.records.record import decode_record, encode_record
+from psa.storage.store import Store
 from psa.studies.memory import Settings, from_settings
 
 ROOT = Path(__file__).parents[1]

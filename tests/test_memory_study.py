@@ -24,7 +24,7 @@ from psa.probes.embeddings import embeddings, voted
 from psa.reports.memory_rows import _memory
 from psa.specs.growth import parameters
 from psa.specs.trial import Trial
-from psa.state import TrialState, encode
+from psa.storage.trial_state import TrialState, encode
 from psa.studies.memory import METHODS, Settings, from_settings
 
 ROOT = Path(__file__).parents[1]

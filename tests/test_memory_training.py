@@ -17,14 +17,14 @@ from psa.core.errors import Interrupted, UserError
 from psa.data.splits import Splits
 from psa.nn.dense import Dense
 from psa.outcomes import record_of
-from psa.records import difference
 from psa.specs.arch import Arch
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory
 from psa.specs.model import NetSpec
 from psa.specs.training import Keep
 from psa.specs.trial import Trial
-from psa.state import TrialState, decode, encode
+from psa.storage.records.record import difference
+from psa.storage.trial_state import TrialState, decode, encode
 
 WIDE = Growth(width=5, depth=1, max_depth=3, stop_epoch=3)
 PLATEAU = Growth(schedule="plateau", width=3, min_delta=0.02)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from made_up import some_record, some_state
 
-from psa import store_layout
 from psa.cli import PSA, run
 from psa.collect import collect
 from psa.core import stored_files
@@ -28,9 +27,10 @@ from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation
 from psa.specs.trial import Trial
-from psa.state import encode
-from psa.statefile import StateFile
-from psa.store import Store
+from psa.storage import layout
+from psa.storage.checkpoint import StateFile
+from psa.storage.store import Store
+from psa.storage.trial_state import encode
 from psa.worker import run_free
 
 GRID = """
@@ -270,7 +270,7 @@ def test_a_collision_of_two_ids_is_called_that(home: Store, monkeypatch: pytest.
     path = home.record_path(one)
     for option in ("--results-dir", "--model-dir"):
         with pytest.raises(DamagedFile, match=r"holds another trial of the same id") as refused:
-            store_layout.check_digest(path, (one.id, one.digest), two, option)
+            layout.check_digest(path, (one.id, one.digest), two, option)
         assert str(refused.value).endswith(f"Give the grid another name, or use another {option}")
 
 
@@ -397,8 +397,8 @@ def test_a_file_that_is_removed_meanwhile_is_no_damage(
         gone.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr("psa.store.files_below", removes)
-    monkeypatch.setattr("psa.verification.files_below", removes)
+    monkeypatch.setattr("psa.storage.store.files_below", removes)
+    monkeypatch.setattr("psa.storage.verification.files_below", removes)
     rows = trials_of(collect(home, ["tiny"]))
     assert "damaged" not in set(rows["status"])
     assert run(PSA, ["verify"]) == 0

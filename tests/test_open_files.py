@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from processes import train_in_process
 
-from psa import arrayfile
 from psa.cli import PSA, run
 from psa.collect import collect
 from psa.core.errors import DamagedFile, UserError
@@ -20,7 +19,8 @@ from psa.gradients import read
 from psa.grid import load
 from psa.reports.gradients import measured_of
 from psa.reports.setting import Setting
-from psa.store import Store
+from psa.storage import array_file
+from psa.storage.store import Store
 
 TRIALS = 30
 ROOM = 20  # descriptors: fewer than there are trials
@@ -111,8 +111,8 @@ def test_maps_that_are_not_held_hold_no_descriptor(trained: Path) -> None:
 def test_a_file_that_goes_or_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     """What was a whole file when it was opened may be none at the next look."""
     path = tmp_path / "x.arrays.safetensors"
-    arrayfile.write(path, {"a": np.arange(10), "b": np.ones((3, 2), np.float32)}, {"name": "x"})
-    file = arrayfile.read(path)
+    array_file.write(path, {"a": np.arange(10), "b": np.ones((3, 2), np.float32)}, {"name": "x"})
+    file = array_file.read(path)
     assert (sorted(file.arrays), len(file.arrays), "c" in file.arrays) == (["a", "b"], 2, False)
     assert file.arrays["a"].tolist() == list(range(10))
     content = path.read_bytes()

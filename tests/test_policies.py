@@ -20,8 +20,8 @@ from psa.outcomes import record_of
 from psa.policies import KeepPolicy
 from psa.specs.training import Keep
 from psa.specs.trial import Trial
-from psa.state import TrialState, decode, encode
-from psa.store import encode_record
+from psa.storage.store import encode_record
+from psa.storage.trial_state import TrialState, decode, encode
 from psa.worker import fresh_state
 
 EPOCHS = 4

@@ -24,8 +24,8 @@ from cloud.storage import Storage
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.grid import load
-from psa.store import Store
-from psa.sweeps import living
+from psa.storage.store import Store
+from psa.storage.sweep_registry import living
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 

@@ -16,7 +16,7 @@ from made_up import some_record, some_state
 from processes import PATIENCE_SECONDS, ROOT
 
 from psa.grid import load
-from psa.store import Store
+from psa.storage.store import Store
 
 NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]

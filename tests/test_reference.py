@@ -11,7 +11,7 @@ from helpers import arms, run, trial
 from psa.data.splits import Splits
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
-from psa.state import TrialState
+from psa.storage.trial_state import TrialState
 
 LOOPS = 4
 FAMILIES = ("simplemlp", "resmlp")

@@ -10,14 +10,14 @@ import torch
 
 from psa.cli import PSA, run
 from psa.machine import Machine, describe
-from psa.records import encode_record
 from psa.replay import replay, steps_of, two_kinds
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation, Ratchet
 from psa.specs.trial import Pack, Trial
-from psa.state import decode, encode
-from psa.store import Store
+from psa.storage.records.record import encode_record
+from psa.storage.store import Store
+from psa.storage.trial_state import decode, encode
 from psa.worker import run_pack
 
 

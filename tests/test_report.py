@@ -19,7 +19,7 @@ from psa.grid import load
 from psa.published import published_trials
 from psa.reports.ablation import identical_arms
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 GRID = """
 meta_loops = 6

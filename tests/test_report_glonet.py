@@ -22,7 +22,6 @@ from psa.commands.train_study import train_of
 from psa.core.errors import UserError
 from psa.machine import Machine
 from psa.observations import observed
-from psa.records import encode_record
 from psa.reports import depth_claims as claims
 from psa.reports import glonet
 from psa.reports.depth_tables import claims_table, convergence_table, paired_table, seeds_note
@@ -32,7 +31,8 @@ from psa.reports.figures import new_figure
 from psa.reports.layer_use import Use, uses_of
 from psa.reports.setting import Setting
 from psa.specs.trial import Pack, Trial
-from psa.store import Store
+from psa.storage.records.record import encode_record
+from psa.storage.store import Store
 from psa.studies.glonet import ALIASES, Settings, from_settings
 from psa.worker import run_pack
 

@@ -19,8 +19,8 @@ from psa.grid import load
 from psa.machine import Machine
 from psa.packs import groups_of
 from psa.specs.trial import Pack
-from psa.store import Store
-from psa.sweeps import living
+from psa.storage.store import Store
+from psa.storage.sweep_registry import living
 from psa.worker import run_pack
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")

@@ -26,7 +26,7 @@ from psa.cost import CostModel
 from psa.events import Event
 from psa.machine import Machine
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 from psa.worker import run_pack
 
 A, B, C = (trial("1*4", seed=seed, batch_size=500) for seed in range(3))

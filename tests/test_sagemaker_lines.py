@@ -34,9 +34,9 @@ from psa.backend import Job, Where, jobs_of
 from psa.core.errors import UserError
 from psa.cost import CostModel
 from psa.machine import Machine
-from psa.records import decode_record, encode_record
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.records.record import decode_record, encode_record
+from psa.storage.store import Store
 from psa.worker import run_pack
 
 HOME, LOOPS = "0123abcd", 2

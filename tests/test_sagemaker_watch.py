@@ -24,7 +24,7 @@ from cloud.watch import TRIES, Watch
 from psa.core.errors import UserError
 from psa.events import Event
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 
 TRIALS = tuple(trial("1*4", seed=seed) for seed in range(2))
 WANTED = {each.id: 2 for each in TRIALS}

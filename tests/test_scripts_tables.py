@@ -23,7 +23,7 @@ from psa.commands.tables import (
 from psa.grid import load
 from psa.reports.ablation_markdown import trials_markdown
 from psa.reports.summaries import summary_markdown
-from psa.store import Store
+from psa.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "reproduction/smoke.toml"

@@ -19,7 +19,7 @@ from psa.core.errors import UserError
 from psa.ledger import Ledger
 from psa.reports.search import best_lines, search_figure, search_table
 from psa.search import Range, Search, load
-from psa.store import Store
+from psa.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 DECLARED = ROOT / "reproduction/search.toml"

@@ -15,7 +15,7 @@ from processes import PATIENCE_SECONDS, end, sweep
 
 from psa.events import event_of
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 
 TRIALS = (trial("1*4", "none", 1, batch_size=512), trial("1*4", "hidden", 2, batch_size=512))
 

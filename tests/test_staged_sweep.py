@@ -10,7 +10,7 @@ import pytest
 from psa.cli import PSA, run
 from psa.grid import load
 from psa.stages import entered
-from psa.store import Store
+from psa.storage.store import Store
 
 GRID = """
 name = "staged"

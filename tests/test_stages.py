@@ -11,9 +11,9 @@ import pytest
 from made_up import some_record
 
 from psa.grid import Grid, Point, load
-from psa.records import bounty_after
 from psa.stages import entered, seats
-from psa.store import Store
+from psa.storage.records.record import bounty_after
+from psa.storage.store import Store
 
 STAGED = """
 study = "ablation"

@@ -25,7 +25,7 @@ from psa.specs.base import canonical_json
 from psa.specs.model import ModelSpec
 from psa.specs.training import Keep
 from psa.specs.trial import Trial
-from psa.state import FORMAT, decode, encode
+from psa.storage.trial_state import FORMAT, decode, encode
 
 
 def test_a_state_is_the_same_after_its_file() -> None:
@@ -144,7 +144,7 @@ def test_bytes_that_nobody_wrote_never_crash() -> None:
 
 def rewritten(**changes: Any) -> bytes:
     """A state file whose facts were changed by someone who knew how to renew the digest."""
-    from psa import state as module
+    from psa.storage import trial_state as module
 
     tensors = dict(changes.pop("tensors", some_state().lkg))
     facts = facts_of(encode(some_state())) | changes

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from processes import PATIENCE_SECONDS, children, psa, sweep, until
 
-from psa import leases
 from psa.core.stop import STOPPING, StopRequest, held_back
 from psa.crew import DEATHS_ALLOWED
 from psa.grid import load
-from psa.store import Store
-from psa.sweeps import living
+from psa.storage import locks
+from psa.storage.store import Store
+from psa.storage.sweep_registry import living
 
 STOPPED = "Stopped; workers have saved what they had. The same command goes on from there."
 ENDLESS = "meta_loops=1000000"
@@ -93,7 +93,7 @@ def test_a_sweep_that_waits_for_others_stops_at_once(
 ) -> None:
     """In the middle of a wait, too."""
     trials = load(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials
-    with leases.held(Store(tmp_path / "models", tmp_path / "results"), trials) as got:
+    with locks.held(Store(tmp_path / "models", tmp_path / "results"), trials) as got:
         assert len(got) == 12
         process = sweep(tmp_path, data_dir, "arch=1*4", "--pack-size", "12")
         started.append(process)

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from made_up import some_record, some_state
 
-from psa import store as module
 from psa.core.errors import DamagedFile, UserError
 from psa.core.files import write_atomically
 from psa.specs.arch import Arch
 from psa.specs.model import ModelSpec
 from psa.specs.trial import Trial
-from psa.state import encode
-from psa.statefile import StateFile
-from psa.store import Store, decode_record, encode_record
+from psa.storage import store as module
+from psa.storage.checkpoint import StateFile
+from psa.storage.store import Store, decode_record, encode_record
+from psa.storage.trial_state import encode
 
 
 def flip(path: Path, at: int = -1) -> bytes:

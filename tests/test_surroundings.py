@@ -22,7 +22,7 @@ from psa.core.toml import read_toml
 from psa.gpus import places
 from psa.grid import load
 from psa.specs.data import digits_of, resolved
-from psa.sweeps import announced
+from psa.storage.sweep_registry import announced
 
 ONE = ["meta_loops=1", "arch=1*4", "mode=none", "seeds=0"]
 START = [sys.executable, "-c", "from psa.cli import main; main()"]

@@ -14,9 +14,9 @@ from psa.cli import PSA, run
 from psa.commands.sweep import _booked
 from psa.events import Event
 from psa.grid import load
-from psa.retention import drop_weights
 from psa.specs.trial import Pack
-from psa.store import Store, decode_record, encode_record
+from psa.storage.retention import drop_weights
+from psa.storage.store import Store, decode_record, encode_record
 
 GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
 ONLY = ("--only", "arch=1*4 mode=none,hidden")
@@ -164,8 +164,9 @@ def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Pat
     """Four hundred trials under a limit of 256 open files leave no weights."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
-        "from pathlib import Path; from psa.grid import load; from psa.retention import drop_weights\n"
-        "from psa.store import Store; from tests.made_up import some_record, some_state\n"
+        "from pathlib import Path; from psa.grid import load; "
+        "from psa.storage.retention import drop_weights\n"
+        "from psa.storage.store import Store; from tests.made_up import some_record, some_state\n"
         f"folder = Path({str(tmp_path)!r}); store = Store(folder / 'models', folder / 'results')\n"
         f"trials = load(Path({str(GRID)!r}), ['seeds=0..33']).trials[:400]\n"
         "for trial in trials:\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep, until
 
-from psa.sweeps import announced, living
+from psa.storage.sweep_registry import announced, living
 
 FACTS = {
     "grid": "smoke",
@@ -27,7 +27,7 @@ FACTS = {
 }
 KILLED = """
 import json, os, pathlib, sys
-from psa.sweeps import announced
+from psa.storage.sweep_registry import announced
 with announced(pathlib.Path(sys.argv[1])) as tell:
     tell(json.load(sys.stdin))
     os.kill(os.getpid(), 9)

@@ -24,7 +24,7 @@ from cloud.images import target
 from cloud.line import Line, lay_in
 from cloud.request import DATA, request_of
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux's namespaces"

@@ -15,9 +15,9 @@ from made_up import some_record, some_state
 from psa.cli import PSA, run
 from psa.core.errors import DamagedFile, UserError
 from psa.core.files import write_atomically
-from psa.records import encode_record
-from psa.store import Store
-from psa.trial_records import decode_trial_record
+from psa.storage.records.record import encode_record
+from psa.storage.records.trial_record import decode_trial_record
+from psa.storage.store import Store
 
 TRIAL = some_state().trial
 # Where something may be wrong, and what a fault there is called by.

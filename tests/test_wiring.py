@@ -25,7 +25,7 @@ from psa.specs.model import NetSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import Ratchet
 from psa.specs.trial import Trial
-from psa.state import decode, encode
+from psa.storage.trial_state import decode, encode
 from psa.train import cross_entropy
 
 SHAPES = {"mlp": "3*7", "residual": "2*6", "glonet": "4*5"}

@@ -18,14 +18,15 @@ import torch
 from helpers import kept_trial, trial
 from safetensors.numpy import load_file
 
-from psa import leases, worker
+from psa import worker
 from psa.core.errors import Interrupted
 from psa.core.stop import StopRequest
 from psa.machine import Machine
 from psa.specs.data import DataSpec
 from psa.specs.trial import Pack, Trial
-from psa.state import decode
-from psa.store import Store, decode_record
+from psa.storage import locks
+from psa.storage.store import Store, decode_record
+from psa.storage.trial_state import decode
 from psa.worker import EXIT_INTERRUPTED, main, run_pack
 
 ROOT = Path(__file__).parents[1]
@@ -251,7 +252,7 @@ def test_a_worker_leaves_to_others_what_they_have_in_hand(tmp_path: Path, data_d
     """
     pack_file(tmp_path, TRIALS, 1)
     store = store_of(tmp_path)
-    with leases.held(store, TRIALS[:1]):
+    with locks.held(store, TRIALS[:1]):
         with started(tmp_path, data_dir) as process:
             out, said = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, out) == (EXIT_INTERRUPTED, "")
@@ -276,11 +277,11 @@ def test_a_trial_is_held_while_a_worker_trains_it(tmp_path: Path, data_dir: Path
         while not store.state_file(TRIALS[0]).path.exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert leases.free(store, TRIALS) == []
+        assert locks.free(store, TRIALS) == []
         assert worked(tmp_path, TRIALS, 1_000_000, data_dir) == EXIT_INTERRUPTED
         process.kill()
         process.communicate()
-    assert leases.free(store, TRIALS) == TRIALS
+    assert locks.free(store, TRIALS) == TRIALS
 
 
 # Refusals

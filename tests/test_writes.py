@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 from made_up import some_record, some_state
 
-from psa import leases
 from psa.collect import write
 from psa.core.errors import UserError
 from psa.core.files import leftovers, make_folder, temporary_of, write_atomically
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage import locks
+from psa.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("psa", "cloud") for path in (ROOT / folder).rglob("*.py"))
@@ -32,12 +32,12 @@ EXCEPTIONS = {
     ("psa/events.py", "os.fdopen"): "standard output",
     ("psa/events.py", "open"): "the null device takes the place of a closed stream",
     ("psa/core/file_locks.py", "os.open"): "a lock has no content",
-    ("psa/statefile.py", "self.path.replace"): "a damaged file is set aside, whole",
+    ("psa/storage/checkpoint.py", "self.path.replace"): "a damaged file is set aside, whole",
     ("psa/listeners/tensorboard.py", "SummaryWriter"): "TensorBoard's library, which appends to its log",
     ("psa/reports/arms.py", "rename"): "a column of a frame",
     ("cloud/storage.py", "self.files.move"): "a file that was written under another name, in any storage",
     ("cloud/rehearsal/environment.py", "target.symlink_to"): "links to installed files",
-    ("psa/bundle.py", "writer.write_table"): MEMORY,
+    ("psa/storage/records/bundle.py", "writer.write_table"): MEMORY,
     ("psa/reports/figures.py", "figure.savefig"): MEMORY,
     ("psa/reports/sheets.py", "pages.savefig"): MEMORY,
     ("psa/reports/sheets.py", "PdfPages"): MEMORY,
@@ -181,7 +181,7 @@ def test_every_new_folder_is_flushed_to_its_parent(tmp_path: Path, monkeypatch: 
     """A state, a record, a report and a lock in folders that are new: a power cut loses none of them."""
     recorder, trial = Recorder(monkeypatch), trial_of()
     store = Store(tmp_path / "a" / "models", tmp_path / "b" / "c" / "results")
-    with leases.held(store, [trial]):
+    with locks.held(store, [trial]):
         store.state_file(trial).save(some_state(1, trial=trial))
         store.write(trial, some_record(1, trial=trial), {"host": "here"})
     write(pd.DataFrame({"x": [1]}), tmp_path / "b" / "c" / "results" / "study")
@@ -231,7 +231,7 @@ def test_a_lease_removes_what_killed_writers_have_left_of_its_trial(tmp_path: Pa
     for path in (*kept, *gone):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    with leases.held(store, [trial]):
+    with locks.held(store, [trial]):
         assert [path for path in gone if path.exists()] == []
     assert [path for path in kept if not path.exists()] == []
 

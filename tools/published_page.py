@@ -15,7 +15,7 @@ from typing import Final
 
 from psa.core.formatting import counted
 from psa.grid import load
-from psa.store import Store
+from psa.storage.store import Store
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/reproduction.md"

@@ -7,15 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from psa.bundle import SUFFIX, is_bundle_name
-from psa.bundling import Bundled, add_to_bundle
 from psa.commands.plan import Only
 from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import counted, size
 from psa.grid import load
-from psa.record_store import RecordStore
+from psa.storage.records.bundle import SUFFIX, is_bundle_name
+from psa.storage.records.bundling import Bundled, add_to_bundle
+from psa.storage.records.record_store import RecordStore
 
 
 def bundle(

@@ -19,8 +19,8 @@ from psa.commands.options import ModelDir
 from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import refusal
-from psa.store_layout import is_record_file
-from psa.sweeps import living
+from psa.storage.layout import is_record_file
+from psa.storage.sweep_registry import living
 
 _DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
 _AFFIRMED: Final = ("y", "yes")

@@ -15,7 +15,7 @@ from psa.core.files import check_writable
 from psa.cost import CostModel
 from psa.grid import load
 from psa.machine import Machine
-from psa.store import Store
+from psa.storage.store import Store
 
 SHOWN: Final = 20
 

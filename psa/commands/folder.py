@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from psa import leases
 from psa.core.file_locks import locked
 from psa.core.files import refusal
+from psa.storage import locks
 
 LOCK_NAME: Final = ".train.lock"
-_LOCKS: Final = frozenset({LOCK_NAME, leases.LOCK_NAME})
+_LOCKS: Final = frozenset({LOCK_NAME, locks.LOCK_NAME})
 # x.safetensors, the generations and arrays beside it, and what a kill left of one half written
 _GENERATION: Final = re.compile(
     r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?|\.[a-z][a-z0-9_]*-[0-9]+\.arrays)?\.safetensors"

@@ -16,14 +16,14 @@ from psa.commands.options import Count, ModelDir, ResultsDir
 from psa.console import console
 from psa.core.formatting import counted, duration, size
 from psa.cost import CostModel, Kind, memory_bytes, stored_bytes
-from psa.estimate import TimeLeft
+from psa.execution.eta import TimeLeft
 from psa.gpus import Place, places
 from psa.grid import Grid, load
 from psa.machine import DeviceName
 from psa.packs import groups_of, packed
 from psa.specs.trial import Pack, Trial
 from psa.stages import Entered, entered
-from psa.store import Store
+from psa.storage.store import Store
 
 GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
 Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]

@@ -20,7 +20,7 @@ from psa.core.stop import StopRequest
 from psa.machine import DeviceName, Machine
 from psa.specs.base import MAX_SEED
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.store import Store
 
 TRAINING: Final = Group.create_ordered("Training")
 PLACES: Final = Group.create_ordered("Folders")

@@ -15,8 +15,8 @@ from psa.commands.plan import PackSize, Workers, begun, planned_for
 from psa.cost import CostModel
 from psa.grid import Grid
 from psa.machine import Machine
-from psa.retention import KeepWeights
-from psa.store import Store
+from psa.storage.retention import KeepWeights
+from psa.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from psa.ledger import Configuration, Ledger
 from psa.machine import Machine
 from psa.search import Search, load
 from psa.specs.base import canonical_json
-from psa.store import Store
+from psa.storage.store import Store
 
 SHOWN = 10
 

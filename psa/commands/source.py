@@ -13,7 +13,7 @@ from psa.commands.options import ResultsDir
 from psa.core.errors import UserError
 from psa.grid import load
 from psa.specs.model import Family
-from psa.store import Store
+from psa.storage.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd

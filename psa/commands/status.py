@@ -15,8 +15,8 @@ from psa.cost import CostModel
 from psa.grid import load
 from psa.machine import Machine
 from psa.specs.trial import Trial
-from psa.store import Store
-from psa.sweeps import living
+from psa.storage.store import Store
+from psa.storage.sweep_registry import living
 
 SHOWN: Final = 20
 

@@ -12,7 +12,6 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa import leases
 from psa.backend import Backend, Local, backend_named
 from psa.commands.options import DataDir, ModelDir, ResultsDir
 from psa.commands.plan import (
@@ -30,18 +29,19 @@ from psa.console import console
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
 from psa.cost import SIZES, CostModel, Kind
-from psa.estimate import TimeLeft
 from psa.events import Event
+from psa.execution.eta import TimeLeft
 from psa.grid import Grid, load
 from psa.listeners.audience import Audience, listeners_for
 from psa.machine import Machine
 from psa.packs import enough, groups_of, packed
 from psa.progress import Refresh, Refreshed, SweepView, failures_of
-from psa.retention import KeepWeights, drop_weights
 from psa.specs.trial import Pack, Trial
 from psa.stages import Entered, entered
-from psa.store import Store
-from psa.sweeps import Tell, announced
+from psa.storage import locks
+from psa.storage.retention import KeepWeights, drop_weights
+from psa.storage.store import Store
+from psa.storage.sweep_registry import Tell, announced
 
 FIRST_WAIT_SECONDS: Final = 1.0  # for others' trials, before they are looked at again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0
@@ -89,7 +89,7 @@ def swept(
     audience = Audience(listeners_for(declared.name, options.tensorboard, options.mlflow), store)
     if options.dry_run:
         return previewed(declared, store, costs, machine, backend, runs, options, out)
-    leases.check(store)
+    locks.check(store)
     with stop, announced(store.models) as tell:
         backend.fetch()
         work = _Work(
@@ -213,7 +213,7 @@ class _Work:
                 return
             view.done = planned.done + len(planned.pending) - len(pending)
             before = view.done, len(self.failed)
-            free = leases.free(self.store, left)
+            free = locks.free(self.store, left)
             if free:
                 self._round(free, planned, view, refresh)
             if self.ends():

@@ -24,7 +24,7 @@ from psa.specs.model import Family, ModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import Mode, Ratchet
 from psa.specs.trial import Pack, Trial
-from psa.store import Store
+from psa.storage.store import Store
 from psa.studies import ablation
 
 # Its trials may change their settings on the way, so they stay out of every study's rows.

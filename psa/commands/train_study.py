@@ -24,7 +24,7 @@ from psa.specs.base import first_fault, validated
 from psa.specs.model import NetSpec
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Pack, Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 EPOCHS: Final = 10
 _SETTINGS: Final = Group.create_ordered("Settings of the study")

@@ -9,13 +9,13 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.bundle import is_bundle_name
 from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
 from psa.console import console
 from psa.core.errors import UserError
 from psa.machine import Machine
-from psa.store import Store
-from psa.store_layout import PUBLISHED
+from psa.storage.layout import PUBLISHED
+from psa.storage.records.bundle import is_bundle_name
+from psa.storage.store import Store
 
 MODELS: Final = Path("models")
 RESULTS: Final = Path("results")

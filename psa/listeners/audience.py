@@ -10,9 +10,9 @@ from typing import Final
 from psa.core.errors import UserError, named_error
 from psa.core.extras import how_to_install
 from psa.listeners.curves import Listener, masked
-from psa.records import Record
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.records.record import Record
+from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from psa.divergence import diverged, diverged_loops
-from psa.records import Record
 from psa.specs.trial import Trial
+from psa.storage.records.divergence import diverged, diverged_loops
+from psa.storage.records.record import Record
 
 
 class Listener(Protocol):

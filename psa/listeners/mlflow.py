@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 
 from psa.core.errors import UserError, one_line
 from psa.listeners.curves import curves, masked
-from psa.records import Record
 from psa.specs.trial import Trial
+from psa.storage.records.record import Record
 
 _ID, _LOOPS = "psa.id", "psa.loops"
 _AT_ONCE: Final = 1_000  # metrics that a server takes in one request

@@ -10,10 +10,10 @@ from typing import Final
 from torch.utils.tensorboard import SummaryWriter
 
 from psa.core.files import check_writable, write_atomically
-from psa.helper_files import LISTENER_PROGRESS, read_helper
 from psa.listeners.curves import curves
-from psa.records import Record
 from psa.specs.trial import Trial
+from psa.storage.helper_files import LISTENER_PROGRESS, read_helper
+from psa.storage.records.record import Record
 
 _KNOWN: Final = "psa.json"  # written last: a folder without it was not finished, and is made anew
 

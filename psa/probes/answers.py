@@ -16,7 +16,7 @@ from psa.looks import Look
 from psa.memory.visit import Visit
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
-from psa.state import Observation
+from psa.storage.trial_state import Observation
 from psa.train import EVALUATION_BATCH
 
 SPLITS: Final = ("validation", "test")

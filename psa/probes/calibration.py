@@ -9,7 +9,7 @@ from psa.looks import Look
 from psa.memory.metrics import confusion
 from psa.nn.dense import Dense
 from psa.probes.answers import Answers, OfTheLkg, answers_of, both_splits, finite
-from psa.state import Observation
+from psa.storage.trial_state import Observation
 
 
 class Calibration(OfTheLkg):

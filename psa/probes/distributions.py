@@ -15,7 +15,7 @@ from psa.looks import Look
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
 from psa.probes.traces import hidden_layers, ignored, traced
-from psa.state import Observation
+from psa.storage.trial_state import Observation
 
 BINS: Final = 60
 _ZERO: Final = 1e-8  # below it a number counts as none

@@ -12,7 +12,7 @@ from psa.data.splits import Split
 from psa.looks import Look
 from psa.probes.answers import OfTheLkg, both_splits
 from psa.probes.traces import hidden_layers, ignored, traced
-from psa.state import Observation
+from psa.storage.trial_state import Observation
 from psa.train import EVALUATION_BATCH
 
 NEIGHBOURS: Final = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psa.looks import Look
 from psa.nn.dense import Dense
-from psa.state import Observation
+from psa.storage.trial_state import Observation
 from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded
 
 

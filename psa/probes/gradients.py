@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from psa.arrayfile import Arrays
 from psa.batches import Batches
 from psa.core.errors import UserError
 from psa.data.splits import Split, Splits
 from psa.looks import Look
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
-from psa.state import Observation
+from psa.storage.array_file import Arrays
+from psa.storage.trial_state import Observation
 from psa.train import EVALUATION_BATCH, cross_entropy
 
 

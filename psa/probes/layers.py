@@ -11,7 +11,7 @@ from psa.nn.dense import Dense
 from psa.nn.layers import effective
 from psa.probes.answers import OfTheLkg
 from psa.probes.traces import hidden_layers, ignored, traced
-from psa.state import Observation
+from psa.storage.trial_state import Observation
 
 
 def _hidden(net: Dense) -> list[str]:

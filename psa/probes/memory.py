@@ -14,7 +14,7 @@ from psa.looks import Look
 from psa.memory.metrics import STRONG, toggle
 from psa.nn.dense import Dense
 from psa.probes.answers import SPLITS, Answers, OfTheLkg, answers_of, both_splits, finite
-from psa.state import Observation
+from psa.storage.trial_state import Observation
 
 BAND: Final = 1e-6  # nats; differences up to it are rounding
 # Edges of the histogram of loss changes, in nats; beyond the last there is one more bin on either side.

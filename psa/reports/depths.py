@@ -16,7 +16,7 @@ from psa.core.errors import UserError
 from psa.frames import trials_of
 from psa.specs.arch import Arch
 from psa.stats import Values
-from psa.store import Store
+from psa.storage.store import Store
 
 MODELS: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
 # What trials that are compared with each other must share.

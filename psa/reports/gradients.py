@@ -17,7 +17,6 @@ from psa.cluster_numbers import centre_images, examples
 from psa.core.errors import UserError
 from psa.frames import trials_of
 from psa.gradients import paths_of, read
-from psa.records import Record
 from psa.reports import gradient_tables, provenance
 from psa.reports.figure_gradients import agreement_figure, choice_figure, norms_figure, tsne_figure
 from psa.reports.figure_samples import centres_figure, predictions_figure, samples_figure
@@ -27,7 +26,8 @@ from psa.reports.page import Fact, Page, Picture
 from psa.reports.setting import Setting
 from psa.reports.tables import Table
 from psa.specs.probes import ONLINE
-from psa.store import Store
+from psa.storage.records.record import Record
+from psa.storage.store import Store
 
 QUESTION: Final = (
     "The gradient of a sample is the change of the weights that it asks for. Do samples fall into groups by "

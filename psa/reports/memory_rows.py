@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from psa.core.errors import UserError
-from psa.records import Record
 from psa.reports.setting import Setting
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
+from psa.storage.records.record import Record
 
 KNN: Final = "embedding_knn"
 # In percent: validation, test, ece, and what parts of the test samples a memory helped, harmed, left alone.

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from psa.records import Record
 from psa.reports.arm_figures import threshold_figure
 from psa.reports.figures import GREY, WIDTH, add_axes, empty, new_figure, note, style, title
 from psa.specs.shapes import Linear, shape_of
 from psa.specs.trial import Trial
+from psa.storage.records.record import Record
 
 _BEFORE: Final = "#0072B2"
 _AFTER: Final = "#009E73"

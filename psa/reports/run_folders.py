@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import save as encode_tensors
 
-from psa.divergence import diverged
-from psa.records import Record
 from psa.reports.figures import encoded
 from psa.reports.run_figures import activation_figure, run_curves, run_thresholds, weight_figure
 from psa.specs.model import NetSpec
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
-from psa.state import Tensors
-from psa.store import Store
+from psa.storage.records.divergence import diverged
+from psa.storage.records.record import Record
+from psa.storage.store import Store
+from psa.storage.trial_state import Tensors
 
 _DPI = 150  # a picture of one run among hundreds
 

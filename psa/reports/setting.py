@@ -19,7 +19,7 @@ from psa.core.errors import UserError
 from psa.reports.ablation_published import Reference
 from psa.reports.page import Page
 from psa.reports.tables import Table
-from psa.store import Store
+from psa.storage.store import Store
 
 
 @dataclass(frozen=True)

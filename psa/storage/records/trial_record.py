@@ -11,9 +11,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from psa.core.errors import DamagedFile
-from psa.records import REMOVE, Record, decode_record
 from psa.specs.trial import Trial
-from psa.stored import STRICT, Count, FileName, Grown, History, Kept, Numbers, Some, Whole
+from psa.storage.records.record import REMOVE, Record, decode_record
+from psa.storage.records.schema import STRICT, Count, FileName, Grown, History, Kept, Numbers, Some, Whole
 
 
 class _Samples(TypedDict):

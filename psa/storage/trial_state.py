@@ -27,7 +27,7 @@ from psa.specs.base import canonical_json, first_fault
 from psa.specs.model import ModelSpec, NetSpec
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
-from psa.stored import STRICT, Count, FileName, Grown, History, Kept, Some, Whole
+from psa.storage.records.schema import STRICT, Count, FileName, Grown, History, Kept, Some, Whole
 
 FORMAT: Final = 1
 COLUMNS: Final = ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from psa import store_layout
 from psa.core.errors import DamagedFile, UserError, one_line
 from psa.core.files import leftovers, refusal, write_atomically
 from psa.core.stored_files import files_below, read_stored
-from psa.divergence import diverged
-from psa.record_store import RecordStore
-from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.specs.trial import Trial
-from psa.statefile import StateFile
-from psa.store_layout import FAILURE, MACHINE, STATE_NAME
-from psa.trial_records import decode_trial_record
-from psa.verification import Check, Finding
+from psa.storage import layout
+from psa.storage.checkpoint import StateFile
+from psa.storage.layout import FAILURE, MACHINE, STATE_NAME
+from psa.storage.records.divergence import diverged
+from psa.storage.records.record import Record, decode_record, difference, encode_record, reaches
+from psa.storage.records.record_store import RecordStore
+from psa.storage.records.trial_record import decode_trial_record
+from psa.storage.verification import Check, Finding
 
 if TYPE_CHECKING:
-    from psa.state import TrialState
+    from psa.storage.trial_state import TrialState
 
 __all__ = ["STATE_NAME", "Finding", "Record", "Store", "decode_record", "encode_record"]
 
@@ -40,7 +40,7 @@ class Survey:
     """The progress of some trials.
 
     damaged: the reason why the record of a trial (by id) cannot be read. diverged: the trials that are done
-    and whose record says that they diverged (see psa.divergence).
+    and whose record says that they diverged (see psa.storage.records.divergence).
     """
 
     done: list[Trial]
@@ -123,7 +123,7 @@ class Store:
         file = self.state_file(trial)
         state = file.load()
         if state is not None:
-            store_layout.check_digest(file.path, (state.trial.id, state.trial.digest), trial, "--model-dir")
+            layout.check_digest(file.path, (state.trial.id, state.trial.digest), trial, "--model-dir")
         return state
 
     def machine_of(self, trial: str) -> Record | None:
@@ -186,18 +186,18 @@ class Store:
 
     def state_paths(self) -> Iterator[Path]:
         """Every state file, both generations, in a fixed order; not what was set aside as damaged."""
-        yield from (path for path in self._state_files() if not store_layout.is_set_aside(path.name))
+        yield from (path for path in self._state_files() if not layout.is_set_aside(path.name))
 
     def set_aside_paths(self) -> Iterator[Path]:
         """The damaged state files that a later save has put out of the way."""
-        yield from (path for path in self._state_files() if store_layout.is_set_aside(path.name))
+        yield from (path for path in self._state_files() if layout.is_set_aside(path.name))
 
     def array_paths(self) -> Iterator[Path]:
         """Every file of arrays that lies beside a state, in a fixed order."""
-        yield from files_below(self.models, store_layout.is_arrays).files
+        yield from files_below(self.models, layout.is_arrays).files
 
     def _state_files(self) -> list[Path]:
-        return files_below(self.models, store_layout.is_state).files
+        return files_below(self.models, layout.is_state).files
 
     def record_paths(self, studies: Sequence[str] = ()) -> list[Path]:
         """Return the paths of loose records of some studies (all, if none is named), in a fixed order.

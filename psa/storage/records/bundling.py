@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from psa.bundle import Bundle, Row, encode_bundle, read_bundle
 from psa.core.errors import DamagedFile
 from psa.core.file_locks import locked
 from psa.core.files import write_atomically
-from psa.record_store import RecordStore, StoredRecord, bundled_record, longer
+from psa.storage.records.bundle import Bundle, Row, encode_bundle, read_bundle
+from psa.storage.records.record_store import RecordStore, StoredRecord, bundled_record, longer
 
 _PATIENCE_SECONDS: Final = 600.0  # for another process that adds to the same bundle
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from psa.core.file_locks import LARGEST_OFFSET, is_locked, locked_bytes, unlocked_bytes
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage.store import Store
 
 LOCK_NAME: Final = ".trials.lock"
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from psa import store_layout
-from psa.bundle import SUFFIX, Bundle, read_bundle
 from psa.core.errors import DamagedFile, UserError
 from psa.core.files import refusal
 from psa.core.stored_files import Listing, dangling, dangling_part, files_below, read_stored
-from psa.records import Record, decode_record, difference
 from psa.specs.trial import Trial
-from psa.store_layout import FAILURE, MACHINE
-from psa.trial_records import decode_trial_record
+from psa.storage import layout
+from psa.storage.layout import FAILURE, MACHINE
+from psa.storage.records.bundle import SUFFIX, Bundle, read_bundle
+from psa.storage.records.record import Record, decode_record, difference
+from psa.storage.records.trial_record import decode_trial_record
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class RecordStore:
         """Return what there is of a trial without a sound record, by its id or the beginning of it."""
         found = self.root / start
         names = [path.name for path in found.parent.glob(f"{found.name}*.json")]
-        if any(store_layout.is_record_name(name) for name in names):
+        if any(layout.is_record_name(name) for name in names):
             return "damaged"
         with contextlib.suppress(DamagedFile):
             if any(row.id.startswith(start) for bundle in self.bundles() for row in bundle):
@@ -182,7 +182,7 @@ class RecordStore:
         for stored in there:
             held = stored.record["id"], stored.record["digest"]
             if trial is not None:
-                store_layout.check_digest(stored.place, held, trial, "--results-dir")
+                layout.check_digest(stored.place, held, trial, "--results-dir")
         return functools.reduce(longer, there) if there else None
 
     def loose(self, name: str) -> StoredRecord | None:
@@ -192,7 +192,7 @@ class RecordStore:
         if content is None:
             return None
         record = decode_trial_record(content, str(path))
-        store_layout.check_record(path, self.root, record["id"])
+        layout.check_record(path, self.root, record["id"])
         return StoredRecord(str(path), content, record)
 
     def loose_paths(self, studies: Sequence[str] = ()) -> list[Path]:
@@ -201,15 +201,15 @@ class RecordStore:
         Files like records that lie elsewhere, and folders that cannot be read, are named in a warning.
         """
         listing = self._like_records(studies)
-        places = [path for path in listing.files if store_layout.is_record_place(path, self.root)]
+        places = [path for path in listing.files if layout.is_record_place(path, self.root)]
         self._warn_of(listing, set(places))
         return places
 
     def _like_records(self, studies: Sequence[str]) -> Listing:
         """List the files like records in the folders of some studies, and in folders that are of no study."""
         found = Listing()
-        for folder in store_layout.searched(self.root, studies):
-            part = files_below(folder, store_layout.is_copy_or_record)
+        for folder in layout.searched(self.root, studies):
+            part = files_below(folder, layout.is_copy_or_record)
             found.files += part.files
             found.faults += part.faults
             found.repeated += part.repeated
@@ -217,9 +217,9 @@ class RecordStore:
 
     def _warn_of(self, listing: Listing, places: set[Path]) -> None:
         strays = [path for path in listing.files if path not in places]
-        strays = [path for path in strays if store_layout.is_stray(path, self.root)]
+        strays = [path for path in strays if layout.is_stray(path, self.root)]
         lines = [*listing.faults, *listing.repeated]
-        lines += [store_layout.strays_line(strays, self.root)] if strays else []
+        lines += [layout.strays_line(strays, self.root)] if strays else []
         for line in lines:
             self.warn_once(line)
 

@@ -1,33 +1,49 @@
-"""One trial's stored state, in two generations: the present file and the one before it beside it."""
+"""How long a sweep still takes: the trial-loops that are really left, at the speed they really have.
+
+The cost model says how trial-loops compare (one of a wide network outweighs many of a narrow one) and how
+long they take as long as nothing is measured. Imports no torch.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psa import arrayfile
-from psa.arrayfile import Arrays
-from psa.core.errors import DamagedFile
+from psa.core.errors import DamagedFile, UserError
 from psa.core.files import leftovers, refusal, write_atomically
-from psa.core.stored_files import read_stored
+from psa.core.stored_files import open_regular, read_stored
+from psa.storage import array_file
+from psa.storage.array_file import Arrays, read_header
 
 if TYPE_CHECKING:
     from psa.specs.trial import Trial
-    from psa.state import TrialState
+    from psa.storage.trial_state import TrialState
+
+
+def loops_of(path: Path) -> int:
+    """The loops of a stored state; 0 where there is none that can be read (its worker will say more)."""
+    try:
+        with open_regular(path) as file:
+            header, _ = read_header(file)
+        return max(0, int(json.loads(header["__metadata__"]["psa"])["loops"]))
+    except (OSError, UserError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
+        return 0
+
 
 logger = logging.getLogger(__name__)
 
 
 def arrays_beside(state: Path, name: str) -> Path:
     """The file of the arrays called `name` beside a state file."""
-    return state.with_name(f"{state.stem}.{name}{arrayfile.SUFFIX}")
+    return state.with_name(f"{state.stem}.{name}{array_file.SUFFIX}")
 
 
 def _stored(path: Path) -> TrialState | None:
     """Return the state of a file, None where there is none. Raises UserError."""
-    from psa.state import decode
+    from psa.storage.trial_state import decode
 
     content = read_stored(path)
     return None if content is None else decode(content, str(path))
@@ -79,7 +95,7 @@ class StateFile:
         and they are replaced: by the same bits, where the processor promises them. Raises UserError.
         """
         facts = {"name": name, "spec": trial.model_dump(mode="json")}
-        return arrayfile.write(self.arrays_path(name), arrays, facts)
+        return array_file.write(self.arrays_path(name), arrays, facts)
 
     def _warn(self, message: str) -> None:
         """Say it once, however often the file is read."""
@@ -98,7 +114,7 @@ class StateFile:
         A present file not known to be whole is set aside, not kept as previous: that would push out the
         last sound one.
         """
-        from psa.state import encode
+        from psa.storage.trial_state import encode
 
         if not self._sound and self.path.exists():
             try:

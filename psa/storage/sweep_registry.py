@@ -17,8 +17,8 @@ from typing import Any, Final
 from psa.core.errors import UserError
 from psa.core.file_locks import is_locked, locked
 from psa.core.files import leftovers, own_name, write_atomically
-from psa.helper_files import SWEEP_PROGRESS, SweepProgress, read_helper
 from psa.specs.base import canonical_json
+from psa.storage.helper_files import SWEEP_PROGRESS, SweepProgress, read_helper
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from psa.arrayfile import SUFFIX as ARRAYS
-from psa.bundle import is_bundle_name
 from psa.core.errors import DamagedFile
 from psa.core.files import refusal
 from psa.core.formatting import listed
 from psa.specs.base import STUDY_NAME
 from psa.specs.trial import Trial
+from psa.storage.array_file import SUFFIX as ARRAYS
+from psa.storage.records.bundle import is_bundle_name
 
 STATE_NAME: Final = "lkg.safetensors"
 MACHINE: Final = ".machine.json"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from psa import leases
-from psa.divergence import diverged
 from psa.specs.base import canonical_json
 from psa.specs.trial import Trial
-from psa.store import Store
+from psa.storage import locks
+from psa.storage.records.divergence import diverged
+from psa.storage.store import Store
 
 KeepWeights = Literal["all", "best", "none"]
 
@@ -26,7 +26,7 @@ def drop_weights(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> 
     kept = _best(store, finished) if keep == "best" else set()
     for trial in finished:
         if trial.id not in kept:
-            with leases.held(store, [trial]) as ours:
+            with locks.held(store, [trial]) as ours:
                 for mine in ours:
                     store.state_file(mine).remove()
 

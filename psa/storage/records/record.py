@@ -9,8 +9,8 @@ from fractions import Fraction
 from typing import Any, Final
 
 from psa.core.errors import DamagedFile, UserError
-from psa.divergence import diverged_after
 from psa.specs.base import canonical_json
+from psa.storage.records.divergence import diverged_after
 
 FORMAT: Final = 1
 REMOVE: Final = "Remove it and run the same command again"

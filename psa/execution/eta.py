@@ -6,19 +6,15 @@ long they take as long as nothing is measured. Imports no torch.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from psa.arrayfile import read_header
-from psa.core.errors import UserError
-from psa.core.stored_files import open_regular
 from psa.cost import CostModel
 from psa.specs.trial import Pack
-from psa.store import Store
+from psa.storage.checkpoint import loops_of
+from psa.storage.store import Store
 
 _TRUST_SECONDS: Final = 10.0  # of work after which what is measured counts as much as what was estimated
 
@@ -28,16 +24,6 @@ def loops_left(store: Store, pack: Pack) -> int:
     if not store.has_states_of(pack.trials[0]):
         return pack.horizon * len(pack.trials)
     return sum(max(0, pack.horizon - loops_of(store.state_file(trial).path)) for trial in pack.trials)
-
-
-def loops_of(path: Path) -> int:
-    """The loops of a stored state; 0 where there is none that can be read (its worker will say more)."""
-    try:
-        with open_regular(path) as file:
-            header, _ = read_header(file)
-        return max(0, int(json.loads(header["__metadata__"]["psa"])["loops"]))
-    except (OSError, UserError, ValueError, OverflowError, KeyError, TypeError, RecursionError):
-        return 0
 
 
 @dataclass

@@ -10,16 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from psa import arrayfile, store_layout
-from psa.bundle import Bundle, Row, read_bundle
 from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import files_below, read_stored
-from psa.record_store import RecordStore, StoredRecord, bundled_record, longer
-from psa.records import decode_record
 from psa.specs.trial import Trial
-from psa.statefile import arrays_beside
-from psa.store_layout import Misplaced
-from psa.trial_records import decode_trial_record
+from psa.storage import array_file, layout
+from psa.storage.checkpoint import arrays_beside
+from psa.storage.layout import Misplaced
+from psa.storage.records.bundle import Bundle, Row, read_bundle
+from psa.storage.records.record import decode_record
+from psa.storage.records.record_store import RecordStore, StoredRecord, bundled_record, longer
+from psa.storage.records.trial_record import decode_trial_record
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ class Check:
         each record in a bundle.
         """
         states = files_below(self.models, lambda name: name.endswith(".safetensors"))
-        records = files_below(self.results, store_layout.is_like_record)
+        records = files_below(self.results, layout.is_like_record)
         yield from (Finding(self.models, fault) for fault in states.faults)
         yield from (Finding(self.results, fault) for fault in records.faults)
         for path in states.files:
-            if store_layout.is_state(path.name) and not store_layout.is_set_aside(path.name):
+            if layout.is_state(path.name) and not layout.is_set_aside(path.name):
                 yield from self._finding(path, self._state)
         for path in records.files:
             yield from self._finding(path, self._record)
-        published = self.results / store_layout.PUBLISHED
+        published = self.results / layout.PUBLISHED
         yield from self._bundles(RecordStore(self.results), None)
         yield from self._bundles(RecordStore(published), published)
         for path in states.files:
-            if not store_layout.is_state(path.name):
+            if not layout.is_state(path.name):
                 yield from self._finding(path, self._arrays)
 
     def _finding(self, path: Path, check: Callable[[Path], Path | None]) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ class Check:
                 decode_record(row.machine, f"{bundle.where(row.id)}, its machine")
             if stored is not None:
                 files = stored.record.get("files", {})
-                self._name(self.models / row.id / store_layout.STATE_NAME, files)
+                self._name(self.models / row.id / layout.STATE_NAME, files)
                 for other in _others(row.id, store, before):
                     longer(other, stored)
         except UserError as error:
@@ -115,32 +115,32 @@ class Check:
         return None
 
     def _state(self, path: Path) -> Path | None:
-        from psa.state import decode
+        from psa.storage.trial_state import decode
 
         state = decode(_content(path), str(path))
         self._name(path, state.files)
         try:
-            store_layout.check_state(path, self.models, state.trial)
+            layout.check_state(path, self.models, state.trial)
         except Misplaced as error:
             return _own_folder(error, path, self.models, self.models / state.trial.id / path.name)
         return None
 
     def _record(self, path: Path) -> Path | None:
         content = _content(path)
-        if store_layout.is_beside(path.name):
+        if layout.is_beside(path.name):
             decode_record(content, str(path))
             return None
         try:
             record = decode_trial_record(content, str(path))
         except DamagedFile as damage:
-            if store_layout.is_record_name(path.name):
+            if layout.is_record_name(path.name):
                 raise
             raise Misplaced(
                 f"{path} must have the name of a record, such as s00-0a1b2c.json", "Remove it"
             ) from damage
-        self._name(self.models / str(record["id"]) / store_layout.STATE_NAME, record.get("files", {}))
+        self._name(self.models / str(record["id"]) / layout.STATE_NAME, record.get("files", {}))
         try:
-            store_layout.check_record(path, self.results, record["id"])
+            layout.check_record(path, self.results, record["id"])
         except Misplaced as error:
             return _own_folder(error, path, self.results, self.results / f"{record['id']}.json")
         return None
@@ -148,15 +148,15 @@ class Check:
     def _arrays(self, path: Path) -> Path | None:
         if not path.exists() and not path.is_symlink():
             raise FileNotFoundError(path)
-        facts, digests = arrayfile.read(path).facts, self._named.get(path)
-        if digests is not None and arrayfile.sha256_of(path) not in digests:
+        facts, digests = array_file.read(path).facts, self._named.get(path)
+        if digests is not None and array_file.sha256_of(path) not in digests:
             raise DamagedFile(f"{path} is damaged (its SHA-256 is not the recorded one)")
         try:
             trial = Trial.model_validate(facts["spec"])
         except (KeyError, ValidationError):  # not arrays that a trial keeps
             return None
         try:
-            store_layout.check_arrays(path, self.models, trial, str(facts.get("name")))
+            layout.check_arrays(path, self.models, trial, str(facts.get("name")))
         except Misplaced as error:
             return _own_folder(error, path, self.models, self.models / trial.id / path.name)
         return None
@@ -190,7 +190,7 @@ def _content(path: Path) -> bytes:
 
 def _own_folder(error: Misplaced, path: Path, root: Path, place: Path) -> Path:
     """Return the folder of its own that a misplaced file is in. Raises `error` where there is none."""
-    folder = store_layout.own_folder(path, root, place)
+    folder = layout.own_folder(path, root, place)
     if folder is None:
         raise error
     return folder

@@ -1,0 +1,1 @@
+"""Records of trials: their fields, their files, and bundles of many."""
