@@ -13,9 +13,9 @@ import time
 
 import torch
 
-from psa.memory import chance, retrieval
-from psa.memory.bank import Bank, Entries
-from psa.memory.forgetting import places
+from psa.interventions.memory import hash_rng, retrieval
+from psa.interventions.memory.bank import Bank, Entries
+from psa.interventions.memory.eviction import places
 from psa.specs.memory import Forgetting
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ RULES = {
 def insertions(rule: Forgetting, capacity: int) -> list[float]:
     """Seconds of each batch."""
     bank = Bank(1, capacity, KEYS, VALUES, CPU, rule.ttl_steps)
-    keys = chance.keys_of([1], "reservoir", [0], CPU)
+    keys = hash_rng.keys_of([1], "reservoir", [0], CPU)
     draws = torch.Generator().manual_seed(1)
     vectors = torch.randn(1, BATCH, KEYS, generator=draws)
     arrivals = Entries(vectors, vectors[..., :VALUES], torch.zeros(1, BATCH, dtype=torch.int64))

@@ -14,13 +14,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from psa.ablation import Unit
 from psa.batches import Batches, Row, in_order
 from psa.data.splits import Splits
-from psa.growing import happen, just_grown
+from psa.interventions.ablation import Unit
+from psa.interventions.growth import happen, just_grown
+from psa.interventions.memory.hook import Visited
 from psa.loaded import Epoch, LoadedPack, grouped
 from psa.looks import Probe
-from psa.memory.visit import Visited
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.observing import Entry, KeepArrays, Observers, Observing

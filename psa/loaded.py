@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from psa.ablation import Unit
+from psa.interventions.ablation import Unit
 from psa.interventions.growth import hidden_widths
-from psa.memory.hidden import HiddenMemory
-from psa.memory.visit import Visited
+from psa.interventions.memory.hidden_memory import HiddenMemory
+from psa.interventions.memory.hook import Visited
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.optimizer import Optimizer

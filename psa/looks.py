@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from psa.batches import Batches
 from psa.data.splits import Splits
-from psa.memory.visit import Visited
+from psa.interventions.memory.hook import Visited
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.storage.array_file import Arrays

@@ -8,7 +8,7 @@ import torch
 
 from psa.batches import Row
 from psa.engine import Perturb
-from psa.growing import due
+from psa.interventions.growth import due
 from psa.loaded import Epoch, LoadedPack
 from psa.nn.stacked import Rows
 from psa.optimizer import Optimizer, optimizer_for

@@ -16,7 +16,7 @@ from psa.batches import Batches, Row
 from psa.core.errors import Interrupted
 from psa.core.rng import hash_key
 from psa.data.splits import Split
-from psa.memory.visit import Visit, Visited
+from psa.interventions.memory.hook import Visit, Visited
 from psa.nn.dense import Bound, Dense
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Inputs

@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
-from psa import ablation, engine
+from psa import engine
 from psa.core.errors import Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.data.splits import Splits, load
 from psa.engine import LoopReport
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from psa.interventions import ablation
 from psa.machine import Machine, describe
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows

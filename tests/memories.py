@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.memory.hidden import HiddenMemory, Trace
+from psa.interventions.memory.hidden_memory import HiddenMemory, Trace
 from psa.specs.memory import Memory
 
 CPU = torch.device("cpu")

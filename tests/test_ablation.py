@@ -1,4 +1,6 @@
-"""psa.ablation: exactly what the definition names is zeroed, in a copy, chosen as the definition says."""
+"""psa.interventions.ablation: exactly what the definition names is zeroed, in a copy, chosen as the
+definition says.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from psa import loaded
-from psa.ablation import CHOICES, Unit, choose, damage
 from psa.data.splits import Splits
+from psa.interventions.ablation import CHOICES, Unit, choose, damage
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.specs.arch import Arch

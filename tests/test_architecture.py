@@ -42,12 +42,13 @@ psa.storage.records.bundling psa.storage.verification|
 psa.storage.store|
 psa.storage.locks|
 psa.storage.retention|
-psa.ablation psa.interventions psa.interventions.growth psa.memory psa.memory.apart psa.memory.chance|
-psa.growing psa.memory.bank|
-psa.memory.forgetting psa.memory.retrieval psa.memory.targets|
-psa.memory.intervention|
-psa.memory.hidden|
-psa.memory.visit|
+psa.interventions psa.interventions.ablation psa.interventions.growth psa.interventions.memory
+psa.interventions.memory.hash_rng psa.interventions.memory.per_trial|
+psa.interventions.memory.bank|
+psa.interventions.memory.eviction psa.interventions.memory.retrieval psa.interventions.memory.targets|
+psa.interventions.memory.injection|
+psa.interventions.memory.hidden_memory|
+psa.interventions.memory.hook|
 psa.batches psa.pace psa.recording|
 psa.optimizer|
 psa.loaded psa.train|
@@ -55,8 +56,7 @@ psa.looks psa.scoring|
 psa.observing|
 psa.engine|
 psa.policies|
-psa.calibration psa.memory.metrics psa.probes psa.probes.answers psa.probes.fit psa.probes.gradients
-psa.probes.traces|
+psa.probes psa.probes.answers psa.probes.fit psa.probes.gradients psa.probes.metrics psa.probes.traces|
 psa.probes.calibration psa.probes.distributions psa.probes.embeddings psa.probes.layers psa.probes.memory|
 psa.cgroups psa.events psa.execution psa.execution.gradient_storage psa.outcomes|
 psa.cost|

@@ -1,4 +1,4 @@
-"""psa.memory.bank and forgetting: who stays, against twins that go arrival by arrival."""
+"""psa.interventions.memory.bank and forgetting: who stays, against twins that go arrival by arrival."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from psa.core.errors import DamagedFile, UserError
-from psa.memory import chance
-from psa.memory.bank import Bank, Entries, Lengths
-from psa.memory.forgetting import places
+from psa.interventions.memory import hash_rng
+from psa.interventions.memory.bank import Bank, Entries, Lengths
+from psa.interventions.memory.eviction import places
 from psa.specs.memory import Forgetting
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ class Twin:
 
     def __init__(self, policy: str, capacity: int, seed: int) -> None:
         self.policy, self.capacity = policy, capacity
-        self.key = chance.keys_of([seed], "reservoir", [0], CPU)
+        self.key = hash_rng.keys_of([seed], "reservoir", [0], CPU)
         self.slots: list[Entry] = []
         self.arrived = 0
 
@@ -71,7 +71,7 @@ class Twin:
                 self.slots.append(entry)
                 continue
             if self.policy == "reservoir":
-                draw = int(chance.bits(self.key, torch.tensor(self.arrived))[0]) % self.arrived
+                draw = int(hash_rng.bits(self.key, torch.tensor(self.arrived))[0]) % self.arrived
                 if draw < self.capacity:
                     self.slots[draw] = entry
                 continue
@@ -110,7 +110,7 @@ def test_each_policy_keeps_what_its_rule_says(
         capacity = size * steps
     twins = [Twin(policy, capacity, seed + row) for row in range(2)]
     bank = Bank(2, capacity, 1, 1, CPU, rule(policy).ttl_steps)
-    keys = chance.keys_of([seed, seed + 1], "reservoir", [0, 0], CPU)
+    keys = hash_rng.keys_of([seed, seed + 1], "reservoir", [0, 0], CPU)
     for step in range(steps):
         numbers = torch.arange(size).expand(2, -1) + step * size
         kept = torch.from_numpy(draws.random((2, size)) < 0.8)
@@ -142,7 +142,7 @@ def used(bank: Bank, twins: list[Twin], draws: np.random.Generator) -> None:
 def survivors(policy: str, capacity: int = 8, seed: int = 0) -> frozenset[int]:
     """Which of 32 arrivals stay where the memory cannot hold them all, entries having served unequally."""
     bank = Bank(1, capacity, 1, 1, CPU, rule(policy).ttl_steps)
-    keys = chance.keys_of([seed], "reservoir", [0], CPU)
+    keys = hash_rng.keys_of([seed], "reservoir", [0], CPU)
     for step in range(8):
         numbers = torch.arange(4).unsqueeze(0) + 4 * step
         offer(bank, numbers, torch.ones(1, 4, dtype=torch.bool), policy, keys)
@@ -188,7 +188,7 @@ def test_a_reservoir_is_a_uniform_sample() -> None:
     """Each of 60 arrivals stays as often as any other (chi-square over 3,000 streams, batches of 7)."""
     trials, arrivals, capacity = 3000, 60, 10
     bank = Bank(trials, capacity, 1, 1, CPU)
-    keys = chance.keys_of(range(trials), "reservoir", [0] * trials, CPU)
+    keys = hash_rng.keys_of(range(trials), "reservoir", [0] * trials, CPU)
     for start in range(0, arrivals, 7):
         numbers = torch.arange(start, min(start + 7, arrivals)).expand(trials, -1)
         offer(bank, numbers, torch.ones_like(numbers, dtype=torch.bool), "reservoir", keys)
@@ -201,10 +201,10 @@ def test_a_reservoir_is_a_uniform_sample() -> None:
 
 def test_hashed_draws_are_uniform_and_apart() -> None:
     """Integers and shares by chi-square; another seed, purpose or counter is another draw."""
-    keys = chance.keys_of([1, 2], "control", [1, 1], CPU)
-    draws = chance.bits(keys.unsqueeze(1), torch.arange(50_000))
-    assert chisquare(np.bincount(chance.below(draws, torch.tensor(37)).flatten().numpy())).pvalue > 1e-3
-    shares = chance.unit(draws).flatten().numpy()
+    keys = hash_rng.keys_of([1, 2], "control", [1, 1], CPU)
+    draws = hash_rng.bits(keys.unsqueeze(1), torch.arange(50_000))
+    assert chisquare(np.bincount(hash_rng.below(draws, torch.tensor(37)).flatten().numpy())).pvalue > 1e-3
+    shares = hash_rng.unit(draws).flatten().numpy()
     assert shares.min() >= 0
     assert shares.max() < 1
     assert chisquare(np.histogram(shares, 64, (0, 1))[0]).pvalue > 1e-3

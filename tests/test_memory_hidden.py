@@ -1,4 +1,6 @@
-"""psa.memory.hidden: whole trainings, alone and in packs, stored and restored; what leaves no trace."""
+"""psa.interventions.memory.hidden_memory: whole trainings, alone and in packs, stored and restored; what
+leaves no trace.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 from memories import CLASSES, CPU, WIDTH, memory, stacked, step_of, trained
 
 from psa.core.errors import DamagedFile
-from psa.memory import apart, retrieval
-from psa.memory.hidden import HiddenMemory
+from psa.interventions.memory import per_trial, retrieval
+from psa.interventions.memory.hidden_memory import HiddenMemory
 
 CENTROID = {"value": "absolute", "construction": "class_centroid"}
 VARIED: list[dict[str, Any]] = [
@@ -55,7 +57,7 @@ def test_all_trials_at_once_are_close_to_one_by_one(
     """The way a GPU is used, walked on the CPU: the same up to rounding."""
     seeds = [3, 4, 7]
     one_by_one, expected = trained(memory(**changes), seeds)
-    for module in (apart, retrieval):
+    for module in (per_trial, retrieval):
         monkeypatch.setattr(module, "one_by_one", lambda device: False)
     together, outputs = trained(memory(**changes), seeds)
     assert torch.allclose(outputs, expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""psa.calibration and psa.memory.metrics: numbers that can be worked out by hand."""
+"""psa.probes.metrics and psa.probes.metrics: numbers that can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psa.calibration import expected_calibration_error
-from psa.memory.metrics import by_class, confusion, toggle
+from psa.probes.metrics import by_class, confusion, expected_calibration_error, toggle
 
 
 def test_a_calibrated_network_has_an_error_near_0_and_a_boastful_one_has_its_excess() -> None:

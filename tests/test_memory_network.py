@@ -6,8 +6,8 @@ import torch
 from memories import CPU, memory
 from torch import Tensor
 
-from psa.memory.hidden import HiddenMemory
-from psa.memory.targets import per_sample
+from psa.interventions.memory.hidden_memory import HiddenMemory
+from psa.interventions.memory.targets import per_sample
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs, stacked_linear
 from psa.nn.stacked import Rows

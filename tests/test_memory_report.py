@@ -13,7 +13,7 @@ from made_up import some_record
 
 from psa.collect import collect
 from psa.grid import load
-from psa.growing import booked
+from psa.interventions.growth import booked
 from psa.observations import observed
 from psa.reports import memory as report
 from psa.reports.memory_answers import hypotheses

@@ -1,4 +1,6 @@
-"""psa.memory.retrieval, intervention and targets, each against a few lines that are obviously right."""
+"""psa.interventions.memory.retrieval, intervention and targets, each against a few lines that are obviously
+right.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from hypothesis import strategies as st
 from memories import CPU, memory
 from torch import Tensor
 
-from psa.memory import chance, retrieval
-from psa.memory.bank import Bank, Entries, of_length_1
-from psa.memory.intervention import gate_of, intervene
-from psa.memory.targets import Centroids, Dims, per_sample, picked, stored, values_of
+from psa.interventions.memory import hash_rng, retrieval
+from psa.interventions.memory.bank import Bank, Entries, of_length_1
+from psa.interventions.memory.injection import gate_of, intervene
+from psa.interventions.memory.targets import Centroids, Dims, per_sample, picked, stored, values_of
 from psa.specs.memory import Gate, Retrieval, Target
 
 
@@ -143,7 +145,7 @@ def test_what_is_retrieved_is_the_weighted_sum_of_values() -> None:
 def test_the_random_control_draws_by_sample_among_the_live() -> None:
     """With replacement, each as often; in another order, or in parts, the same sample draws the same."""
     bank = filled(np.random.default_rng(2), [10, 0], 16, 3, grid=False)
-    keys = chance.keys_of([4, 5], "control", [1, 1], CPU)
+    keys = hash_rng.keys_of([4, 5], "control", [1, 1], CPU)
     samples = torch.arange(3000).expand(2, -1)
     found = retrieval.drawn(bank, keys, samples, 4)
     counts = np.bincount(found.slots[0].flatten().numpy(), minlength=10)

@@ -173,7 +173,7 @@ def module_of(state: TrialState) -> nn.Sequential:
 
 def test_growth_changes_no_answer_and_carries_the_optimiser_over(small: Splits) -> None:
     """Before and after the first growth an ordinary module answers alike; moments stay where they were."""
-    from psa.growing import due, happen
+    from psa.interventions.growth import due, happen
 
     (state,), _ = run([arm(dropout=0.0, growth=WIDE)], small, 1)
     before = copy.deepcopy(state)

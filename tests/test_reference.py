@@ -83,7 +83,7 @@ def test_odd_batches_are_the_twin(batch_size: int, small: Splits) -> None:
 
 def mutated_ablate_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ablate before loop 1 as well."""
-    from psa import ablation
+    from psa.interventions import ablation
 
     true_choose = ablation.choose
     monkeypatch.setattr(

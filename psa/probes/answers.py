@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from psa.data.splits import Split
+from psa.interventions.memory.hook import Visit
 from psa.looks import Look
-from psa.memory.visit import Visit
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.storage.trial_state import Observation

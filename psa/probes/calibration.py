@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from psa.calibration import expected_calibration_error
 from psa.looks import Look
-from psa.memory.metrics import confusion
 from psa.nn.dense import Dense
 from psa.probes.answers import Answers, OfTheLkg, answers_of, both_splits, finite
+from psa.probes.metrics import confusion, expected_calibration_error
 from psa.storage.trial_state import Observation
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from psa.core.formatting import counted
 from psa.frames import trials_of
-from psa.memory.metrics import by_class
+from psa.probes.metrics import by_class
 from psa.reports import provenance
 from psa.reports.memory_answers import Hypothesis, hypotheses
 from psa.reports.memory_figures import figures_of

@@ -147,7 +147,9 @@ class Refresh(Spec):
 
 
 class Forgetting(Spec):
-    """Who makes room in a full memory (see psa.memory.forgetting). none: nobody; more is an error."""
+    """Who makes room in a full memory (see psa.interventions.memory.eviction). none: nobody; more is an
+    error.
+    """
 
     policy: Literal["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"] = "fifo"
     ttl_steps: Count | None = None

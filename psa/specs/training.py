@@ -62,6 +62,6 @@ Method = Annotated[Ratchet | Keep, Field(discriminator="policy")]
 
 
 class Ablation(Spec):
-    """Which neuron may be damaged in the copy of the LKG before an epoch (see psa.ablation)."""
+    """Which neuron may be damaged in the copy of the LKG before an epoch (see psa.interventions.ablation)."""
 
     mode: Mode = "none"

@@ -88,7 +88,8 @@ class TrialState:
     devices: the kinds of device that trained its loops, in the order they came in. observed: what each probe
     saw, by its name: one mapping of quantities to lists of numbers for before the first loop and each loop.
     files: the arrays of samples kept beside this state, by name, each with `sha256` and `bytes`.
-    memory: all that its hidden-state memory holds (see psa.memory.bank). events: how its network grew.
+    memory: all that its hidden-state memory holds (see psa.interventions.memory.bank). events: how its
+    network grew.
     """
 
     trial: Trial

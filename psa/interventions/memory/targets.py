@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from psa.core.rng import stream
-from psa.memory.apart import apart
-from psa.memory.bank import of_length_1
+from psa.interventions.memory.bank import of_length_1
+from psa.interventions.memory.per_trial import apart
 from psa.specs.memory import Affected, Memory, Query, Retrieval, Target, check_query
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from psa.memory.apart import apart
-from psa.memory.targets import picked
+from psa.interventions.memory.per_trial import apart
+from psa.interventions.memory.targets import picked
 from psa.nn.stacked import empty_rows
 from psa.specs.memory import Gate, Memory
 

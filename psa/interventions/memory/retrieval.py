@@ -8,9 +8,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.memory.apart import apart, one_by_one, own
-from psa.memory.bank import ALIGNED, EPSILON, Bank
-from psa.memory.chance import below, bits
+from psa.interventions.memory.bank import ALIGNED, EPSILON, Bank
+from psa.interventions.memory.hash_rng import below, bits
+from psa.interventions.memory.per_trial import apart, one_by_one, own
 from psa.specs.memory import Retrieval
 
 SCORES_AT_ONCE: Final = 1 << 27  # of a search on a GPU: half a GB

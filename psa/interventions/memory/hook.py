@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from psa.memory.hidden import HiddenMemory, Trace
-from psa.memory.targets import per_sample
+from psa.interventions.memory.hidden_memory import HiddenMemory, Trace
+from psa.interventions.memory.targets import per_sample
 from psa.specs.memory_sites import Place
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from psa.core.errors import DamagedFile
-from psa.memory.apart import apart
+from psa.interventions.memory.per_trial import apart
 from psa.specs.memory import footprint_bytes
 
 ALIGNED: Final = 16  # slots; every trial's keys and values then start on a 64-byte boundary
@@ -35,9 +35,9 @@ class Bank:
     """T memories of `capacity` slots. A slot beyond all others takes what is not to be kept.
 
     keys [T, S, dk], values [T, S, dv]; int64 labels, insert_step; int32 retrieved, fresh_step; float32
-    usefulness, all [T, S]. size: slots in use; arrived: entries ever offered (see psa.memory.forgetting);
-    now: finished steps; int64 [T]. ttl_steps: an entry can be retrieved in that many steps after its own.
-    most: no memory has more slots in use, known without asking the device.
+    usefulness, all [T, S]. size: slots in use; arrived: entries ever offered (see
+    psa.interventions.memory.eviction); now: finished steps; int64 [T]. ttl_steps: an entry can be retrieved
+    in that many steps after its own. most: no memory has more slots in use, known without asking the device.
     """
 
     def __init__(

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from psa.core.errors import DamagedFile
-from psa.memory import chance, forgetting, retrieval, targets
-from psa.memory.bank import Bank, Entries, Lengths
-from psa.memory.intervention import Effect, gate_of, intervene
+from psa.interventions.memory import eviction, hash_rng, retrieval, targets
+from psa.interventions.memory.bank import Bank, Entries, Lengths
+from psa.interventions.memory.injection import Effect, gate_of, intervene
 from psa.specs.memory import Memory
 
 
@@ -52,14 +52,14 @@ class HiddenMemory:
         if spec.target.construction == "class_centroid":
             momentum = spec.target.centroid_momentum
             self.centroids = targets.Centroids(count, classes, affected, momentum, device)
-        self._reservoir = chance.keys_of(seeds, "reservoir", [0] * count, device)
+        self._reservoir = hash_rng.keys_of(seeds, "reservoir", [0] * count, device)
         self.begin([1] * count)
 
     def begin(self, epochs: Sequence[int]) -> None:
         """The epoch (from 1) that each trial is about to train or to be evaluated after."""
         spec = self.spec
-        self._random = chance.keys_of(self.seeds, "control", epochs, self.device)
-        self._refresh = chance.keys_of(self.seeds, "refresh", epochs, self.device)
+        self._random = hash_rng.keys_of(self.seeds, "control", epochs, self.device)
+        self._refresh = hash_rng.keys_of(self.seeds, "refresh", epochs, self.device)
         self._alpha = self._tensor([spec.alpha(epoch) for epoch in epochs], torch.float32)
         self._fills = self._tensor([spec.fills(epoch) for epoch in epochs], torch.bool)
         self._any_fills = any(spec.fills(epoch) for epoch in epochs)
@@ -145,7 +145,7 @@ class HiddenMemory:
             lengths = Lengths(self.spec.retrieval.normalize_keys, self.spec.retrieval.normalize_values)
             self.bank.refresh(merging, entries, self.spec.refresh.key, self.spec.refresh.value, lengths)
             kept = kept & (merging == self.bank.capacity)
-        slots = forgetting.places(self.bank, kept, self.spec.forgetting, self._reservoir)
+        slots = eviction.places(self.bank, kept, self.spec.forgetting, self._reservoir)
         self.bank.put(slots, entries)
         return kept.sum(dim=1)
 
@@ -170,7 +170,7 @@ class HiddenMemory:
         if self.spec.refresh is None:
             return None
         refresh = self.spec.refresh
-        draws = chance.unit(chance.bits(self._refresh.unsqueeze(1), samples))
+        draws = hash_rng.unit(hash_rng.bits(self._refresh.unsqueeze(1), samples))
         searched = self.spec.control != "random" and trace.found is not None
         found = trace.found if searched else None
         if found is None:

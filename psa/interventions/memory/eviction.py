@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from psa.core.errors import UserError
-from psa.memory.bank import Bank
-from psa.memory.chance import below, bits
+from psa.interventions.memory.bank import Bank
+from psa.interventions.memory.hash_rng import below, bits
 from psa.specs.memory import Forgetting
 
 Score = Callable[[Bank, Tensor, float], Tensor]
