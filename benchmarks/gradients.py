@@ -29,19 +29,19 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from psa.agreement import agreement
-from psa.batches import Batches, Row
 from psa.clustering import KMeans, cluster
 from psa.core.formatting import duration, size
 from psa.core.rng import stream
 from psa.data.splits import Split, load
+from psa.engine.batches import Batches, Row
+from psa.engine.optimizer import optimizer_for
+from psa.engine.train_step import train_epoch
 from psa.factored import Factored
 from psa.nn.dense import Dense
-from psa.optimizer import optimizer_for
 from psa.probes.gradients import Factors
 from psa.specs.data import DataSpec
 from psa.specs.model import NetSpec
 from psa.storage import array_file
-from psa.train import train_epoch
 
 BATCH, RATE, DECAY = 64, 1e-3, 1e-4
 

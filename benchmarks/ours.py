@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from psa.batches import Batches, in_order
 from psa.calibrate import step_seconds
 from psa.data.splits import Splits, load
-from psa.engine import row_of
+from psa.engine.batches import Batches, in_order
+from psa.engine.loop import row_of
+from psa.engine.optimizer import optimizer_for
+from psa.engine.train_step import evaluate, train_epoch
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.optimizer import optimizer_for
 from psa.packs import groups_of
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
@@ -27,7 +28,6 @@ from psa.specs.training import MODES
 from psa.specs.trial import Trial
 from psa.storage.trial_state import encode
 from psa.studies import ablation
-from psa.train import evaluate, train_epoch
 from psa.worker import fresh_state
 
 

@@ -27,9 +27,9 @@ from cloud.settings import hidden
 from cloud.storage import Storage
 from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically
-from psa.engine import LoopReport
+from psa.engine.loop import LoopReport
+from psa.engine.save_interval import Pace
 from psa.machine import Machine
-from psa.pace import Pace
 from psa.search import Template
 from psa.serve import loop_facts, loops_left
 from psa.specs.trial import Pack, Trial

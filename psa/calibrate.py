@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import torch
 
-from psa.batches import Batches, in_order
 from psa.cost import WORTH_IT, fitting
 from psa.data.splits import Split
-from psa.engine import row_of
-from psa.loaded import LoadedPack
+from psa.engine.batches import Batches, in_order
+from psa.engine.device_pack import LoadedPack
+from psa.engine.loop import row_of
+from psa.engine.optimizer import optimizer_for
+from psa.engine.train_step import train_epoch
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.optimizer import optimizer_for
 from psa.specs.trial import Trial
-from psa.train import train_epoch
 from psa.worker import fresh_state
 
 STEPS = 3

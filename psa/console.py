@@ -20,7 +20,7 @@ from psa.storage.records.divergence import diverged, diverged_loops
 
 if TYPE_CHECKING:
     from psa.data.splits import ClassCounts
-    from psa.engine import LoopReport
+    from psa.engine.loop import LoopReport
     from psa.storage.store import Record
     from psa.storage.trial_state import TrialState
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from psa import engine
 from psa.core.errors import UserError
 from psa.data.splits import Splits, zero_r
-from psa.looks import Probe
+from psa.engine import loop
+from psa.engine.probing import Probe
 from psa.nn.dense import Dense
 from psa.probes import probe_named
 from psa.specs.probes import CHECKPOINT, OF_MEMORY, ONLINE, parsed
@@ -27,7 +27,7 @@ def probes_for(trial: Trial) -> list[Probe]:
     return [probe_named(name) for name in trial.probes]
 
 
-def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcome) -> Record:
+def record_of(state: TrialState, net: Dense, splits: Splits, test: loop.Outcome) -> Record:
     """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
     trial, final = state.trial, Dense(model_now(state), net.classes)
     _, majority, _ = zero_r(splits.val.labels)
@@ -48,7 +48,7 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: engine.Outcom
         "events": state.events,
         "finals": {
             "bounty": {"correct": state.best_correct, "loop": state.lkg_loop},
-            "test": {"correct": test.correct, "loss": engine.finite(test.loss)},
+            "test": {"correct": test.correct, "loss": loop.finite(test.loss)},
             "stopped_early": state.stopped,
         },
     }

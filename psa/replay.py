@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from psa import engine
 from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import read_stored
+from psa.engine import loop as engine
 from psa.machine import Machine, describe
 from psa.nn.dense import Dense
 from psa.specs.trial import Trial

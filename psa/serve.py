@@ -18,7 +18,7 @@ from typing import Any
 from psa.calibrate import step_seconds
 from psa.core.errors import Interrupted, UserError, cut, named_error
 from psa.core.stop import StopRequest
-from psa.engine import LoopReport
+from psa.engine.loop import LoopReport
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
 from psa.machine import Machine
 from psa.specs.trial import Pack

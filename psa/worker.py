@@ -18,19 +18,19 @@ from typing import Any
 
 import torch
 
-from psa import engine
 from psa.core.errors import Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.data.splits import Splits, load
-from psa.engine import LoopReport
+from psa.engine import loop
+from psa.engine.loop import LoopReport
+from psa.engine.policies import KeepPolicy, RatchetPolicy
+from psa.engine.save_interval import Pace
 from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from psa.interventions import ablation
 from psa.machine import Machine, describe
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.outcomes import probes_for, record_of
-from psa.pace import Pace
-from psa.policies import KeepPolicy, RatchetPolicy
 from psa.specs.base import canonical_json, validated
 from psa.specs.data import DataSpec
 from psa.specs.memory import check_room
@@ -126,7 +126,7 @@ def run_pack(
 
     begun, before = time.monotonic(), sum(state.loops for state in states)
     with stop or nullcontext(lambda: False) as asked:
-        tests = engine.run(
+        tests = loop.run(
             net,
             splits,
             states,
@@ -224,7 +224,7 @@ def fresh_state(trial: Trial, net: Dense, horizon: int) -> TrialState:
     return TrialState(trial, horizon, lkg)
 
 
-def policy_for(trial: Trial, net: Dense, splits: Splits) -> engine.Policy:
+def policy_for(trial: Trial, net: Dense, splits: Splits) -> loop.Policy:
     """The policy that a trial's method names."""
     if isinstance(trial.method, Keep):
         return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from psa import engine
 from psa.data.splits import Splits
+from psa.engine import loop
 from psa.nn.dense import Dense
 from psa.outcomes import probes_for
 from psa.specs.arch import Arch
@@ -73,7 +73,7 @@ def run(
     loops: int,
     states: list[TrialState] | None = None,
     **options: Any,
-) -> tuple[list[TrialState], list[engine.Outcome]]:
+) -> tuple[list[TrialState], list[loop.Outcome]]:
     """Train trials as one pack, or go on from `states`; the states afterwards and the test results."""
     net = Dense(trials[0].model, splits.classes)
     states = states or [fresh_state(each, net, loops) for each in trials]
@@ -84,5 +84,5 @@ def run(
 
     options.setdefault("probes", probes_for(trials[0]))
     policy = options.pop("policy", None) or policy_for(trials[0], net, splits)
-    tests = engine.run(net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options)
+    tests = loop.run(net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options)
     return last or states, tests

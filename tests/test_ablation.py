@@ -15,8 +15,8 @@ from helpers import arms, run, trial
 from scipy.stats import chisquare
 from torch import Tensor
 
-from psa import loaded
 from psa.data.splits import Splits
+from psa.engine import device_pack
 from psa.interventions.ablation import CHOICES, Unit, choose, damage
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
@@ -264,16 +264,17 @@ def test_every_mode_has_a_choice() -> None:
 
 
 def watch(
-    monkeypatch: pytest.MonkeyPatch, seen: Callable[[loaded.LoadedPack, list[int], loaded.Epoch], None]
+    monkeypatch: pytest.MonkeyPatch,
+    seen: Callable[[device_pack.LoadedPack, list[int], device_pack.Epoch], None],
 ) -> None:
     """Call `seen` with the pack, its rows and what an epoch starts from."""
-    from psa.policies import RatchetPolicy
+    from psa.engine.policies import RatchetPolicy
 
     true_begin = RatchetPolicy.begin
 
     def begin(
-        self: RatchetPolicy, pack: loaded.LoadedPack, rows: list[int], settings: list[object]
-    ) -> loaded.Epoch:
+        self: RatchetPolicy, pack: device_pack.LoadedPack, rows: list[int], settings: list[object]
+    ) -> device_pack.Epoch:
         before = pack.lkg.clone()
         epoch = true_begin(self, pack, rows, settings)  # type: ignore[arg-type]
         for mine, theirs in zip(before.parts, pack.lkg.parts, strict=True):
@@ -294,7 +295,7 @@ def test_damage_never_adds_up_and_never_reaches_the_lkg(
     trials = arms("2*4, 1*6", [3, 4], family)
     loops = dict.fromkeys([each.id for each in trials], 0)
 
-    def seen(pack: loaded.LoadedPack, rows: list[int], epoch: loaded.Epoch) -> None:
+    def seen(pack: device_pack.LoadedPack, rows: list[int], epoch: device_pack.Epoch) -> None:
         names = linears_of(family, pack.net.arch.widths)
         for at, row in enumerate(rows):
             each = pack.states[row].trial

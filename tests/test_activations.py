@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from psa.core.errors import UserError
 from psa.data.splits import Splits
+from psa.engine.train_step import cross_entropy
 from psa.nn.activations import Setting, activate, placed, scales
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.nn.stacked import Rows, empty_rows
 from psa.specs.activation import ACTIVATIONS, Activation
 from psa.specs.model import NetSpec
-from psa.train import cross_entropy
 
 NAMES = sorted(ACTIVATIONS)
 # Another value of each parameter, and where it would not act alone, what must stand beside it.

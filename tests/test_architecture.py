@@ -49,13 +49,12 @@ psa.interventions.memory.eviction psa.interventions.memory.retrieval psa.interve
 psa.interventions.memory.injection|
 psa.interventions.memory.hidden_memory|
 psa.interventions.memory.hook|
-psa.batches psa.pace psa.recording|
-psa.optimizer|
-psa.loaded psa.train|
-psa.looks psa.scoring|
-psa.observing|
-psa.engine|
-psa.policies|
+psa.engine psa.engine.batches psa.engine.cuda_graph psa.engine.save_interval|
+psa.engine.optimizer|
+psa.engine.device_pack psa.engine.train_step|
+psa.engine.probing psa.engine.scoring|
+psa.engine.loop|
+psa.engine.policies|
 psa.probes psa.probes.answers psa.probes.fit psa.probes.gradients psa.probes.metrics psa.probes.traces|
 psa.probes.calibration psa.probes.distributions psa.probes.embeddings psa.probes.layers psa.probes.memory|
 psa.cgroups psa.events psa.execution psa.execution.gradient_storage psa.outcomes|

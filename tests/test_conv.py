@@ -10,6 +10,7 @@ from memories import memory
 from torch import nn
 
 from psa.data.splits import Split, Splits
+from psa.engine.train_step import cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.nn.stacked import Rows
@@ -19,7 +20,6 @@ from psa.specs.training import Keep, Ratchet
 from psa.specs.trial import Trial
 from psa.storage.trial_state import encode
 from psa.studies.memory import Settings, from_settings
-from psa.train import cross_entropy
 
 ARCH = "1*3, 1*5, 1*11"
 

@@ -18,12 +18,13 @@ from made_up import some_record, some_state
 from memories import memory
 from processes import train_in_process
 
-from psa import engine
-from psa.batches import Row
 from psa.cli import PSA, TRAIN
 from psa.cli import run as command
 from psa.collect import collect
 from psa.data.splits import Splits
+from psa.engine import loop as engine
+from psa.engine.batches import Row
+from psa.engine.train_step import evaluate
 from psa.experiment import Experiment
 from psa.frames import trials_of
 from psa.grid import load
@@ -43,7 +44,6 @@ from psa.storage.records.trial_record import decode_trial_record
 from psa.storage.retention import drop_weights
 from psa.storage.store import Store
 from psa.storage.trial_state import TrialState, decode, encode
-from psa.train import evaluate
 from psa.worker import fresh_state, run_pack
 
 EXPLODING = "60*16"  # at a learning rate of 10 its logits overflow within an epoch

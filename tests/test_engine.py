@@ -1,4 +1,4 @@
-"""psa.engine: the loop around the epochs: what it keeps, books, saves and survives."""
+"""psa.engine.loop: the loop around the epochs: what it keeps, books, saves and survives."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import pytest
 import torch
 from helpers import arms, run, trial
 
-from psa import engine, loaded, scoring
 from psa.core.errors import Interrupted, UserError
 from psa.data.splits import Split, Splits
-from psa.engine import LoopReport
+from psa.engine import device_pack, scoring
+from psa.engine import loop as engine
+from psa.engine.loop import LoopReport
+from psa.engine.policies import RatchetPolicy
+from psa.engine.save_interval import Pace
+from psa.engine.train_step import evaluate
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.outcomes import record_of
-from psa.pace import Pace
-from psa.policies import RatchetPolicy
 from psa.specs.base import canonical_json
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
 from psa.storage.trial_state import COLUMNS, TrialState, decode, encode
-from psa.train import evaluate
 from psa.worker import fresh_state, policy_for
 
 STEPS = 10  # of an epoch: 600 samples in batches of 64
@@ -211,8 +212,8 @@ def test_no_arm_is_contaminated(small: Splits, monkeypatch: pytest.MonkeyPatch) 
     true_begin = RatchetPolicy.begin
 
     def begin(
-        self: RatchetPolicy, pack: loaded.LoadedPack, rows: list[int], settings: list[object]
-    ) -> loaded.Epoch:
+        self: RatchetPolicy, pack: device_pack.LoadedPack, rows: list[int], settings: list[object]
+    ) -> device_pack.Epoch:
         epoch = true_begin(self, pack, rows, settings)  # type: ignore[arg-type]
         assert epoch.optimizer.decoupled
         assert not epoch.optimizer.state, "moments survived from loop to loop"
@@ -444,7 +445,7 @@ def test_the_pace_follows_the_cost_of_writing(monkeypatch: pytest.MonkeyPatch, w
     fiftieth of the time.
     """
     clock = Clock()
-    monkeypatch.setattr("psa.pace.time.monotonic", clock)
+    monkeypatch.setattr("psa.engine.save_interval.time.monotonic", clock)
     pace = Pace(failure_every=3600.0, share=0.02)
     assert pace.due()
 
@@ -463,7 +464,7 @@ def test_the_pace_follows_the_cost_of_writing(monkeypatch: pytest.MonkeyPatch, w
 def test_a_failed_write_teaches_the_pace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next save is as due as before."""
     clock = Clock()
-    monkeypatch.setattr("psa.pace.time.monotonic", clock)
+    monkeypatch.setattr("psa.engine.save_interval.time.monotonic", clock)
     pace = Pace()
 
     def save() -> None:

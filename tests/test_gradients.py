@@ -11,10 +11,10 @@ import torch
 from helpers import net_trial, run
 from torch import Tensor, nn
 
-from psa.batches import Batches
 from psa.core.errors import DamagedFile, UserError
 from psa.data.splits import Splits
-from psa.engine import row_of
+from psa.engine.batches import Batches
+from psa.engine.loop import row_of
 from psa.nn.dense import Dense
 from psa.outcomes import probes_for
 from psa.persample import per_sample_gradients

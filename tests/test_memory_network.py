@@ -6,6 +6,7 @@ import torch
 from memories import CPU, memory
 from torch import Tensor
 
+from psa.engine.train_step import cross_entropy
 from psa.interventions.memory.hidden_memory import HiddenMemory
 from psa.interventions.memory.targets import per_sample
 from psa.nn.dense import Dense
@@ -13,7 +14,6 @@ from psa.nn.layers import Inputs, stacked_linear
 from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
 from psa.specs.model import ModelSpec
-from psa.train import cross_entropy
 
 
 def walked(seeds: list[int], steps: int = 4, size: int = 21) -> tuple[Tensor, Tensor]:

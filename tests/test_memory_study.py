@@ -13,10 +13,10 @@ from helpers import run
 from psa.core.errors import UserError
 from psa.cost import memory_bytes, stored_bytes
 from psa.data.splits import Splits
+from psa.engine.device_pack import LoadedPack
+from psa.engine.probing import Look
 from psa.grid import load
 from psa.interventions.growth import hidden_widths
-from psa.loaded import LoadedPack
-from psa.looks import Look
 from psa.nn.dense import Dense
 from psa.outcomes import probes_for
 from psa.probes.answers import answers_of

@@ -141,13 +141,13 @@ def test_an_interruption_right_after_growth_leaves_the_state_of_the_loop_before(
     def save(states: Sequence[TrialState]) -> None:
         saved[:] = [encode(state) for state in states]
 
-    from psa import engine
+    from psa.engine import loop
     from psa.worker import fresh_state, policy_for
 
     trial = arm(growth=WIDE)
     net = Dense(trial.model, 10)
     with pytest.raises(Interrupted):
-        engine.run(
+        loop.run(
             net, small, [fresh_state(trial, net, 3)], 3, policy_for(trial, net, small),
             device=torch.device("cpu"), save=save, stop=lambda: next(stops),
         )  # fmt: skip

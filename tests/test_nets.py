@@ -13,9 +13,10 @@ from helpers import arms
 from scipy.stats import binom, kstest
 from torch import Tensor, nn
 
-from psa.batches import Row
 from psa.core.errors import UserError
 from psa.data.splits import Splits
+from psa.engine.batches import Row
+from psa.engine.train_step import DropoutPlan, cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Inputs
@@ -23,7 +24,6 @@ from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
 from psa.specs.model import Family, ModelSpec
 from psa.specs.shapes import shape_of
-from psa.train import DropoutPlan, cross_entropy
 from psa.worker import fresh_state
 
 FAMILIES: tuple[Family, ...] = ("simplemlp", "resmlp")

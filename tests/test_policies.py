@@ -1,4 +1,6 @@
-"""psa.policies: `keep` is ordinary training, with or without patience (for `ratchet` see test_reference)."""
+"""psa.engine.policies: `keep` is ordinary training, with or without patience (for `ratchet` see
+test_reference).
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,9 @@ from torch import nn
 
 from psa.core.rng import stream
 from psa.data.splits import Split, Splits
+from psa.engine.policies import KeepPolicy
 from psa.nn.dense import Dense
 from psa.outcomes import record_of
-from psa.policies import KeepPolicy
 from psa.specs.training import Keep
 from psa.specs.trial import Trial
 from psa.storage.store import encode_record

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from psa import train
-from psa.batches import Batches, Row, in_order
 from psa.data.splits import Split, Splits
+from psa.engine import train_step
+from psa.engine.batches import Batches, Row, in_order
+from psa.engine.cuda_graph import Recorded
+from psa.engine.optimizer import optimizer_for
+from psa.engine.train_step import train_epoch
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.optimizer import optimizer_for
-from psa.recording import Recorded
 from psa.specs.model import Family, ModelSpec
-from psa.train import train_epoch
 
 ROWS = [
     Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0),
@@ -95,7 +95,7 @@ def test_a_step_that_is_played_back_trains_as_one_that_is_run(
     """To the bit over a whole epoch: samples, step number and dropout are read from tensors each time."""
     plain = trained(family, arch, small.train)
     Taped.tapes = []
-    monkeypatch.setattr(train, "Recorded", Taped)
+    monkeypatch.setattr(train_step, "Recorded", Taped)
     taped = trained(family, arch, small.train)
     assert all(torch.equal(one, other) for one, other in zip(plain, taped, strict=True))
     names = {str(func) for tape in Taped.tapes for func, *_ in tape.operations}

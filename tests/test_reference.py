@@ -93,7 +93,7 @@ def mutated_ablate_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_draws_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """>= in place of >."""
-    from psa.policies import RatchetPolicy
+    from psa.engine.policies import RatchetPolicy
 
     monkeypatch.setattr(
         RatchetPolicy, "better", lambda self, state, correct, loss: correct >= state.best_correct
@@ -102,7 +102,7 @@ def mutated_draws_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_decay_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weight decay in every mode."""
-    from psa import engine
+    from psa.engine import loop as engine
 
     true_row = engine.row_of
 
@@ -116,7 +116,7 @@ def mutated_decay_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_momentum_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The optimiser's moments survive from loop to loop."""
-    from psa.policies import RatchetPolicy
+    from psa.engine.policies import RatchetPolicy
 
     true_begin = RatchetPolicy.begin
     kept: list[list[torch.Tensor]] = []
@@ -141,7 +141,7 @@ def mutated_momentum_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_dropout_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout active where it was not asked for."""
-    from psa import engine
+    from psa.engine import loop as engine
 
     true_row = engine.row_of
 
@@ -155,8 +155,8 @@ def mutated_dropout_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_lkg_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     """The damage is done to the LKG itself, not to a copy."""
-    from psa.loaded import LoadedPack
-    from psa.policies import RatchetPolicy
+    from psa.engine.device_pack import LoadedPack
+    from psa.engine.policies import RatchetPolicy
 
     true_begin = RatchetPolicy.begin
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from helpers import arms, run
 
-from psa import engine
-from psa.batches import Batches, Row
 from psa.core.rng import PURPOSES, hash_key, stream
 from psa.data.splits import Split, Splits
+from psa.engine import loop as engine
+from psa.engine.batches import Batches, Row
 from psa.nn.dense import Dense
 from psa.specs.training import MODES, Mode
 from psa.worker import fresh_state

@@ -1,4 +1,4 @@
-"""psa.train: one epoch and one evaluation of a pack, seen from each of its trials."""
+"""psa.engine.train_step: one epoch and one evaluation of a pack, seen from each of its trials."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from psa import train
-from psa.batches import Batches, Row, in_order
 from psa.core.errors import Interrupted
 from psa.core.rng import stream
 from psa.data.splits import Split, Splits
+from psa.engine import train_step
+from psa.engine.batches import Batches, Row, in_order
+from psa.engine.optimizer import optimizer_for
+from psa.engine.train_step import batch_sizes, cross_entropy, evaluate, train_epoch
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.optimizer import optimizer_for
 from psa.specs.arch import Arch
 from psa.specs.model import ModelSpec
 from psa.studies.ablation import LEAST_DECAY
-from psa.train import batch_sizes, cross_entropy, evaluate, train_epoch
 
 ROW = Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)
 
@@ -262,7 +262,7 @@ def test_counts_do_not_depend_on_the_evaluation_batch(
     net = net_of("1*12")
     rows = pack_of(net, range(4))
     correct, losses = counted(net, rows, small.val)
-    monkeypatch.setattr(train, "EVALUATION_BATCH", batch)
+    monkeypatch.setattr(train_step, "EVALUATION_BATCH", batch)
     again, other_losses = counted(net, rows, small.val)
     assert again == correct
     assert torch.allclose(other_losses, losses, rtol=1e-6, atol=0)

@@ -12,21 +12,21 @@ from helpers import net_trial, run
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from psa.batches import Row
 from psa.core.errors import UserError
 from psa.data.splits import Splits
+from psa.engine.batches import Row
+from psa.engine.optimizer import optimizer_for
+from psa.engine.train_step import cross_entropy
 from psa.grid import load
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs, effective
 from psa.nn.stacked import Rows
-from psa.optimizer import optimizer_for
 from psa.specs.data import DataSpec
 from psa.specs.model import NetSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import Ratchet
 from psa.specs.trial import Trial
 from psa.storage.trial_state import decode, encode
-from psa.train import cross_entropy
 
 SHAPES = {"mlp": "3*7", "residual": "2*6", "glonet": "4*5"}
 

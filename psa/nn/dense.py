@@ -76,7 +76,7 @@ class Dense:
 
     @property
     def smallest_dimension(self) -> int:
-        """The least of all layer sizes (see psa.train.padded)."""
+        """The least of all layer sizes (see psa.engine.train_step.padded)."""
         return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)
 
     def initial(self, seed: int) -> Rows:

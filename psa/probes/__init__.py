@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from psa.specs.probes import PROBES, parsed
 
 if TYPE_CHECKING:
-    from psa.looks import Probe
+    from psa.engine.probing import Probe
 
 
 def probe_named(text: str) -> Probe:

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from psa.data.splits import Split
+from psa.engine.probing import Look
+from psa.engine.train_step import EVALUATION_BATCH
 from psa.interventions.memory.hook import Visit
-from psa.looks import Look
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.storage.trial_state import Observation
-from psa.train import EVALUATION_BATCH
 
 SPLITS: Final = ("validation", "test")
 

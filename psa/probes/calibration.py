@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from psa.looks import Look
+from psa.engine.probing import Look
 from psa.nn.dense import Dense
 from psa.probes.answers import Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.probes.metrics import confusion, expected_calibration_error

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.looks import Look
+from psa.engine.probing import Look
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
 from psa.probes.traces import hidden_layers, ignored, traced

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from psa.data.splits import Split
-from psa.looks import Look
+from psa.engine.probing import Look
+from psa.engine.train_step import EVALUATION_BATCH
 from psa.probes.answers import OfTheLkg, both_splits
 from psa.probes.traces import hidden_layers, ignored, traced
 from psa.storage.trial_state import Observation
-from psa.train import EVALUATION_BATCH
 
 NEIGHBOURS: Final = 8
 

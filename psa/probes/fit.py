@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from psa.looks import Look
+from psa.engine.probing import Look
+from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded
 from psa.nn.dense import Dense
 from psa.storage.trial_state import Observation
-from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded
 
 
 class TrainAccuracy:

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from psa.batches import Batches
 from psa.core.errors import UserError
 from psa.data.splits import Split, Splits
-from psa.looks import Look
+from psa.engine.batches import Batches
+from psa.engine.probing import Look
+from psa.engine.train_step import EVALUATION_BATCH, cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.storage.array_file import Arrays
 from psa.storage.trial_state import Observation
-from psa.train import EVALUATION_BATCH, cross_entropy
 
 
 class Factors:
@@ -55,14 +55,14 @@ class Factors:
         self.rows = slice(0, 0)
 
     def step(self, number: int, chosen: Tensor, logits: Tensor) -> None:
-        """See psa.train.Observer."""
+        """See psa.engine.train_step.Observer."""
         start = number * self.batch_size
         self.rows = slice(start, start + chosen.shape[1])
         self.chosen[:, self.rows] = chosen[: self.trials]
         self.predictions[:, self.rows] = logits[: self.trials].argmax(dim=1)
 
     def layer(self, number: int, x: Tensor, delta: Tensor) -> None:
-        """See psa.train.Observer."""
+        """See psa.engine.train_step.Observer."""
         if number in self.delta:
             own = delta[: self.trials].transpose(1, 2)
             torch.mul(own, own.shape[1], out=self.delta[number][:, self.rows])
@@ -92,7 +92,7 @@ class Followed:
         self.step, self.layer = factors.step, factors.layer
 
     def arrays(self, row: int) -> Arrays | None:
-        """See psa.looks.Following."""
+        """See psa.engine.probing.Following."""
         return self.factors.of(row, self.splits.train, self.splits.digits) if self.wanted[row] else None
 
 
@@ -125,7 +125,7 @@ class GradientsOnline(_Silent):
         self.epochs, self.layers = {int(epoch) for epoch in epochs}, tuple(layers)
 
     def follow(self, net: Dense, splits: Splits, batches: Batches, loops: Sequence[int]) -> Followed | None:
-        """See psa.looks.Follower. Raises UserError for a layer that there is not."""
+        """See psa.engine.probing.Follower. Raises UserError for a layer that there is not."""
         layers = numbers_of(net, self.layers)
         wanted = [not self.epochs or loop in self.epochs for loop in loops]
         if not any(wanted):
@@ -148,7 +148,9 @@ class Gradients(_Silent):
         self.layers = tuple(layers)
 
     def arrays(self, look: Look, row: int) -> Arrays:
-        """See psa.looks.Collector. One trial at a time beside a copy of itself: the same bits in any pack."""
+        """See psa.engine.probing.Collector. One trial at a time beside a copy of itself: the same bits in any
+        pack.
+        """
         split, weights = look.splits.train, look.weights[[row, row]]
         layers = numbers_of(look.net, self.layers)
         factors = Factors(look.net, layers, 1, len(split), EVALUATION_BATCH, split.images.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from psa.looks import Look
+from psa.engine.probing import Look
 from psa.nn.activations import added
 from psa.nn.dense import Dense
 from psa.nn.layers import effective

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psa.data.splits import Split
-from psa.looks import Look
+from psa.engine.probing import Look
 from psa.nn.dense import Dense
 from psa.probes.answers import SPLITS, Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.probes.metrics import STRONG, toggle

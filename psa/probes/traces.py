@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from psa.data.splits import Split
-from psa.looks import Look
+from psa.engine.probing import Look
+from psa.engine.train_step import EVALUATION_BATCH
 from psa.nn.layers import Inputs
-from psa.train import EVALUATION_BATCH
 
 # Of one trial: a hidden layer, and [width, B] before and after its activation.
 Watch = Callable[[int, Tensor, Tensor], None]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from psa.batches import Row
-from psa.engine import Perturb
+from psa.engine.batches import Row
+from psa.engine.device_pack import Epoch, LoadedPack
+from psa.engine.loop import Perturb
+from psa.engine.optimizer import Optimizer, optimizer_for
 from psa.interventions.growth import due
-from psa.loaded import Epoch, LoadedPack
 from psa.nn.stacked import Rows
-from psa.optimizer import Optimizer, optimizer_for
 from psa.specs.growth import Event
 from psa.specs.training import MOMENTS, Keep
 from psa.storage.trial_state import TrialState

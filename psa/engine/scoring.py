@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from psa.data.splits import Split, Splits
-from psa.loaded import LoadedPack
-from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded
+from psa.engine.device_pack import LoadedPack
+from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded
 
 
 def evaluate_lkgs(pack: LoadedPack, rows: list[int], split: Split) -> tuple[list[int], list[float]]:
     """Return the correct answers and the mean loss of the LKGs of some rows on a split."""
     made_in = [max(1, state.lkg_loop) for state in pack.states]
-    # a lone trial beside its twin, as in psa.engine
+    # a lone trial beside its twin, as in psa.engine.loop
     twins = rows * 2 if padded(pack.net, len(rows), batch_sizes(len(split), EVALUATION_BATCH)) else rows
     loops = [made_in[row] for row in twins]
     correct, loss = evaluate(pack.net, pack.lkg[twins], split, loops, pack.memories(twins, loops))

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from psa.engine.optimizer import Optimizer
 from psa.interventions.ablation import Unit
 from psa.interventions.growth import hidden_widths
 from psa.interventions.memory.hidden_memory import HiddenMemory
 from psa.interventions.memory.hook import Visited
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.optimizer import Optimizer
 from psa.specs.memory_sites import place_of, site_widths
 from psa.storage.trial_state import TrialState
 

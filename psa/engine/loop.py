@@ -14,23 +14,22 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from psa.batches import Batches, Row, in_order
 from psa.data.splits import Splits
+from psa.engine.batches import Batches, Row, in_order
+from psa.engine.device_pack import Epoch, LoadedPack, grouped
+from psa.engine.probing import Entry, KeepArrays, Observers, Observing, Probe
+from psa.engine.save_interval import Pace
+from psa.engine.scoring import evaluate_lkgs, score_untrained
+from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
 from psa.interventions.ablation import Unit
 from psa.interventions.growth import happen, just_grown
 from psa.interventions.memory.hook import Visited
-from psa.loaded import Epoch, LoadedPack, grouped
-from psa.looks import Probe
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.observing import Entry, KeepArrays, Observers, Observing
-from psa.pace import Pace
-from psa.scoring import evaluate_lkgs, score_untrained
 from psa.specs.growth import Event
 from psa.specs.training import Keep
 from psa.storage.records.divergence import training_diverged
 from psa.storage.trial_state import Observation, TrialState
-from psa.train import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ class Perturb(Protocol):
 
 
 class Policy(Protocol):
-    """The decisions between epochs (see psa.policies). It is not asked about a loop that diverged: the engine
-    never keeps one.
+    """The decisions between epochs (see psa.engine.policies). It is not asked about a loop that diverged: the
+    engine never keeps one.
     """
 
     def begin(self, pack: LoadedPack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from psa.batches import Row, runs_of
+from psa.engine.batches import Row, runs_of
 from psa.nn.stacked import Rows
 from psa.specs.training import MOMENTS
 from psa.specs.training import Optimizer as Kind

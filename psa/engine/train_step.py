@@ -12,17 +12,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from psa.batches import Batches, Row
 from psa.core.errors import Interrupted
 from psa.core.rng import hash_key
 from psa.data.splits import Split
+from psa.engine.batches import Batches, Row
+from psa.engine.cuda_graph import Recorded
+from psa.engine.optimizer import Optimizer
 from psa.interventions.memory.hook import Visit, Visited
 from psa.nn.dense import Bound, Dense
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Inputs
 from psa.nn.stacked import Rows, empty_rows
-from psa.optimizer import Optimizer
-from psa.recording import Recorded
 
 EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on it
 
