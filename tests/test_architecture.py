@@ -55,8 +55,10 @@ psa.engine.device_pack psa.engine.train_step|
 psa.engine.probing psa.engine.scoring|
 psa.engine.loop|
 psa.engine.policies|
-psa.probes psa.probes.answers psa.probes.fit psa.probes.gradients psa.probes.metrics psa.probes.traces|
-psa.probes.calibration psa.probes.distributions psa.probes.embeddings psa.probes.layers psa.probes.memory|
+psa.probes psa.probes.gradients psa.probes.layer_trace psa.probes.metrics psa.probes.predictions
+psa.probes.train_accuracy|
+psa.probes.calibration psa.probes.distributions psa.probes.embedding_knn psa.probes.layers
+psa.probes.memory|
 psa.cgroups psa.events psa.execution psa.execution.gradient_storage psa.outcomes|
 psa.cost|
 psa.execution.eta psa.machine psa.packs|

@@ -19,8 +19,8 @@ from psa.grid import load
 from psa.interventions.growth import hidden_widths
 from psa.nn.dense import Dense
 from psa.outcomes import probes_for
-from psa.probes.answers import answers_of
-from psa.probes.embeddings import embeddings, voted
+from psa.probes.embedding_knn import embeddings, voted
+from psa.probes.predictions import answers_of
 from psa.reports.memory_rows import _memory
 from psa.specs.growth import parameters
 from psa.specs.trial import Trial

@@ -6,8 +6,8 @@ import numpy as np
 
 from psa.engine.probing import Look
 from psa.nn.dense import Dense
-from psa.probes.answers import Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.probes.metrics import confusion, expected_calibration_error
+from psa.probes.predictions import Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.storage.trial_state import Observation
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from psa.engine.probing import Look
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
-from psa.probes.traces import hidden_layers, ignored, traced
+from psa.probes.layer_trace import hidden_layers, ignored, traced
 from psa.storage.trial_state import Observation
 
 BINS: Final = 60

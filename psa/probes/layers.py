@@ -9,8 +9,8 @@ from psa.engine.probing import Look
 from psa.nn.activations import added
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
-from psa.probes.answers import OfTheLkg
-from psa.probes.traces import hidden_layers, ignored, traced
+from psa.probes.layer_trace import hidden_layers, ignored, traced
+from psa.probes.predictions import OfTheLkg
 from psa.storage.trial_state import Observation
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from psa.data.splits import Split
 from psa.engine.probing import Look
 from psa.nn.dense import Dense
-from psa.probes.answers import SPLITS, Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.probes.metrics import STRONG, toggle
+from psa.probes.predictions import SPLITS, Answers, OfTheLkg, answers_of, both_splits, finite
 from psa.storage.trial_state import Observation
 
 BAND: Final = 1e-6  # nats; differences up to it are rounding

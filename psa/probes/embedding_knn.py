@@ -11,8 +11,8 @@ from torch import Tensor
 from psa.data.splits import Split
 from psa.engine.probing import Look
 from psa.engine.train_step import EVALUATION_BATCH
-from psa.probes.answers import OfTheLkg, both_splits
-from psa.probes.traces import hidden_layers, ignored, traced
+from psa.probes.layer_trace import hidden_layers, ignored, traced
+from psa.probes.predictions import OfTheLkg, both_splits
 from psa.storage.trial_state import Observation
 
 NEIGHBOURS: Final = 8
