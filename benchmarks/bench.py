@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from handwritten import Loop
 
-from psa.cost import fastest
 from psa.data.splits import load
+from psa.execution.cost_model import fastest
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec

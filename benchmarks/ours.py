@@ -13,22 +13,22 @@ from typing import Any
 
 import torch
 
-from psa.calibrate import step_seconds
 from psa.data.splits import Splits, load
 from psa.engine.batches import Batches, in_order
+from psa.engine.device_pack import fresh_state
 from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import evaluate, train_epoch
+from psa.execution.packing import groups_of
+from psa.execution.worker.benchmark import step_seconds
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.packs import groups_of
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
 from psa.storage.trial_state import encode
 from psa.studies import ablation
-from psa.worker import fresh_state
 
 
 def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:

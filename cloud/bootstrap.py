@@ -18,13 +18,14 @@ from typing import Any, Final
 
 import psa
 from cloud.code import unpacked_digest
-from psa.backend import Local, Where
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.core.stop import StopRequest
-from psa.cost import CostModel
-from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Event
-from psa.machine import Machine
+from psa.execution.backend import Where
+from psa.execution.cost_model import CostModel
+from psa.execution.local import Local
+from psa.execution.machine import Machine
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, Event
 from psa.specs.base import canonical_json, validated
 from psa.specs.trial import Pack
 from psa.storage.checkpoint import loops_of

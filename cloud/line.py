@@ -17,9 +17,9 @@ from typing import Final
 
 from cloud.bootstrap import PACKS, packs_in
 from cloud.bucket import Bucket
-from psa.backend import Job
 from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
+from psa.execution.backend import Job
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import STATE_NAME, Store

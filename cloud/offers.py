@@ -17,10 +17,10 @@ from cloud.homes import UNNAMED, known_home
 from cloud.line import Line, lines_of
 from cloud.quotes import Quotes
 from cloud.request import check, request_of
-from psa.backend import Job, Where
 from psa.core.errors import UserError
-from psa.cost import CostModel
-from psa.machine import Machine
+from psa.execution.backend import Job, Where
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
 from psa.storage.store import Store
 
 JOB_SECONDS: Final = 4 * 3600.0  # of work in one job, where nobody says how many jobs there shall be

@@ -9,10 +9,10 @@ from cloud.budget import START_SECONDS
 from cloud.cost import Price, PriceTable
 from cloud.line import Line
 from cloud.settings import Settings
-from psa.backend import Job, jobs_of
 from psa.core.errors import UserError
 from psa.core.formatting import counted, duration, size
-from psa.cost import CostModel, stored_bytes
+from psa.execution.backend import Job, jobs_of
+from psa.execution.cost_model import CostModel, stored_bytes
 from psa.execution.eta import loops_left
 from psa.specs.trial import Pack
 from psa.storage.store import Store

@@ -17,8 +17,8 @@ from cloud.cache import own_folder
 from cloud.ray_log import DriverLog
 from psa.core.errors import RunFailure, UserError, one_line
 from psa.core.stop import held_back
-from psa.crew import STOP_SECONDS, how_ended, wait_or_kill
-from psa.events import EXIT_INTERRUPTED, event_of
+from psa.execution.worker.pool import STOP_SECONDS, how_ended, wait_or_kill
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, event_of
 from psa.specs.base import canonical_json
 
 

@@ -25,14 +25,14 @@ from cloud.patience import patiently
 from cloud.ray_process import Driver
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
-from psa.backend import SAVED, Job, Where, jobs_of, said_of
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.core.stored_files import read_stored
-from psa.cost import CostModel
-from psa.events import Event
+from psa.execution.backend import SAVED, Job, Where, jobs_of, said_of
+from psa.execution.cost_model import CostModel
 from psa.execution.eta import loops_left
-from psa.machine import Machine
+from psa.execution.machine import Machine
+from psa.execution.worker.protocol import Event
 from psa.search import Search
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial

@@ -1,4 +1,5 @@
-"""A pack as a trial of Ray Tune: psa.worker on a node, states as checkpoints, records with the last.
+"""A pack as a trial of Ray Tune: psa.execution.worker.run on a node, states as checkpoints, records with the
+last.
 
 Everything about a pack travels through the storage: what it is and what was trained of it before are read
 from there, what it leaves is a checkpoint there. The data come through Ray's object store, once per node.
@@ -29,14 +30,14 @@ from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically
 from psa.engine.loop import LoopReport
 from psa.engine.save_interval import Pace
-from psa.machine import Machine
+from psa.execution.machine import Machine
+from psa.execution.worker.run import run_free
+from psa.execution.worker.server import loop_facts, loops_left
 from psa.search import Template
-from psa.serve import loop_facts, loops_left
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import training_diverged
 from psa.storage.store import STATE_NAME, Store
 from psa.storage.trial_state import TrialState, decode
-from psa.worker import run_free
 
 logger = logging.getLogger(__name__)
 

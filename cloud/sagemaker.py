@@ -28,11 +28,11 @@ from cloud.standing import asked, detached, going_on, how_far, remarks
 from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.upload import uploaded
 from cloud.watch import Watch
-from psa.backend import Job, Where
 from psa.core.errors import UserError
-from psa.cost import CostModel
-from psa.events import Event
-from psa.machine import Machine
+from psa.execution.backend import Job, Where
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
+from psa.execution.worker.protocol import Event
 from psa.specs.trial import Pack
 from psa.storage import locks
 from psa.storage.store import Store

@@ -11,7 +11,7 @@ from cloud.course import Course, Desk
 from cloud.training_jobs import Answer
 from psa.core.errors import UserError
 from psa.core.formatting import counted
-from psa.events import Event
+from psa.execution.worker.protocol import Event
 
 AGAIN_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
 

@@ -19,7 +19,7 @@ from typing import IO, Final
 
 ENTRY: Final = (sys.executable, "-P", "-m", "cloud.bootstrap")
 FAILURE: Final = Path("/opt/ml/output/failure")
-TO_BE_RUN_AGAIN: Final = 75  # psa.events.EXIT_INTERRUPTED
+TO_BE_RUN_AGAIN: Final = 75  # psa.execution.worker.protocol.EXIT_INTERRUPTED
 _MOST_LINES: Final = 20
 _MOST_CHARACTERS: Final = 960  # SageMaker keeps 1,024, with a prefix and the exit code
 _LONGEST_LINE: Final = 2**16

@@ -21,8 +21,8 @@ from cloud.submission import Submission
 from cloud.told import failures_in, progress_in
 from cloud.training_jobs import Status, lacked_capacity
 from psa.core.errors import one_line
-from psa.events import Event
 from psa.execution.eta import loops_left
+from psa.execution.worker.protocol import Event
 from psa.specs.trial import Pack
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from psa.core.errors import UserError
 from psa.core.formatting import listed
 from psa.core.parsing import MAX_VALUES, whole_number
 from psa.core.stop import StopRequest
+from psa.execution.machine import DeviceName, Machine
 from psa.grid import Grid, load
-from psa.machine import DeviceName, Machine
 from psa.storage.store import Store
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 
 from psa.core.formatting import counted, duration
-from psa.events import Event
 from psa.execution.eta import TimeLeft
+from psa.execution.worker.protocol import Event, failures_of
 from psa.specs.trial import Pack
 from psa.storage.sweep_registry import Tell
 
@@ -114,13 +114,6 @@ class SweepView:
                 ],
             }
         )
-
-
-def failures_of(event: Event) -> dict[str, str]:
-    """Why trials have failed, by id: all of a pack, or some of one that is otherwise done."""
-    if event.kind == "failed":
-        return {trial.id: event.facts["error"] for trial in event.pack.trials}
-    return dict(event.facts.get("failed", {}))
 
 
 def label(pack: Pack) -> str:

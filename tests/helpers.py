@@ -9,15 +9,16 @@ import torch
 
 from psa.data.splits import Splits
 from psa.engine import loop
+from psa.engine.device_pack import fresh_state
+from psa.engine.policies import policy_for
+from psa.execution.worker.record import probes_for
 from psa.nn.dense import Dense
-from psa.outcomes import probes_for
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec, NetSpec
 from psa.specs.training import MODES, Ablation, Keep, Mode, Ratchet
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
-from psa.worker import fresh_state, policy_for
 
 
 def trial(arch: str, mode: Mode = "none", seed: int = 0, family: str = "simplemlp", **method: Any) -> Trial:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from psa.execution.machine import Machine
+from psa.execution.packing import groups_of
+from psa.execution.worker.run import run_pack
 from psa.grid import load
-from psa.machine import Machine
-from psa.packs import groups_of
 from psa.specs.trial import Pack
 from psa.storage.store import Store
-from psa.worker import run_pack
 
 ROOT = Path(__file__).parents[1]
 GRID = ROOT / "reproduction" / "smoke.toml"

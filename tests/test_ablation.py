@@ -17,6 +17,8 @@ from torch import Tensor
 
 from psa.data.splits import Splits
 from psa.engine import device_pack
+from psa.engine.device_pack import fresh_state
+from psa.engine.policies import policy_for
 from psa.interventions.ablation import CHOICES, Unit, choose, damage
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
@@ -25,7 +27,6 @@ from psa.specs.model import Family, ModelSpec
 from psa.specs.shapes import Shape, shape_of
 from psa.specs.training import MODES, Mode
 from psa.specs.trial import Trial
-from psa.worker import fresh_state, policy_for
 
 FAMILIES: tuple[Family, ...] = ("simplemlp", "resmlp")
 DAMAGING: tuple[Mode, ...] = ("full", "hidden", "output")

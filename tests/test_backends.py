@@ -13,8 +13,8 @@ import pytest
 from clusters import cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, end, sweep, train_in_process, tree, until
 
-from psa.backend import BACKENDS, UNDERSTOOD, Where, backend_named
 from psa.core.errors import UserError
+from psa.execution.backend import BACKENDS, UNDERSTOOD, Where, backend_named
 from psa.storage.sweep_registry import living
 
 PACKS = ("--pack-size", "6")

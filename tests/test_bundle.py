@@ -20,11 +20,12 @@ from psa.collect import collect
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 from psa.core.files import write_atomically
+from psa.execution.machine import Machine
+from psa.execution.replay import replay
+from psa.execution.worker.run import run_pack
 from psa.experiment import Experiment
 from psa.grid import load
-from psa.machine import Machine
 from psa.observations import observed
-from psa.replay import replay
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation, Ratchet
@@ -35,7 +36,6 @@ from psa.storage.records.bundling import add_to_bundle
 from psa.storage.records.record import encode_record
 from psa.storage.records.record_store import RecordStore
 from psa.storage.store import Store
-from psa.worker import run_pack
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "results/published/simplemlp.parquet"

@@ -77,7 +77,7 @@ def homes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Home, Hom
 @pytest.fixture
 def quick(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """A corner of the data in the place of all of it."""
-    monkeypatch.setattr("psa.worker.load", lambda *_, **__: small)
+    monkeypatch.setattr("psa.execution.worker.run.load", lambda *_, **__: small)
 
 
 @pytest.mark.usefixtures("quick")
@@ -172,7 +172,7 @@ def test_a_memory_that_no_machine_holds_is_refused_at_once(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the entries take the room, and not by the system's killing the process."""
-    monkeypatch.setattr("psa.machine._host_memory", lambda: 1e9)
+    monkeypatch.setattr("psa.execution.machine._host_memory", lambda: 1e9)
     assert home.train(*SMALL, "--memory-size", "10000000", "--arch", "1*64") == 2
     assert "1 trial of 50,890 parameters with their hidden-state memories need at least 5.4 GB" in home.err
     assert "Choose a smaller memory_size" in home.err
@@ -360,7 +360,7 @@ def test_ctrl_c_loses_no_finished_loop_and_says_how_to_go_on(
     assert home.state().loops == int(stopped[1])
     assert 2 <= home.state().loops < 5
     assert home.records() == {}
-    monkeypatch.setattr("psa.worker.load", lambda *_, **__: splits)
+    monkeypatch.setattr("psa.execution.worker.run.load", lambda *_, **__: splits)
     assert home.train("--meta-loops", "5", "--ablation-mode", "full", "--batch-size", "512") == 0
     assert f"Going on from loop {stopped[1]}" in home.out
     assert "finishing the run to loop 5" in home.out

@@ -24,19 +24,21 @@ from psa.collect import collect
 from psa.data.splits import Splits
 from psa.engine import loop as engine
 from psa.engine.batches import Row
+from psa.engine.device_pack import fresh_state
 from psa.engine.train_step import evaluate
+from psa.execution.machine import Machine
+from psa.execution.packing import groups_of
+from psa.execution.worker.record import record_of
+from psa.execution.worker.run import run_pack
+from psa.execution.worker.server import loop_facts
 from psa.experiment import Experiment
 from psa.frames import trials_of
 from psa.grid import load
 from psa.listeners.curves import curves
-from psa.machine import Machine
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.observations import observed
-from psa.outcomes import record_of
-from psa.packs import groups_of
 from psa.reports.setting import Setting
-from psa.serve import loop_facts
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import diverged, diverged_after, diverged_loops, training_diverged
 from psa.storage.records.record import bounty_after, encode_record
@@ -44,7 +46,6 @@ from psa.storage.records.trial_record import decode_trial_record
 from psa.storage.retention import drop_weights
 from psa.storage.store import Store
 from psa.storage.trial_state import TrialState, decode, encode
-from psa.worker import fresh_state, run_pack
 
 EXPLODING = "60*16"  # at a learning rate of 10 its logits overflow within an epoch
 POLICIES: dict[str, Callable[..., Trial]] = {
@@ -274,7 +275,7 @@ def test_an_old_record_keeps_its_bytes_and_is_read_as_diverged(name: str, tmp_pa
 def here(tmp_path: Path, small: Splits, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and a corner of the data in the place of all of it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("psa.worker.load", lambda *_, **__: small)
+    monkeypatch.setattr("psa.execution.worker.run.load", lambda *_, **__: small)
     return tmp_path
 
 

@@ -16,18 +16,18 @@ from psa.core.errors import Interrupted, UserError
 from psa.data.splits import Split, Splits
 from psa.engine import device_pack, scoring
 from psa.engine import loop as engine
+from psa.engine.device_pack import fresh_state
 from psa.engine.loop import LoopReport
-from psa.engine.policies import RatchetPolicy
+from psa.engine.policies import RatchetPolicy, policy_for
 from psa.engine.save_interval import Pace
 from psa.engine.train_step import evaluate
+from psa.execution.worker.record import record_of
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.outcomes import record_of
 from psa.specs.base import canonical_json
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
 from psa.storage.trial_state import COLUMNS, TrialState, decode, encode
-from psa.worker import fresh_state, policy_for
 
 STEPS = 10  # of an epoch: 600 samples in batches of 64
 LOOPS = 4

@@ -10,7 +10,7 @@ from helpers import trial
 from made_up import some_state
 
 from psa.core.formatting import counted, duration, size
-from psa.cost import CostModel
+from psa.execution.cost_model import CostModel
 from psa.execution.eta import TimeLeft, loops_left
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store

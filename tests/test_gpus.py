@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from processes import GRID, PATIENCE_SECONDS, children, end, psa, until
 
-from psa import gpus
-from psa.gpus import found, places
-from psa.machine import DeviceName
+from psa.execution import devices
+from psa.execution.devices import found, places
+from psa.execution.machine import DeviceName
 from psa.storage.sweep_registry import living
 
 GIB = 2**30
@@ -27,7 +27,7 @@ NEED = 2 * GIB
 @pytest.fixture(autouse=True)
 def _no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(gpus, "usable_cores", lambda: 64)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 64)
 
 
 def stand_in(folder: Path, body: str) -> str:
@@ -69,7 +69,7 @@ def test_memory_cores_and_the_user_say_how_many(monkeypatch: pytest.MonkeyPatch,
     assert visible(need=100 * GIB) == ["0", "1"]
     assert visible(asked=1) == ["0"]
     assert visible(asked=6) == ["0", "1", "0", "0", "0", "1"]
-    monkeypatch.setattr(gpus, "usable_cores", lambda: 3)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 3)
     assert visible() == ["0", "1", "0"]
 
 
@@ -124,7 +124,7 @@ def test_a_gpu_that_shares_the_hosts_memory_has_no_limit_of_its_own(
 )
 def test_no_answer_is_no_gpu(body: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It fails, says something else, hangs: one worker per core, as where there is no nvidia-smi."""
-    monkeypatch.setattr(gpus, "ASKING_SECONDS", 0.5)
+    monkeypatch.setattr(devices, "ASKING_SECONDS", 0.5)
     monkeypatch.setenv("PATH", stand_in(tmp_path, body))
     begun = time.monotonic()
     assert visible() == [""] * 64

@@ -12,9 +12,9 @@ from memories import memory
 
 from psa.core.errors import UserError
 from psa.data.splits import Splits
+from psa.execution.worker.record import probes_for
 from psa.export import planned
 from psa.gradients import Kept
-from psa.outcomes import probes_for
 from psa.specs.arch import Arch
 from psa.specs.growth import Growth
 from psa.specs.model import NetSpec

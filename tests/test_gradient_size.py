@@ -10,11 +10,11 @@ from helpers import net_trial
 
 from psa.cli import PSA, run
 from psa.core.errors import UserError
-from psa.cost import fitting, memory_bytes, stored_bytes
+from psa.execution.cost_model import fitting, memory_bytes, stored_bytes
 from psa.execution.gradient_storage import epoch_bytes, keeps_gradients, train_samples, unreached
 from psa.execution.gradient_storage import stored_bytes as files_bytes
+from psa.execution.machine import check_memory
 from psa.grid import load
-from psa.machine import check_memory
 from psa.specs.data import DataSpec
 from psa.specs.trial import Trial
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from psa.core.errors import DamagedFile, UserError
 from psa.data.splits import Splits
 from psa.engine.batches import Batches
+from psa.engine.device_pack import fresh_state
 from psa.engine.loop import row_of
+from psa.execution.worker.record import probes_for
 from psa.nn.dense import Dense
-from psa.outcomes import probes_for
 from psa.persample import per_sample_gradients
 from psa.specs.probes import parsed
 from psa.storage import array_file
 from psa.storage.array_file import Arrays
 from psa.storage.trial_state import TrialState, decode, encode
-from psa.worker import fresh_state
 
 PROBES = ("gradients_online", "gradients")
 

@@ -15,7 +15,7 @@ from processes import GRID
 
 from cloud.told import failures_in, progress_in
 from psa import cli
-from psa.cost import CostModel, Kind
+from psa.execution.cost_model import CostModel, Kind
 from psa.grid import load
 from psa.listeners.tensorboard import TensorBoard
 from psa.storage.sweep_registry import announced, living

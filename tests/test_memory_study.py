@@ -11,14 +11,14 @@ import torch
 from helpers import run
 
 from psa.core.errors import UserError
-from psa.cost import memory_bytes, stored_bytes
 from psa.data.splits import Splits
 from psa.engine.device_pack import LoadedPack
 from psa.engine.probing import Look
+from psa.execution.cost_model import memory_bytes, stored_bytes
+from psa.execution.worker.record import probes_for
 from psa.grid import load
 from psa.interventions.growth import hidden_widths
 from psa.nn.dense import Dense
-from psa.outcomes import probes_for
 from psa.probes.embedding_knn import embeddings, voted
 from psa.probes.predictions import answers_of
 from psa.reports.memory_rows import _memory

@@ -15,8 +15,8 @@ from torch import nn
 
 from psa.core.errors import Interrupted, UserError
 from psa.data.splits import Splits
+from psa.execution.worker.record import record_of
 from psa.nn.dense import Dense
-from psa.outcomes import record_of
 from psa.specs.arch import Arch
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory
@@ -142,7 +142,8 @@ def test_an_interruption_right_after_growth_leaves_the_state_of_the_loop_before(
         saved[:] = [encode(state) for state in states]
 
     from psa.engine import loop
-    from psa.worker import fresh_state, policy_for
+    from psa.engine.device_pack import fresh_state
+    from psa.engine.policies import policy_for
 
     trial = arm(growth=WIDE)
     net = Dense(trial.model, 10)
@@ -255,7 +256,7 @@ def test_arms_are_trials_of_their_own_and_share_no_pack() -> None:
     assert "memory" not in plain.model_dump(mode="json")
     assert "/mlp-1x21-1x13-dropout0.2-memory-gated-penultimate/" in with_memory.id
     assert "-growing/" in growing.id
-    from psa.packs import groups_of
+    from psa.execution.packing import groups_of
 
     assert len(groups_of([plain, with_memory, growing, arm(2, memory=Memory())])) == 3
     for trial in (with_memory, growing):

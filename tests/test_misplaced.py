@@ -19,6 +19,7 @@ from psa.collect import collect
 from psa.core import stored_files
 from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import files_below
+from psa.execution.worker.run import run_free
 from psa.experiment import Experiment
 from psa.frames import trials_of
 from psa.grid import load
@@ -31,7 +32,6 @@ from psa.storage import layout
 from psa.storage.checkpoint import StateFile
 from psa.storage.store import Store
 from psa.storage.trial_state import encode
-from psa.worker import run_free
 
 GRID = """
 name = "tiny"
@@ -241,7 +241,7 @@ def test_a_sweep_names_the_misplaced_state_and_a_way_out(home: Store) -> None:
     swap(state(0), state(1))
     for number in range(2):
         record(number).unlink()
-    from psa.machine import Machine
+    from psa.execution.machine import Machine
     from psa.specs.trial import Pack
 
     failed: dict[str, str] = {}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from psa.core.errors import UserError
 from psa.data.splits import Splits
 from psa.engine.batches import Row
+from psa.engine.device_pack import fresh_state
 from psa.engine.train_step import DropoutPlan, cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.dropout import Dropout
@@ -24,7 +25,6 @@ from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
 from psa.specs.model import Family, ModelSpec
 from psa.specs.shapes import shape_of
-from psa.worker import fresh_state
 
 FAMILIES: tuple[Family, ...] = ("simplemlp", "resmlp")
 CPU = torch.device("cpu")

@@ -40,9 +40,9 @@ from cloud.rehearsal.s3 import KEY, REGION, S3, SECRET
 from cloud.training_jobs import TrainingJobs
 from cloud.watch import Watch
 from psa.core.errors import UserError
-from psa.machine import Machine
+from psa.execution.machine import Machine
+from psa.execution.worker.run import run_pack
 from psa.specs.trial import Pack
-from psa.worker import run_pack
 
 TRANSIENT = (
     exceptions.HTTPClientError,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from psa.cli import PSA, run
-from psa.cost import CostModel, Kind
+from psa.execution.cost_model import CostModel, Kind
+from psa.execution.packing import groups_of, packed
 from psa.grid import load
-from psa.packs import groups_of, packed
 
 GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
 Plan = Callable[..., list[str]]

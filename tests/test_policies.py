@@ -17,14 +17,14 @@ from torch import nn
 
 from psa.core.rng import stream
 from psa.data.splits import Split, Splits
+from psa.engine.device_pack import fresh_state
 from psa.engine.policies import KeepPolicy
+from psa.execution.worker.record import record_of
 from psa.nn.dense import Dense
-from psa.outcomes import record_of
 from psa.specs.training import Keep
 from psa.specs.trial import Trial
 from psa.storage.store import encode_record
 from psa.storage.trial_state import TrialState, decode, encode
-from psa.worker import fresh_state
 
 EPOCHS = 4
 

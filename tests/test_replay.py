@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from psa.cli import PSA, run
-from psa.machine import Machine, describe
-from psa.replay import replay, steps_of, two_kinds
+from psa.execution.machine import Machine, describe
+from psa.execution.replay import replay, steps_of, two_kinds
+from psa.execution.worker.run import run_pack
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation, Ratchet
@@ -18,7 +19,6 @@ from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import encode_record
 from psa.storage.store import Store
 from psa.storage.trial_state import decode, encode
-from psa.worker import run_pack
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from psa.collect import collect
 from psa.commands.running import RunOptions
 from psa.commands.train_study import train_of
 from psa.core.errors import UserError
-from psa.machine import Machine
+from psa.execution.machine import Machine
+from psa.execution.worker.run import run_pack
 from psa.observations import observed
 from psa.reports import depth_claims as claims
 from psa.reports import glonet
@@ -34,7 +35,6 @@ from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import encode_record
 from psa.storage.store import Store
 from psa.studies.glonet import ALIASES, Settings, from_settings
-from psa.worker import run_pack
 
 EPOCHS = 2
 SEEDS = 3

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from processes import GRID, PATIENCE_SECONDS, descendants, psa, sweep, tree, until
 
+from psa.execution.machine import Machine
+from psa.execution.packing import groups_of
+from psa.execution.worker.run import run_pack
 from psa.grid import load
-from psa.machine import Machine
-from psa.packs import groups_of
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 from psa.storage.sweep_registry import living
-from psa.worker import run_pack
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 

@@ -20,14 +20,14 @@ from cloud import bootstrap, settings
 from cloud import watch as watching
 from cloud.line import Line, lay_in
 from cloud.sagemaker import SageMaker
-from psa.backend import Where
 from psa.core.errors import UserError
-from psa.cost import CostModel
-from psa.events import Event
-from psa.machine import Machine
+from psa.execution.backend import Where
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
+from psa.execution.worker.protocol import Event
+from psa.execution.worker.run import run_pack
 from psa.specs.trial import Pack
 from psa.storage.store import Store
-from psa.worker import run_pack
 
 A, B, C = (trial("1*4", seed=seed, batch_size=500) for seed in range(3))
 PLACE = {

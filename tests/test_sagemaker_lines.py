@@ -30,14 +30,14 @@ from cloud.offers import Offers
 from cloud.quotes import Quotes
 from cloud.request import SPOT_WAIT_SECONDS, request_of
 from cloud.settings import MOST_RUN_SECONDS, Settings
-from psa.backend import Job, Where, jobs_of
 from psa.core.errors import UserError
-from psa.cost import CostModel
-from psa.machine import Machine
+from psa.execution.backend import Job, Where, jobs_of
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
+from psa.execution.worker.run import run_pack
 from psa.specs.trial import Pack
 from psa.storage.records.record import decode_record, encode_record
 from psa.storage.store import Store
-from psa.worker import run_pack
 
 HOME, LOOPS = "0123abcd", 2
 A, B, C = (trial("1*4", seed=seed, batch_size=500) for seed in range(3))

@@ -22,7 +22,7 @@ from cloud.submission import AGAIN_SECONDS
 from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.watch import TRIES, Watch
 from psa.core.errors import UserError
-from psa.events import Event
+from psa.execution.worker.protocol import Event
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 

@@ -1,4 +1,6 @@
-"""`python -m psa.worker --serve`: tasks in, events out, and nothing else on the line between the two."""
+"""`python -m psa.execution.worker --serve`: tasks in, events out, and nothing else on the line between the
+two.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pytest
 from helpers import trial
 from processes import PATIENCE_SECONDS, end, sweep
 
-from psa.events import event_of
+from psa.execution.worker.protocol import event_of
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -41,7 +43,14 @@ class Served:
 
     def __init__(self, folder: Path, data_dir: Path, **options: Any) -> None:
         self.folder = folder
-        command = [sys.executable, "-m", "psa.worker", "--serve", "--data-dir", str(data_dir.absolute())]
+        command = [
+            sys.executable,
+            "-m",
+            "psa.execution.worker",
+            "--serve",
+            "--data-dir",
+            str(data_dir.absolute()),
+        ]
         self.process = subprocess.Popen(
             [*command, "--device", "cpu"],
             stdin=subprocess.PIPE,

@@ -17,7 +17,7 @@ import pytest
 from processes import PATIENCE_SECONDS, children, psa, sweep, until
 
 from psa.core.stop import STOPPING, StopRequest, held_back
-from psa.crew import DEATHS_ALLOWED
+from psa.execution.worker.pool import DEATHS_ALLOWED
 from psa.grid import load
 from psa.storage import locks
 from psa.storage.store import Store

@@ -15,9 +15,9 @@ from psa.core.rng import PURPOSES, hash_key, stream
 from psa.data.splits import Split, Splits
 from psa.engine import loop as engine
 from psa.engine.batches import Batches, Row
+from psa.engine.device_pack import fresh_state
 from psa.nn.dense import Dense
 from psa.specs.training import MODES, Mode
-from psa.worker import fresh_state
 
 ALL = sorted(PURPOSES)
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from processes import GRID, PATIENCE_SECONDS, ROOT, end, psa, train_in_process
 
-from psa import cgroups, cli
+from psa import cli
 from psa.console import console
 from psa.core.errors import UserError
 from psa.core.parsing import unbracketed, values_of
 from psa.core.text_file import decode_text
 from psa.core.toml import read_toml
-from psa.gpus import places
+from psa.execution import cgroups
+from psa.execution.devices import places
 from psa.grid import load
 from psa.specs.data import digits_of, resolved
 from psa.storage.sweep_registry import announced
@@ -172,7 +173,7 @@ def test_only_allotted_cores_are_planned_with(done: Path) -> None:
     core = min(os.sched_getaffinity(0))
     script = (
         f"import os; os.sched_setaffinity(0, [{core}])\n"
-        "from psa.gpus import places; print(len(places('cpu', 1)))"
+        "from psa.execution.devices import places; print(len(places('cpu', 1)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT

@@ -12,7 +12,7 @@ import torch
 
 from psa.cli import PSA, run
 from psa.commands.sweep import _booked
-from psa.events import Event
+from psa.execution.worker.protocol import Event
 from psa.grid import load
 from psa.specs.trial import Pack
 from psa.storage.retention import drop_weights

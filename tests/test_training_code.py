@@ -18,9 +18,9 @@ from cloud import supervisor, wheels
 from cloud.code import COMMAND, START, Code, packed, unpacked_digest
 from cloud.images import Target, target
 from cloud.wheels import package_files, pins
-from psa import events
 from psa.core.errors import UserError
-from psa.machine import describe
+from psa.execution.machine import describe
+from psa.execution.worker import protocol
 
 ROOT = Path(__file__).parents[1]
 LINUX = "manylinux_2_17_x86_64"
@@ -257,7 +257,7 @@ def test_the_supervisor_imports_nothing_that_may_fail() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not {"torch", "numpy", "psa", "pydantic", "safetensors"} & set(done.stdout.split())
-    assert supervisor.TO_BE_RUN_AGAIN == events.EXIT_INTERRUPTED
+    assert supervisor.TO_BE_RUN_AGAIN == protocol.EXIT_INTERRUPTED
 
 
 def test_workers_run_the_code_of_their_parent(tmp_path: Path) -> None:
@@ -268,11 +268,11 @@ def test_workers_run_the_code_of_their_parent(tmp_path: Path) -> None:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes(content)
     worker = "import queue, sys\n\ndef main():\n    print('the copy', sys.argv[1:], flush=True)\n"
-    (copy / "psa/worker.py").write_text(worker)
+    (copy / "psa/execution/worker/run.py").write_text(worker)
     (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')\n")
     script = (
-        f"import sys; sys.path.insert(0, {str(copy)!r}); from psa.crew import _Worker;"
-        "from psa.machine import Machine; worker = _Worker(Machine(), None);"
+        f"import sys; sys.path.insert(0, {str(copy)!r}); from psa.execution.worker.pool import _Worker;"
+        "from psa.execution.machine import Machine; worker = _Worker(Machine(), None);"
         "print(worker.output.read().decode()); worker.end()"
     )
     done = subprocess.run(

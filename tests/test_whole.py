@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from psa.core.parsing import seeds_of
-from psa.cost import CostModel
+from psa.execution.cost_model import CostModel
 from psa.grid import load
 from psa.specs.trial import Trial
 

@@ -1,4 +1,4 @@
-"""psa.worker: a pack in, states and records out, as the process that every backend starts."""
+"""psa.execution.worker.run: a pack in, states and records out, as the process that every backend starts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ import torch
 from helpers import kept_trial, trial
 from safetensors.numpy import load_file
 
-from psa import worker
 from psa.core.errors import Interrupted
 from psa.core.stop import StopRequest
-from psa.machine import Machine
+from psa.execution.machine import Machine
+from psa.execution.worker import run
+from psa.execution.worker.__main__ import main
+from psa.execution.worker.protocol import EXIT_INTERRUPTED
+from psa.execution.worker.run import run_pack
 from psa.specs.data import DataSpec
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
 from psa.storage.store import Store, decode_record
 from psa.storage.trial_state import decode
-from psa.worker import EXIT_INTERRUPTED, main, run_pack
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 60.0  # of waiting for a process that takes three
@@ -45,7 +47,7 @@ def pack_file(folder: Path, trials: Sequence[Trial], horizon: int) -> Path:
 def command(root: Path, data_dir: Path) -> list[str]:
     """What a backend starts."""
     options = [f"--root={root}", f"--data-dir={data_dir}", "--device=cpu"]
-    return [sys.executable, "-m", "psa.worker", str(root / "pack.json"), *options]
+    return [sys.executable, "-m", "psa.execution.worker", str(root / "pack.json"), *options]
 
 
 def worked(root: Path, trials: Sequence[Trial], horizon: int, data_dir: Path) -> int:
@@ -394,13 +396,13 @@ def test_the_readers_of_a_machine_read_the_data(
 ) -> None:
     """`--num-workers` is how many threads read and check the data files: it reaches the loader."""
     asked = []
-    real = worker.load
+    real = run.load
 
     def load(*arguments: Any, **options: Any) -> Any:
         asked.append(options["workers"])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(worker, "load", load)
-    monkeypatch.setattr(worker, "_kept", {})
-    worker.splits_of(DataSpec(), Machine(data_dir, readers=3), torch.device("cpu"))
+    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr(run, "_kept", {})
+    run.splits_of(DataSpec(), Machine(data_dir, readers=3), torch.device("cpu"))
     assert asked == [3]

@@ -29,8 +29,8 @@ LIVE = "a log, which grows while its process runs"
 # Calls outside of psa/core/files.py that write files or make folders, each with its reason.
 EXCEPTIONS = {
     ("psa/core/process.py", "os.open"): "the null device takes the place of a closed stream",
-    ("psa/events.py", "os.fdopen"): "standard output",
-    ("psa/events.py", "open"): "the null device takes the place of a closed stream",
+    ("psa/execution/worker/protocol.py", "os.fdopen"): "standard output",
+    ("psa/execution/worker/protocol.py", "open"): "the null device takes the place of a closed stream",
     ("psa/core/file_locks.py", "os.open"): "a lock has no content",
     ("psa/storage/checkpoint.py", "self.path.replace"): "a damaged file is set aside, whole",
     ("psa/listeners/tensorboard.py", "SummaryWriter"): "TensorBoard's library, which appends to its log",

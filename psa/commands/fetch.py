@@ -7,14 +7,14 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 
-from psa.backend import Where, backend_named
 from psa.commands.options import ModelDir, ResultsDir
 from psa.commands.plan import GridFile, Only, Override, begun, say_damaged
 from psa.console import console
 from psa.core.files import check_writable
-from psa.cost import CostModel
+from psa.execution.backend import Where, backend_named
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
 from psa.grid import load
-from psa.machine import Machine
 from psa.storage.store import Store
 
 SHOWN: Final = 20

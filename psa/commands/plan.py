@@ -15,12 +15,12 @@ from rich.table import Table
 from psa.commands.options import Count, ModelDir, ResultsDir
 from psa.console import console
 from psa.core.formatting import counted, duration, size
-from psa.cost import CostModel, Kind, memory_bytes, stored_bytes
+from psa.execution.cost_model import CostModel, Kind, memory_bytes, stored_bytes
+from psa.execution.devices import Place, places
 from psa.execution.eta import TimeLeft
-from psa.gpus import Place, places
+from psa.execution.machine import DeviceName
+from psa.execution.packing import groups_of, packed
 from psa.grid import Grid, load
-from psa.machine import DeviceName
-from psa.packs import groups_of, packed
 from psa.specs.trial import Pack, Trial
 from psa.stages import Entered, entered
 from psa.storage.store import Store

@@ -17,7 +17,7 @@ from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
 from psa.console import TrainView, resumed
 from psa.core.errors import Interrupted, UserError, lacks_memory
 from psa.core.stop import StopRequest
-from psa.machine import DeviceName, Machine
+from psa.execution.machine import DeviceName, Machine
 from psa.specs.base import MAX_SEED
 from psa.specs.trial import Pack
 from psa.storage.store import Store
@@ -100,7 +100,7 @@ class Work:
 
 def trained(plan: Work, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
     """Train a pack and show it; the exit code. Raises UserError."""
-    from psa.worker import run_pack  # torch is imported here, not while options are read
+    from psa.execution.worker.run import run_pack  # torch is imported here, not while options are read
 
     def started(states: Sequence[Any]) -> None:
         found = store.survey(plan.pack.trials, plan.pack.horizon)

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.backend import Backend, Where
 from psa.commands.options import Count, Dollars, Number
 from psa.commands.plan import PackSize, Workers, begun, planned_for
-from psa.cost import CostModel
+from psa.execution.backend import Backend, Where
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
 from psa.grid import Grid
-from psa.machine import Machine
 from psa.storage.retention import KeepWeights
 from psa.storage.store import Store
 

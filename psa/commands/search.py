@@ -11,7 +11,6 @@ from typing import Annotated, Any, Protocol, cast
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.backend import backend_named
 from psa.commands.options import DataDir, ModelDir, ResultsDir
 from psa.commands.plan import Device
 from psa.commands.runs import Runs
@@ -21,9 +20,10 @@ from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import counted
 from psa.core.stop import StopRequest
-from psa.cost import CostModel
+from psa.execution.backend import backend_named
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
 from psa.ledger import Configuration, Ledger
-from psa.machine import Machine
 from psa.search import Search, load
 from psa.specs.base import canonical_json
 from psa.storage.store import Store

@@ -12,7 +12,6 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.backend import Backend, Local, backend_named
 from psa.commands.options import DataDir, ModelDir, ResultsDir
 from psa.commands.plan import (
     Device,
@@ -28,14 +27,16 @@ from psa.commands.runs import Options, Runs, previewed
 from psa.console import console
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
-from psa.cost import SIZES, CostModel, Kind
-from psa.events import Event
+from psa.execution.backend import Backend, backend_named
+from psa.execution.cost_model import SIZES, CostModel, Kind
 from psa.execution.eta import TimeLeft
+from psa.execution.local import Local
+from psa.execution.machine import Machine
+from psa.execution.packing import enough, groups_of, packed
+from psa.execution.worker.protocol import Event, failures_of
 from psa.grid import Grid, load
 from psa.listeners.audience import Audience, listeners_for
-from psa.machine import Machine
-from psa.packs import enough, groups_of, packed
-from psa.progress import Refresh, Refreshed, SweepView, failures_of
+from psa.progress import Refresh, Refreshed, SweepView
 from psa.specs.trial import Pack, Trial
 from psa.stages import Entered, entered
 from psa.storage import locks

@@ -15,7 +15,7 @@ from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
 from psa.console import TrainView, architecture_table, console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
-from psa.machine import check_memory
+from psa.execution.machine import check_memory
 from psa.settings import study_named, study_names
 from psa.specs.arch import Arch
 from psa.specs.base import first_fault, validated

@@ -16,9 +16,9 @@ from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
 from psa.console import TrainView, architecture_table, console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
-from psa.cost import bank_bytes
+from psa.execution.cost_model import bank_bytes
 from psa.execution.gradient_storage import epoch_bytes, unreached
-from psa.machine import check_memory
+from psa.execution.machine import check_memory
 from psa.settings import Study, bare, study_named, typed
 from psa.specs.base import first_fault, validated
 from psa.specs.model import NetSpec

@@ -12,7 +12,7 @@ from rich.console import Console
 from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
 from psa.console import console
 from psa.core.errors import UserError
-from psa.machine import Machine
+from psa.execution.machine import Machine
 from psa.storage.layout import PUBLISHED
 from psa.storage.records.bundle import is_bundle_name
 from psa.storage.store import Store
@@ -104,7 +104,7 @@ def _summary(counts: Counter[str]) -> str:
 
 def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
     """Train stored loops again; how many came out differently."""
-    from psa.replay import replay  # torch is imported here, not while options are read
+    from psa.execution.replay import replay  # torch is imported here, not while options are read
 
     done = differing = 0
     # bits are promised for one processor thread, so that is what they are compared on

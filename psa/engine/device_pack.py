@@ -17,6 +17,7 @@ from psa.interventions.memory.hook import Visited
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.specs.memory_sites import place_of, site_widths
+from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
 
 
@@ -100,3 +101,9 @@ def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> 
         if state.memory:
             memory.restore(row, state.memory)
     return Visited(memory, place_of(site, len(began), len(net.arch.widths)))
+
+
+def fresh_state(trial: Trial, net: Dense, horizon: int) -> TrialState:
+    """A trial before its first loop."""
+    lkg = {name: tensor.numpy() for name, tensor in net.unstack(net.initial(trial.seed)).items()}
+    return TrialState(trial, horizon, lkg)

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 
 import torch
 
+from psa.data.splits import Splits
+from psa.engine import loop
 from psa.engine.batches import Row
 from psa.engine.device_pack import Epoch, LoadedPack
 from psa.engine.loop import Perturb
 from psa.engine.optimizer import Optimizer, optimizer_for
+from psa.interventions import ablation
 from psa.interventions.growth import due
+from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.specs.growth import Event
 from psa.specs.training import MOMENTS, Keep
+from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
 
 
@@ -95,3 +100,19 @@ def _patience(state: TrialState) -> int | None:
     """That of the trial itself: the trials of a pack may differ in it."""
     method = state.trial.method
     return method.patience if isinstance(method, Keep) else None
+
+
+def policy_for(trial: Trial, net: Dense, splits: Splits) -> loop.Policy:
+    """The policy that a trial's method names."""
+    if isinstance(trial.method, Keep):
+        return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))
+
+    def perturb(copy: Rows, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
+        units = [
+            ablation.choose(state.trial.intervention.mode, net.shape, state.trial.seed, state.loops + 1)
+            for state in states
+        ]
+        ablation.damage(copy, net.layout, units)
+        return units
+
+    return RatchetPolicy(perturb)

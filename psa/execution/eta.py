@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from psa.cost import CostModel
+from psa.execution.cost_model import CostModel
 from psa.specs.trial import Pack
 from psa.storage.checkpoint import loops_of
 from psa.storage.store import Store

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from psa.machine import DeviceName, usable_cores
+from psa.execution.machine import DeviceName, usable_cores
 
 WORKERS_PER_GPU: Final = 4  # one prepares a loop or saves while others compute
 ASKING_SECONDS: Final = 10.0  # the first question wakes the driver, which takes seconds

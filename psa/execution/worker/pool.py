@@ -22,9 +22,9 @@ from typing import Any, Final
 import psa
 from psa.core.errors import UserError
 from psa.core.stop import held_back
-from psa.events import EXIT_INTERRUPTED, Event, event_of
-from psa.gpus import Place
-from psa.machine import Machine
+from psa.execution.devices import Place
+from psa.execution.machine import Machine
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, Event, event_of
 from psa.specs.trial import Pack
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("psa", sys.argv.pop(1))
 sys.modules["psa"] = module_from_spec(spec)
 spec.loader.exec_module(sys.modules["psa"])
-from psa.worker_start import main
+from psa.execution.worker.start import main
 sys.exit(main())
 """
 

@@ -1,6 +1,7 @@
-"""Start a worker process: psa.worker, or one line where torch cannot be loaded.
+"""Start a worker process: psa.execution.worker.run, or one line where torch cannot be loaded.
 
-Torch maps some gigabytes. Where memory is short its import fails, before a line of psa.worker is reached.
+Torch maps some gigabytes. Where memory is short its import fails, before a line of psa.execution.worker.run
+is reached.
 """
 
 from __future__ import annotations
@@ -8,13 +9,13 @@ from __future__ import annotations
 import sys
 
 from psa.core.errors import UserError, lacks_memory, memory_error, one_line
-from psa.events import EXIT_USER_ERROR, Events
+from psa.execution.worker.protocol import EXIT_USER_ERROR, Events
 
 
 def main() -> int:
-    """Run psa.worker with the arguments of this process. Return its exit code."""
+    """Run psa.execution.worker.run with the arguments of this process. Return its exit code."""
     try:
-        from psa.worker import main as work
+        from psa.execution.worker.__main__ import main as work
     except (ImportError, OSError, MemoryError) as error:
         return _refuse(error)
     return work()

@@ -15,16 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from psa.calibrate import step_seconds
 from psa.core.errors import Interrupted, UserError, cut, named_error
 from psa.core.stop import StopRequest
 from psa.engine.loop import LoopReport
-from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
-from psa.machine import Machine
+from psa.execution.machine import Machine
+from psa.execution.worker.benchmark import step_seconds
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
+from psa.execution.worker.run import run_free
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 from psa.storage.trial_state import TrialState
-from psa.worker import run_free
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,9 @@ from typing import Final, Protocol
 from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
 from psa.core.formatting import counted, duration
-from psa.cost import CostModel, Kind, memory_bytes
-from psa.crew import Crew, Task
-from psa.events import Event
-from psa.gpus import Place, places
-from psa.machine import Machine
-from psa.specs.base import canonical_json
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
+from psa.execution.worker.protocol import Event
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -78,10 +74,11 @@ class Backend(Protocol):
 
 SAVED: Final = "workers have saved what they had."
 BACKENDS: Final = {
-    "local": "psa.backend:Local",
+    "local": "psa.execution.local:Local",
     "ray": "cloud.ray_tune:Ray",
     "sagemaker": "cloud.sagemaker:SageMaker",
 }
+
 # Which of Where's fields mean something to which backend; another one's option is a mistake.
 UNDERSTOOD: Final = {
     "local": frozenset({"workers"}),
@@ -122,59 +119,3 @@ def said_of(jobs: Sequence[Job], workers: int) -> str:
         f"{counted(len(jobs), 'pack')}, {counted(trials, 'trial')}: {duration(seconds)} estimated, with "
         f"{counted(workers, 'worker')}"
     )
-
-
-class Local:
-    """This machine: one process of one thread for each place."""
-
-    stopped = SAVED
-
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
-        self.store, self.machine, self.costs, self.where = store, machine, costs, where
-
-    def plan(self, packs: Sequence[Pack]) -> list[Job]:
-        """One job per pack, the longest first."""
-        return jobs_of(packs, self.costs)
-
-    def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """How many packs, and how long they take."""
-        places = self._places([Task(job.pack, "") for job in jobs])
-        yield said_of(jobs, len(places))
-
-    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
-        """Run the jobs to their end; a tick (kind "tick") comes at least once a second."""
-        tasks = [Task(job.pack, self._task("train", job.pack)) for job in jobs]
-        yield from Crew(self.machine, self._places(tasks)).work(tasks)
-
-    def calibrate(self, groups: Sequence[Pack]) -> Generator[int, None, None]:
-        """Measure step times of packs like these; how many are left, at least once a second.
-
-        A group that fails is left to the estimate. Closing it stops the workers at once: they have nothing
-        to save.
-        """
-        tasks = [Task(pack, self._task("calibrate", pack)) for pack in groups]
-        left = len(tasks)
-        with contextlib.closing(Crew(self.machine, self._places(tasks), patience=0.0).work(tasks)) as events:
-            for event in events:
-                if event.kind == "calibrated":
-                    steps = {int(size): seconds for size, seconds in event.facts["steps"].items()}
-                    self.costs.learn(Kind.of(event.pack.trials[0]), steps)
-                left -= event.kind in ("calibrated", "failed")
-                yield left
-
-    def fetch(self) -> None:
-        """Nothing: everything is here already."""
-
-    def _places(self, tasks: Sequence[Task]) -> list[Place]:
-        need = max(memory_bytes(task.pack.trials) for task in tasks)
-        return places(self.machine.device, need, self.where.workers)[: len(tasks)]
-
-    def _task(self, task: str, pack: Pack) -> str:
-        return canonical_json(
-            {
-                "task": task,
-                "models": str(self.store.models),
-                "results": str(self.store.results),
-                "pack": pack.model_dump(mode="json"),
-            }
-        )

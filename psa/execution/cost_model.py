@@ -1,7 +1,8 @@
 """What training costs on this machine: seconds, memory and bytes; and which pack size is the fastest.
 
-Measured step times per network and pack size are cached in a file per machine (made by psa.calibrate). Where
-nothing is measured yet an estimate from the arithmetic stands in. Imports no torch.
+Measured step times per network and pack size are cached in a file per machine (made by
+psa.execution.worker.benchmark). Where nothing is measured yet an estimate from the arithmetic stands in.
+Imports no torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process that works for another tells it: one JSON line for each event, and its exit codes."""
+"""The protocol between a worker and its parent: events as lines of JSON, and exit codes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from typing import Any, Final
 
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack
+
+
+def failures_of(event: Event) -> dict[str, str]:
+    """Why trials have failed, by id: all of a pack, or some of one that is otherwise done."""
+    if event.kind == "failed":
+        return {trial.id: event.facts["error"] for trial in event.pack.trials}
+    return dict(event.facts.get("failed", {}))
+
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from psa.cost import CostModel
+from psa.execution.cost_model import CostModel
 from psa.specs.training import MODES
 from psa.specs.trial import Pack, Trial, pack_key
 

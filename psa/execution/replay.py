@@ -19,14 +19,16 @@ import torch
 from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import read_stored
 from psa.engine import loop as engine
-from psa.machine import Machine, describe
+from psa.engine.device_pack import fresh_state
+from psa.engine.policies import policy_for
+from psa.execution.machine import Machine, describe
+from psa.execution.worker.run import splits_of
 from psa.nn.dense import Dense
 from psa.specs.trial import Trial
 from psa.storage.checkpoint import StateFile
 from psa.storage.layout import check_state
 from psa.storage.store import Record, Store
 from psa.storage.trial_state import COLUMNS, Tensors, TrialState, decode
-from psa.worker import fresh_state, policy_for, splits_of
 
 
 @dataclass(frozen=True)

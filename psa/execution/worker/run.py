@@ -1,41 +1,33 @@
 """The only code that starts training, on every backend: one pack in, states and records out.
 
-As a process of its own: `python -m psa.worker pack.json --root DIR`.
+As a process of its own: `python -m psa.execution.worker pack.json --root DIR`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from psa.core.errors import Interrupted, UserError
+from psa.core.errors import UserError
 from psa.core.stop import StopRequest
 from psa.data.splits import Splits, load
 from psa.engine import loop
+from psa.engine.device_pack import fresh_state
 from psa.engine.loop import LoopReport
-from psa.engine.policies import KeepPolicy, RatchetPolicy
+from psa.engine.policies import policy_for
 from psa.engine.save_interval import Pace
-from psa.events import EXIT_INTERRUPTED, EXIT_USER_ERROR
-from psa.interventions import ablation
-from psa.machine import Machine, describe
+from psa.execution.machine import Machine, describe
+from psa.execution.worker.record import probes_for, record_of
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
-from psa.outcomes import probes_for, record_of
-from psa.specs.base import canonical_json, validated
+from psa.specs.base import canonical_json
 from psa.specs.data import DataSpec
 from psa.specs.memory import check_room
 from psa.specs.shapes import shape_of
-from psa.specs.training import Keep
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
 from psa.storage.layout import check_digest
@@ -216,78 +208,3 @@ def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
         )
     stored.trial, stored.horizon = trial, horizon
     return stored
-
-
-def fresh_state(trial: Trial, net: Dense, horizon: int) -> TrialState:
-    """A trial before its first loop."""
-    lkg = {name: tensor.numpy() for name, tensor in net.unstack(net.initial(trial.seed)).items()}
-    return TrialState(trial, horizon, lkg)
-
-
-def policy_for(trial: Trial, net: Dense, splits: Splits) -> loop.Policy:
-    """The policy that a trial's method names."""
-    if isinstance(trial.method, Keep):
-        return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))
-
-    def perturb(copy: Rows, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
-        units = [
-            ablation.choose(state.trial.intervention.mode, net.shape, state.trial.seed, state.loops + 1)
-            for state in states
-        ]
-        ablation.damage(copy, net.layout, units)
-        return units
-
-    return RatchetPolicy(perturb)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m psa.worker`: 0 done, 2 a user's error, 75 to be run again.
-
-    75: it was interrupted, with everything saved, or others have trials of the pack in hand.
-    """
-    parser = argparse.ArgumentParser(prog="python -m psa.worker", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("pack", type=Path, nargs="?", help="a pack as JSON")
-    parser.add_argument("--serve", action="store_true", help="take packs from standard input (psa.serve)")
-    parser.add_argument("--root", type=Path, default=Path(), help="holds models/ and results/")
-    parser.add_argument("--data-dir", type=Path, default=None, help="default: ROOT/dataset")
-    parser.add_argument("--device", choices=["cpu", "cuda", "mps"], default=None)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    machine = Machine(options.data_dir or options.root / "dataset", options.device, options.threads)
-    if options.pack is None and not options.serve:
-        parser.error("name a pack, or --serve")
-    try:
-        if options.serve:
-            from psa.serve import serve  # a row below this file; it comes back here for every pack
-
-            return serve(machine)
-        pack = validated(Pack, _read_json(options.pack), str(options.pack))
-        store = Store(options.root / "models", options.root / "results")
-        _, elsewhere = run_free(pack, store, machine, stop=StopRequest())
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_USER_ERROR
-    except Interrupted:
-        sys.stderr.write("stopped as asked; every finished loop is saved\n")
-        return EXIT_INTERRUPTED
-    if elsewhere:
-        sys.stderr.write(
-            f"{elsewhere} of {len(pack.trials)} trials are in the hands of another process; nothing is lost, "
-            "run this again once it has ended\n"
-        )
-        return EXIT_INTERRUPTED
-    return 0
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", "Name a pack file") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}", "Name a pack file") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

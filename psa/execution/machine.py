@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psa
-from psa import __version__, cgroups
+from psa import __version__
 from psa.core.errors import UserError
-from psa.cost import processor_name
+from psa.execution import cgroups
+from psa.execution.cost_model import processor_name
 
 if TYPE_CHECKING:
     import torch

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 
 import torch
 
-from psa.cost import WORTH_IT, fitting
 from psa.data.splits import Split
 from psa.engine.batches import Batches, in_order
-from psa.engine.device_pack import LoadedPack
+from psa.engine.device_pack import LoadedPack, fresh_state
 from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import train_epoch
+from psa.execution.cost_model import WORTH_IT, fitting
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.specs.trial import Trial
-from psa.worker import fresh_state
 
 STEPS = 3
 REPEATS = 4  # the first warms up; the least of the others is taken, since others' work only adds
