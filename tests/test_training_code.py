@@ -268,7 +268,7 @@ def test_workers_run_the_code_of_their_parent(tmp_path: Path) -> None:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes(content)
     worker = "import queue, sys\n\ndef main():\n    print('the copy', sys.argv[1:], flush=True)\n"
-    (copy / "psa/execution/worker/run.py").write_text(worker)
+    (copy / "psa/execution/worker/__main__.py").write_text(worker)
     (tmp_path / "queue.py").write_text("raise SystemExit('the wrong queue')\n")
     script = (
         f"import sys; sys.path.insert(0, {str(copy)!r}); from psa.execution.worker.pool import _Worker;"

@@ -164,7 +164,7 @@ def test_a_container_reaches_no_network_and_no_psa(aws: Aws) -> None:
 def test_a_pack_whose_workers_are_killed_fails_with_that_reason(aws: Aws, code: Code) -> None:
     """As for lack of memory: the entry lives, and tells the watcher through the checkpoints."""
     body = "import os\n\nos.kill(os.getpid(), 9)\n"
-    line, _ = run(aws, 102, changed("psa/execution/worker/run.py", body)(unpacked(code)))
+    line, _ = run(aws, 102, changed("psa/execution/worker/__main__.py", body)(unpacked(code)))
     told = json.loads(aws.get(f"{settings.read().prefix}/{line.folder}/checkpoints/{FAILURES}"))
     assert told["job"] == line.job(1)
     (reason,) = told["trials"].values()

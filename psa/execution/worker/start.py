@@ -13,7 +13,7 @@ from psa.execution.worker.protocol import EXIT_USER_ERROR, Events
 
 
 def main() -> int:
-    """Run psa.execution.worker.run with the arguments of this process. Return its exit code."""
+    """Run the worker with the arguments of this process. Return its exit code."""
     try:
         from psa.execution.worker.__main__ import main as work
     except (ImportError, OSError, MemoryError) as error:
