@@ -14,7 +14,7 @@ from typing import Final
 from psa.arrayfile import SUFFIX as ARRAYS
 from psa.bundle import is_bundle_name
 from psa.errors import DamagedFile
-from psa.files import refusal
+from psa.files import unreadable
 from psa.specs import STUDY_NAME
 from psa.trial import Trial
 from psa.words import listed
@@ -118,7 +118,7 @@ def _entries(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise refusal(error, f"cannot read the folder {folder}") from error
+        raise unreadable(error, f"the folder {folder}") from error
 
 
 def check_record(path: Path, results: Path, trial: str) -> None:
