@@ -4,13 +4,15 @@
 
 Writes 5,880 made-up records of 100 meta-loops (their numbers mean nothing, their form is that of the engine)
 and times: the records as one frame by psa.collect, beside the rows one would append by hand and give to
-pandas, and `psa report` with all its tables, figures and the page.
+pandas; `psa bundle`, and reading the bundle, with the most memory that each takes as a process; and
+`psa report` with all its tables, figures and the page.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -95,11 +97,34 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
+READ = """
+import pathlib, sys
+from psa.storage.records.record_store import RecordStore
+print(sum(1 for _ in RecordStore(pathlib.Path(sys.argv[1])).all()))
+"""
+
+
+def called(*words: str) -> None:
+    """Call `psa` as a user does, imports included."""
+    command = [sys.executable, "-c", "from psa.cli import main; main()", *words]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def read(bundle: Path) -> None:
+    """Read every record of a bundle, in a process of its own."""
+    subprocess.run([sys.executable, "-c", READ, str(bundle)], check=True, stdout=subprocess.DEVNULL)
+
+
+def megabytes() -> float:
+    """Return the most memory that any process started so far took, in MB."""
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return most / (1e6 if sys.platform == "darwin" else 1e3)
+
+
 def report(results: Path, output: Path) -> None:
     """`psa report` as a user calls it, imports included."""
     options = ["--grid", "reproduction/simplemlp.toml", "--results-dir", str(results)]
-    command = [sys.executable, "-c", "from psa.cli import main; main()", "report", "ablation", *options]
-    subprocess.run([*command, "--output-dir", str(output)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    called("report", "ablation", *options, "--output-dir", str(output))
 
 
 def measure(folder: Path) -> dict[str, float]:
@@ -109,7 +134,14 @@ def measure(folder: Path) -> dict[str, float]:
         path = store.record_path(trial)  # without the engine's flush to disk of every file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_record(made_up(trial, grid.meta_loops)))
-    return {
+    bundle = folder / "all.parquet"
+    reading = {
+        "psa bundle": seconds(lambda: called("bundle", str(bundle), "--from", str(store.results))),
+        "bundle read": min(seconds(lambda: read(bundle)) for _ in range(3)),
+        "bundle bytes": bundle.stat().st_size,
+        "bundle MB": megabytes(),
+    }
+    return reading | {
         "records": len(grid.trials),
         "collect": min(seconds(lambda: collect(store)) for _ in range(3)),
         "by hand": min(seconds(lambda: by_hand(store)) for _ in range(3)),
@@ -131,6 +163,11 @@ def main() -> None:
     table.add_column("seconds", justify="right")
     table.add_row("records as one frame (psa.collect)", f"{found['collect']:.2f}")
     table.add_row(f"the same by hand ({found['by hand'] / found['collect']:.1f}x)", f"{found['by hand']:.2f}")
+    each = found["bundle bytes"] / found["records"]
+    size = f"{found['bundle bytes'] / 1e6:.1f} MB, {each:,.0f} bytes a record"
+    table.add_row(f"psa bundle ({size})", f"{found['psa bundle']:.2f}")
+    memory = f"at most {found['bundle MB']:,.0f} MB of memory in either"
+    table.add_row(f"every record of the bundle, as a process ({memory})", f"{found['bundle read']:.2f}")
     table.add_row("psa report: every table and figure, and the page", f"{found['psa report']:.1f}")
     Console().print(table)
     if options.output is not None:

@@ -92,14 +92,20 @@ def app_of(name: str) -> App:
     """The command of that name."""
     where, group = _COMMANDS[name]
     function = "analyze_dataset" if name == "data" else name.replace("-", "_")
+    return command(name, imported(where if "." in where else f"psa.commands.{where}", function), group)
+
+
+def imported(module: str, function: str) -> Callable[..., int]:
+    """Return the function of a command, or what stands for it where its module cannot be imported."""
     try:
-        module = import_cloud(where) if "." in where else importlib.import_module(f"psa.commands.{where}")
+        where = import_cloud(module) if module.startswith("cloud.") else importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - `psa --help` lists the others, and running this one says why
-        return command(name, unavailable(error), group)
-    return command(name, getattr(module, function), group)
+        return _unavailable(error)
+    found: Callable[..., int] = getattr(where, function)
+    return found
 
 
-def unavailable(error: Exception) -> Callable[..., int]:
+def _unavailable(error: Exception) -> Callable[..., int]:
     """Return what stands for a command that cannot be imported: it is listed, and says why."""
 
     def refuse(*_: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
@@ -260,11 +266,11 @@ def _end_of(app: App) -> NoReturn:
     sys.exit(run(app))
 
 
-def entry(name: str, function: Callable[..., int]) -> Callable[[], None]:
-    """A function as a command with a console script of its own."""
+def entry(name: str, module: str, function: str) -> Callable[[], None]:
+    """Return a console script for a function, whose module is imported when it starts."""
 
     def start() -> None:
-        _end_of(command(name, function))
+        _end_of(command(name, imported(module, function)))
 
     start.__doc__ = f"`{name}`."
     return start

@@ -16,7 +16,7 @@ import pandas as pd
 
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
-from psa.frames import frame_of
+from psa.frames import as_arrays, frame_of
 from psa.specs.activation import Activation
 from psa.specs.base import canonical_json
 from psa.specs.shapes import shape_of
@@ -50,15 +50,18 @@ def collect(
     part in nothing, as those of one that `diverged` (see psa.storage.records.divergence). Raises UserError
     where there is no record at all, or none of those expected.
     """
-    records = list(store.records.all(names))
     wanted = {trial.id: trial for trial in expected}
-    chosen = [record for record in records if record["id"] in wanted] if wanted else _fullest(records)
-    if records and not chosen:
+    # only the row of each record is kept: thousands of records as JSON is read would take much memory
+    read = [
+        (record["spec"], record["loops"], _row_of(record, (horizons or {}).get(record["id"], 0)))
+        for record in store.records.all(names)
+    ]
+    rows = [row for _, _, row in read if row["id"] in wanted] if wanted else _fullest(read)
+    if read and not rows:
         raise UserError(
-            f"{store.results} holds {len(records):,} records, and none of them is of this grid",
+            f"{store.results} holds {len(read):,} records, and none of them is of this grid",
             "Name the grid they were made by with --grid, or leave it out",
         )
-    rows = [_row_of(record, (horizons or {}).get(record["id"], 0)) for record in chosen]
     there = {row["id"] for row in rows}
     rows += [_absent(store, trial) for trial in wanted.values() if trial.id not in there]
     if not rows:
@@ -71,17 +74,16 @@ def collect(
     return frame_of(rows)
 
 
-def _fullest(records: Sequence[Record]) -> list[Record]:
-    """Without those of which another record has the same numbers and more of them: of more loops or, of as
-    many, more probes.
+def _fullest(read: Sequence[tuple[dict[str, Any], int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows without those of which another one has the same numbers and more of them: of more loops
+    or, of as many, more probes. read: the spec, the loops and the row of each record.
     """
-    same = [canonical_json(_without_observation(record["spec"])) for record in records]
-    size = [(record["loops"], len(record["spec"].get("probes", ()))) for record in records]
+    same = [canonical_json(_without_observation(spec)) for spec, _, _ in read]
+    size = [(loops, len(spec.get("probes", ()))) for spec, loops, _ in read]
     most: dict[str, tuple[int, int]] = {}
     for key, each in zip(same, size, strict=True):
         most[key] = max(most.get(key, each), each)
-    chosen = zip(records, same, size, strict=True)
-    return [record for record, key, each in chosen if each == most[key]]
+    return [row for (_, _, row), key, each in zip(read, same, size, strict=True) if each == most[key]]
 
 
 def _without_observation(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def _with_results(record: Record) -> dict[str, Any]:
         "zero_r": 100 * samples["zero_r_validation"] / samples["validation"],
         "device": record["device"],
         "source": "psa",
-        "history": record["history"],
+        "history": as_arrays(record["history"]),
     }
 
 

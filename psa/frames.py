@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -72,6 +73,11 @@ _COUNTS: Final = (
     "bounty_loop", "test_size", "loop", "layer", "unit",
 )  # fmt: skip
 _TRUTHS: Final = ("stopped_early", "kept")
+# Of the columns of a stored history; NaN stands for None. Layers and units are below 2^24.
+_SMALL: Final = {
+    "loop": np.int32, "layer": np.float32, "unit": np.float32, "correct": np.int32, "loss": np.float64,
+    "train_loss": np.float64, "kept": np.bool_,
+}  # fmt: skip
 _NO_LOOPS: Final = {
     name: [None] for name in ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
 }
@@ -106,6 +112,14 @@ def frame_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
     loops["lkg"] = np.concatenate([_lkg(*each) for each in zip(accuracy, kept, strict=True)])
     repeated = trials.iloc[np.repeat(np.arange(len(rows)), counts)].reset_index(drop=True)
     return pd.concat([repeated, _typed(loops)[list(LOOP_COLUMNS)]], axis=1)
+
+
+def as_arrays(history: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Return a history with a small array in place of each column, which takes a tenth of the memory."""
+    return {
+        name: [sys.intern(mode) for mode in values] if name == "mode" else np.array(values, _SMALL[name])
+        for name, values in history.items()
+    }
 
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:

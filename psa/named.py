@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from psa.cli import entry, unavailable
-from psa.commands import figures, tables
-from psa.core.cloud_package import import_cloud
-from psa.core.errors import UserError
+from psa.cli import entry
 
-
-def _cloud_entry(name: str, module: str, function: str) -> Callable[[], None]:
-    """Return a console script for a command of psa's package `cloud`, which is imported when it starts."""
-
-    def start() -> None:
-        entry(name, _imported(module, function))()
-
-    start.__doc__ = f"`{name}`."
-    return start
-
-
-def _imported(module: str, function: str) -> Callable[..., int]:
-    try:
-        found: Any = getattr(import_cloud(f"cloud.commands.{module}"), function)
-    except UserError as error:
-        return unavailable(error)
-    return found  # type: ignore[no-any-return]
-
-
-make_architecture_table: Final = entry("make-architecture-table", tables.make_architecture_table)
-make_trial_accuracy_table: Final = entry("make-trial-accuracy-table", tables.make_trial_accuracy_table)
-generate_reproduction_tests: Final = entry("generate-reproduction-tests", tables.generate_reproduction_tests)
-make_design_space_figure: Final = entry("make-design-space-figure", figures.make_design_space_figure)
-make_figure_heatmaps: Final = entry("make-figure-heatmaps", figures.make_figure_heatmaps)
-make_convergence_plots: Final = entry("make-convergence-plots", figures.make_convergence_plots)
-make_late_breakthroughs: Final = entry("make-late-breakthroughs", figures.make_late_breakthroughs)
-make_comparison_figures: Final = entry("make-comparison-figures", figures.make_comparison_figures)
-sagemaker_cost_estimator: Final = _cloud_entry("sagemaker-cost-estimator", "cost", "cost_estimator")
-sagemaker_estimate_storage: Final = _cloud_entry("sagemaker-estimate-storage", "storage", "estimate_storage")
-sagemaker_get_training_logs: Final = _cloud_entry("sagemaker-get-training-logs", "logs", "get_training_logs")
-sagemaker_logs_parser: Final = _cloud_entry("sagemaker-logs-parser", "logs", "logs_parser")
-sagemaker_results_parser: Final = _cloud_entry("sagemaker-results-parser", "results", "results_parser")
+make_architecture_table: Final = entry(
+    "make-architecture-table", "psa.commands.tables", "make_architecture_table"
+)
+make_trial_accuracy_table: Final = entry(
+    "make-trial-accuracy-table", "psa.commands.tables", "make_trial_accuracy_table"
+)
+generate_reproduction_tests: Final = entry(
+    "generate-reproduction-tests", "psa.commands.tables", "generate_reproduction_tests"
+)
+make_design_space_figure: Final = entry(
+    "make-design-space-figure", "psa.commands.figures", "make_design_space_figure"
+)
+make_figure_heatmaps: Final = entry("make-figure-heatmaps", "psa.commands.figures", "make_figure_heatmaps")
+make_convergence_plots: Final = entry(
+    "make-convergence-plots", "psa.commands.figures", "make_convergence_plots"
+)
+make_late_breakthroughs: Final = entry(
+    "make-late-breakthroughs", "psa.commands.figures", "make_late_breakthroughs"
+)
+make_comparison_figures: Final = entry(
+    "make-comparison-figures", "psa.commands.figures", "make_comparison_figures"
+)
+sagemaker_cost_estimator: Final = entry("sagemaker-cost-estimator", "cloud.commands.cost", "cost_estimator")
+sagemaker_estimate_storage: Final = entry(
+    "sagemaker-estimate-storage", "cloud.commands.storage", "estimate_storage"
+)
+sagemaker_get_training_logs: Final = entry(
+    "sagemaker-get-training-logs", "cloud.commands.logs", "get_training_logs"
+)
+sagemaker_logs_parser: Final = entry("sagemaker-logs-parser", "cloud.commands.logs", "logs_parser")
+sagemaker_results_parser: Final = entry(
+    "sagemaker-results-parser", "cloud.commands.results", "results_parser"
+)

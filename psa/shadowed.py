@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from psa.core.errors import UserError
@@ -16,16 +18,29 @@ def shadowed_library() -> UserError | None:
     Python searches the folders on PYTHONPATH before that of installed libraries. An empty entry there stands
     for the current folder.
     """
-    folders = [Path(entry or ".").resolve() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    for name in importlib.metadata.packages_distributions():
-        origin = getattr(sys.modules.get(name), "__file__", None)
-        if origin is None:
-            continue
-        path = Path(origin).resolve()
-        place = path.parent.parent if path.name == "__init__.py" else path.parent
-        if place in folders and "site-packages" not in path.parts:
-            return UserError(
-                f"{name} must be the installed library, got {path}",
-                "Rename that file, or take its folder off PYTHONPATH (an empty entry is the current folder)",
-            )
+    with contextlib.suppress(OSError):  # the current folder may be gone
+        entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        folders = [Path(entry or ".").resolve() for entry in entries]
+        for name, distributions in importlib.metadata.packages_distributions().items():
+            origin = getattr(sys.modules.get(name), "__file__", None)
+            if origin is not None and _folder_of(Path(origin).resolve()) in folders:
+                error = _error(name, Path(origin).resolve(), distributions)
+                if error is not None:
+                    return error
     return None
+
+
+def _folder_of(path: Path) -> Path:
+    """Return the folder on Python's path that a module or package was found in."""
+    return path.parent.parent if path.name == "__init__.py" else path.parent
+
+
+def _error(name: str, path: Path, distributions: Sequence[str]) -> UserError | None:
+    """Return the error for a module in a folder of PYTHONPATH, None where it is installed there."""
+    for each in distributions:
+        if Path(str(importlib.metadata.distribution(each).locate_file(""))).resolve() == _folder_of(path):
+            return None
+    return UserError(
+        f"{name} must be the installed library, got {path}",
+        "Rename that file, or take its folder off PYTHONPATH (an empty entry is the current folder)",
+    )

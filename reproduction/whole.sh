@@ -44,26 +44,38 @@ groups=(
     '4*632'
 )
 
+# A stop reaches the sweep at work, which saves what it has; none begins after it.
+stop=
 child=
-trap '[ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
+trap 'stop=143; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || :' TERM INT
+
+# Run one command and wait for its end, whatever signals come meanwhile.
+run() {
+    [ -z "$stop" ] || exit "$stop"
+    "$@" &
+    child=$!
+    [ -z "$stop" ] || kill -TERM "$child" 2>/dev/null || : # it came before the command had a number
+    while :; do
+        code=0
+        wait "$child" || code=$?
+        [ "$code" -gt 128 ] && kill -0 "$child" 2>/dev/null || break # a signal ended the wait, not the command
+    done
+    child=
+    [ -z "$stop" ] || exit "$stop"
+}
 
 # Run one sweep. Trials that failed (exit code 1) are tried again when the script is started again.
 sweep() {
-    local code=0
-    psa sweep "$here/$1" --only "$2" --keep-weights none \
-        --model-dir "$folder/models" --results-dir "$folder/results" "${@:3}" &
-    child=$!
-    wait "$child" || code=$?
-    if [ "$code" -gt 128 ] && kill -0 "$child" 2>/dev/null; then # the trap ended the wait, not the sweep
-        wait "$child" || code=$?
-    fi
-    child=
+    run psa sweep "$here/$1" --only "$2" --keep-weights none \
+        --model-dir "$folder/models" --results-dir "$folder/results" "${@:3}"
     [ "$code" -le 1 ] || exit "$code"
 }
 
 mkdir -p "$folder/results"
 for bundle in "$here"/../results/published/*.parquet; do
-    [ ! -f "$bundle" ] || cp "$bundle" "$folder/results/"
+    [ -f "$bundle" ] || continue
+    run psa bundle "$folder/results/${bundle##*/}" --from "$bundle"
+    [ "$code" -eq 0 ] || exit "$code"
 done
 
 for group in "${groups[@]}"; do

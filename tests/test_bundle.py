@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_up import some_record
+from processes import PATIENCE_SECONDS
 
 from psa.cli import PSA, run
 from psa.collect import collect
@@ -31,10 +33,10 @@ from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation, Ratchet
 from psa.specs.trial import Pack, Trial
 from psa.storage.records import bundle as module
-from psa.storage.records.bundle import Row, encode_bundle, read_bundle
+from psa.storage.records.bundle import Bundle, Row, encode_bundle, read_bundle
 from psa.storage.records.bundling import add_to_bundle
-from psa.storage.records.record import encode_record
-from psa.storage.records.record_store import RecordStore
+from psa.storage.records.record import decode_record, encode_record
+from psa.storage.records.record_store import RecordStore, StoredRecord
 from psa.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -356,7 +358,12 @@ def test_what_is_left_out_is_named(home: Path, capsys: pytest.CaptureFixture[str
         (["bundle", "x.txt", "--from", "loose"], "a bundle must be called NAME.parquet, got x.txt"),
         (["bundle", "x.parquet", "--from", "nowhere"], "--from must be a folder or a bundle, got nowhere"),
         (["bundle", "x.parquet", "--from", "empty"], "must hold records to put into x.parquet, got none"),
-        (["bundle", "x.parquet", "--from", "loose", "--only", "seed=1"], "--only selects a part of a grid"),
+        (["bundle", "x.parquet", "--from", "loose", "--only", "seed=1"], "--only must go with --grid"),
+        (
+            ["bundle", "x.parquet", "--from", "grid.toml"],
+            "a bundle, got the file grid.toml",
+        ),
+        (["bundle", "results/all.parquet", "--from", "empty"], "must hold records to put into"),
         (["bundle", "x.parquet"], "--from"),
         (["sweep", "grid.toml", "--results-dir", "results/all.parquet"], "results/all.parquet"),
     ],
@@ -378,12 +385,58 @@ def test_a_damaged_target_stays(home: Path, capsys: pytest.CaptureFixture[str]) 
     assert Path("mine.parquet").read_bytes() == foreign()
 
 
-def test_two_that_add_to_one_bundle_wait_for_each_other(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one reads what the first one has written."""
+def test_two_that_add_to_one_bundle_wait_for_each_other(home: Path) -> None:
+    """The second one reads what the first one has written, not what was there when it began."""
+    path, (first, second, *_) = Path("new.parquet"), trials()
+    one, two = (Store(Path("models"), Path(name)) for name in ("one", "two"))
+    one.write(first, some_record(3, first), {})
+    two.write(second, some_record(3, second), {})
+    with ThreadPoolExecutor() as pool:
+        with locked(path.with_name(".new.parquet.lock")):
+            waiting = pool.submit(add_to_bundle, path, two.records)
+            path.write_bytes(encode_bundle([row for row in rows() if row.id == first.id]))
+        assert waiting.result(PATIENCE_SECONDS).records == 2
+    assert [row.id for row in read_bundle(path) or ()] == sorted([first.id, second.id])
+
+
+def test_a_locked_bundle_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some minutes of waiting."""
     monkeypatch.setattr("psa.storage.records.bundling._PATIENCE_SECONDS", 0.0)
     path = Path("results/all.parquet")
-    with locked(path.with_name(".all.parquet.lock")), pytest.raises(UserError, match="another process"):
+    with (
+        locked(path.with_name(".all.parquet.lock")),
+        pytest.raises(UserError, match="at work on results/all"),
+    ):
         add_to_bundle(path, RecordStore(Path("loose")))
+
+
+def test_the_machine_is_that_of_the_record_that_counts(home: Path) -> None:
+    """Of the longer run, and whatever other bundle is damaged; a machine that was missing is filled in."""
+    trial = trials()[0]
+    longer = Store(Path("models"), Path("longer"))
+    longer.write(trial, some_record(5, trial), {"host": "later"})
+    add_to_bundle(Path("results/longer.parquet"), longer.records)
+    assert RecordStore(Path("results")).machine_of(trial.id) == {"host": "later"}
+    Path("results/other.parquet").write_bytes(b"PAR1")
+    add_to_bundle(Path("new.parquet"), RecordStore(Path("results")))
+    row = (read_bundle(Path("new.parquet")) or Bundle(Path(), ())).get(trial.id)
+    assert row is not None
+    assert row.machine == encode_record({"host": "later"})
+    bare = [Row(each.id, each.digest, each.record, None) for each in rows()]
+    Path("bare.parquet").write_bytes(encode_bundle(bare))
+    assert add_to_bundle(Path("bare.parquet"), RecordStore(Path("loose"))).completed == 6
+    assert Path("bare.parquet").read_bytes() == encode_bundle(rows())
+
+
+def test_traces_of_absent_trials_take_no_time_that_grows_with_a_bundle(home: Path) -> None:
+    """By a search for the beginning of an id, and not by looking at each."""
+    bundle = read_bundle(Path("results/all.parquet"))
+    assert bundle is not None
+    first = rows()[0].id
+    assert bundle.has_prefix(first)
+    assert bundle.has_prefix(first[:-3])
+    assert not bundle.has_prefix(f"{first}x")
+    assert not bundle.has_prefix("zzz")
 
 
 def test_the_trials_of_a_bundle_are_done(
@@ -471,6 +524,9 @@ def test_the_published_records() -> None:
     bundle = read_bundle(PUBLISHED)
     assert bundle is not None
     assert len(bundle) >= 600
+    found = list(RecordStore(PUBLISHED).scan())
+    assert all(isinstance(each, StoredRecord) for each in found)
+    assert all(row.machine is None or decode_record(row.machine, "") for row in bundle)
     assert PUBLISHED.stat().st_size < 5_000 * len(bundle)
 
 

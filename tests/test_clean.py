@@ -393,5 +393,7 @@ def test_records_stay_wherever_they_are(folder: str, place: Path, run: Run) -> N
         (place / name).write_text("a record")
     (place / folder / "state.safetensors").write_text("a state")
     assert run("clean", "--all", "--model-dir", str(place / folder.partition("/")[0]))[0] == 0
+    for name in ("a.parquet", "smoke/s00-3fa9c1.json"):
+        assert "must be a checkpoint" in run("clean", name, "--model-dir", str(place / folder))[2]
     assert all((place / name).exists() for name in kept)
     assert not (place / folder / "state.safetensors").exists()

@@ -172,3 +172,16 @@ def test_a_line_that_is_no_event_is_passed_by(line: bytes) -> None:
 def test_a_line_that_is_an_event_is_one() -> None:
     """The words of the protocol."""
     assert event_of(b'{"event":"begun","left":3}') == {"event": "begun", "left": 3}
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="Linux with groups by session")
+def test_a_niced_worker_gives_way_to_other_sessions() -> None:
+    """It has a session of its own, whose group would otherwise weigh as much as any other."""
+    script = (
+        "import os; from pathlib import Path; from psa.execution.worker.start import _give_way\n"
+        "os.nice(7); _give_way(); print(Path('/proc/self/autogroup').read_text().split()[-1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, start_new_session=True
+    )
+    assert done.stdout == "7\n"

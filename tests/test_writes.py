@@ -38,6 +38,7 @@ EXCEPTIONS = {
     ("cloud/storage.py", "self.files.move"): "a file that was written under another name, in any storage",
     ("cloud/rehearsal/environment.py", "target.symlink_to"): "links to installed files",
     ("psa/storage/records/bundle.py", "writer.write_table"): MEMORY,
+    ("psa/execution/worker/start.py", "_GROUP.write_text"): "a setting of the kernel",
     ("psa/reports/figures.py", "figure.savefig"): MEMORY,
     ("psa/reports/sheets.py", "pages.savefig"): MEMORY,
     ("psa/reports/sheets.py", "PdfPages"): MEMORY,

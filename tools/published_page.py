@@ -46,7 +46,10 @@ def _line(name: str) -> str:
 
 def page() -> str:
     """Return the page with those lines in their place."""
-    return PLACE.sub(lambda _: sentence(), PAGE.read_text())
+    text, count = PLACE.subn(lambda _: sentence(), PAGE.read_text())
+    if count != 1:
+        sys.exit(f"{PAGE} must hold the two marks of the published part once, got {count} times")
+    return text
 
 
 if __name__ == "__main__":

@@ -25,26 +25,21 @@ def bundle(
     source: Annotated[
         Path, Parameter(name="--from", help="Folder of the records to put into it, or another bundle.")
     ],
-    grid: Annotated[Path | None, Parameter(help="Only the records of this grid.")] = None,
+    grid: Annotated[Path | None, Parameter(help="Add only the records of this grid.")] = None,
     only: Only = "",
 ) -> int:
-    """Put records into one file, which counts as those records.
+    """Pack records into one Parquet file.
 
     Such a bundle can be committed and handed on. In a results folder it counts as the records in it, for
-    sweeps, reports and all other commands; --results-dir may also name a bundle. Records are copied: those
-    in the folder stay.
+    sweeps, reports and all other commands. Those that only read take a bundle as --results-dir, too. Records
+    are copied: those in the folder stay.
 
     A record that differs from the one of the same trial in the bundle is refused, and a longer run of a trial
     takes the place of a shorter one. Exit code 2 if a record was left out because it is damaged or differs.
 
     Example: psa bundle mine.parquet --from results
     """
-    if not is_bundle_name(file.name):
-        raise UserError(f"a bundle must be called NAME{SUFFIX}, got {file.name}", "Give it such a name")
-    if not source.exists():
-        raise UserError(f"--from must be a folder or a bundle, got {source}", "Name one that exists")
-    if only and grid is None:
-        raise UserError("--only selects a part of a grid, got none", "Name it with --grid")
+    _check(file, source, grid, only)
     wanted = None if grid is None else {trial.id for trial in load(grid, (), only).trials}
     check_writable(file.parent)
     out = console()
@@ -52,7 +47,7 @@ def bundle(
         outcome = add_to_bundle(file, RecordStore(source), wanted)
     for line in outcome.refused:
         out.print(f"LEFT OUT {line}", markup=False, soft_wrap=True)
-    if not outcome.records:
+    if not outcome.from_source:
         raise UserError(
             f"{source} must hold records{' of this grid' if grid else ''} to put into {file}, got none",
             "Run `psa sweep GRID` first, or name another folder with --from",
@@ -61,13 +56,25 @@ def bundle(
     return 2 if outcome.refused else 0
 
 
+def _check(file: Path, source: Path, grid: Path | None, only: str) -> None:
+    """Raise UserError for options that cannot be."""
+    if not is_bundle_name(file.name):
+        raise UserError(f"a bundle must be called NAME{SUFFIX}, got {file.name}", "Give it such a name")
+    if not source.is_dir() and not (is_bundle_name(source.name) and source.exists()):
+        what = f"the file {source}" if source.exists() else source
+        raise UserError(f"--from must be a folder or a bundle, got {what}", "Name one that exists")
+    if only and grid is None:
+        raise UserError("--only must go with --grid, got no grid", "Name the grid of which it selects a part")
+
+
 def _summary(outcome: Bundled) -> str:
     """Return `600 records, 0.7 MB: 40 added, 560 there already`."""
     parts = {
         "added": outcome.added,
         "extended by a longer run": outcome.extended,
+        "completed by their machine": outcome.completed,
         "there already": outcome.known,
-        "not of this grid": outcome.others,
+        "not of this grid": outcome.unwanted,
         "left out": len(outcome.refused),
     }
     shown = [f"{count:,} {what}" for what, count in parts.items() if count]

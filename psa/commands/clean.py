@@ -92,8 +92,12 @@ def _is_default(path: Path) -> bool:
 def _named(file: Path, folder: Path) -> list[Path]:
     """The file, given by its path or by its name in the folder, with its generations. Raises UserError.
 
-    Only what lies in the folder is removed, so that a slip of the hand costs no other file.
+    Only what lies in the folder is removed, so that a slip of the hand costs no other file, and no record.
     """
+    if is_record_file(file.name):
+        raise UserError(
+            f"{file} must be a checkpoint, got the name of a record or a bundle", "`clean` removes no results"
+        )
     inside = Path(os.path.normpath(folder.absolute()))
     for path in (folder / file, file):
         place = Path(os.path.normpath(path.absolute()))

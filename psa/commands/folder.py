@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.core.file_locks import locked
-from psa.core.files import refusal
+from psa.core.files import unreadable
 from psa.storage import locks
 
 LOCK_NAME: Final = ".train.lock"
@@ -40,7 +40,7 @@ def files_of(folder: Path) -> list[Path]:
     try:
         return _sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
-        raise refusal(error, f"cannot read the folder {folder}") from error
+        raise unreadable(error, f"the folder {folder}") from error
 
 
 def _sorted(paths: Iterable[Path]) -> list[Path]:

@@ -133,5 +133,7 @@ def trained(plan: Work, store: Store, machine: Machine, view: TrainView, out: Co
     view.finals(records)
     for trial in plan.pack.trials:
         out.print(f"Checkpoint {store.state_file(trial).path}", markup=False, soft_wrap=True)
-        out.print(f"Record     {store.record_path(trial)}", markup=False, soft_wrap=True)
+        stored = store.records.locate(trial.id)
+        place = store.record_path(trial) if stored is None else stored.place
+        out.print(f"Record     {place}", markup=False, soft_wrap=True)
     return 0

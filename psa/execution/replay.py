@@ -33,12 +33,11 @@ from psa.storage.trial_state import COLUMNS, Tensors, TrialState, decode
 
 @dataclass(frozen=True)
 class Step:
-    """One loop that can be trained again: the file of the state with its outcome, and which loop it is.
-
-    record: the id of the trial whose record holds the outcome, where its state was not kept.
+    """One loop that can be trained again: which loop it is, and the file of the state with its outcome, or
+    the id of the trial whose record holds it where its state was not kept.
     """
 
-    path: Path
+    state: Path | None
     loop: int
     from_previous: bool
     record: str | None = None
@@ -90,7 +89,7 @@ def steps_of(store: Store) -> list[Step]:
         if before is not None and 0 < before.loops < state.loops and _same_trial(before, state):
             steps.append(Step(path, before.loops + 1, from_previous=True))
     return steps + [
-        Step(store.records.path(record["id"]), 1, from_previous=False, record=record["id"])
+        Step(None, 1, from_previous=False, record=record["id"])
         for record in store.records.all()
         if record["id"] not in kept and record["loops"] and _promised(record["device"])
     ]
@@ -106,7 +105,7 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
     steps = steps_of(store)
     device = machine.prepare()
     for step in random.Random(seed).sample(steps, min(count, len(steps))):
-        stored = _of_record(step, store) if step.record else _of_state(step, store)
+        stored = _of_record(step, store) if step.state is None else _of_state(step, step.state, store)
         if stored is None:
             continue
         difference = _difference(_trained(stored, step.loop, machine, device), stored, step.loop)
@@ -129,14 +128,14 @@ def _trained(stored: _Stored, loop: int, machine: Machine, device: torch.device)
     return state
 
 
-def _of_state(step: Step, store: Store) -> _Stored | None:
+def _of_state(step: Step, path: Path, store: Store) -> _Stored | None:
     """Return what the state file of a step says, None where it has been removed or damaged meanwhile."""
-    state = _sound(step.path, store)
-    before = _sound(StateFile(step.path).previous, store) if step.from_previous else None
+    state = _sound(path, store)
+    before = _sound(StateFile(path).previous, store) if step.from_previous else None
     if state is None or (step.from_previous and before is None):
         return None
     weights = state.lkg if state.lkg_loop == step.loop else None
-    return _Stored(str(step.path), state.trial, state.history, weights, before)
+    return _Stored(str(path), state.trial, state.history, weights, before)
 
 
 def _of_record(step: Step, store: Store) -> _Stored | None:
@@ -154,7 +153,7 @@ def _of_record(step: Step, store: Store) -> _Stored | None:
 def two_kinds(then: Record | None, now: Record) -> str:
     """Describe the machines of two runs, where equal bits are not promised of both; empty where they are."""
     if then is None:
-        return "the machine it was made on is not recorded (a record is not there yet)"
+        return "the machine it was made on is not recorded"
     if all(then.get(key) == now[key] for key in ("processor", "torch")):
         return ""
     return (

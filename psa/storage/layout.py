@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.core.errors import DamagedFile
-from psa.core.files import refusal
+from psa.core.files import unreadable
 from psa.core.formatting import listed
 from psa.specs.base import STUDY_NAME
 from psa.specs.trial import Trial
@@ -118,7 +118,7 @@ def _entries(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise refusal(error, f"cannot read the folder {folder}") from error
+        raise unreadable(error, f"the folder {folder}") from error
 
 
 def check_record(path: Path, results: Path, trial: str) -> None:

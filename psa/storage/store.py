@@ -142,11 +142,12 @@ class Store:
         if stored is not None:
             found = difference(*sorted((made, stored.record), key=lambda each: each["loops"]))
             if found is not None:
+                own = "it" if stored.place == str(path) else "the bundle"
                 raise UserError(
                     f"{stored.place} holds a record of this trial that differs from the one just made "
                     f"({found})",
-                    f"Compare the two machines ({path.with_suffix(MACHINE).name} is the stored one's), then "
-                    "remove the stored record or use another --results-dir, and run the same command again",
+                    f"Compare the two machines (the stored one is beside the record), then move {own} "
+                    "away or use another --results-dir, and run the same command again",
                 )
             if stored.record["loops"] >= made["loops"]:
                 return

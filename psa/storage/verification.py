@@ -83,8 +83,10 @@ class Check:
 
     def _bundles(self, store: RecordStore, folder: Path | None) -> Iterator[Finding]:
         """Yield a finding for each bundle of a results folder, and one for each record in it."""
-        before: list[Bundle] = []
-        for path in store.bundle_paths():
+        paths, before = list[Path](), list[Bundle]()
+        with contextlib.suppress(UserError):  # a folder that cannot be listed has a finding of its own
+            paths = store.bundle_paths()
+        for path in paths:
             try:
                 bundle = read_bundle(path)
             except UserError as error:

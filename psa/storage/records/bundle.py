@@ -8,6 +8,7 @@ bundle is either sound or damaged as a whole; each record carries a digest of it
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import io
 import itertools
@@ -55,6 +56,7 @@ class Bundle:
     def __init__(self, path: Path, rows: Iterable[Row]) -> None:
         self.path = path
         self._rows = {row.id: row for row in rows}
+        self._ids = sorted(self._rows)
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -67,6 +69,11 @@ class Bundle:
     def get(self, trial: str) -> Row | None:
         """Return the row of a trial, by id."""
         return self._rows.get(trial)
+
+    def has_prefix(self, start: str) -> bool:
+        """Return whether the id of any record begins like this."""
+        at = bisect.bisect_left(self._ids, start)
+        return at < len(self._ids) and self._ids[at].startswith(start)
 
     def where(self, trial: str) -> str:
         """Return how messages name the record of a trial (by id) in this bundle."""
@@ -115,6 +122,8 @@ def read_bundle(path: Path) -> Bundle | None:
     try:
         table, facts = _table(content, path)
         rows = [Row(*values) for values in zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True)]
+    except MemoryError:  # of pyarrow, too: the bundle may be sound
+        raise
     except _arrow_errors() as error:
         raise DamagedFile(
             f"{path} is damaged, or not a Parquet file ({type(error).__name__})", _RESTORE

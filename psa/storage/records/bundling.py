@@ -9,7 +9,7 @@ from typing import Final
 
 from psa.core.errors import DamagedFile
 from psa.core.file_locks import locked
-from psa.core.files import write_atomically
+from psa.core.files import leftovers, write_atomically
 from psa.storage.records.bundle import Bundle, Row, encode_bundle, read_bundle
 from psa.storage.records.record_store import RecordStore, StoredRecord, bundled_record, longer
 
@@ -20,17 +20,24 @@ _PATIENCE_SECONDS: Final = 600.0  # for another process that adds to the same bu
 class Bundled:
     """The outcome of adding records to a bundle: how many it holds, and what became of those of the source.
 
-    extended: trials of which the bundle held a shorter run. others: records of trials that were not wanted.
+    extended: trials of which the bundle held a shorter run. completed: those of which it held no machine.
+    unwanted: records of trials that were not asked for.
     refused: why a record was left out, a line each. bytes: the size of the file.
     """
 
     records: int = 0
     added: int = 0
     extended: int = 0
+    completed: int = 0
     known: int = 0
-    others: int = 0
+    unwanted: int = 0
     refused: list[str] = field(default_factory=list)
     bytes: int = 0
+
+    @property
+    def from_source(self) -> int:
+        """Records that the source held and that were asked for, damaged ones included."""
+        return self.added + self.extended + self.completed + self.known + len(self.refused)
 
 
 def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None = None) -> Bundled:
@@ -46,36 +53,42 @@ def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None
         UserError: It cannot be read or written.
 
     """
-    with locked(path.with_name(f".{path.name}.lock"), _PATIENCE_SECONDS):
+    what = f"another `psa bundle` is at work on {path}"
+    with locked(
+        path.with_name(f".{path.name}.lock"), _PATIENCE_SECONDS, what=what, way_out="Wait for its end"
+    ):
+        for left in leftovers(path.parent, f"{path.name}."):  # of a killed one
+            left.unlink(missing_ok=True)
         bundle = read_bundle(path) or Bundle(path, ())
         rows, outcome = {row.id: row for row in bundle}, Bundled()
         for stored in source.scan():
             if isinstance(stored, DamagedFile):
                 outcome.refused.append(str(stored))
             elif wanted is not None and stored.record["id"] not in wanted:
-                outcome.others += 1
+                outcome.unwanted += 1
             else:
-                _add(stored, bundle, source, rows, outcome)
+                _add(stored, bundle, rows, outcome)
         outcome.records = len(rows)
-        if outcome.added or outcome.extended:
+        if outcome.added or outcome.extended or outcome.completed:
             write_atomically(path, encode_bundle(rows.values()))
         outcome.bytes = path.stat().st_size if rows else 0
     return outcome
 
 
-def _add(
-    stored: StoredRecord, bundle: Bundle, source: RecordStore, rows: dict[str, Row], outcome: Bundled
-) -> None:
+def _add(stored: StoredRecord, bundle: Bundle, rows: dict[str, Row], outcome: Bundled) -> None:
     """Put a record into the rows, unless the bundle has it already or has one that differs."""
     name = str(stored.record["id"])
     try:
         before = bundled_record(bundle, name)
-        if before is not None and longer(before, stored) is before:
-            outcome.known += 1
-            return
+        known = before is not None and longer(before, stored) is before
     except DamagedFile as damage:
         outcome.refused.append(str(damage))
         return
+    row = Row(name, str(stored.record["digest"]), stored.content, stored.machine())
+    if known and (rows[name].machine is not None or row.machine is None or row.record != rows[name].record):
+        outcome.known += 1
+        return
     outcome.added += before is None
-    outcome.extended += before is not None
-    rows[name] = Row(name, str(stored.record["digest"]), stored.content, source.sidecar(name))
+    outcome.completed += known
+    outcome.extended += before is not None and not known
+    rows[name] = row

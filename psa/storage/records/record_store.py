@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from psa.core.errors import DamagedFile, UserError
-from psa.core.files import refusal
+from psa.core.files import unreadable
 from psa.core.stored_files import Listing, dangling, dangling_part, files_below, read_stored
 from psa.specs.trial import Trial
 from psa.storage import layout
 from psa.storage.layout import FAILURE, MACHINE
-from psa.storage.records.bundle import SUFFIX, Bundle, read_bundle
+from psa.storage.records.bundle import Bundle, is_bundle_name, read_bundle
 from psa.storage.records.record import Record, decode_record, difference
 from psa.storage.records.trial_record import decode_trial_record
 
@@ -32,11 +32,24 @@ _COMPARE: Final = "Compare the two (`psa verify` checks each), and remove the wr
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """A record, its bytes, and how messages name the place where it is stored."""
+    """A record, its bytes, how messages name the place where it is stored, and what its sidecar holds there:
+    the bytes, or the file with them.
+    """
 
     place: str
     content: bytes
     record: Record
+    sidecar: Path | bytes | None
+
+    def machine(self) -> bytes | None:
+        """Return the bytes of its sidecar, None where there is none or it is damaged."""
+        try:
+            content = read_stored(self.sidecar) if isinstance(self.sidecar, Path) else self.sidecar
+            if content is not None:
+                decode_record(content, "")
+        except UserError:
+            return None
+        return content
 
 
 class RecordStore:
@@ -109,20 +122,12 @@ class RecordStore:
         """Return what stands beside the record of a trial (by id): the machine, the time its pack took, and
         other things that differ from run to run. None where there is none, or it is damaged.
         """
-        content = self.sidecar(trial)
-        return None if content is None else decode_record(content, "")
-
-    def sidecar(self, trial: str) -> bytes | None:
-        """Return the bytes that `machine_of` decodes."""
         try:
-            content = read_stored(self.root / f"{trial}{MACHINE}")
-            rows = [bundle.get(trial) for bundle in self.bundles()] if content is None else []
-            content = next((row.machine for row in rows if row and row.machine), content)
-            if content is not None:
-                decode_record(content, "")
+            stored = self.locate(trial)
         except UserError:
             return None
-        return content
+        content = None if stored is None else stored.machine()
+        return None if content is None else decode_record(content, "")
 
     def traces(self, start: str) -> Literal["missing", "failed", "damaged"]:
         """Return what there is of a trial without a sound record, by its id or the beginning of it."""
@@ -131,22 +136,20 @@ class RecordStore:
         if any(layout.is_record_name(name) for name in names):
             return "damaged"
         with contextlib.suppress(DamagedFile):
-            if any(row.id.startswith(start) for bundle in self.bundles() for row in bundle):
+            if any(bundle.has_prefix(start) for bundle in self.bundles()):
                 return "damaged"
         return "failed" if any(name.endswith(FAILURE) for name in names) else "missing"
 
     def bundle_paths(self) -> list[Path]:
         """Return the bundles of the folder: the files with their suffix in it, not in folders below it."""
-        if self.root.suffix == SUFFIX and not self.root.is_dir():
+        if is_bundle_name(self.root.name) and not self.root.is_dir():
             return [self.root]
         try:
-            return sorted(
-                path for path in self.root.iterdir() if path.suffix == SUFFIX and path.name[0] != "."
-            )
+            return sorted(path for path in self.root.iterdir() if is_bundle_name(path.name))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise refusal(error, f"cannot read the folder {self.root}") from error
+            raise unreadable(error, f"the folder {self.root}") from error
 
     def bundles(self) -> list[Bundle]:
         """Return the bundles of the folder, each read again only where its file has changed.
@@ -193,7 +196,7 @@ class RecordStore:
             return None
         record = decode_trial_record(content, str(path))
         layout.check_record(path, self.root, record["id"])
-        return StoredRecord(str(path), content, record)
+        return StoredRecord(str(path), content, record, self.root / f"{name}{MACHINE}")
 
     def loose_paths(self, studies: Sequence[str] = ()) -> list[Path]:
         """Return the paths of loose records of some studies (all, if none is named), in a fixed order.
@@ -238,7 +241,7 @@ def bundled_record(bundle: Bundle, name: str) -> StoredRecord | None:
     record = decode_trial_record(row.record, where)
     if (record["id"], record["digest"]) != (row.id, row.digest):
         raise DamagedFile(f"{where} must be of that trial, got a record of {record['id']}", _MAKE_AGAIN)
-    return StoredRecord(where, row.record, record)
+    return StoredRecord(where, row.record, record, row.machine)
 
 
 def longer(one: StoredRecord, other: StoredRecord) -> StoredRecord:
@@ -274,7 +277,7 @@ class _Names:
                 self._names[folder] = frozenset()
                 _check_link(self.root / folder, self.root)
             except OSError as error:
-                raise refusal(error, f"cannot read {self.root}/{folder}") from error
+                raise unreadable(error, f"{self.root}/{folder}") from error
         return file in self._names[folder]
 
 
