@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from psa.collect import collect
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record, decode_record, encode_record

@@ -23,7 +23,7 @@ from psa.core.formatting import listed
 from psa.core.parsing import MAX_VALUES, whole_number
 from psa.core.stop import StopRequest
 from psa.execution.machine import DeviceName, Machine
-from psa.grid import Grid, load
+from psa.experiments.grid import Grid, load
 from psa.storage.store import Store
 
 if TYPE_CHECKING:

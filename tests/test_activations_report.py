@@ -22,7 +22,7 @@ from psa.collect import collect
 from psa.core.errors import UserError
 from psa.core.stop import StopRequest
 from psa.experiment import Experiment, Results
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.observations import observed
 from psa.probes.distributions import _Values
 from psa.reports import activations

@@ -67,12 +67,13 @@ psa.execution.backend psa.execution.devices psa.execution.worker.run|
 psa.execution.replay psa.execution.worker.pool psa.execution.worker.server|
 psa.execution.local psa.execution.worker.__main__|
 psa.execution.worker.start|
-psa.listeners psa.listeners.curves psa.studies|
-psa.listeners.mlflow psa.listeners.tensorboard psa.settings|
-psa.declared psa.listeners.audience psa.studies.ablation psa.studies.activations psa.studies.glonet
-psa.studies.gradients psa.studies.memory|
-psa.grid psa.search|
-psa.ledger psa.stages|
+psa.experiments psa.experiments.studies psa.experiments.tracking psa.experiments.tracking.base|
+psa.experiments.study psa.experiments.tracking.mlflow psa.experiments.tracking.tensorboard|
+psa.experiments.grid_file psa.experiments.studies.ablation psa.experiments.studies.activations
+psa.experiments.studies.glonet psa.experiments.studies.gradients psa.experiments.studies.memory
+psa.experiments.tracking.trackers|
+psa.experiments.grid psa.experiments.search|
+psa.experiments.promotion psa.experiments.search_log|
 psa.factored psa.frames psa.observations psa.persample psa.regimes psa.stats|
 psa.agreement psa.collect psa.gradients psa.published psa.spaces|
 psa.clustering psa.export|
@@ -187,7 +188,7 @@ def test_planning_loads_nothing_heavy() -> None:
         "psa.execution.packing",
         "psa.execution.machine",
         "psa.execution.backend",
-        "psa.grid",
+        "psa.experiments.grid",
         "psa.console",
         "psa.cli",
     ]

@@ -24,7 +24,7 @@ from psa.execution.machine import Machine
 from psa.execution.replay import replay
 from psa.execution.worker.run import run_pack
 from psa.experiment import Experiment
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.observations import observed
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec

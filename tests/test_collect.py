@@ -11,8 +11,8 @@ from made_up import some_record
 
 from psa.collect import collect, write
 from psa.core.errors import UserError
+from psa.experiments.grid import load
 from psa.frames import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
-from psa.grid import load
 from psa.published import published_trials
 from psa.specs.trial import Trial
 from psa.storage.store import Store

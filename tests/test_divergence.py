@@ -32,9 +32,9 @@ from psa.execution.worker.record import record_of
 from psa.execution.worker.run import run_pack
 from psa.execution.worker.server import loop_facts
 from psa.experiment import Experiment
+from psa.experiments.grid import load
+from psa.experiments.tracking.base import curves
 from psa.frames import trials_of
-from psa.grid import load
-from psa.listeners.curves import curves
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.observations import observed

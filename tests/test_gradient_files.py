@@ -16,9 +16,9 @@ from cloud.homecoming import bring_home
 from psa.cli import PSA, run
 from psa.core.errors import UserError
 from psa.data.splits import load as load_data
+from psa.experiments.grid import load
 from psa.export import planned
 from psa.gradients import Kept, paths_of, read
-from psa.grid import load
 from psa.storage.store import Store
 
 TRAIN = [

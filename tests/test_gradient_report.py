@@ -13,10 +13,10 @@ import pytest
 
 from psa.cli import PSA, run
 from psa.core.errors import UserError
+from psa.experiments.study import study_named
 from psa.gradients import Kept
 from psa.reports import gradient_words
 from psa.reports.gradient_numbers import Measured
-from psa.settings import study_named
 from psa.storage.array_file import ArrayFile
 
 SMALL = ["--val-size", "57500", "--digits", "3,8", "--device", "cpu"]

@@ -12,7 +12,8 @@ import pytest
 from made_up import some_record
 
 from psa.collect import collect
-from psa.grid import load
+from psa.experiments.grid import load
+from psa.experiments.studies.memory import Settings, from_settings
 from psa.interventions.growth import booked
 from psa.observations import observed
 from psa.reports import memory as report
@@ -27,7 +28,6 @@ from psa.specs.trial import Trial
 from psa.stats import t_test
 from psa.storage.records.record import decode_record, encode_record
 from psa.storage.store import Store
-from psa.studies.memory import Settings, from_settings
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (11, 22, 33)

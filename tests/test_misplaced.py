@@ -21,8 +21,8 @@ from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import files_below
 from psa.execution.worker.run import run_free
 from psa.experiment import Experiment
+from psa.experiments.grid import load
 from psa.frames import trials_of
-from psa.grid import load
 from psa.observations import observed
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec

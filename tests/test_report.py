@@ -15,7 +15,7 @@ from made_up import some_record
 
 from psa.cli import PSA, run
 from psa.collect import collect
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.published import published_trials
 from psa.reports.ablation import identical_arms
 from psa.specs.trial import Trial

@@ -22,6 +22,7 @@ from psa.commands.train_study import train_of
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack
+from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
 from psa.observations import observed
 from psa.reports import depth_claims as claims
 from psa.reports import glonet
@@ -34,7 +35,6 @@ from psa.reports.setting import Setting
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import encode_record
 from psa.storage.store import Store
-from psa.studies.glonet import ALIASES, Settings, from_settings
 
 EPOCHS = 2
 SEEDS = 3

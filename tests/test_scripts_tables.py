@@ -20,7 +20,7 @@ from psa.commands.tables import (
     make_architecture_table,
     make_trial_accuracy_table,
 )
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.reports.ablation_markdown import trials_markdown
 from psa.reports.summaries import summary_markdown
 from psa.storage.store import Store

@@ -21,7 +21,7 @@ from psa.core.text_file import decode_text
 from psa.core.toml import read_toml
 from psa.execution import cgroups
 from psa.execution.devices import places
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.data import digits_of, resolved
 from psa.storage.sweep_registry import announced
 

@@ -15,7 +15,7 @@ import pytest
 
 from psa.core.parsing import seeds_of
 from psa.execution.cost_model import CostModel
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.trial import Trial
 
 ROOT = Path(__file__).parents[1]

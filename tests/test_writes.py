@@ -33,7 +33,10 @@ EXCEPTIONS = {
     ("psa/execution/worker/protocol.py", "open"): "the null device takes the place of a closed stream",
     ("psa/core/file_locks.py", "os.open"): "a lock has no content",
     ("psa/storage/checkpoint.py", "self.path.replace"): "a damaged file is set aside, whole",
-    ("psa/listeners/tensorboard.py", "SummaryWriter"): "TensorBoard's library, which appends to its log",
+    (
+        "psa/experiments/tracking/tensorboard.py",
+        "SummaryWriter",
+    ): "TensorBoard's library, which appends to its log",
     ("psa/reports/arms.py", "rename"): "a column of a frame",
     ("cloud/storage.py", "self.files.move"): "a file that was written under another name, in any storage",
     ("cloud/rehearsal/environment.py", "target.symlink_to"): "links to installed files",

@@ -16,7 +16,7 @@ from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import counted, listed
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read

@@ -23,8 +23,8 @@ from psa.core.stop import StopRequest
 from psa.execution.backend import backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.ledger import Configuration, Ledger
-from psa.search import Search, load
+from psa.experiments.search import Search, load
+from psa.experiments.search_log import Configuration, Ledger
 from psa.specs.base import canonical_json
 from psa.storage.store import Store
 

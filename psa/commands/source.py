@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from psa.commands.options import ResultsDir
 from psa.core.errors import UserError
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.model import Family
 from psa.storage.store import Store
 

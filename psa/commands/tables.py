@@ -25,7 +25,7 @@ from psa.commands.source import (
 from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.model import Family
 
 if TYPE_CHECKING:

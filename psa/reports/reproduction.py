@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from psa.core.errors import UserError
-from psa.grid import Grid
+from psa.experiments.grid import Grid
 
 _SCRIPT: Final = """\
 #!/bin/sh

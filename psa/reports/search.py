@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from psa.core.formatting import counted
-from psa.ledger import Configuration, Ledger
+from psa.experiments.search import RANGES, Range, Search, WholeRange
+from psa.experiments.search_log import Configuration, Ledger
 from psa.reports.figures import GREY, add_axes, empty, new_figure, note, style, title
 from psa.reports.tables import Cell, Column, Interval, Table
-from psa.search import RANGES, Range, Search, WholeRange
 from psa.stats import t_interval
 
 _ONE_PAGE: Final = 40  # rows

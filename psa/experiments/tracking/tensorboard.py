@@ -10,7 +10,7 @@ from typing import Final
 from torch.utils.tensorboard import SummaryWriter
 
 from psa.core.files import check_writable, write_atomically
-from psa.listeners.curves import curves
+from psa.experiments.tracking.base import curves
 from psa.specs.trial import Trial
 from psa.storage.helper_files import LISTENER_PROGRESS, read_helper
 from psa.storage.records.record import Record
@@ -31,13 +31,13 @@ class TensorBoard:
         self.folder = folder
 
     def loops_of(self, trial: Trial) -> int:
-        """See psa.listeners.curves.Listener."""
+        """See psa.experiments.tracking.base.Listener."""
         path = self.folder / trial.id / _KNOWN
         known = read_helper(path, LISTENER_PROGRESS, "the run is written anew")
         return -1 if known is None else known["loops"]
 
     def tell(self, trial: Trial, record: Record) -> None:
-        """See psa.listeners.curves.Listener."""
+        """See psa.experiments.tracking.base.Listener."""
         run, shown = self.folder / trial.id, curves(record)
         shutil.rmtree(run, ignore_errors=True)
         with SummaryWriter(str(run)) as writer:

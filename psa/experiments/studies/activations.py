@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from psa.settings import DataSettings, Probes
+from psa.experiments.study import DataSettings, Probes
 from psa.specs.activation import Activation
 from psa.specs.arch import Arch
 from psa.specs.base import Probability

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from psa.settings import DataSettings
+from psa.experiments.study import DataSettings
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import DataSpec

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from psa.settings import DataSettings, Probes
+from psa.experiments.study import DataSettings, Probes
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import Scaling

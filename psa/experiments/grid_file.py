@@ -16,7 +16,7 @@ from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.parsing import assignment, check_known, seeds_of, split_outside, values_of, whole_number
 from psa.core.toml import read_toml
-from psa.settings import Study, is_list, study_named, typed
+from psa.experiments.study import Study, is_list, study_named, typed
 from psa.specs.arch import quoted
 from psa.specs.base import STUDY_NAME, Spec, validated
 

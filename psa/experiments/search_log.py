@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from psa.core.errors import DamagedFile
 from psa.core.files import write_atomically
 from psa.core.stored_files import read_stored
-from psa.search import Search
+from psa.experiments.search import Search
 from psa.specs.base import Spec
 from psa.storage.records.record import decode_record, encode_record
 

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from psa.core.errors import UserError, one_line
-from psa.listeners.curves import curves, masked
+from psa.experiments.tracking.base import curves, masked
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 
@@ -42,12 +42,12 @@ class MLflow:
             raise UserError(shown[:400], "Name a server that runs, or sqlite:///runs.db") from error
 
     def loops_of(self, trial: Trial) -> int:
-        """See psa.listeners.curves.Listener."""
+        """See psa.experiments.tracking.base.Listener."""
         run = self._run(trial)
         return -1 if run is None else int(run.data.tags.get(_LOOPS, 0))
 
     def tell(self, trial: Trial, record: Record) -> None:
-        """See psa.listeners.curves.Listener."""
+        """See psa.experiments.tracking.base.Listener."""
         shown, now = curves(record), int(1000 * time.time())
         run = self._run(trial) or self.client.create_run(
             self.experiment, run_name=trial.id, tags={_ID: trial.id, _LOOPS: "0"}

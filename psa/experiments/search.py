@@ -1,7 +1,8 @@
 """A declared search: a TOML file and overrides in, packs for sampled settings out. Pure; imports no torch.
 
-study, name, meta_loops, seeds, [base]    as in a grid (psa.grid); every configuration is run over all seeds
-[space]     setting = { low = 1e-5, high = 1e-2, log = true }, or a list of choices, "a..b" or "@file"; of a
+study, name, meta_loops, seeds, [base]    as in a grid (psa.experiments.grid); every configuration is run over
+all seeds [space]     setting = { low = 1e-5, high = 1e-2, log = true }, or a list of choices, "a..b" or
+"@file"; of a
             setting that is a whole number, low and high are whole numbers and both are drawn
 [search]    samples, scheduler (asha, pbt or none), sampler (random or optuna), grace, reduction, seed
 """
@@ -17,8 +18,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_known, values_of
-from psa.declared import Declared
-from psa.settings import study_named
+from psa.experiments.grid_file import Declared
+from psa.experiments.study import study_named
 from psa.specs.base import Spec, canonical_json, first_fault, validated
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Pack, check_sizes

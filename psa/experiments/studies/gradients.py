@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from psa.core.formatting import size
 from psa.execution.gradient_storage import epoch_bytes, keeps_gradients
-from psa.settings import DataSettings, Probes
+from psa.experiments.study import DataSettings, Probes
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.model import ArchField, NetSpec

@@ -9,7 +9,7 @@ from typing import Final
 
 from psa.core.errors import UserError, named_error
 from psa.core.extras import how_to_install
-from psa.listeners.curves import Listener, masked
+from psa.experiments.tracking.base import Listener, masked
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 from psa.storage.store import Store
@@ -55,11 +55,11 @@ def listeners_for(study: str, tensorboard: Path | None, mlflow: str | None) -> l
     found: list[Listener] = []
     try:
         if tensorboard is not None:
-            from psa.listeners.tensorboard import TensorBoard
+            from psa.experiments.tracking.tensorboard import TensorBoard
 
             found.append(TensorBoard(tensorboard))
         if mlflow is not None:
-            from psa.listeners.mlflow import MLflow
+            from psa.experiments.tracking.mlflow import MLflow
 
             found.append(MLflow(mlflow, study))
     except ModuleNotFoundError as error:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from psa.core.errors import DamagedFile
-from psa.declared import Promotion
-from psa.grid import Grid, Point, Stage
+from psa.experiments.grid import Grid, Point, Stage
+from psa.experiments.grid_file import Promotion
 from psa.specs.trial import Trial
 from psa.storage.records.record import bounty_after, reaches
 from psa.storage.store import Store

@@ -21,9 +21,9 @@ from pydantic.fields import FieldInfo
 
 from psa.core.errors import UserError
 from psa.core.parsing import assignment, check_known, seeds_of, split_outside, whole_number
-from psa.declared import Declared, DeclaredStage, Promotion
 from psa.execution.gradient_storage import unreached
-from psa.settings import typed
+from psa.experiments.grid_file import Declared, DeclaredStage, Promotion
+from psa.experiments.study import typed
 from psa.specs.base import Spec, first_fault, validated
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial, check_sizes
@@ -52,7 +52,7 @@ class Point:
 @dataclass(frozen=True)
 class Stage:
     """Trials that are trained together up to `meta_loops`; in all stages but the first only candidates that
-    `promotion` takes over from the stage before (see psa.stages).
+    `promotion` takes over from the stage before (see psa.experiments.promotion).
 
     everyone: the points that were declared, by which is decided who goes on; points: those of them that
     --only selects, which is all that is trained and shown.

@@ -1,6 +1,7 @@
 """What a study hands the grid: its settings, what they are called, and how a trial is made of them.
 
-A study is a module of `psa.studies` with `Settings`, a Spec whose fields are the keys of its grids, and
+A study is a module of `psa.experiments.studies` with `Settings`, a Spec whose fields are the keys of its
+grids, and
 `from_settings(settings, seed, name) -> Trial` and `remarks(trials)`. Nothing else needs to know of it.
 """
 
@@ -15,9 +16,9 @@ from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
 
 from pydantic import BeforeValidator, Field
 
-from psa import studies
 from psa.core.errors import UserError
 from psa.core.parsing import check_known, split_outside, unbracketed, whole_number
+from psa.experiments import studies
 from psa.specs.base import Seed, Spec
 from psa.specs.data import (
     PRESETS,
@@ -86,7 +87,7 @@ class DataSettings(Spec):
 
 
 class Study(Protocol):
-    """What the grid asks of a module of psa.studies."""
+    """What the grid asks of a module of psa.experiments.studies."""
 
     Settings: type[Spec]
     ALIASES: Mapping[str, str]  # other names of settings, as options of `train --study`
@@ -112,7 +113,7 @@ def study_named(name: Any, where: str) -> Study:
     if not isinstance(name, str):
         raise UserError(f"{where}: study = {name!r} is no name", f"Known: {', '.join(sorted(known))}")
     check_known(name, known, where, "study")
-    return cast(Study, importlib.import_module(f"psa.studies.{name}"))
+    return cast(Study, importlib.import_module(f"psa.experiments.studies.{name}"))
 
 
 def typed(annotation: Any, text: str, where: str) -> Any:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from psa.execution.gradient_storage import train_samples
-from psa.settings import DataSettings, Probes
+from psa.experiments.study import DataSettings, Probes
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import ValidationSize
