@@ -132,8 +132,8 @@ class Results:
         and `bounty` (validation accuracy) in percent, `test_loss`, `bounty_loop` (the epoch they are of),
         `loops` (epochs trained), `thresholds`, and every setting. Raises UserError where there is no record.
         """
-        from psa.collect import collect
-        from psa.observations import observed
+        from psa.analysis.probe_frame import observed
+        from psa.analysis.records_frame import collect
         from psa.reports.arms import rows_of, with_seen
 
         grid = self.experiment.grid

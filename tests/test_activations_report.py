@@ -17,13 +17,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
 from psa.core.errors import UserError
 from psa.core.stop import StopRequest
 from psa.experiment import Experiment, Results
 from psa.experiments.grid import load
-from psa.observations import observed
 from psa.probes.distributions import _Values
 from psa.reports import activations
 from psa.reports.arm_tables import comparisons

@@ -74,10 +74,12 @@ psa.experiments.studies.glonet psa.experiments.studies.gradients psa.experiments
 psa.experiments.tracking.trackers|
 psa.experiments.grid psa.experiments.search|
 psa.experiments.promotion psa.experiments.search_log|
-psa.factored psa.frames psa.observations psa.persample psa.regimes psa.stats|
-psa.agreement psa.collect psa.gradients psa.published psa.spaces|
-psa.clustering psa.export|
-psa.cluster_numbers psa.embedding|
+psa.analysis psa.analysis.frame_schema psa.analysis.gradients psa.analysis.gradients.factored
+psa.analysis.gradients.vmap psa.analysis.probe_frame psa.analysis.regimes psa.analysis.stats|
+psa.analysis.gradients.file psa.analysis.gradients.label_agreement psa.analysis.gradients.metric_space
+psa.analysis.published psa.analysis.records_frame|
+psa.analysis.gradients.export psa.analysis.gradients.kmeans|
+psa.analysis.gradients.cluster_metrics psa.analysis.gradients.tsne|
 psa.reports.alike psa.reports.depths psa.reports.figures psa.reports.gradient_numbers psa.reports.latex
 psa.reports.letters psa.reports.literal psa.reports.plotting psa.reports.provenance
 psa.reports.reproduction|
@@ -90,16 +92,15 @@ psa.reports.search|
 psa.reports.ablation_published psa.reports.aggregates psa.reports.arm_comparison
 psa.reports.arm_temperatures psa.reports.depth_claims psa.reports.figure_models psa.reports.figure_numbers
 psa.reports.gradient_words psa.reports.matching psa.reports.pdf psa.reports.run_figures
-psa.reports.summaries|
-psa.reports.ablation_effects psa.reports.ablation_tables psa.reports.curves psa.reports.figure_aggregate
-psa.reports.figure_depths psa.reports.figure_epochs psa.reports.figure_layers psa.reports.figure_marks
-psa.reports.figure_published psa.reports.run_folders psa.reports.setting|
-psa.reports.ablation_markdown psa.reports.activation_words psa.reports.figure_curves
-psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.glonet
-psa.reports.gradients psa.reports.memory_rows|
-psa.reports.activations psa.reports.figure_set psa.reports.memory_questions|
-psa.reports.ablation psa.reports.memory_answers|
-psa.reports.memory|
+psa.reports.setting psa.reports.summaries|
+psa.reports.ablation_effects psa.reports.ablation_tables psa.reports.activation_words psa.reports.curves
+psa.reports.figure_aggregate psa.reports.figure_depths psa.reports.figure_epochs psa.reports.figure_layers
+psa.reports.figure_marks psa.reports.figure_published psa.reports.gradients psa.reports.memory_rows
+psa.reports.run_folders|
+psa.reports.ablation_markdown psa.reports.activations psa.reports.figure_curves psa.reports.figure_maps
+psa.reports.figure_matching psa.reports.figure_strategy psa.reports.glonet psa.reports.memory_questions|
+psa.reports.figure_set psa.reports.memory_answers|
+psa.reports.ablation psa.reports.memory|
 psa.commands psa.commands.folder psa.commands.options psa.console psa.progress psa.shadowed|
 psa.commands.clean psa.commands.dataset psa.commands.export_gradients psa.commands.plan
 psa.commands.report psa.commands.running psa.commands.source psa.commands.verify|

@@ -17,8 +17,9 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
+from psa.analysis.frame_schema import frame_of
+from psa.analysis.stats import winners
 from psa.core.errors import UserError
-from psa.frames import frame_of
 from psa.reports.cells import Cells, cells_of
 from psa.reports.design_space import SHAPES, design_space_figure, enlargement, spots
 from psa.reports.figure_maps import baseline_map, effects_map, instability_map, regimes_map
@@ -33,7 +34,6 @@ from psa.reports.figure_numbers import (
 from psa.reports.figure_strategy import strategy_map
 from psa.reports.matching import matches, parameters_of
 from psa.specs.training import MODES
-from psa.stats import winners
 
 DPI = 120
 

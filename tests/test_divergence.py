@@ -18,9 +18,11 @@ from made_up import some_record, some_state
 from memories import memory
 from processes import train_in_process
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, TRAIN
 from psa.cli import run as command
-from psa.collect import collect
 from psa.data.splits import Splits
 from psa.engine import loop as engine
 from psa.engine.batches import Row
@@ -34,10 +36,8 @@ from psa.execution.worker.server import loop_facts
 from psa.experiment import Experiment
 from psa.experiments.grid import load
 from psa.experiments.tracking.base import curves
-from psa.frames import trials_of
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.observations import observed
 from psa.reports.setting import Setting
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import diverged, diverged_after, diverged_loops, training_diverged

@@ -10,8 +10,8 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from psa.agreement import agreement
-from psa.cluster_numbers import CentreImages, Choice, Group, Quality
+from psa.analysis.gradients.cluster_metrics import CentreImages, Choice, Group, Quality
+from psa.analysis.gradients.label_agreement import agreement
 from psa.reports.figure_gradients import (
     COLOURS,
     agreement_figure,

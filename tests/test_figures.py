@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
 from psa import cli
+from psa.analysis.frame_schema import frame_of
+from psa.analysis.published import read_reference
 from psa.commands import figures as commands
 from psa.core.errors import UserError
-from psa.frames import frame_of
-from psa.reports.ablation_published import read_reference
 from psa.reports.aggregates import aggregate
 from psa.reports.cells import cells_of
 from psa.reports.design_space import design_space_figure

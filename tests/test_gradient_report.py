@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from psa.analysis.gradients.file import Kept
 from psa.cli import PSA, run
 from psa.core.errors import UserError
 from psa.experiments.study import study_named
-from psa.gradients import Kept
 from psa.reports import gradient_words
 from psa.reports.gradient_numbers import Measured
 from psa.storage.array_file import ArrayFile

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from made_up import some_record
 
-from psa.collect import collect
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
+from psa.analysis.stats import t_test
 from psa.experiments.grid import load
 from psa.experiments.studies.memory import Settings, from_settings
 from psa.interventions.growth import booked
-from psa.observations import observed
 from psa.reports import memory as report
 from psa.reports.memory_answers import hypotheses
 from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdict
@@ -25,7 +26,6 @@ from psa.reports.setting import Setting
 from psa.specs.growth import Moment, events
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
-from psa.stats import t_test
 from psa.storage.records.record import decode_record, encode_record
 from psa.storage.store import Store
 

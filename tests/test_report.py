@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from made_up import some_record
 
+from psa.analysis.published import published_trials
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
 from psa.experiments.grid import load
-from psa.published import published_trials
 from psa.reports.ablation import identical_arms
 from psa.specs.trial import Trial
 from psa.storage.store import Store

@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
 from psa.commands.running import RunOptions
 from psa.commands.train_study import train_of
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack
 from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
-from psa.observations import observed
 from psa.reports import depth_claims as claims
 from psa.reports import glonet
 from psa.reports.depth_tables import claims_table, convergence_table, paired_table, seeds_note

@@ -14,7 +14,7 @@ import pytest
 from processes import PATIENCE_SECONDS, psa, until
 from test_divergence import EXPLODING
 
-from psa.collect import collect
+from psa.analysis.records_frame import collect
 from psa.core.errors import UserError
 from psa.experiments.search import Range, Search, load
 from psa.experiments.search_log import Ledger

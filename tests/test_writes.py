@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from made_up import some_record, some_state
 
-from psa.collect import write
+from psa.analysis.records_frame import write
 from psa.core.errors import UserError
 from psa.core.files import leftovers, make_folder, temporary_of, write_atomically
 from psa.specs.model import ModelSpec

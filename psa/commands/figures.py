@@ -141,7 +141,7 @@ def make_comparison_figures(
     check_writable(output_dir)
     frame = (records or Records()).frame()
 
-    from psa.reports.ablation_published import read_reference
+    from psa.analysis.published import read_reference
     from psa.reports.figure_set import comparison
 
     path = published_file or Path(f"reproduction/published/{family_of(frame)}.tsv")

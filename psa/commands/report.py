@@ -64,8 +64,8 @@ def report(  # noqa: PLR0913  # each is an option
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
-    from psa.collect import collect
-    from psa.observations import observed
+    from psa.analysis.probe_frame import observed
+    from psa.analysis.records_frame import collect
     from psa.reports.setting import report_of
 
     check_writable(output_dir)
@@ -118,7 +118,7 @@ def _run_folders(report: Report, rows: pd.DataFrame, setting: Setting, say: Call
 
 
 def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None) -> Setting:
-    from psa.reports.ablation_published import read_reference
+    from psa.analysis.published import read_reference
     from psa.reports.cells import archs_in
     from psa.reports.setting import Setting
 
@@ -137,13 +137,13 @@ def _written(
     report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object], *, pdf: bool
 ) -> list[Path]:
     """Store the page and all that is on it; the paths of what is beside the page."""
-    from psa import collect
+    from psa.analysis import records_frame
     from psa.reports import figures, page, tables
     from psa.reports.pdf import document
 
     folder = setting.folder
     say(f"{folder}: rows")
-    paths = collect.write(rows, folder)
+    paths = records_frame.write(rows, folder)
     say(f"{folder}: tables")
     made = report.tables(rows, setting)
     for name, table in made.items():

@@ -42,7 +42,7 @@ class Records:
 
     def frame(self) -> pd.DataFrame:
         """Their rows. Raises UserError where there is none."""
-        from psa.collect import collect
+        from psa.analysis.records_frame import collect
         from psa.reports.cells import one_family
 
         grid = load(self.grid) if self.grid is not None else None
@@ -62,7 +62,7 @@ RecordsOf = Annotated[Records, Parameter(name="*")]
 
 def published(path: Path, family: Family | None) -> pd.DataFrame:
     """The rows of a published table of trials, which does not say of which family it is. Raises UserError."""
-    from psa.published import published_trials
+    from psa.analysis.published import published_trials
 
     return published_trials(path, family or FAMILY)
 

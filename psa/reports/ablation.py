@@ -11,19 +11,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.published import Reference
+from psa.analysis.regimes import REGIMES, regime_of
+from psa.analysis.stats import summary
 from psa.core.formatting import counted
-from psa.frames import trials_of
-from psa.regimes import REGIMES, regime_of
 from psa.reports import figure_set, provenance
 from psa.reports.ablation_effects import aggregate_table, paired_table
 from psa.reports.ablation_markdown import convergence_markdown, lkg_growth_markdown, trials_markdown
-from psa.reports.ablation_published import (
-    WITHIN,
-    Reference,
-    agreement,
-    published_comparison,
-    regime_table,
-)
+from psa.reports.ablation_published import WITHIN, agreement, published_comparison, regime_table
 from psa.reports.ablation_tables import accuracy_table, architecture_table
 from psa.reports.cells import Cells, cells_of
 from psa.reports.design_space import design_space_figure
@@ -31,7 +27,6 @@ from psa.reports.page import Fact, Page, Picture, Section
 from psa.reports.setting import Setting
 from psa.reports.summaries import summary_markdown
 from psa.reports.tables import Table
-from psa.stats import summary
 
 QUESTION: Final = (
     "Persistent Stochastic Ablation keeps the last known good state of a network, damages one random neuron "

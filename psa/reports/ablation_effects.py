@@ -9,19 +9,12 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from psa.regimes import ABLATIVE
+from psa.analysis.regimes import ABLATIVE
+from psa.analysis.stats import EXACT_PAIRS, Paired, Values, benjamini_hochberg, holm, paired
 from psa.reports.aggregates import aggregate
 from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.tables import Cell, Column, Interval, Table
 from psa.specs.training import MODES
-from psa.stats import (
-    EXACT_PAIRS,
-    Paired,
-    Values,
-    benjamini_hochberg,
-    holm,
-    paired,
-)
 
 _NONE: Final = "none"
 _ONE_PAGE: Final = 40  # rows

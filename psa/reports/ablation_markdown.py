@@ -8,19 +8,21 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from psa.frames import trials_of
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import Values
 from psa.reports.cells import Cells, cells_of
 from psa.reports.curves import lkg_matrix
 from psa.reports.literal import literal
 from psa.reports.tables import grid, rounded
 from psa.specs.training import MODES
-from psa.stats import Values
 
 _NOTHING: Final = "N/A"
 
 
 def trials_markdown(frame: pd.DataFrame) -> str:
-    """The bounty of every trial, a table per architecture, its rows the seeds. psa.published reads it."""
+    """The bounty of every trial, a table per architecture, its rows the seeds. psa.analysis.published reads
+    it.
+    """
     cells = cells_of(frame)
     heads = ["Trial", *map(str.capitalize, MODES)]
     parts = [

@@ -7,12 +7,12 @@ from typing import Final
 
 import pandas as pd
 
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, TIE, winners
 from psa.reports.cells import Cells, cells_of, ordered
 from psa.reports.matching import MATCHED, Match, matches, sizes
 from psa.reports.summaries import Block
 from psa.reports.tables import Bold, Cell, Column, Table, Uncertain
 from psa.specs.training import MODES
-from psa.stats import ALPHA, EXACT_PAIRS, TIE, winners
 
 _ONE_PAGE: Final = 40  # rows
 _NAMED: Final = 8  # empty cells that a note names one by one

@@ -9,8 +9,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from psa.analysis.stats import (
+    Values,
+    interquartile_mean,
+    present,
+    probability_of_improvement,
+    stratified_interval,
+)
 from psa.reports.cells import Cells
-from psa.stats import Values, interquartile_mean, present, probability_of_improvement, stratified_interval
 
 RESAMPLES: Final = 1_000
 

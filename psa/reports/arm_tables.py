@@ -9,11 +9,11 @@ from typing import Final, Literal
 
 import pandas as pd
 
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, Paired, holm, paired, present, summary, t_interval
 from psa.core.formatting import counted
 from psa.reports.alike import SETTINGS, shown
 from psa.reports.arms import Arm, layers_of
 from psa.reports.tables import Bold, Cell, Column, Interval, Table, rounded
-from psa.stats import ALPHA, EXACT_PAIRS, Paired, holm, paired, present, summary, t_interval
 
 _ONE_PAGE: Final = 40  # rows
 _WORDS: Final = ("activation", "arch")  # columns whose texts may be long
@@ -80,8 +80,8 @@ def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm minus its baseline, seed by seed: as psa.stats.paired has it, p corrected by Holm's method over
-    all comparisons, and the t interval of the mean at 1 - ALPHA / (number of comparisons).
+    """An arm minus its baseline, seed by seed: as psa.analysis.stats.paired has it, p corrected by Holm's
+    method over all comparisons, and the t interval of the mean at 1 - ALPHA / (number of comparisons).
     """
 
     arm: Arm

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import Summary, Values, present, summary
 from psa.core.errors import UserError
-from psa.frames import trials_of
 from psa.reports.alike import SETTINGS, shown
 from psa.specs.activation import ACTIVATIONS
-from psa.stats import Summary, Values, present, summary
 
 _BARE: Final = ("activation", "arch", "family", "variant")  # which say by themselves what they are
 NEAR_ZERO_R: Final = 1.0  # points above ZeroR up to which a network has learned nothing

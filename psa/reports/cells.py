@@ -12,15 +12,15 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.regimes import PUBLISHED_ZERO_R, Cell
+from psa.analysis.stats import Summary, Values, present, summary
 from psa.core.errors import UserError
 from psa.core.formatting import listed
 from psa.core.parsing import values_of
-from psa.frames import trials_of
-from psa.regimes import PUBLISHED_ZERO_R, Cell
 from psa.reports.tables import Uncertain
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
-from psa.stats import Summary, Values, present, summary
 
 _ONE_OF: Final = (
     ("study", "Name one with --study"),

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from psa.regimes import Regime
+from psa.analysis.regimes import Regime
+from psa.analysis.stats import LEVEL, Values
 from psa.reports.cells import Cells
 from psa.reports.figure_numbers import regimes
 from psa.specs.training import MODES
-from psa.stats import LEVEL, Values
 
 NOTICEABLE: Final = 1.0  # points in one loop below which nobody would speak of a breakthrough
 

@@ -8,11 +8,11 @@ from typing import Final
 
 import numpy as np
 
+from psa.analysis.stats import Paired, Values, paired, present
 from psa.core.formatting import counted, listed
 from psa.reports.depth_tables import CHANCE, CLAIMED, CLAIMED_EPOCHS, exits_of, own, trained_for
 from psa.reports.depths import Depths, Network, Trained, mean
 from psa.reports.layer_use import NEAR, Use, telling
-from psa.stats import Paired, Values, paired, present
 
 RESILIENT: Final = 1.0  # points of accuracy that depth may cost
 _DEEP: Final = 50  # layers from which an earlier document speaks of deep networks

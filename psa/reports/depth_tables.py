@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from psa.analysis.stats import EXACT_PAIRS, Values, benjamini_hochberg, holm, paired, present, summary
 from psa.core.formatting import counted
 from psa.reports.depths import Depths, Network, Trained, mean
 from psa.reports.layer_use import FIRST, MOST, NEAR, Use
 from psa.reports.tables import Cell, Column, Interval, Table, Uncertain
-from psa.stats import EXACT_PAIRS, Values, benjamini_hochberg, holm, paired, present, summary
 
 TARGETS: Final = (90.0, 95.0)  # percent of the validation split
 CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothing

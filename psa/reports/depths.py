@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import Values
 from psa.core.errors import UserError
-from psa.frames import trials_of
 from psa.specs.arch import Arch
-from psa.stats import Values
 from psa.storage.store import Store
 
 MODELS: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}

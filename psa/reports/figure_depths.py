@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from psa.analysis.stats import Values, present, summary
 from psa.reports.depth_tables import CHANCE, SPEED
 from psa.reports.depths import Depths, Network, Trained, mean
 from psa.reports.figure_models import MODEL_LOOKS, finished, model_line, panels, thin_line
 from psa.reports.figures import GREY, empty, style
-from psa.stats import Values, present, summary
 
 _COLUMNS: Final = 3
 _OFFSET: Final = 0.14  # of a step between depths: the marks of models stand beside each other

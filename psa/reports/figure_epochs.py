@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from psa.analysis.stats import Values
 from psa.reports.depths import Depths, Trained
 from psa.reports.figure_models import MODEL_LOOKS, bands, finished, model_line, panels, thin_line
 from psa.reports.figures import GREY, empty, style
-from psa.stats import Values
 
 _QUANTITIES: Final = ("training loss", "validation loss", "validation accuracy (%)")
 ROWS: Final = 8  # of panels that fit on a page

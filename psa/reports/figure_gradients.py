@@ -12,8 +12,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from psa.agreement import RESAMPLES, Agreement, Estimate
-from psa.cluster_numbers import Choice
+from psa.analysis.gradients.cluster_metrics import Choice
+from psa.analysis.gradients.label_agreement import RESAMPLES, Agreement, Estimate
 from psa.reports.figures import GREY, add_axes, empty, new_figure, note, style, title
 
 Labels = NDArray[np.int64]

@@ -13,12 +13,12 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from psa.analysis.stats import Values
 from psa.reports.depth_tables import exits_of
 from psa.reports.depths import Depths, Network, mean
 from psa.reports.figure_models import MODEL_LOOKS, bands, finished, model_line, panels, thin_line
 from psa.reports.figures import GREY, add_axes, empty, style
 from psa.reports.layer_use import NEAR, Use
-from psa.stats import Values
 
 _COLUMNS: Final = 4
 _BAR: Final = 0.75  # inches for the scale of a heat map

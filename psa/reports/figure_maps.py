@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
-from psa.regimes import REGIMES, Regime
+from psa.analysis.regimes import REGIMES, Regime
 from psa.reports.ablation_published import few_seeds
 from psa.reports.cells import Cells
 from psa.reports.design_space import LEFT, MARK, new_map

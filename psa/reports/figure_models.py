@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from psa.analysis.stats import Values, summary
 from psa.reports.depth_tables import seeds_note
 from psa.reports.depths import Depths
 from psa.reports.figures import GREY, WIDTH, Look, add_axes, new_figure, note, title
-from psa.stats import Values, summary
 
 MODEL_LOOKS: Final = {
     "GloNet": Look("#0072B2", "o"),

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from psa.analysis.regimes import Regime, regime_of
+from psa.analysis.stats import ALPHA, TIE, holm, present, summary, welch, winners
 from psa.core.formatting import counted, listed
-from psa.regimes import Regime, regime_of
 from psa.reports.cells import Cells
 from psa.specs.training import MODES
-from psa.stats import ALPHA, TIE, holm, present, summary, welch, winners
 
 _ROUNDING: Final = 1e-9
 _NAMED: Final = 6  # architectures that a note names one by one

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from psa.analysis.published import Reference
+from psa.analysis.stats import Summary, welch
 from psa.core.formatting import counted
-from psa.reports.ablation_published import Reference
 from psa.reports.cells import Cells
 from psa.reports.figure_numbers import notes_of
 from psa.reports.figures import (
@@ -28,7 +29,6 @@ from psa.reports.figures import (
     title,
 )
 from psa.specs.training import MODES
-from psa.stats import Summary, welch
 
 _COLUMNS: Final = (
     "mean_published", "mean_ours", "half_published", "half_ours", "difference", "half",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from psa.cluster_numbers import CentreImages, Group
+from psa.analysis.gradients.cluster_metrics import CentreImages, Group
 from psa.reports.figures import add_axes, new_figure, note, style, title
 
 SIDE: Final = 28  # pixels

@@ -8,10 +8,10 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.published import Reference
 from psa.core.errors import UserError
 from psa.core.formatting import listed
-from psa.frames import trials_of
-from psa.reports.ablation_published import Reference
 from psa.reports.aggregates import aggregate
 from psa.reports.cells import cells_of
 from psa.reports.curves import jumps_of, latest_jumps, panel_of

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Shape
 
+from psa.analysis.stats import ALPHA, TIE
 from psa.reports.cells import Cells
 from psa.reports.design_space import LEFT, MARK, new_map
 from psa.reports.figure_marks import (
@@ -24,7 +25,6 @@ from psa.reports.figure_marks import (
 from psa.reports.figure_numbers import Strategy, strategy
 from psa.reports.figures import MODE_LOOKS, style
 from psa.specs.training import MODES
-from psa.stats import ALPHA, TIE
 
 
 def slot(mode: str) -> Shape:

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from psa.analysis.regimes import REGIMES
 from psa.core.files import write_atomically
-from psa.regimes import REGIMES
 from psa.specs.training import MODES
 
 WIDTH: Final = 7.2  # inches, the text width of two columns: fonts are as large in print as they say

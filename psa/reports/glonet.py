@@ -11,8 +11,9 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import Values
 from psa.core.formatting import counted
-from psa.frames import trials_of
 from psa.reports import depth_claims as claims
 from psa.reports import depth_tables, provenance
 from psa.reports.alike import SETTINGS, alike
@@ -26,7 +27,6 @@ from psa.reports.layer_use import Use, uses_of
 from psa.reports.page import Fact, Page, Picture, Section
 from psa.reports.setting import Setting
 from psa.reports.tables import Table
-from psa.stats import Values
 
 QUESTION: Final = (
     "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psa.agreement import Agreement, agreement, contingency, purity
-from psa.cluster_numbers import Choice, Diversity, Group, choose, diversity, groups
-from psa.clustering import Clusters, KMeans, Progress, Run, cluster, lloyd, plus_plus, silent
+from psa.analysis.gradients.cluster_metrics import Choice, Diversity, Group, choose, diversity, groups
+from psa.analysis.gradients.factored import Factored, sampled_rows
+from psa.analysis.gradients.file import Kept, Labels
+from psa.analysis.gradients.kmeans import Clusters, KMeans, Progress, Run, cluster, lloyd, plus_plus, silent
+from psa.analysis.gradients.label_agreement import Agreement, agreement, contingency, purity
+from psa.analysis.gradients.metric_space import Space, space_of
+from psa.analysis.gradients.tsne import PERPLEXITY, Embedding, embed
 from psa.core.errors import UserError
 from psa.core.formatting import counted
 from psa.core.rng import stream
-from psa.embedding import PERPLEXITY, Embedding, embed
-from psa.factored import Factored, sampled_rows
-from psa.gradients import Kept, Labels
-from psa.spaces import Space, space_of
 
 SAMPLE: Final = 4_000  # gradients of a trial that are clustered: 64 MB of inner products
 CHOICE_SAMPLE: Final = 1_500

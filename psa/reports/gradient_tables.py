@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from psa.agreement import Agreement, Estimate
-from psa.frames import trials_of
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.gradients.label_agreement import Agreement, Estimate
 from psa.reports.gradient_numbers import STARTS, Measured
 from psa.reports.tables import Cell, Column, Interval, Table
 

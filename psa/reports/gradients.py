@@ -13,10 +13,10 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from psa.cluster_numbers import centre_images, examples
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.gradients.cluster_metrics import centre_images, examples
+from psa.analysis.gradients.file import paths_of, read
 from psa.core.errors import UserError
-from psa.frames import trials_of
-from psa.gradients import paths_of, read
 from psa.reports import gradient_tables, provenance
 from psa.reports.figure_gradients import agreement_figure, choice_figure, norms_figure, tsne_figure
 from psa.reports.figure_samples import centres_figure, predictions_figure, samples_figure

@@ -9,8 +9,8 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
+from psa.analysis.stats import Values
 from psa.reports.depths import Depths, Network, Trained, mean
-from psa.stats import Values
 
 NEAR: Final = 1.0  # points below the whole network within which an early exit is as good
 MOST: Final = 0.9  # of the total mean output
@@ -103,7 +103,7 @@ def _shares(outputs: Values) -> Values:
 
 
 def uses_of(depths: Depths, observed: pd.DataFrame | None) -> dict[Network, Use]:
-    """Of every network of which anything was observed. observed: as psa.observations gives it."""
+    """Of every network of which anything was observed. observed: as psa.analysis.probe_frame gives it."""
     if observed is None or not len(observed):
         return {}
     by_trial = {str(name): rows for name, rows in observed.groupby("id", observed=True)}

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.frame_schema import trials_of
 from psa.core.formatting import counted
-from psa.frames import trials_of
 from psa.probes.metrics import by_class
 from psa.reports import provenance
 from psa.reports.memory_answers import Hypothesis, hypotheses

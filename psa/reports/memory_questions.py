@@ -13,8 +13,8 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
+from psa.analysis.stats import Paired, benjamini_hochberg, paired, t_test
 from psa.reports.memory_rows import KNN, final_stage
-from psa.stats import Paired, benjamini_hochberg, paired, t_test
 
 # What the memory is compared with, in the order of the questions.
 RIVALS: Final = ("nn", "random_memory", "hybrid_inactive", "nn_large", KNN, "best_fixed_hybrid")

@@ -15,8 +15,8 @@ from typing import Protocol, cast
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.published import Reference
 from psa.core.errors import UserError
-from psa.reports.ablation_published import Reference
 from psa.reports.page import Page
 from psa.reports.tables import Table
 from psa.storage.store import Store
@@ -27,9 +27,9 @@ class Setting:
     """What a report knows beside the rows.
 
     folder: for its pictures. order, asymmetric, reference: of the ablation study: the order and labels of
-    architectures, and published numbers. observed: what probes saw (psa.observations), of these rows alone.
-    store: where weights and records lie, for what cannot be said in rows; data_dir: where images do. say: is
-    told what is being worked on, where that takes a while.
+    architectures, and published numbers. observed: what probes saw (psa.analysis.probe_frame), of these rows
+    alone. store: where weights and records lie, for what cannot be said in rows; data_dir: where images do.
+    say: is told what is being worked on, where that takes a while.
     """
 
     folder: Path

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import pandas as pd
 
+from psa.analysis.frame_schema import frame_of
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
-from psa.frames import frame_of
 from psa.specs.activation import Activation
 from psa.specs.base import canonical_json
 from psa.specs.shapes import shape_of

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from psa.clustering import Clusters, KMeans, Progress, best_run, fitted_rows, silent
+from psa.analysis.gradients.factored import Factored, sampled_rows
+from psa.analysis.gradients.kmeans import Clusters, KMeans, Progress, best_run, fitted_rows, silent
+from psa.analysis.gradients.metric_space import GramSpace, Space
 from psa.core.errors import UserError
-from psa.factored import Factored, sampled_rows
-from psa.spaces import GramSpace, Space
 
 SAMPLE: Final = 4_000  # gradients by which the number of clusters is chosen: 64 MB of inner products
 SHOWN_ROWS: Final = 3

@@ -1,7 +1,8 @@
 """k-means on per-sample gradients that are kept as factors: which samples ask for the same change of a layer.
 
 Lloyd's algorithm (1982) from k-means++ (Arthur & Vassilvitskii 2007, with scikit-learn's greedy trials). It
-is our own only because scikit-learn's needs the gradients written out; psa.spaces computes the distances.
+is our own only because scikit-learn's needs the gradients written out; psa.analysis.gradients.metric_space
+computes the distances.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from psa.analysis.gradients.factored import Factored, sampled_rows
+from psa.analysis.gradients.metric_space import DenseSpace, Space, space_of
 from psa.core.errors import UserError
 from psa.core.rng import stream
-from psa.factored import Factored, sampled_rows
-from psa.spaces import DenseSpace, Space, space_of
 
 Progress = Callable[[str], object]
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from psa.analysis.gradients.file import Kept
 from psa.core.errors import UserError
-from psa.gradients import Kept
 from psa.storage import array_file
 from psa.storage.array_file import PIECE, Planned
 

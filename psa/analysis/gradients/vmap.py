@@ -1,7 +1,7 @@
 """Per-sample gradients of any function of parameters, by torch.func: the general way beside the factored.
 
 It costs a forward and a backward pass of each sample in one vectorised call, and N times the parameters in
-memory; for linear layers psa.factored holds the same numbers in a fraction of either.
+memory; for linear layers psa.analysis.gradients.factored holds the same numbers in a fraction of either.
 """
 
 from __future__ import annotations

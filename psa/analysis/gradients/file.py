@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from psa.analysis.gradients.factored import Factored
 from psa.core.errors import UserError
 from psa.data.splits import Split, load
-from psa.factored import Factored
 from psa.specs.data import DataSpec
 from psa.specs.probes import CHECKPOINT, ONLINE
 from psa.specs.shapes import INPUTS, shape_of

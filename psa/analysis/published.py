@@ -1,22 +1,72 @@
-"""Published tables of trials (Markdown), read into the same frame as records."""
+"""Published numbers: tables of trials (Markdown), read into the same frame as records, and cells with
+regimes.
+"""
 
 from __future__ import annotations
 
+import csv
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+from scipy import stats as scipy_stats
 
+from psa.analysis.frame_schema import frame_of
+from psa.analysis.stats import LEVEL, Summary
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
-from psa.frames import frame_of
 from psa.specs.arch import Arch
 from psa.specs.model import ModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import MODES
+
+_COLUMNS: Final = ("arch", "regime", "mode", "mean", "std_pop", "n")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Published numbers: the regime of each architecture, and its cells as n, mean and sample deviation."""
+
+    regimes: dict[str, str]
+    cells: dict[tuple[str, str], Summary]
+
+
+def read_reference(path: Path) -> Reference:
+    """Published numbers from a TSV with the columns arch, regime, mode, mean, std_pop, min, max, n (see
+    reproduction/published). Raises UserError that names the line which is not so.
+    """
+    content = read_bytes(path)
+    if content is None:
+        raise UserError(f"there are no published numbers {path}", "Name a file like published/simplemlp.tsv")
+    lines = csv.DictReader(decode_text(content, str(path)).splitlines(), delimiter="\t")
+    absent = [name for name in _COLUMNS if name not in (lines.fieldnames or ())]
+    if absent:
+        raise UserError(f"{path}: there is no column {absent[0]}", f"It has {', '.join(_COLUMNS)}, min, max")
+    found = Reference({}, {})
+    for number, row in enumerate(lines, 2):
+        try:
+            arch = Arch.coerce(row["arch"]).label
+            found.cells[arch, row["mode"]] = _summary(row)
+            found.regimes[arch] = row["regime"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}, line {number}: {error}", "Correct it") from None
+    return found
+
+
+def _summary(row: dict[str, str]) -> Summary:
+    """A published cell. Its deviation divides by n; that of a sample, by n - 1, is what intervals need."""
+    n, mean = int(row["n"]), float(row["mean"])
+    if n < 2:
+        return Summary(n, mean, math.nan, math.nan, math.nan, float(row["min"]), float(row["max"]))
+    sd = float(row["std_pop"]) * math.sqrt(n / (n - 1))
+    half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half, float(row["min"]), float(row["max"]))
+
 
 _HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")
 _TRIAL: Final = re.compile(r"[0-9]{1,9}", re.ASCII)

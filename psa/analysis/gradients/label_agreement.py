@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from psa.analysis.stats import LEVEL
 from psa.core.rng import stream
-from psa.stats import LEVEL
 
 RESAMPLES: Final = 2_000
 
@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its percentile interval at psa.stats.LEVEL."""
+    """A number and its percentile interval at psa.analysis.stats.LEVEL."""
 
     value: float
     low: float

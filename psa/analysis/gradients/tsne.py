@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psa.clustering import Progress, silent
+from psa.analysis.gradients.factored import Factored, sampled_rows
+from psa.analysis.gradients.kmeans import Progress, silent
 from psa.core.errors import UserError
 from psa.core.rng import stream
-from psa.factored import Factored, sampled_rows
 
 SAMPLE: Final = 5_000
 COMPONENTS: Final = 50

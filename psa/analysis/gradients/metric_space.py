@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from psa.factored import Factored
+from psa.analysis.gradients.factored import Factored
 
 GRAM_ROWS: Final = 8_192  # up to here all inner products are kept: 268 MB in float32
 
