@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_schema import frame_of
-from psa.reports.matching import parameters_of
+from psa.reports.ablation.matching import parameters_of
 from psa.specs.training import MODES
 
 ROOT = Path(__file__).parents[1]

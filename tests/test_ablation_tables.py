@@ -19,19 +19,19 @@ from psa.analysis.published import published_trials, read_reference
 from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import holm, paired, probability_of_improvement
 from psa.core.errors import UserError
-from psa.reports.ablation_effects import aggregate_table, paired_table
-from psa.reports.ablation_markdown import convergence_markdown, lkg_growth_markdown, trials_markdown
-from psa.reports.ablation_published import published_comparison, regime_table
-from psa.reports.ablation_tables import (
-    accuracies_of,
-    accuracy_table,
-    architecture_table,
-    architectures,
+from psa.reports.ablation.cells import archs_in, cells_of, one_family
+from psa.reports.ablation.effects import aggregate_table, paired_table
+from psa.reports.ablation.markdown import (
+    convergence_markdown,
+    lkg_growth_markdown,
+    read_summary,
+    summary_markdown,
+    trials_markdown,
 )
-from psa.reports.cells import archs_in, cells_of, one_family
-from psa.reports.matching import parameters_of, partners
-from psa.reports.summaries import read_summary, summary_markdown
-from psa.reports.tables import Bold, Interval, Table, Uncertain
+from psa.reports.ablation.matching import parameters_of, partners
+from psa.reports.ablation.published import published_comparison, regime_table
+from psa.reports.ablation.tables import accuracies_of, accuracy_table, architecture_table, architectures
+from psa.reports.rendering.tables import Bold, Interval, Table, Uncertain
 from psa.specs.training import MODES
 
 ROOT = Path(__file__).parents[1]

@@ -38,7 +38,7 @@ from psa.experiments.grid import load
 from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.reports.setting import Setting
+from psa.reports.contract import Setting
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import diverged, diverged_after, diverged_loops, training_diverged
 from psa.storage.records.record import bounty_after, encode_record
@@ -414,7 +414,7 @@ def test_the_tables_of_a_report_are_those_without_the_trials_that_diverged(
 def tables_of(store: Store, grid: Any, kind: str, data_dir: Path) -> dict[str, str]:
     """Every table of the page of a study, with one word for trials that take part in nothing."""
     frame = collect(store, ["lost"], grid.trials)
-    module = importlib.import_module(f"psa.reports.{kind}")
+    module = importlib.import_module(f"psa.reports.{kind}.report")
     setting = Setting(store.results, observed=observed(store, ["lost"]), store=store, data_dir=data_dir)
     found = {
         f"{number} {name}": table.csv()

@@ -22,7 +22,7 @@ from psa.interventions.growth import hidden_widths
 from psa.nn.dense import Dense
 from psa.probes.embedding_knn import embeddings, voted
 from psa.probes.predictions import answers_of
-from psa.reports.memory_rows import _memory
+from psa.reports.memory.runs import _memory
 from psa.specs.growth import parameters
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState, encode

@@ -17,8 +17,8 @@ from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
 from psa.core.errors import DamagedFile, UserError
 from psa.experiments.grid import load
-from psa.reports.gradients import measured_of
-from psa.reports.setting import Setting
+from psa.reports.contract import Setting
+from psa.reports.gradients.report import measured_of
 from psa.storage import array_file
 from psa.storage.store import Store
 

@@ -110,8 +110,8 @@ def _line(ended: Configuration, found: Search) -> str:
 def _report(ledger: Ledger, folder: Path, out: Console) -> None:
     """Store the table and the figure, and show the best."""
     from psa.reports import search as reports
-    from psa.reports.figures import save
-    from psa.reports.tables import write
+    from psa.reports.plotting.style import save
+    from psa.reports.rendering.tables import write
 
     if not ledger.ended:
         return

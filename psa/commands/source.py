@@ -43,7 +43,7 @@ class Records:
     def frame(self) -> pd.DataFrame:
         """Their rows. Raises UserError where there is none."""
         from psa.analysis.records_frame import collect
-        from psa.reports.cells import one_family
+        from psa.reports.ablation.cells import one_family
 
         grid = load(self.grid) if self.grid is not None else None
         expected = () if grid is None else grid.trials
