@@ -28,15 +28,15 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from psa.agreement import agreement
-from psa.clustering import KMeans, cluster
+from psa.analysis.gradients.factored import Factored
+from psa.analysis.gradients.kmeans import KMeans, cluster
+from psa.analysis.gradients.label_agreement import agreement
 from psa.core.formatting import duration, size
 from psa.core.rng import stream
 from psa.data.splits import Split, load
 from psa.engine.batches import Batches, Row
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import train_epoch
-from psa.factored import Factored
 from psa.nn.dense import Dense
 from psa.probes.gradients import Factors
 from psa.specs.data import DataSpec

@@ -21,6 +21,7 @@ from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import evaluate, train_epoch
 from psa.execution.packing import groups_of
 from psa.execution.worker.benchmark import step_seconds
+from psa.experiments.studies import ablation
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
 from psa.specs.arch import Arch
@@ -28,7 +29,6 @@ from psa.specs.data import DataSpec
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
 from psa.storage.trial_state import encode
-from psa.studies import ablation
 
 
 def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:

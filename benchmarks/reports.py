@@ -3,9 +3,9 @@
     python benchmarks/reports.py
 
 Writes 5,880 made-up records of 100 meta-loops (their numbers mean nothing, their form is that of the engine)
-and times: the records as one frame by psa.collect, beside the rows one would append by hand and give to
-pandas; `psa bundle`, and reading the bundle, with the most memory that each takes as a process; and
-`psa report` with all its tables, figures and the page.
+and times: the records as one frame by psa.analysis.records_frame, beside the rows one would append by hand
+and give to pandas; `psa bundle`, and reading the bundle, with the most memory that each takes as a process;
+and `psa report` with all its tables, figures and the page.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from psa.collect import collect
-from psa.grid import load
+from psa.analysis.records_frame import collect
+from psa.experiments.grid import load
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record, decode_record, encode_record
@@ -76,7 +76,7 @@ def made_up(trial: Trial, loops: int) -> Record:
 
 
 def by_hand(store: Store) -> pd.DataFrame:
-    """What one would write without psa.collect: a dictionary for every loop of every file."""
+    """What one would write without psa.analysis.records_frame: a dictionary for every loop of every file."""
     rows: list[dict[str, Any]] = []
     for path in store.record_paths():
         record = decode_record(path.read_bytes(), str(path))
@@ -161,7 +161,7 @@ def main() -> None:
     table = Table(title=f"{found['records']:,.0f} records of 100 meta-loops")
     table.add_column("")
     table.add_column("seconds", justify="right")
-    table.add_row("records as one frame (psa.collect)", f"{found['collect']:.2f}")
+    table.add_row("records as one frame (psa.analysis.records_frame)", f"{found['collect']:.2f}")
     table.add_row(f"the same by hand ({found['by hand'] / found['collect']:.1f}x)", f"{found['by hand']:.2f}")
     each = found["bundle bytes"] / found["records"]
     size = f"{found['bundle bytes'] / 1e6:.1f} MB, {each:,.0f} bytes a record"

@@ -132,8 +132,8 @@ def _percent(value: Any) -> float:
 
 def frame_of_results(results: Results, family: str) -> pd.DataFrame:
     """The trials as the frame of reports, numbered from 1; a cell without any has one that is missing."""
-    from psa.frames import frame_of
-    from psa.published import published_row
+    from psa.analysis.frame_schema import frame_of
+    from psa.analysis.published import published_row
 
     cells: dict[tuple[str, str], Sequence[float | None]] = {cell: [None] for cell in results.tokens}
     cells |= results.bounties

@@ -130,7 +130,7 @@ def _order(path: Path) -> tuple[list[int], str]:
 
 def frame_of_logs(logs: Logs, family: str) -> pd.DataFrame:
     """The trials as the frame of reports, numbered from 1. Raises UserError where no trial is whole."""
-    from psa.frames import frame_of
+    from psa.analysis.frame_schema import frame_of
 
     rows = [
         _row(job, number, run, family)

@@ -35,7 +35,7 @@ from psa.core.stop import heeded, let_through
 from psa.data import download
 from psa.data.datasets import DATASETS
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
-from psa.search import Search
+from psa.experiments.search import Search
 from psa.storage import locks
 from psa.storage.store import Store
 

@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTra
 from ray.tune.search import BasicVariantGenerator
 
 from cloud.ray_trial import METRIC
-from psa.search import RANGES, Range, Search, WholeRange
+from psa.experiments.search import RANGES, Range, Search, WholeRange
 
 TIME: Final = "training_iteration"  # Tune's count of reports: one per meta-loop
 

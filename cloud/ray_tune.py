@@ -33,7 +33,7 @@ from psa.execution.cost_model import CostModel
 from psa.execution.eta import loops_left
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import Event
-from psa.search import Search
+from psa.experiments.search import Search
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks

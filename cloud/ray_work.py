@@ -33,7 +33,7 @@ from psa.engine.save_interval import Pace
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_free
 from psa.execution.worker.server import loop_facts, loops_left
-from psa.search import Template
+from psa.experiments.search import Template
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import training_diverged
 from psa.storage.store import STATE_NAME, Store

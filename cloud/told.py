@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # of Python below 3.12 pydantic takes this one alone
 
-from psa.declared import MAX_LOOPS
+from psa.experiments.grid_file import MAX_LOOPS
 
 
 class LastLoop(TypedDict):

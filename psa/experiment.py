@@ -23,14 +23,14 @@ from psa.core.formatting import listed
 from psa.core.parsing import MAX_VALUES, whole_number
 from psa.core.stop import StopRequest
 from psa.execution.machine import DeviceName, Machine
-from psa.grid import Grid, load
+from psa.experiments.grid import Grid, load
 from psa.storage.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from psa.reports.arms import Arm
-    from psa.reports.tables import Table
+    from psa.reports.activations.arms import Arm
+    from psa.reports.rendering.tables import Table
 
 Settings = Mapping[str, Any]
 
@@ -132,9 +132,9 @@ class Results:
         and `bounty` (validation accuracy) in percent, `test_loss`, `bounty_loop` (the epoch they are of),
         `loops` (epochs trained), `thresholds`, and every setting. Raises UserError where there is no record.
         """
-        from psa.collect import collect
-        from psa.observations import observed
-        from psa.reports.arms import rows_of, with_seen
+        from psa.analysis.probe_frame import observed
+        from psa.analysis.records_frame import collect
+        from psa.reports.activations.arms import rows_of, with_seen
 
         grid = self.experiment.grid
         names = sorted({trial.study for trial in grid.trials})
@@ -153,14 +153,14 @@ class Results:
 
     def summary(self) -> Table:
         """A row for each combination of the axes: trials, test accuracy with its interval, and so on."""
-        from psa.reports.arm_tables import results_table
+        from psa.reports.activations.tables import results_table
 
         axes = self.experiment.axes or ("arch",)
         return results_table(self._arms(axes), axes, caption=self.experiment.name, label="tab:experiment")
 
     def _arms(self, axes: Sequence[str]) -> list[Arm]:
         """In the order of the experiment, not of the records."""
-        from psa.reports.arms import arms_of
+        from psa.reports.activations.arms import arms_of
 
         order = {trial.id: place for place, trial in enumerate(self.experiment.grid.trials)}
         frame = self.frame.iloc[self.frame["id"].astype(str).map(order).argsort()]

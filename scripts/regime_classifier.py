@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from psa.published import published_trials
-from psa.regimes import PUBLISHED_ZERO_R, regime_of
-from psa.reports.cells import archs_in, cells_of
+from psa.analysis.published import published_trials
+from psa.analysis.regimes import PUBLISHED_ZERO_R, regime_of
+from psa.reports.ablation.cells import archs_in, cells_of
 
 ABSENT: Final = "Unknown"  # the table does not name the architecture; `unknown`: no rule applies
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from psa.frames import frame_of
-from psa.reports.matching import parameters_of
+from psa.analysis.frame_schema import frame_of
+from psa.reports.ablation.matching import parameters_of
 from psa.specs.training import MODES
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ def rows(archs: Sequence[str] = FEW, seeds: int = 4, loops: int = 12) -> list[di
 
 
 def frame(archs: Sequence[str] = FEW, seeds: int = 4, loops: int = 12) -> pd.DataFrame:
-    """All of them as psa.collect would give them."""
+    """All of them as psa.analysis.records_frame would give them."""
     return frame_of(rows(archs, seeds, loops))
 
 

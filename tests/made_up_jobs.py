@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from psa.reports.cells import archs_in
+from psa.reports.ablation.cells import archs_in
 from psa.specs.training import MODES
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from made_up import some_record
 
-from psa.frames import frame_of
+from psa.analysis.frame_schema import frame_of
 from psa.specs.model import ModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import MODES

@@ -13,7 +13,7 @@ from pathlib import Path
 from psa.execution.machine import Machine
 from psa.execution.packing import groups_of
 from psa.execution.worker.run import run_pack
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 

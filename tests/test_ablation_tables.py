@@ -15,24 +15,24 @@ from made_up_study import ARCHS, Outcome, even, frame, some_study
 from scipy import stats as scipy_stats
 from test_tables import cells, compiled
 
+from psa.analysis.published import published_trials, read_reference
+from psa.analysis.regimes import REGIMES
+from psa.analysis.stats import holm, paired, probability_of_improvement
 from psa.core.errors import UserError
-from psa.published import published_trials
-from psa.regimes import REGIMES
-from psa.reports.ablation_effects import aggregate_table, paired_table
-from psa.reports.ablation_markdown import convergence_markdown, lkg_growth_markdown, trials_markdown
-from psa.reports.ablation_published import published_comparison, read_reference, regime_table
-from psa.reports.ablation_tables import (
-    accuracies_of,
-    accuracy_table,
-    architecture_table,
-    architectures,
+from psa.reports.ablation.cells import archs_in, cells_of, one_family
+from psa.reports.ablation.effects import aggregate_table, paired_table
+from psa.reports.ablation.markdown import (
+    convergence_markdown,
+    lkg_growth_markdown,
+    read_summary,
+    summary_markdown,
+    trials_markdown,
 )
-from psa.reports.cells import archs_in, cells_of, one_family
-from psa.reports.matching import parameters_of, partners
-from psa.reports.summaries import read_summary, summary_markdown
-from psa.reports.tables import Bold, Interval, Table, Uncertain
+from psa.reports.ablation.matching import parameters_of, partners
+from psa.reports.ablation.published import published_comparison, regime_table
+from psa.reports.ablation.tables import accuracies_of, accuracy_table, architecture_table, architectures
+from psa.reports.rendering.tables import Bold, Interval, Table, Uncertain
 from psa.specs.training import MODES
-from psa.stats import holm, paired, probability_of_improvement
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -307,7 +307,7 @@ def test_the_published_table_has_three_columns() -> None:
 
 
 def test_trials_are_read_again(tmp_path: Path) -> None:
-    """psa.published takes what is written: the same bounties, and the same holes."""
+    """psa.analysis.published takes what is written: the same bounties, and the same holes."""
     path = tmp_path / "psa_simplemlp_trials.md"
     path.write_text(trials_markdown(STUDY))
     again = published_trials(path, "simplemlp")

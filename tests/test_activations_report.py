@@ -17,19 +17,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
 from psa.core.errors import UserError
 from psa.core.stop import StopRequest
 from psa.experiment import Experiment, Results
-from psa.grid import load
-from psa.observations import observed
+from psa.experiments.grid import load
 from psa.probes.distributions import _Values
-from psa.reports import activations
-from psa.reports.arm_tables import comparisons
-from psa.reports.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
-from psa.reports.run_folders import run_folders, run_name
-from psa.reports.setting import Setting
+from psa.reports.activations import report
+from psa.reports.activations.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
+from psa.reports.activations.run_folders import run_folders, run_name
+from psa.reports.activations.tables import comparisons
+from psa.reports.contract import Setting
 from psa.storage.records.record import encode_record, storable
 from psa.storage.store import Store
 
@@ -349,7 +349,7 @@ def test_a_trial_without_any_finite_loss_has_no_results(store: Store, tmp_path: 
     assert row["status"] == "diverged"
     assert row[["bounty", "test", "test_loss"]].isna().all()
     setting = Setting(tmp_path, observed=observed(copy, ["tiny"]), store=copy)
-    page = activations.page(frame, setting, activations.tables(frame, setting), {})
+    page = report.page(frame, setting, report.tables(frame, setting), {})
     assert "1 of 8 expected trials are not there (1 diverged)" in page.warnings[0]
     assert page.warnings[1].endswith("without any accuracy: ReLU, dropout 0.")
     files = dict(run_folders(frame, copy))[run_name(lost)]

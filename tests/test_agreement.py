@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from sklearn import metrics
 
-from psa.agreement import Counts, agreement, ari, contingency, nmi, purity
-from psa.stats import LEVEL
+from psa.analysis.gradients.label_agreement import Counts, agreement, ari, contingency, nmi, purity
+from psa.analysis.stats import LEVEL
 
 labellings = st.lists(st.tuples(st.integers(0, 4), st.integers(3, 6)), min_size=1, max_size=60)
 

@@ -67,38 +67,44 @@ psa.execution.backend psa.execution.devices psa.execution.worker.run|
 psa.execution.replay psa.execution.worker.pool psa.execution.worker.server|
 psa.execution.local psa.execution.worker.__main__|
 psa.execution.worker.start|
-psa.listeners psa.listeners.curves psa.studies|
-psa.listeners.mlflow psa.listeners.tensorboard psa.settings|
-psa.declared psa.listeners.audience psa.studies.ablation psa.studies.activations psa.studies.glonet
-psa.studies.gradients psa.studies.memory|
-psa.grid psa.search|
-psa.ledger psa.stages|
-psa.factored psa.frames psa.observations psa.persample psa.regimes psa.stats|
-psa.agreement psa.collect psa.gradients psa.published psa.spaces|
-psa.clustering psa.export|
-psa.cluster_numbers psa.embedding|
-psa.reports.alike psa.reports.depths psa.reports.figures psa.reports.gradient_numbers psa.reports.latex
-psa.reports.letters psa.reports.literal psa.reports.plotting psa.reports.provenance
-psa.reports.reproduction|
-psa.reports psa.reports.arms psa.reports.figure_gradients psa.reports.figure_labels
-psa.reports.figure_samples psa.reports.layer_use psa.reports.memory_figures psa.reports.sheets
-psa.reports.tables|
-psa.reports.arm_figures psa.reports.arm_tables psa.reports.cells psa.reports.depth_tables
-psa.reports.design_space psa.reports.gradient_tables psa.reports.layer_listing psa.reports.page
-psa.reports.search|
-psa.reports.ablation_published psa.reports.aggregates psa.reports.arm_comparison
-psa.reports.arm_temperatures psa.reports.depth_claims psa.reports.figure_models psa.reports.figure_numbers
-psa.reports.gradient_words psa.reports.matching psa.reports.pdf psa.reports.run_figures
-psa.reports.summaries|
-psa.reports.ablation_effects psa.reports.ablation_tables psa.reports.curves psa.reports.figure_aggregate
-psa.reports.figure_depths psa.reports.figure_epochs psa.reports.figure_layers psa.reports.figure_marks
-psa.reports.figure_published psa.reports.run_folders psa.reports.setting|
-psa.reports.ablation_markdown psa.reports.activation_words psa.reports.figure_curves
-psa.reports.figure_maps psa.reports.figure_matching psa.reports.figure_strategy psa.reports.glonet
-psa.reports.gradients psa.reports.memory_rows|
-psa.reports.activations psa.reports.figure_set psa.reports.memory_questions|
-psa.reports.ablation psa.reports.memory_answers|
-psa.reports.memory|
+psa.experiments psa.experiments.studies psa.experiments.tracking psa.experiments.tracking.base|
+psa.experiments.study psa.experiments.tracking.mlflow psa.experiments.tracking.tensorboard|
+psa.experiments.grid_file psa.experiments.studies.ablation psa.experiments.studies.activations
+psa.experiments.studies.glonet psa.experiments.studies.gradients psa.experiments.studies.memory
+psa.experiments.tracking.trackers|
+psa.experiments.grid psa.experiments.search|
+psa.experiments.promotion psa.experiments.search_log|
+psa.analysis psa.analysis.frame_schema psa.analysis.gradients psa.analysis.gradients.factored
+psa.analysis.gradients.vmap psa.analysis.probe_frame psa.analysis.regimes psa.analysis.stats|
+psa.analysis.gradients.file psa.analysis.gradients.label_agreement psa.analysis.gradients.metric_space
+psa.analysis.published psa.analysis.records_frame|
+psa.analysis.gradients.export psa.analysis.gradients.kmeans|
+psa.analysis.gradients.cluster_metrics psa.analysis.gradients.tsne|
+psa.reports.ablation psa.reports.ablation.reproduction psa.reports.activations psa.reports.glonet
+psa.reports.glonet.figures psa.reports.glonet.networks psa.reports.gradients
+psa.reports.gradients.measurements psa.reports.memory psa.reports.plotting psa.reports.plotting.style
+psa.reports.rendering psa.reports.rendering.latex psa.reports.rendering.pdf_letters psa.reports.wording|
+psa.reports psa.reports.activations.arms psa.reports.glonet.layer_use psa.reports.gradients.figures
+psa.reports.gradients.sample_figures psa.reports.memory.figures psa.reports.plotting.labels
+psa.reports.rendering.pdf_sheets psa.reports.rendering.tables|
+psa.reports.ablation.cells psa.reports.ablation.figures.design_space psa.reports.activations.curves
+psa.reports.activations.tables psa.reports.glonet.tables psa.reports.gradients.tables
+psa.reports.rendering.html psa.reports.search|
+psa.reports.ablation.aggregates psa.reports.ablation.matching psa.reports.ablation.numbers
+psa.reports.ablation.published psa.reports.activations.comparison psa.reports.activations.run_figures
+psa.reports.activations.temperatures psa.reports.contract psa.reports.glonet.claims
+psa.reports.glonet.figures.panels psa.reports.gradients.text psa.reports.rendering.pdf|
+psa.reports.ablation.curves psa.reports.ablation.effects psa.reports.ablation.figures.aggregate
+psa.reports.ablation.figures.map_marks psa.reports.ablation.figures.published
+psa.reports.activations.run_folders psa.reports.activations.text psa.reports.glonet.figures.accuracy
+psa.reports.glonet.figures.curves psa.reports.glonet.figures.layers psa.reports.gradients.report
+psa.reports.memory.runs|
+psa.reports.ablation.figures.curves psa.reports.ablation.figures.maps
+psa.reports.ablation.figures.size_map psa.reports.ablation.figures.winner_map
+psa.reports.ablation.markdown psa.reports.activations.report psa.reports.glonet.report
+psa.reports.memory.comparisons|
+psa.reports.ablation.figures psa.reports.ablation.tables psa.reports.memory.hypotheses|
+psa.reports.ablation.report psa.reports.memory.report|
 psa.commands psa.commands.folder psa.commands.options psa.console psa.progress psa.shadowed|
 psa.commands.clean psa.commands.dataset psa.commands.export_gradients psa.commands.plan
 psa.commands.report psa.commands.running psa.commands.source psa.commands.verify|
@@ -187,7 +193,7 @@ def test_planning_loads_nothing_heavy() -> None:
         "psa.execution.packing",
         "psa.execution.machine",
         "psa.execution.backend",
-        "psa.grid",
+        "psa.experiments.grid",
         "psa.console",
         "psa.cli",
     ]

@@ -17,8 +17,9 @@ import pytest
 from made_up import some_record
 from processes import PATIENCE_SECONDS
 
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 from psa.core.files import write_atomically
@@ -26,8 +27,7 @@ from psa.execution.machine import Machine
 from psa.execution.replay import replay
 from psa.execution.worker.run import run_pack
 from psa.experiment import Experiment
-from psa.grid import load
-from psa.observations import observed
+from psa.experiments.grid import load
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation, Ratchet

@@ -13,13 +13,13 @@ from scipy import stats as scipy_stats
 from sklearn import metrics
 from sklearn.cluster import KMeans as Reference
 
-from psa import clustering, spaces
-from psa.cluster_numbers import centre_images, choose, diversity, groups, quality
-from psa.clustering import Clusters, KMeans, cluster, fitted_rows, lloyd, plus_plus
+from psa.analysis.gradients import kmeans, metric_space
+from psa.analysis.gradients.cluster_metrics import centre_images, choose, diversity, groups, quality
+from psa.analysis.gradients.factored import Factored
+from psa.analysis.gradients.kmeans import Clusters, KMeans, cluster, fitted_rows, lloyd, plus_plus
+from psa.analysis.gradients.metric_space import DenseSpace, GramSpace, Space, space_of
 from psa.core.errors import UserError
 from psa.core.rng import stream
-from psa.factored import Factored
-from psa.spaces import DenseSpace, GramSpace, Space, space_of
 
 SPACES = [DenseSpace, GramSpace]
 
@@ -84,7 +84,7 @@ def test_few_samples_are_clustered_by_their_products(monkeypatch: pytest.MonkeyP
     assert isinstance(space_of(few), GramSpace)
     assert isinstance(space_of(points), DenseSpace)
     by_products = cluster(few, KMeans(3), 5)
-    monkeypatch.setattr(spaces, "GRAM_ROWS", 0)
+    monkeypatch.setattr(metric_space, "GRAM_ROWS", 0)
     assert isinstance(space_of(few), DenseSpace)
     assert torch.equal(cluster(few, KMeans(3), 5).labels, by_products.labels)
 
@@ -106,7 +106,7 @@ def test_plus_plus_draws_by_squared_distance(space: Any, monkeypatch: pytest.Mon
     """With one candidate at a time the second point is drawn with its share of the squared distances; what
     was drawn before, and its copies, never again.
     """
-    monkeypatch.setattr(clustering, "_candidates", lambda count: 1)
+    monkeypatch.setattr(kmeans, "_candidates", lambda count: 1)
     line = torch.tensor([0.0, 0, 0, 1, 2, 3], dtype=torch.float64).unsqueeze(1)
     points = space(Factored(line, torch.ones_like(line)))
     second = []

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from made_up import some_record
 
-from psa.collect import collect, write
+from psa.analysis.frame_schema import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
+from psa.analysis.published import published_trials
+from psa.analysis.records_frame import collect, write
 from psa.core.errors import UserError
-from psa.frames import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
-from psa.grid import load
-from psa.published import published_trials
+from psa.experiments.grid import load
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from psa.data.splits import Split, Splits
 from psa.engine.train_step import cross_entropy
+from psa.experiments.studies.memory import Settings, from_settings
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.nn.stacked import Rows
@@ -19,7 +20,6 @@ from psa.specs.model import NetSpec
 from psa.specs.training import Keep, Ratchet
 from psa.specs.trial import Trial
 from psa.storage.trial_state import encode
-from psa.studies.memory import Settings, from_settings
 
 ARCH = "1*3, 1*5, 1*11"
 

@@ -11,13 +11,13 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
+from psa.analysis.frame_schema import frame_of, trials_of
 from psa.core.errors import UserError
-from psa.frames import frame_of, trials_of
-from psa.reports.cells import cells_of
-from psa.reports.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
-from psa.reports.figure_curves import breakthrough_figure, convergence_figure
-from psa.reports.figure_set import breakthroughs, convergence
-from psa.reports.figures import MODE_LOOKS
+from psa.reports.ablation.cells import cells_of
+from psa.reports.ablation.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
+from psa.reports.ablation.figures import breakthroughs, convergence
+from psa.reports.ablation.figures.curves import breakthrough_figure, convergence_figure
+from psa.reports.plotting.style import MODE_LOOKS
 from psa.specs.training import MODES
 
 

@@ -17,23 +17,17 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
+from psa.analysis.frame_schema import frame_of
+from psa.analysis.stats import winners
 from psa.core.errors import UserError
-from psa.frames import frame_of
-from psa.reports.cells import Cells, cells_of
-from psa.reports.design_space import SHAPES, design_space_figure, enlargement, spots
-from psa.reports.figure_maps import baseline_map, effects_map, instability_map, regimes_map
-from psa.reports.figure_matching import matching_map
-from psa.reports.figure_numbers import (
-    baseline,
-    effect,
-    instability,
-    regimes,
-    strategy,
-)
-from psa.reports.figure_strategy import strategy_map
-from psa.reports.matching import matches, parameters_of
+from psa.reports.ablation.cells import Cells, cells_of
+from psa.reports.ablation.figures.design_space import SHAPES, design_space_figure, enlargement, spots
+from psa.reports.ablation.figures.maps import baseline_map, effects_map, instability_map, regimes_map
+from psa.reports.ablation.figures.size_map import matching_map
+from psa.reports.ablation.figures.winner_map import strategy_map
+from psa.reports.ablation.matching import matches, parameters_of
+from psa.reports.ablation.numbers import baseline, effect, instability, regimes, strategy
 from psa.specs.training import MODES
-from psa.stats import winners
 
 DPI = 120
 

@@ -18,9 +18,11 @@ from made_up import some_record, some_state
 from memories import memory
 from processes import train_in_process
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, TRAIN
 from psa.cli import run as command
-from psa.collect import collect
 from psa.data.splits import Splits
 from psa.engine import loop as engine
 from psa.engine.batches import Row
@@ -32,13 +34,11 @@ from psa.execution.worker.record import record_of
 from psa.execution.worker.run import run_pack
 from psa.execution.worker.server import loop_facts
 from psa.experiment import Experiment
-from psa.frames import trials_of
-from psa.grid import load
-from psa.listeners.curves import curves
+from psa.experiments.grid import load
+from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
 from psa.nn.stacked import Rows
-from psa.observations import observed
-from psa.reports.setting import Setting
+from psa.reports.contract import Setting
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import diverged, diverged_after, diverged_loops, training_diverged
 from psa.storage.records.record import bounty_after, encode_record
@@ -414,7 +414,7 @@ def test_the_tables_of_a_report_are_those_without_the_trials_that_diverged(
 def tables_of(store: Store, grid: Any, kind: str, data_dir: Path) -> dict[str, str]:
     """Every table of the page of a study, with one word for trials that take part in nothing."""
     frame = collect(store, ["lost"], grid.trials)
-    module = importlib.import_module(f"psa.reports.{kind}")
+    module = importlib.import_module(f"psa.reports.{kind}.report")
     setting = Setting(store.results, observed=observed(store, ["lost"]), store=store, data_dir=data_dir)
     found = {
         f"{number} {name}": table.csv()

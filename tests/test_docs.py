@@ -16,8 +16,8 @@ from reader import Reader
 
 from psa import cli
 from psa.core.extras import WHEEL
-from psa.grid import load
-from psa.studies.ablation import Settings
+from psa.experiments.grid import load
+from psa.experiments.studies.ablation import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,17 +8,17 @@ import torch
 from sklearn.decomposition import PCA
 from test_clustering import dense, gradients
 
-from psa import embedding
+from psa.analysis.gradients import tsne
+from psa.analysis.gradients.factored import Factored
+from psa.analysis.gradients.tsne import embed, principal
 from psa.core.errors import UserError
 from psa.core.rng import stream
-from psa.embedding import embed, principal
-from psa.factored import Factored
 
 
 @pytest.mark.parametrize("few", [0, 500])
 def test_pca_is_that_of_the_gradients_written_out(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Coordinates but for their sign, and shares of variance; by either solver."""
-    monkeypatch.setattr(embedding, "_FEW", few)
+    monkeypatch.setattr(tsne, "_FEW", few)
     points = gradients(120, 3, 0, 0.5)
     coordinates, shares = principal(points, 5, stream(0, "tsne"))
     theirs = PCA(5).fit(dense(points))

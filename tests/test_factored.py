@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from psa import factored
-from psa.factored import Factored, blocks, sampled_rows
+from psa.analysis.gradients import factored
+from psa.analysis.gradients.factored import Factored, blocks, sampled_rows
 
 
 def made_up(

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from psa.agreement import agreement
-from psa.cluster_numbers import CentreImages, Choice, Group, Quality
-from psa.reports.figure_gradients import (
+from psa.analysis.gradients.cluster_metrics import CentreImages, Choice, Group, Quality
+from psa.analysis.gradients.label_agreement import agreement
+from psa.reports.gradients.figures import (
     COLOURS,
     agreement_figure,
     choice_figure,
@@ -20,8 +20,8 @@ from psa.reports.figure_gradients import (
     norms_figure,
     tsne_figure,
 )
-from psa.reports.figure_samples import centres_figure, predictions_figure, samples_figure
-from psa.reports.figures import STYLE, save
+from psa.reports.gradients.sample_figures import centres_figure, predictions_figure, samples_figure
+from psa.reports.plotting.style import STYLE, save
 
 DRAWS = np.random.Generator(np.random.Philox(0))
 DIGITS = DRAWS.integers(10, size=60)

@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
 from psa import cli
+from psa.analysis.frame_schema import frame_of
+from psa.analysis.published import read_reference
 from psa.commands import figures as commands
 from psa.core.errors import UserError
-from psa.frames import frame_of
-from psa.reports.ablation_published import read_reference
-from psa.reports.aggregates import aggregate
-from psa.reports.cells import cells_of
-from psa.reports.design_space import design_space_figure
-from psa.reports.figure_aggregate import aggregate_figure
-from psa.reports.figure_published import beside
-from psa.reports.figure_set import breakthroughs, comparison, convergence, maps
-from psa.reports.figures import MODE_LOOKS, REGIME_LOOKS, mode_handle, save, style
+from psa.reports.ablation.aggregates import aggregate
+from psa.reports.ablation.cells import cells_of
+from psa.reports.ablation.figures import breakthroughs, comparison, convergence, maps
+from psa.reports.ablation.figures.aggregate import aggregate_figure
+from psa.reports.ablation.figures.design_space import design_space_figure
+from psa.reports.ablation.figures.published import beside
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, mode_handle, save, style
 from psa.specs.arch import Arch
 from psa.specs.model import ModelSpec
 from psa.specs.training import MODES, Ablation, Ratchet
@@ -182,8 +182,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from made_up_frames import frame
-from psa.reports.figure_set import convergence, maps
-from psa.reports.figures import save
+from psa.reports.ablation.figures import convergence, maps
+from psa.reports.plotting.style import save
 from made_up_frames import ASYMMETRIC, FEW
 for name, figure in [*maps(frame(), FEW, ASYMMETRIC), *convergence(frame(), ["1*1024", "18*18"])]:
     if name in ("winning_strategy", "plot_convergence"):

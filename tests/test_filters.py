@@ -8,7 +8,7 @@ import pytest
 
 from psa import cli
 from psa.core.errors import UserError
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.data import PRESETS, WHY, digits_of, label_mapping
 
 GRID = """

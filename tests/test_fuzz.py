@@ -35,12 +35,13 @@ from cloud.homecoming import records_from
 from cloud.jobs import Ancestor, job_of, read_jobs
 from cloud.loglines import frame_of_logs, logs_in, runs_in
 from cloud.settings import read as read_settings
-from psa import cli, grid, search
-from psa.collect import collect
+from psa import cli
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.records_frame import collect
 from psa.core.errors import UserError
-from psa.frames import trials_of
-from psa.ledger import Ledger
-from psa.settings import study_named, study_names
+from psa.experiments import grid, search
+from psa.experiments.search_log import Ledger
+from psa.experiments.study import study_named, study_names
 from psa.specs.activation import ACTIVATIONS, Activation
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json

@@ -13,12 +13,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from cloud.homecoming import bring_home
+from psa.analysis.gradients.export import planned
+from psa.analysis.gradients.file import Kept, paths_of, read
 from psa.cli import PSA, run
 from psa.core.errors import UserError
 from psa.data.splits import load as load_data
-from psa.export import planned
-from psa.gradients import Kept, paths_of, read
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 
 TRAIN = [

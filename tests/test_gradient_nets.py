@@ -10,11 +10,11 @@ import pytest
 from helpers import net_trial, run
 from memories import memory
 
+from psa.analysis.gradients.export import planned
+from psa.analysis.gradients.file import Kept
 from psa.core.errors import UserError
 from psa.data.splits import Splits
 from psa.execution.worker.record import probes_for
-from psa.export import planned
-from psa.gradients import Kept
 from psa.specs.arch import Arch
 from psa.specs.growth import Growth
 from psa.specs.model import NetSpec

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from psa.analysis.gradients.file import Kept
 from psa.cli import PSA, run
 from psa.core.errors import UserError
-from psa.gradients import Kept
-from psa.reports import gradient_words
-from psa.reports.gradient_numbers import Measured
-from psa.settings import study_named
+from psa.experiments.study import study_named
+from psa.reports.gradients import text as gradient_words
+from psa.reports.gradients.measurements import Measured
 from psa.storage.array_file import ArrayFile
 
 SMALL = ["--val-size", "57500", "--digits", "3,8", "--device", "cpu"]

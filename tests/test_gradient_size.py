@@ -14,7 +14,7 @@ from psa.execution.cost_model import fitting, memory_bytes, stored_bytes
 from psa.execution.gradient_storage import epoch_bytes, keeps_gradients, train_samples, unreached
 from psa.execution.gradient_storage import stored_bytes as files_bytes
 from psa.execution.machine import check_memory
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.data import DataSpec
 from psa.specs.trial import Trial
 

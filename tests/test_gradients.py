@@ -11,6 +11,7 @@ import torch
 from helpers import net_trial, run
 from torch import Tensor, nn
 
+from psa.analysis.gradients.vmap import per_sample_gradients
 from psa.core.errors import DamagedFile, UserError
 from psa.data.splits import Splits
 from psa.engine.batches import Batches
@@ -18,7 +19,6 @@ from psa.engine.device_pack import fresh_state
 from psa.engine.loop import row_of
 from psa.execution.worker.record import probes_for
 from psa.nn.dense import Dense
-from psa.persample import per_sample_gradients
 from psa.specs.probes import parsed
 from psa.storage import array_file
 from psa.storage.array_file import Arrays

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from psa.core.errors import UserError
-from psa.grid import MAX_TRIALS, load
+from psa.experiments.grid import MAX_TRIALS, load
 
 ROOT = Path(__file__).parents[1]
 REPRODUCTION = ROOT / "reproduction"

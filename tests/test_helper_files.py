@@ -16,8 +16,8 @@ from processes import GRID
 from cloud.told import failures_in, progress_in
 from psa import cli
 from psa.execution.cost_model import CostModel, Kind
-from psa.grid import load
-from psa.listeners.tensorboard import TensorBoard
+from psa.experiments.grid import load
+from psa.experiments.tracking.tensorboard import TensorBoard
 from psa.storage.sweep_registry import announced, living
 
 KINDS = [Kind.of(trial).key for trial in load(GRID, []).trials]

@@ -11,7 +11,7 @@ import pytest
 from processes import GRID, PATIENCE_SECONDS
 from test_search import SMALL
 
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 
 pytest.importorskip("ray", reason="the extra ray is not installed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import PATIENCE_SECONDS, children, end, sweep, until
 
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.trial import Trial
 from psa.storage import locks
 from psa.storage.store import Store
@@ -22,7 +22,7 @@ ARCH = ("arch=1*4", "meta_loops=1")
 HOLDER = """
 import pathlib, sys
 from psa.storage import locks as leases
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 trials = load(pathlib.Path(sys.argv[1]), sys.argv[3:]).trials
 with leases.held(Store(pathlib.Path(sys.argv[2]), pathlib.Path("none")), trials):

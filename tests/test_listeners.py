@@ -17,8 +17,8 @@ from made_up import some_record, some_state
 from psa.cli import PSA, run
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
-from psa.listeners.audience import Audience, listeners_for
-from psa.listeners.curves import curves
+from psa.experiments.tracking.base import curves
+from psa.experiments.tracking.trackers import Audience, listeners_for
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -188,7 +188,7 @@ def test_an_extra_that_is_not_there_is_named(
     """What is missing and how it is installed."""
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
-    for name in (f"psa.listeners.{option}", "torch.utils.tensorboard"):
+    for name in (f"psa.experiments.tracking.{option}", "torch.utils.tensorboard"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     asked: dict[str, Any] = {"tensorboard": None, "mlflow": None, option: tmp_path / "x"}

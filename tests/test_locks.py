@@ -23,7 +23,7 @@ from processes import GRID, PATIENCE_SECONDS, ROOT, psa
 from psa.core import file_locks
 from psa.core.errors import UserError
 from psa.core.file_locks import Locked, is_locked, locked, locked_bytes, unlocked_bytes
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.trial import Trial
 from psa.storage import locks
 from psa.storage.store import Store
@@ -47,7 +47,7 @@ MANY = """
 import pathlib, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 from psa.storage import locks as leases
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 trials = load(pathlib.Path(sys.argv[1]), ()).trials
 store = Store(pathlib.Path(sys.argv[2]), pathlib.Path("none"))

@@ -11,23 +11,23 @@ import pandas as pd
 import pytest
 from made_up import some_record
 
-from psa.collect import collect
-from psa.grid import load
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
+from psa.analysis.stats import t_test
+from psa.experiments.grid import load
+from psa.experiments.studies.memory import Settings, from_settings
 from psa.interventions.growth import booked
-from psa.observations import observed
-from psa.reports import memory as report
-from psa.reports.memory_answers import hypotheses
-from psa.reports.memory_questions import NEEDED, arms_of, comparisons_of, verdict
-from psa.reports.memory_rows import NUMBERS, final_stage, runs_from, runs_of
-from psa.reports.run_figures import run_thresholds
-from psa.reports.setting import Setting
+from psa.reports.activations.run_figures import run_thresholds
+from psa.reports.contract import Setting
+from psa.reports.memory import report
+from psa.reports.memory.comparisons import NEEDED, arms_of, comparisons_of, verdict
+from psa.reports.memory.hypotheses import hypotheses
+from psa.reports.memory.runs import NUMBERS, final_stage, runs_from, runs_of
 from psa.specs.growth import Moment, events
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
-from psa.stats import t_test
 from psa.storage.records.record import decode_record, encode_record
 from psa.storage.store import Store
-from psa.studies.memory import Settings, from_settings
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (11, 22, 33)

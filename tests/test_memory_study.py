@@ -16,16 +16,16 @@ from psa.engine.device_pack import LoadedPack
 from psa.engine.probing import Look
 from psa.execution.cost_model import memory_bytes, stored_bytes
 from psa.execution.worker.record import probes_for
-from psa.grid import load
+from psa.experiments.grid import load
+from psa.experiments.studies.memory import METHODS, Settings, from_settings
 from psa.interventions.growth import hidden_widths
 from psa.nn.dense import Dense
 from psa.probes.embedding_knn import embeddings, voted
 from psa.probes.predictions import answers_of
-from psa.reports.memory_rows import _memory
+from psa.reports.memory.runs import _memory
 from psa.specs.growth import parameters
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState, encode
-from psa.studies.memory import METHODS, Settings, from_settings
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 from made_up import some_record, some_state
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
 from psa.core import stored_files
 from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import files_below
 from psa.execution.worker.run import run_free
 from psa.experiment import Experiment
-from psa.frames import trials_of
-from psa.grid import load
-from psa.observations import observed
+from psa.experiments.grid import load
 from psa.specs.data import DataSpec
 from psa.specs.model import ModelSpec
 from psa.specs.training import Ablation

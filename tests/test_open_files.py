@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from processes import train_in_process
 
+from psa.analysis.gradients.file import read
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
 from psa.core.errors import DamagedFile, UserError
-from psa.gradients import read
-from psa.grid import load
-from psa.reports.gradients import measured_of
-from psa.reports.setting import Setting
+from psa.experiments.grid import load
+from psa.reports.contract import Setting
+from psa.reports.gradients.report import measured_of
 from psa.storage import array_file
 from psa.storage.store import Store
 

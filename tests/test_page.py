@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from psa.reports.page import Fact, Page, Picture, Section, html
-from psa.reports.tables import Bold, Column, Interval, Table, Uncertain
+from psa.reports.rendering.html import Fact, Page, Picture, Section, html
+from psa.reports.rendering.tables import Bold, Column, Interval, Table, Uncertain
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # A PNG of one pixel.

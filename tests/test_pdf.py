@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from psa.reports.letters import broken, width
-from psa.reports.page import Fact, Page, Picture, Section
-from psa.reports.pdf import document, fitted
-from psa.reports.sheets import ROOM
-from psa.reports.tables import Bold, Column, Interval, Table, Uncertain
+from psa.reports.rendering.html import Fact, Page, Picture, Section
+from psa.reports.rendering.pdf import document, fitted
+from psa.reports.rendering.pdf_letters import broken, width
+from psa.reports.rendering.pdf_sheets import ROOM
+from psa.reports.rendering.tables import Bold, Column, Interval, Table, Uncertain
 
 TABLE = Table(
     "Accuracies",

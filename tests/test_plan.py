@@ -10,7 +10,7 @@ import pytest
 from psa.cli import PSA, run
 from psa.execution.cost_model import CostModel, Kind
 from psa.execution.packing import groups_of, packed
-from psa.grid import load
+from psa.experiments.grid import load
 
 GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
 Plan = Callable[..., list[str]]

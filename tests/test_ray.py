@@ -23,7 +23,7 @@ from cloud.rehearsal.s3 import S3
 from cloud.storage import Storage
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 from psa.storage.sweep_registry import living
 

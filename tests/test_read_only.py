@@ -15,7 +15,7 @@ import pytest
 from made_up import some_record, some_state
 from processes import PATIENCE_SECONDS, ROOT
 
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 
 NOBODY = 65534

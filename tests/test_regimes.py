@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from psa.regimes import ABLATIVE, BASELINES, REGIMES, Cell, Regime, regime_of
+from psa.analysis.regimes import ABLATIVE, BASELINES, REGIMES, Cell, Regime, regime_of
 from psa.specs.training import MODES
 
 PUBLISHED = Path(__file__).parents[1] / "reproduction/published/simplemlp.tsv"

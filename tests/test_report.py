@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from made_up import some_record
 
+from psa.analysis.published import published_trials
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
-from psa.grid import load
-from psa.published import published_trials
-from psa.reports.ablation import identical_arms
+from psa.experiments.grid import load
+from psa.reports.ablation.report import identical_arms
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -170,7 +170,7 @@ def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> N
 
 def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial of fewer loops than the grid asks for is unfinished; without the grid the page warns."""
-    monkeypatch.setattr("psa.reports.figures.save", undrawn)
+    monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
     store, trials = Store(tmp_path / "models", tmp_path / "results"), load(tmp_path / "grid.toml").trials
     for trial in trials:
         store.write(trial, record(trial, 4 if trial.seed == 0 else 6), {})

@@ -15,26 +15,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from psa.analysis.probe_frame import observed
+from psa.analysis.records_frame import collect
 from psa.cli import PSA, run
-from psa.collect import collect
 from psa.commands.running import RunOptions
 from psa.commands.train_study import train_of
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack
-from psa.observations import observed
-from psa.reports import depth_claims as claims
-from psa.reports import glonet
-from psa.reports.depth_tables import claims_table, convergence_table, paired_table, seeds_note
-from psa.reports.depths import Depths, Network, Trained, depths_of, seconds_of
-from psa.reports.figure_layers import plot_exits, plot_usage
-from psa.reports.figures import new_figure
-from psa.reports.layer_use import Use, uses_of
-from psa.reports.setting import Setting
+from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
+from psa.reports.contract import Setting
+from psa.reports.glonet import claims, report
+from psa.reports.glonet.figures.layers import plot_exits, plot_usage
+from psa.reports.glonet.layer_use import Use, uses_of
+from psa.reports.glonet.networks import Depths, Network, Trained, depths_of, seconds_of
+from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note
+from psa.reports.plotting.style import new_figure
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import encode_record
 from psa.storage.store import Store
-from psa.studies.glonet import ALIASES, Settings, from_settings
 
 EPOCHS = 2
 SEEDS = 3
@@ -90,7 +89,7 @@ def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFra
 
 def test_every_table_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
     """Each in three formats, with a row for each network."""
-    found = glonet.tables(frame, setting)
+    found = report.tables(frame, setting)
     assert set(found) == {"accuracy", "paired", "convergence", "usage", "speed"}
     assert all(table.markdown() and table.latex() and table.csv() for table in found.values())
     assert [len(found[name].rows) for name in ("accuracy", "paired", "usage", "speed")] == [4, 2, 4, 4]
@@ -131,7 +130,7 @@ def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, setting: Setting, sto
 
 def test_every_figure_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
     """Each quantity for each width, and the marks that a reader looks for are in it."""
-    found = dict(glonet.figures(frame, setting))
+    found = dict(report.figures(frame, setting))
     assert set(found) == {
         "accuracy_by_depth", "speed", "curves_4", "usage_4", "early_exit_4", "parameters_glonet_4",
         "parameters_mlp_4",
@@ -145,7 +144,7 @@ def test_every_figure_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
 
 def test_layers_are_listed(frame: pd.DataFrame, setting: Setting) -> None:
     """A row for each layer of each network, the head included, of which only its parameters are known."""
-    rows = list(csv.DictReader(io.StringIO(glonet.listings(frame, setting)["layers.csv"].decode())))
+    rows = list(csv.DictReader(io.StringIO(report.listings(frame, setting)["layers.csv"].decode())))
     assert len(rows) == 2 * (3 + 4)
     assert {row["place"] for row in rows} == {"hidden.0", "hidden.1", "hidden.2", "output"}
     assert all(bool(row["mean_output"]) == (row["place"] != "output") for row in rows)
@@ -155,23 +154,23 @@ def test_what_is_missing_shows(frame: pd.DataFrame, setting: Setting) -> None:
     """Some trials of one model, then all: tables, figures and page come out and say so."""
     for gone, text in (((0,), "2 of 12"), ((0, 1, 2), "6 of 12")):
         rows = without(frame, "mlp", gone)
-        made = glonet.tables(rows, setting)
+        made = report.tables(rows, setting)
         accuracy = {row[:3]: row for row in made["accuracy"].rows}
         assert accuracy["MLP", 4, 3][4] == SEEDS - len(gone)
         assert "missing" in made["accuracy"].note
-        assert len(dict(glonet.figures(rows, setting))) >= 6
-        page = glonet.page(rows, setting, made, {})
+        assert len(dict(report.figures(rows, setting))) >= 6
+        page = report.page(rows, setting, made, {})
         assert f"{text} expected trials are not there" in page.warnings[0]
 
 
 def test_probes_may_not_have_been_asked(frame: pd.DataFrame) -> None:
     """Without them, and without a sidecar, the report is shorter and says why."""
     setting = Setting(Path("unused"))
-    made = glonet.tables(frame, setting)
+    made = report.tables(frame, setting)
     assert not {"usage", "speed"} & set(made)
-    assert set(dict(glonet.figures(frame, setting))) == {"accuracy_by_depth", "curves_4"}
-    assert glonet.listings(frame, setting) == {}
-    texts = [text for section in glonet.page(frame, setting, made, {}).sections for text in section.text]
+    assert set(dict(report.figures(frame, setting))) == {"accuracy_by_depth", "curves_4"}
+    assert report.listings(frame, setting) == {}
+    texts = [text for section in report.page(frame, setting, made, {}).sections for text in section.text]
     assert "No time was stored beside the records." in texts
 
 
@@ -179,9 +178,9 @@ def test_settings_are_not_mixed(frame: pd.DataFrame) -> None:
     """Trials of another learning rate get a page of their own; forced onto one page they are refused."""
     other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")
     both = pd.concat([frame, other])
-    names = [name for name, _ in glonet.parts(both)]
+    names = [name for name, _ in report.parts(both)]
     assert names == ["depths_lr-0.001", "depths_lr-0.01"]
-    assert [name for name, _ in glonet.parts(frame)] == ["depths"]
+    assert [name for name, _ in report.parts(frame)] == ["depths"]
     with pytest.raises(UserError, match="differ in lr"):
         depths_of(both)
 
@@ -378,8 +377,8 @@ def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: Setti
     """In the text, and in the title where several pages differ in it; no claims beside two digits."""
     other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")
     pages = [
-        glonet.page(rows, setting, glonet.tables(rows, setting), {})
-        for _, rows in glonet.parts(pd.concat([frame, other]))
+        report.page(rows, setting, report.tables(rows, setting), {})
+        for _, rows in report.parts(pd.concat([frame, other]))
     ]
     assert [page.title for page in pages] == [
         f"depths, lr {rate}: 4 networks of 3 to 4 layers" for rate in ("0.001", "0.01")
@@ -389,7 +388,7 @@ def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: Setti
     assert "lr 0.001" in told
     assert "digits 0,1" in told
     rows = frame[frame["arch"] == frame["arch"].iloc[0]]
-    alone = glonet.page(rows, setting, glonet.tables(rows, setting), {"parameters_mlp_4": Path("x.png")})
+    alone = report.page(rows, setting, report.tables(rows, setting), {"parameters_mlp_4": Path("x.png")})
     assert alone.title == "depths: 2 networks of 3 layers"
     picture = next(each for section in alone.sections for each in section.pictures)
     assert picture.caption.startswith("MLP: the L1 norm")
@@ -399,11 +398,11 @@ def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, setting: Setting
     """Mnist with all digits; the epochs of both sides are said."""
     rows = frame[frame["family"] == "mlp"].assign(arch="5*256", id=lambda each: each["id"].astype(str))
     rows = rows[rows["id"].str.contains(rows["id"].iloc[0].split("/")[1])]
-    assert "claims" not in glonet.tables(rows, setting)
+    assert "claims" not in report.tables(rows, setting)
     whole = rows.assign(digits=None)
-    assert "after 50 or 200 epochs" in glonet.tables(whole, setting)["claims"].note
-    assert "2 epochs" in glonet.tables(whole, setting)["claims"].note
-    assert "claims" not in glonet.tables(whole.assign(dataset="fashion-mnist"), setting)
+    assert "after 50 or 200 epochs" in report.tables(whole, setting)["claims"].note
+    assert "2 epochs" in report.tables(whole, setting)["claims"].note
+    assert "claims" not in report.tables(whole.assign(dataset="fashion-mnist"), setting)
 
 
 def test_what_is_unknown_is_called_so() -> None:
@@ -417,7 +416,7 @@ def test_what_is_unknown_is_called_so() -> None:
 def test_splits_are_not_mixed(frame: pd.DataFrame) -> None:
     """Trials of another split get a page of their own."""
     other = frame.assign(split_seed=7, id=frame["id"].astype(str) + "x")
-    names = [name for name, _ in glonet.parts(pd.concat([frame, other]))]
+    names = [name for name, _ in report.parts(pd.concat([frame, other]))]
     assert names == ["depths_split_seed-1337", "depths_split_seed-7"]
 
 

@@ -18,7 +18,7 @@ from processes import GRID, PATIENCE_SECONDS, descendants, psa, sweep, tree, unt
 from psa.execution.machine import Machine
 from psa.execution.packing import groups_of
 from psa.execution.worker.run import run_pack
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 from psa.storage.sweep_registry import living

@@ -32,10 +32,10 @@ from cloud.logs import GROUP
 from cloud.rehearsal.s3 import S3
 from cloud.usage import place_of
 from psa import cli
+from psa.analysis.published import published_trials
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
-from psa.published import published_trials
-from psa.reports.summaries import read_summary
+from psa.reports.ablation.markdown import read_summary
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "sagemaker-cost-estimator": cost_estimator,

@@ -12,7 +12,7 @@ from test_sagemaker_commands import COMMANDS
 
 from cloud.rehearsal import Stage, rehearsal
 from psa import cli
-from psa.reports.summaries import read_summary
+from psa.reports.ablation.markdown import read_summary
 
 JOB = "psa-1x8-none-2025-08-04-19-17-02-730"
 PREFIX = "psa-experiment"

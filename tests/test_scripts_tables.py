@@ -20,9 +20,8 @@ from psa.commands.tables import (
     make_architecture_table,
     make_trial_accuracy_table,
 )
-from psa.grid import load
-from psa.reports.ablation_markdown import trials_markdown
-from psa.reports.summaries import summary_markdown
+from psa.experiments.grid import load
+from psa.reports.ablation.markdown import summary_markdown, trials_markdown
 from psa.storage.store import Store
 
 ROOT = Path(__file__).parents[1]

@@ -14,11 +14,11 @@ import pytest
 from processes import PATIENCE_SECONDS, psa, until
 from test_divergence import EXPLODING
 
-from psa.collect import collect
+from psa.analysis.records_frame import collect
 from psa.core.errors import UserError
-from psa.ledger import Ledger
+from psa.experiments.search import Range, Search, load
+from psa.experiments.search_log import Ledger
 from psa.reports.search import best_lines, search_figure, search_table
-from psa.search import Range, Search, load
 from psa.storage.store import Store
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from psa.cli import PSA, run
-from psa.grid import load
-from psa.stages import entered
+from psa.experiments.grid import load
+from psa.experiments.promotion import entered
 from psa.storage.store import Store
 
 GRID = """

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from made_up import some_record
 
-from psa.grid import Grid, Point, load
-from psa.stages import entered, seats
+from psa.experiments.grid import Grid, Point, load
+from psa.experiments.promotion import entered, seats
 from psa.storage.records.record import bounty_after
 from psa.storage.store import Store
 

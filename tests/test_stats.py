@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
-from psa import stats
+from psa.analysis import stats
 from psa.core.rng import stream
 
 NAN = float("nan")

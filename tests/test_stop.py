@@ -18,7 +18,7 @@ from processes import PATIENCE_SECONDS, children, psa, sweep, until
 
 from psa.core.stop import STOPPING, StopRequest, held_back
 from psa.execution.worker.pool import DEATHS_ALLOWED
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage import locks
 from psa.storage.store import Store
 from psa.storage.sweep_registry import living

@@ -21,7 +21,7 @@ from psa.core.text_file import decode_text
 from psa.core.toml import read_toml
 from psa.execution import cgroups
 from psa.execution.devices import places
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.data import digits_of, resolved
 from psa.storage.sweep_registry import announced
 
@@ -108,7 +108,7 @@ def test_figures_are_drawn_with_the_settings_of_psa_alone(settings: str, tmp_pat
         (tmp_path / "matplotlibrc").write_bytes(RC.encode() + b"\xff\n")
     script = (
         "import sys; from psa.core import process; process.take_over(); from psa import cli\n"
-        "import psa.reports.figure_marks\n"
+        "import psa.reports.ablation.figures.map_marks\n"
         "from psa.named import make_design_space_figure as start; start()"
     )
     for folder, environment in (("a", {"MPLBACKEND": "agg"}), ("b", SETTINGS[settings])):

@@ -13,7 +13,7 @@ import torch
 from psa.cli import PSA, run
 from psa.commands.sweep import _booked
 from psa.execution.worker.protocol import Event
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.trial import Pack
 from psa.storage.retention import drop_weights
 from psa.storage.store import Store, decode_record, encode_record
@@ -164,7 +164,7 @@ def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Pat
     """Four hundred trials under a limit of 256 open files leave no weights."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
-        "from pathlib import Path; from psa.grid import load; "
+        "from pathlib import Path; from psa.experiments.grid import load; "
         "from psa.storage.retention import drop_weights\n"
         "from psa.storage.store import Store; from tests.made_up import some_record, some_state\n"
         f"folder = Path({str(tmp_path)!r}); store = Store(folder / 'models', folder / 'results')\n"

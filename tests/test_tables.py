@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from psa.core.errors import UserError
-from psa.reports.latex import escape
-from psa.reports.tables import Bold, Column, Interval, Table, Uncertain, grid, rounded, write
+from psa.reports.rendering.latex import escape
+from psa.reports.rendering.tables import Bold, Column, Interval, Table, Uncertain, grid, rounded, write
 
 NAN = float("nan")
 COLUMNS = (

@@ -20,7 +20,7 @@ from processes import PATIENCE_SECONDS
 
 from psa.core.parsing import seeds_of
 from psa.execution.cost_model import CostModel
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.trial import Trial
 from psa.storage.records.bundle import read_bundle
 from psa.storage.records.bundling import add_to_bundle

@@ -17,7 +17,7 @@ from psa.data.splits import Splits
 from psa.engine.batches import Row
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import cross_entropy
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs, effective
 from psa.nn.stacked import Rows

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from made_up import some_record, some_state
 
-from psa.collect import write
+from psa.analysis.records_frame import write
 from psa.core.errors import UserError
 from psa.core.files import leftovers, make_folder, temporary_of, write_atomically
 from psa.specs.model import ModelSpec
@@ -33,15 +33,18 @@ EXCEPTIONS = {
     ("psa/execution/worker/protocol.py", "open"): "the null device takes the place of a closed stream",
     ("psa/core/file_locks.py", "os.open"): "a lock has no content",
     ("psa/storage/checkpoint.py", "self.path.replace"): "a damaged file is set aside, whole",
-    ("psa/listeners/tensorboard.py", "SummaryWriter"): "TensorBoard's library, which appends to its log",
-    ("psa/reports/arms.py", "rename"): "a column of a frame",
+    (
+        "psa/experiments/tracking/tensorboard.py",
+        "SummaryWriter",
+    ): "TensorBoard's library, which appends to its log",
+    ("psa/reports/activations/arms.py", "rename"): "a column of a frame",
     ("cloud/storage.py", "self.files.move"): "a file that was written under another name, in any storage",
     ("cloud/rehearsal/environment.py", "target.symlink_to"): "links to installed files",
     ("psa/storage/records/bundle.py", "writer.write_table"): MEMORY,
     ("psa/execution/worker/start.py", "_GROUP.write_text"): "a setting of the kernel",
-    ("psa/reports/figures.py", "figure.savefig"): MEMORY,
-    ("psa/reports/sheets.py", "pages.savefig"): MEMORY,
-    ("psa/reports/sheets.py", "PdfPages"): MEMORY,
+    ("psa/reports/plotting/style.py", "figure.savefig"): MEMORY,
+    ("psa/reports/rendering/pdf_sheets.py", "pages.savefig"): MEMORY,
+    ("psa/reports/rendering/pdf_sheets.py", "PdfPages"): MEMORY,
     ("cloud/code.py", "tarfile.open"): MEMORY,
     ("cloud/supervisor.py", "failure.parent.mkdir"): CONTAINER,
     ("cloud/supervisor.py", "failure.write_text"): CONTAINER,

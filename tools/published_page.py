@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.core.formatting import counted
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 
 ROOT: Final = Path(__file__).parents[1]

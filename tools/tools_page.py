@@ -42,7 +42,7 @@ def scripts() -> dict[str, str]:
 def words() -> Iterator[tuple[str, ...]]:
     """Every command with words of its own."""
     from psa.cli import PSA
-    from psa.settings import study_names
+    from psa.experiments.study import study_names
 
     yield ("psa",)
     yield from (("psa", name) for name in PSA if not name.startswith("-"))

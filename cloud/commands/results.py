@@ -43,9 +43,8 @@ def results_parser(
 
     Example: sagemaker-results-parser --family simplemlp --output-dir results
     """
-    from psa.reports.ablation_markdown import trials_markdown
-    from psa.reports.cells import archs_in
-    from psa.reports.summaries import summary_markdown
+    from psa.reports.ablation.cells import archs_in
+    from psa.reports.ablation.markdown import summary_markdown, trials_markdown
 
     if artifacts_dir is not None and region is not None:
         raise UserError("--region means nothing to --artifacts-dir", "Give one of them")

@@ -12,7 +12,7 @@ from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import counted, size
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.records.bundle import SUFFIX, is_bundle_name
 from psa.storage.records.bundling import Bundled, add_to_bundle
 from psa.storage.records.record_store import RecordStore

@@ -15,7 +15,7 @@ from psa.core.errors import UserError
 from psa.core.formatting import counted, size
 
 if TYPE_CHECKING:  # torch is imported in functions, not while options are read
-    from psa.export import Export
+    from psa.analysis.gradients.export import Export
 
 LIMIT: Final = 1.0  # GB
 _SHOWN: Final = 12  # files named one by one
@@ -45,8 +45,8 @@ def export_gradients(
 
     Example: psa export-gradients FILE --parameters output.weight
     """
-    from psa.export import check_free, planned, write
-    from psa.gradients import read
+    from psa.analysis.gradients.export import check_free, planned, write
+    from psa.analysis.gradients.file import read
 
     if not limit >= 0:  # nor is nan, which nothing exceeds
         raise UserError(f"--limit {limit:g} is no size in GB", "Choose 0 or more")
@@ -60,7 +60,8 @@ def export_gradients(
     if total > limit * 1e9 and not yes:
         raise UserError(
             f"that is more than {limit:g} GB",
-            "Name fewer --parameters, raise --limit, or say --yes; psa.gradients.read needs no export",
+            "Name fewer --parameters, raise --limit, or say --yes; "
+            "psa.analysis.gradients.file.read needs no export",
         )
     check_free(kept, exports, output_dir)
     _check_room(output_dir, total)

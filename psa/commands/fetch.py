@@ -14,7 +14,7 @@ from psa.core.files import check_writable
 from psa.execution.backend import Where, backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 
 SHOWN: Final = 20

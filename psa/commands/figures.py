@@ -41,8 +41,8 @@ def make_design_space_figure(
 
     Example: make-design-space-figure --config-file reproduction/configurations.txt
     """
-    from psa.reports.cells import archs_in
-    from psa.reports.design_space import design_space_figure
+    from psa.reports.ablation.cells import archs_in
+    from psa.reports.ablation.figures.design_space import design_space_figure
 
     stem = output_file.with_suffix("") if output_file.suffix in (".png", ".pdf") else output_file
     check_writable(stem.parent)
@@ -69,7 +69,7 @@ def make_figure_heatmaps(
 
     Example: make-figure-heatmaps --effects full hidden output
     """
-    from psa.reports.cells import archs_in
+    from psa.reports.ablation.cells import archs_in
 
     archs = archs_in(config_file, "--config-file")
     asymmetric = archs_in(asymmetric_file, "--asymmetric-file")
@@ -77,7 +77,7 @@ def make_figure_heatmaps(
     records = records or Records()
     frame = published(trials_file, records.family) if trials_file else records.frame()
 
-    from psa.reports.figure_set import maps
+    from psa.reports.ablation.figures import maps
 
     return _saved(maps(frame, archs, asymmetric, effects, archs), output_dir, family_of(frame))
 
@@ -99,7 +99,7 @@ def make_convergence_plots(
     check_writable(output_dir)
     frame = (records or Records()).frame()
 
-    from psa.reports.figure_set import convergence
+    from psa.reports.ablation.figures import convergence
 
     return _saved(convergence(frame, asked, log), output_dir, family_of(frame))
 
@@ -120,7 +120,7 @@ def make_late_breakthroughs(
     check_writable(output_dir)
     frame = (records or Records()).frame()
 
-    from psa.reports.figure_set import breakthroughs
+    from psa.reports.ablation.figures import breakthroughs
 
     return _saved(breakthroughs(frame, asked), output_dir, family_of(frame))
 
@@ -141,8 +141,8 @@ def make_comparison_figures(
     check_writable(output_dir)
     frame = (records or Records()).frame()
 
-    from psa.reports.ablation_published import read_reference
-    from psa.reports.figure_set import comparison
+    from psa.analysis.published import read_reference
+    from psa.reports.ablation.figures import comparison
 
     path = published_file or Path(f"reproduction/published/{family_of(frame)}.tsv")
     reference = read_reference(path) if published_file or path.exists() else None
@@ -158,7 +158,7 @@ def _saved(
     figures: Iterator[tuple[str, Figure]] | list[tuple[str, Figure]], folder: Path, family: str = ""
 ) -> int:
     """Store each figure and say where it is."""
-    from psa.reports.figures import save
+    from psa.reports.plotting.style import save
 
     for name, figure in figures:
         for path in save(figure, folder / (f"{family}_{name}" if family else name)):

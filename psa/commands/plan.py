@@ -20,9 +20,9 @@ from psa.execution.devices import Place, places
 from psa.execution.eta import TimeLeft
 from psa.execution.machine import DeviceName
 from psa.execution.packing import groups_of, packed
-from psa.grid import Grid, load
+from psa.experiments.grid import Grid, load
+from psa.experiments.promotion import Entered, entered
 from psa.specs.trial import Pack, Trial
-from psa.stages import Entered, entered
 from psa.storage.store import Store
 
 GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]

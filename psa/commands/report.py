@@ -16,13 +16,13 @@ from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import counted, listed
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.storage.store import Store
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
 
-    from psa.reports.setting import Report, Setting
+    from psa.reports.contract import Report, Setting
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ def report(  # noqa: PLR0913  # each is an option
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
-    from psa.collect import collect
-    from psa.observations import observed
-    from psa.reports.setting import report_of
+    from psa.analysis.probe_frame import observed
+    from psa.analysis.records_frame import collect
+    from psa.reports.contract import report_of
 
     check_writable(output_dir)
     store, out = Store(model_dir, results_dir), console()
@@ -103,7 +103,7 @@ def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], objec
 
 def _run_folders(report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]) -> int:
     """Store a folder for each trial, where the report has such; how many."""
-    from psa.reports.setting import runs_of
+    from psa.reports.contract import runs_of
 
     runs, made = runs_of(report), 0
     if runs is None:
@@ -118,9 +118,9 @@ def _run_folders(report: Report, rows: pd.DataFrame, setting: Setting, say: Call
 
 
 def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None) -> Setting:
-    from psa.reports.ablation_published import read_reference
-    from psa.reports.cells import archs_in
-    from psa.reports.setting import Setting
+    from psa.analysis.published import read_reference
+    from psa.reports.ablation.cells import archs_in
+    from psa.reports.contract import Setting
 
     path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
     if reference is not None and not path.is_file():
@@ -137,13 +137,14 @@ def _written(
     report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object], *, pdf: bool
 ) -> list[Path]:
     """Store the page and all that is on it; the paths of what is beside the page."""
-    from psa import collect
-    from psa.reports import figures, page, tables
-    from psa.reports.pdf import document
+    from psa.analysis import records_frame
+    from psa.reports.plotting import style
+    from psa.reports.rendering import html, tables
+    from psa.reports.rendering.pdf import document
 
     folder = setting.folder
     say(f"{folder}: rows")
-    paths = collect.write(rows, folder)
+    paths = records_frame.write(rows, folder)
     say(f"{folder}: tables")
     made = report.tables(rows, setting)
     for name, table in made.items():
@@ -154,11 +155,11 @@ def _written(
     pictures = {}
     for name, figure in report.figures(rows, setting):
         say(f"{folder}: {name}")
-        stored = figures.save(figure, folder / name)
+        stored = style.save(figure, folder / name)
         pictures[name] = stored[0]
         paths += stored
     whole = report.page(rows, setting, made, pictures)
-    write_atomically(folder.with_name(f"{folder.name}.html"), page.html(whole).encode())
+    write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
     if pdf:
         say(f"{folder}.pdf")
         write_atomically(folder.with_name(f"{folder.name}.pdf"), document(whole))

@@ -14,7 +14,7 @@ from psa.commands.plan import PackSize, Workers, begun, planned_for
 from psa.execution.backend import Backend, Where
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.grid import Grid
+from psa.experiments.grid import Grid
 from psa.storage.retention import KeepWeights
 from psa.storage.store import Store
 

@@ -23,8 +23,8 @@ from psa.core.stop import StopRequest
 from psa.execution.backend import backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.ledger import Configuration, Ledger
-from psa.search import Search, load
+from psa.experiments.search import Search, load
+from psa.experiments.search_log import Configuration, Ledger
 from psa.specs.base import canonical_json
 from psa.storage.store import Store
 
@@ -110,8 +110,8 @@ def _line(ended: Configuration, found: Search) -> str:
 def _report(ledger: Ledger, folder: Path, out: Console) -> None:
     """Store the table and the figure, and show the best."""
     from psa.reports import search as reports
-    from psa.reports.figures import save
-    from psa.reports.tables import write
+    from psa.reports.plotting.style import save
+    from psa.reports.rendering.tables import write
 
     if not ledger.ended:
         return

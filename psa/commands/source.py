@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from psa.commands.options import ResultsDir
 from psa.core.errors import UserError
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.model import Family
 from psa.storage.store import Store
 
@@ -42,8 +42,8 @@ class Records:
 
     def frame(self) -> pd.DataFrame:
         """Their rows. Raises UserError where there is none."""
-        from psa.collect import collect
-        from psa.reports.cells import one_family
+        from psa.analysis.records_frame import collect
+        from psa.reports.ablation.cells import one_family
 
         grid = load(self.grid) if self.grid is not None else None
         expected = () if grid is None else grid.trials
@@ -62,7 +62,7 @@ RecordsOf = Annotated[Records, Parameter(name="*")]
 
 def published(path: Path, family: Family | None) -> pd.DataFrame:
     """The rows of a published table of trials, which does not say of which family it is. Raises UserError."""
-    from psa.published import published_trials
+    from psa.analysis.published import published_trials
 
     return published_trials(path, family or FAMILY)
 

@@ -13,7 +13,7 @@ from psa.console import console
 from psa.execution.backend import Where, backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 from psa.storage.sweep_registry import living

@@ -34,11 +34,11 @@ from psa.execution.local import Local
 from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
 from psa.execution.worker.protocol import Event, failures_of
-from psa.grid import Grid, load
-from psa.listeners.audience import Audience, listeners_for
+from psa.experiments.grid import Grid, load
+from psa.experiments.promotion import Entered, entered
+from psa.experiments.tracking.trackers import Audience, listeners_for
 from psa.progress import Refresh, Refreshed, SweepView
 from psa.specs.trial import Pack, Trial
-from psa.stages import Entered, entered
 from psa.storage import locks
 from psa.storage.retention import KeepWeights, drop_weights
 from psa.storage.store import Store

@@ -25,13 +25,13 @@ from psa.commands.source import (
 from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
-from psa.grid import load
+from psa.experiments.grid import load
 from psa.specs.model import Family
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from psa.reports.tables import Table
+    from psa.reports.rendering.tables import Table
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9:._-]{1,100}")
 _SCRIPT: Final = "run_reproduction.sh"
@@ -68,8 +68,8 @@ def make_architecture_table(
 
     Example: make-architecture-table --family resmlp
     """
-    from psa.reports import ablation_tables as tables
-    from psa.reports.matching import parameters_of
+    from psa.reports.ablation import tables
+    from psa.reports.ablation.matching import parameters_of
 
     _check(label)
     _check_range("--tolerance", tolerance, 1_000)
@@ -160,8 +160,8 @@ def make_trial_accuracy_table(
 
     Example: make-trial-accuracy-table --grid reproduction/smoke.toml
     """
-    from psa.reports import ablation_tables as tables
-    from psa.reports.summaries import read_summary
+    from psa.reports.ablation import tables
+    from psa.reports.ablation.markdown import read_summary
 
     _check(label)
     _check_range("--tolerance", tolerance, 100)
@@ -189,7 +189,7 @@ def generate_reproduction_tests(
 
     Example: generate-reproduction-tests --grid reproduction/smoke.toml
     """
-    from psa.reports.reproduction import reproduction_script
+    from psa.reports.ablation.reproduction import reproduction_script
 
     grid = grid or Path(f"reproduction/{family}.toml")
     path = output_dir / _SCRIPT
@@ -211,7 +211,7 @@ def _check_range(option: str, value: float, high: float) -> None:
 
 def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
     """The architectures of a list; of the usual one where none is named, nothing where that is not there."""
-    from psa.reports.cells import archs_in
+    from psa.reports.ablation.cells import archs_in
 
     if path is None and not usual.is_file():
         return ()
@@ -220,7 +220,7 @@ def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
 
 def _written(table: Table, folder: Path, name: str) -> int:
     """Store a table in every format and say where, and what it says of itself."""
-    from psa.reports.tables import write
+    from psa.reports.rendering.tables import write
 
     out = console()
     for path in write(table, folder, name):

@@ -16,7 +16,8 @@ from psa.console import TrainView, architecture_table, console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory
-from psa.settings import study_named, study_names
+from psa.experiments.studies import ablation
+from psa.experiments.study import study_named, study_names
 from psa.specs.arch import Arch
 from psa.specs.base import first_fault, validated
 from psa.specs.data import DataSpec
@@ -25,7 +26,6 @@ from psa.specs.shapes import shape_of
 from psa.specs.training import Mode, Ratchet
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
-from psa.studies import ablation
 
 # Its trials may change their settings on the way, so they stay out of every study's rows.
 STUDY: Final = "train"

@@ -19,7 +19,7 @@ from psa.core.files import check_writable
 from psa.execution.cost_model import bank_bytes
 from psa.execution.gradient_storage import epoch_bytes, unreached
 from psa.execution.machine import check_memory
-from psa.settings import Study, bare, study_named, typed
+from psa.experiments.study import Study, bare, study_named, typed
 from psa.specs.base import first_fault, validated
 from psa.specs.model import NetSpec
 from psa.specs.shapes import shape_of

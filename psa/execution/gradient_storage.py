@@ -15,8 +15,8 @@ def keeps_gradients(trial: Trial) -> bool:
 
 
 def epoch_bytes(trial: Trial) -> int:
-    """Bytes of the gradients of one epoch as factors (see psa.factored), of the probe that keeps most of
-    them; 0 without such a probe.
+    """Bytes of the gradients of one epoch as factors (see psa.analysis.gradients.factored), of the probe that
+    keeps most of them; 0 without such a probe.
     """
     return max((_file_bytes(trial, probe) for probe in _files(trial)), default=0)
 

@@ -1,9 +1,10 @@
 """Every sample's own gradient of every linear layer, kept as factors: while training, or of the LKG.
 
-For z = W a + b the gradient is the outer product of delta = dl/dz and a (see psa.factored), so a backward
-pass of the whole batch has all of them. What is differentiated is the mean loss of the batch, of which a
-sample's own loss is B times its part: delta is multiplied by the size of the batch, also of the last and
-short one. The input of the first layer is the image itself, of which only the place in the data is kept.
+For z = W a + b the gradient is the outer product of delta = dl/dz and a (see
+psa.analysis.gradients.factored), so a backward pass of the whole batch has all of them. What is
+differentiated is the mean loss of the batch, of which a sample's own loss is B times its part: delta is
+multiplied by the size of the batch, also of the last and short one. The input of the first layer is the image
+itself, of which only the place in the data is kept.
 """
 
 from __future__ import annotations
@@ -187,6 +188,6 @@ def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
             kind = "stochastic one" if linear.simplex else "convolution"
             raise UserError(
                 f"probe of gradients: layer {linear.name} is a {kind}, whose gradients are no outer products",
-                "Name other layers, or use psa.persample.per_sample_gradients",
+                "Name other layers, or use psa.analysis.gradients.vmap.per_sample_gradients",
             )
     return sorted(chosen)

@@ -1,4 +1,4 @@
-"""What is said: pure functions of the one frame of psa.collect, one file per noun of a report."""
+"""Reports: pure functions of the one frame of psa.analysis.records_frame, one folder per study."""
 
 from psa.core import process
 from psa.reports.plotting import load_matplotlib

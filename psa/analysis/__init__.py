@@ -1,0 +1,1 @@
+"""Load records into data frames and compute statistics over seeds; pure functions."""

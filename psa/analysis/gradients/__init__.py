@@ -1,0 +1,1 @@
+"""Read, cluster, embed and export stored per-sample gradients."""

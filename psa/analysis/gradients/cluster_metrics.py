@@ -1,0 +1,264 @@
+"""What is said of a clustering: how many clusters, how tight they are, and whom each of them holds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import nan
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from psa.analysis.gradients.factored import Factored, sampled_rows
+from psa.analysis.gradients.kmeans import Clusters, KMeans, Progress, best_run, fitted_rows, silent
+from psa.analysis.gradients.metric_space import GramSpace, Space
+from psa.core.errors import UserError
+
+SAMPLE: Final = 4_000  # gradients by which the number of clusters is chosen: 64 MB of inner products
+SHOWN_ROWS: Final = 3
+
+Labels = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well `clusters` clusters fit. Inertia always falls; the silhouette (Rousseeuw 1987, -1 to 1) and
+    the index of Calinski & Harabasz (1974) are best high, that of Davies & Bouldin (1979) low. NaN where
+    a measure is not defined: fewer than two clusters hold anything, or every sample is alone.
+    """
+
+    clusters: int
+    inertia: float
+    silhouette: float
+    calinski_harabasz: float
+    davies_bouldin: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The quality of every number of clusters that was tried, on `samples` gradients; what each measure
+    would choose, None where it is defined nowhere.
+    """
+
+    qualities: tuple[Quality, ...]
+    samples: int
+
+    def best(self, measure: str) -> int | None:
+        """The number of clusters that `silhouette`, `calinski_harabasz` or `davies_bouldin` is best for; the
+        least of equal ones.
+        """
+        sign = -1 if measure == "davies_bouldin" else 1
+        values = [sign * getattr(each, measure) for each in self.qualities]
+        if np.isnan(values).all():
+            return None
+        return self.qualities[int(np.nanargmax(values))].clusters
+
+
+def choose(
+    gradients: Factored,
+    options: KMeans,
+    counts: Sequence[int],
+    seed: int,
+    sample: int = SAMPLE,
+    progress: Progress = silent,
+) -> Choice:
+    """Cluster a sample of the chosen gradients into each number of clusters; all share their inner products.
+
+    Raises UserError for numbers of clusters that the sample does not allow.
+    """
+    for count in counts:
+        if not 2 <= count < sample:
+            raise UserError(f"{count} clusters among {sample:,} samples", "Ask for 2 up to one less")
+    rows = fitted_rows(gradients, replace(options, n_clusters=max(counts)), seed)
+    rows = rows[sampled_rows(len(rows), sample, seed)]
+    points = gradients.normalised() if options.normalise else gradients
+    space = GramSpace(points[rows.to(points.device)])
+    distances = space.distances()
+    found = []
+    for count in counts:
+        run = best_run(space, replace(options, n_clusters=count), seed)
+        found.append(quality(space, run.labels, count, distances))
+        progress(f"{count} clusters: silhouette {found[-1].silhouette:.3f}")
+    return Choice(tuple(found), len(rows))
+
+
+def quality(space: Space, labels: Tensor, count: int, distances: Tensor) -> Quality:
+    """Every measure of one clustering. labels: int64 [n]; distances: [n, n], among all points."""
+    from sklearn.metrics import silhouette_score  # takes a second to import
+
+    sizes = torch.bincount(labels, minlength=count)
+    there = sizes > 0
+    centres = space.centres(labels, count)
+    squared = space.to_centres(centres).gather(1, labels.unsqueeze(1)).squeeze(1).to(torch.float64)
+    within = float(squared.sum())
+    held = int(there.sum())
+    if not 2 <= held < len(labels):
+        return Quality(count, within, nan, nan, nan)
+    return Quality(
+        count,
+        within,
+        float(silhouette_score(distances.cpu().numpy(), labels.cpu().numpy(), metric="precomputed")),
+        _calinski_harabasz(space, within, held),
+        _davies_bouldin(space, labels, centres, squared.sqrt(), there),
+    )
+
+
+def _calinski_harabasz(space: Space, within: float, held: int) -> float:
+    """Scatter between clusters over scatter within, each per degree of freedom."""
+    everyone = torch.zeros(len(space), dtype=torch.int64, device=_device(space))
+    total = float(space.to_centres(space.centres(everyone, 1)).sum(dtype=torch.float64))
+    if within == 0:
+        return 1.0  # as scikit-learn says
+    return (total - within) * (len(space) - held) / (within * (held - 1))
+
+
+def _davies_bouldin(space: Space, labels: Tensor, centres: Tensor, distances: Tensor, there: Tensor) -> float:
+    """The mean over clusters of the greatest (spread + spread) / distance of centres."""
+    count = len(there)
+    spread = torch.zeros(count, dtype=torch.float64, device=labels.device).index_add_(0, labels, distances)
+    spread /= torch.bincount(labels, minlength=count).clamp_min(1)
+    inner = space.between(centres).to(torch.float64)
+    squares = inner.diagonal()
+    apart = (squares.unsqueeze(1) + squares - 2 * inner).clamp_min(0).sqrt()[there][:, there]
+    both = spread[there].unsqueeze(1) + spread[there]
+    ratios = (both / apart.fill_diagonal_(torch.inf)).nan_to_num(nan=0.0, posinf=0.0)  # equal centres: none
+    return float(ratios.max(dim=1).values.mean())
+
+
+@dataclass(frozen=True)
+class Group:
+    """One cluster: how many samples of all, how far they are from its centre (sd as of a population), and the
+    digit and the prediction that most of them have with their shares. NaN and None for an empty one.
+
+    variance: the mean squared distance to the centre, which is the sum of the variances of all coordinates.
+    """
+
+    number: int
+    size: int
+    share: float
+    mean: float
+    sd: float
+    least: float
+    greatest: float
+    variance: float
+    digit: int | None
+    digit_share: float
+    prediction: int | None
+    prediction_share: float
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """The distances of all samples to their own centres, and the mean over clusters of their variances."""
+
+    variance: float
+    mean: float
+    sd: float
+    least: float
+    greatest: float
+
+
+def groups(found: Clusters, digits: Labels, predictions: Labels) -> tuple[Group, ...]:
+    """Every cluster in a few numbers; digits, predictions: int64 [N], in the order of the gradients."""
+    labels, distances = _numpy(found)
+    if not len(labels) == len(digits) == len(predictions):
+        raise ValueError(f"{len(labels)} gradients, {len(digits)} digits, {len(predictions)} predictions")
+    return tuple(
+        _group(number, labels == number, distances, digits, predictions)
+        for number in range(len(found.centres))
+    )
+
+
+def _group(number: int, members: NDArray[np.bool_], distances: Values, *names: Labels) -> Group:
+    size = int(members.sum())
+    if not size:
+        return Group(number, 0, 0.0, nan, nan, nan, nan, nan, None, nan, None, nan)
+    own = distances[members]
+    (digit, digit_share), (prediction, prediction_share) = (_most(each[members]) for each in names)
+    return Group(
+        number,
+        size,
+        size / len(members),
+        float(own.mean()),
+        float(own.std()),
+        float(own.min()),
+        float(own.max()),
+        float(np.square(own).mean()),
+        digit,
+        digit_share,
+        prediction,
+        prediction_share,
+    )
+
+
+def _most(values: Labels) -> tuple[int, float]:
+    """The most frequent value, the least of equal ones, and its share."""
+    found, counts = np.unique(values, return_counts=True)
+    at = int(counts.argmax())
+    return int(found[at]), float(counts[at] / len(values))
+
+
+def diversity(found: Clusters) -> Diversity:
+    """How far samples are from their centres, over all clusters that hold any."""
+    labels, distances = _numpy(found)
+    sizes = np.bincount(labels, minlength=len(found.centres))
+    sums = np.bincount(labels, weights=np.square(distances), minlength=len(found.centres))
+    return Diversity(
+        float((sums[sizes > 0] / sizes[sizes > 0]).mean()),
+        float(distances.mean()),
+        float(distances.std()),
+        float(distances.min()),
+        float(distances.max()),
+    )
+
+
+def _numpy(found: Clusters) -> tuple[Labels, Values]:
+    return found.labels.cpu().numpy(), found.distances.cpu().to(torch.float64).numpy()
+
+
+def examples(found: Clusters, each: int, seed: int) -> list[Labels]:
+    """Up to `each` places of every cluster, int64, drawn without replacement; none of an empty cluster."""
+    labels = found.labels.cpu().numpy()
+    members = [np.flatnonzero(labels == number) for number in range(len(found.centres))]
+    return [own[sampled_rows(len(own), each, seed).numpy()] for own in members]
+
+
+@dataclass(frozen=True)
+class CentreImages:
+    """What the K centres of a first layer ask of its inputs; each is a matrix [outputs, inputs].
+
+    pattern: [K, inputs], the first right singular vector, of length 1: of all directions in input space the
+    one in which the rows of the centre agree most, with the sign of the strongest row. share: [K], the part
+    of the centre's squared norm it holds. units: [K, SHOWN_ROWS], the outputs with the longest rows, the
+    longest first. rows: [K, SHOWN_ROWS, inputs], those rows: means of the inputs weighted by delta.
+    """
+
+    pattern: Values
+    share: Values
+    units: Labels
+    rows: Values
+
+
+def centre_images(centres: Tensor) -> CentreImages:
+    """The images in centres [K, outputs, inputs]. Of an empty cluster everything is zero."""
+    found = centres.to(torch.float64)
+    lengths = torch.linalg.vector_norm(found, dim=2)
+    strongest = lengths.argsort(dim=1, descending=True, stable=True)[:, :SHOWN_ROWS]
+    rows = found.gather(1, strongest.unsqueeze(2).expand(-1, -1, found.shape[2]))
+    patterns, shares = [], []
+    for centre, row in zip(found, rows[:, 0], strict=True):
+        _, sizes, right = torch.linalg.svd(centre, full_matrices=False)
+        agrees = 1.0 if float(right[0] @ row) >= 0 else -1.0
+        patterns.append(agrees * right[0] if float(sizes[0]) else torch.zeros_like(row))
+        shares.append(float(sizes[0] ** 2 / sizes.square().sum()) if float(sizes[0]) else 0.0)
+    return CentreImages(
+        torch.stack(patterns).cpu().numpy(), np.array(shares), strongest.cpu().numpy(), rows.cpu().numpy()
+    )
+
+
+def _device(space: Space) -> torch.device:
+    return space.to_points(torch.tensor([0])).device

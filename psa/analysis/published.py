@@ -1,0 +1,158 @@
+"""Published numbers: tables of trials (Markdown), read into the same frame as records, and cells with
+regimes.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from scipy import stats as scipy_stats
+
+from psa.analysis.frame_schema import frame_of
+from psa.analysis.stats import LEVEL, Summary
+from psa.core.errors import UserError
+from psa.core.files import read_bytes
+from psa.core.text_file import decode_text
+from psa.specs.arch import Arch
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
+from psa.specs.training import MODES
+
+_COLUMNS: Final = ("arch", "regime", "mode", "mean", "std_pop", "n")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Published numbers: the regime of each architecture, and its cells as n, mean and sample deviation."""
+
+    regimes: dict[str, str]
+    cells: dict[tuple[str, str], Summary]
+
+
+def read_reference(path: Path) -> Reference:
+    """Published numbers from a TSV with the columns arch, regime, mode, mean, std_pop, min, max, n (see
+    reproduction/published). Raises UserError that names the line which is not so.
+    """
+    content = read_bytes(path)
+    if content is None:
+        raise UserError(f"there are no published numbers {path}", "Name a file like published/simplemlp.tsv")
+    lines = csv.DictReader(decode_text(content, str(path)).splitlines(), delimiter="\t")
+    absent = [name for name in _COLUMNS if name not in (lines.fieldnames or ())]
+    if absent:
+        raise UserError(f"{path}: there is no column {absent[0]}", f"It has {', '.join(_COLUMNS)}, min, max")
+    found = Reference({}, {})
+    for number, row in enumerate(lines, 2):
+        try:
+            arch = Arch.coerce(row["arch"]).label
+            found.cells[arch, row["mode"]] = _summary(row)
+            found.regimes[arch] = row["regime"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}, line {number}: {error}", "Correct it") from None
+    return found
+
+
+def _summary(row: dict[str, str]) -> Summary:
+    """A published cell. Its deviation divides by n; that of a sample, by n - 1, is what intervals need."""
+    n, mean = int(row["n"]), float(row["mean"])
+    if n < 2:
+        return Summary(n, mean, math.nan, math.nan, math.nan, float(row["min"]), float(row["max"]))
+    sd = float(row["std_pop"]) * math.sqrt(n / (n - 1))
+    half = float(scipy_stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half, float(row["min"]), float(row["max"]))
+
+
+_HEADING: Final = re.compile(r"###\s*Architecture:\s*(?P<arch>[0-9*, ]+?)\s*")
+_TRIAL: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_CELL: Final = re.compile(r"(?P<percent>[0-9]{1,3}(\.[0-9]+)?)\s*%")
+
+
+def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFrame:
+    """The frame of a published table of trials (Markdown): a heading `### Architecture: 1*2048` before each
+    table, whose columns are Trial and the modes and whose cells are percentages of `total` or N/A.
+
+    Raises UserError that names the line which is not so.
+    """
+    content = read_bytes(path)
+    if content is None:
+        raise UserError(
+            f"there is no table of trials {path}", "Name a file like results/psa_simplemlp_trials.md"
+        )
+    rows: list[dict[str, Any]] = []
+    arch, modes, seen = "", list[str](), set[str]()
+    for number, line in enumerate(decode_text(content, str(path)).splitlines(), 1):
+        heading = _HEADING.fullmatch(line.strip())
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if heading is not None:
+            arch, modes = _arch(heading["arch"], path, number), []
+        elif not line.strip().startswith("|") or set(line) <= set("|:- "):
+            continue
+        elif cells[0].lower() == "trial":
+            modes = _modes(cells[1:], path, number)
+        elif arch and len(cells) == len(modes) + 1 and _TRIAL.fullmatch(cells[0]):
+            for mode, cell in zip(modes, cells[1:], strict=True):
+                row = published_row(family, arch, mode, int(cells[0]), _percent(cell, path, number), total)
+                if row["id"] in seen:
+                    raise UserError(
+                        f"{path}, line {number}: trial {cells[0]} of {arch}, mode {mode}, stands there twice",
+                        "Remove one of them",
+                    )
+                seen.add(row["id"])
+                rows.append(row)
+        else:
+            raise UserError(f"{path}, line {number}: {line.strip()[:60]!r} is no row of trials", "Correct it")
+    if not rows:
+        raise UserError(f"{path} holds no table of trials", "It begins with a line `### Architecture: 1*16`")
+    return frame_of(rows)
+
+
+def _arch(text: str, path: Path, number: int) -> str:
+    try:
+        return Arch.coerce(text).label
+    except UserError as error:
+        raise UserError(f"{path}, line {number}: {error.what}", error.way_out) from None
+
+
+def _modes(cells: Sequence[str], path: Path, number: int) -> list[str]:
+    """The heads of the columns. Raises UserError for one that is no mode, or stands there twice."""
+    modes = [cell.lower() for cell in cells]
+    for mode in modes:
+        if mode not in MODES or modes.count(mode) > 1:
+            what = "stands there twice" if mode in MODES else f"is none of {', '.join(MODES)}"
+            raise UserError(f"{path}, line {number}: mode {mode!r} {what}", "Correct it")
+    return modes
+
+
+def _percent(cell: str, path: Path, number: int) -> float | None:
+    match = _CELL.fullmatch(cell)
+    if match is not None and float(match["percent"]) <= 100:
+        return float(match["percent"])
+    if cell.upper() in ("N/A", "", "-"):
+        return None
+    raise UserError(f"{path}, line {number}: {cell!r} is neither a percentage nor N/A", "Correct it")
+
+
+def published_row(
+    family: str, arch: str, mode: str, trial: int, bounty: float | None, total: int = 10_000
+) -> dict[str, Any]:
+    """A trial of which only the bounty is known, in percent of `total`, or that is missing (None)."""
+    model = ModelSpec.model_validate({"family": family, "arch": arch})
+    return {
+        "id": f"published/{family}/{arch}/{mode}/{trial}",
+        "study": "published",
+        "family": family,
+        "arch": arch,
+        "mode": mode,
+        "seed": trial,
+        "status": "missing" if bounty is None else "done",
+        "parameters": shape_of(model).parameters,
+        "validation": total,
+        "bounty": bounty,
+        "source": "published",
+    }

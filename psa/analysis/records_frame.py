@@ -1,0 +1,217 @@
+"""The only reader of results: records in, one tidy DataFrame out.
+
+One row per trial and meta-loop, in a fixed order. What belongs to the trial stands in each of its rows; a
+trial that is expected but not there has one row without a loop, so that what is missing can be counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from psa.analysis.frame_schema import as_arrays, frame_of
+from psa.core.errors import UserError
+from psa.core.files import write_atomically
+from psa.specs.activation import Activation
+from psa.specs.base import canonical_json
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Trial
+from psa.storage.records.divergence import diverged, diverged_loops
+from psa.storage.records.record import Record, reaches
+from psa.storage.store import Store
+
+_ASKED: Final = (
+    "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "mode", "seed",
+    "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience", "dropout", "dataset",
+    "scaling", "digits", "val_size", "split_seed",
+)  # fmt: skip
+_OF_NETWORK: Final = (
+    "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "parameters",
+)  # fmt: skip
+
+
+def collect(
+    store: Store,
+    names: Sequence[str] = (),
+    expected: Iterable[Trial] = (),
+    horizons: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
+    """Every stored record of the studies called `names` (of all, if none is named) as one frame.
+
+    expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
+    that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
+    observed of them the longest is taken, of equally long ones that with the most probes. horizons:
+    meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers take
+    part in nothing, as those of one that `diverged` (see psa.storage.records.divergence). Raises UserError
+    where there is no record at all, or none of those expected.
+    """
+    wanted = {trial.id: trial for trial in expected}
+    # only the row of each record is kept: thousands of records as JSON is read would take much memory
+    read = [
+        (record["spec"], record["loops"], _row_of(record, (horizons or {}).get(record["id"], 0)))
+        for record in store.records.all(names)
+    ]
+    rows = [row for _, _, row in read if row["id"] in wanted] if wanted else _fullest(read)
+    if read and not rows:
+        raise UserError(
+            f"{store.results} holds {len(read):,} records, and none of them is of this grid",
+            "Name the grid they were made by with --grid, or leave it out",
+        )
+    there = {row["id"] for row in rows}
+    rows += [_absent(store, trial) for trial in wanted.values() if trial.id not in there]
+    if not rows:
+        raise UserError(
+            f"{store.results.absolute()} holds no record{' of ' + ', '.join(names) if names else ''}",
+            "Run `psa sweep GRID` first, or name the folder with --results-dir",
+        )
+    if not wanted:
+        rows += list(_holes(store, rows))
+    return frame_of(rows)
+
+
+def _fullest(read: Sequence[tuple[dict[str, Any], int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the rows without those of which another one has the same numbers and more of them: of more loops
+    or, of as many, more probes. read: the spec, the loops and the row of each record.
+    """
+    same = [canonical_json(_without_observation(spec)) for spec, _, _ in read]
+    size = [(loops, len(spec.get("probes", ()))) for spec, loops, _ in read]
+    most: dict[str, tuple[int, int]] = {}
+    for key, each in zip(same, size, strict=True):
+        most[key] = max(most.get(key, each), each)
+    return [row for (_, _, row), key, each in zip(read, same, size, strict=True) if each == most[key]]
+
+
+def _without_observation(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial's numbers depend on. In the study of memories the vote of embeddings is an arm of its own,
+    which takes the place of the network's answers: it is no further observation of the arm without it.
+    """
+    votes = spec.get("kind") == "memory" and "embedding_knn" in spec.get("probes", ())
+    return {key: value for key, value in spec.items() if key != "probes"} | {"votes": votes}
+
+
+def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
+    """Return the settings of a trial without results: the mean of longer and shorter trials would be of
+    neither, and a trial that diverged has none.
+    """
+    kept = ("id", "source", "parameters", "diverged_loops", *_ASKED)
+    return {**{name: row[name] for name in kept}, "status": status}
+
+
+def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """Store the frame as Parquet (types kept) and CSV; their paths."""
+    paths = [folder / "rows.parquet", folder / "rows.csv"]
+    write_atomically(paths[0], frame.to_parquet(index=False))
+    write_atomically(paths[1], frame.to_csv(index=False).encode())
+    return paths
+
+
+def _row_of(record: Record, horizon: int) -> dict[str, Any]:
+    """The row of a record: what was asked, and the results where they may take part in means."""
+    row = _with_results(record)
+    if not reaches(record, horizon):
+        return _without_results(row, "unfinished")
+    return _without_results(row, "diverged") if diverged(record) else row
+
+
+def _with_results(record: Record) -> dict[str, Any]:
+    """The trial columns of a record; its history beside them."""
+    spec, samples, finals = record["spec"], record["samples"], record["finals"]
+    return {
+        **_spec_columns(spec),
+        "id": record["id"],
+        "status": "done",
+        "parameters": record["built"]["parameters"],
+        "loops": record["loops"],
+        "diverged_loops": len(diverged_loops(record["history"])),
+        "stopped_early": finals["stopped_early"],
+        "validation": samples["validation"],
+        "bounty": 100 * finals["bounty"]["correct"] / samples["validation"],
+        "bounty_loop": finals["bounty"]["loop"],
+        "test_size": samples["test"],
+        "test": 100 * finals["test"]["correct"] / samples["test"],
+        "test_loss": finals["test"]["loss"],
+        "zero_r": 100 * samples["zero_r_validation"] / samples["validation"],
+        "device": record["device"],
+        "source": "psa",
+        "history": as_arrays(record["history"]),
+    }
+
+
+def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
+    """What was asked, in the words of the grids."""
+    data, model, method = spec["data"], spec["model"], spec["method"]
+    # what the published families do not name is theirs by definition
+    return {
+        "study": spec["study"],
+        "kind": spec.get("kind", "ablation"),
+        "activation": _label(model.get("activation", "ReLU")),
+        "simplex": model.get("simplex", "none"),
+        "temperature": model.get("temperature") if model.get("simplex", "none") != "none" else None,
+        "init": model.get("init", "torch"),
+        "optimizer": method.get("optimizer", "adamw"),
+        "momentum": method.get("momentum"),
+        "patience": method.get("patience"),
+        "family": model["family"],
+        "arch": model["arch"].strip("[]"),
+        "mode": spec["intervention"]["mode"],
+        "seed": spec["seed"],
+        "policy": method["policy"],
+        "lr": method["lr"],
+        "batch_size": method["batch_size"],
+        "weight_decay": method["weight_decay"],
+        "dropout": model["dropout"],
+        "dataset": data["name"],
+        "scaling": data["scaling"],
+        "val_size": data["val_size"],
+        "split_seed": data["split_seed"],
+        "digits": None if data["digits"] is None else ",".join(map(str, data["digits"])),
+    }
+
+
+@lru_cache(maxsize=256)
+def _label(activation: str) -> str:
+    return Activation.coerce(activation).label
+
+
+def _absent(store: Store, trial: Trial) -> dict[str, Any]:
+    """The row of a trial without a record: what was asked, and why there is nothing."""
+    parameters = shape_of(trial.model, trial.data.classes).parameters
+    return {
+        **_spec_columns(trial.model_dump(mode="json")),
+        "id": trial.id,
+        "status": store.records.traces(trial.id),
+        "parameters": parameters,
+        "source": "psa",
+    }
+
+
+def _holes(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row for each combination of arch, mode and seed of a study and family that no sound record has."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["study"], row["family"]), []).append(row)
+    for group in groups.values():
+        there = {(_network(row), row["mode"], row["seed"]) for row in group}
+        networks = {_network(row): row for row in group}
+        modes, seeds = ({row[key] for row in group} for key in ("mode", "seed"))
+        for network, mode, seed in itertools.product(networks, sorted(modes), sorted(seeds)):
+            if (network, mode, seed) not in there:
+                place = f"{network}/{mode}/s{seed:02d}"
+                yield {
+                    **{name: networks[network][name] for name in _OF_NETWORK},
+                    "id": place,
+                    "mode": mode,
+                    "seed": seed,
+                    "status": store.records.traces(f"{place}-"),
+                    "source": "psa",
+                }
+
+
+def _network(row: Mapping[str, Any]) -> str:
+    """The study and the network in a trial's path."""
+    return str(row["id"]).rsplit("/", 2)[0]

@@ -1,0 +1,223 @@
+"""A declared experiment: a TOML file and overrides in, trials out. Pure; imports no torch.
+
+study = "ablation"          name = "mine"      meta_loops = 100          seeds = "0..9"
+[base]      settings that all trials share
+[axes]      setting = list, "a..b" or "@file" (one value a line); every combination is run
+[variants]  name = { settings }; every variant is run with every combination
+[[stages]]  name, meta_loops, seeds, settings = {...}; all after the first: promote = { best = 3 }
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from psa.core.errors import UserError
+from psa.core.parsing import assignment, check_known, seeds_of, split_outside, whole_number
+from psa.execution.gradient_storage import unreached
+from psa.experiments.grid_file import Declared, DeclaredStage, Promotion
+from psa.experiments.study import typed
+from psa.specs.base import Spec, first_fault, validated
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Trial, check_sizes
+
+MAX_TRIALS: Final = 200_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial of a grid, and how it came about: its variant ("" where none is declared) and settings.
+
+    candidate: what is promoted from stage to stage; points that differ in seed and stage alone share it.
+    """
+
+    trial: Trial
+    variant: str
+    settings: Spec
+    candidate: int
+
+    def value(self, key: str) -> Any:
+        """What a key of the grid is here: a setting, `seed` or `variant`."""
+        named: dict[str, Any] = {"seed": self.trial.seed, "variant": self.variant}
+        return named[key] if key in named else getattr(self.settings, key)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Trials that are trained together up to `meta_loops`; in all stages but the first only candidates that
+    `promotion` takes over from the stage before (see psa.experiments.promotion).
+
+    everyone: the points that were declared, by which is decided who goes on; points: those of them that
+    --only selects, which is all that is trained and shown.
+    """
+
+    name: str
+    meta_loops: int
+    everyone: tuple[Point, ...]
+    points: tuple[Point, ...]
+    promotion: Promotion | None = None
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial selected that it may hold."""
+        return tuple(point.trial for point in self.points)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A declared experiment, resolved: its stages in order, one called "" where none is declared, and what
+    its study remarks of it.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial of every stage, each once, in the order of the file."""
+        return tuple({trial.id: trial for stage in self.stages for trial in stage.trials}.values())
+
+    @property
+    def horizons(self) -> dict[str, int]:
+        """Meta-loops that each trial (by id) is trained at least: those of the first stage that has it."""
+        return {trial.id: stage.meta_loops for stage in reversed(self.stages) for trial in stage.trials}
+
+    @property
+    def meta_loops(self) -> int:
+        """How far the trials of the last stage are trained."""
+        return self.stages[-1].meta_loops
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Every point of every stage."""
+        return tuple(point for stage in self.stages for point in stage.points)
+
+
+def load(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), only: str = "") -> Grid:
+    """Read a grid (a file, or a mapping of what one would hold), apply `key=value` overrides, and keep what
+    `only` ("arch=1*16 mode=hidden") selects.
+
+    Raises UserError that names the file, the key and the nearest right name.
+    """
+    declared = Declared(source, overrides)
+    _check_size(declared)
+    stages = []
+    for stage in declared.stages:
+        points = tuple(_points(declared, stage))
+        stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
+    grid = Grid(declared.title, tuple(_selected(declared, stages, only)))
+    horizons = {trial.id: grid.meta_loops for trial in grid.trials}  # as far as any stage may take it
+    remarks = [*declared.study.remarks(grid.trials), *unreached(grid.trials, horizons)]
+    return replace(grid, remarks=tuple(remarks))
+
+
+def _check_size(declared: Declared) -> None:
+    candidates = math.prod(map(len, declared.axes.values())) * max(1, len(declared.variants))
+    count = candidates * sum(len(stage.seeds) for stage in declared.stages)
+    if count > MAX_TRIALS:
+        raise UserError(
+            f"{declared.where}: {count:,} trials", f"At most {MAX_TRIALS:,}: split it into several grids"
+        )
+
+
+def _points(declared: Declared, stage: DeclaredStage) -> Iterator[Point]:
+    """Every point of a stage, in the order of the file. Raises UserError."""
+    seen: dict[str, str] = {}
+    combinations = itertools.product(
+        declared.variants.items() or [("", {})], itertools.product(*declared.axes.values())
+    )
+    for candidate, ((variant, extra), values) in enumerate(combinations):
+        axes = dict(zip(declared.axes, values, strict=True))
+        chosen = {**declared.base, **stage.settings, **extra, **axes}
+        settings = validated(declared.study.Settings, chosen, declared.where)
+        first = _trial(declared, settings, stage.seeds[0])
+        for seed in stage.seeds:
+            trial = first.changed(seed=seed)
+            if trial.id in seen:
+                raise _twice(declared, trial, seen[trial.id])
+            seen[trial.id] = trial.digest
+            yield Point(trial, variant, settings, candidate)
+
+
+def _twice(declared: Declared, trial: Trial, digest: str) -> UserError:
+    """Why two trials may not have one name."""
+    if trial.digest == digest:
+        return UserError(
+            f"{declared.where}: the same trial is asked for twice ({trial.id})",
+            "Two variants or values resolve to the same settings: remove one",
+        )
+    return UserError(
+        f"{declared.where}: two different trials would share the name {trial.id}",
+        "Split the grid in two, each with a name of its own",
+    )
+
+
+def _trial(declared: Declared, settings: Spec, seed: int) -> Trial:
+    try:
+        trial = declared.study.from_settings(settings, seed, declared.name)
+        check_sizes(trial)
+        shape_of(trial.model, trial.data.classes)
+    except ValidationError as error:
+        raise UserError(f"{declared.where}: {first_fault(error)}", "Correct that value") from None
+    except UserError as error:
+        raise UserError(f"{declared.where}: {error.what}", error.way_out) from None
+    return trial
+
+
+def _selected(declared: Declared, stages: list[Stage], only: str) -> list[Stage]:
+    """The stages with those points for which every `key=value[,value]` of the filter holds."""
+    for clause in split_outside(only, " "):
+        key, values = _clause(declared, clause)
+        _check_found(clause, key, values, stages)
+        wanted = frozenset(values)
+        stages = [
+            replace(stage, points=tuple(point for point in stage.points if point.value(key) in wanted))
+            for stage in stages
+        ]
+        if not any(stage.points for stage in stages):
+            raise UserError(
+                f"--only {clause}: no trial of the grid is left", "See `psa plan` for what there is"
+            )
+    return stages
+
+
+def _check_found(clause: str, key: str, values: list[Any], stages: list[Stage]) -> None:
+    """Raise UserError for a value that no trial has: it is more likely a slip than a wish."""
+    there = {point.value(key) for stage in stages for point in stage.points}
+    for value in values:
+        if value not in there:
+            raise UserError(
+                f"--only {clause}: no trial of the grid is left for {value}",
+                "See `psa plan` for what there is",
+            )
+
+
+def _clause(declared: Declared, clause: str) -> tuple[str, list[Any]]:
+    """A clause of --only: its key, and the values it asks for."""
+    key, text = assignment(clause, "--only")
+    check_known(key, {"seed", "variant", *declared.fields}, "--only")
+    where = f"--only {key}"
+    if key == "variant":
+        return key, text.split(",")
+    if key == "seed":
+        return key, [whole_number(seed, where) for seed in seeds_of(text, declared.folder, where)]
+    parts = declared.parts(key, text)
+    return key, [_setting(declared, key, part, where) for part in parts]
+
+
+def _setting(declared: Declared, key: str, text: str, where: str) -> Any:
+    """A text as the value that a setting would have: `2*4` and `[2*4]` are one architecture."""
+    field: FieldInfo = declared.fields[key]
+    kind: Any = Annotated[field.annotation, field]  # with its limits and conversions
+    try:
+        return TypeAdapter(kind).validate_python(typed(field.annotation, text, where))
+    except ValidationError as error:
+        raise UserError(f"{where}={text}: {first_fault(error)}", "See `psa plan` for what there is") from None

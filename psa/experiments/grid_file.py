@@ -1,0 +1,286 @@
+"""What a grid file says, as it says it: tables and keys, overrides of the command line, and mistakes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from psa.core.errors import UserError
+from psa.core.files import read_bytes
+from psa.core.parsing import assignment, check_known, seeds_of, split_outside, values_of, whole_number
+from psa.core.toml import read_toml
+from psa.experiments.study import Study, is_list, study_named, typed
+from psa.specs.arch import quoted
+from psa.specs.base import STUDY_NAME, Spec, validated
+
+MAX_LOOPS: Final = 10_000_000
+_GRIDS: Final = Path("reproduction")  # where those of the studies lie
+_MAX_STAGES: Final = 100
+# Folders are named so, and Windows, to which results may be copied, has no folders of these names.
+_RESERVED: Final = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
+_KEYS: Final = {"study", "name", "about", "meta_loops", "seeds", "base", "axes", "variants", "stages"}
+_STAGE_KEYS: Final = {"name", "meta_loops", "seeds", "settings", "promote"}
+
+
+class Promotion(Spec):
+    """Which candidates of a stage go on to the next, by validation accuracy alone.
+
+    best: how many of each group. within: settings (or "variant"); candidates equal in them form a group.
+    groups: groups as lists of variants, in place of `within`. always: variants that go on in any case.
+    """
+
+    best: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1
+    within: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    always: tuple[str, ...] = ()
+
+
+@dataclass
+class DeclaredStage:
+    """One stage as declared; name is "" in a grid without stages, promotion None in a first stage."""
+
+    name: str
+    meta_loops: Any
+    seeds: Any
+    settings: dict[str, Any]
+    promotion: Promotion | None
+
+
+class Declared:
+    """A grid file, or what one would hold, with its overrides. `tables`: further ones it may have, which are
+    left as they are. title: what it is called while it is run.
+
+    Raises UserError that names the file, the key and the nearest name.
+    """
+
+    def __init__(
+        self,
+        source: Path | Mapping[str, Any],
+        overrides: Sequence[str],
+        tables: frozenset[str] = frozenset(),
+    ) -> None:
+        if isinstance(source, Path):
+            body, self.where, self.folder = _read(source), str(source), source.parent
+            self.title = source.stem
+        else:
+            self.title = str(source.get("name", source.get("study", "experiment")))
+            body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
+        for key in body:
+            check_known(key, _KEYS | tables, self.where)
+        self.further = {name: _table(body, name, self.where) for name in tables}
+        study = body.get("study", "ablation")
+        self.study: Study = study_named(study, self.where)
+        self.study_name = str(study)
+        self.fields = self.study.Settings.model_fields
+        self.name = body.get("name", study)
+        if not isinstance(self.name, str) or re.fullmatch(STUDY_NAME, self.name) is None:
+            raise UserError(f"{self.where}: name = {quoted(self.name)} is no name", "Write a-z, 0-9, - and _")
+        if _RESERVED.fullmatch(self.name):
+            raise UserError(f"{self.where}: name = {self.name!r} is no folder on Windows", "Choose another")
+        self.base = _table(body, "base", self.where)
+        self.axes = _table(body, "axes", self.where)
+        self.variants = _variants(_table(body, "variants", self.where), self.where)
+        self.stages = self._stages(body)
+        given = [assignment(override, "override") for override in overrides]
+        for key, count in Counter(key for key, _ in given).items():
+            if count > 1:
+                raise UserError(
+                    f"override {key} must be given once, got {count}",
+                    f"Write its values with commas: {key}=A,B",
+                )
+        for key, value in given:
+            self._override(key, value)
+        self._check_keys()
+        self._check_places()
+        for stage in self.stages:
+            self._check_stage(stage)
+        self.axes = {key: self._values(value, f"axes.{key}") for key, value in self.axes.items()}
+
+    def _stages(self, body: Mapping[str, Any]) -> list[DeclaredStage]:
+        declared = body.get("stages", [])
+        if not isinstance(declared, list) or not all(isinstance(each, dict) for each in declared):
+            raise UserError(f"{self.where}: stages is not a list of tables", "Write [[stages]] before each")
+        if len(declared) > _MAX_STAGES:
+            raise UserError(f"{self.where}: {len(declared):,} stages", f"At most {_MAX_STAGES}")
+        for key in ("meta_loops", "seeds"):
+            if key in body and declared and all(key in each for each in declared):
+                raise UserError(f"{self.where}: {key} stands in every stage and above them", "Remove one")
+        common = {"meta_loops": body.get("meta_loops", 100), "seeds": body.get("seeds", [0])}
+        if not declared:
+            return [DeclaredStage("", common["meta_loops"], common["seeds"], {}, None)]
+        return [self._stage(number, {**common, **each}) for number, each in enumerate(declared)]
+
+    def _stage(self, number: int, body: dict[str, Any]) -> DeclaredStage:
+        name = body.get("name")
+        where = f"{self.where}: stages.{name or number + 1}"
+        for key in body:
+            check_known(key, _STAGE_KEYS, where)
+        if not isinstance(name, str) or not name.isidentifier():
+            raise UserError(f"{where}: name = {name!r} is no name", "Write letters, digits and _")
+        settings, promotion = _table(body, "settings", where), None
+        if number == 0 and "promote" in body:
+            raise UserError(f"{where}: the first stage takes all", "Write promote in the stages after it")
+        if number > 0:
+            if "promote" not in body:
+                raise UserError(f"{where}: it does not say who goes on to it", "Write promote = { best = 1 }")
+            promotion = validated(Promotion, _table(body, "promote", where), f"{where}.promote")
+        return DeclaredStage(name, body["meta_loops"], body["seeds"], settings, promotion)
+
+    def _override(self, key: str, value: str) -> None:
+        """Set a key from the command line; an axis of that name gives way. `stage.key` is of one stage."""
+        name, dot, inner = key.rpartition(".")
+        if dot:
+            if not self.stages[0].name:
+                raise UserError(f"override {key}: this grid has no stages", f"Write {inner}={value}")
+            check_known(name, {stage.name for stage in self.stages}, "override", "stage")
+            stages, key = [stage for stage in self.stages if stage.name == name], inner
+        else:
+            stages = self.stages
+        if key in ("meta_loops", "seeds"):
+            for stage in stages:
+                setattr(
+                    stage, key, whole_number(value, "override meta_loops") if key == "meta_loops" else value
+                )
+            return
+        check_known(key, {*self.fields, "meta_loops", "seeds"}, "override")
+        values = [
+            typed(self.fields[key].annotation, part, f"override {key}") for part in self.parts(key, value)
+        ]
+        if dot:
+            if len(values) > 1:
+                raise UserError(
+                    f"override {name}.{key}: a stage takes one value", "Make it an axis of all stages"
+                )
+            stages[0].settings[key] = values[0]
+            return
+        self._check_override(key, value)
+        self.base.pop(key, None)
+        if len(values) > 1 or key in self.axes:
+            self.axes[key] = values  # where it stood: the order of axes decides who wins a tie
+        else:
+            self.base[key] = values[0]
+
+    def _check_override(self, key: str, value: str) -> None:
+        """Raise UserError where a variant or a stage sets the key: not all would be reached."""
+        for name, settings in self.variants.items():
+            if key in settings:
+                raise UserError(f"override {key}: variant {name!r} sets it", f"Change it in {self.where}")
+        for stage in self.stages:
+            if key in stage.settings:
+                raise UserError(
+                    f"override {key}: stage {stage.name!r} sets it", f"Write {stage.name}.{key}={value}"
+                )
+
+    def parts(self, key: str, value: str) -> list[str]:
+        """The values in a text: `mode=none,full` are two, `digits=0,1` is one and `digits=[0,1],even` two.
+        Ranges and files of values are written as in a grid.
+        """
+        if value.startswith("@") or ".." in value:
+            return [str(each) for each in values_of(value, self.folder, key)]
+        parts = split_outside(value, ",") or [value]
+        if is_list(self.fields[key].annotation) and not value.startswith("[") and parts[0][:1].isdigit():
+            return [value]
+        return parts
+
+    def _check_keys(self) -> None:
+        tables = [("base", self.base), ("axes", self.axes)]
+        tables += [(f"variants.{name}", settings) for name, settings in self.variants.items()]
+        tables += [(f"stages.{stage.name}.settings", stage.settings) for stage in self.stages]
+        for place, keys in tables:
+            for key in keys:
+                check_known(key, set(self.fields), f"{self.where}: {place}")
+
+    def _check_places(self) -> None:
+        """A setting has one place; another would silently win. A stage and a variant may change the base."""
+        places = [("base", self.base)]
+        places += [(f"variant {name!r}", settings) for name, settings in self.variants.items()]
+        places += [(f"stage {stage.name!r}", stage.settings) for stage in self.stages]
+        for key in self.axes:
+            for place, settings in places:
+                if key in settings:
+                    raise UserError(f"{self.where}: {key} stands in axes and in {place}", "Keep one of them")
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{self.where}: two stages are called {name!r}", "Give each its own name")
+        for stage in self.stages:
+            for name, settings in self.variants.items():
+                for key in settings.keys() & stage.settings.keys():
+                    raise UserError(
+                        f"{self.where}: {key} stands in variant {name!r} and in stage {stage.name!r}",
+                        "Keep one of them",
+                    )
+
+    def _check_stage(self, stage: DeclaredStage) -> None:
+        where = f"{self.where}: {f'stages.{stage.name}: ' * bool(stage.name)}"
+        loops = stage.meta_loops
+        if not isinstance(loops, int) or isinstance(loops, bool) or not 1 <= loops <= MAX_LOOPS:
+            raise UserError(
+                f"{where}meta_loops = {loops!r} is not a number of loops", f"Write 1 to {MAX_LOOPS:,}"
+            )
+        stage.seeds = [
+            whole_number(seed, f"{where}seeds")
+            for seed in seeds_of(stage.seeds, self.folder, f"{where}seeds")
+        ]
+        if stage.promotion is not None:
+            self._check_promotion(stage.promotion, f"{where}promote")
+
+    def _check_promotion(self, promotion: Promotion, where: str) -> None:
+        for key in promotion.within:
+            check_known(key, {*self.fields, "variant"}, f"{where}.within")
+        for place, names in (
+            ("always", promotion.always),
+            *(("groups", group) for group in promotion.groups),
+        ):
+            for name in names:
+                check_known(name, set(self.variants), f"{where}.{place}", "variant")
+        if promotion.groups and promotion.within:
+            raise UserError(f"{where}: both within and groups are given", "Keep one of them")
+
+    def _values(self, value: Any, key: str) -> list[Any]:
+        return values_of(value, self.folder, f"{self.where}: {key}")
+
+
+def _grids_in(folder: Path) -> list[Path]:
+    """What may be meant by a name that is not there."""
+    return [path for path in sorted(folder.glob("*.toml")) if path.name != "pyproject.toml"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_bytes(path)
+    if content is None:
+        near = {other.stem: other for folder in (_GRIDS, path.parent) for other in _grids_in(folder)}
+        hint = difflib.get_close_matches(path.stem, near, 1, 0.75)
+        way_out = (
+            f"Did you mean {near[hint[0]]}?" if hint else "Name a .toml file, such as those in reproduction/"
+        )
+        raise UserError(f"there is no grid {path}", way_out)
+    return read_toml(content, str(path), "grid")
+
+
+def _table(declared: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    value = declared.get(key, {})
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: {key} is not a table", f"Write [{key}] and its keys below")
+    return dict(value)
+
+
+def _variants(declared: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    seen: dict[str, str] = {}
+    for name, settings in declared.items():
+        if not isinstance(settings, dict):
+            raise UserError(f"{where}: variants.{name} is not a table", "Write name = { key = value }")
+        content = repr(sorted(settings.items(), key=lambda item: item[0]))
+        if content in seen:
+            raise UserError(
+                f"{where}: variants {seen[content]!r} and {name!r} are the same", "Remove one of them"
+            )
+        seen[content] = name
+    return declared

@@ -1,0 +1,125 @@
+"""Who goes on from stage to stage of a grid: decided by records alone, and by validation accuracy only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from psa.core.errors import DamagedFile
+from psa.experiments.grid import Grid, Point, Stage
+from psa.experiments.grid_file import Promotion
+from psa.specs.trial import Trial
+from psa.storage.records.record import bounty_after, reaches
+from psa.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A stage and those of its points that are to be trained, None while the stage before it goes on."""
+
+    grid: Grid
+    number: int
+    points: tuple[Point, ...] | None
+
+    @property
+    def stage(self) -> Stage:
+        """As it was declared."""
+        return self.grid.stages[self.number]
+
+    @property
+    def meta_loops(self) -> int:
+        """How far its trials are trained."""
+        return self.stage.meta_loops
+
+    @property
+    def last(self) -> bool:
+        """Whether no stage follows."""
+        return self.number == len(self.grid.stages) - 1
+
+    @property
+    def title(self) -> str:
+        """What to put before a line about it: `stage short: `, nothing in a grid without stages."""
+        return f"stage {self.stage.name}: " if self.stage.name else ""
+
+    @property
+    def seats(self) -> int:
+        """How many trials it will hold at most, known before anybody is chosen."""
+        candidates = {point.candidate for point in self.stage.points}
+        if self.number == 0 or not candidates:
+            return len(self.stage.points)
+        chosen = seats(self.stage.promotion or Promotion(), self.grid.stages[self.number - 1].everyone)
+        return min(chosen, len(candidates)) * (len(self.stage.points) // len(candidates))
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """What is to be trained as far as that is known."""
+        return tuple(point.trial for point in self.points or ())
+
+
+def entered(grid: Grid, store: Store) -> Iterator[Entered]:
+    """Each stage with who has reached it by now. Lazy: what is trained meanwhile counts for the next one.
+
+    A stage is closed when all its trials are done; a failed one keeps it open, since to rank the others
+    without it would give another answer once it is done. Who goes on does not depend on --only.
+    """
+    before: tuple[Point, ...] | None = None
+    for number, stage in enumerate(grid.stages):
+        if number == 0:
+            before = stage.everyone
+        elif before is not None:
+            scores = _scores(before, grid.stages[number - 1].meta_loops, store)
+            chosen = None if scores is None else promoted(stage.promotion or Promotion(), before, scores)
+            before = (
+                None
+                if chosen is None
+                else tuple(point for point in stage.everyone if point.candidate in chosen)
+            )
+        selected = {point.trial.id for point in stage.points}
+        shown = None if before is None else tuple(each for each in before if each.trial.id in selected)
+        yield Entered(grid, number, shown)
+
+
+def _scores(points: Sequence[Point], meta_loops: int, store: Store) -> dict[int, Fraction] | None:
+    """The mean validation accuracy over the seeds of each candidate after `meta_loops`; None while a record
+    is missing or damaged. What a trial reached later, in a longer stage, does not count.
+    """
+    found: dict[int, list[Fraction]] = {}
+    for point in points:
+        try:
+            record = store.read(point.trial)
+        except DamagedFile:  # as good as missing; who looks at the stage itself says so
+            return None
+        if record is None or not reaches(record, meta_loops):
+            return None
+        found.setdefault(point.candidate, []).append(bounty_after(record, meta_loops))
+    return {candidate: sum(each, Fraction()) / len(each) for candidate, each in found.items()}
+
+
+def promoted(promotion: Promotion, points: Sequence[Point], scores: dict[int, Fraction]) -> set[int]:
+    """The candidates that go on. Among equal scores the one that the file names first is taken."""
+    chosen = {point.candidate for point in points if point.variant in promotion.always}
+    for group in _groups(promotion, points):
+        ranked = sorted(group, key=lambda candidate: (-scores[candidate], candidate))
+        chosen |= set(ranked[: promotion.best])
+    return chosen
+
+
+def seats(promotion: Promotion, points: Sequence[Point]) -> int:
+    """How many candidates will go on at most, known before any score is."""
+    always = {point.candidate for point in points if point.variant in promotion.always}
+    return len(always) + sum(min(promotion.best, len(group)) for group in _groups(promotion, points))
+
+
+def _groups(promotion: Promotion, points: Sequence[Point]) -> list[set[int]]:
+    """The candidates that compete with each other; those that go on anyhow compete with nobody."""
+    open_to = [point for point in points if point.variant not in promotion.always]
+    if promotion.groups:
+        found = [
+            {point.candidate for point in open_to if point.variant in group} for group in promotion.groups
+        ]
+        return [group for group in found if group]
+    groups: dict[tuple[object, ...], set[int]] = {}
+    for point in open_to:
+        groups.setdefault(tuple(point.value(key) for key in promotion.within), set()).add(point.candidate)
+    return list(groups.values())

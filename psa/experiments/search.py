@@ -1,0 +1,214 @@
+"""A declared search: a TOML file and overrides in, packs for sampled settings out. Pure; imports no torch.
+
+study, name, meta_loops, seeds, [base]    as in a grid (psa.experiments.grid); every configuration is run over
+all seeds [space]     setting = { low = 1e-5, high = 1e-2, log = true }, or a list of choices, "a..b" or
+"@file"; of a
+            setting that is a whole number, low and high are whole numbers and both are drawn
+[search]    samples, scheduler (asha, pbt or none), sampler (random or optuna), grace, reduction, seed
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
+
+from pydantic import Field, ValidationError, model_validator
+
+from psa.core.errors import UserError
+from psa.core.parsing import check_known, values_of
+from psa.experiments.grid_file import Declared
+from psa.experiments.study import study_named
+from psa.specs.base import Spec, canonical_json, first_fault, validated
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Pack, check_sizes
+
+TABLES: Final = frozenset({"space", "search"})
+
+
+class Range(Spec):
+    """Numbers from low to high, drawn evenly, or evenly in their logarithm."""
+
+    low: Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    high: Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low:g} is not below high = {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low:g} has no logarithm")
+        return self
+
+
+class WholeRange(Spec):
+    """Whole numbers from low to high, both included, drawn evenly, or evenly in their logarithm."""
+
+    low: Annotated[int, Field(strict=True)]
+    high: Annotated[int, Field(strict=True)]
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low} is not below high = {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low} has no logarithm")
+        return self
+
+
+RANGES: Final = (Range, WholeRange)
+# Stored searches are read back by this. Whole numbers first: a Range keeps 16.0, but would take 16 as well.
+Values = Annotated[WholeRange | Range | tuple[Any, ...], Field(union_mode="left_to_right")]
+
+
+class Strategy(Spec):
+    """How the space is searched.
+
+    samples: configurations. scheduler: asha stops the worse of them early, after `grace` meta-loops and then
+    each time after `reduction` times as many; pbt lets the worse ones go on, every `grace` meta-loops, from
+    the weights of better ones with settings near theirs; none trains all to the end. sampler: random, or
+    Optuna's (TPE).
+    """
+
+    samples: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 20
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    sampler: Literal["random", "optuna"] = "random"
+    grace: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 5
+    reduction: Annotated[int, Field(strict=True, ge=2, le=100)] = 3
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = 0
+
+
+class Template(Spec):
+    """What all configurations of a search share; with sampled settings it becomes a pack."""
+
+    study: str
+    name: str
+    base: dict[str, Any]
+    seeds: tuple[int, ...]
+    meta_loops: int
+
+    def pack(self, sampled: Mapping[str, Any]) -> Pack:
+        """The configuration with these settings over all seeds. Raises UserError for what cannot be."""
+        study = study_named(self.study, self.name)
+        settings = validated(study.Settings, {**self.base, **sampled}, self.name)
+        try:
+            first = study.from_settings(settings, self.seeds[0], self.name)
+            check_sizes(first)
+            shape_of(first.model, first.data.classes)
+        except ValidationError as error:
+            raise UserError(f"{self.name}: {first_fault(error)}", "Correct that value") from None
+        trials = tuple(first.changed(seed=seed) for seed in self.seeds)
+        return Pack(trials=trials, horizon=self.meta_loops)
+
+
+class Search(Spec):
+    """A declared search."""
+
+    template: Template
+    space: dict[str, Values]
+    strategy: Strategy
+
+    @property
+    def first(self) -> Pack:
+        """A configuration in a corner of the space."""
+        corner = {
+            key: values.low if isinstance(values, RANGES) else values[0] for key, values in self.space.items()
+        }
+        return self.template.pack(corner)
+
+    def acts(self, sampled: Mapping[str, Any], key: str) -> bool:
+        """Whether a setting does anything beside the others: dropout does not in mode none."""
+        values = self.space[key]
+        others = (values.low, values.high) if isinstance(values, RANGES) else values
+        try:
+            mine = self.template.pack(sampled).trials
+            return any(self.template.pack({**sampled, key: other}).trials != mine for other in others)
+        except UserError:  # beside such a neighbour it certainly does
+            return True
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides what is tried."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Search:
+    """Read a search and apply `key=value` overrides of its base, seeds and meta-loops.
+
+    Raises UserError that names the file, the key and the nearest right name.
+    """
+    declared = Declared(path, overrides, TABLES)
+    for table in ("axes", "variants"):
+        if getattr(declared, table):
+            raise UserError(f"{path}: a search has no {table}", "Write the choices into [space]")
+    if declared.stages[0].name:
+        raise UserError(f"{path}: a search has no stages", "Its scheduler decides who goes on")
+    space = {key: _values(declared, key, value) for key, value in declared.further["space"].items()}
+    if not space:
+        raise UserError(
+            f"{path}: [space] is empty", "Name what is searched: lr = { low = 1e-5, high = 1e-2 }"
+        )
+    strategy = validated(Strategy, declared.further["search"], f"{path}: search")
+    stage = declared.stages[0]
+    template = Template(
+        study=declared.study_name,
+        name=declared.name,
+        base=declared.base,
+        seeds=tuple(stage.seeds),
+        meta_loops=stage.meta_loops,
+    )
+    found = Search(template=template, space=space, strategy=strategy)
+    _check(found, path)
+    return found
+
+
+def _values(declared: Declared, key: str, value: Any) -> WholeRange | Range | tuple[Any, ...]:
+    where = f"{declared.where}: space.{key}"
+    check_known(key, set(declared.fields), f"{declared.where}: space")
+    if key in declared.base:
+        raise UserError(f"{declared.where}: {key} stands in space and in base", "Keep one of them")
+    if isinstance(value, dict):
+        whole = _is_whole(declared.fields[key].annotation)
+        return validated(WholeRange, value, where) if whole else validated(Range, value, where)
+    return tuple(values_of(value, declared.folder, where))
+
+
+def _is_whole(annotation: Any) -> bool:
+    """Return whether a setting is a whole number, or one that may also be left out."""
+    if get_origin(annotation) is Annotated:
+        return _is_whole(get_args(annotation)[0])
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return annotation is int or (len(parts) == 1 and len(get_args(annotation)) == 2 and _is_whole(parts[0]))
+
+
+def _check(found: Search, path: Path) -> None:
+    """Raise UserError where a corner of the space holds no trial, or the scheduler can do nothing."""
+    corners = {
+        key: (values.low, values.high) if isinstance(values, RANGES) else values
+        for key, values in found.space.items()
+    }
+    first = {key: values[0] for key, values in corners.items()}
+    for key, values in corners.items():
+        for value in values:
+            try:
+                found.template.pack({**first, key: value})
+            except UserError as error:
+                raise UserError(f"{path}: space: {error.what}", error.way_out) from None
+    strategy = found.strategy
+    if strategy.scheduler != "none" and strategy.grace >= found.template.meta_loops:
+        raise UserError(
+            f"{path}: search.grace = {strategy.grace} is not below meta_loops = {found.template.meta_loops}",
+            'Choose fewer, or scheduler = "none"',
+        )
+    if strategy.scheduler == "pbt":
+        fixed = [key for key in found.space if key not in ("lr", "weight_decay", "dropout", "mode")]
+        if fixed:
+            raise UserError(
+                f"{path}: {fixed[0]} cannot be searched by pbt, which goes on from another's weights",
+                'Choose scheduler = "asha"',
+            )
+        if strategy.sampler != "random":
+            raise UserError(f"{path}: pbt draws by itself", 'Choose sampler = "random"')

@@ -1,0 +1,144 @@
+"""What a search has tried: every configuration with its curve and how it ended, in one file.
+
+Records are of trials that came to their end; a configuration that was stopped early, or failed, is told of
+here only, as what it is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from psa.core.errors import DamagedFile
+from psa.core.files import write_atomically
+from psa.core.stored_files import read_stored
+from psa.experiments.search import Search
+from psa.specs.base import Spec
+from psa.storage.records.record import decode_record, encode_record
+
+Status = Literal["running", "finished", "stopped early", "failed"]
+
+
+class Configuration(Spec):
+    """Settings that were tried. accuracies: meta-loop -> of each seed the best validation accuracy so far,
+    in percent, 0 if it has diverged; diverged: of each seed, after the last loop; trials: ids of those that
+    came to their end, whose records are stored.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    status: Status = "running"
+    accuracies: dict[int, tuple[float, ...]] = Field(default_factory=dict)
+    diverged: tuple[bool, ...] = ()
+    trials: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def loops(self) -> int:
+        """Meta-loops trained."""
+        return max(self.accuracies, default=0)
+
+    @property
+    def last(self) -> tuple[float, ...]:
+        """The accuracies it ended with, one per seed; none where it never finished a loop."""
+        return self.accuracies[self.loops] if self.accuracies else ()
+
+    @property
+    def finite(self) -> tuple[float, ...]:
+        """The accuracies it ended with, of the seeds that have not diverged."""
+        lost = self.diverged or (False,) * len(self.last)
+        return tuple(each for each, is_lost in zip(self.last, lost, strict=True) if not is_lost)
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, for people: a configuration whose seeds all diverged has no result."""
+        if not any(self.diverged):
+            return self.status
+        if all(self.diverged):
+            return "diverged"
+        return f"{self.status}, {sum(self.diverged)} of {len(self.diverged)} seeds diverged"
+
+    @property
+    def mean(self) -> float:
+        """The mean of the last accuracies, by which configurations are ranked; NaN where there are none."""
+        return sum(self.last) / len(self.last) if self.last else float("nan")
+
+
+class Ledger:
+    """The configurations of one search, stored whenever one of them ends. Raises UserError."""
+
+    def __init__(self, search: Search, results: Path) -> None:
+        self.search = search
+        name = search.template.name
+        self.path = results / name / f"search-{search.digest[:8]}.json"
+        self.configurations = self._read()
+
+    def heard(self, said: dict[str, Any]) -> Configuration | None:
+        """Take in what a backend says; the configuration if it has ended thereby."""
+        name, kind = said.get("pack"), said["event"]
+        if name is None:
+            return None
+        found = self.configurations.get(name) or Configuration(name=name, settings={})
+        changes: dict[str, Any] = {"settings": said.get("space", found.settings)}
+        if kind == "loop":
+            changes["accuracies"] = {
+                **{loop: each for loop, each in found.accuracies.items() if loop < said["loop"]},
+                said["loop"]: tuple(100 * each for each in said["each"]),
+            }
+            changes["diverged"] = tuple(said.get("diverged", ()))
+        ended: dict[str, Status] = {"done": "finished", "stopped": "stopped early", "failed": "failed"}
+        if kind in ended:
+            changes["status"] = ended[kind]
+            changes["trials"] = tuple(said.get("trials", ()))
+            failed = said.get("failed") or {}
+            changes["error"] = said.get("error") or next(iter(failed.values()), "")
+            if failed:
+                changes["status"] = "failed"
+        self.configurations[name] = found.model_copy(update=changes)
+        if kind not in ended:
+            return None
+        self.save()
+        if found.status == self.configurations[name].status:  # it was known
+            return None
+        return self.configurations[name]
+
+    @property
+    def ended(self) -> list[Configuration]:
+        """Those that have ended, the best first: finished ones by their mean accuracy, then the others by how
+        far they came, which no comparison with the first would be fair to.
+        """
+        order = {"finished": 0, "stopped early": 1, "failed": 2}
+        found = [each for each in self.configurations.values() if each.status != "running"]
+        return sorted(
+            found,
+            key=lambda each: (
+                order[each.status], -each.loops, -each.mean if each.last else 0.0, each.name,
+            ),
+        )  # fmt: skip
+
+    @property
+    def complete(self) -> bool:
+        """Whether every configuration has ended, and none has failed."""
+        ended = self.ended
+        return len(ended) == self.search.strategy.samples and all(each.status != "failed" for each in ended)
+
+    def _read(self) -> dict[str, Configuration]:
+        content = read_stored(self.path)
+        if content is None:
+            return {}
+        try:
+            body = decode_record(content, str(self.path))["configurations"]
+            return {each["name"]: Configuration.model_validate(each) for each in body}
+        except (ValidationError, KeyError, TypeError) as error:
+            raise DamagedFile(f"{self.path} is damaged ({type(error).__name__})", "Remove it") from None
+
+    def save(self) -> None:
+        """Store it, with the curves of what is still in training."""
+        body = {
+            "search": self.search.model_dump(mode="json"),
+            "configurations": [each.model_dump(mode="json") for each in self.configurations.values()],
+        }
+        write_atomically(self.path, encode_record(json.loads(json.dumps(body))))

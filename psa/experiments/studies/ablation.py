@@ -1,0 +1,90 @@
+"""The PSA study: six modes, of which three damage a neuron and three are the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from psa.experiments.study import DataSettings
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.data import DataSpec
+from psa.specs.model import ArchField, Family, ModelSpec
+from psa.specs.training import Ablation, BatchSize, Decay, Mode, Ratchet, Rate
+from psa.specs.trial import Trial
+
+STUDY = "ablation"
+ALIASES: Final[dict[str, str]] = {}
+# Half the relative distance between neighbouring float32 numbers, where it is least: a decay below it is
+# rounded away in every step. The published settings, 1e-4 x 1e-4, are.
+LEAST_DECAY: Final = 2.0**-25
+
+
+def trial(
+    *,
+    arch: Arch,
+    mode: Mode,
+    family: Family,
+    seed: int,
+    data: DataSpec,
+    lr: float,
+    batch_size: int,
+    weight_decay: float,
+    dropout: float,
+    study: str = STUDY,
+) -> Trial:
+    """A trial of the study. Decay and dropout reach the arm they belong to and no other.
+
+    Raises pydantic.ValidationError for values out of range.
+    """
+    return Trial(
+        study=study,
+        data=data,
+        model=ModelSpec(family=family, arch=arch, dropout=dropout if mode == "dropout" else 0.0),
+        method=Ratchet(lr=lr, batch_size=batch_size, weight_decay=weight_decay if mode == "decay" else 0.0),
+        intervention=Ablation(mode=mode),
+        seed=seed,
+    )
+
+
+class Settings(DataSettings):
+    """What a grid of this study may set. Decay and dropout are those of the arms named after them."""
+
+    family: Family = "resmlp"
+    arch: ArchField
+    mode: Mode = "none"
+    lr: Rate = 1e-4
+    batch_size: BatchSize = 256
+    weight_decay: Decay = 1e-4
+    dropout: Probability = 0.1
+
+
+def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
+    """The trial of one point of a grid. Raises pydantic.ValidationError."""
+    return trial(
+        study=name,
+        arch=settings.arch,
+        mode=settings.mode,
+        family=settings.family,
+        seed=seed,
+        data=settings.data,
+        lr=settings.lr,
+        batch_size=settings.batch_size,
+        weight_decay=settings.weight_decay,
+        dropout=settings.dropout,
+    )
+
+
+def remarks(trials: Sequence[Trial]) -> list[str]:
+    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    products = {
+        trial.method.lr * trial.method.weight_decay
+        for trial in trials
+        if isinstance(trial.method, Ratchet) and trial.intervention.mode == "decay"
+    }
+    if not products or min(products) >= LEAST_DECAY:
+        return []
+    return [
+        f"mode decay: with lr x weight_decay = {min(products):.1e} AdamW changes no float32 weight (that "
+        f"takes {LEAST_DECAY:.1e}), so this arm is mode none under another name"
+    ]

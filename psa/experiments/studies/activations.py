@@ -1,0 +1,99 @@
+"""Activations that normalise, threshold or project, and stochastic layers whose columns sum to 1.
+
+Ordinary training with early stopping on validation loss; the test is of the weights with the least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from psa.experiments.study import DataSettings, Probes
+from psa.specs.activation import Activation
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.data import ValidationSize
+from psa.specs.model import ActivationField, ArchField, Initial, NetSpec, Simplex, Temperature, Wiring
+from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.trial import Trial
+
+STUDY: Final = "activations"
+ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_dims": "arch", "dropout_prob": "dropout"}
+LEARNED: Final = "thresholds"
+
+
+class Settings(DataSettings):
+    """What a grid of this study may set."""
+
+    val_size: ValidationSize = 6_000
+    family: Annotated[Wiring, Field(description="How layers are connected.")] = "mlp"
+    arch: ArchField = Arch(((1, 512), (1, 256), (1, 128), (1, 64)))
+    activation: Annotated[
+        ActivationField, Field(description='Such as "JumpReLU(initial=0.5)"; see psa.specs.activation.')
+    ] = Activation("ReLU")
+    simplex: Annotated[
+        Simplex, Field(description="Which layers are stochastic; all needs scaling = simplex.")
+    ] = "none"
+    temperature: Annotated[Temperature, Field(description="Of stochastic layers.")] = 1.0
+    init: Initial = "torch"
+    dropout: Probability = 0.0
+    optimizer: Optimizer = "adam"
+    lr: Annotated[Rate, Field(description="Learning rate.")] = 1e-3
+    momentum: Annotated[Probability, Field(description="Of optimizer sgd.")] = 0.0
+    batch_size: BatchSize = 128
+    weight_decay: Decay = 0.0
+    patience: Annotated[
+        int | None, Field(ge=1, le=100_000, description="Epochs without a lower validation loss.")
+    ] = 5
+    probes: Probes = ("train_accuracy", "distributions")
+
+
+def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
+    """The trial of one point of a grid. Learned thresholds are always recorded.
+
+    Raises pydantic.ValidationError.
+    """
+    learned = settings.activation.learns and LEARNED not in settings.probes
+    return Trial(
+        study=name,
+        kind=STUDY,
+        data=settings.data,
+        model=NetSpec(
+            family=settings.family,
+            arch=settings.arch,
+            dropout=settings.dropout,
+            activation=settings.activation,
+            init=settings.init,
+            simplex=settings.simplex,
+            temperature=settings.temperature,
+        ),
+        method=Keep(
+            optimizer=settings.optimizer,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            batch_size=settings.batch_size,
+            weight_decay=settings.weight_decay,
+            patience=settings.patience,
+        ),
+        probes=(*settings.probes, *((LEARNED,) if learned else ())),
+        seed=seed,
+    )
+
+
+def remarks(trials: Sequence[Trial]) -> list[str]:
+    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    flat = [
+        trial
+        for trial in trials
+        if isinstance(trial.model, NetSpec)
+        and trial.model.simplex == "all"
+        and trial.model.temperature >= 1
+        and trial.model.activation.name == "Identity"
+    ]
+    if not flat:
+        return []
+    return [
+        "stochastic layers at temperature 1 begin as near averages: without an activation they learn slowly"
+    ]

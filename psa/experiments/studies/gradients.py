@@ -1,0 +1,88 @@
+"""What single samples ask of a network: the gradient of every training sample, and which of them are alike.
+
+One hidden layer and one epoch, as in the original; unlike there, a validation split is kept apart, the test
+split is looked at once, and every gradient stands beside the digit and the prediction that are its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field
+
+from psa.core.formatting import size
+from psa.execution.gradient_storage import epoch_bytes, keeps_gradients
+from psa.experiments.study import DataSettings, Probes
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.model import ArchField, NetSpec
+from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.trial import Trial
+
+STUDY: Final = "gradients"
+# The options of `train --study gradients`, as users of the original know them.
+ALIASES: Final[dict[str, str]] = {
+    "hidden_sizes": "arch",
+    "filter_digits": "digits",
+    "learning_rate": "lr",
+    "dropout_rate": "dropout",
+}
+EPOCHS: Final = 1
+LARGE: Final = 4_000_000_000  # bytes of gradients, from which on they are worth a remark
+_SIZES: Final = re.compile(r"\s*\[?\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\]?\s*", re.ASCII)
+
+
+def _of_sizes(value: Any) -> Any:
+    """`512,256` is `1*512, 1*256`, as the hidden sizes of the original are written."""
+    match = _SIZES.fullmatch(value) if isinstance(value, str) else None
+    return ", ".join(f"1*{width.strip()}" for width in match[1].split(",")) if match else value
+
+
+class Settings(DataSettings):
+    """What a grid of this study may set."""
+
+    arch: Annotated[
+        ArchField, BeforeValidator(_of_sizes), Field(description="Hidden layers: 1*512, or 512.")
+    ] = Arch(((1, 512),))
+    dropout: Probability = 0.0
+    optimizer: Optimizer = "adam"
+    lr: Annotated[Rate, Field(description="Learning rate.")] = 1e-3
+    batch_size: BatchSize = 64
+    weight_decay: Decay = 1e-4
+    probes: Probes = ("gradients_online",)
+
+
+def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
+    """The trial of one point of a grid. Raises pydantic.ValidationError."""
+    return Trial(
+        study=name,
+        kind=STUDY,
+        data=settings.data,
+        model=NetSpec(family="mlp", arch=settings.arch, dropout=settings.dropout),
+        method=Keep(
+            optimizer=settings.optimizer,
+            lr=settings.lr,
+            batch_size=settings.batch_size,
+            weight_decay=settings.weight_decay,
+        ),
+        probes=settings.probes,
+        seed=seed,
+    )
+
+
+def remarks(trials: Sequence[Trial]) -> list[str]:
+    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    found = []
+    if not all(map(keeps_gradients, trials)):
+        found.append(
+            "without probe gradients_online or gradients no gradient is kept, and little can be said"
+        )
+    each = max(map(epoch_bytes, trials), default=0)
+    total = sum(map(epoch_bytes, trials))
+    if total > LARGE:
+        found.append(
+            f"gradients take up to {size(each)} per trial and epoch, {size(total)} for one epoch of all"
+        )
+    return found

@@ -1,0 +1,256 @@
+"""Hidden-state memory and growing networks: whether either helps, beside its controls.
+
+Ordinary training of plain networks; the last state is tested once. The settings of the memory are of the
+methods hybrid, hybrid_inactive and random_memory, those of growth of networks that are growing; for other
+methods they say nothing, so that the variants of one grid can share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from psa.execution.gradient_storage import train_samples
+from psa.experiments.study import DataSettings, Probes
+from psa.specs.arch import Arch
+from psa.specs.base import Probability
+from psa.specs.data import ValidationSize
+from psa.specs.growth import Added, After, Count, Delta, Growth, Schedule, Threshold
+from psa.specs.memory import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
+from psa.specs.memory import Count as Amount
+from psa.specs.model import ArchField, NetSpec
+from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.trial import Trial
+
+STUDY: Final = "memory"
+ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_sizes": "arch"}
+
+Method = Literal[
+    "nn", "nn_large", "nn_extra_layer", "embedding_knn", "hybrid", "hybrid_inactive", "random_memory"
+]
+_CONTROL: Final = {"hybrid": "none", "hybrid_inactive": "inactive", "random_memory": "random"}
+METHODS: Final[tuple[str, ...]] = get_args(Method)
+_LARGER: Final = 2  # times the widths
+
+
+def _setting(text: str) -> Any:
+    return Field(description=text)
+
+
+class Settings(DataSettings):
+    """What a grid of this study may set. Limits are those of psa.specs.memory and psa.specs.growth, and given
+    here too, so that an error names what a user has written.
+    """
+
+    val_size: ValidationSize = 5_000
+    method: Annotated[Method, _setting("nn_large doubles the widths, nn_extra_layer adds a layer.")] = (
+        "hybrid"
+    )
+    network: Annotated[
+        Literal["mlp", "cnn"], _setting("Of a cnn, arch is channels of convolutions and one width.")
+    ] = "mlp"
+    arch: ArchField = Arch(((1, 256), (1, 128)))
+    dropout: Probability = 0.1
+    optimizer: Optimizer = "adam"
+    lr: Annotated[Rate, _setting("Learning rate.")] = 1e-3
+    momentum: Annotated[Probability, _setting("Of optimizer sgd.")] = 0.0
+    batch_size: BatchSize = 128
+    weight_decay: Decay = 1e-5
+    probes: Probes = ("calibration", "confusion")
+
+    site: Annotated[Name, _setting("hidden_0, hidden_1, ..., penultimate; or early, middle, late.")] = (
+        "penultimate"
+    )
+    memory_size: Annotated[Amount, _setting("Entries; who leaves a full memory says forgetting.")] = 20_000
+    k: Annotated[Neighbours, _setting("Entries that a query finds.")] = 8
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    weighting: Literal["uniform", "inverse_distance", "softmax"] = "softmax"
+    temperature: Annotated[Positive, _setting("Of weighting softmax.")] = 0.1
+    normalize_keys: bool = True
+    normalize_queries: bool = True
+    normalize_values: bool = False
+    query: Annotated[Literal["full", "untouched", "projection"], _setting("What is compared.")] = "full"
+    projection_dims: Annotated[Amount, _setting("Of query projection.")] = 64
+    target: Annotated[
+        Literal["current_hidden", "grad_delta", "grad_target", "class_centroid"],
+        _setting("What an entry holds."),
+    ] = "grad_delta"
+    centroid_delta: Annotated[bool, _setting("class_centroid as its difference from h.")] = False
+    step_size: Annotated[Rate, _setting("Of grad_delta and grad_target.")] = 0.1
+    centroid_momentum: OpenShare = 0.95
+    memory_mode: Annotated[
+        Literal["overwrite", "residual", "gated"], _setting("How a hidden vector is changed.")
+    ] = "gated"
+    alpha: Annotated[Share, _setting("The gate of memory_mode gated.")] = 0.4
+    gate_schedule: Literal["constant", "linear_warmup"] = "constant"
+    rise_epochs: Annotated[Amount, _setting("Of gate_schedule linear_warmup.")] = 1
+    uncertainty: Annotated[bool, _setting("Whether the gate closes with the distance.")] = False
+    gate_temperature: Annotated[Positive, _setting("Of uncertainty, in distances.")] = 1.0
+    gate_bias: Bias = 0.0
+    strength: Decay = 1.0
+    clip: Annotated[NotNegative | None, _setting("The most that a dimension is changed by.")] = None
+    affected_dims: Annotated[Amount, _setting("Dimensions that may be changed.")] = 64
+    affected_selection: Literal["first", "random"] = "random"
+    train_use: Annotated[bool, _setting("Whether the memory acts in training.")] = True
+    inference_use: Annotated[bool, _setting("Whether the memory acts in evaluation.")] = True
+    warmup_epochs: Annotated[Epochs, _setting("Epochs before the memory acts.")] = 0
+    fill_during_warmup: bool = True
+    insertion: Literal["always", "loss_above_mean"] = "always"
+    refresh_rate: Annotated[Share, _setting("Share of arrivals that may refresh; 0: none.")] = 0.25
+    refresh_distance: NotNegative = 0.35
+    refresh_key: Annotated[Share, _setting("Share of the old key that stays.")] = 0.9
+    refresh_value: Annotated[Share, _setting("Share of the old value that stays.")] = 0.9
+    forgetting: Literal["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"] = (
+        "helpfulness_age"
+    )
+    ttl_steps: Annotated[Amount | None, _setting("Of forgetting ttl.")] = None
+    age_weight: Annotated[OpenShare, _setting("Of forgetting helpfulness_age.")] = 0.5
+
+    growing: Annotated[bool, _setting("Whether the network grows between epochs.")] = False
+    grow_schedule: Schedule = "epoch"
+    grow_interval: Annotated[Count, _setting("Epochs, or steps of schedule fixed_step.")] = 1
+    grow_width: Annotated[Added, _setting("Units added to every hidden layer.")] = 16
+    grow_depth: Annotated[Added, _setting("Layers added.")] = 1
+    max_width: Count | None = None
+    max_depth: Count | None = None
+    grow_after: Annotated[After, _setting("First epochs after which nothing grows.")] = 0
+    stop_epoch: Annotated[Count | None, _setting("Nothing grows in that epoch or later.")] = None
+    grow_threshold: Annotated[Threshold | None, _setting("Validation share, of schedule performance.")] = None
+    grow_min_delta: Annotated[Delta, _setting("Validation share, of schedule plateau.")] = 1e-4
+
+    @model_validator(mode="after")
+    def _centroid_delta_is_of_centroids(self) -> Self:
+        if self.centroid_delta and self.target != "class_centroid":
+            raise ValueError("centroid_delta acts with target class_centroid only")
+        if self.method == "nn_extra_layer" and self.network != "mlp":
+            raise ValueError("nn_extra_layer is of network mlp")
+        return self
+
+
+def memory_of(settings: Settings) -> Memory | None:
+    """The memory that the settings describe, None for methods without one. Raises ValidationError."""
+    control = _CONTROL.get(settings.method)
+    if control is None:
+        return None
+    refresh = {
+        "rate": settings.refresh_rate,
+        "distance": settings.refresh_distance,
+        "key": settings.refresh_key,
+        "value": settings.refresh_value,
+    }
+    return Memory.model_validate(
+        {
+            "site": settings.site,
+            "capacity": settings.memory_size,
+            "retrieval": _same(
+                settings, "k", "metric", "weighting", "temperature", "normalize_keys", "normalize_queries",
+                "normalize_values",
+            ),
+            "query": {"source": settings.query, "dims": settings.projection_dims},
+            "target": _target(settings),
+            "mode": settings.memory_mode,
+            "gate": {
+                "alpha": settings.alpha,
+                "schedule": settings.gate_schedule,
+                "rise_epochs": settings.rise_epochs,
+                "uncertainty": settings.uncertainty,
+                "temperature": settings.gate_temperature,
+                "bias": settings.gate_bias,
+            },
+            "affected": {"dims": settings.affected_dims, "selection": settings.affected_selection},
+            "train": settings.train_use,
+            "inference": settings.inference_use,
+            "refresh": refresh if settings.refresh_rate else None,
+            "forgetting": {"policy": settings.forgetting, **_same(settings, "ttl_steps", "age_weight")},
+            "control": control,
+            **_same(settings, "strength", "clip", "warmup_epochs", "fill_during_warmup", "insertion"),
+        }
+    )  # fmt: skip
+
+
+def _same(settings: Settings, *names: str) -> dict[str, Any]:
+    """Settings that are called as they are in the spec."""
+    return {name: getattr(settings, name) for name in names}
+
+
+def _target(settings: Settings) -> dict[str, Any]:
+    delta = settings.centroid_delta or settings.target == "grad_delta"
+    return {
+        "construction": settings.target,
+        "value": "delta" if delta else "absolute",
+        **_same(settings, "step_size", "centroid_momentum"),
+    }
+
+
+def growth_of(settings: Settings) -> Growth | None:
+    """How the network grows, None where it does not. Raises ValidationError."""
+    if not settings.growing:
+        return None
+    return Growth(
+        schedule=settings.grow_schedule,
+        interval=settings.grow_interval,
+        width=settings.grow_width,
+        depth=settings.grow_depth,
+        max_width=settings.max_width,
+        max_depth=settings.max_depth,
+        warmup_epochs=settings.grow_after,
+        stop_epoch=settings.stop_epoch,
+        threshold=settings.grow_threshold,
+        min_delta=settings.grow_min_delta,
+    )
+
+
+def arch_of(settings: Settings) -> Arch:
+    """The hidden layers that the method trains."""
+    widths = list(settings.arch.widths)
+    if settings.method == "nn_large":
+        widths = [_LARGER * width for width in widths]
+    if settings.method == "nn_extra_layer":
+        widths += widths[-1:]
+    return Arch.of_stacks([(1, width) for width in widths])
+
+
+def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
+    """The trial of one point of a grid. What a memory does is always recorded.
+
+    Raises pydantic.ValidationError and UserError.
+    """
+    memory = memory_of(settings)
+    further: tuple[str, ...] = ("toggle", "retrieval") if memory is not None else ()
+    further += ("embedding_knn",) if settings.method == "embedding_knn" else ()
+    return Trial(
+        study=name,
+        kind=STUDY,
+        data=settings.data,
+        model=NetSpec(family=settings.network, arch=arch_of(settings), dropout=settings.dropout),
+        method=Keep(
+            optimizer=settings.optimizer,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            batch_size=settings.batch_size,
+            weight_decay=settings.weight_decay,
+        ),
+        memory=memory,
+        growth=growth_of(settings),
+        probes=(*settings.probes, *(probe for probe in further if probe not in settings.probes)),
+        seed=seed,
+    )
+
+
+def remarks(trials: Sequence[Trial]) -> list[str]:
+    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    found = []
+    for trial in trials:
+        memory = trial.memory
+        if memory is None or memory.forgetting.policy == "none":
+            continue
+        images = train_samples(trial)
+        if memory.capacity > images:
+            epochs = memory.capacity / images
+            found.append(
+                f"a memory of {memory.capacity:,} entries is full after {epochs:.1f} epochs of {images:,} "
+                "images at the earliest; policies of forgetting differ only from then on"
+            )
+    return list(dict.fromkeys(found))

@@ -1,0 +1,70 @@
+"""The listeners of a sweep: which are asked for, and what each of them does not know yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from psa.core.errors import UserError, named_error
+from psa.core.extras import how_to_install
+from psa.experiments.tracking.base import Listener, masked
+from psa.specs.trial import Trial
+from psa.storage.records.record import Record
+from psa.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Audience:
+    """The listeners of one sweep."""
+
+    def __init__(self, listeners: Sequence[Listener], store: Store) -> None:
+        self.listeners, self.store = list(listeners), store
+
+    def tell(self, trials: Sequence[Trial], horizon: int) -> None:
+        """Tell every listener of those trials that are done, what it does not know yet.
+
+        One that fails is told no more in this sweep.
+        """
+        for trial in self.store.survey(trials, horizon).done if self.listeners else ():
+            record = self.store.read(trial)
+            for listener in tuple(self.listeners if record is not None else ()):
+                self._told(listener, trial, record or {})
+
+    def _told(self, listener: Listener, trial: Trial, record: Record) -> None:
+        try:
+            if listener.loops_of(trial) < record["loops"]:
+                listener.tell(trial, record)
+        except Exception as error:  # noqa: BLE001 - whatever its library does, the training goes on
+            reason = masked(named_error(error))[:300]
+            logger.warning(
+                "%s is told no more in this sweep (%s); nothing is lost, the next sweep tells it the rest",
+                listener.name,
+                reason,
+            )
+            self.listeners.remove(listener)
+
+
+NEEDS: Final = {"tensorboard": "--tensorboard", "mlflow": "--mlflow"}
+
+
+def listeners_for(study: str, tensorboard: Path | None, mlflow: str | None) -> list[Listener]:
+    """Those that are asked for. study: what their runs are kept under. Raises UserError."""
+    found: list[Listener] = []
+    try:
+        if tensorboard is not None:
+            from psa.experiments.tracking.tensorboard import TensorBoard
+
+            found.append(TensorBoard(tensorboard))
+        if mlflow is not None:
+            from psa.experiments.tracking.mlflow import MLflow
+
+            found.append(MLflow(mlflow, study))
+    except ModuleNotFoundError as error:
+        extra = next((name for name in NEEDS if name in str(error.name)), "mlflow")
+        raise UserError(
+            f"{NEEDS[extra]} needs {error.name}, which is not installed", how_to_install(extra)
+        ) from error
+    return found

@@ -1,0 +1,78 @@
+"""The modes over all architectures at once: interquartile means, and how probably a run beats one of none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from psa.analysis.stats import (
+    Values,
+    interquartile_mean,
+    present,
+    probability_of_improvement,
+    stratified_interval,
+)
+from psa.reports.ablation.cells import Cells
+
+RESAMPLES: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of a mode with its 95 % stratified bootstrap interval, NaN where nothing can be drawn."""
+
+    mode: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """The modes compared over the architectures in which no trial of any of them is missing.
+
+    trials: how many each mode has in each of them; means: IQM of the bounty in percent; improvements: how
+    probably a trial of a mode beats one of mode `against`, on an architecture drawn at random.
+    """
+
+    archs: tuple[str, ...]
+    trials: int
+    means: tuple[Estimate, ...]
+    improvements: tuple[Estimate, ...]
+
+
+def aggregate(cells: Cells, against: str = "none", seed: int = 0, resamples: int = RESAMPLES) -> Aggregate:
+    """Compare the modes of which there are trials; `seed` fixes the bootstrap's draws.
+
+    Architectures that lack a trial are left out, since a mean over others would be another quantity.
+    """
+    archs = cells.complete()
+    if not archs:
+        return Aggregate((), cells.expected, (), ())
+    scores = {mode: _scores(cells, archs, mode) for mode in cells.modes}
+    draws = (seed, resamples)
+    means = tuple(_estimate(mode, interquartile_mean, [scores[mode]], *draws) for mode in scores)
+    improvements = tuple(
+        _estimate(mode, probability_of_improvement, [scores[mode], scores[against]], *draws)
+        for mode in scores
+        if against in scores and mode != against
+    )
+    return Aggregate(archs, cells.expected, means, improvements)
+
+
+def _scores(cells: Cells, archs: Sequence[str], mode: str) -> Values:
+    """Bounties [trials, architectures]."""
+    return np.stack([present(cells.cell(arch, mode).bounties) for arch in archs], axis=1)
+
+
+def _estimate(
+    mode: str, statistic: Callable[..., ArrayLike], scores: Sequence[Values], seed: int, resamples: int
+) -> Estimate:
+    value = float(np.asarray(statistic(*scores)))
+    if len(scores[0]) < 2:  # nothing can be drawn anew from a single trial
+        return Estimate(mode, value, float("nan"), float("nan"))
+    return Estimate(mode, value, *stratified_interval(scores, statistic, seed, resamples=resamples))

@@ -1,0 +1,267 @@
+"""The trials of one family as cells: architecture x mode, each with the bounties of its seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.regimes import PUBLISHED_ZERO_R, Cell
+from psa.analysis.stats import Summary, Values, present, summary
+from psa.core.errors import UserError
+from psa.core.formatting import listed
+from psa.core.parsing import values_of
+from psa.reports.rendering.tables import Uncertain
+from psa.specs.arch import Arch
+from psa.specs.training import MODES
+
+_ONE_OF: Final = (
+    ("study", "Name one with --study"),
+    ("family", "Name one with --family"),
+    ("dataset", "Name one grid with --grid"),
+    ("digits", "Name one grid with --grid"),
+    ("scaling", "Name one grid with --grid"),
+    ("policy", "Name one grid with --grid"),
+    ("lr", "Name one grid with --grid"),
+    ("batch_size", "Name one grid with --grid"),
+    ("source", "Published trials are shown on their own"),
+)
+_ONE_PER_MODE: Final = ("weight_decay", "dropout")  # which belong to one mode each
+_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged")  # what is not simply missing
+_ROUNDING: Final = 1e-9
+_NAMED: Final = 8  # cells that a note names one by one
+_SAMPLES: Final = 10_000  # of the published validation split
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of one cell. correct: validation images that the bounty stands for, one per seed of the
+    frame in the order of Cells.seeds, NaN where there is none; samples: how many images there were;
+    statuses: how many trials are done, failed, damaged, missing.
+
+    Whole numbers, because differences of equal percentages are not always equal, nor their mean one of them.
+    """
+
+    correct: Values
+    samples: int
+    statuses: Mapping[str, int]
+
+    @property
+    def found(self) -> list[int]:
+        """The counts that are there."""
+        return [int(count) for count in present(self.correct)]
+
+    @property
+    def bounties(self) -> Values:
+        """Percentages, NaN where there is none."""
+        return 100 * self.correct / self.samples
+
+    @property
+    def summary(self) -> Summary:
+        """In percent; from the counts, whose mean is one of them where all are equal."""
+        of = asdict(summary(self.correct))
+        return Summary(of.pop("n"), **{name: 100 * count / self.samples for name, count in of.items()})
+
+    @property
+    def numbers(self) -> Cell:
+        """Mean, population standard deviation, least and greatest bounty in percent. Raises StatisticsError
+        where there is none.
+        """
+        found = self.found
+        counts = (statistics.fmean(found), statistics.pstdev(found), min(found), max(found))
+        return Cell(*(100 * count / self.samples for count in counts))
+
+    @property
+    def token(self) -> str:
+        """In one word why nothing is there."""
+        return next((word.upper() for word in _ABSENT if self.statuses.get(word)), "MISSING")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Every cell of a frame. expected: trials that a cell has where none is missing; zero_r: what always
+    answering the majority class would score, in percent; paired: whether equal seeds share their beginnings,
+    as ours do and published trials do not; loops: every length that a finished trial has; classes: digits
+    told apart.
+    """
+
+    study: str
+    family: str
+    archs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    expected: int
+    samples: int
+    zero_r: float
+    paired: bool
+    loops: tuple[int, ...]
+    classes: int
+    parameters: Mapping[str, int]
+    trials: Mapping[tuple[str, str], Trials]
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes of which any trial was to be trained."""
+        asked = {mode for _, mode in self.trials}
+        return tuple(mode for mode in MODES if mode in asked)
+
+    def cell(self, arch: str, mode: str) -> Trials:
+        """The trials of a cell, also where the frame does not know it."""
+        nothing = Trials(np.full(len(self.seeds), np.nan), self.samples, {})
+        return self.trials.get((arch, mode), nothing)
+
+    def uncertain(self, arch: str, mode: str) -> Uncertain | None:
+        """Mean and population standard deviation of a cell in percent; None where it is empty."""
+        cell = self.cell(arch, mode)
+        n = len(cell.found)
+        if not n:
+            return None
+        return Uncertain(cell.numbers.mean, cell.numbers.sd if n > 1 else float("nan"), n, self.expected)
+
+    def numbers(self, arch: str) -> dict[str, Cell]:
+        """What the regime of an architecture is decided from; a mode without any trial is left out."""
+        cells = {mode: self.cell(arch, mode) for mode in MODES}
+        return {mode: cell.numbers for mode, cell in cells.items() if cell.found}
+
+    def above_zero_r(self, arch: str) -> bool:
+        """Whether any trial of any mode scored more than ZeroR."""
+        return any(cell.high > self.zero_r + _ROUNDING for cell in self.numbers(arch).values())
+
+    def complete(self) -> tuple[str, ...]:
+        """The architectures none of whose trials is missing."""
+        return tuple(arch for arch in self.archs if not any(self._absent(arch, mode) for mode in self.modes))
+
+    def note(self) -> str:
+        """Of how many trials the cells are, and which of them have fewer."""
+        said = f"n = {self.expected} trial{'s' * (self.expected != 1)} per cell"
+        unasked = [mode for mode in MODES if mode not in self.modes]
+        said += f" ({', '.join(unasked)}: no trial)" if unasked else ""
+        cells = [(arch, mode) for arch in self.archs for mode in self.modes]
+        few = [cell for cell in cells if self._absent(*cell)]
+        if not few:
+            return f"{said}; none is missing."
+        named = "; ".join(self._absence(*cell) for cell in few[:_NAMED])
+        more = f"; and {len(few) - _NAMED:,} more cells" if len(few) > _NAMED else ""
+        have = "has" if len(few) == 1 else "have"
+        return f"{said}, but {len(few):,} of {len(cells):,} cells {have} fewer: {named}{more}."
+
+    def _absent(self, arch: str, mode: str) -> int:
+        return self.expected - len(self.cell(arch, mode).found)
+
+    def _absence(self, arch: str, mode: str) -> str:
+        cell = self.cell(arch, mode)
+        counts = {word: cell.statuses.get(word, 0) for word in _ABSENT}
+        counts["missing"] = self._absent(arch, mode) - sum(counts.values())
+        why = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        return f"{arch} {mode} {len(cell.found)} ({why})"
+
+
+def cells_of(frame: pd.DataFrame) -> Cells:
+    """The cells of a frame of one family. Raises UserError where it holds several experiments."""
+    rows = trials_of(frame)
+    _check(rows)
+    seeds = tuple(sorted(int(seed) for seed in rows["seed"].unique()))
+    samples, zero_r = _only(rows["validation"], _SAMPLES), _only(rows["zero_r"], PUBLISHED_ZERO_R)
+    trials = {
+        (str(arch), str(mode)): _trials(group, seeds, samples)
+        for (arch, mode), group in rows.groupby(["arch", "mode"], observed=True, sort=False)
+    }
+    return Cells(
+        study=str(rows["study"].iloc[0]),
+        family=str(rows["family"].iloc[0]),
+        archs=tuple(dict.fromkeys(str(arch) for arch in rows["arch"])),
+        seeds=seeds,
+        expected=max(sum(cell.statuses.values()) for cell in trials.values()),
+        samples=samples,
+        zero_r=zero_r,
+        paired=set(rows["source"]) == {"psa"},
+        loops=tuple(sorted(map(int, rows["loops"][rows["status"] == "done"].dropna().unique()))),
+        classes=_classes(rows["digits"].dropna()),
+        parameters={str(row.arch): int(row.parameters) for row in rows.itertuples()},
+        trials=trials,
+    )
+
+
+def _classes(digits: pd.Series[Any]) -> int:
+    """Of the digits listed, which are the same in all trials; ten where no trial names any."""
+    return len(str(digits.iloc[0]).split(",")) if len(digits) else 10
+
+
+def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> Trials:
+    bounties = dict(zip(map(int, rows["seed"]), rows["bounty"], strict=True))
+    percent = np.array([bounties.get(seed, np.nan) for seed in seeds], dtype=np.float64)
+    return Trials(np.rint(percent * samples / 100), samples, Counter(map(str, rows["status"])))
+
+
+def _only(values: pd.Series[Any], otherwise: Any) -> Any:
+    """The one value of a column; what else it is where no trial has one. Raises UserError for several."""
+    found = sorted(values.dropna().unique())
+    if len(found) > 1:
+        raise UserError(
+            f"the trials are of different data: {values.name} is {found[0]:g} and {found[1]:g}",
+            "Name one grid with --grid",
+        )
+    return type(otherwise)(found[0]) if found else otherwise
+
+
+def _check(rows: pd.DataFrame) -> None:
+    """Raise UserError where a cell would mix what must not be averaged."""
+    if not len(rows):
+        raise UserError("the rows hold no trial", "Run `psa sweep GRID` first")
+    for column, way_out in _ONE_OF:
+        names = sorted(rows[column].dropna().astype(str).unique())
+        if len(names) > 1:
+            raise UserError(f"the rows hold more than one {column}: {listed(names)}", way_out)
+    for column in _ONE_PER_MODE:
+        several = rows.groupby("mode", observed=True)[column].nunique() > 1
+        for mode in several.index[several]:
+            raise UserError(
+                f"the rows hold mode {mode} with more than one {column}", "Name one grid with --grid"
+            )
+    twice = rows[rows.duplicated(["arch", "mode", "seed"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise UserError(
+            f"the rows hold {row['arch']} {row['mode']} seed {row['seed']} in more than one setting",
+            "Name the grid with --grid, so that only its trials are taken",
+        )
+
+
+def one_family(frame: pd.DataFrame, family: str) -> pd.DataFrame:
+    """The rows of one family. Raises UserError where there is none."""
+    found = frame[frame["family"] == family]
+    if not len(found):
+        others = ", ".join(sorted(frame["family"].astype(str).unique()))
+        raise UserError(f"there is no trial of --family {family}", f"There are trials of {others}")
+    return found
+
+
+def ordered(archs: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
+    """The architectures in the order of a list; those that it does not name come after, as they stood."""
+    position = {arch: at for at, arch in enumerate(order)}
+    return tuple(sorted(archs, key=lambda arch: position.get(arch, len(position))))
+
+
+def archs_in(path: Path, option: str = "") -> tuple[str, ...]:
+    """The architectures listed in a file, one a line, `#` before remarks. Raises UserError, which names the
+    option that asked for it.
+    """
+    if not path.is_file():
+        asked = f"{option}: " if option else ""
+        raise UserError(
+            f"{asked}there is no list of architectures {path}",
+            "Name a file like reproduction/configurations.txt, which stands beside the grids",
+        )
+    try:
+        return tuple(
+            Arch.coerce(line).label
+            for line in values_of(f"@{path.resolve().name}", path.resolve().parent, "it")
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error.what}", error.way_out) from None

@@ -1,0 +1,122 @@
+"""What damaging a neuron does, in the ablation study: each mode beside mode none, and all modes together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from psa.analysis.regimes import ABLATIVE
+from psa.analysis.stats import EXACT_PAIRS, Paired, Values, benjamini_hochberg, holm, paired
+from psa.reports.ablation.aggregates import aggregate
+from psa.reports.ablation.cells import Cells, cells_of, ordered
+from psa.reports.rendering.tables import Cell, Column, Interval, Table
+from psa.specs.training import MODES
+
+_NONE: Final = "none"
+_ONE_PAGE: Final = 40  # rows
+
+
+def paired_table(
+    frame: pd.DataFrame,
+    *,
+    order: Sequence[str] = (),
+    caption: str = "Ablative modes minus mode none, seed by seed (percentage points)",
+    label: str = "tab:paired",
+) -> Table:
+    """Each ablative mode minus none in each architecture of a frame of one family: pairs, mean difference
+    with its 95 % interval, p of the sign-flip test, p corrected over the whole table (Holm: for any false
+    alarm; FDR: for the share of them), Hedges' g. Trials that are not paired by seed are not compared.
+    """
+    cells = cells_of(frame)
+    places = [(arch, mode) for arch in ordered(cells.archs, order) for mode in ABLATIVE]
+    found = [_in_percent(paired(*_both(cells, *place)), cells.samples) for place in places]
+    p_values = [each.p for each in found]
+    corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
+    rows: list[tuple[Cell, ...]] = [
+        (arch, mode, each.n, *_difference(each), *map(float, both), each.effect)
+        for (arch, mode), each, both in zip(places, found, corrected, strict=True)
+    ]
+    columns = (
+        Column("Architecture"),
+        Column("Mode"),
+        Column("Pairs", "count"),
+        Column("Difference", "interval", signed=True),
+        Column("p", "p", 3),
+        Column("p (Holm)", "p", 3),
+        Column("p (FDR)", "p", 3),
+        Column("Hedges g", "number", signed=True),
+    )
+    note = f"{_floor(found)} {cells.note()}" if cells.paired else f"{_UNPAIRED} {cells.note()}"
+    return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
+
+
+_UNPAIRED: Final = "Nothing is compared: equal numbers of these trials are no equal seeds."
+
+
+def _both(cells: Cells, arch: str, mode: str) -> tuple[Values, Values]:
+    """The arm and the one it is compared with; nothing where seeds mean nothing."""
+    arm, none = (cells.cell(arch, each).correct for each in (mode, _NONE))
+    return (arm, none) if cells.paired else (arm[:0], none[:0])
+
+
+def _in_percent(found: Paired, samples: int) -> Paired:
+    """What was compared in counts, in percentage points. With two pairs the correction of Hedges' g is zero,
+    and that is no effect of zero.
+    """
+    return replace(
+        found,
+        difference=100 * found.difference / samples,
+        low=100 * found.low / samples,
+        high=100 * found.high / samples,
+        effect=found.effect if found.n > 2 else float("nan"),
+    )
+
+
+def _difference(found: Paired) -> tuple[Interval, float]:
+    return Interval(found.difference, found.low, found.high), found.p
+
+
+def _floor(found: Sequence[Paired]) -> str:
+    """How small a p can get at all: with few pairs a correction over many comparisons leaves none small."""
+    pairs, tests = max((each.n for each in found), default=0), sum(not np.isnan(each.p) for each in found)
+    if not 2 <= pairs <= EXACT_PAIRS:
+        return "p: two-sided sign-flip test."
+    least = 2.0 ** (1 - pairs)
+    return (
+        f"p: two-sided sign-flip test, with {pairs} pairs at least {least:.3g}; if only one comparison of "
+        f"the {tests:,} stood out, Holm's correction would make that {min(1.0, least * tests):.2g}."
+    )
+
+
+def aggregate_table(
+    frame: pd.DataFrame,
+    *,
+    caption: str = "All architectures together",
+    label: str = "tab:aggregate",
+    seed: int = 0,
+) -> Table:
+    """Of each mode the interquartile mean over all trials and architectures, and how probably one of its
+    trials beats one of mode none on an architecture drawn at random; with stratified bootstrap intervals
+    (95 %, drawn by `seed`). Only architectures none of whose trials is missing take part.
+    """
+    cells = cells_of(frame)
+    found = aggregate(cells, _NONE, seed)
+    means, improvements = (
+        {each.mode: Interval(each.value, each.low, each.high) for each in estimates}
+        for estimates in (found.means, found.improvements)
+    )
+    rows: list[tuple[Cell, ...]] = [(mode, means.get(mode), improvements.get(mode)) for mode in MODES]
+    columns = (
+        Column("Mode"),
+        Column("Interquartile mean (%)", "interval"),
+        Column("P(better than none)", "interval", 3),
+    )
+    note = (
+        f"Over {len(found.archs):,} of {len(cells.archs):,} architectures, those whose trials are all there; "
+        f"intervals: 95% stratified bootstrap, each arm drawn on its own. {cells.note()}"
+    )
+    return Table(caption, label, columns, tuple(rows), note)

@@ -1,0 +1,64 @@
+"""The modes over all architectures at once: interquartile means and probabilities of improvement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from psa.core.formatting import counted
+from psa.reports.ablation.aggregates import RESAMPLES, Aggregate, Estimate
+from psa.reports.ablation.cells import Cells
+from psa.reports.ablation.numbers import notes_of
+from psa.reports.plotting.style import GREY, MODE_LOOKS, add_axes, empty, new_figure, note, style, title
+
+
+def plot_estimates(ax: Axes, estimates: Sequence[Estimate], digits: int) -> Axes:
+    """A bar from low to high per mode, the estimate as its mark and as a number."""
+    ax.use_sticky_edges = False  # room on both sides of the bars
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    for row, each in enumerate(estimates):
+        look = MODE_LOOKS[each.mode]
+        ax.barh(row, each.high - each.low, 0.55, each.low, color=look.colour, alpha=0.3, linewidth=0)
+        ax.plot(
+            each.value, row, marker=look.marker, color=look.colour, markersize=5.5,
+            markeredgecolor="white", markeredgewidth=0.4, zorder=3,
+        )  # fmt: skip
+        ax.annotate(
+            f"{each.value:.{digits}f}", (1, row), (3, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", fontsize=6.5,
+        )  # fmt: skip
+    ax.set_yticks(range(len(estimates)), [each.mode for each in estimates])
+    ax.set_ylim(len(estimates) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x", color="#E8E8E8", linewidth=0.5)
+    return ax
+
+
+def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> Figure:
+    """Interval plots side by side."""
+    with style():
+        figure = new_figure(2.5)
+        title(figure, "All architectures together")
+        left, right = (add_axes(figure, at, 0.88, 2.45, 1.25) for at in (0.6, 4.15))
+        if found.means:
+            plot_estimates(left, found.means, 2)
+            left.set_xlabel("interquartile mean of the bounty (%)")
+        else:
+            empty(left, "no architecture with\nevery seed of every mode")
+        if found.improvements:
+            plot_estimates(right, found.improvements, 3)
+            right.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+            right.set_xlabel(f"probability that a run beats one of mode {against}")
+        else:
+            empty(right, f"nothing to compare with {against}")
+        how = (
+            f"Over {counted(len(found.archs), 'architecture')} with all {found.trials} seeds of every mode. "
+            f"Bars: 95 % percentile intervals, {RESAMPLES:,} bootstrap samples stratified by "
+            "architecture, each arm drawn on its own."
+        )
+        note(figure, [*notes_of(cells), how])
+    return figure

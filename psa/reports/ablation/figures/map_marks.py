@@ -1,0 +1,136 @@
+"""Marks on the maps of the design space, the bar of their colours, and the legend that counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from psa.reports.ablation.cells import Cells
+from psa.reports.ablation.figures.design_space import LEFT, MARK, Map, Spot, map_notes
+from psa.reports.ablation.numbers import notes_of
+from psa.reports.plotting.style import GREY, add_axes, note, style
+
+Spots = Mapping[str, Spot]
+EDGE: Final = "#303030"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Numbers as colours, and how the bar beside the map names them."""
+
+    norm: Normalize
+    name: str
+    what: str
+    ticks: tuple[float, ...] = ()
+    extend: str = "neither"
+
+    @property
+    def colours(self) -> Colormap:
+        """Its colour map."""
+        return mpl.colormaps[self.name]
+
+    def rgba(self, values: Sequence[float]) -> Any:
+        """One colour per value."""
+        return self.colours(self.norm(np.array(values, dtype=np.float64)))
+
+
+def marks(ax: Axes, spots: Spots, archs: Sequence[str], marker: Any, colours: Any, **how: Any) -> Axes:
+    """One kind of mark at the places of these architectures."""
+    places = [(spots[arch].depth, spots[arch].width) for arch in archs]
+    if places:
+        looks: dict[str, Any] = {"s": MARK**2, "edgecolors": EDGE, "linewidths": 0.4, "zorder": 3} | how
+        across, up = np.array(places).T
+        ax.scatter(across, up, marker=marker, c=colours, **looks)
+    return ax
+
+
+def unknown(ax: Axes, spots: Spots, archs: Sequence[str]) -> Axes:
+    """A question mark where there is no number."""
+    return marks(ax, spots, archs, "$?$", GREY, linewidths=0.2, edgecolors=GREY)
+
+
+def nothing(ax: Axes, spots: Spots, archs: Sequence[str]) -> Axes:
+    """A crossed-out black square: no trial scored more than ZeroR."""
+    marks(ax, spots, archs, "s", "black", linewidths=0)
+    return marks(ax, spots, archs, "x", "white", s=(0.6 * MARK) ** 2, linewidths=0.7, edgecolors=None)
+
+
+def dash(ax: Axes, spots: Spots, archs: Sequence[str]) -> Axes:
+    """A black dash: there are numbers, and they are all the same."""
+    return marks(ax, spots, archs, "_", "black", linewidths=1.2, edgecolors=None)
+
+
+def handle(marker: Any, face: str, edge: str = EDGE, size: float = MARK) -> Line2D:
+    """A mark for a legend."""
+    with style():  # "$?$" is set by TeX where the user's matplotlibrc says so
+        return Line2D(
+            [], [], linestyle="", marker=marker, markerfacecolor=face, markeredgecolor=edge,
+            markeredgewidth=0.5, markersize=size,
+        )  # fmt: skip
+
+
+UNKNOWN: Final = handle("$?$", GREY, GREY)
+SAME: Final = handle("_", "black", "black")
+NOTHING: Final = (
+    handle("s", "black", "black"),
+    Line2D([], [], linestyle="", marker="x", color="white", markersize=0.6 * MARK, markeredgewidth=0.7),
+)
+
+
+class Legend:
+    """Marks with what they mean and how many architectures bear them; those that none bears are left out."""
+
+    def __init__(self) -> None:
+        self.handles: list[Any] = []
+        self.labels: list[str] = []
+
+    def add(self, mark: Any, label: str, archs: Collection[str]) -> None:
+        """A line of it; several marks are drawn on one another."""
+        if archs:
+            self.handles.append(mark)
+            self.labels.append(f"{label} ({len(archs)})")
+
+    def draw(self, drawn: Map, left: float, columns: int = 1, heading: str = "") -> None:
+        """Below the map, `left` inches from the side of the figure."""
+        wide, high = drawn.figure.get_size_inches()
+        legend = drawn.figure.legend(
+            self.handles, self.labels, loc="upper left", bbox_to_anchor=(left / wide, drawn.below / high),
+            ncols=columns, title=heading or None, alignment="left", borderaxespad=0, handletextpad=0.3,
+            columnspacing=1.2, handler_map={tuple: HandlerTuple(ndivide=1, pad=0)},
+        )  # fmt: skip
+        legend.set_gid("legend")
+
+
+def colour_bar(drawn: Map, scale: Scale) -> None:
+    """The colours of a scale with their numbers, below the map at the left."""
+    ax = add_axes(drawn.figure, LEFT, drawn.below - 0.2, 2.75, 0.12)
+    shown = mpl.cm.ScalarMappable(scale.norm, scale.colours)
+    bar = drawn.figure.colorbar(shown, cax=ax, orientation="horizontal", extend=scale.extend)
+    bar.ax.xaxis.set_minor_locator(NullLocator())
+    if scale.ticks:
+        bar.ax.xaxis.set_major_locator(FixedLocator(scale.ticks))
+    bar.ax.xaxis.set_major_formatter(FuncFormatter(_tick))
+    bar.set_label(scale.what, fontsize=7, labelpad=1)
+    bar.outline.set_linewidth(0.4)
+
+
+def _tick(value: float, _: int | None) -> str:
+    """`0.03`, `−10`, `100,000`."""
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", "−")
+
+
+def finished(drawn: Map, cells: Cells, how: str) -> Figure:
+    """Label the spots and say what a reader must know; the map's figure."""
+    left_out = drawn.write_labels()
+    note(drawn.figure, [*notes_of(cells), how, *map_notes(tuple(drawn.spots), left_out)])
+    return drawn.figure

@@ -1,0 +1,71 @@
+"""The map of sizes: parameters, the study's label for them, and what the numbers themselves say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from psa.reports.ablation.figures.design_space import map_notes, new_map
+from psa.reports.ablation.figures.map_marks import EDGE, Legend, Scale, Spots, colour_bar, handle, marks
+from psa.reports.ablation.matching import MATCHED, Match, matches
+from psa.reports.plotting.style import note, style
+
+_GREY: Final = "#9A9A9A"
+_KINDS: Final = {
+    (True, True): ("o", f"Matched, within {MATCHED:.0%}"),
+    (True, False): ("o", f"Matched, but not within {MATCHED:.0%}"),
+    (False, True): ("^", f"Asymmetric, but within {MATCHED:.0%}"),
+    (False, False): ("^", f"Asymmetric, not within {MATCHED:.0%}"),
+}
+_HOW: Final = (
+    "Circles are labelled Matched by the study, triangles Asymmetric. Filled: the number of parameters is "
+    f"within {MATCHED:.0%} of that of the network with one hidden layer (1*W) that it was meant to match, or "
+    "it is such a network itself. Hollow also: what was meant to match none."
+)
+
+
+def plot_matching(ax: Axes, spots: Spots, found: Mapping[str, Match], scale: Scale) -> Axes:
+    """Parameters as colour; the published label as the mark; filled where the numbers agree, too."""
+    for (labelled, close), (marker, _) in _KINDS.items():
+        archs = _alike(found, labelled, close)
+        colours = scale.rgba([found[arch].parameters for arch in archs])
+        if close:
+            marks(ax, spots, archs, marker, colours)
+        else:
+            marks(ax, spots, archs, marker, "white", edgecolors=colours, linewidths=1.3)
+    return ax
+
+
+def _alike(found: Mapping[str, Match], labelled: bool, close: bool) -> list[str]:
+    return [arch for arch, each in found.items() if (each.labelled, each.within()) == (labelled, close)]
+
+
+def matching_map(
+    archs: Sequence[str],
+    parameters: Callable[[str], int],
+    asymmetric: Collection[str],
+    order: Sequence[str],
+    notes: Sequence[str] = (),
+) -> Figure:
+    """How many parameters each architecture has, and whether it has as many as it was meant to have; order:
+    the list of the whole study, in which that is found.
+    """
+    found = matches(archs, parameters, asymmetric, order)
+    sizes = [each.parameters for each in found.values()]
+    scale = Scale(LogNorm(min(sizes), max(*sizes, min(sizes) + 1)), "viridis", "parameters")
+    with style():
+        drawn = new_map(archs, "Parameter matching")
+        drawn.draw(lambda ax: plot_matching(ax, drawn.spots, found, scale))
+        colour_bar(drawn, scale)
+        legend = Legend()
+        for (labelled, close), (marker, label) in _KINDS.items():
+            mark = handle(marker, _GREY, EDGE) if close else handle(marker, "white", _GREY)
+            legend.add(mark, label, _alike(found, labelled, close))
+        legend.draw(drawn, 3.8, heading="published label, and by our count")
+        left_out = drawn.write_labels()
+        note(drawn.figure, [*notes, _HOW, *map_notes(archs, left_out)])
+        return drawn.figure

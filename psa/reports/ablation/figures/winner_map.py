@@ -1,0 +1,89 @@
+"""The map of winners: which mode has the highest mean, alone or with others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.path import Path as Shape
+
+from psa.analysis.stats import ALPHA, TIE
+from psa.reports.ablation.cells import Cells
+from psa.reports.ablation.figures.design_space import LEFT, MARK, new_map
+from psa.reports.ablation.figures.map_marks import (
+    NOTHING,
+    UNKNOWN,
+    Legend,
+    Spots,
+    finished,
+    handle,
+    marks,
+    nothing,
+    unknown,
+)
+from psa.reports.ablation.numbers import Strategy, strategy
+from psa.reports.plotting.style import MODE_LOOKS, style
+from psa.specs.training import MODES
+
+
+def slot(mode: str) -> Shape:
+    """The part of a circle that belongs to a mode, clockwise from the top in the order of MODES."""
+    part = 360 / len(MODES)
+    middle = 90 - part * MODES.index(mode)
+    return Shape.wedge(middle - part / 2, middle + part / 2)
+
+
+def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, Strategy]) -> Axes:
+    """A sole winner as its mark (hollow where it may be chance), a tie as a circle with slots filled."""
+    for mode, look in MODE_LOOKS.items():
+        sole = _won_by(found, mode)
+        clear = [arch for arch in sole if found[arch].clear]
+        chance = [arch for arch in sole if not found[arch].clear]
+        marks(ax, spots, clear, look.marker, look.colour)
+        marks(ax, spots, chance, look.marker, "white", edgecolors=look.colour, linewidths=0.9)
+    tied = _tied(found)
+    marks(ax, spots, tied, "o", "white", s=(1.3 * MARK) ** 2)
+    for mode, look in MODE_LOOKS.items():
+        archs = [arch for arch in tied if mode in found[arch].best]
+        marks(ax, spots, archs, slot(mode), look.colour, s=(1.2 * MARK) ** 2, linewidths=0)
+    nothing(ax, spots, _dead(found))
+    return unknown(ax, spots, [arch for arch, each in found.items() if not each.best])
+
+
+def _won_by(found: Mapping[str, Strategy], mode: str) -> list[str]:
+    return [arch for arch, each in found.items() if each.best == (mode,) and each.above_zero_r]
+
+
+def _tied(found: Mapping[str, Strategy]) -> list[str]:
+    return [arch for arch, each in found.items() if len(each.best) > 1 and each.above_zero_r]
+
+
+def _dead(found: Mapping[str, Strategy]) -> list[str]:
+    return [arch for arch, each in found.items() if each.best and not each.above_zero_r]
+
+
+def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> Figure:
+    """Which mode has the highest mean bounty."""
+    found = {arch: strategy(cells, arch, tolerance) for arch in archs}
+    with style():
+        drawn = new_map(archs, "Winning strategy")
+        drawn.draw(lambda ax: plot_strategy(ax, drawn.spots, found))
+        legend = Legend()
+        for mode, look in MODE_LOOKS.items():
+            legend.add(handle(look.marker, look.colour), mode, _won_by(found, mode))
+        chance = [arch for mode in MODES for arch in _won_by(found, mode) if not found[arch].clear]
+        legend.add(handle("o", "white"), "hollow: may be chance", chance)
+        wedges = [handle(slot(mode), look.colour, "none", 1.2 * MARK) for mode, look in MODE_LOOKS.items()]
+        ring = handle("o", "white", size=1.3 * MARK)
+        legend.add((ring, *wedges), "tie: slots clockwise from the top", _tied(found))
+        legend.add(NOTHING, "no trial of any mode above ZeroR", _dead(found))
+        legend.add(UNKNOWN, "no trial", [arch for arch, each in found.items() if not each.best])
+        legend.draw(drawn, LEFT, columns=4, heading="highest mean bounty")
+        test = "a paired sign-flip test" if cells.paired else "Welch's test"
+        how = (
+            f"Unrounded means within {tolerance:g} points tie; slots in the order {', '.join(MODES)}, white "
+            "where a mode has no share in the win. Hollow: not told from every other mode by "
+            f"{test} (p < {ALPHA:g} after Holm's correction)."
+        )
+        return finished(drawn, cells, how)

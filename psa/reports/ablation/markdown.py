@@ -1,0 +1,200 @@
+"""The ablation study as Markdown: its listings in the published format, and its summaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import Values
+from psa.core.errors import UserError
+from psa.core.files import read_bytes
+from psa.core.text_file import decode_text
+from psa.reports.ablation.cells import Cells, cells_of
+from psa.reports.ablation.curves import lkg_matrix
+from psa.reports.rendering.latex import literal
+from psa.reports.rendering.tables import Uncertain, grid, rounded
+from psa.specs.arch import Arch
+from psa.specs.training import MODES
+
+_NOTHING: Final = "N/A"
+
+
+def trials_markdown(frame: pd.DataFrame) -> str:
+    """The bounty of every trial, a table per architecture, its rows the seeds. psa.analysis.published reads
+    it.
+    """
+    cells = cells_of(frame)
+    heads = ["Trial", *map(str.capitalize, MODES)]
+    parts = [
+        f"# Trials of {cells.family}",
+        f"Best validation accuracy of each trial; Trial is its seed. {literal(cells.note())}",
+    ]
+    for arch in cells.archs:
+        rows = [
+            [str(seed), *(_percent(cells.cell(arch, mode).bounties[at], "%") for mode in MODES)]
+            for at, seed in enumerate(cells.seeds)
+        ]
+        parts += [f"### Architecture: {arch}", grid(heads, rows, [False] * len(heads))]
+    return "\n\n".join(parts) + "\n"
+
+
+def convergence_markdown(frame: pd.DataFrame) -> str:
+    """The accuracy of the LKG after each meta-loop, mean over the trials of a cell."""
+    said = (
+        "Validation accuracy of the LKG in percent after each meta-loop, mean over the trials of a cell; "
+        "Final Test: mean test accuracy of their last LKG in percent."
+    )
+    return _by_loop(frame, "Convergence", said, lambda curve: curve)
+
+
+def lkg_growth_markdown(frame: pd.DataFrame) -> str:
+    """What each meta-loop added to the accuracy of the LKG, mean over the trials of a cell."""
+    said = (
+        "Growth of the LKG in percentage points, LKG(t) - LKG(t-1) of its validation accuracy, 0.00 in the "
+        "first meta-loop, mean over the trials of a cell; Final Test: mean test accuracy of their last LKG "
+        "in percent."
+    )
+    return _by_loop(frame, "LKG growth", said, lambda curve: np.diff(curve, prepend=curve[:1]))
+
+
+def _by_loop(frame: pd.DataFrame, title: str, said: str, values: Callable[[Values], Values]) -> str:
+    """A row per cell and a column per meta-loop. A loop that one trial of the cell has not reached is N/A:
+    a mean of other trials than the loop before would jump. One that stopped early keeps its LKG.
+    """
+    cells, done = cells_of(frame), frame[frame["status"] == "done"]
+    loops = range(1, int(done["loop"].max()) + 1) if done["loop"].notna().any() else range(0)
+    heads = ["Architecture", "Mode", *(f"Meta-Loop {loop}" for loop in loops), "Final Test"]
+    curves = _mean_curves(done, loops, cells.samples)
+    tests = trials_of(done).groupby(["arch", "mode"], observed=True)["test"].mean().to_dict()
+    nothing = np.full(len(loops), np.nan)
+    rows = [
+        [
+            arch,
+            _name(cells, arch, mode),
+            *map(_percent, 100 * values(curves.get((arch, mode), nothing)) / cells.samples),
+            _percent(test),
+        ]
+        for arch in cells.archs
+        for mode in MODES
+        for test in [tests.get((arch, mode), np.nan)]
+    ]
+    left = [True, True, *[False] * (len(heads) - 2)]
+    note = literal(cells.note())
+    return f"# {title} of {cells.family}\n\n{said} {note}\n\n{grid(heads, rows, left)}\n"
+
+
+def _name(cells: Cells, arch: str, mode: str) -> str:
+    n = len(cells.cell(arch, mode).found)
+    return f"{mode.capitalize()} (n={n})" if 0 < n < cells.expected else mode.capitalize()
+
+
+def _mean_curves(done: pd.DataFrame, loops: range, samples: int) -> dict[tuple[str, str], Values]:
+    """Of each cell how many images the LKG answers in the mean, per meta-loop. Counts are whole, so
+    that at the end it is the mean of the bounties to the last bit.
+    """
+    looped = done[done["loop"].notna()]
+    return {
+        (str(arch), str(mode)): np.rint(lkg_matrix(rows, len(loops)) * samples / 100).mean(axis=0)
+        for (arch, mode), rows in looped.groupby(["arch", "mode"], observed=True)
+    }
+
+
+def _percent(value: float, sign: str = "") -> str:
+    return _NOTHING if np.isnan(value) else f"{rounded(float(value), 2)}{sign}"
+
+
+_HEAD: Final = re.compile(r"Results Shape \{(?P<arch>[0-9*, ]+)\} Parameters \{(?P<parameters>[0-9,]+)\}")
+_PERCENT: Final = r"([0-9]{1,3}(?:\.[0-9]+)?)\s*%"
+_LINE: Final = re.compile(
+    rf"\* (?P<mode>\w+): Mean={_PERCENT} \| Std={_PERCENT} \| Min={_PERCENT} \| Max={_PERCENT}"
+    r" \(n=(?P<n>[0-9]+)\)"
+)
+_TOKEN: Final = re.compile(r"\* (?P<mode>\w+): (?P<token>[A-Z_]+)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """An architecture of a summary: its parameters and its modes, None where the summary has a token."""
+
+    arch: str
+    parameters: int
+    modes: dict[str, Uncertain | None]
+
+
+def summary_markdown(frame: pd.DataFrame, tokens: Mapping[tuple[str, str], str] | None = None) -> str:
+    """The summary of a frame of one family. Std is the population's; a cell without any trial says FAILED,
+    DAMAGED or MISSING, or what `tokens` has for its arch and mode, and n counts the trials that are there.
+    """
+    cells = cells_of(frame)
+    blocks = []
+    for arch in cells.archs:
+        lines = [f"Results Shape {{{arch}}} Parameters {{{cells.parameters[arch]}}}"]
+        lines += [f"* {mode.capitalize()}: {_said(cells, arch, mode, tokens or {})}" for mode in MODES]
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _said(cells: Cells, arch: str, mode: str, tokens: Mapping[tuple[str, str], str]) -> str:
+    cell = cells.cell(arch, mode)
+    if not cell.found:
+        return tokens.get((arch, mode), cell.token)
+    of = cell.numbers
+    numbers = {"Mean": of.mean, "Std": of.sd, "Min": of.low, "Max": of.high}
+    said = " | ".join(f"{name}={number:.2f}%" for name, number in numbers.items())
+    return f"{said} (n={len(cell.found)})"
+
+
+def read_summary(path: Path) -> list[Block]:
+    """The architectures of a summary. Raises UserError that names the line which is not so."""
+    content = read_bytes(path)
+    if content is None:
+        raise UserError(f"there is no summary {path}", "Name a file like results/psa_simplemlp_summary.md")
+    blocks: list[Block] = []
+    for number, line in enumerate(decode_text(content, str(path)).splitlines(), 1):
+        text, where = line.strip(), f"{path}, line {number}"
+        head = _HEAD.fullmatch(text)
+        if head is not None:
+            blocks.append(_read_head(head, where))
+        elif text.startswith("* "):
+            _read_mode(text, blocks, where)
+    if not blocks:
+        raise UserError(
+            f"{path} holds no summary", "It begins with a line `Results Shape {1*16} Parameters ...`"
+        )
+    most = max([mode.n for block in blocks for mode in block.modes.values() if mode is not None], default=0)
+    return [_expecting(block, most) for block in blocks]
+
+
+def _read_head(head: re.Match[str], where: str) -> Block:
+    try:
+        return Block(Arch.coerce(head["arch"]).label, int(head["parameters"].replace(",", "")), {})
+    except UserError as error:
+        raise UserError(f"{where}: {error.what}", error.way_out) from None
+
+
+def _read_mode(text: str, blocks: list[Block], where: str) -> None:
+    found, token = _LINE.fullmatch(text), _TOKEN.fullmatch(text)
+    match = found or token
+    if match is None or not blocks or match["mode"].lower() not in MODES:
+        raise UserError(f"{where}: {text[:60]!r} is no line of a summary", "Correct it")
+    cell = None
+    if found is not None:
+        n = int(found["n"])
+        cell = Uncertain(float(found[2]), float(found[3]) if n > 1 else float("nan"), n, n)
+    blocks[-1].modes[match["mode"].lower()] = cell
+
+
+def _expecting(block: Block, trials: int) -> Block:
+    """A cell has as many trials as the fullest of the file, or some of its own are missing."""
+    modes = {
+        name: None if mode is None else Uncertain(mode.mean, mode.sd, mode.n, trials)
+        for name, mode in block.modes.items()
+    }
+    return Block(block.arch, block.parameters, modes)

@@ -1,0 +1,93 @@
+"""Which architectures have as many parameters as they were meant to have: computed, beside their label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from psa.reports.ablation.cells import Cells
+from psa.specs.arch import Arch
+from psa.specs.model import ModelSpec
+from psa.specs.shapes import shape_of
+
+MATCHED: Final = 0.10  # share by which parameters may differ from the budget they were meant to meet
+Role = Literal["budget", "partnered", "none"]
+
+
+@dataclass(frozen=True)
+class Match:
+    """An architecture beside the budget it was meant to meet.
+
+    labelled: whether the study calls it matched; role: whether it is a budget itself, was meant to meet
+    one, or neither; partner: the network with one layer whose parameters are that budget ("" if it has
+    none); deviation: the share by which it has more parameters (NaN without a partner).
+    """
+
+    parameters: int
+    labelled: bool
+    role: Role
+    partner: str
+    deviation: float
+
+    def within(self, tolerance: float = MATCHED) -> bool:
+        """Whether its own number of parameters says that it is matched; a budget meets itself."""
+        return self.role == "budget" or abs(self.deviation) <= tolerance
+
+
+def parameters_of(family: str, arch: str, classes: int = 10) -> int:
+    """Weights and biases of an architecture. Raises UserError for one that is none."""
+    return shape_of(ModelSpec.model_validate({"family": family, "arch": arch}), classes).parameters
+
+
+def sizes(cells: Cells) -> Callable[[str], int]:
+    """The parameters of any architecture, with or without trials, as these cells' networks have them."""
+    return lambda arch: cells.parameters.get(arch) or parameters_of(cells.family, arch, cells.classes)
+
+
+def matches(
+    archs: Sequence[str],
+    parameters: Callable[[str], int],
+    asymmetric: Collection[str],
+    order: Sequence[str] = (),
+) -> dict[str, Match]:
+    """Each architecture beside its partner in `order`, the list of the whole study (see partners)."""
+    meant = partners(order)
+    return {arch: _match(arch, meant.get(arch, ""), parameters, arch not in asymmetric) for arch in archs}
+
+
+def _match(arch: str, partner: str, parameters: Callable[[str], int], labelled: bool) -> Match:
+    size = parameters(arch)
+    if partner:
+        return Match(size, labelled, "partnered", partner, size / parameters(partner) - 1)
+    return Match(size, labelled, "budget" if _is_budget(arch) else "none", "", float("nan"))
+
+
+def _is_budget(arch: str) -> bool:
+    (depth, width), *more = Arch.coerce(arch).stacks
+    return depth == 1 < width and not more
+
+
+def partners(archs: Sequence[str]) -> dict[str, str]:
+    """The network with one layer whose parameters each architecture was meant to have, where there is one.
+
+    The study chose widths for depth L by solving (L-1)W^2 + (794+L)W + 10 = P for the parameters P of each
+    1*W. Its list does not name the pairs; they follow from the order: within a depth, and among the squares,
+    the i-th widest goes with the i-th widest 1*W. Squares beside others (32*32, 31*31, ... 1*1) are a series
+    of all sizes, and what is deeper than wide mirrors another architecture: they were meant to match none.
+    """
+    sizes = {stacks[0]: arch for arch in archs if len(stacks := Arch.coerce(arch).stacks) == 1}
+    squares = {width for depth, width in sizes if depth == width}
+    groups: dict[int, list[tuple[int, int]]] = {}
+    for depth, width in sizes:
+        alone = depth == width and not {width - 1, width + 1} & squares
+        if depth < width or alone:
+            groups.setdefault(0 if depth == width else depth, []).append((depth, width))
+    budgets = sorted(groups.pop(1, []), reverse=True)
+    found = {}
+    for group in groups.values():
+        widest_first = sorted(group, key=lambda size: -size[1])
+        found.update(
+            {sizes[size]: sizes[budget] for size, budget in zip(widest_first, budgets, strict=False)}
+        )
+    return found

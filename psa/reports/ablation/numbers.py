@@ -1,0 +1,161 @@
+"""The numbers behind the figures: what the maps show of an architecture, and what every figure says below."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from psa.analysis.regimes import Regime, regime_of
+from psa.analysis.stats import ALPHA, TIE, holm, present, summary, welch, winners
+from psa.core.formatting import counted, listed
+from psa.reports.ablation.cells import Cells
+from psa.specs.training import MODES
+
+_ROUNDING: Final = 1e-9
+_NAMED: Final = 6  # architectures that a note names one by one
+_NAN: Final = float("nan")
+
+
+def notes_of(cells: Cells) -> list[str]:
+    """n, the horizon, and in a second line what is missing."""
+    done = {place: each.statuses["done"] for place, each in cells.trials.items() if each.statuses.get("done")}
+    sizes = sorted(set(done.values())) or [0]
+    per_cell = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    archs, modes = ({place[at] for place in done} for at in (0, 1))
+    asked = sum(sum(each.statuses.values()) for each in cells.trials.values())
+    first = (
+        f"{cells.family}, study {cells.study}: n = {sum(done.values()):,} of {counted(asked, 'trial')}; "
+        f"{per_cell} per architecture and mode ({counted(len(archs), 'architecture')}, "
+        f"{counted(len(modes), 'mode')})"
+    )
+    if cells.loops:
+        lengths = sorted({cells.loops[0], cells.loops[-1]})
+        first += f"; {' to '.join(map(str, lengths))} meta-loops"
+    return [line for line in (f"{first}.", _missing(cells, archs, modes)) if line]
+
+
+def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> str:
+    """What of the trials asked for is not there; archs, modes: those with any finished trial."""
+    statuses: Counter[str] = Counter()
+    for each in cells.trials.values():
+        statuses.update(each.statuses)
+    parts = [f"{counted(statuses[name], 'trial')} {name}" for name in sorted(statuses) if name != "done"]
+    for absent, what in (
+        ([mode for mode in MODES if mode not in modes], "mode "),
+        ([arch for arch in cells.archs if arch not in archs], ""),
+    ):
+        if absent:
+            parts.append(f"no trial of {what}{listed(absent, _NAMED)}")
+    return f"Not there: {'; '.join(parts)}." if parts else ""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Mean bounty of mode none (NaN without a trial), and whether anything at all beat ZeroR."""
+
+    n: int
+    mean: float
+    above_zero_r: bool
+
+
+def baseline(cells: Cells, arch: str) -> Level:
+    """What the architecture reaches without any ablation."""
+    values = present(cells.cell(arch, "none").bounties)
+    mean = float(values.mean()) if len(values) else _NAN
+    return Level(len(values), mean, cells.above_zero_r(arch))
+
+
+Verdict = Literal["gain", "loss", "unclear", "equal", "unknown"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One mode minus another: mean difference in points with its 95 % interval, of n pairs or trials."""
+
+    n: int
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """gain or loss where the interval excludes 0, equal where no pair differs, unknown below two."""
+        if self.n < 2:
+            return "unknown"
+        if self.low == self.high == 0:
+            return "equal"
+        if self.low <= 0 <= self.high:
+            return "unclear"
+        return "gain" if self.difference > 0 else "loss"
+
+
+def effect(cells: Cells, arch: str, mode: str, against: str = "none") -> Effect:
+    """What a mode does to the bounty: paired by seed (t interval), or by Welch where seeds share nothing."""
+    one, other = cells.cell(arch, mode), cells.cell(arch, against)
+    if not cells.paired:
+        n, found = min(len(one.found), len(other.found)), welch(one.summary, other.summary)
+        return Effect(n, found.value, found.low, found.high)
+    differences = summary(one.correct - other.correct)
+    points = (100 * each / cells.samples for each in (differences.mean, differences.low, differences.high))
+    return Effect(differences.n, *points)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The largest standard deviation over seeds (ddof 1) among the modes, and the mode; NaN, "" if none."""
+
+    sd: float
+    mode: str
+
+
+def instability(cells: Cells, arch: str) -> Spread:
+    """How much chance decides. Modes with fewer than two trials have no say."""
+    spreads = {}
+    for mode in MODES:
+        values = present(cells.cell(arch, mode).bounties)
+        if len(values) > 1:
+            spreads[mode] = float(values.std(ddof=1))
+    if not spreads:
+        return Spread(_NAN, "")
+    mode = max(spreads, key=lambda each: spreads[each])
+    return Spread(spreads[mode] if spreads[mode] > _ROUNDING else 0.0, mode)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """The modes whose mean is within a tolerance of the greatest, in the order of MODES; clear where a test
+    with Holm's correction tells a sole winner from every other mode.
+    """
+
+    best: tuple[str, ...]
+    clear: bool
+    above_zero_r: bool
+
+
+def strategy(cells: Cells, arch: str, tolerance: float = TIE) -> Strategy:
+    """Which mode wins; means are compared unrounded."""
+    means = {mode: cell.mean for mode, cell in cells.numbers(arch).items()}
+    if not means:
+        return Strategy((), clear=False, above_zero_r=False)
+    top = max(means.values())
+    best = tuple(mode for mode in means if top - means[mode] <= tolerance + _ROUNDING)
+    clear = len(best) == 1 < len(means) and _stands_out(cells, arch, best[0])
+    return Strategy(best, clear, cells.above_zero_r(arch))
+
+
+def _stands_out(cells: Cells, arch: str, best: str) -> bool:
+    """Whether no other mode could be as good: the paired test of the table of accuracies, or Welch's where
+    seeds share nothing.
+    """
+    arms = {mode: cells.cell(arch, mode) for mode in MODES if cells.cell(arch, mode).found}
+    if cells.paired:
+        return winners({mode: arm.correct for mode, arm in arms.items()}).by_test == (best,)
+    rivals = [welch(arms[best].summary, arm.summary).p for mode, arm in arms.items() if mode != best]
+    return bool((holm(rivals) < ALPHA).all())
+
+
+def regimes(cells: Cells, archs: Sequence[str]) -> dict[str, Regime]:
+    """The regime of each, computed from its trials and the data's ZeroR."""
+    return {arch: regime_of(cells.numbers(arch), cells.zero_r) for arch in archs}

@@ -1,0 +1,192 @@
+"""The ablation study beside what was published of it: regimes and accuracies, cell by cell."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from psa.analysis.published import Reference
+from psa.analysis.regimes import REGIMES, regime_of
+from psa.analysis.stats import ALPHA, Difference, Summary, holm, welch
+from psa.reports.ablation.cells import Cells, cells_of, ordered
+from psa.reports.rendering.tables import Cell, Column, Interval, Table
+from psa.specs.training import MODES
+
+WITHIN: Final = 2.0  # percentage points; the study's own criterion of a reproduction
+_ONE_PAGE: Final = 40  # rows
+_PRINTED: Final = 0.0006  # half of the last printed digit, and a little: means this close are printed alike
+
+
+def regime_table(
+    frame: pd.DataFrame,
+    reference: Reference | None = None,
+    *,
+    order: Sequence[str] = (),
+    caption: str = "Regimes",
+    label: str = "tab:regimes",
+) -> Table:
+    """The regime of each architecture of a frame of one family, the published one where there is one, and
+    whether they agree. A regime is unknown where a mode is missing.
+    """
+    cells = cells_of(frame)
+    known = {} if reference is None else reference.regimes
+    rows: list[tuple[Cell, ...]] = []
+    for arch in ordered(cells.archs, order):
+        numbers, there = cells.numbers(arch), known.get(arch)
+        here = regime_of(numbers, cells.zero_r)
+        # a regime that cannot be decided yet does not disagree
+        agree = None if there is None or len(numbers) < len(MODES) else _yes(here == there)
+        rows.append((arch, here, there, agree, _counts(cells, arch)))
+    columns = tuple(map(Column, ("Architecture", "Regime", "Published", "Agree", "n")))
+    counts = Counter(row[1] for row in rows)
+    said = ", ".join(f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime])
+    compared = [row[3] for row in rows if row[3] is not None]
+    agreed = (
+        f" {compared.count('yes'):,} of {len(compared):,} agree with those published." if compared else ""
+    )
+    note = (
+        f"{said}; ZeroR is {cells.zero_r:.2f}%.{agreed} n: of the modes, least and greatest."
+        f"{few_seeds(cells)} {cells.note()}"
+    )
+    return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
+
+
+def few_seeds(cells: Cells) -> str:
+    """What single trials do to the rules, which were made for ten."""
+    if cells.expected > 1:
+        return ""
+    return (
+        " From single trials: a standard deviation is 0 and least and greatest are the mean, so that chance "
+        "alone may decide a regime."
+    )
+
+
+def _yes(truth: bool) -> str:
+    return "yes" if truth else "no"
+
+
+def _counts(cells: Cells, arch: str) -> str:
+    """`10`, or `7 to 10` where modes have different numbers of trials."""
+    counts = [len(cells.cell(arch, mode).found) for mode in MODES]
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
+@dataclass(frozen=True)
+class _Compared:
+    arch: str
+    mode: str
+    published: Summary
+    here: Summary
+    difference: Difference
+
+
+def published_comparison(
+    frame: pd.DataFrame,
+    reference: Reference,
+    *,
+    order: Sequence[str] = (),
+    within: float = WITHIN,
+    alpha: float = ALPHA,
+    caption: str = "Published and reproduced validation accuracy (percent)",
+    label: str = "tab:published_comparison",
+) -> Table:
+    """Each cell of a frame of one family beside the published one, both with the 95 % t interval of the mean;
+    their difference with Welch's interval, whether it is within so many points, and whether it is
+    significant after Holm's correction over the whole table.
+    """
+    cells = cells_of(frame)
+    places = [(arch, mode) for arch in ordered(cells.archs, order) for mode in MODES]
+    known = [place for place in places if place in reference.cells]
+    found = [_compared(cells, place, reference.cells[place]) for place in known]
+    adjusted = holm([each.difference.p for each in found])
+    rows = [_row(each, float(p), within, alpha) for each, p in zip(found, adjusted, strict=True)]
+    columns = (
+        Column("Architecture"),
+        Column("Mode"),
+        Column("Published", "interval"),
+        Column("Here", "interval"),
+        Column("n", "count"),
+        Column("Difference", "interval", signed=True),
+        Column(f"Within {within:g} points"),
+        Column("p (Holm)", "p", 3),
+        Column("Differ"),
+    )
+    near = agreement(cells, reference, within)
+    note = f"{_verdict(rows, near, within, alpha)} {_others(cells, reference)}{cells.note()}"
+    return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many cells lie near the published mean, of how many; training: the same of architectures that
+    any trial of ours brought above ZeroR. The others agree because they answer the majority class.
+    """
+
+    near: int
+    compared: int
+    training: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.near:,} of {self.compared:,}"
+
+
+def agreement(cells: Cells, reference: Reference, within: float = WITHIN) -> Agreement:
+    """How many cells of ours are within so many points of the published mean."""
+    places = [place for place in reference.cells if cells.cell(*place).found]
+    near = {
+        place: abs(cells.cell(*place).summary.mean - reference.cells[place].mean) <= within
+        for place in places
+    }
+    training = [place for place in places if cells.above_zero_r(place[0])]
+    trained = Agreement(sum(near[place] for place in training), len(training))
+    return Agreement(sum(near.values()), len(places), str(trained))
+
+
+def _compared(cells: Cells, place: tuple[str, str], published: Summary) -> _Compared:
+    cell = cells.cell(*place)
+    return _Compared(*place, published, cell.summary, welch(cell.summary, published, _PRINTED))
+
+
+def _row(found: _Compared, p: float, within: float, alpha: float) -> tuple[Cell, ...]:
+    published, here = (Interval(each.mean, each.low, each.high) for each in (found.published, found.here))
+    difference = found.difference
+    there = not math.isnan(difference.value)
+    return (
+        found.arch,
+        found.mode,
+        published,
+        here,
+        found.here.n,
+        Interval(difference.value, difference.low, difference.high),
+        _yes(abs(difference.value) <= within) if there else None,
+        p,
+        None if math.isnan(p) else _yes(p < alpha),
+    )
+
+
+def _verdict(rows: Sequence[tuple[Cell, ...]], near: Agreement, within: float, alpha: float) -> str:
+    differ = [row[-1] for row in rows if row[-1] is not None]
+    return (
+        f"{near} cells lie within {within:g} points of the published mean ({near.training} of architectures "
+        "of which any trial beats ZeroR); "
+        f"{differ.count('yes'):,} of {len(differ):,} differ (Welch, p < {alpha:g} after Holm's correction)."
+    )
+
+
+def _others(cells: Cells, reference: Reference) -> str:
+    """What could not be compared because one side does not know it."""
+    here, there = set(cells.archs), set(reference.regimes)
+    parts = [
+        f"{count:,} {what} "
+        for count, what in (
+            (len(there - here), "published architectures are not here."),
+            (len(here - there), "architectures here were not published."),
+        )
+        if count
+    ]
+    return "".join(parts)

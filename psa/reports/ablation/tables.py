@@ -1,0 +1,213 @@
+"""The two tables of the ablation study that say what was trained and how well: architectures, accuracies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
+
+import pandas as pd
+
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, TIE, winners
+from psa.reports.ablation.cells import Cells, cells_of, ordered
+from psa.reports.ablation.markdown import Block
+from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
+from psa.reports.rendering.tables import Bold, Cell, Column, Table, Uncertain
+from psa.specs.training import MODES
+
+_ONE_PAGE: Final = 40  # rows
+_NAMED: Final = 8  # empty cells that a note names one by one
+ARCHITECTURES: Final = "Parameters for Network Architectures"
+ARCHITECTURES_LABEL: Final = "tab:architecture_parameters"
+ACCURACIES: Final = "Best validation accuracy (percent, mean ± sd over trials)"
+ACCURACIES_LABEL: Final = "tab:trial_accuracy"
+
+
+def architecture_table(
+    frame: pd.DataFrame,
+    *,
+    order: Sequence[str] = (),
+    asymmetric: Collection[str] = (),
+    published: bool = False,
+    tolerance: float = MATCHED,
+    caption: str = ARCHITECTURES,
+    label: str = ARCHITECTURES_LABEL,
+) -> Table:
+    """The architectures of a frame of one family; see architectures."""
+    cells = cells_of(frame)
+    return architectures(
+        ordered(cells.archs, order),
+        sizes(cells),
+        order=order,
+        asymmetric=asymmetric,
+        published=published,
+        tolerance=tolerance,
+        caption=caption,
+        label=label,
+    )
+
+
+def architectures(
+    archs: Sequence[str],
+    parameters: Callable[[str], int],
+    *,
+    order: Sequence[str] = (),
+    asymmetric: Collection[str] = (),
+    published: bool = False,
+    tolerance: float = MATCHED,
+    caption: str = ARCHITECTURES,
+    label: str = ARCHITECTURES_LABEL,
+) -> Table:
+    """Architectures, their parameters, and whether these meet a budget.
+
+    published: only the label that the study gave, Asymmetric for those in the list `asymmetric`. Otherwise
+    also what is computed: the partner (see partners; `order` is the list of the whole study, without which
+    there is none), and whether the parameters lie within `tolerance` of the partner's.
+    """
+    columns = [Column("Architecture"), Column("Parameters", "count"), Column("Label of the study")]
+    if not published:
+        within = f"Within {100 * tolerance:g}%"
+        columns += [Column("Partner"), Column("Difference", "percent", 1, signed=True), Column(within)]
+    found = matches(archs, parameters, asymmetric, order)
+    rows = [
+        (*_said(arch, match, asymmetric), *(() if published else _met(match, tolerance)))
+        for arch, match in found.items()
+    ]
+    note = "" if published else _PARTNERS if order else _NO_LIST
+    met = [row[-1] for row in rows if row[-1] is not None]
+    if not published and order:
+        note += (
+            f" {met.count('yes')} of {len(met)} that have a partner are within {100 * tolerance:g}% of it."
+        )
+    return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE)
+
+
+_PARTNERS: Final = (
+    "Label of the study: from its own list. Partner and difference are computed: the networks with one layer "
+    "are the budgets; each group of equal depth that is wider than deep, and the squares without a neighbour "
+    "in size, were meant to meet them, the widest of a group that of the widest with one layer, and so on. "
+    "The other squares and the networks that are deeper than wide were meant to meet none."
+)
+
+
+_NO_LIST: Final = "Partners are found in the list of all architectures of the study, which was not given."
+
+
+def _said(arch: str, match: Match, asymmetric: Collection[str]) -> tuple[Cell, ...]:
+    label = "Matched" if match.labelled else "Asymmetric"
+    return arch, match.parameters, label if asymmetric else None
+
+
+def _met(match: Match, tolerance: float) -> tuple[Cell, ...]:
+    """Partner, difference in percent, within the tolerance."""
+    if not match.partner:
+        return match.role, None, None
+    return match.partner, 100 * match.deviation, "yes" if match.within(tolerance) else "no"
+
+
+def accuracy_table(
+    frame: pd.DataFrame,
+    *,
+    order: Sequence[str] = (),
+    tolerance: float = TIE,
+    alpha: float = ALPHA,
+    caption: str = ACCURACIES,
+    label: str = ACCURACIES_LABEL,
+) -> Table:
+    """Mean, standard deviation and n of every cell of a frame of one family, and which modes win.
+
+    Winners are bold: those whose unrounded mean is within `tolerance` of the best. Beside them those that a
+    paired test with Holm's correction cannot tell from the best at `alpha`, where trials are paired.
+    """
+    cells = cells_of(frame)
+    means = {arch: {mode: cells.uncertain(arch, mode) for mode in MODES} for arch in cells.archs}
+    by_test = {arch: _by_test(cells, arch, alpha) for arch in cells.archs}
+    absent = len(set(order) - set(cells.archs))
+    listed = f" {absent:,} of the {len(order):,} architectures listed are not there." if absent else ""
+    note = f"{cells.note()}{listed} {_SPREAD} {_tie(tolerance, 'unrounded')} {_how(cells, alpha)}"
+    return accuracies(
+        means, by_test, order=order, tolerance=tolerance, note=note, caption=caption, label=label
+    )
+
+
+_SPREAD: Final = "sd: of the population, as the study has it."
+
+
+def _tie(tolerance: float, means: str) -> str:
+    return f"Winner, bold: {means} mean within {tolerance:g} of the best."
+
+
+def _how(cells: Cells, alpha: float) -> str:
+    """How the winners by test were found, and how small a p so few pairs allow."""
+    if not cells.paired:
+        return "Winner (test): not computed, since equal numbers of these trials are no equal seeds."
+    pairs = max((len(cell.found) for cell in cells.trials.values()), default=0)
+    few = 2 <= pairs <= EXACT_PAIRS
+    least = f", before which {pairs} pairs give at least {2.0 ** (1 - pairs):.3g}" if few else ""
+    return (
+        "Winner (test): not told from the best by a paired sign-flip test "
+        f"(p < {alpha:g} after Holm's correction{least})."
+    )
+
+
+def _by_test(cells: Cells, arch: str, alpha: float) -> str | None:
+    if not cells.paired:
+        return None
+    # counts, so that equal differences are equal; the tolerance plays no part in the test
+    arms = {mode: cells.cell(arch, mode).correct for mode in MODES}
+    return _named(winners(arms, alpha=alpha).by_test, cells.numbers(arch))
+
+
+def accuracies(
+    means: Mapping[str, Mapping[str, Uncertain | None]],
+    by_test: Mapping[str, str | None],
+    *,
+    order: Sequence[str] = (),
+    tolerance: float = TIE,
+    note: str = "",
+    caption: str = ACCURACIES,
+    label: str = ACCURACIES_LABEL,
+) -> Table:
+    """The table of accuracy_table from means that are there already: of each architecture, of each mode."""
+    columns = [Column("Architecture"), *(Column(mode.capitalize(), "uncertain") for mode in MODES)]
+    columns += [Column("Winner", breaks=2.7), Column("Winner (test)", breaks=3.2)]
+    rows = [(arch, *_marked(means[arch], tolerance), by_test.get(arch)) for arch in ordered(means, order)]
+    note = note or f"{_SPREAD} {_tie(tolerance, 'unrounded')}"
+    return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE, wide=True)
+
+
+def accuracies_of(
+    blocks: Sequence[Block],
+    order: Sequence[str] = (),
+    tolerance: float = TIE,
+    caption: str = ACCURACIES,
+    label: str = ACCURACIES_LABEL,
+) -> Table:
+    """The table of accuracy_table from a summary that was read: its means are rounded, its trials unknown."""
+    cells = [(block.arch, mode, block.modes.get(mode)) for block in blocks for mode in MODES]
+    empty = [f"{arch} {mode}" for arch, mode, cell in cells if cell is None]
+    absent = f"{len(empty):,} of {len(cells):,} cells are empty: {', '.join(empty[:_NAMED])}" if empty else ""
+    absent += f" and {len(empty) - _NAMED:,} more. " if len(empty) > _NAMED else ". " if empty else ""
+    note = f"{absent}{_SPREAD} {_tie(tolerance, 'printed')} Winner (test): not computed without the trials."
+    means = {block.arch: block.modes for block in blocks}
+    return accuracies(means, {}, order=order, tolerance=tolerance, note=note, caption=caption, label=label)
+
+
+def _marked(means: Mapping[str, Uncertain | None], tolerance: float) -> tuple[Cell, ...]:
+    """The cells of a row, those that win in bold, and the winners' names."""
+    there = {mode: [cell.mean] for mode in MODES if (cell := means.get(mode)) is not None}
+    best = winners(there, tolerance).by_tolerance
+    cells = [Bold(means.get(mode)) if mode in best else means.get(mode) for mode in MODES]
+    return (*cells, _named(best, there))
+
+
+def _named(best: Sequence[str], there: Collection[str]) -> str | None:
+    """`full`, `Tie: decay/full`, `Tie: all but full`; and of how many modes where not all are there. None
+    where none is.
+    """
+    if not best:
+        return None
+    names, others = "/".join(best), [mode for mode in there if mode not in best]
+    if len(best) > max(2, len(others)):
+        names = f"all but {'/'.join(others)}" if others else "all"
+    said = f"Tie: {names}" if len(best) > 1 else names
+    return said if len(there) == len(MODES) else f"{said} (of {len(there)} modes)"

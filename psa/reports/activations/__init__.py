@@ -1,0 +1,1 @@
+"""The report of the activation studies, and of experiments from Python."""

@@ -1,0 +1,189 @@
+"""Arms of a study: trials that differ in nothing but their seed, and which settings tell arms apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import Summary, Values, present, summary
+from psa.core.errors import UserError
+from psa.reports.wording import SETTINGS, shown
+from psa.specs.activation import ACTIVATIONS
+
+_BARE: Final = ("activation", "arch", "family", "variant")  # which say by themselves what they are
+NEAR_ZERO_R: Final = 1.0  # points above ZeroR up to which a network has learned nothing
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What the trials of an arm share, by column; their rows, in the order of seeds; seeds: of all arms."""
+
+    settings: Mapping[str, Any]
+    rows: pd.DataFrame = field(repr=False)
+    seeds: tuple[int, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        """Of its trials, also of those that are missing."""
+        return [str(each) for each in self.rows["id"]]
+
+    @property
+    def expected(self) -> int:
+        """How many trials there were to be."""
+        return len(self.rows)
+
+    @cached_property
+    def n(self) -> int:
+        """How many there are."""
+        return int((self.rows["status"] == "done").sum())
+
+    def values(self, column: str) -> Values:
+        """One number per seed, in the order of `seeds`; NaN where there is none."""
+        if column not in self.rows:
+            return np.full(len(self.seeds), np.nan)
+        numbers = self.rows[column].astype("float64").to_numpy()
+        found = dict(zip(map(int, self.rows["seed"]), numbers, strict=True))
+        return np.array([found.get(seed, np.nan) for seed in self.seeds], dtype=np.float64)
+
+    def summary(self, column: str) -> Summary:
+        """Of the trials that are there."""
+        return summary(self.values(column))
+
+    def label(self, keys: Iterable[str]) -> str:
+        """These settings in words: `ReLU, 1*512, dropout 0.1`."""
+        return ", ".join(
+            shown(self.settings[key])
+            if key in _BARE
+            else f"{key.replace('_', ' ')} {shown(self.settings[key])}"
+            for key in keys
+            if self.settings[key] is not None
+        )
+
+    def dead(self) -> int:
+        """How many of its trials scored no more than NEAR_ZERO_R points above ZeroR on validation."""
+        beyond = present(self.values("bounty") - self.values("zero_r"))
+        return int((beyond <= NEAR_ZERO_R).sum())
+
+
+def shortened(text: str, most: int) -> str:
+    """A text where there is little room."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per trial; one that is missing has the settings of the others of its network."""
+    rows = trials_of(frame)
+    for name in SETTINGS:
+        rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
+    networks = rows["id"].astype(str).str.rsplit("/", n=2).str[0]
+    known = rows[rows["policy"].notna()].groupby(networks, sort=False)[list(SETTINGS)].first()
+    for at in rows.index[rows["policy"].isna()]:
+        for name in SETTINGS:
+            if rows.at[at, name] is None and networks[at] in known.index:
+                found = known.at[networks[at], name]
+                rows.at[at, name] = None if pd.isna(found) else found
+    return rows.iloc[rows.index.to_series().map(_ranks(rows)).argsort(kind="stable")].reset_index(drop=True)
+
+
+def _ranks(rows: pd.DataFrame) -> dict[int, tuple[Any, ...]]:
+    """By what rows are sorted: activations as psa.specs.activation lists them, architectures as they stand,
+    numbers rising.
+    """
+    known, archs = list(ACTIVATIONS), list(dict.fromkeys(rows["arch"]))
+    numbers = ("temperature", "dropout", "lr", "momentum", "batch_size", "weight_decay")
+    found = {}
+    for at, row in zip(rows.index, rows.to_dict("records"), strict=True):
+        name = str(row["activation"])
+        rank = known.index(name.partition("(")[0]) if name.partition("(")[0] in known else len(known)
+        found[at] = (rank, name, archs.index(row["arch"]), *(float(row[each] or 0) for each in numbers))
+    return found
+
+
+def varying(rows: pd.DataFrame, always: Sequence[str] = ()) -> tuple[str, ...]:
+    """The settings in which trials differ, and those that are `always` shown."""
+    return tuple(name for name in SETTINGS if name in always or len(set(rows[name])) > 1)
+
+
+def arms_of(rows: pd.DataFrame, keys: Sequence[str]) -> list[Arm]:
+    """The trials grouped by some columns, in the order in which their values stand in the rows.
+
+    Raises UserError where an arm holds a seed twice: something else differs, and must not be averaged.
+    """
+    seeds = tuple(sorted({int(seed) for seed in rows["seed"]}))
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for at, values in enumerate(rows[list(keys)].itertuples(index=False, name=None)):
+        found.setdefault(tuple(_plain(value) for value in values), []).append(at)
+    arms = []
+    for values, places in found.items():
+        part = rows.iloc[places].sort_values("seed")
+        arm = Arm(dict(zip(keys, values, strict=True)), part, seeds)
+        if part["seed"].duplicated().any():
+            raise UserError(
+                f"the rows hold {arm.label(keys)} more than once with the same seed",
+                "Name the grid with --grid, so that only its trials are taken",
+            )
+        arms.append(arm)
+    return arms
+
+
+def _plain(value: Any) -> Any:
+    """None for what is missing; a list cannot be a key."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return None if pd.isna(value) else value
+
+
+def of_done(observed: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame | None:
+    """What probes saw of the trials that are done: of others it takes part in nothing."""
+    if observed is None:
+        return None
+    return observed[observed["id"].isin(set(rows["id"][rows["status"] == "done"].astype(str)))]
+
+
+def with_seen(rows: pd.DataFrame, observed: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows with what probes saw of the LKG: `train`, its training accuracy in percent, and `thresholds`,
+    a tuple with that of each layer, None where there is none, or where the trial is not done.
+    """
+    rows, observed = rows.copy(), of_done(observed, rows)
+    rows["train"], rows["thresholds"] = np.nan, None
+    if observed is None or not len(observed):
+        return rows
+    last = observed[observed["loop"].isna()]
+    rows["train"] = rows["id"].astype(str).map(_shares(last, ["id"])).astype("float64")
+    learned = last[last["probe"] == "thresholds"].sort_values("index")
+    by_trial = {str(name): tuple(part) for name, part in learned.groupby("id", observed=True)["value"]}
+    rows["thresholds"] = rows["id"].astype(str).map(by_trial).astype(object)
+    return rows
+
+
+def train_accuracies(observed: pd.DataFrame | None) -> pd.DataFrame:
+    """The training accuracy after each epoch, in percent: id, loop, train."""
+    if observed is None:
+        return pd.DataFrame({"id": [], "loop": [], "train": []})
+    loops = observed[observed["loop"].notna() & (observed["loop"] > 0)]
+    return _shares(loops, ["id", "loop"]).rename("train").reset_index()
+
+
+def _shares(seen: pd.DataFrame, keys: list[str]) -> pd.Series[Any]:
+    """100 * correct / total of the probe train_accuracy, by the columns `keys`."""
+    of = seen[seen["probe"] == "train_accuracy"].copy()
+    of["id"] = of["id"].astype(str)
+    counts = {
+        name: of[of["quantity"] == name].set_index(keys)["value"].astype("float64")
+        for name in ("correct", "total")
+    }
+    return 100 * counts["correct"] / counts["total"]
+
+
+def layers_of(observed: pd.DataFrame | None, ids: Sequence[str]) -> pd.DataFrame:
+    """The learned thresholds of some trials: id, loop (missing for the LKG), index, place, value."""
+    if observed is None:
+        return pd.DataFrame({name: [] for name in ("id", "loop", "index", "place", "value")})
+    of = observed[(observed["probe"] == "thresholds") & observed["id"].isin(list(ids))]
+    return of[["id", "loop", "index", "place", "value"]]

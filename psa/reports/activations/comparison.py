@@ -1,0 +1,100 @@
+"""Test accuracies of arms beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from psa.reports.activations.arms import Arm, shortened
+from psa.reports.activations.curves import GRID, HEAD, foot_of, grouped, legend, looks_of, rest_of
+from psa.reports.plotting.style import GREY, WIDTH, Look, add_axes, new_figure, note, style, title
+
+_ZOOM: Final = 4.0  # points below the best within which arms are shown once more, larger
+_BARS: Final = "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %; ticks: every seed."
+_FAR: Final = 12.0  # points between arms from which on that is needed
+
+
+def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -> Figure:
+    """Mean test accuracy of each arm with its interval and every seed; a row per group. Where arms are far
+    apart the best of them are shown once more at the right, larger.
+    """
+    groups, rest = grouped(arms, keys), rest_of(arms, keys)
+    looks = looks_of(list(dict.fromkeys(rest.values())))
+    means = [arm.summary("test").mean for arm in arms]
+    best, worst = float(np.nanmax(means)), float(np.nanmin(means))
+    highs = [np.nanmax([arm.summary("test").high, *arm.values("test"), best]) for arm in arms]
+    top = min(100.0, float(max(high for high, mean in zip(highs, means, strict=True) if mean > best - _ZOOM)))
+    lows = [np.nanmin([arm.summary("test").low, *arm.values("test")]) for arm in arms]
+    ends = [(max(0.0, min(*lows, zero_r)) - 1, min(100.5, top + 2))]
+    ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR else []
+    with style():
+        handles = [
+            Line2D([], [], color=each.colour, marker=each.marker, markersize=4, label=name)
+            for name, each in looks.items()
+            if name
+        ]
+        foot = foot_of(len(handles), 2) + 0.4
+        high = 0.16 * max(len(arms), len(groups)) + 0.2
+        figure = new_figure(HEAD + high + foot)
+        title(figure, "Test accuracy")
+        left = 0.3 + 0.062 * min(34, max(len(name) for name in groups))
+        wide = (WIDTH - left - 0.15 - 0.25 * (len(ends) - 1)) / len(ends)
+        for at, (low, high_end) in enumerate(ends):
+            ax = add_axes(figure, left + at * (wide + 0.25), foot, wide, high)
+            _rows(ax, groups, rest, looks, labelled=at == 0)
+            ax.set_xlim(low, high_end)
+            ax.set_xlabel("test accuracy (%)" if at == 0 else f"the same above {low:.1f} %", labelpad=2)
+            if low < zero_r < high_end:
+                ax.axvline(zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
+        legend(figure, handles, foot - 0.42)
+        note(figure, [_BARS, f"Dashed: ZeroR of the validation split, {zero_r:.2f} %."])
+    return figure
+
+
+def _rows(
+    ax: Axes,
+    groups: Mapping[str, Sequence[Arm]],
+    rest: Mapping[int, str],
+    looks: Mapping[str, Look],
+    *,
+    labelled: bool,
+) -> None:
+    places, at = [], 0.0
+    for row, arms in enumerate(groups.values()):
+        places.append(at + (len(arms) - 1) / 2)
+        if row % 2 == 0:
+            ax.axhspan(at - 0.6, at + len(arms) - 0.4, color="#F4F4F4", linewidth=0, zorder=0)
+        for arm in arms:
+            _mark(ax, arm, at, looks[rest[id(arm)]])
+            at += 1
+        at += 0.2
+    ax.set_yticks(places, [shortened(name, 40) for name in groups] if labelled else [""] * len(places))
+    ax.set_ylim(at - 0.4, -0.8)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.grid(axis="x", **GRID)
+
+
+def _mark(ax: Axes, arm: Arm, at: float, look: Look) -> None:
+    values, found = arm.values("test"), arm.summary("test")
+    if not found.n:
+        return
+    ax.plot(values, np.full(len(values), at), "|", color="#9A9A9A", markersize=4, zorder=2)
+    if found.n > 1:
+        ax.plot(
+            np.clip([found.low, found.high], 0, 100),
+            [at, at],
+            color=look.colour,
+            linewidth=1.6,
+            alpha=0.55,
+            zorder=2.5,
+        )
+    ax.plot(found.mean, at, look.marker, color=look.colour, markersize=4.2, markeredgecolor="white",
+            markeredgewidth=0.4, zorder=3, gid=f"test {arm.label(arm.settings)}")  # fmt: skip

@@ -1,0 +1,232 @@
+"""Figures of arms: training curves, test accuracies beside each other, learned thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from psa.reports.activations.arms import Arm, layers_of, shortened
+from psa.reports.plotting.style import GREY, MODE_LOOKS, WIDTH, Look, add_axes, new_figure, note, style, title
+
+PANELS: Final = 20  # of one figure; more are continued in another
+_COLUMNS: Final = 4
+# Inches: above all panels, for note and legend; left of a panel, above and below it; a panel's height.
+HEAD, _NOTE, _LEFT, _ABOVE, _BELOW, _HIGH = 0.32, 0.42, 0.46, 0.36, 0.4, 1.05
+_THIN: Final = "Thin: every seed; thick: their mean, as far as all of them were trained."
+_RUNNING: Final = "The training loss is the mean over the epoch, with dropout where there is some."
+GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
+
+
+def looks_of(names: Sequence[str]) -> dict[str, Look]:
+    """Colour, marker and line for each; in a scale from dark to light where there are more than six."""
+    known = list(MODE_LOOKS.values())
+    if len(names) <= len(known):
+        return dict(zip(names, known, strict=False))
+    scale = mpl.colormaps["viridis"]
+    colours = [mpl.colors.to_hex(scale(0.92 * at / (len(names) - 1))) for at in range(len(names))]
+    return {
+        name: Look(colour, known[at % 6].marker)
+        for at, (name, colour) in enumerate(zip(names, colours, strict=True))
+    }
+
+
+def grouped(arms: Sequence[Arm], keys: Sequence[str]) -> dict[str, list[Arm]]:
+    """Arms by what stands above their panel: the first of the settings in which they differ."""
+    found: dict[str, list[Arm]] = {}
+    for arm in arms:
+        found.setdefault(arm.label(_first(arms, keys)), []).append(arm)
+    return found
+
+
+def _first(arms: Sequence[Arm], keys: Sequence[str]) -> list[str]:
+    differing = [key for key in keys if len({arm.settings[key] for arm in arms}) > 1]
+    return differing[:1] or list(keys[:1])
+
+
+def rest_of(arms: Sequence[Arm], keys: Sequence[str]) -> dict[int, str]:
+    """What tells an arm from the others of its panel, by the arm's id(); empty where nothing does."""
+    first = _first(arms, keys)
+    others = [key for key in keys if key not in first and len({arm.settings[key] for arm in arms}) > 1]
+    return {id(arm): arm.label(others) for arm in arms}
+
+
+def _panels(
+    count: int, foot: float, columns: int = _COLUMNS, high: float = _HIGH
+) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
+    each, rows = _ABOVE + high + _BELOW, math.ceil(count / columns)
+    figure = new_figure(HEAD + rows * each + foot)
+    wide = (WIDTH - 0.1) / columns
+    places = [divmod(at, columns) for at in range(count)]
+    return figure, [
+        add_axes(
+            figure, _LEFT + column * wide, foot + (rows - 1 - row) * each + _BELOW, wide - _LEFT - 0.06, high
+        )
+        for row, column in places
+    ]
+
+
+def legend(figure: Figure, handles: Sequence[Line2D], foot: float) -> None:
+    """At the left, its upper end `foot` inches above the lower edge."""
+    wide, high = figure.get_size_inches()
+    figure.legend(
+        handles=list(handles), loc="upper left", bbox_to_anchor=(0.1 / wide, foot / high), ncols=_COLUMNS,
+        borderaxespad=0, handlelength=2.6, columnspacing=1.2,
+    )  # fmt: skip
+
+
+def foot_of(handles: int, lines: int = 2) -> float:
+    """Inches that the legend and the lines of the note take."""
+    return 0.16 * math.ceil(handles / _COLUMNS) + 0.12 + 0.11 * lines + 0.08
+
+
+# Curves
+
+
+def curves_of(arm: Arm, frame: pd.DataFrame, column: str) -> list[np.ndarray[Any, Any]]:
+    """One array per seed that has any number: the column after each epoch."""
+    of = frame[frame["id"].isin(arm.ids) & frame["loop"].notna()].sort_values(["id", "loop"])
+    parts = [
+        part[column].to_numpy(dtype=np.float64, na_value=np.nan)
+        for _, part in of.groupby("id", observed=True)
+    ]
+    return [part for part in parts if np.isfinite(part).any()]
+
+
+def plot_curves(ax: Axes, curves: Sequence[np.ndarray[Any, Any]], look: Look, line: Any, gid: str) -> Axes:
+    """Every seed thin; their mean as far as all of them were trained."""
+    for curve in curves:
+        ax.plot(
+            np.arange(1, len(curve) + 1), curve, color=look.colour, linewidth=0.4, alpha=0.45, linestyle=line
+        )
+    common = min(map(len, curves), default=0)
+    if common:
+        mean = np.mean([curve[:common] for curve in curves], axis=0)
+        ax.plot(
+            np.arange(1, common + 1), mean, color=look.colour, linestyle=line, linewidth=1.3, gid=gid,
+            marker=look.marker if common == 1 else None, markersize=4,
+        )  # fmt: skip
+    return ax
+
+
+def curve_figures(
+    arms: Sequence[Arm], keys: Sequence[str], frame: pd.DataFrame, columns: Mapping[str, str], what: str
+) -> Iterator[tuple[str, Figure]]:
+    """A panel per group of arms. columns: of the frame, to the words for it; the first is drawn in full, the
+    second dashed. what: the axis; the figures are called `training_WHAT`, then `training_WHAT_2`.
+    """
+    groups, rest = list(grouped(arms, keys).items()), rest_of(arms, keys)
+    looks = looks_of(list(dict.fromkeys(rest.values())))
+    for number, start in enumerate(range(0, len(groups), PANELS), 1):
+        name = what.partition(" ")[0] + (f"_{number}" if number > 1 else "")
+        yield f"training_{name}", _curves(groups[start : start + PANELS], rest, looks, frame, columns, what)
+
+
+def _curves(
+    groups: Sequence[tuple[str, list[Arm]]],
+    rest: Mapping[int, str],
+    looks: Mapping[str, Look],
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    what: str,
+) -> Figure:
+    lines: dict[str, Any] = dict(zip(columns, ("-", (0, (3, 1.2))), strict=False))
+    with style():
+        handles = [Line2D([], [], color=looks[name].colour, label=name) for name in looks if name]
+        handles += [
+            Line2D([], [], color=GREY, linestyle=lines[column], label=word)
+            for column, word in columns.items()
+        ]
+        foot = foot_of(len(handles), 2)
+        figure, axes = _panels(len(groups), foot)
+        title(figure, f"{what[:1].upper()}{what[1:]} after each epoch")
+        for at, (ax, (name, arms)) in enumerate(zip(axes, groups, strict=True)):
+            for arm in arms:
+                for column in columns:
+                    found = curves_of(arm, frame, column)
+                    plot_curves(
+                        ax, found, looks[rest[id(arm)]], lines[column], f"{column} {arm.label(arm.settings)}"
+                    )
+            _dressed(ax, name, what if at % _COLUMNS == 0 else "")
+        legend(figure, handles, foot - 0.02)
+        note(figure, [_THIN, _RUNNING if "loss" in what else ""])
+    return figure
+
+
+def _titled(name: str) -> str:
+    """In two lines where it is long."""
+    lines = wrap(name.replace("(", " (", 1), 27) if len(name) > 27 else [name]
+    return "\n".join([lines[0], *([shortened(" ".join(lines[1:]), 30)] if lines[1:] else [])])
+
+
+def _dressed(ax: Axes, name: str, label: str) -> Axes:
+    ax.set_title(_titled(name), loc="left", fontsize=6.5, pad=3)
+    ax.set_xlabel("Epoch", labelpad=1, fontsize=7)
+    ax.set_ylabel(label, labelpad=2, fontsize=7)
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.tick_params(labelsize=6)
+    ax.grid(axis="y", **GRID)
+    return ax
+
+
+# Thresholds
+
+
+def threshold_figures(
+    arms: Sequence[Arm], keys: Sequence[str], observed: pd.DataFrame | None
+) -> Iterator[tuple[str, Figure]]:
+    """A panel per arm that learns thresholds, a line per layer, from before training on."""
+    seen = {arm.label(keys): layers_of(observed, arm.ids) for arm in arms}
+    seen = {name: each for name, each in seen.items() if len(each)}
+    for number, start in enumerate(range(0, len(seen), PANELS), 1):
+        part = dict(list(seen.items())[start : start + PANELS])
+        yield "thresholds" + (f"_{number}" if number > 1 else ""), threshold_figure(part)
+
+
+def threshold_figure(
+    panels: Mapping[str, pd.DataFrame],
+    heading: str = "Learned thresholds",
+    remark: str = f"{_THIN} Epoch 0 is before training.",
+) -> Figure:
+    """Thresholds by panel (id, loop, index, place, value) over the epochs; loop 0 is before training."""
+    places = list(dict.fromkeys(str(place) for each in panels.values() for place in each["place"]))
+    looks = looks_of(places)
+    with style():
+        handles = [
+            Line2D([], [], color=each.colour, linestyle=each.line, label=name) for name, each in looks.items()
+        ]
+        foot = foot_of(len(handles), 1)
+        figure, axes = _panels(len(panels), foot, 3, 1.25)
+        title(figure, heading)
+        for at, (ax, (name, seen)) in enumerate(zip(axes, panels.items(), strict=True)):
+            _trajectories(ax, seen, looks)
+            _dressed(ax, name, "threshold" if at % 3 == 0 else "")
+        legend(figure, handles, foot - 0.02)
+        note(figure, [remark])
+    return figure
+
+
+def _trajectories(ax: Axes, seen: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+    loops = seen[seen["loop"].notna()]
+    for place, part in loops.groupby("place", observed=True):
+        look = looks[str(place)]
+        curves = [
+            each.sort_values("loop")["value"].to_numpy() for _, each in part.groupby("id", observed=True)
+        ]
+        for curve in curves if len(curves) > 1 else ():
+            ax.plot(np.arange(len(curve)), curve, color=look.colour, linewidth=0.4, alpha=0.45)
+        common = min(map(len, curves))
+        mean = np.mean([curve[:common] for curve in curves], axis=0)
+        ax.plot(np.arange(common), mean, color=look.colour, linestyle=look.line, gid=f"threshold {place}")

@@ -1,0 +1,132 @@
+"""What is said of studies of activations and stochastic layers: tables, figures, one page, run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.core.formatting import counted
+from psa.reports.activations import text as words
+from psa.reports.activations.arms import train_accuracies
+from psa.reports.activations.comparison import comparison_figure
+from psa.reports.activations.curves import curve_figures, threshold_figures
+from psa.reports.activations.run_folders import run_folders
+from psa.reports.activations.tables import comparisons, paired_table, results_table, thresholds_table
+from psa.reports.activations.temperatures import temperature_figure, temperatures
+from psa.reports.activations.text import Found
+from psa.reports.contract import Setting
+from psa.reports.rendering.html import Page, Picture, Section
+from psa.reports.rendering.tables import Table
+
+QUESTION: Final = (
+    "How accurate do multilayer networks become with activations that normalise, threshold or project, and "
+    "with stochastic layers, whose columns sum to 1?"
+)
+_CAPTIONS: Final = {
+    "training_accuracy": "Accuracy on the training (dashed) and the validation split, after each epoch.",
+    "training_loss": "Loss on the training split (dashed) and the validation split.",
+    "comparison": "Mean test accuracy of every arm with its 95 % interval, and every seed.",
+    "thresholds": "Learned thresholds of each hidden layer, from before training on.",
+    "temperature": "Test accuracy against the temperature of stochastic layers.",
+}
+
+
+def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A page for each study."""
+    for study, rows in frame.groupby("study", observed=True, sort=False):
+        yield str(study), rows
+
+
+def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+    """Results, comparisons with the baseline, learned thresholds where there are any."""
+    made = Found.of(frame, setting)
+    found = {
+        "results": results_table(made.arms, made.shown),
+        "paired": paired_table(comparisons(made.arms), made.keys),
+    }
+    learned = thresholds_table(made.arms, made.keys, made.seen)
+    return found if learned is None else {**found, "thresholds": learned}
+
+
+def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+    """Comparison, accuracy against temperature, curves, thresholds: those for which there is something."""
+    made = Found.of(frame, setting)
+    if not made.there:
+        return
+    yield "comparison", comparison_figure(made.there, made.keys, made.zero_r)
+    if len(temperatures(made.there)) > 1:
+        yield "temperature", temperature_figure(made.there, made.keys, made.zero_r)
+    loops = frame.copy()
+    loops["id"] = loops["id"].astype(str)
+    loops = loops.merge(train_accuracies(made.seen), on=["id", "loop"], how="left")
+    shown_as = {"accuracy": "validation", "train": "training"}
+    if not loops["train"].notna().any():
+        del shown_as["train"]
+    yield from curve_figures(made.there, made.keys, loops, shown_as, "accuracy (%)")
+    losses = {"loss": "validation", "train_loss": "training"}
+    yield from curve_figures(made.there, made.keys, loops, losses, "loss")
+    yield from threshold_figures(made.there, made.keys, made.seen)
+
+
+def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+    """None."""
+    return {}
+
+
+def runs(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """A folder for each trial that is there: its name and its files (see
+    psa.reports.activations.run_folders).
+    """
+    if setting.store is not None:
+        yield from run_folders(frame, setting.store)
+
+
+def page(
+    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+) -> Page:
+    """The report of one study."""
+    found = Found.of(frame, setting)
+    pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
+    study = str(frame["study"].iloc[0])
+    return Page(
+        f"{study}: {counted(len(found.arms), 'arm')}",
+        QUESTION,
+        tuple(words.facts(found)),
+        tuple(_sections(found, made, pictures)),
+        tuple(words.sources(found)),
+        tuple(words.warnings(found)),
+    )
+
+
+def _caption(name: str) -> str:
+    known = next(start for start in _CAPTIONS if name == start or name.startswith(f"{start}_"))
+    return _CAPTIONS[known]
+
+
+def _sections(found: Found, made: Mapping[str, Table], pictures: Mapping[str, Picture]) -> Iterator[Section]:
+    def named(*starts: str) -> tuple[Picture, ...]:
+        return tuple(
+            picture for name, picture in pictures.items() if any(name.startswith(start) for start in starts)
+        )
+
+    yield Section(
+        "Results",
+        (*words.alike_words(found), *words.dead_words(found)),
+        named("comparison"),
+        (made["results"],),
+    )
+    yield Section("Beside the baseline", tuple(words.baseline_words(found)), (), (made["paired"],))
+    if "temperature" in pictures:
+        yield Section("Temperature", tuple(words.temperature_words(found)), named("temperature"))
+    yield Section("Training", (), named("training_"))
+    if "thresholds" in made:
+        yield Section(
+            "Thresholds",
+            ("Every hidden layer has a threshold of its own, learned with its weights.",),
+            named("thresholds"),
+            (made["thresholds"],),
+        )

@@ -1,0 +1,215 @@
+"""Tables of arms: what each became, which differ from a baseline seed by seed, learned thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import pandas as pd
+
+from psa.analysis.stats import ALPHA, EXACT_PAIRS, Paired, holm, paired, present, summary, t_interval
+from psa.core.formatting import counted
+from psa.reports.activations.arms import Arm, layers_of
+from psa.reports.rendering.tables import Bold, Cell, Column, Interval, Table, rounded
+from psa.reports.wording import SETTINGS, shown
+
+_ONE_PAGE: Final = 40  # rows
+_WORDS: Final = ("activation", "arch")  # columns whose texts may be long
+_BASELINES: Final = ("ReLU", "Identity")
+_NAMED: Final = 6
+Verdict = Literal["higher", "lower", "not told apart"]
+
+
+def results_table(
+    arms: Sequence[Arm], keys: Sequence[str], *, caption: str = "Results", label: str = "tab:results"
+) -> Table:
+    """A row for each arm: how many trials, mean test accuracy (percent) with its 95 % t interval and sample
+    sd, mean training and validation accuracy of the tested weights, the epoch they are of, epochs trained,
+    and the learned thresholds of the hidden layers, first to last. The greatest mean is bold.
+    """
+    means = {id(arm): arm.summary("test").mean for arm in arms}
+    best = max((mean for mean in means.values() if not math.isnan(mean)), default=None)
+    learned = any(_thresholds(arm) for arm in arms)
+    rows = [tuple(_result(arm, keys, means[id(arm)] == best, learned)) for arm in arms]
+    columns = [Column(SETTINGS.get(key, key), breaks=3.2 if key in _WORDS else 0) for key in keys]
+    columns += [
+        Column("n", "count"),
+        Column("Test (%)", "interval"),
+        Column("sd", "number"),
+        Column("Train (%)", "number"),
+        Column("Validation (%)", "number"),
+        Column("Best epoch", "number", 1),
+        Column("Epochs", "number", 1),
+    ]
+    columns += [Column("Final thresholds")] if learned else []
+    return Table(caption, label, tuple(columns), tuple(rows), _note(arms, keys), len(rows) > _ONE_PAGE, True)
+
+
+def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool) -> Iterator[Cell]:
+    yield from (shown(arm.settings[key]) for key in keys)
+    test = arm.summary("test")
+    interval = Interval(test.mean, test.low, test.high)
+    yield arm.n
+    yield Bold(interval) if best else interval
+    yield test.sd
+    for column in ("train", "bounty", "bounty_loop", "loops"):
+        yield arm.summary(column).mean
+    if learned:
+        yield _thresholds(arm) or None
+
+
+def _thresholds(arm: Arm) -> str:
+    """The mean over seeds of each layer's."""
+    found = [each for each in arm.rows.get("thresholds", ()) if isinstance(each, tuple)]
+    return ", ".join(rounded(summary(each).mean, 3) for each in zip(*found, strict=True)) if found else ""
+
+
+def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
+    few = [f"{arm.label(keys)} {arm.n} of {arm.expected}" for arm in arms if arm.n < arm.expected]
+    most = max((arm.expected for arm in arms), default=0)
+    said = f"n = {counted(most, 'seed')} per row" + (
+        "." if not few else f", but {'; '.join(few[:_NAMED])}{'; ...' * (len(few) > _NAMED)}."
+    )
+    return (
+        f"{said} Test: mean over seeds with its 95 % t interval; sd: of the sample. Train, validation and "
+        "test are of the same weights, those of the best epoch; train without dropout, after the epoch."
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm minus its baseline, seed by seed: as psa.analysis.stats.paired has it, p corrected by Holm's
+    method over all comparisons, and the t interval of the mean at 1 - ALPHA / (number of comparisons).
+    """
+
+    arm: Arm
+    base: Arm
+    found: Paired
+    p_holm: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """By the corrected interval (Bonferroni): few seeds decide nothing in a permutation test."""
+        if self.low > 0:
+            return "higher"
+        return "lower" if self.high < 0 else "not told apart"
+
+
+def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """What an arm is compared with: the same settings with ReLU; where none is there with Identity. Where
+    all have one activation, the first arm. None for a baseline itself, and where there is none.
+    """
+    kinds = {other.settings.get("activation") for other in arms}
+    if len(kinds) < 2:
+        return None if arm is arms[0] else arms[0]
+    name = next((name for name in _BASELINES if name in kinds), None)
+    wanted = {**arm.settings, "activation": name}
+    return next((other for other in arms if other.settings == wanted and other is not arm), None)
+
+
+def comparisons(arms: Sequence[Arm], column: str = "test") -> list[Comparison]:
+    """Every arm that has a baseline and shares a seed with it."""
+    pairs = [(arm, base) for arm in arms if (base := baseline_of(arm, arms)) is not None]
+    pairs = [(arm, base) for arm, base in pairs if len(present(arm.values(column) - base.values(column)))]
+    found = [paired(arm.values(column), base.values(column)) for arm, base in pairs]
+    corrected = holm([each.p for each in found])
+    level = 1 - ALPHA / max(1, sum(each.n > 1 for each in found))
+    return [
+        Comparison(arm, base, each, float(p), *t_interval(arm.values(column) - base.values(column), level))
+        for (arm, base), each, p in zip(pairs, found, corrected, strict=True)
+    ]
+
+
+def paired_table(made: Sequence[Comparison], keys: Sequence[str], *, label: str = "tab:paired") -> Table:
+    """Each arm minus its baseline in test accuracy: pairs, difference with its 95 % interval, p of the
+    sign-flip test, p corrected over the table, Hedges' g, and what the corrected interval decides.
+    """
+    rows: list[tuple[Cell, ...]] = [
+        (
+            each.arm.label(keys),
+            each.base.label(keys),
+            each.found.n,
+            Interval(each.found.difference, each.found.low, each.found.high),
+            each.found.p,
+            each.p_holm,
+            Interval(each.found.difference, each.low, each.high),
+            each.found.effect,
+            Bold(each.verdict) if each.verdict != "not told apart" else each.verdict,
+        )
+        for each in made
+    ]
+    columns = (
+        Column("Arm", breaks=4),
+        Column("Baseline", breaks=3),
+        Column("Pairs", "count"),
+        Column("Difference", "interval", signed=True),
+        Column("p", "p", 3),
+        Column("p (Holm)", "p", 3),
+        Column("Corrected interval", "interval", signed=True),
+        Column("Hedges g", "number", signed=True),
+        Column("Test accuracy is"),
+    )
+    caption = "Test accuracy minus that of the baseline, seed by seed (percentage points)"
+    return Table(caption, label, columns, tuple(rows), paired_note(made), len(rows) > _ONE_PAGE, True)
+
+
+def paired_note(made: Sequence[Comparison]) -> str:
+    """How it was computed, and what so few seeds can show at all."""
+    if not made:
+        return "There is nothing to compare: no arm shares a seed with a baseline."
+    most, tests = max(each.found.n for each in made), sum(each.found.n > 1 for each in made)
+    if tests == 0:
+        return "With one seed in common there is a difference, and nothing that tells it from chance."
+    said = (
+        "p: two-sided sign-flip permutation test, corrected by Holm's method over this table. Corrected "
+        f"interval: Student's, at 1 - {ALPHA:g} / {tests} (Bonferroni); the last column says whether it "
+        "excludes 0."
+    )
+    least = 2 / 2**most
+    if most <= EXACT_PAIRS and min(1.0, least * tests) >= ALPHA:
+        said += (
+            f" With {counted(most, 'pair')} no sign-flip test has a p below {least:.3g}, so that after "
+            f"correction for {counted(tests, 'comparison')} none can fall below {ALPHA:g}."
+        )
+    return said
+
+
+def thresholds_table(arms: Sequence[Arm], keys: Sequence[str], observed: pd.DataFrame | None) -> Table | None:
+    """A row for each arm and layer: the threshold before training, that of the tested weights (mean over
+    seeds with its interval), and the change. None where nothing learns one.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for arm in arms:
+        seen = layers_of(observed, arm.ids)
+        for (_, place), part in seen.groupby(["index", "place"], observed=True):
+            first = part[part["loop"] == 0].set_index("id")["value"]
+            last = part[part["loop"].isna()].set_index("id")["value"]
+            final, change = summary(last), summary((last - first).dropna())
+            rows.append(
+                (
+                    arm.label(keys),
+                    str(place),
+                    final.n,
+                    summary(first).mean,
+                    Interval(final.mean, final.low, final.high),
+                    Interval(change.mean, change.low, change.high),
+                )
+            )
+    columns = (
+        Column("Arm", breaks=4),
+        Column("Layer"),
+        Column("n", "count"),
+        Column("Initial", "number", 3),
+        Column("Final", "interval", 3),
+        Column("Change", "interval", 3, signed=True),
+    )
+    note = (
+        "Final: of the weights that were tested, those of the best epoch; mean over seeds, 95 % t interval."
+    )
+    caption = "Learned thresholds"
+    table = Table(caption, "tab:thresholds", columns, tuple(rows), note, len(rows) > _ONE_PAGE)
+    return table if rows else None

@@ -1,0 +1,60 @@
+"""Accuracy against the temperature of stochastic layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from psa.reports.activations.arms import Arm
+from psa.reports.activations.curves import looks_of
+from psa.reports.plotting.style import GREY, Look, add_axes, new_figure, note, style, title
+
+
+def temperatures(arms: Sequence[Arm]) -> list[float]:
+    """Every temperature that occurs, rising."""
+    return sorted({float(each) for arm in arms if (each := arm.settings.get("temperature")) is not None})
+
+
+def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -> Figure:
+    """Mean test accuracy with its interval; a line for each combination of the other settings."""
+    others = [key for key in keys if key not in ("temperature", "simplex")]
+    others = [key for key in others if len({arm.settings[key] for arm in arms}) > 1]
+    lines: dict[str, list[Arm]] = {}
+    for arm in arms:
+        if arm.settings.get("temperature") is not None and arm.n:
+            lines.setdefault(arm.label(others), []).append(arm)
+    looks = looks_of(list(lines))
+    with style():
+        figure = new_figure(3.0)
+        title(figure, "Test accuracy and temperature of stochastic layers")
+        ax = add_axes(figure, 0.55, 0.75, 4.4, 1.85)
+        for name, found in lines.items():
+            _plot(ax, found, looks[name], name)
+        ax.axhline(
+            zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), label="ZeroR (validation)", zorder=1
+        )
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set(xlabel="temperature", ylabel="test accuracy (%)")
+        ax.grid(axis="y", color="#E8E8E8", linewidth=0.5)
+        ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, handlelength=2.6)
+        note(figure, ["Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %."])
+    return figure
+
+
+def _plot(ax: Axes, arms: Sequence[Arm], look: Look, name: str) -> None:
+    points = sorted((float(arm.settings["temperature"]), arm.summary("test")) for arm in arms)
+    where, found = [at for at, _ in points], [each for _, each in points]
+    ax.plot(
+        where, [each.mean for each in found], color=look.colour, linestyle=look.line, marker=look.marker,
+        markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, label=name or None, gid=f"line {name}",
+    )  # fmt: skip
+    for at, each in points:
+        if each.n > 1:
+            ends = [max(0.0, each.low), min(100.0, each.high)]
+            ax.plot([at, at], ends, color=look.colour, linewidth=1.4, alpha=0.45, zorder=1.5)

@@ -1,0 +1,183 @@
+"""The sentences of studies of activations and stochastic layers, and the arms that they speak of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from psa.core.formatting import counted
+from psa.reports import wording
+from psa.reports.activations.arms import NEAR_ZERO_R, Arm, arms_of, of_done, rows_of, varying, with_seen
+from psa.reports.activations.tables import comparisons, paired_note
+from psa.reports.contract import Setting
+from psa.reports.rendering.html import Fact
+from psa.reports.wording import alike, shown
+
+_ALWAYS: Final = ("activation", "arch")
+_NAMED: Final = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """A frame as arms: their trials with what probes saw, the settings that tables show, those that tell arms
+    apart, what ZeroR scores, and what probes saw of the trials that are done.
+    """
+
+    rows: pd.DataFrame
+    shown: tuple[str, ...]
+    keys: tuple[str, ...]
+    arms: list[Arm]
+    zero_r: float
+    seen: pd.DataFrame | None
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, setting: Setting) -> Found:
+        """The arms of the trials of one study."""
+        rows = with_seen(rows_of(frame), setting.observed)
+        columns, zero_r = varying(rows, _ALWAYS), rows["zero_r"].dropna()
+        return cls(
+            rows,
+            columns,
+            varying(rows) or _ALWAYS,
+            arms_of(rows, columns),
+            float(zero_r.iloc[0]) if len(zero_r) else float("nan"),
+            of_done(setting.observed, rows),
+        )
+
+    @property
+    def there(self) -> list[Arm]:
+        """The arms of which there is any trial."""
+        return [arm for arm in self.arms if arm.n]
+
+    @property
+    def dead(self) -> list[Arm]:
+        """Those of them that learned nothing, whatever the seed."""
+        return [arm for arm in self.there if arm.dead() == arm.n]
+
+    def named(self, arms: Sequence[Arm]) -> str:
+        """Arms in words, the first of them where there are many."""
+        return _listed([arm.label(self.keys) for arm in arms])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """With semicolons, since an arm's own name has commas."""
+    more = f"; and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return "; ".join(names[:_NAMED]) + more
+
+
+def facts(found: Found) -> Iterator[Fact]:
+    """The headlines."""
+    done = int((found.rows["status"] == "done").sum())
+    yield Fact("Trials", f"{done:,} of {len(found.rows):,}", f"{counted(len(found.arms), 'arm')}")
+    if found.there:
+        best = max(found.there, key=lambda arm: arm.summary("test").mean)
+        of = best.summary("test")
+        interval = f"95 % interval {of.low:.2f} to {of.high:.2f}, n = {of.n}" if of.n > 1 else "n = 1"
+        yield Fact("Best mean test accuracy", f"{of.mean:.2f} %", f"{best.label(found.keys)}; {interval}")
+        yield Fact(
+            "Arms that learn",
+            f"{len(found.there) - len(found.dead)} of {len(found.there)}",
+            f"more than {NEAR_ZERO_R:g} point above ZeroR, {found.zero_r:.2f} %, on validation",
+        )
+
+
+def alike_words(found: Found) -> Iterator[str]:
+    """The settings that all trials share."""
+    if shared := alike(found.rows, found.shown):
+        yield f"All arms share: {shared}."
+
+
+def dead_words(found: Found) -> Iterator[str]:
+    """Which arms learned nothing, in all seeds or in some."""
+    if found.dead:
+        yield (
+            f"{counted(len(found.dead), 'arm')} learned nothing: every seed of {found.named(found.dead)} "
+            "stayed within "
+            f"{NEAR_ZERO_R:g} point of ZeroR, what always answering the majority class scores on validation "
+            f"({found.zero_r:.2f} %). A constant answer does as well."
+        )
+    some = [arm for arm in found.there if 0 < arm.dead() < arm.n]
+    if some:
+        said = [f"{arm.label(found.keys)} {arm.dead()} of {arm.n}" for arm in some]
+        yield (f"In some seeds nothing was learned: {_listed(said)}. The means of these arms are of both.")
+
+
+def baseline_words(found: Found) -> Iterator[str]:
+    """Which arms are told apart from their baseline, and which have none."""
+    compared = comparisons(found.arms)
+    verdicts = Counter(each.verdict for each in compared)
+    if not compared:
+        yield paired_note(compared)
+        return
+    base = compared[0].base
+    alike = f"the same settings with {base.label(('activation',))}"
+    yield (
+        "The arms of a seed share the split, the order of batches and, where shapes allow, initial weights, "
+        f"so they are compared seed by seed. Of {counted(len(compared), 'comparison')} with the baseline "
+        f"({alike if _of_activations(found) else base.label(found.keys)}), {verdicts['higher']} came out "
+        f"higher, {verdicts['lower']} lower, and {verdicts['not told apart']} cannot be told apart with "
+        "these seeds."
+    )
+    for verdict in ("higher", "lower"):
+        arms = [each.arm for each in compared if each.verdict == verdict]
+        if arms:
+            yield f"Test accuracy {verdict} than the baseline's: {found.named(arms)}."
+    without = [arm for arm in found.there if arm not in [each.arm for each in compared]]
+    without = [arm for arm in without if arm not in [each.base for each in compared]]
+    if without:
+        yield f"Without a baseline, and so compared with nothing: {found.named(without)}."
+
+
+def _of_activations(found: Found) -> bool:
+    return len({arm.settings["activation"] for arm in found.arms}) > 1
+
+
+def temperature_words(found: Found) -> Iterator[str]:
+    """The best temperature of each combination of the other settings."""
+    best: dict[str, Arm] = {}
+    others = [key for key in found.keys if key not in ("temperature", "simplex")]
+    for arm in found.there:
+        name = arm.label(others)
+        if arm.settings["temperature"] is not None and (
+            name not in best or arm.summary("test").mean > best[name].summary("test").mean
+        ):
+            best[name] = arm
+    said = [
+        f"{name} at {shown(arm.settings['temperature'])} ({arm.summary('test').mean:.2f} %)"
+        for name, arm in best.items()
+    ]
+    yield f"The temperature with the highest mean test accuracy: {_listed(said)}."
+
+
+def warnings(found: Found) -> Iterator[str]:
+    """What a reader must know first."""
+    if absent := wording.absence(found.rows):
+        empty = [arm for arm in found.arms if not arm.n]
+        none = f" Without any trial: {found.named(empty)}." if empty else ""
+        yield f"{absent}. Means are of the trials that are there.{none}"
+    lost = [arm for arm in found.arms if (arm.rows["status"] == "diverged").any()]
+    if lost:
+        yield f"Diverged, and so without any accuracy: {found.named(lost)}."
+    devices = wording.devices_of(found.rows)
+    if len(devices) > 1:
+        yield f"The trials were trained on {' and '.join(devices)}, which agree closely, but not to the bit."
+    done = found.rows[found.rows["status"] == "done"]
+    late = int((done["bounty_loop"] == done["loops"]).sum())
+    if late:
+        yield (
+            f"{late:,} of {counted(len(done), 'trial')} were best in their last epoch: with more epochs they "
+            "may become better."
+        )
+
+
+def sources(found: Found) -> Iterator[str]:
+    """Where the numbers come from, and how the tested epoch was chosen."""
+    yield wording.origin(found.rows, "every epoch of every trial")
+    yield (
+        "The epoch is chosen by validation loss alone; the test split is looked at once, with the weights of "
+        "that epoch."
+    )

@@ -1,0 +1,235 @@
+"""What the depth study says in words, each sentence decided by the numbers and said either way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+from typing import Final
+
+import numpy as np
+
+from psa.analysis.stats import Paired, Values, paired, present
+from psa.core.formatting import counted, listed
+from psa.reports.glonet.layer_use import NEAR, Use, telling
+from psa.reports.glonet.networks import Depths, Network, Trained, mean
+from psa.reports.glonet.tables import CHANCE, CLAIMED, CLAIMED_EPOCHS, exits_of, own, trained_for
+
+RESILIENT: Final = 1.0  # points of accuracy that depth may cost
+_DEEP: Final = 50  # layers from which an earlier document speaks of deep networks
+
+
+def measured(depths: Depths, model: str, features: int) -> list[Trained]:
+    """The networks of a model and width that have a finished trial, from few layers to many."""
+    return [each for each in depths.of(model, features) if each.n]
+
+
+def ends_of(networks: Sequence[Trained]) -> tuple[Trained, Trained]:
+    """The networks with the greatest and the least mean test accuracy."""
+    best = max(networks, key=lambda each: float(mean(each.test)))
+    worst = min(networks, key=lambda each: float(mean(each.test)))
+    return best, worst
+
+
+def resilience(depths: Depths, model: str = "GloNet") -> Iterator[str]:
+    """Whether depth costs a model accuracy: a sentence for each width."""
+    for features in depths.features:
+        networks = measured(depths, model, features)
+        if len(networks) < 2:
+            if networks:
+                yield f"{model} of width {features} was trained at one depth: nothing can be said of depth."
+            continue
+        best, worst = ends_of(networks)
+        if at_chance(depths, best):
+            yield f"{model} of width {features} learned nothing at any depth: nothing can be said of depth."
+            continue
+        span = f"from {networks[0].network.layers} to {networks[-1].network.layers} layers"
+        numbers = (
+            f"mean test accuracy lies between {mean(worst.test):.2f} % ({worst.network.layers} layers) and "
+            f"{mean(best.test):.2f} % ({best.network.layers} layers)"
+        )
+        shallower = max(networks[:-1], key=lambda each: float(mean(each.test)))
+        lost = paired(shallower.test, networks[-1].test)
+        yield (
+            f"{model} of width {features}, {span}: {numbers}. The deepest minus the best shallower one "
+            f"({shallower.network.layers} layers): {_points(-lost.difference, -lost.high, -lost.low)}; "
+            f"{_verdict(lost)}."
+        )
+
+
+def _verdict(lost: Paired) -> str:
+    """By what depth costs at least and at most; a gain is no cost."""
+    if lost.high <= RESILIENT:
+        return f"depth costs no more than {RESILIENT:g} point, which is resilient"
+    if lost.low > RESILIENT:
+        return f"depth costs more than {RESILIENT:g} point, which is not resilient"
+    why = "one pair of seeds has no interval" if np.isnan(lost.low) else "the interval spans both"
+    return f"whether depth costs more than {RESILIENT:g} point cannot be told: {why}"
+
+
+def _points(value: float, low: float, high: float) -> str:
+    around = "" if np.isnan(low) else f" (95 % interval {low:+.2f} to {high:+.2f})"
+    return f"{value:+.2f} points{around}".replace("-", "−")
+
+
+def at_chance(depths: Depths, each: Trained) -> bool:
+    """Whether no trial of a network scores above ZeroR by more than CHANCE points."""
+    return each.n > 0 and bool((present(each.validation) <= depths.zero_r + CHANCE).all())
+
+
+def chance_from(depths: Depths, model: str, features: int) -> int | None:
+    """The least number of layers from which on every network of a model is at chance; None where none is."""
+    deepest_first = reversed(measured(depths, model, features))
+    lost = list(takewhile(lambda each: at_chance(depths, each), deepest_first))
+    return lost[-1].network.layers if lost else None
+
+
+def chance(depths: Depths, model: str = "MLP") -> Iterator[str]:
+    """Whether a model learns nothing from some depth on: a sentence for each width."""
+    for features in depths.features:
+        networks = measured(depths, model, features)
+        if not networks:
+            continue
+        first = chance_from(depths, model, features)
+        deepest = networks[-1]
+        if first is None:
+            yield (
+                f"{model} of width {features} {_learning(depths, networks)}: with {deepest.network.layers} "
+                f"layers its mean test accuracy is {mean(deepest.test):.2f} % (ZeroR {depths.zero_r:.2f} %)."
+            )
+            continue
+        before = [each for each in networks if each.network.layers < first]
+        last = before[-1] if before else None
+        learns = (
+            f"; with {last.network.layers} layers it reaches {mean(last.test):.2f} % on the test split"
+            if last is not None
+            else ""
+        )
+        yield (
+            f"{model} of width {features} is at chance from {first} layers on: no trial is more than "
+            f"{CHANCE:g} point above ZeroR ({depths.zero_r:.2f} %){learns}."
+        )
+
+
+def _learning(depths: Depths, networks: Sequence[Trained]) -> str:
+    """Of networks whose deepest learns: whether all of their trials do."""
+    done = sum(each.n for each in networks)
+    lost = {
+        each.network.layers: count
+        for each in networks
+        if (count := int((present(each.validation) <= depths.zero_r + CHANCE).sum()))
+    }
+    if not lost:
+        return "learns at every depth that was trained"
+    return (
+        f"learns with the most layers that were trained, but {sum(lost.values())} of "
+        f"{counted(done, 'trial')} stay at chance (with {listed(list(map(str, lost)))} layers)"
+    )
+
+
+def degradation(depths: Depths) -> Iterator[str]:
+    """Whether MLPs lose accuracy as gently as an earlier document says they do, at the depths it names."""
+    for features in depths.features:
+        parts, wrong = [], 0
+        for layers, claimed in CLAIMED.items():
+            found = depths.get("MLP", layers, features)
+            if layers < _DEEP or found is None or not found.n:
+                continue
+            value = float(mean(found.test))
+            wrong += abs(value - claimed["MLP"]) > RESILIENT
+            parts.append(f"{value:.2f} % with {layers} layers ({claimed['MLP']:g} % claimed)")
+        if parts:
+            verdict = "That is not so" if wrong else "That is so"
+            yield (
+                f"An earlier document says that a plain MLP degrades gently, to 85 % with 200 layers, after "
+                f"{CLAIMED_EPOCHS}. {verdict} at width {features} after {trained_for(depths)}: measured are "
+                f"{', '.join(parts)}."
+            )
+
+
+def usage(
+    depths: Depths, uses: Mapping[Network, Use], model: str = "GloNet", *, beside: bool = True
+) -> Iterator[str]:
+    """Whether a model uses only its first layers; beside: with what an earlier document says of it."""
+    found = [uses[each.network] for each in _all(depths, model) if each.network in uses]
+    told = [use for use in found if use.verdict != "short"]
+    if not told:
+        if found:
+            yield f"No {model} here is deep enough to tell whether it uses only its first layers."
+        return
+    concentrated = [use for use in told if use.verdict == "concentrated"]
+    if len(concentrated) == len(told):
+        head = f"Use is concentrated in the first layers in all {counted(len(told), model)}"
+    elif not concentrated:
+        head = f"Use is not concentrated in the first layers in any of {counted(len(told), model)}"
+    else:
+        head = (
+            f"Use is concentrated in the first layers in {len(concentrated)} of {counted(len(told), model)}"
+        )
+    said = " The earlier document says that only the first 4 to 8 are used, whatever the depth." * beside
+    yield f"{head}, by the mean output |h| of hidden layers on the validation split.{said}"
+    yield from map(_of_layers, told)
+
+
+def _of_layers(use: Use) -> str:
+    hidden = len(use.shares)
+    count = telling(hidden)
+    outputs = mean(use.end, axis=0)
+    return (
+        f"{use.network.label}: the first {count} of {hidden} hidden layers hold {100 * use.first(count):.1f} "
+        f"% of the total (equal use: {100 * count / hidden:.1f} %), {use.verdict}; mean |h| is "
+        f"{outputs.min():.3g} to {outputs.max():.3g}, and {use.holding} layers hold 90 %."
+    )
+
+
+def _all(depths: Depths, model: str) -> list[Trained]:
+    return [each for features in depths.features for each in depths.of(model, features)]
+
+
+def exits(depths: Depths, uses: Mapping[Network, Use], model: str = "GloNet") -> Iterator[str]:
+    """After how many layers one may leave a network."""
+    parts = []
+    for each in _all(depths, model):
+        if each.network not in uses:
+            continue
+        use = uses[each.network]
+        found = present(exits_of(depths, use, each))
+        if not len(found):
+            continue
+        hidden = use.exits.shape[1]
+        range_ = (
+            f"{found.min():.0f}" if found.min() == found.max() else f"{found.min():.0f} to {found.max():.0f}"
+        )
+        parts.append(f"{range_} of {hidden} ({each.network.layers} layers of {each.network.features})")
+    if parts:
+        yield (
+            f"The head of a {model} that reads only the first k hidden layers answers within {NEAR:g} point "
+            f"of the whole network after k = {'; '.join(parts)}."
+        )
+
+
+def speed_of_learning(depths: Depths) -> Iterator[str]:
+    """Whether GloNet converges in fewer epochs than MLP, where both learn."""
+    for features in depths.features:
+        fewer, same, more = _compared(depths, features)
+        total = len(fewer) + len(same) + len(more)
+        if total:
+            yield (
+                f"Width {features}: GloNet comes within 1 point of its own best in fewer epochs than MLP at "
+                f"{len(fewer)} of {counted(total, 'depth')} where every pair of trials learns"
+                + (f" ({listed(fewer)} layers)" if fewer else "")
+                + f", in as many at {len(same)}, in more at {len(more)}."
+            )
+
+
+def _compared(depths: Depths, features: int) -> tuple[list[str], list[str], list[str]]:
+    """Depths at which GloNet needs fewer, as many, and more epochs, on the mean over the seeds of both."""
+    found: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for one in measured(depths, "GloNet", features):
+        other = depths.get("MLP", one.network.layers, features)
+        if other is None:
+            continue
+        difference: Values = own(one, depths) - own(other, depths)
+        there = present(difference)
+        if len(there) and len(there) == min(one.n, other.n):
+            found[int(np.sign(there.mean())) + 1].append(str(one.network.layers))
+    return found

@@ -1,0 +1,132 @@
+"""Accuracy and training speed against depth, as figures: a panel per width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from psa.analysis.stats import Values, present, summary
+from psa.reports.glonet.figures.panels import MODEL_LOOKS, finished, model_line, panels, thin_line
+from psa.reports.glonet.networks import Depths, Network, Trained, mean
+from psa.reports.glonet.tables import CHANCE, SPEED
+from psa.reports.plotting.style import GREY, empty, style
+
+_COLUMNS: Final = 3
+_OFFSET: Final = 0.14  # of a step between depths: the marks of models stand beside each other
+
+Numbers = Callable[[Trained], Values]
+
+
+def plot_depths(ax: Axes, depths: Depths, features: int, numbers: Numbers, most: float = math.inf) -> Axes:
+    """Mean with its 95 % t interval per model, and every trial as a dot, over depths at equal distances.
+
+    most: the greatest number that there can be, at which an interval ends.
+    """
+    for at, model in enumerate(depths.models):
+        look = MODEL_LOOKS[model]
+        networks = [each for each in depths.of(model, features) if len(present(numbers(each)))]
+        if not networks:
+            continue
+        shift = _OFFSET * (at - (len(depths.models) - 1) / 2)
+        x = np.array([depths.layers.index(each.network.layers) + shift for each in networks])
+        found = [summary(numbers(each)) for each in networks]
+        means = np.array([each.mean for each in found])
+        reach = np.array([[each.mean - each.low, min(each.high, most) - each.mean] for each in found]).T
+        ax.errorbar(
+            x, means, np.nan_to_num(reach), color=look.colour, linestyle=look.line, marker=look.marker,
+            markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, elinewidth=0.8, capsize=1.5,
+            linewidth=1.1, zorder=3, gid=f"mean {model}",
+        )  # fmt: skip
+        for each, place in zip(networks, x, strict=True):
+            values = present(numbers(each))
+            ax.plot(np.full(len(values), place), values, ".", color=look.colour, alpha=0.45, markersize=2.5)
+    ax.set_xticks(range(len(depths.layers)), [str(layers) for layers in depths.layers])
+    ax.set_xlim(-0.5, len(depths.layers) - 0.5)
+    return ax
+
+
+def _zero_r(ax: Axes, depths: Depths) -> None:
+    if not np.isnan(depths.zero_r):
+        ax.axhline(depths.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1, gid="zero_r")
+
+
+def _learned_range(depths: Depths) -> tuple[float, float] | None:
+    """The range of the means far above ZeroR, where differences between depths are to be seen."""
+    means = np.array([mean(each.test) for each in depths.trained.values() if each.n])
+    means = means[means > max(depths.zero_r + CHANCE, means.max() - 10)] if len(means) else means
+    if not len(means):
+        return None
+    room = max(float(np.ptp(means)) * 0.3, 0.3)
+    return float(means.min()) - room, min(100.0, float(means.max()) + room)
+
+
+def accuracy_figure(depths: Depths) -> Figure:
+    """Test accuracy over depth: all of it above, what lies within ten points of the best below."""
+    shown = _learned_range(depths)
+    count = min(len(depths.features), _COLUMNS)
+    with style():
+        figure, axes = panels("Accuracy and depth", 2, count, 1.75)
+        for column, features in enumerate(depths.features[:_COLUMNS]):
+            upper, lower = axes[0][column], axes[1][column]
+            for ax in (upper, lower):
+                plot_depths(ax, depths, features, lambda each: each.test, 100.0)
+                _zero_r(ax, depths)
+            upper.set_ylim(0, 103)
+            upper.set_title(f"width {features}", loc="left")
+            if shown is None:
+                empty(lower, "no trial is above ZeroR")
+            else:
+                lower.set_ylim(*shown)
+            lower.set_title("the upper end, enlarged", loc="left", fontsize=7, color="#404040")
+            lower.set_xlabel("layers, the head included")
+        for row in axes:
+            row[0].set_ylabel("test accuracy (%)")
+        handles = [*map(model_line, depths.models), thin_line(f"ZeroR of validation, {depths.zero_r_shown}")]
+        how = (
+            "Marks: mean over seeds, bars: 95 % t interval of the mean; dots: trials. Depths stand at equal "
+        )
+        how += "distances. What lies below the enlarged range is in the panel above it."
+        return finished(figure, depths, handles, [how, _left_out(depths)])
+
+
+def _left_out(depths: Depths) -> str:
+    rest = depths.features[_COLUMNS:]
+    return f"Widths {', '.join(map(str, rest))} are in the table alone." if rest else ""
+
+
+def speed_figure(depths: Depths, seconds: Mapping[Network, Values]) -> Figure:
+    """Seconds per epoch and trial over depth."""
+    nothing = np.full(len(depths.seeds), np.nan)
+    with style():
+        figure, axes = panels("Training speed", 1, min(len(depths.features), _COLUMNS), 1.9)
+        for ax, features in zip(axes[0], depths.features, strict=False):
+            plot_depths(ax, depths, features, lambda each: seconds.get(each.network, nothing))
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+            ax.set_title(f"width {features}", loc="left")
+            ax.set_xlabel("layers, the head included")
+        _one_range([ax for ax in axes[0] if ax.lines])
+        axes[0][0].set_ylabel("seconds per epoch and trial")
+        return finished(figure, depths, map(model_line, depths.models), [SPEED, _left_out(depths)])
+
+
+def _one_range(axes: list[Axes]) -> None:
+    """The same limits everywhere, so that panels can be compared, from what is drawn in any."""
+    values = [
+        np.asarray(line.get_ydata(), dtype=np.float64)[np.asarray(line.get_ydata(), dtype=np.float64) > 0]
+        for ax in axes
+        for line in ax.lines
+    ]
+    drawn = np.concatenate(values or [np.empty(0)])
+    drawn = drawn[~np.isnan(drawn)]
+    for ax in axes:
+        if len(drawn):
+            ax.set_ylim(drawn.min() / 1.6, drawn.max() * 1.6)

@@ -1,0 +1,94 @@
+"""Losses and accuracy over the epochs, as figures: a row of panels per depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from psa.analysis.stats import Values
+from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finished, model_line, panels, thin_line
+from psa.reports.glonet.networks import Depths, Trained
+from psa.reports.plotting.style import GREY, empty, style
+
+_QUANTITIES: Final = ("training loss", "validation loss", "validation accuracy (%)")
+ROWS: Final = 8  # of panels that fit on a page
+
+
+def _of(each: Trained) -> tuple[Values, Values, Values]:
+    return each.train_losses, each.losses, each.accuracies
+
+
+def plot_epochs(ax: Axes, curves: Sequence[tuple[str, Values]]) -> Axes:
+    """Mean over seeds, and from the least to the greatest of them, for each model.
+
+    curves: a model and [seeds, epochs]. A mean is of the trials that were trained so far.
+    """
+    if not any((~np.isnan(values)).any() for _, values in curves):
+        return empty(ax, "no trial")
+    longest = max(values.shape[1] for _, values in curves)
+    for at, (model, values) in enumerate(curves):
+        look, x = MODEL_LOOKS[model], np.arange(1, values.shape[1] + 1)
+        middle, low, high = bands(values)
+        every = max(1, longest // 6)
+        ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        ax.plot(
+            x, middle, color=look.colour, linestyle=look.line, linewidth=1.1, marker=look.marker,
+            markersize=3.2, markeredgecolor="white", markeredgewidth=0.3,
+            # the marks of the models stand at different epochs, or they would hide each other
+            markevery=(at * every // 2 % longest, every), zorder=3, gid=f"mean {model}",
+        )  # fmt: skip
+    ax.set_xlim(1 - 0.03 * longest, longest + 0.03 * longest)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    return ax
+
+
+def _dress_loss(ax: Axes, range_: tuple[float, float] | None) -> None:
+    ax.set_yscale("log")
+    if range_ is not None:
+        ax.set_ylim(*range_)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _range(depths: Depths, at: int) -> tuple[float, float] | None:
+    """Of a loss, over all networks, by its means over seeds."""
+    found = [bands(_of(each)[at])[0] for each in depths.trained.values() if each.n]
+    values = np.concatenate(found or [np.empty(0)])
+    values = values[np.isfinite(values) & (values > 0)]
+    return (float(values.min()) / 1.3, float(values.max()) * 1.3) if len(values) else None
+
+
+def curves_figure(depths: Depths, features: int, layers: Sequence[int]) -> Figure:
+    """Training loss, validation loss (both on one logarithmic range) and validation accuracy, per depth."""
+    ranges = [_range(depths, at) for at in (0, 1)]
+    with style():
+        figure, axes = panels(f"Learning curves, width {features}", len(layers), 3, 0.85)
+        for row, depth in enumerate(layers):
+            there = [
+                each
+                for model in depths.models
+                if (each := depths.get(model, depth, features)) is not None and each.n
+            ]
+            for at, ax in enumerate(axes[row]):
+                plot_epochs(ax, [(each.network.model, _of(each)[at]) for each in there])
+                ax.set_title(f"{depth} layers", loc="left", fontsize=7.5, pad=2)
+                if there and at < 2:
+                    _dress_loss(ax, ranges[at])
+                elif there:
+                    ax.axhline(depths.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+                    ax.set_ylim(0, 104)
+                    ax.set_yticks((0, 50, 100))
+        for ax, quantity in zip(axes[0], _QUANTITIES, strict=True):
+            ax.set_title(quantity, loc="right", fontsize=7.5, color="#404040", pad=2)
+        for ax in axes[-1]:
+            ax.set_xlabel("epoch")
+        handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r_shown}")]
+        how = "Lines: mean over seeds, bands: from the least to the greatest. The training loss is the mean "
+        how += "over the batches of an epoch, the validation loss that of the weights after it."
+        return finished(figure, depths, handles, [how])

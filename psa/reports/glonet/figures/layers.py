@@ -1,0 +1,224 @@
+"""What layers are used for, as figures: their outputs, their parameters through training, early exits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from psa.analysis.stats import Values
+from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finished, model_line, panels, thin_line
+from psa.reports.glonet.layer_use import NEAR, Use
+from psa.reports.glonet.networks import Depths, Network, mean
+from psa.reports.glonet.tables import exits_of
+from psa.reports.plotting.style import GREY, add_axes, empty, style
+
+_COLUMNS: Final = 4
+_BAR: Final = 0.75  # inches for the scale of a heat map
+_COLOURS: Final = "cividis"  # made for readers with colour deficiencies
+
+Draw = Callable[[Axes, Sequence[Use]], Axes]
+
+
+def _by_depth(uses: Mapping[Network, Use], features: int, models: Sequence[str]) -> dict[int, list[Use]]:
+    """The networks of a width that were observed, by their layers, in the order of the models."""
+    there = sorted(
+        (each for each in uses if each.features == features and each.model in models),
+        key=lambda each: (each.layers, models.index(each.model)),
+    )
+    found: dict[int, list[Use]] = {}
+    for network in there:
+        found.setdefault(network.layers, []).append(uses[network])
+    return found
+
+
+def _drawn(
+    name: str, found: Mapping[int, Sequence[Use]], draw: Draw, labels: tuple[str, str], right: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """A panel per depth; labels: of the axes."""
+    rows = math.ceil(len(found) / _COLUMNS)
+    columns = math.ceil(len(found) / rows)
+    figure, axes = panels(name, rows, columns, 1.25, right)
+    flat = [ax for row in axes for ax in row]
+    for number, ax in enumerate(flat):
+        if number >= len(found):
+            ax.remove()
+        elif number >= len(found) - columns:  # nothing stands below
+            ax.set_xlabel(labels[0])
+    for ax, (layers, uses) in zip(flat, found.items(), strict=False):
+        draw(ax, uses)
+        ax.set_title(f"{layers} layers", loc="left", fontsize=7.5, pad=2)
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    for row in axes:
+        row[0].set_ylabel(labels[1])
+    return figure, flat[: len(found)]
+
+
+def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
+    """The share of each hidden layer in the total mean output, after training and (thin) before it."""
+    hidden = max(len(use.shares) for use in uses)
+    if not hidden:
+        return empty(ax, "not observed")
+    for use in uses:
+        look = MODEL_LOOKS[use.network.model]
+        x = np.arange(1, len(use.shares) + 1)
+        marker = look.marker if len(x) <= 25 else ""
+        ax.plot(x, 100 * use.shares_at_start, color="#404040", linewidth=0.8, linestyle=":", zorder=2)
+        ax.plot(
+            x, 100 * use.shares, color=look.colour, linestyle=look.line, linewidth=1.2, marker=marker,
+            markersize=3, markeredgecolor="white", markeredgewidth=0.3, zorder=3,
+            gid=f"usage {use.network.model}",
+        )  # fmt: skip
+    ax.set_xlim(0.5, hidden + 0.5)
+    for count in {len(use.shares) for use in uses} - {0}:
+        ends, equal = (0.5, count + 0.5), 100 / count
+        ax.plot(ends, (equal, equal), color=GREY, linewidth=0.8, linestyle="--", zorder=1, gid="equal use")
+    ax.set_ylim(bottom=0)
+    return ax
+
+
+def usage_figure(depths: Depths, uses: Mapping[Network, Use], features: int) -> Figure | None:
+    """How much each layer contributes, per depth; None where nothing was observed."""
+    found = _by_depth(uses, features, depths.models)
+    if not found:
+        return None
+    with style():
+        labels = ("hidden layer", "share of output (%)")
+        figure, _ = _drawn(f"Use of each layer, width {features}", found, plot_usage, labels)
+        handles = [
+            *(model_line(model) for model in depths.models),
+            thin_line("before training", ":", "#404040"),
+            thin_line("equal use"),
+        ]
+        how = (
+            "Mean |h| of a hidden layer after its activation, over the validation split, as a share of the "
+            "sum over hidden layers; mean over seeds. Only GloNet's head reads the sum; that of the others "
+            "reads the last layer."
+        )
+        return finished(figure, depths, handles, [how])
+
+
+def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
+    """Accuracy when the head reads the first k layers: mean, least and greatest seed."""
+    if not any(use.exits.shape[1] for use in uses):
+        return empty(ax, "not observed")
+    for use in uses:
+        look = MODEL_LOOKS[use.network.model]
+        middle, low, high = bands(use.exits)
+        there = ~np.isnan(middle)  # a residual network is left after its blocks alone
+        x = np.flatnonzero(there) + 1
+        ax.fill_between(x, low[there], high[there], color=look.colour, alpha=0.13, linewidth=0)
+        ax.plot(
+            x,
+            middle[there],
+            color=look.colour,
+            linestyle=look.line,
+            zorder=3,
+            gid=f"exit {use.network.model}",
+        )
+    ax.set_xlim(0.5, max(use.exits.shape[1] for use in uses) + 0.5)
+    ax.set_ylim(0, 104)
+    return ax
+
+
+def _mark(ax: Axes, depths: Depths, uses: Sequence[Use]) -> None:
+    """For every seed a mark where an exit is as good as the whole network."""
+    for use in uses:
+        look, found = MODEL_LOOKS[use.network.model], exits_of(depths, use, depths.trained[use.network])
+        for seed in np.flatnonzero(~np.isnan(found)):
+            k = int(found[seed])
+            ax.plot(
+                k, use.exits[seed, k - 1], marker=look.marker, color=look.colour, markersize=4,
+                markeredgecolor="black", markeredgewidth=0.5, zorder=4, clip_on=False,
+                gid=f"near {use.network.model}",
+            )  # fmt: skip
+
+
+def exits_figure(depths: Depths, uses: Mapping[Network, Use], features: int) -> Figure | None:
+    """Accuracy against the layer at which the network is left; None where nothing was observed."""
+    found = _by_depth(uses, features, depths.models)
+    if not any(use.exits.shape[1] for each in found.values() for use in each):
+        return None
+    with style():
+        labels = ("hidden layers read", "accuracy (%)")
+        figure, axes = _drawn(f"Early exits, width {features}", found, plot_exits, labels)
+        for ax, each in zip(axes, found.values(), strict=True):
+            _mark(ax, depths, each)
+            ax.axhline(depths.zero_r, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+        handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r_shown}")]
+        how = (
+            "Validation accuracy of the final weights when the head reads only the first k hidden layers: "
+            "their sum in a GloNet, the k-th alone in the others. Bands: least to greatest seed; "
+            f"marks: of each seed the smallest k within {NEAR:g} point of the whole network, if that learned."
+        )
+        return finished(figure, depths, handles, [how])
+
+
+def growth(use: Use) -> Values:
+    """[layers, epochs + 1] the L1 norm of a layer's parameters over that at first, mean over seeds."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return mean(use.norms / use.norms[:, :1], axis=0).T
+
+
+def norms_figure(depths: Depths, uses: Mapping[Network, Use], features: int, model: str) -> Figure | None:
+    """A heat map per depth: how the parameters of each layer (from below) grow over the epochs."""
+    found = _by_depth(uses, features, [model])
+    values = [growth(each[0]) for each in found.values() if each[0].norms.shape[2]]
+    finite = np.concatenate([each[np.isfinite(each) & (each > 0)] for each in values] or [np.empty(0)])
+    if not len(finite):
+        return None
+    norm = _scale(finite)
+
+    def draw(ax: Axes, each: Sequence[Use]) -> Axes:
+        shown = growth(each[0])
+        if not shown.size:
+            return empty(ax, "not observed")
+        layers, times = shown.shape
+        ax.pcolormesh(
+            np.arange(times + 1) - 0.5, np.arange(layers + 1) + 0.5, shown, norm=norm, cmap=_COLOURS,
+            rasterized=True,
+        )  # fmt: skip
+        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+        ax.grid(visible=False)
+        return ax
+
+    with style():
+        name = f"Parameters of each layer through training: {model}, width {features}"
+        figure, axes = _drawn(name, found, draw, ("epoch", "layer"), _BAR)
+        _bar(figure, axes[0], norm)
+        how = (
+            "Entrywise L1 norm of a layer's weights and biases, divided by that before training (epoch 0); "
+            "mean over seeds. The last layer is the head."
+        )
+        return finished(figure, depths, (), [how])
+
+
+def _scale(values: Values) -> Normalize:
+    """From the least to the greatest, on a logarithmic scale: twice as large and half are equally far."""
+    low, high = float(values.min()), float(values.max())
+    if high / low < 1.02:
+        low, high = low / 1.01, high * 1.01
+    return LogNorm(low, high)
+
+
+def _bar(figure: Figure, beside: Axes, norm: Normalize) -> None:
+    """The scale, at the right of the first row."""
+    wide, high = figure.get_size_inches()
+    place = beside.get_position()
+    ax = add_axes(figure, wide - _BAR + 0.1, place.y0 * high, 0.1, place.height * high)
+    bar = figure.colorbar(mpl.cm.ScalarMappable(norm, _COLOURS), cax=ax)
+    ticks = np.geomspace(float(norm.vmin or 1), float(norm.vmax or 1), 5)
+    bar.set_ticks([float(f"{tick:.3g}") for tick in ticks])
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.ax.tick_params(labelsize=6, length=2)
+    bar.ax.tick_params(which="minor", length=0)
+    bar.set_label("times the start", fontsize=6.5, labelpad=2)
+    bar.outline.set_linewidth(0.4)

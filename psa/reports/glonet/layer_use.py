@@ -1,0 +1,208 @@
+"""The use of layers in the depth study: as a table, and as a listing of every network."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+
+from psa.analysis.stats import Values
+from psa.reports.glonet.networks import Depths, Network, Trained, mean
+
+_LAYER_COLUMNS: Final = (
+    "model", "features", "layers", "layer", "place", "mean_output_start", "mean_output", "share",
+    "active_share", "parameters_l1_start", "parameters_l1", "exit_accuracy",
+)  # fmt: skip
+
+
+def _layers(use: Use) -> Iterator[dict[str, Any]]:
+    columns = {
+        "mean_output_start": mean(use.start, axis=0),
+        "mean_output": mean(use.end, axis=0),
+        "share": use.shares,
+        "active_share": mean(use.active, axis=0),
+        "parameters_l1_start": mean(use.norms[:, 0], axis=0),
+        "parameters_l1": mean(use.norms[:, -1], axis=0),
+        "exit_accuracy": mean(use.exits, axis=0),
+    }
+    for at in range(max(len(values) for values in columns.values())):
+        numbers = {name: float(values[at]) for name, values in columns.items() if at < len(values)}
+        yield {
+            "model": use.network.model,
+            "features": use.network.features,
+            "layers": use.network.layers,
+            "layer": at + 1,
+            "place": use.places[at] if at < len(use.places) else "",
+            **{name: value for name, value in numbers.items() if not np.isnan(value)},
+        }
+
+
+def layers_csv(uses: Iterable[Use]) -> bytes:
+    """A row for each layer, networks in their order."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _LAYER_COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for use in sorted(uses, key=lambda each: each.network):
+        writer.writerows(_layers(use))
+    return text.getvalue().encode()
+
+
+NEAR: Final = 1.0  # points below the whole network within which an early exit is as good
+MOST: Final = 0.9  # of the total mean output
+FIRST: Final = (4, 8)  # layers that an earlier document says are the only ones in use
+_EVEN: Final = 0.1  # how far a share may be from that of equal use
+
+Verdict = Literal[
+    "concentrated", "even", "leaning to the first layers", "leaning to the last layers", "short"
+]
+
+
+@dataclass(frozen=True)
+class Use:
+    """The layers of one network, means over the seeds of which probes are there.
+
+    start, end: [seeds, hidden layers] mean |h| over the validation split before training and of the final
+    weights; active: share of outputs that are not 0, of the final weights; norms: [seeds, epochs + 1, layers]
+    entrywise L1 norm of weights and biases, first before training; places: names of the layers, the last
+    being the head; exits: [seeds, hidden layers] accuracy in percent when the head reads the first k layers.
+    Each is NaN where a seed is missing, and has no columns where the probe was not asked.
+    """
+
+    network: Network
+    places: tuple[str, ...]
+    start: Values
+    end: Values
+    active: Values
+    norms: Values
+    exits: Values
+
+    @property
+    def shares(self) -> Values:
+        """[hidden layers] of the total mean output after training, mean over seeds; they sum to 1."""
+        return _shares(self.end)
+
+    @property
+    def shares_at_start(self) -> Values:
+        """The same before training."""
+        return _shares(self.start)
+
+    def first(self, count: int) -> float:
+        """The share that the first `count` hidden layers hold; NaN where there are not more than that."""
+        shares = self.shares
+        return float(shares[:count].sum()) if len(shares) > count else float("nan")
+
+    @property
+    def holding(self) -> int | None:
+        """The fewest layers, wherever they stand, that hold MOST of the total mean output."""
+        shares = np.sort(self.shares)[::-1]
+        if not len(shares) or np.isnan(shares).any():
+            return None
+        return int(np.searchsorted(shares.cumsum(), MOST - 1e-12) + 1)
+
+    @property
+    def exit(self) -> Values:
+        """[seeds] the smallest k from which the answers of the first k layers are within NEAR points of those
+        of the whole network; NaN without a probe.
+        """
+        if not self.exits.shape[1]:
+            return np.full(len(self.exits), np.nan)
+        near = self.exits >= self.exits[:, -1:] - NEAR - 1e-9
+        return np.where(np.isnan(self.exits[:, -1]), np.nan, near.argmax(axis=1) + 1.0)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether use is concentrated in the first 8 layers (4, of a network of fewer than 16 hidden ones):
+        MOST of the total; even where the share is that of equal use, give or take a tenth of the total.
+        """
+        count = telling(len(self.shares))
+        share = self.first(count) if count else float("nan")
+        if np.isnan(share):
+            return "short"
+        equal = count / len(self.shares)
+        if share >= MOST:
+            return "concentrated"
+        if abs(share - equal) <= _EVEN:
+            return "even"
+        return "leaning to the first layers" if share > equal else "leaning to the last layers"
+
+
+def telling(hidden: int) -> int:
+    """How many of the first layers a verdict is about; 0 where equal use of all would look concentrated."""
+    return next((count for count in reversed(FIRST) if hidden >= 2 * count), 0)
+
+
+def _shares(outputs: Values) -> Values:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = outputs / outputs.sum(axis=1, keepdims=True)
+    return mean(each, axis=0)
+
+
+def uses_of(depths: Depths, observed: pd.DataFrame | None) -> dict[Network, Use]:
+    """Of every network of which anything was observed. observed: as psa.analysis.probe_frame gives it."""
+    if observed is None or not len(observed):
+        return {}
+    by_trial = {str(name): rows for name, rows in observed.groupby("id", observed=True)}
+    return {
+        network: _use(trained, by_trial, depths.samples)
+        for network, trained in depths.trained.items()
+        if any(each in by_trial for each in trained.done_ids)
+    }
+
+
+def _use(trained: Trained, by_trial: Mapping[str, pd.DataFrame], samples: int) -> Use:
+    seen = [by_trial.get(each) for each in trained.done_ids]
+
+    def stacked(probe: str, quantity: str, when: Literal["first", "last", "all"]) -> Values:
+        return _stacked([_matrix(rows, probe, quantity, when) for rows in seen])
+
+    usage = "layer_usage"
+    norms = stacked(usage, "parameters_l1", "all")
+    return Use(
+        trained.network,
+        next((found for found in map(_places, seen) if found), ()),
+        stacked(usage, "mean_output", "first")[:, 0],
+        stacked(usage, "mean_output", "last")[:, 0],
+        stacked(usage, "active_share", "last")[:, 0],
+        norms,
+        100 * stacked("early_exit", "correct", "last")[:, 0] / max(samples, 1),
+    )
+
+
+def _places(rows: pd.DataFrame | None) -> tuple[str, ...]:
+    if rows is None:
+        return ()
+    some = rows[(rows["quantity"] == "parameters_l1") & rows["loop"].isna()]
+    return tuple(map(str, some.sort_values("index")["place"]))
+
+
+def _matrix(
+    rows: pd.DataFrame | None, probe: str, quantity: str, when: Literal["first", "last", "all"]
+) -> Values | None:
+    """[times, places] of one trial."""
+    if rows is None:
+        return None
+    rows = rows[(rows["probe"] == probe) & (rows["quantity"] == quantity)]
+    asked = {"first": rows["loop"] == 0, "last": rows["loop"].isna(), "all": rows["loop"].notna()}[when]
+    rows = rows[asked.fillna(value=False).astype(bool)]
+    if not len(rows):
+        return None
+    wide = rows.assign(loop=rows["loop"].fillna(0).astype("int64"))
+    table = wide.pivot(index="loop", columns="index", values="value").sort_index()
+    return np.asarray(table, dtype=np.float64)
+
+
+def _stacked(found: list[Values | None]) -> Values:
+    """[trials, times, places]; NaN where a trial has none, or was trained for fewer epochs."""
+    there = [each for each in found if each is not None]
+    times = max((len(each) for each in there), default=1)
+    places = max((each.shape[1] for each in there), default=0)
+    stacked = np.full((len(found), times, places), np.nan)
+    for at, each in enumerate(found):
+        if each is not None:
+            stacked[at, : len(each), : each.shape[1]] = each
+    return stacked

@@ -1,0 +1,264 @@
+"""What is said of the depth study: whether GloNet bears depth, and what its layers are used for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import Values
+from psa.core.formatting import counted
+from psa.reports import wording
+from psa.reports.contract import Setting
+from psa.reports.glonet import claims
+from psa.reports.glonet import tables as glonet_tables
+from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
+from psa.reports.glonet.figures.curves import ROWS, curves_figure
+from psa.reports.glonet.figures.layers import exits_figure, norms_figure, usage_figure
+from psa.reports.glonet.layer_use import Use, layers_csv, uses_of
+from psa.reports.glonet.networks import MODELS, SHARED, Depths, Network, Trained, depths_of, seconds_of
+from psa.reports.glonet.tables import CLAIMED, CLAIMED_OF
+from psa.reports.rendering.html import Fact, Page, Picture, Section
+from psa.reports.rendering.tables import Table
+from psa.reports.wording import SETTINGS, alike
+
+QUESTION: Final = (
+    "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "
+    "Does a deep network then learn as well as a shallow one, does a plain MLP not, and are only the first "
+    "layers used?"
+)
+_CAPTIONS: Final = {
+    "accuracy": "Test accuracy over depth, for each width.",
+    "speed": "Time per epoch and trial over depth, for each width.",
+    "curves": "Training loss, validation loss and validation accuracy over the epochs, a row per depth.",
+    "usage": "The share of each hidden layer in the mean output, before and after training, by depth.",
+    "early": "Accuracy when the head reads only the first k hidden layers, a panel per depth.",
+    "parameters": "{model}: the L1 norm of each layer's parameters through training, a panel per depth.",
+}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The numbers that tables, figures and page share."""
+
+    frame: pd.DataFrame
+    setting: Setting
+
+    @cached_property
+    def depths(self) -> Depths:
+        return depths_of(self.frame)
+
+    @cached_property
+    def claimed(self) -> bool:
+        """Whether the earlier document speaks of such networks, on such data."""
+        data = trials_of(self.frame)[["dataset", "digits"]]
+        alike = set(data["dataset"].dropna()) == {CLAIMED_OF} and data["digits"].isna().all()
+        return bool(alike) and any(layers in CLAIMED for layers in self.depths.layers)
+
+    @cached_property
+    def uses(self) -> dict[Network, Use]:
+        return uses_of(self.depths, self.setting.observed)
+
+    @cached_property
+    def seconds(self) -> dict[Network, Values]:
+        return seconds_of(self.depths, self.setting.store)
+
+
+def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A page for each study, and where its trials differ in settings other than model, depth, width and
+    seed, for each of those settings; a trial that is only known to be missing stands on a page of its study.
+    """
+    for study, rows in frame.groupby("study", observed=True, sort=False):
+        known = rows[rows["dataset"].notna()]
+        varied = [name for name in SHARED if known[name].astype(str).nunique() > 1]
+        if not varied:
+            yield str(study), rows
+            continue
+        # without a grid nobody knows of which setting a missing trial would be
+        for values, part in known.groupby([known[name].astype(str) for name in varied], sort=True):
+            named = zip(varied, map(str, values), strict=True)
+            part.attrs["apart"] = dict(named)  # which the page cannot tell from its own rows
+            name = "_".join(f"{key}-{_plain(value)}" for key, value in part.attrs["apart"].items())
+            yield f"{study}_{name}", part
+
+
+def _plain(value: str) -> str:
+    return "".join(each if each.isalnum() or each in ".-" else "-" for each in value)
+
+
+def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+    """Every table, by name. Raises UserError where the frame holds several experiments."""
+    seen = _Seen(frame, setting)
+    depths = seen.depths
+    found = {
+        "accuracy": glonet_tables.accuracy_table(depths),
+        "paired": glonet_tables.paired_table(depths),
+        "convergence": glonet_tables.convergence_table(depths),
+    }
+    if seen.claimed:
+        found["claims"] = glonet_tables.claims_table(depths)
+    if seen.uses:
+        found["usage"] = glonet_tables.usage_table(depths, seen.uses)
+    if seen.seconds:
+        found["speed"] = glonet_tables.speed_table(depths, seen.seconds)
+    return found
+
+
+def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+    """Every figure, by name."""
+    seen = _Seen(frame, setting)
+    depths = seen.depths
+    yield "accuracy_by_depth", accuracy_figure(depths)
+    if seen.seconds:
+        yield "speed", speed_figure(depths, seen.seconds)
+    for features in depths.features:
+        for at in range(0, len(depths.layers), ROWS):
+            part = f"_{at // ROWS + 1}" if len(depths.layers) > ROWS else ""
+            yield f"curves_{features}{part}", curves_figure(depths, features, depths.layers[at : at + ROWS])
+        made = {
+            f"usage_{features}": usage_figure(depths, seen.uses, features),
+            f"early_exit_{features}": exits_figure(depths, seen.uses, features),
+        }
+        for model in depths.models:
+            name = f"parameters_{model.lower()}_{features}"
+            made[name] = norms_figure(depths, seen.uses, features, model)
+        yield from ((name, figure) for name, figure in made.items() if figure is not None)
+
+
+def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+    """layers.csv: every layer of every network, means over seeds."""
+    seen = _Seen(frame, setting)
+    if not seen.uses:
+        return {}
+    return {"layers.csv": layers_csv(seen.uses.values())}
+
+
+def page(
+    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+) -> Page:
+    """The report, from its tables and the stored PNG of each of its figures."""
+    seen = _Seen(frame, setting)
+    pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
+    return Page(
+        _title(seen),
+        QUESTION,
+        tuple(_facts(seen)),
+        tuple(_sections(seen, pictures, made)),
+        tuple(_sources(frame)),
+        tuple(_warnings(seen)),
+    )
+
+
+def _title(seen: _Seen) -> str:
+    """The study, its networks, and what sets this page apart where the study has several."""
+    layers = seen.depths.layers
+    span = f"{layers[0]} to {layers[-1]}" if len(layers) > 1 else f"{layers[0]}"
+    named = seen.frame.attrs.get("apart", {}).items()
+    apart = ", ".join(f"{SETTINGS.get(key, key).lower()} {_told(key, value)}" for key, value in named)
+    of = f"{counted(len(seen.depths.trained), 'network')} of {span} layers"
+    return f"{seen.frame['study'].iloc[0]}{f', {apart}' if apart else ''}: {of}"
+
+
+def _told(key: str, value: str) -> str:
+    """A setting that may be missing: of digits that means all of them."""
+    return value if value not in ("nan", "None", "<NA>") else "all" if key == "digits" else "none"
+
+
+def _caption(name: str) -> str:
+    kind, *rest = name.split("_")
+    models = {model.lower(): model for model in MODELS.values()}
+    return _CAPTIONS[kind].format(model=models.get(rest[0] if rest else "", ""))
+
+
+def _facts(seen: _Seen) -> Iterator[Fact]:
+    depths = seen.depths
+    done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
+    yield Fact("Trials", f"{done:,} of {asked:,}", f"{counted(len(depths.seeds), 'seed')} per network")
+    for model in depths.models:
+        deepest = [each for features in depths.features for each in claims.measured(depths, model, features)]
+        if deepest:
+            yield _deepest(max(deepest, key=lambda each: (each.network.layers, each.network.features)))
+    for features in depths.features:
+        first = claims.chance_from(depths, "MLP", features)
+        if claims.measured(depths, "MLP", features):
+            value = "at no depth" if first is None else f"from {first} layers on"
+            yield Fact(f"MLP of width {features} at chance", value, "validation accuracy beside ZeroR")
+    yield Fact("ZeroR", depths.zero_r_shown, "always answering the majority class of the validation split")
+
+
+def _deepest(each: Trained) -> Fact:
+    found = glonet_tables.with_interval(each.test)
+    if found is None:
+        raise ValueError(f"{each.network.label} has no trial")
+    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}, " if each.n > 1 else ""
+    layers, features = each.network.layers, each.network.features
+    detail = f"test accuracy with {layers} layers of {features}; {interval}n = {each.n}"
+    return Fact(f"Deepest {each.network.model}", f"{found.value:.2f} %", detail)
+
+
+def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, Table]) -> Iterator[Section]:
+    depths, uses = seen.depths, seen.uses
+
+    def shown(*starts: str) -> tuple[Picture, ...]:
+        return tuple(picture for name, picture in pictures.items() if name.startswith(starts))
+
+    def listed(*names: str) -> tuple[Table, ...]:
+        return tuple(made[name] for name in names if name in made)
+
+    # what tells networks apart is in every table
+    shared = alike(trials_of(seen.frame), ("arch", "family"))
+    told = (*claims.resilience(depths), *claims.chance(depths))
+    told += (f"All trials share: {shared}.",) if shared else ()
+    yield Section("Depth and accuracy", told, shown("accuracy"), listed("accuracy", "paired"))
+    if "claims" in made:
+        yield Section(
+            "Beside what an earlier document says", tuple(claims.degradation(depths)), (), listed("claims")
+        )
+    learning = tuple(claims.speed_of_learning(depths))
+    yield Section("Learning", learning, shown("curves"), listed("convergence"))
+    yield Section(
+        "What layers are used for",
+        tuple(claims.usage(depths, uses, beside=seen.claimed))
+        or ("Probe layer_usage was not asked: nothing is known of it.",),
+        shown("usage"),
+        listed("usage"),
+    )
+    yield Section("Parameters through training", (), shown("parameters"))
+    yield Section(
+        "Early exits",
+        tuple(claims.exits(depths, uses)) or ("No early exit was observed in a network that learned.",),
+        shown("early"),
+    )
+    told = (glonet_tables.SPEED,) if seen.seconds else ("No time was stored beside the records.",)
+    yield Section("Training speed", told, shown("speed"), listed("speed"))
+
+
+def _warnings(seen: _Seen) -> Iterator[str]:
+    depths, rows = seen.depths, trials_of(seen.frame)
+    if absent := wording.absence(rows):
+        yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
+    lost = [each.network.label for each in glonet_tables.ordered(depths) if "diverged" in each.statuses]
+    if lost:
+        yield f"Diverged, and so without any accuracy: {'; '.join(lost)}."
+    if unequal := wording.unequal_lengths(depths.epochs, "epochs"):
+        yield unequal
+    few = len(depths.seeds)
+    if few < 3:
+        yield f"There {'is' if few == 1 else 'are'} {counted(few, 'seed')}: differences may be chance."
+    if devices := wording.several_devices(rows):
+        yield f"{devices}, and their speeds cannot be compared."
+
+
+def _sources(frame: pd.DataFrame) -> Iterator[str]:
+    yield wording.origin(trials_of(frame), "every epoch of every trial, layers.csv every layer")
+    yield (
+        "A validation split is kept apart from the training images; the test split is looked at once, with "
+        "the final weights. Intervals are 95 % t intervals of the mean over seeds; paired tests are "
+        "sign-flip permutation tests, corrected over the table they stand in."
+    )

@@ -1,0 +1,279 @@
+"""The tables of the depth study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import numpy as np
+
+from psa.analysis.stats import EXACT_PAIRS, Values, benjamini_hochberg, holm, paired, present, summary
+from psa.core.formatting import counted
+from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
+from psa.reports.glonet.networks import Depths, Network, Trained, mean
+from psa.reports.rendering.tables import Cell, Column, Interval, Table, Uncertain
+
+TARGETS: Final = (90.0, 95.0)  # percent of the validation split
+CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothing
+_ONE_PAGE: Final = 40  # rows
+_WHO: Final = (Column("Model"), Column("Features", "count"), Column("Layers", "count"))
+
+# What the document that came with the earlier program says is reached (test accuracy, width 256), by layers.
+CLAIMED: Final[dict[int, dict[str, float]]] = {
+    6: {"MLP": 97.5, "GloNet": 98.0},
+    24: {"MLP": 97.0, "GloNet": 98.0},
+    50: {"MLP": 95.0, "GloNet": 98.0},
+    100: {"MLP": 92.0, "GloNet": 98.0},
+    200: {"MLP": 85.0, "GloNet": 98.0},
+}
+CLAIMED_FEATURES: Final = 256
+CLAIMED_OF: Final = "mnist"  # with all ten digits
+CLAIMED_EPOCHS: Final = "50 or 200 epochs (it does not say which)"
+
+
+def ordered(depths: Depths) -> list[Trained]:
+    """Every network: by model, width, then layers."""
+    return [each for model in depths.models for wide in depths.features for each in depths.of(model, wide)]
+
+
+def uncertain(values: Values) -> Uncertain | None:
+    """Mean and sample standard deviation of the seeds that are there; None where there is none."""
+    found = summary(values)
+    return Uncertain(found.mean, found.sd, found.n, len(values)) if found.n else None
+
+
+def with_interval(values: Values) -> Interval | None:
+    """Mean of percentages and its 95 % t interval, which ends at 0 and at 100."""
+    found = summary(values)
+    return Interval(found.mean, *_cut(found.low, found.high)) if found.n else None
+
+
+def _cut(low: float, high: float) -> tuple[float, float]:
+    """The ends of an interval of percentages; NaN stays."""
+    return float(np.maximum(low, 0)), float(np.minimum(high, 100))
+
+
+def _who(network: Network) -> tuple[str, int, int]:
+    return network.model, network.features, network.layers
+
+
+def _table(
+    caption: str, label: str, columns: tuple[Column, ...], rows: Iterator[tuple[Cell, ...]], note: str
+) -> Table:
+    made = tuple(rows)
+    return Table(caption, f"tab:{label}", columns, made, note, len(made) > _ONE_PAGE)
+
+
+def seeds_note(depths: Depths) -> str:
+    """Of how many seeds the numbers are, and what is missing."""
+    done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
+    text = f"{counted(done, 'trial')} of {asked:,}, {counted(len(depths.seeds), 'seed')} per network"
+    text += f", {trained_for(depths)}." if depths.epochs else "."
+    others = [f"{count:,} {status}" for status, count in sorted(depths.statuses.items()) if status != "done"]
+    return text + (
+        f" Not there: {', '.join(others)}; (n=...) says where a cell lacks some." if others else ""
+    )
+
+
+def trained_for(depths: Depths) -> str:
+    """`50 epochs`, `1 epoch`, `2 to 50 epochs`."""
+    if len(depths.epochs) > 1:
+        return f"{depths.epochs[0]} to {depths.epochs[-1]} epochs"
+    return counted(depths.epochs[0], "epoch") if depths.epochs else "no epoch"
+
+
+def accuracy_table(depths: Depths) -> Table:
+    """Accuracy of every network on both splits, its sd and its interval."""
+    columns = (
+        *_WHO,
+        Column("Parameters", "count"),
+        Column("n", "count"),
+        Column("Test (%)", "uncertain"),
+        Column("Test, mean and interval", "interval"),
+        Column("Validation (%)", "uncertain"),
+        Column("Validation, mean and interval", "interval"),
+    )
+    rows = (
+        (
+            *_who(each.network), each.parameters, each.n, uncertain(each.test), with_interval(each.test),
+            uncertain(each.validation), with_interval(each.validation),
+        )
+        for each in ordered(depths)
+    )  # fmt: skip
+    note = (
+        f"{seeds_note(depths)} Mean ± standard deviation over seeds; intervals: 95 % t intervals of the "
+        f"mean, cut at 0 and 100. Layers count the head. ZeroR: {depths.zero_r_shown} of validation."
+    )
+    return _table("Accuracy by model, width and depth", "accuracy", columns, rows, note)
+
+
+def paired_table(depths: Depths, against: str = "MLP") -> Table:
+    """Every other model minus MLP, seed by seed, on the test split."""
+    pairs = [
+        (each, other)
+        for each in ordered(depths)
+        if each.network.model != against
+        and (other := depths.get(against, each.network.layers, each.network.features)) is not None
+    ]
+    found = [paired(one.test, other.test) for one, other in pairs]
+    p_values = [each.p for each in found]
+    corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
+    rows = (
+        (
+            *_who(one.network), each.n, Interval(each.difference, each.low, each.high), each.p,
+            *map(float, both), each.effect if each.n > 2 else None,
+        )
+        for (one, _), each, both in zip(pairs, found, corrected, strict=True)
+    )  # fmt: skip
+    columns = (
+        *_WHO,
+        Column("Pairs", "count"),
+        Column("Difference (points)", "interval", signed=True),
+        Column("p", "p", 3),
+        Column("p (Holm)", "p", 3),
+        Column("p (FDR)", "p", 3),
+        Column("Hedges g", "number", signed=True),
+    )
+    most = max((each.n for each in found), default=0)
+    least = f", with {most} pairs at least {2.0 ** (1 - most):.3g}" if 2 <= most <= EXACT_PAIRS else ""
+    note = (
+        "Test accuracy; the arms of a seed share batches and, where shapes allow, initial weights. "
+        f"p: two-sided sign-flip test{least}; corrected over this table. Intervals: 95 % t "
+        f"intervals. {seeds_note(depths)}"
+    )
+    return _table(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
+
+
+def convergence_table(depths: Depths) -> Table:
+    """The first epoch at which a trial was good enough, in several senses."""
+    columns = (
+        *_WHO,
+        Column("Trained (epochs)", "count"),
+        *(
+            column
+            for target in TARGETS
+            for column in (Column(f"Epochs to {target:g} %", "uncertain", 1), Column(f"Reached {target:g} %"))
+        ),
+        Column("Epochs to 1 point below its own best", "uncertain", 1),
+    )
+
+    def row(each: Trained) -> tuple[Cell, ...]:
+        firsts = [each.reaching(target) for target in TARGETS]
+        cells = [
+            cell
+            for first in firsts
+            for cell in (uncertain(first), f"{len(present(first))} of {each.n}" if each.n else None)
+        ]
+        return (*_who(each.network), each.accuracies.shape[1] or None, *cells, uncertain(own(each, depths)))
+
+    note = (
+        f"Validation accuracy after an epoch. Means are of the trials that reached it. Trials within "
+        f"{CHANCE:g} point of ZeroR have no best to converge to. {seeds_note(depths)}"
+    )
+    return _table(
+        "Epochs until a trial was good enough", "convergence", columns, map(row, ordered(depths)), note
+    )
+
+
+def own(each: Trained, depths: Depths) -> Values:
+    """[seeds] the first epoch within a point of the trial's own best; NaN of trials that learned nothing."""
+    if not each.accuracies.shape[1]:
+        return np.full(len(each.ids), np.nan)
+    best = np.nan_to_num(each.accuracies, nan=-1.0).max(axis=1)
+    return np.where(best > depths.zero_r + CHANCE, each.reaching(best - 1.0), np.nan)
+
+
+def speed_table(depths: Depths, seconds: Mapping[Network, Values]) -> Table:
+    """How long an epoch of one trial took."""
+    columns = (
+        *_WHO,
+        Column("Parameters", "count"),
+        Column("Milliseconds per epoch and trial", "uncertain", 1),
+    )
+
+    def row(each: Trained) -> tuple[Cell, ...]:
+        found = seconds.get(each.network, np.full(len(each.ids), np.nan))
+        return (*_who(each.network), each.parameters, uncertain(1000 * found))
+
+    return _table("Training speed", "speed", columns, map(row, ordered(depths)), SPEED)
+
+
+SPEED: Final = (
+    "The time of the pack a trial was trained in, with its evaluations, probes and checkpoints, divided by "
+    "the epochs of all its trials. It is of the machine and of how many trials were stacked, not of the "
+    "network alone: compare rows that were trained on the same machine in packs of one size."
+)
+
+
+def usage_table(depths: Depths, uses: Mapping[Network, Use]) -> Table:
+    """Where the mean output of a network comes from, and from where on an early exit is as good."""
+    columns = (
+        *_WHO,
+        Column("Hidden layers", "count"),
+        *(Column(f"First {count} (%)", "number", 1) for count in FIRST),
+        *(Column(f"First {count}, if equal (%)", "number", 1) for count in FIRST),
+        Column(f"Layers that hold {100 * MOST:g} %", "count"),
+        Column("Mean |h|, least layer", "number", 3),
+        Column("Mean |h|, greatest layer", "number", 3),
+        Column("Exit after layer", "uncertain", 1),
+        Column("Use"),
+    )
+    return _table(
+        "What each network uses its layers for", "usage", columns,
+        (_used(depths, uses[each.network], each) for each in ordered(depths) if each.network in uses),
+        "Shares of the mean |h| over the validation split, added up over hidden layers, of final weights; "
+        "a share of the first 4 or 8 is missing where no layers follow. Layers that hold "
+        f"{100 * MOST:g} %: the fewest, wherever they stand. Exit after layer: the smallest k such that "
+        f"the head, reading the first k hidden layers, answers within {NEAR:g} point of the whole network; "
+        "missing for trials that learned nothing. Use: concentrated where the first 8 layers (4 of fewer "
+        f"than 16) hold {100 * MOST:g} %, even where their share is that of equal use within ten points.",
+    )  # fmt: skip
+
+
+def _used(depths: Depths, use: Use, trained: Trained) -> tuple[Cell, ...]:
+    hidden = len(use.shares)
+    outputs = present(mean(use.end, axis=0))
+    return (
+        *_who(use.network),
+        hidden or None,
+        *(100 * use.first(count) for count in FIRST),
+        *(100 * count / hidden if hidden > count else None for count in FIRST),
+        use.holding,
+        float(outputs.min()) if len(outputs) else None,
+        float(outputs.max()) if len(outputs) else None,
+        uncertain(exits_of(depths, use, trained)),
+        "too few layers" if use.verdict == "short" else use.verdict,
+    )
+
+
+def exits_of(depths: Depths, use: Use, trained: Trained) -> Values:
+    """[seeds] after how many layers one may leave; NaN of trials that learned nothing."""
+    return np.where(trained.validation > depths.zero_r + CHANCE, use.exit, np.nan)
+
+
+def claims_table(depths: Depths) -> Table:
+    """What an earlier document says beside what was measured, at its width or the nearest."""
+    features = min(depths.features, key=lambda wide: abs(wide - CLAIMED_FEATURES))
+    columns = (
+        Column("Layers", "count"),
+        Column("Model"),
+        Column("Claimed (%)", "number", 1),
+        Column("Measured (%)", "interval"),
+        Column("n", "count"),
+        Column("Difference (points)", "number", signed=True),
+    )
+
+    def row(layers: int, model: str) -> tuple[Cell, ...]:
+        found = depths.get(model, layers, features)
+        cell = None if found is None else with_interval(found.test)
+        claimed = CLAIMED[layers][model]
+        difference = None if cell is None else cell.value - claimed
+        return layers, model, claimed, cell, 0 if found is None else found.n, difference
+
+    note = (
+        f"Claimed: the document of the earlier program, after {CLAIMED_EPOCHS}, about the accuracy on the "
+        "split that it also validated on. Measured: on the test split, looked at once; "
+        f"width {features}. {seeds_note(depths)}"
+    )
+    rows = (row(layers, model) for layers in CLAIMED for model in ("GloNet", "MLP"))
+    return _table("Claimed and measured", "claims", columns, rows, note)

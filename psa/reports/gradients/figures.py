@@ -1,0 +1,213 @@
+"""Gradient space in figures: its picture, the agreement of clusters, how many clusters there are, norms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from psa.analysis.gradients.cluster_metrics import Choice
+from psa.analysis.gradients.label_agreement import RESAMPLES, Agreement, Estimate
+from psa.reports.plotting.style import GREY, add_axes, empty, new_figure, note, style, title
+
+Labels = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+# Petroff (2021), "Accessible color sequences for data visualization": ten that are told apart with any of the
+# usual colour deficiencies. Numbers stand beside them, for readers without colours.
+COLOURS: Final = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+_MEASURES: Final = {
+    "silhouette": "silhouette (high is good)",
+    "calinski_harabasz": "Calinski-Harabasz (high is good)",
+    "davies_bouldin": "Davies-Bouldin (low is good)",
+}
+_BINS: Final = 60
+
+
+def colour(number: int) -> str:
+    """Of a digit or a cluster; those beyond ten begin anew."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def plot_classes(ax: Axes, coordinates: Values, classes: Labels) -> Axes:
+    """Points [n, 2] in the colours of their classes int64 [n], with each class's number at its median."""
+    ax.scatter(
+        coordinates[:, 0], coordinates[:, 1], s=1.6, linewidths=0, rasterized=True,
+        c=[colour(int(number)) for number in classes],
+    )  # fmt: skip
+    for number in np.unique(classes):
+        x, y = _middle(coordinates[classes == number])
+        text = ax.text(x, y, str(number), ha="center", va="center", fontsize=8, fontweight="bold")
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_aspect("equal", "datalim")
+    ax.spines[["left", "bottom"]].set_visible(False)
+    return ax
+
+
+def _middle(points: Values) -> Values:
+    """The point nearest to the median: a number always stands on its class."""
+    apart = np.abs(points - np.median(points, axis=0)).sum(axis=1)
+    return np.asarray(points[apart.argmin()])
+
+
+def tsne_figure(
+    coordinates: Values,
+    digits: Labels,
+    clusters: Labels,
+    predictions: Labels,
+    notes: Sequence[str] = (),
+    heading: str = "Gradient space",
+) -> Figure:
+    """The same n points three times: by digit, by cluster, by prediction (as a digit)."""
+    with style():
+        figure = new_figure(2.95)
+        title(figure, heading)
+        panels = {"digit": digits, "cluster": clusters, "prediction": predictions}
+        for at, (name, classes) in enumerate(panels.items()):
+            ax = add_axes(figure, 0.1 + 2.38 * at, 0.4, 2.26, 2.0)
+            plot_classes(ax, coordinates, classes).set_title(f"by {name}")
+        right = float((digits == predictions).mean())
+        found = (
+            f"t-SNE after PCA of the gradients of {len(coordinates):,} samples: distances between groups and "
+            f"the axes have no meaning. The predictions are right for {right:.1%} of them. Clusters are "
+            "numbered by size; their numbers and colours are not those of digits."
+        )
+        note(figure, [*notes, found])
+        return figure
+
+
+def plot_estimates(ax: Axes, estimates: Sequence[Estimate], colours: Sequence[str]) -> Axes:
+    """A bar per estimate from 0, its interval as a line, the number beside it."""
+    for row, (each, fill) in enumerate(zip(estimates, colours, strict=True)):
+        ax.barh(row, each.value, 0.62, color=fill, linewidth=0)
+        ax.plot([each.low, each.high], [row, row], color="black", linewidth=1.1, solid_capstyle="butt")
+        ax.annotate(
+            f"{each.value:.3f}", (1, row), (4, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", fontsize=6.5,
+        )  # fmt: skip
+    ax.set_ylim(len(estimates) - 0.45, -0.55)
+    ax.set_xlim(min(0, *(each.low for each in estimates)), 1)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color="#E8E8E8", linewidth=0.5)
+    return ax
+
+
+def agreement_figure(found: Mapping[str, Mapping[str, Agreement]], notes: Sequence[str] = ()) -> Figure:
+    """Purity, NMI and ARI side by side. found: what was clustered -> compared with what -> agreement."""
+    rows = [
+        (f"{name}: {other}", each, colour(at))
+        for name, compared in found.items()
+        for at, (other, each) in enumerate(compared.items())
+    ]
+    high = 0.19 * len(rows)
+    with style():
+        figure = new_figure(high + 1.1)
+        title(figure, "Agreement of clusters")
+        panels = {"purity": "purity", "nmi": "mutual information (NMI)", "ari": "adjusted Rand index (ARI)"}
+        for at, (measure, name) in enumerate(panels.items()):
+            ax = add_axes(figure, 2.3 + 1.65 * at, 0.72, 1.2, high)
+            plot_estimates(ax, [getattr(each, measure) for _, each, _ in rows], [fill for *_, fill in rows])
+            ax.set_yticks(range(len(rows)), [] if at else [label for label, *_ in rows])
+            ax.set_xlabel(name)
+        samples = sorted({each.samples for _, each, _ in rows})
+        counted = " and ".join(f"{count:,}" for count in samples)
+        how = (
+            f"Over {counted} samples. Lines: 95 % percentile intervals, {RESAMPLES:,} bootstrap samples with "
+            "the same centres. By chance ARI is 0, and purity the share of the most frequent label or more."
+        )
+        note(figure, [*notes, how])
+        return figure
+
+
+def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[str] = ()) -> Figure:
+    """Each measure over the number of clusters, its best one marked; expected: how many digits there are."""
+    counts = [each.clusters for each in choice.qualities]
+    with style():
+        figure = new_figure(2.15)
+        title(figure, "How many clusters")
+        for at, (measure, name) in enumerate({"inertia": "inertia", **_MEASURES}.items()):
+            ax = add_axes(figure, 0.5 + 1.76 * at, 0.65, 1.3, 1.05)
+            best = choice.best(measure) if measure in _MEASURES else None
+            plot_choice(ax, counts, [getattr(each, measure) for each in choice.qualities], best)
+            ax.set_title(name, fontsize=6.5)
+            ax.set_xlabel("clusters")
+            if expected is not None:
+                ax.axvline(expected, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+        best_ones = [
+            f"{name.split(' (')[0]} {choice.best(each) or 'none'}" for each, name in _MEASURES.items()
+        ]
+        dashed = f" Dashed: the {expected} digits there are." if expected is not None else ""
+        how = f"k-means of {choice.samples:,} gradients. Orange, best: {', '.join(best_ones)} clusters."
+        note(figure, [*notes, how + dashed])
+        return figure
+
+
+def plot_choice(ax: Axes, counts: Sequence[int], values: Sequence[float], best: int | None) -> Axes:
+    """One measure over the number of clusters, with a mark at the best; a gap where it is not defined."""
+    if np.isnan(values).all():
+        return empty(ax, "not defined")
+    ax.plot(counts, values, color="#0072B2", marker="o", markersize=2.5)
+    if best is not None:
+        ax.plot(best, values[counts.index(best)], "o", color="#D55E00", markersize=5, zorder=3)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+    ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    ax.yaxis.get_offset_text().set_fontsize(6)
+    return ax
+
+
+def norms_figure(norms: Values, clusters: Labels, count: int, notes: Sequence[str] = ()) -> Figure:
+    """How long the gradients of each cluster are: one histogram per row, on one logarithmic axis.
+
+    norms: [N], of the raw gradients; clusters: int64 [N] in 0..count-1. Gradients of zero are counted aside.
+    """
+    positive = norms[norms > 0]
+    high = 0.3 * count
+    with style():
+        figure = new_figure(high + 1.0)
+        title(figure, "Norms by cluster")
+        ax = add_axes(figure, 1.2, 0.65, 5.7, high)
+        if not len(positive):
+            empty(ax, "every gradient is zero")
+            return figure
+        edges = np.geomspace(positive.min(), positive.max() * (1 + 1e-9), _BINS + 1)
+        for number in range(count):
+            plot_norms(ax, norms[clusters == number], number, edges)
+        ax.set_xscale("log")
+        ax.set_xlim(edges[0], edges[-1])
+        ax.set_ylim(count - 0.05, -0.05)
+        names = [f"cluster {number} ({int((clusters == number).sum()):,})" for number in range(count)]
+        ax.set_yticks(np.arange(count) + 0.75, names)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.set_xlabel("norm of a sample's gradient")
+        how = (
+            "Each histogram is as high as its own highest bin; in brackets how many samples. Lines: medians. "
+            f"Of {len(norms):,} gradients {int((norms == 0).sum()):,} are zero and not shown."
+        )
+        note(figure, [*notes, how])
+        return figure
+
+
+def plot_norms(ax: Axes, norms: Values, row: int, edges: Values) -> Axes:
+    """The histogram of one cluster, standing on the line row + 1."""
+    found = norms[norms > 0]
+    if not len(found):
+        return ax
+    counts, _ = np.histogram(found, edges)
+    heights = 0.85 * counts / counts.max()
+    ax.stairs(row + 1 - heights, edges, baseline=row + 1, fill=True, color=colour(row))
+    median = float(np.median(found))
+    ax.plot([median, median], [row + 0.15, row + 1], color="black", linewidth=0.9)
+    return ax

@@ -1,0 +1,250 @@
+"""What is measured on the gradients of one trial: clusters of several views of them, controls, and starts.
+
+All on some of its training samples: the inner products of a few thousand gradients serve every run. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from psa.analysis.gradients.cluster_metrics import Choice, Diversity, Group, choose, diversity, groups
+from psa.analysis.gradients.factored import Factored, sampled_rows
+from psa.analysis.gradients.file import Kept, Labels
+from psa.analysis.gradients.kmeans import Clusters, KMeans, Progress, Run, cluster, lloyd, plus_plus, silent
+from psa.analysis.gradients.label_agreement import Agreement, agreement, contingency, purity
+from psa.analysis.gradients.metric_space import Space, space_of
+from psa.analysis.gradients.tsne import PERPLEXITY, Embedding, embed
+from psa.core.errors import UserError
+from psa.core.formatting import counted
+from psa.core.rng import stream
+
+SAMPLE: Final = 4_000  # gradients of a trial that are clustered: 64 MB of inner products
+CHOICE_SAMPLE: Final = 1_500
+PICTURE: Final = 2_000  # points
+WARM_UP: Final = 0.2  # of an epoch: before, what a sample asks is mostly that the weights are still random
+STARTS: Final = 10
+COUNTS: Final = range(2, 13)
+OUTPUT: Final = "output"
+Init = Literal["k-means++", "random"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at the gradients of the sample: which, whether at length 1, and a word of why."""
+
+    name: str
+    points: Factored
+    normalise: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """The clusters of a view, and how far they agree with what is on the images and what was predicted."""
+
+    view: View
+    clusters: Clusters
+    digits: Agreement
+    predictions: Agreement
+
+
+@dataclass(frozen=True)
+class Start:
+    """One run of k-means from one start: where it ended."""
+
+    init: Init
+    number: int
+    inertia: float
+    purity: float
+
+
+class Measured:
+    """The gradients of one trial, measured. sample: int64 [n], places in the file, rising.
+
+    say: told what is being measured, since that takes a while.
+    Raises UserError where there are too few of them, or their network diverged.
+    """
+
+    def __init__(self, kept: Kept, sample: int = SAMPLE, say: Progress = silent) -> None:
+        self.kept, self.seed, self.say = kept, kept.trial.seed, say
+        first = int(WARM_UP * len(kept)) if kept.online else 0
+        drawn = sampled_rows(len(kept) - first, sample, self.seed)
+        self.sample: Labels = drawn.numpy() + first
+        self.digits, self.predictions = kept.digits[self.sample], kept.predictions[self.sample]
+        self.labels = kept.labels[self.sample]
+        self.count = kept.trial.data.classes
+        self._check()
+
+    def _check(self) -> None:
+        """Raise UserError for gradients of which nothing can be said."""
+        what = f"{self.kept.trial.id}: of {self.kept.name}"
+        if len(self.sample) < self.count:
+            raise UserError(
+                f"{what} {counted(len(self.sample), 'gradient')} can be clustered, fewer than the "
+                f"{self.count} digits"
+            )
+        for lengths in self.lengths.values():
+            if not np.isfinite(np.square(lengths)).all():
+                raise UserError(f"{what} some gradients are no finite numbers: the network diverged")
+
+    @property
+    def hidden(self) -> str | None:
+        """The first layer, where its gradients are there and it is not the output."""
+        names = [name for name in self.kept.layers if name != OUTPUT]
+        return names[0] if names else None
+
+    @cached_property
+    def lengths(self) -> dict[str, NDArray[np.float32]]:
+        """The lengths of the sample's gradients of every layer that was kept, [n] each."""
+        return {name: self.kept.layer(name, self.sample).norms().numpy() for name in self.kept.layers}
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """Everything that is clustered, by its key."""
+        found = []
+        if OUTPUT in self.kept.layers:
+            found += self._pair(OUTPUT, "output")
+        if self.hidden is not None:
+            found += self._pair(self.hidden, "hidden")
+            points = self.kept.layer(self.hidden, self.sample)
+            alone = points.delta.new_ones(len(points), 1)
+            found += [
+                ("delta", View("hidden layer, delta alone", Factored.of_bias(points.delta), normalise=True)),
+                (
+                    "input",
+                    View("hidden layer, input alone", Factored(alone, points.activation), normalise=True),
+                ),
+            ]
+        return dict(found)
+
+    def _pair(self, layer: str, key: str) -> list[tuple[str, View]]:
+        points = self.kept.layer(layer, self.sample)
+        return [
+            (f"{key}_raw", View(f"{key} layer, raw", points, normalise=False)),
+            (f"{key}_unit", View(f"{key} layer, at length 1", points, normalise=True)),
+        ]
+
+    @cached_property
+    def found(self) -> dict[str, Found]:
+        """The clusters of every view, as many as there are digits, the best of STARTS runs."""
+        return {key: self._clustered(view) for key, view in self.views.items()}
+
+    def _clustered(self, view: View) -> Found:
+        options = KMeans(self.count, view.normalise, n_init=STARTS)
+        clusters = cluster(view.points, options, self.seed, self._told(view.name))
+        labels = clusters.labels.numpy()
+        return Found(
+            view,
+            clusters,
+            agreement(labels, self.digits, self.seed),
+            agreement(labels, self.predictions, self.seed),
+        )
+
+    @cached_property
+    def main(self) -> Found | None:
+        """What pictures show: the hidden layer at length 1 where it is there, else the output layer."""
+        return self.found.get("hidden_unit") or self.found.get("output_unit")
+
+    @cached_property
+    def permuted(self) -> Agreement | None:
+        """The main clusters compared with digits dealt out anew: what chance gives."""
+        if self.main is None:
+            return None
+        dealt = stream(self.seed, "permutation").permutation(self.digits)
+        return agreement(self.main.clusters.labels.numpy(), dealt, self.seed)
+
+    @cached_property
+    def read_off(self) -> float | None:
+        """The share of samples whose label is where the output's delta is least."""
+        view = self.views.get("output_unit")
+        return (
+            None if view is None else float((view.points.delta.argmin(dim=1).numpy() == self.labels).mean())
+        )
+
+    def shorter(self, key: str) -> float:
+        """Of all pairs of a sample of the largest cluster and one of another, the share in which the first
+        has the shorter gradient; a tie counts half. NaN where there is one cluster only.
+        """
+        from scipy.stats import rankdata
+
+        largest = self.found[key].clusters.labels.numpy() == 0  # they are numbered by size
+        inside, outside = int(largest.sum()), int((~largest).sum())
+        if not inside or not outside:
+            return float("nan")
+        ranks = rankdata(self.norms(key))
+        longer = float(ranks[largest].sum()) - inside * (inside + 1) / 2
+        return 1 - longer / (inside * outside)
+
+    def without_largest(self, key: str) -> float:
+        """The purity of the samples outside of the largest cluster; NaN where there are none."""
+        labels = self.found[key].clusters.labels.numpy()
+        rest = labels != 0
+        if not rest.any():
+            return float("nan")
+        return float(purity(contingency(labels[rest], self.digits[rest])[None])[0])
+
+    @cached_property
+    def starts(self) -> tuple[Start, ...]:
+        """Every run of k-means on the hidden layer at length 1 by itself, from both kinds of start."""
+        view = self.views.get("hidden_unit")
+        if view is None:
+            return ()
+        space = space_of(view.points.normalised())
+        return tuple(self._start(space, init, number) for init in _INITS for number in range(STARTS))
+
+    def _told(self, what: str) -> Progress:
+        """Say of which trial and what a step is."""
+        return lambda message: self.say(f"seed {self.seed}, {what}: {message}")
+
+    def _start(self, space: Space, init: Init, number: int) -> Start:
+        self._told("single runs")(f"start {number + 1} of {STARTS}, {init}")
+        options, draws = KMeans(self.count), stream(self.seed, "kmeans", number)
+        if init == "random":
+            first = torch.from_numpy(draws.choice(len(space), self.count, replace=False))
+        else:
+            first = plus_plus(space, self.count, draws)
+        run: Run = lloyd(space, first, options.max_iter, options.tolerance)
+        table = contingency(run.labels.numpy(), self.digits)
+        return Start(init, number, run.inertia, float(purity(table[None])[0]))
+
+    @cached_property
+    def choice(self) -> Choice | None:
+        """The quality of other numbers of clusters, of the main view."""
+        counts = [count for count in COUNTS if count < min(CHOICE_SAMPLE, len(self.sample))]
+        if self.main is None or not counts:
+            return None
+        options = KMeans(2, self.main.view.normalise, n_init=3)
+        told = self._told("how many clusters")
+        return choose(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE, told)
+
+    def groups(self, key: str) -> tuple[Group, ...]:
+        """Every cluster of a view in a few numbers."""
+        return groups(self.found[key].clusters, self.digits, self.predictions)
+
+    def diversity(self) -> Mapping[str, Diversity]:
+        """How far samples are from their centres, by view."""
+        return {key: diversity(each.clusters) for key, each in self.found.items()}
+
+    @cached_property
+    def picture(self) -> Embedding | None:
+        """The main view in the plane. rows: places in the sample."""
+        if self.main is None or min(PICTURE, len(self.sample)) <= PERPLEXITY:
+            return None
+        try:
+            points = self.main.view.points.normalised()
+            return embed(points, self.seed, PICTURE, progress=self._told("the plane"))
+        except UserError:  # all gradients are equal: a picture would show one point
+            return None
+
+    def norms(self, key: str) -> NDArray[np.float64]:
+        """The lengths of the raw gradients of a view, [n]."""
+        return np.asarray(self.views[key].points.norms().numpy(), dtype=np.float64)
+
+
+_INITS: Final[tuple[Init, ...]] = ("k-means++", "random")

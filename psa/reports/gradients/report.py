@@ -1,0 +1,231 @@
+"""What is said of the gradient study: which samples ask for the same change, and how much that says.
+
+Every sentence with a number in it is made from the data, also those that correct what was thought before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.gradients.cluster_metrics import centre_images, examples
+from psa.analysis.gradients.file import paths_of, read
+from psa.core.errors import UserError
+from psa.reports import wording
+from psa.reports.contract import Setting
+from psa.reports.gradients import tables as gradient_tables
+from psa.reports.gradients.figures import agreement_figure, choice_figure, norms_figure, tsne_figure
+from psa.reports.gradients.measurements import Measured
+from psa.reports.gradients.sample_figures import centres_figure, predictions_figure, samples_figure
+from psa.reports.gradients.text import sections, span
+from psa.reports.rendering.html import Fact, Page, Picture
+from psa.reports.rendering.tables import Table
+from psa.specs.probes import ONLINE
+from psa.storage.records.record import Record
+from psa.storage.store import Store
+
+QUESTION: Final = (
+    "The gradient of a sample is the change of the weights that it asks for. Do samples fall into groups by "
+    "what "
+    "they ask, and do these groups say anything that the labels do not?"
+)
+_File = tuple[Path, str]  # and its SHA-256
+EACH: Final = 10  # samples shown per cluster
+SHOWN: Final = 48
+_SETTINGS: Final = (
+    "family", "dataset", "scaling", "val_size", "split_seed", "optimizer", "lr", "batch_size",
+    "weight_decay", "dropout",
+)  # fmt: skip
+_CAPTIONS: Final = {
+    "agreement": "Purity, mutual information and Rand index of every view's clusters.",
+    "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
+    "choice": "Measures of how many clusters there are.",
+    "norms": "The lengths of raw gradients, by the clusters of the raw gradients.",
+    "centres": "What the centres of the clusters ask of the first layer.",
+    "samples": "Some images of each cluster.",
+    "predictions": "Some samples, and what the weights of that moment said of them.",
+}
+
+
+def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A page for each set of digits and architecture of each study."""
+    digits = frame["digits"].astype("object").where(frame["digits"].notna(), "all")
+    for (study, arch, chosen), rows in frame.groupby(
+        [frame["study"].astype(str), frame["arch"].astype(str), digits.astype(str)], sort=False
+    ):
+        words = "".join(char if char.isalnum() else "-" for char in f"{arch}_{chosen}".replace("*", "x"))
+        yield f"{study}_{'-'.join(part for part in words.split('-') if part)}", rows
+
+
+def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+    """Every table of a page, by name."""
+    found = {"training": gradient_tables.training_table(frame)}
+    measured, _ = measured_of(frame, setting)
+    if measured:
+        found |= {
+            "agreement": gradient_tables.agreement_table(measured),
+            "clusters": gradient_tables.clusters_table(measured[0]),
+            "starts": gradient_tables.starts_table(measured),
+            "choice": gradient_tables.choice_table(measured[0]),
+            "diversity": gradient_tables.diversity_table(measured),
+            "norms": gradient_tables.norms_table(measured),
+        }
+    return found
+
+
+def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+    """Every figure of a page, of its first seed, by name."""
+    measured, _ = measured_of(frame, setting)
+    if not measured or (main := measured[0].main) is None:
+        return
+    one = measured[0]
+    notes = [f"Seed {one.seed}, {one.kept.name}: {main.view.name}."]
+    yield (
+        "agreement",
+        agreement_figure(
+            {
+                found.view.name: {"digits": found.digits, "predictions": found.predictions}
+                for found in one.found.values()
+            },
+            [f"Seed {one.seed}, {one.kept.name}."],
+        ),
+    )
+    if one.picture is not None:
+        rows, clusters = one.picture.rows, main.clusters.labels.numpy()
+        yield (
+            "tsne",
+            tsne_figure(
+                one.picture.coordinates, one.digits[rows], clusters[rows], one.predictions[rows], notes
+            ),
+        )
+    if one.choice is not None:
+        yield "choice", choice_figure(one.choice, one.count, notes)
+    for key in ("output_raw", "hidden_raw"):
+        if key in one.found:
+            raw = one.found[key]
+            yield (
+                f"norms_{key.removesuffix('_raw')}",
+                norms_figure(
+                    one.norms(key),
+                    raw.clusters.labels.numpy(),
+                    one.count,
+                    [f"{raw.view.name}, seed {one.seed}."],
+                ),
+            )
+    yield from _images(one, notes)
+
+
+def _images(one: Measured, notes: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+    if one.main is None:
+        return
+    key = next(key for key, found in one.found.items() if found is one.main)
+    groups = one.groups(key)
+    if one.hidden is not None and one.kept.reads_images(one.hidden):
+        yield "centres", centres_figure(centre_images(one.main.clusters.centres), groups, notes)
+    images = one.kept.images(one.sample).numpy()
+    chosen = examples(one.main.clusters, EACH, one.seed)
+    yield (
+        "samples",
+        samples_figure([images[at] for at in chosen], [one.digits[at] for at in chosen], groups, notes),
+    )
+    part = slice(-SHOWN, None)
+    yield "predictions", predictions_figure(images[part], one.digits[part], one.predictions[part], notes)
+
+
+def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+    """None beside the tables."""
+    return {}
+
+
+def page(
+    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+) -> Page:
+    """The report, from its tables and the stored PNG of each of its figures."""
+    measured, missing = measured_of(frame, setting)
+    pictures = {name: Picture(path, _CAPTIONS[name.partition("_")[0]]) for name, path in stored.items()}
+    trials = trials_of(frame)
+    warnings = [*_mixed(trials), *missing]
+    if absent := wording.absence(trials):
+        warnings.append(f"{absent} and take part in nothing.")
+    return Page(
+        f"{trials['study'].iloc[0]}: {trials['arch'].iloc[0]}, digits {_digits(trials)}",
+        QUESTION,
+        tuple(_facts(measured)),
+        tuple(sections(measured, made, pictures)),
+        tuple(f"{each.kept.trial.id}: {each.kept.name}, {len(each.kept):,} gradients" for each in measured),
+        tuple(warnings),
+    )
+
+
+def _mixed(trials: pd.DataFrame) -> Iterator[str]:
+    """What the networks of a page differ in beside the seed, by which alone its rows are named."""
+    for setting in _SETTINGS:
+        values = trials[setting].dropna().unique()
+        if len(values) > 1:
+            shown = ", ".join(sorted(map(str, values)))
+            yield f"The networks of this page differ in {setting} ({shown}); rows name their seed alone."
+
+
+def _digits(trials: pd.DataFrame) -> str:
+    chosen = trials["digits"].iloc[0]
+    return "0 to 9" if pd.isna(chosen) else str(chosen)
+
+
+def _facts(measured: Sequence[Measured]) -> Iterator[Fact]:
+    for key, detail in (("hidden_unit", "hidden layer"), ("output_unit", "output layer")):
+        values = [each.found[key].digits.purity.value for each in measured if key in each.found]
+        if values:
+            yield Fact("purity of clusters", span(values), f"{detail}, at length 1, against digits")
+
+
+def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], list[str]]:
+    """What is measured on each trial of a page whose gradients are here, by seed; what is said of the others.
+
+    Of several files of a trial the last epoch while training counts, else the checkpoint's.
+    """
+    if setting.store is None:
+        return [], ["No folder of gradients was named."]
+    trials = trials_of(frame)
+    done = trials.query("status == 'done'")
+    names = sorted({str(name) for name in done["study"]})
+    records = {record["id"]: record for record in setting.store.records.all(names)}
+    wanted = tuple(
+        _file_of(records[identity], setting.store) for identity in done.sort_values("seed")["id"].astype(str)
+    )
+    found = _measured(wanted, setting.data_dir, setting.say)
+    notes = [f"{name}: the network diverged." for name in trials.query("status == 'diverged'")["id"]]
+    notes += [each for each in found if isinstance(each, str)]
+    return [each for each in found if isinstance(each, Measured)], notes
+
+
+def _file_of(record: Record, store: Store) -> _File | str:
+    """The file of a trial that is measured, or why there is none."""
+    paths = paths_of(store, record)
+    if not paths:
+        return f"{record['id']} kept no gradients."
+    online = [name for name in paths if name.startswith(ONLINE)]
+    name = (online or list(paths))[-1]
+    if not paths[name].exists():
+        return f"There is no file {paths[name]}."
+    return paths[name], record["files"][name]["sha256"]
+
+
+@lru_cache(maxsize=1)  # tables, figures and sentences of a page are of the same numbers
+def _measured(
+    wanted: tuple[_File | str, ...], data_dir: Path, say: Callable[[str], object]
+) -> tuple[Measured | str, ...]:
+    """What each file holds, or why nothing can be said of it."""
+    return tuple(each if isinstance(each, str) else _one_measured(*each, data_dir, say) for each in wanted)
+
+
+def _one_measured(path: Path, sha256: str, data_dir: Path, say: Callable[[str], object]) -> Measured | str:
+    try:
+        return Measured(read(path, data_dir, sha256), say=say)
+    except UserError as error:
+        return f"{error.what}."

@@ -1,0 +1,135 @@
+"""Images of the study of gradients: what centres ask of the input, whom clusters hold, what was predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from psa.analysis.gradients.cluster_metrics import CentreImages, Group
+from psa.reports.plotting.style import add_axes, new_figure, note, style, title
+
+SIDE: Final = 28  # pixels
+RIGHT: Final = "#009E73"
+WRONG: Final = "#D55E00"
+ACROSS: Final = 12
+
+Labels = NDArray[np.int64]
+Images = NDArray[Any]
+
+
+def plot_image(ax: Axes, image: Images, limit: float | None = None) -> Axes:
+    """One image [784] without axes: dark on white, or with a limit in blue (below 0) and red (above 0)."""
+    picture = image.reshape(SIDE, SIDE)
+    if limit is None:
+        ax.imshow(picture, cmap="gray_r")
+    else:
+        ax.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_linewidth(0.3)
+    return ax
+
+
+def centres_figure(images: CentreImages, groups: Sequence[Group], notes: Sequence[str] = ()) -> Figure:
+    """The centres of a first layer, a column each: the input they agree on, then their strongest units."""
+    count, shown = len(images.pattern), images.units.shape[1]
+    step = min(0.66, 6.55 / count)
+    side = step - 0.05
+    with style():
+        figure = new_figure((shown + 1) * (step + 0.12) + 1.13)
+        title(figure, "What the cluster centres ask of the first layer")
+        high = float(figure.get_size_inches()[1])
+        for number, group in enumerate(groups):
+            left, bottom = 0.6 + number * step, high - 0.68 - side
+            pattern = add_axes(figure, left, bottom, side, side)
+            plot_image(pattern, images.pattern[number], _limit(images.pattern[number]))
+            pattern.set_title(f"{number}: {_who(group)}\n{images.share[number]:.0%}", fontsize=6, pad=2)
+            for row in range(shown):
+                ax = add_axes(figure, left, bottom - (row + 1) * (step + 0.12), side, side)
+                plot_image(ax, images.rows[number, row], _limit(images.rows[number, row]))
+                ax.set_title(f"unit {images.units[number, row]}", fontsize=5.5, pad=1.5)
+                if number == 0:
+                    ax.set_ylabel(f"unit {row + 1}", fontsize=6.5)
+            if number == 0:
+                pattern.set_ylabel("pattern", fontsize=6.5)
+        how = (
+            "Columns are clusters with their digit. Pattern: the first right singular vector of the centre, "
+            "the input on which its rows agree most, and the share of its squared norm. Below: the rows of "
+            "the units with the longest ones, which are means of the inputs weighted by delta. Red above 0, "
+            "blue below, each image on a scale of its own."
+        )
+        note(figure, [*notes, how])
+        return figure
+
+
+def _limit(image: Images) -> float:
+    return float(np.abs(image).max()) or 1.0
+
+
+def _who(group: Group) -> str:
+    """`3 (98 %)`: the digit of most samples; `empty`."""
+    return "empty" if group.digit is None else f"{group.digit} ({group.digit_share:.0%})"
+
+
+def samples_figure(
+    images: Sequence[Images],
+    digits: Sequence[Labels],
+    groups: Sequence[Group],
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Some samples of each cluster, a row each. images: per cluster [m, 784]; digits: per cluster [m]."""
+    most = max((len(each) for each in images), default=1)
+    side = min(0.5, 5.5 / max(1, most) - 0.03)
+    step = side + 0.03
+    with style():
+        figure = new_figure(len(images) * step + 0.85)
+        title(figure, "Samples of each cluster")
+        high = float(figure.get_size_inches()[1])
+        for number, (pictures, names) in enumerate(zip(images, digits, strict=True)):
+            group, bottom = groups[number], high - 0.32 - (number + 1) * step
+            text = f"cluster {number}\n{group.size:,}: {_who(group)}"
+            figure.text(0.1 / 7.2, (bottom + side / 2) / high, text, va="center", fontsize=6.5)
+            for at, (picture, name) in enumerate(zip(pictures, names, strict=True)):
+                ax = plot_image(add_axes(figure, 1.35 + at * step, bottom, side, side), picture)
+                _frame(ax, RIGHT if name == group.digit else WRONG)
+        how = (
+            "Drawn at random from each cluster. Beside it: how many samples it holds, the digit of most of "
+            "them and its share. Frames are green for that digit, orange and thick for another."
+        )
+        note(figure, [*notes, how])
+        return figure
+
+
+def _frame(ax: Axes, colour: str) -> None:
+    ax.spines[:].set_color(colour)
+    ax.spines[:].set_linewidth(1.6 if colour == WRONG else 0.7)
+
+
+def predictions_figure(
+    images: Images, digits: Labels, predictions: Labels, notes: Sequence[str] = ()
+) -> Figure:
+    """Images [n, 784] with what was predicted: green where it is the digit, else orange with both."""
+    rows = math.ceil(len(images) / ACROSS)
+    side, step = 0.5, 0.58
+    with style():
+        figure = new_figure(rows * (step + 0.14) + 0.65)
+        title(figure, "Predictions")
+        high = float(figure.get_size_inches()[1])
+        for at, (image, digit, found) in enumerate(zip(images, digits, predictions, strict=True)):
+            row, column = divmod(at, ACROSS)
+            bottom = high - 0.5 - row * (step + 0.14) - side
+            ax = plot_image(add_axes(figure, 0.12 + column * step, bottom, side, side), image)
+            fill = RIGHT if digit == found else WRONG
+            said = f"{found}" if digit == found else f"{found}, is {digit}"
+            ax.set_title(said, fontsize=6.5, color=fill, pad=2, fontweight="bold")
+            _frame(ax, fill)
+        right = int((digits == predictions).sum())
+        note(figure, [*notes, f"{right:,} of the {len(digits):,} shown are right (green)."])
+        return figure

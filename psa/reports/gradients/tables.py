@@ -1,0 +1,164 @@
+"""The tables of the gradient study, from what was measured on its trials. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.gradients.label_agreement import Agreement, Estimate
+from psa.reports.gradients.measurements import STARTS, Measured
+from psa.reports.rendering.tables import Cell, Column, Interval, Table
+
+_MEASURES: Final = (
+    Column("Purity", "interval", 3),
+    Column("NMI", "interval", 3),
+    Column("ARI", "interval", 3),
+)
+
+
+def training_table(frame: pd.DataFrame) -> Table:
+    """How well every network was trained: without it nobody knows what its gradients are of."""
+    rows = tuple(
+        (
+            str(row["arch"]), int(row["seed"]), str(row["status"]), _whole(row["parameters"]),
+            _whole(row["loops"]), _number(row["bounty"]), _number(row["test"]),
+        )
+        for _, row in trials_of(frame).iterrows()
+    )  # fmt: skip
+    columns = (
+        Column("Architecture"), Column("Seed", "count"), Column("Status"), Column("Parameters", "count"),
+        Column("Epochs", "count"), Column("Validation (%)", "percent"), Column("Test (%)", "percent"),
+    )  # fmt: skip
+    return Table("Networks", "tab:gradients_training", columns, rows)
+
+
+def agreement_table(measured: Sequence[Measured]) -> Table:
+    """Purity, NMI and ARI of every view against digits and predictions, and of controls."""
+    rows = tuple(row for each in measured for row in _agreements(each))
+    columns = (
+        Column("Seed", "count"), Column("Gradients"), Column("Clusters compared with"),
+        Column("Samples", "count"), *_MEASURES,
+    )  # fmt: skip
+    note = (
+        f"As many clusters as digits; the best of {STARTS} runs of k-means by inertia. In brackets 95 % "
+        "percentile intervals of the bootstrap over samples with the same centres; where there is no "
+        "agreement, resampling puts purity and NMI a little above their value."
+    )
+    return Table("Agreement of clusters", "tab:gradients_agreement", columns, rows, note, wide=True)
+
+
+def _agreements(each: Measured) -> Iterator[tuple[Cell, ...]]:
+    for found in each.found.values():
+        yield each.seed, found.view.name, "digits", *_cells(found.digits)
+        yield each.seed, found.view.name, "predictions", *_cells(found.predictions)
+    if each.main is not None and each.permuted is not None:
+        yield each.seed, each.main.view.name, "digits dealt out anew", *_cells(each.permuted)
+
+
+def _cells(found: Agreement) -> tuple[Cell, ...]:
+    return found.samples, *(_interval(each) for each in (found.purity, found.nmi, found.ari))
+
+
+def _interval(each: Estimate) -> Interval:
+    return Interval(each.value, each.low, each.high)
+
+
+def clusters_table(each: Measured) -> Table:
+    """Every cluster of every view: its size, how tight it is, and whom it holds."""
+    rows = tuple(
+        (
+            found.view.name, group.number, group.size, 100 * group.share, group.mean, group.sd, group.digit,
+            _percent(group.digit_share), group.prediction, _percent(group.prediction_share),
+        )
+        for key, found in each.found.items()
+        for group in each.groups(key)
+    )  # fmt: skip
+    columns = (
+        Column("Gradients"), Column("Cluster", "count"), Column("Samples", "count"),
+        Column("Share (%)", "percent"),
+        Column("Mean distance", "number", 3), Column("SD", "number", 3), Column("Digit", "count"),
+        Column("Its share (%)", "percent"), Column("Prediction", "count"),
+        Column("Its share (%) ", "percent"),
+    )  # fmt: skip
+    note = f"Seed {each.seed}. Digit and prediction: those that most samples of the cluster have."
+    return Table("Clusters", "tab:gradients_clusters", columns, rows, note, long=True, wide=True)
+
+
+def starts_table(measured: Sequence[Measured]) -> Table:
+    """Single runs of k-means beside the best of them."""
+    rows = tuple(
+        (each.seed, start.init, start.number + 1, start.inertia, start.purity)
+        for each in measured
+        for start in each.starts
+    )
+    columns = (
+        Column("Seed", "count"), Column("Start"), Column("Run", "count"), Column("Inertia", "number", 1),
+        Column("Purity", "number", 3),
+    )  # fmt: skip
+    note = (
+        "The hidden layer at length 1. The run of least inertia is the one that counts; digits are not asked."
+    )
+    return Table("Single runs of k-means", "tab:gradients_starts", columns, rows, note, long=True)
+
+
+def choice_table(each: Measured) -> Table:
+    """The quality of every number of clusters that was tried."""
+    qualities = () if each.choice is None else each.choice.qualities
+    rows = tuple(
+        (q.clusters, q.inertia, q.silhouette, q.calinski_harabasz, q.davies_bouldin) for q in qualities
+    )
+    columns = (
+        Column("Clusters", "count"), Column("Inertia", "number", 1), Column("Silhouette", "number", 3),
+        Column("Calinski-Harabasz", "number", 1), Column("Davies-Bouldin", "number", 3),
+    )  # fmt: skip
+    return Table("How many clusters", "tab:gradients_choice", columns, rows, f"Seed {each.seed}.")
+
+
+def diversity_table(measured: Sequence[Measured]) -> Table:
+    """How far samples are from their centres, and how long gradients are."""
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (each.seed, each.views[key].name, d.variance, d.mean, d.sd, d.least, d.greatest)
+        for each in measured
+        for key, d in each.diversity().items()
+    )
+    columns = (
+        Column("Seed", "count"), Column("Gradients"), Column("Variance within", "number", 4),
+        Column("Mean distance", "number", 4), Column("SD", "number", 4), Column("Least", "number", 4),
+        Column("Greatest", "number", 4),
+    )  # fmt: skip
+    return Table("Diversity", "tab:gradients_diversity", columns, rows)
+
+
+def norms_table(measured: Sequence[Measured]) -> Table:
+    """Mean, standard deviation, least and greatest length of the gradients of each layer's weights."""
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (each.seed, name, *_summary(lengths)) for each in measured for name, lengths in each.lengths.items()
+    )
+    columns = (
+        Column("Seed", "count"), Column("Layer"), Column("Mean", "number", 4), Column("SD", "number", 4),
+        Column("Least", "number", 4), Column("Greatest", "number", 4),
+    )  # fmt: skip
+    return Table("Lengths of gradients", "tab:gradients_norms", columns, rows)
+
+
+def _summary(lengths: NDArray[np.float32]) -> tuple[float, ...]:
+    found = lengths.astype(np.float64)
+    return float(found.mean()), float(found.std()), float(found.min()), float(found.max())
+
+
+def _percent(share: float) -> float | None:
+    return None if math.isnan(share) else 100 * share
+
+
+def _whole(value: object) -> int | None:
+    return None if pd.isna(value) else int(value)  # type: ignore[call-overload]
+
+
+def _number(value: object) -> float | None:
+    return None if pd.isna(value) else float(value)  # type: ignore[arg-type]

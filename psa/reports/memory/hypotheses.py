@@ -1,0 +1,118 @@
+"""The hypotheses of the study, each with an answer and the numbers it rests on; a no is said as plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from psa.reports.memory.comparisons import Arms, Comparison
+from psa.reports.memory.runs import final_stage
+
+NOTICED: Final = 0.001  # of the length of a hidden vector: less is no intervention to speak of
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A claim, whether the runs support it (yes, no, cannot be told), and the evidence."""
+
+    claim: str
+    answer: str
+    evidence: str
+
+
+def hypotheses(runs: pd.DataFrame, arms: Arms, comparisons: Mapping[str, Comparison]) -> list[Hypothesis]:
+    """All of them that the runs say anything about."""
+    found = [
+        _compared("A memory makes a network more accurate", comparisons.get("nn")),
+        _both("What is retrieved matters, not that something is", comparisons),
+        _compared("A memory is worth more than parameters", comparisons.get("nn_large")),
+        _compared("A memory is worth more than a vote of embeddings", comparisons.get("embedding_knn")),
+        _compared("A growing network beats the best fixed one", comparisons.get("growing")),
+        _compared("A growing network beats a fixed one of its size", comparisons.get("matched")),
+        *_effect(runs, arms),
+        *_spread(runs, "site", "Where the memory acts matters"),
+        *_spread(runs, "forgetting.policy", "How a full memory forgets matters"),
+    ]
+    return [each for each in found if each is not None]
+
+
+def _said(comparison: Comparison) -> str:
+    """A difference with its interval; of one seed, without."""
+    found = comparison.found
+    if not found.n:
+        return f"{comparison.one} and {comparison.other} have no seed in common"
+    arms = f"{comparison.one} minus {comparison.other}: {found.difference:+.2f} points of test accuracy"
+    if found.n < 2:
+        return f"{arms}, one seed"
+    return f"{arms}, 95 % interval {found.low:+.2f} to {found.high:+.2f}, n = {found.n}"
+
+
+def _answer(comparison: Comparison) -> str:
+    if comparison.found.n < 2:
+        return "cannot be told"
+    if comparison.positive:
+        return "yes"
+    return "no, the opposite" if comparison.found.high < 0 else "no, not shown"
+
+
+def _compared(claim: str, comparison: Comparison | None) -> Hypothesis | None:
+    return None if comparison is None else Hypothesis(claim, _answer(comparison), _said(comparison))
+
+
+def _both(claim: str, comparisons: Mapping[str, Comparison]) -> Hypothesis | None:
+    """It takes both controls."""
+    there = [comparisons[name] for name in ("random_memory", "hybrid_inactive") if name in comparisons]
+    if len(there) < 2:
+        return None
+    evidence = "; ".join(map(_said, there))
+    if any(each.found.n < 2 for each in there):
+        return Hypothesis(claim, "cannot be told", evidence)
+    return Hypothesis(claim, "yes" if all(each.positive for each in there) else "no, not shown", evidence)
+
+
+def _effect(runs: pd.DataFrame, arms: Arms) -> Iterator[Hypothesis]:
+    """Whether the memory did anything that could have had consequences."""
+    mine = final_stage(runs).query("arm == @arm", local_dict={"arm": arms.memory})
+    seen = mine[["relative", "neutral", "delta"]].mean()
+    if seen.isna().any():
+        return
+    evidence = (
+        f"hidden vectors were moved by {100 * seen['relative']:.3g} % of their length on the test split; "
+        f"{seen['neutral']:.1f} % of the samples kept their loss to 1e-6, and the mean change was "
+        f"{seen['delta']:+.2g} nats"
+    )
+    yield Hypothesis(
+        "The memory changes what the network computes",
+        "yes" if seen["relative"] >= NOTICED else "no, hardly",
+        evidence,
+    )
+
+
+def _spread(runs: pd.DataFrame, key: str, claim: str) -> Iterator[Hypothesis]:
+    """Arms that differ from the usual memory in one setting alone, in the stage that has the most of them."""
+    hybrids = runs[(runs["method"] == "hybrid") & runs["changed"].isin(["", key])]
+    groups = hybrids.groupby(["stage", "network"])["arm"].nunique()
+    if groups.empty or groups.max() < 2:
+        return
+    stage, network = groups.idxmax()
+    part = hybrids[(hybrids["stage"] == stage) & (hybrids["network"] == network)]
+    means = part.groupby("arm")["test"].mean()
+    seeds = int(part["seed"].nunique())
+    best, worst = str(means.idxmax()), str(means.idxmin())
+    evidence = (
+        f"{len(means)} arms in the stage of {stage}: from {means.min():.2f} % ({worst}) to "
+        f"{means.max():.2f} % ({best})"
+    )
+    if seeds < 2:
+        yield Hypothesis(claim, "cannot be told", f"{evidence}, one seed")
+        return
+    noise = float(part.groupby("arm")["test"].std().mean())
+    differs = float(means.max() - means.min()) > 2 * noise
+    yield Hypothesis(
+        claim,
+        "perhaps" if differs else "no, not shown",
+        f"{evidence}; a standard deviation over {seeds} seeds is {noise:.2f} points",
+    )

@@ -1,0 +1,258 @@
+"""What is said of memory and growth: one page of tables, figures and answers, all from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.analysis.frame_schema import trials_of
+from psa.core.formatting import counted
+from psa.probes.metrics import by_class
+from psa.reports import wording
+from psa.reports.contract import Setting
+from psa.reports.memory.comparisons import Comparison, arms_of, comparisons_of, verdict
+from psa.reports.memory.figures import figures_of
+from psa.reports.memory.hypotheses import Hypothesis, hypotheses
+from psa.reports.memory.runs import final_stage, json_of, runs_of
+from psa.reports.rendering.html import Fact, Page, Picture, Section
+from psa.reports.rendering.tables import Cell, Column, Interval, Table, Uncertain
+
+QUESTION: Final = (
+    "Does a memory of hidden vectors, or growing a network while it trains, make it more accurate than what "
+    "the same effort buys otherwise?"
+)
+_CAPTIONS: Final = {
+    "test_accuracy": "Test accuracy of every arm of the final stage.",
+    "first_stage_validation": "Validation accuracy in the first stage, by which arms went on.",
+    "helped_and_harmed": "Test samples whose loss is lower or higher with the memory than without it.",
+    "cost_of_the_memory": "Bytes held and images trained a second, beside test accuracy.",
+    "size_of_the_effect": "By how much the memory moves hidden vectors, as a share of their length.",
+    "loss_changes": "Changes of loss by the memory, and how they depend on the distance of what it found.",
+}
+# Of the consolidated table: column of the runs, heading, kind of its cells, digits.
+_SHOWN: Final = (
+    ("validation", "Validation %", 2), ("test", "Test %", 2), ("test_loss", "Test loss", 4),
+    ("ece", "ECE %", 2),
+    ("helped", "Helped %", 1), ("harmed", "Harmed %", 1), ("neutral", "Neutral %", 1),
+    ("strong_help", "Strong help %", 1), ("strong_harm", "Strong harm %", 1), ("delta", "Change of loss", 5),
+    ("with_memory", "With %", 2), ("without_memory", "Without %", 2), ("relative", "Moved, share", 5),
+    ("magnitude", "Moved", 4), ("gate", "Gate", 3), ("distance", "Distance", 3), ("purity", "Purity", 3),
+    ("top1", "Top-1", 3), ("size", "Entries", 0), ("footprint", "MB", 3), ("growths", "Growths", 0),
+    ("growth_delta", "Gain after growth", 2), ("throughput", "Images/s", 0),
+)  # fmt: skip
+
+
+def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """A page for each study of this kind."""
+    for study, rows in frame.groupby("study", observed=True, sort=False):
+        yield f"{study}", rows
+
+
+def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+    """Every table, by name. Raises UserError without records."""
+    runs = runs_of(frame, setting)
+    if runs.empty:
+        return {}
+    found = {"consolidated": consolidated(runs), "comparisons": comparison_table(comparisons_of(runs))}
+    answers = hypotheses(runs, arms_of(runs), _by_key(comparisons_of(runs)))
+    found["hypotheses"] = _hypothesis_table(answers)
+    classes = _class_table(final_stage(runs), setting)
+    return found | ({} if classes is None else {"classes": classes})
+
+
+def _by_key(comparisons: list[Comparison]) -> dict[str, Comparison]:
+    return {each.key: each for each in comparisons}
+
+
+def consolidated(runs: pd.DataFrame) -> Table:
+    """Every arm of every stage, means with standard deviations over its seeds; empty columns are left out."""
+    shown = [each for each in _SHOWN if runs[each[0]].notna().any()]
+    columns = (
+        Column("Stage"), Column("Arm", breaks=5), Column("Seeds", "count"), Column("Parameters", "count"),
+        *(Column(name, "uncertain", digits) for _, name, digits in shown),
+    )  # fmt: skip
+    rows = []
+    for (stage, arm), mine in runs.groupby(["stage", "arm"], sort=False):
+        numbers: list[Cell] = [_uncertain(mine[column]) for column, _, _ in shown]
+        rows.append((str(stage), str(arm), len(mine), int(mine["parameters"].max()), *numbers))
+    text = (
+        "Means and sample standard deviations over seeds. Test numbers are of the last weights, seen once; "
+        "what a memory helped and harmed is of the test split, same weights with and without it; shares of "
+        "helped, harmed and neutral samples add up to 100."
+    )
+    return Table("Every arm", "tab:memory_arms", columns, tuple(rows), text, long=True, wide=True)
+
+
+def _uncertain(values: pd.Series) -> Uncertain | None:
+    there = values.dropna()
+    if there.empty:
+        return None
+    sd = float(there.std(ddof=1)) if len(there) > 1 else float("nan")
+    return Uncertain(float(there.mean()), sd, len(there), len(values))
+
+
+def comparison_table(comparisons: list[Comparison]) -> Table:
+    """Each question with its difference, p-value and effect."""
+    columns = (
+        Column("Question", breaks=5), Column("Arm", breaks=4), Column("Minus", breaks=4),
+        Column("Seeds", "count"), Column("Arm %", "number"), Column("Minus %", "number"),
+        Column("Difference", "interval", signed=True), Column("p", "p", 3), Column("p adjusted", "p", 3),
+        Column("Effect", "number", signed=True),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            each.question, each.one, each.other, each.found.n, each.one_mean, each.other_mean,
+            Interval(each.found.difference, each.found.low, each.found.high), each.p, each.adjusted,
+            each.found.effect,
+        )
+        for each in comparisons
+    )  # fmt: skip
+    text = (
+        "Test accuracy in percent, paired by seed; 95 % t intervals. p: paired t test, adjusted by Benjamini "
+        "and Hochberg over the questions of this table. Effect: Hedges' g of the differences. With three "
+        "seeds only differences several times their scatter can be told from none."
+    )
+    return Table("Paired comparisons", "tab:memory_questions", columns, rows, text, wide=True)
+
+
+def _hypothesis_table(answers: list[Hypothesis]) -> Table:
+    columns = (Column("Claim", breaks=4), Column("Shown"), Column("Evidence", breaks=9))
+    rows = tuple((each.claim, each.answer, each.evidence) for each in answers)
+    return Table("What was asked and what the runs say", "tab:memory_answers", columns, rows, wide=True)
+
+
+def _class_table(last: pd.DataFrame, setting: Setting) -> Table | None:
+    """Precision, recall and F1 by class of the judged memory and of its network without one, seeds summed."""
+    seen, arms = setting.observed, arms_of(last)
+    chosen = [arm for arm in (arms.memory, arms.rivals.get("nn")) if arm is not None]
+    if seen is None or not chosen:
+        return None
+    counts = seen[(seen["probe"] == "confusion") & seen["loop"].isna()]
+    rows: list[tuple[Cell, ...]] = []
+    for arm in chosen:
+        runs = last[last["arm"] == arm]
+        total = counts[counts["id"].isin(runs["id"])].groupby("index")["value"].sum().to_numpy()
+        if not len(total):
+            continue
+        names = [
+            int(name) for name in runs["classes"].iloc[0].split()
+        ]  # of a filtered data set not 0, 1, ...
+        found = by_class(total.astype(np.int64).reshape(len(names), len(names)))
+        each = zip(names, found.precision, found.recall, found.f1, found.support, strict=True)
+        rows += [(arm, name, *map(float, facts), int(count)) for name, *facts, count in each]
+    columns = (
+        Column("Arm", breaks=5), Column("Class", "count"), Column("Precision", "number", 4),
+        Column("Recall", "number", 4), Column("F1", "number", 4), Column("Test samples", "count"),
+    )  # fmt: skip
+    text = "Answers on the test split, those of all seeds of an arm added up."
+    return Table("By class", "tab:memory_classes", columns, tuple(rows), text, long=True) if rows else None
+
+
+def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+    """Every figure, by name."""
+    runs = runs_of(frame, setting)
+    if len(runs):
+        yield from figures_of(runs, final_stage(runs), setting.observed, arms_of(runs).memory)
+
+
+def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+    """Every run as CSV and JSON, and the report in Markdown."""
+    runs = runs_of(frame, setting)
+    if runs.empty:
+        return {}
+    made = tables(frame, setting)
+    text = "\n\n".join(
+        [f"# {QUESTION}", *_verdict_text(runs), *(table.markdown() for table in made.values())]
+    )
+    return {
+        "runs.csv": runs.to_csv(index=False).encode(),
+        "runs.json": json_of(runs),
+        "scientific_report.md": f"{text}\n".encode(),
+    }
+
+
+def _verdict_text(runs: pd.DataFrame) -> list[str]:
+    """The verdict on the memory and why; nothing where there is no memory to judge."""
+    arms = arms_of(runs)
+    if arms.memory is None:
+        return []
+    said, why = verdict(_by_key(comparisons_of(runs)))
+    return [f"The memory ({arms.memory}) is {said}: {why}."]
+
+
+def page(
+    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+) -> Page:
+    """The report of one study, from its tables and the stored PNG of each of its figures."""
+    runs, rows = runs_of(frame, setting), trials_of(frame)
+    study = str(frame["study"].iloc[0])
+    pictures = {name: Picture(path, _CAPTIONS[name]) for name, path in stored.items()}
+    return Page(
+        f"{study}: {counted(runs['arm'].nunique(), 'arm')}",
+        QUESTION,
+        tuple(_facts(runs, rows)),
+        tuple(_sections(runs, made, pictures)),
+        (
+            f"All numbers come from {counted(len(runs), 'record')} of study {study}, one JSON per trial; "
+            "runs.csv beside this page holds them trial by trial.",
+            *_staging(runs),
+        ),
+        tuple(_warnings(rows)),
+    )
+
+
+def _staging(runs: pd.DataFrame) -> Iterator[str]:
+    if runs["stage"].nunique() > 1:
+        yield (
+            "Arms that went on from the first stage were chosen by validation accuracy alone, but for "
+            "controls and rivals that the comparisons need."
+        )
+
+
+def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Fact]:
+    yield Fact("Trials", f"{len(runs):,} of {len(rows):,}", "done")
+    if runs.empty:
+        return
+    last = final_stage(runs)
+    yield Fact("Final stage", str(last["stage"].iloc[0]), counted(last["seed"].nunique(), "seed"))
+    means = last.groupby("arm")["test"].mean()
+    yield Fact("Best mean test accuracy", f"{means.max():.2f} %", str(means.idxmax()))
+    if arms_of(runs).memory is not None:
+        yield Fact("Verdict on the memory", *verdict(_by_key(comparisons_of(runs))))
+
+
+def _sections(
+    runs: pd.DataFrame, made: Mapping[str, Table], pictures: Mapping[str, Picture]
+) -> Iterator[Section]:
+    def shown(*names: str) -> tuple[Picture, ...]:
+        return tuple(pictures[name] for name in names if name in pictures)
+
+    def of(*names: str) -> tuple[Table, ...]:
+        return tuple(made[name] for name in names if name in made)
+
+    if runs.empty:
+        return
+    rule = (
+        "Promising: better, with a 95 % interval above 0, than random entries, an idle memory, the largest "
+        "plain network and a vote of embeddings. Currently unsupported: not better than random entries or "
+        "than an idle memory. Unresolved: better than those two, but not than both others."
+    )
+    yield Section("What the runs say", (*_verdict_text(runs), rule), (), of("hypotheses", "comparisons"))
+    yield Section("Accuracy", (), shown("test_accuracy", "first_stage_validation"), of("consolidated"))
+    effect = "A memory that moves hidden vectors by a rounding error helps and harms by chance."
+    yield Section(
+        "What the memory does",
+        (effect,),
+        shown("size_of_the_effect", "helped_and_harmed", "loss_changes", "cost_of_the_memory"),
+        of("classes"),
+    )
+
+
+def _warnings(rows: pd.DataFrame) -> Iterator[str]:
+    if absent := wording.absence(rows):
+        yield f"{absent}; of a staged grid, most of these did not go on to the later stage."

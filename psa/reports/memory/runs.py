@@ -1,0 +1,278 @@
+"""One row per trial of the study of memory and growth: what was asked, what came of it, what its probes saw.
+
+An arm is what trials share that differ in seed and in how many images they have alone; network: what is
+trained and how, where that is not the usual way; changed: in what its memory is not the usual one. A stage is
+how much was trained: images and epochs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from psa.core.errors import UserError
+from psa.reports.contract import Setting
+from psa.specs.arch import Arch
+from psa.specs.base import canonical_json
+from psa.storage.records.record import Record
+
+KNN: Final = "embedding_knn"
+# In percent: validation, test, ece, and what parts of the test samples a memory helped, harmed, left alone.
+# delta: nats. magnitude, distance: lengths of hidden vectors. footprint: MB. growth_delta: points of
+# validation from the epoch of a growth to the next, mean. throughput: images a second, evaluation included.
+NUMBERS: Final = (
+    "validation", "test", "test_loss", "ece", "helped", "harmed", "neutral", "strong_help", "strong_harm",
+    "delta", "delta_sd", "with_memory", "without_memory", "acted", "purity", "top1", "distance", "gate",
+    "magnitude", "relative", "size", "footprint", "parameters", "depth", "width", "growths", "growth_delta",
+    "throughput",
+)  # fmt: skip
+_DIGITS: Final = 10  # classes of an unfiltered data set
+_SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
+# What settings of growth are called on the command line, where that is not what they are called in its spec.
+_GROWING: Final = {
+    "schedule": "grow_schedule", "interval": "grow_interval", "width": "grow_width", "depth": "grow_depth",
+    "warmup_epochs": "grow_after", "threshold": "grow_threshold", "min_delta": "grow_min_delta",
+}  # fmt: skip
+# The same of a memory, where two of its settings would otherwise have one name.
+_REMEMBERING: Final = {
+    "affected.dims": "affected_dims", "query.dims": "projection_dims",
+    "gate.temperature": "gate_temperature", "gate.schedule": "gate_schedule",
+    **{f"refresh.{name}": f"refresh_{name}" for name in ("rate", "distance", "key", "value")},
+}  # fmt: skip
+_CONTROLS: Final = {"none": "hybrid", "inactive": "hybrid_inactive", "random": "random_memory"}
+
+
+def runs_of(frame: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    """The runs of the trials of a frame that are done. Raises UserError without their records."""
+    if setting.store is None:
+        raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
+    done = set(frame.loc[frame["status"] == "done", "id"].astype(str))
+    study = str(frame["study"].iloc[0])
+    records = [record for record in setting.store.records.all([study]) if record["id"] in done]
+    machines = {record["id"]: setting.store.machine_of(record["id"]) or {} for record in records}
+    return runs_from(records, machines)
+
+
+def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None = None) -> pd.DataFrame:
+    """The runs of records; see the module and NUMBERS for the columns."""
+    records = list(records)
+    usual = Usual.of([record["spec"] for record in records])
+    rows = [_row(record, usual, (machines or {}).get(record["id"], {})) for record in records]
+    texts = (
+        "id",
+        "arm",
+        "method",
+        "network",
+        "changed",
+        "same",
+        "stage",
+        "images",
+        "loops",
+        "seed",
+        "classes",
+    )
+    frame = pd.DataFrame(rows, columns=[*texts, *NUMBERS])
+    frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))
+    return frame.sort_values(["images", "loops", "arm", "seed"], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What the arms of a report are variants of: a memory, a growth, and all other settings of training."""
+
+    memory: Mapping[str, Any]
+    growth: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, specs: Sequence[Mapping[str, Any]]) -> Usual:
+        """Of memories the one in the middle, since every arm may vary it; of the others the commonest."""
+        return cls(
+            _medoid([spec["memory"] for spec in specs if spec.get("memory")]),
+            _commonest([spec["growth"] for spec in specs if spec.get("growth")]),
+            _commonest([_training(spec) for spec in specs]),
+        )
+
+
+def _training(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that tell arms apart beside layers, growth and memory."""
+    model = {key: value for key, value in spec["model"].items() if key not in ("arch", "family")}
+    data = {key: value for key, value in spec["data"].items() if not key.endswith("_size")}
+    return {"model": model, "method": spec["method"], "data": data}
+
+
+def _commonest(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    counts = Counter(canonical_json(each) for each in settings)
+    best = min(counts, key=lambda text: (-counts[text], text), default="{}")
+    return dict(json.loads(best))
+
+
+def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
+    spec, samples, finals = record["spec"], record["samples"], record["finals"]
+    probes = {name: seen["last"] for name, seen in record.get("probes", {}).items()}
+    widths = _widths(record["built"]["arch"])
+    method = method_of(spec)
+    found = {
+        "id": record["id"],
+        "arm": label_of(spec, usual),
+        "method": method,
+        "network": network_of(spec, usual),
+        "changed": " ".join(changed_in(spec.get("memory"), usual.memory)),
+        "same": canonical_json(_without_control(spec)),
+        "stage": f"{samples['train']:,} images, {record['loops']} epochs",
+        "images": samples["train"],
+        "loops": record["loops"],
+        "seed": spec["seed"],
+        "classes": " ".join(map(str, spec["data"]["digits"] or range(_DIGITS))),
+        "validation": 100 * finals["bounty"]["correct"] / samples["validation"],
+        "test": 100 * finals["test"]["correct"] / samples["test"],
+        "test_loss": finals["test"]["loss"],
+        "parameters": record["built"]["parameters"],
+        "depth": len(widths),
+        "width": max(widths),
+        "throughput": machine.get("train_samples_per_second"),
+        **_growth(record),
+        **_memory(probes),
+    }
+    if "calibration" in probes:
+        found["ece"] = _percent(probes["calibration"]["ece"][1])
+    if KNN in probes:
+        right, total = probes[KNN]["correct"], probes[KNN]["total"]
+        found |= {"validation": 100 * right[0] / total[0], "test": 100 * right[1] / total[1]}
+        found |= {"test_loss": None, "ece": None}  # votes are no probabilities
+    return found
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _percent_of(count: int | None, total: int) -> float | None:
+    return None if count is None else 100 * count / total
+
+
+def _memory(probes: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+    """What the probes of a memory saw on the test split."""
+    found: dict[str, Any] = {}
+    if "toggle" in probes:
+        toggle = {name: values[1] for name, values in probes["toggle"].items() if "." not in name}
+        total = toggle["samples"]
+        found |= {name: _percent_of(toggle[name], total) for name in _SHARES}
+        found |= {"delta": toggle["mean"], "delta_sd": toggle["std"]}
+        found |= {f"{name}_memory": 100 * toggle[f"{name}_correct"] / total for name in ("with", "without")}
+    if "retrieval" in probes:
+        seen = probes["retrieval"]
+        for name in ("acted", "purity", "top1", "distance", "gate", "magnitude", "relative"):
+            found[name] = seen[name][1]
+        found |= {"size": seen["size"][0], "footprint": seen["bytes"][0] / 1e6}
+    return found
+
+
+def _growth(record: Record) -> dict[str, Any]:
+    """How often the network grew, and what validation gained from that epoch to the next."""
+    grown = [event for event in record["events"] if event["grew"]]
+    correct = record["history"]["correct"]
+    gains = [correct[event["epoch"]] - correct[event["epoch"] - 1] for event in grown]
+    gain = 100 * float(np.mean(gains)) / record["samples"]["validation"] if gains else None
+    return {"growths": len(grown), "growth_delta": gain}
+
+
+def _widths(arch: str) -> list[int]:
+    return list(Arch.coerce(arch).widths)
+
+
+def method_of(spec: Mapping[str, Any]) -> str:
+    """hybrid and its controls, embedding_knn, or nn: networks without a memory."""
+    if spec.get("memory"):
+        return _CONTROLS[spec["memory"]["control"]]
+    return KNN if KNN in spec.get("probes", []) else "nn"
+
+
+def network_of(spec: Mapping[str, Any], usual: Usual) -> str:
+    """Its hidden layers, that it grows from there, and in what its training and growth are not the usual."""
+    arch = str(spec["model"]["arch"]).strip("[]")
+    arch = f"cnn {arch}" if spec["model"]["family"] == "cnn" else arch
+    arch = f"growing {arch}" if spec.get("growth") else arch
+    return ", ".join(
+        [
+            arch,
+            *_differences(spec.get("growth") or usual.growth, usual.growth, _GROWING),
+            *_differences(_training(spec), usual.training, {"data.name": "dataset"}),
+        ]
+    )
+
+
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """`site=early` for each setting in which mine are not theirs; names: by dotted names, what to call it."""
+    flat = _flat(mine)
+    return [
+        f"{names.get(key, key.rpartition('.')[2])}={_shown(flat.get(key))}"
+        for key in changed_in(mine, theirs)
+    ]
+
+
+def label_of(spec: Mapping[str, Any], usual: Usual) -> str:
+    """An arm by its method, its network, and in what its memory is not the usual one."""
+    parts = [f"{method_of(spec)} {network_of(spec, usual)}"]
+    if spec.get("memory"):
+        parts += _differences(spec["memory"], usual.memory, _REMEMBERING)
+    return ", ".join(parts)
+
+
+def changed_in(settings: Mapping[str, Any] | None, usual: Mapping[str, Any]) -> list[str]:
+    """The settings, by dotted names, which are not the usual ones; being a control is none of them."""
+    mine, theirs = _flat(settings or usual), _flat(usual)
+    keys = sorted({*mine, *theirs} - {"control"})
+    return [key for key in keys if mine.get(key) != theirs.get(key)]
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found
+
+
+def _medoid(memories: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The memory that has most in common with the others, the one that variants are variants of; of several
+    the commonest.
+    """
+    counts = Counter(canonical_json(each | {"control": "none"}) for each in memories)
+    unique = {text: json.loads(text) for text in counts}
+
+    def apart(one: dict[str, Any]) -> int:
+        return sum(len(set(_flat(one).items()) ^ set(_flat(other).items())) for other in unique.values())
+
+    best = min(unique, key=lambda text: (apart(unique[text]), -counts[text], text), default=None)
+    return {} if best is None else dict(unique[best])
+
+
+def _without_control(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What an arm shares with its controls."""
+    memory = dict(spec["memory"]) | {"control": None} if spec.get("memory") else None
+    trained = {"arch": spec["model"]["arch"], "family": spec["model"]["family"], **_training(spec)}
+    return {**trained, "growth": spec.get("growth"), "memory": memory}
+
+
+def final_stage(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the stage with the most seeds, of several the longest: what is concluded from."""
+    seeds = runs.groupby(["stage", "images", "loops"])["seed"].nunique()
+    best = max(seeds.index, key=lambda key: (seeds[key], key[1], key[2]))
+    return runs[runs["stage"] == best[0]]
+
+
+def json_of(runs: pd.DataFrame) -> bytes:
+    """The runs as JSON, a missing number as null."""
+    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    return (json.dumps(rows, indent=1, sort_keys=True, default=float) + "\n").encode()

@@ -1,0 +1,167 @@
+"""How figures look and how they are stored: sizes, fonts, colours, marks, notes; the same bytes each time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any, Final, Literal, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from psa.analysis.regimes import REGIMES
+from psa.core.files import write_atomically
+from psa.specs.training import MODES
+
+WIDTH: Final = 7.2  # inches, the text width of two columns: fonts are as large in print as they say
+NOTE_SIZE: Final = 6.0
+LABEL_SIZE: Final = 6.0  # the least that journals accept is 5
+DPI: Final = 300
+GREY: Final = "#767676"  # the lightest grey that reads well on white
+PALE: Final = "#D0D0D0"
+
+STYLE: Final[dict[Any, Any]] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same letters
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "figure.titlesize": 10,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # journals refuse Type 3
+    "ps.fonttype": 42,
+    "svg.hashsalt": "psa",
+    "savefig.dpi": DPI,
+}
+
+
+class Look(NamedTuple):
+    """How one thing is drawn everywhere; a reader without colours tells it by marker and line."""
+
+    colour: str
+    marker: str
+    line: Literal["-"] | tuple[int, tuple[float, ...]] = "-"
+
+
+# Okabe and Ito's colours: told apart with any of the usual colour deficiencies. Baselines black and blue.
+_LOOKS: Final = {
+    "none": Look("#000000", "o"),
+    "decay": Look("#0072B2", "s", (0, (5, 1.5))),
+    "dropout": Look("#56B4E9", "D", (0, (5, 1.5, 1, 1.5))),
+    "full": Look("#D55E00", "^", (0, (3, 1))),
+    "hidden": Look("#009E73", "v", (0, (3, 1, 1, 1, 1, 1))),
+    "output": Look("#E69F00", "P", (0, (1.2, 0.8))),
+}
+# For modes that somebody adds to those of the study.
+_FURTHER: Final = (Look("#CC79A7", "*"), Look("#F0E442", "X", (0, (6, 1))), Look("#7F7F7F", "h", (0, (2, 2))))
+MODE_LOOKS: Final = {
+    mode: _LOOKS.get(mode, _FURTHER[number % len(_FURTHER)]) for number, mode in enumerate(MODES)
+}
+REGIME_LOOKS: Final = {
+    "beneficial-regularization": Look("#009E73", "o"),
+    "optimally-sized": Look("#D55E00", "s"),
+    "chaotic-optimization": Look("#0072B2", "^"),
+    "untrainable": Look("#000000", "X"),
+    "unknown": Look("#FFFFFF", "h"),
+}
+REGIME_NUMERALS: Final = dict(zip(REGIMES, ("I", "II", "III", "IV", "?"), strict=True))
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The looks of all figures, whatever the user's matplotlibrc says; draw and save within it."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, in inches. It belongs to no pyplot, so that nothing has to be closed."""
+    return Figure(figsize=(width, height))
+
+
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches."""
+    wide, high = figure.get_size_inches()
+    return figure.add_axes((left / wide, bottom / high, width / wide, height / high))
+
+
+def title(figure: Figure, text: str) -> None:
+    """The figure's title, at the top left."""
+    wide, high = figure.get_size_inches()
+    figure.text(0.1 / wide, 1 - 0.08 / high, text, ha="left", va="top", fontsize=10.5)
+
+
+def note(figure: Figure, lines: Sequence[str]) -> None:
+    """What a reader must know beside the picture (n, what is missing, how it was computed), at the foot."""
+    wide, high = figure.get_size_inches()
+    # DejaVu Sans is about 0.54 of its size wide on average
+    columns = int((wide - 0.2) * 72 / (0.54 * NOTE_SIZE))
+    text = "\n".join(fill(line, columns) for line in lines if line)
+    figure.text(
+        0.1 / wide, 0.06 / high, text,
+        ha="left", va="bottom", fontsize=NOTE_SIZE, color="#404040", gid="note", linespacing=1.25,
+    )  # fmt: skip
+
+
+def empty(ax: Axes, why: str) -> Axes:
+    """Say in the place of a picture why there is none."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, why, ha="center", va="center", color=GREY, transform=ax.transAxes, wrap=True)
+    return ax
+
+
+def mode_handle(mode: str, label: str = "") -> Line2D:
+    """The line of a mode, for a legend."""
+    look = MODE_LOOKS[mode]
+    return Line2D(
+        [], [],
+        color=look.colour, linestyle=look.line, marker=look.marker, markersize=4.5,
+        markeredgecolor="white", markeredgewidth=0.4, label=label or mode,
+    )  # fmt: skip
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write the figure as PNG (300 dpi) and PDF (fonts embedded); their paths. Raises UserError.
+
+    Neither holds a date or a version: the same rows give the same bytes.
+    """
+    written = []
+    for kind in _METADATA:
+        path = stem.with_name(f"{stem.name}.{kind}")
+        write_atomically(path, encoded(figure, kind))
+        written.append(path)
+    return written
+
+
+# What would make the bytes of a figure differ from day to day.
+_METADATA: Final[dict[str, dict[str, None]]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+}
+
+
+def encoded(figure: Figure, kind: str, dpi: float = DPI) -> bytes:
+    """The bytes of a figure as `png` or `pdf`."""
+    content = io.BytesIO()
+    with style():
+        figure.savefig(content, format=kind, metadata=_METADATA[kind], dpi=dpi)
+    return content.getvalue()

@@ -1,0 +1,1 @@
+"""One table or page value to Markdown, LaTeX, CSV, HTML and PDF."""

@@ -1,0 +1,298 @@
+"""A table as one value, and the three ways it is shown: Markdown, LaTeX, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from psa.core.files import write_atomically
+from psa.reports.rendering import latex
+from psa.reports.rendering.latex import literal, uncomputed
+
+MISSING: Final = "n/a"
+_FEW: Final = r"\,\textsuperscript{{n={}}}"  # in LaTeX, of how many trials a cell is that lacks some
+# A count is shown as 1,234; a number and a percentage with the digits of their column, a p-value down to the
+# last of them (<0.001); the two last are values of the classes of those names.
+Kind = Literal["text", "count", "number", "percent", "p", "uncertain", "interval"]
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """A mean and the standard deviation of the n trials it is of, out of `expected`; NaN where n is 1."""
+
+    mean: float
+    sd: float
+    n: int
+    expected: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number and the interval around it; NaN ends where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+Value = str | int | float | Uncertain | Interval | None
+
+
+@dataclass(frozen=True)
+class Bold:
+    """A value that is to stand out, as a winner does."""
+
+    value: Value
+
+
+Cell = Value | Bold
+_TYPES: Final[dict[Kind, type | tuple[type, ...]]] = {
+    "text": str,
+    "count": int,
+    "number": (int, float),
+    "percent": (int, float),
+    "p": (int, float),
+    "uncertain": Uncertain,
+    "interval": Interval,
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What stands in a column. digits: after the point, where it is shown; signed: also a plus is; breaks: in
+    LaTeX the text may take several lines of that many centimetres.
+    """
+
+    name: str
+    kind: Kind = "text"
+    digits: int = 2
+    signed: bool = False
+    breaks: float = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; None and NaN are missing. note: of how many trials it is, what is missing, how it
+    was computed. In LaTeX a long table takes several pages, and a wide one is turned. Raises ValueError for
+    a row that does not fit the columns.
+    """
+
+    caption: str
+    label: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...] = field(repr=False)
+    note: str = ""
+    long: bool = False
+    wide: bool = False
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            for column, cell in zip(self.columns, row, strict=True):
+                value = value_of(cell)
+                if value is not None and not isinstance(value, _TYPES[column.kind]):
+                    raise ValueError(f"{value!r} in column {column.name!r} is no {column.kind}")
+
+    def markdown(self) -> str:
+        """A heading, an aligned table, the note. What is missing is `n/a`, what stands out is bold."""
+        heads = [column.name for column in self.columns]
+        rows = [
+            [in_markdown(cell, column) for column, cell in zip(self.columns, row, strict=True)]
+            for row in self.rows
+        ]
+        parts = [f"### {literal(self.caption)}", grid(heads, rows, [_is_left(each) for each in self.columns])]
+        return "\n\n".join([*parts, *([literal(self.note)] if self.note else [])]) + "\n"
+
+    def latex(self) -> str:
+        """A float or a longtable; needs booktabs, longtable, pdflscape, siunitx. A missing cell is a dash."""
+        cells = [list(column) for column in zip(*self.rows, strict=True)] or [[] for _ in self.columns]
+        sheet = latex.Sheet(
+            self.caption,
+            self.label,
+            [_specification(column, inner) for column, inner in zip(self.columns, cells, strict=True)],
+            [_head(column) for column in self.columns],
+            [[_in_latex(*each) for each in zip(row, self.columns, strict=True)] for row in self.rows],
+            self.note,
+            self.wide,
+        )
+        return sheet.long() if self.long else sheet.float()
+
+    def csv(self) -> str:
+        """Numbers as they are, unrounded; means, deviations and counts in columns of their own."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(name for column in self.columns for name in _csv_names(column))
+        for row in self.rows:
+            writer.writerow(
+                part
+                for cell, column in zip(row, self.columns, strict=True)
+                for part in _csv_parts(cell, column)
+            )
+        return text.getvalue()
+
+
+def write(table: Table, folder: Path, name: str) -> list[Path]:
+    """Store the table as `name`.md, .tex and .csv; their paths. Raises UserError."""
+    renderings = {".md": table.markdown, ".tex": table.latex, ".csv": table.csv}
+    for ending, rendered in renderings.items():
+        write_atomically(folder / f"{name}{ending}", rendered().encode())
+    return [folder / f"{name}{ending}" for ending in renderings]
+
+
+def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[bool]) -> str:
+    """A Markdown table whose bars stand below each other; a column is aligned left or right."""
+    lines = [[text.replace("|", r"\|") for text in row] for row in [heads, *rows]]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        [
+            text.ljust(width) if aligned else text.rjust(width)
+            for text, width, aligned in zip(line, widths, left, strict=True)
+        ]
+        for line in lines
+    ]
+    rule = [
+        f":{'-' * (width - 1)}" if aligned else f"{'-' * (width - 1)}:"
+        for width, aligned in zip(widths, left, strict=True)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rule, *padded[1:]])
+
+
+def rounded(value: float, digits: int, *, signed: bool = False) -> str:
+    """A number as text, without the minus of a negative zero."""
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text if float(text) else text.lstrip("+-")
+
+
+def value_of(cell: Cell) -> Value:
+    """What is in a cell; None where it is missing in one way or another."""
+    value = cell.value if isinstance(cell, Bold) else cell
+    number = central(value)
+    return None if isinstance(number, float) and math.isnan(number) else value
+
+
+def central(value: Value) -> str | float | None:
+    """The number that other numbers are around; a single one, or a text, is itself."""
+    match value:
+        case Uncertain():
+            return value.mean
+        case Interval():
+            return value.value
+        case _:
+            return value
+
+
+def _is_left(column: Column) -> bool:
+    return column.kind == "text"
+
+
+def _plain(value: str | float, column: Column) -> str:
+    """A value that is one number, or a text, in any format."""
+    if isinstance(value, str):
+        return value
+    if column.kind == "count":
+        return str(value)
+    if column.kind == "p" and value < 10**-column.digits:
+        return f"<{10**-column.digits:.{column.digits}f}"
+    return rounded(value, column.digits, signed=column.signed)
+
+
+def _shown(
+    value: Uncertain | Interval, column: Column, number: Callable[[float], str], plus_minus: str, few: str
+) -> str:
+    """A value of several numbers, each written by `number`."""
+    if isinstance(value, Uncertain):
+        sd = "" if math.isnan(value.sd) else f"{plus_minus}{rounded(value.sd, column.digits)}"
+        count = few.format(value.n) if value.n < value.expected else ""
+        return f"{rounded(value.mean, column.digits)}{sd}{count}"
+    around = [value.low, value.high]
+    ends = "" if any(map(math.isnan, around)) else f" [{', '.join(map(number, around))}]"
+    return f"{number(value.value)}{ends}"
+
+
+def in_markdown(cell: Cell, column: Column) -> str:
+    """A cell as it stands between two bars."""
+    value = value_of(cell)
+    if value is None:
+        return MISSING
+    if isinstance(value, Uncertain | Interval):
+        text = _shown(value, column, lambda each: _plain(each, column), " ± ", " (n={})")
+    elif column.kind == "count":
+        text = f"{value:,}"
+    else:
+        text = literal(_plain(value, column)) + ("%" if column.kind == "percent" else "")
+    return f"**{text}**" if isinstance(cell, Bold) else text
+
+
+def _in_latex(cell: Cell, column: Column) -> str:
+    value = value_of(cell)
+    if value is None:
+        return latex.MISSING
+    if isinstance(value, Uncertain | Interval):
+        text = _shown(
+            value,
+            column,
+            lambda each: rf"\num{{{_plain(each, column)}}}",
+            " +- ",
+            _FEW,
+        )
+    else:
+        text = latex.escape(value) if isinstance(value, str) else _plain(value, column)
+    return rf"\bfseries {text}" if isinstance(cell, Bold) else text
+
+
+def _head(column: Column) -> str:
+    name = latex.escape(column.name) + (r" (\%)" if column.kind == "percent" else "")
+    return name if column.kind == "text" else f"{{{name}}}"
+
+
+def _specification(column: Column, cells: Iterable[Cell]) -> str:
+    """How LaTeX sets a column: numbers on their points, with room for the widest."""
+    if column.kind == "text":
+        return rf">{{\raggedright\arraybackslash}}p{{{column.breaks:g}cm}}" if column.breaks else "l"
+    if column.kind == "interval":
+        return "r"
+    values = [value for value in map(value_of, cells) if value is not None]
+    uncertain = [value for value in values if isinstance(value, Uncertain)]
+    numbers = [_plain(number, column) for number in map(central, values) if number is not None]
+    deviations = [rounded(value.sd, column.digits) for value in uncertain if not math.isnan(value.sd)]
+    # an uncertainty is counted in its digits: 0.06 takes one, 17.87 four
+    room = max((len(text.replace(".", "").lstrip("0")) or 1 for text in deviations), default=0)
+    few = [_FEW.format(value.n) for value in uncertain if value.n < value.expected]
+    after = f"{{{max(few, key=len)}}}" if few else ""
+    return f"S[table-format={_widest(numbers)}{f'({room})' if room else ''}{after}]"
+
+
+def _widest(numbers: Sequence[str]) -> str:
+    """The room that numbers take around their points, in the words of siunitx: `<1.3`, `+2.2`, `7`."""
+    small = "<" if any(number.startswith("<") for number in numbers) else ""
+    sign = "+" if any(number[0] in "+-" for number in numbers) else ""
+    halves = [number.lstrip("<+-").partition(".") for number in numbers]
+    whole, digits = (max((len(half[at]) for half in halves), default=1) for at in (0, 2))
+    return f"{small}{sign}{whole}{f'.{digits}' if digits else ''}"
+
+
+def _csv_names(column: Column) -> list[str]:
+    parts = {"uncertain": (" mean", " sd", " n"), "interval": ("", " low", " high")}.get(column.kind, ("",))
+    return [f"{column.name}{part}" for part in parts]
+
+
+def _csv_parts(cell: Cell, column: Column) -> list[str]:
+    value = value_of(cell)
+    match value:
+        case Uncertain():
+            parts: list[str | float] = [value.mean, value.sd, value.n]
+        case Interval():
+            parts = [value.value, value.low, value.high]
+        case None:
+            parts = [math.nan] * len(_csv_names(column))
+            if column.kind == "uncertain":
+                parts[-1] = 0
+        case str():
+            parts = [uncomputed(value)]
+        case _:
+            parts = [value]
+    return ["" if isinstance(part, float) and math.isnan(part) else str(part) for part in parts]

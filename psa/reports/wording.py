@@ -1,0 +1,88 @@
+"""Sentences that reports share: settings that all rows have, and where numbers come from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from psa.core.formatting import counted
+
+# Columns that are settings, in the order in which tables show them, and what they are called there.
+SETTINGS: Final[Mapping[str, str]] = {
+    "activation": "Activation", "arch": "Architecture", "family": "Wiring", "simplex": "Simplex",
+    "temperature": "Temperature", "dropout": "Dropout", "init": "Init", "optimizer": "Optimizer", "lr": "lr",
+    "momentum": "Momentum", "batch_size": "Batch size", "weight_decay": "Weight decay",
+    "patience": "Patience", "mode": "Mode", "dataset": "Data set", "scaling": "Scaling", "digits": "Digits",
+    "val_size": "Validation size", "split_seed": "Split seed",
+}  # fmt: skip
+
+
+def shown(value: Any) -> str:
+    """A setting as text; what is not set is a dash."""
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def alike(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:
+    """The settings that all trials share, but for those named: `optimizer adam, lr 0.001`; "" for none.
+
+    What is not known of a missing trial is taken to be as in the others.
+    """
+    same = {key: rows[key].dropna() for key in SETTINGS if key not in besides}
+    return ", ".join(
+        f"{SETTINGS[key].lower()} {shown(found.iloc[0])}"
+        for key, found in same.items()
+        if len(found) and found.astype(str).nunique() == 1
+    )
+
+
+def origin(rows: pd.DataFrame, beside: str) -> str:
+    """The records behind a page, from rows of one per trial. beside: what lies beside it for whoever wants
+    more than the page shows.
+    """
+    done = rows[rows["status"] == "done"]
+    devices = ", ".join(devices_of(rows)) or "unknown"
+    return (
+        f"All numbers come from {counted(len(done), 'record')} of study {rows['study'].iloc[0]}, one JSON "
+        f"file per trial, trained on: {devices}. rows.parquet and rows.csv beside it hold {beside}; each "
+        "table can be downloaded below it."
+    )
+
+
+def devices_of(rows: pd.DataFrame) -> list[str]:
+    """The kinds of device that trained what is there."""
+    return sorted(set(rows["device"].dropna()))
+
+
+def absence(rows: pd.DataFrame) -> str | None:
+    """`3 of 60 expected trials are not there (1 failed, 2 missing)`; None where all are done."""
+    counts = Counter(rows["status"][rows["status"] != "done"])
+    if not counts:
+        return None
+    named = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
+    return f"{sum(counts.values()):,} of {len(rows):,} expected trials are not there ({named})"
+
+
+def unequal_lengths(lengths: Sequence[int], unit: str) -> str | None:
+    """What is to be known of finished trials of these lengths, rising; None where there is one length."""
+    if len(lengths) < 2:
+        return None
+    return (
+        f"The trials were not trained equally long: {lengths[0]} to {lengths[-1]} {unit}. Name the grid with "
+        "--grid, and what is shorter than it asks for is left out of every mean."
+    )
+
+
+def several_devices(rows: pd.DataFrame) -> str | None:
+    """Why arms of one seed may differ in their last bits; None where one kind of device trained them all."""
+    devices = devices_of(rows)
+    if len(devices) < 2:
+        return None
+    return (
+        f"The trials were trained on different devices ({', '.join(devices)}): the arms of a seed agree "
+        "there closely, but not to the bit"
+    )
