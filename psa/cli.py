@@ -100,8 +100,7 @@ def imported(module: str, function: str) -> Callable[..., int]:
         where = import_cloud(module) if module.startswith("cloud.") else importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - `psa --help` lists the others, and running this one says why
         return _unavailable(error)
-    found: Callable[..., int] = getattr(where, function)
-    return found
+    return getattr(where, function)  # type: ignore[no-any-return]
 
 
 def _unavailable(error: Exception) -> Callable[..., int]:
@@ -213,8 +212,8 @@ def _failed(error: BaseException, app: App) -> int:
         error = shadowed_library() or error
     match error:
         case CycloptsError():
-            called = [*app.name, *(each for each in error.command_chain or () if each not in app.name)]
-            return _said(f"error: {error} See `{' '.join(called)} --help`", EXIT_USER_ERROR)
+            called = " ".join(dict.fromkeys((*app.name, *(error.command_chain or ()))))
+            return _said(f"error: {error} See `{called} --help`", EXIT_USER_ERROR)
         case UserError():
             failed = isinstance(error, RunFailure)
             return _said(f"error: {error}", EXIT_FAILED if failed else EXIT_USER_ERROR)
