@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -28,6 +29,7 @@ from botocore.exceptions import ClientError
 from botocore.session import Session
 
 from cloud.rehearsal import Faults, Stage, command, rehearsal, s3
+from cloud.rehearsal import stage as stage_module
 from cloud.rehearsal.container import Container, Namespaces
 from cloud.rehearsal.jobs import Table
 from cloud.rehearsal.plane import Throttle
@@ -721,12 +723,36 @@ def test_no_port_is_the_second_one_of_another() -> None:
 
 
 def test_folders_of_killed_rehearsals_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those whose lock nobody holds; one that goes on, and what only looks like one, stay."""
+    """Those whose lock nobody holds; one that goes on or begins, and what only looks like one, stay."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in ("killed", "going-on", "other"):
+    for name in ("killed", "going-on", "beginning", "other"):
         (tmp_path / f"psa-rehearsal-{name}").mkdir()
-    for name in ("killed", "going-on"):
+    for name in ("killed", "going-on", "beginning"):
         (tmp_path / f"psa-rehearsal-{name}/lock").touch()
+    for name in ("killed", "going-on"):
+        os.utime(tmp_path / f"psa-rehearsal-{name}/lock", (0, 0))
     with locked(tmp_path / "psa-rehearsal-going-on/lock"), command._folder(None) as folder:
         names = {path.name for path in tmp_path.iterdir()} - {folder.name}
-    assert names == {"psa-rehearsal-going-on", "psa-rehearsal-other"}
+    assert names == {"psa-rehearsal-going-on", "psa-rehearsal-beginning", "psa-rehearsal-other"}
+
+
+def test_a_rehearsal_begins_while_another_looks_at_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one, which removes what was abandoned, holds a shared lock for a moment."""
+    (tmp_path / "lock").touch()
+    descriptor = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def let_go(_seconds: float) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def reached(_folder: Path) -> None:
+        raise FileNotFoundError("the lock is held")
+
+    monkeypatch.setattr("psa.locks.time.sleep", let_go)
+    monkeypatch.setattr(stage_module, "image_python", lambda _: Path("python"))
+    monkeypatch.setattr(stage_module, "Namespaces", reached)
+    with pytest.raises(FileNotFoundError, match="the lock is held"), rehearsal(tmp_path):
+        pass
+    os.close(descriptor)
