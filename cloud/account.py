@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloud import settings
-from cloud.aws_errors import asked_again, aws_errors, error_code, required
+from cloud.aws_errors import aws_errors, error_code, required, retry_malformed
 from cloud.bucket import object_bytes
 from cloud.jobs import STARTS, TrainingJob, is_name, job_of
 
@@ -43,7 +43,7 @@ def job_names(client: Any, tell: Tell) -> list[str]:
     UserError.
     """
     with aws_errors("the training jobs cannot be listed"):
-        names = asked_again(lambda: _listed(client, tell))
+        names = retry_malformed(lambda: _listed(client, tell))
     return [name for name in names if name.startswith(STARTS) and is_name(name)]
 
 

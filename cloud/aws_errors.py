@@ -101,7 +101,7 @@ def is_transient_in_storage(error: Exception) -> bool:
     return code in RETRYABLE | _WRONG_CLOCK | {_SDK_NETWORK} or int(found[2] or 0) in _RETRYABLE_STATUS
 
 
-def asked_again(request: Callable[[], Result]) -> Result:
+def retry_malformed(request: Callable[[], Result]) -> Result:
     """Return what a request returns. Repeat it while its answer is malformed: to botocore, an answer that is
     torn in its head looks whole, and empty.
     """

@@ -12,11 +12,11 @@ from typing import Any, Final
 from cloud.aws_errors import (
     NOT_FOUND,
     MalformedAnswer,
-    asked_again,
     aws_errors,
     error_code,
     is_transient,
     required,
+    retry_malformed,
 )
 from psa.core.errors import UserError
 
@@ -103,7 +103,7 @@ class Bucket:
 
     def _listed(self, operation: str, name: str, kind: str, **how: str) -> list[dict[str, Any]]:
         with aws_errors(f"{self.under(name)} cannot be listed"):
-            return asked_again(lambda: self._pages(operation, name, kind, **how))
+            return retry_malformed(lambda: self._pages(operation, name, kind, **how))
 
     def _pages(self, operation: str, name: str, kind: str, **how: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

@@ -12,7 +12,7 @@ from psa.storage.store import Store
 
 
 class Desk(Protocol):
-    """What the watch asks of the backend."""
+    """The part of the backend that the watch needs."""
 
     store: Store
 
@@ -20,24 +20,24 @@ class Desk(Protocol):
         """Submit the present job of a course."""
 
     def listed(self) -> dict[str, Status]:
-        """The jobs of this home, by name."""
+        """Return the jobs of this home, by name."""
 
     def described(self, name: str) -> dict[str, Any]:
-        """All that is known of a job."""
+        """Return the description of a job."""
 
     def told(self, line: Line, name: str) -> bytes | None:
-        """A file that the running job keeps beside its states."""
+        """Return a file that the running job keeps beside its states."""
 
     def home(self, line: Line, job: str) -> dict[str, str]:
-        """Bring home what a job has left; why it cannot be, for some trials by id."""
+        """Bring home what a job has left. Return the reasons for the trials that cannot be, by id."""
 
     def dropped(self, line: Line) -> None:
-        """All of a line is at home: what it held elsewhere is not needed any more."""
+        """Remove what a line holds elsewhere, since all of it is at home."""
 
 
 @dataclass
 class Course:
-    """How far a line is. attempt: of its present or last job, 0 before the first; last: no job follows it;
+    """The state of a line. attempt: of its present or last job, 0 before the first; last: no job follows it;
     choice: which instance type; tries: attempts in a row without progress; left: trial-loops that were left
     when the job began.
     """

@@ -13,13 +13,13 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS: Final = 1800.0  # for which a service may be out of reach
 AGAIN_SECONDS: Final = 10.0  # between two tries
-NAP: Final = 0.25
+NAP: Final = 0.25  # seconds between two ticks
 Result = TypeVar("Result")
 Tick = TypeVar("Tick")
 
 
 class Patience:
-    """How long a service has been out of reach. unharmed: what goes on without it, for the warning."""
+    """The time since a service went out of reach. unharmed: what goes on without it, for the warning."""
 
     def __init__(self, unharmed: str) -> None:
         self._unharmed = unharmed

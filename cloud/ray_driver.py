@@ -81,7 +81,7 @@ def _nobody(address: str, error: Exception) -> UserError:
     if address == "local":
         return UserError(
             f"Ray does not start on this machine ({reason})",
-            "Where a path is too long, set RAY_TMPDIR to a folder with a short one",
+            "If a path is too long, set RAY_TMPDIR to a folder with a shorter path",
         )
     return UserError(
         f"--address {address}: no Ray cluster answers there ({reason})",
@@ -112,7 +112,7 @@ def gpus_of(asked: float | None, device: str | None) -> float:
 
 
 def slots(gpus_per_pack: float) -> int:
-    """How many packs the cluster trains at once."""
+    """Return the number of packs that the cluster trains at once."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not gpus_per_pack:
         return int(sum(node.get("CPU", 0) for node in nodes))
@@ -139,7 +139,7 @@ def drive(task: Mapping[str, Any]) -> None:
         with locked(lock, what="this search is at work in another process"):
             _tuned(task, names, search.strategy.samples, functools.partial(_searched, task, search))
         return
-    inputs = Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
+    inputs = insist(functools.partial(_inputs_of, task))
     packs = [insist(functools.partial(pack_in, inputs, name)) for name in task["packs"]]
     trials = [trial for pack in packs for trial in pack.trials]
     with locks.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
@@ -148,6 +148,11 @@ def drive(task: Mapping[str, Any]) -> None:
         else:
             names = {trial.data.name for trial in trials}
             _tuned(task, names, len(packs), functools.partial(_swept, task))
+
+
+def _inputs_of(task: Mapping[str, Any]) -> Storage:
+    """Return what a sweep has laid out. Opening it asks S3 for the region of the bucket."""
+    return Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
 
 
 def _tuned(
@@ -161,7 +166,7 @@ def _tuned(
     trainable = tune.with_resources(
         tune.with_parameters(train_pack, data=data), {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
     )
-    storage = Storage.at(task["storage"])
+    storage = insist(functools.partial(Storage.at, task["storage"]))
     mailbox = f"psa-{task['experiment']}" if task["address"].startswith("ray://") else ""
     if task["restore"]:
         where = storage.under(task["experiment"])
@@ -190,7 +195,7 @@ def _tuned(
 
 
 def _is_pbt(task: Mapping[str, Any]) -> bool:
-    """Whether Tune's trials go on from each other's checkpoints, and so none may be removed meanwhile."""
+    """Return whether trials of Tune go on from each other's checkpoints, of which none may be removed."""
     return "search" in task and task["search"]["strategy"]["scheduler"] == "pbt"
 
 

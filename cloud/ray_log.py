@@ -15,6 +15,7 @@ from psa.core.files import own_name
 
 FOLDER: Final = ".ray-logs"  # in the folder of states
 KEPT: Final = 5  # logs of drivers that have failed
+_LOCK_SECONDS: Final = 5.0  # another sweep may be removing the log, which is empty and not locked yet
 
 
 class DriverLog:
@@ -23,7 +24,7 @@ class DriverLog:
     def __init__(self, models: Path) -> None:
         self.path = models / FOLDER / f"{own_name()}.log"
         self._lock = contextlib.ExitStack()
-        self._lock.enter_context(locked(self.path))
+        self._lock.enter_context(locked(self.path, patience=_LOCK_SECONDS))
         _remove_old(self.path.parent)
 
     def text(self) -> str:

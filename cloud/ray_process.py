@@ -9,6 +9,7 @@ import selectors
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,19 @@ from psa.core.stop import held_back
 from psa.execution.worker.pool import STOP_SECONDS, how_ended, wait_or_kill
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, event_of
 from psa.specs.base import canonical_json
+
+# AWS's clients take a relative path from the folder that a process runs in.
+_FILES_OF_AWS: Final = (
+    "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CA_BUNDLE",
+)  # fmt: skip
+_LONGEST_SOCKET_PATH: Final = {"linux": 107, "darwin": 103}  # bytes
+# bytes of "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store", and a few
+_OF_SESSION: Final = 72
+_SHORT: Final = "/tmp"  # noqa: S108 - where Ray makes a folder of its own, as it does without TMPDIR
+_GUARD: Final = re.compile(
+    r"running low on memory|due to the node|OutOfMemory|killed .* worker.*policy", re.IGNORECASE
+)
 
 
 def _started(log: Path) -> subprocess.Popen[bytes]:
@@ -41,20 +55,6 @@ def _started(log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-# AWS's clients take a relative path from the folder that a process runs in.
-_FILES_OF_AWS: Final = (
-    "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CA_BUNDLE",
-)  # fmt: skip
-
-
-_LONGEST_SOCKET_PATH: Final = 107  # bytes, on Linux; 103 on macOS
-_OF_SESSION: Final = (
-    72  # of "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store", and a few
-)
-_SHORT: Final = "/tmp"  # noqa: S108 - where Ray makes a folder of its own, as it does without TMPDIR
-
-
 def _environment() -> dict[str, str]:
     """Return the environment of Ray's processes, which run in a folder of their own and import nothing from
     it. Relative paths are made absolute.
@@ -64,17 +64,38 @@ def _environment() -> dict[str, str]:
     path = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
     for name in _FILES_OF_AWS:
         if os.environ.get(name):
-            path[name] = str(Path(os.environ[name]).expanduser().absolute())
-    path |= _short_folder()
+            # Path.expanduser raises where a user has no home
+            path[name] = str(Path(os.path.expanduser(os.environ[name])).absolute())  # noqa: PTH111
+    path |= _folder_of_sockets()
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**inherited, **path, "PYTHONSAFEPATH": "1"}
 
 
-def _short_folder() -> dict[str, str]:
-    """Return where Ray is to make its sockets, if the temporary folder's path is too long for them."""
-    given = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    is_short = len(os.fsencode(given)) <= _LONGEST_SOCKET_PATH - _OF_SESSION
+def _folder_of_sockets() -> dict[str, str]:
+    """Return where Ray is to make its sockets: the folder that the user chose, or another one if the path of
+    the temporary folder is too long for them.
+    """
+    chosen = os.environ.get("RAY_TMPDIR")
+    if chosen:
+        return {"RAY_TMPDIR": str(Path(chosen).absolute())}
+    is_short = len(os.fsencode(tempfile.gettempdir())) <= _longest_folder()
     return {} if is_short or not os.access(_SHORT, os.W_OK) else {"RAY_TMPDIR": _SHORT}
+
+
+def check_socket_folder() -> None:
+    """Raise UserError if the folder that the user chose for Ray is too long for sockets in it."""
+    chosen = Path(os.environ.get("RAY_TMPDIR") or os.sep).absolute()
+    length, longest = len(os.fsencode(chosen)), _longest_folder()
+    if length > longest:
+        raise UserError(
+            f"RAY_TMPDIR must be at most {longest} bytes long, got {length} ({chosen})",
+            "Set it to a folder with a shorter path, or unset it",
+        )
+
+
+def _longest_folder() -> int:
+    """Return the bytes that remain for the folder in which Ray makes its sockets."""
+    return _LONGEST_SOCKET_PATH.get(sys.platform, min(_LONGEST_SOCKET_PATH.values())) - _OF_SESSION
 
 
 def cause_in(text: str) -> str:
@@ -87,13 +108,9 @@ def cause_in(text: str) -> str:
     return (f"Ray's memory guard ended it: {guard[-1]}" if guard else lines[-1] if lines else "")[:300]
 
 
-_GUARD: Final = re.compile(
-    r"running low on memory|due to the node|OutOfMemory|killed .* worker.*policy", re.IGNORECASE
-)
-
-
 class Driver:
-    """The process that drives Tune (cloud.ray_driver), started at once, for one experiment.
+    """The process that drives Tune (cloud.ray_driver), started at once, for one experiment. One that never
+    gets a task ends with the last reference to it, or with this process.
 
     models: the folder of states, which keeps its log.
     """
@@ -106,6 +123,7 @@ class Driver:
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("a process was started without its pipes")
         self.input, self.output = self.process.stdin, self.process.stdout
+        self._unused = weakref.finalize(self, _discard, self.process, self.log)
 
     def events(self, task: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
         """Give it its task, and yield what it says, as it comes; None at least once a second. Closing it
@@ -114,6 +132,7 @@ class Driver:
         Raises UserError where Tune cannot begin, and RunFailure where it is killed or fails.
         """
         failed = False
+        self._unused.detach()
         try:
             self._give(task)
             for said in self._said():
@@ -160,3 +179,10 @@ class Driver:
         wait_or_kill(self.process, STOP_SECONDS)
         self.output.close()
         self.log.close(keep=keep_log)
+
+
+def _discard(process: subprocess.Popen[bytes], log: DriverLog) -> None:
+    """Kill a driver without a task, which has done nothing, and remove its log."""
+    with process:
+        process.kill()
+    log.close(keep=False)

@@ -22,7 +22,7 @@ from cloud.aws_errors import Unreachable
 from cloud.homecoming import bring_home
 from cloud.homes import home_of
 from cloud.patience import patiently
-from cloud.ray_process import Driver
+from cloud.ray_process import Driver, check_socket_folder
 from cloud.ray_trial import INPUTS
 from cloud.storage import Storage
 from psa.core.errors import UserError
@@ -61,8 +61,8 @@ class Ray:
         self._ready: Driver | None = Driver(store.models)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
-        """One Tune trial per pack, the longest first; where an interrupted experiment's unfinished packs hold
-        just these trials, those packs.
+        """Return one Tune trial per pack, the longest first; where an interrupted experiment's unfinished
+        packs hold just these trials, those packs.
         """
         stored = self._interrupted(packs)
         if stored is not None:
@@ -70,7 +70,7 @@ class Ray:
         return jobs_of(packs, self.costs)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """How many packs, and how long they take."""
+        """Yield the number of packs and the time they take."""
         workers = self.where.workers
         at = "" if workers else " for each CPU of the cluster"
         yield f"{said_of(jobs, workers or 1)}{at}"
@@ -79,14 +79,16 @@ class Ray:
         """Run the jobs to their end; a tick comes at least once a second. Closing it stops Tune, which keeps
         what is needed to go on.
         """
+        self._check_room_for_sockets()
         packs = [job.pack for job in jobs]
-        stored = self._interrupted(packs)
+        tick = Event("tick", packs[0])
+        stored = yield from patiently(lambda: self._interrupted(packs), tick)
         if stored is not None:
             if (yield from self._run(stored, restore=True)):
                 return
             # what a kill left of it cannot be gone on with: its checkpoints can
             yield from self._settled(stored)
-        new = yield from patiently(lambda: self._prepared(packs), Event("tick", packs[0]))
+        new = yield from patiently(lambda: self._prepared(packs), tick)
         try:
             yield from self._run(new, restore=False)
         except UserError:
@@ -96,7 +98,7 @@ class Ray:
             raise
 
     def _run(self, experiment: Experiment, restore: bool) -> Generator[Event, None, bool]:
-        """Run an experiment to its end; whether that could be done."""
+        """Run an experiment to its end. Return whether it could be restored, or begun."""
         left = {name: loops_left(self.store, pack) for name, pack in experiment.packs.items()}
         what = {"packs": list(experiment.packs)}
         driver = self._driver()
@@ -123,7 +125,7 @@ class Ray:
     def _events(
         self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]
     ) -> Iterator[Event]:
-        """What the driver says, of a pack; it has come home when it is said to be done."""
+        """Yield the events of a pack. It has come home before it is reported as done."""
         first = next(iter(experiment.packs))
         facts = said or {"event": "tick"}
         kind, name = facts.pop("event"), facts.pop("pack", first)
@@ -135,20 +137,22 @@ class Ray:
         yield Event(kind, experiment.packs[name], facts)
 
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
-        """Try the configurations of a search; what happens to each, None at least once a second."""
+        """Try the configurations of a search. Yield what happens to each, and None at least once a second."""
         if search.strategy.sampler == "optuna" and importlib.util.find_spec("optuna") is None:
             raise UserError('sampler = "optuna": Optuna is not installed', how_to_install("search"))
+        self._check_room_for_sockets()
         name = f"{self.prefix}{search.digest[:16]}"
-        ended = self._begun(name) and (yield from self._searched(name, search, restore=True))
+        begun = yield from patiently(lambda: self._begun(name), None)
+        ended = begun and (yield from self._searched(name, search, restore=True))
         if not ended:
-            self.storage.remove(name)
+            yield from patiently(lambda: self.storage.remove(name), None)
             yield from self._searched(name, search, restore=False)
-        self.storage.remove(name)
+        yield from patiently(lambda: self.storage.remove(name), None)
 
     def _searched(
         self, experiment: str, search: Search, restore: bool
     ) -> Generator[dict[str, Any] | None, None, bool]:
-        """Run a search to its end; whether that could be done."""
+        """Run a search to its end. Return whether it could be restored, or begun."""
         driver, what = self._driver(), {"search": search.model_dump(mode="json")}
         with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
             for said in events:
@@ -162,7 +166,7 @@ class Ray:
         return True
 
     def _begun(self, experiment: str) -> bool:
-        """Whether Tune has stored how far an experiment is: before that there is nothing to restore."""
+        """Return whether Tune has stored an experiment to the point that it can be restored."""
         files = [name for name in self.storage.tree(experiment) if "/" not in name]
         states = [name for name in files if name.startswith("experiment_state-")]
         if "tuner.pkl" not in files or not states:
@@ -188,15 +192,24 @@ class Ray:
         if folder:
             bring_home(self.storage, folder, self.store)
 
+    def _check_room_for_sockets(self) -> None:
+        if self._address == "local":
+            check_socket_folder()
+
+    @property
+    def _address(self) -> str:
+        """The address of the cluster, "local" for a Ray that is started here."""
+        return self.where.address or "local"
+
     def _driver(self) -> Driver:
         """Return the driver that is ready, or a new one: each drives one experiment."""
         driver, self._ready = self._ready or Driver(self.store.models), None
         return driver
 
     def _task(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a driver is asked to do."""
+        """Return the task of a driver."""
         return {
-            "address": self.where.address or "local",
+            "address": self._address,
             "storage": self.storage.uri,
             "experiment": experiment,
             "restore": restore,
@@ -210,13 +223,13 @@ class Ray:
         }
 
     def _newest(self, experiment: str, name: str) -> str:
-        """The folder of a Tune trial's last checkpoint; "" where there is none."""
+        """Return the folder of a Tune trial's last checkpoint; "" where there is none."""
         folder = f"{experiment}/{name}"
         found = [each for each in self.storage.folders(folder) if each.startswith("checkpoint_")]
         return f"{folder}/{found[-1]}" if found else ""
 
     def _experiments(self) -> Iterator[Experiment]:
-        """Those of this folder of states that the storage still holds."""
+        """Yield the experiments of this folder of states that the storage still holds."""
         for name in self.storage.folders():
             content = self.storage.read(f"{name}/{PACKS}") if name.startswith(self.prefix) else None
             if content is not None:
@@ -228,7 +241,7 @@ class Ray:
                 yield Experiment(name, dict(sorted(packs.items())))
 
     def _is_ours(self, experiment: Experiment) -> bool:
-        """Whether no other sweep is at work on what is left of it."""
+        """Return whether no other sweep is at work on what is left of an experiment."""
         left = self._left(experiment)
         return len(locks.free(self.store, left)) == len(left)
 
@@ -237,7 +250,7 @@ class Ray:
         return [trial for pack in packs for trial in self.store.pending(pack.trials, pack.horizon)]
 
     def _interrupted(self, packs: Sequence[Pack]) -> Experiment | None:
-        """The stored experiment of which just the trials of these packs are left."""
+        """Return the stored experiment of which just the trials of these packs are left."""
         wanted = {trial.id for pack in packs for trial in pack.trials}
         for experiment in self._experiments():
             same = {pack.horizon for pack in experiment.packs.values()} == {pack.horizon for pack in packs}
@@ -246,8 +259,8 @@ class Ray:
         return None
 
     def _prepared(self, packs: Sequence[Pack]) -> Experiment:
-        """A new experiment: all that its packs need, laid into the storage. Those that these packs make
-        superfluous are removed; what they held has come home.
+        """Lay all that the packs need into the storage, and return it as a new experiment. Experiments that
+        these packs make superfluous are removed; what they held has come home.
         """
         wanted = {trial.id for pack in packs for trial in pack.trials}
         for old in self._experiments():

@@ -24,7 +24,7 @@ from cloud.lineup import lineup
 from cloud.offers import Offers
 from cloud.quotes import work_of
 from cloud.request import check
-from cloud.standing import asked, detached, going_on, how_far, remarks
+from cloud.standing import detached, going_on, how_far, remarks, stop_message
 from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.upload import uploaded
 from cloud.watch import Watch
@@ -101,7 +101,7 @@ class SageMaker:
     @property
     def stopped(self) -> str:
         """What has become of the jobs when a sweep was stopped: they take a while."""
-        return asked(self.asked_to_stop, self.not_reached)
+        return stop_message(self.asked_to_stop, self.not_reached)
 
     def fetch(self) -> None:
         """Bring home whatever the jobs of this folder have left in the bucket so far; what is here altogether

@@ -1,4 +1,4 @@
-"""What there is to say of lines and their jobs: how far they are, and what goes on without a sweep."""
+"""Messages about lines and their jobs: their progress, and what goes on without a sweep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WHY: Final = {
 
 
 def how_far(line: Line, pending: int, jobs: Mapping[str, Status], progress: bytes | None) -> str:
-    """The last job of a line, and how far its packs are. pending: trials that are not at home."""
+    """Return the last job of a line and the progress of its packs. pending: trials that are not at home."""
     names = sorted(name for name in jobs if (parts := job_parts(name)) and parts[1] == line.name)
     left = f"{pending:,} of {counted(len(line.trials), 'trial')} not at home"
     if not names:
@@ -35,7 +35,7 @@ def how_far(line: Line, pending: int, jobs: Mapping[str, Status], progress: byte
 
 
 def going_on(error: UserError, watch: Watch) -> UserError:
-    """The same, with what must be known of jobs that a sweep leaves behind."""
+    """Return the error with a remark on the jobs that a sweep leaves behind."""
     running = sum(course.running for course in watch.courses)
     if not running:
         return error
@@ -46,7 +46,7 @@ def going_on(error: UserError, watch: Watch) -> UserError:
 
 
 def detached(watch: Watch) -> str:
-    """What a sweep says that leaves its jobs alone."""
+    """Return the message of a sweep that leaves its jobs alone."""
     running = sum(course.running for course in watch.courses)
     waiting = sum(not course.running and not course.over for course in watch.courses)
     said = f"{counted(running, 'job')} at work without this sweep"
@@ -58,7 +58,7 @@ def detached(watch: Watch) -> str:
 
 
 def remarks(found: Lineup, foreign: str) -> Iterator[str]:
-    """What a user could wonder at when a sweep begins. foreign: what there is to say of the prices."""
+    """Yield remarks on the jobs of earlier sweeps. foreign: a remark on the prices, "" for none."""
     known, running, doubles = (
         counted(len(each), "job") for each in (found.known, found.running, found.doubles)
     )
@@ -77,7 +77,7 @@ def remarks(found: Lineup, foreign: str) -> Iterator[str]:
         yield foreign
 
 
-def asked(count: int, not_reached: Sequence[str]) -> str:
+def stop_message(count: int, not_reached: Sequence[str]) -> str:
     """Describe a stop: how many jobs were asked to save and stop, and which ones were not reached."""
     running = ""
     if not_reached:

@@ -80,7 +80,7 @@ class Storage:
     def read(self, name: str) -> bytes | None:
         """The content of a file, None where there is none. Raises UserError."""
         try:
-            return self._asked_again(lambda: self._content(name))
+            return self._retry_empty(lambda: self._content(name))
         except FileNotFoundError:
             return None
         except (ArrowException, OSError) as error:
@@ -90,7 +90,7 @@ class Storage:
         with self.files.open_input_file(f"{self.root}/{name}") as stream:
             return bytes(stream.readall())
 
-    def _asked_again(self, question: Callable[[], Content]) -> Content:
+    def _retry_empty(self, question: Callable[[], Content]) -> Content:
         """Return the answer to a question, an empty one of an object store only if it is given repeatedly: to
         the AWS SDK for C++, an answer that is torn in its head looks like an empty file or folder.
         """
@@ -119,7 +119,7 @@ class Storage:
         path = f"{self.root}/{name}".rstrip("/")
         selector = fs.FileSelector(path, recursive=recursive, allow_not_found=True)
         try:
-            return self._asked_again(lambda: list(self.files.get_file_info(selector)))
+            return self._retry_empty(lambda: list(self.files.get_file_info(selector)))
         except (ArrowException, OSError) as error:
             raise _refusal(self.uri, f"cannot be read ({name})", error) from None
 

@@ -13,7 +13,7 @@ from psa.core.errors import UserError
 from psa.core.formatting import counted
 from psa.execution.worker.protocol import Event
 
-AGAIN_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
+QUOTA_RETRY_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
 
 
 class Submission:
@@ -40,7 +40,7 @@ class Submission:
             try:
                 answer = self.desk.submit(course)
             except Unreachable as trouble:  # while its inputs were laid into the bucket
-                answer = Answer("later", trouble.what)
+                answer = Answer("later", trouble.what, trouble.way_out)
             course.running, course.begun = answer.begun, False
             if not answer.begun:
                 course.attempt -= 1
@@ -51,10 +51,10 @@ class Submission:
             yield Event("tick", course.pack)
 
     def _is_waiting(self) -> bool:
-        """Whether it is too early to ask again. What AWS wants to be asked later is, at the next look."""
+        """Return whether it is too early to try again. AWS itself is asked again at the next look."""
         if self.stall is None or self.stall.kind == "later":
             return False
-        return time.monotonic() - self._asked < AGAIN_SECONDS
+        return time.monotonic() - self._asked < QUOTA_RETRY_SECONDS
 
     def _stalled(self, answer: Answer, busy: int) -> Iterator[Event]:
         """Say once that the quota is full. Raises UserError where it is none at all, and nothing is lost."""
@@ -74,4 +74,4 @@ class Submission:
         """Return why AWS takes no submission at present, if it asks for patience."""
         if self.stall is None or self.stall.kind != "later":
             return None
-        return Unreachable(self.stall.said)
+        return Unreachable(self.stall.said, self.stall.way_out)

@@ -9,12 +9,12 @@ from typing import Any, Final, Literal
 
 from cloud.aws_errors import (
     Unreachable,
-    asked_again,
     aws_error,
     aws_errors,
     aws_exceptions,
     error_code,
     required,
+    retry_malformed,
 )
 from cloud.jobs import ENDED
 
@@ -29,11 +29,13 @@ _NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")
 @dataclass(frozen=True)
 class Answer:
     """What became of a submission. there: it had been submitted before; full: the account's quota is; later:
-    AWS asks for patience; unpaid: the jobs at work may take all that is left of the budget. said: by AWS.
+    AWS asks for patience; unpaid: the jobs at work may take all that is left of the budget. said: by AWS;
+    way_out: the hint that goes with it.
     """
 
     kind: Literal["submitted", "there", "full", "later", "unpaid"]
     said: str = ""
+    way_out: str = ""
 
     @property
     def begun(self) -> bool:
@@ -77,14 +79,14 @@ class TrainingJobs:
             if code in _FULL:
                 return Answer("full", refused.what)
             if isinstance(refused, Unreachable):  # if it did arrive, it is there at the next try
-                return Answer("later", refused.what)
+                return Answer("later", refused.what, refused.way_out)
             raise refused from None
         return Answer("submitted")
 
     def listed(self, beginning: str) -> dict[str, Status]:
         """The jobs whose names contain this, by name. Raises UserError."""
         with aws_errors("the training jobs cannot be listed"):
-            return asked_again(lambda: self._listed(beginning))
+            return retry_malformed(lambda: self._listed(beginning))
 
     def _listed(self, beginning: str) -> dict[str, Status]:
         pages = self.client.get_paginator("list_training_jobs").paginate(
@@ -99,7 +101,7 @@ class TrainingJobs:
     def described(self, name: str) -> dict[str, Any]:
         """All that is known of a job. Raises UserError."""
         with aws_errors(f"job {name} cannot be described"):
-            return asked_again(lambda: self._described(name))
+            return retry_malformed(lambda: self._described(name))
 
     def _described(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)

@@ -16,7 +16,7 @@ from cloud.bootstrap import FAILURES, PROGRESS
 from cloud.course import Course, Desk
 from cloud.line import Line, last_attempts
 from cloud.logs import GROUP
-from cloud.patience import Patience
+from cloud.patience import NAP, Patience
 from cloud.submission import Submission
 from cloud.told import failures_in, progress_in
 from cloud.training_jobs import Status, lacked_capacity
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 TRIES: Final = 3  # attempts that end without any progress, before a line counts as failed
 SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happened, and when nothing does
-NAP: Final = 0.25
 _OF_CONTAINER: Final = "AlgorithmError"  # begins the reason of a job whose container has run
 _LONGEST_REASON, _HEAD = 600, 60  # characters shown of the reason for a failed job, and of its beginning
 

@@ -44,9 +44,11 @@ def failing(port: int, lasting: int) -> Iterator[tuple[Proxy, list[Fault]]]:
 
         feeder = threading.Thread(target=spoil, daemon=True)
         feeder.start()
-        yield network, used
-        over.set()
-        feeder.join()
+        try:
+            yield network, used
+        finally:
+            over.set()
+            feeder.join()
 
 
 def test_a_sweep_on_sagemaker(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import os
 import re
 import subprocess
+import sys
 import tempfile
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep
 from test_search import SMALL
 
-from cloud import ray_log, ray_process
+from cloud import patience, ray_log, ray_process
+from cloud.aws_errors import Unreachable
 from cloud.ray_log import DriverLog
 from cloud.ray_process import Driver
 from psa.core.errors import RunFailure
@@ -112,6 +119,7 @@ def test_old_logs_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
     for number in range(ray_log.KEPT + 3):
         log = DriverLog(tmp_path)
         log.path.write_text(f"fault {number}")
+        os.utime(log.path, (number, number))  # the clock of a file system may be coarse
         log.close(keep=True)
     last = DriverLog(tmp_path)
     left = set((tmp_path / ray_log.FOLDER).iterdir())
@@ -123,16 +131,201 @@ def test_old_logs_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
         assert not each.path.exists()
 
 
+def test_a_new_log_outlives_the_tidying_of_another_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other sweep sees an empty log that nobody has locked yet."""
+    opened, others = locks._opened, [ray_log._remove_old]
+
+    def interrupted(path: Path) -> int:
+        descriptor = opened(path)
+        while others:
+            others.pop()(path.parent)
+        return descriptor
+
+    monkeypatch.setattr(locks, "_opened", interrupted)
+    log = DriverLog(tmp_path)
+    assert not others
+    assert locks.is_locked(log.path)
+    log.close(keep=False)
+
+
+@pytest.mark.parametrize("command", ["sweep --dry-run", "fetch"])
+def test_a_driver_without_a_task_leaves_no_log(command: str, tmp_path: Path, data_dir: Path) -> None:
+    """It is started early, for importing Ray takes seconds, and then not needed."""
+    words = {"sweep": ["--data-dir", str(data_dir.absolute()), "--device", "cpu"]}
+    name, *options = command.split()
+    process = psa(tmp_path, name, str(GRID), "--backend", "ray", *options, *words.get(name, []))
+    try:
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        end(process)
+    assert (process.returncode, err) == (0 if name == "sweep" else 1, "")
+    assert list((tmp_path / "models" / ray_log.FOLDER).iterdir()) == []
+
+
+def test_a_driver_that_nobody_refers_to_is_ended(tmp_path: Path) -> None:
+    """As after an error between its start and its task."""
+    driver = Driver(tmp_path)
+    process = driver.process
+    del driver
+    gc.collect()
+    assert process.returncode is not None
+    assert list((tmp_path / ray_log.FOLDER).iterdir()) == []
+
+
 @pytest.mark.parametrize("length", [20, 36, 40, 70, 200])
 def test_sockets_of_ray_fit_their_folder(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux allows paths of 107 bytes; what a batch system gives as TMPDIR may be longer by itself."""
     folder = "/" + "x" * (length - 1)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", folder)
-    used = ray_process._short_folder().get("RAY_TMPDIR", folder)
+    used = ray_process._folder_of_sockets().get("RAY_TMPDIR", folder)
     session = "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store"
     assert len(used + session) <= 107
     assert (used == folder) == (length <= 35)
+
+
+@pytest.mark.parametrize(("system", "longest"), [("linux", 35), ("darwin", 31)])
+def test_a_folder_that_the_user_chose_for_ray_is_never_replaced(
+    system: str, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used, or refused in one line."""
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * (longest - 1))
+    ray_process.check_socket_folder()
+    assert ray_process._environment()["RAY_TMPDIR"] == os.environ["RAY_TMPDIR"]
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * longest)
+    with pytest.raises(
+        UserError, match=f"RAY_TMPDIR must be at most {longest} bytes long, got {longest + 1}"
+    ):
+        ray_process.check_socket_folder()
+    assert ray_process._environment()["RAY_TMPDIR"] == os.environ["RAY_TMPDIR"]
+
+
+def test_a_sweep_with_a_long_folder_for_ray_is_refused(tmp_path: Path, data_dir: Path) -> None:
+    """Before Ray starts; on a cluster elsewhere no socket is made here."""
+    process = sweep(tmp_path, data_dir, "--backend", "ray", RAY_TMPDIR="/tmp/" + "x" * 90)  # noqa: S108
+    try:
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        end(process)
+    assert (process.returncode, err.count("\n")) == (2, 1), err
+    assert "RAY_TMPDIR must be at most 35 bytes long, got 95" in err
+
+
+def test_the_environment_of_ray_for_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path below the home is left as it was written."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", "~nobody-of-this-name/config")
+    monkeypatch.setenv("AWS_CA_BUNDLE", "ca.pem")
+    environment = ray_process._environment()
+    assert environment["AWS_CONFIG_FILE"] == str(Path.cwd() / "~nobody-of-this-name/config")
+    assert environment["AWS_CA_BUNDLE"] == str(Path.cwd() / "ca.pem")
+
+
+# A storage that is out of reach for a moment, wherever it is asked.
+
+
+class Faults:
+    """Makes calls fail now and then."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+
+    def around(self, name: str, call: Callable[..., Any], every: int = 2) -> Callable[..., Any]:
+        """Return the call, which fails at its first time, and at every so many."""
+
+        @functools.wraps(call)
+        def failing(*args: Any, **options: Any) -> Any:
+            self.calls[name] = self.calls.get(name, 0) + 1
+            if self.calls[name] % every == 1:
+                raise Unreachable(f"{name} is out of reach")
+            return call(*args, **options)
+
+        return failing
+
+
+class Idle(Driver):
+    """A driver that has nothing to say, and no process."""
+
+    def __init__(self, _models: Path) -> None:
+        self.taken = self.interrupted = False
+
+    def events(self, _task: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
+        """Yield nothing."""
+        yield from ()
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
+    """Faults of the storage, between which nobody waits."""
+    monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.0)
+    return Faults()
+
+
+@pytest.fixture
+def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ray:
+    """The backend, whose drivers do nothing."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.setattr("cloud.ray_tune.Driver", Idle)
+    return Ray(
+        Store(tmp_path / "models", tmp_path / "results"),
+        Machine(),
+        CostModel(tmp_path / "steps.json"),
+        Where(),
+    )
+
+
+def test_a_search_waits_for_its_storage(
+    ray: Ray, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its begin, and when what is stored of it is removed."""
+    (tmp_path / "search.toml").write_text(SMALL)
+    for name in ("tree", "remove"):
+        monkeypatch.setattr(Storage, name, faults.around(name, getattr(Storage, name)))
+    assert not [said for said in ray.search(load_search(tmp_path / "search.toml")) if said is not None]
+    assert faults.calls == {"tree": 2, "remove": 4}
+
+
+def test_a_sweep_waits_for_its_storage(ray: Ray, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the moment on at which its packs are to be laid out."""
+    jobs = [Job(Pack(trials=tuple(groups_of(load(GRID).trials)[0]), horizon=1), 1.0)]
+    monkeypatch.setattr(Storage, "folders", faults.around("folders", Storage.folders))
+    assert {event.kind for event in ray.launch(jobs)} <= {"tick"}
+    assert faults.calls["folders"] == 6  # looked for, laid out, and brought home
+
+
+def test_the_driver_waits_for_its_storage(
+    faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening an address of S3 asks for the region of its bucket."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    from cloud import ray_driver
+
+    pack = Pack(trials=tuple(groups_of(load(GRID).trials)[0]), horizon=1)
+    Storage.at(str(tmp_path / "x/inputs")).write("p0.json", pack.model_dump_json().encode())
+    begun: list[Storage] = []
+
+    class Restorer:
+        """Stands for Tune, which is asked to restore an experiment."""
+
+        @staticmethod
+        def restore(where: str, *_args: Any, **_options: Any) -> Any:
+            begun.append(where)
+            raise ValueError("nothing is stored")
+
+    for name in ("connect", "slots", "data_of"):
+        monkeypatch.setattr(ray_driver, name, lambda *_: 1)
+    monkeypatch.setattr(ray_driver.tune, "Tuner", Restorer)
+    monkeypatch.setattr(ray_driver.listener, "tell", lambda _facts: None)
+    monkeypatch.setattr(ray_driver.Storage, "at", faults.around("at", Storage.at, every=3))
+    task = {
+        "address": "local", "storage": str(tmp_path), "experiment": "x", "restore": True, "workers": 1,
+        "gpus": 0, "device": "cpu", "data_dir": str(tmp_path), "models": str(tmp_path / "models"),
+        "results": str(tmp_path / "results"), "packs": ["p0"],
+    }  # fmt: skip
+    ray_driver.drive(task)
+    assert begun == [str(tmp_path / "x")]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -24,12 +26,15 @@ from processes import children
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.session import Session
 
 from cloud.rehearsal import Faults, Stage, command, rehearsal, s3
+from cloud.rehearsal import stage as stage_module
 from cloud.rehearsal.container import Container, Namespaces
-from cloud.rehearsal.jobs import Table
+from cloud.rehearsal.course import Course, Site
+from cloud.rehearsal.jobs import Job, Table
+from cloud.rehearsal.logbook import Logbook
 from cloud.rehearsal.plane import Throttle
 from cloud.rehearsal.s3 import KEY, SECRET, client, s3_server
 from psa.core.errors import UserError
@@ -721,12 +726,58 @@ def test_no_port_is_the_second_one_of_another() -> None:
 
 
 def test_folders_of_killed_rehearsals_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those whose lock nobody holds; one that goes on, and what only looks like one, stay."""
+    """Those whose lock nobody holds; one that goes on or begins, and what only looks like one, stay."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in ("killed", "going-on", "other"):
+    for name in ("killed", "going-on", "beginning", "other"):
         (tmp_path / f"psa-rehearsal-{name}").mkdir()
-    for name in ("killed", "going-on"):
+    for name in ("killed", "going-on", "beginning"):
         (tmp_path / f"psa-rehearsal-{name}/lock").touch()
+    for name in ("killed", "going-on"):
+        os.utime(tmp_path / f"psa-rehearsal-{name}/lock", (0, 0))
     with locked(tmp_path / "psa-rehearsal-going-on/lock"), command._folder(None) as folder:
         names = {path.name for path in tmp_path.iterdir()} - {folder.name}
-    assert names == {"psa-rehearsal-going-on", "psa-rehearsal-other"}
+    assert names == {"psa-rehearsal-going-on", "psa-rehearsal-beginning", "psa-rehearsal-other"}
+
+
+def test_a_job_whose_s3_has_ended_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A batch system may send a signal to every process, SeaweedFS included. The job has failed."""
+
+    class Gone:
+        """Stands for the client of an S3 server that has ended."""
+
+        def get_paginator(self, _operation: str) -> Any:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1/x", error="refused")
+
+    source = {"S3DataSource": {"S3Uri": "s3://bucket/data"}}
+    request = {
+        "TrainingJobName": "job-1",
+        "ResourceConfig": {"InstanceType": "ml.c5.xlarge"},
+        "InputDataConfig": [{"ChannelName": "data", "DataSource": source}],
+    }
+    job = Job.created(tmp_path / "job-1", request)
+    Course(job, Site(Gone(), [], Path("python"), Logbook(), Faults(), threading.Event())).run()
+    assert [(record.exc_info, "\n" in record.getMessage()) for record in caplog.records] == [(None, False)]
+    assert "job-1: a request to the S3 of the rehearsal failed: Could not connect" in caplog.text
+    assert job["TrainingJobStatus"] == "Failed"
+
+
+def test_a_rehearsal_begins_while_another_looks_at_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one, which removes what was abandoned, holds a shared lock for a moment."""
+    (tmp_path / "lock").touch()
+    descriptor = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+    def let_go(_seconds: float) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def reached(_folder: Path) -> None:
+        raise FileNotFoundError("the lock is held")
+
+    monkeypatch.setattr("psa.locks.time.sleep", let_go)
+    monkeypatch.setattr(stage_module, "image_python", lambda _: Path("python"))
+    monkeypatch.setattr(stage_module, "Namespaces", reached)
+    with pytest.raises(FileNotFoundError, match="the lock is held"), rehearsal(tmp_path):
+        pass
+    os.close(descriptor)

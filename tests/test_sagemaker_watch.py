@@ -18,7 +18,7 @@ from cloud.aws_errors import Unreachable
 from cloud.course import Course
 from cloud.line import Line
 from cloud.standing import detached
-from cloud.submission import AGAIN_SECONDS
+from cloud.submission import QUOTA_RETRY_SECONDS
 from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.watch import TRIES, Watch
 from psa.core.errors import UserError
@@ -132,6 +132,17 @@ def test_a_throttled_submission_is_asked_again_at_the_next_look(tmp_path: Path) 
     assert detached(watch).startswith("1 job at work without this sweep. ")
 
 
+def test_a_submission_that_is_refused_for_too_long_ends_with_its_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the error: a clock is set, a network is mended."""
+    monkeypatch.setattr("cloud.patience.PATIENCE_SECONDS", -1.0)
+    desk = Desk(tmp_path, [Answer("later", "AWS refuses the job", "Set the clock")] * 3)
+    with pytest.raises(Unreachable) as caught:
+        watched(desk, [line()])
+    assert (caught.value.what, caught.value.way_out) == ("AWS refuses the job", "Set the clock")
+
+
 def test_a_full_quota_is_said_once_and_asked_again_after_some_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +154,7 @@ def test_a_full_quota_is_said_once_and_asked_again_after_some_time(
     said = [event.facts["said"] for event in events if event.kind == "said"]
     assert said == ["1 job to be submitted when the quota allows it: the quota is 1 Instances"]
     assert len(desk.asked) == 3 + TRIES
-    assert now[-1] > 3 * AGAIN_SECONDS
+    assert now[-1] > 3 * QUOTA_RETRY_SECONDS
 
 
 def test_no_quota_at_all_ends_with_one_line(tmp_path: Path) -> None:

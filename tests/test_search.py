@@ -254,7 +254,11 @@ def test_a_setting_that_diverges_is_called_that(tmp_path: Path) -> None:
     assert (part[-4], part[-3].value) == (1, pytest.approx(90.0))
     assert "In 2 of them seeds diverged" in search_table(ledger).note
     assert "- after   6 (diverged)" in "\n".join(best_lines(ledger, 3))
-    assert search_figure(ledger).axes
+    curves = [
+        line.get_ydata() for line in search_figure(ledger).axes[0].lines if line.get_linestyle() != "None"
+    ]
+    last = sorted((len(curve), curve[-1]) for curve in curves if len(curve) > 1)
+    assert last == [(2, pytest.approx(92.0)), (6, pytest.approx(90.0))]
 
 
 def searched(started: list[subprocess.Popen[str]], folder: Path, data_dir: Path) -> subprocess.Popen[str]:

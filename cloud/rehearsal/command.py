@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -30,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.1
 _PREFIX: Final = "psa-rehearsal-"
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LOCK_SECONDS: Final = 60.0  # within which a rehearsal that begins has locked its folder
 _ENOUGH: Final = 2  # signals, after which a command is not waited for any longer
 
 
@@ -118,10 +120,15 @@ def _folder(chosen: Path | None) -> Iterator[Path]:
 def _remove_abandoned(folder: Path) -> None:
     """Remove the folders of rehearsals that were killed: the kernel has released the lock that each held."""
     for path in folder.glob(f"{_PREFIX}*"):
-        lock = path / LOCK_NAME
         with contextlib.suppress(OSError, UserError):
-            if lock.stat().st_uid == os.getuid() and not is_locked(lock):
+            if _is_abandoned(path / LOCK_NAME):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_abandoned(lock: Path) -> bool:
+    status = lock.stat()
+    is_old = time.time() - status.st_mtime > _LOCK_SECONDS
+    return is_old and status.st_uid == os.getuid() and not is_locked(lock)
 
 
 class _Signals:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from cloud.aws_errors import aws_error, aws_exceptions
 from cloud.rehearsal import sync
 from cloud.rehearsal.container import HOST, NO_NETWORK, SYSTEM_PATH, Container
 from cloud.rehearsal.faults import Faults
@@ -62,11 +63,15 @@ class Course(threading.Thread):
         self._began = time.monotonic()
 
     def run(self) -> None:
-        """All of it; whatever goes wrong is the job's end, not the rehearsal's."""
+        """Run the job. Whatever goes wrong is the job's end, not the rehearsal's."""
         try:
             self._all()
         except _Stopped:
             self._job.end("Stopped", "Training job stopped")
+        except aws_exceptions() as error:  # its S3 has ended, for example at a signal to every process
+            trouble = aws_error(error, f"{self._job.name}: a request to the S3 of the rehearsal failed")
+            _LOG.error("%s", trouble.what)
+            self._job.end("Failed", f"InternalServerError: {trouble.what}")
         except Exception as error:  # noqa: BLE001 -- whoever waits for the job must hear of its end
             _LOG.exception("%s", self._job.name)
             self._job.end("Failed", f"InternalServerError: {error}")

@@ -24,6 +24,7 @@ from psa.core.file_locks import locked
 from psa.core.files import check_writable
 
 LOCK_NAME: Final = "lock"  # in the folder of a rehearsal, held as long as it goes on
+_LOCK_SECONDS: Final = 1.0  # another rehearsal may be looking whether the lock is held
 _LOCAL: Final = "127.0.0.1,localhost"
 _TICK: Final = 0.1
 
@@ -85,6 +86,7 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
     with (
         locked(  # two rehearsals of one folder would write to the same files
             folder / LOCK_NAME,
+            patience=_LOCK_SECONDS,
             what=f"another rehearsal is going on in {folder}",
             way_out="Wait for its end, or choose another folder",
         ),

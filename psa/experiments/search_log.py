@@ -1,4 +1,4 @@
-"""What a search has tried: every configuration with its curve and how it ended, in one file.
+"""The ledger of a search: every configuration with its curve and its outcome, in one file.
 
 Records are of trials that came to their end; a configuration that was stopped early, or failed, is told of
 here only, as what it is.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -49,12 +50,21 @@ class Configuration(Spec):
     @property
     def finite(self) -> tuple[float, ...]:
         """The accuracies it ended with, of the seeds that have not diverged."""
-        lost = self.diverged or (False,) * len(self.last)
-        return tuple(each for each, is_lost in zip(self.last, lost, strict=True) if not is_lost)
+        return self._kept(self.last)
+
+    @property
+    def curve(self) -> dict[int, float]:
+        """The mean accuracy after each meta-loop, of the seeds that have not diverged."""
+        kept = {loop: self._kept(self.accuracies[loop]) for loop in sorted(self.accuracies)}
+        return {loop: fmean(accuracies) for loop, accuracies in kept.items() if accuracies}
+
+    def _kept(self, accuracies: tuple[float, ...]) -> tuple[float, ...]:
+        lost = self.diverged or (False,) * len(accuracies)
+        return tuple(each for each, is_lost in zip(accuracies, lost, strict=True) if not is_lost)
 
     @property
     def outcome(self) -> str:
-        """How it ended, for people: a configuration whose seeds all diverged has no result."""
+        """Its end as text. A configuration whose seeds all diverged has no result."""
         if not any(self.diverged):
             return self.status
         if all(self.diverged):
@@ -77,7 +87,7 @@ class Ledger:
         self.configurations = self._read()
 
     def heard(self, said: dict[str, Any]) -> Configuration | None:
-        """Take in what a backend says; the configuration if it has ended thereby."""
+        """Take in an event of a backend. Return the configuration if it has ended thereby."""
         name, kind = said.get("pack"), said["event"]
         if name is None:
             return None
@@ -107,8 +117,8 @@ class Ledger:
 
     @property
     def ended(self) -> list[Configuration]:
-        """Those that have ended, the best first: finished ones by their mean accuracy, then the others by how
-        far they came, which no comparison with the first would be fair to.
+        """The configurations that have ended, the best first: finished ones by their mean accuracy, then the
+        others by the meta-loops trained, since a comparison with the first would not be fair.
         """
         order = {"finished": 0, "stopped early": 1, "failed": 2}
         found = [each for each in self.configurations.values() if each.status != "running"]
@@ -121,7 +131,7 @@ class Ledger:
 
     @property
     def complete(self) -> bool:
-        """Whether every configuration has ended, and none has failed."""
+        """True if every configuration has ended, and none has failed."""
         ended = self.ended
         return len(ended) == self.search.strategy.samples and all(each.status != "failed" for each in ended)
 

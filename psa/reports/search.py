@@ -1,4 +1,4 @@
-"""What a search has found: its configurations as a table, their curves and settings as a figure."""
+"""The results of a search: its configurations as a table, their curves and settings as a figure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def search_table(ledger: Ledger) -> Table:
 
 
 def _settings(search: Search, each: Configuration) -> tuple[Cell, ...]:
-    """Those that do something; what was drawn for nothing is no setting of this configuration."""
+    """Return the settings that have an effect, None for the others."""
     return tuple(
         shown(each.settings[key]) if search.acts(each.settings, key) else None for key in search.space
     )
@@ -108,10 +108,11 @@ def search_figure(ledger: Ledger) -> Figure:
 
 
 def plot_curves(ax: Axes, ended: Sequence[Configuration]) -> Axes:
-    """A line per configuration, the best one in colour; a cross where one was stopped early."""
+    """Draw a line per configuration, the mean of the seeds that have not diverged. The best one is coloured,
+    and a cross ends each that was stopped early.
+    """
     for rank, each in reversed(list(enumerate(ended))):
-        loops = sorted(each.accuracies)
-        means = [sum(each.accuracies[loop]) / len(each.accuracies[loop]) for loop in loops]
+        loops, means = list(each.curve), list(each.curve.values())
         best = rank == 0 and each.status == "finished"
         ax.plot(
             loops, means, color=_colour(each, best), linewidth=1.3 if best else 0.6, zorder=3 if best else 2
