@@ -98,7 +98,7 @@ def seconds(function: Callable[[], object]) -> float:
 def report(results: Path, output: Path) -> None:
     """`psa report` as a user calls it, imports included."""
     options = ["--grid", "reproduction/simplemlp.toml", "--results-dir", str(results)]
-    command = [sys.executable, "-c", "from psa.cli import main; main()", "report", "ablation", *options]
+    command = [sys.executable, "-c", "from psa.cli.app import main; main()", "report", "ablation", *options]
     subprocess.run([*command, "--output-dir", str(output)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -15,9 +15,9 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from psa.commands.runs import Options, Runs
-from psa.commands.sweep import swept
-from psa.console import console
+from psa.cli.commands.sweep import swept
+from psa.cli.console import console
+from psa.cli.options import Options, Runs
 from psa.core.errors import UserError
 from psa.core.formatting import listed
 from psa.core.parsing import MAX_VALUES, whole_number

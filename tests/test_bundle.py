@@ -17,7 +17,7 @@ from made_up import some_record
 
 from psa.analysis.probe_frame import observed
 from psa.analysis.records_frame import collect
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 from psa.core.files import write_atomically

@@ -35,9 +35,9 @@ from cloud.homecoming import records_from
 from cloud.jobs import Ancestor, job_of, read_jobs
 from cloud.loglines import frame_of_logs, logs_in, runs_in
 from cloud.settings import read as read_settings
-from psa import cli
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.records_frame import collect
+from psa.cli import app
 from psa.core.errors import UserError
 from psa.experiments import grid, search
 from psa.experiments.search_log import Ledger
@@ -487,7 +487,7 @@ def test_the_command_line(words: list[str]) -> None:
     with place() as folder, contextlib.chdir(folder):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run(cli.PSA, ["plan", str(REPRODUCTION / "smoke.toml"), *words])
+            code = app.run(app.PSA, ["plan", str(REPRODUCTION / "smoke.toml"), *words])
         assert code in (0, 2), err.getvalue()
         if code == 2:
             assert err.getvalue().count("\n") == 1

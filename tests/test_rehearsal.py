@@ -616,7 +616,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 def psa(*words: str, **options: Any) -> subprocess.Popen[str]:
     """The command, as a process."""
-    script = "from psa.cli import main; main()"
+    script = "from psa.cli.app import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", script, *words],
         stdout=subprocess.PIPE,

@@ -31,8 +31,8 @@ from cloud.loglines import runs_in
 from cloud.logs import GROUP
 from cloud.rehearsal.s3 import S3
 from cloud.usage import place_of
-from psa import cli
 from psa.analysis.published import published_trials
+from psa.cli import app
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.reports.ablation.markdown import read_summary
@@ -71,7 +71,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process; its exit code, and what it said."""
 
     def call(name: str, *arguments: str) -> tuple[int, str, str]:
-        code = cli.run(cli.command(name, COMMANDS[name]), arguments)
+        code = app.run(app.command(name, COMMANDS[name]), arguments)
         return code, *capsys.readouterr()
 
     return call

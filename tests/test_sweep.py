@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from psa.cli import PSA, run
-from psa.commands.sweep import _booked
+from psa.cli.app import PSA, run
+from psa.cli.commands.sweep import _booked
 from psa.execution.worker.protocol import Event
 from psa.experiments.grid import load
 from psa.specs.trial import Pack

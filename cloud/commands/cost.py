@@ -14,7 +14,7 @@ from cloud.bill import Bill, Sum, bill_of
 from cloud.commands.common import JobsFile, PriceFile, account, named_jobs, remark, say, working
 from cloud.cost import price_table
 from cloud.jobs import TrainingJob, written
-from psa.console import console
+from psa.cli.console import console
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.core.formatting import counted, duration

@@ -11,8 +11,8 @@ from cloud.account import Tell, job_names, stored_names
 from cloud.commands.common import JobsFile, Region, account, named_jobs, remark, say, working
 from cloud.jobs import JOBS_FILE, written
 from cloud.logs import DOWNLOADS, is_kept, keep
-from psa.commands.source import FAMILY
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.record_options import FAMILY
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import counted, size

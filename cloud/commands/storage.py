@@ -13,7 +13,7 @@ from cloud.commands.common import JobsFile, PriceFile, Region, account, named_jo
 from cloud.cost import PriceTable, price_table
 from cloud.jobs import written
 from cloud.usage import Usage, usage_of
-from psa.console import console
+from psa.cli.console import console
 from psa.core.files import write_atomically
 from psa.core.formatting import counted, size
 

@@ -21,7 +21,7 @@ from cyclopts import Parameter, Token
 from cloud.rehearsal.faults import AWS_GRACE, Faults
 from cloud.rehearsal.processes import ends_with_us
 from cloud.rehearsal.stage import LOCK_NAME, Stage, rehearsal
-from psa.commands.options import Count
+from psa.cli.options import Count
 from psa.core.errors import UserError
 from psa.core.file_locks import is_locked
 from psa.core.formatting import counted, listed

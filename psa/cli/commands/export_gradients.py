@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from psa.commands.options import DataDir, Number
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.options import DataDir, Number
 from psa.core.errors import UserError
 from psa.core.formatting import counted, size
 

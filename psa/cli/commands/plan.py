@@ -4,55 +4,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from psa.commands.options import Count, ModelDir, ResultsDir
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.options import (
+    Device,
+    GridFile,
+    ModelDir,
+    Only,
+    Options,
+    Override,
+    PackSize,
+    ResultsDir,
+    Runs,
+    Workers,
+)
 from psa.core.formatting import counted, duration, size
+from psa.execution.backend import Backend
 from psa.execution.cost_model import CostModel, Kind, memory_bytes, stored_bytes
-from psa.execution.devices import Place, places
 from psa.execution.eta import TimeLeft
-from psa.execution.machine import DeviceName
-from psa.execution.packing import groups_of, packed
+from psa.execution.machine import Machine
 from psa.experiments.grid import Grid, load
+from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import Entered, entered
-from psa.specs.trial import Pack, Trial
+from psa.specs.trial import Pack
 from psa.storage.store import Store
 
-GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
-Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]
-Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
-Workers = Annotated[
-    Count,
-    Parameter(help="Processes of one thread. [default: one per core; with GPUs up to four on each of them]"),
-]
-PackSize = Annotated[Count, Parameter(help="Trials per pack. [default: the fastest, by measurement]")]
-Device = Annotated[DeviceName | None, Parameter(help="Where to compute. [default: the best one there is]")]
 SHOWN: Final = 20
 _SIZES_SHOWN: Final = 8
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is still to be done for some trials, on this machine: by which packs, and in which places."""
-
-    trials: Sequence[Trial]
-    horizon: int
-    pending: list[Trial]
-    damaged: dict[str, str]
-    packs: list[Pack]
-    places: list[Place]
-
-    @property
-    def done(self) -> int:
-        """Trials that are done."""
-        return len(self.trials) - len(self.pending) - len(self.damaged)
 
 
 def plan(
@@ -113,22 +96,6 @@ def _not_measured(count: int, total: int) -> str:
     )
 
 
-def planned_for(
-    trials: Sequence[Trial],
-    horizon: int,
-    store: Store,
-    costs: CostModel,
-    device: DeviceName | None,
-    workers: int | None,
-    pack_size: int | None,
-) -> Plan:
-    """What is to be done of some trials up to a horizon."""
-    survey = store.survey(trials, horizon)
-    packs = packed(groups_of(survey.pending), horizon, costs, pack_size)
-    need = max((memory_bytes(pack.trials) for pack in packs), default=1)
-    return Plan(trials, horizon, survey.pending, survey.damaged, packs, places(device, need, workers))
-
-
 def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
     """Name the records that cannot be read."""
     for reason in list(damaged.values())[:SHOWN]:
@@ -171,3 +138,25 @@ def _sizes(packs: Sequence[Pack]) -> str:
     first, *others = [(f"{count:,} of", each) for each, count in counts]
     shown = [f"{first[0]} {counted(first[1], 'trial')}", *(f"{of} {each:,}" for of, each in others)]
     return ", ".join(shown[:_SIZES_SHOWN]) + (" and smaller" if len(shown) > _SIZES_SHOWN else "")
+
+
+def previewed(
+    declared: Grid,
+    store: Store,
+    costs: CostModel,
+    machine: Machine,
+    backend: Backend,
+    runs: Runs,
+    options: Options,
+    out: Console,
+) -> int:
+    """Say what would be launched for the stages that have been reached. Launches nothing."""
+    for stage in begun(declared, store, out):
+        planned = planned_for(
+            stage.trials, stage.meta_loops, store, costs, machine.device, runs.workers, options.pack_size
+        )
+        done = f"{planned.done:,} of {len(stage.trials):,} trials done"
+        out.print(f"{declared.name}: {stage.title}{done}", markup=False)
+        for line in backend.preview(backend.plan(planned.packs)) if planned.packs else ():
+            out.print(line, markup=False, soft_wrap=True)
+    return 0

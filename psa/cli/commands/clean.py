@@ -14,9 +14,9 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from psa.commands.folder import alone, checkpoint_of, everything, files_of
-from psa.commands.options import ModelDir
-from psa.console import console
+from psa.cli.checkpoint_folder import alone, checkpoint_of, everything, files_of
+from psa.cli.console import console
+from psa.cli.options import ModelDir
 from psa.core.errors import UserError
 from psa.core.files import refusal
 from psa.storage.layout import is_record_file

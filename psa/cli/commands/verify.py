@@ -9,8 +9,8 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.commands.options import Count, DataDir, ModelDir, ResultsDir
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.options import Count, DataDir, ModelDir, ResultsDir
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.storage.layout import PUBLISHED

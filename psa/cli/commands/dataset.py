@@ -9,8 +9,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from psa.commands.options import DataDir
-from psa.console import class_table, console
+from psa.cli.console import class_table, console
+from psa.cli.options import DataDir
 from psa.specs.data import PRESETS, WHY, DataSpec, label_mapping
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from psa.commands.plan import Only
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.options import Only
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import counted, size

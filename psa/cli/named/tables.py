@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from psa.commands.options import Number
-from psa.commands.source import (
+from psa.cli.console import console
+from psa.cli.options import Number
+from psa.cli.record_options import (
     ALL,
     ASYMMETRIC,
     CONFIGURATIONS,
@@ -22,7 +23,6 @@ from psa.commands.source import (
     only_family,
     published,
 )
-from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.experiments.grid import load

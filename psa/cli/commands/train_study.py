@@ -10,10 +10,10 @@ from cyclopts import Group, Parameter
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from psa.commands.folder import alone
-from psa.commands.options import Whole
-from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
-from psa.console import TrainView, architecture_table, console
+from psa.cli.checkpoint_folder import alone
+from psa.cli.console import TrainView, architecture_table, console
+from psa.cli.options import Whole
+from psa.cli.run_options import TRAINING, RunOptions, Work, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.cost_model import bank_bytes

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.commands.options import DataDir, ModelDir, ResultsDir
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.options import DataDir, ModelDir, ResultsDir
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import counted, listed

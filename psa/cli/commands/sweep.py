@@ -12,19 +12,10 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.commands.options import DataDir, ModelDir, ResultsDir
-from psa.commands.plan import (
-    Device,
-    GridFile,
-    Only,
-    Override,
-    Plan,
-    planned_for,
-    say_damaged,
-    waiting,
-)
-from psa.commands.runs import Options, Runs, previewed
-from psa.console import console
+from psa.cli.commands.plan import previewed, say_damaged, waiting
+from psa.cli.console import console
+from psa.cli.options import DataDir, Device, GridFile, ModelDir, Only, Options, Override, ResultsDir, Runs
+from psa.cli.sweep_view import Refresh, Refreshed, SweepView
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
 from psa.execution.backend import Backend, backend_named
@@ -35,9 +26,9 @@ from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
 from psa.execution.worker.protocol import Event, failures_of
 from psa.experiments.grid import Grid, load
+from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import Entered, entered
 from psa.experiments.tracking.trackers import Audience, listeners_for
-from psa.progress import Refresh, Refreshed, SweepView
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
 from psa.storage.retention import KeepWeights, drop_weights

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final
 from cyclopts import Group, Parameter
 from rich.console import Console
 
-from psa.commands.options import DataDir, ModelDir, ResultsDir, Whole
-from psa.console import TrainView, resumed
+from psa.cli.console import TrainView, resumed
+from psa.cli.options import DataDir, ModelDir, ResultsDir, Whole
 from psa.core.errors import Interrupted, UserError, lacks_memory
 from psa.core.stop import StopRequest
 from psa.execution.machine import DeviceName, Machine

@@ -9,10 +9,10 @@ from typing import Annotated, Final, Literal
 from cyclopts import Group, Parameter
 from pydantic import ValidationError
 
-from psa.commands.folder import alone
-from psa.commands.options import Number, Whole, Wholes
-from psa.commands.running import TRAINING, RunOptions, Work, in_range, trained
-from psa.console import TrainView, architecture_table, console
+from psa.cli.checkpoint_folder import alone
+from psa.cli.console import TrainView, architecture_table, console
+from psa.cli.options import Number, Whole, Wholes
+from psa.cli.run_options import TRAINING, RunOptions, Work, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from psa.commands.source import (
+from psa.cli.console import console
+from psa.cli.record_options import (
     ASYMMETRIC,
     CONFIGURATIONS,
     REPORTS,
@@ -17,7 +18,6 @@ from psa.commands.source import (
     family_of,
     published,
 )
-from psa.console import console
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.parsing import split_outside

@@ -31,7 +31,9 @@ class _Console(Console):
     lasting = False  # the command goes on though nobody reads its output any more
 
     def on_broken_pipe(self) -> None:
-        """Go on without output, or leave it to psa.cli, which knows the exit code; rich would exit with 1."""
+        """Go on without output, or leave it to psa.cli.app, which knows the exit code; rich would exit with
+        1.
+        """
         if not self.lasting:
             raise BrokenPipeError
         discard_output()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from psa.commands.options import ResultsDir
+from psa.cli.options import ResultsDir
 from psa.core.errors import UserError
 from psa.experiments.grid import load
 from psa.specs.model import Family

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from psa import __version__
+from psa.cli.shadowed import shadowed_library
 from psa.core import process
 from psa.core.cloud_package import import_cloud
 from psa.core.errors import (
@@ -30,7 +31,6 @@ from psa.core.errors import (
     printable,
 )
 from psa.core.files import refusal
-from psa.shadowed import shadowed_library
 
 EXIT_INTERNAL: Final = 1
 EXIT_FAILED: Final = 1
@@ -58,8 +58,9 @@ def command(name: str, function: Callable[..., int], group: str | None = None) -
     return app
 
 
-# name -> its module in psa.commands, or elsewhere by its full name, and the heading it stands under; None:
-# not also a word of `psa`. A command is imported when it is asked for: all of them together take a while.
+# name -> its module in psa.cli.commands, or elsewhere by its full name, and the heading it stands under;
+# None: not also a word of `psa`. A command is imported when it is asked for: all of them together take a
+# while.
 _COMMANDS: Final = {
     "train": ("train", "Train"),
     "sweep": ("sweep", "Train"),
@@ -93,7 +94,7 @@ def app_of(name: str) -> App:
     where, group = _COMMANDS[name]
     function = "analyze_dataset" if name == "data" else name.replace("-", "_")
     try:
-        module = import_cloud(where) if "." in where else importlib.import_module(f"psa.commands.{where}")
+        module = import_cloud(where) if "." in where else importlib.import_module(f"psa.cli.commands.{where}")
     except Exception as error:  # noqa: BLE001 - `psa --help` lists the others, and running this one says why
         return command(name, unavailable(error), group)
     return command(name, getattr(module, function), group)
@@ -125,7 +126,7 @@ PSA: Final = App(
 )
 for _name, (_, _group) in _COMMANDS.items():
     if _group is not None:
-        PSA.command(f"psa.cli:{_name.upper()}", name=_name)
+        PSA.command(f"psa.cli.app:{_name.upper()}", name=_name)
 PSA.register_install_completion_command(
     help="Let the shell complete commands and options.", group=_GROUPS["This command"]
 )
@@ -183,7 +184,7 @@ def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
     ]
     if not named or named[-1] == "ablation":
         return app, tokens
-    from psa.commands.train_study import train_of
+    from psa.cli.commands.train_study import train_of
 
     with contextlib.suppress(UserError):  # an unknown study is `train`'s own to refuse
         return command("train", train_of(named[-1])), [_hyphened(word) for word in tokens[called:]]

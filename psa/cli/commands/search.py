@@ -11,11 +11,9 @@ from typing import Annotated, Any, Protocol, cast
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.commands.options import DataDir, ModelDir, ResultsDir
-from psa.commands.plan import Device
-from psa.commands.runs import Runs
-from psa.commands.source import REPORTS
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.options import DataDir, Device, ModelDir, ResultsDir, Runs
+from psa.cli.record_options import REPORTS
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import counted

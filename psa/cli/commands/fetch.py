@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 
-from psa.commands.options import ModelDir, ResultsDir
-from psa.commands.plan import GridFile, Only, Override, begun, say_damaged
-from psa.console import console
+from psa.cli.commands.plan import begun, say_damaged
+from psa.cli.console import console
+from psa.cli.options import GridFile, ModelDir, Only, Override, ResultsDir
 from psa.core.files import check_writable
 from psa.execution.backend import Where, backend_named
 from psa.execution.cost_model import CostModel

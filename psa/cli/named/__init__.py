@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from psa.cli import entry, unavailable
-from psa.commands import figures, tables
+from psa.cli.app import entry, unavailable
+from psa.cli.named import figures, tables
 from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
 
