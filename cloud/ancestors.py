@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud.artifact import Limits, contents
-from cloud.jobs import Ancestor, latest
+from cloud.aws.artifact import Limits, contents
+from cloud.aws.job_names import Ancestor, latest
 from psa.core.errors import UserError
 from psa.specs.training import MODES
 

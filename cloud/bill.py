@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cloud.cost import PriceTable, dollars
-from cloud.jobs import TrainingJob
+from cloud.aws.job_description import TrainingJob
+from cloud.aws.pricing import PriceTable, dollars
 
 GROUPS: Final[Mapping[str, Callable[[TrainingJob], tuple[str, ...]]]] = {
     "status": lambda job: (job.status,),

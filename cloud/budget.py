@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cloud.jobs import ENDED
+from cloud.aws.job_description import ENDED
 from psa.core.errors import UserError
 
 START_SECONDS: Final = 120.0  # billed before training begins: the container and the data

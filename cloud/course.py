@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cloud.aws.training_jobs import Answer, Status
 from cloud.line import Line
-from cloud.training_jobs import Answer, Status
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 

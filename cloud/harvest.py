@@ -6,10 +6,10 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from cloud import artifact
-from cloud.bucket import Bucket
-from cloud.homecoming import bring_home, records_from
+from cloud.aws import artifact
+from cloud.aws.bucket import Bucket
 from cloud.line import Line
+from cloud.results_sync import bring_home, records_from
 from psa.core.errors import DamagedFile, UserError
 from psa.core.formatting import counted, listed
 from psa.specs.trial import Trial

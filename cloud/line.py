@@ -10,13 +10,13 @@ import functools
 import hashlib
 import heapq
 import logging
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cloud.aws.bucket import Bucket
+from cloud.aws.job_names import job_parts
 from cloud.bootstrap import PACKS, packs_in
-from cloud.bucket import Bucket
 from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
 from psa.execution.backend import Job
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 LINES: Final = "lines"
 MOST_TRIALS: Final = 5_000  # of one line: its records, sidecars and states have to fit into one artifact
-_JOB: Final = re.compile(r"psa-(?P<home>[0-9a-f]{8})-(?P<line>[0-9a-f]{12})-(?P<attempt>[0-9]{2,4})")
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,6 @@ class Line:
 def _warn(reason: str) -> None:
     """Say it once, however often the record is looked at."""
     logger.warning("%s; left out", reason)
-
-
-def job_parts(name: str) -> tuple[str, str, int] | None:
-    """Home, line and attempt of a job's name; None for a job that is none of ours."""
-    found = _JOB.fullmatch(name)
-    return None if found is None else (found["home"], found["line"], int(found["attempt"]))
 
 
 def last_attempts(jobs: Collection[str]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud.jobs import Ancestor, latest
+from cloud.aws.job_names import Ancestor, latest
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.specs.model import ModelSpec

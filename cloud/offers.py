@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
 
-from cloud import settings
-from cloud.bucket import Bucket
+from cloud.aws import settings
+from cloud.aws.bucket import Bucket
+from cloud.aws.pricing import Price, price_table
 from cloud.budget import START_SECONDS
 from cloud.code import Code, packed
-from cloud.cost import Price, price_table
 from cloud.course import Course
-from cloud.homes import UNNAMED, known_home
 from cloud.line import Line, lines_of
 from cloud.quotes import Quotes
 from cloud.request import check, request_of
+from cloud.workspace import UNNAMED, known_home
 from psa.core.errors import UserError
 from psa.execution.backend import Job, Where
 from psa.execution.cost_model import CostModel

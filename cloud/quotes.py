@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from cloud.aws.pricing import Price, PriceTable
+from cloud.aws.settings import Settings
 from cloud.budget import START_SECONDS
-from cloud.cost import Price, PriceTable
 from cloud.line import Line
-from cloud.settings import Settings
 from psa.core.errors import UserError
 from psa.core.formatting import counted, duration, size
 from psa.execution.backend import Job, jobs_of

@@ -26,9 +26,9 @@ from ray import tune
 import cloud
 import psa
 from cloud import ray_listener as listener
-from cloud.patience import insist
+from cloud.aws.patience import insist
+from cloud.object_store import Storage
 from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
-from cloud.storage import Storage
 from psa.core.errors import UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.stop import heeded, let_through

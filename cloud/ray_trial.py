@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from cloud.storage import Storage
+from cloud.object_store import Storage
 from psa.core.errors import UserError
 from psa.specs.base import first_fault
 from psa.specs.trial import Pack

@@ -18,13 +18,13 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cloud.aws_errors import Unreachable
-from cloud.homecoming import bring_home
-from cloud.homes import home_of
-from cloud.patience import patiently
+from cloud.aws.errors import Unreachable
+from cloud.aws.patience import patiently
+from cloud.object_store import Storage
 from cloud.ray_process import Driver
 from cloud.ray_trial import INPUTS
-from cloud.storage import Storage
+from cloud.results_sync import bring_home
+from cloud.workspace import home_of
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.core.stored_files import read_stored

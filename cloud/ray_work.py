@@ -20,12 +20,12 @@ from typing import Any
 from pyarrow import ArrowException
 from ray import tune
 
-from cloud.aws_errors import Unreachable, is_transient_in_storage
+from cloud.aws.errors import Unreachable, is_transient_in_storage
+from cloud.aws.patience import insist
+from cloud.aws.settings import hidden
 from cloud.cache import own_folder
-from cloud.patience import insist
+from cloud.object_store import Storage
 from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
-from cloud.settings import hidden
-from cloud.storage import Storage
 from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically
 from psa.engine.loop import LoopReport

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cloud.aws_model import faults
-from cloud.bucket import Bucket
+from cloud.aws.bucket import Bucket
+from cloud.aws.request_validation import faults
+from cloud.aws.settings import MOST_RUN_SECONDS, Settings
 from cloud.code import COMMAND, Code
 from cloud.images import image_table
 from cloud.line import Line
-from cloud.settings import MOST_RUN_SECONDS, Settings
 from psa.core.errors import UserError
 
 DATA: Final = "data"

@@ -12,22 +12,23 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from cloud import settings
+from cloud.aws import settings
+from cloud.aws.bucket import Bucket
+from cloud.aws.job_names import job_parts
+from cloud.aws.training_jobs import Answer, Status, TrainingJobs
 from cloud.bootstrap import PROGRESS
-from cloud.bucket import Bucket
 from cloud.budget import Budget
 from cloud.course import Course
 from cloud.harvest import cleared, take_home
-from cloud.homes import home_of
-from cloud.line import Line, job_parts, last_attempts, lay_in, stored_lines, unfinished, without
+from cloud.line import Line, last_attempts, lay_in, stored_lines, unfinished, without
 from cloud.lineup import lineup
 from cloud.offers import Offers
 from cloud.quotes import work_of
 from cloud.request import check
 from cloud.standing import asked, detached, going_on, how_far, remarks
-from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.upload import uploaded
 from cloud.watch import Watch
+from cloud.workspace import home_of
 from psa.core.errors import UserError
 from psa.execution.backend import Job, Where
 from psa.execution.cost_model import CostModel

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from cloud.line import Line, job_parts
+from cloud.aws.job_names import job_parts
+from cloud.aws.training_jobs import Status
+from cloud.line import Line
 from cloud.lineup import Lineup
 from cloud.told import progress_in
-from cloud.training_jobs import Status
 from cloud.watch import Watch
 from psa.core.errors import UserError
 from psa.core.formatting import counted, listed

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cloud.aws_errors import Unreachable
+from cloud.aws.errors import Unreachable
+from cloud.aws.training_jobs import Answer
 from cloud.course import Course, Desk
-from cloud.training_jobs import Answer
 from psa.core.errors import UserError
 from psa.core.formatting import counted
 from psa.execution.worker.protocol import Event

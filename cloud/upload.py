@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cloud.bucket import Bucket
+from cloud.aws.bucket import Bucket
 from cloud.code import NAME, Code
 from cloud.line import Line, lay_in
 from cloud.request import DATA

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cloud.account import job_in
-from cloud.cost import PriceTable
+from cloud.aws.account import job_in
+from cloud.aws.pricing import PriceTable
 
 KINDS: Final = ("model artifacts", "checkpoints", "profiler output", "code", "other")
 SHARED: Final = "(shared)"

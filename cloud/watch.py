@@ -11,15 +11,15 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from cloud.aws_errors import Unreachable
+from cloud.aws.cloudwatch import GROUP
+from cloud.aws.errors import Unreachable
+from cloud.aws.patience import Patience
+from cloud.aws.training_jobs import Status, lacked_capacity
 from cloud.bootstrap import FAILURES, PROGRESS
 from cloud.course import Course, Desk
 from cloud.line import Line, last_attempts
-from cloud.logs import GROUP
-from cloud.patience import Patience
 from cloud.submission import Submission
 from cloud.told import failures_in, progress_in
-from cloud.training_jobs import Status, lacked_capacity
 from psa.core.errors import one_line
 from psa.execution.eta import loops_left
 from psa.execution.worker.protocol import Event

@@ -25,7 +25,7 @@ from psa.storage.sweep_registry import living
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
-from cloud.bucket import Bucket
+from cloud.aws.bucket import Bucket
 from cloud.rehearsal import rehearsal
 from cloud.rehearsal.faults import Faults
 

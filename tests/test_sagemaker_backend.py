@@ -16,8 +16,9 @@ pytest.importorskip("dotenv", reason="the extra aws is not installed")
 from botocore.exceptions import ClientError, EndpointConnectionError
 from buckets import bucket
 
-from cloud import bootstrap, settings
+from cloud import bootstrap
 from cloud import watch as watching
+from cloud.aws import settings
 from cloud.line import Line, lay_in
 from cloud.sagemaker import SageMaker
 from psa.core.errors import UserError

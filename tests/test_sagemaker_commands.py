@@ -20,15 +20,16 @@ from moto import mock_aws
 from s3 import BUCKET, s3_server
 from test_tables import cells
 
-from cloud.account import Account
+from cloud.aws.account import Account
+from cloud.aws.cloudwatch import GROUP
+from cloud.aws.job_description import names_in
+from cloud.aws.job_names import ancestor_of, is_ours, latest
 from cloud.commands import common
 from cloud.commands.cost import cost_estimator
 from cloud.commands.logs import get_training_logs, logs_parser
 from cloud.commands.results import results_parser
 from cloud.commands.storage import estimate_storage
-from cloud.jobs import ancestor_of, is_ours, latest, names_in
 from cloud.loglines import runs_in
-from cloud.logs import GROUP
 from cloud.rehearsal.s3 import S3
 from cloud.usage import place_of
 from psa.analysis.published import published_trials

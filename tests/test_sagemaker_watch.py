@@ -14,12 +14,12 @@ pytest.importorskip("boto3", reason="the extra aws is not installed")
 from botocore.exceptions import ClientError
 
 from cloud import watch as watching
-from cloud.aws_errors import Unreachable
+from cloud.aws.errors import Unreachable
+from cloud.aws.training_jobs import Answer, Status, TrainingJobs
 from cloud.course import Course
 from cloud.line import Line
 from cloud.standing import detached
 from cloud.submission import AGAIN_SECONDS
-from cloud.training_jobs import Answer, Status, TrainingJobs
 from cloud.watch import TRIES, Watch
 from psa.core.errors import UserError
 from psa.execution.worker.protocol import Event

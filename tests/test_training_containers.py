@@ -16,9 +16,9 @@ import pytest
 from helpers import trial
 from test_rehearsal import GROUP, Aws, staged
 
-from cloud import settings
+from cloud.aws import settings
+from cloud.aws.bucket import Bucket
 from cloud.bootstrap import FAILURES, PACKS
-from cloud.bucket import Bucket
 from cloud.code import NAME, Code, packed
 from cloud.images import target
 from cloud.line import Line, lay_in

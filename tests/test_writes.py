@@ -38,7 +38,10 @@ EXCEPTIONS = {
         "SummaryWriter",
     ): "TensorBoard's library, which appends to its log",
     ("psa/reports/activations/arms.py", "rename"): "a column of a frame",
-    ("cloud/storage.py", "self.files.move"): "a file that was written under another name, in any storage",
+    (
+        "cloud/object_store.py",
+        "self.files.move",
+    ): "a file that was written under another name, in any storage",
     ("cloud/rehearsal/environment.py", "target.symlink_to"): "links to installed files",
     ("psa/storage/records/bundle.py", "writer.write_table"): MEMORY,
     ("psa/reports/plotting/style.py", "figure.savefig"): MEMORY,

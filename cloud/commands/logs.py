@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from cloud.account import Tell, job_names, stored_names
+from cloud.aws.account import Tell, job_names, stored_names
+from cloud.aws.cloudwatch import DOWNLOADS, is_kept, keep
+from cloud.aws.job_description import JOBS_FILE, written
 from cloud.commands.common import JobsFile, Region, account, named_jobs, remark, say, working
-from cloud.jobs import JOBS_FILE, written
-from cloud.logs import DOWNLOADS, is_kept, keep
 from psa.cli.console import console
 from psa.cli.record_options import FAMILY
 from psa.core.errors import UserError

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.aws_model import output_members
+from cloud.aws.request_validation import output_members
 from cloud.rehearsal.s3 import REGION
 from psa.core.files import make_folder, write_atomically
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from cloud.aws_model import faults as faults_of
+from cloud.aws.request_validation import faults as faults_of
 from cloud.rehearsal import sync
 from cloud.rehearsal.course import Course, Site
 from cloud.rehearsal.jobs import ACCOUNT, Job, Table

@@ -119,7 +119,7 @@ class Runs:
         Parameter(help="Of SageMaker: dollars that the jobs of a study may cost at most, all that it had."),
     ] = None
     prices: Annotated[
-        Path | None, Parameter(help="Of SageMaker: a table of prices like cloud/prices.toml.")
+        Path | None, Parameter(help="Of SageMaker: a table of prices like cloud/aws/prices.toml.")
     ] = None
 
     @property

@@ -3,68 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.line import job_parts
+from cloud.aws.job_names import ancestor_of, is_name, job_parts
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
-from psa.specs.arch import Arch, quoted
-from psa.specs.training import MODES
+from psa.specs.arch import quoted
 
 JOBS_FILE: Final = Path("requested-jobs.txt")
-STARTS: Final = "psa-"  # every name
 MOST_JOBS: Final = 100_000
 ENDED: Final = ("Completed", "Failed", "Stopped")
-_NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
-_ANCESTOR: Final = re.compile(
-    rf"psa-(?P<depth>[0-9]{{1,9}})x(?P<width>[0-9]{{1,9}})-(?P<mode>{'|'.join(MODES)})-(?P<stamp>[0-9][0-9-]*)"
-)
 _WAY_OUT: Final = (
     "Write one job name a line, or a JSON list of what `aws sagemaker describe-training-job` says"
 )
-
-
-@dataclass(frozen=True)
-class Ancestor:
-    """What the name of a job of the original study says. stamp: when it was made, later ones sort later."""
-
-    name: str
-    arch: str
-    mode: str
-    stamp: tuple[int, ...]
-
-
-def ancestor_of(name: str) -> Ancestor | None:
-    """`psa-18x18-none-2025-08-04-19-17-02-730`; None for any other name."""
-    match = _ANCESTOR.fullmatch(name)
-    if match is None:
-        return None
-    try:
-        arch = Arch.coerce(f"{match['depth']}*{match['width']}").label
-    except UserError:
-        return None
-    stamp = tuple(int(part[:30]) for part in match["stamp"].split("-") if part)
-    return Ancestor(name, arch, match["mode"], stamp)
-
-
-def is_ours(name: str) -> bool:
-    """Whether it is a job of a sweep of psa, whose results are records."""
-    return job_parts(name) is not None
-
-
-def latest(names: Iterable[str]) -> dict[tuple[str, str], list[Ancestor]]:
-    """The ancestors' jobs by arch and mode, the latest first."""
-    found: dict[tuple[str, str], list[Ancestor]] = {}
-    for name in sorted(set(names)):
-        job = ancestor_of(name)
-        if job is not None:
-            found.setdefault((job.arch, job.mode), []).append(job)
-    return {cell: sorted(jobs, key=lambda job: job.stamp, reverse=True) for cell, jobs in found.items()}
 
 
 @dataclass(frozen=True)
@@ -202,11 +157,6 @@ def names_in(text: str, where: str) -> list[str]:
     if not names or len(names) > MOST_JOBS:
         raise UserError(f"{where} lists {len(names):,} jobs", _WAY_OUT)
     return list(names)
-
-
-def is_name(name: str) -> bool:
-    """Whether SageMaker would take it as the name of a job; such a name is safe as that of a folder, too."""
-    return _NAME.fullmatch(name) is not None
 
 
 def written(body: Any) -> bytes:

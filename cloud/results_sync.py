@@ -29,7 +29,7 @@ Read = Callable[[str], bytes | None]
 
 
 class Tree(Protocol):
-    """Files by name, somewhere else: cloud.storage.Storage or cloud.bucket.Bucket."""
+    """Files by name, somewhere else: cloud.object_store.Storage or cloud.aws.bucket.Bucket."""
 
     @property
     def uri(self) -> str:

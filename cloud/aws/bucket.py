@@ -1,6 +1,6 @@
 """The part of an S3 bucket that belongs to psa: files below a prefix, through boto3.
 
-Beside cloud.storage, which Ray needs for folders as well, it can write a file only where there is none.
+Beside cloud.object_store, which Ray needs for folders as well, it can write a file only where there is none.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cloud.aws_errors import (
+from cloud.aws.errors import (
     NOT_FOUND,
     MalformedAnswer,
     asked_again,

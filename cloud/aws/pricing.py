@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.jobs import TrainingJob
+from cloud.aws.job_description import TrainingJob
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.parsing import check_known
 from psa.core.toml import read_toml
 from psa.specs.arch import quoted
 
-_WAY_OUT: Final = "Lay it out like the table that psa brings along (cloud/prices.toml)"
+_WAY_OUT: Final = "Lay it out like the table that psa brings along (cloud/aws/prices.toml)"
 _TYPE: Final = re.compile(r"ml(\.[a-z0-9-]{1,30}){2}")
 _KEYS: Final = {"dated", "region", "storage", "spot", "instances"}
 _GB: Final = 2**30  # S3 counts gigabytes in powers of two
@@ -73,8 +73,8 @@ def prices(path: Path | None = None) -> dict[str, Price]:
 def price_table(path: Path | None = None) -> PriceTable:
     """A table of prices in TOML, or the one that psa brings along. Raises UserError that names the key."""
     if path is None:
-        content = (importlib.resources.files("cloud") / "prices.toml").read_bytes()
-        return _table(content, "cloud/prices.toml")
+        content = (importlib.resources.files("cloud.aws") / "prices.toml").read_bytes()
+        return _table(content, "cloud/aws/prices.toml")
     found = read_bytes(path)
     if found is None:
         raise UserError(f"there is no table of prices {path}", _WAY_OUT)
@@ -151,6 +151,6 @@ def _priced(instance: str, table: Mapping[str, Price]) -> Price:
     price = table.get(instance)
     if price is None:
         raise UserError(
-            f"{instance} has no price", "Name a table that has one with --prices (see cloud/prices.toml)"
+            f"{instance} has no price", "Name a table that has one with --prices (see cloud/aws/prices.toml)"
         )
     return price

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.account import Tell
-from cloud.aws_errors import aws_errors, error_code, required
-from cloud.jobs import written
+from cloud.aws.account import Tell
+from cloud.aws.errors import aws_errors, error_code, required
+from cloud.aws.job_description import written
 from psa.core.files import read_bytes, write_atomically
 
 GROUP: Final = "/aws/sagemaker/TrainingJobs"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Final, TypeVar
 
-from cloud.aws_errors import Unreachable
+from cloud.aws.errors import Unreachable
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cloud import settings
-from cloud.aws_errors import asked_again, aws_errors, error_code, required
-from cloud.bucket import object_bytes
-from cloud.jobs import STARTS, TrainingJob, is_name, job_of
+from cloud.aws import settings
+from cloud.aws.bucket import object_bytes
+from cloud.aws.errors import asked_again, aws_errors, error_code, required
+from cloud.aws.job_description import TrainingJob, job_of
+from cloud.aws.job_names import STARTS, is_name
 
 Tell = Callable[[str], None]
 

@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 from pyarrow import ArrowException, fs
 
-from cloud.aws_errors import Unreachable, is_transient_in_storage
-from cloud.settings import hidden
+from cloud.aws.errors import Unreachable, is_transient_in_storage
+from cloud.aws.settings import hidden
 from psa.core.errors import UserError, one_line
 from psa.core.files import own_name
 

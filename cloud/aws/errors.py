@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
-from cloud.settings import hidden
+from cloud.aws.settings import hidden
 from psa.core.errors import UserError, one_line
 
 Result = TypeVar("Result")

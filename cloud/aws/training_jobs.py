@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from cloud.aws_errors import (
+from cloud.aws.errors import (
     Unreachable,
     asked_again,
     aws_error,
@@ -16,7 +16,7 @@ from cloud.aws_errors import (
     error_code,
     required,
 )
-from cloud.jobs import ENDED
+from cloud.aws.job_description import ENDED
 
 _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
