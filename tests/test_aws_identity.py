@@ -23,7 +23,7 @@ from test_ray_driver import broken_ray
 
 from cloud.aws.account import account
 from cloud.aws.settings import Settings, read
-from cloud.ray_process import Driver
+from cloud.ray.driver_process import Driver
 from cloud.rehearsal.s3 import KEY, S3, SECRET
 from psa.core.errors import RunFailure, UserError
 

@@ -11,9 +11,9 @@ import pytest
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep
 from test_search import SMALL
 
-from cloud import ray_log, ray_process
-from cloud.ray_log import DriverLog
-from cloud.ray_process import Driver
+from cloud.ray import driver_log, driver_process
+from cloud.ray.driver_log import DriverLog
+from cloud.ray.driver_process import Driver
 from psa.core.errors import RunFailure
 
 # Stands for Ray in an installation that is broken, and for a process that the kernel or Ray itself ends.
@@ -102,21 +102,21 @@ def test_a_driver_that_ends_well_leaves_no_log(tmp_path: Path, monkeypatch: pyte
     """And nothing else."""
     monkeypatch.setenv("PYTHONPATH", broken_ray(tmp_path, "import os; os._exit(0)"))
     assert not [said for said in Driver(tmp_path).events({}) if said is not None]
-    assert list((tmp_path / ray_log.FOLDER).iterdir()) == []
+    assert list((tmp_path / driver_log.FOLDER).iterdir()) == []
 
 
 def test_old_logs_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
     """However many drivers fail while another one is at work; what a killed sweep has left goes as well."""
     at_work = DriverLog(tmp_path)
-    (tmp_path / ray_log.FOLDER / "of-a-killed-sweep.log").touch()
-    for number in range(ray_log.KEPT + 3):
+    (tmp_path / driver_log.FOLDER / "of-a-killed-sweep.log").touch()
+    for number in range(driver_log.KEPT + 3):
         log = DriverLog(tmp_path)
         log.path.write_text(f"fault {number}")
         log.close(keep=True)
     last = DriverLog(tmp_path)
-    left = set((tmp_path / ray_log.FOLDER).iterdir())
+    left = set((tmp_path / driver_log.FOLDER).iterdir())
     assert at_work.path in left
-    assert len(left - {at_work.path, last.path}) == ray_log.KEPT
+    assert len(left - {at_work.path, last.path}) == driver_log.KEPT
     assert log.path in left
     for each in (at_work, last):
         each.close(keep=False)
@@ -129,7 +129,7 @@ def test_sockets_of_ray_fit_their_folder(length: int, monkeypatch: pytest.Monkey
     folder = "/" + "x" * (length - 1)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", folder)
-    used = ray_process._short_folder().get("RAY_TMPDIR", folder)
+    used = driver_process._short_folder().get("RAY_TMPDIR", folder)
     session = "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store"
     assert len(used + session) <= 107
     assert (used == folder) == (length <= 35)

@@ -75,7 +75,7 @@ class Backend(Protocol):
 SAVED: Final = "workers have saved what they had."
 BACKENDS: Final = {
     "local": "psa.execution.local:Local",
-    "ray": "cloud.ray_tune:Ray",
+    "ray": "cloud.ray.backend:Ray",
     "sagemaker": "cloud.sagemaker:SageMaker",
 }
 

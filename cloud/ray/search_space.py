@@ -10,7 +10,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from cloud.ray_trial import METRIC
+from cloud.ray.protocol import METRIC
 from psa.experiments.search import RANGES, Range, Search, WholeRange
 
 TIME: Final = "training_iteration"  # Tune's count of reports: one per meta-loop

@@ -11,8 +11,8 @@ from typing import Any, Final
 import ray
 from ray import tune
 
-from cloud.ray_process import cause_in
-from cloud.ray_trial import FACTS
+from cloud.ray.driver_process import cause_in
+from cloud.ray.protocol import FACTS
 
 POLL_SECONDS: Final = 0.2
 Tell = Callable[[dict[str, Any]], None]

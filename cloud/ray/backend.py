@@ -1,6 +1,6 @@
 """The backend `ray`: each pack a trial of Ray Tune, here or on a cluster; its results are brought home.
 
-Tune itself runs in a process of its own (cloud.ray_driver); here is what it is asked, what it says, and what
+Tune itself runs in a process of its own (cloud.ray.driver); here is what it is asked, what it says, and what
 it leaves in the storage: <storage>/<experiment>/inputs, what every pack is and was before, and
 <storage>/<experiment>/<pack>/checkpoint_*, what has become of it. An experiment is removed when all of it
 has come home. Imports no ray.
@@ -21,8 +21,8 @@ from typing import Any, Final
 from cloud.aws.errors import Unreachable
 from cloud.aws.patience import patiently
 from cloud.object_store import Storage
-from cloud.ray_process import Driver
-from cloud.ray_trial import INPUTS
+from cloud.ray.driver_process import Driver
+from cloud.ray.protocol import INPUTS
 from cloud.results_sync import bring_home
 from cloud.workspace import home_of
 from psa.core.errors import UserError

@@ -25,7 +25,7 @@ from cloud.aws.patience import insist
 from cloud.aws.settings import hidden
 from cloud.cache import own_folder
 from cloud.object_store import Storage
-from cloud.ray_trial import FACTS, INPUTS, METRIC, Files, pack_in
+from cloud.ray.protocol import FACTS, INPUTS, METRIC, Files, pack_in
 from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically
 from psa.engine.loop import LoopReport

@@ -25,10 +25,11 @@ from ray import tune
 
 import cloud
 import psa
-from cloud import ray_listener as listener
 from cloud.aws.patience import insist
 from cloud.object_store import Storage
-from cloud.ray_trial import INPUTS, Files, pack_in, train_pack
+from cloud.ray import callbacks as listener
+from cloud.ray.protocol import INPUTS, Files, pack_in
+from cloud.ray.trainable import train_pack
 from psa.core.errors import UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.stop import heeded, let_through
@@ -209,11 +210,11 @@ def _swept(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _searched(task: Mapping[str, Any], search: Search) -> dict[str, Any]:
     """One Tune trial per configuration."""
-    from cloud import ray_space
+    from cloud.ray import search_space
 
-    config = ray_space.config_of(search, task["workers"])
+    config = search_space.config_of(search, task["workers"])
     config.trial_name_creator = config.trial_dirname_creator = listener.name_of
-    shared = {"template": search.template.model_dump(mode="json"), "space": ray_space.space(search)}
+    shared = {"template": search.template.model_dump(mode="json"), "space": search_space.space(search)}
     return {"param_space": {**_common(task), **shared, "often": _is_pbt(task)}, "tune_config": config}
 
 
@@ -274,4 +275,4 @@ def _say(events: Events, facts: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     # not as __main__: what is pickled refers to its module by name
-    sys.exit(importlib.import_module("cloud.ray_driver").main())
+    sys.exit(importlib.import_module("cloud.ray.driver").main())

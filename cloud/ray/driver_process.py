@@ -1,4 +1,4 @@
-"""The process that drives Ray Tune (cloud.ray_driver), seen from the sweep: a task in, events out, a stop."""
+"""The process that drives Ray Tune (cloud.ray.driver), seen from the sweep: a task in, events out, a stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.cache import own_folder
-from cloud.ray_log import DriverLog
+from cloud.ray.driver_log import DriverLog
 from psa.core.errors import RunFailure, UserError, one_line
 from psa.core.stop import held_back
 from psa.execution.worker.pool import STOP_SECONDS, how_ended, wait_or_kill
@@ -29,7 +29,7 @@ def _started(log: Path) -> subprocess.Popen[bytes]:
     """
     with log.open("ab") as errors, held_back():
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "cloud.ray_driver"],
+            [sys.executable, "-P", "-m", "cloud.ray.driver"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -93,7 +93,7 @@ _GUARD: Final = re.compile(
 
 
 class Driver:
-    """The process that drives Tune (cloud.ray_driver), started at once, for one experiment.
+    """The process that drives Tune (cloud.ray.driver), started at once, for one experiment.
 
     models: the folder of states, which keeps its log.
     """
