@@ -19,7 +19,7 @@ GOOD: dict[str, Any] = {
         "TrainingImage": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312",
         "TrainingInputMode": "File",
         "ContainerEntrypoint": ["/bin/bash", "-c"],
-        "ContainerArguments": ["exec python -m cloud.bootstrap"],
+        "ContainerArguments": ["exec python -m cloud.sagemaker.container.entry"],
     },
     "InputDataConfig": [
         {

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from processes import GRID
 
-from cloud.told import failures_in, progress_in
+from cloud.sagemaker.jobs.progress import failures_in, progress_in
 from psa.cli import app
 from psa.execution.cost_model import CostModel, Kind
 from psa.experiments.grid import load

@@ -47,10 +47,13 @@ EXCEPTIONS = {
     ("psa/reports/plotting/style.py", "figure.savefig"): MEMORY,
     ("psa/reports/rendering/pdf_sheets.py", "pages.savefig"): MEMORY,
     ("psa/reports/rendering/pdf_sheets.py", "PdfPages"): MEMORY,
-    ("cloud/code.py", "tarfile.open"): MEMORY,
-    ("cloud/supervisor.py", "failure.parent.mkdir"): CONTAINER,
-    ("cloud/supervisor.py", "failure.write_text"): CONTAINER,
-    ("cloud/wheels.py", "path.replace"): "a wheel that pip has downloaded, whole, into the user's cache",
+    ("cloud/sagemaker/container/code.py", "tarfile.open"): MEMORY,
+    ("cloud/sagemaker/container/supervisor.py", "failure.parent.mkdir"): CONTAINER,
+    ("cloud/sagemaker/container/supervisor.py", "failure.write_text"): CONTAINER,
+    (
+        "cloud/sagemaker/container/wheels.py",
+        "path.replace",
+    ): "a wheel that pip has downloaded, whole, into the user's cache",
     ("cloud/rehearsal/image.py", "touch"): "the user's cache: the mark of a finished environment",
     ("cloud/ray/driver_process.py", "log.open"): LIVE,
     (

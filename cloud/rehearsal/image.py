@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from cloud.cache import cache_folder
-from cloud.images import target
 from cloud.rehearsal import environment
 from cloud.rehearsal.environment import make_environment
-from cloud.wheels import loads_here
+from cloud.sagemaker.container.images import target
+from cloud.sagemaker.container.wheels import loads_here
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 from psa.core.files import check_writable

@@ -20,7 +20,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from cloud.cache import cache_folder
-from cloud.images import Target
+from cloud.sagemaker.container.images import Target
 from psa.core.errors import UserError
 from psa.core.files import make_folder
 

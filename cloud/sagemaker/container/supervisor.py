@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Final
 
-ENTRY: Final = (sys.executable, "-P", "-m", "cloud.bootstrap")
+ENTRY: Final = (sys.executable, "-P", "-m", "cloud.sagemaker.container.entry")
 FAILURE: Final = Path("/opt/ml/output/failure")
 TO_BE_RUN_AGAIN: Final = 75  # psa.execution.worker.protocol.EXIT_INTERRUPTED
 _MOST_LINES: Final = 20

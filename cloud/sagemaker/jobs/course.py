@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cloud.aws.training_jobs import Answer, Status
-from cloud.line import Line
+from cloud.sagemaker.jobs.managed_job import Line
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from cloud.aws.errors import Unreachable
 from cloud.aws.training_jobs import Answer
-from cloud.course import Course, Desk
+from cloud.sagemaker.jobs.course import Course, Desk
 from psa.core.errors import UserError
 from psa.core.formatting import counted
 from psa.execution.worker.protocol import Event

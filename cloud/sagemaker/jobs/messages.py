@@ -7,10 +7,10 @@ from typing import Final
 
 from cloud.aws.job_names import job_parts
 from cloud.aws.training_jobs import Status
-from cloud.line import Line
-from cloud.lineup import Lineup
-from cloud.told import progress_in
-from cloud.watch import Watch
+from cloud.sagemaker.jobs.controller import Watch
+from cloud.sagemaker.jobs.managed_job import Line
+from cloud.sagemaker.jobs.progress import progress_in
+from cloud.sagemaker.jobs.reconcile import Lineup
 from psa.core.errors import UserError
 from psa.core.formatting import counted, listed
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cloud.aws.bucket import Bucket
-from cloud.code import NAME, Code
-from cloud.line import Line, lay_in
-from cloud.request import DATA
+from cloud.sagemaker.container.code import NAME, Code
+from cloud.sagemaker.jobs.managed_job import Line, lay_in
+from cloud.sagemaker.request import DATA
 from psa.data import download
 from psa.data.datasets import DATASETS
 from psa.storage.store import Store

@@ -7,9 +7,9 @@ from typing import Any, Final
 from cloud.aws.bucket import Bucket
 from cloud.aws.request_validation import faults
 from cloud.aws.settings import MOST_RUN_SECONDS, Settings
-from cloud.code import COMMAND, Code
-from cloud.images import image_table
-from cloud.line import Line
+from cloud.sagemaker.container.code import COMMAND, Code
+from cloud.sagemaker.container.images import image_table
+from cloud.sagemaker.jobs.managed_job import Line
 from psa.core.errors import UserError
 
 DATA: Final = "data"

@@ -16,7 +16,7 @@ from typing import Final
 
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import job_parts
-from cloud.bootstrap import PACKS, packs_in
+from cloud.sagemaker.container.entry import PACKS, packs_in
 from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
 from psa.execution.backend import Job

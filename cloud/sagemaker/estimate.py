@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from cloud.aws.pricing import Price, PriceTable
 from cloud.aws.settings import Settings
-from cloud.budget import START_SECONDS
-from cloud.line import Line
+from cloud.sagemaker.budget import START_SECONDS
+from cloud.sagemaker.jobs.managed_job import Line
 from psa.core.errors import UserError
 from psa.core.formatting import counted, duration, size
 from psa.execution.backend import Job, jobs_of

@@ -10,12 +10,12 @@ from typing import Any, Final
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.pricing import Price, price_table
-from cloud.budget import START_SECONDS
-from cloud.code import Code, packed
-from cloud.course import Course
-from cloud.line import Line, lines_of
-from cloud.quotes import Quotes
-from cloud.request import check, request_of
+from cloud.sagemaker.budget import START_SECONDS
+from cloud.sagemaker.container.code import Code, packed
+from cloud.sagemaker.estimate import Quotes
+from cloud.sagemaker.jobs.course import Course
+from cloud.sagemaker.jobs.managed_job import Line, lines_of
+from cloud.sagemaker.request import check, request_of
 from cloud.workspace import UNNAMED, known_home
 from psa.core.errors import UserError
 from psa.execution.backend import Job, Where

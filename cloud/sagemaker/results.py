@@ -8,8 +8,8 @@ from typing import Final
 
 from cloud.aws import artifact
 from cloud.aws.bucket import Bucket
-from cloud.line import Line
 from cloud.results_sync import bring_home, records_from
+from cloud.sagemaker.jobs.managed_job import Line
 from psa.core.errors import DamagedFile, UserError
 from psa.core.formatting import counted, listed
 from psa.specs.trial import Trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cloud.line import Line
+from cloud.sagemaker.jobs.managed_job import Line
 from psa.storage.store import Store
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psa
-from cloud.code import unpacked_digest
+from cloud.sagemaker.container.code import unpacked_digest
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.core.stop import StopRequest

@@ -17,7 +17,7 @@ from typing import Final
 
 import cloud
 import psa
-from cloud.images import Target, target
+from cloud.sagemaker.container.images import Target, target
 
 NAME: Final = "code.tar.gz"
 PACKAGES: Final = "packages"
@@ -33,13 +33,13 @@ for package in {PACKAGES}/*/; do
   name="$(basename "$package")"
   python -P -c "import $name" 2>/dev/null || PYTHONPATH="$PYTHONPATH:$PWD/{PACKAGES}/$name"
 done
-python -P -c "import {", ".join(NEEDS)}, cloud.supervisor" 2>/opt/ml/output/failure || {{
+python -P -c "import {", ".join(NEEDS)}, cloud.sagemaker.container.supervisor" 2>/opt/ml/output/failure || {{
   code=$?
   cat /opt/ml/output/failure >&2
   exit $code
 }}
 : > /opt/ml/output/failure
-exec python -P -m cloud.supervisor
+exec python -P -m cloud.sagemaker.container.supervisor
 """
 # exec at each step: a signal to the container must reach what can hand it on. What a step before the
 # supervisor says of its failure is left where SageMaker looks for it.
@@ -78,7 +78,9 @@ class Code:
         return len(_packed({**self.files, **self._packages(offline=True)}))
 
     def _packages(self, *, offline: bool) -> dict[str, bytes]:
-        from cloud.wheels import package_files  # not in containers, whose image may lack `packaging`
+        from cloud.sagemaker.container.wheels import (
+            package_files,  # not in containers, whose image may lack `packaging`
+        )
 
         return {
             f"{PACKAGES}/{name}/{path}": content
@@ -89,7 +91,7 @@ class Code:
 
 def packed() -> Code:
     """Return the code of this installation."""
-    from cloud.wheels import pins
+    from cloud.sagemaker.container.wheels import pins
 
     inside = target()
     roots = [Path(str(package.__file__)).parent for package in (psa, cloud)]

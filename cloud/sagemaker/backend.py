@@ -16,18 +16,18 @@ from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import job_parts
 from cloud.aws.training_jobs import Answer, Status, TrainingJobs
-from cloud.bootstrap import PROGRESS
-from cloud.budget import Budget
-from cloud.course import Course
-from cloud.harvest import cleared, take_home
-from cloud.line import Line, last_attempts, lay_in, stored_lines, unfinished, without
-from cloud.lineup import lineup
-from cloud.offers import Offers
-from cloud.quotes import work_of
-from cloud.request import check
-from cloud.standing import asked, detached, going_on, how_far, remarks
-from cloud.upload import uploaded
-from cloud.watch import Watch
+from cloud.sagemaker.budget import Budget
+from cloud.sagemaker.container.entry import PROGRESS
+from cloud.sagemaker.estimate import work_of
+from cloud.sagemaker.jobs.controller import Watch
+from cloud.sagemaker.jobs.course import Course
+from cloud.sagemaker.jobs.managed_job import Line, last_attempts, lay_in, stored_lines, unfinished, without
+from cloud.sagemaker.jobs.messages import asked, detached, going_on, how_far, remarks
+from cloud.sagemaker.jobs.reconcile import lineup
+from cloud.sagemaker.planner import Offers
+from cloud.sagemaker.request import check
+from cloud.sagemaker.results import cleared, take_home
+from cloud.sagemaker.upload import uploaded
 from cloud.workspace import home_of
 from psa.core.errors import UserError
 from psa.execution.backend import Job, Where

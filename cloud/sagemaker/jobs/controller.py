@@ -15,11 +15,11 @@ from cloud.aws.cloudwatch import GROUP
 from cloud.aws.errors import Unreachable
 from cloud.aws.patience import Patience
 from cloud.aws.training_jobs import Status, lacked_capacity
-from cloud.bootstrap import FAILURES, PROGRESS
-from cloud.course import Course, Desk
-from cloud.line import Line, last_attempts
-from cloud.submission import Submission
-from cloud.told import failures_in, progress_in
+from cloud.sagemaker.container.entry import FAILURES, PROGRESS
+from cloud.sagemaker.jobs.course import Course, Desk
+from cloud.sagemaker.jobs.managed_job import Line, last_attempts
+from cloud.sagemaker.jobs.progress import failures_in, progress_in
+from cloud.sagemaker.jobs.submission import Submission
 from psa.core.errors import one_line
 from psa.execution.eta import loops_left
 from psa.execution.worker.protocol import Event
