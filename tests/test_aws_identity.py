@@ -23,8 +23,8 @@ from test_ray_driver import broken_ray
 
 from cloud.aws.account import account
 from cloud.aws.settings import Settings, read
+from cloud.emulator.s3_server import KEY, S3, SECRET
 from cloud.ray.driver_process import Driver
-from cloud.rehearsal.s3 import KEY, S3, SECRET
 from psa.core.errors import RunFailure, UserError
 
 PLACE = {"S3_BUCKET_NAME": "a-bucket", "AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa"}

@@ -34,7 +34,7 @@ from cloud.aws.bucket import Bucket
 from cloud.aws.errors import Unreachable, aws_error, aws_errors
 from cloud.aws.patience import PATIENCE_SECONDS
 from cloud.aws.training_jobs import TrainingJobs
-from cloud.rehearsal.s3 import KEY, REGION, S3, SECRET
+from cloud.emulator.s3_server import KEY, REGION, S3, SECRET
 from cloud.results_sync import bring_home
 from cloud.sagemaker.jobs import controller as watching
 from cloud.sagemaker.jobs.controller import Watch

@@ -18,9 +18,9 @@ from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, 
 from s3 import s3_server
 
 from cloud.cache import own_folder
+from cloud.emulator.s3_server import S3
 from cloud.object_store import Storage
 from cloud.ray.driver_process import cause_in
-from cloud.rehearsal.s3 import S3
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.experiments.grid import load

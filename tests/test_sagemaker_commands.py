@@ -29,8 +29,8 @@ from cloud.commands.cost import cost_estimator
 from cloud.commands.logs import get_training_logs, logs_parser
 from cloud.commands.results import results_parser
 from cloud.commands.storage import estimate_storage
+from cloud.emulator.s3_server import S3
 from cloud.loglines import runs_in
-from cloud.rehearsal.s3 import S3
 from cloud.usage import place_of
 from psa.analysis.published import published_trials
 from psa.cli import app

@@ -10,7 +10,7 @@ import pytest
 from made_up_jobs import log
 from test_sagemaker_commands import COMMANDS
 
-from cloud.rehearsal import Stage, rehearsal
+from cloud.emulator import Stage, rehearsal
 from psa.cli import app
 from psa.reports.ablation.markdown import read_summary
 

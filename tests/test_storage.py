@@ -12,8 +12,8 @@ from s3 import BUCKET, s3_server
 from cloud.aws import patience
 from cloud.aws.errors import Unreachable, is_transient_in_storage
 from cloud.aws.patience import insist, patiently
+from cloud.emulator.s3_server import S3
 from cloud.object_store import Storage
-from cloud.rehearsal.s3 import S3
 from psa.core.errors import UserError
 
 

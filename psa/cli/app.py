@@ -74,7 +74,7 @@ _COMMANDS: Final = {
     "bundle": ("bundle", "Results"),
     "clean": ("clean", "Results"),
     "fetch": ("fetch", "Elsewhere"),
-    "rehearse": ("cloud.rehearsal.command", "Elsewhere"),
+    "rehearse": ("cloud.emulator.command", "Elsewhere"),
     "clean-all": ("clean", None),
     "analyze-dataset": ("dataset", None),
 }

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cloud.rehearsal import server
-from cloud.rehearsal.container import Namespaces
-from cloud.rehearsal.course import Site
-from cloud.rehearsal.faults import Faults
-from cloud.rehearsal.image import image_python
-from cloud.rehearsal.jobs import ACCOUNT, Table
-from cloud.rehearsal.logbook import Logbook
-from cloud.rehearsal.plane import ROLE_ARN, Plane
-from cloud.rehearsal.s3 import S3, s3_server
+from cloud.emulator import http_server
+from cloud.emulator.containers.container import Namespaces
+from cloud.emulator.containers.image import image_python
+from cloud.emulator.control_plane import ROLE_ARN, Plane
+from cloud.emulator.faults import Faults
+from cloud.emulator.job_runner import Site
+from cloud.emulator.jobs import ACCOUNT, Table
+from cloud.emulator.log_store import Logbook
+from cloud.emulator.s3_server import S3, s3_server
 from psa.core.file_locks import locked
 from psa.core.files import check_writable
 
@@ -89,14 +89,14 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
             way_out="Wait for its end, or choose another folder",
         ),
         contextlib.closing(Namespaces(folder / "probe")) as namespaces,
-        s3_server(folder / "s3", meanwhile=server.prepare) as s3,
+        s3_server(folder / "s3", meanwhile=http_server.prepare) as s3,
         contextlib.closing(s3.client()) as storage,
-        server.memory(),
+        http_server.memory(),
     ):
         table, book = Table(folder / "jobs"), Logbook()
         for job in table:
             book.recall(job.folder)
         site = Site(storage, namespaces.flags, python, book, faults or Faults(), threading.Event())
-        plane = Plane(table, site, server.role_exists)
-        with server.serving(plane) as endpoint, contextlib.closing(plane):
+        plane = Plane(table, site, http_server.role_exists)
+        with http_server.serving(plane) as endpoint, contextlib.closing(plane):
             yield Stage(s3, endpoint, plane)

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.rehearsal.jobs import ACCOUNT
-from cloud.rehearsal.s3 import REGION
+from cloud.emulator.jobs import ACCOUNT
+from cloud.emulator.s3_server import REGION
 
 GROUP: Final = "/aws/sagemaker/TrainingJobs"
 _FILE: Final = "log.jsonl"

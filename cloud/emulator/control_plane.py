@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from cloud.aws.request_validation import faults as faults_of
-from cloud.rehearsal import sync
-from cloud.rehearsal.course import Course, Site
-from cloud.rehearsal.jobs import ACCOUNT, Job, Table
-from cloud.rehearsal.listing import listed
-from cloud.rehearsal.refusals import Refusal
+from cloud.emulator import s3_sync
+from cloud.emulator.job_runner import Course, Site
+from cloud.emulator.jobs import ACCOUNT, Job, Table
+from cloud.emulator.listing import listed
+from cloud.emulator.refusals import Refusal
 
 ROLE: Final = "psa-rehearsal"
 ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
@@ -144,11 +144,13 @@ class Plane:
         if "CheckpointConfig" in request:
             uris["CheckpointConfig"] = request["CheckpointConfig"]["S3Uri"]
         for where, uri in uris.items():
-            if not sync.has_bucket(self._site.storage, uri):
+            if not s3_sync.has_bucket(self._site.storage, uri):
                 yield f"The S3 bucket of {where} does not exist: {uri}"
         for channel in request.get("InputDataConfig", []):
             uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
-            if not (sync.has_bucket(self._site.storage, uri) and sync.has_objects(self._site.storage, uri)):
+            if not (
+                s3_sync.has_bucket(self._site.storage, uri) and s3_sync.has_objects(self._site.storage, uri)
+            ):
                 yield (
                     f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure '
                     "that the bucket exists in the selected region, that objects exist under that S3 prefix, "

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from cloud.rehearsal.refusals import Refusal
+from cloud.emulator.refusals import Refusal
 
 _PAGE: Final = 10
 _KEYS: Final = {"Name": "TrainingJobName", "CreationTime": "CreationTime", "Status": "TrainingJobStatus"}

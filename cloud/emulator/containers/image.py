@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from cloud.cache import cache_folder
-from cloud.rehearsal import environment
-from cloud.rehearsal.environment import make_environment
+from cloud.emulator.containers import environment
+from cloud.emulator.containers.environment import make_environment
 from cloud.sagemaker.container.images import target
 from cloud.sagemaker.container.wheels import loads_here
 from psa.core.errors import UserError

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from cloud.rehearsal import sync
-from cloud.rehearsal.container import HOST, NO_NETWORK, SYSTEM_PATH, Container
-from cloud.rehearsal.faults import Faults
-from cloud.rehearsal.jobs import Job
-from cloud.rehearsal.logbook import Logbook
-from cloud.rehearsal.s3 import REGION
+from cloud.emulator import s3_sync
+from cloud.emulator.containers.container import HOST, NO_NETWORK, SYSTEM_PATH, Container
+from cloud.emulator.faults import Faults
+from cloud.emulator.jobs import Job
+from cloud.emulator.log_store import Logbook
+from cloud.emulator.s3_server import REGION
 from psa.core.files import make_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -125,11 +125,11 @@ class Course(threading.Thread):
         channels = job.get("InputDataConfig", [])
         for channel in channels:
             source = channel["DataSource"]["S3DataSource"]["S3Uri"]
-            sync.download(storage, source, self._ml / "input/data" / channel["ChannelName"])
+            s3_sync.download(storage, source, self._ml / "input/data" / channel["ChannelName"])
         if job.get("CheckpointConfig"):
             # as a folder: beside the checkpoints of job-1 lie those of job-10
             where = job["CheckpointConfig"]["S3Uri"].rstrip("/")
-            sync.download(storage, f"{where}/", self._checkpoints())
+            s3_sync.download(storage, f"{where}/", self._checkpoints())
         for name, content in _configuration(job, channels).items():
             write_atomically(self._ml / "input/config" / f"{name}.json", json.dumps(content).encode())
 
@@ -147,7 +147,7 @@ class Course(threading.Thread):
             try:
                 if not job.get("CheckpointConfig"):
                     return self._watch(container)
-                with sync.Mirror(site.storage, self._checkpoints(), job["CheckpointConfig"]["S3Uri"]):
+                with s3_sync.Mirror(site.storage, self._checkpoints(), job["CheckpointConfig"]["S3Uri"]):
                     return self._watch(container)
             finally:
                 container.kill()
@@ -222,13 +222,13 @@ class Course(threading.Thread):
         base = f"{output['S3OutputPath'].rstrip('/')}/{self._job.name}/output"
         storage, scratch = self._site.storage, self._job.folder / "archive"
         if any((self._ml / "output/data").iterdir()):
-            sync.upload_archive(storage, self._ml / "output/data", f"{base}/output.tar.gz", scratch)
+            s3_sync.upload_archive(storage, self._ml / "output/data", f"{base}/output.tar.gz", scratch)
         if failed:
             return {}
         if output.get("CompressionType") == "NONE":
-            sync.upload_tree(storage, self._ml / "model", f"{base}/model/")
+            s3_sync.upload_tree(storage, self._ml / "model", f"{base}/model/")
             return {"ModelArtifacts": {"S3ModelArtifacts": f"{base}/model/"}}
-        sync.upload_archive(storage, self._ml / "model", f"{base}/model.tar.gz", scratch)
+        s3_sync.upload_archive(storage, self._ml / "model", f"{base}/model.tar.gz", scratch)
         return {"ModelArtifacts": {"S3ModelArtifacts": f"{base}/model.tar.gz"}}
 
     def _seconds(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.aws.request_validation import output_members
-from cloud.rehearsal.s3 import REGION
+from cloud.emulator.s3_server import REGION
 from psa.core.files import make_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from cloud.rehearsal.processes import ends_with_us
+from cloud.emulator.containers.processes import ends_with_us
 from psa.core.errors import UserError, one_line
 from psa.core.files import make_folder
 

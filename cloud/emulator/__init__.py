@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud.rehearsal.faults import Faults
-from cloud.rehearsal.stage import Stage, rehearsal
+from cloud.emulator.emulator import Stage, rehearsal
+from cloud.emulator.faults import Faults
 
 __all__ = ["Faults", "Stage", "rehearsal"]

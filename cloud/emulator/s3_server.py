@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.rehearsal.processes import ends_with_us
+from cloud.emulator.containers.processes import ends_with_us
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.core.files import make_folder, write_atomically

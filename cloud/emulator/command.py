@@ -18,9 +18,9 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter, Token
 
-from cloud.rehearsal.faults import AWS_GRACE, Faults
-from cloud.rehearsal.processes import ends_with_us
-from cloud.rehearsal.stage import LOCK_NAME, Stage, rehearsal
+from cloud.emulator.containers.processes import ends_with_us
+from cloud.emulator.emulator import LOCK_NAME, Stage, rehearsal
+from cloud.emulator.faults import AWS_GRACE, Faults
 from psa.cli.options import Count
 from psa.core.errors import UserError
 from psa.core.file_locks import is_locked
