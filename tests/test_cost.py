@@ -14,7 +14,7 @@ from made_up_jobs import described, study
 
 from cloud.aws.job_description import job_of
 from cloud.aws.pricing import dollars, price_table, prices
-from cloud.bill import bill_of
+from cloud.commands.cost_report import bill_of
 from psa.core.errors import UserError
 
 SHIPPED = Path(__file__).parents[1] / "cloud/aws/prices.toml"

@@ -28,13 +28,13 @@ from hypothesis import strategies as st
 from made_up import some_record, some_state
 from safetensors.numpy import save as encode_tensors
 
-from cloud.ancestors import NoResults, bounties_of, frame_of_results, results_of
 from cloud.aws.artifact import Limits, contents
 from cloud.aws.job_description import job_of, read_jobs
 from cloud.aws.job_names import Ancestor
 from cloud.aws.pricing import price_table
 from cloud.aws.settings import read as read_settings
-from cloud.loglines import frame_of_logs, logs_in, runs_in
+from cloud.legacy.artifacts import NoResults, bounties_of, frame_of_results, results_of
+from cloud.legacy.logs import frame_of_logs, logs_in, runs_in
 from cloud.results_sync import records_from
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.records_frame import collect

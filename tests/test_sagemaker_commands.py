@@ -29,9 +29,9 @@ from cloud.commands.cost import cost_estimator
 from cloud.commands.logs import get_training_logs, logs_parser
 from cloud.commands.results import results_parser
 from cloud.commands.storage import estimate_storage
+from cloud.commands.storage_report import place_of
 from cloud.emulator.s3_server import S3
-from cloud.loglines import runs_in
-from cloud.usage import place_of
+from cloud.legacy.logs import runs_in
 from psa.analysis.published import published_trials
 from psa.cli import app
 from psa.core.errors import UserError

@@ -107,7 +107,7 @@ def logs_parser(
 
     Example: sagemaker-logs-parser --logs-dir results/logs --output-dir results
     """
-    from cloud.loglines import frame_of_logs, logs_in
+    from cloud.legacy.logs import frame_of_logs, logs_in
     from psa.reports.ablation.markdown import convergence_markdown, lkg_growth_markdown
 
     out = console()

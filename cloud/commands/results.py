@@ -9,10 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from cloud.ancestors import ARTIFACT, MOST_BYTES, Read, Results, frame_of_results, results_of
 from cloud.aws.account import Account, fetched, stored_names
 from cloud.aws.job_names import ancestor_of, is_name, is_ours
 from cloud.commands.common import JobsFile, Region, account, named_jobs, say, working
+from cloud.legacy.artifacts import ARTIFACT, MOST_BYTES, Read, Results, frame_of_results, results_of
 from psa.cli.console import console
 from psa.cli.record_options import CONFIGURATIONS, FAMILY
 from psa.core.errors import UserError

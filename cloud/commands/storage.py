@@ -12,7 +12,7 @@ from cloud.aws.account import keys
 from cloud.aws.job_description import written
 from cloud.aws.pricing import PriceTable, price_table
 from cloud.commands.common import JobsFile, PriceFile, Region, account, named_jobs, remark, say, working
-from cloud.usage import Usage, usage_of
+from cloud.commands.storage_report import Usage, usage_of
 from psa.cli.console import console
 from psa.core.files import write_atomically
 from psa.core.formatting import counted, size
