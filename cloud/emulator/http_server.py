@@ -10,9 +10,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from cloud.emulator.control_plane import ROLE, Plane
+from cloud.emulator.control_plane import ROLE, Plane, Refusal
 from cloud.emulator.jobs import ACCOUNT
-from cloud.emulator.refusals import Refusal
 from cloud.emulator.s3_server import KEY
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
