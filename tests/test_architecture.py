@@ -75,6 +75,7 @@ psa.experiments.studies.glonet psa.experiments.studies.gradients psa.experiments
 psa.experiments.tracking.trackers|
 psa.experiments.grid psa.experiments.search|
 psa.experiments.promotion psa.experiments.search_log|
+psa.experiments.sweep|
 psa.analysis psa.analysis.frame_schema psa.analysis.gradients psa.analysis.gradients.factored
 psa.analysis.gradients.vmap psa.analysis.probe_frame psa.analysis.regimes psa.analysis.stats|
 psa.analysis.gradients.file psa.analysis.gradients.label_agreement psa.analysis.gradients.metric_space
@@ -106,14 +107,13 @@ psa.reports.ablation.markdown psa.reports.activations.report psa.reports.glonet.
 psa.reports.memory.comparisons|
 psa.reports.ablation.figures psa.reports.ablation.tables psa.reports.memory.hypotheses|
 psa.reports.ablation.report psa.reports.memory.report|
-psa.cli psa.cli.checkpoint_folder psa.cli.commands psa.cli.console psa.cli.options psa.cli.shadowed
-psa.cli.sweep_view|
+psa.cli psa.cli.checkpoint_folder psa.cli.commands psa.cli.console psa.cli.options psa.cli.shadowed|
 psa.cli.commands.bundle psa.cli.commands.clean psa.cli.commands.dataset psa.cli.commands.export_gradients
 psa.cli.commands.plan psa.cli.commands.report psa.cli.commands.verify psa.cli.record_options
 psa.cli.run_options|
-psa.cli.commands.fetch psa.cli.commands.search psa.cli.commands.status psa.cli.commands.sweep
-psa.cli.commands.train psa.cli.commands.train_study psa.cli.named.figures psa.cli.named.tables|
-psa.cli.app|
+psa.cli.commands.fetch psa.cli.commands.search psa.cli.commands.status psa.cli.commands.train
+psa.cli.commands.train_study psa.cli.named.figures psa.cli.named.tables psa.cli.sweep_view|
+psa.cli.app psa.cli.commands.sweep|
 psa.cli.named|
 psa.experiment|
 """

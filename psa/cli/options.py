@@ -13,6 +13,7 @@ from cyclopts import Parameter, Token
 
 from psa.execution.backend import Where
 from psa.execution.machine import DeviceName
+from psa.experiments.sweep import SweepOptions
 from psa.storage.retention import KeepWeights
 
 MAX_COUNT: Final = 100_000
@@ -149,3 +150,15 @@ class Options:
             help="MLflow's server that is told of finished trials: http://HOST:5000, sqlite:///runs.db."
         ),
     ] = None
+
+    def sweep_on(self, runs: Runs) -> SweepOptions:
+        """Return the options of a sweep whose packs run where `runs` says."""
+        return SweepOptions(
+            backend=runs.backend or "local",
+            where=runs.where,
+            pack_size=self.pack_size,
+            keep_weights=self.keep_weights,
+            fail_fast=self.fail_fast,
+            tensorboard=self.tensorboard,
+            mlflow=self.mlflow,
+        )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from psa.cli.commands.plan import say_damaged, waiting
 from psa.core.formatting import counted, duration
 from psa.execution.eta import TimeLeft
 from psa.execution.worker.protocol import Event, failures_of
+from psa.experiments.promotion import Entered
+from psa.experiments.sweep import Refresh, StageProgress
 from psa.specs.trial import Pack
 from psa.storage.sweep_registry import Tell
 
 STATUS_SECONDS: Final = 2.0
-Refresh = Callable[[], None]
 
 
 class SweepView:
@@ -145,3 +148,31 @@ class Refreshed:
     def _refresh(self) -> None:
         if self.display is not None:
             self.display.update(self.view.table())
+
+
+class ConsoleProgress:
+    """The messages of a sweep on a console, and a view of each of its stages."""
+
+    def __init__(self, out: Console) -> None:
+        self.out = out
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        self.out.print(text, markup=False, soft_wrap=True)
+
+    def damaged(self, reasons: Mapping[str, str]) -> None:
+        """Name the records that cannot be read."""
+        say_damaged(self.out, reasons)
+
+    def waiting(self, stage: Entered) -> None:
+        """Say what a stage waits for that nobody has reached yet."""
+        self.say(waiting(stage))
+
+    @contextlib.contextmanager
+    def stage(
+        self, name: str, total: int, time_left: TimeLeft, tell: Tell
+    ) -> Iterator[tuple[StageProgress, Refresh]]:
+        """Show a live table of a stage while the block lasts."""
+        view = SweepView(self.out, name, total, time_left, tell)
+        with Refreshed(view) as refresh:
+            yield view, refresh

@@ -16,21 +16,18 @@ from psa.cli.options import (
     GridFile,
     ModelDir,
     Only,
-    Options,
     Override,
     PackSize,
     ResultsDir,
-    Runs,
     Workers,
 )
 from psa.core.formatting import counted, duration, size
-from psa.execution.backend import Backend
 from psa.execution.cost_model import CostModel, Kind, memory_bytes, stored_bytes
 from psa.execution.eta import TimeLeft
-from psa.execution.machine import Machine
 from psa.experiments.grid import Grid, load
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import Entered, entered
+from psa.experiments.sweep import Sweep
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -140,23 +137,21 @@ def _sizes(packs: Sequence[Pack]) -> str:
     return ", ".join(shown[:_SIZES_SHOWN]) + (" and smaller" if len(shown) > _SIZES_SHOWN else "")
 
 
-def previewed(
-    declared: Grid,
-    store: Store,
-    costs: CostModel,
-    machine: Machine,
-    backend: Backend,
-    runs: Runs,
-    options: Options,
-    out: Console,
-) -> int:
+def previewed(sweep: Sweep, out: Console) -> int:
     """Say what would be launched for the stages that have been reached. Launches nothing."""
-    for stage in begun(declared, store, out):
+    options, backend = sweep.options, sweep.backend
+    for stage in begun(sweep.declared, sweep.store, out):
         planned = planned_for(
-            stage.trials, stage.meta_loops, store, costs, machine.device, runs.workers, options.pack_size
+            stage.trials,
+            stage.meta_loops,
+            sweep.store,
+            sweep.costs,
+            sweep.machine.device,
+            options.where.workers,
+            options.pack_size,
         )
         done = f"{planned.done:,} of {len(stage.trials):,} trials done"
-        out.print(f"{declared.name}: {stage.title}{done}", markup=False)
+        out.print(f"{sweep.declared.name}: {stage.title}{done}", markup=False)
         for line in backend.preview(backend.plan(planned.packs)) if planned.packs else ():
             out.print(line, markup=False, soft_wrap=True)
     return 0
