@@ -68,7 +68,7 @@ def sweep(folder: Path, loops: int, *words: str) -> float:
     grid, data = ROOT / "reproduction/smoke.toml", ROOT / "dataset"
     command = ["sweep", str(grid), f"meta_loops={loops}", "--data-dir", str(data), "--device", "cpu", *words]
     # pack by pack as the machine's cores want it, without the measurement that a first local sweep makes
-    start = "from psa.cli import main; main()"
+    start = "from psa.cli.app import main; main()"
     return seconds(["-c", start, *command, "--pack-size", "12"], folder)
 
 

@@ -106,7 +106,7 @@ print(sum(1 for _ in RecordStore(pathlib.Path(sys.argv[1])).all()))
 
 def called(*words: str) -> None:
     """Call `psa` as a user does, imports included."""
-    command = [sys.executable, "-c", "from psa.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from psa.cli.app import main; main()", *words]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 

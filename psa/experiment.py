@@ -15,15 +15,16 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from psa.commands.runs import Options, Runs
-from psa.commands.sweep import swept
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.sweep_view import ConsoleProgress
 from psa.core.errors import UserError
 from psa.core.formatting import listed
 from psa.core.parsing import MAX_VALUES, whole_number
 from psa.core.stop import StopRequest
+from psa.execution.backend import Where
 from psa.execution.machine import DeviceName, Machine
 from psa.experiments.grid import Grid, load
+from psa.experiments.sweep import Sweep, SweepOptions
 from psa.storage.store import Store
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class Experiment:
             raise UserError(f"workers = {workers}", "At least 1, or None for one per core")
         workers = workers if workers is None else whole_number(workers, "workers")
         machine = Machine(Path(data_dir), device)
-        code = swept(self.grid, store, machine, Runs(workers=workers), Options(), out, stop)
+        options = SweepOptions(where=Where(workers=workers))
+        code = Sweep.prepared(self.grid, store, machine, options).run(ConsoleProgress(out), stop)
         if stop():
             if stop.signal == signal.SIGINT:
                 raise KeyboardInterrupt("stopped; the same call goes on from there")

@@ -1,4 +1,4 @@
-"""A bucket in memory, behind the client that boto3 would make: cloud.bucket.Bucket itself is under test."""
+"""A bucket in memory, behind the client that boto3 would make; cloud.aws.bucket.Bucket is under test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cloud.bucket import Bucket
+from cloud.aws.bucket import Bucket
 
 
 class Memory:

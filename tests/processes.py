@@ -28,7 +28,7 @@ def psa(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     paths = [environment.pop("PYTHONPATH", ""), str(ROOT)]
     variables = {key: value for key, value in os.environ.items() if key != "SAGEMAKER_MODEL_DIR"}
     return subprocess.Popen(
-        [sys.executable, "-c", "from psa.cli import main; main()", *words],
+        [sys.executable, "-c", "from psa.cli.app import main; main()", *words],
         cwd=folder,
         env={**variables, **environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdout=subprocess.PIPE,

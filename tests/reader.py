@@ -11,7 +11,7 @@ from pathlib import Path
 
 from set_up import load_tool
 
-from cloud.rehearsal.environment import make_environment
+from cloud.emulator.containers.environment import make_environment
 from psa.core.extras import DISTRIBUTION
 
 ROOT = Path(__file__).parents[1]

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloud.rehearsal import s3
-from cloud.rehearsal.s3 import S3
+from cloud.emulator import s3_server as emulated
+from cloud.emulator.s3_server import S3
 
 BUCKET = "psa-test"
 
@@ -15,5 +15,5 @@ BUCKET = "psa-test"
 @contextlib.contextmanager
 def s3_server(folder: Path) -> Iterator[S3]:
     """Start it in a folder, with an empty bucket; it ends with the block."""
-    with s3.s3_server(folder, BUCKET) as server:
+    with emulated.s3_server(folder, BUCKET) as server:
         yield server

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from psa.analysis.probe_frame import observed
 from psa.analysis.records_frame import collect
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.stop import StopRequest
 from psa.experiment import Experiment, Results

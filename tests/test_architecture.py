@@ -67,13 +67,15 @@ psa.execution.backend psa.execution.devices psa.execution.worker.run|
 psa.execution.replay psa.execution.worker.pool psa.execution.worker.server|
 psa.execution.local psa.execution.worker.__main__|
 psa.execution.worker.start|
-psa.experiments psa.experiments.studies psa.experiments.tracking psa.experiments.tracking.base|
+psa.experiments psa.experiments.planning psa.experiments.studies psa.experiments.tracking
+psa.experiments.tracking.base|
 psa.experiments.study psa.experiments.tracking.mlflow psa.experiments.tracking.tensorboard|
 psa.experiments.grid_file psa.experiments.studies.ablation psa.experiments.studies.activations
 psa.experiments.studies.glonet psa.experiments.studies.gradients psa.experiments.studies.memory
 psa.experiments.tracking.trackers|
 psa.experiments.grid psa.experiments.search|
 psa.experiments.promotion psa.experiments.search_log|
+psa.experiments.sweep|
 psa.analysis psa.analysis.frame_schema psa.analysis.gradients psa.analysis.gradients.factored
 psa.analysis.gradients.vmap psa.analysis.probe_frame psa.analysis.regimes psa.analysis.stats|
 psa.analysis.gradients.file psa.analysis.gradients.label_agreement psa.analysis.gradients.metric_space
@@ -105,13 +107,14 @@ psa.reports.ablation.markdown psa.reports.activations.report psa.reports.glonet.
 psa.reports.memory.comparisons|
 psa.reports.ablation.figures psa.reports.ablation.tables psa.reports.memory.hypotheses|
 psa.reports.ablation.report psa.reports.memory.report|
-psa.commands psa.commands.folder psa.commands.options psa.console psa.progress psa.shadowed|
-psa.commands.clean psa.commands.dataset psa.commands.export_gradients psa.commands.plan
-psa.commands.report psa.commands.running psa.commands.source psa.commands.verify|
-psa.commands.bundle psa.commands.fetch psa.commands.figures psa.commands.runs psa.commands.status
-psa.commands.tables psa.commands.train psa.commands.train_study|
-psa.cli psa.commands.search psa.commands.sweep|
-psa.named|
+psa.cli psa.cli.checkpoint_folder psa.cli.commands psa.cli.console psa.cli.options psa.cli.shadowed|
+psa.cli.commands.bundle psa.cli.commands.clean psa.cli.commands.dataset psa.cli.commands.export_gradients
+psa.cli.commands.plan psa.cli.commands.report psa.cli.commands.verify psa.cli.record_options
+psa.cli.run_options|
+psa.cli.commands.fetch psa.cli.commands.search psa.cli.commands.status psa.cli.commands.train
+psa.cli.commands.train_study psa.cli.named.figures psa.cli.named.tables psa.cli.sweep_view|
+psa.cli.app psa.cli.commands.sweep|
+psa.cli.named|
 psa.experiment|
 """
 ROW = {name: number for number, row in enumerate(ROWS.split("|")) for name in row.split()}
@@ -194,8 +197,8 @@ def test_planning_loads_nothing_heavy() -> None:
         "psa.execution.machine",
         "psa.execution.backend",
         "psa.experiments.grid",
-        "psa.console",
-        "psa.cli",
+        "psa.cli.console",
+        "psa.cli.app",
     ]
     script = f"import sys, {', '.join(planning)}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
@@ -218,7 +221,7 @@ def dotted(node: ast.AST) -> str:
     return f"{dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
 
 
-SPEAKING = ("psa.cli", "psa.console", "psa.commands")
+SPEAKING = ("psa.cli.app", "psa.cli.console", "psa.cli.commands")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.artifact import Limits, contents, is_pickle
+from cloud.aws.artifact import Limits, contents, is_pickle
 from psa.core.errors import UserError
 
 RESULTS = {"results.txt": b"98.25\n98.31\n", "logs/run 1.log": b"Loop 1/100\n", "empty.txt": b""}

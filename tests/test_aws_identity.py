@@ -21,10 +21,10 @@ from processes import ROOT
 from s3 import s3_server
 from test_ray_driver import broken_ray
 
-from cloud.account import account
-from cloud.ray_process import Driver
-from cloud.rehearsal.s3 import KEY, S3, SECRET
-from cloud.settings import Settings, read
+from cloud.aws.account import account
+from cloud.aws.settings import Settings, read
+from cloud.emulator.s3_server import KEY, S3, SECRET
+from cloud.ray.driver_process import Driver
 from psa.core.errors import RunFailure, UserError
 
 PLACE = {"S3_BUCKET_NAME": "a-bucket", "AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa"}
@@ -175,7 +175,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield found
 
 
-STORE = "import sys; from cloud.storage import Storage; Storage.at(sys.argv[1]).check_writable()"
+STORE = "import sys; from cloud.object_store import Storage; Storage.at(sys.argv[1]).check_writable()"
 
 
 @pytest.mark.parametrize("identity", ["container", "profile", "address"])

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cloud import aws_model
-from cloud.aws_model import faults
+from cloud.aws import request_validation
+from cloud.aws.request_validation import faults
 
 GOOD: dict[str, Any] = {
     "TrainingJobName": "psa-ablation-001",
@@ -19,7 +19,7 @@ GOOD: dict[str, Any] = {
         "TrainingImage": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312",
         "TrainingInputMode": "File",
         "ContainerEntrypoint": ["/bin/bash", "-c"],
-        "ContainerArguments": ["exec python -m cloud.bootstrap"],
+        "ContainerArguments": ["exec python -m cloud.sagemaker.container.entry"],
     },
     "InputDataConfig": [
         {
@@ -169,10 +169,12 @@ def test_spot_waits_at_least_as_long_as_it_runs() -> None:
 def test_every_pattern_of_the_operations_we_use_can_be_compiled() -> None:
     """A Java pattern that Python cannot read would fail at a user's first request."""
     for operation in ("CreateTrainingJob", "ListTrainingJobs", "DescribeTrainingJob", "StopTrainingJob"):
-        patterns = set(_patterns(aws_model._service("sagemaker").operation_model(operation).input_shape, ()))
+        patterns = set(
+            _patterns(request_validation._service("sagemaker").operation_model(operation).input_shape, ())
+        )
         assert patterns or operation == "ListTrainingJobs"
         for pattern in patterns:
-            aws_model._java(pattern)
+            request_validation._java(pattern)
 
 
 def _patterns(shape: Any, above: tuple[str, ...]) -> Any:
@@ -189,7 +191,7 @@ def _patterns(shape: Any, above: tuple[str, ...]) -> Any:
 def test_no_client_is_made() -> None:
     """The dry run makes no session and no client."""
     script = (
-        "import sys; from cloud.aws_model import faults; faults('CreateTrainingJob', {});"
+        "import sys; from cloud.aws.request_validation import faults; faults('CreateTrainingJob', {});"
         "print(sorted({'boto3', 'botocore.session', 'botocore.client', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

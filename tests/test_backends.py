@@ -29,7 +29,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield str(request.param)
         return
     pytest.importorskip("moto", reason="the extra rehearse is not installed")
-    from cloud.rehearsal import Faults, rehearsal
+    from cloud.emulator import Faults, rehearsal
 
     faults = Faults(no_network=True)
     with (

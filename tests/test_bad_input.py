@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from psa import cli
+from psa.cli import app as cli
 from psa.data import sources
 from psa.data.splits import Splits
 
@@ -358,7 +358,7 @@ def test_an_interruption_before_the_first_loop_is_one_line(
 
 def process(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `train` as a process of its own."""
-    command = [sys.executable, "-c", "from psa.cli import train_command; train_command()"]
+    command = [sys.executable, "-c", "from psa.cli.app import train_command; train_command()"]
     return subprocess.run([*command, *arguments], text=True, stderr=subprocess.PIPE, check=False, **options)
 
 

@@ -19,7 +19,7 @@ from processes import PATIENCE_SECONDS
 
 from psa.analysis.probe_frame import observed
 from psa.analysis.records_frame import collect
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 from psa.core.files import write_atomically

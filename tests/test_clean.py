@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from made_up import some_record, some_state
 
-from psa import cli
+from psa.cli import app as cli
 from psa.storage.store import Store
 
 Run = Callable[..., tuple[int, str, str]]
@@ -172,7 +172,7 @@ def test_a_person_at_a_terminal_is_asked(place: Path) -> None:
     """The question is readable before it is answered, on a terminal of 80 columns."""
     models = place / "models"
     put(models / "a.safetensors", models / "b.safetensors")
-    script = "from psa.cli import clean_command as c; c()"
+    script = "from psa.cli.app import clean_command as c; c()"
     keyboard, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", script, "a.safetensors", "b.safetensors"],

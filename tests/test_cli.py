@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from psa import cli
+from psa.cli import app as cli
 from psa.data.splits import Splits
 from psa.storage.store import decode_record
 from psa.storage.trial_state import TrialState, decode
@@ -309,7 +309,7 @@ def test_a_second_train_in_one_folder_is_turned_away(home: Home) -> None:
         assert cli.run(cli.CLEAN_ALL, ["--model-dir", str(home.models)]) == 0  # nothing there to remove
 
 
-COMMAND = [sys.executable, "-u", "-c", "from psa.cli import train_command; train_command()"]
+COMMAND = [sys.executable, "-u", "-c", "from psa.cli.app import train_command; train_command()"]
 
 
 @pytest.fixture
@@ -408,7 +408,7 @@ def test_a_reader_that_leaves_is_no_error(
 def test_help_answers_without_torch(command: str) -> None:
     """`--help` ends with 0, names its options, and has not imported what only training needs."""
     script = (
-        f"import sys; from psa.cli import {command} as c\n"
+        f"import sys; from psa.cli.app import {command} as c\n"
         "try: c()\n"
         "finally: print(sorted({'torch', 'ray', 'boto3', 'pandas', 'scipy'} & set(sys.modules)))"
     )

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up_jobs import described, study
 
-from cloud.bill import bill_of
-from cloud.cost import dollars, price_table, prices
-from cloud.jobs import job_of
+from cloud.aws.job_description import job_of
+from cloud.aws.pricing import dollars, price_table, prices
+from cloud.commands.cost_report import bill_of
 from psa.core.errors import UserError
 
-SHIPPED = Path(__file__).parents[1] / "cloud/prices.toml"
+SHIPPED = Path(__file__).parents[1] / "cloud/aws/prices.toml"
 
 
 def test_the_bill_of_the_original_study() -> None:

@@ -21,8 +21,8 @@ from processes import train_in_process
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.probe_frame import observed
 from psa.analysis.records_frame import collect
-from psa.cli import PSA, TRAIN
-from psa.cli import run as command
+from psa.cli.app import PSA, TRAIN
+from psa.cli.app import run as command
 from psa.data.splits import Splits
 from psa.engine import loop as engine
 from psa.engine.batches import Row

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from reader import Reader
 
-from psa import cli
+from psa.cli import app as cli
 from psa.core.extras import WHEEL
 from psa.experiments.grid import load
 from psa.experiments.studies.ablation import Settings

@@ -68,7 +68,7 @@ def test_every_example_is_short_and_runs(section: str, project: Path) -> None:
             write(text, project)
             continue
         for command in text.splitlines():
-            start = [sys.executable, "-c", "from psa.cli import main; main()", *shlex.split(command)[1:]]
+            start = [sys.executable, "-c", "from psa.cli.app import main; main()", *shlex.split(command)[1:]]
             done = subprocess.run(
                 start, cwd=project, env={**os.environ, "PYTHONPATH": str(project)},
                 capture_output=True, text=True, check=False, timeout=300,

@@ -19,10 +19,10 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from psa import cli
 from psa.analysis.frame_schema import frame_of
 from psa.analysis.published import read_reference
-from psa.commands import figures as commands
+from psa.cli import app
+from psa.cli.named import figures as commands
 from psa.core.errors import UserError
 from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import cells_of
@@ -348,7 +348,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def called(function: Callable[..., int], *options: str) -> int:
     """Run a command as the shell would; its exit code."""
-    return cli.run(cli.command("x", function), list(options))
+    return app.run(app.command("x", function), list(options))
 
 
 SCRIPTS = (
@@ -466,7 +466,7 @@ def test_mistakes_are_one_line(
 def test_the_commands_load_nothing_to_draw_with_until_they_draw() -> None:
     """Help and mistakes answer at once."""
     script = (
-        "import sys, psa.commands.figures; "
+        "import sys, psa.cli.named.figures; "
         "print({'pandas', 'matplotlib', 'scipy', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run(

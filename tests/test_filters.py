@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from psa import cli
+from psa.cli import app
 from psa.core.errors import UserError
 from psa.experiments.grid import load
 from psa.specs.data import PRESETS, WHY, digits_of, label_mapping
@@ -119,7 +119,7 @@ def test_every_preset_says_why_and_is_a_filter() -> None:
 
 def test_the_command_shows_every_preset(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Images per split, counted in the data, and the labels that stand for the digits."""
-    assert cli.run(cli.app_of("data"), ["--filters", "--data-dir", str(data_dir)]) == 0
+    assert app.run(app.app_of("data"), ["--filters", "--data-dir", str(data_dir)]) == 0
     out = capsys.readouterr().out
     rows = {name: next(line for line in out.splitlines() if f" {name} " in line) for name in PRESETS}
     assert "6→0 8→1 9→2" in rows["similar"]

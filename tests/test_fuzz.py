@@ -28,16 +28,17 @@ from hypothesis import strategies as st
 from made_up import some_record, some_state
 from safetensors.numpy import save as encode_tensors
 
-from cloud.ancestors import NoResults, bounties_of, frame_of_results, results_of
-from cloud.artifact import Limits, contents
-from cloud.cost import price_table
-from cloud.homecoming import records_from
-from cloud.jobs import Ancestor, job_of, read_jobs
-from cloud.loglines import frame_of_logs, logs_in, runs_in
-from cloud.settings import read as read_settings
-from psa import cli
+from cloud.aws.artifact import Limits, contents
+from cloud.aws.job_description import job_of, read_jobs
+from cloud.aws.job_names import Ancestor
+from cloud.aws.pricing import price_table
+from cloud.aws.settings import read as read_settings
+from cloud.legacy.artifacts import NoResults, bounties_of, frame_of_results, results_of
+from cloud.legacy.logs import frame_of_logs, logs_in, runs_in
+from cloud.results_sync import records_from
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.records_frame import collect
+from psa.cli import app
 from psa.core.errors import UserError
 from psa.experiments import grid, search
 from psa.experiments.search_log import Ledger
@@ -487,7 +488,7 @@ def test_the_command_line(words: list[str]) -> None:
     with place() as folder, contextlib.chdir(folder):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run(cli.PSA, ["plan", str(REPRODUCTION / "smoke.toml"), *words])
+            code = app.run(app.PSA, ["plan", str(REPRODUCTION / "smoke.toml"), *words])
         assert code in (0, 2), err.getvalue()
         if code == 2:
             assert err.getvalue().count("\n") == 1

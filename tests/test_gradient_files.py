@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from cloud.homecoming import bring_home
+from cloud.results_sync import bring_home
 from psa.analysis.gradients.export import planned
 from psa.analysis.gradients.file import Kept, paths_of, read
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.data.splits import load as load_data
 from psa.experiments.grid import load

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from psa.analysis.gradients.file import Kept
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.experiments.study import study_named
 from psa.reports.gradients import text as gradient_words

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import net_trial
 
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.execution.cost_model import fitting, memory_bytes, stored_bytes
 from psa.execution.gradient_storage import epoch_bytes, keeps_gradients, train_samples, unreached

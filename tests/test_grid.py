@@ -343,7 +343,8 @@ def test_a_grid_too_large_is_refused_without_being_built(tmp_path: Path) -> None
 def test_planning_imports_no_torch() -> None:
     """`psa plan` of 5,880 trials needs neither torch nor ray nor boto3."""
     code = (
-        "import sys; from psa.cli import PSA, run; code = run(PSA, ['plan', 'reproduction/simplemlp.toml']); "
+        "import sys; from psa.cli.app import PSA, run; "
+        "code = run(PSA, ['plan', 'reproduction/simplemlp.toml']); "
         "assert not {'torch', 'ray', 'boto3'} & set(sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

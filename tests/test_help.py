@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from psa import cli
+from psa.cli import app as cli
 
 COMMANDS = [name for name in cli.PSA if not name.startswith("-")]
 ROOT = Path(__file__).parents[1]

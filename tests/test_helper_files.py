@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from processes import GRID
 
-from cloud.told import failures_in, progress_in
-from psa import cli
+from cloud.sagemaker.jobs.progress import failures_in, progress_in
+from psa.cli import app
 from psa.execution.cost_model import CostModel, Kind
 from psa.experiments.grid import load
 from psa.experiments.tracking.tensorboard import TensorBoard
@@ -117,12 +117,12 @@ def test_step_times_that_cannot_be_used_are_estimated(
     command: str, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The command ends with 0, warns once, and names the file; nothing in it reaches a plan."""
-    cli.run(cli.PSA, ["plan", str(GRID)])
+    app.run(app.PSA, ["plan", str(GRID)])
     estimated = capfd.readouterr().out
     path = CostModel.of_machine(Path("models")).path
     for what, content in (GENERAL | STEP_TIMES).items():
         lay(path, content)
-        assert cli.run(cli.PSA, COMMANDS[command]) == 0, what
+        assert app.run(app.PSA, COMMANDS[command]) == 0, what
         out, err = capfd.readouterr()
         assert err.count("\n") == 1, (what, err)
         assert err.startswith(f"WARNING: {path} cannot be used ("), (what, err)
@@ -138,7 +138,7 @@ def test_what_is_no_file_in_the_place_of_step_times_holds_nobody_up(
     """A folder, a device that never ends, a pipe that nobody writes to."""
     path = CostModel.of_machine(Path("models")).path
     for what in in_place_of(path):
-        assert cli.run(cli.PSA, ["plan", str(GRID)]) == 0
+        assert app.run(app.PSA, ["plan", str(GRID)]) == 0
         assert capfd.readouterr().err.count("must be a regular file, got a") == 1, what
 
 
@@ -150,7 +150,7 @@ def test_a_sweep_measures_step_times_again(
     lay(path, times({"0": -1.0, "1": math.nan}))
     few = ["meta_loops=1", "arch=1*4", "mode=none", "seeds=0"]
     words = ["sweep", str(GRID), *few, "--data-dir", str(data_dir), "--device", "cpu"]
-    assert cli.run(cli.PSA, words) == 0
+    assert app.run(app.PSA, words) == 0
     out, err = capfd.readouterr()
     assert out.endswith("1 of 1 trials done, 0 failed\n")
     assert err.count("\n") == 1
@@ -178,7 +178,7 @@ def test_step_times_that_cannot_be_stored_are_used_all_the_same(
 def test_sound_step_times_are_used(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Those of every pack size; whole seconds are numbers, too."""
     lay(CostModel.of_machine(Path("models")).path, times({"1": 1, "6": 2.5}))
-    assert cli.run(cli.PSA, ["plan", str(GRID)]) == 0
+    assert app.run(app.PSA, ["plan", str(GRID)]) == 0
     out, err = capfd.readouterr()
     assert err == ""
     assert "not measured" not in out
@@ -193,7 +193,7 @@ def test_progress_of_a_sweep_that_cannot_be_used_is_not_shown(
         (path,) = Path("models/.sweeps").glob("*.json")
         for what, content in (GENERAL | PROGRESS).items():
             path.write_bytes(content)
-            assert cli.run(cli.PSA, ["status", str(GRID)]) == 0, what
+            assert app.run(app.PSA, ["status", str(GRID)]) == 0, what
             out, err = capfd.readouterr()
             assert f"sweep {os.getpid()}: at work\n" in out, what
             assert err.count("\n") == 1, (what, err)

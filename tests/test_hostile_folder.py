@@ -44,7 +44,8 @@ def hostile(tmp_path: Path) -> Path:
 def typed(folder: Path, data_dir: Path, *words: str, started: list[subprocess.Popen[str]]) -> str:
     """Run `psa` in a folder as its console script does: that folder is not on the path of the command."""
     options = ["--data-dir", str(data_dir.absolute()), "--device", "cpu", "--workers", "1"]
-    code = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r}); import psa.cli; psa.cli.main()"
+    start = "from psa.cli.app import main; main()"
+    code = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r}); {start}"
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", code, *words, *options],
         cwd=folder,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from made_up import some_record, some_state
 
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.experiments.tracking.base import curves

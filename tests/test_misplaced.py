@@ -17,7 +17,7 @@ from made_up import some_record, some_state
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.probe_frame import observed
 from psa.analysis.records_frame import collect
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core import stored_files
 from psa.core.errors import DamagedFile, UserError
 from psa.core.stored_files import files_below

@@ -29,16 +29,16 @@ from test_sagemaker_watch import Desk
 from test_sagemaker_watch import line as watched_line
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLError
 
-from cloud import watch as watching
-from cloud.account import Account, fetched, job_names, keys
-from cloud.aws_errors import Unreachable, aws_error, aws_errors
-from cloud.bucket import Bucket
-from cloud.harvest import take_home
-from cloud.homecoming import bring_home
-from cloud.patience import PATIENCE_SECONDS
-from cloud.rehearsal.s3 import KEY, REGION, S3, SECRET
-from cloud.training_jobs import TrainingJobs
-from cloud.watch import Watch
+from cloud.aws.account import Account, fetched, job_names, keys
+from cloud.aws.bucket import Bucket
+from cloud.aws.errors import Unreachable, aws_error, aws_errors
+from cloud.aws.patience import PATIENCE_SECONDS
+from cloud.aws.training_jobs import TrainingJobs
+from cloud.emulator.s3_server import KEY, REGION, S3, SECRET
+from cloud.results_sync import bring_home
+from cloud.sagemaker.jobs import controller as watching
+from cloud.sagemaker.jobs.controller import Watch
+from cloud.sagemaker.results import take_home
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack

@@ -59,7 +59,7 @@ def test_a_sweep_on_sagemaker(
 ) -> None:
     """Both S3 and SageMaker answer through it."""
     pytest.importorskip("moto", reason="the extra rehearse is not installed")
-    from cloud.rehearsal import rehearsal
+    from cloud.emulator import rehearsal
 
     with (
         rehearsal(tmp_path / "stage") as stage,

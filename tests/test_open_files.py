@@ -14,7 +14,7 @@ from processes import train_in_process
 
 from psa.analysis.gradients.file import read
 from psa.analysis.records_frame import collect
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import DamagedFile, UserError
 from psa.experiments.grid import load
 from psa.reports.contract import Setting

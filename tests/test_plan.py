@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.execution.cost_model import CostModel, Kind
 from psa.execution.packing import groups_of, packed
 from psa.experiments.grid import load

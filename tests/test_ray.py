@@ -18,9 +18,9 @@ from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, 
 from s3 import s3_server
 
 from cloud.cache import own_folder
-from cloud.ray_process import cause_in
-from cloud.rehearsal.s3 import S3
-from cloud.storage import Storage
+from cloud.emulator.s3_server import S3
+from cloud.object_store import Storage
+from cloud.ray.driver_process import cause_in
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.experiments.grid import load
@@ -249,7 +249,7 @@ def test_a_shared_folder_that_another_made_is_not_used(
 
 def test_a_pack_that_was_removed_from_the_storage_is_one_line(tmp_path: Path) -> None:
     """In place of a page of pydantic's."""
-    from cloud.ray_trial import pack_in
+    from cloud.ray.protocol import pack_in
 
     storage = Storage.at(str(tmp_path))
     with pytest.raises(UserError, match=r"p0000\.json is not there any more"):

@@ -17,11 +17,23 @@ import pytest
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep
 from test_search import SMALL
 
-from cloud import patience, ray_log, ray_process
-from cloud.aws_errors import Unreachable
-from cloud.ray_log import DriverLog
-from cloud.ray_process import Driver
-from psa.core.errors import RunFailure
+from cloud.aws import patience
+from cloud.aws.errors import Unreachable
+from cloud.object_store import Storage
+from cloud.ray import driver_log, driver_process
+from cloud.ray.backend import Ray
+from cloud.ray.driver_log import DriverLog
+from cloud.ray.driver_process import Driver
+from psa.core import file_locks as locks
+from psa.core.errors import RunFailure, UserError
+from psa.execution.backend import Job, Where
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
+from psa.execution.packing import groups_of
+from psa.experiments.grid import load
+from psa.experiments.search import load as load_search
+from psa.specs.trial import Pack
+from psa.storage.store import Store
 
 # Stands for Ray in an installation that is broken, and for a process that the kernel or Ray itself ends.
 DEATHS = {
@@ -109,22 +121,22 @@ def test_a_driver_that_ends_well_leaves_no_log(tmp_path: Path, monkeypatch: pyte
     """And nothing else."""
     monkeypatch.setenv("PYTHONPATH", broken_ray(tmp_path, "import os; os._exit(0)"))
     assert not [said for said in Driver(tmp_path).events({}) if said is not None]
-    assert list((tmp_path / ray_log.FOLDER).iterdir()) == []
+    assert list((tmp_path / driver_log.FOLDER).iterdir()) == []
 
 
 def test_old_logs_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
     """However many drivers fail while another one is at work; what a killed sweep has left goes as well."""
     at_work = DriverLog(tmp_path)
-    (tmp_path / ray_log.FOLDER / "of-a-killed-sweep.log").touch()
-    for number in range(ray_log.KEPT + 3):
+    (tmp_path / driver_log.FOLDER / "of-a-killed-sweep.log").touch()
+    for number in range(driver_log.KEPT + 3):
         log = DriverLog(tmp_path)
         log.path.write_text(f"fault {number}")
         os.utime(log.path, (number, number))  # the clock of a file system may be coarse
         log.close(keep=True)
     last = DriverLog(tmp_path)
-    left = set((tmp_path / ray_log.FOLDER).iterdir())
+    left = set((tmp_path / driver_log.FOLDER).iterdir())
     assert at_work.path in left
-    assert len(left - {at_work.path, last.path}) == ray_log.KEPT
+    assert len(left - {at_work.path, last.path}) == driver_log.KEPT
     assert log.path in left
     for each in (at_work, last):
         each.close(keep=False)
@@ -135,7 +147,7 @@ def test_a_new_log_outlives_the_tidying_of_another_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other sweep sees an empty log that nobody has locked yet."""
-    opened, others = locks._opened, [ray_log._remove_old]
+    opened, others = locks._opened, [driver_log._remove_old]
 
     def interrupted(path: Path) -> int:
         descriptor = opened(path)
@@ -161,7 +173,7 @@ def test_a_driver_without_a_task_leaves_no_log(command: str, tmp_path: Path, dat
     finally:
         end(process)
     assert (process.returncode, err) == (0 if name == "sweep" else 1, "")
-    assert list((tmp_path / "models" / ray_log.FOLDER).iterdir()) == []
+    assert list((tmp_path / "models" / driver_log.FOLDER).iterdir()) == []
 
 
 def test_a_driver_that_nobody_refers_to_is_ended(tmp_path: Path) -> None:
@@ -171,7 +183,7 @@ def test_a_driver_that_nobody_refers_to_is_ended(tmp_path: Path) -> None:
     del driver
     gc.collect()
     assert process.returncode is not None
-    assert list((tmp_path / ray_log.FOLDER).iterdir()) == []
+    assert list((tmp_path / driver_log.FOLDER).iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [20, 36, 40, 70, 200])
@@ -180,7 +192,7 @@ def test_sockets_of_ray_fit_their_folder(length: int, monkeypatch: pytest.Monkey
     folder = "/" + "x" * (length - 1)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", folder)
-    used = ray_process._folder_of_sockets().get("RAY_TMPDIR", folder)
+    used = driver_process._folder_of_sockets().get("RAY_TMPDIR", folder)
     session = "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store"
     assert len(used + session) <= 107
     assert (used == folder) == (length <= 35)
@@ -193,14 +205,14 @@ def test_a_folder_that_the_user_chose_for_ray_is_never_replaced(
     """It is used, or refused in one line."""
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * (longest - 1))
-    ray_process.check_socket_folder()
-    assert ray_process._environment()["RAY_TMPDIR"] == os.environ["RAY_TMPDIR"]
+    driver_process.check_socket_folder()
+    assert driver_process._environment()["RAY_TMPDIR"] == os.environ["RAY_TMPDIR"]
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * longest)
     with pytest.raises(
         UserError, match=f"RAY_TMPDIR must be at most {longest} bytes long, got {longest + 1}"
     ):
-        ray_process.check_socket_folder()
-    assert ray_process._environment()["RAY_TMPDIR"] == os.environ["RAY_TMPDIR"]
+        driver_process.check_socket_folder()
+    assert driver_process._environment()["RAY_TMPDIR"] == os.environ["RAY_TMPDIR"]
 
 
 def test_a_sweep_with_a_long_folder_for_ray_is_refused(tmp_path: Path, data_dir: Path) -> None:
@@ -218,7 +230,7 @@ def test_the_environment_of_ray_for_a_user_without_a_home(monkeypatch: pytest.Mo
     """A path below the home is left as it was written."""
     monkeypatch.setenv("AWS_CONFIG_FILE", "~nobody-of-this-name/config")
     monkeypatch.setenv("AWS_CA_BUNDLE", "ca.pem")
-    environment = ray_process._environment()
+    environment = driver_process._environment()
     assert environment["AWS_CONFIG_FILE"] == str(Path.cwd() / "~nobody-of-this-name/config")
     assert environment["AWS_CA_BUNDLE"] == str(Path.cwd() / "ca.pem")
 
@@ -300,7 +312,7 @@ def test_the_driver_waits_for_its_storage(
 ) -> None:
     """Opening an address of S3 asks for the region of its bucket."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    from cloud import ray_driver
+    from cloud.ray import driver as ray_driver
 
     pack = Pack(trials=tuple(groups_of(load(GRID).trials)[0]), horizon=1)
     Storage.at(str(tmp_path / "x/inputs")).write("p0.json", pack.model_dump_json().encode())

@@ -20,7 +20,7 @@ from psa.storage.store import Store
 
 NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-START = [sys.executable, "-c", "from psa.cli import main; main()"]
+START = [sys.executable, "-c", "from psa.cli.app import main; main()"]
 GRID = """
 name = "tiny"
 seeds = [0, 1]

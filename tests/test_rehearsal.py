@@ -29,14 +29,15 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.session import Session
 
-from cloud.rehearsal import Faults, Stage, command, rehearsal, s3
-from cloud.rehearsal import stage as stage_module
-from cloud.rehearsal.container import Container, Namespaces
-from cloud.rehearsal.course import Course, Site
-from cloud.rehearsal.jobs import Job, Table
-from cloud.rehearsal.logbook import Logbook
-from cloud.rehearsal.plane import Throttle
-from cloud.rehearsal.s3 import KEY, SECRET, client, s3_server
+from cloud.emulator import Faults, Stage, command, rehearsal
+from cloud.emulator import emulator as stage_module
+from cloud.emulator import s3_server as s3
+from cloud.emulator.containers.container import Container, Namespaces
+from cloud.emulator.control_plane import Throttle
+from cloud.emulator.job_runner import Course, Site
+from cloud.emulator.jobs import Job, Table
+from cloud.emulator.log_store import Logbook
+from cloud.emulator.s3_server import KEY, SECRET, client, s3_server
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 
@@ -606,7 +607,7 @@ def test_the_s3_server_leaves_nothing_in_the_systems_temporary_folder(tmp_path: 
 def test_a_machine_without_namespaces_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, with what the kernel said, and before anything was started."""
     monkeypatch.setattr(
-        "cloud.rehearsal.container._unshared", lambda *_: ["sh", "-c", "echo denied >&2; exit 1"]
+        "cloud.emulator.containers.container._unshared", lambda *_: ["sh", "-c", "echo denied >&2; exit 1"]
     )
     with pytest.raises(UserError, match=r"this machine makes no namespaces.*denied"):
         _ = Namespaces(tmp_path).flags
@@ -614,14 +615,14 @@ def test_a_machine_without_namespaces_is_told_so(tmp_path: Path, monkeypatch: py
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra that brings it."""
-    monkeypatch.setattr("cloud.rehearsal.s3.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("cloud.emulator.s3_server.sys.executable", str(tmp_path / "python"))
     with pytest.raises(UserError, match=r"SeaweedFS is not installed.*rehearse"), rehearsal(tmp_path):
         pass
 
 
 def psa(*words: str, **options: Any) -> subprocess.Popen[str]:
     """The command, as a process."""
-    script = "from psa.cli import main; main()"
+    script = "from psa.cli.app import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", script, *words],
         stdout=subprocess.PIPE,

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from packaging.tags import compatible_tags, cpython_tags
 
-from cloud import wheels
-from cloud.rehearsal import image
-from cloud.rehearsal.environment import make_environment
-from cloud.rehearsal.image import HOLDS, image_python, lacking
+from cloud.emulator.containers import image
+from cloud.emulator.containers.environment import make_environment
+from cloud.emulator.containers.image import HOLDS, image_python, lacking
+from cloud.sagemaker.container import wheels
 from psa.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.execution.machine import Machine, describe
 from psa.execution.replay import replay, steps_of, two_kinds
 from psa.execution.worker.run import run_pack

@@ -15,7 +15,7 @@ from made_up import some_record
 
 from psa.analysis.published import published_trials
 from psa.analysis.records_frame import collect
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.experiments.grid import load
 from psa.reports.ablation.report import identical_arms
 from psa.specs.trial import Trial

@@ -17,9 +17,9 @@ import pytest
 
 from psa.analysis.probe_frame import observed
 from psa.analysis.records_frame import collect
-from psa.cli import PSA, run
-from psa.commands.running import RunOptions
-from psa.commands.train_study import train_of
+from psa.cli.app import PSA, run
+from psa.cli.commands.train_study import train_of
+from psa.cli.run_options import RunOptions
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack

@@ -25,9 +25,9 @@ from psa.storage.sweep_registry import living
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
-from cloud.bucket import Bucket
-from cloud.rehearsal import rehearsal
-from cloud.rehearsal.faults import Faults
+from cloud.aws.bucket import Bucket
+from cloud.emulator import rehearsal
+from cloud.emulator.faults import Faults
 
 LOOPS = 60
 ALWAYS = ("--backend", "sagemaker", f"meta_loops={LOOPS}")

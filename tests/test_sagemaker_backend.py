@@ -16,10 +16,11 @@ pytest.importorskip("dotenv", reason="the extra aws is not installed")
 from botocore.exceptions import ClientError, EndpointConnectionError
 from buckets import bucket
 
-from cloud import bootstrap, settings
-from cloud import watch as watching
-from cloud.line import Line, lay_in
-from cloud.sagemaker import SageMaker
+from cloud.aws import settings
+from cloud.sagemaker.backend import SageMaker
+from cloud.sagemaker.container import entry
+from cloud.sagemaker.jobs import controller as watching
+from cloud.sagemaker.jobs.managed_job import Line, lay_in
 from psa.core.errors import UserError
 from psa.execution.backend import Where
 from psa.execution.cost_model import CostModel
@@ -150,7 +151,7 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
 ) -> None:
     """What is complete comes home and is removed, but not while a job is at work on it."""
     there = backend(tmp_path, prices=tmp_path / "none.toml")
-    monkeypatch.setattr("cloud.offers.packed", lambda: pytest.fail("the code was packed"))
+    monkeypatch.setattr("cloud.sagemaker.planner.packed", lambda: pytest.fail("the code was packed"))
     done, live, half = line(there, A), line(there, B), line(there, A, C, horizon=2)
     account = there.clients["sagemaker"]
     account.run = lambda job: None
@@ -345,10 +346,10 @@ def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_ro
 def test_what_failed_in_a_container_is_told_with_its_job(tmp_path: Path) -> None:
     """So that nobody takes it for the failure of a later one."""
     pack = Pack(trials=(A,), horizon=1)
-    said = bootstrap._Said(tmp_path, {id(pack): "p0000"}, "psa-a-job")
+    said = entry._Said(tmp_path, {id(pack): "p0000"}, "psa-a-job")
     said.heard(Event("failed", pack, {"error": "it blew up"}))
     said.write()
-    told = json.loads((tmp_path / bootstrap.FAILURES).read_text())
+    told = json.loads((tmp_path / entry.FAILURES).read_text())
     assert told == {"job": "psa-a-job", "trials": {A.id: "it blew up"}}
 
 
@@ -363,7 +364,7 @@ def test_an_artifact_holds_records_and_then_states(
         (tmp_path / name).write_bytes(content)
     records = sum(len(content) for name, content in trained.items() if name.startswith("results"))
     if is_full:
-        monkeypatch.setattr(bootstrap, "KEPT_BYTES", records)
-    bootstrap._keep(store, tmp_path / "model")
+        monkeypatch.setattr(entry, "KEPT_BYTES", records)
+    entry._keep(store, tmp_path / "model")
     kept = {path.relative_to(tmp_path / "model").parts[0] for path in (tmp_path / "model").rglob("*.*")}
     assert kept == ({"results"} if is_full else {"results", "models"})

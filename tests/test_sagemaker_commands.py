@@ -20,19 +20,20 @@ from moto import mock_aws
 from s3 import BUCKET, s3_server
 from test_tables import cells
 
-from cloud.account import Account
+from cloud.aws.account import Account
+from cloud.aws.cloudwatch import GROUP
+from cloud.aws.job_description import names_in
+from cloud.aws.job_names import ancestor_of, is_ours, latest
 from cloud.commands import common
 from cloud.commands.cost import cost_estimator
 from cloud.commands.logs import get_training_logs, logs_parser
 from cloud.commands.results import results_parser
 from cloud.commands.storage import estimate_storage
-from cloud.jobs import ancestor_of, is_ours, latest, names_in
-from cloud.loglines import runs_in
-from cloud.logs import GROUP
-from cloud.rehearsal.s3 import S3
-from cloud.usage import place_of
-from psa import cli
+from cloud.commands.storage_report import place_of
+from cloud.emulator.s3_server import S3
+from cloud.legacy.logs import runs_in
 from psa.analysis.published import published_trials
+from psa.cli import app
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.reports.ablation.markdown import read_summary
@@ -71,7 +72,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process; its exit code, and what it said."""
 
     def call(name: str, *arguments: str) -> tuple[int, str, str]:
-        code = cli.run(cli.command(name, COMMANDS[name]), arguments)
+        code = app.run(app.command(name, COMMANDS[name]), arguments)
         return code, *capsys.readouterr()
 
     return call

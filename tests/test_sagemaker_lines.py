@@ -17,19 +17,19 @@ pytest.importorskip("dotenv", reason="the extra aws is not installed")
 
 from buckets import bucket
 
-from cloud import line as lines_module
-from cloud import settings
-from cloud.bucket import Bucket
-from cloud.budget import LEAST_SECONDS, START_SECONDS, Budget
-from cloud.cost import price_table
-from cloud.harvest import cleared, missing_weights, take_home
-from cloud.homes import UNNAMED, home_of, known_home
-from cloud.line import Line, lay_in, lines_of
-from cloud.lineup import lineup
-from cloud.offers import Offers
-from cloud.quotes import Quotes
-from cloud.request import SPOT_WAIT_SECONDS, request_of
-from cloud.settings import MOST_RUN_SECONDS, Settings
+from cloud.aws import settings
+from cloud.aws.bucket import Bucket
+from cloud.aws.pricing import price_table
+from cloud.aws.settings import MOST_RUN_SECONDS, Settings
+from cloud.sagemaker.budget import LEAST_SECONDS, START_SECONDS, Budget
+from cloud.sagemaker.estimate import Quotes
+from cloud.sagemaker.jobs import managed_job as lines_module
+from cloud.sagemaker.jobs.managed_job import Line, lay_in, lines_of
+from cloud.sagemaker.jobs.reconcile import lineup
+from cloud.sagemaker.planner import Offers
+from cloud.sagemaker.request import SPOT_WAIT_SECONDS, request_of
+from cloud.sagemaker.results import cleared, missing_weights, take_home
+from cloud.workspace import UNNAMED, home_of, known_home
 from psa.core.errors import UserError
 from psa.execution.backend import Job, Where, jobs_of
 from psa.execution.cost_model import CostModel

@@ -10,8 +10,8 @@ import pytest
 from made_up_jobs import log
 from test_sagemaker_commands import COMMANDS
 
-from cloud.rehearsal import Stage, rehearsal
-from psa import cli
+from cloud.emulator import Stage, rehearsal
+from psa.cli import app
 from psa.reports.ablation.markdown import read_summary
 
 JOB = "psa-1x8-none-2025-08-04-19-17-02-730"
@@ -74,7 +74,7 @@ def test_a_job_of_the_study_from_its_log_to_its_bill(
     monkeypatch.chdir(home)
 
     def said(name: str, *arguments: str) -> str:
-        code = cli.run(cli.command(name, COMMANDS[name]), arguments)
+        code = app.run(app.command(name, COMMANDS[name]), arguments)
         out, err = capsys.readouterr()
         assert (code, err) == (0, "")
         return out

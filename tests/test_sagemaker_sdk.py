@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 pytest.importorskip("sagemaker.train", reason="the extra sagemaker is not installed: AWS's SDK for Python")
 
-from cloud.rehearsal import rehearsal
+from cloud.emulator import rehearsal
 
 SCRIPT = """
 import os

@@ -13,14 +13,14 @@ pytest.importorskip("boto3", reason="the extra aws is not installed")
 
 from botocore.exceptions import ClientError
 
-from cloud import watch as watching
-from cloud.aws_errors import Unreachable
-from cloud.course import Course
-from cloud.line import Line
-from cloud.standing import detached
-from cloud.submission import QUOTA_RETRY_SECONDS
-from cloud.training_jobs import Answer, Status, TrainingJobs
-from cloud.watch import TRIES, Watch
+from cloud.aws.errors import Unreachable
+from cloud.aws.training_jobs import Answer, Status, TrainingJobs
+from cloud.sagemaker.jobs import controller as watching
+from cloud.sagemaker.jobs.controller import TRIES, Watch
+from cloud.sagemaker.jobs.course import Course
+from cloud.sagemaker.jobs.managed_job import Line
+from cloud.sagemaker.jobs.messages import detached
+from cloud.sagemaker.jobs.submission import QUOTA_RETRY_SECONDS
 from psa.core.errors import UserError
 from psa.execution.worker.protocol import Event
 from psa.specs.trial import Pack

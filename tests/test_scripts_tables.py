@@ -14,8 +14,8 @@ import pytest
 from made_up_study import some_study, stored
 from test_tables import cells
 
-from psa import cli
-from psa.commands.tables import (
+from psa.cli import app
+from psa.cli.named.tables import (
     generate_reproduction_tests,
     make_architecture_table,
     make_trial_accuracy_table,
@@ -47,7 +47,7 @@ def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process; its exit code, and what it said."""
 
     def call(name: str, *arguments: str) -> tuple[int, str, str]:
-        code = cli.run(cli.command(name, COMMANDS[name]), arguments)
+        code = app.run(app.command(name, COMMANDS[name]), arguments)
         return code, *capsys.readouterr()
 
     return call

@@ -74,12 +74,12 @@ def test_whole_numbers_are_drawn_whole_with_both_ends(log: bool, tmp_path: Path)
     optuna = pytest.importorskip("optuna", reason="the extra search is not installed")
     from ray.tune.search.optuna import OptunaSearch
 
-    from cloud import ray_space
+    from cloud.ray import search_space
 
     line = f"batch_size = {{ low = 16, high = 18, log = {str(log).lower()} }}"
     found = load(written(tmp_path, SMALL, (DROPOUT, line)))
     assert Search.model_validate(json.loads(found.model_dump_json())) == found
-    domain = ray_space.space(found)["batch_size"]
+    domain = search_space.space(found)["batch_size"]
     drawn = OptunaSearch.convert_search_space({"batch_size": domain})["batch_size"]
     assert drawn == optuna.distributions.IntDistribution(16, 18, log=log)
     values = [domain.sample() for _ in range(200)]
@@ -161,12 +161,12 @@ def test_pbt_cannot_search_what_the_weights_depend_on(tmp_path: Path) -> None:
 def test_optuna_draws_from_the_space_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
     """As Ray Tune asks it: settings within their ranges, learnt from what came back."""
     pytest.importorskip("optuna", reason="the extra search is not installed")
-    ray_space = pytest.importorskip("cloud.ray_space", reason="the extra ray is not installed")
+    search_space = pytest.importorskip("cloud.ray.search_space", reason="the extra ray is not installed")
     found = load(written(tmp_path, SMALL, ('"asha"', '"asha"\nsampler = "optuna"\nseed = 7')))
     drawn = []
     for _ in range(2):
-        sampler = ray_space.config_of(found, None).search_alg
-        assert sampler.set_search_properties("accuracy", "max", {"space": ray_space.space(found)})
+        sampler = search_space.config_of(found, None).search_alg
+        assert sampler.set_search_properties("accuracy", "max", {"space": search_space.space(found)})
         drawn.append([])
         for number in range(4):
             settings = sampler.suggest(f"c{number}")["space"]

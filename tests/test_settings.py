@@ -11,7 +11,7 @@ from psa.core.errors import UserError
 pytest.importorskip("boto3", reason="the extra aws is not installed")
 pytest.importorskip("dotenv", reason="the extra aws is not installed")
 
-from cloud.settings import DEFAULTS, Settings, hidden, read
+from cloud.aws.settings import DEFAULTS, Settings, hidden, read
 
 GOOD = {
     "AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa",

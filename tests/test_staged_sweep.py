@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.experiments.grid import load
 from psa.experiments.promotion import entered
 from psa.storage.store import Store

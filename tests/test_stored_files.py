@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cloud.homes import known_home
+from cloud.workspace import known_home
 from psa.core.errors import DamagedFile, UserError
 from psa.core.parsing import values_of
 from psa.core.stored_files import files_below, read_stored

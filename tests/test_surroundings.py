@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from processes import GRID, PATIENCE_SECONDS, ROOT, end, psa, train_in_process
 
-from psa import cli
-from psa.console import console
+from psa.cli import app
+from psa.cli.console import console
 from psa.core.errors import UserError
 from psa.core.parsing import unbracketed, values_of
 from psa.core.text_file import decode_text
@@ -26,7 +26,7 @@ from psa.specs.data import digits_of, resolved
 from psa.storage.sweep_registry import announced
 
 ONE = ["meta_loops=1", "arch=1*4", "mode=none", "seeds=0"]
-START = [sys.executable, "-c", "from psa.cli import main; main()"]
+START = [sys.executable, "-c", "from psa.cli.app import main; main()"]
 STREAMS = (">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-")
 
 
@@ -107,9 +107,9 @@ def test_figures_are_drawn_with_the_settings_of_psa_alone(settings: str, tmp_pat
     if settings == "settings of the folder":
         (tmp_path / "matplotlibrc").write_bytes(RC.encode() + b"\xff\n")
     script = (
-        "import sys; from psa.core import process; process.take_over(); from psa import cli\n"
+        "import sys; from psa.core import process; process.take_over(); from psa.cli import app as cli\n"
         "import psa.reports.ablation.figures.map_marks\n"
-        "from psa.named import make_design_space_figure as start; start()"
+        "from psa.cli.named import make_design_space_figure as start; start()"
     )
     for folder, environment in (("a", {"MPLBACKEND": "agg"}), ("b", SETTINGS[settings])):
         cwd = tmp_path if folder == "b" else tmp_path / "user" / ".."
@@ -258,9 +258,9 @@ def test_no_control_character_of_stored_text_reaches_the_terminal(
     with announced(models) as tell:
         tell(facts)
         for words in (["status"], ["plan"]):
-            assert cli.run(cli.PSA, [*words, str(GRID), *ONE, "--model-dir", str(models)]) == 0
+            assert app.run(app.PSA, [*words, str(GRID), *ONE, "--model-dir", str(models)]) == 0
     (done / EVIL).mkdir()
-    assert cli.run(cli.PSA, ["verify", "--model-dir", str(models), "--results-dir", str(done / EVIL)]) == 0
+    assert app.run(app.PSA, ["verify", "--model-dir", str(models), "--results-dir", str(done / EVIL)]) == 0
     console().print(f"[b]{EVIL}", style="bold")
     out, err = capsys.readouterr()
     assert "\\x1b[31mred" in out
@@ -358,8 +358,8 @@ def test_a_user_without_a_home_can_clean(done: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", unknown)
-    assert cli.run(cli.CLEAN, ["--model-dir", "none"]) == 0
-    assert cli.run(cli.PSA, ["clean", "--all", "--dry-run"]) == 0
+    assert app.run(app.CLEAN, ["--model-dir", "none"]) == 0
+    assert app.run(app.PSA, ["clean", "--all", "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize(("library", "entry"), [("numpy", ""), ("torch", "shelf"), ("matplotlib", "")])
@@ -374,7 +374,7 @@ def test_a_file_in_the_place_of_a_library_is_named(
         "matplotlib": ["report", "smoke", "--results-dir", str(done / "results")],
         "torch": ["train", "--arch", "[1*1]"],
     }.get(library, ["sweep", str(GRID), *ONE])
-    start = f"import sys; sys.path.append({str(ROOT)!r}); from psa.cli import main; main()"
+    start = f"import sys; sys.path.append({str(ROOT)!r}); from psa.cli.app import main; main()"
     result = subprocess.run(
         [sys.executable, "-c", start, *words], cwd=tmp_path, capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": path},

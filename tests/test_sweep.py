@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from psa.cli import PSA, run
-from psa.commands.sweep import _booked
+from psa.cli.app import PSA, run
 from psa.execution.worker.protocol import Event
 from psa.experiments.grid import load
+from psa.experiments.sweep import _booked
 from psa.specs.trial import Pack
 from psa.storage.retention import drop_weights
 from psa.storage.store import Store, decode_record, encode_record

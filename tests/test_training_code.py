@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cloud import supervisor, wheels
-from cloud.code import COMMAND, START, Code, packed, unpacked_digest
-from cloud.images import Target, target
-from cloud.wheels import package_files, pins
+from cloud.sagemaker.container import supervisor, wheels
+from cloud.sagemaker.container.code import COMMAND, START, Code, packed, unpacked_digest
+from cloud.sagemaker.container.images import Target, target
+from cloud.sagemaker.container.wheels import package_files, pins
 from psa.core.errors import UserError
 from psa.execution.machine import describe
 from psa.execution.worker import protocol
@@ -221,7 +221,7 @@ def test_a_failure_of_any_kind_leaves_its_reason(
 def supervised(command: list[str], file: Path) -> subprocess.Popen[str]:
     """The supervisor of a command."""
     script = (
-        "import sys; from pathlib import Path; from cloud.supervisor import main;"
+        "import sys; from pathlib import Path; from cloud.sagemaker.container.supervisor import main;"
         f" sys.exit(main({command!r}, Path({str(file)!r})))"
     )
     return subprocess.Popen(
@@ -252,7 +252,8 @@ def test_a_signal_reaches_the_entry(number: signal.Signals, tmp_path: Path) -> N
 
 def test_the_supervisor_imports_nothing_that_may_fail() -> None:
     """Neither torch nor psa: it is what reports that those cannot be imported."""
-    script = "import sys, cloud.supervisor; print(*{name.split('.')[0] for name in sys.modules})"
+    script = "import sys, cloud.sagemaker.container.supervisor; "
+    script += "print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -16,13 +16,13 @@ import pytest
 from helpers import trial
 from test_rehearsal import GROUP, Aws, staged
 
-from cloud import settings
-from cloud.bootstrap import FAILURES, PACKS
-from cloud.bucket import Bucket
-from cloud.code import NAME, Code, packed
-from cloud.images import target
-from cloud.line import Line, lay_in
-from cloud.request import DATA, request_of
+from cloud.aws import settings
+from cloud.aws.bucket import Bucket
+from cloud.sagemaker.container.code import NAME, Code, packed
+from cloud.sagemaker.container.entry import FAILURES, PACKS
+from cloud.sagemaker.container.images import target
+from cloud.sagemaker.jobs.managed_job import Line, lay_in
+from cloud.sagemaker.request import DATA, request_of
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -33,7 +33,7 @@ Files = dict[str, bytes]
 # As it was: -P takes the current folder off the path, and nothing puts the code's folder on it.
 OLD_START = """#!/bin/bash
 set -e
-exec python -P -m cloud.bootstrap
+exec python -P -m cloud.sagemaker.container.entry
 """
 
 
@@ -115,9 +115,13 @@ FAILING = {
         {},
         "No module named 'safetensors'",
     ),
-    "an exception": (changed("cloud/bootstrap.py", "raise RuntimeError('lost')"), {}, "RuntimeError: lost"),
+    "an exception": (
+        changed("cloud/sagemaker/container/entry.py", "raise RuntimeError('lost')"),
+        {},
+        "RuntimeError: lost",
+    ),
     "a signal": (
-        changed("cloud/bootstrap.py", "import os; os.kill(os.getpid(), 9)"),
+        changed("cloud/sagemaker/container/entry.py", "import os; os.kill(os.getpid(), 9)"),
         {},
         "killed by signal SIGKILL, most often for lack of memory",
     ),
@@ -176,6 +180,6 @@ def test_a_pack_whose_workers_are_killed_fails_with_that_reason(aws: Aws, code: 
 
 def test_the_watcher_names_the_group_and_the_stream_as_they_are() -> None:
     """What its message says can be typed into CloudWatch."""
-    from cloud.watch import log_of
+    from cloud.sagemaker.jobs.controller import log_of
 
     assert log_of("a-job") == f"log stream a-job/algo-1-* in {GROUP}"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from made_up import some_record, some_state
 
-from psa.cli import PSA, run
+from psa.cli.app import PSA, run
 from psa.core.errors import DamagedFile, UserError
 from psa.core.files import write_atomically
 from psa.storage.records.record import encode_record

@@ -41,7 +41,7 @@ def scripts() -> dict[str, str]:
 
 def words() -> Iterator[tuple[str, ...]]:
     """Every command with words of its own."""
-    from psa.cli import PSA
+    from psa.cli.app import PSA
     from psa.experiments.study import study_names
 
     yield ("psa",)

@@ -10,9 +10,9 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from cloud import account as accounts
-from cloud.account import Account, Tell
-from cloud.jobs import JOBS_FILE, TrainingJob, read_jobs
+from cloud.aws import account as accounts
+from cloud.aws.account import Account, Tell
+from cloud.aws.job_description import JOBS_FILE, TrainingJob, read_jobs
 from psa.core.formatting import counted, listed
 
 JobsFile = Annotated[

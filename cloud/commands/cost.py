@@ -9,12 +9,12 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from cloud.account import described, job_names
-from cloud.bill import Bill, Sum, bill_of
+from cloud.aws.account import described, job_names
+from cloud.aws.job_description import TrainingJob, written
+from cloud.aws.pricing import price_table
 from cloud.commands.common import JobsFile, PriceFile, account, named_jobs, remark, say, working
-from cloud.cost import price_table
-from cloud.jobs import TrainingJob, written
-from psa.console import console
+from cloud.commands.cost_report import Bill, Sum, bill_of
+from psa.cli.console import console
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.core.formatting import counted, duration

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from cloud.account import Tell, job_names, stored_names
+from cloud.aws.account import Tell, job_names, stored_names
+from cloud.aws.cloudwatch import DOWNLOADS, is_kept, keep
+from cloud.aws.job_description import JOBS_FILE, written
 from cloud.commands.common import JobsFile, Region, account, named_jobs, remark, say, working
-from cloud.jobs import JOBS_FILE, written
-from cloud.logs import DOWNLOADS, is_kept, keep
-from psa.commands.source import FAMILY
-from psa.console import console
+from psa.cli.console import console
+from psa.cli.record_options import FAMILY
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import counted, size
@@ -107,7 +107,7 @@ def logs_parser(
 
     Example: sagemaker-logs-parser --logs-dir results/logs --output-dir results
     """
-    from cloud.loglines import frame_of_logs, logs_in
+    from cloud.legacy.logs import frame_of_logs, logs_in
     from psa.reports.ablation.markdown import convergence_markdown, lkg_growth_markdown
 
     out = console()

@@ -9,12 +9,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from cloud.account import Account, fetched, stored_names
-from cloud.ancestors import ARTIFACT, MOST_BYTES, Read, Results, frame_of_results, results_of
+from cloud.aws.account import Account, fetched, stored_names
+from cloud.aws.job_names import ancestor_of, is_name, is_ours
 from cloud.commands.common import JobsFile, Region, account, named_jobs, say, working
-from cloud.jobs import ancestor_of, is_name, is_ours
-from psa.commands.source import CONFIGURATIONS, FAMILY
-from psa.console import console
+from cloud.legacy.artifacts import ARTIFACT, MOST_BYTES, Read, Results, frame_of_results, results_of
+from psa.cli.console import console
+from psa.cli.record_options import CONFIGURATIONS, FAMILY
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.core.formatting import counted

@@ -8,12 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from cloud.account import keys
+from cloud.aws.account import keys
+from cloud.aws.job_description import written
+from cloud.aws.pricing import PriceTable, price_table
 from cloud.commands.common import JobsFile, PriceFile, Region, account, named_jobs, remark, say, working
-from cloud.cost import PriceTable, price_table
-from cloud.jobs import written
-from cloud.usage import Usage, usage_of
-from psa.console import console
+from cloud.commands.storage_report import Usage, usage_of
+from psa.cli.console import console
 from psa.core.files import write_atomically
 from psa.core.formatting import counted, size
 

@@ -75,8 +75,8 @@ class Backend(Protocol):
 SAVED: Final = "workers have saved what they had."
 BACKENDS: Final = {
     "local": "psa.execution.local:Local",
-    "ray": "cloud.ray_tune:Ray",
-    "sagemaker": "cloud.sagemaker:SageMaker",
+    "ray": "cloud.ray.backend:Ray",
+    "sagemaker": "cloud.sagemaker.backend:SageMaker",
 }
 
 # Which of Where's fields mean something to which backend; another one's option is a mistake.

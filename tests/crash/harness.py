@@ -31,7 +31,7 @@ def sweep(
     """Start a sweep of the smoke grid in a session of its own."""
     environment = {**os.environ, "PSA_KILL_AT": str(kill_at), "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}"}
     options = ["--pack-size", str(size), "--workers", str(workers), "--data-dir", str(data_dir)]
-    command = [sys.executable, "-c", "from psa.cli import main; main()", "sweep", str(GRID), *options]
+    command = [sys.executable, "-c", "from psa.cli.app import main; main()", "sweep", str(GRID), *options]
     with (folder / "out.txt").open("ab") as out:
         return subprocess.Popen(
             command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True

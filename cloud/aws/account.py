@@ -1,0 +1,121 @@
+"""The AWS account that commands look into: its clients, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cloud.aws import settings
+from cloud.aws.bucket import object_bytes
+from cloud.aws.errors import aws_errors, error_code, required, retry_malformed
+from cloud.aws.job_description import TrainingJob, job_of
+from cloud.aws.job_names import STARTS, is_name
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Account:
+    """A region of an account, and the part of a bucket that belongs to psa. client: of boto3, by service."""
+
+    region: str
+    bucket: str
+    prefix: str
+    client: Callable[[str], Any]
+
+    @property
+    def uri(self) -> str:
+        """Where its files are."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+def account(region: str | None = None) -> Account:
+    """The account of .env and the environment. Raises UserError where boto3 or a setting is missing."""
+    found = settings.read(submits=False)
+    if region is not None:
+        found = dataclasses.replace(found, region=region)
+    return Account(found.region, found.bucket, found.prefix, found.client)
+
+
+def job_names(client: Any, tell: Tell) -> list[str]:
+    """The names of all of the account's jobs that psa or its ancestor made, the latest first. Raises
+    UserError.
+    """
+    with aws_errors("the training jobs cannot be listed"):
+        names = retry_malformed(lambda: _listed(client, tell))
+    return [name for name in names if name.startswith(STARTS) and is_name(name)]
+
+
+def _listed(client: Any, tell: Tell) -> list[str]:
+    names: list[str] = []
+    for page in client.get_paginator("list_training_jobs").paginate(NameContains=STARTS):
+        names += [each["TrainingJobName"] for each in required(page, "TrainingJobSummaries")]
+        tell(f"{len(names):,} jobs listed")
+    return names
+
+
+def described(client: Any, names: list[str], tell: Tell) -> tuple[list[TrainingJob], list[str]]:
+    """The jobs of these names, and the names that the account has no job of. Raises UserError."""
+    from botocore.exceptions import ClientError
+
+    found: list[TrainingJob] = []
+    unknown: list[str] = []
+    for at, name in enumerate(names, 1):
+        tell(f"{at:,} of {len(names):,} jobs: {name}")
+        with aws_errors(f"job {name} cannot be described"):
+            try:
+                found.append(job_of(client.describe_training_job(TrainingJobName=name), "SageMaker"))
+            except ClientError as error:
+                # there is no code of its own for a job that is not there
+                if error_code(error) != "ValidationException" or "not found" not in str(error).lower():
+                    raise
+                unknown.append(name)
+    return found, unknown
+
+
+def keys(account: Account, folder: str = "", tell: Tell | None = None) -> Iterator[tuple[str, int, str]]:
+    """Name, bytes and storage class of everything below a folder of the prefix; names are relative to the
+    prefix. Raises UserError.
+    """
+    start, count = f"{account.prefix}/", 0
+    with aws_errors(f"{account.uri} cannot be listed"):
+        pages = (
+            account.client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=account.bucket, Prefix=f"{start}{folder}")
+        )
+        for page in pages:
+            required(page, "IsTruncated")
+            for item in page.get("Contents", []):
+                yield item["Key"][len(start) :], int(item["Size"]), item.get("StorageClass", "STANDARD")
+            count += len(page.get("Contents", []))
+            if tell is not None:
+                tell(f"{count:,} files listed")
+
+
+def stored_names(account: Account, tell: Tell) -> list[str]:
+    """The names of jobs that have a folder in the bucket, the ancestor's and ours. Raises UserError."""
+    found: dict[str, None] = {}
+    for key, _, _ in keys(account, tell=tell):
+        name = job_in(key)
+        if name:
+            found[name] = None
+    return sorted(found)
+
+
+def job_in(key: str) -> str:
+    """The job whose folder a file is in: `<job>/...`, `lines/<line>/output/<job>/...`; "" where in none."""
+    parts = key.split("/")
+    if parts[0] == "lines":
+        parts = parts[3:] if len(parts) > 4 and parts[2] == "output" else []
+    name = parts[0] if len(parts) > 1 else ""
+    return name if name.startswith(STARTS) and is_name(name) else ""
+
+
+def fetched(account: Account, key: str, most: int) -> bytes | None:
+    """A file below the prefix, None where there is none. Raises UserError, also for one of more than `most`
+    bytes.
+    """
+    return object_bytes(account.client("s3"), account.bucket, f"{account.prefix}/{key}", most)

@@ -1,0 +1,90 @@
+"""The logs of training jobs in CloudWatch, kept as files: one folder a job, one file a stream."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from cloud.aws.account import Tell
+from cloud.aws.errors import aws_errors, error_code, required
+from cloud.aws.job_description import written
+from psa.core.files import read_bytes, write_atomically
+
+GROUP: Final = "/aws/sagemaker/TrainingJobs"
+SUMMARY: Final = "summary.json"
+DOWNLOADS: Final = "download_summary.json"
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether a job's logs are there as its summary, which is written last, says."""
+    try:
+        files = json.loads(read_bytes(folder / SUMMARY) or b"")["log_files"]
+        return bool(files) and all((folder / file["name"]).stat().st_size == file["bytes"] for file in files)
+    except (ValueError, LookupError, TypeError, OSError):
+        return False
+
+
+def keep(client: Any, job: str, folder: Path, tell: Tell) -> dict[str, Any] | None:
+    """Store the logs of a job in a folder; the summary, None where it has no log. Raises UserError."""
+    files = []
+    for stream in _streams(client, job):
+        lines, first, last = [], None, None
+        for event in _events(client, stream):
+            lines.append(event["message"].rstrip("\n"))
+            first, last = first or event["timestamp"], event["timestamp"]
+            if len(lines) % 10_000 == 0:
+                tell(f"{job}: {len(lines):,} lines")
+        content = "".join(f"{line}\n" for line in lines).encode()
+        name = f"{_UNSAFE.sub('_', stream.rpartition('/')[2]) or 'log'}.log"
+        write_atomically(folder / name, content)
+        files.append(
+            {"name": name, "stream": stream, "lines": len(lines), "bytes": len(content),
+             "first_milliseconds": first, "last_milliseconds": last}
+        )  # fmt: skip
+    if not files:
+        return None
+    summary = {
+        "job_name": job,
+        "log_files": files,
+        "total_files": len(files),
+        "total_bytes": sum(int(str(file["bytes"])) for file in files),
+    }
+    write_atomically(folder / SUMMARY, written(summary))
+    return summary
+
+
+def _streams(client: Any, job: str) -> list[str]:
+    """The streams of a job, each instance's and each restart's. Raises UserError."""
+    from botocore.exceptions import ClientError
+
+    pages = client.get_paginator("describe_log_streams").paginate(
+        logGroupName=GROUP, logStreamNamePrefix=f"{job}/"
+    )
+    with aws_errors(f"the logs of {job} cannot be listed"):
+        try:
+            return [stream["logStreamName"] for page in pages for stream in required(page, "logStreams")]
+        except ClientError as error:
+            # an account that never ran a job has no group
+            if error_code(error) == "ResourceNotFoundException":
+                return []
+            raise
+
+
+def _events(client: Any, stream: str) -> Iterator[dict[str, Any]]:
+    """Every event from the first on. A page may be empty before the last; that is the one whose token is the
+    one that was sent. Raises UserError.
+    """
+    token: dict[str, str] = {}
+    with aws_errors(f"the log {stream} cannot be read"):
+        while True:
+            page = client.get_log_events(
+                logGroupName=GROUP, logStreamName=stream, startFromHead=True, **token
+            )
+            yield from required(page, "events")
+            if token.get("nextToken") == page["nextForwardToken"]:
+                return
+            token = {"nextToken": page["nextForwardToken"]}

@@ -1,0 +1,195 @@
+"""Errors of AWS and of the network on the way there, as one line for the user.
+
+The only place that reads the exceptions of botocore and pyarrow. pyarrow tells in words what the AWS SDK for
+C++ has met. Most of botocore's own have no answer of AWS: some keep `response = None`, some the half-read
+HTTP response, some nothing at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import errno
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from cloud.aws.settings import hidden
+from psa.core.errors import UserError, one_line
+
+Result = TypeVar("Result")
+_TRIES: Final = 3  # of a request whose answer is malformed
+NOT_FOUND: Final = frozenset({"NoSuchKey", "404"})
+RETRYABLE: Final = frozenset(
+    {
+        "ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequests", "SlowDown",
+        "ServiceUnavailable", "InternalFailure", "InternalServerError", "InternalError", "RequestTimeout",
+        "RequestTimeoutException", "RequestThrottled", "TooManyRequestsException", "ServerBusy",
+    }
+)  # fmt: skip
+_RETRYABLE_STATUS: Final = frozenset({429, 500, 502, 503, 504})
+_WRONG_CLOCK: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"})
+_SIGNATURE_TIMES: Final = ("signature expired", "signature not yet current")
+_REFUSED_STATUS: Final = frozenset({400, 401, 403})
+CLOCK_SECONDS: Final = 900.0  # by which S3, which alone answers HEAD, lets a clock be wrong
+WAY_OUT: Final = "Check the region, the bucket and the credentials (see .env.example)"
+_NETWORK: Final = "Check the network and the region; the same command goes on from what is stored"
+_SDK_ERROR: Final = re.compile(r"AWS Error ([A-Z0-9_]+)(?: \(HTTP status ([0-9]{3})\))?")
+_SDK_NETWORK: Final = "NetworkConnection"
+_TRANSIENT_ERRNO: Final = frozenset(
+    {
+        errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ECONNRESET, errno.ECONNREFUSED,
+        errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    }
+)  # fmt: skip
+_LOGIN: Final = "Renew the credentials (`aws sso login`, `aws login`); the same command goes on"
+
+
+class Unreachable(UserError):
+    """AWS cannot be reached, or asks for patience: the same request may succeed later."""
+
+
+class MalformedAnswer(Exception):
+    """An answer without a member that AWS always sends, for example one made by a proxy."""
+
+
+@contextlib.contextmanager
+def aws_errors(action: str) -> Iterator[None]:
+    """Turn the errors of AWS's clients into one line that begins with `action`. Raises UserError."""
+    try:
+        yield
+    except aws_exceptions() as error:
+        raise aws_error(error, action) from None
+
+
+def aws_error(error: Exception, action: str) -> UserError:
+    """Return an exception of AWS's clients as a UserError; as Unreachable where it may pass."""
+    answer = _answer(error)
+    skew = _clock_skew(answer)
+    if skew:
+        return Unreachable(
+            f"{action}: the clock of this machine is wrong ({skew})",
+            "Set the clock (for example with NTP); AWS refuses requests from another time",
+        )
+    said = answer.get("Error", {})
+    reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error) or type(error).__name__
+    kind = Unreachable if is_transient(error) else UserError
+    return kind(f"{action}: {hidden(one_line(reason))[:300]}", _way_out(error, kind))
+
+
+def error_code(error: Exception) -> str:
+    """Return the code that AWS gives an error, "" where AWS never answered."""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether the same request may succeed later: network faults, throttling, AWS's own faults."""
+    answer = _answer(error)
+    if not answer:
+        return isinstance(error, (*_network_errors(), *_login_errors()))
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return error_code(error) in RETRYABLE or status in _RETRYABLE_STATUS
+
+
+def is_transient_in_storage(error: Exception) -> bool:
+    """Return whether what failed in a file system of pyarrow may succeed later: S3, or one of the network."""
+    found = _SDK_ERROR.search(str(error))
+    if found is None:
+        return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO
+    code = "".join(word.capitalize() for word in found[1].split("_"))  # SLOW_DOWN is SlowDown of S3
+    return code in RETRYABLE | _WRONG_CLOCK | {_SDK_NETWORK} or int(found[2] or 0) in _RETRYABLE_STATUS
+
+
+def retry_malformed(request: Callable[[], Result]) -> Result:
+    """Return what a request returns. Repeat it while its answer is malformed: to botocore, an answer that is
+    torn in its head looks whole, and empty.
+    """
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(MalformedAnswer):
+            return request()
+    return request()
+
+
+def required(answer: Mapping[str, Any], member: str) -> Any:
+    """Return a member that AWS always sends. Raises MalformedAnswer."""
+    if member not in answer:
+        raise MalformedAnswer(f"an answer has no {member}: a proxy or another server may have sent it")
+    return answer[member]
+
+
+def _answer(error: Exception) -> Mapping[str, Any]:
+    """Return AWS's own words in an exception, empty where it never answered."""
+    found = getattr(error, "response", None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def aws_exceptions() -> tuple[type[Exception], ...]:
+    """Return every kind of exception that a client of AWS raises, for `except`."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
+
+    # what is read of a body comes past botocore: its TLS and decoding errors are urllib3's
+    return (ClientError, BotoCoreError, ResponseParserError, HTTPError, MalformedAnswer)
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    from botocore import exceptions
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
+
+    return (
+        exceptions.HTTPClientError,
+        exceptions.ConnectionError,
+        exceptions.IncompleteReadError,
+        exceptions.ChecksumError,
+        exceptions.FlexibleChecksumError,
+        exceptions.CapacityNotAvailableError,
+        exceptions.MetadataRetrievalError,
+        ResponseParserError,
+        HTTPError,
+        MalformedAnswer,
+    )
+
+
+def _login_errors() -> tuple[type[Exception], ...]:
+    """Return what a running sweep may meet when a session ends: its owner can log in again meanwhile."""
+    from botocore import exceptions
+
+    return (
+        exceptions.SSOError,
+        exceptions.LoginError,
+        exceptions.TokenRetrievalError,
+        exceptions.CredentialRetrievalError,
+    )
+
+
+def _way_out(error: Exception, kind: type[UserError]) -> str:
+    if isinstance(error, _login_errors()):
+        return _LOGIN
+    return _NETWORK if kind is Unreachable and not _answer(error) else WAY_OUT
+
+
+def _clock_skew(answer: Mapping[str, Any]) -> str:
+    """Return by how much this machine's clock is wrong, if that is why a request was refused."""
+    said = answer.get("Error", {})
+    about = answer.get("ResponseMetadata", {})
+    seconds = _seconds_ahead(about.get("HTTPHeaders", {}).get("date", ""))
+    by = f"{abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} AWS"
+    message = str(said.get("Message", "")).lower()
+    if said.get("Code") in _WRONG_CLOCK or any(words in message for words in _SIGNATURE_TIMES):
+        return by if abs(seconds) > 1 else str(said.get("Code"))
+    # an answer to HEAD has no body: botocore makes a code of its status, and its time is all that tells a
+    # clock from a missing permission
+    status = about.get("HTTPStatusCode")
+    is_bare = status in _REFUSED_STATUS and said.get("Code") == str(status)
+    return by if is_bare and abs(seconds) > CLOCK_SECONDS else ""
+
+
+def _seconds_ahead(date: str) -> float:
+    """Return how far this machine's clock is ahead of a Date header; 0 where there is none."""
+    try:
+        return time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError):
+        return 0.0

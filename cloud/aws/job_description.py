@@ -1,0 +1,164 @@
+"""Training jobs as SageMaker describes them, what their names say, and the files that list them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cloud.aws.job_names import ancestor_of, is_name, job_parts
+from psa.core.errors import UserError
+from psa.core.files import read_bytes
+from psa.core.text_file import decode_text
+from psa.specs.arch import quoted
+
+JOBS_FILE: Final = Path("requested-jobs.txt")
+MOST_JOBS: Final = 100_000
+ENDED: Final = ("Completed", "Failed", "Stopped")
+_WAY_OUT: Final = (
+    "Write one job name a line, or a JSON list of what `aws sagemaker describe-training-job` says"
+)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A job. billable_seconds: of each instance, for spot with the discount inside, None before it ends;
+    retained_seconds: of a warm pool after it; training_seconds: how long it ran; instances: type and count.
+    """
+
+    name: str
+    status: str
+    instances: tuple[tuple[str, int], ...]
+    spot: bool
+    billable_seconds: float = 0.0
+    retained_seconds: float = 0.0
+    training_seconds: float = 0.0
+    ended: bool = True
+    region: str = ""
+
+    @property
+    def arch(self) -> str:
+        """Of the ancestor's jobs the architecture; a job of a sweep has several."""
+        ancestor = ancestor_of(self.name)
+        return ancestor.arch if ancestor is not None else self._other
+
+    @property
+    def mode(self) -> str:
+        """Of the ancestor's jobs the mode; a job of a sweep has several."""
+        ancestor = ancestor_of(self.name)
+        return ancestor.mode if ancestor is not None else self._other
+
+    @property
+    def _other(self) -> str:
+        parts = job_parts(self.name)
+        return f"sweep {parts[0]}" if parts is not None else "other jobs"
+
+    @property
+    def count(self) -> int:
+        """Of its instances."""
+        return sum(count for _, count in self.instances)
+
+    @property
+    def instance_seconds(self) -> float:
+        """Billed seconds of all of its instances."""
+        return (self.billable_seconds + self.retained_seconds) * self.count
+
+
+def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
+    """A job from what DescribeTrainingJob answers. Raises UserError that names what is not so."""
+    if not isinstance(answer, Mapping):
+        raise UserError(f"{where}: {quoted(answer)} describes no training job", _WAY_OUT)
+    name = _text(answer, "TrainingJobName", where)
+    where = f"{where}: {name}"
+    pool = answer.get("WarmPoolStatus") or {}
+    return TrainingJob(
+        name=name,
+        status=_text(answer, "TrainingJobStatus", where),
+        instances=_instances(answer.get("ResourceConfig"), where),
+        spot=answer.get("EnableManagedSpotTraining") is True,
+        billable_seconds=_seconds(answer, "BillableTimeInSeconds", where),
+        retained_seconds=_seconds(pool, "ResourceRetainedBillableTimeInSeconds", where),
+        training_seconds=_seconds(answer, "TrainingTimeInSeconds", where),
+        ended=answer["TrainingJobStatus"] in ENDED,
+        region=_region(answer.get("TrainingJobArn")),
+    )
+
+
+def _text(answer: Mapping[str, Any], key: str, where: str) -> str:
+    value = answer.get(key)
+    if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) < 200:
+        raise UserError(f"{where}: {key} = {quoted(value)} is no name", _WAY_OUT)
+    return value
+
+
+def _seconds(answer: Any, key: str, where: str) -> float:
+    value = answer.get(key, 0) if isinstance(answer, Mapping) else None
+    value = 0 if value is None and isinstance(answer, Mapping) else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
+        raise UserError(f"{where}: {key} = {quoted(value)} is no number of seconds", _WAY_OUT)
+    return float(value)
+
+
+def _instances(config: Any, where: str) -> tuple[tuple[str, int], ...]:
+    """Of one kind, or of several groups."""
+    config = config if isinstance(config, Mapping) else {}
+    groups = config.get("InstanceGroups") or [config]
+    found = []
+    for group in groups if isinstance(groups, list) else [{}]:
+        kind, count = (
+            group.get(key) if isinstance(group, Mapping) else None
+            for key in ("InstanceType", "InstanceCount")
+        )
+        if not isinstance(kind, str) or type(count) is not int or count < 0:
+            raise UserError(f"{where}: ResourceConfig does not say which instances it had", _WAY_OUT)
+        found.append((kind, count))
+    return tuple(found)
+
+
+def _region(arn: Any) -> str:
+    parts = arn.split(":") if isinstance(arn, str) else []
+    return parts[3] if len(parts) > 3 else ""
+
+
+def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
+    """What a file lists: names, or jobs with all that was described of them, each once. Raises UserError."""
+    content = read_bytes(path)
+    if content is None:
+        raise UserError(f"there is no list of jobs {path}", _WAY_OUT)
+    text = decode_text(content, str(path)).strip()
+    if not text.startswith(("[", "{")):
+        return names_in(text, str(path)), []
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON: {str(error)[:120]}", _WAY_OUT) from None
+    if isinstance(body, Mapping):
+        body = body.get("TrainingJobs", [body])
+    if not isinstance(body, list) or len(body) > MOST_JOBS:
+        raise UserError(f"{path} holds no list of jobs", _WAY_OUT)
+    jobs = {each.name: each for each in (job_of(answer, str(path)) for answer in body)}
+    if not jobs:
+        raise UserError(f"{path} lists no job", _WAY_OUT)
+    return list(jobs), list(jobs.values())
+
+
+def names_in(text: str, where: str) -> list[str]:
+    """Names, one a line, each once; `#` before remarks. Raises UserError that names the line."""
+    names: dict[str, None] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.split("#")[0].strip()
+        if not name:
+            continue
+        if not is_name(name):
+            raise UserError(f"{where}, line {number}: {quoted(name)} is no name of a job", _WAY_OUT)
+        names[name] = None
+    if not names or len(names) > MOST_JOBS:
+        raise UserError(f"{where} lists {len(names):,} jobs", _WAY_OUT)
+    return list(names)
+
+
+def written(body: Any) -> bytes:
+    """A report as JSON that people can read."""
+    return (json.dumps(body, indent=2, allow_nan=False) + "\n").encode()

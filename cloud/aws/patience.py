@@ -1,0 +1,67 @@
+"""Patience with a service that is out of reach for a while: a laptop sleeps, a network fails."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from typing import Final, TypeVar
+
+from cloud.aws.errors import Unreachable
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS: Final = 1800.0  # for which a service may be out of reach
+AGAIN_SECONDS: Final = 10.0  # between two tries
+NAP: Final = 0.25  # seconds between two ticks
+Result = TypeVar("Result")
+Tick = TypeVar("Tick")
+
+
+class Patience:
+    """The time since a service went out of reach. unharmed: what goes on without it, for the warning."""
+
+    def __init__(self, unharmed: str) -> None:
+        self._unharmed = unharmed
+        self._since: float | None = None
+
+    def lost(self, trouble: Unreachable) -> None:
+        """Note that a request has failed. Warn at the first; raise the trouble when that lasts too long."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            logger.warning("%s; the %s go on, and it is tried again", trouble.what, self._unharmed)
+        elif now - self._since > PATIENCE_SECONDS:
+            raise trouble
+
+    def regained(self) -> None:
+        """Note that a request has been answered."""
+        self._since = None
+
+
+def patiently(action: Callable[[], Result], tick: Tick) -> Generator[Tick, None, Result]:
+    """Try an action until the storage is in reach; yield `tick` several times a second meanwhile.
+
+    The action must be safe to repeat. Raises Unreachable when that takes too long.
+    """
+    patience = Patience("packs")
+    while True:
+        try:
+            return action()
+        except Unreachable as trouble:
+            patience.lost(trouble)
+        until = time.monotonic() + AGAIN_SECONDS
+        while time.monotonic() < until:
+            yield tick
+            time.sleep(NAP)
+
+
+def insist(action: Callable[[], Result]) -> Result:
+    """Return the result of an action that is tried until the service is in reach. Raises Unreachable."""
+    waiting = patiently(action, None)
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

@@ -1,0 +1,156 @@
+"""What instances and storage cost, by a dated table that users may replace, and what a job has cost."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.resources
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cloud.aws.job_description import TrainingJob
+from psa.core.errors import UserError
+from psa.core.files import read_bytes
+from psa.core.parsing import check_known
+from psa.core.toml import read_toml
+from psa.specs.arch import quoted
+
+_WAY_OUT: Final = "Lay it out like the table that psa brings along (cloud/aws/prices.toml)"
+_TYPE: Final = re.compile(r"ml(\.[a-z0-9-]{1,30}){2}")
+_KEYS: Final = {"dated", "region", "storage", "spot", "instances"}
+_GB: Final = 2**30  # S3 counts gigabytes in powers of two
+
+
+@dataclass(frozen=True)
+class Price:
+    """An instance type: dollars an hour on demand, what it has, and between which shares of that price a spot
+    instance has cost.
+    """
+
+    instance: str
+    hourly: float
+    vcpus: int
+    gpus: int
+    spot: tuple[float, float]
+
+    def dollars(self, seconds: float) -> float:
+        """What so many seconds of one instance cost on demand."""
+        return seconds / 3600 * self.hourly
+
+    def spot_dollars(self, seconds: float) -> tuple[float, float]:
+        """Between what and what so many seconds of one spot instance may cost. For plans alone."""
+        low, high = self.spot
+        return low * self.dollars(seconds), high * self.dollars(seconds)
+
+
+@dataclass(frozen=True)
+class PriceTable:
+    """Prices of one region on one day. storage: dollars a month for a gigabyte in S3."""
+
+    dated: dt.date
+    region: str
+    storage: float
+    instances: Mapping[str, Price]
+
+    def monthly(self, size: float) -> float:
+        """What so many bytes cost a month in S3."""
+        return size / _GB * self.storage
+
+    @property
+    def said(self) -> str:
+        """In a few words which table it is."""
+        return f"prices of {self.region}, {self.dated.isoformat()}"
+
+
+def prices(path: Path | None = None) -> dict[str, Price]:
+    """Instance type -> price, of a user's table or the one that psa brings along. Raises UserError."""
+    return dict(price_table(path).instances)
+
+
+def price_table(path: Path | None = None) -> PriceTable:
+    """A table of prices in TOML, or the one that psa brings along. Raises UserError that names the key."""
+    if path is None:
+        content = (importlib.resources.files("cloud.aws") / "prices.toml").read_bytes()
+        return _table(content, "cloud/aws/prices.toml")
+    found = read_bytes(path)
+    if found is None:
+        raise UserError(f"there is no table of prices {path}", _WAY_OUT)
+    return _table(found, str(path))
+
+
+def _table(content: bytes, where: str) -> PriceTable:
+    table = read_toml(content, where, "table of prices")
+    for key in table:
+        check_known(key, _KEYS, where, "key")
+    dated, region, instances = table.get("dated"), table.get("region"), table.get("instances")
+    if type(dated) is not dt.date:
+        raise UserError(f"{where}: dated = {quoted(dated)} is no day", "Write it like 2025-06-01")
+    if not isinstance(region, str) or not region:
+        raise UserError(f"{where}: region = {quoted(region)} is no region", "Write it like us-east-1")
+    if not isinstance(instances, dict) or not instances:
+        raise UserError(f"{where} has no [instances]", _WAY_OUT)
+    spot = _shares(table.get("spot"), where)
+    return PriceTable(
+        dated,
+        region,
+        _number(table.get("storage"), f"{where}: storage"),
+        {name: _price(name, values, spot, f"{where}: {name}") for name, values in instances.items()},
+    )
+
+
+def _price(name: str, values: Any, spot: tuple[float, float], where: str) -> Price:
+    if _TYPE.fullmatch(name) is None:
+        raise UserError(f"{where} is no instance type of SageMaker", "They read like ml.g4dn.xlarge")
+    if not isinstance(values, dict):
+        raise UserError(f"{where} = {quoted(values)} is no price", _WAY_OUT)
+    for key in values:
+        check_known(key, {"dollars", "vcpus", "gpus", "spot"}, where, "key")
+    vcpus, gpus = (values.get(key) for key in ("vcpus", "gpus"))
+    for key, count, least in (("vcpus", vcpus, 1), ("gpus", gpus, 0)):
+        if type(count) is not int or not least <= count <= 10_000:
+            raise UserError(f"{where}: {key} = {quoted(count)} is no count", _WAY_OUT)
+    return Price(
+        name,
+        _number(values.get("dollars"), f"{where}: dollars"),
+        values["vcpus"],
+        values["gpus"],
+        _shares(values["spot"], where) if "spot" in values else spot,
+    )
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UserError(f"{where} = {quoted(value)} is no price", "Write dollars, such as 0.7364")
+    return float(value)
+
+
+def _shares(value: Any, where: str) -> tuple[float, float]:
+    is_pair = isinstance(value, list) and len(value) == 2
+    if not is_pair or any(isinstance(each, bool) or not isinstance(each, int | float) for each in value):
+        raise UserError(f"{where}: spot = {quoted(value)} is no range of shares", "Write it like [0.3, 0.5]")
+    low, high = value
+    if not 0 <= low <= high <= 1:
+        raise UserError(f"{where}: spot = {quoted(value)} is no range of shares", "Write it like [0.3, 0.5]")
+    return float(low), float(high)
+
+
+def dollars(job: TrainingJob, table: Mapping[str, Price]) -> float:
+    """What a job has cost: billable seconds x instances x the on-demand price, for spot instances too, whose
+    discount is inside the billable seconds already. Raises UserError for an instance type without a price.
+    """
+    return math.fsum(
+        count * _priced(instance, table).dollars(job.billable_seconds + job.retained_seconds)
+        for instance, count in job.instances
+    )
+
+
+def _priced(instance: str, table: Mapping[str, Price]) -> Price:
+    price = table.get(instance)
+    if price is None:
+        raise UserError(
+            f"{instance} has no price", "Name a table that has one with --prices (see cloud/aws/prices.toml)"
+        )
+    return price

@@ -1,0 +1,119 @@
+"""What lies in the bucket: bytes of every job and of every kind of file, from one listing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cloud.aws.account import job_in
+from cloud.aws.pricing import PriceTable
+
+KINDS: Final = ("model artifacts", "checkpoints", "profiler output", "code", "other")
+SHARED: Final = "(shared)"
+_PROFILER: Final = ("profiler-output", "rule-output", "debug-output")
+_CODE: Final = ("source", "code", "sourcedir.tar.gz")
+
+
+@dataclass
+class Usage:
+    """Bytes and files by (job, kind). A line of a sweep has its checkpoints to itself, since all of its jobs
+    share them; classes: bytes by the storage class of S3.
+    """
+
+    sizes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    files: Counter[tuple[str, str]] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def size(self) -> int:
+        """All bytes."""
+        return sum(self.sizes.values())
+
+    @property
+    def count(self) -> int:
+        """All files."""
+        return sum(self.files.values())
+
+    def by_kind(self) -> dict[str, tuple[int, int]]:
+        """Files and bytes of each kind."""
+        return {
+            kind: tuple_of(
+                sum(count for (_, each), count in counts.items() if each == kind)
+                for counts in (self.files, self.sizes)
+            )
+            for kind in KINDS
+        }
+
+    def by_job(self) -> dict[str, tuple[int, int]]:
+        """Files and bytes of each job, the largest first."""
+        sizes, files = Counter[str](), Counter[str]()
+        for (job, kind), size in self.sizes.items():
+            sizes[job] += size
+            files[job] += self.files[job, kind]
+        return {job: (files[job], size) for job, size in sorted(sizes.items(), key=lambda e: (-e[1], e[0]))}
+
+    def json(self, uri: str, table: PriceTable) -> dict[str, Any]:
+        """The report."""
+        jobs = self.by_job()
+        return {
+            "uri": uri,
+            "prices": {"dated": table.dated.isoformat(), "region": table.region},
+            "jobs": len(set(jobs) - {SHARED}),
+            "files": self.count,
+            "bytes": self.size,
+            "dollars_a_month": round(table.monthly(self.size), 4),
+            "kinds": {kind: {"files": n, "bytes": size} for kind, (n, size) in self.by_kind().items()},
+            "storage_classes": dict(sorted(self.classes.items())),
+            "job_details": [
+                {
+                    "job": job,
+                    "files": n,
+                    "bytes": size,
+                    "kinds": {kind: self.sizes[job, kind] for kind in KINDS if self.files[job, kind]},
+                }
+                for job, (n, size) in jobs.items()
+            ],
+        }
+
+
+def tuple_of(values: Iterable[int]) -> tuple[int, int]:
+    """Two numbers as a pair."""
+    first, second = values
+    return first, second
+
+
+def usage_of(listing: Iterable[tuple[str, int, str]], only: Collection[str] | None = None) -> Usage:
+    """Add up a listing of (name, bytes, storage class); of some jobs alone, where `only` names them."""
+    usage = Usage()
+    for key, size, kept in listing:
+        place = place_of(key)
+        if only is not None and place[0] not in only:
+            continue
+        usage.sizes[place] += size
+        usage.files[place] += 1
+        usage.classes[kept] += size
+    return usage
+
+
+def place_of(key: str) -> tuple[str, str]:
+    """Whose a file is, and of what kind, by its name below the prefix."""
+    parts = key.split("/")
+    if parts[0] == "lines" and len(parts) > 3:
+        owner = job_in(key) or f"line {parts[1]}"
+    else:
+        owner = job_in(key) or SHARED
+    return owner, _kind(parts)
+
+
+def _kind(parts: list[str]) -> str:
+    if any(part in _PROFILER for part in parts):
+        return "profiler output"
+    if "checkpoints" in parts[:-1]:
+        return "checkpoints"
+    if parts[-1] == "model.tar.gz":
+        return "model artifacts"
+    if any(part in _CODE for part in parts):
+        return "code"
+    return "other"

@@ -1,0 +1,202 @@
+"""`psa rehearse`: run a command with SageMaker on this machine in place of AWS."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter, Token
+
+from cloud.emulator.containers.processes import ends_with_us
+from cloud.emulator.emulator import LOCK_NAME, Stage, rehearsal
+from cloud.emulator.faults import AWS_GRACE, Faults
+from psa.cli.options import Count
+from psa.core.errors import UserError
+from psa.core.file_locks import is_locked
+from psa.core.formatting import counted, listed
+
+_LOG = logging.getLogger(__name__)
+_TICK: Final = 0.1
+_PREFIX: Final = "psa-rehearsal-"
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LOCK_SECONDS: Final = 60.0  # within which a rehearsal that begins has locked its folder
+_ENOUGH: Final = 2  # signals, after which a command is not waited for any longer
+
+
+def _seconds(_type: Any, tokens: Sequence[Token]) -> float:
+    """`30`, `30s`, `2m`, `0.5h`: seconds. Raises ValueError."""
+    text = tokens[0].value
+    read = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", text, re.ASCII)
+    if read is None:
+        raise ValueError(f'"{text[:40]}" is no length of time, such as 30s or 2m.')
+    return float(read[1]) * _UNITS[read[2]]
+
+
+def _rate(kind: Any, tokens: Sequence[Token]) -> float:
+    value = _seconds(kind, tokens)
+    if not tokens[0].value[-1].isdigit() or value <= 0:
+        raise ValueError(f'"{tokens[0].value[:40]}" is no number above 0.')
+    return value
+
+
+Seconds = Annotated[float, Parameter(converter=_seconds)]
+
+
+def rehearse(
+    *command: Annotated[str, Parameter(help="What to run, with its own options.", allow_leading_hyphen=True)],
+    dir: Annotated[  # noqa: A002 -- the option's name
+        Path | None,
+        Parameter(help="Folder of the bucket and the jobs. [default: one that is removed at the end]"),
+    ] = None,
+    quota: Annotated[Count, Parameter(help="Jobs at once per instance type; one more is refused.")] = None,
+    throttle: Annotated[
+        float | None, Parameter(help="Requests a second that SageMaker answers.", converter=_rate)
+    ] = None,
+    capacity_error: Annotated[
+        tuple[str, ...],
+        Parameter(help="An instance type that is not to be had; can be repeated.", negative=""),
+    ] = (),
+    interrupt_every: Annotated[
+        Seconds | None, Parameter(help="Take spot capacity back after so long: 30s, 2m.")
+    ] = None,
+    interruptions: Annotated[Count, Parameter(help="At most so many per job.")] = None,
+    grace: Annotated[Seconds, Parameter(help="From SIGTERM to SIGKILL.")] = AWS_GRACE,
+    network: Annotated[bool, Parameter(help="Let containers reach the network. Training needs none.")] = True,
+    wait: Annotated[bool, Parameter(help="For jobs that still run when the command has ended.")] = True,
+) -> int:
+    """Run a command with SageMaker on this machine, free.
+
+    S3, SageMaker and CloudWatch are here, without an account and without Docker. Nothing but environment
+    variables leads the command here, and nothing of it reaches AWS. Jobs run as processes with a /opt/ml of
+    their own, with a copy of this environment without psa as their image. The exit code is the command's.
+
+    Example: psa rehearse --interrupt-every 30s -- psa sweep reproduction/smoke.toml --backend sagemaker
+    """
+    if not command:
+        raise UserError("there is no command to rehearse", "Write it after two hyphens: psa rehearse -- ...")
+    if interruptions is not None and interrupt_every is None:
+        raise UserError(
+            "--interruptions without --interrupt-every", "Say after how long: --interrupt-every 30s"
+        )
+    faults = Faults(
+        quota=quota,
+        throttle=throttle,
+        no_capacity=frozenset(capacity_error),
+        interrupt_every=interrupt_every,
+        interruptions=interruptions,
+        grace=grace,
+        no_network=not network,
+    )
+    with _Signals() as signals, _folder(dir) as folder, rehearsal(folder, faults) as stage:
+        code = _ran(command, stage, signals)
+        live = stage.live
+        if live and not _waited(stage, live, signals, wait):
+            code = 128 + signals.last
+        return code
+
+
+@contextlib.contextmanager
+def _folder(chosen: Path | None) -> Iterator[Path]:
+    if chosen is not None:
+        yield chosen
+        return
+    _remove_abandoned(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the folders of rehearsals that were killed: the kernel has released the lock that each held."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError, UserError):
+            if _is_abandoned(path / LOCK_NAME):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_abandoned(lock: Path) -> bool:
+    status = lock.stat()
+    is_old = time.time() - status.st_mtime > _LOCK_SECONDS
+    return is_old and status.st_uid == os.getuid() and not is_locked(lock)
+
+
+class _Signals:
+    """SIGINT and SIGTERM as something to wait for, so that all that was started is ended in order."""
+
+    def __init__(self) -> None:
+        self.count, self.last = 0, 0
+        self._came = queue.SimpleQueue[int]()  # may be put into by a handler
+
+    def __enter__(self) -> _Signals:
+        self._before = {
+            number: signal.signal(number, lambda got, _: self._came.put(got))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def wait(self, seconds: float) -> int | None:
+        """The next signal, None if none comes for so long."""
+        with contextlib.suppress(queue.Empty):
+            self.last = self._came.get(timeout=seconds)
+            self.count += 1
+            return self.last
+        return None
+
+
+def _ran(command: Sequence[str], stage: Stage, signals: _Signals) -> int:
+    """Run the command, hand signals on to it; its exit code."""
+    stopped = signals.wait(0)
+    if stopped is not None:  # before the command began
+        return 128 + stopped
+    environment = stage.inherited(os.environ)
+    # `psa` and its kin lie beside this interpreter, which need not be on PATH
+    places = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
+    environment["PATH"] = os.pathsep.join(places)
+    if shutil.which(command[0], path=environment["PATH"]) is None:
+        raise UserError(
+            f"there is no command {command[0]!r}", "Check how it is spelt, and that it is on PATH"
+        )
+    # In our process group: it may speak to the terminal, and a Ctrl-C there reaches it without us.
+    process = subprocess.Popen(ends_with_us(command, "TERM"), env=environment)
+    while process.poll() is None:
+        got = signals.wait(_TICK)
+        if got is not None and signals.count >= _ENOUGH:
+            process.kill()
+        elif got is not None and not (got == signal.SIGINT and _at_a_terminal()):
+            process.send_signal(got)
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _at_a_terminal() -> bool:
+    """Whether a Ctrl-C reaches our process group by itself."""
+    with contextlib.suppress(OSError):
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    return False
+
+
+def _waited(stage: Stage, live: Sequence[str], signals: _Signals, wait: bool) -> bool:
+    """Wait for jobs that a command has left behind; False where a signal has ended the waiting."""
+    what = f"the command has ended, {counted(len(live), 'job')} in progress"
+    if signals.count or not wait:
+        _LOG.info("%s, to be stopped: %s", what, listed(live))
+        return True
+    _LOG.info("%s: waiting (Ctrl-C stops them): %s", what, listed(live))
+    while stage.live:
+        if signals.wait(_TICK) is not None:
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""Containers without Docker: an interpreter as the image has it, and processes."""

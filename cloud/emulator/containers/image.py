@@ -1,0 +1,112 @@
+"""The interpreter of a rehearsal's containers: it holds what AWS's image holds, and not psa.
+
+A container in which psa is installed would hide that its code archive is not found or lacks something. The
+interpreter is made once per installation, of links, in the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from cloud.cache import cache_folder
+from cloud.emulator.containers import environment
+from cloud.emulator.containers.environment import make_environment
+from cloud.sagemaker.container.images import target
+from cloud.sagemaker.container.wheels import loads_here
+from psa.core.errors import UserError
+from psa.core.file_locks import locked
+from psa.core.files import check_writable
+
+HOLDS: Final = ("torch", "numpy", "pydantic", "filelock")
+_OURS: Final = ("psa", "cloud")
+_MARK: Final = "complete"
+_PATIENCE_SECONDS: Final = 120.0  # for another rehearsal that makes it; it takes seconds
+_LOOK: Final = "import importlib.util, sys; print(*filter(importlib.util.find_spec, sys.argv[1:]))"
+
+
+def image_python(folder: Path) -> Path:
+    """Return the interpreter for containers; it is made unless it is in the cache.
+
+    Args:
+        folder: Where to make it if the user's cache cannot be written to.
+
+    Raises:
+        UserError: If something is not installed here that the image holds, or psa can be imported in it.
+
+    """
+    try:
+        images = cache_folder("rehearsal")
+        check_writable(images)
+    except UserError:
+        images = folder / "image"
+    return _made(images / _key())
+
+
+def lacking() -> tuple[str, ...]:
+    """Return the packages that containers have from the code archive alone.
+
+    The archive brings them for the Python and platform of AWS's image; the image of a rehearsal has to hold
+    those that the interpreter here cannot load from it.
+    """
+    inside = target()
+    return tuple(name for name in inside.lacks if loads_here(name, inside))
+
+
+def _key() -> str:
+    """Return a name for what the interpreter is made from."""
+    # Names of folders hold the versions; to read the metadata of 200 distributions would take longer.
+    installed = sorted(str(path) for entry in sys.path for path in Path(entry).glob("*.dist-info"))
+    made_by = Path(str(environment.__file__)).read_text()
+    facts = [sys.executable, sys.version, HOLDS, lacking(), installed, made_by]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _made(folder: Path) -> Path:
+    """Return the interpreter in a folder, made again if it is unfinished or its links lead nowhere.
+
+    Raises UserError.
+    """
+    python = folder / "bin" / "python"
+    with locked(folder.with_suffix(".lock"), _PATIENCE_SECONDS):
+        if not (folder / _MARK).exists() or _fault(python):
+            shutil.rmtree(folder, ignore_errors=True)
+            make_environment(folder, [*HOLDS, *_held_besides()], without=[*_OURS, *lacking()])
+            if fault := _fault(python):
+                raise UserError(fault, "Install psa in a new virtual environment")
+            (folder / _MARK).touch()
+    return python
+
+
+def _held_besides() -> Iterator[str]:
+    return (name for name in target().lacks if name not in lacking())
+
+
+def _fault(python: Path) -> str:
+    """Return how the interpreter differs from AWS's image in what it finds; "" where it does not."""
+    unwanted = (*_OURS, *lacking())
+    try:
+        done = subprocess.run(
+            [python, "-P", "-c", _LOOK, *HOLDS, *unwanted],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            env={"HOME": "/nonexistent"},
+        )
+    except FileNotFoundError:
+        return f"there must be an interpreter for a rehearsal's containers, and {python} is missing"
+    found = set(done.stdout.split())
+    if found == set(HOLDS):
+        return ""
+    wrong = ", ".join(sorted(found ^ set(HOLDS)))
+    return (
+        f"the interpreter for a rehearsal's containers ({python}) must find {', '.join(HOLDS)} and not "
+        f"{', '.join(unwanted)}; it is wrong about {wrong}"
+    )

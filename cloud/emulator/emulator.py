@@ -1,0 +1,104 @@
+"""A rehearsal: S3 and a control plane that live as long as a block, and what its clients need to know."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cloud.emulator import http_server
+from cloud.emulator.containers.container import Namespaces
+from cloud.emulator.containers.image import image_python
+from cloud.emulator.control_plane import ROLE_ARN, Plane
+from cloud.emulator.faults import Faults
+from cloud.emulator.job_runner import Site
+from cloud.emulator.jobs import ACCOUNT, Table
+from cloud.emulator.log_store import Logbook
+from cloud.emulator.s3_server import S3, s3_server
+from psa.core.file_locks import locked
+from psa.core.files import check_writable
+
+LOCK_NAME: Final = "lock"  # in the folder of a rehearsal, held as long as it goes on
+_LOCK_SECONDS: Final = 1.0  # another rehearsal may be looking whether the lock is held
+_LOCAL: Final = "127.0.0.1,localhost"
+_TICK: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What runs. environment: the variables that lead any AWS client here instead of to AWS."""
+
+    s3: S3
+    endpoint: str
+    plane: Plane
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables to set; `inherited` also takes away those that would lead elsewhere."""
+        return {
+            **self.s3.environment,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCOUNT_ID": ACCOUNT,
+            "AWS_SAGEMAKER_ROLE": ROLE_ARN,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "S3_BUCKET_NAME": self.s3.bucket,
+        }
+
+    def inherited(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """An environment in which nothing leads to AWS: no profile, token or certificate is left."""
+        kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
+        proxied = {
+            name: ",".join(filter(None, (environment.get(name), _LOCAL))) for name in ("NO_PROXY", "no_proxy")
+        }
+        return kept | proxied | self.environment
+
+    @property
+    def live(self) -> list[str]:
+        """The names of the jobs that have not ended."""
+        return self.plane.live
+
+    def wait(self, seconds: float) -> bool:
+        """Until all jobs have ended, or for so many seconds; whether all have."""
+        deadline = time.monotonic() + seconds
+        while self.live:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_TICK)
+        return True
+
+
+@contextlib.contextmanager
+def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
+    """SageMaker, S3, CloudWatch Logs, STS and IAM on loopback, until the block ends; jobs end with it.
+
+    folder keeps the bucket and the jobs: a later rehearsal in it knows them. To be entered by a thread that
+    stays until it is over. Raises UserError where this machine or its installation will not do.
+    """
+    check_writable(folder)
+    folder = folder.absolute()
+    python = image_python(folder)
+    with (
+        locked(  # two rehearsals of one folder would write to the same files
+            folder / LOCK_NAME,
+            patience=_LOCK_SECONDS,
+            what=f"another rehearsal is going on in {folder}",
+            way_out="Wait for its end, or choose another folder",
+        ),
+        contextlib.closing(Namespaces(folder / "probe")) as namespaces,
+        s3_server(folder / "s3", meanwhile=http_server.prepare) as s3,
+        contextlib.closing(s3.client()) as storage,
+        http_server.memory(),
+    ):
+        table, book = Table(folder / "jobs"), Logbook()
+        for job in table:
+            book.recall(job.folder)
+        site = Site(storage, namespaces.flags, python, book, faults or Faults(), threading.Event())
+        plane = Plane(table, site, http_server.role_exists)
+        with http_server.serving(plane) as endpoint, contextlib.closing(plane):
+            yield Stage(s3, endpoint, plane)

@@ -1,0 +1,167 @@
+"""The address all AWS clients of a rehearsal talk to: SageMaker is ours, everything else but S3 is moto's."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from cloud.emulator.control_plane import ROLE, Plane, Refusal
+from cloud.emulator.jobs import ACCOUNT
+from cloud.emulator.s3_server import KEY
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
+
+_LOG = logging.getLogger(__name__)
+_SAGEMAKER: Final = "SageMaker."
+_NEEDED: Final = (
+    "botocore.session",
+    "moto.iam.models",
+    "moto.logs.models",
+    "moto.moto_server.werkzeug_app",
+    "regex",
+    "werkzeug.serving",
+)
+_TRUST: Final = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "sagemaker.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+)
+_SHARING: Final = threading.Lock()
+_SHARERS: Final[list[object]] = []
+_Start = Callable[[str, list[tuple[str, str]]], Any]
+_App = Callable[[dict[str, Any], _Start], Iterable[bytes]]
+
+
+def prepare() -> None:
+    """Import what takes its time. Raises UserError where it is not installed."""
+    try:
+        for name in _NEEDED:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed, which a rehearsal needs",
+            how_to_install("rehearse"),
+        ) from None
+
+
+def role_exists(name: str) -> bool:
+    """Whether moto's IAM has a role of that name."""
+    return any(role.name == name for role in _iam().roles.values())
+
+
+def make_role() -> None:
+    """The role that jobs of a rehearsal get, as one would make it on AWS."""
+    if not role_exists(ROLE):
+        _iam().create_role(
+            role_name=ROLE,
+            assume_role_policy_document=_TRUST,
+            path="/",
+            permissions_boundary=None,
+            description="for rehearsals",
+            tags=[],
+            max_session_duration="3600",
+        )
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[None]:
+    """What moto remembers, for as long as a block runs: nothing of what was there before.
+
+    There is one such memory in a process: rehearsals that run side by side in it share it.
+    """
+    from moto.iam.models import iam_backends
+    from moto.logs.models import logs_backends
+
+    with _SHARING:
+        if not _SHARERS:
+            iam_backends.reset()
+            logs_backends.reset()
+        make_role()
+        me = object()
+        _SHARERS.append(me)
+    try:
+        yield
+    finally:
+        with _SHARING:
+            _SHARERS.remove(me)
+
+
+def _iam() -> Any:
+    from moto.iam.models import iam_backends
+
+    return iam_backends[ACCOUNT]["aws"]
+
+
+@contextlib.contextmanager
+def serving(plane: Plane) -> Iterator[str]:
+    """Answer on loopback until the block ends; its address."""
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Silent(WSGIRequestHandler):
+        """Says nothing about each request."""
+
+        def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 -- werkzeug's name
+            _LOG.debug(message, *args)
+
+    server = make_server("127.0.0.1", 0, _application(plane), threaded=True, request_handler=Silent)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _application(plane: Plane) -> _App:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    others: _App = DomainDispatcherApplication(create_backend_app)
+
+    def application(environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
+        target = environ.get("HTTP_X_AMZ_TARGET", "")
+        if not target.startswith(_SAGEMAKER):
+            try:
+                return others(environ, start)
+            except NotImplementedError as error:  # moto does not know that operation
+                status, answer = "501 Not Implemented", {"__type": "NotImplemented", "message": str(error)}
+        else:
+            status, answer = _answered(plane, target.removeprefix(_SAGEMAKER), environ)
+        body = json.dumps(answer).encode()
+        start(
+            status,
+            [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(body)))],
+        )
+        return [body]
+
+    return application
+
+
+def _answered(plane: Plane, operation: str, environ: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    try:
+        _check_key(environ)
+        return "200 OK", plane.answer(operation, json.loads(body or b"{}"))
+    except Refusal as refusal:
+        return "400 Bad Request", {"__type": refusal.code, "message": refusal.message}
+    except Exception as error:  # noqa: BLE001 -- a fault of ours is the answer to one request, not the end
+        _LOG.exception("%s", operation)
+        return "500 Internal Server Error", {"__type": "InternalFailure", "message": str(error)}
+
+
+def _check_key(environ: dict[str, Any]) -> None:
+    if f"Credential={KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
+        raise Refusal("UnrecognizedClientException", "The security token included in the request is invalid.")

@@ -1,0 +1,276 @@
+"""The course of one training job: its data down, its container, its checkpoints up, its end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cloud.aws.errors import aws_error, aws_exceptions
+from cloud.emulator import s3_sync
+from cloud.emulator.containers.container import HOST, NO_NETWORK, SYSTEM_PATH, Container
+from cloud.emulator.faults import Faults
+from cloud.emulator.jobs import Job
+from cloud.emulator.log_store import Logbook
+from cloud.emulator.s3_server import REGION
+from psa.core.files import make_folder, write_atomically
+
+_LOG = logging.getLogger(__name__)
+_TICK: Final = 0.05
+_CLOSING_GRACE: Final = 5.0  # nobody waits two minutes for the end of a rehearsal
+_ML: Final = "/opt/ml"
+SPOT_SHARE: Final = 0.3  # of the training time, what a spot job is billed for
+NO_CAPACITY: Final = (
+    "CapacityError: Unable to provision requested ML compute capacity. "
+    "Please retry using a different ML instance type."
+)
+
+# Why training has ended: by itself, asked to, after its longest time, waiting included, or for others' sake.
+Why = Literal["exit", "stop", "runtime", "wait", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """The surroundings of jobs. python: of the containers; closing: set when the rehearsal ends."""
+
+    storage: Any
+    flags: Sequence[str]
+    python: Path
+    book: Logbook
+    faults: Faults
+    closing: threading.Event
+
+
+class _Stopped(Exception):
+    """The job was stopped while nothing ran yet."""
+
+
+class Course(threading.Thread):
+    """Runs a job from Starting to its end."""
+
+    def __init__(self, job: Job, site: Site) -> None:
+        super().__init__(name=f"job {job.name}", daemon=True)
+        self._job, self._site = job, site
+        self._ml = job.folder / "ml"
+        self._trained = 0.0  # seconds, over all attempts
+        self._began = time.monotonic()
+
+    def run(self) -> None:
+        """Run the job. Whatever goes wrong is the job's end, not the rehearsal's."""
+        try:
+            self._all()
+        except _Stopped:
+            self._job.end("Stopped", "Training job stopped")
+        except aws_exceptions() as error:  # its S3 has ended, for example at a signal to every process
+            trouble = aws_error(error, f"{self._job.name}: a request to the S3 of the rehearsal failed")
+            _LOG.error("%s", trouble.what)
+            self._job.end("Failed", f"InternalServerError: {trouble.what}")
+        except Exception as error:  # noqa: BLE001 -- whoever waits for the job must hear of its end
+            _LOG.exception("%s", self._job.name)
+            self._job.end("Failed", f"InternalServerError: {error}")
+        finally:
+            shutil.rmtree(self._ml, ignore_errors=True)
+
+    def _all(self) -> None:
+        job = self._job
+        if job["ResourceConfig"]["InstanceType"] in self._site.faults.no_capacity:
+            job.end("Failed", NO_CAPACITY)
+            return
+        why, code = self._attempt()
+        while why == "interrupted":
+            job.interruptions += 1
+            job.enter("Interrupted", "The training job was interrupted: its capacity was taken back")
+            self._pause()
+            job.enter("Starting", "Preparing the instances for training")
+            why, code = self._attempt()
+        self._conclude(why, code)
+
+    def _pause(self) -> None:
+        """Capacity that was taken back is not there again at once; long enough for a watcher to see it."""
+        self._job.stop.wait(0.2)
+        self._still_wanted()
+
+    def _still_wanted(self) -> None:
+        if self._job.stop.is_set():
+            raise _Stopped
+
+    def _attempt(self) -> tuple[Why, int]:
+        """Down, and train; why it ended and the exit code."""
+        self._still_wanted()
+        started = self._job.get("TrainingStartTime") or time.time()
+        self._job.enter("Downloading", "Downloading input data", TrainingStartTime=started)
+        self._prepare()
+        self._still_wanted()
+        self._job.enter(
+            "Training", "Training image download completed. Training in progress.", **self._checkpointed()
+        )
+        began = time.monotonic()
+        try:
+            return self._train()
+        finally:
+            self._trained += time.monotonic() - began
+
+    def _checkpointed(self) -> dict[str, Any]:
+        where = self._job.get("CheckpointConfig")
+        return {"CheckpointConfig": {"LocalPath": f"{_ML}/checkpoints", **where}} if where else {}
+
+    def _prepare(self) -> None:
+        """A new /opt/ml, as on a new machine."""
+        job, storage = self._job, self._site.storage
+        shutil.rmtree(self._ml, ignore_errors=True)
+        for name in ("model", "output/data", "input/data", "input/config", "checkpoints", "code"):
+            make_folder(self._ml / name)
+        channels = job.get("InputDataConfig", [])
+        for channel in channels:
+            source = channel["DataSource"]["S3DataSource"]["S3Uri"]
+            s3_sync.download(storage, source, self._ml / "input/data" / channel["ChannelName"])
+        if job.get("CheckpointConfig"):
+            # as a folder: beside the checkpoints of job-1 lie those of job-10
+            where = job["CheckpointConfig"]["S3Uri"].rstrip("/")
+            s3_sync.download(storage, f"{where}/", self._checkpoints())
+        for name, content in _configuration(job, channels).items():
+            write_atomically(self._ml / "input/config" / f"{name}.json", json.dumps(content).encode())
+
+    def _checkpoints(self) -> Path:
+        inside: str = self._checkpointed()["CheckpointConfig"]["LocalPath"]
+        return self._ml / inside.removeprefix(_ML).lstrip("/")
+
+    def _train(self) -> tuple[Why, int]:
+        job, site = self._job, self._site
+        with site.book.stream(job.name, job.folder) as say:
+            algorithm = job["AlgorithmSpecification"]
+            command = [*algorithm["ContainerEntrypoint"], *algorithm.get("ContainerArguments", [])]
+            flags = [*site.flags, *([NO_NETWORK] if site.faults.no_network else [])]
+            container = Container(job.folder, command, self._environment(), say, flags)
+            try:
+                if not job.get("CheckpointConfig"):
+                    return self._watch(container)
+                with s3_sync.Mirror(site.storage, self._checkpoints(), job["CheckpointConfig"]["S3Uri"]):
+                    return self._watch(container)
+            finally:
+                container.kill()
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self._site.python.parent}:{SYSTEM_PATH}",
+            "AWS_REGION": REGION,
+            "TRAINING_JOB_NAME": self._job.name,
+            "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
+            **self._job.get("Environment", {}),
+        }
+
+    def _watch(self, container: Container) -> tuple[Why, int]:
+        """Wait for the end of the container, or for a reason to end it."""
+        began = time.monotonic()
+        while True:
+            code = container.wait(_TICK)
+            if code is not None:
+                if container.trouble:
+                    raise RuntimeError(f"the container could not be set up: {container.trouble}")
+                return ("stop" if self._job.stop.is_set() else "exit"), code
+            why = self._reason(time.monotonic() - began)
+            if why is not None:
+                return why, self._ended(container)
+
+    def _ended(self, container: Container) -> int:
+        """End the container, kindly for as long as the grace lasts; its exit code."""
+        container.terminate()
+        began = time.monotonic()
+        while (code := container.wait(_TICK)) is None:
+            grace = self._site.faults.grace
+            if self._site.closing.is_set():
+                grace = min(grace, _CLOSING_GRACE)
+            if time.monotonic() - began > grace:
+                return container.kill()
+        return code
+
+    def _reason(self, seconds: float) -> Why | None:
+        """Why the container has to end, after so many seconds of this attempt."""
+        job, faults, stopping = self._job, self._site.faults, self._job["StoppingCondition"]
+        if job.stop.is_set():
+            return "stop"
+        if job.spot and time.monotonic() - self._began > stopping["MaxWaitTimeInSeconds"]:
+            return "wait"
+        if self._trained + seconds > stopping.get("MaxRuntimeInSeconds", 86_400):
+            return "runtime"
+        if faults.interrupts(job.spot, job.interruptions) and seconds > (faults.interrupt_every or 0):
+            return "interrupted"
+        return None
+
+    def _conclude(self, why: Why, code: int) -> None:
+        job = self._job
+        failed = why == "exit" and code != 0
+        job.enter("Uploading", "Uploading generated training model")
+        changes = self._uploaded(failed) | self._seconds()
+        match why:
+            case "exit" if failed:
+                job.end("Failed", _failure(self._ml, code), **changes)
+            case "exit":
+                job.end("Completed", "Training job completed", **changes)
+            case "stop":
+                job.end("Stopped", "Training job stopped", **changes)
+            case "wait":
+                job.end("Stopped", "MaxWaitTime exceeded", "MaxWaitTimeExceeded", **changes)
+            case _:
+                job.end("Stopped", "MaxRuntime exceeded", "MaxRuntimeExceeded", **changes)
+
+    def _uploaded(self, failed: bool) -> dict[str, Any]:
+        """Send what the job leaves; a failed one leaves no model."""
+        output = self._job["OutputDataConfig"]
+        base = f"{output['S3OutputPath'].rstrip('/')}/{self._job.name}/output"
+        storage, scratch = self._site.storage, self._job.folder / "archive"
+        if any((self._ml / "output/data").iterdir()):
+            s3_sync.upload_archive(storage, self._ml / "output/data", f"{base}/output.tar.gz", scratch)
+        if failed:
+            return {}
+        if output.get("CompressionType") == "NONE":
+            s3_sync.upload_tree(storage, self._ml / "model", f"{base}/model/")
+            return {"ModelArtifacts": {"S3ModelArtifacts": f"{base}/model/"}}
+        s3_sync.upload_archive(storage, self._ml / "model", f"{base}/model.tar.gz", scratch)
+        return {"ModelArtifacts": {"S3ModelArtifacts": f"{base}/model.tar.gz"}}
+
+    def _seconds(self) -> dict[str, Any]:
+        """What was used and what is billed: on AWS, too, the discount of spot is in the time."""
+        used = max(1, math.ceil(self._trained))
+        billed = max(1, math.ceil(SPOT_SHARE * used)) if self._job.spot else used
+        return {"TrainingTimeInSeconds": used, "BillableTimeInSeconds": billed}
+
+
+def _failure(ml: Path, code: int) -> str:
+    """The FailureReason: what the script wrote to /opt/ml/output/failure, and its exit code."""
+    file = ml / "output/failure"
+    said = file.read_text(errors="replace").strip() if file.is_file() else ""
+    end = f", exit code: {code}"
+    return f"AlgorithmError: {said[: 1024 - len('AlgorithmError: ') - len(end)]}{end}"
+
+
+def _configuration(job: Job, channels: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The files of /opt/ml/input/config, by name."""
+    kind = job["ResourceConfig"]["InstanceType"]
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": kind, "hosts": [HOST]}
+    return {
+        "hyperparameters": job.get("HyperParameters", {}),
+        "inputdataconfig": {
+            channel["ChannelName"]: {
+                "TrainingInputMode": channel.get("InputMode", "File"),
+                "S3DistributionType": "FullyReplicated",
+                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+            }
+            for channel in channels
+        },
+        "resourceconfig": {
+            "current_host": HOST,
+            "current_instance_type": kind,
+            "current_group_name": "homogeneousCluster",
+            "hosts": [HOST],
+            "instance_groups": [group],
+            "network_interface_name": "lo",
+        },
+    }

@@ -1,0 +1,181 @@
+"""Training jobs as SageMaker describes them, and the table of all of them in a folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cloud.aws.request_validation import output_members
+from cloud.emulator.s3_server import REGION
+from psa.core.files import make_folder, write_atomically
+
+_LOG = logging.getLogger(__name__)
+ACCOUNT: Final = "123456789012"
+_SUMMARY: Final = (
+    "TrainingJobName",
+    "TrainingJobArn",
+    "CreationTime",
+    "TrainingEndTime",
+    "LastModifiedTime",
+    "TrainingJobStatus",
+    "SecondaryStatus",
+)
+LIVE: Final = ("InProgress", "Stopping")
+_LONGEST_REASON: Final = 1024
+_LEFT: Final = "InternalServerError: the rehearsal ended while the job was running"
+
+
+class Job:
+    """One job. `said` is what DescribeTrainingJob answers, times as seconds since 1970.
+
+    A row of the table, so that a later rehearsal in the same folder knows it: it is stored at every change.
+    """
+
+    def __init__(self, folder: Path, said: dict[str, Any], interruptions: int = 0) -> None:
+        self.folder = folder
+        self._said = said
+        self.interruptions = interruptions
+        self._lock = threading.RLock()
+        self.stop = threading.Event()  # set: it was asked to stop
+
+    @classmethod
+    def created(cls, folder: Path, request: Mapping[str, Any]) -> Job:
+        """A new job, in the state that it has right after CreateTrainingJob."""
+        name, now = request["TrainingJobName"], time.time()
+        known = output_members("DescribeTrainingJob")
+        said = {key: copy.deepcopy(value) for key, value in request.items() if key in known}
+        said |= {
+            "TrainingJobArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{name}",
+            "CreationTime": now,
+            "LastModifiedTime": now,
+            "SecondaryStatusTransitions": [],
+        }
+        job = cls(folder, said)
+        make_folder(folder)
+        job.enter("Starting", "Starting the training job")
+        return job
+
+    @classmethod
+    def stored(cls, folder: Path) -> Job:
+        """A job of an earlier rehearsal; one that was cut short has failed."""
+        job = cls(folder, json.loads((folder / "job.json").read_text()))
+        if job.live:
+            job.end("Failed", _LEFT)
+        return job
+
+    def described(self) -> dict[str, Any]:
+        """The answer of DescribeTrainingJob."""
+        with self._lock:
+            return copy.deepcopy(self._said)
+
+    def summary(self) -> dict[str, Any]:
+        """The entry of ListTrainingJobs."""
+        with self._lock:
+            return {name: self._said[name] for name in _SUMMARY if name in self._said}
+
+    def __getitem__(self, name: str) -> Any:
+        """A member of the description."""
+        return self._said[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A member of the description, which may be missing."""
+        return self._said.get(name, default)
+
+    @property
+    def name(self) -> str:
+        """Its name, which no other job ever has."""
+        return str(self._said["TrainingJobName"])
+
+    @property
+    def live(self) -> bool:
+        """Whether it has not ended."""
+        return self._said["TrainingJobStatus"] in LIVE
+
+    @property
+    def spot(self) -> bool:
+        """Whether its capacity may be taken back."""
+        return bool(self._said.get("EnableManagedSpotTraining"))
+
+    def enter(self, secondary: str, message: str, status: str | None = None, **changes: Any) -> None:
+        """A new secondary status; the primary one stays what it is unless it is given."""
+        with self._lock:
+            now = time.time()
+            transitions = self._said["SecondaryStatusTransitions"]
+            if transitions:
+                transitions[-1].setdefault("EndTime", now)
+            transitions.append({"Status": secondary, "StartTime": now, "StatusMessage": message})
+            self._said["TrainingJobStatus"] = status or self._said.get("TrainingJobStatus", "InProgress")
+            self._said["SecondaryStatus"] = secondary
+            self._said["LastModifiedTime"] = now
+            self._said |= changes
+            self._store()
+
+    def ask_to_stop(self) -> None:
+        """What StopTrainingJob does; a second time it does nothing."""
+        with self._lock:
+            if self._said["TrainingJobStatus"] == "InProgress":
+                self.enter("Stopping", "Stopping the training job", "Stopping")
+                self.stop.set()
+
+    def end(self, status: str, message: str, secondary: str | None = None, **changes: Any) -> None:
+        """Its last state. message: of a failed job, the FailureReason."""
+        with self._lock:
+            if status == "Failed":
+                changes["FailureReason"] = message[:_LONGEST_REASON]
+            now = time.time()
+            started = self._said.get("TrainingStartTime")
+            changes.setdefault("TrainingEndTime", now)
+            if started is not None:
+                changes.setdefault("TrainingTimeInSeconds", max(1, round(now - started)))
+                changes.setdefault("BillableTimeInSeconds", changes["TrainingTimeInSeconds"])
+            self.enter(secondary or status, message[:_LONGEST_REASON], status, **changes)
+            last = self._said["SecondaryStatusTransitions"][-1]
+            last["EndTime"] = last["StartTime"]
+            self._store()
+
+    def _store(self) -> None:
+        write_atomically(self.folder / "job.json", json.dumps(self._said).encode())
+
+
+class Table:
+    """All jobs of a folder, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        make_folder(folder)
+        found = (Job.stored(each.parent) for each in sorted(folder.glob("*/job.json")))
+        self._jobs = {job.name: job for job in found}
+
+    def __iter__(self) -> Iterator[Job]:
+        with self._lock:
+            return iter(list(self._jobs.values()))
+
+    def get(self, name: str) -> Job | None:
+        """A job, None if there never was one of that name."""
+        return self._jobs.get(name)
+
+    def add(self, request: Mapping[str, Any], quota: int | None) -> Job | None:
+        """A new job, None where the quota is used up. Two that come at once cannot both be the last."""
+        with self._lock:
+            if quota is not None and self._alike(request) >= quota:
+                return None
+            name = request["TrainingJobName"]
+            job = self._jobs[name] = Job.created(self._folder / name, request)
+            return job
+
+    def _alike(self, request: Mapping[str, Any]) -> int:
+        """How many jobs draw upon the same quota now."""
+        kind = request["ResourceConfig"]["InstanceType"]
+        spot = bool(request.get("EnableManagedSpotTraining"))
+        alike = (job["ResourceConfig"]["InstanceType"] == kind and job.spot == spot for job in self._live())
+        return sum(alike)
+
+    def _live(self) -> Iterator[Job]:
+        return (job for job in self._jobs.values() if job.live)

@@ -1,0 +1,68 @@
+"""What jobs print, as CloudWatch keeps it; and in their folders, for the next rehearsal."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from cloud.emulator.jobs import ACCOUNT
+from cloud.emulator.s3_server import REGION
+
+GROUP: Final = "/aws/sagemaker/TrainingJobs"
+_FILE: Final = "log.jsonl"
+
+
+class Logbook:
+    """The log group of training jobs in moto's CloudWatch."""
+
+    def __init__(self) -> None:
+        from moto.logs.models import logs_backends
+
+        self._backend: Any = logs_backends[ACCOUNT][REGION]
+        self._lock = threading.Lock()
+        if GROUP not in self._backend.groups:
+            self._backend.create_log_group(GROUP, {})
+
+    def stream(self, job: str, folder: Path) -> Stream:
+        """A new stream of a job."""
+        return Stream(self, f"{job}/algo-1-{time.time_ns() // 1_000_000_000}", folder / _FILE)
+
+    def recall(self, folder: Path) -> None:
+        """Read what a job of an earlier rehearsal has printed."""
+        known = set(self._backend.groups[GROUP].streams)  # by another rehearsal of this process
+        if (folder / _FILE).exists():
+            for line in (folder / _FILE).read_text().splitlines():
+                name, event = json.loads(line)
+                if name not in known:
+                    self.put(name, event)
+
+    def put(self, stream: str, event: dict[str, Any]) -> None:
+        """Append to a stream, which is made if it is new."""
+        with self._lock:
+            if stream not in self._backend.groups[GROUP].streams:
+                self._backend.create_log_stream(GROUP, stream)
+            self._backend.put_log_events(GROUP, stream, [event])
+
+
+class Stream:
+    """One attempt of a job."""
+
+    def __init__(self, book: Logbook, name: str, file: Path) -> None:
+        self._book, self._name = book, name
+        self._file = file.open("a")
+
+    def __call__(self, line: str) -> None:
+        """Append a line."""
+        # CloudWatch refuses an empty message
+        event = {"timestamp": time.time_ns() // 1_000_000, "message": line or " "}
+        self._file.write(f"{json.dumps([self._name, event])}\n")
+        self._book.put(self._name, event)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

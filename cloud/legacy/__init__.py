@@ -1,0 +1,1 @@
+"""Readers for the artifacts and logs of the original study's jobs."""

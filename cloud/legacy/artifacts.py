@@ -1,0 +1,146 @@
+"""What the jobs of the original study left in S3, which is no records, as its summary and its trials."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cloud.aws.artifact import Limits, contents
+from cloud.aws.job_names import Ancestor, latest
+from psa.core.errors import UserError
+from psa.specs.training import MODES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ARTIFACT: Final = "output/model.tar.gz"
+MOST_BYTES: Final = 256 * 2**20  # of a packed artifact; those of the study have some hundred bytes
+COMPREHENSIVE: Final = "comprehensive_results.json"
+PLAIN: Final = "results.txt"
+# Why a cell is empty, in the words of the study and two more: an artifact that is refused or damaged, and
+# results that are none.
+NO_JOB: Final = "NO_JOB_FOUND"
+INCOMPLETE: Final = "FAILED_OR_INCOMPLETE"
+EMPTY: Final = "EMPTY_RESULTS"
+NOT_FOUND: Final = "RESULTS_NOT_FOUND"
+REFUSED: Final = "ARTIFACT_REFUSED"
+DAMAGED: Final = "RESULTS_DAMAGED"
+_NUMBER: Final = re.compile(r"[0-9]{1,3}(\.[0-9]+)?")
+_MOST_RESULTS: Final = 10 * 2**20  # bytes of a file of results, which becomes ten times as much in memory
+_LIMITS: Final = Limits()
+Read = Callable[[Ancestor], bytes | None]
+
+
+class NoResults(Exception):
+    """A cell has none. token: why, in one word of the summary; why: what to tell."""
+
+    def __init__(self, token: str, why: str = "") -> None:
+        self.token, self.why = token, why
+        super().__init__(token)
+
+
+@dataclass
+class Results:
+    """Bounties in percent by (arch, mode), tokens of the cells without any, and remarks, one line each."""
+
+    bounties: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    tokens: dict[tuple[str, str], str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+def results_of(
+    names: Sequence[str], archs: Sequence[str], read: Read, tell: Callable[[str], None]
+) -> Results:
+    """The results of the latest job of every mode of these architectures; of those that have jobs, if none is
+    listed. read: the artifact of a job, None where there is none.
+    """
+    jobs = latest(names)
+    results = Results()
+    listed = tuple(archs) or tuple(dict.fromkeys(arch for arch, _ in jobs))
+    for arch in listed:
+        tell(arch)
+        for mode in MODES:
+            _take(results, arch, mode, jobs.get((arch, mode), []), read)
+    left = sorted({arch for arch, _ in jobs} - set(listed))
+    if left:
+        results.remarks.append(f"jobs of architectures that are not listed are left out: {', '.join(left)}")
+    return results
+
+
+def _take(results: Results, arch: str, mode: str, jobs: Sequence[Ancestor], read: Read) -> None:
+    if not jobs:
+        results.tokens[arch, mode] = NO_JOB
+        return
+    try:
+        results.bounties[arch, mode] = bounties_of(jobs[0], read)
+    except NoResults as nothing:
+        results.tokens[arch, mode] = nothing.token
+        why = f" ({nothing.why})" if nothing.why else ""
+        older = f"; an earlier job is there, {jobs[1].name}" if len(jobs) > 1 else ""
+        results.remarks.append(f"{jobs[0].name}: {nothing.token}{why}{older}")
+
+
+def bounties_of(job: Ancestor, read: Read) -> list[float]:
+    """The bounties that a job's artifact holds, in percent. Raises NoResults."""
+    data = read(job)
+    if data is None:
+        raise NoResults(INCOMPLETE)
+    try:
+        files = contents(data, _LIMITS, name=f"{job.name}/{ARTIFACT}", wanted=(COMPREHENSIVE, PLAIN))
+    except UserError as error:
+        raise NoResults(REFUSED, error.what) from None
+    if any(len(content) > _MOST_RESULTS for content in files.values()):
+        raise NoResults(DAMAGED, "its results are too long to be results")
+    by_name = {place.rpartition("/")[2]: content for place, content in files.items()}
+    if COMPREHENSIVE in by_name:
+        found = _comprehensive(by_name[COMPREHENSIVE])
+    elif PLAIN in by_name:
+        found = _plain(by_name[PLAIN])
+    else:
+        raise NoResults(NOT_FOUND)
+    if not found:
+        raise NoResults(EMPTY)
+    return found
+
+
+def _comprehensive(content: bytes) -> list[float]:
+    """Of a JSON list with a `bounty` in each item."""
+    try:
+        items = json.loads(content) if content.strip() else []
+    except (ValueError, RecursionError):
+        raise NoResults(DAMAGED, f"{COMPREHENSIVE} is no JSON") from None
+    if not isinstance(items, list):
+        raise NoResults(DAMAGED, f"{COMPREHENSIVE} is no list")
+    return [_percent(item.get("bounty") if isinstance(item, Mapping) else None) for item in items]
+
+
+def _plain(content: bytes) -> list[float]:
+    """One bounty a line."""
+    lines = [line.strip() for line in content.decode(errors="replace").splitlines()]
+    return [_percent(float(line) if _NUMBER.fullmatch(line) else None) for line in lines if line]
+
+
+def _percent(value: Any) -> float:
+    sound = isinstance(value, int | float) and not isinstance(value, bool)
+    if not sound or not 0 <= value <= 100:  # NaN is not, either
+        raise NoResults(DAMAGED, f"{str(value)[:40]} is no percentage")
+    return float(value)
+
+
+def frame_of_results(results: Results, family: str) -> pd.DataFrame:
+    """The trials as the frame of reports, numbered from 1; a cell without any has one that is missing."""
+    from psa.analysis.frame_schema import frame_of
+    from psa.analysis.published import published_row
+
+    cells: dict[tuple[str, str], Sequence[float | None]] = {cell: [None] for cell in results.tokens}
+    cells |= results.bounties
+    return frame_of(
+        [
+            published_row(family, arch, mode, number, bounty)
+            for (arch, mode), bounties in cells.items()
+            for number, bounty in enumerate(bounties, 1)
+        ]
+    )

@@ -1,0 +1,1 @@
+"""The Ray backend: packs as trials of Ray Tune, and searches."""

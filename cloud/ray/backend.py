@@ -1,0 +1,302 @@
+"""The backend `ray`: each pack a trial of Ray Tune, here or on a cluster; its results are brought home.
+
+Tune itself runs in a process of its own (cloud.ray.driver); here is what it is asked, what it says, and what
+it leaves in the storage: <storage>/<experiment>/inputs, what every pack is and was before, and
+<storage>/<experiment>/<pack>/checkpoint_*, what has become of it. An experiment is removed when all of it
+has come home. Imports no ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cloud.aws.errors import Unreachable
+from cloud.aws.patience import patiently
+from cloud.object_store import Storage
+from cloud.ray.driver_process import Driver, check_socket_folder
+from cloud.ray.protocol import INPUTS
+from cloud.results_sync import bring_home
+from cloud.workspace import home_of
+from psa.core.errors import UserError
+from psa.core.extras import how_to_install
+from psa.core.stored_files import read_stored
+from psa.execution.backend import SAVED, Job, Where, jobs_of, said_of
+from psa.execution.cost_model import CostModel
+from psa.execution.eta import loops_left
+from psa.execution.machine import Machine
+from psa.execution.worker.protocol import Event
+from psa.experiments.search import Search
+from psa.specs.base import canonical_json
+from psa.specs.trial import Pack, Trial
+from psa.storage import locks
+from psa.storage.store import STATE_NAME, Store
+
+logger = logging.getLogger(__name__)
+
+PACKS: Final = f"{INPUTS}/packs.json"
+
+
+class Ray:
+    """A Ray cluster, or this machine as one."""
+
+    stopped = SAVED
+
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("--backend ray: Ray is not installed", how_to_install("ray"))
+        _check_gpus(where.gpus_per_pack)
+        self.store, self.machine, self.costs, self.where = store, machine, costs, where
+        self.storage = Storage.at(where.storage or str(store.models / ".ray"))
+        self.storage.check_writable()
+        self.prefix = f"psa-{home_of(store.models)}-"
+        # the first is started at once, for importing Ray takes seconds
+        self._ready: Driver | None = Driver(store.models)
+
+    def plan(self, packs: Sequence[Pack]) -> list[Job]:
+        """Return one Tune trial per pack, the longest first; where an interrupted experiment's unfinished
+        packs hold just these trials, those packs.
+        """
+        stored = self._interrupted(packs)
+        if stored is not None:
+            packs = [pack for pack in stored.packs.values() if self.store.pending(pack.trials, pack.horizon)]
+        return jobs_of(packs, self.costs)
+
+    def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Yield the number of packs and the time they take."""
+        workers = self.where.workers
+        at = "" if workers else " for each CPU of the cluster"
+        yield f"{said_of(jobs, workers or 1)}{at}"
+
+    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
+        """Run the jobs to their end; a tick comes at least once a second. Closing it stops Tune, which keeps
+        what is needed to go on.
+        """
+        self._check_room_for_sockets()
+        packs = [job.pack for job in jobs]
+        tick = Event("tick", packs[0])
+        stored = yield from patiently(lambda: self._interrupted(packs), tick)
+        if stored is not None:
+            if (yield from self._run(stored, restore=True)):
+                return
+            # what a kill left of it cannot be gone on with: its checkpoints can
+            yield from self._settled(stored)
+        new = yield from patiently(lambda: self._prepared(packs), tick)
+        try:
+            yield from self._run(new, restore=False)
+        except UserError:
+            with contextlib.suppress(Unreachable):
+                if not self._begun(new.name):  # it was refused: nothing is to be gone on with
+                    self.storage.remove(new.name)
+            raise
+
+    def _run(self, experiment: Experiment, restore: bool) -> Generator[Event, None, bool]:
+        """Run an experiment to its end. Return whether it could be restored, or begun."""
+        left = {name: loops_left(self.store, pack) for name, pack in experiment.packs.items()}
+        what = {"packs": list(experiment.packs)}
+        driver = self._driver()
+        with contextlib.closing(driver.events(self._task(experiment.name, restore, what))) as events:
+            for said in events:
+                if said is not None and said["event"] == "unrestorable":
+                    return False
+                yield from self._events(experiment, said, left)
+        if not (driver.taken or driver.interrupted):  # it has come to its end
+            yield from self._settled(experiment)
+        return True
+
+    def _settled(self, experiment: Experiment) -> Generator[Event, None, None]:
+        """Bring home what is not here yet, and remove the experiment."""
+        first = next(iter(experiment.packs.values()))
+        yield from patiently(lambda: self._settle(experiment), Event("tick", first))
+
+    def _settle(self, experiment: Experiment) -> None:
+        for name, pack in experiment.packs.items():
+            if self.store.pending(pack.trials, pack.horizon):
+                self.bring_home(experiment.name, name)
+        self.storage.remove(experiment.name)
+
+    def _events(
+        self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]
+    ) -> Iterator[Event]:
+        """Yield the events of a pack. It has come home before it is reported as done."""
+        first = next(iter(experiment.packs))
+        facts = said or {"event": "tick"}
+        kind, name = facts.pop("event"), facts.pop("pack", first)
+        if kind == "begun":
+            facts["left"] = left[name] if facts["left"] is None else facts["left"]
+        if kind in ("done", "failed"):
+            tick = Event("tick", experiment.packs[name])
+            yield from patiently(lambda: self.bring_home(experiment.name, name), tick)
+        yield Event(kind, experiment.packs[name], facts)
+
+    def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
+        """Try the configurations of a search. Yield what happens to each, and None at least once a second."""
+        if search.strategy.sampler == "optuna" and importlib.util.find_spec("optuna") is None:
+            raise UserError('sampler = "optuna": Optuna is not installed', how_to_install("search"))
+        self._check_room_for_sockets()
+        name = f"{self.prefix}{search.digest[:16]}"
+        begun = yield from patiently(lambda: self._begun(name), None)
+        ended = begun and (yield from self._searched(name, search, restore=True))
+        if not ended:
+            yield from patiently(lambda: self.storage.remove(name), None)
+            yield from self._searched(name, search, restore=False)
+        yield from patiently(lambda: self.storage.remove(name), None)
+
+    def _searched(
+        self, experiment: str, search: Search, restore: bool
+    ) -> Generator[dict[str, Any] | None, None, bool]:
+        """Run a search to its end. Return whether it could be restored, or begun."""
+        driver, what = self._driver(), {"search": search.model_dump(mode="json")}
+        with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
+            for said in events:
+                if said is not None and said["event"] == "unrestorable":
+                    return False
+                if said is not None and said["event"] == "done":
+                    yield from patiently(functools.partial(self.bring_home, experiment, said["pack"]), None)
+                yield said
+        if driver.interrupted:
+            raise UserError("a signal has stopped Ray", "Run the same command again: it goes on from there")
+        return True
+
+    def _begun(self, experiment: str) -> bool:
+        """Return whether Tune has stored an experiment to the point that it can be restored."""
+        files = [name for name in self.storage.tree(experiment) if "/" not in name]
+        states = [name for name in files if name.startswith("experiment_state-")]
+        if "tuner.pkl" not in files or not states:
+            return False
+        with contextlib.suppress(ValueError):
+            json.loads(self.storage.read(f"{experiment}/{states[-1]}") or b"")
+            return True
+        return False
+
+    def fetch(self) -> None:
+        """Bring home whatever interrupted sweeps have left in the storage: records, and states that have got
+        further than those here.
+        """
+        for experiment in self._experiments():
+            if self._is_ours(experiment):
+                for name, pack in experiment.packs.items():
+                    if self.store.pending(pack.trials, pack.horizon):
+                        self.bring_home(experiment.name, name)
+
+    def bring_home(self, experiment: str, name: str) -> None:
+        """Take over what the newest checkpoint of a Tune trial holds."""
+        folder = self._newest(experiment, name)
+        if folder:
+            bring_home(self.storage, folder, self.store)
+
+    def _check_room_for_sockets(self) -> None:
+        if self._address == "local":
+            check_socket_folder()
+
+    @property
+    def _address(self) -> str:
+        """The address of the cluster, "local" for a Ray that is started here."""
+        return self.where.address or "local"
+
+    def _driver(self) -> Driver:
+        """Return the driver that is ready, or a new one: each drives one experiment."""
+        driver, self._ready = self._ready or Driver(self.store.models), None
+        return driver
+
+    def _task(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the task of a driver."""
+        return {
+            "address": self._address,
+            "storage": self.storage.uri,
+            "experiment": experiment,
+            "restore": restore,
+            "workers": self.where.workers,
+            "gpus": self.where.gpus_per_pack,
+            "device": self.machine.device,
+            "data_dir": str(self.machine.data_dir.absolute()),
+            "models": str(self.store.models.absolute()),
+            "results": str(self.store.results.absolute()),
+            **what,
+        }
+
+    def _newest(self, experiment: str, name: str) -> str:
+        """Return the folder of a Tune trial's last checkpoint; "" where there is none."""
+        folder = f"{experiment}/{name}"
+        found = [each for each in self.storage.folders(folder) if each.startswith("checkpoint_")]
+        return f"{folder}/{found[-1]}" if found else ""
+
+    def _experiments(self) -> Iterator[Experiment]:
+        """Yield the experiments of this folder of states that the storage still holds."""
+        for name in self.storage.folders():
+            content = self.storage.read(f"{name}/{PACKS}") if name.startswith(self.prefix) else None
+            if content is not None:
+                try:
+                    packs = {key: Pack.model_validate(body) for key, body in json.loads(content).items()}
+                except (ValueError, AttributeError):
+                    logger.warning("%s: %s/%s is damaged and left out", self.storage.uri, name, PACKS)
+                    continue
+                yield Experiment(name, dict(sorted(packs.items())))
+
+    def _is_ours(self, experiment: Experiment) -> bool:
+        """Return whether no other sweep is at work on what is left of an experiment."""
+        left = self._left(experiment)
+        return len(locks.free(self.store, left)) == len(left)
+
+    def _left(self, experiment: Experiment) -> list[Trial]:
+        packs = experiment.packs.values()
+        return [trial for pack in packs for trial in self.store.pending(pack.trials, pack.horizon)]
+
+    def _interrupted(self, packs: Sequence[Pack]) -> Experiment | None:
+        """Return the stored experiment of which just the trials of these packs are left."""
+        wanted = {trial.id for pack in packs for trial in pack.trials}
+        for experiment in self._experiments():
+            same = {pack.horizon for pack in experiment.packs.values()} == {pack.horizon for pack in packs}
+            if same and {trial.id for trial in self._left(experiment)} == wanted:
+                return experiment if self._begun(experiment.name) and self._is_ours(experiment) else None
+        return None
+
+    def _prepared(self, packs: Sequence[Pack]) -> Experiment:
+        """Lay all that the packs need into the storage, and return it as a new experiment. Experiments that
+        these packs make superfluous are removed; what they held has come home.
+        """
+        wanted = {trial.id for pack in packs for trial in pack.trials}
+        for old in self._experiments():
+            if wanted.issuperset(trial.id for trial in self._left(old)) and self._is_ours(old):
+                self.storage.remove(old.name)
+        experiment = Experiment(
+            f"{self.prefix}{_digest(packs)}", {f"p{number:04d}": pack for number, pack in enumerate(packs)}
+        )
+        bodies = {name: pack.model_dump(mode="json") for name, pack in experiment.packs.items()}
+        for name, pack in experiment.packs.items():
+            for trial in pack.trials:
+                content = read_stored(self.store.state_file(trial).path)
+                if content is not None:
+                    self.storage.write(
+                        f"{experiment.name}/{INPUTS}/{name}/models/{trial.id}/{STATE_NAME}", content
+                    )
+            body = canonical_json(bodies[name]).encode()
+            self.storage.write(f"{experiment.name}/{INPUTS}/{name}.json", body)
+        self.storage.write(f"{experiment.name}/{PACKS}", canonical_json(bodies).encode())  # it is complete
+        return experiment
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Packs by name, as they lie in the storage."""
+
+    name: str
+    packs: dict[str, Pack]
+
+
+def _check_gpus(asked: float | None) -> None:
+    """Raise UserError for what is no share of a GPU: Ray divides one, but none of several."""
+    if asked is not None and not (0 <= asked <= 1 or (asked > 1 and asked.is_integer())):
+        raise UserError(f"--gpus-per-pack {asked:g} is no number of GPUs", "Choose 0 to 1, or a whole number")
+
+
+def _digest(packs: Sequence[Pack]) -> str:
+    body = [[pack.horizon, [trial.digest for trial in pack.trials]] for pack in packs]
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]

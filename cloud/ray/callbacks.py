@@ -1,0 +1,134 @@
+"""What Ray Tune sees of its trials, told as events: by this process, or from the cluster by a mailbox."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray import tune
+
+from cloud.ray.driver_process import cause_in
+from cloud.ray.protocol import FACTS
+
+POLL_SECONDS: Final = 0.2
+Tell = Callable[[dict[str, Any]], None]
+tell: Tell = print  # of this process; Tune pickles its callbacks, and a module's function travels by name
+
+
+class Listener(tune.Callback):
+    """Turns what Tune sees of its trials into events.
+
+    mailbox: the name of the actor that takes them, where Tune runs on the cluster (ray://) and not here.
+    """
+
+    def __init__(self, mailbox: str) -> None:
+        self.mailbox = mailbox
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A process has it in hand, for the first time or again."""
+        self._tell(trial, "begun", left=_last(trial).get("left"))
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+        """A loop is over."""
+        facts = {key: value for key, value in result.get(FACTS, {}).items() if key != "final"}
+        if "loop" in facts:
+            self._tell(trial, "loop", **facts)
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Its process or node has gone; it is given out again."""
+        self._tell(trial, "died", error=_reason(trial))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """It has come to its end, good or bad, or to that which a scheduler set."""
+        final = _last(trial).get("final")
+        if final is None:
+            self._tell(trial, "stopped")
+        else:
+            self._tell(trial, "failed" if "error" in final else "done", **final)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Its process or node has gone too often."""
+        self._tell(trial, "failed", error=_reason(trial))
+
+    def _tell(self, one: Any, kind: str, /, **facts: Any) -> None:
+        if "space" in one.config:
+            facts["space"] = one.config["space"]
+        said = {**facts, "event": kind, "pack": name_of(one)}
+        if self.mailbox:
+            ray.get_actor(self.mailbox).put.remote(said)
+        else:
+            tell(said)
+
+
+def tell_result(name: str, config: dict[str, Any] | None, metrics: dict[str, Any] | None) -> None:
+    """Tell how a configuration of a search has ended, if it has, from what Tune has stored of it."""
+    facts = dict((metrics or {}).get(FACTS, {}))
+    final = facts.pop("final", None)
+    if not facts or (final is None and not (metrics or {}).get("done")):
+        return
+    about = {"pack": name, "space": (config or {}).get("space", {})}
+    tell({**facts, "event": "loop", **about})
+    kind = "stopped" if final is None else "failed" if "error" in final else "done"
+    tell({**(final or {}), "event": kind, **about})
+
+
+class Mailbox:
+    """On the cluster: what Tune has said there and nobody here has heard yet."""
+
+    def __init__(self) -> None:
+        self.waiting: list[dict[str, Any]] = []
+
+    def put(self, said: dict[str, Any]) -> None:
+        """Keep it."""
+        self.waiting.append(said)
+
+    def taken(self) -> list[dict[str, Any]]:
+        """Hand it over."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+
+@contextlib.contextmanager
+def mail(name: str) -> Iterator[None]:
+    """Hear what a mailbox is told, to its end; nothing to do where there is no name."""
+    if not name:
+        yield
+        return
+    box: Any = ray.remote(num_cpus=0)(Mailbox).options(name=name).remote()
+    over = threading.Event()
+
+    def listen() -> None:
+        while not over.wait(POLL_SECONDS):
+            for said in ray.get(box.taken.remote()):
+                tell(said)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    yield
+    over.set()
+    listener.join()
+    for said in ray.get(box.taken.remote()):
+        tell(said)
+
+
+def name_of(trial: Any) -> str:
+    """Its folder: the pack, or the number of the configuration."""
+    return str(trial.config.get("pack") or f"c{trial.trial_id.rpartition('_')[2]}")
+
+
+def _last(trial: Any) -> dict[str, Any]:
+    """What a trial last said of itself."""
+    return dict((trial.last_result or {}).get(FACTS, {}))
+
+
+def _reason(trial: Any) -> str:
+    """Return the cause of its end in Ray's words."""
+    try:
+        text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+    except OSError:
+        text = ""
+    return cause_in(text) or "its process or node has gone"

@@ -1,0 +1,283 @@
+"""The process that drives Ray Tune for a sweep: a task as one JSON line in, events as JSON lines out.
+
+A process of its own, because Tune wants the main thread for its signals, and because it must outlive
+nothing: when its standard input ends, it tells Tune to stop, which keeps what is needed to go on.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import ray
+from ray import tune
+
+import cloud
+import psa
+from cloud.aws.patience import insist
+from cloud.object_store import Storage
+from cloud.ray import callbacks as listener
+from cloud.ray.protocol import INPUTS, Files, pack_in
+from cloud.ray.trainable import train_pack
+from psa.core.errors import UserError, one_line
+from psa.core.file_locks import locked
+from psa.core.stop import heeded, let_through
+from psa.data import download
+from psa.data.datasets import DATASETS
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
+from psa.experiments.search import Search
+from psa.storage import locks
+from psa.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+ERRORS_ALLOWED: Final = 20  # of a pack's process or node: on spot machines many are nobody's fault
+PACKS_SHARING_A_GPU: Final = 4
+ANSWER_SECONDS: Final = 10.0
+TRIES: Final = 3  # to join a cluster from outside: its head starts a process for each client, and may be slow
+
+
+def connect(address: str, gpus_per_pack: float) -> None:
+    """Join a cluster, or start one of this machine. Raises UserError."""
+    _check_answers(address)
+    modules = [str(Path(str(package.__file__)).parent) for package in (psa, cloud)]
+    how = {"include_dashboard": False} if address == "local" else {"runtime_env": {"py_modules": modules}}
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **how)
+            break
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            logger.exception("joining %s failed", address)
+            if not (left and address.startswith("ray://")):
+                raise _nobody(address, error) from None
+    _heed_signals()
+    _check_room(gpus_per_pack)
+
+
+def _check_answers(address: str) -> None:
+    """Raise UserError where nobody listens: Ray itself would try again for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        with socket.create_connection((host, int(port)), ANSWER_SECONDS):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise _nobody(address, error) from None
+
+
+def _nobody(address: str, error: Exception) -> UserError:
+    reason = one_line(str(error))[:300]
+    if address == "local":
+        return UserError(
+            f"Ray does not start on this machine ({reason})",
+            "If a path is too long, set RAY_TMPDIR to a folder with a shorter path",
+        )
+    return UserError(
+        f"--address {address}: no Ray cluster answers there ({reason})",
+        "Start one with `ray start --head`, or name a running one: auto, HOST:PORT or ray://HOST:10001",
+    )
+
+
+def _check_room(gpus_per_pack: float) -> None:
+    """Raise UserError where no node could ever hold a pack."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus_per_pack for node in nodes):
+        return
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    wants = f"1 CPU and {gpus_per_pack:g} GPU" if gpus_per_pack else "1 CPU"
+    raise UserError(
+        f"a pack needs {wants} on one node, and none of the {len(nodes)} nodes has that "
+        f"({cpus:g} CPUs and {gpus:g} GPUs in all)",
+        "Choose a smaller --gpus-per-pack, or add nodes to the cluster",
+    )
+
+
+def gpus_of(asked: float | None, device: str | None) -> float:
+    """The share of a GPU that a pack takes: where none is named a quarter, if the cluster has any."""
+    if asked is not None:
+        return asked
+    there = any(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
+    return 1 / PACKS_SHARING_A_GPU if there and device != "cpu" else 0.0
+
+
+def slots(gpus_per_pack: float) -> int:
+    """Return the number of packs that the cluster trains at once."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not gpus_per_pack:
+        return int(sum(node.get("CPU", 0) for node in nodes))
+    return int(sum(min(node.get("CPU", 0), node.get("GPU", 0) // gpus_per_pack) for node in nodes))
+
+
+def data_of(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
+    """The files of these data sets, by name. Raises UserError."""
+    return {
+        name: {
+            file: np.frombuffer(content, np.uint8)
+            for file, content in download.fetch(DATASETS[name], data_dir).items()
+        }
+        for name in sorted(set(names))
+    }
+
+
+def drive(task: Mapping[str, Any]) -> None:
+    """Train what the task names. Raises UserError."""
+    if "search" in task:
+        search = Search.model_validate(task["search"])
+        names = {trial.data.name for trial in search.first.trials}
+        lock = Path(task["models"]) / f".{task['experiment']}.lock"
+        with locked(lock, what="this search is at work in another process"):
+            _tuned(task, names, search.strategy.samples, functools.partial(_searched, task, search))
+        return
+    inputs = insist(functools.partial(_inputs_of, task))
+    packs = [insist(functools.partial(pack_in, inputs, name)) for name in task["packs"]]
+    trials = [trial for pack in packs for trial in pack.trials]
+    with locks.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
+        if len(got) < len(trials):
+            listener.tell({"event": "taken"})
+        else:
+            names = {trial.data.name for trial in trials}
+            _tuned(task, names, len(packs), functools.partial(_swept, task))
+
+
+def _inputs_of(task: Mapping[str, Any]) -> Storage:
+    """Return what a sweep has laid out. Opening it asks S3 for the region of the bucket."""
+    return Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
+
+
+def _tuned(
+    task: Mapping[str, Any], names: Iterable[str], most: int, experiment: Callable[[], dict[str, Any]]
+) -> None:
+    """Run an experiment of Tune to its end: a new one, or a stored one that goes on."""
+    data = data_of(names, Path(task["data_dir"]))
+    connect(task["address"], task["gpus"] or 0.0)
+    gpus = gpus_of(task["gpus"], task["device"])
+    listener.tell({"event": "ready", "workers": max(1, min(slots(gpus), task["workers"] or most))})
+    trainable = tune.with_resources(
+        tune.with_parameters(train_pack, data=data), {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
+    )
+    storage = insist(functools.partial(Storage.at, task["storage"]))
+    mailbox = f"psa-{task['experiment']}" if task["address"].startswith("ray://") else ""
+    if task["restore"]:
+        where = storage.under(task["experiment"])
+        try:
+            restored = tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True)
+        except Exception:  # whatever Ray makes of what a kill has left half written
+            logger.exception("the experiment cannot be restored")
+            listener.tell({"event": "unrestorable"})
+            return
+        with listener.mail(mailbox):
+            results = restored.fit()
+        if "search" in task:  # some may have ended while nobody listened
+            for result in (results[at] for at in range(len(results))):
+                listener.tell_result(Path(result.path).name, result.config, result.metrics)
+        return
+    run = tune.RunConfig(
+        name=task["experiment"],
+        storage_path=storage.uri,
+        failure_config=tune.FailureConfig(max_failures=ERRORS_ALLOWED),
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=None if _is_pbt(task) else 2),
+        callbacks=[listener.Listener(mailbox)],
+        verbose=0,
+    )
+    with listener.mail(mailbox):
+        tune.Tuner(trainable, run_config=run, **experiment()).fit()
+
+
+def _is_pbt(task: Mapping[str, Any]) -> bool:
+    """Return whether trials of Tune go on from each other's checkpoints, of which none may be removed."""
+    return "search" in task and task["search"]["strategy"]["scheduler"] == "pbt"
+
+
+def _swept(task: Mapping[str, Any]) -> dict[str, Any]:
+    """One Tune trial per pack, in their order."""
+    return {
+        "param_space": {**_common(task), "pack": tune.grid_search(task["packs"])},
+        "tune_config": tune.TuneConfig(
+            max_concurrent_trials=task["workers"],
+            reuse_actors=True,  # torch is imported and the data are read once a process, not once a pack
+            trial_name_creator=listener.name_of,
+            trial_dirname_creator=listener.name_of,
+        ),
+    }
+
+
+def _searched(task: Mapping[str, Any], search: Search) -> dict[str, Any]:
+    """One Tune trial per configuration."""
+    from cloud.ray import search_space
+
+    config = search_space.config_of(search, task["workers"])
+    config.trial_name_creator = config.trial_dirname_creator = listener.name_of
+    shared = {"template": search.template.model_dump(mode="json"), "space": search_space.space(search)}
+    return {"param_space": {**_common(task), **shared, "often": _is_pbt(task)}, "tune_config": config}
+
+
+def _common(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: task[key] for key in ("storage", "experiment", "device")}
+
+
+_signals: Final[list[int]] = []  # that asked this process to stop, not its parent
+
+
+def _stopped_by(number: int, _frame: object) -> None:
+    """Interrupt Tune once for a signal that a batch system sends to every process."""
+    _signals.append(number)
+    if len(_signals) == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def _heed_signals() -> None:
+    """Answer signals that stop as Ctrl-C is answered; after Ray, which ends the process at SIGTERM."""
+    for number in heeded():
+        if number != signal.SIGINT:
+            signal.signal(number, _stopped_by)
+
+
+def _stop_with_the_parent() -> None:
+    """When standard input ends, interrupt Tune as Ctrl-C would: it stores how far everything is."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def main() -> int:
+    """Entry: one task, its events, 0; 2 where the task cannot be begun."""
+    logging.basicConfig(level=logging.ERROR)
+    events = Events()
+    listener.tell = functools.partial(_say, events)
+    _heed_signals()
+    let_through()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a study's machine does not phone home unasked
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter is silent when asked
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # records are what is kept, not logs of rows
+    try:
+        line = sys.stdin.readline()
+        if not line:  # there was nothing to do
+            return 0
+        threading.Thread(target=_stop_with_the_parent, daemon=True).start()
+        drive(json.loads(line))
+    except UserError as error:
+        listener.tell({"event": "unusable", "what": error.what, "way_out": error.way_out})
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:  # before Tune has begun; nothing has been done
+        return EXIT_INTERRUPTED
+    return EXIT_INTERRUPTED if _signals else 0
+
+
+def _say(events: Events, facts: dict[str, Any]) -> None:
+    events.say(facts.pop("event"), **facts)
+
+
+if __name__ == "__main__":
+    # not as __main__: what is pickled refers to its module by name
+    sys.exit(importlib.import_module("cloud.ray.driver").main())

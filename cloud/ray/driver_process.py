@@ -1,0 +1,188 @@
+"""The process that drives Ray Tune (cloud.ray.driver), seen from the sweep: a task in, events out, a stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cloud.cache import own_folder
+from cloud.ray.driver_log import DriverLog
+from psa.core.errors import RunFailure, UserError, one_line
+from psa.core.stop import held_back
+from psa.execution.worker.pool import STOP_SECONDS, how_ended, wait_or_kill
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, event_of
+from psa.specs.base import canonical_json
+
+# AWS's clients take a relative path from the folder that a process runs in.
+_FILES_OF_AWS: Final = (
+    "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CA_BUNDLE",
+)  # fmt: skip
+_LONGEST_SOCKET_PATH: Final = {"linux": 107, "darwin": 103}  # bytes
+# bytes of "/ray/session_2026-11-28_19-33-29_307970_4194304/sockets/plasma_store", and a few
+_OF_SESSION: Final = 72
+_SHORT: Final = "/tmp"  # noqa: S108 - where Ray makes a folder of its own, as it does without TMPDIR
+_GUARD: Final = re.compile(
+    r"running low on memory|due to the node|OutOfMemory|killed .* worker.*policy", re.IGNORECASE
+)
+
+
+def _started(log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that imports what it needs and waits for its task; it ends with its standard input.
+
+    What Ray has to say beyond the events (tracebacks of processes that were killed) goes to a log.
+    """
+    with log.open("ab") as errors, held_back():
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "cloud.ray.driver"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
+            # Ray puts the driver's folder first on the path of every worker: a numpy.py in the folder where
+            # the command is typed would be imported there in place of NumPy
+            cwd=own_folder("psa-empty"),
+            env=_environment(),
+        )
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of Ray's processes, which run in a folder of their own and import nothing from
+    it. Relative paths are made absolute.
+    """
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = [str(Path(place).absolute()) for place in places if place]  # an empty one is the folder itself
+    path = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
+    for name in _FILES_OF_AWS:
+        if os.environ.get(name):
+            # Path.expanduser raises where a user has no home
+            path[name] = str(Path(os.path.expanduser(os.environ[name])).absolute())  # noqa: PTH111
+    path |= _folder_of_sockets()
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**inherited, **path, "PYTHONSAFEPATH": "1"}
+
+
+def _folder_of_sockets() -> dict[str, str]:
+    """Return where Ray is to make its sockets: the folder that the user chose, or another one if the path of
+    the temporary folder is too long for them.
+    """
+    chosen = os.environ.get("RAY_TMPDIR")
+    if chosen:
+        return {"RAY_TMPDIR": str(Path(chosen).absolute())}
+    is_short = len(os.fsencode(tempfile.gettempdir())) <= _longest_folder()
+    return {} if is_short or not os.access(_SHORT, os.W_OK) else {"RAY_TMPDIR": _SHORT}
+
+
+def check_socket_folder() -> None:
+    """Raise UserError if the folder that the user chose for Ray is too long for sockets in it."""
+    chosen = Path(os.environ.get("RAY_TMPDIR") or os.sep).absolute()
+    length, longest = len(os.fsencode(chosen)), _longest_folder()
+    if length > longest:
+        raise UserError(
+            f"RAY_TMPDIR must be at most {longest} bytes long, got {length} ({chosen})",
+            "Set it to a folder with a shorter path, or unset it",
+        )
+
+
+def _longest_folder() -> int:
+    """Return the bytes that remain for the folder in which Ray makes its sockets."""
+    return _LONGEST_SOCKET_PATH.get(sys.platform, min(_LONGEST_SOCKET_PATH.values())) - _OF_SESSION
+
+
+def cause_in(text: str) -> str:
+    """Return the line of Ray's words that names a cause, "" where there is none.
+
+    That of the memory guard is followed by pages of advice; of a traceback the last line is the cause.
+    """
+    lines = [one_line(line) for line in text.splitlines() if line.strip()]
+    guard = [line for line in lines if _GUARD.search(line)]
+    return (f"Ray's memory guard ended it: {guard[-1]}" if guard else lines[-1] if lines else "")[:300]
+
+
+class Driver:
+    """The process that drives Tune (cloud.ray.driver), started at once, for one experiment. One that never
+    gets a task ends with the last reference to it, or with this process.
+
+    models: the folder of states, which keeps its log.
+    """
+
+    def __init__(self, models: Path) -> None:
+        self.taken = False  # others have some of it in hand
+        self.interrupted = False  # by a signal of its own; all is stored
+        self.log = DriverLog(models)
+        self.process = _started(self.log.path)
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("a process was started without its pipes")
+        self.input, self.output = self.process.stdin, self.process.stdout
+        self._unused = weakref.finalize(self, _discard, self.process, self.log)
+
+    def events(self, task: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
+        """Give it its task, and yield what it says, as it comes; None at least once a second. Closing it
+        stops Tune.
+
+        Raises UserError where Tune cannot begin, and RunFailure where it is killed or fails.
+        """
+        failed = False
+        self._unused.detach()
+        try:
+            self._give(task)
+            for said in self._said():
+                if said is not None and said["event"] == "unusable":
+                    raise UserError(said["what"], said["way_out"])
+                self.taken = self.taken or (said is not None and said["event"] == "taken")
+                yield said
+            code = self.process.wait()
+            self.interrupted = code == EXIT_INTERRUPTED
+            failed = code != 0 and not self.interrupted
+            if failed:
+                raise self._failure(code)
+        finally:
+            self._end(keep_log=failed)
+
+    def _give(self, task: Mapping[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code will say so
+            self.input.write(canonical_json(task).encode() + b"\n")
+            self.input.flush()
+
+    def _failure(self, code: int) -> RunFailure:
+        cause = cause_in(self.log.text())
+        return RunFailure(
+            f"the process that drives Ray Tune {how_ended(code)}{cause and ': '}{cause}",
+            f"Run the same command again: it goes on from what is stored. What Ray said: {self.log.path}",
+        )
+
+    def _said(self) -> Iterator[dict[str, Any] | None]:
+        rest = b""
+        with selectors.DefaultSelector() as ready:
+            ready.register(self.output, selectors.EVENT_READ)
+            while True:
+                yield None
+                if ready.select(timeout=1.0):
+                    chunk = os.read(self.output.fileno(), 1 << 16)
+                    if not chunk:
+                        return
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    yield from filter(None, map(event_of, lines))
+
+    def _end(self, *, keep_log: bool) -> None:
+        with contextlib.suppress(OSError):
+            self.input.close()
+        wait_or_kill(self.process, STOP_SECONDS)
+        self.output.close()
+        self.log.close(keep=keep_log)
+
+
+def _discard(process: subprocess.Popen[bytes], log: DriverLog) -> None:
+    """Kill a driver without a task, which has done nothing, and remove its log."""
+    with process:
+        process.kill()
+    log.close(keep=False)

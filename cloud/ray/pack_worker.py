@@ -1,0 +1,217 @@
+"""A pack as a trial of Ray Tune: psa.execution.worker.run on a node, states as checkpoints, records with the
+last.
+
+Everything about a pack travels through the storage: what it is and what was trained of it before are read
+from there, what it leaves is a checkpoint there. The data come through Ray's object store, once per node.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyarrow import ArrowException
+from ray import tune
+
+from cloud.aws.errors import Unreachable, is_transient_in_storage
+from cloud.aws.patience import insist
+from cloud.aws.settings import hidden
+from cloud.cache import own_folder
+from cloud.object_store import Storage
+from cloud.ray.protocol import FACTS, INPUTS, METRIC, Files, pack_in
+from psa.core.errors import UserError, cut, named_error, one_line
+from psa.core.files import write_atomically
+from psa.engine.loop import LoopReport
+from psa.engine.save_interval import Pace
+from psa.execution.machine import Machine
+from psa.execution.worker.run import run_free
+from psa.execution.worker.server import loop_facts, loops_left
+from psa.experiments.search import Template
+from psa.specs.trial import Pack, Trial
+from psa.storage.records.divergence import training_diverged
+from psa.storage.store import STATE_NAME, Store
+from psa.storage.trial_state import TrialState, decode
+
+logger = logging.getLogger(__name__)
+
+MODELS, RESULTS = "models", "results"
+
+
+def work_on(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
+    """Train what the configuration names, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="psa-") as folder:
+        work = _Work(_pack_of(config), Path(folder), often=config.get("often", False))
+        checkpoint = tune.get_checkpoint()
+        try:
+            if checkpoint is not None:
+                insist(functools.partial(_download, checkpoint, work.folder))
+            elif "pack" in config:
+                insist(lambda: work.begin(_inputs(config), config["pack"]))
+            if "template" in config:
+                work.adopt()
+            facts = work.train(Machine(_on_this_node(data), config["device"], threads=1))
+        except UserError as error:
+            facts = {"error": str(error)}
+        except UploadFailed:  # Tune gives the pack out again, and it waits for the storage before it goes on
+            raise
+        except Exception as error:  # one pack must not take the others down with it
+            logger.exception("a pack failed")
+            facts = {"error": cut(named_error(error), 500)}
+        work.end(facts)
+
+
+class UploadFailed(Exception):
+    """A checkpoint that could not be stored for now. What was trained since the last one is trained again."""
+
+
+def _download(checkpoint: tune.Checkpoint, folder: Path) -> None:
+    """Copy a checkpoint into a folder. Raises Unreachable where that may succeed later."""
+    try:
+        checkpoint.to_directory(folder)
+    except (ArrowException, OSError) as error:
+        if not is_transient_in_storage(error):
+            raise
+        raise Unreachable(f"a checkpoint cannot be read: {hidden(one_line(str(error)))[:300]}") from None
+
+
+def _inputs(config: Mapping[str, Any]) -> Storage:
+    return Storage.at(Storage.at(config["storage"]).under(f"{config['experiment']}/{INPUTS}"))
+
+
+def _pack_of(config: Mapping[str, Any]) -> Pack:
+    if "pack" in config:
+        return insist(lambda: pack_in(_inputs(config), config["pack"]))
+    return Template.model_validate(config["template"]).pack(config["space"])
+
+
+def _diverged(state: TrialState) -> bool:
+    return training_diverged(state.trial.method, state.history, state.lkg_loop)
+
+
+class _Work:
+    """A pack in hand, in a folder of its own. often: save after every loop."""
+
+    def __init__(self, pack: Pack, folder: Path, *, often: bool) -> None:
+        self.pack, self.folder, self.often = pack, folder, often
+        self.store = Store(folder / MODELS, folder / RESULTS)
+        self.left = 0
+        self.accuracy = 0.0  # the best so far of each trial, their mean
+        self.said: dict[str, Any] | None = None  # of the last loop, still to be reported
+
+    def begin(self, inputs: Storage, name: str) -> None:
+        """Lay out what was trained before the sweep began."""
+        for path in inputs.tree(name):
+            write_atomically(self.folder / path, inputs.read(f"{name}/{path}") or b"")
+
+    def adopt(self) -> None:
+        """Of a search: the checkpoint may be another configuration's (population-based training). Each seed
+        then goes on from that one's weights under the settings of this one, and its identity says so.
+        """
+        paths = self.store.models.rglob(STATE_NAME)
+        states = [decode(path.read_bytes(), str(path)) for path in paths]
+        there = {state.trial.seed: state for state in states}
+        trials = []
+        for trial in self.pack.trials:
+            state = there.get(trial.seed)
+            later = trial if state is None else state.trial.continued_by(trial, state.loops)
+            if state is not None and later != state.trial:
+                state.trial = later
+                self.store.state_file(later).save(state)
+            trials.append(later)
+        self.pack = Pack(trials=tuple(trials), horizon=self.pack.horizon)
+
+    def train(self, machine: Machine) -> dict[str, Any]:
+        """Train it; what there is to say of it at the end."""
+        errors: dict[str, str] = {}
+
+        def started(states: Sequence[TrialState]) -> None:
+            self.left = loops_left(states, self.pack.horizon)
+
+        def failed(trial: Trial, error: UserError) -> None:
+            errors[trial.id] = str(error)
+
+        records, elsewhere = run_free(
+            self.pack,
+            self.store,
+            machine,
+            listen=self._listen,
+            started=started,
+            saved=self._saved,
+            pace=Pace(failure_every=0.0, share=math.inf) if self.often else None,
+            failed=failed,
+        )
+        ids = [trial.id for trial in self.pack.trials]
+        return {"trained": len(records), "elsewhere": elsewhere, "failed": errors, "trials": ids}
+
+    def end(self, facts: dict[str, Any]) -> None:
+        """Report the last loop, and that this is the end; all that was made goes with it."""
+        # together with the last loop: a scheduler that stops a trial there stops what is done
+        said, self.said = self.said or {}, None
+        self._report({**said, "final": facts}, keep=True)
+
+    def _listen(self, reports: Sequence[LoopReport]) -> None:
+        # A loop is reported when the next one is: until then the engine may save it, and a checkpoint
+        # belongs to its loop.
+        self._flush()
+        self.left -= len(reports)
+        each = [report.score for report in reports]
+        self.accuracy = statistics.fmean(each)
+        lost = [_diverged(report.state) for report in reports]
+        self.said = {**loop_facts(reports), "left": self.left, "each": each, "diverged": lost}
+
+    def _saved(self) -> None:
+        """States have been stored: the time that their upload takes counts for the engine's pace."""
+        if self.left:  # after the last loop they go with the records
+            self._flush(keep=True)
+
+    def _flush(self, keep: bool = False) -> None:
+        said, self.said = self.said, None  # first: Tune ends a trial that is stopped early within a report
+        if said is not None:
+            self._report(said, keep)
+
+    def _report(self, facts: dict[str, Any], keep: bool) -> None:
+        metrics = {FACTS: facts, METRIC: self.accuracy}
+        kept = self._kept() if keep else []
+        if not kept:
+            tune.report(metrics)
+            return
+        with tempfile.TemporaryDirectory(prefix="psa-", dir=self.folder.parent) as staged:
+            for path in kept:
+                target = Path(staged) / path.relative_to(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, target)
+            checkpoint = tune.Checkpoint.from_directory(staged)
+            try:
+                tune.report(metrics, checkpoint=checkpoint)
+            except (ArrowException, OSError) as error:
+                if not is_transient_in_storage(error):
+                    raise
+                # reporting again would count the loop twice
+                raise UploadFailed(hidden(one_line(str(error)))[:300]) from None
+
+    def _kept(self) -> list[Path]:
+        """What goes home: present states, the arrays beside them, records and their sidecars."""
+        states = (self.store.state_file(trial).path for trial in self.pack.trials)
+        there = [path for path in states if path.exists()]
+        return [*there, *self.store.array_paths(), *self.store.results.rglob("s*.json")]
+
+
+def _on_this_node(data: Mapping[str, Files]) -> Path:
+    """A data folder on this node that holds these files; who comes first writes them.
+
+    What is there already is checked by its digest when it is loaded, like any data folder.
+    """
+    folder = own_folder("psa-data")
+    for name, files in data.items():
+        for file, content in files.items():
+            path = folder / name / file
+            if not path.exists() or path.stat().st_size != content.size:
+                write_atomically(path, content.tobytes())
+    return folder

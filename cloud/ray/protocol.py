@@ -1,0 +1,34 @@
+"""What the driver and the nodes of Ray agree on: names of results and of stored inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from cloud.object_store import Storage
+from psa.core.errors import UserError
+from psa.specs.base import first_fault
+from psa.specs.trial import Pack
+
+Files = Mapping[str, npt.NDArray[np.uint8]]
+INPUTS: Final = "inputs"
+FACTS: Final = "psa"  # of a Tune result: what an event says
+METRIC: Final = "accuracy"  # and what a search looks at
+
+
+def pack_in(inputs: Storage, name: str) -> Pack:
+    """Return a pack that a sweep has laid into the storage. Raises UserError where it has been removed."""
+    content = inputs.read(f"{name}.json")
+    if content is None:
+        raise UserError(
+            f"--storage {inputs.uri}: {name}.json is not there any more",
+            "Run the same command again: what has come home is kept, the rest is laid out anew",
+        )
+    try:
+        return Pack.model_validate_json(content)
+    except ValidationError as error:
+        raise UserError(f"--storage {inputs.uri}: {name}.json: {first_fault(error)}") from None

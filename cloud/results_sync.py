@@ -1,0 +1,191 @@
+"""What was trained elsewhere comes home: a folder of a storage with models/ and results/ into a store."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from psa.core.errors import DamagedFile, UserError
+from psa.core.files import write_atomically
+from psa.specs.trial import Trial
+from psa.storage.array_file import sha256_of
+from psa.storage.checkpoint import arrays_beside, loops_of
+from psa.storage.records.record import Record, decode_record
+from psa.storage.records.trial_record import decode_trial_record
+from psa.storage.store import STATE_NAME, Store
+from psa.storage.trial_state import TrialState, decode
+
+logger = logging.getLogger(__name__)
+
+_BESIDE: Final = (".machine.json", ".failed.json")
+_PREVIOUS: Final = "lkg.previous.safetensors"
+_PART: Final = re.compile(r"[a-z0-9_.+-]{1,200}")
+Read = Callable[[str], bytes | None]
+
+
+class Tree(Protocol):
+    """Files by name, somewhere else: cloud.object_store.Storage or cloud.aws.bucket.Bucket."""
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, None where there is none."""
+
+    def tree(self, name: str) -> Iterator[str]:
+        """Every file below a folder, by its name relative to that folder."""
+
+
+def bring_home(
+    storage: Tree, folder: str, store: Store, only: Collection[str] | None = None
+) -> dict[str, str]:
+    """Take over what has got further there than here; records last, as everywhere. only: ids of trials.
+
+    Every file is checked by its digest. One that is damaged is named and left: it is trained again. Returns
+    why the records of some trials, by id, do not agree with what is here: no training will mend that.
+    """
+    files = list(storage.tree(folder))
+    return _taken(files, lambda name: storage.read(f"{folder}/{name}"), storage.uri, store, only)
+
+
+def records_from(
+    files: Mapping[str, bytes], where: str, store: Store, only: Collection[str] | None = None
+) -> dict[str, str]:
+    """The same for files in memory, by their names in a root folder."""
+    return _taken(files, files.get, where, store, only)
+
+
+def _taken(
+    names: Collection[str], read: Read, where: str, store: Store, only: Collection[str] | None
+) -> dict[str, str]:
+    refused: dict[str, str] = {}
+    for name in sorted(names):
+        if name.startswith("models/") and name.endswith(f"/{STATE_NAME}"):
+            trial = name.removeprefix("models/").removesuffix(f"/{STATE_NAME}")
+            if _is_wanted(trial, only):
+                _take_state(trial, names, read, where, store)
+    for name in sorted(names):
+        if name.startswith("results/") and name.endswith(".json") and not name.endswith(_BESIDE):
+            trial = name.removeprefix("results/").removesuffix(".json")
+            if _is_wanted(trial, only):
+                refused |= _take_record(trial, read, where, store)
+    return refused
+
+
+def _is_wanted(trial: str, only: Collection[str] | None) -> bool:
+    """Whether it can be the id of a trial, which becomes a part of paths, and is one of `only`."""
+    parts = trial.split("/")
+    plain = all(_PART.fullmatch(part) and part not in (".", "..") for part in parts)
+    return plain and (only is None or trial in only)
+
+
+def _take_arrays(read: Read, folder: str, trial: Trial, files: Mapping[str, Any], store: Store) -> None:
+    """The arrays that a state or a record names, where they are there, are not here and are whole."""
+    for name, entry in files.items():
+        here = store.state_file(trial).arrays_path(name)
+        if sha256_of(here) == entry["sha256"]:
+            continue
+        there = arrays_beside(Path(folder) / STATE_NAME, name).as_posix()
+        content = read(there)
+        if content is None:
+            continue
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            logger.warning("%s has not arrived whole and is left there", there)
+            continue
+        write_atomically(here, content)
+
+
+def _take_state(trial: str, names: Collection[str], read: Read, where: str, store: Store) -> None:
+    """The present generation, or the one before it where that is damaged."""
+    here = loops_of(store.models / trial / STATE_NAME)
+    for name in (f"models/{trial}/{STATE_NAME}", f"models/{trial}/{_PREVIOUS}"):
+        if name not in names:
+            continue
+        state = _state(trial, read, name, where)
+        if state is None:
+            continue
+        if state.loops > here:
+            # first what the state names, then the state
+            _take_arrays(read, f"models/{trial}", state.trial, state.files, store)
+            file = store.state_file(state.trial)
+            with contextlib.suppress(DamagedFile):  # what is here is set aside then
+                file.load()
+            file.save(state)
+        return
+
+
+def _state(trial: str, read: Read, name: str, where: str) -> TrialState | None:
+    content = _content(read, name, where)
+    if content is None:
+        return None
+    with _heeded():
+        state = decode(content, f"{where}: {name}")
+        if state.trial.id == trial:
+            return state
+        raise DamagedFile(f"{where}: {name} holds another trial, {state.trial.id}")
+    return None
+
+
+def _take_record(trial: str, read: Read, where: str, store: Store) -> dict[str, str]:
+    arrived = _arrived(trial, read, where)
+    if arrived is None:
+        return {}
+    record, sidecar = arrived
+    found = Trial.model_validate(record["spec"])
+    try:
+        if not store.done(found, record["loops"]):
+            _take_arrays(read, f"models/{trial}", found, record.get("files", {}), store)
+            store.write(found, record, sidecar)
+    except UserError as disagreement:
+        logger.warning("%s", disagreement.what)
+        return {trial: disagreement.what}
+    return {}
+
+
+def _arrived(trial: str, read: Read, where: str) -> tuple[Record, Record] | None:
+    """A record and what stands beside it."""
+    record, beside = f"results/{trial}.json", f"results/{trial}.machine.json"
+    content = _content(read, record, where)
+    sidecar = None if content is None else _content(read, beside, where)
+    if content is None or sidecar is None:
+        return None
+    with _heeded():
+        return (
+            _record_of(trial, content, f"{where}: {record}"),
+            decode_record(sidecar, f"{where}: {beside}"),
+        )
+    return None
+
+
+def _record_of(trial: str, content: bytes, name: str) -> Record:
+    """The record of a trial. Raises UserError, also where it is another trial's."""
+    record = decode_trial_record(content, name)
+    found = Trial.model_validate(record["spec"])
+    if (found.id, found.digest) != (trial, record["digest"]):
+        raise DamagedFile(f"{name} holds another trial, {found.id}")
+    return record
+
+
+def _content(read: Read, name: str, where: str) -> bytes | None:
+    """Return the content of a listed file, None for one that has vanished since. What fails here is the
+    storage, not the file: it is raised, and nothing is trained again for it.
+    """
+    content = read(name)
+    if content is None:
+        logger.warning("%s: %s is not there; it is trained again from what is here", where, name)
+    return content
+
+
+@contextlib.contextmanager
+def _heeded() -> Iterator[None]:
+    """Warn of a trial that has not arrived whole, which is trained again, and go on with the rest."""
+    try:
+        yield
+    except UserError as damage:
+        logger.warning("%s; it is trained again from what is here", damage.what)

@@ -1,0 +1,1 @@
+"""The SageMaker backend: packs as managed training jobs that are retried until done."""

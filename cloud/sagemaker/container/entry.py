@@ -1,0 +1,156 @@
+"""What runs in a training container: the packs of a job on all of its cores, saved where SageMaker looks.
+
+/opt/ml/input/data/line holds the packs and what was trained of them before, /opt/ml/input/data/data the
+images. The worker's folder is /opt/ml/checkpoints, which SageMaker copies to S3 all the time and back before
+the next attempt. SIGTERM saves and leaves; finished work that is started again ends at once with 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import psa
+from cloud.sagemaker.container.code import unpacked_digest
+from psa.core.errors import UserError
+from psa.core.files import read_bytes, write_atomically
+from psa.core.stop import StopRequest
+from psa.execution.backend import Where
+from psa.execution.cost_model import CostModel
+from psa.execution.local import Local
+from psa.execution.machine import Machine
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, Event
+from psa.specs.base import canonical_json, validated
+from psa.specs.trial import Pack
+from psa.storage.checkpoint import loops_of
+from psa.storage.store import STATE_NAME, Store
+
+logger = logging.getLogger(__name__)
+
+ROOT: Final = Path("/opt/ml")
+PACKS: Final = "packs.json"
+PROGRESS: Final = "progress.json"  # pack -> what its last loop said
+FAILURES: Final = "failures.json"  # the job, and trial id -> why it failed there
+JOB_NAME: Final = "TRAINING_JOB_NAME"  # SageMaker tells it to every container
+KEPT_BYTES: Final = 384 * 2**20  # of an artifact, which is read into memory where it is needed at all
+PROGRESS_SECONDS: Final = 2.0
+
+
+class _Said:
+    """What the watcher is told through the checkpoints: how far every pack is, and which trials failed."""
+
+    def __init__(self, folder: Path, names: dict[int, str], job: str) -> None:
+        self.folder, self.names, self.job = folder, names, job
+        self.progress: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, str] = {}
+        self._written = 0.0
+
+    def heard(self, event: Event) -> None:
+        """Take an event in; logged, for CloudWatch, except for single loops."""
+        name = self.names[id(event.pack)]
+        match event.kind:
+            case "loop":
+                self.progress[name] = event.facts
+            case "failed":
+                self.failures |= {trial.id: event.facts["error"] for trial in event.pack.trials}
+            case "done":
+                self.failures |= event.facts.get("failed", {})
+        if event.kind not in ("tick", "loop"):
+            logger.info("%s %s %s", name, event.kind, canonical_json(event.facts))
+        if time.monotonic() - self._written > PROGRESS_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Store it, for whoever watches."""
+        self._written = time.monotonic()
+        failures = {"job": self.job, "trials": self.failures}
+        for name, body in ((PROGRESS, self.progress), (FAILURES, failures)):
+            write_atomically(self.folder / name, canonical_json(body).encode() + b"\n")
+
+
+def train(root: Path) -> int:
+    """Train what a job was given. Raises UserError."""
+    code = Path(str(psa.__file__)).parents[1]
+    logger.info("code %s in %s", unpacked_digest(code), code)
+    asked = json.loads(read_bytes(root / "input/config/hyperparameters.json") or b"{}")
+    line, folder = root / "input/data/line", root / "checkpoints"
+    packs = packs_in(read_bytes(line / PACKS) or b"", str(line / PACKS))
+    store = Store(folder / "models", folder / "results")
+    _lay_out(line / "models", store)
+    with contextlib.suppress(FileNotFoundError):  # what failed before is tried again
+        (folder / FAILURES).unlink()
+    pending = {name: pack for name, pack in packs.items() if store.pending(pack.trials, pack.horizon)}
+    names = {id(pack): name for name, pack in pending.items()}
+    said = _Said(folder, names, os.environ.get(JOB_NAME, ""))
+    machine = Machine(root / "input/data/data", asked.get("device"))
+    backend = Local(store, machine, CostModel(root / "costs.json"), Where())
+    with StopRequest() as stop:
+        if pending:
+            with contextlib.closing(backend.launch(backend.plan(list(pending.values())))) as events:
+                for event in events:
+                    said.heard(event)
+                    if stop():
+                        break
+        said.write()
+        if stop():
+            logger.info("stopped as asked; every finished loop is saved")
+            return EXIT_INTERRUPTED
+    _keep(store, root / "model")
+    return 0
+
+
+def packs_in(content: bytes, where: str) -> dict[str, Pack]:
+    """The packs of a job, by name. Raises UserError."""
+    try:
+        bodies = json.loads(content)
+        items = sorted(bodies.items())
+    except (ValueError, AttributeError, RecursionError):
+        raise UserError(f"{where} holds no packs", "Submit the sweep again") from None
+    return {name: validated(Pack, body, where) for name, body in items}
+
+
+def _lay_out(before: Path, store: Store) -> None:
+    """What was trained elsewhere, where it has got further than what an earlier attempt left. A damaged state
+    is laid out, too: it must not be taken for none.
+    """
+    for path in before.rglob(STATE_NAME):
+        here = store.models / path.relative_to(before)
+        if not here.exists() or loops_of(path) > loops_of(here):
+            write_atomically(here, path.read_bytes())
+
+
+def _keep(store: Store, model: Path) -> None:
+    """The records and states once more, for the job's own artifact: should the checkpoints not have arrived.
+    Records come first where not all may be kept.
+    """
+    left = KEPT_BYTES
+    for root, pattern in ((store.results, "s*.json"), (store.models, STATE_NAME)):
+        for path in sorted(root.rglob(pattern)):
+            left -= path.stat().st_size
+            if left < 0:
+                logger.warning("the artifact is full: %s and what comes after it is not in there", path)
+                return
+            target = model / root.name / path.relative_to(root)
+            write_atomically(target, path.read_bytes())
+
+
+def main(root: Path = ROOT) -> int:
+    """Entry: 0 done, 2 a mistake (its line also in /opt/ml/output/failure), 75 saved and to be run again."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
+    try:
+        return train(root)
+    except UserError as error:
+        logger.error("%s", error)  # noqa: TRY400 - a mistake is one line, also in CloudWatch
+        with contextlib.suppress(UserError):
+            write_atomically(root / "output/failure", str(error)[:1000].encode())
+        return EXIT_USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What training jobs are expected to take: hours, dollars and bytes, before any of them is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from cloud.aws.pricing import Price, PriceTable
+from cloud.aws.settings import Settings
+from cloud.sagemaker.budget import START_SECONDS
+from cloud.sagemaker.jobs.managed_job import Line
+from psa.core.errors import UserError
+from psa.core.formatting import counted, duration, size
+from psa.execution.backend import Job, jobs_of
+from psa.execution.cost_model import CostModel, stored_bytes
+from psa.execution.eta import loops_left
+from psa.specs.trial import Pack
+from psa.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What a line is expected to take. dollars: on demand; spot: between what and what; bytes: that stay."""
+
+    line: Line
+    seconds: float
+    dollars: float
+    spot: tuple[float, float]
+    bytes: int
+
+
+class Quotes:
+    """Prices of the instances that the settings name, and what follows for lines. limit: dollars."""
+
+    def __init__(
+        self, table: PriceTable, settings: Settings, costs: CostModel, store: Store, limit: float | None
+    ) -> None:
+        self.table, self.settings, self.costs, self.store, self.limit = table, settings, costs, store, limit
+        self.prices = [self.price(name) for name in settings.instances]
+
+    def price(self, instance: str) -> Price:
+        """Of an instance type. Raises UserError where the table has none."""
+        if instance not in self.table.instances:
+            known = ", ".join(sorted(self.table.instances))
+            raise UserError(
+                f"INSTANCE_TYPE: there is no price of {instance!r} ({self.table.said} have {known})",
+                "Choose one of these, or name a table that has it with --prices",
+            )
+        return self.table.instances[instance]
+
+    def of(self, line: Line) -> Quote:
+        """What is left here, by this machine's speed, whose core counts as much as one of the instance."""
+        price, jobs = self.prices[0], work_of(list(line.packs.values()), self.costs, self.store)
+        seconds = START_SECONDS + max(sum(job.seconds for job in jobs) / price.vcpus, jobs[0].seconds)
+        stored = sum(
+            stored_bytes(trial, pack.horizon) for pack in line.packs.values() for trial in pack.trials
+        )
+        return Quote(line, seconds, price.dollars(seconds), price.spot_dollars(seconds), stored)
+
+    def said(self, quotes: Sequence[Quote], code: int) -> Iterator[str]:
+        """A line per job, and one of all. code: bytes of the archive. Raises UserError beyond the limit."""
+        for quote in quotes:
+            packs, trials = counted(len(quote.line.packs), "pack"), counted(len(quote.line.trials), "trial")
+            yield (
+                f"{quote.line.job(1)}: {packs}, {trials}, about {duration(quote.seconds)} on "
+                f"{self.prices[0].instance}, {self._dollars([quote])}, {size(quote.bytes)}"
+            )
+        total = sum(quote.seconds for quote in quotes)
+        yield (
+            f"{counted(len(quotes), 'job')}: {total / 3600:.2f} instance-hours, {self._dollars(quotes)} "
+            f"({self.table.said}), {size(sum(quote.bytes for quote in quotes))} of states and records, "
+            f"{size(code)} of code; times are estimated from this machine's"
+        )
+        if self.foreign:
+            yield self.foreign
+        self.check(quotes)
+
+    @property
+    def foreign(self) -> str:
+        """What there is to say where the jobs run in another region than that of the prices."""
+        if self.table.region == self.settings.region:
+            return ""
+        return (
+            f"the prices are those of {self.table.region}, and jobs in {self.settings.region} may cost more: "
+            "--prices names a table of your own"
+        )
+
+    def _dollars(self, quotes: Sequence[Quote]) -> str:
+        low, high = (sum(quote.spot[end] for quote in quotes) for end in (0, 1))
+        demand = sum(quote.dollars for quote in quotes)
+        return f"${low:.2f} to ${high:.2f} as spot" if self.settings.spot else f"${demand:.2f}"
+
+    def check(self, quotes: Sequence[Quote], spent: float = 0.0) -> None:
+        """Raise UserError where the jobs are expected to cost more than was allowed, on demand. spent: by
+        earlier jobs, in dollars.
+        """
+        dollars = sum(quote.dollars for quote in quotes)
+        if self.limit is not None and dollars + spent > self.limit:
+            before = f" beside the ${spent:.2f} that are spent" if spent else ""
+            raise UserError(
+                f"--max-cost {self.limit:g}: the jobs are expected to cost ${dollars:.2f} on demand{before}",
+                "Allow more, or train a part of the grid with --only",
+            )
+
+
+def work_of(packs: Sequence[Pack], costs: CostModel, store: Store) -> list[Job]:
+    """One job per pack, the longest first: the seconds on one core of what is left of it here."""
+    jobs = [replace(job, seconds=job.seconds * _left(job.pack, store)) for job in jobs_of(packs, costs)]
+    return sorted(jobs, key=lambda job: -job.seconds)
+
+
+def _left(pack: Pack, store: Store) -> float:
+    return loops_left(store, pack) / (pack.horizon * len(pack.trials))

@@ -1,0 +1,1 @@
+"""Managed jobs: their inputs, their course, and what is said of them."""

@@ -1,0 +1,204 @@
+"""The watch over a sweep's lines: each has one job at a time, and a next one until its trials are at home.
+
+One list request a tick; only what has ended is described. A job that was interrupted, stopped or lost goes on
+in a next attempt from its checkpoints; one that found no capacity tries the next instance type.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from cloud.aws.cloudwatch import GROUP
+from cloud.aws.errors import Unreachable
+from cloud.aws.patience import NAP, Patience
+from cloud.aws.training_jobs import Status, lacked_capacity
+from cloud.sagemaker.container.entry import FAILURES, PROGRESS
+from cloud.sagemaker.jobs.course import Course, Desk
+from cloud.sagemaker.jobs.managed_job import Line, last_attempts
+from cloud.sagemaker.jobs.progress import failures_in, progress_in
+from cloud.sagemaker.jobs.submission import Submission
+from psa.core.errors import one_line
+from psa.execution.eta import loops_left
+from psa.execution.worker.protocol import Event
+from psa.specs.trial import Pack
+
+logger = logging.getLogger(__name__)
+
+TRIES: Final = 3  # attempts that end without any progress, before a line counts as failed
+SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happened, and when nothing does
+_OF_CONTAINER: Final = "AlgorithmError"  # begins the reason of a job whose container has run
+_LONGEST_REASON, _HEAD = 600, 60  # characters shown of the reason for a failed job, and of its beginning
+
+
+class Watch:
+    """Some lines on their way to the end.
+
+    wanted: the horizon of each trial that is asked for, by id; last: the names of lines of which only the
+    present job is watched, since not all that they hold is asked for; choices: how many instance types there
+    are to be tried.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        lines: Sequence[Line],
+        wanted: Mapping[str, int],
+        *,
+        choices: int = 1,
+        at_once: int | None = None,
+        last: Collection[str] = (),
+    ) -> None:
+        self.desk, self.wanted, self.choices = desk, wanted, choices
+        self.courses = [Course(line, last=line.name in last) for line in lines]
+        self.failed: set[str] = set()  # ids of trials
+        self._counted: set[str] = set()  # as done
+        self.submission = Submission(desk, self.courses, at_once)
+
+    def events(self, detach: bool = False) -> Iterator[Event]:
+        """What happens, a tick several times a second; ends with the last line, or, where it is to be left
+        alone, as soon as nothing more can be submitted.
+        """
+        tick = Event("tick", self.courses[0].pack)
+        yield from self._begin(self.desk.listed())
+        wait, seen, patience = SOON, time.monotonic(), Patience("jobs")
+        while True:
+            yield from self.submission.events()
+            if (detach and self.submission.postponed() is None) or all(
+                course.over for course in self.courses
+            ):
+                return
+            while time.monotonic() - seen < wait:
+                yield tick
+                time.sleep(NAP)
+            seen, happened, trouble = time.monotonic(), False, self.submission.postponed()
+            try:
+                for event in self._looked(self.desk.listed()):
+                    happened = True
+                    yield event
+            except Unreachable as error:
+                trouble = error
+            if trouble is None:
+                patience.regained()
+            else:
+                patience.lost(trouble)
+            wait = SOON if happened else LATE if trouble else min(LATE, wait * 1.5)
+
+    def _begin(self, jobs: dict[str, Status]) -> Iterator[Event]:
+        """Take up what earlier watches have begun. What has failed there is tried again."""
+        attempts = last_attempts(jobs)
+        for course in self.courses:
+            course.attempt = attempts.get(course.line.name, 0)
+            course.running = course.attempt > 0 and not jobs[course.job].over
+        for course in self.courses:
+            if course.attempt and not course.running:
+                refused = self.desk.home(course.line, course.job)
+                if course.last or not self._pending(course) - refused.keys():
+                    yield from self._over(course, refused)
+            course.over = course.over or (course.last and not course.running)
+            course.left = self._left(course.line)
+            yield Event("tick", course.pack)
+
+    def _left(self, line: Line) -> int:
+        return sum(loops_left(self.desk.store, pack) for pack in line.packs.values())
+
+    def _pending(self, course: Course) -> set[str]:
+        return {trial.id for trial in course.line.pending(self.desk.store)}
+
+    def _looked(self, jobs: dict[str, Status]) -> Iterator[Event]:
+        """What a list of the jobs says that was not known before."""
+        for course in self.courses:
+            status = jobs.get(course.job)
+            if not course.running or status is None:
+                continue
+            if status.over:
+                yield from self._ended(course, status)
+            elif status.secondary == "Training":
+                yield from self._progress(course)
+
+    def _progress(self, course: Course) -> Iterator[Event]:
+        """How far the packs of a running job are, by what it wrote beside its states."""
+        if not course.begun:
+            course.begun = True
+            for pack in course.line.packs.values():
+                yield Event("begun", pack, {"left": loops_left(self.desk.store, pack)})
+        for name, last in progress_in(self.desk.told(course.line, PROGRESS)).items():
+            before = course.loops.get(name, 0)
+            if name in course.line.packs and last["loop"] > before:
+                course.loops[name] = last["loop"]
+                news = {**last, "trained": last["trained"] * (last["loop"] - before)}
+                yield Event("loop", course.line.packs[name], news)
+
+    def _ended(self, course: Course, status: Status) -> Iterator[Event]:
+        """A job has ended: what it left comes home, and what is missing is given out again."""
+        line, job = course.line, course.job
+        refused = self.desk.home(line, job)
+        told = failures_in(self.desk.told(line, FAILURES), job)
+        failures = {trial: f"{error} ({log_of(job)})" for trial, error in told.items()} | refused
+        pending = self._pending(course)
+        said = {} if status.status == "Completed" else self.desk.described(job)
+        # only now: should AWS be lost sight of before, the same is done again at the next look
+        course.running, self.submission.stall = False, None
+        if course.last or not pending - failures.keys():
+            yield from self._over(course, failures)
+            return
+        reason = _reason(job, said, status)
+        self._judge(course, lacked_capacity(said))
+        if course.tries >= TRIES:
+            yield from self._over(course, dict.fromkeys(pending, f"{job}: {reason}") | failures)
+            return
+        yield Event("died", course.pack, {"error": f"{job}: {reason}"})
+
+    def _judge(self, course: Course, lacked_capacity: bool) -> None:
+        """Count an attempt that came to nothing; one without capacity is followed by the next type."""
+        left = self._left(course.line)
+        course.tries = 0 if left < course.left else course.tries + 1
+        course.left = left
+        if lacked_capacity:
+            course.choice += 1
+            # one round of the types, and one more on demand, cost no try; then they count like any other
+            course.tries = 0 if course.choice < 2 * self.choices else course.tries
+
+    def _over(self, course: Course, failures: Mapping[str, str]) -> Iterator[Event]:
+        """Nothing more is done for a line. What is pending and has not failed is left to whoever asks."""
+        pending = self._pending(course)
+        course.over = True
+        if not pending:  # before anybody hears of it, who might drop weights that have to be here first
+            self._drop(course.line)
+        found = {trial: failures[trial] for trial in pending & failures.keys()}
+        self.failed |= found.keys()
+        for pack in course.line.packs.values():
+            failed = {trial.id: found[trial.id] for trial in pack.trials if trial.id in found}
+            yield Event("done", pack, {"trained": self._done(pack), "failed": failed, "elsewhere": 0})
+
+    def _drop(self, line: Line) -> None:
+        """Remove what a line holds elsewhere; the next sweep or fetch does so where AWS cannot be reached."""
+        try:
+            self.desk.dropped(line)
+        except Unreachable as trouble:
+            logger.warning("%s; it stays there until the next `psa fetch`", trouble.what)
+
+    def _done(self, pack: Pack) -> int:
+        """How many trials that were asked for are done now; each counts once, whichever line had it."""
+        new = [trial for trial in pack.trials if trial.id in self.wanted.keys() - self._counted]
+        done = [each for each in new if self.desk.store.survey([each], self.wanted[each.id]).done]
+        self._counted |= {trial.id for trial in done}
+        return len(done)
+
+
+def _reason(job: str, said: Mapping[str, Any], status: Status) -> str:
+    """Why a job has ended. said: its description, if that was asked for."""
+    if status.status == "Completed":
+        return "completed, but not all of its trials have arrived"
+    text = one_line(str(said.get("FailureReason", "")))
+    if len(text) > _LONGEST_REASON:  # an exception names itself in its last line
+        text = f"{text[:_HEAD]} ... {text[_HEAD - _LONGEST_REASON :]}"
+    is_of_container = text.startswith(_OF_CONTAINER)
+    return (f"{text} ({log_of(job)})" if is_of_container else text) or status.secondary or status.status
+
+
+def log_of(job: str) -> str:
+    """Return where CloudWatch keeps what the container of a job has printed."""
+    return f"log stream {job}/algo-1-* in {GROUP}"

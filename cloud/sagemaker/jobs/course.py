@@ -1,0 +1,64 @@
+"""The course of a line, one job at a time until its trials are at home, and the desk its jobs go through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cloud.aws.training_jobs import Answer, Status
+from cloud.sagemaker.jobs.managed_job import Line
+from psa.specs.trial import Pack
+from psa.storage.store import Store
+
+
+class Desk(Protocol):
+    """The part of the backend that the watch needs."""
+
+    store: Store
+
+    def submit(self, course: Course) -> Answer:
+        """Submit the present job of a course."""
+
+    def listed(self) -> dict[str, Status]:
+        """Return the jobs of this home, by name."""
+
+    def described(self, name: str) -> dict[str, Any]:
+        """Return the description of a job."""
+
+    def told(self, line: Line, name: str) -> bytes | None:
+        """Return a file that the running job keeps beside its states."""
+
+    def home(self, line: Line, job: str) -> dict[str, str]:
+        """Bring home what a job has left. Return the reasons for the trials that cannot be, by id."""
+
+    def dropped(self, line: Line) -> None:
+        """Remove what a line holds elsewhere, since all of it is at home."""
+
+
+@dataclass
+class Course:
+    """The state of a line. attempt: of its present or last job, 0 before the first; last: no job follows it;
+    choice: which instance type; tries: attempts in a row without progress; left: trial-loops that were left
+    when the job began.
+    """
+
+    line: Line
+    attempt: int = 0
+    running: bool = False
+    over: bool = False
+    last: bool = False
+    choice: int = 0
+    tries: int = 0
+    left: int = 0
+    begun: bool = False
+    loops: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def job(self) -> str:
+        """The name of its present job."""
+        return self.line.job(self.attempt)
+
+    @property
+    def pack(self) -> Pack:
+        """One of its packs, for events that are of none."""
+        return next(iter(self.line.packs.values()))

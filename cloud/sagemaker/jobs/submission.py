@@ -1,0 +1,77 @@
+"""The submission of jobs: as many at once as the quota, the budget and the user allow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from cloud.aws.errors import Unreachable
+from cloud.aws.training_jobs import Answer
+from cloud.sagemaker.jobs.course import Course, Desk
+from psa.core.errors import UserError
+from psa.core.formatting import counted
+from psa.execution.worker.protocol import Event
+
+QUOTA_RETRY_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
+
+
+class Submission:
+    """Submits the courses that have no job. at_once: the most jobs that may be at work.
+
+    stall: why the last submission came to nothing; whoever sees a job end may clear it.
+    """
+
+    def __init__(self, desk: Desk, courses: Sequence[Course], at_once: int | None) -> None:
+        self.desk, self.courses, self.at_once = desk, courses, at_once
+        self.stall: Answer | None = None
+        self._asked = 0.0  # when that was
+        self._said_full = False
+
+    def events(self) -> Iterator[Event]:
+        """Submit what is waiting, as far as the quota, the budget and the user allow."""
+        for course in self.courses:
+            busy = sum(each.running for each in self.courses)
+            if self._is_waiting() or (self.at_once is not None and busy >= self.at_once):
+                return
+            if course.running or course.over:
+                continue
+            course.attempt += 1
+            try:
+                answer = self.desk.submit(course)
+            except Unreachable as trouble:  # while its inputs were laid into the bucket
+                answer = Answer("later", trouble.what, trouble.way_out)
+            course.running, course.begun = answer.begun, False
+            if not answer.begun:
+                course.attempt -= 1
+                self.stall, self._asked = answer, time.monotonic()
+                yield from self._stalled(answer, busy)
+                return
+            self.stall = None
+            yield Event("tick", course.pack)
+
+    def _is_waiting(self) -> bool:
+        """Return whether it is too early to try again. AWS itself is asked again at the next look."""
+        if self.stall is None or self.stall.kind == "later":
+            return False
+        return time.monotonic() - self._asked < QUOTA_RETRY_SECONDS
+
+    def _stalled(self, answer: Answer, busy: int) -> Iterator[Event]:
+        """Say once that the quota is full. Raises UserError where it is none at all, and nothing is lost."""
+        if answer.kind != "full":
+            return
+        if answer.hopeless and not busy:
+            raise UserError(
+                answer.said, "Request an increase of this quota, or set INSTANCE_TYPE to one that has some"
+            )
+        if not self._said_full:
+            self._said_full = True
+            rest = sum(not course.running and not course.over for course in self.courses)
+            said = f"{counted(rest, 'job')} to be submitted when the quota allows it: {answer.said}"
+            yield Event("said", self.courses[0].pack, {"said": said})
+
+    def postponed(self) -> Unreachable | None:
+        """Return why AWS takes no submission at present, if it asks for patience."""
+        if self.stall is None or self.stall.kind != "later":
+            return None
+        return Unreachable(self.stall.said, self.stall.way_out)

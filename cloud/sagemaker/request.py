@@ -1,0 +1,92 @@
+"""The request for a training job, whole and before anything is sent; pure, so that a dry run can show it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from cloud.aws.bucket import Bucket
+from cloud.aws.request_validation import faults
+from cloud.aws.settings import MOST_RUN_SECONDS, Settings
+from cloud.sagemaker.container.code import COMMAND, Code
+from cloud.sagemaker.container.images import image_table
+from cloud.sagemaker.jobs.managed_job import Line
+from psa.core.errors import UserError
+
+DATA: Final = "data"
+VOLUME_GB: Final = 30
+SPOT_WAIT_SECONDS: Final = 6 * 3600  # for capacity, all interruptions together, beside the time of training
+_ACCOUNT: Final = "763104351884"
+
+
+def image_of(settings: Settings, gpu: bool) -> str:
+    """The container: that of the settings, or AWS's own with PyTorch in that region."""
+    if settings.image:
+        return settings.image
+    known = image_table()
+    account = known["accounts"].get(settings.region, _ACCOUNT)
+    suffix = "amazonaws.com.cn" if settings.region.startswith("cn-") else "amazonaws.com"
+    tag = known["tags"]["gpu" if gpu else "cpu"]
+    return f"{account}.dkr.ecr.{settings.region}.{suffix}/pytorch:{tag}"
+
+
+def request_of(
+    settings: Settings,
+    line: Line,
+    attempt: int,
+    bucket: Bucket,
+    code: Code,
+    *,
+    instance: str,
+    gpu: bool,
+    seconds: int,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """What CreateTrainingJob is asked. seconds: after which the job is stopped; it goes on in a next one."""
+    stopping = {"MaxRuntimeInSeconds": seconds}
+    if settings.spot:
+        stopping["MaxWaitTimeInSeconds"] = min(seconds + SPOT_WAIT_SECONDS, MOST_RUN_SECONDS)
+    channels = {
+        "code": code.folder,
+        "line": f"{line.folder}/inputs",
+        DATA: DATA,
+    }
+    return {
+        "TrainingJobName": line.job(attempt),
+        "RoleArn": settings.role,
+        "AlgorithmSpecification": {
+            "TrainingImage": image_of(settings, gpu),
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["/bin/bash", "-c"],
+            "ContainerArguments": [COMMAND],
+        },
+        "InputDataConfig": [_channel(name, bucket.under(folder)) for name, folder in channels.items()],
+        "OutputDataConfig": {"S3OutputPath": bucket.under(f"{line.folder}/output")},
+        "CheckpointConfig": {"S3Uri": bucket.under(f"{line.folder}/checkpoints")},
+        "ResourceConfig": {"InstanceType": instance, "InstanceCount": 1, "VolumeSizeInGB": VOLUME_GB},
+        "StoppingCondition": stopping,
+        "EnableManagedSpotTraining": settings.spot,
+        "HyperParameters": {"device": device or ("cuda" if gpu else "cpu")},
+        # on by default, and it filled 14 GB of the study's bucket
+        "ProfilerConfig": {"DisableProfiler": True},
+        "Tags": [{"Key": "psa", "Value": line.home}],
+    }
+
+
+def _channel(name: str, uri: str) -> dict[str, Any]:
+    return {
+        "ChannelName": name,
+        "DataSource": {
+            "S3DataSource": {
+                "S3DataType": "S3Prefix",
+                "S3Uri": f"{uri}/",
+                "S3DataDistributionType": "FullyReplicated",
+            }
+        },
+    }
+
+
+def check(request: dict[str, Any]) -> None:
+    """Raise UserError for what AWS would refuse, by its own model; needs no network."""
+    found = faults("CreateTrainingJob", request)
+    if found:
+        raise UserError(f"job {request.get('TrainingJobName')}: {'; '.join(found)}", "See .env.example")

@@ -1,0 +1,36 @@
+"""What jobs need, put into the bucket: code, data sets, and their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cloud.aws.bucket import Bucket
+from cloud.sagemaker.container.code import NAME, Code
+from cloud.sagemaker.jobs.managed_job import Line, lay_in
+from cloud.sagemaker.request import DATA
+from psa.data import download
+from psa.data.datasets import DATASETS
+from psa.storage.store import Store
+
+
+def uploaded(
+    lines: Sequence[Line], bucket: Bucket, store: Store, code: Code, data_dir: Path
+) -> Iterator[str]:
+    """Upload what lines need, a file for each step: the caller may stop between two. Lines that were there
+    before are laid in again: a state may have been mended here, or have got further elsewhere.
+
+    Raises UserError.
+    """
+    if lines:
+        yield _new(bucket, f"{code.folder}/{NAME}", code.content)
+    for name in sorted({trial.data.name for line in lines for trial in line.trials}):
+        for file, content in download.fetch(DATASETS[name], data_dir).items():
+            yield _new(bucket, f"{DATA}/{name}/{file}", content)
+    for line in lines:
+        yield from lay_in(line, bucket, store)
+
+
+def _new(bucket: Bucket, name: str, content: bytes) -> str:
+    bucket.write_new(name, content)
+    return name

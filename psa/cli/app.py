@@ -1,0 +1,301 @@
+"""The commands people type: which there are, and what every one of them does with a mistake or a stop.
+
+Planning imports no torch, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, NoReturn
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from psa import __version__
+from psa.cli.shadowed import shadowed_library
+from psa.core import process
+from psa.core.cloud_package import import_cloud
+from psa.core.errors import (
+    LONGEST,
+    RunFailure,
+    UserError,
+    cut,
+    lacks_memory,
+    memory_error,
+    one_line,
+    printable,
+)
+from psa.core.files import refusal
+
+EXIT_INTERNAL: Final = 1
+EXIT_FAILED: Final = 1
+EXIT_USER_ERROR: Final = 2
+EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
+
+
+# An interruption is answered here: cyclopts would end the process without a word.
+_SHARED: Final[dict[str, Any]] = {
+    "version": __version__,
+    "help_format": "plaintext",
+    "suppress_keyboard_interrupt": False,
+}
+
+
+def command(name: str, function: Callable[..., int], group: str | None = None) -> App:
+    """A function as a command of that name. group: the heading it stands under in `psa --help`."""
+    # The lines of a docstring are as long as those of the source; the terminal breaks paragraphs anew.
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    heading = () if group is None else _GROUPS[group]
+    app = App(name=name, help=text, help_epilogue="", group=heading, **_SHARED)
+    app.default(function)
+    return app
+
+
+# name -> its module in psa.cli.commands, or elsewhere by its full name, and the heading it stands under;
+# None: not also a word of `psa`. A command is imported when it is asked for: all of them together take a
+# while.
+_COMMANDS: Final = {
+    "train": ("train", "Train"),
+    "sweep": ("sweep", "Train"),
+    "search": ("search", "Train"),
+    "plan": ("plan", "Look"),
+    "status": ("status", "Look"),
+    "data": ("dataset", "Look"),
+    "report": ("report", "Results"),
+    "export-gradients": ("export_gradients", "Results"),
+    "verify": ("verify", "Look"),
+    "bundle": ("bundle", "Results"),
+    "clean": ("clean", "Results"),
+    "fetch": ("fetch", "Elsewhere"),
+    "rehearse": ("cloud.emulator.command", "Elsewhere"),
+    "clean-all": ("clean", None),
+    "analyze-dataset": ("dataset", None),
+}
+_GROUPS: Final = {
+    name: Group(name, sort_key=number)
+    for number, name in enumerate(("Train", "Look", "Results", "Elsewhere", "This command"))
+}
+_FIRST_STEPS: Final = """Start: psa train --arch "[2*64]" --ablation-mode hidden --meta-loops 10
+       psa sweep reproduction/smoke.toml
+       psa report smoke
+More:  psa COMMAND --help"""
+
+
+@functools.cache
+def app_of(name: str) -> App:
+    """The command of that name."""
+    where, group = _COMMANDS[name]
+    function = "analyze_dataset" if name == "data" else name.replace("-", "_")
+    return command(name, imported(where if "." in where else f"psa.cli.commands.{where}", function), group)
+
+
+def imported(module: str, function: str) -> Callable[..., int]:
+    """Return the function of a command, or what stands for it where its module cannot be imported."""
+    try:
+        where = import_cloud(module) if module.startswith("cloud.") else importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - `psa --help` lists the others, and running this one says why
+        return _unavailable(error)
+    return getattr(where, function)  # type: ignore[no-any-return]
+
+
+def _unavailable(error: Exception) -> Callable[..., int]:
+    """Return what stands for a command that cannot be imported: it is listed, and says why."""
+
+    def refuse(*_: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
+        raise error
+
+    refuse.__doc__ = "Not available here: run it to see why."
+    return refuse
+
+
+def __getattr__(name: str) -> App:
+    """TRAIN, CLEAN_ALL and so on: the commands, by a name that can be imported."""
+    title = name.lower().replace("_", "-")
+    if not name.isupper() or title not in _COMMANDS:
+        raise AttributeError(name)
+    return app_of(title)
+
+
+PSA: Final = App(
+    name="psa",
+    help="Train very many small neural networks at once, as a scientific study.",
+    help_epilogue=_FIRST_STEPS,
+    **_SHARED,
+)
+for _name, (_, _group) in _COMMANDS.items():
+    if _group is not None:
+        PSA.command(f"psa.cli.app:{_name.upper()}", name=_name)
+PSA.register_install_completion_command(
+    help="Let the shell complete commands and options.", group=_GROUPS["This command"]
+)
+for _option in ("--help", "--version"):
+    PSA[_option].group = (_GROUPS["This command"],)
+
+
+def run(app: App, arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code. A mistake is one line on standard error and exit code 2."""
+    tokens = _without_separator(app, list(sys.argv[1:] if arguments is None else arguments))
+    tokens, foreign = _parted(app, tokens)
+    if app is PSA and tokens[:1] in ([], ["--help"], ["-h"]):
+        for name in PSA:  # the list of commands has a line of each
+            _ = PSA[name]
+    app, tokens = _of_study(app, tokens)
+    debug = "--debug" in tokens
+    if "train" not in (*app.name, *tokens[:1]):  # `train` has an option of that name, which says more
+        tokens = [word for word in tokens if word != "--debug"]
+    _log_to_stderr(debug)
+    try:
+        code = app(tokens + foreign, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, _EXPECTED):
+            raise
+        return _failed(error, app)
+    return code if isinstance(code, int) else 0
+
+
+def _without_separator(app: App, tokens: list[str]) -> list[str]:
+    """The tokens less the `--` that `poetry run train -- --arch x` hands on."""
+    at = 1 if app is PSA and tokens[:1] != ["--"] else 0
+    if tokens[:at] in _CARRIERS:
+        return tokens
+    return tokens[:at] + tokens[at + 1 :] if tokens[at : at + 1] == ["--"] else tokens
+
+
+def _parted(app: App, tokens: list[str]) -> tuple[list[str], list[str]]:
+    """The tokens that are ours, and those from the `--` on that belong to a command we are to run."""
+    if app is PSA and tokens[:1] in _CARRIERS and "--" in tokens:
+        at = tokens.index("--")
+        return tokens[:at], tokens[at:]
+    return tokens, []
+
+
+def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
+    """`train --study NAME` has the options of that study, which are not those of `train`."""
+    called = app is PSA and tokens[:1] == ["train"]
+    if not called and "train" not in app.name:
+        return app, tokens
+    named = [
+        word.partition("=")[2] if "=" in word else (*tokens[at + 1 : at + 2], "")[0]
+        for at, word in enumerate(tokens)
+        if word.partition("=")[0] == "--study"
+    ]
+    if not named or named[-1] == "ablation":
+        return app, tokens
+    from psa.cli.commands.train_study import train_of
+
+    with contextlib.suppress(UserError):  # an unknown study is `train`'s own to refuse
+        return command("train", train_of(named[-1])), [_hyphened(word) for word in tokens[called:]]
+    return app, tokens
+
+
+def _hyphened(word: str) -> str:
+    """--num_layers is --num-layers, as the options of the original studies are written."""
+    option, equals, value = word.partition("=")
+    return f"{option.replace('_', '-')}{equals}{value}" if option.startswith("--") else word
+
+
+_CARRIERS: Final = (["rehearse"],)  # what follows their `--` is another command
+_EXPECTED: Final = (CycloptsError, UserError, KeyboardInterrupt, OSError)
+
+
+def _failed(error: BaseException, app: App) -> int:
+    """Say in one line what went wrong; the exit code."""
+    if isinstance(error, MemoryError | ImportError | OSError | RuntimeError) and lacks_memory(error):
+        error = memory_error(error)
+    elif isinstance(error, Exception) and not isinstance(error, _EXPECTED):
+        error = shadowed_library() or error
+    match error:
+        case CycloptsError():
+            called = " ".join(dict.fromkeys((*app.name, *(error.command_chain or ()))))
+            return _said(f"error: {error} See `{called} --help`", EXIT_USER_ERROR)
+        case UserError():
+            failed = isinstance(error, RunFailure)
+            return _said(f"error: {error}", EXIT_FAILED if failed else EXIT_USER_ERROR)
+        case KeyboardInterrupt():
+            return _said("stopped; nothing that was stored is lost", EXIT_INTERRUPTED)
+        case BrokenPipeError():
+            process.discard_output()
+            return EXIT_BROKEN_PIPE
+        case OSError():
+            what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
+            process.discard_output()
+            return _said(f"error: {refusal(error, what)}", EXIT_USER_ERROR)
+        case _:
+            return _said(
+                f"unexpected {type(error).__name__}: {str(error)[:300]}. What was stored is untouched; "
+                "run the same command again with --debug to see where it happened",
+                EXIT_INTERNAL,
+            )
+
+
+def _said(message: str, code: int) -> int:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or the disk is full: the code counts
+        sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
+        sys.stderr.flush()
+    return code
+
+
+class _Printable(logging.Formatter):
+    """A record of the log without anything that a terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return printable(super().format(record))
+
+
+def _log_to_stderr(debug: bool) -> None:
+    handler = logging.StreamHandler()  # a new one: standard error may be another than at the last command
+    handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
+    for package in ("psa", "cloud"):
+        logger = logging.getLogger(package)
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)
+        logger.handlers = [handler]
+
+
+def _end_of(app: App) -> NoReturn:
+    """Run a command as all that this process does."""
+    process.take_over()
+    sys.exit(run(app))
+
+
+def entry(name: str, module: str, function: str) -> Callable[[], None]:
+    """Return a console script for a function, whose module is imported when it starts."""
+
+    def start() -> None:
+        _end_of(command(name, imported(module, function)))
+
+    start.__doc__ = f"`{name}`."
+    return start
+
+
+def main() -> None:
+    """`psa`."""
+    _end_of(PSA)
+
+
+def train_command() -> None:
+    """`train`."""
+    _end_of(app_of("train"))
+
+
+def clean_command() -> None:
+    """`clean`."""
+    _end_of(app_of("clean"))
+
+
+def clean_all_command() -> None:
+    """`clean-all`."""
+    _end_of(app_of("clean-all"))
+
+
+def analyze_dataset_command() -> None:
+    """`analyze-dataset`."""
+    _end_of(app_of("analyze-dataset"))

@@ -1,0 +1,81 @@
+"""`psa bundle`: put many records into one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from psa.cli.console import console
+from psa.cli.options import Only
+from psa.core.errors import UserError
+from psa.core.files import check_writable
+from psa.core.formatting import counted, size
+from psa.experiments.grid import load
+from psa.storage.records.bundle import SUFFIX, is_bundle_name
+from psa.storage.records.bundling import Bundled, add_to_bundle
+from psa.storage.records.record_store import RecordStore
+
+
+def bundle(
+    file: Annotated[Path, Parameter(help=f"The bundle to write or to add to: NAME{SUFFIX}.")],
+    /,
+    *,
+    source: Annotated[
+        Path, Parameter(name="--from", help="Folder of the records to put into it, or another bundle.")
+    ],
+    grid: Annotated[Path | None, Parameter(help="Add only the records of this grid.")] = None,
+    only: Only = "",
+) -> int:
+    """Pack records into one Parquet file.
+
+    Such a bundle can be committed and handed on. In a results folder it counts as the records in it, for
+    sweeps, reports and all other commands. Those that only read take a bundle as --results-dir, too. Records
+    are copied: those in the folder stay.
+
+    A record that differs from the one of the same trial in the bundle is refused, and a longer run of a trial
+    takes the place of a shorter one. Exit code 2 if a record was left out because it is damaged or differs.
+
+    Example: psa bundle mine.parquet --from results
+    """
+    _check(file, source, grid, only)
+    wanted = None if grid is None else {trial.id for trial in load(grid, (), only).trials}
+    check_writable(file.parent)
+    out = console()
+    with out.status(f"reading {source}"):
+        outcome = add_to_bundle(file, RecordStore(source), wanted)
+    for line in outcome.refused:
+        out.print(f"LEFT OUT {line}", markup=False, soft_wrap=True)
+    if not outcome.from_source:
+        raise UserError(
+            f"{source} must hold records{' of this grid' if grid else ''} to put into {file}, got none",
+            "Run `psa sweep GRID` first, or name another folder with --from",
+        )
+    out.print(f"{file}: {_summary(outcome)}", markup=False, soft_wrap=True)
+    return 2 if outcome.refused else 0
+
+
+def _check(file: Path, source: Path, grid: Path | None, only: str) -> None:
+    """Raise UserError for options that cannot be."""
+    if not is_bundle_name(file.name):
+        raise UserError(f"a bundle must be called NAME{SUFFIX}, got {file.name}", "Give it such a name")
+    if not source.is_dir() and not (is_bundle_name(source.name) and source.exists()):
+        what = f"the file {source}" if source.exists() else source
+        raise UserError(f"--from must be a folder or a bundle, got {what}", "Name one that exists")
+    if only and grid is None:
+        raise UserError("--only must go with --grid, got no grid", "Name the grid of which it selects a part")
+
+
+def _summary(outcome: Bundled) -> str:
+    """Return `600 records, 0.7 MB: 40 added, 560 there already`."""
+    parts = {
+        "added": outcome.added,
+        "extended by a longer run": outcome.extended,
+        "completed by their machine": outcome.completed,
+        "there already": outcome.known,
+        "not of this grid": outcome.unwanted,
+        "left out": len(outcome.refused),
+    }
+    shown = [f"{count:,} {what}" for what, count in parts.items() if count]
+    return f"{counted(outcome.records, 'record')}, {size(outcome.bytes)}: {', '.join(shown)}"

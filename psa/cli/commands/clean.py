@@ -1,0 +1,189 @@
+"""`clean` and `clean-all`: remove checkpoints, after showing which."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from psa.cli.checkpoint_folder import alone, checkpoint_of, everything, files_of
+from psa.cli.console import console
+from psa.cli.options import ModelDir
+from psa.core.errors import UserError
+from psa.core.files import refusal
+from psa.storage.layout import is_record_file
+from psa.storage.sweep_registry import living
+
+_DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
+_AFFIRMED: Final = ("y", "yes")
+DryRun = Annotated[bool, Parameter(negative="", help="Show what would be removed, and remove nothing.")]
+
+
+def clean(
+    files: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Checkpoints to remove, by name or path. [default: the checkpoint of `train`]",
+        ),
+    ] = (),
+    /,
+    *,
+    all: Annotated[  # noqa: A002 - the option is called --all
+        bool, Parameter(negative="", help="Everything in the folder, without asking.")
+    ] = False,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
+    model_dir: ModelDir = Path("models"),
+) -> int:
+    """Remove checkpoints.
+
+    That of `train`, those named, or everything in the folder of checkpoints. A checkpoint goes with its
+    generations (.previous, .damaged). Before more than one goes, you are asked. Records stay, wherever they
+    are.
+
+    Example: clean --dry-run
+    """
+    if all and files:
+        raise UserError("--all and named files exclude each other", "Give one of them")
+    if all:
+        return clean_all(dry_run=dry_run, model_dir=model_dir)
+    if files:
+        chosen = sorted({path for file in files for path in _named(file, model_dir)})
+    else:
+        chosen = [path for path in files_of(model_dir) if _is_default(path)]
+    return _remove(chosen, model_dir, ask=not yes, dry_run=dry_run)
+
+
+def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) -> int:
+    """Remove every checkpoint, without asking.
+
+    All that is in the folder of checkpoints. Records stay, wherever they are.
+
+    Example: clean-all --dry-run
+    """
+    folder = model_dir.resolve()
+    kept = {"the folder you are in": Path.cwd()}
+    with contextlib.suppress(RuntimeError):  # a user may have no home
+        kept["your home folder"] = Path.home()
+    for what, place in kept.items():
+        if place.resolve().is_relative_to(folder):
+            raise UserError(f"{model_dir} holds {what}: everything in it would be removed", "Name the files")
+    chosen = [path for path in everything(model_dir) if not is_record_file(path.name)]
+    return _remove(chosen, model_dir, ask=False, dry_run=dry_run)
+
+
+def _is_default(path: Path) -> bool:
+    """Whether a file is of a checkpoint of `train`, of its first seed or of a further one (.s07)."""
+    name, dot, seed = checkpoint_of(path).name.removesuffix(".safetensors").partition(".")
+    further = seed[:1] == "s" and seed[1:].isdecimal()
+    return name in _DEFAULTS and (not dot or further)
+
+
+def _named(file: Path, folder: Path) -> list[Path]:
+    """The file, given by its path or by its name in the folder, with its generations. Raises UserError.
+
+    Only what lies in the folder is removed, so that a slip of the hand costs no other file, and no record.
+    """
+    if is_record_file(file.name):
+        raise UserError(
+            f"{file} must be a checkpoint, got the name of a record or a bundle", "`clean` removes no results"
+        )
+    inside = Path(os.path.normpath(folder.absolute()))
+    for path in (folder / file, file):
+        place = Path(os.path.normpath(path.absolute()))
+        # once as it is written and once behind all links
+        if place.is_relative_to(inside) and place.parent.resolve().is_relative_to(folder.resolve()):
+            found = [other for other in files_of(place.parent) if place in (other, checkpoint_of(other))]
+            if found:
+                return [folder / other.relative_to(inside) for other in found]
+    if os.path.lexists(file):
+        raise UserError(
+            f"{file} is not a file in {folder}", "`clean` removes nothing else: remove it yourself"
+        )
+    raise UserError(f"there is no file {file} in {folder}", "See what there is: clean --all --dry-run")
+
+
+def _no_sweep_at_work(folder: Path) -> None:
+    """Raise UserError where a sweep is training into the folder: its states and its leases must stay."""
+    for sweep in living(folder):
+        raise UserError(f"a sweep is at work in {folder} (process {sweep.pid})", "Wait for it, or stop it")
+
+
+def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -> int:
+    out = console()
+    if not chosen:
+        out.print(f"Nothing to remove in {folder}", markup=False, soft_wrap=True)
+        return 0
+    if dry_run:
+        out.print(_table((path, "would be removed") for path in chosen))
+        return 0
+    _no_sweep_at_work(folder)
+    with alone(folder):
+        things = {checkpoint_of(path) for path in chosen}
+        if ask and len(things) > 1:
+            out.print(_table((path, "to be removed") for path in chosen))
+            if not _agreed(f"Remove {len(things)} checkpoints, {len(chosen)} files? [y/N] "):
+                out.print("Nothing was removed")
+                return 0
+        _unlink(chosen, folder)
+    return 0
+
+
+def _unlink(chosen: Iterable[Path], folder: Path) -> None:
+    """Remove the files and the folders that this leaves empty; show what became of each. Raises UserError."""
+    table, refused = _table(()), None
+    for path in chosen:
+        facts = _facts(path)
+        try:
+            path.unlink()
+            _drop_empty(path.parent, folder)
+        except OSError as error:
+            refused = refused or refusal(error, f"cannot remove {path}")
+            table.add_row(*facts, "not removed")
+        else:
+            table.add_row(*facts, "removed")
+    console().print(table)
+    if refused is not None:
+        raise refused
+
+
+def _table(rows: Iterable[tuple[Path, str]]) -> Table:
+    table = Table()
+    table.add_column("file", overflow="fold")
+    for heading in ("size", "changed", "status"):
+        table.add_column(heading, justify="right" if heading == "size" else "left", no_wrap=True)
+    for path, status in rows:
+        table.add_row(*_facts(path), status)
+    return table
+
+
+def _facts(path: Path) -> tuple[Text, str, str]:
+    facts = path.lstat()
+    changed = datetime.fromtimestamp(facts.st_mtime).astimezone()
+    return Text(str(path)), f"{facts.st_size:,} B", f"{changed:%Y-%m-%d %H:%M}"
+
+
+def _agreed(question: str) -> bool:
+    """Ask; a pipe may answer too, but silence is not an answer. Raises UserError."""
+    console().print(question, end="", markup=False, soft_wrap=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise UserError("nobody answered, so nothing was removed", "Say so with --yes")
+    return answer.strip().lower() in _AFFIRMED
+
+
+def _drop_empty(folder: Path, top: Path) -> None:
+    """Remove a folder that has become empty, and those above it below `top`."""
+    while folder != top and folder.is_relative_to(top) and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

@@ -1,0 +1,76 @@
+"""`analyze-dataset`: how many of each class, and what answering the majority class would score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from psa.cli.console import class_table, console
+from psa.cli.options import DataDir
+from psa.specs.data import PRESETS, WHY, DataSpec, label_mapping
+
+if TYPE_CHECKING:
+    from psa.data.splits import ClassCounts
+
+
+def analyze_dataset(
+    *,
+    dataset: Annotated[Literal["mnist", "fashion-mnist"], Parameter(help="Which data set.")] = "mnist",
+    data_dir: DataDir = Path("dataset"),
+    filters: Annotated[bool, Parameter(negative="", help="Named sets of digits instead.")] = False,
+) -> int:
+    """Show how many samples each class has, in every split.
+
+    Of the train file, the test file, the training split and the validation split. With --filters: the sets
+    of digits that a grid may name (digits = "even"), how many samples each keeps, and the label that stands
+    for each digit.
+
+    Example: analyze-dataset --dataset mnist
+    """
+    from psa.data.splits import class_counts  # torch is imported here, not while options are read
+
+    out = console()
+    counted = class_counts(
+        DataSpec(name=dataset), data_dir, lambda message: out.print(message, markup=False, soft_wrap=True)
+    )
+    if filters:
+        _print_filters(counted, out)
+    else:
+        _print_classes(counted, out)
+    return 0
+
+
+def _print_classes(counted: list[ClassCounts], out: Console) -> None:
+    for counts in counted:
+        out.print(class_table(counts))
+    out.print(
+        "ZeroR always answers with the most frequent class; whatever has learnt something beats its score:"
+    )
+    for counts in counted:
+        share = f"{counts.zero_r_percent:.2f} % of {counts.total:,}"
+        out.print(f"  {counts.title}: class {counts.zero_r_class}, {share}", markup=False)
+
+
+def _print_filters(counted: list[ClassCounts], out: Console) -> None:
+    """One line per named set: digits, labels while training, samples of the three splits."""
+    _, test, train, validation = counted
+    table = Table(title="Named sets of digits", title_justify="left")
+    for heading in ("name", "digits", "digit→label"):
+        table.add_column(heading)
+    for heading in ("training", "validation", "test"):
+        table.add_column(heading, justify="right")
+    table.add_column("what for")
+    for name, digits in PRESETS.items():
+        kept = [sum(part.counts[digit] for digit in digits) for part in (train, validation, test)]
+        shown = ",".join(map(str, digits))
+        table.add_row(name, shown, label_mapping(digits), *[f"{count:,}" for count in kept], WHY[name])
+    out.print(table)
+    out.print(
+        'In a grid: digits = "even", or any two digits and more: digits = [0, 1, 7]; on the command line '
+        "digits=even or digits=0,1,7.",
+        markup=False,
+    )

@@ -1,0 +1,157 @@
+"""`psa plan`: what a declared grid holds, what of it is done, and what the rest would take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from psa.cli.console import console
+from psa.cli.options import (
+    Device,
+    GridFile,
+    ModelDir,
+    Only,
+    Override,
+    PackSize,
+    ResultsDir,
+    Workers,
+)
+from psa.core.formatting import counted, duration, size
+from psa.execution.cost_model import CostModel, Kind, memory_bytes, stored_bytes
+from psa.execution.eta import TimeLeft
+from psa.experiments.grid import Grid, load
+from psa.experiments.planning import Plan, planned_for
+from psa.experiments.promotion import Entered, entered
+from psa.experiments.sweep import Sweep
+from psa.specs.trial import Pack
+from psa.storage.store import Store
+
+SHOWN: Final = 20
+_SIZES_SHOWN: Final = 8
+
+
+def plan(
+    grid: GridFile,
+    *overrides: Override,
+    only: Only = "",
+    workers: Workers = None,
+    pack_size: PackSize = None,
+    device: Device = None,
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+) -> int:
+    """Show what a grid holds and what it takes; run nothing.
+
+    What of it is done, and the time, memory and disk that the rest takes on this machine.
+
+    Example: psa plan reproduction/smoke.toml lr=1e-3
+    """
+    store, costs = Store(model_dir, results_dir), CostModel.of_machine(model_dir, device)
+    declared, out = load(grid, overrides, only), console()
+    kinds: set[Kind] = set()
+    for stage in begun(declared, store, out):
+        planned = planned_for(stage.trials, stage.meta_loops, store, costs, device, workers, pack_size)
+        trials, loops = counted(len(stage.trials), "trial"), counted(stage.meta_loops, "meta-loop")
+        out.print(f"{declared.name}: {stage.title}{trials} of {loops}", markup=False, soft_wrap=True)
+        out.print(_table(planned, store, costs), markup=False)
+        say_damaged(out, planned.damaged)
+        kinds |= {Kind.of(pack.trials[0]) for pack in planned.packs}
+    for remark in declared.remarks:
+        out.print(f"note: {remark}", markup=False, soft_wrap=True)
+    unmeasured = sum(not costs.measured(kind) for kind in kinds)
+    if unmeasured:
+        out.print(_not_measured(unmeasured, len(kinds)), markup=False, soft_wrap=True)
+    return 0
+
+
+def begun(declared: Grid, store: Store, out: Console) -> Iterator[Entered]:
+    """The stages whose trials are known; of each other one it is said what it waits for."""
+    for stage in entered(declared, store):
+        if stage.stage.points and stage.points is None:
+            out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
+        elif stage.stage.points:
+            yield stage
+
+
+def waiting(stage: Entered) -> str:
+    """What there is to say of a stage that nobody has reached yet."""
+    before = stage.grid.stages[stage.number - 1].name
+    return f"{stage.title}up to {counted(stage.seats, 'trial')}, chosen when stage {before} is complete"
+
+
+def _not_measured(count: int, total: int) -> str:
+    subject = "The network" if total == 1 else f"{count:,} of {total:,} networks"
+    they_are, their, them = ("is", "its", "it") if count == 1 else ("are", "their", "them")
+    return (
+        f"{subject} {they_are} not measured on this machine yet: {their} times are estimated from the "
+        f"arithmetic. `psa sweep` measures {them} first."
+    )
+
+
+def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
+    """Name the records that cannot be read."""
+    for reason in list(damaged.values())[:SHOWN]:
+        out.print(reason, markup=False, soft_wrap=True)
+    if len(damaged) > SHOWN:
+        out.print(f"and {len(damaged) - SHOWN:,} more damaged records: see `psa verify`", markup=False)
+
+
+def _table(planned: Plan, store: Store, costs: CostModel) -> Table:
+    table = Table(show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right", overflow="fold")
+    for row in _rows(planned, store, costs):
+        table.add_row(*row)
+    return table
+
+
+def _rows(planned: Plan, store: Store, costs: CostModel) -> Iterator[tuple[str, str]]:
+    yield "trials done", f"{planned.done:,}"
+    if planned.damaged:
+        yield "records damaged", f"{len(planned.damaged):,}"
+    yield "trials pending", f"{len(planned.pending):,}"
+    if not planned.packs:
+        return
+    workers = len(planned.places)
+    where = f" on {counted(len(set(planned.places)), 'GPU')}" if planned.places[0] else ""
+    time_left = TimeLeft(costs, workers)
+    time_left.planned(planned.packs, store)
+    peak = sum(sorted((memory_bytes(pack.trials) for pack in planned.packs), reverse=True)[:workers])
+    yield "packs", f"{len(planned.packs):,}: {_sizes(planned.packs)}"
+    yield "time left here", f"{duration(time_left.seconds())} with {counted(workers, 'worker')}{where}"
+    yield "peak memory", size(peak)
+    disk = sum(stored_bytes(trial, planned.horizon) for trial in planned.pending)
+    yield "on disk, all weights kept", size(disk)
+
+
+def _sizes(packs: Sequence[Pack]) -> str:
+    """`66 of 60 trials, 26 of 30`: how many packs there are of each size."""
+    counts = sorted(Counter(len(pack.trials) for pack in packs).items(), reverse=True)
+    first, *others = [(f"{count:,} of", each) for each, count in counts]
+    shown = [f"{first[0]} {counted(first[1], 'trial')}", *(f"{of} {each:,}" for of, each in others)]
+    return ", ".join(shown[:_SIZES_SHOWN]) + (" and smaller" if len(shown) > _SIZES_SHOWN else "")
+
+
+def previewed(sweep: Sweep, out: Console) -> int:
+    """Say what would be launched for the stages that have been reached. Launches nothing."""
+    options, backend = sweep.options, sweep.backend
+    for stage in begun(sweep.declared, sweep.store, out):
+        planned = planned_for(
+            stage.trials,
+            stage.meta_loops,
+            sweep.store,
+            sweep.costs,
+            sweep.machine.device,
+            options.where.workers,
+            options.pack_size,
+        )
+        done = f"{planned.done:,} of {len(stage.trials):,} trials done"
+        out.print(f"{sweep.declared.name}: {stage.title}{done}", markup=False)
+        for line in backend.preview(backend.plan(planned.packs)) if planned.packs else ():
+            out.print(line, markup=False, soft_wrap=True)
+    return 0

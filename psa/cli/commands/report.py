@@ -1,0 +1,175 @@
+"""`psa report`: everything a paper needs, from a folder of records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from psa.cli.console import console
+from psa.cli.options import DataDir, ModelDir, ResultsDir
+from psa.core.errors import UserError
+from psa.core.files import check_writable, write_atomically
+from psa.core.formatting import counted, listed
+from psa.experiments.grid import load
+from psa.storage.store import Store
+
+if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
+    import pandas as pd
+
+    from psa.reports.contract import Report, Setting
+
+logger = logging.getLogger(__name__)
+
+_REPRODUCTION: Final = Path("reproduction")
+_RUNS: Final = "runs"  # the folder of the folders of trials
+_NAMED: Final = 4  # files that a warning names one by one
+
+
+def report(  # noqa: PLR0913  # each is an option
+    study: Annotated[str, Parameter(help="The study whose records are reported, or all.")],
+    *,
+    grid: Annotated[
+        Path | None, Parameter(help="The grid that was run, so that what is missing of it is known.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        Parameter(help="Published numbers. [default: reproduction/published/FAMILY.tsv, if there]"),
+    ] = None,
+    order: Annotated[
+        Path, Parameter(help="Architectures in their order, one a line; used if it is there.")
+    ] = _REPRODUCTION / "configurations.txt",
+    asymmetric: Annotated[
+        Path, Parameter(help="Those that the study labels Asymmetric; used if it is there.")
+    ] = _REPRODUCTION / "asymmetric.txt",
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+    data_dir: DataDir = Path("dataset"),
+    output_dir: Annotated[Path, Parameter(help="Folder of the pages.")] = Path("results/reports"),
+    pdf: Annotated[bool, Parameter(help="Write each page as a PDF document, too.", negative="")] = False,
+    runs: Annotated[
+        bool, Parameter(negative="", help="Also a folder per trial: weights, run_stats.json, pictures.")
+    ] = False,
+) -> int:
+    """Write all tables and figures of a study, and a page.
+
+    One self-contained HTML page per study and family, with --pdf also as a PDF document; beside it a folder
+    with the tables (Markdown, LaTeX, CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings
+    of the published format.
+
+    Example: psa report ablation --grid reproduction/smallest.toml
+    """
+    from psa.analysis.probe_frame import observed
+    from psa.analysis.records_frame import collect
+    from psa.reports.contract import report_of
+
+    check_writable(output_dir)
+    store, out = Store(model_dir, results_dir), console()
+    declared = None if grid is None else load(grid)
+    expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
+    with out.status("reading the records"):
+        frame = collect(store, () if study == "all" else [study], expected, horizons)
+        seen = observed(store, () if study == "all" else [study])
+    for kind, part in frame.groupby("kind", observed=True, sort=False):
+        report = report_of(str(kind))
+        for name, rows in report.parts(part):
+            folder = output_dir / name
+            with out.status(f"writing {folder}.html") as shown:
+                setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
+                setting = replace(
+                    setting,
+                    observed=seen[seen["id"].isin(rows["id"])],
+                    store=store,
+                    data_dir=data_dir,
+                    say=_within(folder, shown.update),
+                )
+                written = _written(report, rows, setting, shown.update, pdf=pdf)
+                made = _run_folders(report, rows, setting, shown.update) if runs else 0
+            _say(out, folder, written, pdf=pdf)
+            if made:
+                out.print(f"{folder / _RUNS}/ ({counted(made, 'run')})", markup=False, soft_wrap=True)
+    return 0
+
+
+def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
+    """Say what is being worked on, and for which page."""
+    return lambda message: say(f"{folder}: {message}")
+
+
+def _run_folders(report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]) -> int:
+    """Store a folder for each trial, where the report has such; how many."""
+    from psa.reports.contract import runs_of
+
+    runs, made = runs_of(report), 0
+    if runs is None:
+        logger.warning("%s: --runs means nothing to a report of this kind of study", setting.folder)
+        return 0
+    for name, files in runs(rows, setting):
+        say(f"{setting.folder / _RUNS / name}")
+        for file, content in files.items():
+            write_atomically(setting.folder / _RUNS / name / file, content)
+        made += 1
+    return made
+
+
+def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None) -> Setting:
+    from psa.analysis.published import read_reference
+    from psa.reports.ablation.cells import archs_in
+    from psa.reports.contract import Setting
+
+    path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
+    if reference is not None and not path.is_file():
+        raise UserError(f"--reference: there is no file {path}", "Name a table of published numbers")
+    return Setting(
+        folder,
+        archs_in(order) if order.is_file() else (),
+        archs_in(asymmetric) if asymmetric.is_file() else (),
+        read_reference(path) if path.is_file() else None,
+    )
+
+
+def _written(
+    report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object], *, pdf: bool
+) -> list[Path]:
+    """Store the page and all that is on it; the paths of what is beside the page."""
+    from psa.analysis import records_frame
+    from psa.reports.plotting import style
+    from psa.reports.rendering import html, tables
+    from psa.reports.rendering.pdf import document
+
+    folder = setting.folder
+    say(f"{folder}: rows")
+    paths = records_frame.write(rows, folder)
+    say(f"{folder}: tables")
+    made = report.tables(rows, setting)
+    for name, table in made.items():
+        paths += tables.write(table, folder, name)
+    for name, content in report.listings(rows, setting).items():
+        paths.append(folder / name)
+        write_atomically(paths[-1], content)
+    pictures = {}
+    for name, figure in report.figures(rows, setting):
+        say(f"{folder}: {name}")
+        stored = style.save(figure, folder / name)
+        pictures[name] = stored[0]
+        paths += stored
+    whole = report.page(rows, setting, made, pictures)
+    write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
+    if pdf:
+        say(f"{folder}.pdf")
+        write_atomically(folder.with_name(f"{folder.name}.pdf"), document(whole))
+    return paths
+
+
+def _say(out: Console, folder: Path, written: Collection[Path], *, pdf: bool) -> None:
+    for ending in ("html", "pdf")[: 1 + pdf]:
+        out.print(f"{folder}.{ending}", markup=False, soft_wrap=True)
+    out.print(f"{folder}/ ({len(written)} files: tables, figures, rows)", markup=False, soft_wrap=True)
+    old = sorted(path.name for path in folder.iterdir() if path not in written and path.is_file())
+    if old:
+        logger.warning("%s/ also holds what this report did not write: %s", folder, listed(old, _NAMED))

@@ -1,0 +1,121 @@
+"""`psa search`: settings drawn from a declared space, the better ones trained to the end, by Ray Tune."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any, Protocol, cast
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from psa.cli.console import console
+from psa.cli.options import DataDir, Device, ModelDir, ResultsDir, Runs
+from psa.cli.record_options import REPORTS
+from psa.core.errors import UserError
+from psa.core.files import check_writable
+from psa.core.formatting import counted
+from psa.core.stop import StopRequest
+from psa.execution.backend import backend_named
+from psa.execution.cost_model import CostModel
+from psa.execution.machine import Machine
+from psa.experiments.search import Search, load
+from psa.experiments.search_log import Configuration, Ledger
+from psa.specs.base import canonical_json
+from psa.storage.store import Store
+
+SHOWN = 10
+
+
+class Searcher(Protocol):
+    """What a search asks of a backend."""
+
+    def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
+        """Try configurations; what happens, None at least once a second."""
+
+
+def search(
+    declared: Annotated[Path, Parameter(name="search", help="A declared search: reproduction/search.toml.")],
+    *overrides: Annotated[str, Parameter(help="Settings that override the file's: meta_loops=5 seeds=0..1")],
+    runs: Annotated[Runs | None, Parameter(name="*")] = None,
+    device: Device = None,
+    data_dir: DataDir = Path("dataset"),
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+    output_dir: Annotated[Path, Parameter(help="Folder of the table and the figure.")] = REPORTS,
+) -> int:
+    """Search settings with Ray Tune, the worse ones stopped early.
+
+    Samples of a space, each over all seeds. Run it again to go on after any interruption. Exit code 0:
+    complete; 1: configurations failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
+
+    Example: psa search reproduction/search.toml
+    """
+    found = load(declared, overrides)
+    runs = runs or Runs()
+    if runs.backend == "local":
+        raise UserError(f"--backend {runs.backend} cannot search", "Leave it out: searches run on Ray")
+    for folder in (model_dir, results_dir, output_dir):
+        check_writable(folder)
+    costs, out, store = (
+        CostModel.of_machine(model_dir, device),
+        console(lasting=True),
+        Store(model_dir, results_dir),
+    )
+    machine = Machine(data_dir, device)
+    backend = cast(Searcher, backend_named("ray", runs.where)(store, machine, costs, runs.where))
+    ledger = Ledger(found, results_dir)
+    with StopRequest() as stop:
+        if not ledger.complete:
+            _listen(backend, found, ledger, stop, out)
+    if stop():
+        out.print("Stopped. The same command goes on from there.")
+        return stop.exit_code
+    _report(ledger, output_dir, out)
+    return 0 if ledger.complete else 1
+
+
+def _listen(backend: Searcher, found: Search, ledger: Ledger, stop: StopRequest, out: Console) -> None:
+    with (
+        out.status(f"{found.template.name}: starting Ray") as status,
+        contextlib.closing(backend.search(found)) as events,
+    ):
+        for said in events:
+            if stop():
+                ledger.save()
+                return
+            if said is None:
+                continue
+            ended = ledger.heard(said)
+            if ended is not None:
+                count = f"{len(ledger.ended)}/{found.strategy.samples}"
+                out.print(f"{count} | {_line(ended, found)}", markup=False, soft_wrap=True)
+            running = sum(each.status == "running" for each in ledger.configurations.values())
+            status.update(f"{found.template.name}: {counted(running, 'configuration')} in training")
+
+
+def _line(ended: Configuration, found: Search) -> str:
+    settings = canonical_json(ended.settings)
+    if ended.status == "failed":
+        return f"FAILED {ended.name} {settings}: {ended.error}"
+    loops = f"{ended.loops} of {found.template.meta_loops} meta-loops"
+    accuracy = f", {fmean(ended.finite):.2f} %" if ended.finite else ""
+    return f"{ended.name} {ended.outcome}{accuracy} after {loops} | {settings}"
+
+
+def _report(ledger: Ledger, folder: Path, out: Console) -> None:
+    """Store the table and the figure, and show the best."""
+    from psa.reports import search as reports
+    from psa.reports.plotting.style import save
+    from psa.reports.rendering.tables import write
+
+    if not ledger.ended:
+        return
+    name = f"{ledger.search.template.name}_search"
+    table = reports.search_table(ledger)
+    for path in (*write(table, folder, name), *save(reports.search_figure(ledger), folder / name)):
+        out.print(str(path), markup=False, soft_wrap=True)
+    for line in reports.best_lines(ledger, SHOWN):
+        out.print(line, markup=False, soft_wrap=True)

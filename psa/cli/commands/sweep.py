@@ -1,0 +1,45 @@
+"""`psa sweep`: train what is left of a declared grid, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from psa.cli.commands.plan import previewed
+from psa.cli.console import console
+from psa.cli.options import DataDir, Device, GridFile, ModelDir, Only, Options, Override, ResultsDir, Runs
+from psa.cli.sweep_view import ConsoleProgress
+from psa.core.stop import StopRequest
+from psa.execution.machine import Machine
+from psa.experiments.grid import load
+from psa.experiments.sweep import Sweep
+from psa.storage.store import Store
+
+
+def sweep(
+    grid: GridFile,
+    *overrides: Override,
+    only: Only = "",
+    runs: Annotated[Runs | None, Parameter(name="*")] = None,
+    options: Annotated[Options | None, Parameter(name="*")] = None,
+    device: Device = None,
+    data_dir: DataDir = Path("dataset"),
+    model_dir: ModelDir = Path("models"),
+    results_dir: ResultsDir = Path("results"),
+) -> int:
+    """Train all trials of a grid that are not done yet.
+
+    Run it again to go on after any interruption. Finished trials are never trained again, failed ones are
+    tried again, a longer horizon (meta_loops=200) continues all. Exit code 0: complete, also where trials
+    diverged; 1: trials failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
+
+    Example: psa sweep reproduction/smoke.toml meta_loops=1
+    """
+    store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
+    declared, runs, options = load(grid, overrides, only), runs or Runs(), options or Options()
+    out, prepared = console(lasting=True), Sweep.prepared(declared, store, machine, options.sweep_on(runs))
+    if options.dry_run:
+        return previewed(prepared, out)
+    return prepared.run(ConsoleProgress(out), StopRequest())

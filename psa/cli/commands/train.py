@@ -1,0 +1,195 @@
+"""`train`: one network on one data set by the ratchet, resumed where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from cyclopts import Group, Parameter
+from pydantic import ValidationError
+
+from psa.cli.checkpoint_folder import alone
+from psa.cli.console import TrainView, architecture_table, console
+from psa.cli.options import Number, Whole, Wholes
+from psa.cli.run_options import TRAINING, RunOptions, Work, in_range, trained
+from psa.core.errors import UserError
+from psa.core.files import check_writable
+from psa.execution.machine import check_memory
+from psa.experiments.studies import ablation
+from psa.experiments.study import study_named, study_names
+from psa.specs.arch import Arch
+from psa.specs.base import first_fault, validated
+from psa.specs.data import DataSpec
+from psa.specs.model import Family, ModelSpec
+from psa.specs.shapes import shape_of
+from psa.specs.training import Mode, Ratchet
+from psa.specs.trial import Pack, Trial
+from psa.storage.store import Store
+
+# Its trials may change their settings on the way, so they stay out of every study's rows.
+STUDY: Final = "train"
+DECAY: Final = 1e-4
+DROPOUT: Final = 0.1
+
+NETWORK: Final = Group.create_ordered("Network")
+_OTHERS: Final = ", ".join(sorted(study_names() - {"ablation"}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The options of `train`, with the defaults of the published study."""
+
+    arch: Annotated[
+        str | None,
+        Parameter(
+            group=NETWORK,
+            help='Hidden layers as count*width segments, e.g. "[4*4, 2*8, 1*16]". [default: [1*1024]]',
+        ),
+    ] = None
+    hidden_layers: Annotated[
+        Wholes, Parameter(group=NETWORK, help="The same as one width per layer, e.g. 64 32.")
+    ] = None
+    model: Annotated[
+        Family, Parameter(group=NETWORK, help="resmlp has residual connections, simplemlp has none.")
+    ] = "resmlp"
+    dataset: Annotated[
+        Literal["mnist", "fashion-mnist"], Parameter(group=NETWORK, help="What it learns to classify.")
+    ] = "mnist"
+    ablation_mode: Annotated[
+        Mode,
+        Parameter(
+            group=TRAINING,
+            help="What is done to the copy of the LKG. none, decay (weight decay) and dropout damage "
+            "nothing; full, hidden and output zero one neuron: of any layer, of a hidden layer together with "
+            "its outgoing weights, of the last layer.",
+        ),
+    ] = "none"
+    meta_loops: Annotated[
+        Whole,
+        Parameter(
+            group=TRAINING,
+            help="Meta-loops to train, each one epoch. An unfinished run is finished first; a finished one "
+            "goes on for so many more.",
+        ),
+    ] = 100
+    lr: Annotated[Number, Parameter(group=TRAINING, help="Learning rate of AdamW.")] = 1e-4
+    batch_size: Annotated[Whole, Parameter(group=TRAINING, help="Images per training step.")] = 256
+    weight_decay: Annotated[
+        Number | None, Parameter(group=TRAINING, help=f"Used in mode decay only. [default: {DECAY:g}]")
+    ] = None
+    dropout: Annotated[
+        Number | None,
+        Parameter(
+            group=TRAINING,
+            help=f"Share of hidden units dropped, used in mode dropout only. [default: {DROPOUT:g}]",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raise UserError for what is not the trial's own to check."""
+        in_range("--meta-loops", self.meta_loops, 1, 1_000_000)
+        if self.hidden_layers == ():
+            raise UserError("--hidden-layers names no width", "Give one width per hidden layer, e.g. 64 32")
+        if self.arch is not None and self.hidden_layers is not None:
+            raise UserError("--arch and --hidden-layers say the same thing twice", "Give one of them")
+
+    def trials(self, seeds: range) -> tuple[Trial, ...]:
+        """One trial per seed. Raises UserError."""
+        if self.arch is not None:
+            arch = Arch.parse(self.arch)
+        else:
+            arch = Arch.of_stacks([(1, width) for width in self.hidden_layers or (1024,)])
+        decay = DECAY if self.weight_decay is None else self.weight_decay
+        dropout = DROPOUT if self.dropout is None else self.dropout
+        try:
+            # Judged even where the mode has no use for them.
+            Ratchet(weight_decay=decay), ModelSpec(dropout=dropout)
+            return tuple(self._trial(arch, decay, dropout, seed) for seed in seeds)
+        except ValidationError as error:
+            option, colon, rest = first_fault(error).partition(":")
+            raise UserError(f"--{option.replace('_', '-')}{colon}{rest}", "See `train --help`") from None
+
+    def _trial(self, arch: Arch, decay: float, dropout: float, seed: int) -> Trial:
+        return ablation.trial(
+            study=STUDY,
+            arch=arch,
+            mode=self.ablation_mode,
+            family=self.model,
+            seed=seed,
+            data=DataSpec(name=self.dataset),
+            lr=self.lr,
+            batch_size=self.batch_size,
+            weight_decay=decay,
+            dropout=dropout,
+        )
+
+    def idle(self) -> list[str]:
+        """Options that were given but act in another mode only."""
+        given = {"--weight-decay": (self.weight_decay, "decay"), "--dropout": (self.dropout, "dropout")}
+        return [
+            f"note: {option} acts in mode {mode} only; mode {self.ablation_mode} trains without it"
+            for option, (value, mode) in given.items()
+            if value is not None and self.ablation_mode != mode
+        ]
+
+
+def train(
+    options: Annotated[TrainOptions | None, Parameter(name="*")] = None,
+    run: Annotated[RunOptions | None, Parameter(name="*")] = None,
+    study: Annotated[
+        str | None,
+        Parameter(group=NETWORK, help=f"Another study, with options of its own: {_OTHERS}."),
+    ] = None,
+) -> int:
+    """Train one network, and go on from it when run again.
+
+    Every meta-loop copies the last known good (LKG) weights, damages the copy as --ablation-mode says, trains
+    it for one epoch, and keeps it as the new LKG only if it answers more validation images correctly. The
+    best score so far is the bounty. Ctrl-C stops; the same command goes on from there.
+
+    Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10
+    """
+    if study is not None:
+        study_named(study, "--study")
+    options, run = options or TrainOptions(), run or RunOptions()
+    options.check()
+    run.check()
+    trials = options.trials(run.seeds)
+    shape = shape_of(trials[0].model)
+    out = console()
+    for note in options.idle():
+        out.print(note, markup=False, soft_wrap=True)
+    check_writable(run.results_dir)
+    check_writable(run.model_dir)
+    store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)
+    with alone(run.model_dir):
+        plan = _plan(store, trials, options.meta_loops)
+        check_memory(shape.parameters, len(trials), run.machine.prepare())
+        out.print(architecture_table(options.model, str(trials[0].model.arch), shape))
+        view = TrainView(out, shape, plan.pack.horizon, debug=run.debug)
+        return trained(plan, store, run.machine, view, out)
+
+
+def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> Work:
+    """What to train: an unfinished run to its end, a finished one `meta_loops` further. Raises UserError."""
+    stored = [store.state_file(trial).load() for trial in trials]
+    going_on = [
+        trial if state is None else state.trial.continued_by(trial, state.loops)
+        for trial, state in zip(trials, stored, strict=True)
+    ]
+    if len({None if state is None else (state.loops, state.horizon) for state in stored}) > 1:
+        raise UserError(
+            "--num-runs: the checkpoints of these seeds have reached different loops",
+            "Use another --model-dir, or bring them to the same loop one by one with --seed",
+        )
+    first, horizon, finishing = stored[0], meta_loops, False
+    if first is not None:
+        finishing = first.loops < first.horizon or any(
+            # every loop is trained, but a stop came before the record was written
+            state is not None and trial == state.trial and not store.done(trial, first.horizon)
+            for trial, state in zip(going_on, stored, strict=True)
+        )
+        horizon = first.horizon if finishing else first.loops + meta_loops
+    pack = validated(Pack, {"trials": tuple(going_on), "horizon": horizon}, "train")
+    return Work(pack, min(0 if state is None else state.loops for state in stored), finishing)

@@ -1,0 +1,131 @@
+"""`train --study NAME`: networks of a study, set by the keys of its grids, as single runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+from cyclopts import Group, Parameter
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from psa.cli.checkpoint_folder import alone
+from psa.cli.console import TrainView, architecture_table, console
+from psa.cli.options import Whole
+from psa.cli.run_options import TRAINING, RunOptions, Work, in_range, trained
+from psa.core.errors import UserError
+from psa.core.files import check_writable
+from psa.execution.cost_model import bank_bytes
+from psa.execution.gradient_storage import epoch_bytes, unreached
+from psa.execution.machine import check_memory
+from psa.experiments.study import Study, bare, study_named, typed
+from psa.specs.base import first_fault, validated
+from psa.specs.model import NetSpec
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Pack, Trial
+from psa.storage.store import Store
+
+EPOCHS: Final = 10
+_SETTINGS: Final = Group.create_ordered("Settings of the study")
+
+
+def train_of(name: str) -> Callable[..., int]:
+    """`train` for one study: a function whose options are the settings of its grids. Raises UserError."""
+    study = study_named(name, "--study")
+
+    def train(**given: Any) -> int:
+        run, epochs = given.pop("run", None) or RunOptions(), given.pop("epochs", _epochs(study))
+        given.pop("study", None)
+        return _train(
+            study, name, {key: text for key, text in given.items() if text is not None}, run, epochs
+        )
+
+    train.__signature__ = inspect.Signature([_keyword(*each) for each in _options(study, name)])  # type: ignore[attr-defined]
+    train.__doc__ = f"""Train one network of the study {name}, and store it where a grid of the study would.
+
+    {(study.__doc__ or "").splitlines()[0]}
+
+    Example: train --study {name} --epochs 2
+    """
+    return train
+
+
+def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any]]:
+    """Each option: its name, its type, how it is shown, and its default."""
+    for key, field in study.Settings.model_fields.items():
+        yield key, str | None, _option(key, field, study), None
+    yield "study", str, Parameter(help="The study.", group=TRAINING), name
+    epochs = Parameter(
+        name=("--epochs", "--meta-loops"), help="Epochs in all; more go on from there.", group=TRAINING
+    )
+    yield "epochs", Whole, epochs, _epochs(study)
+    yield "run", RunOptions | None, Parameter(name="*"), None
+
+
+def _epochs(study: Study) -> int:
+    """How long its networks are trained where nobody says so."""
+    return int(getattr(study, "EPOCHS", EPOCHS))
+
+
+def _keyword(name: str, kind: Any, shown: Parameter, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown]
+    )
+
+
+def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
+    """A setting as an option, under the other names that users know it by."""
+    names = [key, *(other for other, setting in study.ALIASES.items() if setting == key)]
+    spelled = tuple(f"--{name.replace('_', '-')}" for name in names)
+    kind = bare(field.annotation)
+    choices = f" One of {', '.join(map(str, get_args(kind)))}." if get_origin(kind) is Literal else ""
+    default = field.default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    text = f"{field.description or key.replace('_', ' ').capitalize() + '.'}{choices} [default: {shown}]"
+    return Parameter(name=spelled, help=text, group=_SETTINGS, negative="")
+
+
+def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]) -> tuple[Trial, ...]:
+    fields = study.Settings.model_fields
+    values = {
+        key: typed(fields[key].annotation, text, f"--{key.replace('_', '-')}") for key, text in given.items()
+    }
+    try:
+        settings = study.Settings.model_validate(values)
+        return tuple(study.from_settings(settings, seed, name) for seed in seeds)
+    except ValidationError as error:
+        raise UserError(_fault(error, study), f"See `train --study {name} --help`") from None
+
+
+def _fault(error: ValidationError, study: Study) -> str:
+    """The first fault under the option's name, where it is of one; of several together it is a sentence."""
+    said, place = first_fault(error), error.errors()[0]["loc"]
+    if error.title != study.Settings.__name__ or not place:
+        return said
+    key = str(place[0])
+    return f"--{key.replace('_', '-')}{said.removeprefix(key)}"
+
+
+def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epochs: int) -> int:
+    run.check()
+    in_range("--epochs", epochs, 1, 1_000_000)
+    trials = _trials(study, name, given, run.seeds)
+    shape, out = shape_of(trials[0].model, trials[0].data.classes), console()
+    horizons = {trial.id: epochs for trial in trials}
+    for remark in [*study.remarks(trials), *unreached(trials, horizons)]:
+        out.print(f"note: {remark}", markup=False, soft_wrap=True)
+    check_writable(run.results_dir)
+    check_writable(run.model_dir)
+    store = Store(run.model_dir, run.results_dir)
+    with alone(run.model_dir):
+        kept, bank = epoch_bytes(trials[0]), bank_bytes(trials[0])
+        check_memory(shape.parameters, len(trials), run.machine.prepare(), kept, bank)
+        model = trials[0].model
+        activation = model.activation.label if isinstance(model, NetSpec) else "ReLU"
+        out.print(architecture_table(model.family, str(model.arch), shape, activation))
+        stored = [store.load_state(trial) for trial in trials]
+        reached = min(0 if state is None else state.loops for state in stored)
+        pack = validated(Pack, {"trials": trials, "horizon": epochs}, "train")
+        view = TrainView(out, shape, epochs, debug=run.debug)
+        return trained(Work(pack, reached, finishing=reached < epochs), store, run.machine, view, out)

@@ -1,0 +1,121 @@
+"""`psa verify`: check the digest and the place of every stored state and record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from psa.cli.console import console
+from psa.cli.options import Count, DataDir, ModelDir, ResultsDir
+from psa.core.errors import UserError
+from psa.execution.machine import Machine
+from psa.storage.layout import PUBLISHED
+from psa.storage.records.bundle import is_bundle_name
+from psa.storage.store import Store
+
+MODELS: Final = Path("models")
+RESULTS: Final = Path("results")
+
+
+def verify(
+    *,
+    replay: Annotated[
+        Count, Parameter(help="Also train so many stored loops again, drawn at random, and compare the bits.")
+    ] = None,
+    data_dir: DataDir = Path("dataset"),
+    model_dir: ModelDir = MODELS,
+    results_dir: ResultsDir = RESULTS,
+) -> int:
+    """Check the digest and the place of every stored file.
+
+    A file must lie where the trial it holds belongs.
+
+    Exit code 2 if one is damaged, misplaced or differs.
+
+    Example: psa verify --replay 5
+    """
+    _check_folders(model_dir, results_dir)
+    out, store = console(), Store(model_dir, results_dir)
+    counts, folders = _checked(store, out)
+    for path in store.set_aside_paths():
+        out.print(f"set aside as damaged earlier, of no use to psa: {path}", markup=False, soft_wrap=True)
+    for folder, count in folders.items():
+        out.print(_apart(folder, count, results_dir), markup=False, soft_wrap=True)
+    place = f"Files checked in {model_dir} and {results_dir}"
+    out.print(f"{place}: {_summary(counts)}", markup=False, soft_wrap=True)
+    differing = _replayed(store, data_dir, replay, out) if replay else 0
+    return 2 if counts["damaged"] or counts["misplaced"] or differing else 0
+
+
+def _check_folders(model_dir: Path, results_dir: Path) -> None:
+    """Raise UserError for a folder that was named and does not exist, and where neither exists."""
+    if not model_dir.exists() and not results_dir.exists():
+        raise UserError(
+            f"there is neither a folder {model_dir} nor a folder {results_dir}",
+            "Name those to check with --model-dir and --results-dir",
+        )
+    for option, folder, default in (
+        ("--model-dir", model_dir, MODELS),
+        ("--results-dir", results_dir, RESULTS),
+    ):
+        if folder == results_dir and is_bundle_name(folder.name) and folder.is_file():
+            continue
+        if not folder.is_dir() and (folder != default or folder.is_symlink() or folder.exists()):
+            what = f"the file {folder}" if folder.exists() else folder
+            raise UserError(f"{option} must be a folder, got {what}", "Name one that exists")
+
+
+def _checked(store: Store, out: Console) -> tuple[Counter[str], Counter[Path]]:
+    """Check every file and name those with a problem. Return how many there are of each kind, and of each
+    folder of its own inside.
+    """
+    counts, folders = Counter[str](), Counter[Path]()
+    with out.status("checking") as shown:
+        for finding in store.verify():
+            counts["bundled" if finding.bundled else "checked"] += 1
+            shown.update(f"checking: {counts['checked']:,} files")
+            if not finding.bundled and finding.folder not in (None, store.results / PUBLISHED):
+                folders[finding.folder] += 1
+            if finding.problem is not None:
+                kind = "misplaced" if finding.misplaced else "damaged"
+                counts[kind] += 1
+                out.print(f"{kind.upper()} {finding.problem}", markup=False, soft_wrap=True)
+    return counts, folders
+
+
+def _apart(folder: Path, count: int, results_dir: Path) -> str:
+    """Describe a results or models folder inside of the one that is checked."""
+    option = "--results-dir" if folder.is_relative_to(results_dir) else "--model-dir"
+    files = f"{folder} is a folder of its own, {count:,} file{'s' * (count != 1)}"
+    return f"{files}: nothing in it is counted elsewhere. Name it with {option} {folder}"
+
+
+def _summary(counts: Counter[str]) -> str:
+    if not counts["checked"]:
+        return "none, nothing is stored there yet"
+    bundled = f" ({counts['bundled']:,} records in bundles)" if counts["bundled"] else ""
+    misplaced = f", misplaced: {counts['misplaced']:,}" if counts["misplaced"] else ""
+    return f"{counts['checked']:,}{bundled}, damaged: {counts['damaged']:,}{misplaced}"
+
+
+def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
+    """Train stored loops again; how many came out differently."""
+    from psa.execution.replay import replay  # torch is imported here, not while options are read
+
+    done = differing = 0
+    # bits are promised for one processor thread, so that is what they are compared on
+    with out.status("training stored loops again") as shown:
+        for found in replay(store, Machine(data_dir, "cpu"), count):
+            done += 1
+            shown.update(f"training stored loops again: {done:,} of {count:,}")
+            if found.difference is not None:
+                differing += 1
+                line = f"DIFFERS {found.place}, loop {found.loop}: {found.difference}"
+                line += f"; {found.machines}" if found.machines else ""
+                out.print(line, markup=False, soft_wrap=True)
+    out.print(f"Loops trained again: {done:,}, differing from what is stored: {differing:,}", markup=False)
+    return differing

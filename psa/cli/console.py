@@ -1,0 +1,220 @@
+"""What a person sees while one network trains: tables and lines, plain where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.table import Table
+
+from psa.core.errors import printable
+from psa.core.formatting import counted
+from psa.core.process import discard_output
+from psa.specs.shapes import Linear, Shape
+from psa.storage.records.divergence import diverged, diverged_loops
+
+if TYPE_CHECKING:
+    from psa.data.splits import ClassCounts
+    from psa.engine.loop import LoopReport
+    from psa.storage.store import Record
+    from psa.storage.trial_state import TrialState
+
+_WIDE = 200  # a log has no width; a line of the run must stay one line
+
+
+class _Console(Console):
+    lasting = False  # the command goes on though nobody reads its output any more
+
+    def on_broken_pipe(self) -> None:
+        """Go on without output, or leave it to psa.cli.app, which knows the exit code; rich would exit with
+        1.
+        """
+        if not self.lasting:
+            raise BrokenPipeError
+        discard_output()
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the segments of what is printed: stored text may hold what a terminal would obey."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def console(*, lasting: bool = False) -> Console:
+    """A terminal where there is one, plain unwrapped lines elsewhere.
+
+    lasting: when the reader of a pipe leaves, the command goes on without output.
+    """
+    terminal = _Console(highlight=False)
+    found = terminal if terminal.is_terminal else _Console(highlight=False, width=_WIDE)
+    found.lasting = lasting
+    return found
+
+
+def percent(correct: int, total: int) -> str:
+    """`91.20 %` of counts."""
+    return f"{100 * correct / total:.2f} %"
+
+
+def architecture_table(family: str, arch: str, shape: Shape, activation: str = "ReLU") -> Table:
+    """The layers of a network, equal neighbours counted together, and its parameters."""
+    table = Table(title=f"{family} {arch}: {shape.parameters:,} parameters", title_justify="left")
+    for heading in ("layers", "inputs", "outputs", "parameters"):
+        table.add_column(heading, justify="right")
+    table.add_column("then", justify="left")
+    then = {
+        "hidden": activation,
+        "conv": f"{activation}, pooling",
+        "enter": f"{activation} (block begins)",
+        "leave": f"add the block's input, {activation}",
+        "output": "logits of the sum of all hidden layers" if shape.summed else "logits",
+    }
+    groups: list[tuple[tuple[int, int, str], list[Linear]]] = []
+    for linear in shape.linears:
+        # the two halves of a block alternate: they are shown once, with the number of blocks
+        kind = "block" if linear.role in ("enter", "leave") else then[linear.role]
+        key = (linear.inputs, linear.outputs, kind)
+        if not groups or groups[-1][0] != key:
+            groups.append((key, []))
+        groups[-1][1].append(linear)
+    for (inputs, outputs, kind), linears in groups:
+        count = len(linears)
+        said = f"{count // 2} residual block{'s' * (count > 2)} of two" if kind == "block" else kind
+        said += ", columns sum to 1" if linears[0].simplex else ""
+        parameters = sum(linear.parameters for linear in linears)
+        table.add_row(f"{count:,}", f"{inputs:,}", f"{outputs:,}", f"{parameters:,}", said)
+    return table
+
+
+class TrainView:
+    """Progress of `train`: a bar with the time left, and one line a loop."""
+
+    def __init__(self, out: Console, shape: Shape, horizon: int, *, debug: bool) -> None:
+        self.out, self.shape, self.horizon, self.debug = out, shape, horizon, debug
+        self.reached: dict[str, int] = {}
+        self._last = time.monotonic()
+        self._progress: Progress | None = None
+
+    @contextmanager
+    def live(self, done: int) -> Iterator[TrainView]:
+        """Show the bar where there is a terminal."""
+        if not self.out.is_terminal:
+            yield self
+            return
+        columns = (
+            TextColumn("meta-loop"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("time left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.out, transient=True) as progress:
+            self._progress = progress
+            self._task = progress.add_task("", total=self.horizon, completed=done)
+            yield self
+        self._progress = None
+
+    def loop(self, reports: Sequence[LoopReport]) -> None:
+        """One line for each trial that finished a loop."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        several = len(reports) > 1
+        for report in sorted(reports, key=lambda report: report.state.trial.seed):
+            self.reached[report.state.trial.id] = report.state.loops
+            self.out.print(self._line(report, several), soft_wrap=True, markup=False)
+        if self.debug:
+            self.out.print(f"    {seconds:.2f} s for {len(reports)} trial(s)", markup=False)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=min(self.reached.values()))
+
+    def _line(self, report: LoopReport, several: bool) -> str:
+        state = report.state
+        width = len(str(self.horizon))
+        parts = [
+            *([f"seed {state.trial.seed}"] if several else []),
+            f"Loop {state.loops:>{width}}/{self.horizon}",
+            "current diverged" if report.diverged else f"current {percent(report.correct, report.total)}",
+            f"LKG {percent(state.best_correct, report.total)}{' (new)' if report.kept else ''}",
+            f"bounty {percent(state.best_correct, report.total)} (loop {state.lkg_loop})",
+        ]
+        if self.debug:
+            parts.append(f"loss {report.train_loss:.4f} train, {report.loss:.4f} validation")
+        if report.unit is not None:
+            layer = self.shape.linears[report.unit.layer].name
+            parts.append(f"ablated {layer} neuron {report.unit.number}")
+            # on a narrow terminal the neuron gets a line of its own, rather than a break anywhere
+            if self.out.is_terminal and len(" | ".join(parts)) > self.out.width:
+                return f"{' | '.join(parts[:-1])}\n{' ' * (2 * width + 6)} | {parts[-1]}"
+        return " | ".join(parts)
+
+    def stopped(self, reached: int, command: str) -> None:
+        """What a stop leaves behind, and how to go on."""
+        loops = min(self.reached.values(), default=reached)
+        self.out.print(
+            f"Stopped at loop {loops} of {self.horizon}; every finished loop is saved. Go on with: {command}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def finals(self, records: Sequence[Record]) -> None:
+        """Bounty and test accuracy of every trial, after the one look at the test split."""
+        for record in records:
+            who = f"seed {record['spec']['seed']}: " if len(records) > 1 else ""
+            self.out.print(f"{who}{_result(record)}", markup=False, soft_wrap=True)
+        samples = records[0]["samples"]
+        zero_r = percent(samples["zero_r_validation"], samples["validation"])
+        self.out.print(f"Always answering the majority class scores {zero_r} on validation", markup=False)
+
+
+def _result(record: Record) -> str:
+    """Return the bounty and the test accuracy of a trial, or that it diverged."""
+    finals, samples, lost = record["finals"], record["samples"], len(diverged_loops(record["history"]))
+    bounty, test = finals["bounty"], finals["test"]
+    if diverged(record):
+        return (
+            f"DIVERGED: in {lost:,} of {counted(record['loops'], 'loop')} a loss, a logit or a weight was "
+            "not finite, and no result is left. Choose a lower learning rate"
+        )
+    line = (
+        f"validation bounty {percent(bounty['correct'], samples['validation'])} (loop {bounty['loop']}), "
+        f"test {percent(test['correct'], samples['test'])}"
+    )
+    return f"{line}; {counted(lost, 'loop')} diverged" if lost else line
+
+
+def resumed(state: TrialState, horizon: int, *, finishing: bool, recorded: bool = False) -> str:
+    """The line that says from where a run goes on, and how far. recorded: there is a record of it."""
+    if state.loops == 0:
+        return f"Training to loop {horizon}"
+    begun = f"Going on from loop {state.loops} (LKG of loop {state.lkg_loop})"
+    if state.loops >= horizon:
+        left = "and tested; here is the result again" if recorded else "the test and the record are missing"
+        return f"{begun}: all {state.loops} loops are trained{'' if recorded else ','} {left}"
+    legs = [f"{leg.intervention.mode} up to loop {leg.until}" for leg in state.trial.legs]
+    modes = f"; mode {', '.join([*legs, f'{state.trial.intervention.mode} from then on'])}" if legs else ""
+    end = f"finishing the run to loop {horizon}" if finishing else f"up to loop {horizon}"
+    return f"{begun}, {end}{modes}"
+
+
+def class_table(counts: ClassCounts) -> Table:
+    """Samples per class of one split; the majority class, which ZeroR always answers, is marked."""
+    table = Table(title=counts.title, title_justify="left")
+    for heading in ("class", "count", "percent"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for number, count in counts.counts.items():
+        majority = number == counts.zero_r_class
+        table.add_row(
+            str(number),
+            f"{count:,}",
+            f"{100 * count / counts.total:.2f}",
+            "ZeroR" if majority else "",
+            style="bold" if majority else None,
+        )
+    table.add_section()
+    table.add_row("all", f"{counts.total:,}", "100.00", "")
+    return table

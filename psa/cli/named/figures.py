@@ -1,0 +1,166 @@
+"""`make-...`: the figures of the ablation study, each as PNG and PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from psa.cli.console import console
+from psa.cli.record_options import (
+    ASYMMETRIC,
+    CONFIGURATIONS,
+    REPORTS,
+    Records,
+    RecordsOf,
+    family_of,
+    published,
+)
+from psa.core.errors import UserError
+from psa.core.files import check_writable
+from psa.core.parsing import split_outside
+from psa.specs.arch import Arch
+
+if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
+    from matplotlib.figure import Figure
+
+ConfigFile = Annotated[Path, Parameter(help="The architectures, count*width, one a line.")]
+OutputDir = Annotated[Path, Parameter(help="Folder of the figures.")]
+
+
+def make_design_space_figure(
+    *,
+    config_file: ConfigFile = CONFIGURATIONS,
+    output_file: Annotated[Path, Parameter(help="Where to; .png and .pdf are both written.")] = (
+        REPORTS / "testing_design_space"
+    ),
+) -> int:
+    """Draw every architecture of a list as a rectangle of its depth and width.
+
+    Example: make-design-space-figure --config-file reproduction/configurations.txt
+    """
+    from psa.reports.ablation.cells import archs_in
+    from psa.reports.ablation.figures.design_space import design_space_figure
+
+    stem = output_file.with_suffix("") if output_file.suffix in (".png", ".pdf") else output_file
+    check_writable(stem.parent)
+    return _saved([(stem.name, design_space_figure(archs_in(config_file, "--config-file")))], stem.parent)
+
+
+def make_figure_heatmaps(
+    *,
+    config_file: ConfigFile = CONFIGURATIONS,
+    asymmetric_file: Annotated[
+        Path, Parameter(help="The architectures that the study labels Asymmetric.")
+    ] = ASYMMETRIC,
+    trials_file: Annotated[
+        Path | None, Parameter(help="A published table of trials (Markdown) in place of records.")
+    ] = None,
+    effects: Annotated[
+        tuple[Literal["decay", "dropout", "full", "hidden", "output"], ...],
+        Parameter(help="Modes whose effect against none is drawn.", consume_multiple=True, negative=""),
+    ] = ("full",),
+    records: RecordsOf | None = None,
+    output_dir: OutputDir = REPORTS,
+) -> int:
+    """Draw six maps of the design space: baseline, effects, instability, winners, parameters, regimes.
+
+    Example: make-figure-heatmaps --effects full hidden output
+    """
+    from psa.reports.ablation.cells import archs_in
+
+    archs = archs_in(config_file, "--config-file")
+    asymmetric = archs_in(asymmetric_file, "--asymmetric-file")
+    check_writable(output_dir)
+    records = records or Records()
+    frame = published(trials_file, records.family) if trials_file else records.frame()
+
+    from psa.reports.ablation.figures import maps
+
+    return _saved(maps(frame, archs, asymmetric, effects, archs), output_dir, family_of(frame))
+
+
+def make_convergence_plots(
+    *,
+    targets: Annotated[str, Parameter(help="Architectures, with commas.")] = "1*1024,18*18",
+    log: Annotated[bool, Parameter(negative="", help="Accuracy on a logarithmic axis.")] = False,
+    records: RecordsOf | None = None,
+    output_dir: OutputDir = REPORTS,
+) -> int:
+    """Draw the LKG of every mode over the meta-loops, one panel per architecture.
+
+    Example: make-convergence-plots --targets "1*1024,18*18"
+    """
+    asked = _targets(targets)
+    if not asked:
+        raise UserError("--targets is empty", 'Name architectures: --targets "1*1024,18*18"')
+    check_writable(output_dir)
+    frame = (records or Records()).frame()
+
+    from psa.reports.ablation.figures import convergence
+
+    return _saved(convergence(frame, asked, log), output_dir, family_of(frame))
+
+
+def make_late_breakthroughs(
+    *,
+    targets: Annotated[
+        str, Parameter(help="Architectures, with commas [default: 18*18,10*10,17*17,4*2, or the latest].")
+    ] = "",
+    records: RecordsOf | None = None,
+    output_dir: OutputDir = REPORTS,
+) -> int:
+    """Draw the best trial of some architectures, and the meta-loop in which it made its largest late step.
+
+    Example: make-late-breakthroughs --targets "18*18,10*10"
+    """
+    asked = _targets(targets)
+    check_writable(output_dir)
+    frame = (records or Records()).frame()
+
+    from psa.reports.ablation.figures import breakthroughs
+
+    return _saved(breakthroughs(frame, asked), output_dir, family_of(frame))
+
+
+def make_comparison_figures(
+    *,
+    published_file: Annotated[
+        Path | None,
+        Parameter(help="Published means [default: reproduction/published/FAMILY.tsv if it is there]."),
+    ] = None,
+    records: RecordsOf | None = None,
+    output_dir: OutputDir = REPORTS,
+) -> int:
+    """Draw the modes over all architectures at once, and our means beside published ones.
+
+    Example: make-comparison-figures --family simplemlp
+    """
+    check_writable(output_dir)
+    frame = (records or Records()).frame()
+
+    from psa.analysis.published import read_reference
+    from psa.reports.ablation.figures import comparison
+
+    path = published_file or Path(f"reproduction/published/{family_of(frame)}.tsv")
+    reference = read_reference(path) if published_file or path.exists() else None
+    return _saved(comparison(frame, reference), output_dir, family_of(frame))
+
+
+def _targets(text: str) -> list[str]:
+    """The architectures of an option, each once, in order. Raises UserError."""
+    return list(dict.fromkeys(Arch.coerce(part).label for part in split_outside(text, ",")))
+
+
+def _saved(
+    figures: Iterator[tuple[str, Figure]] | list[tuple[str, Figure]], folder: Path, family: str = ""
+) -> int:
+    """Store each figure and say where it is."""
+    from psa.reports.plotting.style import save
+
+    for name, figure in figures:
+        for path in save(figure, folder / (f"{family}_{name}" if family else name)):
+            console().print(str(path), markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,230 @@
+"""`make-architecture-table`, `make-trial-accuracy-table`, `generate-reproduction-tests`: tables by name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from psa.cli.console import console
+from psa.cli.options import Number
+from psa.cli.record_options import (
+    ALL,
+    ASYMMETRIC,
+    CONFIGURATIONS,
+    FAMILY,
+    REPORTS,
+    FamilyOf,
+    RecordsOf,
+    family_of,
+    only_family,
+    published,
+)
+from psa.core.errors import UserError
+from psa.core.files import read_bytes, write_atomically
+from psa.experiments.grid import load
+from psa.specs.model import Family
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from psa.reports.rendering.tables import Table
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9:._-]{1,100}")
+_SCRIPT: Final = "run_reproduction.sh"
+
+Order = Annotated[
+    Path | None,
+    Parameter(help=f"Architectures, one a line, in their order. [default: {CONFIGURATIONS}, if there]"),
+]
+OutputDir = Annotated[Path, Parameter(help="Folder of the tables.")]
+Caption = Annotated[str | None, Parameter(help="Of the table. [default: what it shows]")]
+Label = Annotated[str | None, Parameter(help="By which LaTeX refers to the table. [default: tab:...]")]
+
+
+def make_architecture_table(
+    *,
+    order: Order = None,
+    family: FamilyOf = None,
+    grid: Annotated[Path | None, Parameter(help="A grid whose architectures to take instead.")] = None,
+    asymmetric: Annotated[
+        Path | None,
+        Parameter(help=f"Those that the study labels Asymmetric. [default: {ASYMMETRIC}, if there]"),
+    ] = None,
+    published: Annotated[
+        bool, Parameter(negative="", help="Only what the study printed, without what is computed.")
+    ] = False,
+    tolerance: Annotated[Number, Parameter(help="Percent by which parameters may miss a budget.")] = 10.0,
+    caption: Caption = None,
+    label: Label = None,
+    output_dir: OutputDir = REPORTS,
+) -> int:
+    """Write the table of architectures: parameters, the label of the study, and whether they meet a budget.
+
+    The architectures are those of --order, or of --grid. As Markdown, LaTeX and CSV. Needs no results.
+
+    Example: make-architecture-table --family resmlp
+    """
+    from psa.reports.ablation import tables
+    from psa.reports.ablation.matching import parameters_of
+
+    _check(label)
+    _check_range("--tolerance", tolerance, 1_000)
+    listed = _listed(order, CONFIGURATIONS)
+    what = _networks(grid, family, listed)
+    table = tables.architectures(
+        what.archs,
+        lambda arch: parameters_of(what.family, arch, what.classes),
+        order=listed,
+        asymmetric=_listed(asymmetric, ASYMMETRIC),
+        published=published,
+        tolerance=tolerance / 100,
+        caption=caption or tables.ARCHITECTURES,
+        label=label or tables.ARCHITECTURES_LABEL,
+    )
+    name = f"psa_{what.family}_architectures{'_published' if published else ''}"
+    return _written(table, output_dir, name)
+
+
+@dataclass(frozen=True)
+class _Networks:
+    family: Family
+    archs: tuple[str, ...]
+    classes: int
+
+
+def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...]) -> _Networks:
+    """The networks of a grid, or those listed. Raises UserError where there are none."""
+    if grid is None:
+        if not listed:
+            raise UserError(
+                f"there is no {CONFIGURATIONS} here", "Name the architectures with --order or --grid"
+            )
+        return _Networks(family or FAMILY, listed, 10)
+    trials = load(grid).trials
+    family = family or only_family({trial.model.family for trial in trials})
+    of_family = [trial for trial in trials if trial.model.family == family]
+    if not of_family:
+        raise UserError(f"{grid} holds no trial of --family {family}", "Name another family")
+    archs = dict.fromkeys(trial.model.arch.label for trial in of_family)
+    return _Networks(family, tuple(archs), of_family[0].data.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the trials of a table come from; by default records."""
+
+    datafile: Annotated[
+        Path | None, Parameter(help="A summary or a table of trials (Markdown), or a folder of records.")
+    ] = None
+    published_trials: Annotated[
+        Path | None, Parameter(help="A published table of trials, in the place of records.")
+    ] = None
+    records: RecordsOf = ALL
+
+    @property
+    def summary(self) -> Path | None:
+        """The file, if it is a summary: means without the trials that they are of."""
+        path = self.datafile
+        content = read_bytes(path) if path is not None and path.is_file() else None
+        return path if content is not None and b"Results Shape" in content else None
+
+    def frame(self) -> pd.DataFrame:
+        """The rows of one family. Raises UserError."""
+        path, table = self.datafile, self.published_trials
+        if path is not None and table is not None:
+            raise UserError("--datafile and --published-trials say the same twice", "Give one of them")
+        if path is not None and (path.is_file() or path.suffix == ".md"):
+            table = path
+        if table is not None:
+            return published(table, self.records.family)
+        records = self.records
+        return replace(records, results_dir=path or records.results_dir).frame()
+
+
+def make_trial_accuracy_table(
+    *,
+    source: Annotated[Source | None, Parameter(name="*")] = None,
+    order: Order = None,
+    tolerance: Annotated[Number, Parameter(help="Points between means that still tie.")] = 0.01,
+    caption: Caption = None,
+    label: Label = None,
+    output_dir: OutputDir = REPORTS,
+) -> int:
+    """Write the table of accuracies: mean, standard deviation and n of every mode, and which mode wins.
+
+    As Markdown, LaTeX and CSV. Architectures come in the order of --order; trials that are missing are named.
+
+    Example: make-trial-accuracy-table --grid reproduction/smoke.toml
+    """
+    from psa.reports.ablation import tables
+    from psa.reports.ablation.markdown import read_summary
+
+    _check(label)
+    _check_range("--tolerance", tolerance, 100)
+    source, listed = source or Source(), _listed(order, CONFIGURATIONS)
+    said = caption or tables.ACCURACIES, label or tables.ACCURACIES_LABEL
+    if source.summary is not None:
+        table = tables.accuracies_of(read_summary(source.summary), listed, tolerance, *said)
+        return _written(table, output_dir, f"psa_{source.records.family or FAMILY}_accuracy")
+    frame = source.frame()
+    if source.records.grid is not None:  # it says what should be there; what else the list names is no gap
+        listed = tuple(arch for arch in listed if arch in set(frame["arch"]))
+    table = tables.accuracy_table(frame, order=listed, tolerance=tolerance, caption=said[0], label=said[1])
+    return _written(table, output_dir, f"psa_{family_of(frame)}_accuracy")
+
+
+def generate_reproduction_tests(
+    *,
+    grid: Annotated[
+        Path | None, Parameter(help="The grid to reproduce. [default: reproduction/FAMILY.toml]")
+    ] = None,
+    family: Annotated[Family, Parameter(help="Which networks, where no grid is named.")] = FAMILY,
+    output_dir: Annotated[Path, Parameter(help="Folder of the script.")] = REPORTS,
+) -> int:
+    """Write a shell script that trains a grid again, one `psa sweep` per architecture, and say where it is.
+
+    Example: generate-reproduction-tests --grid reproduction/smoke.toml
+    """
+    from psa.reports.ablation.reproduction import reproduction_script
+
+    grid = grid or Path(f"reproduction/{family}.toml")
+    path = output_dir / _SCRIPT
+    write_atomically(path, reproduction_script(load(grid), grid.as_posix()).encode())
+    path.chmod(0o755)
+    console().print(f"Script {path}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _check(label: str | None) -> None:
+    if label is not None and _LABEL.fullmatch(label) is None:
+        raise UserError(f"--label {label[:60]!r} is no LaTeX label", "Write letters, digits and : . _ -")
+
+
+def _check_range(option: str, value: float, high: float) -> None:
+    if not 0 <= value <= high:
+        raise UserError(f"{option} {value:g} is out of range", f"Choose 0 to {high:g}")
+
+
+def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
+    """The architectures of a list; of the usual one where none is named, nothing where that is not there."""
+    from psa.reports.ablation.cells import archs_in
+
+    if path is None and not usual.is_file():
+        return ()
+    return archs_in(path or usual)
+
+
+def _written(table: Table, folder: Path, name: str) -> int:
+    """Store a table in every format and say where, and what it says of itself."""
+    from psa.reports.rendering.tables import write
+
+    out = console()
+    for path in write(table, folder, name):
+        out.print(f"Table {path}", markup=False, soft_wrap=True)
+    if table.note:
+        out.print(table.note, markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,78 @@
+"""Which trials a table or figure is of: the options that say so, and the one frame they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from psa.cli.options import ResultsDir
+from psa.core.errors import UserError
+from psa.experiments.grid import load
+from psa.specs.model import Family
+from psa.storage.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIGURATIONS: Final = Path("reproduction/configurations.txt")
+ASYMMETRIC: Final = Path("reproduction/asymmetric.txt")
+REPORTS: Final = Path("results/reports")
+STUDY: Final = "ablation"
+FAMILY: Final = "simplemlp"
+
+FamilyOf = Annotated[
+    Family | None, Parameter(help=f"Which networks. [default: the only ones there are, or {FAMILY}]")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Records of one family of one study."""
+
+    family: FamilyOf = None
+    study: Annotated[str | None, Parameter(help=f"Which study. [default: that of --grid, or {STUDY}]")] = None
+    grid: Annotated[
+        Path | None, Parameter(help="The grid that was run, so that what is missing of it is known.")
+    ] = None
+    results_dir: ResultsDir = Path("results")
+
+    def frame(self) -> pd.DataFrame:
+        """Their rows. Raises UserError where there is none."""
+        from psa.analysis.records_frame import collect
+        from psa.reports.ablation.cells import one_family
+
+        grid = load(self.grid) if self.grid is not None else None
+        expected = () if grid is None else grid.trials
+        names = sorted({trial.study for trial in expected}) or [self.study or STUDY]
+        if self.study is not None and names != [self.study]:
+            raise UserError(f"--study {self.study}: {self.grid} is of study {names[0]}", "Give one of them")
+        store = Store(Path("models"), self.results_dir)
+        frame = collect(store, names, expected, None if grid is None else grid.horizons)
+        return one_family(frame, self.family or only_family(frame["family"].unique()))
+
+
+ALL: Final = Records()
+# As one parameter of a command, its fields as options.
+RecordsOf = Annotated[Records, Parameter(name="*")]
+
+
+def published(path: Path, family: Family | None) -> pd.DataFrame:
+    """The rows of a published table of trials, which does not say of which family it is. Raises UserError."""
+    from psa.analysis.published import published_trials
+
+    return published_trials(path, family or FAMILY)
+
+
+def only_family(families: Iterable[str]) -> Family:
+    """Which family is meant where none is named."""
+    found = list(families)
+    return "resmlp" if found == ["resmlp"] else FAMILY
+
+
+def family_of(frame: pd.DataFrame) -> str:
+    """The family of a frame of one."""
+    return str(frame["family"].iloc[0])

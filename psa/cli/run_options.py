@@ -1,0 +1,139 @@
+"""How networks named on the command line are trained: seeds, folders, machine, and what is seen meanwhile."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from cyclopts import Group, Parameter
+from rich.console import Console
+
+from psa.cli.console import TrainView, resumed
+from psa.cli.options import DataDir, ModelDir, ResultsDir, Whole
+from psa.core.errors import Interrupted, UserError, lacks_memory
+from psa.core.stop import StopRequest
+from psa.execution.machine import DeviceName, Machine
+from psa.specs.base import MAX_SEED
+from psa.specs.trial import Pack
+from psa.storage.store import Store
+
+TRAINING: Final = Group.create_ordered("Training")
+PLACES: Final = Group.create_ordered("Folders")
+MACHINE: Final = Group.create_ordered("Machine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Which seeds, in which folders, on what."""
+
+    seed: Annotated[
+        Whole,
+        Parameter(group=TRAINING, help="Decides the initial weights, the shuffles and the neurons hit."),
+    ] = 0
+    num_runs: Annotated[
+        Whole, Parameter(group=TRAINING, help="Independent trials at once, with seeds SEED, SEED+1, ...")
+    ] = 1
+    model_dir: Annotated[ModelDir, Parameter(group=PLACES)] = Path("models")
+    results_dir: Annotated[ResultsDir, Parameter(group=PLACES)] = Path("results")
+    data_dir: Annotated[DataDir, Parameter(group=PLACES)] = Path("dataset")
+    device: Annotated[
+        DeviceName | None,
+        Parameter(group=MACHINE, help="Where to compute. [default: the best one there is]"),
+    ] = None
+    threads: Annotated[
+        Whole,
+        Parameter(
+            group=MACHINE, help="Processor threads. One gives the same bits on every run; more may not."
+        ),
+    ] = 1
+    num_workers: Annotated[
+        Whole,
+        Parameter(
+            group=MACHINE,
+            help="Threads that read and check the data files at the start; then none is needed.",
+        ),
+    ] = 4
+    debug: Annotated[
+        bool, Parameter(group=MACHINE, negative="", help="Show losses and times, and where errors happened.")
+    ] = False
+
+    def check(self) -> None:
+        """Raise UserError for a number that is out of range."""
+        in_range("--num-runs", self.num_runs, 1, 1_000)
+        in_range("--threads", self.threads, 1, 1_024)
+        in_range("--num-workers", self.num_workers, 0, 1_024)
+        in_range("--seed", self.seed, 0, MAX_SEED - 1_000)
+
+    @property
+    def seeds(self) -> range:
+        """One for each run."""
+        return range(self.seed, self.seed + self.num_runs)
+
+    @property
+    def machine(self) -> Machine:
+        """What trains."""
+        return Machine(self.data_dir, self.device, self.threads, self.num_workers)
+
+
+def in_range(option: str, value: int, low: int, high: int) -> None:
+    """Raise UserError for a number that is not."""
+    if not low <= value <= high:
+        raise UserError(f"{option} {value} is out of range", f"Choose {low:,} to {high:,}")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The pack that continues what is stored. reached: loops of its least trained trial.
+
+    finishing: the run was begun earlier and is brought to the end it had then.
+    """
+
+    pack: Pack
+    reached: int
+    finishing: bool
+
+
+def trained(plan: Work, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
+    """Train a pack and show it; the exit code. Raises UserError."""
+    from psa.execution.worker.run import run_pack  # torch is imported here, not while options are read
+
+    def started(states: Sequence[Any]) -> None:
+        found = store.survey(plan.pack.trials, plan.pack.horizon)
+        recorded = len(found.done) == len(plan.pack.trials)
+        said = resumed(states[0], plan.pack.horizon, finishing=plan.finishing, recorded=recorded)
+        out.print(said, markup=False, soft_wrap=True)
+
+    stop = StopRequest()
+    try:
+        with view.live(plan.reached):
+            records = run_pack(
+                plan.pack,
+                store,
+                machine,
+                listen=view.loop,
+                started=started,
+                stop=stop,
+                progress=lambda message: out.print(message, markup=False, soft_wrap=True),
+            )
+    except Interrupted:
+        view.stopped(plan.reached, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+        return 128 + (stop.signal or signal.SIGINT)
+    except (MemoryError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise UserError(
+                f"arch {plan.pack.trials[0].model.arch}: the memory does not hold this network",
+                "Choose fewer or narrower layers, or fewer trials at once; every saved loop is safe",
+            ) from error
+        raise
+    view.finals(records)
+    for trial in plan.pack.trials:
+        out.print(f"Checkpoint {store.state_file(trial).path}", markup=False, soft_wrap=True)
+        stored = store.records.locate(trial.id)
+        place = store.record_path(trial) if stored is None else stored.place
+        out.print(f"Record     {place}", markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,178 @@
+"""Progress of a sweep: a live table on a terminal, a line per pack elsewhere, and word for `psa status`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from psa.cli.commands.plan import say_damaged, waiting
+from psa.core.formatting import counted, duration
+from psa.execution.eta import TimeLeft
+from psa.execution.worker.protocol import Event, failures_of
+from psa.experiments.promotion import Entered
+from psa.experiments.sweep import Refresh, StageProgress
+from psa.specs.trial import Pack
+from psa.storage.sweep_registry import Tell
+
+STATUS_SECONDS: Final = 2.0
+
+
+class SweepView:
+    """What a sweep has said so far (done, running, failed, best), and how it is shown."""
+
+    def __init__(self, out: Console, name: str, total: int, time_left: TimeLeft, tell: Tell) -> None:
+        self.out, self.name, self.total, self.time_left, self.tell = out, name, total, time_left, tell
+        self.running: dict[int, tuple[Pack, int]] = {}
+        self.best: tuple[float, str] = (0.0, "")
+        self.done = 0
+        self.doing = ""  # something else than training
+        self._told = 0.0
+
+    def heard(self, event: Event) -> None:
+        """Take an event in."""
+        pack = event.pack
+        match event.kind:
+            case "tick":
+                self._tell()
+            case "said":  # by a backend, of what nobody sees
+                self._line(event.facts["said"])
+            case "ready":  # a cluster has been counted
+                self.time_left.workers = event.facts["workers"]
+            case "begun":
+                self.time_left.begun(pack, event.facts["left"])
+            case "loop":
+                self.time_left.trained(pack, event.facts["trained"])
+                self.running[id(pack)] = (pack, event.facts["loop"])
+                self.best = max(self.best, (event.facts["best"], event.facts["trial"]))
+            case "died":
+                self.running.pop(id(pack), None)
+                self._line(f"{label(pack)}: {event.facts['error']}; it is given out again")
+            case "done" | "failed":
+                self._over(event)
+
+    def _over(self, event: Event) -> None:
+        """A pack is done, or has failed."""
+        self.running.pop(id(event.pack), None)
+        self.time_left.over(event.pack)
+        name, trained = label(event.pack), event.facts.get("trained", 0)
+        self.done += trained
+        if trained:
+            self._line(f"{self.done:,}/{self.total:,} trials | {name} done | {self._left()}")
+        for error in dict.fromkeys(failures_of(event).values()):
+            self._line(f"FAILED {name}: {error}")
+
+    def measures(self, networks: int) -> None:
+        """So many networks are still to be measured, before anything is trained."""
+        self.doing = f"measuring {counted(networks, 'network')} on this machine"
+        self._tell()
+
+    def waits(self, trials: int) -> None:
+        """Nothing can be done but wait for so many trials, which others have in hand."""
+        before, self.doing = self.doing, f"waiting for {counted(trials, 'trial')} in the hands of others"
+        if self.doing != before:
+            self._line(f"{self.done:,}/{self.total:,} trials | {self.doing}")
+        self._tell()
+
+    def trains(self) -> None:
+        """From now on packs are trained."""
+        self.doing = ""
+
+    def _line(self, text: str) -> None:
+        self.out.print(text, markup=False, soft_wrap=True)
+
+    def _left(self) -> str:
+        return self.doing or f"{duration(self.time_left.seconds())} left"
+
+    def table(self) -> Table:
+        """The live picture."""
+        title = f"{self.done:,} of {self.total:,} trials done, {self._left()}"
+        table = Table(title=title, title_justify="left", min_width=min(len(title), self.out.width))
+        for heading in ("running pack", "trials", "meta-loop"):
+            table.add_column(heading)
+        for pack, loop in self.running.values():
+            table.add_row(label(pack), f"{len(pack.trials)}", f"{loop}/{pack.horizon}")
+        if self.best[1]:
+            table.caption = f"best so far {100 * self.best[0]:.2f} % validation, {self.best[1]}"
+        return table
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._told < STATUS_SECONDS:
+            return
+        self._told = time.monotonic()
+        self.tell(
+            {
+                "grid": self.name,
+                "done": self.done,
+                "total": self.total,
+                "left": self._left(),
+                "best": [100 * self.best[0], self.best[1]],
+                "running": [
+                    f"{label(pack)} loop {loop}/{pack.horizon}" for pack, loop in self.running.values()
+                ],
+            }
+        )
+
+
+def label(pack: Pack) -> str:
+    """A pack in a few words: `simplemlp 1*16 seeds 0-9`."""
+    trial = pack.trials[0]
+    seeds = sorted({each.seed for each in pack.trials})
+    shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
+    return f"{trial.model.family} {trial.model.arch.label} {shown}"
+
+
+class Refreshed:
+    """A live table where there is a terminal; nothing elsewhere."""
+
+    def __init__(self, view: SweepView) -> None:
+        self.view = view
+        self.display = (
+            Live(console=view.out, refresh_per_second=2, transient=True) if view.out.is_terminal else None
+        )
+
+    def __enter__(self) -> Refresh:
+        if self.display is not None:
+            self.display.start()
+        return self._refresh
+
+    def __exit__(self, *_: object) -> None:
+        if self.display is not None:
+            self.display.stop()
+
+    def _refresh(self) -> None:
+        if self.display is not None:
+            self.display.update(self.view.table())
+
+
+class ConsoleProgress:
+    """The messages of a sweep on a console, and a view of each of its stages."""
+
+    def __init__(self, out: Console) -> None:
+        self.out = out
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        self.out.print(text, markup=False, soft_wrap=True)
+
+    def damaged(self, reasons: Mapping[str, str]) -> None:
+        """Name the records that cannot be read."""
+        say_damaged(self.out, reasons)
+
+    def waiting(self, stage: Entered) -> None:
+        """Say what a stage waits for that nobody has reached yet."""
+        self.say(waiting(stage))
+
+    @contextlib.contextmanager
+    def stage(
+        self, name: str, total: int, time_left: TimeLeft, tell: Tell
+    ) -> Iterator[tuple[StageProgress, Refresh]]:
+        """Show a live table of a stage while the block lasts."""
+        view = SweepView(self.out, name, total, time_left, tell)
+        with Refreshed(view) as refresh:
+            yield view, refresh

@@ -1,0 +1,46 @@
+"""Planning: what is still to be done for some trials on this machine, by which packs and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psa.execution.cost_model import CostModel, memory_bytes
+from psa.execution.devices import Place, places
+from psa.execution.machine import DeviceName
+from psa.execution.packing import groups_of, packed
+from psa.specs.trial import Pack, Trial
+from psa.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is still to be done for some trials, on this machine: by which packs, and in which places."""
+
+    trials: Sequence[Trial]
+    horizon: int
+    pending: list[Trial]
+    damaged: dict[str, str]
+    packs: list[Pack]
+    places: list[Place]
+
+    @property
+    def done(self) -> int:
+        """Trials that are done."""
+        return len(self.trials) - len(self.pending) - len(self.damaged)
+
+
+def planned_for(
+    trials: Sequence[Trial],
+    horizon: int,
+    store: Store,
+    costs: CostModel,
+    device: DeviceName | None,
+    workers: int | None,
+    pack_size: int | None,
+) -> Plan:
+    """What is to be done of some trials up to a horizon."""
+    survey = store.survey(trials, horizon)
+    packs = packed(groups_of(survey.pending), horizon, costs, pack_size)
+    need = max((memory_bytes(pack.trials) for pack in packs), default=1)
+    return Plan(trials, horizon, survey.pending, survey.damaged, packs, places(device, need, workers))

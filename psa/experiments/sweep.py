@@ -1,0 +1,278 @@
+"""The sweep: train what is left of a declared grid, stage by stage, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+from psa.core.files import check_writable
+from psa.core.stop import StopRequest
+from psa.execution.backend import Backend, Where, backend_named
+from psa.execution.cost_model import SIZES, CostModel, Kind
+from psa.execution.eta import TimeLeft
+from psa.execution.local import Local
+from psa.execution.machine import Machine
+from psa.execution.packing import enough, groups_of, packed
+from psa.execution.worker.protocol import Event, failures_of
+from psa.experiments.grid import Grid
+from psa.experiments.planning import Plan, planned_for
+from psa.experiments.promotion import Entered, entered
+from psa.experiments.tracking.trackers import Audience, listeners_for
+from psa.specs.trial import Pack, Trial
+from psa.storage import locks
+from psa.storage.retention import KeepWeights, drop_weights
+from psa.storage.store import Store
+from psa.storage.sweep_registry import Tell, announced
+
+FIRST_WAIT_SECONDS: Final = 1.0  # for others' trials, before they are looked at again; then twice as long
+LONGEST_WAIT_SECONDS: Final = 30.0
+Refresh = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """The options of a sweep. pack_size: trials per pack, None for the fastest by measurement."""
+
+    backend: str = "local"
+    where: Where = field(default_factory=Where)
+    pack_size: int | None = None
+    keep_weights: KeepWeights = "all"
+    fail_fast: bool = False
+    tensorboard: Path | None = None
+    mlflow: str | None = None
+
+
+class StageProgress(Protocol):
+    """Progress of one stage, which takes in the events of its packs."""
+
+    done: int
+    time_left: TimeLeft
+
+    def heard(self, event: Event) -> None:
+        """Take an event in."""
+
+    def measures(self, networks: int) -> None:
+        """So many networks are still to be measured, before anything is trained."""
+
+    def waits(self, trials: int) -> None:
+        """Nothing can be done but wait for so many trials, which others have in hand."""
+
+    def trains(self) -> None:
+        """From now on packs are trained."""
+
+
+class SweepProgress(Protocol):
+    """Messages of a sweep, and the progress of each of its stages."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    def damaged(self, reasons: Mapping[str, str]) -> None:
+        """Name the records that cannot be read."""
+
+    def waiting(self, stage: Entered) -> None:
+        """Say what a stage waits for that nobody has reached yet."""
+
+    def stage(
+        self, name: str, total: int, time_left: TimeLeft, tell: Tell
+    ) -> contextlib.AbstractContextManager[tuple[StageProgress, Refresh]]:
+        """Show the progress of a stage of so many trials while the block lasts, anew at each refresh."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that can start: its grid, and the backend that trains it."""
+
+    declared: Grid
+    store: Store
+    machine: Machine
+    options: SweepOptions
+    costs: CostModel
+    backend: Backend
+    audience: Audience
+
+    @classmethod
+    def prepared(cls, declared: Grid, store: Store, machine: Machine, options: SweepOptions) -> Self:
+        """Check what can be checked before anything is trained. Raises UserError."""
+        check_writable(store.results)
+        check_writable(store.models)
+        store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
+        costs = CostModel.of_machine(store.models, machine.device)
+        backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
+        audience = Audience(listeners_for(declared.name, options.tensorboard, options.mlflow), store)
+        return cls(declared, store, machine, options, costs, backend, audience)
+
+    def run(self, progress: SweepProgress, stop: StopRequest) -> int:
+        """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError."""
+        locks.check(self.store)
+        with stop, announced(self.store.models) as tell:
+            self.backend.fetch()
+            work = _Work(self, progress, stop, tell)
+            for stage in entered(self.declared, self.store):
+                if not work.ends() and stage.points is not None:
+                    work.train(stage)
+        if stop():
+            progress.say(f"Stopped; {self.backend.stopped} The same command goes on from there.")
+            return stop.exit_code
+        if work.detached:
+            progress.say(work.detached)
+            return 0
+        stages = [stage for stage in entered(self.declared, self.store) if stage.stage.points]
+        complete = [_concluded(stage, work) for stage in stages]
+        _drop(stages, self.store, self.options.keep_weights)
+        return 0 if all(complete) else 1
+
+
+def _concluded(stage: Entered, work: _Work) -> bool:
+    """Say how far a stage is; whether it is complete."""
+    if stage.points is None:
+        work.progress.waiting(stage)
+        return False
+    survey = work.sweep.store.survey(stage.trials, stage.meta_loops)
+    work.progress.damaged(survey.damaged)
+    failed = sum(trial.id in work.failed for trial in survey.pending)
+    work.progress.say(f"{stage.title}{survey.counts}, {failed:,} failed")
+    return not survey.pending and not survey.damaged
+
+
+def _drop(stages: Sequence[Entered], store: Store, keep: KeepWeights) -> None:
+    """Drop the weights that are not to be kept: of trials that are done in every stage they have reached,
+    and of none while it is open who goes on.
+    """
+    if keep == "all" or any(stage.points is None for stage in stages):
+        return
+    surveys = [store.survey(stage.trials, stage.meta_loops) for stage in stages]
+    open_still = {trial.id for survey in surveys for trial in survey.pending}
+    done = {trial.id: trial for survey in surveys for trial in survey.done if trial.id not in open_still}
+    drop_weights(store, list(done.values()), keep)
+
+
+@dataclass
+class _Work:
+    """What all that is trained in one sweep shares. `failed`: ids of trials that are not tried again."""
+
+    sweep: Sweep
+    progress: SweepProgress
+    stop: StopRequest
+    tell: Tell
+    failed: set[str] = field(default_factory=set)
+    detached: str = ""  # what there is to say of what goes on without this sweep
+    keep: KeepWeights = "all"
+
+    def train(self, stage: Entered) -> None:
+        """Train the trials of a stage, until none is left to be done but those that failed.
+
+        Ends early when a stop is asked for, or at a failure where that is wanted.
+        """
+        # those who go on to a later stage need their weights there
+        self.keep = self.sweep.options.keep_weights if stage.last else "all"
+        planned = self._planned(stage)
+        time_left = TimeLeft(self.sweep.costs, len(planned.places))
+        self.sweep.audience.tell(stage.trials, stage.meta_loops)
+        name = stage.title + self.sweep.declared.name
+        with self.progress.stage(name, len(stage.trials), time_left, self.tell) as (view, refresh):
+            view.done = planned.done
+            backend = self.sweep.backend
+            if planned.packs and not self.sweep.options.pack_size and isinstance(backend, Local):
+                self._calibrate(backend, planned, view, refresh)
+                planned = self._planned(stage)
+            self._rounds(planned, view, refresh)
+
+    def _planned(self, stage: Entered) -> Plan:
+        return planned_for(
+            stage.trials,
+            stage.meta_loops,
+            self.sweep.store,
+            self.sweep.costs,
+            self.sweep.machine.device,
+            self.sweep.options.where.workers,
+            self.sweep.options.pack_size,
+        )
+
+    def _calibrate(self, backend: Local, planned: Plan, view: StageProgress, refresh: Refresh) -> None:
+        """Measure the kinds of network that this machine has not seen yet, once."""
+        unknown: dict[Kind, Pack] = {}
+        for group in groups_of(planned.pending):
+            kind = Kind.of(group[0])
+            if not self.sweep.costs.measured(kind) and kind not in unknown:
+                unknown[kind] = Pack(trials=enough(group, max(SIZES)), horizon=planned.horizon)
+        if not unknown:
+            return
+        view.measures(len(unknown))
+        with contextlib.closing(backend.calibrate(list(unknown.values()))) as lefts:
+            for left in lefts:
+                view.measures(left)
+                refresh()
+                if self.stop():
+                    return
+
+    def _rounds(self, planned: Plan, view: StageProgress, refresh: Refresh) -> None:
+        """Train what is free, again and again.
+
+        What another sweep, or a worker that outlived its own, is at work on comes round until it is done or
+        free. Meanwhile no worker is started.
+        """
+        pending, wait = planned.pending, FIRST_WAIT_SECONDS
+        while not self.ends():
+            pending = self.sweep.store.survey(pending, planned.horizon).pending
+            left = [trial for trial in pending if trial.id not in self.failed]
+            if not left:
+                return
+            view.done = planned.done + len(planned.pending) - len(pending)
+            before = view.done, len(self.failed)
+            free = locks.free(self.sweep.store, left)
+            if free:
+                self._round(free, planned, view, refresh)
+            if self.ends():
+                return
+            if before != (view.done, len(self.failed)):
+                wait = FIRST_WAIT_SECONDS
+                continue
+            self._wait(wait, len(left), view, refresh)
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    def _round(self, free: Sequence[Trial], planned: Plan, view: StageProgress, refresh: Refresh) -> None:
+        packs = packed(groups_of(free), planned.horizon, self.sweep.costs, self.sweep.options.pack_size)
+        jobs = self.sweep.backend.plan(packs)
+        view.time_left.planned([job.pack for job in jobs], self.sweep.store)
+        view.trains()
+        with contextlib.closing(self.sweep.backend.launch(jobs)) as events:
+            for event in events:
+                view.heard(event)
+                refresh()
+                self.failed |= failures_of(event).keys()
+                if event.kind == "detached":
+                    self.detached = event.facts["said"]
+                _booked(self.sweep.store, event, self.keep)
+                if event.kind == "done":
+                    self.sweep.audience.tell(event.pack.trials, event.pack.horizon)
+                if self.ends():
+                    return
+
+    def ends(self) -> bool:
+        """Whether nothing more is to be trained here: a stop was asked for, a failure ends it, or the rest
+        goes on without this sweep.
+        """
+        return self.stop() or bool(self.detached) or (self.sweep.options.fail_fast and bool(self.failed))
+
+    def _wait(self, seconds: float, trials: int, view: StageProgress, refresh: Refresh) -> None:
+        until = time.monotonic() + seconds
+        while not self.stop() and (rest := until - time.monotonic()) > 0:
+            view.waits(trials)
+            refresh()
+            self.stop.wait(min(1.0, rest))
+
+
+def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
+    """What a finished or failed pack leaves to be done."""
+    errors = failures_of(event)
+    failed = [trial for trial in event.pack.trials if trial.id in errors]
+    # a worker that died over one trial may have stored the records of others: those are done, not failed
+    for trial in store.survey(failed, event.pack.horizon).pending:
+        store.write_failure(trial, errors[trial.id])
+    if event.kind == "done" and keep == "none":
+        drop_weights(store, store.survey(event.pack.trials, event.pack.horizon).done, keep)
