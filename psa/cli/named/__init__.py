@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from psa.cli.app import entry, unavailable
-from psa.cli.named import figures, tables
-from psa.core.cloud_package import import_cloud
-from psa.core.errors import UserError
+from psa.cli.app import entry
 
 make_architecture_table: Final = entry(
     "make-architecture-table", "psa.cli.named.tables", "make_architecture_table"
