@@ -82,10 +82,11 @@ psa.analysis.gradients.file psa.analysis.gradients.label_agreement psa.analysis.
 psa.analysis.published psa.analysis.records_frame|
 psa.analysis.gradients.export psa.analysis.gradients.kmeans|
 psa.analysis.gradients.cluster_metrics psa.analysis.gradients.tsne|
-psa.reports.ablation psa.reports.ablation.reproduction psa.reports.activations psa.reports.glonet
-psa.reports.glonet.figures psa.reports.glonet.networks psa.reports.gradients
-psa.reports.gradients.measurements psa.reports.memory psa.reports.plotting psa.reports.plotting.style
-psa.reports.rendering psa.reports.rendering.latex psa.reports.rendering.pdf_letters psa.reports.wording|
+psa.reports.ablation psa.reports.ablation.figures psa.reports.ablation.reproduction
+psa.reports.activations psa.reports.glonet psa.reports.glonet.figures psa.reports.glonet.networks
+psa.reports.gradients psa.reports.gradients.measurements psa.reports.memory psa.reports.plotting
+psa.reports.plotting.style psa.reports.rendering psa.reports.rendering.latex
+psa.reports.rendering.pdf_letters psa.reports.wording|
 psa.reports psa.reports.activations.arms psa.reports.glonet.layer_use psa.reports.gradients.figures
 psa.reports.gradients.sample_figures psa.reports.memory.figures psa.reports.plotting.labels
 psa.reports.rendering.pdf_sheets psa.reports.rendering.tables|
@@ -105,7 +106,7 @@ psa.reports.ablation.figures.curves psa.reports.ablation.figures.maps
 psa.reports.ablation.figures.size_map psa.reports.ablation.figures.winner_map
 psa.reports.ablation.markdown psa.reports.activations.report psa.reports.glonet.report
 psa.reports.memory.comparisons|
-psa.reports.ablation.figures psa.reports.ablation.tables psa.reports.memory.hypotheses|
+psa.reports.ablation.figures.figure_set psa.reports.ablation.tables psa.reports.memory.hypotheses|
 psa.reports.ablation.report psa.reports.memory.report|
 psa.cli psa.cli.checkpoint_folder psa.cli.commands psa.cli.console psa.cli.options psa.cli.shadowed|
 psa.cli.commands.bundle psa.cli.commands.clean psa.cli.commands.dataset psa.cli.commands.export_gradients

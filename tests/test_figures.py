@@ -26,9 +26,9 @@ from psa.cli.named import figures as commands
 from psa.core.errors import UserError
 from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import cells_of
-from psa.reports.ablation.figures import breakthroughs, comparison, convergence, maps
 from psa.reports.ablation.figures.aggregate import aggregate_figure
 from psa.reports.ablation.figures.design_space import design_space_figure
+from psa.reports.ablation.figures.figure_set import breakthroughs, comparison, convergence, maps
 from psa.reports.ablation.figures.published import beside
 from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, mode_handle, save, style
 from psa.specs.arch import Arch
@@ -182,7 +182,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from made_up_frames import frame
-from psa.reports.ablation.figures import convergence, maps
+from psa.reports.ablation.figures.figure_set import convergence, maps
 from psa.reports.plotting.style import save
 from made_up_frames import ASYMMETRIC, FEW
 for name, figure in [*maps(frame(), FEW, ASYMMETRIC), *convergence(frame(), ["1*1024", "18*18"])]:

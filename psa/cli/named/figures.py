@@ -77,7 +77,7 @@ def make_figure_heatmaps(
     records = records or Records()
     frame = published(trials_file, records.family) if trials_file else records.frame()
 
-    from psa.reports.ablation.figures import maps
+    from psa.reports.ablation.figures.figure_set import maps
 
     return _saved(maps(frame, archs, asymmetric, effects, archs), output_dir, family_of(frame))
 
@@ -99,7 +99,7 @@ def make_convergence_plots(
     check_writable(output_dir)
     frame = (records or Records()).frame()
 
-    from psa.reports.ablation.figures import convergence
+    from psa.reports.ablation.figures.figure_set import convergence
 
     return _saved(convergence(frame, asked, log), output_dir, family_of(frame))
 
@@ -120,7 +120,7 @@ def make_late_breakthroughs(
     check_writable(output_dir)
     frame = (records or Records()).frame()
 
-    from psa.reports.ablation.figures import breakthroughs
+    from psa.reports.ablation.figures.figure_set import breakthroughs
 
     return _saved(breakthroughs(frame, asked), output_dir, family_of(frame))
 
@@ -142,7 +142,7 @@ def make_comparison_figures(
     frame = (records or Records()).frame()
 
     from psa.analysis.published import read_reference
-    from psa.reports.ablation.figures import comparison
+    from psa.reports.ablation.figures.figure_set import comparison
 
     path = published_file or Path(f"reproduction/published/{family_of(frame)}.tsv")
     reference = read_reference(path) if published_file or path.exists() else None

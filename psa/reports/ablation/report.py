@@ -17,9 +17,9 @@ from psa.analysis.regimes import REGIMES, regime_of
 from psa.analysis.stats import summary
 from psa.core.formatting import counted
 from psa.reports import wording
-from psa.reports.ablation import figures as figure_set
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.effects import aggregate_table, paired_table
+from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import design_space_figure
 from psa.reports.ablation.markdown import (
     convergence_markdown,

@@ -1,0 +1,96 @@
+"""The figures of the ablation study by name: what is drawn from one frame, and from which of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.published import Reference
+from psa.core.errors import UserError
+from psa.core.formatting import listed
+from psa.reports.ablation.aggregates import aggregate
+from psa.reports.ablation.cells import cells_of
+from psa.reports.ablation.curves import jumps_of, latest_jumps, panel_of
+from psa.reports.ablation.figures.aggregate import aggregate_figure
+from psa.reports.ablation.figures.curves import breakthrough_figure, convergence_figure
+from psa.reports.ablation.figures.maps import baseline_map, effects_map, instability_map, regimes_map
+from psa.reports.ablation.figures.published import agreement_figure, beside, difference_figure
+from psa.reports.ablation.figures.size_map import matching_map
+from psa.reports.ablation.figures.winner_map import strategy_map
+from psa.reports.ablation.matching import sizes
+
+Named = Iterator[tuple[str, Figure]]
+BREAKTHROUGHS: Final = ("18*18", "10*10", "17*17", "4*2")  # those of the study
+
+
+def chosen(frame: pd.DataFrame, archs: Sequence[str]) -> pd.DataFrame:
+    """The rows of these architectures. Raises UserError where there is none of any."""
+    rows = frame[frame["arch"].isin(archs)]
+    if not len(rows):
+        there = listed(sorted(map(str, frame["arch"].unique())), 6)
+        raise UserError("none of the architectures asked for has a trial", f"There are trials of {there}")
+    return rows
+
+
+def maps(
+    frame: pd.DataFrame,
+    archs: Sequence[str],
+    asymmetric: Collection[str],
+    effects: Sequence[str] = ("full",),
+    order: Sequence[str] = (),
+) -> Named:
+    """The six maps (one of effects per mode asked for) of these architectures, whether they have trials or
+    not; order: all architectures of the study. Raises UserError where none has a trial.
+    """
+    rows = trials_of(chosen(frame, archs))
+    cells = cells_of(rows)
+    yield "baseline_performance", baseline_map(cells, archs)
+    for mode in effects:
+        yield f"ablation_effects_{mode}", effects_map(cells, archs, mode)
+    yield "instability", instability_map(cells, archs)
+    yield "winning_strategy", strategy_map(cells, archs)
+    yield "parameter_matching", matching_map(archs, sizes(cells), asymmetric, order)
+    yield "regimes", regimes_map(cells, archs)
+
+
+def convergence(frame: pd.DataFrame, targets: Sequence[str], log: bool = False) -> Named:
+    """One figure with a panel per target. Raises UserError for a target without a trial."""
+    for target in targets:
+        chosen_target(frame, target)
+    rows = chosen(frame, targets)
+    cells = cells_of(rows)
+    panels = [panel_of(rows, cells, target) for target in targets]
+    yield "plot_convergence", convergence_figure(panels, cells, log)
+
+
+def chosen_target(frame: pd.DataFrame, target: str) -> None:
+    """Raise UserError where an architecture that was asked for has no trial."""
+    if target not in set(frame["arch"]):
+        there = listed(sorted(map(str, frame["arch"].unique())), 6)
+        raise UserError(f"--targets: there is no trial of {target}", f"There are trials of {there}")
+
+
+def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
+    """One figure with a panel per target; without targets of the study's four that have trials, or, if none
+    has, of those whose best trial jumped most in the second half of its loops.
+    """
+    for target in targets:
+        chosen_target(frame, target)
+    cells = cells_of(frame)
+    archs = targets or [arch for arch in BREAKTHROUGHS if arch in cells.archs]
+    jumps = jumps_of(frame, cells, archs) or latest_jumps(frame, cells)
+    yield "plot_late_breakthroughs", breakthrough_figure(jumps, cells)
+
+
+def comparison(frame: pd.DataFrame, published: Reference | None) -> Named:
+    """The modes over all architectures, and, cell by cell, ours beside published ones where there are any."""
+    cells = cells_of(frame)
+    yield "aggregate", aggregate_figure(aggregate(cells), cells)
+    if published is not None:
+        both = beside(published, cells)
+        yield "published_agreement", agreement_figure(both, cells)
+        yield "published_differences", difference_figure(both, cells)
