@@ -1,9 +1,8 @@
 """The backend `ray`: each pack a trial of Ray Tune, here or on a cluster; its results are brought home.
 
-Tune itself runs in a process of its own (cloud.ray.driver); here is what it is asked, what it says, and what
-it leaves in the storage: <storage>/<experiment>/inputs, what every pack is and was before, and
-<storage>/<experiment>/<pack>/checkpoint_*, what has become of it. An experiment is removed when all of it
-has come home. Imports no ray.
+Tune runs in a process of its own (cloud.ray.driver). Its storage holds <experiment>/inputs, the packs as they
+were before, and <experiment>/<pack>/checkpoint_*, their outcome. An experiment is removed when all of it has
+come home. Imports no ray.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ from psa.storage import locks
 from psa.storage.store import STATE_NAME, Store
 
 logger = logging.getLogger(__name__)
-
 PACKS: Final = f"{INPUTS}/packs.json"
 
 
@@ -298,5 +296,5 @@ def _check_gpus(asked: float | None) -> None:
 
 
 def _digest(packs: Sequence[Pack]) -> str:
-    body = [[pack.horizon, [trial.digest for trial in pack.trials]] for pack in packs]
-    return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
+    digests = [[pack.horizon, [trial.digest for trial in pack.trials]] for pack in packs]
+    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:16]

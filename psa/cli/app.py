@@ -58,9 +58,8 @@ def command(name: str, function: Callable[..., int], group: str | None = None) -
     return app
 
 
-# name -> its module in psa.cli.commands, or elsewhere by its full name, and the heading it stands under;
-# None: not also a word of `psa`. A command is imported when it is asked for: all of them together take a
-# while.
+# name -> its module in psa.cli.commands, or elsewhere by its full name, and its heading (None: no word
+# of `psa`). A command is imported when it is asked for: all of them together take a while.
 _COMMANDS: Final = {
     "train": ("train", "Train"),
     "sweep": ("sweep", "Train"),
