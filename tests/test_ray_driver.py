@@ -279,7 +279,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
 def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ray:
     """The backend, whose drivers do nothing."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    monkeypatch.setattr("cloud.ray_tune.Driver", Idle)
+    monkeypatch.setattr("cloud.ray.backend.Driver", Idle)
     return Ray(
         Store(tmp_path / "models", tmp_path / "results"),
         Machine(),

@@ -776,7 +776,7 @@ def test_a_rehearsal_begins_while_another_looks_at_its_lock(
     def reached(_folder: Path) -> None:
         raise FileNotFoundError("the lock is held")
 
-    monkeypatch.setattr("psa.locks.time.sleep", let_go)
+    monkeypatch.setattr("psa.core.file_locks.time.sleep", let_go)
     monkeypatch.setattr(stage_module, "image_python", lambda _: Path("python"))
     monkeypatch.setattr(stage_module, "Namespaces", reached)
     with pytest.raises(FileNotFoundError, match="the lock is held"), rehearsal(tmp_path):
