@@ -159,7 +159,7 @@ def test_a_wrong_table_is_told(old: str, new: str, said: str, tmp_path: Path) ->
 
 def test_a_missing_or_binary_table_is_told(tmp_path: Path) -> None:
     """With what it should look like."""
-    with pytest.raises(UserError, match=r"no table of prices .*cloud/prices\.toml"):
+    with pytest.raises(UserError, match=r"no table of prices .*cloud/aws/prices\.toml"):
         prices(tmp_path / "nowhere.toml")
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="must be UTF-8 text, it is UTF-16"):
