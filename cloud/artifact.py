@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 
 from psa.arch import quoted
 from psa.errors import UserError, one_line
-from psa.files import refusal
+from psa.files import unreadable
 
 _WAY_OUT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
 _CUT: Final = "Fetch it again; if it stays so, the job did not finish writing it"
@@ -93,7 +93,7 @@ def _opened(source: bytes | Path, called: str) -> Iterator[tuple[BinaryIO, int]]
     try:
         stream, packed = source.open("rb"), source.stat().st_size
     except OSError as error:
-        raise refusal(error, f"cannot read {called}") from error
+        raise unreadable(error, called) from error
     with stream:
         yield stream, packed
 

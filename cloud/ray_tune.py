@@ -1,9 +1,8 @@
 """The backend `ray`: each pack a trial of Ray Tune, here or on a cluster; its results are brought home.
 
-Tune itself runs in a process of its own (cloud.ray_driver); here is what it is asked, what it says, and what
-it leaves in the storage: <storage>/<experiment>/inputs, what every pack is and was before, and
-<storage>/<experiment>/<pack>/checkpoint_*, what has become of it. An experiment is removed when all of it
-has come home. Imports no ray.
+Tune runs in a process of its own (cloud.ray_driver). Its storage holds <experiment>/inputs, the packs as they
+were before, and <experiment>/<pack>/checkpoint_*, their outcome. An experiment is removed when it has come
+home. Imports no ray.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ from psa.stored_files import read_stored
 from psa.trial import Pack, Trial
 
 logger = logging.getLogger(__name__)
-
 PACKS: Final = f"{INPUTS}/packs.json"
 
 

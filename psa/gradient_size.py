@@ -7,6 +7,7 @@ from typing import Final
 
 from psa.nets.shapes import shape_of
 from psa.probe_names import parsed
+from psa.specs import IMAGES
 from psa.trial import Trial
 
 ONLINE: Final = "gradients_online"
@@ -45,7 +46,7 @@ def unreached(trials: Iterable[Trial], horizons: Mapping[str, int]) -> list[str]
 
 def train_samples(trial: Trial) -> int:
     """About how many samples a trial trains on, as if all digits were equally frequent."""
-    images = trial.data.train_size or 60_000 - trial.data.val_size
+    images = trial.data.train_size or IMAGES - trial.data.val_size
     return round(images * trial.data.classes / 10)
 
 

@@ -263,7 +263,7 @@ def _study(trial: str) -> str:
 
 
 class _Names:
-    """Which files there are in a tree, by relative name; each folder is listed once."""
+    """The files in a tree, by relative name; each folder is listed once."""
 
     def __init__(self, root: Path) -> None:
         self.root, self._names = root, dict[str, frozenset[str]]()

@@ -72,9 +72,10 @@ Decay = Annotated[float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), A
 Probability = Annotated[
     float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False), AfterValidator(_positive_zero)
 ]
-BatchSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
+IMAGES: Final = 60_000  # in the training file of each data set
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES)]
 ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
-SubsetSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
+SubsetSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
 Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
 DatasetName = Literal["mnist", "fashion-mnist"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from psa import store_layout
 from psa.divergence import diverged
 from psa.errors import DamagedFile, UserError, one_line
-from psa.files import leftovers, refusal, write_atomically
+from psa.files import remove_leftovers, write_atomically
 from psa.record_store import RecordStore
 from psa.records import Record, decode_record, difference, encode_record, reaches
 from psa.statefile import StateFile
@@ -127,7 +127,7 @@ class Store:
         return state
 
     def machine_of(self, trial: str) -> Record | None:
-        """What stands beside the record of a trial (by id): see RecordStore.machine_of."""
+        """Return the machine of a trial's record, by id: see RecordStore.machine_of."""
         return self.records.machine_of(trial)
 
     def write(self, trial: Trial, record: Record, machine: Record) -> None:
@@ -162,12 +162,7 @@ class Store:
         """
         self.state_file(trial).clear_leftovers()
         record = self.record_path(trial)
-        try:
-            for path in leftovers(record.parent, f"{record.stem}."):
-                if FAILURE not in path.name:
-                    path.unlink(missing_ok=True)
-        except OSError as error:
-            raise refusal(error, f"cannot remove the temporary files in {record.parent}") from error
+        remove_leftovers(record.parent, f"{record.stem}.", but=FAILURE)
 
     def failure(self, trial: Trial) -> str | None:
         """Why a trial's last try failed, None where it did not."""

@@ -17,6 +17,7 @@ from psa.growth import Growth
 from psa.memory.places import place_of, site_widths
 from psa.memory.spec import Memory, check_query
 from psa.specs import (
+    IMAGES,
     STUDY_NAME,
     Ablation,
     DataSpec,
@@ -40,8 +41,6 @@ def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
 
 PLAIN: Final = ("simplemlp", "mlp")  # hidden layers one after the other
 _LATER: Final[dict[str, Any]] = {"kind": "ablation", "probes": [], "memory": None, "growth": None}
-
-_IMAGES: Final = 60_000  # in the training file of each data set
 
 
 class Leg(Spec):
@@ -234,8 +233,8 @@ def check_sizes(trial: Trial) -> None:
     With some digits alone there are fewer; how many is known once the data are loaded.
     """
     train, validation = trial.data.train_size or 0, trial.data.val_size
-    if train + validation > _IMAGES:
+    if train + validation > IMAGES:
         raise UserError(
-            f"train_size and val_size must be at most {_IMAGES:,} together, got {train:,} and {validation:,}",
+            f"train_size and val_size must be at most {IMAGES:,} together, got {train:,} and {validation:,}",
             "Choose fewer of one of them",
         )
