@@ -156,7 +156,7 @@ def test_addresses_of_services(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of a profile, of its services and of the environment; for sweeps and for commands that only look."""
+    """The endpoint of a profile, of its services or of the environment is used by every command."""
     (tmp_path / "config").write_text(CONFIG.format(key=KEY, secret=SECRET))
     for name, value in {"AWS_CONFIG_FILE": str(tmp_path / "config"), **environment}.items():
         monkeypatch.setenv(name, value)

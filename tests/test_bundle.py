@@ -411,7 +411,7 @@ def test_a_locked_bundle_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_machine_is_that_of_the_record_that_counts(home: Path) -> None:
-    """Of the longer run, and whatever other bundle is damaged; a machine that was missing is filled in."""
+    """The machine is that of the longer run, also beside a damaged bundle; a missing one is filled in."""
     trial = trials()[0]
     longer = Store(Path("models"), Path("longer"))
     longer.write(trial, some_record(5, trial), {"host": "later"})

@@ -6,6 +6,7 @@ Each page runs in an environment that holds what the page has told its reader to
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -155,6 +156,8 @@ def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line
     elif words[0] == "ray":
         scripts = pytest.importorskip("ray.scripts.scripts", reason="the extra ray is not installed")
         assert scripts.cli.commands[words[1]].make_context("ray", words[2:]).params
+    elif words[0] == "nice":
+        assert os.access(ROOT / words[3], os.X_OK)
     elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     else:

@@ -296,5 +296,5 @@ def test_a_file_of_arrays_says_when_it_is_not_what_was_written(tmp_path: Path) -
         path.write_bytes(damaged)
         with pytest.raises(DamagedFile):
             array_file.read(path)
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="must exist, and does not"):
         array_file.read(tmp_path / "z")

@@ -109,7 +109,7 @@ def test_maps_that_are_not_held_hold_no_descriptor(trained: Path) -> None:
 
 
 def test_a_file_that_goes_or_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
-    """What was a whole file when it was opened may be none at the next look."""
+    """A file that is removed or cut short after it was opened is named when it is read again."""
     path = tmp_path / "x.arrays.safetensors"
     array_file.write(path, {"a": np.arange(10), "b": np.ones((3, 2), np.float32)}, {"name": "x"})
     file = array_file.read(path)
@@ -120,7 +120,7 @@ def test_a_file_that_goes_or_shrinks_while_it_is_read_is_named(tmp_path: Path) -
     with pytest.raises(DamagedFile, match=r"x\.arrays\.safetensors is damaged"):
         file.arrays["b"]
     path.unlink()
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="must exist, and does not"):
         file.arrays["a"]
     with pytest.raises(KeyError):
         file.arrays["c"]

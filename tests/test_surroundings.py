@@ -366,7 +366,7 @@ def test_a_user_without_a_home_can_clean(done: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_in_the_place_of_a_library_is_named(
     library: str, entry: str, done: Path, tmp_path: Path
 ) -> None:
-    """Where PYTHONPATH has an empty entry (a variable that is not set), or names the folder of the file."""
+    """PYTHONPATH may have an empty entry (from a variable that is not set) or name the folder of the file."""
     (tmp_path / entry).mkdir(exist_ok=True)
     (tmp_path / entry / f"{library}.py").write_text("")
     path = f"{tmp_path / entry if entry else ''}{os.pathsep}/nothing"

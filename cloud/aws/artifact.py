@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from psa.core.errors import UserError, one_line
-from psa.core.files import refusal
+from psa.core.files import unreadable
 from psa.specs.arch import quoted
 
 _WAY_OUT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
@@ -93,7 +93,7 @@ def _opened(source: bytes | Path, called: str) -> Iterator[tuple[BinaryIO, int]]
     try:
         stream, packed = source.open("rb"), source.stat().st_size
     except OSError as error:
-        raise refusal(error, f"cannot read {called}") from error
+        raise unreadable(error, called) from error
     with stream:
         yield stream, packed
 

@@ -1,8 +1,8 @@
 """The backend `ray`: each pack a trial of Ray Tune, here or on a cluster; its results are brought home.
 
 Tune runs in a process of its own (cloud.ray.driver). Its storage holds <experiment>/inputs, the packs as they
-were before, and <experiment>/<pack>/checkpoint_*, their outcome. An experiment is removed when all of it has
-come home. Imports no ray.
+were before, and <experiment>/<pack>/checkpoint_*, their outcome. An experiment is removed when it has come
+home. Imports no ray.
 """
 
 from __future__ import annotations

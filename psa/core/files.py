@@ -142,6 +142,16 @@ def leftovers(folder: Path, begin: str) -> list[Path]:
     return [path for path in names if path.name.startswith(f".{begin}") and path.name.endswith(_TEMPORARY)]
 
 
+def remove_leftovers(folder: Path, begin: str, but: str | None = None) -> None:
+    """Remove the files that `leftovers` returns, except those with `but` in their name. Raises UserError."""
+    try:
+        for path in leftovers(folder, begin):
+            if but is None or but not in path.name:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise refusal(error, f"cannot remove the temporary files in {folder}") from error
+
+
 def _hidden(name: str) -> str:
     """Return the beginning of the names of temporary files for `name`, cut to what file systems allow."""
     if len(name.encode()) > _LONGEST_STEM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from psa.specs.data import IMAGES
 from psa.specs.probes import CHECKPOINT, COLUMNS, ONLINE, parsed
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
@@ -39,7 +40,7 @@ def unreached(trials: Iterable[Trial], horizons: Mapping[str, int]) -> list[str]
 
 def train_samples(trial: Trial) -> int:
     """About how many samples a trial trains on, as if all digits were equally frequent."""
-    images = trial.data.train_size or 60_000 - trial.data.val_size
+    images = trial.data.train_size or IMAGES - trial.data.val_size
     return round(images * trial.data.classes / 10)
 
 

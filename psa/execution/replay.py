@@ -59,7 +59,7 @@ class Replayed:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What is stored of a step: where, of which trial, its history, and the weights that the loop made, if
+    """The stored outcome of a step: its place, its trial, the history, and the weights that the loop made, if
     they are stored. before: the state that the loop began with, None for the initial weights.
     """
 

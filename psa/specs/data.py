@@ -17,8 +17,10 @@ from psa.core.errors import UserError
 from psa.core.parsing import check_known
 from psa.specs.base import Seed, Spec
 
+IMAGES: Final = 60_000  # in the training file of each data set
+
 ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
-SubsetSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
+SubsetSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES)]
 Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
 DatasetName = Literal["mnist", "fashion-mnist"]
 Scaling = Literal["standard", "unit", "simplex"]

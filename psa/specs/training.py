@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from psa.specs.base import Probability, Spec, _positive_zero
+from psa.specs.data import IMAGES
 
 Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
@@ -18,7 +19,7 @@ MODES: Final[tuple[str, ...]] = get_args(Mode)
 # Strict: a truth or a text is no number. A whole number is a rate, too.
 Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 Decay = Annotated[float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)]
-BatchSize = Annotated[int, Field(strict=True, ge=1, le=60_000)]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES)]
 Optimizer = Literal["adam", "adamw", "sgd"]
 
 # What each optimiser remembers of every parameter.

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model
 
 from psa.core.errors import UserError
 from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json
-from psa.specs.data import DataSpec
+from psa.specs.data import IMAGES, DataSpec
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory, check_query
 from psa.specs.memory_sites import place_of, site_widths
@@ -30,8 +30,6 @@ def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
 
 PLAIN: Final = ("simplemlp", "mlp")  # hidden layers one after the other
 _LATER: Final[dict[str, Any]] = {"kind": "ablation", "probes": [], "memory": None, "growth": None}
-
-_IMAGES: Final = 60_000  # in the training file of each data set
 
 
 class Leg(Spec):
@@ -224,8 +222,8 @@ def check_sizes(trial: Trial) -> None:
     With some digits alone there are fewer; how many is known once the data are loaded.
     """
     train, validation = trial.data.train_size or 0, trial.data.val_size
-    if train + validation > _IMAGES:
+    if train + validation > IMAGES:
         raise UserError(
-            f"train_size and val_size must be at most {_IMAGES:,} together, got {train:,} and {validation:,}",
+            f"train_size and val_size must be at most {IMAGES:,} together, got {train:,} and {validation:,}",
             "Choose fewer of one of them",
         )

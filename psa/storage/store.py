@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from psa.core.errors import DamagedFile, UserError, one_line
-from psa.core.files import leftovers, refusal, write_atomically
+from psa.core.files import remove_leftovers, write_atomically
 from psa.core.stored_files import files_below, read_stored
 from psa.specs.trial import Trial
 from psa.storage import layout
@@ -127,7 +127,7 @@ class Store:
         return state
 
     def machine_of(self, trial: str) -> Record | None:
-        """What stands beside the record of a trial (by id): see RecordStore.machine_of."""
+        """Return the machine of a trial's record, by id: see RecordStore.machine_of."""
         return self.records.machine_of(trial)
 
     def write(self, trial: Trial, record: Record, machine: Record) -> None:
@@ -162,12 +162,7 @@ class Store:
         """
         self.state_file(trial).clear_leftovers()
         record = self.record_path(trial)
-        try:
-            for path in leftovers(record.parent, f"{record.stem}."):
-                if FAILURE not in path.name:
-                    path.unlink(missing_ok=True)
-        except OSError as error:
-            raise refusal(error, f"cannot remove the temporary files in {record.parent}") from error
+        remove_leftovers(record.parent, f"{record.stem}.", but=FAILURE)
 
     def failure(self, trial: Trial) -> str | None:
         """Why a trial's last try failed, None where it did not."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from psa.core.errors import DamagedFile
 from psa.core.file_locks import locked
-from psa.core.files import leftovers, write_atomically
+from psa.core.files import remove_leftovers, write_atomically
 from psa.storage.records.bundle import Bundle, Row, encode_bundle, read_bundle
 from psa.storage.records.record_store import RecordStore, StoredRecord, bundled_record, longer
 
@@ -57,8 +57,7 @@ def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None
     with locked(
         path.with_name(f".{path.name}.lock"), _PATIENCE_SECONDS, what=what, way_out="Wait for its end"
     ):
-        for left in leftovers(path.parent, f"{path.name}."):  # of a killed one
-            left.unlink(missing_ok=True)
+        remove_leftovers(path.parent, f"{path.name}.")  # of a killed one
         bundle = read_bundle(path) or Bundle(path, ())
         rows, outcome = {row.id: row for row in bundle}, Bundled()
         for stored in source.scan():

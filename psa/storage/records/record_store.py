@@ -43,13 +43,18 @@ class StoredRecord:
 
     def machine(self) -> bytes | None:
         """Return the bytes of its sidecar, None where there is none or it is damaged."""
-        try:
-            content = read_stored(self.sidecar) if isinstance(self.sidecar, Path) else self.sidecar
-            if content is not None:
-                decode_record(content, "")
-        except UserError:
-            return None
-        return content
+        return sound_sidecar(self.sidecar)
+
+
+def sound_sidecar(sidecar: Path | bytes | None) -> bytes | None:
+    """Return the bytes of a sidecar, None where there is none or it is damaged."""
+    try:
+        content = read_stored(sidecar) if isinstance(sidecar, Path) else sidecar
+        if content is not None:
+            decode_record(content, "")
+    except UserError:
+        return None
+    return content
 
 
 class RecordStore:
@@ -120,13 +125,14 @@ class RecordStore:
 
     def machine_of(self, trial: str) -> Record | None:
         """Return what stands beside the record of a trial (by id): the machine, the time its pack took, and
-        other things that differ from run to run. None where there is none, or it is damaged.
+        other things that differ from run to run. None where there is none, or it is damaged. A record that is
+        damaged keeps what stands beside it.
         """
         try:
             stored = self.locate(trial)
+            content = None if stored is None else stored.machine()
         except UserError:
-            return None
-        content = None if stored is None else stored.machine()
+            content = sound_sidecar(self.root / f"{trial}{MACHINE}")
         return None if content is None else decode_record(content, "")
 
     def traces(self, start: str) -> Literal["missing", "failed", "damaged"]:
@@ -263,7 +269,7 @@ def _study(trial: str) -> str:
 
 
 class _Names:
-    """Which files there are in a tree, by relative name; each folder is listed once."""
+    """The files in a tree, by relative name; each folder is listed once."""
 
     def __init__(self, root: Path) -> None:
         self.root, self._names = root, dict[str, frozenset[str]]()
