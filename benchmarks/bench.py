@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from handwritten import Loop
 
-from psa.data.splits import load
+from psa.data.splits import load_splits
 from psa.execution.cost_model import fastest
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
 
 mpl.use("Agg")
@@ -124,7 +124,7 @@ def gemm_peak() -> float:
 
 def arithmetic(family: str, arch: str) -> float:
     """FLOP of one trial-epoch: forward and backward (without the input's gradient) and an evaluation."""
-    shape = shape_of(ModelSpec(family=family, arch=Arch.coerce(arch)))
+    shape = shape_of(PublishedModelSpec(family=family, arch=Arch.coerce(arch)))
     first = shape.linears[0].inputs * shape.linears[0].outputs
     return 2.0 * (TRAIN * (3 * shape.multiplications - first) + VALIDATION * shape.multiplications)
 
@@ -222,7 +222,7 @@ def main() -> None:
         for line in (ROOT / "reproduction/configurations.txt").read_text().splitlines()
         if line and line[0] != "#"
     ][:: options.every]
-    splits = load(DataSpec(), options.data_dir)
+    splits = load_splits(DataSpec(), options.data_dir)
     side = Side(options.data_dir.absolute(), os.cpu_count() or 1)
     torch.set_num_threads(os.cpu_count() or 1)
     peak = gemm_peak()

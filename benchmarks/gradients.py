@@ -29,18 +29,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from psa.analysis.gradients.factored import Factored
-from psa.analysis.gradients.kmeans import KMeans, cluster
-from psa.analysis.gradients.label_agreement import agreement
-from psa.core.formatting import duration, size
-from psa.core.rng import stream
-from psa.data.splits import Split, load
-from psa.engine.batches import Batches, Row
+from psa.analysis.gradients.kmeans import KMeansConfig, cluster
+from psa.analysis.gradients.label_agreement import label_agreement
+from psa.core.formatting import format_bytes, format_duration
+from psa.core.rng import generator
+from psa.data.splits import Split, load_splits
+from psa.engine.batches import Batches, RowSettings
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import train_epoch
 from psa.nn.dense import Dense
 from psa.probes.gradients import Factors
 from psa.specs.data import DataSpec
-from psa.specs.model import NetSpec
+from psa.specs.model import NetworkSpec
 from psa.storage import array_file
 
 BATCH, RATE, DECAY = 64, 1e-3, 1e-4
@@ -61,7 +61,7 @@ def by_hand(split: Split, hidden: int, seed: int = 0) -> float:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, 10))
     adam = torch.optim.Adam(net.parameters(), lr=RATE, weight_decay=DECAY)
-    order = torch.from_numpy(stream(seed, "shuffle", 1).permutation(len(split)))
+    order = torch.from_numpy(generator(seed, "shuffle", 1).permutation(len(split)))
     begin = time.perf_counter()
     for start in range(0, len(split), BATCH):
         chosen = order[start : start + BATCH]
@@ -73,8 +73,8 @@ def by_hand(split: Split, hidden: int, seed: int = 0) -> float:
 
 def epoch(split: Split, hidden: int, seed: int = 0, *, keep: bool) -> tuple[float, Kept | None]:
     """One epoch of psa, with or without the gradients, which are also stored; seconds, and what was kept."""
-    net = Dense(NetSpec(family="mlp", arch=f"1*{hidden}"), 10)
-    rows = [Row(seed, 1, 0.0, RATE, DECAY)]
+    net = Dense(NetworkSpec(family="mlp", arch=f"1*{hidden}"), 10)
+    rows = [RowSettings(seed, 1, 0.0, RATE, DECAY)]
     active = net.initial(seed)
     gradients = active.zeros_like()
     adam = optimizer_for("adam", rows, active, gradients)
@@ -86,7 +86,7 @@ def epoch(split: Split, hidden: int, seed: int = 0, *, keep: bool) -> tuple[floa
         return time.perf_counter() - begin, None
     arrays = factors.of(0, split, range(10))
     with tempfile.TemporaryDirectory() as folder:
-        stored = array_file.write(Path(folder) / "kept", arrays, {})["bytes"]
+        stored = array_file.write_arrays(Path(folder) / "kept", arrays, {})["bytes"]
     seconds = time.perf_counter() - begin
     images = split.images[batches.order[0]]
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -107,7 +107,7 @@ def peak() -> int:
 def measured(what: str, hidden: int, data_dir: Path) -> dict[str, Any]:
     """One measurement, in a process of its own."""
     spec = DataSpec(val_size=1)  # as nearly all of the train file as there may be
-    split = load(spec, data_dir).train
+    split = load_splits(spec, data_dir).train
     loaded = peak()
     if what == "hand":
         return {"seconds": by_hand(split, hidden), "memory": peak() - loaded}
@@ -118,9 +118,9 @@ def measured(what: str, hidden: int, data_dir: Path) -> dict[str, Any]:
     if what == "kept":
         return found | {"stored": kept.stored}
     layer = kept.output if what == "output" else kept.hidden
-    options = KMeans(10, normalise=what != "raw", start_fraction=0.2, sample=4_000)
+    options = KMeansConfig(10, normalise=what != "raw", start_fraction=0.2, sample=4_000)
     found["seconds"], clusters = timed(lambda: cluster(layer, options, 0))
-    agreed = agreement(clusters.labels.numpy(), kept.digits.numpy(), 0)
+    agreed = label_agreement(clusters.labels.numpy(), kept.digits.numpy(), 0)
     return found | {
         "memory": peak() - loaded,
         "kept": layer.nbytes,
@@ -165,14 +165,14 @@ def report(hidden: int, data_dir: Path) -> Table:
     for what, name in ROWS.items():
         row = found[what]
         scores = [f"{row[key]:.3f}" if key in row else "" for key in ("purity", "nmi", "ari")]
-        table.add_row(name, f"{row['seconds']:.1f} s", size(row["memory"]), *scores)
+        table.add_row(name, f"{row['seconds']:.1f} s", format_bytes(row["memory"]), *scores)
     slower = found["kept"]["seconds"] / found["plain"]["seconds"]
     by_hand = found["kept"]["seconds"] / found["hand"]["seconds"]
     layer = found["hidden"]
     table.caption = (
         f"Keeping takes {slower:.2f} times psa's epoch, {by_hand:.2f} times the one written by hand, and "
-        f"{size(found['kept']['stored'])} on disk. The hidden layer's gradients are {size(layer['kept'])} "
-        f"as factors and would be {size(layer['dense'])} written out."
+        f"{format_bytes(found['kept']['stored'])} on disk. The hidden layer's gradients are {format_bytes(layer['kept'])} "
+        f"as factors and would be {format_bytes(layer['dense'])} written out."
     )
     return table
 
@@ -190,7 +190,7 @@ def main() -> None:
         return
     seconds, table = timed(lambda: report(chosen.hidden, chosen.data_dir))
     Console().print(table)
-    print(f"Measured in {duration(seconds)}")
+    print(f"Measured in {format_duration(seconds)}")
 
 
 if __name__ == "__main__":

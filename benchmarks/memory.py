@@ -15,23 +15,23 @@ import torch
 
 from psa.interventions.memory import hash_rng, retrieval
 from psa.interventions.memory.bank import Bank, Entries
-from psa.interventions.memory.eviction import places
-from psa.specs.memory import Forgetting
+from psa.interventions.memory.eviction import slots_for
+from psa.specs.memory import EvictionPolicy
 
 CPU = torch.device("cpu")
 ARRIVALS, BATCH, KEYS, VALUES = 100_000, 128, 80, 64
 RULES = {
-    "none": Forgetting(policy="none"),
-    "ttl": Forgetting(policy="ttl", ttl_steps=100),
-    "fifo": Forgetting(policy="fifo"),
-    "reservoir": Forgetting(policy="reservoir"),
-    "usage": Forgetting(policy="usage"),
-    "helpfulness": Forgetting(policy="helpfulness"),
-    "helpfulness_age": Forgetting(policy="helpfulness_age"),
+    "none": EvictionPolicy(policy="none"),
+    "ttl": EvictionPolicy(policy="ttl", ttl_steps=100),
+    "fifo": EvictionPolicy(policy="fifo"),
+    "reservoir": EvictionPolicy(policy="reservoir"),
+    "usage": EvictionPolicy(policy="usage"),
+    "helpfulness": EvictionPolicy(policy="helpfulness"),
+    "helpfulness_age": EvictionPolicy(policy="helpfulness_age"),
 }
 
 
-def insertions(rule: Forgetting, capacity: int) -> list[float]:
+def insertions(rule: EvictionPolicy, capacity: int) -> list[float]:
     """Seconds of each batch."""
     bank = Bank(1, capacity, KEYS, VALUES, CPU, rule.ttl_steps)
     keys = hash_rng.keys_of([1], "reservoir", [0], CPU)
@@ -43,7 +43,7 @@ def insertions(rule: Forgetting, capacity: int) -> list[float]:
     for _ in range(ARRIVALS // BATCH):
         begun = time.perf_counter()
         bank.now += 1
-        bank.put(places(bank, kept, rule, keys), arrivals)
+        bank.put(slots_for(bank, kept, rule, keys), arrivals)
         seconds.append(time.perf_counter() - begun)
     return seconds
 
@@ -59,7 +59,7 @@ def searches(size: int) -> float:
     seconds = []
     for _ in range(10):
         begun = time.perf_counter()
-        found = retrieval.search(bank, queries, 8, "euclidean")
+        found = retrieval.search_memory(bank, queries, 8, "euclidean")
         retrieval.retrieved(bank, found, retrieval.even_weights(found))
         seconds.append(time.perf_counter() - begun)
     return min(seconds)

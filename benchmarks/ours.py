@@ -13,22 +13,22 @@ from typing import Any
 
 import torch
 
-from psa.data.splits import Splits, load
-from psa.engine.batches import Batches, in_order
+from psa.data.splits import Splits, load_splits
+from psa.engine.batches import Batches, batch_order
 from psa.engine.device_pack import fresh_state
 from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import evaluate, train_epoch
 from psa.execution.packing import groups_of
-from psa.execution.worker.benchmark import step_seconds
+from psa.execution.worker.benchmark import measure_step_times
 from psa.experiments.studies import ablation
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
-from psa.storage.trial_state import encode
+from psa.storage.trial_state import encode_state
 
 
 def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:
@@ -57,8 +57,8 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     net = Dense(trials[0].model, 10)
     states = [fresh_state(trial, net, 1) for trial in trials]
     rows = [row_of(state) for state in states]
-    rows = [rows[at] for at in in_order(rows)]
-    active = Rows.stacked([net.initial(row.seed) for row in rows])
+    rows = [rows[at] for at in batch_order(rows)]
+    active = StackedParams.stacked([net.initial(row.seed) for row in rows])
     gradients = active.zeros_like()
     optimizer = optimizer_for("adamw", rows, active, gradients)
     train = splits.train.first(2 * 256)
@@ -76,7 +76,7 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     evaluate(net, active, part)
     evaluation = (time.perf_counter() - start) * 10
     start = time.perf_counter()
-    encode(states[0])
+    encode_state(states[0])
     checkpoint = time.perf_counter() - start
     return {
         "epoch": (step * -(-len(splits.train) // 256) + evaluation) / len(trials),
@@ -89,7 +89,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     begun = time.perf_counter()
-    splits = load(DataSpec(), Path(sys.argv[1]))
+    splits = load_splits(DataSpec(), Path(sys.argv[1]))
     loading = time.perf_counter() - begun
     sys.stdout.write(json.dumps({"loading": loading}) + "\n")
     sys.stdout.flush()
@@ -97,7 +97,7 @@ def main() -> None:
         task = json.loads(line)
         if task["task"] == "calibrate":
             begun = time.perf_counter()
-            steps = step_seconds(trials_of(task["family"], task["arch"]), torch.device("cpu"))
+            steps = measure_step_times(trials_of(task["family"], task["arch"]), torch.device("cpu"))
             answer: dict[str, Any] = {"steps": steps, "calibration": time.perf_counter() - begun}
         else:
             answer = measure(task, splits)

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from psa.analysis.records_frame import collect
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record, decode_record, encode_record
@@ -129,7 +129,10 @@ def report(results: Path, output: Path) -> None:
 
 def measure(folder: Path) -> dict[str, float]:
     """Seconds of each, in a folder that is empty before."""
-    store, grid = Store(folder / "models", folder / "results"), load(ROOT / "reproduction/simplemlp.toml")
+    store, grid = (
+        Store(folder / "models", folder / "results"),
+        load_grid(ROOT / "reproduction/simplemlp.toml"),
+    )
     for trial in grid.trials:
         path = store.record_path(trial)  # without the engine's flush to disk of every file
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from psa.core.errors import UserError
-from psa.core.files import make_folder
+from psa.core.files import ensure_dir
 
 
 def cache_folder(name: str) -> Path:
@@ -18,17 +18,17 @@ def cache_folder(name: str) -> Path:
         try:
             base = str(Path.home() / ".cache")
         except RuntimeError:  # a user without a home
-            base = str(own_folder("psa-cache"))
+            base = str(private_temp_folder("psa-cache"))
     return Path(base) / "psa" / name
 
 
-def own_folder(name: str) -> Path:
+def private_temp_folder(name: str) -> Path:
     """Return a folder below the temporary one that is this user's alone, though anybody can guess its name.
 
     Raises UserError where it is another's.
     """
     folder = Path(tempfile.gettempdir()).absolute() / f"{name}-{os.getuid()}"
-    make_folder(folder, mode=0o700)
+    ensure_dir(folder, mode=0o700)
     about = folder.lstat()
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
         raise UserError(

@@ -11,9 +11,9 @@ from typing import Final, TypeVar
 from pyarrow import ArrowException, fs
 
 from cloud.aws.errors import Unreachable, is_transient_in_storage
-from cloud.aws.settings import hidden
+from cloud.aws.settings import redact
 from psa.core.errors import UserError, one_line
-from psa.core.files import own_name
+from psa.core.files import unique_name
 
 _WAY_OUT: Final = (
     "Name a folder that all nodes share, or s3://bucket/prefix (another endpoint than Amazon's: "
@@ -28,7 +28,7 @@ Content = TypeVar("Content", bound=Sized)
 
 
 @dataclass(frozen=True)
-class Storage:
+class ObjectStore:
     """The tree below a URI. Names within it are relative and use `/`."""
 
     uri: str
@@ -36,7 +36,7 @@ class Storage:
     root: str
 
     @classmethod
-    def at(cls, place: str) -> Storage:
+    def at(cls, place: str) -> ObjectStore:
         """The tree at a path or URI. Raises UserError for one that cannot be."""
         uri = place if "://" in place else str(Path(place).expanduser().absolute())
         if "://" in place and "@" in place.partition("://")[2].partition("/")[0]:
@@ -50,7 +50,7 @@ class Storage:
 
     def check_writable(self) -> None:
         """Find out before any work is done whether files can be written. Raises UserError."""
-        probe = f"probe-{own_name()}"
+        probe = f"probe-{unique_name()}"
         self.write(probe, b"psa")
         self.remove_file(probe)
 
@@ -66,7 +66,7 @@ class Storage:
         path = f"{self.root}/{name}"
         folder, _, file = path.rpartition("/")
         whole = self.files.type_name in _OBJECT_STORES
-        written = path if whole else f"{folder}/.{file}.{own_name()}.tmp"
+        written = path if whole else f"{folder}/.{file}.{unique_name()}.tmp"
         try:
             if not whole:
                 self.files.create_dir(folder, recursive=True)
@@ -144,6 +144,6 @@ class Storage:
 
 
 def _refusal(uri: str, what: str, error: Exception) -> UserError:
-    reason = one_line(hidden(str(error)))[:300]
+    reason = one_line(redact(str(error)))[:300]
     said = f"--storage {uri}: {what}: {reason}"
     return Unreachable(said, _NETWORK) if is_transient_in_storage(error) else UserError(said, _WAY_OUT)

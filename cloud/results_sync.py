@@ -10,25 +10,25 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import write_atomically
 from psa.specs.trial import Trial
 from psa.storage.array_file import sha256_of
-from psa.storage.checkpoint import arrays_beside, loops_of
+from psa.storage.checkpoint import arrays_beside, trained_loops
 from psa.storage.records.record import Record, decode_record
 from psa.storage.records.trial_record import decode_trial_record
 from psa.storage.store import STATE_NAME, Store
-from psa.storage.trial_state import TrialState, decode
+from psa.storage.trial_state import TrialState, decode_state
 
 logger = logging.getLogger(__name__)
 
 _BESIDE: Final = (".machine.json", ".failed.json")
 _PREVIOUS: Final = "lkg.previous.safetensors"
 _PART: Final = re.compile(r"[a-z0-9_.+-]{1,200}")
-Read = Callable[[str], bytes | None]
+ReadFile = Callable[[str], bytes | None]
 
 
-class Tree(Protocol):
+class FileTree(Protocol):
     """Files by name, somewhere else: cloud.object_store.Storage or cloud.aws.bucket.Bucket."""
 
     @property
@@ -42,8 +42,8 @@ class Tree(Protocol):
         """Every file below a folder, by its name relative to that folder."""
 
 
-def bring_home(
-    storage: Tree, folder: str, store: Store, only: Collection[str] | None = None
+def sync_results(
+    storage: FileTree, folder: str, store: Store, only: Collection[str] | None = None
 ) -> dict[str, str]:
     """Take over what has got further there than here; records last, as everywhere. only: ids of trials.
 
@@ -54,7 +54,7 @@ def bring_home(
     return _taken(files, lambda name: storage.read(f"{folder}/{name}"), storage.uri, store, only)
 
 
-def records_from(
+def import_records(
     files: Mapping[str, bytes], where: str, store: Store, only: Collection[str] | None = None
 ) -> dict[str, str]:
     """The same for files in memory, by their names in a root folder."""
@@ -62,7 +62,7 @@ def records_from(
 
 
 def _taken(
-    names: Collection[str], read: Read, where: str, store: Store, only: Collection[str] | None
+    names: Collection[str], read: ReadFile, where: str, store: Store, only: Collection[str] | None
 ) -> dict[str, str]:
     refused: dict[str, str] = {}
     for name in sorted(names):
@@ -85,7 +85,7 @@ def _is_wanted(trial: str, only: Collection[str] | None) -> bool:
     return plain and (only is None or trial in only)
 
 
-def _take_arrays(read: Read, folder: str, trial: Trial, files: Mapping[str, Any], store: Store) -> None:
+def _take_arrays(read: ReadFile, folder: str, trial: Trial, files: Mapping[str, Any], store: Store) -> None:
     """The arrays that a state or a record names, where they are there, are not here and are whole."""
     for name, entry in files.items():
         here = store.state_file(trial).arrays_path(name)
@@ -101,9 +101,9 @@ def _take_arrays(read: Read, folder: str, trial: Trial, files: Mapping[str, Any]
         write_atomically(here, content)
 
 
-def _take_state(trial: str, names: Collection[str], read: Read, where: str, store: Store) -> None:
+def _take_state(trial: str, names: Collection[str], read: ReadFile, where: str, store: Store) -> None:
     """The present generation, or the one before it where that is damaged."""
-    here = loops_of(store.models / trial / STATE_NAME)
+    here = trained_loops(store.models / trial / STATE_NAME)
     for name in (f"models/{trial}/{STATE_NAME}", f"models/{trial}/{_PREVIOUS}"):
         if name not in names:
             continue
@@ -114,25 +114,25 @@ def _take_state(trial: str, names: Collection[str], read: Read, where: str, stor
             # first what the state names, then the state
             _take_arrays(read, f"models/{trial}", state.trial, state.files, store)
             file = store.state_file(state.trial)
-            with contextlib.suppress(DamagedFile):  # what is here is set aside then
+            with contextlib.suppress(CorruptFileError):  # what is here is set aside then
                 file.load()
             file.save(state)
         return
 
 
-def _state(trial: str, read: Read, name: str, where: str) -> TrialState | None:
+def _state(trial: str, read: ReadFile, name: str, where: str) -> TrialState | None:
     content = _content(read, name, where)
     if content is None:
         return None
     with _heeded():
-        state = decode(content, f"{where}: {name}")
+        state = decode_state(content, f"{where}: {name}")
         if state.trial.id == trial:
             return state
-        raise DamagedFile(f"{where}: {name} holds another trial, {state.trial.id}")
+        raise CorruptFileError(f"{where}: {name} holds another trial, {state.trial.id}")
     return None
 
 
-def _take_record(trial: str, read: Read, where: str, store: Store) -> dict[str, str]:
+def _take_record(trial: str, read: ReadFile, where: str, store: Store) -> dict[str, str]:
     arrived = _arrived(trial, read, where)
     if arrived is None:
         return {}
@@ -148,7 +148,7 @@ def _take_record(trial: str, read: Read, where: str, store: Store) -> dict[str, 
     return {}
 
 
-def _arrived(trial: str, read: Read, where: str) -> tuple[Record, Record] | None:
+def _arrived(trial: str, read: ReadFile, where: str) -> tuple[Record, Record] | None:
     """A record and what stands beside it."""
     record, beside = f"results/{trial}.json", f"results/{trial}.machine.json"
     content = _content(read, record, where)
@@ -168,11 +168,11 @@ def _record_of(trial: str, content: bytes, name: str) -> Record:
     record = decode_trial_record(content, name)
     found = Trial.model_validate(record["spec"])
     if (found.id, found.digest) != (trial, record["digest"]):
-        raise DamagedFile(f"{name} holds another trial, {found.id}")
+        raise CorruptFileError(f"{name} holds another trial, {found.id}")
     return record
 
 
-def _content(read: Read, name: str, where: str) -> bytes | None:
+def _content(read: ReadFile, name: str, where: str) -> bytes | None:
     """Return the content of a listed file, None for one that has vanished since. What fails here is the
     storage, not the file: it is raised, and nothing is trained again for it.
     """

@@ -11,26 +11,26 @@ from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.core.stored_files import read_stored
 
-UNNAMED: Final = "00000000"  # a folder that has no name yet
+NO_ID: Final = "00000000"  # a folder that has no name yet
 _NAME: Final = re.compile(rb"[0-9a-f]{8}")
 
 
-def home_of(models: Path) -> str:
+def workspace_id(models: Path) -> str:
     """Its name, 8 hexadecimal digits, made where it has none yet. Raises UserError."""
-    name = known_home(models)
-    if name == UNNAMED:
-        while name == UNNAMED:
+    name = read_workspace_id(models)
+    if name == NO_ID:
+        while name == NO_ID:
             name = secrets.token_hex(4)
         write_atomically(models / ".home", name.encode())
     return name
 
 
-def known_home(models: Path) -> str:
+def read_workspace_id(models: Path) -> str:
     """Its name, UNNAMED where it has none yet; nothing is written. Raises UserError."""
     path = models / ".home"
     content = read_stored(path)
     if content is None:
-        return UNNAMED
+        return NO_ID
     if _NAME.fullmatch(content.strip()) is None:
         raise UserError(
             f"{path} does not hold 8 hexadecimal digits, the name under which this folder's jobs are known",

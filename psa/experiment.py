@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, get_args
 from psa.cli.console import console
 from psa.cli.sweep_view import ConsoleProgress
 from psa.core.errors import UserError
-from psa.core.formatting import listed
-from psa.core.parsing import MAX_VALUES, whole_number
+from psa.core.formatting import join_names
+from psa.core.parsing import MAX_VALUES, parse_int
 from psa.core.stop import StopRequest
-from psa.execution.backend import Where
+from psa.execution.backend import BackendOptions
 from psa.execution.machine import DeviceName, Machine
-from psa.experiments.grid import Grid, load
+from psa.experiments.grid import Grid, load_grid
 from psa.experiments.sweep import Sweep, SweepOptions
 from psa.storage.store import Store
 
@@ -74,7 +74,7 @@ class Experiment:
         declared |= {key: value for key, value in optional.items() if value is not None}
         self.name = study if name is None else name
         self.axes = (*declared["axes"], *(["variant"] if variants else []))
-        self.grid: Grid = load(declared)
+        self.grid: Grid = load_grid(declared)
 
     def __len__(self) -> int:
         """How many trials it has."""
@@ -99,11 +99,11 @@ class Experiment:
         out.quiet = quiet
         if device is not None and device not in get_args(DeviceName):
             raise UserError(f"device = {device!r}", f"One of {', '.join(get_args(DeviceName))}")
-        if workers is not None and whole_number(workers, "workers") < 1:
+        if workers is not None and parse_int(workers, "workers") < 1:
             raise UserError(f"workers = {workers}", "At least 1, or None for one per core")
-        workers = workers if workers is None else whole_number(workers, "workers")
+        workers = workers if workers is None else parse_int(workers, "workers")
         machine = Machine(Path(data_dir), device)
-        options = SweepOptions(where=Where(workers=workers))
+        options = SweepOptions(where=BackendOptions(workers=workers))
         code = Sweep.prepared(self.grid, store, machine, options).run(ConsoleProgress(out), stop)
         if stop():
             if stop.signal == signal.SIGINT:
@@ -187,7 +187,7 @@ class Results:
         lost = self.frame["id"][self.frame["status"] == "diverged"]
         if len(lost):
             trials = f"{len(lost):,} of {len(self.frame):,} trials"
-            lines.append(f"diverged: {trials}, which take part in no mean ({listed(list(lost))})")
+            lines.append(f"diverged: {trials}, which take part in no mean ({join_names(list(lost))})")
         return "\n".join([self.markdown(), *lines])
 
 

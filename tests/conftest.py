@@ -11,8 +11,8 @@ from filelock import FileLock
 from processes import ending, train_in_process, tree
 
 from psa.data.datasets import DATASETS
-from psa.data.download import fetch
-from psa.data.splits import Split, Splits, load
+from psa.data.download import download_dataset
+from psa.data.splits import Split, Splits, load_splits
 from psa.specs.data import DataSpec
 
 # Their tests take longest, and so begin: whoever came last with one of them would be waited for.
@@ -43,14 +43,14 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 def data_dir() -> Path:
     """The folder that holds MNIST: PSA_DATA_DIR, or dataset/ beside this folder. Fetched the first time."""
     folder = Path(os.environ.get("PSA_DATA_DIR") or Path(__file__).parents[1] / "dataset")
-    fetch(DATASETS["mnist"], folder)
+    download_dataset(DATASETS["mnist"], folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def splits(data_dir: Path) -> Splits:
     """All of MNIST, split as published."""
-    return load(DataSpec(), data_dir)
+    return load_splits(DataSpec(), data_dir)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from psa.execution.worker.record import probes_for
 from psa.nn.dense import Dense
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
-from psa.specs.model import ModelSpec, NetSpec
-from psa.specs.training import MODES, Ablation, Keep, Mode, Ratchet
+from psa.specs.model import NetworkSpec, PublishedModelSpec
+from psa.specs.training import MODES, Ablation, Mode, RatchetTraining, StandardTraining
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
 
@@ -25,8 +25,10 @@ def trial(arch: str, mode: Mode = "none", seed: int = 0, family: str = "simpleml
     """A trial of the ratchet; batches of 64 and a rate at which a few steps already move something."""
     rates: dict[str, Any] = {"lr": 1e-3, "batch_size": 64} | method
     return Trial(
-        model=ModelSpec(family=family, arch=Arch.coerce(arch), dropout=0.25 if mode == "dropout" else 0.0),
-        method=Ratchet(weight_decay=0.1 if mode == "decay" else 0.0, **rates),
+        model=PublishedModelSpec(
+            family=family, arch=Arch.coerce(arch), dropout=0.25 if mode == "dropout" else 0.0
+        ),
+        method=RatchetTraining(weight_decay=0.1 if mode == "decay" else 0.0, **rates),
         intervention=Ablation(mode=mode),
         seed=seed,
     )
@@ -42,8 +44,8 @@ def arms(
 def kept_trial(arch: str, seed: int = 0, **method: Any) -> Trial:
     """A trial of ordinary training."""
     return Trial(
-        model=ModelSpec(family="simplemlp", arch=Arch.coerce(arch)),
-        method=Keep(**({"lr": 1e-3, "batch_size": 64} | method)),
+        model=PublishedModelSpec(family="simplemlp", arch=Arch.coerce(arch)),
+        method=StandardTraining(**({"lr": 1e-3, "batch_size": 64} | method)),
         seed=seed,
     )
 
@@ -60,8 +62,8 @@ def net_trial(
     method = model.pop("method", {})
     scaling = "simplex" if model.get("simplex") == "all" else "standard"
     return Trial(
-        model=NetSpec(family=family, arch=Arch.coerce(arch), **model),
-        method=Keep(**({"lr": lr, "batch_size": 64} | method)),
+        model=NetworkSpec(family=family, arch=Arch.coerce(arch), **model),
+        method=StandardTraining(**({"lr": lr, "batch_size": 64} | method)),
         probes=probes,
         data=DataSpec(scaling=scaling),
         seed=seed,
@@ -74,7 +76,7 @@ def run(
     loops: int,
     states: list[TrialState] | None = None,
     **options: Any,
-) -> tuple[list[TrialState], list[loop.Outcome]]:
+) -> tuple[list[TrialState], list[loop.TestResult]]:
     """Train trials as one pack, or go on from `states`; the states afterwards and the test results."""
     net = Dense(trials[0].model, splits.classes)
     states = states or [fresh_state(each, net, loops) for each in trials]
@@ -85,5 +87,7 @@ def run(
 
     options.setdefault("probes", probes_for(trials[0]))
     policy = options.pop("policy", None) or policy_for(trials[0], net, splits)
-    tests = loop.run(net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options)
+    tests = loop.run_loops(
+        net, splits, states, loops, policy, device=torch.device("cpu"), save=save, **options
+    )
     return last or states, tests

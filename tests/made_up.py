@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from psa.specs.arch import Arch
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import Ablation
 from psa.specs.trial import Trial
-from psa.storage.trial_state import COLUMNS, Tensors, TrialState, empty_history
+from psa.storage.trial_state import HISTORY_COLUMNS, Tensors, TrialState, empty_history
 
 
-def weights(model: ModelSpec, offset: float = 0.0) -> Tensors:
+def weights(model: PublishedModelSpec, offset: float = 0.0) -> Tensors:
     """Made-up weights of the right shapes, all different."""
     found: Tensors = {}
     for linear in shape_of(model).linears:
@@ -26,13 +26,13 @@ def weights(model: ModelSpec, offset: float = 0.0) -> Tensors:
 
 def some_state(loops: int = 3, arch: str = "[1*1]", trial: Trial | None = None) -> TrialState:
     """A state after some loops."""
-    model = ModelSpec(family="simplemlp", arch=Arch.parse(arch))
+    model = PublishedModelSpec(family="simplemlp", arch=Arch.parse(arch))
     trial = trial or Trial(model=model, intervention=Ablation(mode="hidden"))
     history = empty_history()
     for loop in range(1, loops + 1):
         unit = (None, None) if loop == 1 else (0, loop % 2)
         for column, value in zip(
-            COLUMNS, (loop, "hidden", *unit, 1000 + loop, 2.5 / loop, 2.0, loop < 3), strict=True
+            HISTORY_COLUMNS, (loop, "hidden", *unit, 1000 + loop, 2.5 / loop, 2.0, loop < 3), strict=True
         ):
             history[column].append(value)
     return TrialState(trial, 10, weights(trial.model), loops, min(loops, 2), 1002, 1.25, history)

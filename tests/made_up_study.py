@@ -10,7 +10,7 @@ import pandas as pd
 from made_up import some_record
 
 from psa.analysis.frame_schema import frame_of
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
@@ -46,7 +46,9 @@ def _row(arch: str, mode: str, seed: int, outcome: Outcome) -> dict[str, Any]:
         "arch": arch,
         "mode": mode,
         "seed": seed,
-        "parameters": shape_of(ModelSpec.model_validate({"family": "simplemlp", "arch": arch})).parameters,
+        "parameters": shape_of(
+            PublishedModelSpec.model_validate({"family": "simplemlp", "arch": arch})
+        ).parameters,
         "source": "psa",
     }
     if isinstance(outcome, str):

@@ -13,7 +13,7 @@ from pathlib import Path
 from psa.execution.machine import Machine
 from psa.execution.packing import groups_of
 from psa.execution.worker.run import run_pack
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -52,7 +52,7 @@ def train_in_process(
 ) -> None:
     """Train a grid without any sweep, backend or process: what all of those must leave as well."""
     store = Store(folder / "models", folder / "results")
-    for group in groups_of(load(grid, overrides).trials):
+    for group in groups_of(load_grid(grid, overrides).trials):
         run_pack(Pack(trials=tuple(group), horizon=meta_loops), store, Machine(data_dir, "cpu"))
 
 

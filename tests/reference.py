@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from psa.core.rng import hash_key, stream
+from psa.core.rng import generator, hash_seed
 from psa.data.splits import Split, Splits
 from psa.specs.trial import Trial
 
@@ -59,7 +59,7 @@ class Dropout:
 
     def __init__(self, trial: Trial, loop: int) -> None:
         self.p = trial.model.dropout
-        self.key = hash_key(trial.seed, "dropout", loop)
+        self.key = hash_seed(trial.seed, "dropout", loop)
 
     def __call__(self, h: Tensor, step: int, layer: int) -> Tensor:
         if self.p == 0:
@@ -172,7 +172,7 @@ def build(trial: Trial) -> SimpleMLP | ResMLP:
     """A new network with weights and biases ~ U(+-1/sqrt(inputs))."""
     kind = SimpleMLP if trial.model.family == "simplemlp" else ResMLP
     net = kind(trial.model.arch.widths)
-    draws = stream(trial.seed, "init")
+    draws = generator(trial.seed, "init")
     for linear in net.linears():
         bound = np.float32(1 / np.sqrt(linear.weight.shape[1]))
         for parameter in (linear.weight, linear.bias):
@@ -183,7 +183,7 @@ def build(trial: Trial) -> SimpleMLP | ResMLP:
 
 def ablate(net: SimpleMLP | ResMLP, trial: Trial, loop: int) -> tuple[int, int] | None:
     """Damage one neuron of `net`; which one."""
-    linears, draws = net.linears(), stream(trial.seed, "ablate", loop)
+    linears, draws = net.linears(), generator(trial.seed, "ablate", loop)
     mode = trial.intervention.mode
     if mode in ("none", "decay", "dropout"):
         return None
@@ -205,7 +205,7 @@ def train_one_epoch(net: nn.Module, trial: Trial, train: Split, loop: int) -> bo
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=method.lr, weight_decay=method.weight_decay, fused=True
     )
-    order = torch.from_numpy(stream(trial.seed, "shuffle", loop).permutation(len(train)))
+    order = torch.from_numpy(generator(trial.seed, "shuffle", loop).permutation(len(train)))
     dropout = Dropout(trial, loop)
     finite = True
     for step, batch in enumerate(order.split(method.batch_size)):

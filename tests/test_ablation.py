@@ -19,11 +19,11 @@ from psa.data.splits import Splits
 from psa.engine import device_pack
 from psa.engine.device_pack import fresh_state
 from psa.engine.policies import policy_for
-from psa.interventions.ablation import CHOICES, Unit, choose, damage
+from psa.interventions.ablation import CHOICES, Unit, ablate, choose_unit
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
-from psa.specs.model import Family, ModelSpec
+from psa.specs.model import Family, PublishedModelSpec
 from psa.specs.shapes import Shape, shape_of
 from psa.specs.training import MODES, Mode
 from psa.specs.trial import Trial
@@ -37,7 +37,7 @@ LIKELY = 1e-3  # a p-value that a right choice stays above; the draws are pinned
 
 def net_of(family: Family, arch: str) -> Dense:
     """A network on ten classes."""
-    return Dense(ModelSpec(family=family, arch=Arch.coerce(arch)), 10)
+    return Dense(PublishedModelSpec(family=family, arch=Arch.coerce(arch)), 10)
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -90,10 +90,10 @@ def test_exactly_what_the_definition_names_becomes_zero(family: Family, arch: st
     row = net.initial(1)
     before = net.unstack(row)
     for loop in range(2, 42 if net.shape.parameters < 100_000 else 12):
-        unit = choose(mode, net.shape, 1, loop)
+        unit = choose_unit(mode, net.shape, 1, loop)
         assert (unit is None) == (mode not in DAMAGING)
         copy = row.clone()
-        damage(copy, net.layout, [unit])
+        ablate(copy, net.layout, [unit])
         assert same_bits(net.unstack(copy), damaged(before, names, mode, unit))
 
 
@@ -105,8 +105,8 @@ def test_what_is_zeroed_is_the_positive_zero(mode: Mode) -> None:
     for part, value in zip(row.parts, (-np.inf, np.nan), strict=True):
         part.fill_(value)
     before = net.unstack(row)
-    unit = choose(mode, net.shape, 1, 2)
-    damage(row, net.layout, [unit])
+    unit = choose_unit(mode, net.shape, 1, 2)
+    ablate(row, net.layout, [unit])
     assert same_bits(net.unstack(row), damaged(before, linears_of("resmlp", (4, 4)), mode, unit))
 
 
@@ -146,7 +146,7 @@ def units(mode: Mode, shape: Shape, names: Iterator[tuple[int, int]]) -> Counter
     """How often each (layer, neuron) is chosen over many (seed, loop)."""
     found: Counter[tuple[int, int]] = Counter()
     for seed, loop in names:
-        unit = choose(mode, shape, seed, loop)
+        unit = choose_unit(mode, shape, seed, loop)
         assert unit is not None
         assert unit.outgoing == (mode == "hidden")
         found[unit.layer, unit.number] += 1
@@ -194,8 +194,8 @@ def test_the_uniformity_test_can_fail() -> None:
 def test_nothing_is_damaged_before_loop_1(mode: Mode) -> None:
     """There is no good state to perturb yet; from loop 2 on the three damaging modes damage every time."""
     shape = net_of("resmlp", "2*4").shape
-    assert all(choose(mode, shape, seed, 1) is None for seed in range(200))
-    hit = [choose(mode, shape, seed, loop) is not None for seed in range(20) for loop in range(2, 12)]
+    assert all(choose_unit(mode, shape, seed, 1) is None for seed in range(200))
+    hit = [choose_unit(mode, shape, seed, loop) is not None for seed in range(20) for loop in range(2, 12)]
     assert all(hit) if mode in DAMAGING else not any(hit)
 
 
@@ -204,10 +204,10 @@ def test_a_choice_is_a_function_of_its_names(mode: Mode) -> None:
     """Asked again, backwards and in between others, it is the same."""
     shape = net_of("resmlp", "2*4, 1*9").shape
     asked = [(seed, loop) for seed in range(5) for loop in range(2, 12)]
-    first = {name: choose(mode, shape, *name) for name in asked}
+    first = {name: choose_unit(mode, shape, *name) for name in asked}
     for name in reversed(asked):
-        choose("full", shape, name[1], name[0] + 2)
-        assert choose(mode, shape, *name) == first[name]
+        choose_unit("full", shape, name[1], name[0] + 2)
+        assert choose_unit(mode, shape, *name) == first[name]
 
 
 @pytest.mark.parametrize("mode", DAMAGING)
@@ -226,15 +226,15 @@ def test_rates_batches_and_studies_are_no_part_of_a_choice(mode: Mode) -> None:
         state = fresh_state(each, net, 9)
         state.loops, state.best_correct, state.lkg_loop = 6, 17, 4
         hit = policy_for(each, net, None).perturb(net.initial(3), [state])  # type: ignore[arg-type, attr-defined]
-        assert hit == [choose(mode, net.shape, 3, 7)]
+        assert hit == [choose_unit(mode, net.shape, 3, 7)]
 
 
 @pytest.mark.parametrize("mode", DAMAGING)
 def test_choices_vary(mode: Mode) -> None:
     """From loop to loop, from seed to seed and from mode to mode another neuron is hit."""
     shape = net_of("simplemlp", "1*500").shape
-    loops = {choose(mode, shape, 3, loop) for loop in range(2, 102)}
-    seeds = {choose(mode, shape, seed, 7) for seed in range(100)}
+    loops = {choose_unit(mode, shape, 3, loop) for loop in range(2, 102)}
+    seeds = {choose_unit(mode, shape, seed, 7) for seed in range(100)}
     fewest = 9 if mode == "output" else 40
     assert min(len(loops), len(seeds)) >= fewest
 
@@ -245,13 +245,13 @@ def test_a_pack_is_damaged_as_its_trials_would_be_one_by_one(family: Family, arc
     """All modes and several seeds in one call: every row has the bits it gets alone, padding included."""
     net = net_of(family, arch)
     jobs = [(mode, seed) for seed in range(4) for mode in MODES]
-    rows = Rows.stacked([net.initial(seed) for _, seed in jobs])
-    chosen = [choose(mode, net.shape, seed, 5) for mode, seed in jobs]
+    rows = StackedParams.stacked([net.initial(seed) for _, seed in jobs])
+    chosen = [choose_unit(mode, net.shape, seed, 5) for mode, seed in jobs]
     together = rows.clone()
-    damage(together, net.layout, chosen)
+    ablate(together, net.layout, chosen)
     for at, unit in enumerate(chosen):
         alone = rows[at : at + 1].clone()
-        damage(alone, net.layout, [unit])
+        ablate(alone, net.layout, [unit])
         for mine, theirs in zip(alone.parts, together[at : at + 1].parts, strict=True):
             assert torch.equal(bits(mine), bits(theirs))
 
@@ -266,7 +266,7 @@ def test_every_mode_has_a_choice() -> None:
 
 def watch(
     monkeypatch: pytest.MonkeyPatch,
-    seen: Callable[[device_pack.LoadedPack, list[int], device_pack.Epoch], None],
+    seen: Callable[[device_pack.DevicePack, list[int], device_pack.EpochBuffers], None],
 ) -> None:
     """Call `seen` with the pack, its rows and what an epoch starts from."""
     from psa.engine.policies import RatchetPolicy
@@ -274,8 +274,8 @@ def watch(
     true_begin = RatchetPolicy.begin
 
     def begin(
-        self: RatchetPolicy, pack: device_pack.LoadedPack, rows: list[int], settings: list[object]
-    ) -> device_pack.Epoch:
+        self: RatchetPolicy, pack: device_pack.DevicePack, rows: list[int], settings: list[object]
+    ) -> device_pack.EpochBuffers:
         before = pack.lkg.clone()
         epoch = true_begin(self, pack, rows, settings)  # type: ignore[arg-type]
         for mine, theirs in zip(before.parts, pack.lkg.parts, strict=True):
@@ -296,12 +296,12 @@ def test_damage_never_adds_up_and_never_reaches_the_lkg(
     trials = arms("2*4, 1*6", [3, 4], family)
     loops = dict.fromkeys([each.id for each in trials], 0)
 
-    def seen(pack: device_pack.LoadedPack, rows: list[int], epoch: device_pack.Epoch) -> None:
+    def seen(pack: device_pack.DevicePack, rows: list[int], epoch: device_pack.EpochBuffers) -> None:
         names = linears_of(family, pack.net.arch.widths)
         for at, row in enumerate(rows):
             each = pack.states[row].trial
             loops[each.id] += 1
-            unit = choose(each.intervention.mode, pack.net.shape, each.seed, loops[each.id])
+            unit = choose_unit(each.intervention.mode, pack.net.shape, each.seed, loops[each.id])
             lkg = pack.net.unstack(pack.lkg[row : row + 1])
             expected = damaged(lkg, names, each.intervention.mode, unit)
             assert same_bits(pack.net.unstack(epoch.active[at : at + 1]), expected)
@@ -312,7 +312,9 @@ def test_damage_never_adds_up_and_never_reaches_the_lkg(
         assert loops[state.trial.id] == 6
         assert (state.history["layer"][0], state.history["unit"][0]) == (None, None)
         for loop in range(2, 7):
-            unit = choose(state.trial.intervention.mode, shape_of(state.trial.model), state.trial.seed, loop)
+            unit = choose_unit(
+                state.trial.intervention.mode, shape_of(state.trial.model), state.trial.seed, loop
+            )
             booked = state.history["layer"][loop - 1], state.history["unit"][loop - 1]
             assert booked == ((None, None) if unit is None else (unit.layer, unit.number))
 
@@ -325,11 +327,11 @@ def test_the_policy_damages_the_loop_that_comes_next() -> None:
     for at, state in enumerate(states):
         state.loops = 7 + at
     policy = policy_for(trials[0], net, None)  # type: ignore[arg-type]
-    copy = Rows.stacked([net.initial(each.seed) for each in trials])
+    copy = StackedParams.stacked([net.initial(each.seed) for each in trials])
     units_hit = policy.perturb(copy, states)  # type: ignore[attr-defined]
     for at, (each, unit) in enumerate(zip(trials, units_hit, strict=True)):
-        assert unit == choose(each.intervention.mode, net.shape, each.seed, 8 + at)
+        assert unit == choose_unit(each.intervention.mode, net.shape, each.seed, 8 + at)
         alone = net.initial(each.seed)
-        damage(alone, net.layout, [unit])
+        ablate(alone, net.layout, [unit])
         assert torch.equal(alone.rest, copy[at : at + 1].rest)
         assert torch.equal(alone.first, copy[at : at + 1].first)

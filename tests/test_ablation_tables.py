@@ -31,7 +31,7 @@ from psa.reports.ablation.markdown import (
 from psa.reports.ablation.matching import parameters_of, partners
 from psa.reports.ablation.published import published_comparison, regime_table
 from psa.reports.ablation.tables import accuracies_of, accuracy_table, architecture_table, architectures
-from psa.reports.rendering.tables import Bold, Interval, Table, Uncertain
+from psa.reports.rendering.tables import Bold, Interval, MeanSd, Table
 from psa.specs.training import MODES
 
 ROOT = Path(__file__).parents[1]
@@ -143,14 +143,14 @@ def test_a_missing_mode_is_seen_and_shifts_nothing() -> None:
     row = winner({"none": [98.0, 98.2], "output": ["missing", "missing"]})
     assert row["Output"] is None
     assert row["Winner"] == "none (of 5 modes)"
-    assert row["None"] == Bold(Uncertain(98.1, pytest.approx(0.1), 2, 2))
+    assert row["None"] == Bold(MeanSd(98.1, pytest.approx(0.1), 2, 2))
 
 
 def test_a_failed_trial_is_seen_and_shifts_nothing() -> None:
     """The mean is of the others, the cell shows their number, the note says why."""
     made = frame(even("1*4", 98.0, 97.0, 99.0) | {("1*4", "full"): [98.0, "failed", 99.0]})
     table = accuracy_table(made)
-    assert row_of(table, "1*4")["Full"].value == Uncertain(98.5, 0.5, 2, 3)
+    assert row_of(table, "1*4")["Full"].value == MeanSd(98.5, 0.5, 2, 3)
     assert "98.50 ± 0.50 (n=2)" in table.markdown()
     assert "1 of 6 cells has fewer: 1*4 full 2 (1 failed)" in table.note
     assert "* Full: Mean=98.50% | Std=0.50% | Min=98.00% | Max=99.00% (n=2)" in summary_markdown(made)
@@ -353,7 +353,7 @@ def test_a_summary_is_read_again(tmp_path: Path) -> None:
     assert [(block.arch, block.parameters) for block in blocks] == [
         (arch, parameters_of("simplemlp", arch)) for arch in cells_of(STUDY).archs
     ]
-    assert blocks[1].modes["hidden"] == Uncertain(91.03, 0.03, 3, 4)
+    assert blocks[1].modes["hidden"] == MeanSd(91.03, 0.03, 3, 4)
     assert blocks[-1].modes["output"] is None
     table = accuracies_of(blocks)
     assert [row[7] for row in table.rows] == [row[7] for row in accuracy_table(STUDY).rows]

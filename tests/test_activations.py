@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from psa.core.errors import UserError
 from psa.data.splits import Splits
 from psa.engine.train_step import cross_entropy
-from psa.nn.activations import Setting, activate, placed, scales
+from psa.nn.activations import ActivationParams, activate, placed, scales
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
-from psa.nn.stacked import Rows, empty_rows
+from psa.nn.stacked import StackedParams, empty_rows
 from psa.specs.activation import ACTIVATIONS, Activation
-from psa.specs.model import NetSpec
+from psa.specs.model import NetworkSpec
 
 NAMES = sorted(ACTIVATIONS)
 # Another value of each parameter, and where it would not act alone, what must stand beside it.
@@ -33,11 +33,11 @@ BESIDE = {
 }  # fmt: skip
 
 
-def setting(text: str, x: torch.Tensor, epoch: int = 2, *, training: bool = False) -> Setting:
+def setting(text: str, x: torch.Tensor, epoch: int = 2, *, training: bool = False) -> ActivationParams:
     """An activation as a layer of x's trials would use it."""
     kind = Activation.coerce(text)
     theta = torch.full((len(x), 1, 1), kind.number("initial"), requires_grad=True) if kind.learns else None
-    return Setting(kind, theta, scales(kind, [epoch] * len(x), x.device), training)
+    return ActivationParams(kind, theta, scales(kind, [epoch] * len(x), x.device), training)
 
 
 def inputs(trials: int = 2, width: int = 6, samples: int = 5) -> torch.Tensor:
@@ -109,7 +109,7 @@ def _beyond(name: str, parameters: dict[str, object]) -> list[torch.Tensor]:
         x = inputs()
         kind = Activation.coerce(written(name, initial=0.7, **parameters))
         theta = torch.full((2, 1, 1), place)
-        found.append(activate(x, Setting(kind, theta, scales(kind, [2, 2], x.device))))
+        found.append(activate(x, ActivationParams(kind, theta, scales(kind, [2, 2], x.device))))
     return found
 
 
@@ -152,7 +152,7 @@ def test_powers_are_those_of_the_formula() -> None:
 def test_sparsemax_is_the_nearest_point_of_the_simplex(values: list[float]) -> None:
     """By the conditions of optimality: y >= 0, sum 1, and x - y equal where y > 0 and no larger elsewhere."""
     x = torch.tensor(values, dtype=torch.float64).view(1, -1, 1)
-    y = activate(x, Setting(Activation.coerce("SparseMax")))[0, :, 0]
+    y = activate(x, ActivationParams(Activation.coerce("SparseMax")))[0, :, 0]
     gap = x[0, :, 0] - y
     tau = gap[y > 0].mean()
     assert float(y.sum()) == pytest.approx(1)
@@ -169,7 +169,7 @@ def test_gradients_are_those_of_the_function(name: str) -> None:
     scale = None if not kind.decays else torch.full((2, 1, 1), 3.0, dtype=torch.float64)
 
     def function(x: torch.Tensor, *theta: torch.Tensor) -> torch.Tensor:
-        return activate(x, Setting(kind, theta[0] if theta else None, scale, training=True))
+        return activate(x, ActivationParams(kind, theta[0] if theta else None, scale, training=True))
 
     assert torch.autograd.gradcheck(function, (x, *([] if theta is None else [theta])))
 
@@ -183,7 +183,7 @@ def test_the_pseudo_gradient_of_a_jump_is_a_difference_quotient(window: float) -
     x = torch.from_numpy(__import__("numpy").random.default_rng(1).normal(size=(1, 1, 400_000)))
     theta = torch.full((1, 1, 1), 0.6, dtype=torch.float64, requires_grad=True)
     weights = torch.linspace(0.5, 1.5, 400_000, dtype=torch.float64)
-    (activate(x, Setting(kind, theta)) * weights).mean().backward()
+    (activate(x, ActivationParams(kind, theta)) * weights).mean().backward()
 
     def loss(at: float) -> float:
         return float(((x * (x >= at)) * weights).mean())
@@ -200,8 +200,8 @@ def test_a_threshold_outside_its_limits_can_come_back() -> None:
     x = inputs().abs()
     kind = Activation.coerce("Threshold(initial=0.5, min=0, max=1)")
     theta = torch.full((2, 1, 1), 4.0, requires_grad=True)
-    y = activate(x, Setting(kind, theta, training=True))
-    limit = activate(x, Setting(kind, torch.ones(2, 1, 1), training=True))
+    y = activate(x, ActivationParams(kind, theta, training=True))
+    limit = activate(x, ActivationParams(kind, torch.ones(2, 1, 1), training=True))
     torch.testing.assert_close(y, limit)
     y.sum().backward()
     assert theta.grad is not None
@@ -249,7 +249,7 @@ def test_no_size_makes_bits_depend_on_the_pack(name: str, width: int, samples: i
         h.copy_(x[rows])
         h.requires_grad_()
         theta = torch.full((len(rows), 1, 1), kind.number("initial")) if kind.learns else None
-        given = Setting(kind, theta, scales(kind, [2] * len(rows), x.device), training=True)
+        given = ActivationParams(kind, theta, scales(kind, [2] * len(rows), x.device), training=True)
         y = placed(activate(placed(h), given))
         return [y.detach(), *torch.autograd.grad((y * y).sum(), h)]
 
@@ -263,9 +263,9 @@ def test_no_size_makes_bits_depend_on_the_pack(name: str, width: int, samples: i
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 4e7, 1e30])
 def test_a_projection_of_any_size_is_one(scale: float) -> None:
     """Numbers beside which 1 is lost in single precision, and what is no number at all, stop nobody."""
-    y = activate(inputs() * scale, Setting(Activation.coerce("SparseMax")))
+    y = activate(inputs() * scale, ActivationParams(Activation.coerce("SparseMax")))
     torch.testing.assert_close(y.sum(dim=1), torch.ones(2, 5))
-    activate(torch.full((1, 4, 3), math.nan), Setting(Activation.coerce("SparseMax")))
+    activate(torch.full((1, 4, 3), math.nan), ActivationParams(Activation.coerce("SparseMax")))
 
 
 @pytest.mark.parametrize(
@@ -282,9 +282,9 @@ def test_parameters_that_give_no_numbers_or_change_none_are_refused(text: str) -
 
 def test_parameters_reach_every_layer() -> None:
     """The gradient of each layer's own threshold is its own, and all of them start where asked."""
-    model = NetSpec(family="mlp", arch="3*6", activation="JumpReLU(initial=0.2, window=1)")
+    model = NetworkSpec(family="mlp", arch="3*6", activation="JumpReLU(initial=0.2, window=1)")
     net = Dense(model, 10)
-    rows = Rows.stacked([net.initial(0), net.initial(1)])
+    rows = StackedParams.stacked([net.initial(0), net.initial(1)])
     gradients = rows.zeros_like()
     x = torch.rand(40, 784, generator=torch.Generator().manual_seed(7))
     logits = net.bind(rows, gradients)(Inputs.same_for_all(x, 2))

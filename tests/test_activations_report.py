@@ -23,13 +23,13 @@ from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.stop import StopRequest
 from psa.experiment import Experiment, Results
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.probes.distributions import _Values
 from psa.reports.activations import report
 from psa.reports.activations.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
 from psa.reports.activations.run_folders import run_folders, run_name
 from psa.reports.activations.tables import comparisons
-from psa.reports.contract import Setting
+from psa.reports.contract import ReportContext
 from psa.storage.records.record import encode_record, storable
 from psa.storage.store import Store
 
@@ -110,7 +110,7 @@ def test_one_page_with_its_tables_and_figures(reported: Path) -> None:
 
 def test_every_number_of_the_results_is_that_of_the_records(reported: Path, store: Store, home: Path) -> None:
     """Mean test accuracy of ReLU without dropout, computed here from the records."""
-    trials = [each for each in load(home / "grid.toml").trials if each.model.dropout == 0][:2]
+    trials = [each for each in load_grid(home / "grid.toml").trials if each.model.dropout == 0][:2]
     records = [store.read(trial) for trial in trials]
     percents = [100 * r["finals"]["test"]["correct"] / r["samples"]["test"] for r in records if r is not None]
     line = next(
@@ -172,7 +172,7 @@ def test_a_diverged_network_is_stored_and_has_no_bins() -> None:
 def test_every_trial_has_a_folder_with_a_readable_name(reported: Path, home: Path) -> None:
     """Architecture, activation, dropout, seed and digest; all of its files."""
     names = {path.name for path in (reported / "runs").iterdir()}
-    trials = load(home / "grid.toml").trials
+    trials = load_grid(home / "grid.toml").trials
     assert names == {run_name(trial) for trial in trials}
     assert any(name.startswith("1x6_jumprelu-initial0.5_dropout0.1_s01_") for name in names)
     for name in names:
@@ -191,7 +191,7 @@ def test_the_best_model_is_the_lkg_and_the_final_one_that_of_the_last_epoch(
     reported: Path, home: Path, store: Store
 ) -> None:
     """To the bit; both load as ordinary files of the same names."""
-    for trial in load(home / "grid.toml").trials:
+    for trial in load_grid(home / "grid.toml").trials:
         state = store.state_file(trial).load()
         assert state is not None
         folder = reported / "runs" / run_name(trial)
@@ -207,7 +207,7 @@ def test_run_stats_are_strict_json_with_everything_in_them(reported: Path, home:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
 
-    for trial in load(home / "grid.toml").trials:
+    for trial in load_grid(home / "grid.toml").trials:
         folder = reported / "runs" / run_name(trial)
         stats = json.loads((folder / "run_stats.json").read_text(), parse_constant=refuse)
         assert all(len(values) == 3 for values in stats["curves"].values())
@@ -348,7 +348,7 @@ def test_a_trial_without_any_finite_loss_has_no_results(store: Store, tmp_path: 
     row = frame[frame["id"].astype(str) == lost.id].iloc[0]
     assert row["status"] == "diverged"
     assert row[["bounty", "test", "test_loss"]].isna().all()
-    setting = Setting(tmp_path, observed=observed(copy, ["tiny"]), store=copy)
+    setting = ReportContext(tmp_path, observed=observed(copy, ["tiny"]), store=copy)
     page = report.page(frame, setting, report.tables(frame, setting), {})
     assert "1 of 8 expected trials are not there (1 diverged)" in page.warnings[0]
     assert page.warnings[1].endswith("without any accuracy: ReLU, dropout 0.")

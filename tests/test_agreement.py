@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from sklearn import metrics
 
-from psa.analysis.gradients.label_agreement import Counts, agreement, ari, contingency, nmi, purity
+from psa.analysis.gradients.label_agreement import (
+    Counts,
+    ari,
+    cluster_purity,
+    contingency,
+    label_agreement,
+    nmi,
+)
 from psa.analysis.stats import LEVEL
 
 labellings = st.lists(st.tuples(st.integers(0, 4), st.integers(3, 6)), min_size=1, max_size=60)
@@ -31,7 +38,7 @@ def test_the_measures_are_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     table = contingency(clusters, labels)
     theirs = metrics.cluster.contingency_matrix(labels, clusters).T
     assert np.array_equal(table, theirs)
-    assert purity(table[None])[0] == pytest.approx(theirs.max(axis=1).sum() / len(labels))
+    assert cluster_purity(table[None])[0] == pytest.approx(theirs.max(axis=1).sum() / len(labels))
     assert nmi(table[None])[0] == pytest.approx(
         metrics.normalized_mutual_info_score(labels, clusters), abs=1e-9
     )
@@ -41,7 +48,7 @@ def test_the_measures_are_scikit_learns(pairs: list[tuple[int, int]]) -> None:
 def test_the_intervals_are_those_of_the_bootstrap() -> None:
     """Drawing tables is drawing samples: scipy's percentile bootstrap of the samples says the same."""
     clusters, labels = made_up(500, 0.7)
-    found = agreement(clusters, labels, 0)
+    found = label_agreement(clusters, labels, 0)
     theirs = scipy_stats.bootstrap(
         (clusters, labels),
         metrics.adjusted_rand_score,
@@ -62,10 +69,10 @@ def test_the_intervals_are_those_of_the_bootstrap() -> None:
 def test_equal_and_unrelated_labellings() -> None:
     """1, and 0 but for chance; the numbers of the clusters mean nothing."""
     clusters, labels = made_up(60_000, 1.0)
-    equal = agreement(clusters, labels, 0)
+    equal = label_agreement(clusters, labels, 0)
     assert (equal.purity.value, equal.nmi.value, equal.ari.value) == pytest.approx((1, 1, 1))
     assert equal.purity.low == equal.purity.high == 1
-    unrelated = agreement(*made_up(60_000, 0.0), 0)
+    unrelated = label_agreement(*made_up(60_000, 0.0), 0)
     assert abs(unrelated.ari.value) < 1e-3
     assert unrelated.nmi.value < 1e-3
 
@@ -73,8 +80,8 @@ def test_equal_and_unrelated_labellings() -> None:
 def test_the_seed_decides() -> None:
     """The same intervals each time."""
     pair = made_up(200, 0.5)
-    assert agreement(*pair, 4) == agreement(*pair, 4)
-    assert agreement(*pair, 4) != agreement(*pair, 5)
+    assert label_agreement(*pair, 4) == label_agreement(*pair, 4)
+    assert label_agreement(*pair, 4) != label_agreement(*pair, 5)
 
 
 def test_labellings_of_other_lengths_are_refused() -> None:

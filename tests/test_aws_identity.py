@@ -22,7 +22,7 @@ from s3 import s3_server
 from test_ray_driver import broken_ray
 
 from cloud.aws.account import account
-from cloud.aws.settings import Settings, read
+from cloud.aws.settings import Settings, read_settings
 from cloud.emulator.s3_server import KEY, S3, SECRET
 from cloud.ray.driver_process import Driver
 from psa.core.errors import RunFailure, UserError
@@ -96,7 +96,7 @@ def test_the_role_of_a_pod(endpoint: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/pod")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", endpoint)
-    assert access_key(read(tmp_path)) == "ASIAPOD"
+    assert access_key(read_settings(tmp_path)) == "ASIAPOD"
 
 
 @pytest.mark.parametrize("name", ["FULL", "RELATIVE"])
@@ -108,7 +108,7 @@ def test_the_role_of_a_container(
     address = f"{endpoint}/role" if name == "FULL" else "/role"
     monkeypatch.setenv(f"AWS_CONTAINER_CREDENTIALS_{name}_URI", address)
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", TOKEN)
-    assert access_key(read(tmp_path)) == KEY
+    assert access_key(read_settings(tmp_path)) == KEY
 
 
 def test_an_endpoint_that_refuses_is_one_line(
@@ -117,7 +117,7 @@ def test_an_endpoint_that_refuses_is_one_line(
     """The token of the container is missing."""
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{endpoint}/role")
     with pytest.raises(UserError, match=r"AWS's own settings cannot be used: .*metadata"):
-        read(tmp_path)
+        read_settings(tmp_path)
 
 
 CONFIG = """[profile local]
@@ -160,7 +160,7 @@ def test_addresses_of_services(
     (tmp_path / "config").write_text(CONFIG.format(key=KEY, secret=SECRET))
     for name, value in {"AWS_CONFIG_FILE": str(tmp_path / "config"), **environment}.items():
         monkeypatch.setenv(name, value)
-    for found in (read(tmp_path), account()):
+    for found in (read_settings(tmp_path), account()):
         for service, address in addresses.items():
             assert address in found.client(service).meta.endpoint_url
 

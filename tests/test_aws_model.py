@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud.aws import request_validation
-from cloud.aws.request_validation import faults
+from cloud.aws.request_validation import request_errors
 
 GOOD: dict[str, Any] = {
     "TrainingJobName": "psa-ablation-001",
@@ -52,7 +52,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_a_good_request_has_no_fault() -> None:
     """What AWS takes passes, accents in tags included: their pattern is Java's."""
-    assert faults("CreateTrainingJob", GOOD) == []
+    assert request_errors("CreateTrainingJob", GOOD) == []
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_good_request_has_no_fault() -> None:
 )
 def test_every_kind_of_fault_is_one_line_with_its_path(path: str, value: Any, said: str) -> None:
     """Unknown, missing, wrong type, too long or short, out of range, not in an enum, not of the pattern."""
-    assert faults("CreateTrainingJob", changed(path, value)) == [said]
+    assert request_errors("CreateTrainingJob", changed(path, value)) == [said]
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -135,7 +135,7 @@ def test_all_faults_are_told_at_once() -> None:
     request = changed("ResourceConfig.InstanceType", "huge")
     request["Environment"] = {f"V{number}": "x" for number in range(101)}
     del request["RoleArn"]
-    assert len(faults("CreateTrainingJob", request)) == 3
+    assert len(request_errors("CreateTrainingJob", request)) == 3
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_all_faults_are_told_at_once() -> None:
 )
 def test_what_the_model_allows_and_aws_does_not(path: str, value: Any, said: str) -> None:
     """Spot needs a longest wait, and so on: rules that are written nowhere in the model."""
-    (line,) = faults("CreateTrainingJob", changed(path, value))
+    (line,) = request_errors("CreateTrainingJob", changed(path, value))
     assert said in line
 
 
@@ -159,11 +159,11 @@ def test_spot_waits_at_least_as_long_as_it_runs() -> None:
     """A MaxWaitTime shorter than the MaxRuntime is refused; an equal one is fine."""
     request = changed("EnableManagedSpotTraining", True)
     request["StoppingCondition"]["MaxWaitTimeInSeconds"] = 3599
-    assert faults("CreateTrainingJob", request) == [
+    assert request_errors("CreateTrainingJob", request) == [
         "StoppingCondition.MaxWaitTimeInSeconds: 3599 is less than MaxRuntimeInSeconds"
     ]
     request["StoppingCondition"]["MaxWaitTimeInSeconds"] = 3600
-    assert faults("CreateTrainingJob", request) == []
+    assert request_errors("CreateTrainingJob", request) == []
 
 
 def test_every_pattern_of_the_operations_we_use_can_be_compiled() -> None:

@@ -14,8 +14,8 @@ from clusters import cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, end, sweep, train_in_process, tree, until
 
 from psa.core.errors import UserError
-from psa.execution.backend import BACKENDS, UNDERSTOOD, Where, backend_named
-from psa.storage.sweep_registry import living
+from psa.execution.backend import BACKEND_OPTIONS, BACKENDS, BackendOptions, backend_named
+from psa.storage.sweep_registry import active_sweeps
 
 PACKS = ("--pack-size", "6")
 
@@ -123,7 +123,7 @@ def test_a_longer_horizon_goes_on(
 def going(where: tuple[str, ...], tmp_path: Path, data_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep that has trained some loops and has far to go."""
     process = sweep(tmp_path, data_dir, f"meta_loops={LONG}", *where, *PACKS)
-    until(lambda: " loop " in "\n".join(map(str, living(tmp_path / "models"))), process)
+    until(lambda: " loop " in "\n".join(map(str, active_sweeps(tmp_path / "models"))), process)
     yield process
     end(process)
 
@@ -223,9 +223,9 @@ def test_a_sister_study_runs_as_any_grid_does(
 
 def test_another_backends_option_is_a_mistake(tmp_path: Path, data_dir: Path) -> None:
     """An option that would change nothing is refused, and the message names its backend."""
-    assert set(UNDERSTOOD) == set(BACKENDS)
+    assert set(BACKEND_OPTIONS) == set(BACKENDS)
     with pytest.raises(UserError, match=r"--address means nothing to --backend local.*--backend ray"):
-        backend_named("local", Where(address="auto"))
+        backend_named("local", BackendOptions(address="auto"))
     done = finished(tmp_path, data_dir, "--gpus-per-pack", "0.5")
     assert done.returncode == 2
     assert "--gpus-per-pack means nothing to --backend local" in done.stderr

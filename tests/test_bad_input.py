@@ -282,7 +282,7 @@ def test_without_data_and_without_a_network_it_says_what_to_put_where(
         yield
 
     monkeypatch.setattr(
-        "psa.data.sources.sources_of", lambda dataset: iter([sources.Source("a mirror", nothing)])
+        "psa.data.sources.sources_of", lambda dataset: iter([sources.DataSource("a mirror", nothing)])
     )
     code = cli.run(app, ["--data-dir", "empty"])
     err = capsys.readouterr().err

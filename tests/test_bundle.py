@@ -27,13 +27,13 @@ from psa.execution.machine import Machine
 from psa.execution.replay import replay
 from psa.execution.worker.run import run_pack
 from psa.experiment import Experiment
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.data import DataSpec
-from psa.specs.model import ModelSpec
-from psa.specs.training import Ablation, Ratchet
+from psa.specs.model import PublishedModelSpec
+from psa.specs.training import Ablation, RatchetTraining
 from psa.specs.trial import Pack, Trial
 from psa.storage.records import bundle as module
-from psa.storage.records.bundle import Bundle, Row, encode_bundle, read_bundle
+from psa.storage.records.bundle import Bundle, BundleRow, encode_bundle, read_bundle
 from psa.storage.records.bundling import add_to_bundle
 from psa.storage.records.record import decode_record, encode_record
 from psa.storage.records.record_store import RecordStore, StoredRecord
@@ -67,10 +67,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def trials() -> tuple[Trial, ...]:
     """The trials of the grid."""
-    return load(Path("grid.toml")).trials
+    return load_grid(Path("grid.toml")).trials
 
 
-def rows() -> list[Row]:
+def rows() -> list[BundleRow]:
     """The rows of the bundle."""
     return list(read_bundle(Path("results/all.parquet")) or ())
 
@@ -215,7 +215,7 @@ def parquet(table: pa.Table, metadata: dict[bytes, bytes]) -> bytes:
     return out.getvalue()
 
 
-def assembled(made: list[Row], like: list[Row] | None = None) -> bytes:
+def assembled(made: list[BundleRow], like: list[BundleRow] | None = None) -> bytes:
     """A bundle of rows just as they are, with the digest of them, or of other ones."""
     columns = {field.name: [getattr(row, field.name) for row in made] for field in module._schema()}
     digest = {"format": 1, "records": len(like or made), "sha256": module._digest(like or made)}
@@ -292,7 +292,7 @@ def test_a_record_of_another_trial_in_a_row(home: Path, capsys: pytest.CaptureFi
     """The row says one trial, its record another; nothing is counted for either."""
     first, second, *rest = rows()
     Path("results/all.parquet").write_bytes(
-        encode_bundle([Row(first.id, first.digest, second.record, None), second, *rest])
+        encode_bundle([BundleRow(first.id, first.digest, second.record, None), second, *rest])
     )
     line = f"record {first.id} must be of that trial, got a record of {second.id}"
     assert line in said(capsys, "verify")
@@ -422,7 +422,7 @@ def test_the_machine_is_that_of_the_record_that_counts(home: Path) -> None:
     row = (read_bundle(Path("new.parquet")) or Bundle(Path(), ())).get(trial.id)
     assert row is not None
     assert row.machine == encode_record({"host": "later"})
-    bare = [Row(each.id, each.digest, each.record, None) for each in rows()]
+    bare = [BundleRow(each.id, each.digest, each.record, None) for each in rows()]
     Path("bare.parquet").write_bytes(encode_bundle(bare))
     assert add_to_bundle(Path("bare.parquet"), RecordStore(Path("loose"))).completed == 6
     assert Path("bare.parquet").read_bytes() == encode_bundle(rows())
@@ -501,8 +501,8 @@ def test_records_of_a_bundle_are_replayed(tmp_path: Path, data_dir: Path) -> Non
     """Without a state: loop 1 of each trial from its initial weights; a forged number is found."""
     trial = Trial(
         data=DataSpec(digits=(0, 1)),
-        model=ModelSpec(family="simplemlp", arch="1*4"),
-        method=Ratchet(lr=1e-3),
+        model=PublishedModelSpec(family="simplemlp", arch="1*4"),
+        method=RatchetTraining(lr=1e-3),
         intervention=Ablation(mode="hidden"),
     )
     made = Store(tmp_path / "models", tmp_path / "loose")
@@ -512,7 +512,7 @@ def test_records_of_a_bundle_are_replayed(tmp_path: Path, data_dir: Path) -> Non
     assert [(each.loop, each.difference) for each in replay(store, Machine(data_dir), 9)] == [(1, None)]
     record: dict[str, Any] = made.read(trial) or {}
     record["history"]["correct"][0] += 1
-    forged = Row(trial.id, trial.digest, encode_record(record), None)
+    forged = BundleRow(trial.id, trial.digest, encode_record(record), None)
     (tmp_path / "results/a.parquet").write_bytes(encode_bundle([forged]))
     (found,) = replay(store, Machine(data_dir), 9)
     assert found.place == f"{tmp_path}/results/a.parquet, record {trial.id}"
@@ -537,5 +537,5 @@ def test_columns_of_nothing(tmp_path: Path) -> None:
     assert bundle is not None
     assert len(bundle) == 0
     with pytest.raises(ValueError, match="must differ"):
-        encode_bundle([Row("a", "b", b"", None)] * 2)
+        encode_bundle([BundleRow("a", "b", b"", None)] * 2)
     assert observed(Store(tmp_path, tmp_path / "none.parquet")).empty

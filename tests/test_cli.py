@@ -17,7 +17,7 @@ from filelock import FileLock
 from psa.cli import app as cli
 from psa.data.splits import Splits
 from psa.storage.store import decode_record
-from psa.storage.trial_state import TrialState, decode
+from psa.storage.trial_state import TrialState, decode_state
 
 
 class Home:
@@ -50,7 +50,7 @@ class Home:
 
     def state(self) -> TrialState:
         """The present checkpoint."""
-        return decode(self.checkpoint.read_bytes(), "x")
+        return decode_state(self.checkpoint.read_bytes(), "x")
 
     def records(self) -> dict[str, bytes]:
         """Every record by its place, without what differs from run to run."""

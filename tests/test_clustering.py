@@ -14,12 +14,12 @@ from sklearn import metrics
 from sklearn.cluster import KMeans as Reference
 
 from psa.analysis.gradients import kmeans, metric_space
-from psa.analysis.gradients.cluster_metrics import centre_images, choose, diversity, groups, quality
+from psa.analysis.gradients.cluster_metrics import centre_images, choose_samples, diversity, groups, quality
 from psa.analysis.gradients.factored import Factored
-from psa.analysis.gradients.kmeans import Clusters, KMeans, cluster, fitted_rows, lloyd, plus_plus
-from psa.analysis.gradients.metric_space import DenseSpace, GramSpace, Space, space_of
+from psa.analysis.gradients.kmeans import Clusters, KMeansConfig, cluster, fitted_rows, lloyd, plus_plus
+from psa.analysis.gradients.metric_space import DenseSpace, GramSpace, MetricSpace, space_of
 from psa.core.errors import UserError
-from psa.core.rng import stream
+from psa.core.rng import generator
 
 SPACES = [DenseSpace, GramSpace]
 
@@ -45,7 +45,7 @@ def dense(points: Factored) -> NDArray[np.float64]:
 def test_a_run_is_that_of_scikit_learn(space: Any, count: int, normalise: bool) -> None:
     """From the same points as first centres: the same labels and the same inertia."""
     points = gradients().normalised() if normalise else gradients()
-    first = torch.from_numpy(stream(1, "kmeans").choice(len(points), count, replace=False))
+    first = torch.from_numpy(generator(1, "kmeans").choice(len(points), count, replace=False))
     written = dense(points)
     theirs = Reference(count, init=written[first], n_init=1, max_iter=300, tol=0, algorithm="lloyd").fit(
         written
@@ -60,7 +60,7 @@ def test_the_best_of_several_runs_is_as_good_as_theirs() -> None:
     """With k-means++ of both, on gradients with clear and unclear clusters."""
     for spread in (0.2, 1.0):
         points = gradients(400, 5, 3, spread)
-        found = cluster(points, KMeans(5, normalise=False), 0)
+        found = cluster(points, KMeansConfig(5, normalise=False), 0)
         theirs = Reference(5, n_init=10, random_state=0).fit(dense(points))
         assert found.inertia <= 1.01 * theirs.inertia_
 
@@ -83,21 +83,21 @@ def test_few_samples_are_clustered_by_their_products(monkeypatch: pytest.MonkeyP
     points, few = gradients(300), gradients(40)
     assert isinstance(space_of(few), GramSpace)
     assert isinstance(space_of(points), DenseSpace)
-    by_products = cluster(few, KMeans(3), 5)
+    by_products = cluster(few, KMeansConfig(3), 5)
     monkeypatch.setattr(metric_space, "GRAM_ROWS", 0)
     assert isinstance(space_of(few), DenseSpace)
-    assert torch.equal(cluster(few, KMeans(3), 5).labels, by_products.labels)
+    assert torch.equal(cluster(few, KMeansConfig(3), 5).labels, by_products.labels)
 
 
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 def test_the_seed_decides(init: Any) -> None:
     """The same seed gives the same clusters, whatever was drawn elsewhere; runs differ among themselves."""
-    points, options = gradients(seed=2, spread=1.0), KMeans(6, init=init, n_init=2)
+    points, options = gradients(seed=2, spread=1.0), KMeansConfig(6, init=init, n_init=2)
     one, two = cluster(points, options, 3), cluster(points, options, 3)
     assert torch.equal(one.labels, two.labels)
     assert one.inertia == two.inertia
     space = space_of(points)
-    firsts = {tuple(plus_plus(space, 6, stream(3, "kmeans", run)).tolist()) for run in range(5)}
+    firsts = {tuple(plus_plus(space, 6, generator(3, "kmeans", run)).tolist()) for run in range(5)}
     assert len(firsts) == 5
 
 
@@ -111,7 +111,7 @@ def test_plus_plus_draws_by_squared_distance(space: Any, monkeypatch: pytest.Mon
     points = space(Factored(line, torch.ones_like(line)))
     second = []
     for run in range(1_500):
-        first, then = plus_plus(points, 2, stream(0, "kmeans", run)).tolist()
+        first, then = plus_plus(points, 2, generator(0, "kmeans", run)).tolist()
         if first < 3:
             second.append(then)
     counts = np.bincount(second, minlength=6)
@@ -124,7 +124,7 @@ def test_plus_plus_with_fewer_places_than_centres(space: Any) -> None:
     """All points lie on those chosen: the rest are any others, each once."""
     line = torch.tensor([0.0, 0, 0, 1, 1], dtype=torch.float64).unsqueeze(1)
     points = space(Factored(line, torch.ones_like(line)))
-    assert sorted(plus_plus(points, 5, stream(0, "kmeans")).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(plus_plus(points, 5, generator(0, "kmeans")).tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_an_empty_cluster_gets_the_farthest_point() -> None:
@@ -138,7 +138,7 @@ def test_an_empty_cluster_gets_the_farthest_point() -> None:
 def test_equal_gradients_are_one_cluster_and_the_others_are_empty() -> None:
     """Confident samples have gradients of zero: that is no error, and the sizes say so."""
     same = Factored(torch.zeros(20, 3), torch.ones(20, 4))
-    found = cluster(same, KMeans(4), 0)
+    found = cluster(same, KMeansConfig(4), 0)
     assert found.sizes == [20, 0, 0, 0]
     assert found.inertia == 0
     digits = np.zeros(20, dtype=np.int64)
@@ -151,7 +151,7 @@ def test_equal_gradients_are_one_cluster_and_the_others_are_empty() -> None:
 def test_which_samples_make_the_centres() -> None:
     """A window of training, then a percentile of the norms within it (50 is half), then a sample of those."""
     points = gradients(200)
-    options = KMeans(2)
+    options = KMeansConfig(2)
     assert fitted_rows(points, options, 0).tolist() == list(range(200))
     window = replace(options, start_fraction=0.2, end_fraction=0.7)
     assert fitted_rows(points, window, 0).tolist() == list(range(40, 140))
@@ -170,7 +170,7 @@ def test_which_samples_make_the_centres() -> None:
 def test_all_samples_are_assigned_to_centres_of_the_fitted_ones() -> None:
     """Also those before the window; distances are to the own centre, which is the nearest."""
     points = gradients(240)
-    found = cluster(points, KMeans(4, start_fraction=0.5), 0)
+    found = cluster(points, KMeansConfig(4, start_fraction=0.5), 0)
     assert found.fitted.tolist() == list(range(120, 240))
     assert (len(found.labels), sum(found.sizes)) == (240, 240)
     distances = points.normalised().squared_distances_to(found.centres)
@@ -187,7 +187,7 @@ def test_raw_gradients_cluster_by_norm_and_directions_by_kind() -> None:
     kind = np.arange(400) % 4
     scores = {
         normalise: metrics.adjusted_rand_score(
-            kind, cluster(points, KMeans(4, normalise=normalise), 0).labels.numpy()
+            kind, cluster(points, KMeansConfig(4, normalise=normalise), 0).labels.numpy()
         )
         for normalise in (False, True)
     }
@@ -212,21 +212,21 @@ def test_raw_gradients_cluster_by_norm_and_directions_by_kind() -> None:
 def test_options_out_of_range_are_named(options: dict[str, Any], said: str) -> None:
     """Before anything is computed."""
     with pytest.raises(UserError, match=said):
-        KMeans(**({"n_clusters": 3} | options))
+        KMeansConfig(**({"n_clusters": 3} | options))
 
 
 def test_more_clusters_than_samples_are_refused() -> None:
     """Those that are left by the options count."""
     with pytest.raises(UserError, match="5 samples are left for 6 clusters"):
-        cluster(gradients(10), KMeans(6, end_fraction=0.5), 0)
+        cluster(gradients(10), KMeansConfig(6, end_fraction=0.5), 0)
     with pytest.raises(UserError, match="50 clusters among 50 samples"):
-        choose(gradients(100), KMeans(2), [2, 50], 0, sample=50)
+        choose_samples(gradients(100), KMeansConfig(2), [2, 50], 0, sample=50)
 
 
 def test_progress_is_told() -> None:
     """One line for each run."""
     said: list[str] = []
-    cluster(gradients(50), KMeans(3, n_init=2), 0, said.append)
+    cluster(gradients(50), KMeansConfig(3, n_init=2), 0, said.append)
     assert [line.split(":")[0] for line in said] == ["k-means run 1 of 2", "k-means run 2 of 2"]
 
 
@@ -235,7 +235,7 @@ def test_progress_is_told() -> None:
 def test_the_quality_is_what_scikit_learn_says(space: Any, count: int) -> None:
     """Of the gradients written out."""
     points = gradients(150, 3, 4, 0.8)
-    made: Space = space(points)
+    made: MetricSpace = space(points)
     run = lloyd(made, torch.arange(count), 100, 0.0)
     written, labels = dense(points), run.labels.numpy()
     found = quality(made, run.labels, count + 1, points.distances())  # and one that is empty
@@ -248,13 +248,13 @@ def test_the_quality_is_what_scikit_learn_says(space: Any, count: int) -> None:
 def test_the_number_of_clusters_is_found() -> None:
     """Four kinds of samples: every measure chooses four; one cluster that holds all has no measure."""
     points = gradients(400, 4, 5, 0.15)
-    choice = choose(points, KMeans(2, n_init=3), range(2, 8), 0, sample=200)
+    choice = choose_samples(points, KMeansConfig(2, n_init=3), range(2, 8), 0, sample=200)
     assert choice.samples == 200
     assert [each.clusters for each in choice.qualities] == [2, 3, 4, 5, 6, 7]
     assert {choice.best(each) for each in ("silhouette", "calinski_harabasz", "davies_bouldin")} == {4}
     inertia = [each.inertia for each in choice.qualities]
     assert inertia == sorted(inertia, reverse=True)
-    flat = choose(Factored(torch.zeros(20, 2), torch.ones(20, 2)), KMeans(2), [2], 0)
+    flat = choose_samples(Factored(torch.zeros(20, 2), torch.ones(20, 2)), KMeansConfig(2), [2], 0)
     assert flat.best("silhouette") is None
 
 

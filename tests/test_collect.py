@@ -11,9 +11,9 @@ from made_up import some_record
 
 from psa.analysis.frame_schema import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
 from psa.analysis.published import published_trials
-from psa.analysis.records_frame import collect, write
+from psa.analysis.records_frame import collect, write_frame
 from psa.core.errors import UserError
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -29,7 +29,7 @@ mode = ["none", "hidden", "output"]
 def trials(folder: Path, seeds: str = "0..2") -> tuple[Trial, ...]:
     """The trials of a small grid."""
     (folder / "grid.toml").write_text(f'seeds = "{seeds}"\n{GRID}')
-    return load(folder / "grid.toml").trials
+    return load_grid(folder / "grid.toml").trials
 
 
 def record(trial: Trial, correct: list[int]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def test_studies_are_picked_by_name(tmp_path: Path) -> None:
 def test_parquet_and_csv_hold_the_same(tmp_path: Path) -> None:
     """Parquet keeps the types; CSV reads back to the same numbers."""
     frame = collect(stored(tmp_path, list(trials(tmp_path))))
-    parquet, text = write(frame, tmp_path / "out")
+    parquet, text = write_frame(frame, tmp_path / "out")
     some = frame.dropna(axis=1, how="all")  # a column of nothing has no type
     pd.testing.assert_frame_equal(pd.read_parquet(parquet)[some.columns], some)
     again = pd.read_csv(text)

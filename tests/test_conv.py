@@ -14,21 +14,21 @@ from psa.engine.train_step import cross_entropy
 from psa.experiments.studies.memory import Settings, from_settings
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
-from psa.specs.model import NetSpec
-from psa.specs.training import Keep, Ratchet
+from psa.specs.model import NetworkSpec
+from psa.specs.training import RatchetTraining, StandardTraining
 from psa.specs.trial import Trial
-from psa.storage.trial_state import encode
+from psa.storage.trial_state import encode_state
 
 ARCH = "1*3, 1*5, 1*11"
 
 
 def cnn(seed: int = 1, arch: str = ARCH, **parts: object) -> Trial:
     """A small one; widths and channels are odd, so that nothing is aligned by luck."""
-    model = NetSpec(family="cnn", arch=Arch.coerce(arch), dropout=0.2)
+    model = NetworkSpec(family="cnn", arch=Arch.coerce(arch), dropout=0.2)
     return Trial.model_validate(
-        {"model": model, "method": Keep(optimizer="adam", batch_size=64), "seed": seed, **parts}
+        {"model": model, "method": StandardTraining(optimizer="adam", batch_size=64), "seed": seed, **parts}
     )
 
 
@@ -58,7 +58,7 @@ def test_logits_and_gradients_are_those_of_torchs_convolutions(arch: str, few: S
     """With the trial's own state dict, at every number of convolutions; an odd side loses its border."""
     trial = cnn(3, arch)
     net = Dense(trial.model, 10)
-    weights = Rows.stacked([net.initial(3), net.initial(4)])
+    weights = StackedParams.stacked([net.initial(3), net.initial(4)])
     gradients = weights.zeros_like()
     part = few.train.first(13)
     logits = net.bind(weights, gradients)(Inputs.same_for_all(part.images, 2))
@@ -84,7 +84,7 @@ def test_a_cnn_trains_to_the_same_bits_in_any_pack(few: Splits, site: str | None
     parts = {} if site is None else {"memory": memory(site=site, capacity=100)}
     (alone,), (outcome,) = run([cnn(4, **parts)], few, 2)
     together, outcomes = run([cnn(seed, **parts) for seed in (9, 4, 2)], few, 2)
-    assert encode(together[1]) == encode(alone)
+    assert encode_state(together[1]) == encode_state(alone)
     assert outcomes[1] == outcome
     assert alone.lkg["conv.1.weight"].shape == (5, 3, 3, 3)
     if site is not None:
@@ -114,14 +114,14 @@ def test_the_study_trains_cnns(few: Splits) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": NetSpec.model_construct(family="cnn"), "method": Ratchet()}, "policy keep"),
+        ({"model": NetworkSpec.model_construct(family="cnn"), "method": RatchetTraining()}, "policy keep"),
         ({"growth": {"width": 3}}, "plain networks"),
     ],
 )
 def test_what_a_cnn_cannot_do_is_refused(changes: dict[str, object], said: str) -> None:
     """Ablation and growth know linear layers."""
     if "model" in changes:
-        changes = changes | {"model": NetSpec(family="cnn", arch=Arch.coerce(ARCH))}
+        changes = changes | {"model": NetworkSpec(family="cnn", arch=Arch.coerce(ARCH))}
     with pytest.raises(ValueError, match=said):
         cnn(**changes)
 
@@ -132,6 +132,6 @@ def test_an_arch_that_is_no_cnn_is_refused() -> None:
         with pytest.raises(ValueError, match="1 to 4 convolutions"):
             cnn(arch=arch)
     with pytest.raises(ValueError, match="linear layers and ReLU"):
-        NetSpec(family="cnn", arch=Arch.coerce(ARCH), activation="Tanh")
+        NetworkSpec(family="cnn", arch=Arch.coerce(ARCH), activation="Tanh")
     with pytest.raises(ValueError, match="of network mlp"):
         Settings(network="cnn", method="nn_extra_layer")

@@ -14,18 +14,18 @@ from made_up import some_record, some_state
 
 from psa.core import files
 from psa.core.errors import UserError
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.training import Ablation
 from psa.specs.trial import Trial
-from psa.storage.checkpoint import StateFile
+from psa.storage.checkpoint import CheckpointFile
 from psa.storage.store import Store
-from psa.storage.trial_state import TrialState, encode
+from psa.storage.trial_state import TrialState, encode_state
 
 sys.path.insert(0, str(Path(__file__).parent / "crash"))
 import harness
 from processes import tree
 
-TRIAL = Trial(model=ModelSpec(family="simplemlp", arch="1*1"), intervention=Ablation(mode="hidden"))
+TRIAL = Trial(model=PublishedModelSpec(family="simplemlp", arch="1*1"), intervention=Ablation(mode="hidden"))
 OPERATIONS = ("open", "write", "fsync", "link", "replace")
 
 
@@ -108,14 +108,14 @@ def test_the_nth_file_operation_fails(
         found = Store(store.models, store.results)
         kept = found.state_file(TRIAL).load()
         assert kept is not None
-        assert encode(kept) in (encode(state(1)), encode(state(2)))
+        assert encode_state(kept) in (encode_state(state(1)), encode_state(state(2)))
         assert found.read(TRIAL) in (None, record(2))
         assert all(finding.problem is None for finding in found.verify())
         # the next run goes on to the same end
         found.state_file(TRIAL).save(state(2))
         found.write(TRIAL, record(2), {"host": "here"})
         again = Store(store.models, store.results)
-        assert encode(again.state_file(TRIAL).load() or state(1)) == encode(state(2))
+        assert encode_state(again.state_file(TRIAL).load() or state(1)) == encode_state(state(2))
         assert again.read(TRIAL) == record(2)
     assert seen == set(OPERATIONS)
 
@@ -191,7 +191,7 @@ def test_every_crash_prefix_leaves_a_sound_state(tmp_path: Path, monkeypatch: py
     """
     recorder = Recorder()
     monkeypatch.setattr(files, "os", recorder)
-    file, finished_at = StateFile(tmp_path / "lkg.safetensors"), []
+    file, finished_at = CheckpointFile(tmp_path / "lkg.safetensors"), []
     for loops in (1, 2, 3):
         file.save(state(loops))
         finished_at.append(len(recorder.operations))
@@ -205,11 +205,11 @@ def test_every_crash_prefix_leaves_a_sound_state(tmp_path: Path, monkeypatch: py
             folder.mkdir()
             for path, content in found.items():
                 (folder / Path(path).name).write_bytes(content)
-            loaded = StateFile(folder / "lkg.safetensors").load()
+            loaded = CheckpointFile(folder / "lkg.safetensors").load()
             reached = 0 if loaded is None else loaded.loops
             assert promised <= reached <= 3, (at, number, operation)
             if loaded is not None:
-                assert encode(loaded) == encode(state(reached))
+                assert encode_state(loaded) == encode_state(state(reached))
             checked += 1
     assert checked == 4 * len(recorder.operations) > 60
 

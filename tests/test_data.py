@@ -13,8 +13,8 @@ from torch.utils.data import random_split
 from psa.core.errors import UserError
 from psa.data import splits
 from psa.data.datasets import DATASETS
-from psa.data.download import fetch
-from psa.data.splits import Splits, class_counts, load, split_indices, zero_r
+from psa.data.download import download_dataset
+from psa.data.splits import Splits, class_counts, load_splits, split_indices, zero_r
 from psa.specs.data import DataSpec
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +24,7 @@ NAMES = tuple(DATASETS["mnist"].files)
 @pytest.fixture(scope="session")
 def mnist(data_dir: Path) -> Splits:
     """MNIST as the studies use it."""
-    return load(DataSpec(), data_dir)
+    return load_splits(DataSpec(), data_dir)
 
 
 def test_class_counts_are_the_published_ones(data_dir: Path) -> None:
@@ -101,7 +101,7 @@ def test_tensors_have_the_promised_types(mnist: Splits) -> None:
 
 def test_unit_scaling_is_the_byte_over_255(data_dir: Path, mnist: Splits) -> None:
     """Scaling `unit` leaves 0..1; `standard` is made from exactly these values."""
-    unit = load(DataSpec(scaling="unit"), data_dir).test.images
+    unit = load_splits(DataSpec(scaling="unit"), data_dir).test.images
     assert (float(unit.min()), float(unit.max())) == (0.0, 1.0)
     assert torch.equal(unit, (unit * 255).round() / 255)
     assert torch.equal(mnist.test.images, (unit - 0.1307) / 0.3081)
@@ -117,7 +117,7 @@ def test_to_moves_every_tensor(mnist: Splits) -> None:
 
 def test_digit_filter_splits_first_then_remaps(data_dir: Path, mnist: Splits) -> None:
     """With digits 3, 5, 8: the rows of the full split with those digits, in order, labels 0, 1, 2."""
-    some = load(DataSpec(digits=(3, 5, 8)), data_dir)
+    some = load_splits(DataSpec(digits=(3, 5, 8)), data_dir)
     assert (some.classes, some.digits) == (3, (3, 5, 8))
     for full, part in ((mnist.train, some.train), (mnist.val, some.val), (mnist.test, some.test)):
         kept = torch.isin(full.digits, torch.tensor([3, 5, 8]))
@@ -138,7 +138,7 @@ def test_an_empty_split_is_refused(data_dir: Path) -> None:
     """A validation split of which the digit filter leaves nothing is an error, not a division by zero."""
     spec = DataSpec(val_size=1, digits=(1, 8))  # the last place of the permutation shows a 0
     with pytest.raises(UserError, match="A split of 1 images has none of the digits 1, 8"):
-        load(spec, data_dir)
+        load_splits(spec, data_dir)
     with pytest.raises(UserError, match="none of the digits"):
         class_counts(spec, data_dir)
 
@@ -158,10 +158,10 @@ def test_the_threads_asked_for_read_the_files(
 
     def noted(*args: Any, **kwargs: Any) -> dict[str, bytes]:
         asked.append(kwargs["workers"])
-        return fetch(*args, **kwargs)
+        return download_dataset(*args, **kwargs)
 
     monkeypatch.setattr(splits, "fetch", noted)
-    assert torch.equal(load(DataSpec(), data_dir, workers=workers).val.images, mnist.val.images)
+    assert torch.equal(load_splits(DataSpec(), data_dir, workers=workers).val.images, mnist.val.images)
     class_counts(DataSpec(), data_dir, workers=workers)
     assert asked == [workers, workers]
 
@@ -188,13 +188,13 @@ def test_fashion_mnist_from_the_system(tmp_path: Path) -> None:
 
 def test_a_subset_is_a_part_of_the_split_it_is_of(data_dir: Path, mnist: Splits) -> None:
     """Training: the first of the same order; the test a permutation's beginning; validation as it was."""
-    some = load(DataSpec(train_size=800, test_size=500), data_dir)
+    some = load_splits(DataSpec(train_size=800, test_size=500), data_dir)
     assert torch.equal(some.train.index, mnist.train.index[:800])
     assert torch.equal(some.val.index, mnist.val.index)
     assert len(some.test) == 500
     assert len(some.test.index.unique()) == 500
     assert int(some.test.index.max()) > 5_000
     with pytest.raises(UserError, match="train_size 50,001"):
-        load(DataSpec(train_size=50_001), data_dir)
+        load_splits(DataSpec(train_size=50_001), data_dir)
     with pytest.raises(UserError, match="test_size 10,001"):
-        load(DataSpec(test_size=10_001), data_dir)
+        load_splits(DataSpec(test_size=10_001), data_dir)

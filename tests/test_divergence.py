@@ -25,27 +25,27 @@ from psa.cli.app import PSA, TRAIN
 from psa.cli.app import run as command
 from psa.data.splits import Splits
 from psa.engine import loop as engine
-from psa.engine.batches import Row
+from psa.engine.batches import RowSettings
 from psa.engine.device_pack import fresh_state
 from psa.engine.train_step import evaluate
 from psa.execution.machine import Machine
 from psa.execution.packing import groups_of
-from psa.execution.worker.record import record_of
+from psa.execution.worker.record import build_record
 from psa.execution.worker.run import run_pack
 from psa.execution.worker.server import loop_facts
 from psa.experiment import Experiment
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.experiments.tracking.base import curves
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
-from psa.reports.contract import Setting
+from psa.nn.stacked import StackedParams
+from psa.reports.contract import ReportContext
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import diverged, diverged_after, diverged_loops, training_diverged
 from psa.storage.records.record import bounty_after, encode_record
 from psa.storage.records.trial_record import decode_trial_record
-from psa.storage.retention import drop_weights
+from psa.storage.retention import delete_checkpoints
 from psa.storage.store import Store
-from psa.storage.trial_state import TrialState, decode, encode
+from psa.storage.trial_state import TrialState, decode_state, encode_state
 
 EXPLODING = "60*16"  # at a learning rate of 10 its logits overflow within an epoch
 POLICIES: dict[str, Callable[..., Trial]] = {
@@ -54,17 +54,17 @@ POLICIES: dict[str, Callable[..., Trial]] = {
     "patience": lambda arch, **changes: kept_trial(arch, patience=3, **changes),
     "sgd": lambda arch, **changes: kept_trial(arch, optimizer="sgd", **changes),
 }
-PARTS: dict[str, Callable[[Rows, torch.Tensor], None]] = {
+PARTS: dict[str, Callable[[StackedParams, torch.Tensor], None]] = {
     "a weight that is NaN": lambda rows, _: rows.first[0].fill_(math.nan),
     "an infinite weight that no logit shows": lambda rows, _: rows.rest[0, :1].fill_(-math.inf),
     "an infinite training loss": lambda _, loss: loss[0].fill_(math.inf),
 }
 
 
-def record_from(state: TrialState, splits: Splits, test: engine.Outcome) -> dict[str, Any]:
+def record_from(state: TrialState, splits: Splits, test: engine.TestResult) -> dict[str, Any]:
     """The record of a trial as it is read back from its file."""
     net = Dense(state.trial.model, splits.classes)
-    return decode_trial_record(encode_record(record_of(state, net, splits, test)), "it")
+    return decode_trial_record(encode_record(build_record(state, net, splits, test)), "it")
 
 
 def finite(state: TrialState) -> bool:
@@ -76,7 +76,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, seed: int, loop: int, how: Callable[
     """Spoil the rows of that seed, at the end of one of their epochs."""
     sound = engine.train_epoch
 
-    def spoiled(net: Dense, rows: Sequence[Row], active: Rows, *rest: Any) -> torch.Tensor:
+    def spoiled(net: Dense, rows: Sequence[RowSettings], active: StackedParams, *rest: Any) -> torch.Tensor:
         loss = sound(net, rows, active, *rest)
         for at, row in enumerate(rows):
             if (row.seed, row.loop) == (seed, loop):
@@ -100,7 +100,7 @@ def test_a_loop_that_is_not_finite_is_never_kept(
     assert diverged_loops(lost.history) == [2]
     assert finite(lost)
     assert lost.lkg_loop == 1
-    assert encode(beside) == encode(alone)
+    assert encode_state(beside) == encode_state(alone)
     # ordinary training without patience has no other result than its last epoch
     last = policy in ("keep", "sgd")
     record = record_from(lost, small, tests[0])
@@ -126,14 +126,14 @@ def test_where_the_first_loop_diverges_the_initial_weights_are_the_lkg(policy: s
         assert state.history["loss"] == state.history["train_loss"] == [None] * 3
         assert diverged(record_from(state, small, tests[at]))
         (alone,), alone_tests = run([trials[at]], small, 3)
-        assert encode(alone) == encode(state)
+        assert encode_state(alone) == encode_state(state)
         assert alone_tests[0] == tests[at]
     assert not diverged(record_from(states[1], small, tests[1]))
     resumed = [fresh_state(each, net, 3) for each in trials]
     for loops in (1, 2, 3):
         resumed, again = run(trials, small, loops, states=resumed)
-        resumed = [decode(encode(state), "it") for state in resumed]
-    assert [encode(state) for state in resumed] == [encode(state) for state in states]
+        resumed = [decode_state(encode_state(state), "it") for state in resumed]
+    assert [encode_state(state) for state in resumed] == [encode_state(state) for state in states]
     assert again == tests
 
 
@@ -145,7 +145,7 @@ def test_a_memory_beside_one_that_diverged_is_untouched(small: Splits) -> None:
     (alone,), alone_tests = run(trials[1:], small, 2)
     assert diverged(record_from(lost, small, tests[0]))
     assert finite(lost)
-    assert encode(beside) == encode(alone)
+    assert encode_state(beside) == encode_state(alone)
     assert tests[1] == alone_tests[0]
 
 
@@ -267,7 +267,7 @@ def test_an_old_record_keeps_its_bytes_and_is_read_as_diverged(name: str, tmp_pa
     store.write(sound.trial, some_record(3, sound.trial) | {"finals": finals}, {})
     for each in (state, sound):
         store.state_file(each.trial).save(each)
-    drop_weights(store, [state.trial, sound.trial], "best")
+    delete_checkpoints(store, [state.trial, sound.trial], "best")
     assert [store.state_file(each.trial).path.exists() for each in (state, sound)] == [False, True]
 
 
@@ -289,9 +289,9 @@ def test_an_old_state_that_is_not_finite_is_refused_in_one_line(capsys: Capture)
     """`train` says so with exit code 2 and touches nothing; after what the hint says it trains anew."""
     assert command(TRAIN, [*SOUND, "--meta-loops", "1"]) == 0
     path = Path("models/mnist_lkg.safetensors")
-    state = decode(path.read_bytes(), "it")
+    state = decode_state(path.read_bytes(), "it")
     state.lkg["output.bias"] = np.full_like(state.lkg["output.bias"], np.nan)
-    path.write_bytes(encode(state))
+    path.write_bytes(encode_state(state))
     before = path.read_bytes()
     capsys.readouterr()
     assert command(TRAIN, [*SOUND, "--meta-loops", "1"]) == 2
@@ -347,7 +347,7 @@ def trained(folder: Path, study: str) -> Any:
     """The grid of a study, trained in this process; the grid."""
     path = folder / "lost.toml"
     path.write_text(GRID.format(study=study, base=STUDIES[study][0], axes=STUDIES[study][1]))
-    grid = load(path)
+    grid = load_grid(path)
     store = Store(folder / "models", folder / "results")
     for group in groups_of(grid.trials):
         run_pack(Pack(trials=tuple(group), horizon=2), store, Machine(folder, "cpu"))
@@ -401,7 +401,7 @@ def test_the_tables_of_a_report_are_those_without_the_trials_that_diverged(
     (here / "lost.toml").write_text(text)
     poison(monkeypatch, 1, 1, PARTS["a weight that is NaN"])
     train_in_process(here, data_dir, 2, here / "lost.toml")
-    store, grid = Store(here / "models", here / "results"), load(here / "lost.toml")
+    store, grid = Store(here / "models", here / "results"), load_grid(here / "lost.toml")
     shown = tables_of(store, grid, kind, data_dir)
     lost = [each for each in grid.trials if each.seed == 1]
     assert store.survey(grid.trials, 2).diverged == lost
@@ -415,7 +415,7 @@ def tables_of(store: Store, grid: Any, kind: str, data_dir: Path) -> dict[str, s
     """Every table of the page of a study, with one word for trials that take part in nothing."""
     frame = collect(store, ["lost"], grid.trials)
     module = importlib.import_module(f"psa.reports.{kind}.report")
-    setting = Setting(store.results, observed=observed(store, ["lost"]), store=store, data_dir=data_dir)
+    setting = ReportContext(store.results, observed=observed(store, ["lost"]), store=store, data_dir=data_dir)
     found = {
         f"{number} {name}": table.csv()
         for number, (_, rows) in enumerate(module.parts(frame))

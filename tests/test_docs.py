@@ -17,7 +17,7 @@ from reader import Reader
 
 from psa.cli import app as cli
 from psa.core.extras import WHEEL
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.experiments.studies.ablation import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -184,7 +184,7 @@ def test_the_grid_that_the_docs_show_is_a_grid(tmp_path: Path) -> None:
     assert block is not None
     (tmp_path / "shown.toml").write_text(block[1])
     (tmp_path / "configurations.txt").symlink_to(ROOT / "reproduction/configurations.txt")
-    assert len(load(tmp_path / "shown.toml").trials) == 98 * 2 * 2 * 10
+    assert len(load_grid(tmp_path / "shown.toml").trials) == 98 * 2 * 2 * 10
 
 
 def test_the_docs_name_every_setting_of_a_grid() -> None:
@@ -260,5 +260,5 @@ def test_every_grid_is_in_the_guide_to_reproduction() -> None:
         if path.stem in ("smoke", "search"):
             continue  # for tests, and of settings
         row = next(line for line in guide.splitlines() if line.startswith(f"| `{path.name}`"))
-        first = load(path).stages[0]
+        first = load_grid(path).stages[0]
         assert f"| {len(first.points):,} " in row, row

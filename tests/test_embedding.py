@@ -12,7 +12,7 @@ from psa.analysis.gradients import tsne
 from psa.analysis.gradients.factored import Factored
 from psa.analysis.gradients.tsne import embed, principal
 from psa.core.errors import UserError
-from psa.core.rng import stream
+from psa.core.rng import generator
 
 
 @pytest.mark.parametrize("few", [0, 500])
@@ -20,7 +20,7 @@ def test_pca_is_that_of_the_gradients_written_out(few: int, monkeypatch: pytest.
     """Coordinates but for their sign, and shares of variance; by either solver."""
     monkeypatch.setattr(tsne, "_FEW", few)
     points = gradients(120, 3, 0, 0.5)
-    coordinates, shares = principal(points, 5, stream(0, "tsne"))
+    coordinates, shares = principal(points, 5, generator(0, "tsne"))
     theirs = PCA(5).fit(dense(points))
     assert shares == pytest.approx(theirs.explained_variance_ratio_)
     np.testing.assert_allclose(abs(coordinates), abs(theirs.transform(dense(points))), atol=1e-8)
@@ -29,11 +29,11 @@ def test_pca_is_that_of_the_gradients_written_out(few: int, monkeypatch: pytest.
 def test_components_without_variance_are_left_out() -> None:
     """A layer of two weights has two components at most; equal gradients have none."""
     points = Factored(torch.randn(30, 2, generator=torch.Generator().manual_seed(0)), torch.ones(30, 1))
-    coordinates, shares = principal(points, 50, stream(0, "tsne"))
+    coordinates, shares = principal(points, 50, generator(0, "tsne"))
     assert coordinates.shape == (30, 2)
     assert shares.sum() == pytest.approx(1)
     with pytest.raises(UserError, match="all gradients of the sample are equal"):
-        principal(Factored(torch.ones(30, 2), torch.ones(30, 3)), 5, stream(0, "tsne"))
+        principal(Factored(torch.ones(30, 2), torch.ones(30, 3)), 5, generator(0, "tsne"))
 
 
 def test_kinds_of_gradients_are_apart_and_the_seed_decides() -> None:

@@ -19,15 +19,15 @@ from psa.engine import loop as engine
 from psa.engine.device_pack import fresh_state
 from psa.engine.loop import LoopReport
 from psa.engine.policies import RatchetPolicy, policy_for
-from psa.engine.save_interval import Pace
+from psa.engine.save_interval import SaveInterval
 from psa.engine.train_step import evaluate
-from psa.execution.worker.record import record_of
+from psa.execution.worker.record import build_record
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.base import canonical_json
 from psa.specs.training import MODES
 from psa.specs.trial import Trial
-from psa.storage.trial_state import COLUMNS, TrialState, decode, encode
+from psa.storage.trial_state import HISTORY_COLUMNS, TrialState, decode_state, encode_state
 
 STEPS = 10  # of an epoch: 600 samples in batches of 64
 LOOPS = 4
@@ -47,19 +47,21 @@ class Disk:
         if self.calls in self.failing:
             raise UserError(f"cannot write (call {self.calls})")
         for state in states:
-            self.files[state.trial.id] = encode(state)
+            self.files[state.trial.id] = encode_state(state)
         self.loops.append([state.loops for state in states])
 
     def states(self, trials: Sequence[Trial], horizon: int) -> list[TrialState]:
         """The states to go on from: those stored, and new ones."""
         net = Dense(trials[0].model, 10)
         return [
-            decode(self.files[each.id], each.id) if each.id in self.files else fresh_state(each, net, horizon)
+            decode_state(self.files[each.id], each.id)
+            if each.id in self.files
+            else fresh_state(each, net, horizon)
             for each in trials
         ]
 
 
-class Scripted(Pace):
+class Scripted(SaveInterval):
     """A pace that is due in the loops it was told."""
 
     def __init__(self, loops: Iterable[int]) -> None:
@@ -79,13 +81,13 @@ def go(
     *,
     states: list[TrialState] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    pace: Pace | None = None,
+    pace: SaveInterval | None = None,
 ) -> list[tuple[int, float]]:
     """Run the engine from what the disk holds (or from these states) as a worker would."""
     net = Dense(trials[0].model, splits.classes)
     states = disk.states(trials, horizon) if states is None else states
     policy = policy_for(trials[0], net, splits)
-    return engine.run(
+    return engine.run_loops(
         net, splits, states, horizon, policy, device=torch.device("cpu"), save=disk, stop=stop, pace=pace
     )
 
@@ -105,13 +107,13 @@ def stop_before(step: int) -> Callable[[], bool]:
 def assert_same(states: Sequence[TrialState], others: Sequence[TrialState]) -> None:
     """The same trials in the same state, to the bit."""
     for mine, theirs in zip(states, others, strict=True):
-        assert encode(mine) == encode(theirs), mine.trial.id
+        assert encode_state(mine) == encode_state(theirs), mine.trial.id
 
 
 def assert_in_order(state: TrialState, splits: Splits) -> None:
     """The books agree with each other and with the LKG they speak of."""
     history = state.history
-    assert set(history) == set(COLUMNS)
+    assert set(history) == set(HISTORY_COLUMNS)
     assert {len(values) for values in history.values()} == {state.loops}
     assert history["loop"] == list(range(1, state.loops + 1))
     best, best_loop = -1, 0
@@ -177,7 +179,9 @@ def test_the_test_split_is_touched_once_after_selection(
     """One evaluation of it, the last; the result is the LKG's, not the last trained copy's."""
     seen: list[Split] = []
 
-    def noted(net: Dense, weights: Rows, split: Split, loops: Sequence[int], visited: None) -> object:
+    def noted(
+        net: Dense, weights: StackedParams, split: Split, loops: Sequence[int], visited: None
+    ) -> object:
         seen.append(split)
         return evaluate(net, weights, split, loops, visited)
 
@@ -212,8 +216,8 @@ def test_no_arm_is_contaminated(small: Splits, monkeypatch: pytest.MonkeyPatch) 
     true_begin = RatchetPolicy.begin
 
     def begin(
-        self: RatchetPolicy, pack: device_pack.LoadedPack, rows: list[int], settings: list[object]
-    ) -> device_pack.Epoch:
+        self: RatchetPolicy, pack: device_pack.DevicePack, rows: list[int], settings: list[object]
+    ) -> device_pack.EpochBuffers:
         epoch = true_begin(self, pack, rows, settings)  # type: ignore[arg-type]
         assert epoch.optimizer.decoupled
         assert not epoch.optimizer.state, "moments survived from loop to loop"
@@ -413,7 +417,7 @@ def test_a_listener_that_fails_costs_no_finished_loop(small: Splits, undisturbed
 
     net = Dense(trials[0].model, 10)
     with pytest.raises(BrokenPipeError):
-        engine.run(
+        engine.run_loops(
             net,
             small,
             disk.states(trials, LOOPS),
@@ -446,7 +450,7 @@ def test_the_pace_follows_the_cost_of_writing(monkeypatch: pytest.MonkeyPatch, w
     """
     clock = Clock()
     monkeypatch.setattr("psa.engine.save_interval.time.monotonic", clock)
-    pace = Pace(failure_every=3600.0, share=0.02)
+    pace = SaveInterval(failure_every=3600.0, share=0.02)
     assert pace.due()
 
     def save() -> None:
@@ -465,7 +469,7 @@ def test_a_failed_write_teaches_the_pace_nothing(monkeypatch: pytest.MonkeyPatch
     """The next save is as due as before."""
     clock = Clock()
     monkeypatch.setattr("psa.engine.save_interval.time.monotonic", clock)
-    pace = Pace()
+    pace = SaveInterval()
 
     def save() -> None:
         clock.now += 100
@@ -482,6 +486,6 @@ def test_a_state_remembers_every_kind_of_device_that_trained_it(small: Splits) -
     states, _ = run([trial("1*4")], small, 1)
     assert states[0].devices == ["cpu"]
     begun_elsewhere = replace(states[0], devices=["cuda"])
-    again, tests = run([trial("1*4")], small, 2, [decode(encode(begun_elsewhere), "memory")])
+    again, tests = run([trial("1*4")], small, 2, [decode_state(encode_state(begun_elsewhere), "memory")])
     assert again[0].devices == ["cuda", "cpu"]
-    assert record_of(again[0], net, small, tests[0])["device"] == "cuda, cpu"
+    assert build_record(again[0], net, small, tests[0])["device"] == "cuda, cpu"

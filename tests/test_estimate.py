@@ -9,9 +9,9 @@ import pytest
 from helpers import trial
 from made_up import some_state
 
-from psa.core.formatting import counted, duration, size
+from psa.core.formatting import format_bytes, format_duration, pluralize
 from psa.execution.cost_model import CostModel
-from psa.execution.eta import TimeLeft, loops_left
+from psa.execution.eta import EtaEstimator, loops_left
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
 
@@ -27,9 +27,9 @@ class Even(CostModel):
         return SECONDS * len(trials)
 
 
-def left_of(folder: Path, packs: list[Pack], workers: int = 1) -> TimeLeft:
+def left_of(folder: Path, packs: list[Pack], workers: int = 1) -> EtaEstimator:
     """The time left of some packs that are about to begin."""
-    found = TimeLeft(Even(folder / "costs.json"), workers)
+    found = EtaEstimator(Even(folder / "costs.json"), workers)
     found.planned(packs, store_of(folder))
     return found
 
@@ -148,7 +148,7 @@ def test_workers_share_the_work_but_not_the_longest_pack(tmp_path: Path) -> None
 )
 def test_durations(seconds: float, said: str) -> None:
     """In the units that fit."""
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_durations(seconds: float, said: str) -> None:
 )
 def test_sizes(count: float, said: str) -> None:
     """Three figures, in the unit that fits."""
-    assert size(count) == said
+    assert format_bytes(count) == said
 
 
 def test_counted_things() -> None:
     """One trial, two trials."""
-    assert [counted(count, "trial") for count in (0, 1, 5880)] == ["0 trials", "1 trial", "5,880 trials"]
+    assert [pluralize(count, "trial") for count in (0, 1, 5880)] == ["0 trials", "1 trial", "5,880 trials"]

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.data import download as fetch_module
 from psa.data import sources
 from psa.data.datasets import DATASETS, Dataset, IdxFile, SourceFailed
-from psa.data.download import fetch
-from psa.data.sources import Source
+from psa.data.download import download_dataset
+from psa.data.sources import DataSource
 
 ROOT = Path(__file__).parents[1]
 NAMES = tuple(DATASETS["mnist"].files)
@@ -47,7 +47,7 @@ def put(folder: Path, contents: dict[str, bytes], *, gz: bool = False, dotted: b
         (folder / (stem + ".gz" * gz)).write_bytes(gzip.compress(data) if gz else data)
 
 
-def source(title: str, contents: dict[str, bytes], *asked: list[str]) -> Source:
+def source(title: str, contents: dict[str, bytes], *asked: list[str]) -> DataSource:
     """A source that hands over these files and then fails; it notes what it was asked for."""
 
     def get(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -58,10 +58,10 @@ def source(title: str, contents: dict[str, bytes], *asked: list[str]) -> Source:
                 raise SourceFailed(f"no {name}")
             yield name, contents[name]
 
-    return Source(title, get)
+    return DataSource(title, get)
 
 
-def use_sources(monkeypatch: pytest.MonkeyPatch, *given: Source) -> None:
+def use_sources(monkeypatch: pytest.MonkeyPatch, *given: DataSource) -> None:
     """Let these sources be the only ones."""
     monkeypatch.setattr(sources, "sources_of", lambda _dataset: iter(given))
 
@@ -79,21 +79,21 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_layout_is_found(tmp_path: Path, place: str, *, dotted: bool, gz: bool) -> None:
     """Three folders, two spellings, packed or not; what was packed is kept unpacked as well."""
     put(tmp_path / place, TINY, gz=gz, dotted=dotted)
-    assert fetch(TINY_SET, tmp_path) == TINY
+    assert download_dataset(TINY_SET, tmp_path) == TINY
     kept = {path.name for path in (tmp_path / "tiny").glob("*-ubyte")} if gz else set(NAMES)
     assert kept == set(NAMES)
-    assert fetch(TINY_SET, tmp_path) == TINY
+    assert download_dataset(TINY_SET, tmp_path) == TINY
 
 
 @pytest.mark.usefixtures("offline")
 def test_real_mnist_from_gz_files(data_dir: Path, tmp_path: Path) -> None:
     """The real thing, packed, in torchvision's folder: the published MD5s accept it."""
-    real = fetch(DATASETS["mnist"], data_dir)
+    real = download_dataset(DATASETS["mnist"], data_dir)
     for name, data in real.items():
         assert hashlib.md5(data, usedforsecurity=False).hexdigest() == DATASETS["mnist"].files[name].md5
     put(tmp_path / "MNIST" / "raw", {name: real[name] for name in NAMES[1:]}, gz=True)
     put(tmp_path, {NAMES[0]: real[NAMES[0]]})
-    assert fetch(DATASETS["mnist"], tmp_path) == real
+    assert download_dataset(DATASETS["mnist"], tmp_path) == real
 
 
 @pytest.mark.usefixtures("offline")
@@ -101,7 +101,7 @@ def test_a_gz_name_over_unpacked_bytes(tmp_path: Path) -> None:
     """Browsers unpack on the way and keep the name."""
     for name, data in TINY.items():
         (tmp_path / f"{name}.gz").write_bytes(data)
-    assert fetch(TINY_SET, tmp_path) == TINY
+    assert download_dataset(TINY_SET, tmp_path) == TINY
 
 
 @pytest.mark.parametrize("gz", [False, True])
@@ -117,8 +117,8 @@ def test_a_flipped_bit_is_damage(
     content = bytearray(gzip.decompress(victim.read_bytes()) if gz else victim.read_bytes())
     content[at] ^= 0x10
     victim.write_bytes(gzip.compress(bytes(content)) if gz else content)
-    with pytest.raises(DamagedFile) as caught:
-        fetch(TINY_SET, tmp_path)
+    with pytest.raises(CorruptFileError) as caught:
+        download_dataset(TINY_SET, tmp_path)
     assert str(victim) in caught.value.what
     assert "Delete it" in caught.value.way_out
     assert "\n" not in str(caught.value)
@@ -131,8 +131,8 @@ def test_a_truncated_gz_is_damage(tmp_path: Path, keep: int) -> None:
     put(tmp_path, TINY, gz=True)
     victim = tmp_path / f"{NAMES[0]}.gz"
     victim.write_bytes(victim.read_bytes()[:keep])
-    with pytest.raises(DamagedFile, match="cannot be unpacked") as caught:
-        fetch(TINY_SET, tmp_path)
+    with pytest.raises(CorruptFileError, match="cannot be unpacked") as caught:
+        download_dataset(TINY_SET, tmp_path)
     assert str(victim) in str(caught.value)
 
 
@@ -141,11 +141,11 @@ def test_empty_and_overlong_files_are_damage(tmp_path: Path) -> None:
     """An empty file, and one that unpacks to far more than it should, are named with their sizes."""
     put(tmp_path, TINY)
     (tmp_path / NAMES[1]).write_bytes(b"")
-    with pytest.raises(DamagedFile, match="has 0 bytes"):
-        fetch(TINY_SET, tmp_path)
+    with pytest.raises(CorruptFileError, match="has 0 bytes"):
+        download_dataset(TINY_SET, tmp_path)
     (tmp_path / NAMES[1]).write_bytes(gzip.compress(bytes(50_000_000)))
-    with pytest.raises(DamagedFile, match="more than 404 bytes"):
-        fetch(TINY_SET, tmp_path)
+    with pytest.raises(CorruptFileError, match="more than 404 bytes"):
+        download_dataset(TINY_SET, tmp_path)
 
 
 def test_a_loose_file_of_another_data_set_is_left_alone(
@@ -156,11 +156,11 @@ def test_a_loose_file_of_another_data_set_is_left_alone(
     monkeypatch.setattr(fetch_module, "DATASETS", {"other": dataset_of(other, "other")})
     put(tmp_path, other)
     use_sources(monkeypatch, source("good", TINY))
-    assert fetch(TINY_SET, tmp_path) == TINY
+    assert download_dataset(TINY_SET, tmp_path) == TINY
     assert {name: (tmp_path / name).read_bytes() for name in NAMES} == other
     put(tmp_path / "tiny", other)
-    with pytest.raises(DamagedFile, match="tiny"):
-        fetch(TINY_SET, tmp_path)
+    with pytest.raises(CorruptFileError, match="tiny"):
+        download_dataset(TINY_SET, tmp_path)
 
 
 @pytest.mark.usefixtures("offline")
@@ -173,7 +173,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(UserError, match=rf"cannot read .*{NAMES[0]}: permission denied"):
-        fetch(TINY_SET, tmp_path)
+        download_dataset(TINY_SET, tmp_path)
 
 
 @pytest.mark.usefixtures("offline")
@@ -187,9 +187,11 @@ def test_any_number_of_threads_finds_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", _refuse_to_open)
         said: list[str] = []
-        assert list(fetch(TINY_SET, tmp_path, said.append, workers=workers).items()) == list(TINY.items())
+        assert list(download_dataset(TINY_SET, tmp_path, said.append, workers=workers).items()) == list(
+            TINY.items()
+        )
         assert [line.partition(" ")[0] for line in said] == list(NAMES[:3])
-    assert fetch(TINY_SET, tmp_path, workers=workers) == TINY
+    assert download_dataset(TINY_SET, tmp_path, workers=workers) == TINY
     assert {path.name for path in (tmp_path / "tiny").iterdir()} == set(NAMES[:3])
 
 
@@ -209,9 +211,9 @@ def test_four_threads_read_four_files_at_once(tmp_path: Path, monkeypatch: pytes
 
     with monkeypatch.context() as patched:
         patched.setattr(fetch_module, "read_bytes", read)
-        assert fetch(TINY_SET, tmp_path, workers=4) == TINY
+        assert download_dataset(TINY_SET, tmp_path, workers=4) == TINY
     monkeypatch.setattr(threading.Thread, "start", lambda _thread: pytest.fail("a thread was started"))
-    assert fetch(TINY_SET, tmp_path, workers=0) == TINY
+    assert download_dataset(TINY_SET, tmp_path, workers=0) == TINY
 
 
 @pytest.mark.usefixtures("offline")
@@ -228,8 +230,8 @@ def test_of_two_damaged_files_the_first_is_named(tmp_path: Path, monkeypatch: py
         return path.read_bytes()
 
     monkeypatch.setattr(fetch_module, "read_bytes", read)
-    with pytest.raises(DamagedFile, match=NAMES[1]):
-        fetch(TINY_SET, tmp_path, workers=4)
+    with pytest.raises(CorruptFileError, match=NAMES[1]):
+        download_dataset(TINY_SET, tmp_path, workers=4)
 
 
 def test_the_next_source_is_asked_for_what_is_missing(
@@ -241,21 +243,21 @@ def test_the_next_source_is_asked_for_what_is_missing(
     bad = source("bad", {NAMES[2]: TINY[NAMES[2]][:-1] + b"!", NAMES[3]: TINY[NAMES[3]]}, asked)
     use_sources(monkeypatch, half, bad, source("good", TINY, asked), source("spare", TINY, asked))
     said: list[str] = []
-    assert fetch(TINY_SET, tmp_path, said.append) == TINY
+    assert download_dataset(TINY_SET, tmp_path, said.append) == TINY
     assert asked == ["half", "bad", "good"]
     assert any(f"bad failed: {NAMES[2]} has" in line for line in said)
     assert {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()} == TINY
     use_sources(monkeypatch)
-    assert fetch(TINY_SET, tmp_path) == TINY
+    assert download_dataset(TINY_SET, tmp_path) == TINY
 
 
 def test_no_source_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It lists what was tried and why that failed, and says where to put which files."""
     use_sources(monkeypatch, source("here", {}), source("there", {NAMES[0]: b"<html>"}))
     with pytest.raises(UserError) as caught:
-        fetch(TINY_SET, tmp_path)
+        download_dataset(TINY_SET, tmp_path)
     text = str(caught.value)
-    assert not isinstance(caught.value, DamagedFile)
+    assert not isinstance(caught.value, CorruptFileError)
     assert "\n" not in text
     assert f"{tmp_path} (none of its files); here (no {NAMES[0]})" in text
     assert "there (" in text
@@ -269,7 +271,7 @@ def test_a_data_dir_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     use_sources(monkeypatch, source("good", TINY, asked))
     (tmp_path / "data").write_text("not a folder")
     with pytest.raises(UserError, match=r"cannot create the folder .*data"):
-        fetch(TINY_SET, tmp_path / "data")
+        download_dataset(TINY_SET, tmp_path / "data")
     assert asked == []
 
 
@@ -283,7 +285,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     (tmp_path / "tiny").mkdir()  # else the folder would be refused, and not the file
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=rf"cannot write .*{NAMES[0]}: no space left"):
-        fetch(TINY_SET, tmp_path)
+        download_dataset(TINY_SET, tmp_path)
     assert list((tmp_path / "tiny").iterdir()) == []
 
 
@@ -293,7 +295,7 @@ def test_packed_files_in_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.
     put(tmp_path, TINY, gz=True)
     monkeypatch.setattr(os, "open", _refuse_to_open)
     said: list[str] = []
-    assert fetch(TINY_SET, tmp_path, said.append) == TINY
+    assert download_dataset(TINY_SET, tmp_path, said.append) == TINY
     assert len(said) == 4
     assert all("read-only file system" in line for line in said)
 
@@ -308,9 +310,9 @@ def test_an_interrupt_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            fetch(TINY_SET, tmp_path)
+            download_dataset(TINY_SET, tmp_path)
     assert list((tmp_path / "tiny").iterdir()) == []
-    assert fetch(TINY_SET, tmp_path) == TINY
+    assert download_dataset(TINY_SET, tmp_path) == TINY
 
 
 def test_leftovers_of_a_kill_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +324,7 @@ def test_leftovers_of_a_kill_are_swept(tmp_path: Path, monkeypatch: pytest.Monke
     old.write_bytes(b"half")
     young.write_bytes(b"half")
     os.utime(old, (time.time() - 7200, time.time() - 7200))
-    fetch(TINY_SET, tmp_path)
+    download_dataset(TINY_SET, tmp_path)
     assert not old.exists()
     assert young.exists()
 

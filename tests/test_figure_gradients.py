@@ -10,8 +10,8 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from psa.analysis.gradients.cluster_metrics import CentreImages, Choice, Group, Quality
-from psa.analysis.gradients.label_agreement import agreement
+from psa.analysis.gradients.cluster_metrics import CentreImages, Choice, ClusterQuality, ClusterSummary
+from psa.analysis.gradients.label_agreement import label_agreement
 from psa.reports.gradients.figures import (
     COLOURS,
     agreement_figure,
@@ -30,12 +30,17 @@ PLACES = DRAWS.normal(size=(60, 2)) + 4 * np.eye(10)[DIGITS][:, :2]
 IMAGES = DRAWS.random((60, 784))
 NAN = float("nan")
 GROUPS = (
-    Group(0, 50, 50 / 60, 1.0, 0.1, 0.5, 1.5, 1.01, 7, 0.9, 7, 0.8),
-    Group(1, 10, 10 / 60, 1.0, 0.1, 0.5, 1.5, 1.01, 3, 0.6, 3, 1.0),
-    Group(2, 0, 0.0, NAN, NAN, NAN, NAN, NAN, None, NAN, None, NAN),
+    ClusterSummary(0, 50, 50 / 60, 1.0, 0.1, 0.5, 1.5, 1.01, 7, 0.9, 7, 0.8),
+    ClusterSummary(1, 10, 10 / 60, 1.0, 0.1, 0.5, 1.5, 1.01, 3, 0.6, 3, 1.0),
+    ClusterSummary(2, 0, 0.0, NAN, NAN, NAN, NAN, NAN, None, NAN, None, NAN),
 )
 CHOICE = Choice(
-    (Quality(2, 9.0, 0.2, 30.0, 2.0), Quality(3, 5.0, 0.4, 20.0, 1.5), Quality(4, 4.0, NAN, NAN, NAN)), 60
+    (
+        ClusterQuality(2, 9.0, 0.2, 30.0, 2.0),
+        ClusterQuality(3, 5.0, 0.4, 20.0, 1.5),
+        ClusterQuality(4, 4.0, NAN, NAN, NAN),
+    ),
+    60,
 )
 
 
@@ -47,7 +52,10 @@ def tsne() -> Figure:
 def agreed() -> Figure:
     """Two clusterings, each compared with digits and predictions."""
     found = {
-        name: {"digits": agreement(labels, DIGITS, 0), "predictions": agreement(labels, GUESSES, 0)}
+        name: {
+            "digits": label_agreement(labels, DIGITS, 0),
+            "predictions": label_agreement(labels, GUESSES, 0),
+        }
         for name, labels in {"hidden": DIGITS, "output": DIGITS // 5}.items()
     }
     return agreement_figure(found)
@@ -140,7 +148,7 @@ def test_what_each_measure_would_choose_is_said() -> None:
     """And the number of digits is dashed; where nothing is defined, that is said in its place."""
     assert "best: silhouette 3, Calinski-Harabasz 2, Davies-Bouldin 3 clusters" in said(chosen())
     assert "the 3 digits" in said(chosen())
-    nothing = choice_figure(Choice((Quality(2, 0.0, NAN, NAN, NAN),), 5))
+    nothing = choice_figure(Choice((ClusterQuality(2, 0.0, NAN, NAN, NAN),), 5))
     assert [ax.texts[0].get_text() for ax in nothing.axes[1:]] == ["not defined"] * 3
     assert "silhouette none" in said(nothing)
 

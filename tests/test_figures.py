@@ -30,10 +30,10 @@ from psa.reports.ablation.figures.aggregate import aggregate_figure
 from psa.reports.ablation.figures.design_space import design_space_figure
 from psa.reports.ablation.figures.figure_set import breakthroughs, comparison, convergence, maps
 from psa.reports.ablation.figures.published import beside
-from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, mode_handle, save, style
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, mode_handle, plot_style, save
 from psa.specs.arch import Arch
-from psa.specs.model import ModelSpec
-from psa.specs.training import MODES, Ablation, Ratchet
+from psa.specs.model import PublishedModelSpec
+from psa.specs.training import MODES, Ablation, RatchetTraining
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -100,7 +100,7 @@ def test_figures_look_as_they_did(name: str, whole: dict[str, Figure], tmp_path:
     for text in shown:
         text.set_visible(False)
     drawn = tmp_path / f"{name}.png"
-    with style():
+    with plot_style():
         figure.savefig(drawn, dpi=DPI, metadata={"Software": None})
     for text in shown:
         text.set_visible(True)
@@ -326,10 +326,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for mode in MODES:
             for seed in range(2):
                 trial = Trial(
-                    model=ModelSpec(
+                    model=PublishedModelSpec(
                         family="simplemlp", arch=Arch.coerce(arch), dropout=0.1 if mode == "dropout" else 0.0
                     ),
-                    method=Ratchet(weight_decay=1e-4 if mode == "decay" else 0.0),
+                    method=RatchetTraining(weight_decay=1e-4 if mode == "decay" else 0.0),
                     intervention=Ablation(mode=mode),
                     seed=seed,
                 )

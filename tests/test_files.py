@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from psa.core.errors import UserError
-from psa.core.files import check_writable, make_folder, read_bytes, temporary_of, write_atomically
+from psa.core.files import check_writable, ensure_dir, read_bytes, temp_path, write_atomically
 
 
 def files_in(folder: Path) -> set[str]:
@@ -145,7 +145,7 @@ def test_the_kernels_own_folders_are_refused() -> None:
     if not Path("/proc/self").is_dir():
         pytest.skip("there is no /proc here")
     with pytest.raises(UserError, match="cannot create the folder /proc/psa-models"):
-        make_folder(Path("/proc/psa-models"))
+        ensure_dir(Path("/proc/psa-models"))
 
 
 def test_a_check_of_a_folder_leaves_nothing(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_no_two_writes_share_a_temporary_name(tmp_path: Path) -> None:
     whoever writes what, the file is whole at any moment and nothing is left over.
     """
     path = tmp_path / "x.bin"
-    assert len({temporary_of(path) for _ in range(1000)}) == 1000
+    assert len({temp_path(path) for _ in range(1000)}) == 1000
     contents = [bytes([number]) * 200_000 for number in range(8)]
     failures: list[Exception] = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from psa.cli import app
 from psa.core.errors import UserError
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.data import PRESETS, WHY, digits_of, label_mapping
 
 GRID = """
@@ -72,13 +72,13 @@ def written(folder: Path, more: str) -> Path:
 
 def digits(path: Path, *overrides: str, only: str = "") -> list[tuple[int, ...] | None]:
     """Of every trial of a grid."""
-    return [trial.data.digits for trial in load(path, overrides, only).trials]
+    return [trial.data.digits for trial in load_grid(path, overrides, only).trials]
 
 
 def test_a_name_stands_wherever_digits_are_given(tmp_path: Path) -> None:
     """In the base, an axis, a variant, an override and a selection; the trial is that of the digits."""
-    named = load(written(tmp_path, 'digits = "prime"'))
-    listed = load(written(tmp_path, "digits = [2, 3, 5, 7]"))
+    named = load_grid(written(tmp_path, 'digits = "prime"'))
+    listed = load_grid(written(tmp_path, "digits = [2, 3, 5, 7]"))
     assert [trial.id for trial in named.trials] == [trial.id for trial in listed.trials]
     axis = written(tmp_path, '[axes]\ndigits = ["even", [0, 1], "similar"]')
     assert digits(axis) == [PRESETS["even"], (0, 1), PRESETS["similar"]]
@@ -105,7 +105,7 @@ def test_a_name_stands_wherever_digits_are_given(tmp_path: Path) -> None:
 def test_mistakes_in_a_grid_name_the_key(tmp_path: Path, more: str, overrides: list[str], said: str) -> None:
     """And are one line, like every other."""
     with pytest.raises(UserError) as caught:
-        load(written(tmp_path, more), overrides)
+        load_grid(written(tmp_path, more), overrides)
     assert said in str(caught.value)
 
 

@@ -30,29 +30,29 @@ from safetensors.numpy import save as encode_tensors
 
 from cloud.aws.artifact import Limits, contents
 from cloud.aws.job_description import job_of, read_jobs
-from cloud.aws.job_names import Ancestor
+from cloud.aws.job_names import LegacyJobName
 from cloud.aws.pricing import price_table
-from cloud.aws.settings import read as read_settings
+from cloud.aws.settings import read_settings
 from cloud.legacy.artifacts import NoResults, bounties_of, frame_of_results, results_of
 from cloud.legacy.logs import frame_of_logs, logs_in, runs_in
-from cloud.results_sync import records_from
+from cloud.results_sync import import_records
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.records_frame import collect
 from psa.cli import app
 from psa.core.errors import UserError
 from psa.experiments import grid, search
-from psa.experiments.search_log import Ledger
+from psa.experiments.search_log import SearchLog
 from psa.experiments.study import study_named, study_names
 from psa.specs.activation import ACTIVATIONS, Activation
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
 from psa.specs.data import digits_of, resolved
-from psa.specs.probes import OPTIONS, PROBES, parsed
+from psa.specs.probes import OPTIONS, PROBES, parse_probe
 from psa.storage import array_file
 from psa.storage.records.record import decode_record, encode_record
 from psa.storage.records.trial_record import decode_trial_record
 from psa.storage.store import Store
-from psa.storage.trial_state import _digest, decode, encode
+from psa.storage.trial_state import _digest, decode_state, encode_state
 
 T = TypeVar("T")
 
@@ -272,7 +272,7 @@ def test_activations(text: str) -> None:
 @given(texts(*PROBES, *(key for each in OPTIONS.values() for key in each), "(", ")", "=", ",", "+"))
 def test_probes(text: str) -> None:
     """With options and without."""
-    clean(lambda: parsed(text))
+    clean(lambda: parse_probe(text))
 
 
 @fuzzed(40)
@@ -326,15 +326,15 @@ LITTLE: Final = {
 def test_overrides_and_only(study: str, overrides: list[str], only: str) -> None:
     """Words of the command line, for every study."""
     body = {"study": study, **LITTLE.get(study, {})}
-    clean(lambda: grid.load(body, overrides, only))
+    clean(lambda: grid.load_grid(body, overrides, only))
 
 
 @fuzzed(40)
 @given(texts(*(str(number) for number in range(10)), "..", ",", " ", "@", "0..4"))
 def test_seeds(text: str) -> None:
     """Of a grid, and of --only."""
-    clean(lambda: grid.load({"seeds": text}))
-    clean(lambda: grid.load({"seeds": [0, 1]}, only=f"seed={text}"))
+    clean(lambda: grid.load_grid({"seeds": text}))
+    clean(lambda: grid.load_grid({"seeds": [0, 1]}, only=f"seed={text}"))
 
 
 # ---- grids
@@ -434,15 +434,15 @@ def asked(text: bytes, overrides: tuple[str, ...] = (), only: str = "") -> None:
     with place() as folder:
         path = folder / "grid.toml"
         path.write_bytes(text)
-        clean(lambda: grid.load(path, overrides, only))
-        clean(lambda: search.load(path, overrides))
+        clean(lambda: grid.load_grid(path, overrides, only))
+        clean(lambda: search.load_search(path, overrides))
 
 
 @fuzzed(40)
 @given(grids())
 def test_grids(body: dict[str, Any]) -> None:
     """Any structure, as a mapping and as a file."""
-    clean(lambda: grid.load(body))
+    clean(lambda: grid.load_grid(body))
     asked("\n".join(f"{key} = {dumped(value)}" for key, value in body.items()).encode(errors="replace"))
 
 
@@ -497,7 +497,7 @@ def test_the_command_line(words: list[str]) -> None:
 
 # ---- what is stored
 
-STATE: Final = encode(some_state())
+STATE: Final = encode_state(some_state())
 
 
 def header(text: bytes, tensors: bytes = b"") -> bytes:
@@ -516,7 +516,7 @@ def with_facts(facts: Any, tensors: dict[str, Any], *, signed: bool = True) -> b
 def facts_and_tensors() -> tuple[dict[str, Any], dict[str, Any]]:
     """Of a sound state."""
     state = some_state()
-    content = encode(state)
+    content = encode_state(state)
     size = int.from_bytes(content[:8], "little")
     facts = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["psa"])
     del facts["sha256"]
@@ -556,9 +556,9 @@ def states(draw: st.DrawFn) -> bytes:
 @given(states())
 def test_states(content: bytes) -> None:
     """One that is read can be written again, looked over and brought home."""
-    found = clean(lambda: decode(content, "models/x.safetensors"))
+    found = clean(lambda: decode_state(content, "models/x.safetensors"))
     if found is not None:
-        assert encode(found) == content
+        assert encode_state(found) == content
         assert found.finished(10) in (True, False)
     with place() as folder:
         store = Store(folder / "models", folder / "results")
@@ -567,14 +567,16 @@ def test_states(content: bytes) -> None:
         path.write_bytes(content)
         clean(lambda: list(store.verify()))
         there = {f"models/{some_state().trial.id}/lkg.safetensors": content}
-        clean(lambda: records_from(there, "there", Store(folder / "m", folder / "r")))
+        clean(lambda: import_records(there, "there", Store(folder / "m", folder / "r")))
 
 
 @pytest.fixture(scope="module")
 def arrays(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A sound file of arrays."""
     path = tmp_path_factory.mktemp("arrays") / "x.arrays.safetensors"
-    array_file.write(path, {"index": np.arange(7), "error": np.ones((7, 3), np.float32)}, {"name": "x"})
+    array_file.write_arrays(
+        path, {"index": np.arange(7), "error": np.ones((7, 3), np.float32)}, {"name": "x"}
+    )
     return path.read_bytes()
 
 
@@ -611,7 +613,7 @@ def test_array_files(arrays: bytes, data: st.DataObject) -> None:
     with place() as folder:
         path = folder / "x.arrays.safetensors"
         path.write_bytes(content)
-        found = clean(lambda: array_file.read(path))
+        found = clean(lambda: array_file.read_arrays(path))
         if found is not None:
             assert isinstance(found.facts, dict)
             assert all(
@@ -649,7 +651,7 @@ def test_records(content: bytes) -> None:
     with place() as folder:
         store = Store(folder / "models", folder / "results")
         there = {f"results/{identity}.json": content, f"results/{identity}.machine.json": encode_record({})}
-        clean(lambda: records_from(there, "there", store))
+        clean(lambda: import_records(there, "there", store))
         path = folder / "results" / f"{identity}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -709,7 +711,7 @@ def test_what_comes_home(there: dict[str, bytes], state: bytes) -> None:
     identity = some_state().trial.id
     there |= {f"models/{identity}/lkg.safetensors": state}
     with place() as folder:
-        clean(lambda: records_from(there, "there", Store(folder / "models", folder / "results")))
+        clean(lambda: import_records(there, "there", Store(folder / "models", folder / "results")))
 
 
 SEARCH: Final = """
@@ -750,18 +752,18 @@ def test_ledgers(content: bytes) -> None:
     with place() as folder:
         path = folder / "search.toml"
         path.write_text(SEARCH)
-        found = search.load(path)
+        found = search.load_search(path)
         results = folder / "results"
-        stored = Ledger(found, results).path
+        stored = SearchLog(found, results).path
         stored.parent.mkdir(parents=True)
         stored.write_bytes(content)
 
         def use() -> None:
-            ledger = Ledger(found, results)
+            ledger = SearchLog(found, results)
             assert len([each.mean for each in ledger.ended]) <= len(ledger.configurations)
             assert ledger.complete in (True, False)
             ledger.save()
-            Ledger(found, results)
+            SearchLog(found, results)
 
         clean(use)
 
@@ -837,7 +839,7 @@ def test_tars(content: bytes, wanted: tuple[str, ...] | None) -> None:
 def test_results_of_the_ancestors_jobs(content: bytes) -> None:
     """Percentages, or one word that says why there are none."""
     name = "psa-1x8-none-2025-08-04-19-17-02-730"
-    job = Ancestor(name, "1*8", "none", (2025,))
+    job = LegacyJobName(name, "1*8", "none", (2025,))
     with contextlib.suppress(NoResults):
         assert all(0 <= each <= 100 for each in bounties_of(job, lambda _: content))
     found = results_of([name], ["1*8"], lambda _: content, lambda _: None)
@@ -977,7 +979,7 @@ def test_lists_of_jobs(content: bytes, value: Any) -> None:
 def test_the_digest_of_a_canonical_text_is_stable() -> None:
     """The helpers above sign what they make: an unchanged state stays sound."""
     facts, tensors = facts_and_tensors()
-    assert decode(with_facts(facts, tensors), "x").loops == 3
+    assert decode_state(with_facts(facts, tensors), "x").loops == 3
     assert json.loads(canonical_json(facts)) is not None
 
 
@@ -1014,7 +1016,7 @@ def written_grid(text: str) -> grid.Grid:
     with place() as folder:
         path = folder / "grid.toml"
         path.write_text(text)
-        return grid.load(path)
+        return grid.load_grid(path)
 
 
 BAD_NAMES: Final = (
@@ -1025,12 +1027,12 @@ BAD_NAMES: Final = (
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
     """It leads elsewhere, is too long, or no folder could be called so on Windows."""
-    refused(lambda: grid.load({"name": name}))
+    refused(lambda: grid.load_grid({"name": name}))
 
 
 def test_every_one_of_very_many_seeds_may_be_selected() -> None:
     """Comparing each with each would take an hour."""
-    found = clean(lambda: grid.load({"seeds": "0..9999", "base": {"arch": "1*1"}}, only="seed=0..9999"))
+    found = clean(lambda: grid.load_grid({"seeds": "0..9999", "base": {"arch": "1*1"}}, only="seed=0..9999"))
     assert found is not None
     assert len(found.trials) == 10_000
 
@@ -1054,7 +1056,7 @@ def test_array_files_that_were_found(changes: dict[str, Any], arrays: bytes, tmp
     body["index"] |= changes
     path = tmp_path / "x.arrays.safetensors"
     path.write_bytes(header(json.dumps(body).encode(), arrays[8 + size :]))
-    refused(lambda: array_file.read(path))
+    refused(lambda: array_file.read_arrays(path))
 
 
 KEPT: Final = {"sha256": "0" * 64, "bytes": 3}
@@ -1080,7 +1082,7 @@ KEPT: Final = {"sha256": "0" * 64, "bytes": 3}
 def test_states_that_were_found(changes: dict[str, Any]) -> None:
     """A right digest, which anybody can make, under what no psa would say."""
     facts, tensors = facts_and_tensors()
-    refused(lambda: decode(with_facts(facts | changes, tensors), "models/x.safetensors"))
+    refused(lambda: decode_state(with_facts(facts | changes, tensors), "models/x.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -1106,7 +1108,7 @@ def test_results_and_prices_beyond_all_numbers() -> None:
     content = tar_of({"comprehensive_results.json": json.dumps([{"bounty": 10**400}]).encode()})
     name = "psa-1x8-none-2025-08-04-19-17-02-730"
     with pytest.raises(NoResults):
-        bounties_of(Ancestor(name, "1*8", "none", (2025,)), lambda _: content)
+        bounties_of(LegacyJobName(name, "1*8", "none", (2025,)), lambda _: content)
     with place() as folder:
         path = folder / "prices.toml"
         path.write_text(

@@ -16,9 +16,9 @@ import pytest
 from processes import GRID, PATIENCE_SECONDS, children, end, psa, until
 
 from psa.execution import devices
-from psa.execution.devices import found, places
+from psa.execution.devices import device_slots, found
 from psa.execution.machine import DeviceName
-from psa.storage.sweep_registry import living
+from psa.storage.sweep_registry import active_sweeps
 
 GIB = 2**30
 NEED = 2 * GIB
@@ -49,7 +49,7 @@ def visible(device: DeviceName | None = None, need: int = NEED, asked: int | Non
     """The GPU that each worker would see; "" for none in particular."""
     return [
         "" if place is None else dict(place.environment)["CUDA_VISIBLE_DEVICES"]
-        for place in places(device, need, asked)
+        for place in device_slots(device, need, asked)
     ]
 
 
@@ -187,7 +187,7 @@ def test_each_worker_of_a_sweep_sees_one_gpu(
         return {pid: names.get("CUDA_VISIBLE_DEVICES", "") for pid, names in found.items()}
 
     until(lambda: sorted(seen().values()) == ["0", "1"], process)
-    until(lambda: "seeds 0-1 loop" in "".join(map(str, living(tmp_path / "models"))), process)
+    until(lambda: "seeds 0-1 loop" in "".join(map(str, active_sweeps(tmp_path / "models"))), process)
     before = seen()
     gone = next(pid for pid, name in before.items() if name == "0")
     os.kill(gone, 9)

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from cloud.results_sync import bring_home
+from cloud.results_sync import sync_results
 from psa.analysis.gradients.export import planned
-from psa.analysis.gradients.file import Kept, paths_of, read
+from psa.analysis.gradients.file import GradientFile, paths_of, read_gradients
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
-from psa.data.splits import load as load_data
-from psa.experiments.grid import load
+from psa.data.splits import load_splits as load_data
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
 
 TRAIN = [
@@ -59,9 +59,9 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.arrays.safetensors"))
 
 
-def kept(folder: Path, name: str = "gradients_online-1") -> Kept:
+def kept(folder: Path, name: str = "gradients_online-1") -> GradientFile:
     """The gradients of the first seed."""
-    return read(next(path for path in files(folder) if name in path.name), folder / "dataset")
+    return read_gradients(next(path for path in files(folder) if name in path.name), folder / "dataset")
 
 
 def test_the_record_names_every_file_by_its_digest(copy: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_record_names_every_file_by_its_digest(copy: Path) -> None:
         for name, where in paths_of(store, record).items():
             entry = record["files"][name]
             assert where.stat().st_size == entry["bytes"]
-            assert len(read(where, copy / "dataset", entry["sha256"])) == record["samples"]["train"]
+            assert len(read_gradients(where, copy / "dataset", entry["sha256"])) == record["samples"]["train"]
 
 
 def test_what_is_read_back_belongs_together(copy: Path) -> None:
@@ -141,7 +141,7 @@ def test_what_was_kept_elsewhere_comes_home(copy: Path, tmp_path: Path) -> None:
     damaged, *sound = files(copy)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     home = Store(tmp_path / "home/models", tmp_path / "home/results")
-    bring_home(Folder(tmp_path), "copy", home)
+    sync_results(Folder(tmp_path), "copy", home)
     assert [path.relative_to(home.models) for path in files(home.models)] == [
         path.relative_to(copy / "models") for path in sound
     ]
@@ -256,7 +256,7 @@ def test_the_report_says_what_is_a_tautology(copy: Path) -> None:
 
 def test_the_grid_of_the_study_has_all_digits_and_the_four_sets(capsys: pytest.CaptureFixture[str]) -> None:
     """With the defaults of the original where they were sound; digits that are none are refused."""
-    plan = load(Path(__file__).parents[1] / "reproduction/gradients.toml")
+    plan = load_grid(Path(__file__).parents[1] / "reproduction/gradients.toml")
     digits = {trial.data.digits for trial in plan.trials}
     assert digits == {None, (0, 1), (0, 2, 4, 6, 8), (2, 3, 5, 7), (6, 8, 9)}
     assert {str(trial.model.arch) for trial in plan.trials} == {"[1*512]"}
@@ -281,7 +281,7 @@ def test_the_options_of_a_probe_are_read_on_the_command_line(
         assert run(PSA, [*TRAIN, "--probes", said]) == 0
     for name in ("gradients_online", "gradients"):
         (path,) = tmp_path.rglob(f"lkg.{name}-1.*")
-        assert read(path).layers == ["output"]
+        assert read_gradients(path).layers == ["output"]
     capsys.readouterr()
     assert run(PSA, [*TRAIN, "--probes", "gradients_online(layers=output"]) == 2
     assert "is not NAME or NAME(key=value). For example" in capsys.readouterr().err

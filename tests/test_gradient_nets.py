@@ -11,14 +11,14 @@ from helpers import net_trial, run
 from memories import memory
 
 from psa.analysis.gradients.export import planned
-from psa.analysis.gradients.file import Kept
+from psa.analysis.gradients.file import GradientFile
 from psa.core.errors import UserError
 from psa.data.splits import Splits
 from psa.execution.worker.record import probes_for
 from psa.specs.arch import Arch
 from psa.specs.growth import Growth
-from psa.specs.model import NetSpec
-from psa.specs.training import Keep
+from psa.specs.model import NetworkSpec
+from psa.specs.training import StandardTraining
 from psa.specs.trial import Trial
 from psa.storage.array_file import ArrayFile, Arrays
 from psa.storage.trial_state import TrialState
@@ -28,8 +28,8 @@ ONLINE = "gradients_online"
 
 def arm(family: str = "mlp", arch: str = "2*9", probes: tuple[str, ...] = (ONLINE,), **parts: Any) -> Trial:
     """A trial of ordinary training, with or without interventions."""
-    method = Keep(optimizer="adam", lr=1e-3, batch_size=64)
-    model = NetSpec(family=family, arch=Arch.coerce(arch))
+    method = StandardTraining(optimizer="adam", lr=1e-3, batch_size=64)
+    model = NetworkSpec(family=family, arch=Arch.coerce(arch))
     return Trial(model=model, method=method, probes=probes, **parts)
 
 
@@ -91,7 +91,7 @@ def test_a_network_that_grows(small: Splits, schedule: Any, interval: int) -> No
     found = kept_of(trial, small, 3)
     for epoch, (depth, width) in enumerate(((2, 9), (3, 12), (4, 15)), 1):
         name = f"{ONLINE}-{epoch}"
-        kept = Kept(ArrayFile(Path(name), {"name": name}, found[name]), trial, Path())
+        kept = GradientFile(ArrayFile(Path(name), {"name": name}, found[name]), trial, Path())
         assert kept.layers == [*(f"hidden.{number}" for number in range(depth)), "output"]
         assert kept.parameters["hidden.0.weight"] == (width, 784)
         assert kept.parameters["output.weight"] == (10, width)

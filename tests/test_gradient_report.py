@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from psa.analysis.gradients.file import Kept
+from psa.analysis.gradients.file import GradientFile
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.experiments.study import study_named
 from psa.reports.gradients import text as gradient_words
-from psa.reports.gradients.measurements import Measured
+from psa.reports.gradients.measurements import GradientMeasurements
 from psa.storage.array_file import ArrayFile
 
 SMALL = ["--val-size", "57500", "--digits", "3,8", "--device", "cpu"]
@@ -69,7 +69,7 @@ def test_only_what_reads_images_is_shown_as_images(page: Callable[..., str]) -> 
     assert (folder / "samples.png").exists()
 
 
-def made_up(**arrays: Any) -> Kept:
+def made_up(**arrays: Any) -> GradientFile:
     """Gradients of an output layer of 3 classes and 4 inputs, some of them replaced."""
     study = study_named("gradients", "test")
     trial = study.from_settings(study.Settings(arch="1*4", digits="similar"), 0, "gradients")
@@ -82,17 +82,19 @@ def made_up(**arrays: Any) -> Kept:
         "output.delta": np.float32(0.1) - np.eye(3, dtype=np.float32)[label],
         "output.activation": np.ones((90, 4), np.float32),
     }
-    return Kept(ArrayFile(Path("x"), {"name": "gradients_online-1"}, found | arrays), trial, Path("dataset"))
+    return GradientFile(
+        ArrayFile(Path("x"), {"name": "gradients_online-1"}, found | arrays), trial, Path("dataset")
+    )
 
 
 def test_equal_gradients_are_one_cluster_and_no_picture() -> None:
     """There is nothing to draw, and no sentence holds a NaN."""
-    one = Measured(made_up(**{"output.delta": np.zeros((90, 3), np.float32)}))
+    one = GradientMeasurements(made_up(**{"output.delta": np.zeros((90, 3), np.float32)}))
     assert one.picture is None
     said = list(gradient_words.raw_words([one]))
     assert "all of these gradients are equal" in said[-1]
     assert "nan" not in " ".join(said)
-    other = Measured(made_up())
+    other = GradientMeasurements(made_up())
     assert "nan" not in " ".join(gradient_words.raw_words([one, other]))
 
 
@@ -102,7 +104,7 @@ def test_numbers_that_cannot_be_clustered_are_refused(number: float) -> None:
     delta = made_up().file.arrays["output.delta"].copy()
     delta[50, 1] = number
     with pytest.raises(UserError, match="the network diverged"):
-        Measured(made_up(**{"output.delta": delta}))
+        GradientMeasurements(made_up(**{"output.delta": delta}))
 
 
 def test_all_layers_have_lengths_and_what_differs_is_told(page: Callable[..., str]) -> None:
@@ -120,7 +122,7 @@ def test_all_layers_have_lengths_and_what_differs_is_told(page: Callable[..., st
 def test_what_takes_a_while_is_said() -> None:
     """Every run of k-means, every number of clusters and the picture, each with its trial."""
     said: list[str] = []
-    one = Measured(made_up(), say=said.append)
+    one = GradientMeasurements(made_up(), say=said.append)
     assert one.found
     assert one.choice is not None
     assert one.picture is not None

@@ -10,11 +10,11 @@ from helpers import net_trial
 
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
-from psa.execution.cost_model import fitting, memory_bytes, stored_bytes
+from psa.execution.cost_model import candidate_sizes, memory_bytes, trial_bytes
 from psa.execution.gradient_storage import epoch_bytes, keeps_gradients, train_samples, unreached
-from psa.execution.gradient_storage import stored_bytes as files_bytes
+from psa.execution.gradient_storage import gradient_bytes as files_bytes
 from psa.execution.machine import check_memory
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.data import DataSpec
 from psa.specs.trial import Trial
 
@@ -78,7 +78,7 @@ def test_it_is_told_before_training(tmp_path: Path) -> None:
     path.write_text(
         'study = "gradients"\nmeta_loops = 1\nseeds = 0\n[base]\nprobes = ["gradients_online(epochs=2)"]\n'
     )
-    assert load(path).remarks == (f"{ONLINE}(epochs=2) keeps nothing: training ends at epoch 1",)
+    assert load_grid(path).remarks == (f"{ONLINE}(epochs=2) keeps nothing: training ends at epoch 1",)
 
 
 def test_a_digit_filter_leaves_a_share_of_the_samples() -> None:
@@ -91,8 +91,8 @@ def test_plans_count_them() -> None:
     """Memory, disk, and how many trials make a pack."""
     plain, kept = wide(), wide(ONLINE)
     assert memory_bytes([kept] * 4) - memory_bytes([plain] * 4) == 6 * epoch_bytes(kept)
-    assert stored_bytes(kept, 2) - stored_bytes(plain, 2) == 2 * epoch_bytes(kept)
-    assert max(fitting(kept, 60)) < max(fitting(plain, 60))
+    assert trial_bytes(kept, 2) - trial_bytes(plain, 2) == 2 * epoch_bytes(kept)
+    assert max(candidate_sizes(kept, 60)) < max(candidate_sizes(plain, 60))
 
 
 def test_what_cannot_fit_is_refused_before_any_work() -> None:

@@ -12,17 +12,17 @@ from helpers import net_trial, run
 from torch import Tensor, nn
 
 from psa.analysis.gradients.vmap import per_sample_gradients
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.data.splits import Splits
 from psa.engine.batches import Batches
 from psa.engine.device_pack import fresh_state
 from psa.engine.loop import row_of
 from psa.execution.worker.record import probes_for
 from psa.nn.dense import Dense
-from psa.specs.probes import parsed
+from psa.specs.probes import parse_probe
 from psa.storage import array_file
 from psa.storage.array_file import Arrays
-from psa.storage.trial_state import TrialState, decode, encode
+from psa.storage.trial_state import TrialState, decode_state, encode_state
 
 PROBES = ("gradients_online", "gradients")
 
@@ -106,7 +106,7 @@ def test_every_sample_is_there_once(small: Splits) -> None:
     assert sorted(first) == sorted(second) == sorted(small.train.index.tolist())
     assert (first != second).any()
     assert list(state.files) == ["gradients_online-1", "gradients_online-2"]
-    assert decode(encode(state), "here").files == state.files
+    assert decode_state(encode_state(state), "here").files == state.files
 
 
 MODELS: list[dict[str, Any]] = [
@@ -196,7 +196,7 @@ def test_an_interrupted_epoch_is_kept_as_if_nothing_had_happened(small: Splits) 
     whole, parts = Kept(), Kept()
     run([trial], small, 2, keep=whole)
     (state,), _ = run([trial], small, 1, keep=parts)
-    again = decode(encode(state), "here")
+    again = decode_state(encode_state(state), "here")
     again.horizon = 2
     run([trial], small, 2, [again], keep=parts)
     for name in ("gradients_online-1", "gradients_online-2", "gradients-2"):
@@ -255,7 +255,7 @@ def test_labels_are_digits_again(splits: Splits, small: Splits) -> None:
 def test_mistakes_in_options_are_named(text: str, said: str) -> None:
     """With what would be right."""
     with pytest.raises(UserError) as caught:
-        parsed(text)
+        parse_probe(text)
     assert said in str(caught.value)
 
 
@@ -276,12 +276,12 @@ def test_a_file_of_arrays_says_when_it_is_not_what_was_written(tmp_path: Path) -
         "index": np.arange(4),
         "none": np.empty((0, 2), np.float32),
     }
-    path = tmp_path / f"x{array_file.SUFFIX}"
-    entry = array_file.write(path, arrays, {"name": "x"})
-    assert array_file.write(tmp_path / "y", arrays, {"name": "x"}) == entry
+    path = tmp_path / f"x{array_file.ARRAY_SUFFIX}"
+    entry = array_file.write_arrays(path, arrays, {"name": "x"})
+    assert array_file.write_arrays(tmp_path / "y", arrays, {"name": "x"}) == entry
     assert entry["bytes"] == path.stat().st_size
     assert entry["sha256"] == array_file.sha256_of(path)
-    found = array_file.read(path, entry["sha256"])
+    found = array_file.read_arrays(path, entry["sha256"])
     assert found.facts == {"name": "x"}
     for name, array in arrays.items():
         np.testing.assert_array_equal(found.arrays[name], array)
@@ -290,11 +290,11 @@ def test_a_file_of_arrays_says_when_it_is_not_what_was_written(tmp_path: Path) -
     assert load_file(path).keys() == arrays.keys()
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"!")
-    with pytest.raises(DamagedFile, match="not the file that was recorded"):
-        array_file.read(path, entry["sha256"])
+    with pytest.raises(CorruptFileError, match="not the file that was recorded"):
+        array_file.read_arrays(path, entry["sha256"])
     for damaged in (content[:-4], content[:3], b"", b"\xff" * 50):
         path.write_bytes(damaged)
-        with pytest.raises(DamagedFile):
-            array_file.read(path)
+        with pytest.raises(CorruptFileError):
+            array_file.read_arrays(path)
     with pytest.raises(UserError, match="must exist, and does not"):
-        array_file.read(tmp_path / "z")
+        array_file.read_arrays(tmp_path / "z")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from psa.core.errors import UserError
-from psa.experiments.grid import MAX_TRIALS, load
+from psa.experiments.grid import MAX_TRIALS, load_grid
 
 ROOT = Path(__file__).parents[1]
 REPRODUCTION = ROOT / "reproduction"
@@ -58,7 +58,7 @@ def written(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("family", ["simplemlp", "resmlp"])
 def test_the_published_grids(family: str) -> None:
     """98 architectures x 6 modes x 10 seeds x 100 loops, in the order of the study."""
-    grid = load(REPRODUCTION / f"{family}.toml")
+    grid = load_grid(REPRODUCTION / f"{family}.toml")
     assert len(grid.trials) == 5880
     assert grid.meta_loops == 100
     labels = list(dict.fromkeys(trial.model.arch.label for trial in grid.trials))
@@ -82,7 +82,9 @@ def test_the_asymmetric_architectures_are_the_last_three_groups() -> None:
 
 def test_overrides_are_typed_by_the_schema(tmp_path: Path) -> None:
     """lr=1e-4 is a number, digits a list, an override of an axis takes its place."""
-    grid = load(written(tmp_path, GOOD), ["lr=1e-4", "mode=full", "seeds=3..4", "meta_loops=7", "digits=0,1"])
+    grid = load_grid(
+        written(tmp_path, GOOD), ["lr=1e-4", "mode=full", "seeds=3..4", "meta_loops=7", "digits=0,1"]
+    )
     assert {trial.method.lr for trial in grid.trials} == {1e-4}
     assert {trial.intervention.mode for trial in grid.trials} == {"full"}
     assert {trial.seed for trial in grid.trials} == {3, 4}
@@ -92,32 +94,34 @@ def test_overrides_are_typed_by_the_schema(tmp_path: Path) -> None:
 
 def test_an_override_and_the_file_give_the_same_trial(tmp_path: Path) -> None:
     """How a number was written does not change a trial's identity: 1e-3, 0.001 and lr=.001 are one."""
-    ids = {load(written(tmp_path, GOOD.replace("1e-3", text))).trials[0].id for text in ("1e-3", "0.001")}
-    ids.add(load(written(tmp_path, GOOD), ["lr=.001"]).trials[0].id)
+    ids = {
+        load_grid(written(tmp_path, GOOD.replace("1e-3", text))).trials[0].id for text in ("1e-3", "0.001")
+    }
+    ids.add(load_grid(written(tmp_path, GOOD), ["lr=.001"]).trials[0].id)
     assert len(ids) == 1
 
 
 def test_only_selects(tmp_path: Path) -> None:
     """Clauses are joined by and, values by or."""
     path = written(tmp_path, GOOD)
-    assert len(load(path, only="arch=1*4").trials) == 4
-    assert len(load(path, only="arch=1*4,2*3 mode=hidden seed=1").trials) == 2
+    assert len(load_grid(path, only="arch=1*4").trials) == 4
+    assert len(load_grid(path, only="arch=1*4,2*3 mode=hidden seed=1").trials) == 2
     with pytest.raises(UserError, match="no trial"):
-        load(path, only="arch=9*9")
+        load_grid(path, only="arch=9*9")
     with pytest.raises(UserError, match="Did you mean arch"):
-        load(path, only="arhc=1*4")
+        load_grid(path, only="arhc=1*4")
 
 
 def test_only_knows_every_setting_and_its_types(tmp_path: Path) -> None:
     """Architectures of several segments, numbers however written, ranges of seeds, digits."""
     text = GOOD.replace('"2*3"]', '"2*4, 1*7"]').replace("lr = 1e-3\n", "").replace('"0..1"', '"0..9"')
     path = written(tmp_path, text.replace("[axes]", "[axes]\nlr = [1e-3, 1e-4]\ndigits = [[0, 1], [2, 3]]"))
-    assert len(load(path).trials) == 160
-    assert len(load(path, only="arch=[2*4,1*7]").trials) == 80
-    assert len(load(path, only="arch=[2*4, 1*7],1*4 mode=none").trials) == 80
-    assert len(load(path, only="lr=.0001 digits=0,1").trials) == 40
-    assert {trial.seed for trial in load(path, only="seed=2..4").trials} == {2, 3, 4}
-    assert {trial.seed for trial in load(path, only="seed=2,7").trials} == {2, 7}
+    assert len(load_grid(path).trials) == 160
+    assert len(load_grid(path, only="arch=[2*4,1*7]").trials) == 80
+    assert len(load_grid(path, only="arch=[2*4, 1*7],1*4 mode=none").trials) == 80
+    assert len(load_grid(path, only="lr=.0001 digits=0,1").trials) == 40
+    assert {trial.seed for trial in load_grid(path, only="seed=2..4").trials} == {2, 3, 4}
+    assert {trial.seed for trial in load_grid(path, only="seed=2,7").trials} == {2, 7}
     for clause, named in (
         ("lr=fast", "lr=fast"),
         ("mode=hiden", "hiden"),
@@ -125,13 +129,13 @@ def test_only_knows_every_setting_and_its_types(tmp_path: Path) -> None:
         ("arch", "arch"),
     ):
         with pytest.raises(UserError, match=named):
-            load(path, only=clause)
+            load_grid(path, only=clause)
 
 
 def test_an_override_of_several_values_is_an_axis(tmp_path: Path) -> None:
     """`mode=none,full` asks for both; within brackets a comma belongs to the value."""
     path = written(tmp_path, GOOD)
-    grid = load(path, ["mode=none,full", "arch=[2*4, 1*7],1*16", "digits=[0,1],[2,3]"])
+    grid = load_grid(path, ["mode=none,full", "arch=[2*4, 1*7],1*16", "digits=[0,1],[2,3]"])
     assert {trial.intervention.mode for trial in grid.trials} == {"none", "full"}
     assert {trial.model.arch.label for trial in grid.trials} == {"2*4, 1*7", "1*16"}
     assert {trial.data.digits for trial in grid.trials} == {(0, 1), (2, 3)}
@@ -141,10 +145,10 @@ def test_variants_are_run_with_every_combination(tmp_path: Path) -> None:
     """Named variants multiply the axes and can be picked by name."""
     text = GOOD + "[variants]\nslow = { batch_size = 64 }\nfast = { batch_size = 512 }\n"
     path = written(tmp_path, text)
-    grid = load(path)
+    grid = load_grid(path)
     assert len(grid.trials) == 16
     assert {point.variant for point in grid.points} == {"slow", "fast"}
-    assert {trial.method.batch_size for trial in load(path, only="variant=fast").trials} == {512}
+    assert {trial.method.batch_size for trial in load_grid(path, only="variant=fast").trials} == {512}
 
 
 BAD = {
@@ -268,7 +272,7 @@ def test_a_bad_grid_is_one_clear_line(what: str, tmp_path: Path) -> None:
     """Every mistake is named in one line with the file, and never a traceback of another kind."""
     path = written(tmp_path, BAD[what])
     with pytest.raises(UserError) as refused:
-        load(path)
+        load_grid(path)
     message = str(refused.value)
     assert "\n" not in message
     assert "grid.toml" in message
@@ -306,7 +310,7 @@ def test_a_bad_grid_is_one_clear_line(what: str, tmp_path: Path) -> None:
 def test_a_bad_override_is_one_clear_line(override: str, tmp_path: Path) -> None:
     """The same for overrides."""
     with pytest.raises(UserError) as refused:
-        load(written(tmp_path, GOOD), [override])
+        load_grid(written(tmp_path, GOOD), [override])
     assert "\n" not in str(refused.value)
 
 
@@ -318,15 +322,15 @@ def test_noise_in_a_grid_never_crashes(tmp_path: Path) -> None:
         for _ in range(draws.randint(1, 6)):
             text[draws.randrange(len(text))] = draws.choice(string.printable)
         with contextlib.suppress(UserError):
-            load(written(tmp_path, "".join(text)))
+            load_grid(written(tmp_path, "".join(text)))
 
 
 def test_the_nearest_right_name_is_offered(tmp_path: Path) -> None:
     """A typo names the key that was probably meant."""
     with pytest.raises(UserError, match="Did you mean batch_size"):
-        load(written(tmp_path, GOOD.replace("lr =", "batchsize =")))
+        load_grid(written(tmp_path, GOOD.replace("lr =", "batchsize =")))
     with pytest.raises(UserError, match=r"Did you mean .*grid\.toml"):
-        load(written(tmp_path, GOOD).with_name("gird.toml"))
+        load_grid(written(tmp_path, GOOD).with_name("gird.toml"))
 
 
 def test_a_grid_too_large_is_refused_without_being_built(tmp_path: Path) -> None:
@@ -334,7 +338,7 @@ def test_a_grid_too_large_is_refused_without_being_built(tmp_path: Path) -> None
     path = written(tmp_path, BAD["ten million trials"])
     tracemalloc.start()
     with pytest.raises(UserError, match=f"{MAX_TRIALS:,}"):
-        load(path)
+        load_grid(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 200_000_000
@@ -356,7 +360,7 @@ def test_a_decay_that_is_rounded_away_is_remarked(tmp_path: Path) -> None:
     """The published rates multiply weights by 1 - 1e-8, which no float32 number notices."""
     path = written(tmp_path, GOOD.replace('"hidden"', '"decay"'))
     for overrides, said in (((), 0), (("lr=1e-4",), 1), (("lr=1e-4", "mode=none"), 0), (("lr=3e-4",), 0)):
-        assert len(load(path, overrides).remarks) == said
+        assert len(load_grid(path, overrides).remarks) == said
 
 
 VARIED = GOOD + "[variants]\nsmall = { batch_size = 64 }\nlarge = { batch_size = 512 }\n"
@@ -373,25 +377,25 @@ VARIED = GOOD + "[variants]\nsmall = { batch_size = 64 }\nlarge = { batch_size =
 def test_an_override_reaches_all_or_none(text: str, override: str, named: str, tmp_path: Path) -> None:
     """Where it would reach only some trials, or only a part of it any, it is refused."""
     with pytest.raises(UserError, match=named):
-        load(written(tmp_path, text), [override])
+        load_grid(written(tmp_path, text), [override])
 
 
 def test_an_overridden_axis_keeps_its_place(tmp_path: Path) -> None:
     """The order of candidates decides ties, so an axis overridden by its own values changes nothing."""
     path = written(tmp_path, STAGED)
-    assert load(path, ["arch=1*4,2*3"]) == load(path)
+    assert load_grid(path, ["arch=1*4,2*3"]) == load_grid(path)
 
 
 def test_seeds_and_values_are_written_in_one_way(tmp_path: Path) -> None:
     """Lists, ranges and both together, in overrides and in --only; files of values, too."""
     path = written(tmp_path, GOOD)
     (tmp_path / "archs.txt").write_text("1*5\n2*5\n")
-    assert {trial.seed for trial in load(path, ["seeds=0..2,7"]).trials} == {0, 1, 2, 7}
-    assert {trial.seed for trial in load(path, ["seeds=0..9"], "seed=0..2,7").trials} == {0, 1, 2, 7}
-    assert {trial.model.arch.label for trial in load(path, ["arch=@archs.txt"]).trials} == {"1*5", "2*5"}
-    assert {trial.data.split_seed for trial in load(path, ["split_seed=0..3"]).trials} == {0, 1, 2, 3}
+    assert {trial.seed for trial in load_grid(path, ["seeds=0..2,7"]).trials} == {0, 1, 2, 7}
+    assert {trial.seed for trial in load_grid(path, ["seeds=0..9"], "seed=0..2,7").trials} == {0, 1, 2, 7}
+    assert {trial.model.arch.label for trial in load_grid(path, ["arch=@archs.txt"]).trials} == {"1*5", "2*5"}
+    assert {trial.data.split_seed for trial in load_grid(path, ["split_seed=0..3"]).trials} == {0, 1, 2, 3}
     with pytest.raises(UserError, match="not a whole number"):
-        load(path, ["seeds=1_0"])
+        load_grid(path, ["seeds=1_0"])
 
 
 def test_names_that_two_trials_would_share_are_told_from_doubles(tmp_path: Path) -> None:
@@ -399,7 +403,7 @@ def test_names_that_two_trials_would_share_are_told_from_doubles(tmp_path: Path)
     rates = ", ".join(f"{number * 1e-6:.6f}" for number in range(1, 10_000))
     text = f'seeds = [0]\n[base]\nfamily = "simplemlp"\narch = "1*4"\n[axes]\nlr = [{rates}]\n'
     with pytest.raises(UserError, match="two different trials would share the name"):
-        load(written(tmp_path, text))
+        load_grid(written(tmp_path, text))
 
 
 def test_an_override_is_given_once(tmp_path: Path) -> None:
@@ -408,8 +412,8 @@ def test_an_override_is_given_once(tmp_path: Path) -> None:
     path.write_text('name = "tiny"\n[base]\nfamily = "simplemlp"\narch = "1*1"\n')
     for given in (["lr=1e-3", "lr=1e-4"], ["seeds=1", "mode=none", "seeds=2"]):
         with pytest.raises(UserError, match=r"must be given once, got 2.*with commas"):
-            load(path, given)
-    assert len(load(path, ["lr=1e-3,1e-4"]).trials) == 2 * len(load(path).trials)
+            load_grid(path, given)
+    assert len(load_grid(path, ["lr=1e-3,1e-4"]).trials) == 2 * len(load_grid(path).trials)
 
 
 @pytest.mark.parametrize("sizes", [["train_size=60000"], ["train_size=40000", "val_size=30000"]])
@@ -420,5 +424,5 @@ def test_splits_larger_than_the_data_are_refused_before_anything_starts(
     path = tmp_path / "grid.toml"
     path.write_text('study = "ablation"\n[base]\nfamily = "simplemlp"\narch = "1*1"\n')
     with pytest.raises(UserError, match="train_size and val_size must be at most 60,000 together"):
-        load(path, sizes)
-    assert load(path, ["train_size=50000"]).trials
+        load_grid(path, sizes)
+    assert load_grid(path, ["train_size=50000"]).trials

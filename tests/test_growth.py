@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from psa.interventions.growth import State, grow, grow_moments, hidden_widths
-from psa.specs.growth import Growth, Moment, events, parameters
+from psa.specs.growth import EpochResult, Growth, growth_events, parameters
 
 INPUTS, CLASSES = 20, 10
 
@@ -111,20 +111,20 @@ def test_another_network_is_refused() -> None:
         grow({"stacks.0.project.weight": np.zeros((2, 2))}, (4,), 1, 1)
 
 
-def history(accuracies: list[float], steps: int = 10) -> list[Moment]:
+def history(accuracies: list[float], steps: int = 10) -> list[EpochResult]:
     """The validations of some epochs."""
-    return [Moment(epoch, epoch * steps, value) for epoch, value in enumerate(accuracies, start=1)]
+    return [EpochResult(epoch, epoch * steps, value) for epoch, value in enumerate(accuracies, start=1)]
 
 
 def epochs(spec: Growth, accuracies: list[float], widths: tuple[int, ...] = (8,)) -> list[int]:
     """After which epochs it grew."""
-    return [event.epoch for event in events(spec, widths, history(accuracies)) if event.grew]
+    return [event.epoch for event in growth_events(spec, widths, history(accuracies)) if event.grew]
 
 
 def test_the_published_growth() -> None:
     """48 x 2 with +16 and +1 after epochs 1 and 2 is 80 x 4 of 83,050 parameters."""
     spec = Growth(width=16, depth=1, max_width=96, max_depth=4, stop_epoch=3)
-    found = events(spec, (48, 48), history([0.5, 0.6, 0.7, 0.7, 0.7]))
+    found = growth_events(spec, (48, 48), history([0.5, 0.6, 0.7, 0.7, 0.7]))
     assert [event.new_hidden_sizes for event in found] == [(64, 64, 64), (80, 80, 80, 80)]
     last = found[-1]
     assert last.param_count_after == 83_050
@@ -153,7 +153,7 @@ def test_warm_up_stop_and_caps() -> None:
     flat = [0.5] * 8
     assert epochs(Growth(warmup_epochs=2, stop_epoch=5), flat) == [3, 4]
     spec = Growth(width=6, depth=1, max_width=17, max_depth=3)
-    found = events(spec, (8,), history(flat))
+    found = growth_events(spec, (8,), history(flat))
     assert [event.new_hidden_sizes for event in found][:3] == [(14, 14), (17, 17, 17), (17, 17, 17)]
     assert [event.grew for event in found] == [True, True] + [False] * 6
     assert found[2].param_count_after == found[2].param_count_before
@@ -163,7 +163,7 @@ def test_warm_up_stop_and_caps() -> None:
 def test_fixed_step_grows_at_the_end_of_an_epoch() -> None:
     """Every 25 steps, with 10 steps an epoch: at the first validation after them, counted from there."""
     spec = Growth(schedule="fixed_step", interval=25)
-    assert [event.global_step for event in events(spec, (8,), history([0.5] * 8))] == [30, 60]
+    assert [event.global_step for event in growth_events(spec, (8,), history([0.5] * 8))] == [30, 60]
 
 
 @given(
@@ -176,9 +176,9 @@ def test_growth_so_far_does_not_depend_on_what_comes_later(
 ) -> None:
     """A resumed training that replays its history grew where it did."""
     spec = Growth(schedule=schedule, interval=interval, threshold=0.5 if schedule == "performance" else None)
-    whole = events(spec, (8, 8), history(accuracies))
+    whole = growth_events(spec, (8, 8), history(accuracies))
     for count in range(len(accuracies)):
-        part = events(spec, (8, 8), history(accuracies)[:count])
+        part = growth_events(spec, (8, 8), history(accuracies)[:count])
         assert part == [event for event in whole if event.epoch <= count]
 
 
@@ -204,4 +204,4 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], sentence: str)
 def test_a_history_goes_forward() -> None:
     """Moments out of order are a fault of the caller."""
     with pytest.raises(ValueError, match="does not come after"):
-        events(Growth(), (8,), [Moment(2, 20, 0.5), Moment(1, 10, 0.5)])
+        growth_events(Growth(), (8,), [EpochResult(2, 20, 0.5), EpochResult(1, 10, 0.5)])

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from processes import GRID
 
-from cloud.sagemaker.jobs.progress import failures_in, progress_in
+from cloud.sagemaker.jobs.progress import parse_failures, parse_progress
 from psa.cli import app
-from psa.execution.cost_model import CostModel, Kind
-from psa.experiments.grid import load
+from psa.execution.cost_model import CostModel, WorkloadKey
+from psa.experiments.grid import load_grid
 from psa.experiments.tracking.tensorboard import TensorBoard
-from psa.storage.sweep_registry import announced, living
+from psa.storage.sweep_registry import active_sweeps, register_sweep
 
-KINDS = [Kind.of(trial).key for trial in load(GRID, []).trials]
+KINDS = [WorkloadKey.of(trial).key for trial in load_grid(GRID, []).trials]
 
 
 def times(sizes: Any) -> bytes:
@@ -168,7 +168,7 @@ def test_step_times_that_cannot_be_stored_are_used_all_the_same(
     with caplog.at_level(logging.WARNING):
         costs = CostModel(folder / "costs.json")
         caplog.clear()
-        kinds = sorted({Kind.of(trial) for trial in load(GRID, []).trials}, key=str)
+        kinds = sorted({WorkloadKey.of(trial) for trial in load_grid(GRID, []).trials}, key=str)
         for kind in kinds:
             costs.learn(kind, {1: 1e-3})
     assert all(costs.measured(kind) for kind in kinds)
@@ -188,7 +188,7 @@ def test_progress_of_a_sweep_that_cannot_be_used_is_not_shown(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The sweep itself is, whatever its file holds."""
-    with announced(Path("models")) as tell:
+    with register_sweep(Path("models")) as tell:
         tell({key: value for key, value in SWEEP.items() if key != "host"})
         (path,) = Path("models/.sweeps").glob("*.json")
         for what, content in (GENERAL | PROGRESS).items():
@@ -200,7 +200,9 @@ def test_progress_of_a_sweep_that_cannot_be_used_is_not_shown(
             assert f"{path} cannot be used" in err
         path.unlink()
         for what in in_place_of(path):
-            assert [str(one) for one in living(Path("models"))] == [f"sweep {os.getpid()}: at work"], what
+            assert [str(one) for one in active_sweeps(Path("models"))] == [f"sweep {os.getpid()}: at work"], (
+                what
+            )
 
 
 @pytest.mark.parametrize(
@@ -208,15 +210,15 @@ def test_progress_of_a_sweep_that_cannot_be_used_is_not_shown(
 )
 def test_a_listener_that_cannot_read_its_progress_begins_anew(content: bytes, folder: Path) -> None:
     """As where there is none."""
-    trial = load(GRID, []).trials[0]
+    trial = load_grid(GRID, []).trials[0]
     lay(folder / trial.id / "psa.json", content)
     assert TensorBoard(folder).loops_of(trial) == -1
 
 
 LOOP = {"loop": 1, "trained": 2, "best": 0.5, "trial": "x"}
 READERS: dict[str, Callable[[bytes], object]] = {
-    "progress": progress_in,
-    "failures": lambda content: failures_in(content, "job"),
+    "progress": parse_progress,
+    "failures": lambda content: parse_failures(content, "job"),
 }
 
 
@@ -232,5 +234,5 @@ def test_what_a_job_tells_may_be_damaged(reader: str) -> None:
 )
 def test_numbers_that_a_job_cannot_mean_are_not_shown(damage: dict[str, Any]) -> None:
     """A loop or an accuracy out of its range."""
-    assert progress_in(json.dumps({"p": LOOP}).encode()) == {"p": LOOP}
-    assert progress_in(json.dumps({"p": LOOP | damage}).encode()) == {}
+    assert parse_progress(json.dumps({"p": LOOP}).encode()) == {"p": LOOP}
+    assert parse_progress(json.dumps({"p": LOOP | damage}).encode()) == {}

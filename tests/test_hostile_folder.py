@@ -11,7 +11,7 @@ import pytest
 from processes import GRID, PATIENCE_SECONDS
 from test_search import SMALL
 
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -74,7 +74,7 @@ def test_a_sweep_on_ray(hostile: Path, data_dir: Path, started: list[subprocess.
     out = typed(hostile, data_dir, "sweep", str(GRID), *words, started=started)
     assert "12 of 12 trials done, 0 failed" in out
     store = Store(hostile / "models", hostile / "results")
-    assert not store.pending(load(GRID, ["arch=1*4"]).trials, 1)
+    assert not store.pending(load_grid(GRID, ["arch=1*4"]).trials, 1)
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from processes import PATIENCE_SECONDS, children, end, sweep, until
 
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
 from psa.storage import locks
 from psa.storage.store import Store
-from psa.storage.sweep_registry import living
+from psa.storage.sweep_registry import active_sweeps
 
 GRID = Path("reproduction/smoke.toml").absolute()
 ARCH = ("arch=1*4", "meta_loops=1")
@@ -33,7 +33,7 @@ with leases.held(Store(pathlib.Path(sys.argv[2]), pathlib.Path("none")), trials)
 
 def trials() -> tuple[Trial, ...]:
     """Twelve, of one arch."""
-    return load(GRID, ARCH).trials
+    return load_grid(GRID, ARCH).trials
 
 
 def store_of(folder: Path) -> Store:
@@ -44,13 +44,13 @@ def store_of(folder: Path) -> Store:
 def test_a_look_takes_and_leaves_nothing(tmp_path: Path) -> None:
     """Free is what nobody holds, in this process or another; looking makes no file and no lease."""
     store, all_of_them = store_of(tmp_path), trials()
-    assert locks.free(store, all_of_them) == list(all_of_them)
+    assert locks.unlocked_trials(store, all_of_them) == list(all_of_them)
     assert not (tmp_path / "models").exists()
-    with locks.held(store, all_of_them[:3]) as got:
-        assert locks.free(store, all_of_them) == list(all_of_them[3:])
+    with locks.lock_trials(store, all_of_them[:3]) as got:
+        assert locks.unlocked_trials(store, all_of_them) == list(all_of_them[3:])
         assert got == list(all_of_them[:3])
-    assert locks.free(store, all_of_them) == list(all_of_them)
-    with locks.held(store, all_of_them) as got:
+    assert locks.unlocked_trials(store, all_of_them) == list(all_of_them)
+    with locks.lock_trials(store, all_of_them) as got:
         assert got == list(all_of_them)
 
 
@@ -64,10 +64,10 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "12\n"
-    assert locks.free(store_of(tmp_path), trials()) == []
+    assert locks.unlocked_trials(store_of(tmp_path), trials()) == []
     holder.kill()
     holder.communicate()
-    assert locks.free(store_of(tmp_path), trials()) == list(trials())
+    assert locks.unlocked_trials(store_of(tmp_path), trials()) == list(trials())
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
@@ -76,10 +76,10 @@ def test_no_worker_is_started_for_what_others_have_in_hand(
 ) -> None:
     """The free half is trained by workers, the other half is waited for without any, and then trained."""
     store, mine = store_of(tmp_path), trials()[:6]
-    with locks.held(store, mine):
+    with locks.lock_trials(store, mine):
         process = sweep(tmp_path, data_dir, *ARCH, "--pack-size", "12", "--workers", "1")
         request.addfinalizer(partial(end, process))
-        until(lambda: any("waiting for 6 trials" in str(one) for one in living(store.models)), process)
+        until(lambda: any("waiting for 6 trials" in str(one) for one in active_sweeps(store.models)), process)
         assert len(store.survey(trials(), 1).done) == 6
         ends = time.monotonic() + 5
         while time.monotonic() < ends:

@@ -18,7 +18,7 @@ from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.experiments.tracking.base import curves
-from psa.experiments.tracking.trackers import Audience, listeners_for
+from psa.experiments.tracking.trackers import TrackerGroup, listeners_for
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -170,7 +170,7 @@ def test_one_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureF
         store.write(trial, some_record(3, trial), {})
     failing, folder = Failing(), tmp_path / "runs"
     pytest.importorskip("tensorboard")
-    audience = Audience([failing, *listeners_for("x", folder, None)], store)
+    audience = TrackerGroup([failing, *listeners_for("x", folder, None)], store)
     with caplog.at_level(logging.WARNING):
         audience.tell(trials, 3)
     assert failing.told == [trials[0].id]

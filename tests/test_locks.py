@@ -23,11 +23,11 @@ from processes import GRID, PATIENCE_SECONDS, ROOT, psa
 from psa.core import file_locks
 from psa.core.errors import UserError
 from psa.core.file_locks import Locked, is_locked, locked, locked_bytes, unlocked_bytes
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
 from psa.storage import locks
 from psa.storage.store import Store
-from psa.storage.sweep_registry import announced, living
+from psa.storage.sweep_registry import active_sweeps, register_sweep
 
 WAY_OUT = "Choose a folder on a file system that supports file locks"
 # Takes what a command holds until its input ends.
@@ -204,7 +204,7 @@ def test_the_lock_of_a_file_is_known_by_reading(tmp_path: Path) -> None:
 
 def trials() -> tuple[Trial, ...]:
     """Twelve, of one arch."""
-    return load(GRID, ("arch=1*4", "meta_loops=1")).trials
+    return load_grid(GRID, ("arch=1*4", "meta_loops=1")).trials
 
 
 def test_the_published_grid_is_leased_with_256_open_files(tmp_path: Path) -> None:
@@ -222,22 +222,22 @@ def test_trials_that_share_a_byte_are_leased_together(
     """None is lost, and none is waited for by the process that holds the other."""
     monkeypatch.setattr(locks, "_place", lambda store, trial: 7)
     store = Store(tmp_path / "models", tmp_path / "results")
-    with locks.held(store, trials()) as got:
+    with locks.lock_trials(store, trials()) as got:
         assert got == list(trials())
-        assert locks.free(store, trials()) == []
-        with locks.held(store, trials()[:1]) as again:
+        assert locks.unlocked_trials(store, trials()) == []
+        with locks.lock_trials(store, trials()[:1]) as again:
             assert again == []
-    assert locks.free(store, trials()) == list(trials())
+    assert locks.unlocked_trials(store, trials()) == list(trials())
 
 
 def test_a_sweep_of_an_older_psa_keeps_its_trials(tmp_path: Path) -> None:
     """It locks a file beside each state: that trial is neither free nor leased until it ends."""
     store, mine = Store(tmp_path / "models", tmp_path / "results"), trials()[0]
     with holder("file", store.state_file(mine).path.parent / ".lease"):
-        assert locks.free(store, trials()) == list(trials()[1:])
-        with locks.held(store, trials()) as got:
+        assert locks.unlocked_trials(store, trials()) == list(trials()[1:])
+        with locks.lock_trials(store, trials()) as got:
             assert got == list(trials()[1:])
-    with locks.held(store, trials()) as got:
+    with locks.lock_trials(store, trials()) as got:
         assert got == list(trials())
 
 
@@ -260,7 +260,7 @@ def test_a_file_system_without_locks_is_refused(
     asking: list[Callable[[], Any]] = [lambda: is_locked(path), lambda: locked(path).__enter__()]
     if kind == "fcntl":
         store = Store(tmp_path, tmp_path)
-        asking = [lambda: locks.check(store), lambda: locks.held(store, trials()).__enter__()]
+        asking = [lambda: locks.check_lockable(store), lambda: locks.lock_trials(store, trials()).__enter__()]
         asking += [lambda: unlocked_bytes(path, [1]), lambda: locked_bytes(path, [1]).__enter__()]
     for ask in asking:
         with pytest.raises(UserError, match=f"cannot lock .*{os.strerror(number)[1:]}. {WAY_OUT}"):
@@ -320,9 +320,9 @@ def test_a_reader_without_write_access_sees_who_lives(tmp_path: Path, request: p
 
     with locked_bytes(models / ".trials.lock", [1]):
         assert seen() == ["0", "{2}"]
-    with announced(models):
+    with register_sweep(models):
         assert seen() == ["1", "{1, 2}"]
-        assert len(living(models)) == 1
+        assert len(active_sweeps(models)) == 1
 
 
 def with_root() -> dict[str, str]:

@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.interventions.memory import hash_rng
 from psa.interventions.memory.bank import Bank, Entries, Lengths
-from psa.interventions.memory.eviction import places
-from psa.specs.memory import Forgetting
+from psa.interventions.memory.eviction import slots_for
+from psa.specs.memory import EvictionPolicy
 
 CPU = torch.device("cpu")
 POLICIES = ["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"]
 
 
-def rule(policy: str) -> Forgetting:
+def rule(policy: str) -> EvictionPolicy:
     """A policy with what it needs."""
-    return Forgetting.model_validate({"policy": policy} | ({"ttl_steps": 3} if policy == "ttl" else {}))
+    return EvictionPolicy.model_validate({"policy": policy} | ({"ttl_steps": 3} if policy == "ttl" else {}))
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Twin:
                 self.slots.append(entry)
                 continue
             if self.policy == "reservoir":
-                draw = int(hash_rng.bits(self.key, torch.tensor(self.arrived))[0]) % self.arrived
+                draw = int(hash_rng.random_bits(self.key, torch.tensor(self.arrived))[0]) % self.arrived
                 if draw < self.capacity:
                     self.slots[draw] = entry
                 continue
@@ -90,7 +90,7 @@ def offer(bank: Bank, numbers: torch.Tensor, kept: torch.Tensor, policy: str, ke
     """Arrivals whose keys, values and labels are their numbers."""
     values = numbers.unsqueeze(2).to(torch.float32)
     bank.now += 1
-    bank.put(places(bank, kept, rule(policy), keys), Entries(values, values, numbers))
+    bank.put(slots_for(bank, kept, rule(policy), keys), Entries(values, values, numbers))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -202,9 +202,9 @@ def test_a_reservoir_is_a_uniform_sample() -> None:
 def test_hashed_draws_are_uniform_and_apart() -> None:
     """Integers and shares by chi-square; another seed, purpose or counter is another draw."""
     keys = hash_rng.keys_of([1, 2], "control", [1, 1], CPU)
-    draws = hash_rng.bits(keys.unsqueeze(1), torch.arange(50_000))
-    assert chisquare(np.bincount(hash_rng.below(draws, torch.tensor(37)).flatten().numpy())).pvalue > 1e-3
-    shares = hash_rng.unit(draws).flatten().numpy()
+    draws = hash_rng.random_bits(keys.unsqueeze(1), torch.arange(50_000))
+    assert chisquare(np.bincount(hash_rng.integers(draws, torch.tensor(37)).flatten().numpy())).pvalue > 1e-3
+    shares = hash_rng.uniform(draws).flatten().numpy()
     assert shares.min() >= 0
     assert shares.max() < 1
     assert chisquare(np.histogram(shares, 64, (0, 1))[0]).pvalue > 1e-3
@@ -229,7 +229,7 @@ def test_a_refresh_is_one_arrival_after_the_other(slots: list[int], share: float
         keys, values = (torch.from_numpy(draws.normal(size=size).astype(np.float32)) for size in sizes)
         return Entries(keys, values, torch.from_numpy(draws.integers(9, size=(1, count))))
 
-    bank.put(places(bank, whole, rule("fifo"), torch.zeros(1, dtype=torch.int64)), made(6))
+    bank.put(slots_for(bank, whole, rule("fifo"), torch.zeros(1, dtype=torch.int64)), made(6))
     expected = {name: getattr(bank, name)[0, :6].numpy().copy() for name in ("keys", "values", "labels")}
     arrivals = made(len(slots))
     for at, slot in enumerate(slots):
@@ -263,7 +263,7 @@ def test_the_cost_of_a_batch_does_not_grow_with_what_is_held() -> None:
     for step in range(40):
         numbers = torch.arange(8).expand(2, -1) + 8 * step
         values = torch.ones(2, 8, 3)
-        slots = places(bank, numbers >= 0, rule("usage"), torch.zeros(2, dtype=torch.int64))
+        slots = slots_for(bank, numbers >= 0, rule("usage"), torch.zeros(2, dtype=torch.int64))
         bank.now += 1
         bank.put(slots, Entries(values, values, numbers))
     assert {name: getattr(bank, name).data_ptr() for name in places_before} == places_before
@@ -293,7 +293,7 @@ def test_a_snapshot_restores_to_any_row_and_refuses_another_shape() -> None:
         held | {"labels": held["labels"].astype(np.float32)},
         held | {"size": np.array(7)},
     ):
-        with pytest.raises(DamagedFile):
+        with pytest.raises(CorruptFileError):
             wide.restore(0, broken)
 
 
@@ -304,7 +304,7 @@ def test_statistics_are_of_the_live_entries() -> None:
     for _ in range(2):
         bank.now += 1
         kept = torch.tensor([[True, True], [False, False]])
-        slots = places(bank, kept, rule("fifo"), torch.zeros(2, dtype=torch.int64))
+        slots = slots_for(bank, kept, rule("fifo"), torch.zeros(2, dtype=torch.int64))
         bank.put(slots, Entries(values, values[..., :2], torch.zeros(2, 2, dtype=torch.int64)))
     assert bank.statistics(0) == {
         "size": 4.0,
@@ -332,5 +332,5 @@ def test_late_batches_find_the_same_work_as_early_ones() -> None:
 def offer_wide(bank: Bank, numbers: torch.Tensor) -> None:
     """Arrivals with keys of two dimensions."""
     values = numbers.unsqueeze(2).to(torch.float32).expand(-1, -1, 2)
-    slots = places(bank, numbers >= 0, rule("helpfulness_age"), torch.zeros(1, dtype=torch.int64))
+    slots = slots_for(bank, numbers >= 0, rule("helpfulness_age"), torch.zeros(1, dtype=torch.int64))
     bank.put(slots, Entries(values, values, numbers))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memories import CLASSES, CPU, WIDTH, memory, stacked, step_of, trained
 
-from psa.core.errors import DamagedFile
+from psa.core.errors import CorruptFileError
 from psa.interventions.memory import per_trial, retrieval
 from psa.interventions.memory.hidden_memory import HiddenMemory
 
@@ -222,5 +222,5 @@ def test_a_damaged_snapshot_is_refused() -> None:
     hidden, _ = trained(memory(target=CENTROID), [7])
     held = hidden.snapshot(0)
     held.pop("centroids")
-    with pytest.raises(DamagedFile, match="centroids"):
+    with pytest.raises(CorruptFileError, match="centroids"):
         hidden.restore(0, held)

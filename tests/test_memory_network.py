@@ -11,15 +11,15 @@ from psa.interventions.memory.hidden_memory import HiddenMemory
 from psa.interventions.memory.targets import per_sample
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs, stacked_linear
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 
 
 def walked(seeds: list[int], steps: int = 4, size: int = 21) -> tuple[Tensor, Tensor]:
     """Plain gradient descent with a memory at the last hidden layer; weights, and relative effects."""
-    net = Dense(ModelSpec(family="simplemlp", arch=Arch.coerce("1*30, 1*17")), 10)
-    weights = Rows.stacked([net.initial(seed) for seed in seeds])
+    net = Dense(PublishedModelSpec(family="simplemlp", arch=Arch.coerce("1*30, 1*17")), 10)
+    weights = StackedParams.stacked([net.initial(seed) for seed in seeds])
     gradients = weights.zeros_like()
     hidden = HiddenMemory(memory(capacity=50), seeds, 17, 10, CPU)
     effects = []

@@ -14,16 +14,16 @@ from made_up import some_record
 from psa.analysis.probe_frame import observed
 from psa.analysis.records_frame import collect
 from psa.analysis.stats import t_test
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.experiments.studies.memory import Settings, from_settings
-from psa.interventions.growth import booked
+from psa.interventions.growth import growth_event_json
 from psa.reports.activations.run_figures import run_thresholds
-from psa.reports.contract import Setting
+from psa.reports.contract import ReportContext
 from psa.reports.memory import report
-from psa.reports.memory.comparisons import NEEDED, arms_of, comparisons_of, verdict
+from psa.reports.memory.comparisons import NEEDED, compared_arms, comparisons_of, verdict
 from psa.reports.memory.hypotheses import hypotheses
-from psa.reports.memory.runs import NUMBERS, final_stage, runs_from, runs_of
-from psa.specs.growth import Moment, events
+from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from
+from psa.specs.growth import EpochResult, growth_events
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.record import decode_record, encode_record
@@ -103,7 +103,7 @@ def test_without_the_controls_or_with_one_seed_nothing_is_decided() -> None:
 
 def answered(table: pd.DataFrame) -> list[Any]:
     """The hypotheses on some runs."""
-    return hypotheses(table, arms_of(table), {each.key: each for each in comparisons_of(table)})
+    return hypotheses(table, compared_arms(table), {each.key: each for each in comparisons_of(table)})
 
 
 def test_questions_are_paired_tests_with_a_correction() -> None:
@@ -152,7 +152,9 @@ def records_of(folder: Path, grid: str, stage: int, only: Sequence[str]) -> tupl
     """Records of a grid's variants in one stage, as training would leave them but with made-up numbers."""
     store = Store(folder / "models", folder / "results")
     chosen = [
-        point for point in load(ROOT / "reproduction" / grid).stages[stage].points if point.variant in only
+        point
+        for point in load_grid(ROOT / "reproduction" / grid).stages[stage].points
+        if point.variant in only
     ]
     for point in chosen:
         trial = point.trial
@@ -164,9 +166,9 @@ def records_of(folder: Path, grid: str, stage: int, only: Sequence[str]) -> tupl
         record["finals"]["bounty"] = {"correct": 2700 + at, "loop": 3}
         record["finals"]["test"] = {"correct": 9000 + 10 * at + trial.seed, "loss": 0.3}
         if trial.growth is not None:
-            history = [Moment(loop, 94 * loop, 0.8) for loop in (1, 2, 3)]
-            grown = events(trial.growth, trial.model.arch.widths, history)
-            record["events"] = [booked(event) for event in grown]
+            history = [EpochResult(loop, 94 * loop, 0.8) for loop in (1, 2, 3)]
+            grown = growth_events(trial.growth, trial.model.arch.widths, history)
+            record["events"] = [growth_event_json(event) for event in grown]
             record["built"]["arch"] = "4*80"
             record["built"]["parameters"] = grown[-1].param_count_after
         record["probes"] = _probes(trial)
@@ -212,7 +214,7 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
     frame = collect(store, [], trials)
     ((name, rows),) = list(report.parts(frame))
     assert name == grid.removesuffix(".toml")
-    setting = Setting(tmp_path / "page", observed=observed(store), store=store)
+    setting = ReportContext(tmp_path / "page", observed=observed(store), store=store)
     made = report.tables(rows, setting)
     assert {"consolidated", "comparisons", "hypotheses"} <= made.keys()
     for table in made.values():
@@ -249,7 +251,7 @@ def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: 
     only = ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]
     store, _ = records_of(tmp_path, "growth.toml", 1, only)
     table = runs_from(store.records.all())
-    arms = arms_of(table)
+    arms = compared_arms(table)
     assert arms.memory == "hybrid growing 2*48"
     assert arms.rivals["nn"] == arms.growing == "nn growing 2*48"
     assert arms.rivals["best_fixed_hybrid"] == "hybrid 4*96"
@@ -297,7 +299,7 @@ def test_arms_that_are_trained_otherwise_are_not_one(tmp_path: Path) -> None:
         "nn growing 2*16, grow_width=3": 1, "hybrid 2*16": 2, "hybrid 2*16, lr=0.01, site=early": 1,
     }  # fmt: skip
     assert not table.duplicated(["stage", "arm", "seed"]).any()
-    assert arms_of(table[table["arm"].str.contains("lr=0.01")]).rivals["nn"] == "nn 2*16, lr=0.01"
+    assert compared_arms(table[table["arm"].str.contains("lr=0.01")]).rivals["nn"] == "nn 2*16, lr=0.01"
 
 
 def test_settings_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -320,7 +322,7 @@ def test_only_a_larger_network_says_what_parameters_are_worth() -> None:
     """A smaller one is no rival of that name, and seeds in common are needed to be compared at all."""
     small = runs(BASE)
     small.loc[small["arm"].str.contains("512"), "parameters"] = 99
-    assert "nn_large" not in arms_of(small).rivals
+    assert "nn_large" not in compared_arms(small).rivals
     other = runs(BASE)
     other.loc[other["method"] == "nn", "seed"] += 100
     said = {each.claim: each for each in answered(other)}["A memory makes a network more accurate"]
@@ -332,7 +334,7 @@ def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> No
     """One number where all arms have as many; counts of classes are of all seeds together."""
     store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
     rows = collect(store, [], trials)
-    setting = Setting(tmp_path, observed=observed(store), store=store)
+    setting = ReportContext(tmp_path, observed=observed(store), store=store)
     notes = [text.get_text() for text in dict(report.figures(rows, setting))["test_accuracy"].texts]
     assert any("(3 per arm)" in text for text in notes)
     assert "all seeds of an arm added up" in report.tables(rows, setting)["classes"].note
@@ -354,7 +356,7 @@ def test_classes_are_called_by_their_digits(tmp_path: Path) -> None:
     record = decode_record(path.read_bytes(), "x")
     record["probes"]["confusion"]["last"]["counts"] = [9, 1, 2, 8]
     path.write_bytes(encode_record(record))
-    setting = Setting(tmp_path, observed=observed(store), store=store)
+    setting = ReportContext(tmp_path, observed=observed(store), store=store)
     table = report.tables(collect(store, ["memory"]), setting)["classes"]
     assert [(row[1], row[-1]) for row in table.rows] == [(3, 10), (8, 10)]
     assert table.rows[1][2:4] == (8 / 9, 8 / 10)
@@ -367,5 +369,5 @@ def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:
     )
     frame = collect(store, ["memory"])
     ((_, rows),) = list(report.parts(frame))
-    found = runs_of(rows, Setting(tmp_path, observed=None, store=store))
+    found = build_runs(rows, ReportContext(tmp_path, observed=None, store=store))
     assert sorted(found["arm"]) == ["embedding_knn 2*16", "nn 2*16"]

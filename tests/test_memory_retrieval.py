@@ -16,8 +16,8 @@ from torch import Tensor
 
 from psa.interventions.memory import hash_rng, retrieval
 from psa.interventions.memory.bank import Bank, Entries, of_length_1
-from psa.interventions.memory.injection import gate_of, intervene
-from psa.interventions.memory.targets import Centroids, Dims, per_sample, picked, stored, values_of
+from psa.interventions.memory.injection import gate_of, inject
+from psa.interventions.memory.targets import Centroids, Dims, per_sample, picked, stored, target_values
 from psa.specs.memory import Gate, Retrieval, Target
 
 
@@ -55,7 +55,7 @@ def test_a_search_finds_the_nearest_and_of_equal_ones_the_lowest_slots(
         else draws.normal(size=(len(sizes), dims, queries))
     )
     query = torch.from_numpy(asked.astype(np.float32))
-    found = retrieval.search(bank, query, k, "euclidean")
+    found = retrieval.search_memory(bank, query, k, "euclidean")
     for row, size in enumerate(sizes):
         every = bank.keys[row, :size].double().numpy()
         for at in range(queries):
@@ -78,7 +78,7 @@ def test_copies_of_an_entry_are_found_in_the_order_of_their_slots(dims: int, met
     bank = filled(draws, [450, 450], 450, dims, grid=False)
     bank.keys[:, :450] = of_length_1(bank.keys[:, :50]).repeat(1, 9, 1)
     queries = bank.keys[:, :33].transpose(1, 2) + 0.01 * torch.from_numpy(draws.random((dims, 1))).float()
-    found = retrieval.search(bank, of_length_1(queries.transpose(1, 2)).transpose(1, 2), 4, metric)
+    found = retrieval.search_memory(bank, of_length_1(queries.transpose(1, 2)).transpose(1, 2), 4, metric)
     first = torch.arange(33).unsqueeze(1)
     assert torch.equal(found.slots[0], first + torch.arange(4) * 50)
     assert torch.equal(found.slots[1], first + torch.arange(4) * 50)
@@ -90,7 +90,7 @@ def test_cosine_compares_directions() -> None:
     bank = filled(draws, [20], 20, 4, grid=False)
     keys, query = bank.keys[0, :20].clone(), torch.from_numpy(draws.normal(size=(1, 4, 3)).astype(np.float32))
     bank.keys[:] = of_length_1(bank.keys)
-    found = retrieval.search(bank, of_length_1(query.transpose(1, 2)).transpose(1, 2), 5, "cosine")
+    found = retrieval.search_memory(bank, of_length_1(query.transpose(1, 2)).transpose(1, 2), 5, "cosine")
     similar = torch.nn.functional.cosine_similarity(keys[:, :, None], query, dim=1)
     expected = (1 - similar).sort(dim=0)
     assert torch.allclose(found.distance[0], expected.values[:5].T, atol=1e-6)
@@ -101,7 +101,7 @@ def test_a_query_finds_itself_at_distance_0() -> None:
     """However long the vectors are: distances of the chosen are computed without cancellation."""
     bank = filled(np.random.default_rng(1), [64], 64, 16, grid=False)
     bank.keys *= 1000
-    found = retrieval.search(bank, bank.keys[:, :64].transpose(1, 2), 2, "euclidean")
+    found = retrieval.search_memory(bank, bank.keys[:, :64].transpose(1, 2), 2, "euclidean")
     assert found.slots[0, :, 0].tolist() == list(range(64))
     assert found.distance[0, :, 0].tolist() == [0.0] * 64
 
@@ -111,7 +111,7 @@ def test_weights_add_up_to_1_and_fall_with_distance(weighting: Any) -> None:
     """The formulas of the three weightings; entries that were not found weigh nothing."""
     distance = torch.tensor([[[0.5, 1.0, 2.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]]])
     valid = torch.tensor([[[True, True, True], [True, True, False], [False, False, False]]])
-    found = retrieval.Found(torch.zeros_like(valid, dtype=torch.int64), distance, valid)
+    found = retrieval.NearestEntries(torch.zeros_like(valid, dtype=torch.int64), distance, valid)
     temperature = {"temperature": 0.5} if weighting == "softmax" else {}
     weights = retrieval.weights_of(found, Retrieval(weighting=weighting, **temperature))
     d = distance[0, 0]
@@ -127,14 +127,14 @@ def test_weights_add_up_to_1_and_fall_with_distance(weighting: Any) -> None:
 def test_what_is_retrieved_is_the_weighted_sum_of_values() -> None:
     """r, mean distance, purity and agreement of the nearest; NaN where nothing was found."""
     bank = filled(np.random.default_rng(2), [9, 0], 9, 3, grid=False)
-    found = retrieval.search(bank, torch.zeros(2, 3, 4), 3, "euclidean")
+    found = retrieval.search_memory(bank, torch.zeros(2, 3, 4), 3, "euclidean")
     weights = retrieval.weights_of(found, Retrieval(weighting="uniform"))
     r = retrieval.retrieved(bank, found, weights)
     slots = found.slots[0, 0]
     assert torch.allclose(r[0, :, 0], bank.values[0, slots].mean(dim=0))
     assert r[1].abs().sum() == 0
     labels = bank.labels[0, slots[:1]].expand(2, 4)
-    share, first = retrieval.purity(bank, found, labels)
+    share, first = retrieval.retrieval_purity(bank, found, labels)
     assert share[0, 0] == pytest.approx(float((bank.labels[0, slots] == labels[0, 0]).float().mean()))
     assert first[0].tolist() == [1.0] * 4
     assert retrieval.mean_distance(found)[0, 0] == pytest.approx(float(found.distance[0, 0].mean()))
@@ -170,7 +170,7 @@ def applied(spec: Any, h: Tensor, r: Tensor, gate: float = 1.0, on: bool = True)
     """h' of one trial whose first five dimensions may change."""
     shape = (1, h.shape[2])
     dims = torch.arange(5).unsqueeze(0)
-    return intervene(spec, h, r, dims, torch.full(shape, gate), torch.full(shape, on))[0]
+    return inject(spec, h, r, dims, torch.full(shape, gate), torch.full(shape, on))[0]
 
 
 ABSOLUTE = {"value": "absolute", "construction": "current_hidden"}
@@ -206,7 +206,7 @@ def test_the_three_interventions(spec: Any) -> None:
 def test_the_next_layer_finds_every_trial_on_a_64_byte_boundary() -> None:
     """Whatever width and batch are: its products would otherwise depend on the place in the pack."""
     h, r, on = torch.ones(3, 7, 5), torch.ones(3, 5, 5), torch.ones(3, 5, dtype=torch.bool)
-    changed, _ = intervene(memory(), h, r, torch.arange(5).expand(3, -1), torch.ones(3, 5), on)
+    changed, _ = inject(memory(), h, r, torch.arange(5).expand(3, -1), torch.ones(3, 5), on)
     assert [row.data_ptr() % 64 for row in changed] == [0, 0, 0]
 
 
@@ -231,7 +231,7 @@ def test_a_clip_bounds_every_change_and_the_effect_is_measured() -> None:
     spec = memory(mode="residual", clip=0.5)
     h, r = torch.ones(1, 12, 2), torch.full((1, 5, 2), -3.0)
     on = torch.tensor([[True, False]])
-    changed, effect = intervene(spec, h, r, torch.arange(5).unsqueeze(0), torch.ones(1, 2), on)
+    changed, effect = inject(spec, h, r, torch.arange(5).unsqueeze(0), torch.ones(1, 2), on)
     assert changed[0, :, 0].tolist() == [0.5] * 5 + [1.0] * 7
     assert effect.magnitude[0].tolist() == pytest.approx([0.5 * 5**0.5, 0])
     assert effect.relative[0].tolist() == pytest.approx([0.5 * 5**0.5 / 12**0.5, 0])
@@ -258,13 +258,13 @@ def test_values_by_construction() -> None:
         ("class_centroid", "delta", 5.0),
     ]:
         target = Target.model_validate({"construction": construction, "value": value})
-        made = values_of(target, h, g, c)
+        made = target_values(target, h, g, c)
         assert made.shape == (1, 3, 2)
         assert made.flatten().tolist() == pytest.approx([expected] * 6)
     with pytest.raises(ValueError, match="gradient"):
-        values_of(Target(), h, None, None)
+        target_values(Target(), h, None, None)
     with pytest.raises(ValueError, match="means"):
-        values_of(Target(construction="class_centroid"), h, None, None)
+        target_values(Target(construction="class_centroid"), h, None, None)
 
 
 def test_an_entry_does_not_depend_on_the_company_of_its_sample() -> None:

@@ -12,20 +12,20 @@ from helpers import run
 
 from psa.core.errors import UserError
 from psa.data.splits import Splits
-from psa.engine.device_pack import LoadedPack
-from psa.engine.probing import Look
-from psa.execution.cost_model import memory_bytes, stored_bytes
+from psa.engine.device_pack import DevicePack
+from psa.engine.probing import ProbeInput
+from psa.execution.cost_model import memory_bytes, trial_bytes
 from psa.execution.worker.record import probes_for
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.experiments.studies.memory import METHODS, Settings, from_settings
 from psa.interventions.growth import hidden_widths
 from psa.nn.dense import Dense
 from psa.probes.embedding_knn import embeddings, voted
-from psa.probes.predictions import answers_of
+from psa.probes.predictions import predict
 from psa.reports.memory.runs import _memory
 from psa.specs.growth import parameters
 from psa.specs.trial import Trial
-from psa.storage.trial_state import TrialState, encode
+from psa.storage.trial_state import TrialState, encode_state
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: 
 
 def test_the_grid_of_the_memory_has_the_published_variants() -> None:
     """a0 to a21 but for two that others are; none is another under a second name."""
-    grid = load(ROOT / "reproduction" / "memory.toml")
+    grid = load_grid(ROOT / "reproduction" / "memory.toml")
     names = {point.variant for point in grid.stages[0].points}
     assert names == {f"a{number}" for number in range(22) if number not in (2, 14)} | {"long_steps"}
     assert len({point.trial.digest for point in grid.stages[0].points}) == len(names)
@@ -78,7 +78,7 @@ def test_the_grid_of_the_memory_has_the_published_variants() -> None:
 
 def test_the_grid_of_growth_ends_at_the_published_size() -> None:
     """48*2 grows to 80*4 with 83,050 parameters, as many as its matched rival has."""
-    grid = load(ROOT / "reproduction" / "growth.toml")
+    grid = load_grid(ROOT / "reproduction" / "growth.toml")
     points = {point.variant: point.trial for point in grid.stages[0].points}
     assert points.keys() == {f"g{number}" for number in range(13)} | {"matched"}
     growth = points["g5"].growth
@@ -97,7 +97,7 @@ def test_what_probes_see_does_not_depend_on_the_pack(small: Splits) -> None:
     """Nor do they change the training: without any of them it is the same."""
     (alone,), (outcome,) = run([trial(3)], small, 2)
     together, outcomes = run([trial(8), trial(3)], small, 2)
-    assert encode(together[1]) == encode(alone)
+    assert encode_state(together[1]) == encode_state(alone)
     assert outcomes[1].probes == outcome.probes
     (blind,), _ = run([trial(3).changed(probes=())], small, 2)
     assert all(np.array_equal(blind.lkg[name], tensor) for name, tensor in alone.lkg.items())
@@ -169,8 +169,8 @@ def test_the_nearest_embeddings_vote(small: Splits) -> None:
     chosen = trial(method="embedding_knn")
     (state,), outcomes = run([chosen], small, 1)
     _, found = seen_in([state], outcomes, "embedding_knn")
-    pack = LoadedPack(Dense(chosen.model, 10), [state], CPU)
-    look = Look(pack.net, pack.lkg, [1], small)
+    pack = DevicePack(Dense(chosen.model, 10), [state], CPU)
+    look = ProbeInput(pack.net, pack.lkg, [1], small)
     known, asked = (embeddings(look, split, 0).numpy() for split in (small.train, small.test))
     labels = small.train.labels.numpy()
     answers = []
@@ -187,9 +187,9 @@ def test_the_nearest_embeddings_vote(small: Splits) -> None:
 def test_answers_with_and_without_the_memory_differ_by_the_memory(small: Splits) -> None:
     """Of a trial with one; without one there is nothing to switch off."""
     (state,), _ = run([trial(step_size=5.0)], small, 2)
-    pack = LoadedPack(Dense(state.trial.model, 10), [state], CPU)
-    look = Look(pack.net, pack.lkg, [2], small, pack.memories([0], [2]))
-    one, other = (answers_of(look, small.val, 0, with_memory=on) for on in (True, False))
+    pack = DevicePack(Dense(state.trial.model, 10), [state], CPU)
+    look = ProbeInput(pack.net, pack.lkg, [2], small, pack.memories([0], [2]))
+    one, other = (predict(look, small.val, 0, with_memory=on) for on in (True, False))
     assert not np.array_equal(one.losses, other.losses)
     assert one.memory.keys() == {"distance", "purity", "top1", "gate", "magnitude", "relative"}
     assert not other.memory
@@ -214,7 +214,7 @@ def test_a_memory_costs_what_it_holds() -> None:
     plain, with_memory = trial(method="nn"), trial(memory_size=100_000)
     entry = 4 * (14 + 9) + 28
     assert memory_bytes([with_memory] * 2) - memory_bytes([plain] * 2) == 2 * 4 * 100_000 * entry
-    assert stored_bytes(with_memory, 3) - stored_bytes(plain, 3) == 2 * 100_000 * entry
+    assert trial_bytes(with_memory, 3) - trial_bytes(plain, 3) == 2 * 100_000 * entry
 
 
 @pytest.mark.parametrize(
@@ -222,5 +222,5 @@ def test_a_memory_costs_what_it_holds() -> None:
 )
 def test_it_is_said_when_a_memory_is_full(digits: str, epochs: str) -> None:
     """Of the images that are really trained on: a set of digits leaves a share of them."""
-    grid = load(ROOT / "reproduction/growth.toml", [digits] if digits else [])
+    grid = load_grid(ROOT / "reproduction/growth.toml", [digits] if digits else [])
     assert any(f"is full after {epochs} images" in remark for remark in grid.remarks)

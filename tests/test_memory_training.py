@@ -15,16 +15,16 @@ from torch import nn
 
 from psa.core.errors import Interrupted, UserError
 from psa.data.splits import Splits
-from psa.execution.worker.record import record_of
+from psa.execution.worker.record import build_record
 from psa.nn.dense import Dense
 from psa.specs.arch import Arch
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory
-from psa.specs.model import NetSpec
-from psa.specs.training import Keep
+from psa.specs.model import NetworkSpec
+from psa.specs.training import StandardTraining
 from psa.specs.trial import Trial
 from psa.storage.records.record import difference
-from psa.storage.trial_state import TrialState, decode, encode
+from psa.storage.trial_state import TrialState, decode_state, encode_state
 
 WIDE = Growth(width=5, depth=1, max_depth=3, stop_epoch=3)
 PLATEAU = Growth(schedule="plateau", width=3, min_delta=0.02)
@@ -35,8 +35,8 @@ def arm(
 ) -> Trial:
     """A trial of a plain network, with or without interventions; an odd width, so that nothing is aligned."""
     return Trial(
-        model=NetSpec(family="mlp", arch=Arch.coerce(arch), dropout=dropout),
-        method=Keep(optimizer="adam", lr=1e-3, batch_size=batch_size),
+        model=NetworkSpec(family="mlp", arch=Arch.coerce(arch), dropout=dropout),
+        method=StandardTraining(optimizer="adam", lr=1e-3, batch_size=batch_size),
         seed=seed,
         **parts,
     )
@@ -113,15 +113,15 @@ def test_a_trial_is_the_same_in_any_pack_and_in_parts(small: Splits, parts: dict
     """Alone, among others, and from a file after every epoch: one sequence of bits."""
     (alone,), (outcome,) = run([arm(4, **parts)], small, 4)
     together, outcomes = run([arm(seed, **parts) for seed in (9, 4, 2)], small, 4)
-    assert encode(together[1]) == encode(alone)
+    assert encode_state(together[1]) == encode_state(alone)
     assert outcomes[1] == outcome
     states: list[TrialState] | None = None
     for loops in range(1, 5):
         states, outcomes = run([arm(4, **parts)], small, loops, states=states)
-        states = [decode(encode(state), "state") for state in states]
+        states = [decode_state(encode_state(state), "state") for state in states]
         states[0].horizon = 4
     assert states is not None
-    assert encode(states[0]) == encode(alone)
+    assert encode_state(states[0]) == encode_state(alone)
     assert outcomes[0] == outcome
 
 
@@ -130,7 +130,7 @@ def test_a_lone_trial_with_batches_of_one_has_the_bits_of_a_pack(small: Splits) 
     trials = [arm(seed, batch_size=599, memory=fixed()) for seed in (4, 5)]
     (alone,), _ = run(trials[:1], small, 2)
     together, _ = run(trials, small, 2)
-    assert encode(together[0]) == encode(alone)
+    assert encode_state(together[0]) == encode_state(alone)
 
 
 def test_an_interruption_right_after_growth_leaves_the_state_of_the_loop_before(small: Splits) -> None:
@@ -139,7 +139,7 @@ def test_an_interruption_right_after_growth_leaves_the_state_of_the_loop_before(
     stops = iter([False] * 10 + [True] * 99)
 
     def save(states: Sequence[TrialState]) -> None:
-        saved[:] = [encode(state) for state in states]
+        saved[:] = [encode_state(state) for state in states]
 
     from psa.engine import loop
     from psa.engine.device_pack import fresh_state
@@ -148,14 +148,14 @@ def test_an_interruption_right_after_growth_leaves_the_state_of_the_loop_before(
     trial = arm(growth=WIDE)
     net = Dense(trial.model, 10)
     with pytest.raises(Interrupted):
-        loop.run(
+        loop.run_loops(
             net, small, [fresh_state(trial, net, 3)], 3, policy_for(trial, net, small),
             device=torch.device("cpu"), save=save, stop=lambda: next(stops),
         )  # fmt: skip
-    state = decode(saved[0], "state")
+    state = decode_state(saved[0], "state")
     (after,), _ = run([trial], small, 1)
     after.horizon = 3
-    assert encode(state) == encode(after)
+    assert encode_state(state) == encode_state(after)
     assert not state.events
 
 
@@ -174,14 +174,14 @@ def module_of(state: TrialState) -> nn.Sequential:
 
 def test_growth_changes_no_answer_and_carries_the_optimiser_over(small: Splits) -> None:
     """Before and after the first growth an ordinary module answers alike; moments stay where they were."""
-    from psa.interventions.growth import due, happen
+    from psa.interventions.growth import apply_growth, growth_due
 
     (state,), _ = run([arm(dropout=0.0, growth=WIDE)], small, 1)
     before = copy.deepcopy(state)
-    event = due(state, 10, len(small.val))
+    event = growth_due(state, 10, len(small.val))
     assert event is not None
-    happen(state, event)
-    assert due(state, 10, len(small.val)) is None
+    apply_growth(state, event)
+    assert growth_due(state, 10, len(small.val)) is None
     with torch.no_grad():
         one, other = (module_of(each)(small.val.images) for each in (before, state))
     assert torch.allclose(one, other, atol=1e-5)
@@ -199,7 +199,7 @@ def test_the_record_tells_when_and_to_what_a_network_grew(small: Splits) -> None
     for loops in (2, 4):
         trial = arm(growth=WIDE)
         states, (outcome,) = run([trial], small, loops)
-        records.append(record_of(states[0], Dense(trial.model, 10), small, outcome))
+        records.append(build_record(states[0], Dense(trial.model, 10), small, outcome))
         with torch.no_grad():
             answers = module_of(states[0])(small.test.images).argmax(dim=1)
         assert int((answers == small.test.labels).sum()) == outcome.correct
@@ -244,9 +244,9 @@ def test_what_does_not_fit_its_network_is_refused_at_once(parts: dict[str, Any],
 def test_interventions_want_ordinary_training_of_a_plain_network() -> None:
     """Under the ratchet a discarded copy would leave entries behind; a residual network has no such sites."""
     with pytest.raises(ValueError, match="policy keep without patience"):
-        Trial(model=NetSpec(family="mlp"), memory=Memory())
+        Trial(model=NetworkSpec(family="mlp"), memory=Memory())
     with pytest.raises(ValueError, match="plain networks"):
-        Trial(model=NetSpec(family="residual"), method=Keep(), growth=WIDE)
+        Trial(model=NetworkSpec(family="residual"), method=StandardTraining(), growth=WIDE)
 
 
 def test_arms_are_trials_of_their_own_and_share_no_pack() -> None:

@@ -19,19 +19,19 @@ from psa.analysis.probe_frame import observed
 from psa.analysis.records_frame import collect
 from psa.cli.app import PSA, run
 from psa.core import stored_files
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.stored_files import files_below
-from psa.execution.worker.run import run_free
+from psa.execution.worker.run import run_unlocked
 from psa.experiment import Experiment
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.data import DataSpec
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.training import Ablation
 from psa.specs.trial import Trial
 from psa.storage import layout
-from psa.storage.checkpoint import StateFile
+from psa.storage.checkpoint import CheckpointFile
 from psa.storage.store import Store
-from psa.storage.trial_state import encode
+from psa.storage.trial_state import encode_state
 
 GRID = """
 name = "tiny"
@@ -61,7 +61,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def trials() -> tuple[Trial, ...]:
     """The trials of the grid."""
-    return load(Path("grid.toml")).trials
+    return load_grid(Path("grid.toml")).trials
 
 
 def record(number: int) -> Path:
@@ -93,7 +93,7 @@ def copied(source: Path, target: Path) -> None:
 
 def stranger() -> Trial:
     """A trial of another grid."""
-    return Trial(study="other", model=ModelSpec(family="simplemlp", arch="1*1"), seed=7)
+    return Trial(study="other", model=PublishedModelSpec(family="simplemlp", arch="1*1"), seed=7)
 
 
 def other_record() -> None:
@@ -213,7 +213,7 @@ def test_the_checkpoint_of_train_is_in_its_place(home: Store, capsys: pytest.Cap
     """The checkpoint of each seed is accepted under its own name, and refused under that of another seed."""
     one = Trial(study="train", seed=4, intervention=Ablation(mode="hidden"), model=trials()[0].model)
     for name in ("mnist_lkg", "mnist_lkg.previous", "mnist_lkg.s04", "mnist_lkg.s04.previous"):
-        Path(f"models/{name}.safetensors").write_bytes(encode(some_state(2, trial=one)))
+        Path(f"models/{name}.safetensors").write_bytes(encode_state(some_state(2, trial=one)))
     assert run(PSA, ["verify"]) == 0
     capsys.readouterr()
     for name in ("mnist_lkg.s05", "fashion-mnist_lkg", "mnist_lkg (1)"):
@@ -248,7 +248,7 @@ def test_a_sweep_names_the_misplaced_state_and_a_way_out(home: Store) -> None:
     data = Path(os.environ.get("PSA_DATA_DIR", "/nowhere"))
     if not data.is_dir():
         pytest.skip("no data")
-    run_free(
+    run_unlocked(
         Pack(trials=trials()[:2], horizon=3), home, Machine(data),
         failed=lambda trial, error: failed.update({trial.id: str(error)}),
     )  # fmt: skip
@@ -258,7 +258,7 @@ def test_a_sweep_names_the_misplaced_state_and_a_way_out(home: Store) -> None:
         assert f"{state(one)} must hold {trials()[one].id}, got {trials()[other].id}" in said
         assert "Move it to the place of" in said
         assert "--seed" not in said
-    with pytest.raises(DamagedFile, match="must hold"):
+    with pytest.raises(CorruptFileError, match="must hold"):
         home.load_state(trials()[0])
 
 
@@ -269,7 +269,7 @@ def test_a_collision_of_two_ids_is_called_that(home: Store, monkeypatch: pytest.
     assert one.id == two.id
     path = home.record_path(one)
     for option in ("--results-dir", "--model-dir"):
-        with pytest.raises(DamagedFile, match=r"holds another trial of the same id") as refused:
+        with pytest.raises(CorruptFileError, match=r"holds another trial of the same id") as refused:
             layout.check_digest(path, (one.id, one.digest), two, option)
         assert str(refused.value).endswith(f"Give the grid another name, or use another {option}")
 
@@ -370,7 +370,7 @@ def test_what_is_no_regular_file_is_named_and_waited_for_by_nobody(
     )
     assert run(PSA, ["status", "grid.toml"]) == 0
     assert home.machine_of(trials()[0].id) == (None if which == "sidecar" else {"host": "here"})
-    kept = StateFile(state(0)).load()
+    kept = CheckpointFile(state(0)).load()
     assert kept is not None
     assert kept.loops == (2 if which == "state" else 3)
 
@@ -380,8 +380,10 @@ def test_a_state_that_is_nothing_but_a_link_to_nothing_is_no_fresh_start(home: S
     state(0).with_name("lkg.previous.safetensors").unlink()
     state(0).unlink()
     state(0).symlink_to("/nowhere/lkg.safetensors")
-    with pytest.raises(DamagedFile, match=r"is a link to /nowhere/lkg\.safetensors, which does not exist"):
-        StateFile(state(0)).load()
+    with pytest.raises(
+        CorruptFileError, match=r"is a link to /nowhere/lkg\.safetensors, which does not exist"
+    ):
+        CheckpointFile(state(0)).load()
 
 
 @pytest.mark.parametrize("which", ["state", "record"])
@@ -419,7 +421,7 @@ def test_a_file_that_grows_is_read_when_it_has_ended(home: Store, monkeypatch: p
 
     monkeypatch.setattr(stored_files, "_read", grows)
     monkeypatch.setattr(stored_files, "_TRIES", 2)
-    with pytest.raises(DamagedFile, match="changes while it is read"):
+    with pytest.raises(CorruptFileError, match="changes while it is read"):
         home.read(trials()[0])
     monkeypatch.setattr(stored_files, "_read", read)
     assert home.read(trials()[0]) == some_record(3, trials()[0])
@@ -439,7 +441,7 @@ def test_an_endless_writer_does_not_hold_up_a_reader(home: Store) -> None:
     writer.start()
     begun.wait()
     try:
-        with pytest.raises(DamagedFile, match=r"changes while it is read|is damaged"):
+        with pytest.raises(CorruptFileError, match=r"changes while it is read|is damaged"):
             home.read(trials()[0])
     finally:
         stop.set()

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from psa.core.errors import UserError
 from psa.data.splits import Splits
-from psa.engine.batches import Row
+from psa.engine.batches import RowSettings
 from psa.engine.device_pack import fresh_state
 from psa.engine.train_step import DropoutPlan, cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Inputs
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
-from psa.specs.model import Family, ModelSpec
+from psa.specs.model import Family, PublishedModelSpec
 from psa.specs.shapes import shape_of
 
 FAMILIES: tuple[Family, ...] = ("simplemlp", "resmlp")
@@ -32,18 +32,22 @@ CPU = torch.device("cpu")
 SHAPES = ("1*8", "3*5", "5*1", "2*4, 1*9, 2*3", "1*784", "1*784, 2*6", "1*6, 1*784, 1*2")
 
 
-def model(family: Family, arch: str, dropout: float = 0.0) -> ModelSpec:
+def model(family: Family, arch: str, dropout: float = 0.0) -> PublishedModelSpec:
     """A model spec from the short form of an arch."""
-    return ModelSpec(family=family, arch=Arch.coerce(arch), dropout=dropout)
+    return PublishedModelSpec(family=family, arch=Arch.coerce(arch), dropout=dropout)
 
 
-def pack_of(net: Dense, seeds: Sequence[int]) -> Rows:
+def pack_of(net: Dense, seeds: Sequence[int]) -> StackedParams:
     """The initial rows of several seeds, one below the other."""
-    return Rows.stacked([net.initial(seed) for seed in seeds])
+    return StackedParams.stacked([net.initial(seed) for seed in seeds])
 
 
 def forward(
-    net: Dense, rows: Rows, images: Tensor, gradients: Rows | None = None, dropout: Dropout | None = None
+    net: Dense,
+    rows: StackedParams,
+    images: Tensor,
+    gradients: StackedParams | None = None,
+    dropout: Dropout | None = None,
 ) -> Tensor:
     """Logits [T, B, classes] of one batch that all trials read."""
     logits = net.bind(rows, gradients)(Inputs.same_for_all(images, len(rows)), dropout)
@@ -57,7 +61,7 @@ def number(step: int) -> Tensor:
 
 def dropout_of(p: float, seeds: Sequence[int] = (0,), loop: int = 1, step: int = 0) -> Dropout:
     """The dropout of one batch for a pack of these seeds."""
-    rows = [Row(seed=seed, loop=loop, dropout=p, lr=1e-3, weight_decay=0.0) for seed in seeds]
+    rows = [RowSettings(seed=seed, loop=loop, dropout=p, lr=1e-3, weight_decay=0.0) for seed in seeds]
     found = DropoutPlan(rows, CPU).at(number(step))
     assert found is not None
     return found
@@ -131,7 +135,7 @@ class Residual(nn.Module):
         return logits
 
 
-def ordinary(net: Dense, row: Rows, drop: Callable[[], nn.Module] = nn.Dropout) -> nn.Module:
+def ordinary(net: Dense, row: StackedParams, drop: Callable[[], nn.Module] = nn.Dropout) -> nn.Module:
     """An ordinary module that has loaded an unstacked row, strictly."""
     kind = Plain if net.family == "simplemlp" else Residual
     module = kind(net.arch.widths, drop)
@@ -346,7 +350,7 @@ def test_dropping_everything_is_dropping_everything_in_an_ordinary_module(splits
                 assert not torch.allclose(logits, module.eval()(images), atol=1e-2), (family, arch)
 
 
-def transparent(net: Dense) -> Rows:
+def transparent(net: Dense) -> StackedParams:
     """A row whose first layer gives ones, whatever the image, and whose others hand on what they get."""
     state = net.unstack(net.layout.zeros(1))
     for name, tensor in state.items():
@@ -402,7 +406,7 @@ def test_dropout_drops_the_share_it_should(p: float) -> None:
 def test_every_rate_a_trial_may_have_can_be_drawn() -> None:
     """Up to the last number below 1, at which all is dropped, and down to almost 0."""
     for p, share in ((math.nextafter(1.0, 0.0), 1.0), (1 - 1e-12, 1.0), (1e-300, 0.0)):
-        assert ModelSpec(dropout=p).dropout == p
+        assert PublishedModelSpec(dropout=p).dropout == p
         mask = dropout_of(p).mask(0, 64, 500)
         assert float((mask == 0).float().mean()) == share
 
@@ -410,7 +414,9 @@ def test_every_rate_a_trial_may_have_can_be_drawn() -> None:
 def test_each_row_has_the_rate_of_its_trial() -> None:
     """In one pack: none at p = 0, a tenth at .1, a half at .5, each as if alone."""
     rates = [0.1, 0.0, 0.5, 0.0, 0.0, 0.9]
-    rows = [Row(seed=seed, loop=2, dropout=p, lr=1e-3, weight_decay=0.0) for seed, p in enumerate(rates)]
+    rows = [
+        RowSettings(seed=seed, loop=2, dropout=p, lr=1e-3, weight_decay=0.0) for seed, p in enumerate(rates)
+    ]
     net = Dense(model("simplemlp", "1*10"), 10)
     pack = transparent(net).repeat(len(rows))
     images = torch.zeros(500, 784)
@@ -424,7 +430,7 @@ def test_each_row_has_the_rate_of_its_trial() -> None:
 
 def test_a_pack_without_dropout_has_none() -> None:
     """Where no trial has any, nothing is drawn at all."""
-    rows = [Row(seed=0, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)] * 2
+    rows = [RowSettings(seed=0, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)] * 2
     assert DropoutPlan(rows, CPU).at(number(0)) is None
 
 

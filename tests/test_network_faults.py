@@ -29,16 +29,16 @@ from test_sagemaker_watch import Desk
 from test_sagemaker_watch import line as watched_line
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLError
 
-from cloud.aws.account import Account, fetched, job_names, keys
+from cloud.aws.account import Account, credentials, fetched, job_names
 from cloud.aws.bucket import Bucket
 from cloud.aws.errors import Unreachable, aws_error, aws_errors
 from cloud.aws.patience import PATIENCE_SECONDS
 from cloud.aws.training_jobs import TrainingJobs
-from cloud.emulator.s3_server import KEY, REGION, S3, SECRET
-from cloud.results_sync import bring_home
+from cloud.emulator.s3_server import _REGION, KEY, S3, SECRET
+from cloud.results_sync import sync_results
 from cloud.sagemaker.jobs import controller as watching
-from cloud.sagemaker.jobs.controller import Watch
-from cloud.sagemaker.results import take_home
+from cloud.sagemaker.jobs.controller import JobController
+from cloud.sagemaker.results import download_results
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack
@@ -114,7 +114,7 @@ def requests(client: Broken) -> dict[str, Any]:
         "job described": lambda: jobs.described("x"),
         "job stopped": lambda: jobs.stop("x"),
         "names": lambda: job_names(client, lambda _: None),
-        "keys": lambda: list(keys(account)),
+        "keys": lambda: list(credentials(account)),
         "fetched": lambda: fetched(account, "x", 10),
     }
 
@@ -239,7 +239,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 CONTENT = bytes(range(256)) * 4096
-SESSION = boto3.session.Session(KEY, SECRET, region_name=REGION)  # one: it reads AWS's models from disk
+SESSION = boto3.session.Session(KEY, SECRET, region_name=_REGION)  # one: it reads AWS's models from disk
 
 
 @pytest.fixture
@@ -362,7 +362,7 @@ def test_a_watch_keeps_its_patience_at_every_question(
     desk = Losing(tmp_path)
     desk.question, desk.times, desk.kind = question, 5, kind
     desk.refused = {}
-    events = list(Watch(desk, [watched_line()], {}).events())
+    events = list(JobController(desk, [watched_line()], {}).events())
     assert desk.times == 0
     assert [event.kind for event in events if event.kind == "done"] == ["done"]
     assert sum("it is tried again" in entry.getMessage() for entry in caplog.records) == 1
@@ -380,7 +380,7 @@ def test_patience_ends(question: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(watching.time, "monotonic", lambda: next(clock))
     begun = next(clock)
     with pytest.raises(Unreachable, match="AWS cannot be asked"):
-        list(Watch(desk, [watched_line()], {}).events())
+        list(JobController(desk, [watched_line()], {}).events())
     assert next(clock) - begun > PATIENCE_SECONDS
 
 
@@ -391,8 +391,8 @@ def test_a_line_that_is_at_home_is_done_though_it_cannot_be_removed(
     """Objects that could not be read stay in the bucket for the next fetch."""
     desk = Losing(tmp_path)
     desk.question, desk.times = "dropped", 1
-    monkeypatch.setattr(Watch, "_pending", lambda *_: set())
-    events = list(Watch(desk, [watched_line()], {}).events())
+    monkeypatch.setattr(JobController, "_pending", lambda *_: set())
+    events = list(JobController(desk, [watched_line()], {}).events())
     assert [event.kind for event in events if event.kind == "done"] == ["done"]
     assert any("psa fetch" in entry.getMessage() for entry in caplog.records)
 
@@ -422,7 +422,7 @@ def test_what_cannot_be_read_is_not_trained_again(tmp_path: Path, checkpoints: d
                 return super().read(name)
 
         with pytest.raises(Unreachable, match="no network"):
-            take_home(line(A), Failing(there.client, there.name, there.prefix), store(tmp_path / part))
+            download_results(line(A), Failing(there.client, there.name, there.prefix), store(tmp_path / part))
 
 
 def test_an_object_that_vanished_is_not_called_damaged(
@@ -439,7 +439,7 @@ def test_an_object_that_vanished_is_not_called_damaged(
         def read(self, _name: str) -> bytes | None:
             return None
 
-    assert bring_home(Vanishing(), "x", store(tmp_path), {A.id}) == {}
+    assert sync_results(Vanishing(), "x", store(tmp_path), {A.id}) == {}
     said = [entry.getMessage() for entry in caplog.records]
     assert any(state(A) in each and "is not there" in each for each in said)
     assert not [each for each in said if "damaged" in each]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from processes import train_in_process
 
-from psa.analysis.gradients.file import read
+from psa.analysis.gradients.file import read_gradients
 from psa.analysis.records_frame import collect
 from psa.cli.app import PSA, run
-from psa.core.errors import DamagedFile, UserError
-from psa.experiments.grid import load
-from psa.reports.contract import Setting
+from psa.core.errors import CorruptFileError, UserError
+from psa.experiments.grid import load_grid
+from psa.reports.contract import ReportContext
 from psa.reports.gradients.report import measured_of
 from psa.storage import array_file
 from psa.storage.store import Store
@@ -92,9 +92,11 @@ def test_a_command_over_many_trials_opens_few_files(
 def test_measured_gradients_of_many_trials_hold_few_files(trained: Path) -> None:
     """A page of the report keeps what it measured of every trial until it is written."""
     store = Store(trained / "models", trained / "results")
-    frame = collect(store, ["gradients"], load(trained / "grid.toml").trials)
+    frame = collect(store, ["gradients"], load_grid(trained / "grid.toml").trials)
     with few_descriptors():
-        measured, missing = measured_of(frame, Setting(trained, store=store, data_dir=trained / "dataset"))
+        measured, missing = measured_of(
+            frame, ReportContext(trained, store=store, data_dir=trained / "dataset")
+        )
         predictions = [len(one.kept.predictions) for one in measured]
     assert (predictions, missing) == ([SAMPLES] * TRIALS, [])
 
@@ -103,7 +105,7 @@ def test_maps_that_are_not_held_hold_no_descriptor(trained: Path) -> None:
     """The files of all trials at once, as a notebook reads them."""
     paths = sorted(trained.rglob("*.arrays.safetensors"))
     with few_descriptors():
-        files = [read(path, trained / "dataset") for path in paths]
+        files = [read_gradients(path, trained / "dataset") for path in paths]
         shapes = [(len(kept), kept.layer("output").delta.shape) for kept in files]
     assert shapes == [(SAMPLES, (SAMPLES, 2))] * TRIALS
 
@@ -111,13 +113,13 @@ def test_maps_that_are_not_held_hold_no_descriptor(trained: Path) -> None:
 def test_a_file_that_goes_or_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     """A file that is removed or cut short after it was opened is named when it is read again."""
     path = tmp_path / "x.arrays.safetensors"
-    array_file.write(path, {"a": np.arange(10), "b": np.ones((3, 2), np.float32)}, {"name": "x"})
-    file = array_file.read(path)
+    array_file.write_arrays(path, {"a": np.arange(10), "b": np.ones((3, 2), np.float32)}, {"name": "x"})
+    file = array_file.read_arrays(path)
     assert (sorted(file.arrays), len(file.arrays), "c" in file.arrays) == (["a", "b"], 2, False)
     assert file.arrays["a"].tolist() == list(range(10))
     content = path.read_bytes()
     path.write_bytes(content[:-30])
-    with pytest.raises(DamagedFile, match=r"x\.arrays\.safetensors is damaged"):
+    with pytest.raises(CorruptFileError, match=r"x\.arrays\.safetensors is damaged"):
         file.arrays["b"]
     path.unlink()
     with pytest.raises(UserError, match="must exist, and does not"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from psa.reports.rendering.html import Fact, Page, Picture, Section, html
-from psa.reports.rendering.tables import Bold, Column, Interval, Table, Uncertain
+from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # A PNG of one pixel.
@@ -30,8 +30,8 @@ TABLE = Table(
         Column("effect", "interval", signed=True),
     ),
     (
-        ("2*8", 6458, Bold(Uncertain(90.5, 0.25, 10, 10)), Interval(-1.5, -2.0, -1.0)),
-        ("1*8", 6370, Uncertain(9.75, 0.5, 9, 10), Interval(0.25, -0.5, 1.0)),
+        ("2*8", 6458, Bold(MeanSd(90.5, 0.25, 10, 10)), Interval(-1.5, -2.0, -1.0)),
+        ("1*8", 6370, MeanSd(9.75, 0.5, 9, 10), Interval(0.25, -0.5, 1.0)),
         ("1*16", 12730, None, None),
     ),
     note="n = 10 unless a cell says otherwise.",

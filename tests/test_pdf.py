@@ -14,14 +14,14 @@ from psa.reports.rendering.html import Fact, Page, Picture, Section
 from psa.reports.rendering.pdf import document, fitted
 from psa.reports.rendering.pdf_letters import broken, width
 from psa.reports.rendering.pdf_sheets import ROOM
-from psa.reports.rendering.tables import Bold, Column, Interval, Table, Uncertain
+from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table
 
 TABLE = Table(
     "Accuracies",
     "tab:some",
     (Column("Architecture"), Column("none", "uncertain"), Column("effect", "interval", signed=True)),
     (
-        ("2*8", Bold(Uncertain(90.5, 0.25, 10, 10)), Interval(-1.5, -2.0, -1.0)),
+        ("2*8", Bold(MeanSd(90.5, 0.25, 10, 10)), Interval(-1.5, -2.0, -1.0)),
         ("1*16", None, None),
     ),
     note="n = 10 unless a cell says otherwise.",
@@ -64,7 +64,7 @@ def test_a_table_is_no_wider_than_the_sheet(columns: int) -> None:
     """Whatever it takes."""
     wide = Table(
         "wide", "tab:wide", tuple(Column(f"column number {at}", "uncertain") for at in range(columns)),
-        (tuple(Uncertain(98.25, 0.125, 9, 10) for _ in range(columns)),),
+        (tuple(MeanSd(98.25, 0.125, 9, 10) for _ in range(columns)),),
     )  # fmt: skip
     found = fitted(wide)
     assert found.whole <= ROOM + 1e-6

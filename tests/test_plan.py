@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from psa.cli.app import PSA, run
-from psa.execution.cost_model import CostModel, Kind
+from psa.execution.cost_model import CostModel, WorkloadKey
 from psa.execution.packing import groups_of, packed
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 
 GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
 Plan = Callable[..., list[str]]
@@ -34,7 +34,7 @@ def measured(*archs: str) -> None:
     """Let step times of these archs be known in the folder one stands in."""
     costs = CostModel.of_machine(Path("models"), "cpu")
     for arch in archs:
-        costs.learn(Kind.of(load(GRID, [f"arch={arch}"]).trials[0]), {1: 1e-3, 6: 2e-3, 12: 3e-3})
+        costs.learn(WorkloadKey.of(load_grid(GRID, [f"arch={arch}"]).trials[0]), {1: 1e-3, 6: 2e-3, 12: 3e-3})
 
 
 def test_the_whole_screen(plan: Plan) -> None:
@@ -77,7 +77,7 @@ def test_packs_are_listed_by_size(plan: Plan) -> None:
 
 def test_the_published_grid_is_some_hundred_packs(tmp_path: Path) -> None:
     """Whatever hands packs out (processes here, trials of Ray Tune) is not asked 5,880 times."""
-    trials = load(GRID.with_name("simplemlp.toml")).trials
+    trials = load_grid(GRID.with_name("simplemlp.toml")).trials
     packs = packed(groups_of(trials), 100, CostModel(tmp_path / "none.json"))
     assert sum(len(pack.trials) for pack in packs) == len(trials) == 5_880
     assert 98 <= len(packs) <= 900

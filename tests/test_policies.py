@@ -15,16 +15,16 @@ import torch
 from helpers import kept_trial, run
 from torch import nn
 
-from psa.core.rng import stream
+from psa.core.rng import generator
 from psa.data.splits import Split, Splits
 from psa.engine.device_pack import fresh_state
 from psa.engine.policies import KeepPolicy
-from psa.execution.worker.record import record_of
+from psa.execution.worker.record import build_record
 from psa.nn.dense import Dense
-from psa.specs.training import Keep
+from psa.specs.training import StandardTraining
 from psa.specs.trial import Trial
 from psa.storage.store import encode_record
-from psa.storage.trial_state import TrialState, decode, encode
+from psa.storage.trial_state import TrialState, decode_state, encode_state
 
 EPOCHS = 4
 
@@ -42,13 +42,13 @@ class Hand:
 def by_hand(trial: Trial, splits: Splits, epochs: int) -> Hand:
     """Ordinary training as one would write it: one module, one optimiser, epoch after epoch."""
     method = trial.method
-    assert isinstance(method, Keep)
+    assert isinstance(method, StandardTraining)
     net = reference.build(trial)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[method.optimizer]
     optimizer = kind(net.parameters(), lr=method.lr, weight_decay=method.weight_decay, fused=True)
     found = Hand()
     for epoch in range(1, epochs + 1):
-        order = torch.from_numpy(stream(trial.seed, "shuffle", epoch).permutation(len(splits.train)))
+        order = torch.from_numpy(generator(trial.seed, "shuffle", epoch).permutation(len(splits.train)))
         dropout, total = reference.Dropout(trial, epoch), 0.0
         for step, batch in enumerate(order.split(method.batch_size)):
             optimizer.zero_grad()
@@ -136,7 +136,7 @@ def test_without_patience_the_last_state_is_kept(small: Splits) -> None:
 
 def through_files(states: Sequence[TrialState], horizon: int) -> list[TrialState]:
     """The states as they come back from disk, on their way to another horizon."""
-    back = [decode(encode(state), state.trial.id) for state in states]
+    back = [decode_state(encode_state(state), state.trial.id) for state in states]
     for state in back:
         state.horizon = horizon
     return back
@@ -157,7 +157,7 @@ def test_epochs_in_two_runs_are_epochs_in_one(
     again, again_tests = run(trials, small, 4, states=back)
     assert again_tests == tests
     for one, other in zip(whole, again, strict=True):
-        assert encode(one) == encode(other)
+        assert encode_state(one) == encode_state(other)
 
 
 # Patience
@@ -197,18 +197,18 @@ def test_an_early_stop_is_recorded_and_final(small: Splits) -> None:
     trial = kept_trial("1*16", 2, **OVERFITS)
     (state,), tests = run([trial], small, 20)
     assert state.stopped
-    saved = encode(state)
+    saved = encode_state(state)
     (back,) = through_files([state], 20)
     assert back.stopped
     (again,), again_tests = run([trial], small, 1000, states=[back])
-    assert encode(again) == saved
+    assert encode_state(again) == saved
     assert again_tests == tests
     net = Dense(trial.model, 10)
-    record = record_of(again, net, small, tests[0])
+    record = build_record(again, net, small, tests[0])
     assert record["finals"]["stopped_early"] is True
     assert record["loops"] == state.loops
     assert record["finals"]["bounty"]["loop"] == state.lkg_loop
-    assert encode_record(record) == encode_record(record_of(state, net, small, tests[0]))
+    assert encode_record(record) == encode_record(build_record(state, net, small, tests[0]))
 
 
 def test_who_stops_early_does_not_disturb_the_others(small: Splits) -> None:
@@ -218,13 +218,13 @@ def test_who_stops_early_does_not_disturb_the_others(small: Splits) -> None:
     assert len({state.loops for state in states}) > 1
     for trial, state, test in zip(trials, states, tests, strict=True):
         (alone,), alone_tests = run([trial], small, 20)
-        assert encode(state) == encode(alone)
+        assert encode_state(state) == encode_state(alone)
         assert test == alone_tests[0]
 
 
 def test_a_loss_that_is_no_number_is_never_better() -> None:
     """With patience, a diverged epoch counts as one without improvement."""
-    policy = KeepPolicy(Keep(patience=1), steps_per_epoch=10)
+    policy = KeepPolicy(StandardTraining(patience=1), steps_per_epoch=10)
     trial = kept_trial("1*4", patience=1)
     state = fresh_state(trial, Dense(trial.model, 10), 5)
     assert not policy.better(state, 10, math.nan)
@@ -243,7 +243,7 @@ def test_a_pack_of_seeds_and_rates_is_each_trial_alone(small: Splits) -> None:
     states, tests = run(trials, small, 3)
     for trial, state, test in zip(trials, states, tests, strict=True):
         (alone,), alone_tests = run([trial], small, 3)
-        assert encode(state) == encode(alone)
+        assert encode_state(state) == encode_state(alone)
         assert test == alone_tests[0]
 
 
@@ -258,7 +258,7 @@ def test_trials_at_different_epochs_go_on_in_one_pack(small: Splits) -> None:
     ]
     states, _ = run(trials, small, 4, states=ragged)
     for trial, state in zip(trials, states, strict=True):
-        assert encode(state) == encode(run([trial], small, 4)[0][0])
+        assert encode_state(state) == encode_state(run([trial], small, 4)[0][0])
 
 
 def test_a_new_trial_beside_a_diverged_one(small: Splits) -> None:
@@ -270,4 +270,4 @@ def test_a_new_trial_beside_a_diverged_one(small: Splits) -> None:
     states = [*through_files([diverged], 2), fresh_state(trials[1], Dense(trials[1].model, 10), 2)]
     (_, beside), _ = run(trials, small, 2, states=states)
     (alone,), _ = run(trials[1:], small, 2)
-    assert encode(beside) == encode(alone)
+    assert encode_state(beside) == encode_state(alone)

@@ -17,15 +17,15 @@ from clusters import Cluster, cluster_of
 from processes import GRID, LONG, PATIENCE_SECONDS, children, descendants, end, sweep, tree, until
 from s3 import s3_server
 
-from cloud.cache import own_folder
+from cloud.cache import private_temp_folder
 from cloud.emulator.s3_server import S3
-from cloud.object_store import Storage
+from cloud.object_store import ObjectStore
 from cloud.ray.driver_process import cause_in
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
-from psa.storage.sweep_registry import living
+from psa.storage.sweep_registry import active_sweeps
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -74,7 +74,7 @@ def cluster(here: Here) -> Cluster:
 
 def trains(folder: Path, process: subprocess.Popen[str]) -> None:
     """Wait until packs are being trained."""
-    until(lambda: " loop " in "\n".join(map(str, living(folder / "models"))), process)
+    until(lambda: " loop " in "\n".join(map(str, active_sweeps(folder / "models"))), process)
 
 
 def trainers() -> list[int]:
@@ -132,7 +132,7 @@ def test_a_sweep_from_outside_of_the_cluster(
     started.append(process)
     assert ended(process) == (0, "24 of 24 trials done, 0 failed", "")
     store = Store(tmp_path / "models", tmp_path / "results")
-    assert not store.pending(load(GRID).trials, 3)
+    assert not store.pending(load_grid(GRID).trials, 3)
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
     again = sweep(tmp_path, data_dir, *words)
     started.append(again)
     assert ended(again) == (0, "24 of 24 trials done, 0 failed", "")
-    assert list(Storage.at(here.s3.uri("runs")).tree("")) == []
+    assert list(ObjectStore.at(here.s3.uri("runs")).tree("")) == []
     assert tree(tmp_path) == expected
 
 
@@ -239,19 +239,19 @@ def test_a_shared_folder_that_another_made_is_not_used(
 ) -> None:
     """Its name can be guessed: somebody else may have put a link there before."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = own_folder("data")
-    assert own_folder("data") == folder
+    folder = private_temp_folder("data")
+    assert private_temp_folder("data") == folder
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.with_name(f"link-{os.getuid()}").symlink_to(folder)
     with pytest.raises(UserError, match="must be a folder of this user"):
-        own_folder("link")
+        private_temp_folder("link")
 
 
 def test_a_pack_that_was_removed_from_the_storage_is_one_line(tmp_path: Path) -> None:
     """In place of a page of pydantic's."""
     from cloud.ray.protocol import pack_in
 
-    storage = Storage.at(str(tmp_path))
+    storage = ObjectStore.at(str(tmp_path))
     with pytest.raises(UserError, match=r"p0000\.json is not there any more"):
         pack_in(storage, "p0000")
     storage.write("p0000.json", b"{}")

@@ -19,19 +19,19 @@ from test_search import SMALL
 
 from cloud.aws import patience
 from cloud.aws.errors import Unreachable
-from cloud.object_store import Storage
+from cloud.object_store import ObjectStore
 from cloud.ray import driver_log, driver_process
-from cloud.ray.backend import Ray
+from cloud.ray.backend import RayBackend
 from cloud.ray.driver_log import DriverLog
 from cloud.ray.driver_process import Driver
 from psa.core import file_locks as locks
 from psa.core.errors import RunFailure, UserError
-from psa.execution.backend import Job, Where
+from psa.execution.backend import BackendOptions, Job
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.execution.packing import groups_of
-from psa.experiments.grid import load
-from psa.experiments.search import load as load_search
+from psa.experiments.grid import load_grid
+from psa.experiments.search import load_search
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -276,33 +276,35 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 
 @pytest.fixture
-def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ray:
+def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayBackend:
     """The backend, whose drivers do nothing."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
     monkeypatch.setattr("cloud.ray.backend.Driver", Idle)
-    return Ray(
+    return RayBackend(
         Store(tmp_path / "models", tmp_path / "results"),
         Machine(),
         CostModel(tmp_path / "steps.json"),
-        Where(),
+        BackendOptions(),
     )
 
 
 def test_a_search_waits_for_its_storage(
-    ray: Ray, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray: RayBackend, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At its begin, and when what is stored of it is removed."""
     (tmp_path / "search.toml").write_text(SMALL)
     for name in ("tree", "remove"):
-        monkeypatch.setattr(Storage, name, faults.around(name, getattr(Storage, name)))
+        monkeypatch.setattr(ObjectStore, name, faults.around(name, getattr(ObjectStore, name)))
     assert not [said for said in ray.search(load_search(tmp_path / "search.toml")) if said is not None]
     assert faults.calls == {"tree": 2, "remove": 4}
 
 
-def test_a_sweep_waits_for_its_storage(ray: Ray, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_waits_for_its_storage(
+    ray: RayBackend, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the moment on at which its packs are to be laid out."""
-    jobs = [Job(Pack(trials=tuple(groups_of(load(GRID).trials)[0]), horizon=1), 1.0)]
-    monkeypatch.setattr(Storage, "folders", faults.around("folders", Storage.folders))
+    jobs = [Job(Pack(trials=tuple(groups_of(load_grid(GRID).trials)[0]), horizon=1), 1.0)]
+    monkeypatch.setattr(ObjectStore, "folders", faults.around("folders", ObjectStore.folders))
     assert {event.kind for event in ray.launch(jobs)} <= {"tick"}
     assert faults.calls["folders"] == 6  # looked for, laid out, and brought home
 
@@ -314,9 +316,9 @@ def test_the_driver_waits_for_its_storage(
     pytest.importorskip("ray", reason="the extra ray is not installed")
     from cloud.ray import driver as ray_driver
 
-    pack = Pack(trials=tuple(groups_of(load(GRID).trials)[0]), horizon=1)
-    Storage.at(str(tmp_path / "x/inputs")).write("p0.json", pack.model_dump_json().encode())
-    begun: list[Storage] = []
+    pack = Pack(trials=tuple(groups_of(load_grid(GRID).trials)[0]), horizon=1)
+    ObjectStore.at(str(tmp_path / "x/inputs")).write("p0.json", pack.model_dump_json().encode())
+    begun: list[ObjectStore] = []
 
     class Restorer:
         """Stands for Tune, which is asked to restore an experiment."""
@@ -330,7 +332,7 @@ def test_the_driver_waits_for_its_storage(
         monkeypatch.setattr(ray_driver, name, lambda *_: 1)
     monkeypatch.setattr(ray_driver.tune, "Tuner", Restorer)
     monkeypatch.setattr(ray_driver.listener, "tell", lambda _facts: None)
-    monkeypatch.setattr(ray_driver.Storage, "at", faults.around("at", Storage.at, every=3))
+    monkeypatch.setattr(ray_driver.ObjectStore, "at", faults.around("at", ObjectStore.at, every=3))
     task = {
         "address": "local", "storage": str(tmp_path), "experiment": "x", "restore": True, "workers": 1,
         "gpus": 0, "device": "cpu", "data_dir": str(tmp_path), "models": str(tmp_path / "models"),

@@ -15,7 +15,7 @@ import pytest
 from made_up import some_record, some_state
 from processes import PATIENCE_SECONDS, ROOT
 
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
 
 NOBODY = 65534
@@ -43,7 +43,7 @@ def study(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     (folder / "grid.toml").write_text(GRID)
     store = Store(folder / "models", folder / "results")
-    for trial in load(folder / "grid.toml").trials:
+    for trial in load_grid(folder / "grid.toml").trials:
         store.write(trial, some_record(3, trial), {"host": "here"})
         store.state_file(trial).save(some_state(3, trial=trial))
     restored = [partial(path.chmod, path.stat().st_mode) for path in (tmp_path, *tmp_path.parents)]

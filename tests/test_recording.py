@@ -18,19 +18,19 @@ from torch.utils._pytree import tree_leaves
 
 from psa.data.splits import Split, Splits
 from psa.engine import train_step
-from psa.engine.batches import Batches, Row, in_order
-from psa.engine.cuda_graph import Recorded
+from psa.engine.batches import Batches, RowSettings, batch_order
+from psa.engine.cuda_graph import CudaGraphStep
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import train_epoch
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
-from psa.specs.model import Family, ModelSpec
+from psa.nn.stacked import StackedParams
+from psa.specs.model import Family, PublishedModelSpec
 
 ROWS = [
-    Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0),
-    Row(seed=1, loop=1, dropout=0.5, lr=1e-3, weight_decay=0.0),
-    Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.1),
-    Row(seed=2, loop=3, dropout=0.1, lr=1e-2, weight_decay=0.0),
+    RowSettings(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0),
+    RowSettings(seed=1, loop=1, dropout=0.5, lr=1e-3, weight_decay=0.0),
+    RowSettings(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.1),
+    RowSettings(seed=2, loop=3, dropout=0.1, lr=1e-2, weight_decay=0.0),
 ]
 # They ask the GPU for a number, or bring one to it: neither can stand in a recording.
 NOT_IN_A_GRAPH = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select")
@@ -56,7 +56,7 @@ class Tape(TorchDispatchMode):
                     before.copy_(after)
 
 
-class Taped(Recorded):
+class Taped(CudaGraphStep):
     """A Recorded that tapes its second call, as one on a GPU records it."""
 
     tapes: list[Tape]
@@ -78,9 +78,9 @@ class Taped(Recorded):
 
 def trained(family: Family, arch: str, split: Split) -> tuple[Tensor, Tensor]:
     """Mean losses and all weights after one epoch of ROWS in batches of 64, where the samples lie."""
-    net = Dense(ModelSpec.model_validate({"family": family, "arch": arch}), 10)
-    rows = [ROWS[at] for at in in_order(ROWS)]
-    active = Rows.stacked([net.initial(row.seed) for row in rows]).to(split.images.device)
+    net = Dense(PublishedModelSpec.model_validate({"family": family, "arch": arch}), 10)
+    rows = [ROWS[at] for at in batch_order(ROWS)]
+    active = StackedParams.stacked([net.initial(row.seed) for row in rows]).to(split.images.device)
     gradients = active.zeros_like()
     optimizer = optimizer_for("adamw", rows, active, gradients)
     losses = train_epoch(net, rows, active, gradients, optimizer, Batches(rows, split, 64))
@@ -133,7 +133,7 @@ def test_a_tape_notices_what_python_computes_anew() -> None:
 def test_without_a_gpu_every_call_runs() -> None:
     """Nothing is recorded on the CPU."""
     calls: list[int] = []
-    work = Recorded(lambda: calls.append(1), torch.device("cpu"))
+    work = CudaGraphStep(lambda: calls.append(1), torch.device("cpu"))
     for _ in range(3):
         work()
     assert len(calls) == 3

@@ -85,9 +85,9 @@ def mutated_ablate_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ablate before loop 1 as well."""
     from psa.interventions import ablation
 
-    true_choose = ablation.choose
+    true_choose = ablation.choose_unit
     monkeypatch.setattr(
-        ablation, "choose", lambda mode, shape, seed, loop: true_choose(mode, shape, seed, max(loop, 2))
+        ablation, "choose_unit", lambda mode, shape, seed, loop: true_choose(mode, shape, seed, max(loop, 2))
     )
 
 
@@ -155,12 +155,12 @@ def mutated_dropout_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated_lkg_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     """The damage is done to the LKG itself, not to a copy."""
-    from psa.engine.device_pack import LoadedPack
+    from psa.engine.device_pack import DevicePack
     from psa.engine.policies import RatchetPolicy
 
     true_begin = RatchetPolicy.begin
 
-    def begin(self, pack: LoadedPack, rows, settings):  # type: ignore[no-untyped-def]
+    def begin(self, pack: DevicePack, rows, settings):  # type: ignore[no-untyped-def]
         epoch = true_begin(self, pack, rows, settings)
         pack.lkg.put(list(rows), epoch.active)
         return epoch

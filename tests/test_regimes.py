@@ -8,40 +8,43 @@ from pathlib import Path
 
 import pytest
 
-from psa.analysis.regimes import ABLATIVE, BASELINES, REGIMES, Cell, Regime, regime_of
+from psa.analysis.regimes import ABLATIVE, BASELINES, REGIMES, Regime, RegimeCell, regime_of
 from psa.specs.training import MODES
 
 PUBLISHED = Path(__file__).parents[1] / "reproduction/published/simplemlp.tsv"
 ZERO_R = 11.02
 
 
-def cells(*means: float, sd: float = 0.1, above: float = 0.0) -> dict[str, Cell]:
+def cells(*means: float, sd: float = 0.1, above: float = 0.0) -> dict[str, RegimeCell]:
     """Six cells with these means, in the order of MODES; the greatest trial lies `above` the mean."""
-    return {mode: Cell(mean, sd, mean - above, mean + above) for mode, mean in zip(MODES, means, strict=True)}
+    return {
+        mode: RegimeCell(mean, sd, mean - above, mean + above)
+        for mode, mean in zip(MODES, means, strict=True)
+    }
 
 
 def test_the_published_regimes_come_out() -> None:
     """11 / 24 / 17 / 46 / 0, and each architecture in the one it was published in."""
-    found: dict[str, dict[str, Cell]] = {}
+    found: dict[str, dict[str, RegimeCell]] = {}
     published: dict[str, str] = {}
     with PUBLISHED.open() as lines:
         for row in csv.DictReader(lines, delimiter="\t"):
             numbers = [float(row[key]) for key in ("mean", "std_pop", "min", "max")]
-            found.setdefault(row["arch"], {})[row["mode"]] = Cell(*numbers)
+            found.setdefault(row["arch"], {})[row["mode"]] = RegimeCell(*numbers)
             published[row["arch"]] = row["regime"]
     regimes = {arch: regime_of(each) for arch, each in found.items()}
     assert regimes == published
     assert [Counter(regimes.values())[regime] for regime in REGIMES] == [11, 24, 17, 46, 0]
 
 
-EDGES: dict[str, tuple[dict[str, Cell], Regime]] = {
+EDGES: dict[str, tuple[dict[str, RegimeCell], Regime]] = {
     "nothing beats ZeroR": (cells(*[ZERO_R] * 6), "untrainable"),
     "one trial of a baseline beats it, no mean does": (
-        cells(*[ZERO_R] * 6) | {"none": Cell(ZERO_R, 1, 10, 17.25)},
+        cells(*[ZERO_R] * 6) | {"none": RegimeCell(ZERO_R, 1, 10, 17.25)},
         "untrainable",
     ),
     "one trial of an ablative mode beats it": (
-        cells(*[ZERO_R] * 6) | {"output": Cell(ZERO_R, 1, 10, ZERO_R + 0.01)},
+        cells(*[ZERO_R] * 6) | {"output": RegimeCell(ZERO_R, 1, 10, ZERO_R + 0.01)},
         "beneficial-regularization",
     ),
     "a mean a hair above it is trainable": (
@@ -67,11 +70,11 @@ EDGES: dict[str, tuple[dict[str, Cell], Regime]] = {
     "baselines that disagree are no measure": (cells(92, 90, 88, 89, 89, 89), "optimally-sized"),
     "two worse, none better by a hundredth": (cells(90, 90, 90, 89.4, 90, 90), "optimally-sized"),
     "the best trial is a baseline's": (
-        cells(90, 90, 90, 89.4, 90.0, 90.0, above=0) | {"none": Cell(90, 0.5, 89, 91)},
+        cells(90, 90, 90, 89.4, 90.0, 90.0, above=0) | {"none": RegimeCell(90, 0.5, 89, 91)},
         "optimally-sized",
     ),
     "only ablation gets it above ZeroR": (
-        cells(10, 10, 10, 10, 10, 10) | {"output": Cell(19, 18, 10, 71)},
+        cells(10, 10, 10, 10, 10, 10) | {"output": RegimeCell(19, 18, 10, 71)},
         "chaotic-optimization",
     ),
     "ablation better by more than half a point": (
@@ -83,15 +86,15 @@ EDGES: dict[str, tuple[dict[str, Cell], Regime]] = {
         "unknown",
     ),
     "a baseline that chance decides, with the best trial": (
-        cells(50, 50, 50, 49.7, 49.7, 50.6, above=5) | {"decay": Cell(50, 15.01, 30, 56)},
+        cells(50, 50, 50, 49.7, 49.7, 50.6, above=5) | {"decay": RegimeCell(50, 15.01, 30, 56)},
         "optimally-sized",
     ),
     "a baseline that chance decides, with ablation's best above": (
-        cells(50, 50, 50, 50.2, 50.2, 50.6, above=9) | {"decay": Cell(50, 15.01, 30, 56)},
+        cells(50, 50, 50, 50.2, 50.2, 50.6, above=9) | {"decay": RegimeCell(50, 15.01, 30, 56)},
         "chaotic-optimization",
     ),
     "a spread of exactly fifteen points": (
-        cells(50, 50, 50, 50.2, 50.2, 50.6, above=9) | {"decay": Cell(50, 15.0, 30, 56)},
+        cells(50, 50, 50, 50.2, 50.2, 50.6, above=9) | {"decay": RegimeCell(50, 15.0, 30, 56)},
         "unknown",
     ),
 }
@@ -114,5 +117,5 @@ def test_a_missing_mode_is_unknown(mode: str) -> None:
 
 def test_a_cell_is_population_statistics() -> None:
     """sd divides by n, as the published table does."""
-    assert Cell.of([1.0, 3.0]) == Cell(2.0, 1.0, 1.0, 3.0)
+    assert RegimeCell.of([1.0, 3.0]) == RegimeCell(2.0, 1.0, 1.0, 3.0)
     assert set(BASELINES) | set(ABLATIVE) == set(MODES)

@@ -29,14 +29,14 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.session import Session
 
-from cloud.emulator import Faults, Stage, command, rehearsal
+from cloud.emulator import Emulator, Faults, command, rehearsal
 from cloud.emulator import emulator as stage_module
 from cloud.emulator import s3_server as s3
 from cloud.emulator.containers.container import Container, Namespaces
 from cloud.emulator.control_plane import Throttle
-from cloud.emulator.job_runner import Course, Site
-from cloud.emulator.jobs import Job, Table
-from cloud.emulator.log_store import Logbook
+from cloud.emulator.job_runner import JobRunner, Site
+from cloud.emulator.jobs import EmulatedJob, JobTable
+from cloud.emulator.log_store import LogStore
 from cloud.emulator.s3_server import KEY, SECRET, client, s3_server
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
@@ -58,7 +58,7 @@ DEAF = "echo ready; while :; do sleep 0.05; done"
 class Aws:
     """A stage as its clients see it."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Emulator) -> None:
         self.stage, self.bucket = stage, stage.s3.bucket
         self.jobs = client("sagemaker", stage.endpoint)
         self.logs = client("logs", stage.endpoint)
@@ -389,7 +389,7 @@ def test_other_keys_and_other_operations_are_refused(aws: Aws) -> None:
 
 
 @contextlib.contextmanager
-def stranger(stage: Stage, key: str) -> Iterator[Any]:
+def stranger(stage: Emulator, key: str) -> Iterator[Any]:
     """A client of SageMaker with a key of its own, which tries nothing twice."""
     with contextlib.closing(
         Session().create_client(
@@ -543,9 +543,9 @@ def test_a_second_rehearsal_of_a_folder_knows_the_first(tmp_path: Path) -> None:
 def test_a_job_that_was_cut_short_has_failed(tmp_path: Path) -> None:
     """After a rehearsal that was killed, none of its jobs seems to run for ever, nor draws upon a quota."""
     request = {"TrainingJobName": "cut", "ResourceConfig": {"InstanceType": "ml.m5.large"}}
-    assert Table(tmp_path).add(request, 1) is not None
-    assert Table(tmp_path).add(request | {"TrainingJobName": "next"}, 1) is not None
-    job = Table(tmp_path).get("cut")
+    assert JobTable(tmp_path).add(request, 1) is not None
+    assert JobTable(tmp_path).add(request | {"TrainingJobName": "next"}, 1) is not None
+    job = JobTable(tmp_path).get("cut")
     assert job is not None
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith("InternalServerError")
@@ -755,8 +755,8 @@ def test_a_job_whose_s3_has_ended_is_one_line(tmp_path: Path, caplog: pytest.Log
         "ResourceConfig": {"InstanceType": "ml.c5.xlarge"},
         "InputDataConfig": [{"ChannelName": "data", "DataSource": source}],
     }
-    job = Job.created(tmp_path / "job-1", request)
-    Course(job, Site(Gone(), [], Path("python"), Logbook(), Faults(), threading.Event())).run()
+    job = EmulatedJob.created(tmp_path / "job-1", request)
+    JobRunner(job, Site(Gone(), [], Path("python"), LogStore(), Faults(), threading.Event())).run()
     assert [(record.exc_info, "\n" in record.getMessage()) for record in caplog.records] == [(None, False)]
     assert "job-1: a request to the S3 of the rehearsal failed: Could not connect" in caplog.text
     assert job["TrainingJobStatus"] == "Failed"

@@ -13,12 +13,12 @@ from psa.execution.machine import Machine, describe
 from psa.execution.replay import replay, steps_of, two_kinds
 from psa.execution.worker.run import run_pack
 from psa.specs.data import DataSpec
-from psa.specs.model import ModelSpec
-from psa.specs.training import Ablation, Ratchet
+from psa.specs.model import PublishedModelSpec
+from psa.specs.training import Ablation, RatchetTraining
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import encode_record
 from psa.storage.store import Store
-from psa.storage.trial_state import decode, encode
+from psa.storage.trial_state import decode_state, encode_state
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def store(tmp_path: Path, data_dir: Path) -> Store:
     trials = tuple(
         Trial(
             data=DataSpec(digits=(0, 1)),
-            model=ModelSpec(family="simplemlp", arch="1*4"),
-            method=Ratchet(lr=1e-3),
+            model=PublishedModelSpec(family="simplemlp", arch="1*4"),
+            method=RatchetTraining(lr=1e-3),
             intervention=Ablation(mode="hidden"),
             seed=seed,
         )
@@ -53,12 +53,12 @@ def test_every_stored_step_gives_the_same_bits(store: Store, data_dir: Path) -> 
 def test_a_state_that_this_code_did_not_make_is_found_out(store: Store, data_dir: Path) -> None:
     """A sound file with other books or other weights passes every digest, and fails the replay."""
     first, second = [path for path in store.state_paths() if path.name == "lkg.safetensors"]
-    books = decode(first.read_bytes(), "")
+    books = decode_state(first.read_bytes(), "")
     books.history["correct"][0] += 1
-    first.write_bytes(encode(books))
-    weights = decode(second.read_bytes(), "")
+    first.write_bytes(encode_state(books))
+    weights = decode_state(second.read_bytes(), "")
     weights.lkg["output.bias"] = np.nextafter(weights.lkg["output.bias"], np.float32(9))
-    second.write_bytes(encode(weights))
+    second.write_bytes(encode_state(weights))
     assert all(finding.problem is None for finding in store.verify())
     found = {(each.place, each.loop): each.difference for each in replay(store, Machine(data_dir), 100)}
     assert "correct" in (found[str(first), 1] or "")
@@ -101,9 +101,9 @@ def test_a_difference_names_the_other_machine(
     here = describe(torch.device("cpu"), 1)
     assert here["processor"]
     for number, path in enumerate(path for path in store.state_paths() if path.stem == "lkg"):
-        state = decode(path.read_bytes(), "")
+        state = decode_state(path.read_bytes(), "")
         state.history["correct"][0] += 1
-        path.write_bytes(encode(state))
+        path.write_bytes(encode_state(state))
         sidecar = store.record_path(state.trial).with_suffix(".machine.json")
         sidecar.unlink()
         if number == 0:

@@ -16,7 +16,7 @@ from made_up import some_record
 from psa.analysis.published import published_trials
 from psa.analysis.records_frame import collect
 from psa.cli.app import PSA, run
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.reports.ablation.report import identical_arms
 from psa.specs.trial import Trial
 from psa.storage.store import Store
@@ -66,7 +66,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
 
 def stored(folder: Path, wanted: Callable[[Trial], bool] = lambda trial: True) -> list[Trial]:
     """Store the records of some trials of the grid; all trials."""
-    store, trials = Store(folder / "models", folder / "results"), load(folder / "grid.toml").trials
+    store, trials = Store(folder / "models", folder / "results"), load_grid(folder / "grid.toml").trials
     for trial in filter(wanted, trials):
         store.write(trial, record(trial), {})
     return list(trials)
@@ -171,7 +171,7 @@ def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> N
 def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial of fewer loops than the grid asks for is unfinished; without the grid the page warns."""
     monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
-    store, trials = Store(tmp_path / "models", tmp_path / "results"), load(tmp_path / "grid.toml").trials
+    store, trials = Store(tmp_path / "models", tmp_path / "results"), load_grid(tmp_path / "grid.toml").trials
     for trial in trials:
         store.write(trial, record(trial, 4 if trial.seed == 0 else 6), {})
     assert report("ablation", "--grid", "grid.toml")[0] == 0

@@ -24,11 +24,11 @@ from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack
 from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
-from psa.reports.contract import Setting
+from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, report
 from psa.reports.glonet.figures.layers import plot_exits, plot_usage
 from psa.reports.glonet.layer_use import Use, uses_of
-from psa.reports.glonet.networks import Depths, Network, Trained, depths_of, seconds_of
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, depths_of, seconds_of
 from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note
 from psa.reports.plotting.style import new_figure
 from psa.specs.trial import Pack, Trial
@@ -71,9 +71,9 @@ def frame(store: Store) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def setting(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+def setting(store: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportContext:
     """What the command hands a report."""
-    return Setting(tmp_path_factory.mktemp("page"), observed=observed(store), store=store)
+    return ReportContext(tmp_path_factory.mktemp("page"), observed=observed(store), store=store)
 
 
 def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFra
     return whole.astype({"status": "category"}).reset_index(drop=True)
 
 
-def test_every_table_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
+def test_every_table_comes_out(frame: pd.DataFrame, setting: ReportContext) -> None:
     """Each in three formats, with a row for each network."""
     found = report.tables(frame, setting)
     assert set(found) == {"accuracy", "paired", "convergence", "usage", "speed"}
@@ -112,7 +112,7 @@ def test_the_rows_hold_what_the_records_do(frame: pd.DataFrame, store: Store) ->
     assert found.ids[2] == one.id
 
 
-def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, setting: Setting, store: Store) -> None:
+def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, setting: ReportContext, store: Store) -> None:
     """The matrix of a trial is its record's lists, before training and of the final weights."""
     uses = uses_of(depths_of(frame), setting.observed)
     record = store.read(trials()[1][1])
@@ -128,7 +128,7 @@ def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, setting: Setting, sto
     assert use.shares.sum() == pytest.approx(1)
 
 
-def test_every_figure_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
+def test_every_figure_comes_out(frame: pd.DataFrame, setting: ReportContext) -> None:
     """Each quantity for each width, and the marks that a reader looks for are in it."""
     found = dict(report.figures(frame, setting))
     assert set(found) == {
@@ -142,7 +142,7 @@ def test_every_figure_comes_out(frame: pd.DataFrame, setting: Setting) -> None:
     assert all(len(line.get_xdata()) == EPOCHS for line in drawn)
 
 
-def test_layers_are_listed(frame: pd.DataFrame, setting: Setting) -> None:
+def test_layers_are_listed(frame: pd.DataFrame, setting: ReportContext) -> None:
     """A row for each layer of each network, the head included, of which only its parameters are known."""
     rows = list(csv.DictReader(io.StringIO(report.listings(frame, setting)["layers.csv"].decode())))
     assert len(rows) == 2 * (3 + 4)
@@ -150,7 +150,7 @@ def test_layers_are_listed(frame: pd.DataFrame, setting: Setting) -> None:
     assert all(bool(row["mean_output"]) == (row["place"] != "output") for row in rows)
 
 
-def test_what_is_missing_shows(frame: pd.DataFrame, setting: Setting) -> None:
+def test_what_is_missing_shows(frame: pd.DataFrame, setting: ReportContext) -> None:
     """Some trials of one model, then all: tables, figures and page come out and say so."""
     for gone, text in (((0,), "2 of 12"), ((0, 1, 2), "6 of 12")):
         rows = without(frame, "mlp", gone)
@@ -165,7 +165,7 @@ def test_what_is_missing_shows(frame: pd.DataFrame, setting: Setting) -> None:
 
 def test_probes_may_not_have_been_asked(frame: pd.DataFrame) -> None:
     """Without them, and without a sidecar, the report is shorter and says why."""
-    setting = Setting(Path("unused"))
+    setting = ReportContext(Path("unused"))
     made = report.tables(frame, setting)
     assert not {"usage", "speed"} & set(made)
     assert set(dict(report.figures(frame, setting))) == {"accuracy_by_depth", "curves_4"}
@@ -204,10 +204,12 @@ def made(
     )
 
 
-def depths(*networks: Trained) -> Depths:
+def depths(*networks: Trained) -> GlonetResults:
     """A study of these networks, whose majority class makes 11 %."""
     seeds = tuple(range(len(networks[0].ids)))
-    return Depths(seeds, {each.network: each for each in networks}, 11.0, 1000, (5,), {"done": len(seeds)})
+    return GlonetResults(
+        seeds, {each.network: each for each in networks}, 11.0, 1000, (5,), {"done": len(seeds)}
+    )
 
 
 def use(layers: int, outputs: Sequence[float], exits: Sequence[float], model: str = "GloNet") -> Use:
@@ -348,7 +350,7 @@ def test_the_documented_options_exist() -> None:
     assert {name.replace("-", "_") for name in named} <= known
 
 
-def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, setting: Setting) -> None:
+def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, setting: ReportContext) -> None:
     """Layers, exits and times of a trial that is too short are left out, as its accuracy is."""
     short = frame["id"].astype(str) == trials()[1][1].id
     rows = frame.assign(status=frame["status"].astype("str").mask(short, "unfinished"))
@@ -373,7 +375,7 @@ def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
     assert list(line.get_ydata()) == [50.0, 60.0, 70.0]
 
 
-def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: Setting) -> None:
+def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: ReportContext) -> None:
     """In the text, and in the title where several pages differ in it; no claims beside two digits."""
     other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")
     pages = [
@@ -394,7 +396,7 @@ def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: Setti
     assert picture.caption.startswith("MLP: the L1 norm")
 
 
-def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, setting: Setting) -> None:
+def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, setting: ReportContext) -> None:
     """Mnist with all digits; the epochs of both sides are said."""
     rows = frame[frame["family"] == "mlp"].assign(arch="5*256", id=lambda each: each["id"].astype(str))
     rows = rows[rows["id"].str.contains(rows["id"].iloc[0].split("/")[1])]

@@ -18,10 +18,10 @@ from processes import GRID, PATIENCE_SECONDS, descendants, psa, sweep, tree, unt
 from psa.execution.machine import Machine
 from psa.execution.packing import groups_of
 from psa.execution.worker.run import run_pack
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.trial import Pack
 from psa.storage.store import Store
-from psa.storage.sweep_registry import living
+from psa.storage.sweep_registry import active_sweeps
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 
@@ -41,7 +41,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[s
     """What an undisturbed run leaves, in this process."""
     folder = tmp_path_factory.mktemp("in-process")
     store = Store(folder / "models", folder / "results")
-    for group in groups_of(load(GRID).trials):
+    for group in groups_of(load_grid(GRID).trials):
         run_pack(Pack(trials=tuple(group), horizon=LOOPS), store, Machine(data_dir, "cpu"))
     return tree(folder)
 
@@ -140,7 +140,7 @@ def test_a_watcher_is_killed_and_a_second_one_goes_on(
     with rehearsal(tmp_path / "stage") as stage:
         first = sweep(tmp_path, data_dir, *WORDS, "--jobs", "2", **stage.environment)
         started.append(first)
-        until(lambda: " loop " in "\n".join(map(str, living(tmp_path / "models"))), first)
+        until(lambda: " loop " in "\n".join(map(str, active_sweeps(tmp_path / "models"))), first)
         os.kill(first.pid, signal.SIGKILL)
         started.append(sweep(tmp_path, data_dir, *WORDS, "--jobs", "2", **stage.environment))
         assert ended(started[-1]) == (0, DONE)
@@ -312,7 +312,7 @@ def test_a_rehearsal_whose_process_group_is_interrupted(
     words = ("rehearse", "--dir", "stage", "--", *command)
     first = psa(tmp_path, *words)
     started.append(first)
-    until(lambda: " loop " in "\n".join(map(str, living(tmp_path / "models"))), first)
+    until(lambda: " loop " in "\n".join(map(str, active_sweeps(tmp_path / "models"))), first)
     processes = descendants(first.pid)
     os.killpg(first.pid, signal.SIGINT)
     out, err = first.communicate(timeout=PATIENCE_SECONDS)

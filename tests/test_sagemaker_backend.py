@@ -17,15 +17,15 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from buckets import bucket
 
 from cloud.aws import settings
-from cloud.sagemaker.backend import SageMaker
+from cloud.sagemaker.backend import SageMakerBackend
 from cloud.sagemaker.container import entry
 from cloud.sagemaker.jobs import controller as watching
-from cloud.sagemaker.jobs.managed_job import Line, lay_in
+from cloud.sagemaker.jobs.managed_job import ManagedJob, upload_inputs
 from psa.core.errors import UserError
-from psa.execution.backend import Where
+from psa.execution.backend import BackendOptions
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import Event
+from psa.execution.worker.protocol import WorkerEvent
 from psa.execution.worker.run import run_pack
 from psa.specs.trial import Pack
 from psa.storage.store import Store
@@ -117,30 +117,32 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[st
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def backend(tmp_path: Path, data_dir: Path = Path("nowhere"), **where: Any) -> SageMaker:
+def backend(tmp_path: Path, data_dir: Path = Path("nowhere"), **where: Any) -> SageMakerBackend:
     """The backend of a folder, with its own account and bucket in memory."""
     store = Store(tmp_path / "models", tmp_path / "results")
-    made = SageMaker(store, Machine(data_dir), CostModel(tmp_path / "costs.json"), Where(**where))
+    made = SageMakerBackend(
+        store, Machine(data_dir), CostModel(tmp_path / "costs.json"), BackendOptions(**where)
+    )
     made.clients = {"s3": bucket().client, "sagemaker": Account()}
     return made
 
 
-def line(there: SageMaker, *trials: Any, horizon: int = 1) -> Line:
+def line(there: SageMakerBackend, *trials: Any, horizon: int = 1) -> ManagedJob:
     """A line that the bucket knows."""
-    made = Line(there.home_name, {"p0000": Pack(trials=trials, horizon=horizon)})
-    for _ in lay_in(made, there.bucket, there.store):
+    made = ManagedJob(there.home_name, {"p0000": Pack(trials=trials, horizon=horizon)})
+    for _ in upload_inputs(made, there.bucket, there.store):
         pass
     return made
 
 
-def leave(there: SageMaker, where: Line, files: dict[str, bytes], *trials: Any) -> None:
+def leave(there: SageMakerBackend, where: ManagedJob, files: dict[str, bytes], *trials: Any) -> None:
     """The checkpoints of these trials, in a line of the bucket."""
     for name, content in files.items():
         if any(each.id in name for each in trials):
             there.bucket.write(f"{where.folder}/checkpoints/{name}", content)
 
 
-def swept(there: SageMaker, *trials: Any, horizon: int = 1) -> list[Event]:
+def swept(there: SageMakerBackend, *trials: Any, horizon: int = 1) -> list[WorkerEvent]:
     """What a launch of these trials says, to its end."""
     packs = [Pack(trials=(each,), horizon=horizon) for each in trials]
     return [event for event in there.launch(there.plan(packs)) if event.kind != "tick"]
@@ -204,11 +206,11 @@ def test_what_such_a_job_did_not_train_is_lined_up_anew(
     def run(job: dict[str, Any]) -> None:
         job["TrainingJobStatus"] = "Stopped"
         if account.created:
-            leave(there, Line(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}), trained, B)
+            leave(there, ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}), trained, B)
 
     account.run = run
     swept(there, B)
-    assert account.created == [Line(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}).job(1)]
+    assert account.created == [ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}).job(1)]
     assert there.store.survey([B], 1).pending == []
 
 
@@ -221,7 +223,7 @@ def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
     whole = line(there, A, B, C)
     account.there(whole.job(1), "Stopped")
     leave(there, whole, trained, A)
-    rest = Line(whole.home, {"p0000": Pack(trials=(B,), horizon=1)})
+    rest = ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)})
 
     def run(job: dict[str, Any]) -> None:
         leave(there, rest, trained, B)
@@ -346,8 +348,8 @@ def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_ro
 def test_what_failed_in_a_container_is_told_with_its_job(tmp_path: Path) -> None:
     """So that nobody takes it for the failure of a later one."""
     pack = Pack(trials=(A,), horizon=1)
-    said = entry._Said(tmp_path, {id(pack): "p0000"}, "psa-a-job")
-    said.heard(Event("failed", pack, {"error": "it blew up"}))
+    said = entry._ProgressWriter(tmp_path, {id(pack): "p0000"}, "psa-a-job")
+    said.heard(WorkerEvent("failed", pack, {"error": "it blew up"}))
     said.write()
     told = json.loads((tmp_path / entry.FAILURES).read_text())
     assert told == {"job": "psa-a-job", "trials": {A.id: "it blew up"}}

@@ -21,15 +21,15 @@ from s3 import BUCKET, s3_server
 from test_tables import cells
 
 from cloud.aws.account import Account
-from cloud.aws.cloudwatch import GROUP
+from cloud.aws.cloudwatch import LOG_GROUP
 from cloud.aws.job_description import names_in
-from cloud.aws.job_names import ancestor_of, is_ours, latest
+from cloud.aws.job_names import is_ours, latest, parse_legacy_name
 from cloud.commands import common
 from cloud.commands.cost import cost_estimator
 from cloud.commands.logs import get_training_logs, logs_parser
 from cloud.commands.results import results_parser
 from cloud.commands.storage import estimate_storage
-from cloud.commands.storage_report import place_of
+from cloud.commands.storage_report import place_in_bucket
 from cloud.emulator.s3_server import S3
 from cloud.legacy.logs import runs_in
 from psa.analysis.published import published_trials
@@ -125,12 +125,12 @@ def sagemaker() -> tuple[Any, Stubber]:
 
 def test_names_of_jobs() -> None:
     """The study's and ours are told apart; other jobs of the account are neither."""
-    job = ancestor_of("psa-1024x1-none-2025-08-04-19-56-46-515")
+    job = parse_legacy_name("psa-1024x1-none-2025-08-04-19-56-46-515")
     assert job is not None
     assert (job.arch, job.mode, job.stamp[:3]) == ("1024*1", "none", (2025, 8, 4))
-    assert ancestor_of("psa-1024x1-other-2025-08-04") is None
-    assert ancestor_of("psa-0x4-none-1") is None
-    assert ancestor_of(OURS) is None
+    assert parse_legacy_name("psa-1024x1-other-2025-08-04") is None
+    assert parse_legacy_name("psa-0x4-none-1") is None
+    assert parse_legacy_name(OURS) is None
     assert is_ours(OURS)
     assert not is_ours("psa-1024x1-none-2025-08-04-19-56-46-515")
 
@@ -254,7 +254,7 @@ FILES = {
 
 def test_files_have_their_place() -> None:
     """Job and kind by the name alone."""
-    assert [place_of(name) for name in FILES] == [
+    assert [place_in_bucket(name) for name in FILES] == [
         ("psa-1x8-none-2025-08-04", "model artifacts"),
         ("psa-1x8-none-2025-08-04", "profiler output"),
         ("psa-1x8-none-2025-08-04", "profiler output"),
@@ -327,7 +327,7 @@ def cloudwatch(clients: dict[str, Any]) -> Iterator[Any]:
     with mock_aws():
         client = boto3.client("logs", region_name="us-east-1")
         clients["logs"] = client
-        client.create_log_group(logGroupName=GROUP)
+        client.create_log_group(logGroupName=LOG_GROUP)
         write(client, "psa-1x8-none-1/algo-1-100", log(3, 2).splitlines())
         write(client, "psa-1x8-none-11/algo-1-100", ["another job"])
         yield client
@@ -335,13 +335,13 @@ def cloudwatch(clients: dict[str, Any]) -> Iterator[Any]:
 
 def write(client: Any, stream: str, lines: list[str]) -> None:
     """Lines of a log, in batches."""
-    client.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+    client.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
     now = int(1000 * time.time()) - 60_000  # CloudWatch takes neither old lines nor those to come
     for at in range(0, len(lines), 5_000):
         events = [
             {"timestamp": now + at + n, "message": text} for n, text in enumerate(lines[at : at + 5_000])
         ]
-        client.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=events)
+        client.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=events)
 
 
 def test_logs_are_fetched_once(home: Path, run: Run, cloudwatch: Any) -> None:
@@ -378,7 +378,7 @@ def test_the_list_of_jobs_is_reconstructed(
     names = sorted([OURS, "psa-1x8-full-2025-08-04", "psa-1x8-none-2025-08-04"])
     with Stubber(client) as stub:
         for name in names:
-            asked = {"logGroupName": GROUP, "logStreamNamePrefix": f"{name}/"}
+            asked = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": f"{name}/"}
             stub.add_response("describe_log_streams", {"logStreams": []}, asked)
         code, out, err = run("sagemaker-get-training-logs", "--reconstruct-jobs", "--output-dir", "kept")
     assert (code, err) == (0, "")

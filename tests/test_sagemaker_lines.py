@@ -22,16 +22,16 @@ from cloud.aws.bucket import Bucket
 from cloud.aws.pricing import price_table
 from cloud.aws.settings import MOST_RUN_SECONDS, Settings
 from cloud.sagemaker.budget import LEAST_SECONDS, START_SECONDS, Budget
-from cloud.sagemaker.estimate import Quotes
+from cloud.sagemaker.estimate import CostEstimator
 from cloud.sagemaker.jobs import managed_job as lines_module
-from cloud.sagemaker.jobs.managed_job import Line, lay_in, lines_of
-from cloud.sagemaker.jobs.reconcile import lineup
-from cloud.sagemaker.planner import Offers
+from cloud.sagemaker.jobs.managed_job import ManagedJob, partition_packs, upload_inputs
+from cloud.sagemaker.jobs.reconcile import reconcile
+from cloud.sagemaker.planner import RequestPlanner
 from cloud.sagemaker.request import SPOT_WAIT_SECONDS, request_of
-from cloud.sagemaker.results import cleared, missing_weights, take_home
-from cloud.workspace import UNNAMED, home_of, known_home
+from cloud.sagemaker.results import delete_if_complete, download_results, missing_weights
+from cloud.workspace import NO_ID, read_workspace_id, workspace_id
 from psa.core.errors import UserError
-from psa.execution.backend import Job, Where, jobs_of
+from psa.execution.backend import BackendOptions, Job, plan_jobs
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack
@@ -46,9 +46,9 @@ SETTINGS = Settings(
 )
 
 
-def line(*trials: Any, horizon: int = LOOPS) -> Line:
+def line(*trials: Any, horizon: int = LOOPS) -> ManagedJob:
     """A line of one pack."""
-    return Line(HOME, {"p0000": Pack(trials=trials, horizon=horizon)})
+    return ManagedJob(HOME, {"p0000": Pack(trials=trials, horizon=horizon)})
 
 
 def store(folder: Path) -> Store:
@@ -65,7 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[st
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def left(files: dict[str, bytes], where: Line) -> Bucket:
+def left(files: dict[str, bytes], where: ManagedJob) -> Bucket:
     """A bucket in which a line has left these checkpoints."""
     found = bucket()
     for name, content in files.items():
@@ -96,7 +96,7 @@ def test_a_line_of_just_what_is_asked_for_goes_on(tmp_path: Path) -> None:
     """With a job at work or without; one of other trials is nobody's concern."""
     exact, other = line(A, B), line(C)
     for live in ([], [exact.name]):
-        found = lineup([other, exact], live, store(tmp_path), {A.id: LOOPS, B.id: LOOPS})
+        found = reconcile([other, exact], live, store(tmp_path), {A.id: LOOPS, B.id: LOOPS})
         assert (found.known, found.running, found.past) == ([exact], [], [])
 
 
@@ -108,9 +108,9 @@ def test_a_job_at_work_on_a_part_is_watched_and_without_one_the_line_is_past(
 ) -> None:
     """A part of the grid, more loops, fewer loops."""
     there = line(A, B)
-    found = lineup([there], [there.name], store(tmp_path), wanted)
+    found = reconcile([there], [there.name], store(tmp_path), wanted)
     assert (found.known, found.running, found.doubles) == ([], [there], [])
-    found = lineup([there], [], store(tmp_path), wanted)
+    found = reconcile([there], [], store(tmp_path), wanted)
     assert (found.taken, found.past) == ([], [there])
 
 
@@ -118,14 +118,14 @@ def test_no_two_lines_that_go_on_share_a_trial(tmp_path: Path) -> None:
     """Those at work come first; a second job upon the same trial is asked to stop."""
     wanted = {each.id: LOOPS for each in (A, B, C)}
     one, two, three = line(A, B), line(B, C), line(C)
-    found = lineup([one, two, three], [], store(tmp_path), wanted)
+    found = reconcile([one, two, three], [], store(tmp_path), wanted)
     assert len({each.id for known in found.known for each in known.trials}) == sum(
         len(known.trials) for known in found.known
     )
     assert len(found.known) + len(found.past) == 3
-    found = lineup([one, two, three], [two.name], store(tmp_path), wanted)
+    found = reconcile([one, two, three], [two.name], store(tmp_path), wanted)
     assert (found.known, found.past) == ([two], sorted([one, three], key=lambda each: each.name))
-    found = lineup([one, two, three], [one.name, two.name], store(tmp_path), wanted)
+    found = reconcile([one, two, three], [one.name, two.name], store(tmp_path), wanted)
     assert len(found.known) == len(found.doubles) == len(found.running) == 1
     assert found.past == [three]
 
@@ -137,7 +137,7 @@ def test_lines_do_not_outgrow_an_artifact(monkeypatch: pytest.MonkeyPatch) -> No
         Pack(trials=tuple(trial("1*4", seed=10 * at + each) for each in range(size)), horizon=1)
         for at, size in enumerate((3, 3, 2, 1, 6))
     ]
-    made = lines_of(HOME, [Job(pack, 1.0) for pack in packs], 2)
+    made = partition_packs(HOME, [Job(pack, 1.0) for pack in packs], 2)
     sizes = [len(each.trials) for each in made]
     assert sum(sizes) == 15
     assert all(size <= 4 or len(each.packs) == 1 for size, each in zip(sizes, made, strict=True))
@@ -149,12 +149,12 @@ def test_lines_do_not_outgrow_an_artifact(monkeypatch: pytest.MonkeyPatch) -> No
 def test_all_that_a_line_left_comes_home_and_is_removed(tmp_path: Path, trained: dict[str, bytes]) -> None:
     """Records and weights; what the line was stays."""
     here, there = store(tmp_path), left(trained, line(A, B))
-    for _ in lay_in(line(A, B), there, here):
+    for _ in upload_inputs(line(A, B), there, here):
         pass
-    assert take_home(line(A, B), there, here) == {}
+    assert download_results(line(A, B), there, here) == {}
     assert line(A, B).pending(here) == []
     assert (tmp_path / state(A)).read_bytes() == trained[state(A)]
-    assert cleared(line(A, B), there, here)
+    assert delete_if_complete(line(A, B), there, here)
     assert list(there.tree("lines")) == [f"{HOME}-{line(A, B).name}/inputs/packs.json"]
 
 
@@ -166,10 +166,10 @@ def test_of_a_line_only_its_own_trials_are_accepted(tmp_path: Path, trained: dic
         state(B): trained[state(A)],
     }
     here = store(tmp_path)
-    take_home(line(A), left(trained, line(A)), here)
+    download_results(line(A), left(trained, line(A)), here)
     assert here.survey([A, B], LOOPS).pending == [B]
     assert not (tmp_path / state(B)).exists()
-    take_home(line(B), left(strange, line(B)), here)
+    download_results(line(B), left(strange, line(B)), here)
     assert here.survey([B], LOOPS).pending == [B]
     assert not (tmp_path / state(B)).exists()
 
@@ -183,7 +183,7 @@ def test_a_record_that_is_none_stops_its_trial_alone(
     """Named in one warning; the other trial comes home."""
     here = store(tmp_path)
     there = left(trained | {record(A): changed(trained[record(A)], **change)}, line(A, B))
-    assert take_home(line(A, B), there, here) == {}
+    assert download_results(line(A, B), there, here) == {}
     assert line(A, B).pending(here) == [A]
     assert [A.id in entry.getMessage() for entry in caplog.records] == [True]
 
@@ -197,7 +197,7 @@ def test_a_record_that_differs_from_ours_is_told(
     shorter = {key: values[:1] for key, values in ours["history"].items()}
     ours |= {"loops": 1, "history": shorter | {"correct": [9]}}
     here.write(A, ours, {})
-    refused = take_home(line(A, B), left(trained, line(A, B)), here)
+    refused = download_results(line(A, B), left(trained, line(A, B)), here)
     assert list(refused) == [A.id]
     assert "differs" in refused[A.id]
     assert line(A, B).pending(here) == [A]
@@ -213,9 +213,9 @@ def test_a_damaged_record_here_is_named_and_ends_nothing(
     (tmp_path / record(A)).write_bytes(b"{}")
     assert line(A, B).pending(here) == line(A, B).pending(here) == [B]
     there = left(trained, line(A, B))
-    assert list(take_home(line(A, B), there, here)) == [A.id]
+    assert list(download_results(line(A, B), there, here)) == [A.id]
     assert line(A, B).pending(here) == []
-    assert not cleared(line(A, B), there, here)
+    assert not delete_if_complete(line(A, B), there, here)
     assert there.read(f"{line(A, B).folder}/checkpoints/{state(A)}") is not None
     assert sum("left out" in entry.getMessage() for entry in caplog.records) == 1
 
@@ -228,15 +228,15 @@ def test_nothing_is_removed_while_weights_are_missing(
     torn = {**trained, state(A): trained[state(A)][:-1]}
     torn.pop(f"models/{A.id}/lkg.previous.safetensors", None)
     there = left(torn, line(A, B))
-    take_home(line(A, B), there, here)
+    download_results(line(A, B), there, here)
     assert line(A, B).pending(here) == []
     assert missing_weights(line(A, B), here) == [A]
-    assert not cleared(line(A, B), there, here)
+    assert not delete_if_complete(line(A, B), there, here)
     assert there.read(f"{line(A, B).folder}/checkpoints/{state(B)}") is not None
     assert A.id in caplog.records[-1].getMessage()
     assert B.id not in caplog.records[-1].getMessage()
     there.write(f"{line(A, B).folder}/checkpoints/models/{A.id}/lkg.previous.safetensors", trained[state(A)])
-    assert cleared(line(A, B), there, here)
+    assert delete_if_complete(line(A, B), there, here)
     assert missing_weights(line(A, B), here) == []
     assert not list(there.tree(line(A, B).folder))
 
@@ -259,9 +259,9 @@ def test_what_the_checkpoints_lack_comes_from_an_artifact(tmp_path: Path, traine
         files = {name: body for name, body in trained.items() if each.id in name}
         there.write(f"{mine.folder}/output/{mine.job(attempt)}/output/model.tar.gz", packed(files))
     there.write(f"{mine.folder}/output/{mine.job(3)}/output/model.tar.gz", b"no archive")
-    assert take_home(mine, there, here) == {}
+    assert download_results(mine, there, here) == {}
     assert (mine.pending(here), missing_weights(mine, here)) == ([], [])
-    assert cleared(mine, there, here)
+    assert delete_if_complete(mine, there, here)
 
 
 def test_a_bucket_that_fails_ends_the_taking(tmp_path: Path, trained: dict[str, bytes]) -> None:
@@ -273,7 +273,7 @@ def test_a_bucket_that_fails_ends_the_taking(tmp_path: Path, trained: dict[str, 
 
     there = left(trained, line(A))
     with pytest.raises(UserError, match="no network"):
-        take_home(line(A), Failing(there.client, there.name, there.prefix), store(tmp_path))
+        download_results(line(A), Failing(there.client, there.name, there.prefix), store(tmp_path))
 
 
 # What it costs.
@@ -307,17 +307,17 @@ def test_no_job_is_paid_for_that_can_only_start_up() -> None:
     assert budget.seconds(0.0, 1000) == 1000
 
 
-def quotes(where: Store, limit: float | None = None, **changes: Any) -> Quotes:
+def quotes(where: Store, limit: float | None = None, **changes: Any) -> CostEstimator:
     """Quotes of this machine for some settings."""
     costs = CostModel(where.models / "costs.json")
-    return Quotes(price_table(), dataclasses.replace(SETTINGS, **changes), costs, where, limit)
+    return CostEstimator(price_table(), dataclasses.replace(SETTINGS, **changes), costs, where, limit)
 
 
 def test_a_quote_is_of_what_is_left(tmp_path: Path, trained: dict[str, bytes]) -> None:
     """Loops that are here already cost nothing more."""
     here, mine = store(tmp_path), line(A, B, horizon=2 * LOOPS)
     whole = quotes(here).of(mine).seconds - START_SECONDS
-    take_home(line(A, B), left(trained, line(A, B)), here)
+    download_results(line(A, B), left(trained, line(A, B)), here)
     assert quotes(here).of(mine).seconds - START_SECONDS == pytest.approx(whole / 2)
 
 
@@ -366,9 +366,11 @@ def test_a_device_that_an_instance_lacks_is_refused(
     device: Any, instances: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is paid."""
-    monkeypatch.setattr(settings, "read", lambda: dataclasses.replace(SETTINGS, instances=instances))
+    monkeypatch.setattr(settings, "read_settings", lambda: dataclasses.replace(SETTINGS, instances=instances))
     here = store(tmp_path)
-    offers = Offers(here, Machine(tmp_path, device), CostModel(tmp_path / "costs.json"), Where())
+    offers = RequestPlanner(
+        here, Machine(tmp_path, device), CostModel(tmp_path / "costs.json"), BackendOptions()
+    )
     if said:
         with pytest.raises(UserError, match=re.escape(said)):
             offers.check_device()
@@ -378,28 +380,32 @@ def test_a_device_that_an_instance_lacks_is_refused(
 
 def test_a_dry_run_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It shows a stand-in, says so, and writes nothing."""
-    monkeypatch.setattr(settings, "read", lambda: SETTINGS)
+    monkeypatch.setattr(settings, "read_settings", lambda: SETTINGS)
     here, costs = store(tmp_path), CostModel(tmp_path / "costs.json")
     packs = [Pack(trials=(A, B), horizon=LOOPS)]
-    said = list(Offers(here, Machine(tmp_path), costs, Where()).said(jobs_of(packs, costs)))
-    assert f"psa-{UNNAMED}-" in said[0]
-    assert said[1].startswith(f"{UNNAMED} in the names stands for")
+    said = list(
+        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions()).said(plan_jobs(packs, costs))
+    )
+    assert f"psa-{NO_ID}-" in said[0]
+    assert said[1].startswith(f"{NO_ID} in the names stands for")
     assert not list(tmp_path.iterdir())
-    name = home_of(here.models)
-    said = list(Offers(here, Machine(tmp_path), costs, Where()).said(jobs_of(packs, costs)))
+    name = workspace_id(here.models)
+    said = list(
+        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions()).said(plan_jobs(packs, costs))
+    )
     assert f"psa-{name}-" in said[0]
-    assert UNNAMED not in "".join(said)
+    assert NO_ID not in "".join(said)
 
 
 def test_the_name_of_a_folder_is_checked(tmp_path: Path) -> None:
     """It goes into names of jobs and folders."""
-    assert known_home(tmp_path) == UNNAMED
-    name = home_of(tmp_path)
+    assert read_workspace_id(tmp_path) == NO_ID
+    name = workspace_id(tmp_path)
     assert re.fullmatch("[0-9a-f]{8}", name)
-    assert home_of(tmp_path) == known_home(tmp_path) == name
+    assert workspace_id(tmp_path) == read_workspace_id(tmp_path) == name
     (tmp_path / ".home").write_text(f"{name}\n")
-    assert home_of(tmp_path) == name
+    assert workspace_id(tmp_path) == name
     for wrong in (b"", b"../../up", b"0123ABCD", b"\xff" * 8, b"0123abcde"):
         (tmp_path / ".home").write_bytes(wrong)
         with pytest.raises(UserError, match=r"\.home does not hold 8 hexadecimal digits"):
-            home_of(tmp_path)
+            workspace_id(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from made_up_jobs import log
 from test_sagemaker_commands import COMMANDS
 
-from cloud.emulator import Stage, rehearsal
+from cloud.emulator import Emulator, rehearsal
 from psa.cli import app
 from psa.reports.ablation.markdown import read_summary
 
@@ -18,7 +18,7 @@ JOB = "psa-1x8-none-2025-08-04-19-17-02-730"
 PREFIX = "psa-experiment"
 
 
-def job_of_the_study(stage: Stage) -> None:
+def job_of_the_study(stage: Emulator) -> None:
     """A job as the study's were: it logs its loops, leaves results.txt, and its profiler leaves more."""
     environment = stage.environment
     client = boto3.client(

@@ -14,15 +14,15 @@ pytest.importorskip("boto3", reason="the extra aws is not installed")
 from botocore.exceptions import ClientError
 
 from cloud.aws.errors import Unreachable
-from cloud.aws.training_jobs import Answer, Status, TrainingJobs
+from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
 from cloud.sagemaker.jobs import controller as watching
-from cloud.sagemaker.jobs.controller import TRIES, Watch
-from cloud.sagemaker.jobs.course import Course
-from cloud.sagemaker.jobs.managed_job import Line
-from cloud.sagemaker.jobs.messages import detached
+from cloud.sagemaker.jobs.controller import JOB_ATTEMPTS, JobController
+from cloud.sagemaker.jobs.course import JobState
+from cloud.sagemaker.jobs.managed_job import ManagedJob
+from cloud.sagemaker.jobs.messages import detach_message
 from cloud.sagemaker.jobs.submission import QUOTA_RETRY_SECONDS
 from psa.core.errors import UserError
-from psa.execution.worker.protocol import Event
+from psa.execution.worker.protocol import WorkerEvent
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -40,9 +40,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watching, name, 0.0)
 
 
-def line(*trials: Any, horizon: int = 2) -> Line:
+def line(*trials: Any, horizon: int = 2) -> ManagedJob:
     """A line of one pack."""
-    return Line(HOME, {"p0000": Pack(trials=trials or TRIALS, horizon=horizon)})
+    return ManagedJob(HOME, {"p0000": Pack(trials=trials or TRIALS, horizon=horizon)})
 
 
 class Desk:
@@ -50,53 +50,53 @@ class Desk:
     refused: what `home` says.
     """
 
-    def __init__(self, folder: Path, answers: list[Answer] = [], **ends: Any) -> None:  # noqa: B006
+    def __init__(self, folder: Path, answers: list[SubmitResult] = [], **ends: Any) -> None:  # noqa: B006
         self.store = Store(folder / "models", folder / "results")
         self.answers, self.ends = list(answers), ends
-        self.jobs: dict[str, Status] = {}
+        self.jobs: dict[str, TrainingJobStatus] = {}
         self.asked: list[tuple[str, int]] = []
         self.refused: dict[str, str] = {}
         self.files: dict[str, bytes] = {}
         self.homes: list[str] = []
-        self.dropped_lines: list[Line] = []
+        self.dropped_lines: list[ManagedJob] = []
         self.trouble: list[Exception] = []
 
-    def submit(self, course: Course) -> Answer:
+    def submit(self, course: JobState) -> SubmitResult:
         self.asked.append((course.job, course.choice))
-        answer = self.answers.pop(0) if self.answers else Answer("submitted")
+        answer = self.answers.pop(0) if self.answers else SubmitResult("submitted")
         if answer.begun:
-            self.jobs[course.job] = Status(self.ends.get("status", "Failed"), "")
+            self.jobs[course.job] = TrainingJobStatus(self.ends.get("status", "Failed"), "")
         return answer
 
-    def listed(self) -> dict[str, Status]:
+    def listed(self) -> dict[str, TrainingJobStatus]:
         return dict(self.jobs)
 
     def described(self, name: str) -> dict[str, Any]:
         return dict(self.ends.get("said", {}))
 
-    def told(self, _line: Line, name: str) -> bytes | None:
+    def told(self, _line: ManagedJob, name: str) -> bytes | None:
         return self.files.get(name)
 
-    def home(self, _line: Line, job: str) -> dict[str, str]:
+    def home(self, _line: ManagedJob, job: str) -> dict[str, str]:
         if self.trouble:
             raise self.trouble.pop()
         self.homes.append(job)
         return self.refused
 
-    def dropped(self, line: Line) -> None:
+    def dropped(self, line: ManagedJob) -> None:
         self.dropped_lines.append(line)
 
 
-def watched(desk: Desk, lines: list[Line], most: int = 500, **options: Any) -> list[Event]:
+def watched(desk: Desk, lines: list[ManagedJob], most: int = 500, **options: Any) -> list[WorkerEvent]:
     """What a watch says to its end, which comes."""
     events = []
-    for event in Watch(desk, lines, WANTED, **options).events(detach=options.pop("detach", False)):
+    for event in JobController(desk, lines, WANTED, **options).events(detach=options.pop("detach", False)):
         events.append(event)
         assert len(events) < most, "it does not end"
     return events
 
 
-def failures(events: list[Event]) -> dict[str, str]:
+def failures(events: list[WorkerEvent]) -> dict[str, str]:
     """Of all packs."""
     return {trial: why for event in events for trial, why in event.facts.get("failed", {}).items()}
 
@@ -106,7 +106,7 @@ def test_types_without_capacity_are_gone_through_twice_and_then_count(choices: i
     """Once each, once more on demand, and then as often as any other attempt without progress."""
     desk = Desk(tmp_path, said=NO_CAPACITY)
     failed = failures(watched(desk, [line()], choices=choices))
-    assert [choice for _, choice in desk.asked] == list(range(2 * choices + TRIES - 1))
+    assert [choice for _, choice in desk.asked] == list(range(2 * choices + JOB_ATTEMPTS - 1))
     assert set(failed) == set(WANTED)
     assert "CapacityError" in failed[TRIALS[0].id]
 
@@ -124,12 +124,12 @@ def test_spot_capacity_that_never_came_is_none(tmp_path: Path) -> None:
 
 def test_a_throttled_submission_is_asked_again_at_the_next_look(tmp_path: Path) -> None:
     """Also by a sweep that is to leave its jobs alone."""
-    desk = Desk(tmp_path, [Answer("later"), Answer("later")])
-    watch = Watch(desk, [line()], WANTED)
+    desk = Desk(tmp_path, [SubmitResult("later"), SubmitResult("later")])
+    watch = JobController(desk, [line()], WANTED)
     for _ in watch.events(detach=True):
         pass
     assert desk.asked == [(line().job(1), 0)] * 3
-    assert detached(watch).startswith("1 job at work without this sweep. ")
+    assert detach_message(watch).startswith("1 job at work without this sweep. ")
 
 
 def test_a_submission_that_is_refused_for_too_long_ends_with_its_hint(
@@ -137,7 +137,7 @@ def test_a_submission_that_is_refused_for_too_long_ends_with_its_hint(
 ) -> None:
     """That of the error: a clock is set, a network is mended."""
     monkeypatch.setattr("cloud.aws.patience.PATIENCE_SECONDS", -1.0)
-    desk = Desk(tmp_path, [Answer("later", "AWS refuses the job", "Set the clock")] * 3)
+    desk = Desk(tmp_path, [SubmitResult("later", "AWS refuses the job", "Set the clock")] * 3)
     with pytest.raises(Unreachable) as caught:
         watched(desk, [line()])
     assert (caught.value.what, caught.value.way_out) == ("AWS refuses the job", "Set the clock")
@@ -149,17 +149,17 @@ def test_a_full_quota_is_said_once_and_asked_again_after_some_time(
     """Jobs of others may have ended."""
     now = [0.0]
     monkeypatch.setattr(watching.time, "monotonic", lambda: now.append(now[-1] + 1.0) or now[-1])
-    desk = Desk(tmp_path, [Answer("full", "the quota is 1 Instances")] * 3)
+    desk = Desk(tmp_path, [SubmitResult("full", "the quota is 1 Instances")] * 3)
     events = watched(desk, [line()], most=5000)
     said = [event.facts["said"] for event in events if event.kind == "said"]
     assert said == ["1 job to be submitted when the quota allows it: the quota is 1 Instances"]
-    assert len(desk.asked) == 3 + TRIES
+    assert len(desk.asked) == 3 + JOB_ATTEMPTS
     assert now[-1] > 3 * QUOTA_RETRY_SECONDS
 
 
 def test_no_quota_at_all_ends_with_one_line(tmp_path: Path) -> None:
     """Nothing frees it; it is said what to do."""
-    desk = Desk(tmp_path, [Answer("full", NO_QUOTA)])
+    desk = Desk(tmp_path, [SubmitResult("full", NO_QUOTA)])
     with pytest.raises(UserError, match=r"is 0 Instances.*Request an increase.*INSTANCE_TYPE"):
         watched(desk, [line()])
 
@@ -167,7 +167,10 @@ def test_no_quota_at_all_ends_with_one_line(tmp_path: Path) -> None:
 def test_no_quota_is_waited_with_while_a_job_of_ours_runs(tmp_path: Path) -> None:
     """What runs comes home first."""
     lines = [line(TRIALS[0]), line(TRIALS[1])]
-    desk = Desk(tmp_path, [Answer("submitted"), Answer("full", NO_QUOTA), *[Answer("full", NO_QUOTA)] * 9])
+    desk = Desk(
+        tmp_path,
+        [SubmitResult("submitted"), SubmitResult("full", NO_QUOTA), *[SubmitResult("full", NO_QUOTA)] * 9],
+    )
     with pytest.raises(UserError, match="is 0 Instances"):
         watched(desk, lines)
     assert desk.homes == [lines[0].job(1)]
@@ -178,12 +181,12 @@ def test_no_quota_is_waited_with_while_a_job_of_ours_runs(tmp_path: Path) -> Non
 )
 def test_a_detached_sweep_says_why_jobs_are_not_submitted(answer: Any, why: str, tmp_path: Path) -> None:
     """The quota, or the budget."""
-    desk = Desk(tmp_path, [Answer("submitted"), Answer(answer)])
-    watch = Watch(desk, [line(TRIALS[0]), line(TRIALS[1])], WANTED)
+    desk = Desk(tmp_path, [SubmitResult("submitted"), SubmitResult(answer)])
+    watch = JobController(desk, [line(TRIALS[0]), line(TRIALS[1])], WANTED)
     for _ in watch.events(detach=True):
         pass
-    assert detached(watch).startswith("1 job at work without this sweep, 1 job not submitted")
-    assert why in detached(watch)
+    assert detach_message(watch).startswith("1 job at work without this sweep, 1 job not submitted")
+    assert why in detach_message(watch)
 
 
 def test_failures_of_another_job_are_not_this_ones(tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_failures_of_another_job_are_not_this_ones(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.files["failures.json"] = json.dumps({**told, "job": "another"}).encode()
     failed = failures(watched(desk, [line()]))
-    assert (len(desk.asked), set(failed.values())) == (TRIES, {f"{line().job(TRIES)}: Failed"})
+    assert (len(desk.asked), set(failed.values())) == (JOB_ATTEMPTS, {f"{line().job(JOB_ATTEMPTS)}: Failed"})
 
 
 @pytest.mark.parametrize(
@@ -241,12 +244,12 @@ def test_of_a_line_with_more_than_was_asked_for_only_the_present_job_is_watched(
     """No other one follows; what it has not trained is failed by nobody."""
     other = line(*TRIALS, trial("1*4", seed=7), horizon=9)
     desk = Desk(tmp_path)
-    desk.jobs[other.job(3)] = Status("InProgress", "Starting")
-    watch = Watch(desk, [other], WANTED, last={other.name})
-    said: list[Event] = []
+    desk.jobs[other.job(3)] = TrainingJobStatus("InProgress", "Starting")
+    watch = JobController(desk, [other], WANTED, last={other.name})
+    said: list[WorkerEvent] = []
     for event in watch.events():
         said.append(event)
-        desk.jobs[other.job(3)] = Status("Stopped", "Stopped")
+        desk.jobs[other.job(3)] = TrainingJobStatus("Stopped", "Stopped")
     assert (desk.asked, desk.homes, failures(said)) == ([], [other.job(3)], {})
     assert [event.facts["trained"] for event in said if event.kind == "done"] == [0]
 
@@ -278,7 +281,7 @@ def test_what_aws_answers_a_submission(code: str, kind: str) -> None:
         submitted("ValidationException", "x")
 
 
-def submitted(code: str, message: str) -> Answer:
+def submitted(code: str, message: str) -> SubmitResult:
     """What becomes of a submission that AWS answers so."""
     return TrainingJobs(Refusing(code, message)).submit({"TrainingJobName": "a"})
 

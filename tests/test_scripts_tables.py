@@ -20,7 +20,7 @@ from psa.cli.named.tables import (
     make_architecture_table,
     make_trial_accuracy_table,
 )
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.reports.ablation.markdown import summary_markdown, trials_markdown
 from psa.storage.store import Store
 
@@ -101,7 +101,7 @@ def test_architectures_of_a_grid(home: Path, run: Run) -> None:
 
 def test_accuracies_of_records(home: Path, run: Run) -> None:
     """Of the study in the grid, with what is missing of it named."""
-    trials = load(SMOKE).trials
+    trials = load_grid(SMOKE).trials
     store = stored(home, trials[:-3])
     store.write_failure(trials[-1], "out of memory")
     code, out, err = run("make-trial-accuracy-table", "--grid", "reproduction/smoke.toml")
@@ -114,7 +114,7 @@ def test_accuracies_of_records(home: Path, run: Run) -> None:
 
 def test_another_study_and_its_folder(home: Path, run: Run) -> None:
     """--study, --results-dir, and a folder as --datafile."""
-    stored(home / "elsewhere", load(SMOKE).trials)
+    stored(home / "elsewhere", load_grid(SMOKE).trials)
     for asked in (["--results-dir", "elsewhere/results"], ["--datafile", "elsewhere/results"]):
         assert run("make-trial-accuracy-table", "--study", "smoke", *asked)[0] == 0
         assert len(table(home, "psa_simplemlp_accuracy")) == 3
@@ -229,7 +229,7 @@ def test_the_reproduction_script_sweeps_every_architecture(home: Path, run: Run)
     grid = ROOT / "reproduction/simplemlp.toml"
     head = ["sweep", "reproduction/simplemlp.toml", "seeds=0..9", "meta_loops=1", "--workers", "2", "--only"]
     assert all(call[:-1] == head for call in calls)
-    found = [trial.id for call in calls[::20] for trial in load(grid, [call[2]], call[-1]).trials]
+    found = [trial.id for call in calls[::20] for trial in load_grid(grid, [call[2]], call[-1]).trials]
     assert len(set(found)) == len(found) == 5 * 60
 
 
@@ -263,7 +263,7 @@ def test_an_architecture_with_several_widths_reaches_its_sweep(home: Path, run: 
     script = (home / "results/reports/run_reproduction.sh").read_text()
     assert "seeds=" not in script
     assert "reproduce '[4*4, 2*8]' \"$@\"" in script
-    assert len(load(home / "mixed.toml", (), "arch=[4*4, 2*8]").trials) == 2
+    assert len(load_grid(home / "mixed.toml", (), "arch=[4*4, 2*8]").trials) == 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -305,7 +305,7 @@ def test_regimes_are_classified_from_files(home: Path) -> None:
 
 def test_a_store_is_only_read(home: Path, run: Run) -> None:
     """Tables change no record and make no folder of models."""
-    store = stored(home, load(SMOKE).trials[:2])
+    store = stored(home, load_grid(SMOKE).trials[:2])
     before = {path: path.read_bytes() for path in Store(home / "models", home / "results").record_paths()}
     assert run("make-trial-accuracy-table", "--study", "smoke", "--output-dir", "out")[0] == 0
     assert {path: path.read_bytes() for path in store.record_paths()} == before

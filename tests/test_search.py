@@ -16,8 +16,8 @@ from test_divergence import EXPLODING
 
 from psa.analysis.records_frame import collect
 from psa.core.errors import UserError
-from psa.experiments.search import Range, Search, load
-from psa.experiments.search_log import Ledger
+from psa.experiments.search import Range, Search, load_search
+from psa.experiments.search_log import SearchLog
 from psa.reports.search import best_lines, search_figure, search_table
 from psa.storage.store import Store
 
@@ -56,7 +56,7 @@ def written(folder: Path, text: str = SMALL, *changes: tuple[str, str]) -> Path:
 
 def test_the_search_that_is_shipped_can_be_read() -> None:
     """Its space, and a configuration of it over all seeds as one pack."""
-    found = load(DECLARED)
+    found = load_search(DECLARED)
     assert found.space["lr"] == Range(low=1e-4, high=1e-2, log=True)
     pack = found.template.pack({"lr": 1e-3, "dropout": 0.2, "mode": "dropout", "arch": "2*16"})
     assert [trial.seed for trial in pack.trials] == [0, 1, 2]
@@ -77,7 +77,7 @@ def test_whole_numbers_are_drawn_whole_with_both_ends(log: bool, tmp_path: Path)
     from cloud.ray import search_space
 
     line = f"batch_size = {{ low = 16, high = 18, log = {str(log).lower()} }}"
-    found = load(written(tmp_path, SMALL, (DROPOUT, line)))
+    found = load_search(written(tmp_path, SMALL, (DROPOUT, line)))
     assert Search.model_validate(json.loads(found.model_dump_json())) == found
     domain = search_space.space(found)["batch_size"]
     drawn = OptunaSearch.convert_search_space({"batch_size": domain})["batch_size"]
@@ -99,19 +99,19 @@ def test_whole_numbers_are_drawn_whole_with_both_ends(log: bool, tmp_path: Path)
 def test_mistakes_in_a_range_of_whole_numbers_are_named(line: str, said: str, tmp_path: Path) -> None:
     """In the words of what was written."""
     with pytest.raises(UserError, match=said):
-        load(written(tmp_path, SMALL, (DROPOUT, line)))
+        load_search(written(tmp_path, SMALL, (DROPOUT, line)))
 
 
 def test_a_range_of_numbers_is_stored_as_it_was(tmp_path: Path) -> None:
     """Searches that were begun before go on: their name is made of what is stored."""
-    found = load(written(tmp_path, SMALL, ("high = 1e-2", "high = 1")))
+    found = load_search(written(tmp_path, SMALL, ("high = 1e-2", "high = 1")))
     assert found.model_dump(mode="json")["space"]["lr"] == {"low": 1e-5, "high": 1.0, "log": True}
     assert isinstance(Search.model_validate(json.loads(found.model_dump_json())).space["lr"], Range)
 
 
 def test_a_setting_that_does_nothing_is_known() -> None:
     """Dropout acts in mode dropout only."""
-    found = load(DECLARED)
+    found = load_search(DECLARED)
     drawn = {"lr": 1e-3, "dropout": 0.2, "mode": "none", "arch": "2*16"}
     assert not found.acts(drawn, "dropout")
     assert found.acts(drawn, "lr")
@@ -142,10 +142,10 @@ def test_mistakes_in_a_search_are_named(old: str, new: str, said: str, tmp_path:
     """In one line, with the file."""
     path = written(tmp_path, SMALL, (old, new))
     if not said:
-        assert load(path).strategy.scheduler == "pbt"
+        assert load_search(path).strategy.scheduler == "pbt"
         return
     with pytest.raises(UserError, match=said) as caught:
-        load(path)
+        load_search(path)
     assert str(path) in str(caught.value)
 
 
@@ -155,14 +155,14 @@ def test_pbt_cannot_search_what_the_weights_depend_on(tmp_path: Path) -> None:
         tmp_path, SMALL, ('"asha"', '"pbt"'), ('arch = "1*4"\n', ""), ("[search]", 'arch = ["1*4"]\n[search]')
     )
     with pytest.raises(UserError, match="arch cannot be searched by pbt"):
-        load(path)
+        load_search(path)
 
 
 def test_optuna_draws_from_the_space_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
     """As Ray Tune asks it: settings within their ranges, learnt from what came back."""
     pytest.importorskip("optuna", reason="the extra search is not installed")
     search_space = pytest.importorskip("cloud.ray.search_space", reason="the extra ray is not installed")
-    found = load(written(tmp_path, SMALL, ('"asha"', '"asha"\nsampler = "optuna"\nseed = 7')))
+    found = load_search(written(tmp_path, SMALL, ('"asha"', '"asha"\nsampler = "optuna"\nseed = 7')))
     drawn = []
     for _ in range(2):
         sampler = search_space.config_of(found, None).search_alg
@@ -188,9 +188,9 @@ def events(name: str, loops: int, end: str, **facts: Any) -> list[dict[str, Any]
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path) -> SearchLog:
     """One that has heard of a finished, a stopped and a failed configuration."""
-    made = Ledger(load(written(tmp_path)), tmp_path / "results")
+    made = SearchLog(load_search(written(tmp_path)), tmp_path / "results")
     told = [
         *events("c1", 1, "stopped"), *events("c0", 6, "done", trials=["a", "b"]),
         *events("c2", 0, "failed", error="no room"),
@@ -200,7 +200,7 @@ def ledger(tmp_path: Path) -> Ledger:
     return made
 
 
-def test_a_ledger_tells_of_each_configuration_what_became_of_it(ledger: Ledger) -> None:
+def test_a_ledger_tells_of_each_configuration_what_became_of_it(ledger: SearchLog) -> None:
     """Finished ones first; read again it is the same."""
     assert [(each.name, each.status, each.loops) for each in ledger.ended] == [
         ("c0", "finished", 6), ("c1", "stopped early", 1), ("c2", "failed", 0),
@@ -209,18 +209,18 @@ def test_a_ledger_tells_of_each_configuration_what_became_of_it(ledger: Ledger) 
     assert ledger.ended[0].last == pytest.approx((96, 92))
     assert math.isnan(ledger.ended[2].mean)
     assert not ledger.complete
-    again = Ledger(ledger.search, ledger.path.parents[1])
+    again = SearchLog(ledger.search, ledger.path.parents[1])
     assert again.ended == ledger.ended
 
 
-def test_a_damaged_ledger_is_named(ledger: Ledger) -> None:
+def test_a_damaged_ledger_is_named(ledger: SearchLog) -> None:
     """It is not taken for an empty one."""
     ledger.path.write_bytes(ledger.path.read_bytes().replace(b"0.92", b"0.93").replace(b"92.0", b"93.0"))
     with pytest.raises(UserError, match=re.escape(str(ledger.path))):
-        Ledger(ledger.search, ledger.path.parents[1])
+        SearchLog(ledger.search, ledger.path.parents[1])
 
 
-def test_the_table_and_the_figure_say_how_each_ended(ledger: Ledger) -> None:
+def test_the_table_and_the_figure_say_how_each_ended(ledger: SearchLog) -> None:
     """What was drawn for nothing is missing, and nobody is compared with what was stopped."""
     table = search_table(ledger)
     assert [row[0] for row in table.rows] == [1, 2, 3]
@@ -235,7 +235,7 @@ def test_the_table_and_the_figure_say_how_each_ended(ledger: Ledger) -> None:
 
 def test_a_setting_that_diverges_is_called_that(tmp_path: Path) -> None:
     """In place of 0 %: in the table, in the lines, and in what is stored."""
-    ledger = Ledger(load(written(tmp_path)), tmp_path / "results")
+    ledger = SearchLog(load_search(written(tmp_path)), tmp_path / "results")
     for name, end, lost in (
         ("c0", "done", [True, True]),
         ("c1", "done", [True, False]),
@@ -244,7 +244,7 @@ def test_a_setting_that_diverges_is_called_that(tmp_path: Path) -> None:
         for said in events(name, 6 if end == "done" else 2, end):
             share = {"each": [0.0 if each else 0.9 for each in lost], "diverged": lost} if lost else {}
             ledger.heard({**said, **share} if said["event"] == "loop" else said)
-    again = {each.name: each for each in Ledger(ledger.search, ledger.path.parents[1]).ended}
+    again = {each.name: each for each in SearchLog(ledger.search, ledger.path.parents[1]).ended}
     assert [again[name].outcome for name in ("c0", "c1", "c2")] == [
         "diverged", "finished, 1 of 2 seeds diverged", "stopped early",
     ]  # fmt: skip
@@ -270,10 +270,10 @@ def searched(started: list[subprocess.Popen[str]], folder: Path, data_dir: Path)
     return process
 
 
-def result(folder: Path) -> tuple[Search, Ledger]:
+def result(folder: Path) -> tuple[Search, SearchLog]:
     """What is known of it afterwards."""
-    search = load(folder / "search.toml")
-    return search, Ledger(search, folder / "results")
+    search = load_search(folder / "search.toml")
+    return search, SearchLog(search, folder / "results")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from helpers import trial
 from processes import PATIENCE_SECONDS, end, sweep
 
-from psa.execution.worker.protocol import event_of
+from psa.execution.worker.protocol import parse_event
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -166,12 +166,12 @@ def test_prints_of_libraries_do_not_reach_the_line(tmp_path: Path, data_dir: Pat
 )
 def test_a_line_that_is_no_event_is_passed_by(line: bytes) -> None:
     """Whatever a process that is no worker of ours any more may write, the sweep does not fall over it."""
-    assert event_of(line) is None
+    assert parse_event(line) is None
 
 
 def test_a_line_that_is_an_event_is_one() -> None:
     """The words of the protocol."""
-    assert event_of(b'{"event":"begun","left":3}') == {"event": "begun", "left": 3}
+    assert parse_event(b'{"event":"begun","left":3}') == {"event": "begun", "left": 3}
 
 
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="Linux with groups by session")

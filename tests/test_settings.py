@@ -11,7 +11,7 @@ from psa.core.errors import UserError
 pytest.importorskip("boto3", reason="the extra aws is not installed")
 pytest.importorskip("dotenv", reason="the extra aws is not installed")
 
-from cloud.aws.settings import DEFAULTS, Settings, hidden, read
+from cloud.aws.settings import DEFAULTS, Settings, read_settings, redact
 
 GOOD = {
     "AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa",
@@ -37,7 +37,7 @@ def written(folder: Path, **changes: str) -> Settings:
     """The settings of a folder whose .env says this."""
     lines = [f"{name}={value}\n" for name, value in {**GOOD, **changes}.items()]
     (folder / ".env").write_text("".join(lines))
-    return read(folder)
+    return read_settings(folder)
 
 
 def test_the_file_is_read_and_the_environment_counts_more(
@@ -50,7 +50,7 @@ def test_the_file_is_read_and_the_environment_counts_more(
     assert found.spot
     assert found.max_run_seconds == 172_800
     monkeypatch.setenv("S3_BUCKET_NAME", "another")
-    assert read(tmp_path).bucket == "another"
+    assert read_settings(tmp_path).bucket == "another"
 
 
 def test_a_role_may_be_named_where_the_account_is_known(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_who_only_looks_needs_no_role(tmp_path: Path) -> None:
     """Costs, storage and logs are read without one."""
     kept = {name: value for name, value in GOOD.items() if name != "AWS_SAGEMAKER_ROLE"}
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in kept.items()))
-    found = read(tmp_path, submits=False)
+    found = read_settings(tmp_path, submits=False)
     assert (found.role, found.bucket) == ("", "a-bucket")
 
 
@@ -94,14 +94,14 @@ def test_keys_are_shown_nowhere(tmp_path: Path) -> None:
     found = written(tmp_path)
     assert "very-secret" not in repr(found)
     assert "AKIAEXAMPLE" not in repr(found)
-    assert hidden("key AKIAEXAMPLE of very-secret") == "key *** of ***"
+    assert redact("key AKIAEXAMPLE of very-secret") == "key *** of ***"
 
 
 def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     """Bytes that are no text."""
     (tmp_path / ".env").write_bytes(b"\xff\xfe\x00S3_BUCKET_NAME")
     with pytest.raises(UserError, match=r"\.env must be UTF-8 text, it is UTF-16"):
-        read(tmp_path)
+        read_settings(tmp_path)
 
 
 def test_the_example_names_all_there_is() -> None:

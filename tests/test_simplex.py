@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from psa.data.splits import Split, Splits, load
+from psa.data.splits import Split, Splits, load_splits
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs, effective
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
 from psa.specs.data import DataSpec
-from psa.specs.model import NetSpec
-from psa.specs.training import Keep
+from psa.specs.model import NetworkSpec
+from psa.specs.training import StandardTraining
 from psa.specs.trial import Trial
 
 TOTAL = 100.0
@@ -27,13 +27,13 @@ ARCHS = ("1*1", "1*7", "3*5", "1*12, 1*3, 1*9")
 
 def net_of(arch: str, temperature: float, activation: str = "Identity") -> Dense:
     """A network of stochastic layers alone."""
-    model = NetSpec(
+    model = NetworkSpec(
         family="mlp", arch=Arch.coerce(arch), simplex="all", temperature=temperature, activation=activation
     )
     return Dense(model, 10)
 
 
-def outputs(net: Dense, rows: Rows, images: Tensor) -> list[Tensor]:
+def outputs(net: Dense, rows: StackedParams, images: Tensor) -> list[Tensor]:
     """[T, width, B] behind every layer, the logits last."""
     found: list[Tensor] = []
     inputs = Inputs.same_for_all(images, len(rows.rest))
@@ -44,7 +44,7 @@ def outputs(net: Dense, rows: Rows, images: Tensor) -> list[Tensor]:
 @pytest.fixture(scope="module")
 def images(data_dir: Path) -> Splits:
     """MNIST as points of the simplex, times 100."""
-    return load(DataSpec(scaling="simplex"), data_dir)
+    return load_splits(DataSpec(scaling="simplex"), data_dir)
 
 
 def test_inputs_are_non_negative_and_sum_to_100(images: Splits) -> None:
@@ -67,7 +67,7 @@ def test_columns_sum_to_1_and_outputs_to_100_at_every_layer(
 ) -> None:
     """Whatever the weights V are: for any temperature, also where V is far from its beginning."""
     net = net_of(arch, temperature)
-    rows = Rows.stacked([net.initial(seed), net.initial(seed + 1)])
+    rows = StackedParams.stacked([net.initial(seed), net.initial(seed + 1)])
     draws = torch.Generator().manual_seed(seed)
     for number in range(len(net.shape.linears)):
         weight = net.layout.weight(rows, number)
@@ -91,10 +91,12 @@ def test_training_keeps_the_sums(activation: str, images: Splits) -> None:
     )
     corner = Splits(*parts, 10, images.digits)
     net = net_of("2*8", 0.05, activation)
-    trial = Trial(data=DataSpec(scaling="simplex"), model=net.model, method=Keep(batch_size=64), seed=3)
+    trial = Trial(
+        data=DataSpec(scaling="simplex"), model=net.model, method=StandardTraining(batch_size=64), seed=3
+    )
     (state,), _ = run([trial], corner, 2)
     lkg = {name: torch.from_numpy(tensor) for name, tensor in state.lkg.items()}
-    row = Rows.stacked([net.stack(lkg), net.stack(lkg)])
+    row = StackedParams.stacked([net.stack(lkg), net.stack(lkg)])
     for out in outputs(net, row, corner.val.images):
         sums = out.sum(dim=1, dtype=torch.float64)
         torch.testing.assert_close(sums, torch.full_like(sums, TOTAL), rtol=1e-4, atol=0)

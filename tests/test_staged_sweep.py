@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from psa.cli.app import PSA, run
-from psa.experiments.grid import load
-from psa.experiments.promotion import entered
+from psa.experiments.grid import load_grid
+from psa.experiments.promotion import stage_statuses
 from psa.storage.store import Store
 
 GRID = """
@@ -63,8 +63,8 @@ def test_the_best_are_trained_on_and_the_others_are_not(psa: Psa, tmp_path: Path
     assert code == 0
     assert "stage short: 8 of 8 trials done" in said
     assert "stage full: 6 of 6 trials done" in said
-    store, grid = Store(tmp_path / "models", tmp_path / "results"), load(tmp_path / "staged.toml")
-    first, second = entered(grid, store)
+    store, grid = Store(tmp_path / "models", tmp_path / "results"), load_grid(tmp_path / "staged.toml")
+    first, second = stage_statuses(grid, store)
     loops = {trial.id: (store.read(trial) or {})["loops"] for trial in first.trials}
     assert sorted(loops.values()) == [1] * 4 + [3] * 4
     assert {trial.id for trial in second.trials if trial.seed < 2} == {
@@ -92,7 +92,7 @@ def test_weights_are_kept_for_those_who_go_on(psa: Psa, tmp_path: Path) -> None:
 def test_no_weights_are_dropped_while_it_is_open_who_goes_on(psa: Psa, tmp_path: Path) -> None:
     """One failure in the first stage must not cost the others the loops they have."""
     assert psa("sweep", "--only", "seed=0,1", "full.meta_loops=1", "--workers", "1", *PACKS)[0] == 0
-    store, grid = Store(tmp_path / "models", tmp_path / "results"), load(tmp_path / "staged.toml")
+    store, grid = Store(tmp_path / "models", tmp_path / "results"), load_grid(tmp_path / "staged.toml")
     bad = grid.stages[0].trials[0]
     for path in (store.state_file(bad).path, store.state_file(bad).previous):
         path.write_bytes(b"damaged")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from made_up import some_record
 
-from psa.experiments.grid import Grid, Point, load
-from psa.experiments.promotion import entered, seats
+from psa.experiments.grid import Grid, GridPoint, load_grid
+from psa.experiments.promotion import max_promoted, stage_statuses
 from psa.storage.records.record import bounty_after
 from psa.storage.store import Store
 
@@ -58,10 +58,10 @@ promote = { always = ["e"], groups = [["a", "b"], ["c", "d"]] }
 def made(folder: Path, text: str) -> tuple[Grid, Store]:
     """A grid, and an empty store beside it."""
     (folder / "staged.toml").write_text(text)
-    return load(folder / "staged.toml"), Store(folder / "models", folder / "results")
+    return load_grid(folder / "staged.toml"), Store(folder / "models", folder / "results")
 
 
-def scored(store: Store, point: Point, correct: list[int], test: int = 0) -> None:
+def scored(store: Store, point: GridPoint, correct: list[int], test: int = 0) -> None:
     """Store a record with these validation counts of 10,000, kept where they rise."""
     loops = len(correct)
     record = some_record(loops, point.trial)
@@ -73,7 +73,7 @@ def scored(store: Store, point: Point, correct: list[int], test: int = 0) -> Non
     store.write(point.trial, record, {})
 
 
-def arms(points: tuple[Point, ...] | None) -> set[tuple[str, str]]:
+def arms(points: tuple[GridPoint, ...] | None) -> set[tuple[str, str]]:
     """Architecture and mode of some points."""
     return {(each.trial.model.arch.label, each.trial.intervention.mode) for each in points or ()}
 
@@ -86,7 +86,7 @@ def test_the_best_of_each_group_by_mean_validation_go_on(tmp_path: Path) -> None
         (arm,) = arms((point,))
         score = best.get(arm, [5500, 5800])[point.trial.seed]
         scored(store, point, [100, score, score - 1])
-    first, second = entered(grid, store)
+    first, second = stage_statuses(grid, store)
     assert first.points == grid.stages[0].points
     assert arms(second.points) == set(best)
     assert len(second.trials) == 2 * 4
@@ -97,9 +97,9 @@ def test_nobody_goes_on_while_a_record_is_missing(tmp_path: Path) -> None:
     grid, store = made(tmp_path, STAGED)
     for point in grid.stages[0].points[1:]:
         scored(store, point, [1, 2, 3])
-    assert [each.points is None for each in entered(grid, store)] == [False, True]
+    assert [each.points is None for each in stage_statuses(grid, store)] == [False, True]
     scored(store, grid.stages[0].points[0], [1, 2, 3])
-    assert [each.points is None for each in entered(grid, store)] == [False, False]
+    assert [each.points is None for each in stage_statuses(grid, store)] == [False, False]
 
 
 def test_the_test_split_decides_nothing(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_test_split_decides_nothing(tmp_path: Path) -> None:
         grid, store = made(tmp_path / str(number), STAGED)
         for point in grid.stages[0].points:
             scored(store, point, [draws.randrange(10_000) for _ in range(3)], tests.randrange(10_000))
-        chosen.append([each.trials for each in entered(grid, store)])
+        chosen.append([each.trials for each in stage_statuses(grid, store)])
     assert chosen[0] == chosen[1] == chosen[2]
 
 
@@ -120,11 +120,11 @@ def test_what_a_trial_reached_later_does_not_count(tmp_path: Path) -> None:
     grid, store = made(tmp_path, STAGED)
     for point in grid.stages[0].points:
         scored(store, point, [1000, 2000, 3000 + point.candidate])
-    before = [each.trials for each in entered(grid, store)]
+    before = [each.trials for each in stage_statuses(grid, store)]
     for point in grid.stages[0].points:
         if point.candidate == 0:
             scored(store, point, [1000, 2000, 3000, 9000, 9500, 9900])
-    assert [each.trials for each in entered(grid, store)] == before
+    assert [each.trials for each in stage_statuses(grid, store)] == before
 
 
 def test_groups_of_variants_and_those_that_always_go_on(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_groups_of_variants_and_those_that_always_go_on(tmp_path: Path) -> None:
     grid, store = made(tmp_path, VARIANTS)
     for point, score in zip(grid.stages[0].points, (5000, 6000, 8000, 7000, 1), strict=True):
         scored(store, point, [score, score, score])
-    *_, last = entered(grid, store)
+    *_, last = stage_statuses(grid, store)
     assert {point.variant for point in last.points or ()} == {"b", "c", "e"}
     assert {trial.data.val_size for trial in last.trials} == {5000}
     assert {trial.data.val_size for trial in grid.stages[0].trials} == {10_000}
@@ -144,7 +144,7 @@ def test_equal_scores_go_by_the_order_of_the_file(tmp_path: Path) -> None:
     grid, store = made(tmp_path, VARIANTS)
     for point in grid.stages[0].points:
         scored(store, point, [5, 5, 5])
-    *_, last = entered(grid, store)
+    *_, last = stage_statuses(grid, store)
     assert {point.variant for point in last.points or ()} == {"a", "c", "e"}
 
 
@@ -154,14 +154,14 @@ def test_the_number_of_seats_is_known_before_the_scores(tmp_path: Path) -> None:
         grid, _ = made(tmp_path, text)
         promotion = grid.stages[1].promotion
         assert promotion is not None
-        assert seats(promotion, grid.stages[0].points) == count
+        assert max_promoted(promotion, grid.stages[0].points) == count
 
 
 def test_overrides_reach_one_stage_or_all(tmp_path: Path) -> None:
     """`final.meta_loops=4` is of one stage, `seeds=5` of both."""
     path = tmp_path / "staged.toml"
     path.write_text(STAGED)
-    grid = load(path, ["final.meta_loops=4", "seeds=5", "final.lr=1e-2"])
+    grid = load_grid(path, ["final.meta_loops=4", "seeds=5", "final.lr=1e-2"])
     assert [stage.meta_loops for stage in grid.stages] == [3, 4]
     assert [{trial.seed for trial in stage.trials} for stage in grid.stages] == [{5}, {5}]
     assert [{trial.method.lr for trial in stage.trials} for stage in grid.stages] == [{1e-4}, {1e-2}]
@@ -184,7 +184,7 @@ def test_a_damaged_record_keeps_the_next_stage_waiting(tmp_path: Path) -> None:
     for point in grid.stages[0].points:
         scored(store, point, [1, 2, 3])
     store.record_path(grid.stages[0].trials[3]).write_bytes(b"{}")
-    assert [each.points is None for each in entered(grid, store)] == [False, True]
+    assert [each.points is None for each in stage_statuses(grid, store)] == [False, True]
 
 
 def test_who_goes_on_does_not_depend_on_what_is_looked_at(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_who_goes_on_does_not_depend_on_what_is_looked_at(tmp_path: Path) -> Non
     grid, store = made(tmp_path, STAGED)
     for point in grid.stages[0].points:
         scored(store, point, [1, 2, 3000 + point.candidate])
-    *_, everyone = entered(grid, store)
+    *_, everyone = stage_statuses(grid, store)
     for only in ("arch=1*1", "seed=2", "mode=hidden"):
-        _, shown = entered(load(tmp_path / "staged.toml", only=only), store)
+        _, shown = stage_statuses(load_grid(tmp_path / "staged.toml", only=only), store)
         assert set(shown.trials) <= set(everyone.trials)
-    assert not list(entered(load(tmp_path / "staged.toml", only="arch=1*1"), store))[1].trials
+    assert not list(stage_statuses(load_grid(tmp_path / "staged.toml", only="arch=1*1"), store))[1].trials

@@ -22,18 +22,18 @@ from safetensors.numpy import save as encode_tensors
 from psa.core.errors import UserError
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
-from psa.specs.model import ModelSpec
-from psa.specs.training import Keep
+from psa.specs.model import PublishedModelSpec
+from psa.specs.training import StandardTraining
 from psa.specs.trial import Trial
-from psa.storage.trial_state import FORMAT, decode, encode
+from psa.storage.trial_state import STATE_FORMAT, decode_state, encode_state
 
 
 def test_a_state_is_the_same_after_its_file() -> None:
     """Every field comes back, and equal states are equal bytes."""
     state = some_state()
-    content = encode(state)
-    again = decode(content, "x")
-    assert encode(again) == content == encode(some_state())
+    content = encode_state(state)
+    again = decode_state(content, "x")
+    assert encode_state(again) == content == encode_state(some_state())
     assert again.trial == state.trial
     assert (again.horizon, again.loops, again.lkg_loop) == (10, 3, 2)
     assert (again.best_correct, again.best_loss, again.stopped) == (1002, 1.25, False)
@@ -45,7 +45,7 @@ def test_the_file_is_an_ordinary_one_for_other_programs() -> None:
     """safetensors reads it, and finds the LKG under the names of an ordinary module."""
     from safetensors.torch import load
 
-    found = load(encode(some_state()))
+    found = load(encode_state(some_state()))
     assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
         "hidden.0.weight": (1, 784),
         "hidden.0.bias": (1,),
@@ -58,8 +58,8 @@ def test_the_file_is_an_ordinary_one_for_other_programs() -> None:
 def test_a_loss_that_is_no_number_does_not_stop_a_save(loss: float) -> None:
     """A network that has diverged is saved like any other; the missing loss reads as none yet."""
     state = replace(some_state(), best_loss=loss)
-    assert decode(encode(state), "x").best_loss == float("inf")
-    assert encode(decode(encode(state), "x")) == encode(state)
+    assert decode_state(encode_state(state), "x").best_loss == float("inf")
+    assert encode_state(decode_state(encode_state(state), "x")) == encode_state(state)
 
 
 def test_weights_that_are_no_numbers_keep_their_bits() -> None:
@@ -67,15 +67,17 @@ def test_weights_that_are_no_numbers_keep_their_bits() -> None:
     state = some_state()
     bits = np.array([0x7FC00001, 0xFFC00000, 0x7F800000, 0x80000000, 0x00000001], dtype=np.uint32)
     state.lkg["output.bias"][:5] = bits.view(np.float32)
-    again = decode(encode(state), "x")
+    again = decode_state(encode_state(state), "x")
     assert np.array_equal(again.lkg["output.bias"].view(np.uint32)[:5], bits)
 
 
 def test_what_ordinary_training_carries_comes_back() -> None:
     """Present weights and moments lie beside the LKG in the one file."""
-    trial = Trial(model=ModelSpec(family="simplemlp", arch=Arch.parse("[1*1]")), method=Keep())
+    trial = Trial(
+        model=PublishedModelSpec(family="simplemlp", arch=Arch.parse("[1*1]")), method=StandardTraining()
+    )
     carried = {kind: weights(trial.model, offset) for offset, kind in enumerate(("active", "exp_avg"), 1)}
-    again = decode(encode(replace(some_state(trial=trial), carried=carried)), "x")
+    again = decode_state(encode_state(replace(some_state(trial=trial), carried=carried)), "x")
     assert set(again.carried) == {"active", "exp_avg"}
     assert set(again.lkg) == set(weights(trial.model))
     assert again.carried["active"]["output.bias"][0] == 1
@@ -84,7 +86,7 @@ def test_what_ordinary_training_carries_comes_back() -> None:
 def refused(content: bytes) -> str:
     """Why the bytes are not a state; every refusal names the file and is one line."""
     with pytest.raises(UserError) as fault:
-        decode(content, "models/x.safetensors")
+        decode_state(content, "models/x.safetensors")
     said = str(fault.value)
     assert "models/x.safetensors" in said
     assert said.isprintable()
@@ -93,7 +95,7 @@ def refused(content: bytes) -> str:
 
 def test_a_bit_flipped_in_any_byte_is_detected() -> None:
     """One bit of every byte, another in each: header, spec, history, digest and weights."""
-    content = encode(some_state())
+    content = encode_state(some_state())
     for at in range(len(content)):
         flipped = bytearray(content)
         flipped[at] ^= 1 << (at % 8)
@@ -102,7 +104,7 @@ def test_a_bit_flipped_in_any_byte_is_detected() -> None:
 
 def test_every_bit_of_the_header_is_guarded() -> None:
     """All eight flips of the bytes that say what the rest means."""
-    content = encode(some_state(loops=1))
+    content = encode_state(some_state(loops=1))
     size = 8 + int.from_bytes(content[:8], "little")
     for at in [*range(40), *range(40, size, 7)]:
         for bit in range(8):
@@ -113,7 +115,7 @@ def test_every_bit_of_the_header_is_guarded() -> None:
 
 def test_a_file_of_any_other_length_is_refused() -> None:
     """Cut short anywhere, empty, or with bytes after its end."""
-    content = encode(some_state())
+    content = encode_state(some_state())
     size = 8 + int.from_bytes(content[:8], "little")
     lengths = {*range(20), *range(20, size, 41), size - 1, size, size + 1, *range(size, len(content), 333)}
     for length in sorted({*lengths, len(content) - 1}):
@@ -124,7 +126,7 @@ def test_a_file_of_any_other_length_is_refused() -> None:
 
 def test_blocks_of_zeros_or_of_another_file_are_detected() -> None:
     """What a crash of the system leaves: a block that was never written, or one of another file."""
-    content, other = encode(some_state()), encode(some_state(loops=2))
+    content, other = encode_state(some_state()), encode_state(some_state(loops=2))
     for at in range(0, len(content) - 512, 512):
         refused(content[:at] + bytes(512) + content[at + 512 :])
         if content[at : at + 512] != other[at : at + 512]:
@@ -147,7 +149,7 @@ def rewritten(**changes: Any) -> bytes:
     from psa.storage import trial_state as module
 
     tensors = dict(changes.pop("tensors", some_state().lkg))
-    facts = facts_of(encode(some_state())) | changes
+    facts = facts_of(encode_state(some_state())) | changes
     facts.pop("sha256")
     facts["sha256"] = module._digest(facts, tensors)
     return encode_tensors(tensors, metadata={"psa": canonical_json(facts)})
@@ -162,8 +164,8 @@ def facts_of(content: bytes) -> dict[str, Any]:
 
 def test_a_digest_alone_does_not_make_a_state() -> None:
     """Parts that do not fit each other are refused though the digest is right."""
-    assert decode(rewritten(), "x").loops == 3
-    other = weights(ModelSpec(family="simplemlp", arch=Arch.parse("[1*2]")))
+    assert decode_state(rewritten(), "x").loops == 3
+    other = weights(PublishedModelSpec(family="simplemlp", arch=Arch.parse("[1*2]")))
     assert "do not fit" in refused(rewritten(tensors=other))
     assert "do not fit" in refused(rewritten(tensors={**some_state().lkg, "more": np.zeros(3, np.float32)}))
     assert "do not fit" in refused(rewritten(loops=4))
@@ -181,7 +183,7 @@ def test_a_digest_alone_does_not_make_a_state() -> None:
 
 def test_a_newer_format_is_left_alone() -> None:
     """What a later psa wrote is not judged damaged: the way out is another psa."""
-    said = refused(rewritten(format=FORMAT + 1))
+    said = refused(rewritten(format=STATE_FORMAT + 1))
     assert "written by a newer psa" in said
     assert "Update psa" in said
 
@@ -232,7 +234,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(length: int) -> None:
     """A file begins with the length of its header, and some lengths are the marks of a pickle."""
     content = with_header_of(length)
     assert content[:2] in (b"\x80\x04", b"\x80\x05", b"PK")
-    assert encode(decode(content, "x")) == content
+    assert encode_state(decode_state(content, "x")) == content
     assert "damaged" in refused(content[:-1])
 
 
@@ -240,7 +242,7 @@ def with_header_of(length: int) -> bytes:
     """A state file with a header of exactly so many bytes, by loops and by digits of the horizon."""
     loops = max((length - 1300) // 65, 0)
     for digits in range(0, 4000, 7):
-        content = encode(replace(some_state(loops), horizon=10**digits))
+        content = encode_state(replace(some_state(loops), horizon=10**digits))
         if int.from_bytes(content[:8], "little") == length:
             return content
     raise AssertionError(length)

@@ -11,14 +11,14 @@ from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
 from psa.analysis import stats
-from psa.core.rng import stream
+from psa.core.rng import generator
 
 NAN = float("nan")
 
 
 def draws(seed: int, *shape: int) -> stats.Values:
     """Some numbers."""
-    return stream(seed, "bootstrap").normal(90, 5, shape)
+    return generator(seed, "bootstrap").normal(90, 5, shape)
 
 
 def test_a_summary_says_what_it_divides_by() -> None:
@@ -69,7 +69,7 @@ def test_the_sign_flip_test_is_scipys() -> None:
 def test_the_corrections_are_those_of_statsmodels() -> None:
     """Holm and Benjamini-Hochberg, on random p-values with ties."""
     for seed in range(5):
-        p_values = np.round(stream(seed, "bootstrap").random(30), 2)
+        p_values = np.round(generator(seed, "bootstrap").random(30), 2)
         for ours, name in ((stats.holm, "holm"), (stats.benjamini_hochberg, "fdr_bh")):
             assert ours(p_values) == pytest.approx(multipletests(p_values, method=name)[1])
 
@@ -127,7 +127,7 @@ def test_ties_by_tolerance(case: str) -> None:
 
 def test_ties_by_test() -> None:
     """Three arms: the best, one that the seeds cannot tell from it, and one that is worse in every seed."""
-    base, noise = draws(6, 10), stream(9, "bootstrap").normal(0, 1, 10)
+    base, noise = draws(6, 10), generator(9, "bootstrap").normal(0, 1, 10)
     arms = {"worse": base - 3 + noise / 10, "like it": base + noise - noise.mean() - 0.05, "best": base}
     found = stats.winners(arms)
     assert found.best == ("best",)

@@ -18,10 +18,10 @@ from processes import PATIENCE_SECONDS, children, psa, sweep, until
 
 from psa.core.stop import STOPPING, StopRequest, held_back
 from psa.execution.worker.pool import DEATHS_ALLOWED
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.storage import locks
 from psa.storage.store import Store
-from psa.storage.sweep_registry import living
+from psa.storage.sweep_registry import active_sweeps
 
 STOPPED = "Stopped; workers have saved what they had. The same command goes on from there."
 ENDLESS = "meta_loops=1000000"
@@ -30,7 +30,7 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 def doing(folder: Path) -> str:
     """What the sweeps at work in a folder say."""
-    return "\n".join(map(str, living(folder / "models")))
+    return "\n".join(map(str, active_sweeps(folder / "models")))
 
 
 def stopped(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str, str, float]:
@@ -54,7 +54,7 @@ def test_a_sweep_that_trains_saves_and_answers_with_the_signal(
     until(lambda: "1*4 seeds 0-1 loop" in doing(tmp_path), process)
     assert stopped(process, number)[:3] == (code, STOPPED, "")
     store = Store(tmp_path / "models", tmp_path / "results")
-    for trial in load(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials:
+    for trial in load_grid(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials:
         state = store.state_file(trial).load()
         assert state is not None
         assert state.loops > 0
@@ -92,8 +92,8 @@ def test_a_sweep_that_waits_for_others_stops_at_once(
     tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
 ) -> None:
     """In the middle of a wait, too."""
-    trials = load(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials
-    with locks.held(Store(tmp_path / "models", tmp_path / "results"), trials) as got:
+    trials = load_grid(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials
+    with locks.lock_trials(Store(tmp_path / "models", tmp_path / "results"), trials) as got:
         assert len(got) == 12
         process = sweep(tmp_path, data_dir, "arch=1*4", "--pack-size", "12")
         started.append(process)
@@ -149,7 +149,7 @@ def test_a_signal_to_every_process_at_once(
     assert "worker" not in out.replace(STOPPED, "")
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     store = Store(tmp_path / "models", tmp_path / "results")
-    for trial in load(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials:
+    for trial in load_grid(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials:
         state = store.state_file(trial).load()
         assert state is not None
         assert state.loops > 0

@@ -13,25 +13,25 @@ from cloud.aws import patience
 from cloud.aws.errors import Unreachable, is_transient_in_storage
 from cloud.aws.patience import insist, patiently
 from cloud.emulator.s3_server import S3
-from cloud.object_store import Storage
+from cloud.object_store import ObjectStore
 from psa.core.errors import UserError
 
 
 @pytest.fixture(params=["folder", "s3"])
 def storage(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Storage]:
+) -> Iterator[ObjectStore]:
     """An empty tree."""
     if request.param == "folder":
-        yield Storage.at(str(tmp_path / "tree"))
+        yield ObjectStore.at(str(tmp_path / "tree"))
         return
     with s3_server(tmp_path) as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        yield Storage.at(server.uri("some/prefix"))
+        yield ObjectStore.at(server.uri("some/prefix"))
 
 
-def test_what_was_written_is_there(storage: Storage) -> None:
+def test_what_was_written_is_there(storage: ObjectStore) -> None:
     """Files by name, folders and trees in order; what is not there is None or empty."""
     assert storage.folders() == []
     storage.check_writable()
@@ -45,15 +45,15 @@ def test_what_was_written_is_there(storage: Storage) -> None:
     assert list(storage.tree("nowhere")) == []
 
 
-def test_a_folder_of_it_is_a_tree_of_its_own(storage: Storage) -> None:
+def test_a_folder_of_it_is_a_tree_of_its_own(storage: ObjectStore) -> None:
     """By its URI."""
     storage.write("b/c/three.txt", b"3")
-    inner = Storage.at(storage.under("b/c"))
+    inner = ObjectStore.at(storage.under("b/c"))
     assert list(inner.tree("")) == ["three.txt"]
     assert inner.read("three.txt") == b"3"
 
 
-def test_what_is_removed_is_gone(storage: Storage) -> None:
+def test_what_is_removed_is_gone(storage: ObjectStore) -> None:
     """All of it; what is gone already is no mistake."""
     storage.write("a/b/one.txt", b"1")
     storage.write("c/two.txt", b"2")
@@ -67,7 +67,7 @@ def test_an_existing_file_is_no_folder(tmp_path: Path) -> None:
     """What is in the way is named, with the way out."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"--storage .*file.*Name a folder"):
-        Storage.at(str(tmp_path / "file")).check_writable()
+        ObjectStore.at(str(tmp_path / "file")).check_writable()
 
 
 def test_wrong_keys_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_wrong_keys_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "quite-another-secret")
         with pytest.raises(UserError) as caught:
-            Storage.at(server.uri("x")).check_writable()
+            ObjectStore.at(server.uri("x")).check_writable()
     assert "quite-another-secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -86,7 +86,7 @@ def test_wrong_keys_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_address_with_keys_in_it_is_refused(place: str) -> None:
     """It would be shown wherever the storage is named; the error itself does not show it."""
     with pytest.raises(UserError, match="holds keys") as refused:
-        Storage.at(place)
+        ObjectStore.at(place)
     assert "AKIAEXAMPLE" not in str(refused.value)
     assert "very-secret" not in str(refused.value)
 
@@ -100,7 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     with pytest.MonkeyPatch.context() as context, s3_server(tmp_path_factory.mktemp("s3")) as found:
         for name, value in found.environment.items():
             context.setenv(name, value)
-        there = Storage.at(found.uri("runs"))
+        there = ObjectStore.at(found.uri("runs"))
         there.write("x", CONTENT)
         there.write("folder/y", b"y")
         yield found
@@ -116,9 +116,9 @@ def network(server: S3) -> Iterator[Proxy]:
         yield found
 
 
-def behind(network: Proxy) -> Storage:
+def behind(network: Proxy) -> ObjectStore:
     """Return the storage behind a network."""
-    return Storage.at(f"s3://{BUCKET}/runs?endpoint_override=127.0.0.1:{network.port}&scheme=http")
+    return ObjectStore.at(f"s3://{BUCKET}/runs?endpoint_override=127.0.0.1:{network.port}&scheme=http")
 
 
 @pytest.mark.parametrize("after", [17, 20, 60])
@@ -163,7 +163,7 @@ def test_what_passes_is_waited_for(
 
 def test_what_does_not_pass_is_told_at_once(server: S3) -> None:
     """A bucket that is not there: no patience, and the way out."""
-    there = Storage.at(server.uri("runs").replace(BUCKET, "no-such-bucket"))
+    there = ObjectStore.at(server.uri("runs").replace(BUCKET, "no-such-bucket"))
     with pytest.raises(UserError, match="Name a folder that all nodes share") as caught:
         insist(lambda: there.write("x", b"x"))
     assert not isinstance(caught.value, Unreachable)

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from made_up import some_record, some_state
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import write_atomically
 from psa.specs.arch import Arch
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.trial import Trial
 from psa.storage import store as module
-from psa.storage.checkpoint import StateFile
+from psa.storage.checkpoint import CheckpointFile
 from psa.storage.store import Store, decode_record, encode_record
-from psa.storage.trial_state import encode
+from psa.storage.trial_state import encode_state
 
 
 def flip(path: Path, at: int = -1) -> bytes:
@@ -31,12 +31,12 @@ def flip(path: Path, at: int = -1) -> bytes:
     return bytes(content)
 
 
-def two_generations(folder: Path) -> StateFile:
+def two_generations(folder: Path) -> CheckpointFile:
     """A state file with the loops 2 and, before it, 1."""
-    file = StateFile(folder / "x.safetensors")
+    file = CheckpointFile(folder / "x.safetensors")
     file.save(some_state(1))
     file.save(some_state(2))
-    return StateFile(file.path)
+    return CheckpointFile(file.path)
 
 
 def names(folder: Path) -> set[str]:
@@ -46,7 +46,7 @@ def names(folder: Path) -> set[str]:
 
 def test_no_file_is_no_state(tmp_path: Path) -> None:
     """Where nothing was stored there is nothing to go on from, and no error."""
-    assert StateFile(tmp_path / "x.safetensors").load() is None
+    assert CheckpointFile(tmp_path / "x.safetensors").load() is None
 
 
 def test_the_present_generation_is_read_and_the_one_before_it_kept(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_the_present_generation_is_read_and_the_one_before_it_kept(tmp_path: Pat
     assert file.load() is not None
     file.save(some_state(3))
     assert names(tmp_path) == {"x.safetensors", "x.previous.safetensors"}
-    assert file.path.read_bytes() == encode(some_state(3))
-    assert (tmp_path / "x.previous.safetensors").read_bytes() == encode(some_state(2))
+    assert file.path.read_bytes() == encode_state(some_state(3))
+    assert (tmp_path / "x.previous.safetensors").read_bytes() == encode_state(some_state(2))
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -105,9 +105,9 @@ def test_the_damaged_present_never_pushes_out_the_sound_previous(tmp_path: Path)
     file.save(some_state(2))
     assert (tmp_path / "x.damaged.safetensors").read_bytes() == damaged
     assert file.previous.read_bytes() == before
-    assert file.path.read_bytes() == encode(some_state(2))
+    assert file.path.read_bytes() == encode_state(some_state(2))
     file.save(some_state(3))
-    assert file.previous.read_bytes() == encode(some_state(2))
+    assert file.previous.read_bytes() == encode_state(some_state(2))
 
 
 def test_a_second_damaged_file_does_not_replace_the_first(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_second_damaged_file_does_not_replace_the_first(tmp_path: Path) -> Non
     first = flip(file.path, 100)
     file.load()
     file.save(some_state(2))
-    file = StateFile(file.path)
+    file = CheckpointFile(file.path)
     second = flip(file.path, 200)
     file.load()
     file.save(some_state(3))
@@ -128,8 +128,8 @@ def test_a_file_never_read_is_set_aside_too(tmp_path: Path) -> None:
     """Whoever saves without having read cannot know whether the present file is sound."""
     file = two_generations(tmp_path)
     file.save(some_state(3))
-    assert (tmp_path / "x.damaged.safetensors").read_bytes() == encode(some_state(2))
-    assert file.previous.read_bytes() == encode(some_state(1))
+    assert (tmp_path / "x.damaged.safetensors").read_bytes() == encode_state(some_state(2))
+    assert file.previous.read_bytes() == encode_state(some_state(1))
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -142,7 +142,7 @@ def test_without_a_sound_generation_it_stops_and_says_how_to_start_anew(both: bo
     else:
         file.previous.unlink()
     left = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(DamagedFile) as stop:
+    with pytest.raises(CorruptFileError) as stop:
         file.load()
     assert str(file.path) in str(stop.value)
     assert (str(file.previous) in str(stop.value)) == both
@@ -318,7 +318,7 @@ def test_a_record_of_any_other_length_is_detected() -> None:
         b'{"format":"1"}', b'{"format":1}', b'{"format":null,"sha256":1}',
         b'{"format":NaN,"sha256":""}', b"[" * 100_000,
     ):  # fmt: skip
-        with pytest.raises(DamagedFile, match=r"r/x\.json is damaged"):
+        with pytest.raises(CorruptFileError, match=r"r/x\.json is damaged"):
             decode_record(wrong, "r/x.json")
 
 
@@ -327,16 +327,16 @@ def test_a_newer_record_is_left_alone() -> None:
     content = encode_record(some_record()).replace(b'"format":1', b'"format":2')
     with pytest.raises(UserError, match=r"was written by a newer psa\. Update psa") as refused:
         decode_record(content, "r/x.json")
-    assert not isinstance(refused.value, DamagedFile)
+    assert not isinstance(refused.value, CorruptFileError)
 
 
 def test_a_record_in_the_place_of_another_is_detected(tmp_path: Path) -> None:
     """A file copied under another trial's name would shift a mean: it is refused."""
     store = written(tmp_path)
-    other = Trial(model=ModelSpec(arch=Arch.parse("[1*2]")))
+    other = Trial(model=PublishedModelSpec(arch=Arch.parse("[1*2]")))
     store.record_path(other).parent.mkdir(parents=True)
     store.record_path(other).write_bytes(store.record_path(TRIAL).read_bytes())
-    with pytest.raises(DamagedFile, match="holds the record of another trial"):
+    with pytest.raises(CorruptFileError, match="holds the record of another trial"):
         store.pending([other], 3)
 
 
@@ -351,7 +351,7 @@ def test_pending_is_what_has_no_record_of_the_horizon(tmp_path: Path) -> None:
     early = written(tmp_path / "early", finals=finals)
     assert early.pending([TRIAL], 100) == []
     flip(store.record_path(TRIAL))
-    with pytest.raises(DamagedFile, match="Remove it and run the same command again"):
+    with pytest.raises(CorruptFileError, match="Remove it and run the same command again"):
         store.pending([TRIAL], 3)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cloud.workspace import known_home
-from psa.core.errors import DamagedFile, UserError
-from psa.core.parsing import values_of
+from cloud.workspace import read_workspace_id
+from psa.core.errors import CorruptFileError, UserError
+from psa.core.parsing import parse_values
 from psa.core.stored_files import files_below, read_stored
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def test_a_stored_file_may_be_given_a_limit(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(bytes(1000))
     assert read_stored(path, 1000) == bytes(1000)
-    with pytest.raises(DamagedFile, match="must have at most 999 bytes, got 1,000"):
+    with pytest.raises(CorruptFileError, match="must have at most 999 bytes, got 1,000"):
         read_stored(path, 999)
 
 
@@ -81,7 +81,7 @@ def test_the_name_of_a_folder_of_states_is_no_place_to_wait(kind: str, tmp_path:
     """Nothing waits for a writer, and nothing reads a device."""
     REFUSED[kind](tmp_path / ".home")
     with pytest.raises(UserError, match=f"must be a regular file, got a {kind}"):
-        known_home(tmp_path)
+        read_workspace_id(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder"])
@@ -89,9 +89,9 @@ def test_a_file_of_values_must_be_a_file(kind: str, tmp_path: Path) -> None:
     """The message names the key; a file of values that is not there is another mistake."""
     REFUSED[kind](tmp_path / "x.txt")
     with pytest.raises(UserError, match=f"arch: .*x.txt must be a regular file, got a {kind}"):
-        values_of("@x.txt", tmp_path, "arch")
+        parse_values("@x.txt", tmp_path, "arch")
     with pytest.raises(UserError, match=r"arch: .*y.txt must exist"):
-        values_of("@y.txt", tmp_path, "arch")
+        parse_values("@y.txt", tmp_path, "arch")
 
 
 def test_an_error_is_put_on_one_line_by_one_function() -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from helpers import arms, run
 
-from psa.core.rng import PURPOSES, hash_key, stream
+from psa.core.rng import PURPOSES, generator, hash_seed
 from psa.data.splits import Split, Splits
 from psa.engine import loop as engine
-from psa.engine.batches import Batches, Row
+from psa.engine.batches import Batches, RowSettings
 from psa.engine.device_pack import fresh_state
 from psa.nn.dense import Dense
 from psa.specs.training import MODES, Mode
@@ -24,28 +24,28 @@ ALL = sorted(PURPOSES)
 
 def raw(seed: int, purpose: str, loop: int = 0, count: int = 8) -> list[int]:
     """The first 64-bit draws of a stream."""
-    draws = stream(seed, purpose, loop).bit_generator.random_raw(count)  # type: ignore[attr-defined]
+    draws = generator(seed, purpose, loop).bit_generator.random_raw(count)  # type: ignore[attr-defined]
     return [int(draw) for draw in draws]
 
 
 def test_the_derivation_is_the_one_that_stored_trials_were_made_with() -> None:
     """Draws and keys pinned: another derivation, or another generator, would be other trials."""
     assert raw(7, "ablate", 3, 3) == [7636905929525743871, 5674544614233926483, 5310589891333532577]
-    assert hash_key(7, "dropout", 3) == 1593501472
+    assert hash_seed(7, "dropout", 3) == 1593501472
 
 
 def test_the_ways_in_which_the_engine_draws_are_pinned() -> None:
     """numpy promises raw draws for ever, but not what is made of them: that is pinned here as well."""
-    assert stream(7, "ablate", 3).integers(1000, size=3).tolist() == [95, 413, 974]
-    assert stream(7, "shuffle", 3).permutation(6).tolist() == [3, 1, 5, 2, 0, 4]
+    assert generator(7, "ablate", 3).integers(1000, size=3).tolist() == [95, 413, 974]
+    assert generator(7, "shuffle", 3).permutation(6).tolist() == [3, 1, 5, 2, 0, 4]
     expected = np.array([0.3625788, 0.3318376, 0.9919073], np.float32)
-    assert np.array_equal(stream(7, "init").random(3, dtype=np.float32), expected)
+    assert np.array_equal(generator(7, "init").random(3, dtype=np.float32), expected)
 
 
 @pytest.mark.parametrize("purpose", ["", "Init", "init ", "shufle", "weather"])
 def test_an_unknown_purpose_is_an_error(purpose: str) -> None:
     """A misspelt purpose raises, naming those there are, instead of drawing from a stream of its own."""
-    for draw in (stream, hash_key):
+    for draw in (generator, hash_seed):
         with pytest.raises(ValueError, match=r"unknown random purpose .*ablate.*dropout.*init.*shuffle"):
             draw(0, purpose, 1)
 
@@ -53,11 +53,11 @@ def test_an_unknown_purpose_is_an_error(purpose: str) -> None:
 @pytest.mark.parametrize("purpose", ALL)
 def test_the_same_names_give_the_same_numbers(purpose: str) -> None:
     """However often it is asked, whatever was drawn in between, and whatever the global generators hold."""
-    first = raw(3, purpose, 5), hash_key(3, purpose, 5)
-    stream(3, purpose, 5).random(1000)
+    first = raw(3, purpose, 5), hash_seed(3, purpose, 5)
+    generator(3, purpose, 5).random(1000)
     np.random.seed(0)  # noqa: NPY002 (to show that it does not matter)
     torch.manual_seed(0)
-    assert (raw(3, purpose, 5), hash_key(3, purpose, 5)) == first
+    assert (raw(3, purpose, 5), hash_seed(3, purpose, 5)) == first
 
 
 def test_any_other_name_gives_other_numbers() -> None:
@@ -65,7 +65,7 @@ def test_any_other_name_gives_other_numbers() -> None:
     names = [(seed, purpose, loop) for purpose in ALL for seed in range(20) for loop in range(20)]
     draws = [draw for name in names for draw in raw(*name)]
     assert len(set(draws)) == len(draws)
-    keys = {hash_key(*name) for name in names}
+    keys = {hash_seed(*name) for name in names}
     assert len(keys) == len(names)
 
 
@@ -79,7 +79,7 @@ def test_numbers_written_one_behind_the_other_are_not_confused() -> None:
 def test_streams_are_uncorrelated() -> None:
     """Neighbouring loops and seeds: no correlation beyond 4 standard errors in 20,000 uniform draws."""
     names = [(seed, "init", loop) for seed in range(4) for loop in range(4)]
-    draws = [stream(*name).random(20_000) for name in names]
+    draws = [generator(*name).random(20_000) for name in names]
     for one, other in pairwise(draws):
         assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(20_000)
 
@@ -107,7 +107,7 @@ def test_all_arms_of_a_seed_see_the_same_batches(small: Splits, monkeypatch: pyt
     seen: dict[tuple[int, int], list[list[int]]] = {}
 
     class Noted(Batches):
-        def __init__(self, rows: list[Row], split: Split, batch_size: int) -> None:
+        def __init__(self, rows: list[RowSettings], split: Split, batch_size: int) -> None:
             super().__init__(rows, split, batch_size)
             for group, run_of_rows in enumerate(self.rows):
                 row = rows[run_of_rows.start]
@@ -121,6 +121,6 @@ def test_all_arms_of_a_seed_see_the_same_batches(small: Splits, monkeypatch: pyt
     run(trials, small, 2)
     assert set(seen) == {(seed, loop) for seed in (5, 6) for loop in (1, 2)}
     for (seed, loop), orders in seen.items():
-        expected = stream(seed, "shuffle", loop).permutation(len(small.train)).tolist()
+        expected = generator(seed, "shuffle", loop).permutation(len(small.train)).tolist()
         assert orders == [expected] * (len(modes) + 1)
     assert len({tuple(orders[0]) for orders in seen.values()}) == len(seen)

@@ -16,14 +16,14 @@ from processes import GRID, PATIENCE_SECONDS, ROOT, end, psa, train_in_process
 from psa.cli import app
 from psa.cli.console import console
 from psa.core.errors import UserError
-from psa.core.parsing import unbracketed, values_of
+from psa.core.parsing import parse_values, strip_brackets
 from psa.core.text_file import decode_text
 from psa.core.toml import read_toml
 from psa.execution import cgroups
-from psa.execution.devices import places
-from psa.experiments.grid import load
+from psa.execution.devices import device_slots
+from psa.experiments.grid import load_grid
 from psa.specs.data import digits_of, resolved
-from psa.storage.sweep_registry import announced
+from psa.storage.sweep_registry import register_sweep
 
 ONE = ["meta_loops=1", "arch=1*4", "mode=none", "seeds=0"]
 START = [sys.executable, "-c", "from psa.cli.app import main; main()"]
@@ -217,7 +217,7 @@ def test_quotas_of_cgroups_count(case: str, tmp_path: Path, monkeypatch: pytest.
     assert found == quota
     monkeypatch.setattr(cgroups, "cpu_quota", lambda: found)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert len(places("cpu", 1)) == {0.5: 1, 1.0: 1, 1.5: 2, 2.0: 2, 3.0: 3}.get(quota, 64)
+    assert len(device_slots("cpu", 1)) == {0.5: 1, 1.0: 1, 1.5: 2, 2.0: 2, 3.0: 3}.get(quota, 64)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_no_control_character_of_stored_text_reaches_the_terminal(
     monkeypatch.chdir(done)
     facts = {"grid": EVIL, "done": 1, "total": 2, "left": EVIL, "best": [1.0, EVIL], "running": [EVIL]}
     models = done / f"models{EVIL}"
-    with announced(models) as tell:
+    with register_sweep(models) as tell:
         tell(facts)
         for words in (["status"], ["plan"]):
             assert app.run(app.PSA, [*words, str(GRID), *ONE, "--model-dir", str(models)]) == 0
@@ -293,7 +293,7 @@ def test_text_of_other_editors_is_read(how: str, tmp_path: Path) -> None:
     assert read_toml(ACCEPTED[how].encode(), "x", "grid") == {"study": "ablation"}
     values = ACCEPTED[how].replace("study = 'ablation'", "1*4").encode()
     (tmp_path / "a.txt").write_bytes(values)
-    assert values_of("@a.txt", tmp_path, "axes.arch") == ["1*4"]
+    assert parse_values("@a.txt", tmp_path, "axes.arch") == ["1*4"]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_other_encodings_are_named(encoding: str, said: str, tmp_path: Path) -> 
         read_toml(TEXT.encode(encoding), "x", "grid")
     (tmp_path / "a.txt").write_bytes(TEXT.encode(encoding))
     with pytest.raises(UserError, match=said):
-        values_of("@a.txt", tmp_path, "axes.arch")
+        parse_values("@a.txt", tmp_path, "axes.arch")
 
 
 def test_a_grid_cannot_have_other_files_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,18 +325,18 @@ def test_a_grid_cannot_have_other_files_quoted(tmp_path: Path, monkeypatch: pyte
     for name in (str(outside / "shadow"), "../outside/shadow", "link", ".env", "key", "long"):
         (inside / "grid.toml").write_text(f'study = "ablation"\n[axes]\nmode = "@{name}"\n')
         with pytest.raises(UserError) as refused:
-            load(inside / "grid.toml", [])
+            load_grid(inside / "grid.toml", [])
         assert "secret" not in str(refused.value)
     (outside / "grid.toml").write_text('study = "ablation"\n[axes]\narch = "@archs"\n')
     (outside / "archs").write_text("1*4\n")
-    assert len(load(outside / "grid.toml", []).trials) == 1
+    assert len(load_grid(outside / "grid.toml", []).trials) == 1
 
 
 LONG = {
     "digits": lambda: resolved([0] * 400_000),
     "digits of a text": lambda: digits_of("0," * 200_000 + "1"),
-    "brackets": lambda: unbracketed("[" * 300_000 + "]" * 300_000),
-    "values": lambda: values_of([0] * 400_000, Path(), "x"),
+    "brackets": lambda: strip_brackets("[" * 300_000 + "]" * 300_000),
+    "values": lambda: parse_values([0] * 400_000, Path(), "x"),
 }
 
 

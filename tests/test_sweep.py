@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from psa.cli.app import PSA, run
-from psa.execution.worker.protocol import Event
-from psa.experiments.grid import load
+from psa.execution.worker.protocol import WorkerEvent
+from psa.experiments.grid import load_grid
 from psa.experiments.sweep import _booked
 from psa.specs.trial import Pack
-from psa.storage.retention import drop_weights
+from psa.storage.retention import delete_checkpoints
 from psa.storage.store import Store, decode_record, encode_record
 
 GRID = Path(__file__).parents[1] / "reproduction" / "smoke.toml"
@@ -54,7 +54,7 @@ def test_one_bad_trial_does_not_hold_up_its_pack(psa: Psa, tmp_path: Path) -> No
     named, and done once its files are out of the way.
     """
     assert sweep(psa)[0] == 0
-    trials = load(GRID, [], ONLY[1]).trials
+    trials = load_grid(GRID, [], ONLY[1]).trials
     bad = store_of(tmp_path).state_file(trials[0])
     for path in (bad.path, bad.previous):
         path.write_bytes(path.read_bytes()[:-3])
@@ -74,7 +74,7 @@ def test_one_bad_trial_does_not_hold_up_its_pack(psa: Psa, tmp_path: Path) -> No
 def test_a_damaged_record_is_named_and_stops_nothing_else(psa: Psa, tmp_path: Path) -> None:
     """plan, status and sweep say which record is damaged; the rest is trained; exit code 1."""
     assert sweep(psa, "meta_loops=1")[0] == 0
-    trials = load(GRID, ["meta_loops=1"], ONLY[1]).trials
+    trials = load_grid(GRID, ["meta_loops=1"], ONLY[1]).trials
     path = store_of(tmp_path).record_path(trials[1])
     path.write_bytes(path.read_bytes().replace(b'"loops":1', b'"loops":7'))
     for words in (("plan", str(GRID), *ONLY), ("status", str(GRID), *ONLY)):
@@ -91,7 +91,7 @@ def test_a_damaged_record_is_named_and_stops_nothing_else(psa: Psa, tmp_path: Pa
 def test_a_record_that_differs_is_refused_and_the_others_are_written(psa: Psa, tmp_path: Path) -> None:
     """A stored record that this code would not make is an error, never overwritten."""
     assert sweep(psa, "meta_loops=1", "--keep-weights", "none")[0] == 0
-    trials = load(GRID, ["meta_loops=1"], ONLY[1]).trials
+    trials = load_grid(GRID, ["meta_loops=1"], ONLY[1]).trials
     path = store_of(tmp_path).record_path(trials[2])
     record = decode_record(path.read_bytes(), "")
     record["history"]["correct"][0] += 1
@@ -107,7 +107,7 @@ def test_a_record_that_differs_is_refused_and_the_others_are_written(psa: Psa, t
 def test_weights_are_kept_as_asked_and_a_longer_horizon_finds_the_same_bits(psa: Psa, tmp_path: Path) -> None:
     """none and best remove states of finished trials; what they held can be trained again."""
     assert sweep(psa, "--keep-weights", "best")[0] == 0
-    store, trials = store_of(tmp_path), load(GRID, [], ONLY[1]).trials
+    store, trials = store_of(tmp_path), load_grid(GRID, [], ONLY[1]).trials
     kept = [trial for trial in trials if store.state_file(trial).path.exists()]
     assert {trial.intervention.mode for trial in kept} == {"none", "hidden"}
     assert len(kept) == 2
@@ -115,7 +115,7 @@ def test_weights_are_kept_as_asked_and_a_longer_horizon_finds_the_same_bits(psa:
         rivals = [other for other in trials if other.intervention == trial.intervention]
         scores = [(store.read(other) or {})["finals"]["bounty"]["correct"] for other in rivals]
         assert (store.read(trial) or {})["finals"]["bounty"]["correct"] == max(scores)
-    drop_weights(store, trials, "none")
+    delete_checkpoints(store, trials, "none")
     assert not list((tmp_path / "models").rglob("lkg*.safetensors"))
     assert sweep(psa, "meta_loops=4")[0] == 0
     assert store_of(tmp_path).survey(trials, 4).pending == []
@@ -151,9 +151,9 @@ def test_files_beside_the_user_are_not_imported(psa: Psa, tmp_path: Path) -> Non
 def test_a_trial_that_is_done_is_not_marked_as_failed(psa: Psa, tmp_path: Path) -> None:
     """A worker that dies over the last trial of a pack leaves the others done, and no mark on them."""
     assert sweep(psa, "meta_loops=1")[0] == 0
-    trials, store = load(GRID, ["meta_loops=1"], ONLY[1]).trials, store_of(tmp_path)
+    trials, store = load_grid(GRID, ["meta_loops=1"], ONLY[1]).trials, store_of(tmp_path)
     store.record_path(trials[3]).unlink()
-    event = Event("failed", Pack(trials=trials, horizon=1), {"error": "a worker ended with code -9"})
+    event = WorkerEvent("failed", Pack(trials=trials, horizon=1), {"error": "a worker ended with code -9"})
     _booked(store, event, "all")
     assert [store.failure(trial) is None for trial in trials] == [True, True, True, False]
     assert sweep(psa, "meta_loops=1")[0] == 0

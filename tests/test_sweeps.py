@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep, until
 
-from psa.storage.sweep_registry import announced, living
+from psa.storage.sweep_registry import active_sweeps, register_sweep
 
 FACTS = {
     "grid": "smoke",
@@ -48,17 +48,17 @@ def files_of(models: Path) -> list[str]:
 
 def test_a_sweep_is_known_as_long_as_it_lives(tmp_path: Path) -> None:
     """What it said last is shown, and afterwards nothing is left."""
-    with announced(tmp_path) as tell:
-        (one,) = living(tmp_path)
+    with register_sweep(tmp_path) as tell:
+        (one,) = active_sweeps(tmp_path)
         assert str(one) == f"sweep {os.getpid()}: at work"
         tell(FACTS)
-        (one,) = living(tmp_path)
+        (one,) = active_sweeps(tmp_path)
         assert "(smoke): 3 of 24 trials done, 4 s left; running simplemlp 1*4 seed 0 loop 2/3, best" in str(
             one
         )
-        with announced(tmp_path):
-            assert len(living(tmp_path)) == 2
-    assert living(tmp_path) == []
+        with register_sweep(tmp_path):
+            assert len(active_sweeps(tmp_path)) == 2
+    assert active_sweeps(tmp_path) == []
     assert files_of(tmp_path) == []
 
 
@@ -74,9 +74,9 @@ def test_a_killed_sweep_is_gone_though_its_process_id_lives(tmp_path: Path) -> N
     (half,) = (path for path in folder.glob("*.json"))
     (folder / f".{half.name}.7-00ff.tmp").write_text("{")
     assert len(files_of(tmp_path)) == 3
-    assert living(tmp_path) == []
-    with announced(tmp_path):
-        assert len(living(tmp_path)) == 1
+    assert active_sweeps(tmp_path) == []
+    with register_sweep(tmp_path):
+        assert len(active_sweeps(tmp_path)) == 1
         assert len(files_of(tmp_path)) == 1
     assert files_of(tmp_path) == []
 
@@ -84,11 +84,11 @@ def test_a_killed_sweep_is_gone_though_its_process_id_lives(tmp_path: Path) -> N
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"best":3}', json.dumps(FACTS | {"best": None})])
 def test_what_cannot_be_read_of_a_living_sweep_hides_nothing(content: str, tmp_path: Path) -> None:
     """It is still shown as being at work."""
-    with announced(tmp_path) as tell:
+    with register_sweep(tmp_path) as tell:
         tell(FACTS)
         (path,) = (tmp_path / ".sweeps").glob("*.json")
         path.write_text(content)
-        assert [str(one) for one in living(tmp_path)] == [f"sweep {os.getpid()}: at work"]
+        assert [str(one) for one in active_sweeps(tmp_path)] == [f"sweep {os.getpid()}: at work"]
 
 
 def test_failing_to_say_how_far_it_is_is_one_warning(
@@ -99,13 +99,13 @@ def test_failing_to_say_how_far_it_is_is_one_warning(
     (tmp_path / "a" / ".sweeps").write_text("in the way")
     for models in (tmp_path / "a", tmp_path / "b"):
         caplog.clear()
-        with caplog.at_level(logging.WARNING), announced(models) as tell:
+        with caplog.at_level(logging.WARNING), register_sweep(models) as tell:
             if models.name == "b":
                 shutil.rmtree(models / ".sweeps")
                 (models / ".sweeps").write_text("in the way")
             for _ in range(3):
                 tell(FACTS)
-            assert living(models) == []
+            assert active_sweeps(models) == []
         assert len(caplog.messages) == 1
         assert caplog.messages[0].endswith("the sweep goes on, but `psa status` may not show it")
 
@@ -127,7 +127,7 @@ def test_status_and_clean_go_by_what_lives(
     """A living sweep is shown and its folder not cleaned; a killed one is not shown and holds nobody up."""
     process = sweep(tmp_path, data_dir, "meta_loops=1000000", "--workers", "1", "--pack-size", "12")
     request.addfinalizer(partial(end, process))
-    until(lambda: any("loop" in str(one) for one in living(tmp_path / "models")), process)
+    until(lambda: any("loop" in str(one) for one in active_sweeps(tmp_path / "models")), process)
     assert f"sweep {process.pid} on " in status(tmp_path)
     refused = psa(tmp_path, "clean", "--all")
     assert "a sweep is at work in models" in refused.communicate(timeout=PATIENCE_SECONDS)[1]

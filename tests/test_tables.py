@@ -13,7 +13,7 @@ import pytest
 
 from psa.core.errors import UserError
 from psa.reports.rendering.latex import escape
-from psa.reports.rendering.tables import Bold, Column, Interval, Table, Uncertain, grid, rounded, write
+from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table, grid, rounded, write_table
 
 NAN = float("nan")
 COLUMNS = (
@@ -30,12 +30,12 @@ ROWS = (
         "1*2048",
         1_628_170,
         -2.55,
-        Bold(Uncertain(98.115, 0.06, 10, 10)),
+        Bold(MeanSd(98.115, 0.06, 10, 10)),
         Interval(0.125, -0.25, 0.5),
         0.0004,
         2.0,
     ),
-    ("4*4, 2*8", 3250, 126.66, Uncertain(18.87, 17.87, 7, 10), Interval(-0.001, NAN, NAN), 0.25, NAN),
+    ("4*4, 2*8", 3250, 126.66, MeanSd(18.87, 17.87, 7, 10), Interval(-0.001, NAN, NAN), 0.25, NAN),
     ("2*1", None, None, None, None, NAN, None),
 )
 TABLE = Table("Made up", "tab:made_up", COLUMNS, ROWS, "n = 10; 2*1 and 2*2 are missing.")
@@ -133,7 +133,7 @@ def test_a_wide_table_is_turned() -> None:
 
 def test_one_trial_has_no_deviation() -> None:
     """A mean of one value stands alone, also in a column of others."""
-    table = Table("C", "tab:c", (Column("A", "uncertain"),), ((Uncertain(50, NAN, 1, 3),),))
+    table = Table("C", "tab:c", (Column("A", "uncertain"),), ((MeanSd(50, NAN, 1, 3),),))
     assert "| 50.00 (n=1) |" in table.markdown()
     assert r"S[table-format=2.2{\,\textsuperscript{n=1}}]" in table.latex()
     assert table.csv() == "A mean,A sd,A n\n50,,1\n"
@@ -141,7 +141,7 @@ def test_one_trial_has_no_deviation() -> None:
 
 def test_a_deviation_of_zero_is_shown() -> None:
     """It is a finding and no missing number."""
-    table = Table("C", "tab:c", (Column("A", "uncertain"),), ((Uncertain(11.02, 0.0, 3, 3),),))
+    table = Table("C", "tab:c", (Column("A", "uncertain"),), ((MeanSd(11.02, 0.0, 3, 3),),))
     assert "| 11.02 ± 0.00 |" in table.markdown()
     assert "11.02 +- 0.00" in table.latex()
     assert "S[table-format=2.2(1)]" in table.latex()
@@ -155,10 +155,8 @@ def test_an_empty_table_is_a_table() -> None:
     assert r"\toprule" in table.latex()
 
 
-@pytest.mark.parametrize(
-    "row", [("a",), ("a", "b"), (1, 2), ("a", 2.5), ("a", Uncertain(1, 1, 1, 1))], ids=str
-)
-def test_a_row_that_does_not_fit_is_refused(row: tuple[str | int | float | Uncertain, ...]) -> None:
+@pytest.mark.parametrize("row", [("a",), ("a", "b"), (1, 2), ("a", 2.5), ("a", MeanSd(1, 1, 1, 1))], ids=str)
+def test_a_row_that_does_not_fit_is_refused(row: tuple[str | int | float | MeanSd, ...]) -> None:
     """As many cells as columns, each of its kind."""
     with pytest.raises(ValueError, match=r"zip\(\)|is no"):
         Table("C", "tab:c", COLUMNS[:2], (row,))
@@ -200,7 +198,7 @@ def test_escaped_text_holds_no_command() -> None:
 
 def test_a_table_is_written_three_times(tmp_path: Path) -> None:
     """Markdown, LaTeX and CSV side by side, equal to what is rendered."""
-    paths = write(TABLE, tmp_path / "new", "made_up")
+    paths = write_table(TABLE, tmp_path / "new", "made_up")
     assert [path.name for path in paths] == ["made_up.md", "made_up.tex", "made_up.csv"]
     assert [path.read_text() for path in paths] == [TABLE.markdown(), TABLE.latex(), TABLE.csv()]
 

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from psa.core.errors import Interrupted
-from psa.core.rng import stream
+from psa.core.rng import generator
 from psa.data.splits import Split, Splits
 from psa.engine import train_step
-from psa.engine.batches import Batches, Row, in_order
+from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import batch_sizes, cross_entropy, evaluate, train_epoch
 from psa.experiments.studies.ablation import LEAST_DECAY
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 
-ROW = Row(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)
+ROW = RowSettings(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)
 
 
 def numbered(count: int) -> Split:
@@ -34,15 +34,15 @@ def numbered(count: int) -> Split:
 
 def net_of(arch: str = "2*5") -> Dense:
     """A SimpleMLP on ten classes."""
-    return Dense(ModelSpec(family="simplemlp", arch=Arch.coerce(arch)), 10)
+    return Dense(PublishedModelSpec(family="simplemlp", arch=Arch.coerce(arch)), 10)
 
 
-def pack_of(net: Dense, seeds: Sequence[int]) -> Rows:
+def pack_of(net: Dense, seeds: Sequence[int]) -> StackedParams:
     """The initial rows of several seeds, one below the other."""
-    return Rows.stacked([net.initial(seed) for seed in seeds])
+    return StackedParams.stacked([net.initial(seed) for seed in seeds])
 
 
-def ordinary(net: Dense, row: Rows) -> nn.Sequential:
+def ordinary(net: Dense, row: StackedParams) -> nn.Sequential:
     """One trial of a SimpleMLP pack as an ordinary module."""
     state = list(net.unstack(row).values())
     layers: list[nn.Module] = []
@@ -72,7 +72,7 @@ def test_an_epoch_is_every_sample_once_in_the_order_of_the_stream(samples: int, 
                 assert torch.equal(numbers % 10, labels[row])
                 seen[row] += numbers.tolist()
     for row, numbers_seen in zip(rows, seen, strict=True):
-        assert numbers_seen == stream(row.seed, "shuffle", row.loop).permutation(samples).tolist()
+        assert numbers_seen == generator(row.seed, "shuffle", row.loop).permutation(samples).tolist()
         assert sorted(numbers_seen) == list(range(samples))
 
 
@@ -90,7 +90,7 @@ def test_rows_are_ordered_so_that_those_who_can_share_are_neighbours() -> None:
     rows = [
         replace(ROW, seed=seed, loop=loop, lr=lr) for lr in (1e-3, 1e-4) for loop in (2, 1) for seed in (1, 0)
     ]
-    order = in_order(rows)
+    order = batch_order(rows)
     assert sorted(order) == list(range(len(rows)))
     ordered = [rows[at] for at in order]
     assert len(Batches(ordered, numbered(5), 5).rows) == 4
@@ -234,7 +234,7 @@ def test_a_stop_falls_between_two_steps(small: Splits, steps: int) -> None:
 # Evaluation
 
 
-def counted(net: Dense, weights: Rows, split: Split) -> tuple[list[int], Tensor]:
+def counted(net: Dense, weights: StackedParams, split: Split) -> tuple[list[int], Tensor]:
     """What evaluate says, as a list of counts and a tensor of losses."""
     correct, loss = evaluate(net, weights, split)
     return correct.tolist(), loss

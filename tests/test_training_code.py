@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from cloud.sagemaker.container import supervisor, wheels
-from cloud.sagemaker.container.code import COMMAND, START, Code, packed, unpacked_digest
-from cloud.sagemaker.container.images import Target, target
+from cloud.sagemaker.container.code import COMMAND, START, Code, build_archive, unpacked_digest
+from cloud.sagemaker.container.images import WheelTarget, target
 from cloud.sagemaker.container.wheels import package_files, pins
 from psa.core.errors import UserError
 from psa.execution.machine import describe
@@ -24,7 +24,7 @@ from psa.execution.worker import protocol
 
 ROOT = Path(__file__).parents[1]
 LINUX = "manylinux_2_17_x86_64"
-TARGET = Target("3.12", "x86_64", "2.34", ("made_up",))
+TARGET = WheelTarget("3.12", "x86_64", "2.34", ("made_up",))
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +42,8 @@ def members(content: bytes) -> dict[str, bytes]:
 
 def test_equal_code_gives_equal_bytes_and_what_is_unpacked_has_their_digest(tmp_path: Path) -> None:
     """One upload for all sweeps; a container can tell which code it runs."""
-    code = packed()
-    assert (packed().content, packed().digest) == (code.content, code.digest)
+    code = build_archive()
+    assert (build_archive().content, build_archive().digest) == (code.content, code.digest)
     with tarfile.open(fileobj=io.BytesIO(code.content)) as archive:
         archive.extractall(tmp_path, filter="data")
     assert unpacked_digest(tmp_path) == code.digest
@@ -55,7 +55,7 @@ def test_equal_code_gives_equal_bytes_and_what_is_unpacked_has_their_digest(tmp_
 
 def test_the_archive_brings_what_the_image_lacks_for_the_containers_platform() -> None:
     """Compiled modules for its processor; nothing of this installation's."""
-    names = members(packed().content)
+    names = members(build_archive().content)
     assert target().lacks == ("safetensors",)
     module = next(content for name, content in names.items() if name.endswith("_safetensors_rust.abi3.so"))
     assert (module[:4], module[18:20]) == (b"\x7fELF", b"\x3e\x00")  # of x86-64
@@ -264,7 +264,7 @@ def test_the_supervisor_imports_nothing_that_may_fail() -> None:
 def test_workers_run_the_code_of_their_parent(tmp_path: Path) -> None:
     """Also where the parent alone finds it: in a folder of no installation."""
     copy = tmp_path / "copy"
-    for name, content in packed().files.items():
+    for name, content in build_archive().files.items():
         if name.startswith("psa/"):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes(content)

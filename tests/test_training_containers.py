@@ -18,10 +18,10 @@ from test_rehearsal import GROUP, Aws, staged
 
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
-from cloud.sagemaker.container.code import NAME, Code, packed
-from cloud.sagemaker.container.entry import FAILURES, PACKS
+from cloud.sagemaker.container.code import NAME, Code, build_archive
+from cloud.sagemaker.container.entry import FAILURES, PACKS_FILE
 from cloud.sagemaker.container.images import target
-from cloud.sagemaker.jobs.managed_job import Line, lay_in
+from cloud.sagemaker.jobs.managed_job import ManagedJob, upload_inputs
 from cloud.sagemaker.request import DATA, request_of
 from psa.specs.trial import Pack
 from psa.storage.store import Store
@@ -69,20 +69,20 @@ def unpacked(code: Code) -> Files:
 @pytest.fixture(scope="module")
 def code() -> Code:
     """The code of this checkout, packed once."""
-    return packed()
+    return build_archive()
 
 
 def run(
     aws: Aws, number: int, content: bytes, packs: bytes = b"", **environment: str
-) -> tuple[Line, dict[str, Any]]:
+) -> tuple[ManagedJob, dict[str, Any]]:
     """Run a job as a sweep would request it, with an archive of one's own; its line and its end."""
-    place = settings.read()
+    place = settings.read_settings()
     bucket = Bucket(aws.s3, place.bucket, place.prefix)
-    line = Line(f"{number:08x}", {"p0000": Pack(trials=(trial("1*4", batch_size=500),), horizon=1)})
-    for _ in lay_in(line, bucket, Store(Path("nowhere/models"), Path("nowhere/results"))):
+    line = ManagedJob(f"{number:08x}", {"p0000": Pack(trials=(trial("1*4", batch_size=500),), horizon=1)})
+    for _ in upload_inputs(line, bucket, Store(Path("nowhere/models"), Path("nowhere/results"))):
         pass
     if packs:
-        bucket.write(f"{line.folder}/inputs/{PACKS}", packs)
+        bucket.write(f"{line.folder}/inputs/{PACKS_FILE}", packs)
     code = Code({"number": str(number).encode()}, target())
     bucket.write(f"{code.folder}/{NAME}", content)
     bucket.write(f"{DATA}/mark", b"")
@@ -169,7 +169,7 @@ def test_a_pack_whose_workers_are_killed_fails_with_that_reason(aws: Aws, code: 
     """As for lack of memory: the entry lives, and tells the watcher through the checkpoints."""
     body = "import os\n\nos.kill(os.getpid(), 9)\n"
     line, _ = run(aws, 102, changed("psa/execution/worker/__main__.py", body)(unpacked(code)))
-    told = json.loads(aws.get(f"{settings.read().prefix}/{line.folder}/checkpoints/{FAILURES}"))
+    told = json.loads(aws.get(f"{settings.read_settings().prefix}/{line.folder}/checkpoints/{FAILURES}"))
     assert told["job"] == line.job(1)
     (reason,) = told["trials"].values()
     assert (

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from psa.core.errors import UserError
 from psa.specs.arch import MAX_DEPTH, MAX_WIDTH, Arch
-from psa.specs.base import MAX_SEED, canonical_json, first_fault, validated
+from psa.specs.base import MAX_SEED, canonical_json, first_error, parse_spec
 from psa.specs.data import DataSpec
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
-from psa.specs.training import Ablation, Keep, Mode, Ratchet
+from psa.specs.training import Ablation, Mode, RatchetTraining, StandardTraining
 from psa.specs.trial import Leg, Pack, Trial, pack_key
 
 # The grammar of --arch, written down a second time and in another way than in psa.specs.arch.
@@ -28,8 +28,8 @@ GRAMMAR = re.compile(rf"{_BLANK}\[{_SIZE}\*{_SIZE}(,{_SIZE}\*{_SIZE})*\]{_BLANK}
 def trial(mode: Mode = "none", arch: str = "[1*4]", seed: int = 0, **ratchet: Any) -> Trial:
     """A trial of the study, with what belongs to its mode."""
     return Trial(
-        model=ModelSpec(arch=Arch.parse(arch), dropout=0.1 if mode == "dropout" else 0.0),
-        method=Ratchet(weight_decay=1e-4 if mode == "decay" else 0.0, **ratchet),
+        model=PublishedModelSpec(arch=Arch.parse(arch), dropout=0.1 if mode == "dropout" else 0.0),
+        method=RatchetTraining(weight_decay=1e-4 if mode == "decay" else 0.0, **ratchet),
         intervention=Ablation(mode=mode),
         seed=seed,
     )
@@ -129,7 +129,7 @@ def test_what_is_accepted_matches_the_grammar(text: str) -> None:
 def test_a_network_that_no_machine_can_train_is_refused_before_anything_is_built() -> None:
     """Sizes that are possible each, but not together, are refused with the number of parameters."""
     with pytest.raises(UserError, match=r"arch \[10000\*65536\]: .* parameters\. At most"):
-        shape_of(ModelSpec(arch=Arch.parse("[10000*65536]")))
+        shape_of(PublishedModelSpec(arch=Arch.parse("[10000*65536]")))
 
 
 GOLDEN = "2d0088f78455c61c0237116aed7ea922300e434460c812266c0cf1434e339653"
@@ -155,11 +155,11 @@ def test_the_identity_of_a_trial_never_changes() -> None:
         trial(arch="[2*4]"),
         trial(lr=2e-4),
         trial(batch_size=128),
-        Trial(model=ModelSpec(family="simplemlp", arch=Arch.parse("[1*4]"))),
-        Trial(model=ModelSpec(arch=Arch.parse("[1*4]")), data=DataSpec(name="fashion-mnist")),
-        Trial(model=ModelSpec(arch=Arch.parse("[1*4]")), data=DataSpec(digits=(3, 8))),
-        Trial(model=ModelSpec(arch=Arch.parse("[1*4]")), study="other"),
-        Trial(model=ModelSpec(arch=Arch.parse("[1*4]")), method=Keep(lr=1e-4)),
+        Trial(model=PublishedModelSpec(family="simplemlp", arch=Arch.parse("[1*4]"))),
+        Trial(model=PublishedModelSpec(arch=Arch.parse("[1*4]")), data=DataSpec(name="fashion-mnist")),
+        Trial(model=PublishedModelSpec(arch=Arch.parse("[1*4]")), data=DataSpec(digits=(3, 8))),
+        Trial(model=PublishedModelSpec(arch=Arch.parse("[1*4]")), study="other"),
+        Trial(model=PublishedModelSpec(arch=Arch.parse("[1*4]")), method=StandardTraining(lr=1e-4)),
     ],
     ids=lambda other: other.id,
 )
@@ -172,7 +172,7 @@ def test_whatever_touches_the_numbers_is_part_of_the_identity(other: Trial) -> N
 def test_equal_settings_are_one_trial_however_they_are_written() -> None:
     """An integer rate, a minus sign before zero or a value from JSON text make no second trial."""
     written = {"method": {"policy": "ratchet", "lr": 1, "weight_decay": -0.0}, "model": {"dropout": -0.0}}
-    assert Trial.model_validate(written).digest == Trial(method=Ratchet(lr=1.0)).digest
+    assert Trial.model_validate(written).digest == Trial(method=RatchetTraining(lr=1.0)).digest
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_equal_settings_are_one_trial_however_they_are_written() -> None:
 def test_a_fault_of_a_spec_names_key_and_value_in_one_line(values: dict[str, object], said: str) -> None:
     """An unknown key is an error, and a bad value is named with its place."""
     with pytest.raises(UserError) as refusal:
-        validated(Trial, values, "grid.toml")
+        parse_spec(Trial, values, "grid.toml")
     assert str(refusal.value).startswith("grid.toml: ")
     assert said in str(refusal.value)
     assert str(refusal.value).isprintable()
@@ -212,21 +212,21 @@ def test_a_fault_of_a_spec_names_key_and_value_in_one_line(values: dict[str, obj
 def test_decay_reaches_no_arm_but_decay(mode: Mode) -> None:
     """Weight decay anywhere but in mode decay is refused: it spoilt a published data set."""
     with pytest.raises(ValidationError, match="weight_decay acts in mode decay only"):
-        Trial(method=Ratchet(weight_decay=0.01), intervention=Ablation(mode=mode))
+        Trial(method=RatchetTraining(weight_decay=0.01), intervention=Ablation(mode=mode))
 
 
 @pytest.mark.parametrize("mode", ["none", "full", "hidden", "output", "decay"])
 def test_dropout_reaches_no_arm_but_dropout(mode: Mode) -> None:
     """Dropout anywhere but in mode dropout is refused: it spoilt a published data set."""
     with pytest.raises(ValidationError, match="dropout acts in mode dropout only"):
-        Trial(model=ModelSpec(dropout=0.1), intervention=Ablation(mode=mode))
+        Trial(model=PublishedModelSpec(dropout=0.1), intervention=Ablation(mode=mode))
 
 
 @pytest.mark.parametrize("mode", ["full", "hidden", "output"])
 def test_ablation_needs_the_ratchet(mode: Mode) -> None:
     """Ordinary training has no LKG that could be damaged, so an ablation mode is refused."""
     with pytest.raises(ValidationError, match="ablation needs policy ratchet"):
-        Trial(method=Keep(), intervention=Ablation(mode=mode))
+        Trial(method=StandardTraining(), intervention=Ablation(mode=mode))
 
 
 def test_the_same_trial_asked_for_again_continues_itself() -> None:
@@ -285,9 +285,12 @@ def test_a_change_of_rate_or_batch_size_is_a_leg_as_well() -> None:
     [
         (trial(arch="[1*5]"), "--arch: the checkpoint holds [1*4], you asked for [1*5]"),
         (trial(seed=1), "--seed: the checkpoint holds 0, you asked for 1"),
-        (Trial(model=ModelSpec(family="simplemlp", arch=Arch.parse("[1*4]"))), "--model"),
-        (Trial(model=ModelSpec(arch=Arch.parse("[1*4]")), data=DataSpec(name="fashion-mnist")), "--dataset"),
-        (Trial(model=ModelSpec(arch=Arch.parse("[1*4]")), method=Keep()), "--policy"),
+        (Trial(model=PublishedModelSpec(family="simplemlp", arch=Arch.parse("[1*4]"))), "--model"),
+        (
+            Trial(model=PublishedModelSpec(arch=Arch.parse("[1*4]")), data=DataSpec(name="fashion-mnist")),
+            "--dataset",
+        ),
+        (Trial(model=PublishedModelSpec(arch=Arch.parse("[1*4]")), method=StandardTraining()), "--policy"),
     ],
 )
 def test_another_network_data_set_or_seed_is_refused_with_the_way_out(later: Trial, option: str) -> None:
@@ -304,7 +307,7 @@ def test_a_continued_trial_survives_its_json() -> None:
     switched = trial("decay").continued_by(trial("dropout"), 3)
     assert Trial.model_validate_json(canonical_json(switched.model_dump(mode="json"))) == switched
     assert switched.legs == (
-        Leg(until=3, model=ModelSpec(arch=Arch.parse("[1*4]")), method=trial("decay").method,
+        Leg(until=3, model=PublishedModelSpec(arch=Arch.parse("[1*4]")), method=trial("decay").method,
             intervention=Ablation(mode="decay")),
     )  # fmt: skip
 
@@ -315,15 +318,15 @@ def test_trials_pack_by_data_network_and_batch_size() -> None:
     together = [trial(mode) for mode in ("decay", "dropout", "full", "hidden", "output")]
     together += [trial(seed=7), trial(lr=1e-3), trial("none").continued_by(trial("hidden"), 3)]
     assert {pack_key(each) for each in together} == {one}
-    model = ModelSpec(arch=Arch.parse("[1*4]"))
+    model = PublishedModelSpec(arch=Arch.parse("[1*4]"))
     apart = [
         trial(arch="[1*5]"),
         trial(batch_size=64),
         Trial(model=model.model_copy(update={"family": "simplemlp"})),
         Trial(model=model, data=DataSpec(digits=(3, 8))),
         Trial(model=model, data=DataSpec(scaling="unit")),
-        Trial(model=model, method=Keep()),
-        Trial(model=model, method=Keep(optimizer="adam")),
+        Trial(model=model, method=StandardTraining()),
+        Trial(model=model, method=StandardTraining(optimizer="adam")),
     ]
     assert len({one, *(pack_key(each) for each in apart)}) == len(apart) + 1
 
@@ -339,4 +342,4 @@ def test_a_pack_holds_each_trial_once_and_only_what_packs() -> None:
     ):
         with pytest.raises(ValidationError) as fault:
             Pack(trials=trials, horizon=horizon)
-        assert first_fault(fault.value)
+        assert first_error(fault.value)

@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from made_up import some_record, some_state
 
 from psa.cli.app import PSA, run
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import write_atomically
 from psa.storage.records.record import encode_record
 from psa.storage.records.trial_record import decode_trial_record
@@ -67,7 +67,7 @@ def test_a_sound_record_is_read() -> None:
 def test_a_fault_is_named(fault: str) -> None:
     """Which file, which part of it, and what to do."""
     path, value = FAULTS[fault]
-    with pytest.raises(DamagedFile, match=r"^here is no record of a trial \(") as refused:
+    with pytest.raises(CorruptFileError, match=r"^here is no record of a trial \(") as refused:
         decode_trial_record(encode_record(changed(path, value)), "here")
     assert path[0] in str(refused.value)
     assert str(refused.value).endswith("Remove it and run the same command again")

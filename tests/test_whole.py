@@ -18,9 +18,9 @@ import pytest
 from made_up import some_record
 from processes import PATIENCE_SECONDS
 
-from psa.core.parsing import seeds_of
+from psa.core.parsing import parse_seeds
 from psa.execution.cost_model import CostModel
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
 from psa.storage.records.bundle import read_bundle
 from psa.storage.records.bundling import add_to_bundle
@@ -86,7 +86,7 @@ def calls(folder: Path) -> list[list[str]]:
 def test_every_architecture_is_in_one_group() -> None:
     """All 98, each once."""
     named = [arch for group in GROUPS for arch in group.split(",")]
-    declared = load(ROOT / "reproduction/simplemlp.toml").trials
+    declared = load_grid(ROOT / "reproduction/simplemlp.toml").trials
     assert sorted(named) == sorted({str(trial.model.arch).strip("[]") for trial in declared})
 
 
@@ -95,7 +95,7 @@ def test_groups_rise_in_cost(tmp_path: Path) -> None:
     costs = CostModel.of_machine(tmp_path)
     only = "seed=0,1 mode=none,dropout,full,hidden,output"
     packs: dict[str, list[Trial]] = {}
-    for trial in load(ROOT / "reproduction/simplemlp.toml", (), only).trials:
+    for trial in load_grid(ROOT / "reproduction/simplemlp.toml", (), only).trials:
         packs.setdefault(str(trial.model.arch).strip("[]"), []).append(trial)
     seconds = {arch: costs.loop_seconds(trials) for arch, trials in packs.items()}
     of_group = [[seconds[arch] for arch in group.split(",")] for group in GROUPS]
@@ -114,12 +114,17 @@ def test_the_lines_are_sweeps_of_parts_of_the_grids(folder: Path, start: Start) 
         assert words[-2:] == ["--workers", "2"]
         assert words[4:6] == ["--keep-weights", "none"]
         arch, seeds, modes = (clause.partition("=")[2] for clause in words[3].split(" "))
-        parts = [Path(words[1]).stem], arch.split(","), map(int, seeds_of(seeds, ROOT, "")), modes.split(",")
+        parts = (
+            [Path(words[1]).stem],
+            arch.split(","),
+            map(int, parse_seeds(seeds, ROOT, "")),
+            modes.split(","),
+        )
         trained += itertools.product(*parts)
     # 98 architectures in five modes: ten seeds of plain networks, one of residual ones
     assert len(trained) == len(set(trained)) == 98 * 5 * (10 + 1)
     assert {seed for _, _, seed, _ in trained[: 98 * 5 * 2]} == {0, 1}
-    assert len(load(Path(made[0][1]), (), made[0][3]).trials) == len(GROUPS[0].split(",")) * 5 * 2
+    assert len(load_grid(Path(made[0][1]), (), made[0][3]).trials) == len(GROUPS[0].split(",")) * 5 * 2
 
 
 def test_it_begins_with_what_is_published(folder: Path, start: Start) -> None:
@@ -179,7 +184,7 @@ def test_what_was_bundled_in_its_folder_stays(
     (folder / "bin/psa").write_text(f'#!/usr/bin/env bash\n[ "$1" = bundle ] || exit 2\n{words}\n')
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     name = next((ROOT / "results/published").glob("*.parquet")).name
-    trial = load(ROOT / "reproduction/smoke.toml").trials[0]
+    trial = load_grid(ROOT / "reproduction/smoke.toml").trials[0]
     own = Store(folder / "models", folder / "own")
     own.write(trial, some_record(3, trial), {})
     add_to_bundle(folder / "whole/results" / name, own.records)

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 from psa.core.errors import UserError
 from psa.data.splits import Splits
-from psa.engine.batches import Row
+from psa.engine.batches import RowSettings
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import cross_entropy
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs, effective
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.data import DataSpec
-from psa.specs.model import NetSpec
+from psa.specs.model import NetworkSpec
 from psa.specs.shapes import shape_of
-from psa.specs.training import Ratchet
+from psa.specs.training import RatchetTraining
 from psa.specs.trial import Trial
-from psa.storage.trial_state import decode, encode
+from psa.storage.trial_state import decode_state, encode_state
 
 SHAPES = {"mlp": "3*7", "residual": "2*6", "glonet": "4*5"}
 
@@ -58,9 +58,11 @@ def twin(net: Dense, state: dict[str, Tensor], x: Tensor) -> Tensor:
 def test_a_stacked_network_is_the_one_that_one_would_write(family: str, init: str, simplex: str) -> None:
     """Logits and every gradient, of two trials at once."""
     temperature = 1.0 if simplex == "none" else 0.3
-    model = NetSpec(family=family, arch=SHAPES[family], init=init, simplex=simplex, temperature=temperature)  # type: ignore[arg-type]
+    model = NetworkSpec(
+        family=family, arch=SHAPES[family], init=init, simplex=simplex, temperature=temperature
+    )  # type: ignore[arg-type]
     net = Dense(model, 10)
-    rows = Rows.stacked([net.initial(3), net.initial(4)])
+    rows = StackedParams.stacked([net.initial(3), net.initial(4)])
     gradients = rows.zeros_like()
     x, labels = torch.rand(20, 784, generator=torch.Generator().manual_seed(5)), torch.arange(20) % 10
     logits = net.bind(rows, gradients)(Inputs.same_for_all(x, 2))
@@ -88,7 +90,7 @@ def test_depth_counts_as_in_the_study() -> None:
     """
     for family in ("glonet", "mlp"):
         for depth, parameters in ((10, 729_866), (50, 3_361_546), (200, 13_230_346)):
-            shape = shape_of(NetSpec(family=family, arch=f"{depth - 1}*256"))
+            shape = shape_of(NetworkSpec(family=family, arch=f"{depth - 1}*256"))
             assert shape.parameters == parameters
             assert len(shape.linears) == depth
 
@@ -98,7 +100,7 @@ def test_he_weights_are_a_cut_normal(init: str, share: float) -> None:
     """Variance 2 / inputs (of `he-cut` what cutting leaves of it), nothing beyond two deviations of the
     normal, biases 0.
     """
-    net = Dense(NetSpec(family="glonet", arch="3*256", init=init), 10)  # type: ignore[arg-type]
+    net = Dense(NetworkSpec(family="glonet", arch="3*256", init=init), 10)  # type: ignore[arg-type]
     state = net.unstack(net.initial(5))
     for name, tensor in state.items():
         if name.endswith("bias"):
@@ -115,7 +117,7 @@ def test_the_columns_of_a_simplex_layer_sum_to_one_and_outputs_to_100(
     temperature: float, data_dir: object
 ) -> None:
     """At every layer of a network of such layers, whatever its depth, of images that sum to 100."""
-    net = Dense(NetSpec(family="mlp", arch="1*60, 1*40, 1*30", activation="Identity", simplex="all",
+    net = Dense(NetworkSpec(family="mlp", arch="1*60, 1*40, 1*30", activation="Identity", simplex="all",
                         temperature=temperature), 10)  # fmt: skip
     rows = net.initial(1)
     x = torch.rand(25, 784, generator=torch.Generator().manual_seed(6)) ** 4
@@ -135,9 +137,9 @@ def test_the_columns_of_a_simplex_layer_sum_to_one_and_outputs_to_100(
 
 def test_images_on_the_simplex_are_not_negative_and_sum_to_100(data_dir: object) -> None:
     """What simplex layers read."""
-    from psa.data.splits import load
+    from psa.data.splits import load_splits
 
-    splits = load(DataSpec(scaling="simplex", val_size=59_000), data_dir)  # type: ignore[arg-type]
+    splits = load_splits(DataSpec(scaling="simplex", val_size=59_000), data_dir)  # type: ignore[arg-type]
     for split in (splits.train, splits.val, splits.test):
         assert float(split.images.min()) >= 0
         total = split.images.sum(dim=1)
@@ -186,11 +188,11 @@ def test_what_probes_saw_survives_a_stop(small: Splits) -> None:
     trial = net_trial("3*5", 1, "glonet", probes=("layer_usage", "early_exit"), init="he")
     (whole,), whole_end = run([trial], small, 4)
     (half,), _ = run([trial], small, 2)
-    state = decode(encode(half), "here")
+    state = decode_state(encode_state(half), "here")
     assert state.observed == half.observed
     (rest,), rest_end = run([trial], small, 4, states=[state])
     rest.horizon = whole.horizon
-    assert encode(rest) == encode(whole)
+    assert encode_state(rest) == encode_state(whole)
     assert rest_end == whole_end
     assert len(whole.observed["layer_usage"]) == 5  # before the first loop, and after each
 
@@ -199,12 +201,12 @@ def test_what_probes_saw_survives_a_stop(small: Splits) -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_sgd_is_torchs(momentum: float, decay: float) -> None:
     """Five steps of fixed gradients, with and without momentum and decay, to the bit."""
-    net = Dense(NetSpec(family="mlp", arch="1*9"), 10)
-    rows = Rows.stacked([net.initial(0)])
+    net = Dense(NetworkSpec(family="mlp", arch="1*9"), 10)
+    rows = StackedParams.stacked([net.initial(0)])
     gradients = rows.zeros_like()
     hand = [nn.Parameter(part.clone()) for part in rows.parts]
     torchs = torch.optim.SGD(hand, lr=0.05, momentum=momentum, weight_decay=decay, fused=True)
-    mine = optimizer_for("sgd", [Row(0, 1, 0.0, 0.05, decay, momentum)], rows, gradients)
+    mine = optimizer_for("sgd", [RowSettings(0, 1, 0.0, 0.05, decay, momentum)], rows, gradients)
     for step in range(5):
         for part, parameter in zip(gradients.parts, hand, strict=True):
             part.copy_(torch.sin(torch.arange(part.numel()) * (step + 1.3)).view_as(part))
@@ -223,7 +225,7 @@ def test_sgd_carries_its_momentum_from_epoch_to_epoch(small: Splits) -> None:
     )
     (two,), _ = run([fast], small, 2)
     (one,), _ = run([fast], small, 1)
-    (rest,), _ = run([fast], small, 2, states=[decode(encode(one), "here")])
+    (rest,), _ = run([fast], small, 2, states=[decode_state(encode_state(one), "here")])
     assert rest.history == two.history
     (other,), _ = run([slow], small, 2)
     assert other.history["train_loss"] != two.history["train_loss"]
@@ -280,8 +282,8 @@ def test_thresholds_are_recorded_after_every_epoch(small: Splits) -> None:
 def test_the_ratchet_ablates_a_summed_network(small: Splits, mode: str) -> None:
     """What no earlier system could: damage before every epoch, on GloNet's wiring."""
     trial = Trial(
-        model=NetSpec(family="glonet", arch="4*6", init="he"),
-        method=Ratchet(lr=1e-3, batch_size=64),
+        model=NetworkSpec(family="glonet", arch="4*6", init="he"),
+        method=RatchetTraining(lr=1e-3, batch_size=64),
         intervention={"mode": mode},  # type: ignore[arg-type]
         probes=("layer_usage",),
         seed=1,
@@ -306,12 +308,12 @@ def test_the_ratchet_ablates_a_summed_network(small: Splits, mode: str) -> None:
 def test_parts_that_would_change_nothing_are_refused(changes: dict[str, object], said: str) -> None:
     """An option without effect is an error, not a silence."""
     with pytest.raises(ValidationError, match=said):
-        NetSpec.model_validate({"arch": "2*4", **changes})
+        NetworkSpec.model_validate({"arch": "2*4", **changes})
 
 
 def test_simplex_layers_read_the_simplex_and_are_not_ablated() -> None:
     """Their inputs must sum to 100, and a weight of theirs cannot be 0."""
-    model = NetSpec(family="mlp", arch="2*4", simplex="all")
+    model = NetworkSpec(family="mlp", arch="2*4", simplex="all")
     with pytest.raises(ValidationError, match="scaling = 'simplex'"):
         Trial(model=model)
     with pytest.raises(ValidationError, match="cannot be 0"):
@@ -338,5 +340,5 @@ def test_the_ratchet_takes_no_optimizer(tmp_path: Path) -> None:
     """It has one of its own: an option that would change nothing is one line."""
     grid = Path(__file__).parents[1] / "reproduction" / "glonet.toml"
     with pytest.raises(UserError, match="AdamW of its own"):
-        load(grid, ["policy=ratchet", "optimizer=sgd"])
-    assert load(grid, ["policy=ratchet", "mode=full", "num_layers=6"]).trials
+        load_grid(grid, ["policy=ratchet", "optimizer=sgd"])
+    assert load_grid(grid, ["policy=ratchet", "mode=full", "num_layers=6"]).trials

@@ -29,7 +29,7 @@ from psa.specs.data import DataSpec
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
 from psa.storage.store import Store, decode_record
-from psa.storage.trial_state import decode
+from psa.storage.trial_state import decode_state
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 60.0  # of waiting for a process that takes three
@@ -118,7 +118,7 @@ def test_a_worker_leaves_a_state_and_a_record_for_each_trial(real: Path) -> None
     assert store.pending(TRIALS, 1) == []
     assert {path.name for path in real.rglob(".*") if path.is_file()} == {".trials.lock"}
     for each in TRIALS:
-        state = decode(store.state_file(each).path.read_bytes(), each.id)
+        state = decode_state(store.state_file(each).path.read_bytes(), each.id)
         assert (state.trial, state.loops, state.horizon) == (each, 1, 1)
         weights = load_file(store.state_file(each).path)
         assert all(np.array_equal(weights[name], array) for name, array in state.lkg.items())
@@ -127,7 +127,7 @@ def test_a_worker_leaves_a_state_and_a_record_for_each_trial(real: Path) -> None
 def test_a_record_says_what_was_asked_built_and_found(real: Path) -> None:
     """Counts, not percentages; the network that was really built; the books of the state."""
     for each in TRIALS:
-        record, state = read(real, each), decode(state_bytes(real, [each])[0], each.id)
+        record, state = read(real, each), decode_state(state_bytes(real, [each])[0], each.id)
         assert Trial.model_validate(record["spec"]) == each
         assert (record["id"], record["digest"]) == (each.id, each.digest)
         assert record["built"]["parameters"] == 785 * 4 + 50
@@ -193,7 +193,7 @@ def test_ordinary_training_runs_the_same_way(tmp_path: Path, data_dir: Path) -> 
 
 def stored_loops(root: Path) -> int:
     """How many loops are stored, of every trial the same; none of them has a record."""
-    (loops,) = {decode(content, "").loops for content in state_bytes(root, TRIALS)}
+    (loops,) = {decode_state(content, "").loops for content in state_bytes(root, TRIALS)}
     assert not any(store_of(root).record_path(each).exists() for each in TRIALS)
     return loops
 
@@ -254,7 +254,7 @@ def test_a_worker_leaves_to_others_what_they_have_in_hand(tmp_path: Path, data_d
     """
     pack_file(tmp_path, TRIALS, 1)
     store = store_of(tmp_path)
-    with locks.held(store, TRIALS[:1]):
+    with locks.lock_trials(store, TRIALS[:1]):
         with started(tmp_path, data_dir) as process:
             out, said = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, out) == (EXIT_INTERRUPTED, "")
@@ -279,11 +279,11 @@ def test_a_trial_is_held_while_a_worker_trains_it(tmp_path: Path, data_dir: Path
         while not store.state_file(TRIALS[0]).path.exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert locks.free(store, TRIALS) == []
+        assert locks.unlocked_trials(store, TRIALS) == []
         assert worked(tmp_path, TRIALS, 1_000_000, data_dir) == EXIT_INTERRUPTED
         process.kill()
         process.communicate()
-    assert locks.free(store, TRIALS) == TRIALS
+    assert locks.unlocked_trials(store, TRIALS) == TRIALS
 
 
 # Refusals
@@ -396,7 +396,7 @@ def test_the_readers_of_a_machine_read_the_data(
 ) -> None:
     """`--num-workers` is how many threads read and check the data files: it reaches the loader."""
     asked = []
-    real = run.load
+    real = run.load_splits
 
     def load(*arguments: Any, **options: Any) -> Any:
         asked.append(options["workers"])

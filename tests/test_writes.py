@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from made_up import some_record, some_state
 
-from psa.analysis.records_frame import write
+from psa.analysis.records_frame import write_frame
 from psa.core.errors import UserError
-from psa.core.files import leftovers, make_folder, temporary_of, write_atomically
-from psa.specs.model import ModelSpec
+from psa.core.files import ensure_dir, leftovers, temp_path, write_atomically
+from psa.specs.model import PublishedModelSpec
 from psa.specs.training import Ablation
 from psa.specs.trial import Trial
 from psa.storage import locks
@@ -89,7 +89,7 @@ FLAGS = {"O_WRONLY", "O_RDWR", "O_CREAT", "O_APPEND", "O_TRUNC"}
 
 def trial_of(seed: int = 0) -> Trial:
     """Return a trial of the smallest network."""
-    model = ModelSpec(family="simplemlp", arch="1*1")
+    model = PublishedModelSpec(family="simplemlp", arch="1*1")
     return Trial(model=model, intervention=Ablation(mode="hidden"), seed=seed)
 
 
@@ -194,28 +194,28 @@ def test_every_new_folder_is_flushed_to_its_parent(tmp_path: Path, monkeypatch: 
     """A state, a record, a report and a lock in folders that are new: a power cut loses none of them."""
     recorder, trial = Recorder(monkeypatch), trial_of()
     store = Store(tmp_path / "a" / "models", tmp_path / "b" / "c" / "results")
-    with locks.held(store, [trial]):
+    with locks.lock_trials(store, [trial]):
         store.state_file(trial).save(some_state(1, trial=trial))
         store.write(trial, some_record(1, trial=trial), {"host": "here"})
-    write(pd.DataFrame({"x": [1]}), tmp_path / "b" / "c" / "results" / "study")
-    make_folder(tmp_path / "d" / "e")
+    write_frame(pd.DataFrame({"x": [1]}), tmp_path / "b" / "c" / "results" / "study")
+    ensure_dir(tmp_path / "d" / "e")
     assert len(recorder.made) > 10
     assert [folder for folder in recorder.made if folder.parent not in recorder.flushed] == []
 
 
 def test_an_existing_folder_is_left_as_it_is(tmp_path: Path) -> None:
     """No flush and no new mode; a file in its place is refused."""
-    make_folder(tmp_path / "a", mode=0o700)
-    make_folder(tmp_path / "a")
+    ensure_dir(tmp_path / "a", mode=0o700)
+    ensure_dir(tmp_path / "a")
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="A part of that path is a file"):
-        make_folder(tmp_path / "file")
+        ensure_dir(tmp_path / "file")
 
 
 def test_tables_of_a_report_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full in the middle of rows.parquet and rows.csv leaves those of the last report."""
-    write(pd.DataFrame({"x": [1, 2]}), tmp_path)
+    write_frame(pd.DataFrame({"x": [1, 2]}), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert before.keys() == {"rows.csv", "rows.parquet"}
 
@@ -224,7 +224,7 @@ def test_tables_of_a_report_are_replaced_whole(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="no space left on device"):
-        write(pd.DataFrame({"x": [3]}), tmp_path)
+        write_frame(pd.DataFrame({"x": [3]}), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -238,13 +238,13 @@ def test_a_lease_removes_what_killed_writers_have_left_of_its_trial(tmp_path: Pa
         state, record = store.state_file(each), store.record_path(each)
         paths = [state.path, state.previous, state.arrays_path("gradients_online-1"), record]
         paths.append(record.with_suffix(".machine.json"))
-        left = [temporary_of(path) for path in paths]
+        left = [temp_path(path) for path in paths]
         (gone if each is trial else kept).extend(left)
-        kept.append(temporary_of(record.with_suffix(".failed.json")))
+        kept.append(temp_path(record.with_suffix(".failed.json")))
     for path in (*kept, *gone):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    with locks.held(store, [trial]):
+    with locks.lock_trials(store, [trial]):
         assert [path for path in gone if path.exists()] == []
     assert [path for path in kept if not path.exists()] == []
 
@@ -260,5 +260,5 @@ def test_a_name_as_long_as_the_file_system_allows_can_be_written(
     write_atomically(path, b"one", tmp_path / "previous")
     write_atomically(path, b"two", tmp_path / "previous")
     assert path.read_bytes() == b"two"
-    temporary_of(path).touch()
+    temp_path(path).touch()
     assert len(leftovers(tmp_path, name[:20])) == 1

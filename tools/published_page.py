@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from psa.core.formatting import counted
-from psa.experiments.grid import load
+from psa.core.formatting import pluralize
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
 
 ROOT: Final = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def sentence() -> str:
 
 
 def _line(name: str) -> str:
-    grid = load(ROOT / f"reproduction/{name}.toml")
+    grid = load_grid(ROOT / f"reproduction/{name}.toml")
     store = Store(ROOT / "models", ROOT / "results/published")
     done = store.survey(grid.trials, grid.meta_loops).done
     seeds = Counter((str(trial.model.arch), trial.intervention.mode) for trial in done)
@@ -39,7 +39,7 @@ def _line(name: str) -> str:
     ready = [arch for arch in archs if all(seeds[arch, mode] >= SEEDS for mode in MODES)]
     modes = f"{', '.join(MODES[:-1])} and {MODES[-1]}"
     return (
-        f"- `{name}.toml`: {len(done):,} of {counted(len(grid.trials), 'trial')}. {len(ready)} of "
+        f"- `{name}.toml`: {len(done):,} of {pluralize(len(grid.trials), 'trial')}. {len(ready)} of "
         f"{len(archs)} architectures have at least {SEEDS} seeds in modes {modes}."
     )
 

@@ -11,9 +11,9 @@ from cloud.aws import settings
 from cloud.aws.bucket import object_bytes
 from cloud.aws.errors import aws_errors, error_code, required, retry_malformed
 from cloud.aws.job_description import TrainingJob, job_of
-from cloud.aws.job_names import STARTS, is_name
+from cloud.aws.job_names import JOB_NAME_STARTS, is_name
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,30 @@ class Account:
 
 def account(region: str | None = None) -> Account:
     """The account of .env and the environment. Raises UserError where boto3 or a setting is missing."""
-    found = settings.read(submits=False)
+    found = settings.read_settings(submits=False)
     if region is not None:
         found = dataclasses.replace(found, region=region)
     return Account(found.region, found.bucket, found.prefix, found.client)
 
 
-def job_names(client: Any, tell: Tell) -> list[str]:
+def job_names(client: Any, tell: Report) -> list[str]:
     """The names of all of the account's jobs that psa or its ancestor made, the latest first. Raises
     UserError.
     """
     with aws_errors("the training jobs cannot be listed"):
         names = retry_malformed(lambda: _listed(client, tell))
-    return [name for name in names if name.startswith(STARTS) and is_name(name)]
+    return [name for name in names if name.startswith(JOB_NAME_STARTS) and is_name(name)]
 
 
-def _listed(client: Any, tell: Tell) -> list[str]:
+def _listed(client: Any, tell: Report) -> list[str]:
     names: list[str] = []
-    for page in client.get_paginator("list_training_jobs").paginate(NameContains=STARTS):
+    for page in client.get_paginator("list_training_jobs").paginate(NameContains=JOB_NAME_STARTS):
         names += [each["TrainingJobName"] for each in required(page, "TrainingJobSummaries")]
         tell(f"{len(names):,} jobs listed")
     return names
 
 
-def described(client: Any, names: list[str], tell: Tell) -> tuple[list[TrainingJob], list[str]]:
+def described(client: Any, names: list[str], tell: Report) -> tuple[list[TrainingJob], list[str]]:
     """The jobs of these names, and the names that the account has no job of. Raises UserError."""
     from botocore.exceptions import ClientError
 
@@ -75,7 +75,9 @@ def described(client: Any, names: list[str], tell: Tell) -> tuple[list[TrainingJ
     return found, unknown
 
 
-def keys(account: Account, folder: str = "", tell: Tell | None = None) -> Iterator[tuple[str, int, str]]:
+def credentials(
+    account: Account, folder: str = "", tell: Report | None = None
+) -> Iterator[tuple[str, int, str]]:
     """Name, bytes and storage class of everything below a folder of the prefix; names are relative to the
     prefix. Raises UserError.
     """
@@ -95,10 +97,10 @@ def keys(account: Account, folder: str = "", tell: Tell | None = None) -> Iterat
                 tell(f"{count:,} files listed")
 
 
-def stored_names(account: Account, tell: Tell) -> list[str]:
+def stored_names(account: Account, tell: Report) -> list[str]:
     """The names of jobs that have a folder in the bucket, the ancestor's and ours. Raises UserError."""
     found: dict[str, None] = {}
-    for key, _, _ in keys(account, tell=tell):
+    for key, _, _ in credentials(account, tell=tell):
         name = job_in(key)
         if name:
             found[name] = None
@@ -111,7 +113,7 @@ def job_in(key: str) -> str:
     if parts[0] == "lines":
         parts = parts[3:] if len(parts) > 4 and parts[2] == "output" else []
     name = parts[0] if len(parts) > 1 else ""
-    return name if name.startswith(STARTS) and is_name(name) else ""
+    return name if name.startswith(JOB_NAME_STARTS) and is_name(name) else ""
 
 
 def fetched(account: Account, key: str, most: int) -> bytes | None:

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 
 from psa.core.errors import UserError, one_line
 from psa.core.files import unreadable
-from psa.specs.arch import quoted
+from psa.specs.arch import quote
 
 _WAY_OUT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
 _CUT: Final = "Fetch it again; if it stays so, the job did not finish writing it"
@@ -161,7 +161,7 @@ def _place(member: tarfile.TarInfo, called: str, room: int) -> str:
     if "\\" in name or ".." in name.split("/"):
         raise _refused(called, member, "leads out of the archive")
     if member.issym() or member.islnk():
-        raise _refused(called, member, f"is a link to {quoted(member.linkname)}")
+        raise _refused(called, member, f"is a link to {quote(member.linkname)}")
     if member.issparse() or not (member.isreg() or member.isdir()):
         raise _refused(called, member, "is neither a plain file nor a folder")
     if not 0 <= member.size <= room:
@@ -216,7 +216,7 @@ def _adds_up(content: bytes) -> bool:
 
 
 def _refused(called: str, member: tarfile.TarInfo, what: str) -> UserError:
-    return UserError(f"{called} is refused: its member {quoted(member.name)} {what}", _WAY_OUT)
+    return UserError(f"{called} is refused: its member {quote(member.name)} {what}", _WAY_OUT)
 
 
 def _damaged(called: str, error: BaseException) -> UserError:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.aws.account import Tell
+from cloud.aws.account import Report
 from cloud.aws.errors import aws_errors, error_code, required
 from cloud.aws.job_description import written
 from psa.core.files import read_bytes, write_atomically
 
-GROUP: Final = "/aws/sagemaker/TrainingJobs"
+LOG_GROUP: Final = "/aws/sagemaker/TrainingJobs"
 SUMMARY: Final = "summary.json"
 DOWNLOADS: Final = "download_summary.json"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
@@ -28,7 +28,7 @@ def is_kept(folder: Path) -> bool:
         return False
 
 
-def keep(client: Any, job: str, folder: Path, tell: Tell) -> dict[str, Any] | None:
+def keep(client: Any, job: str, folder: Path, tell: Report) -> dict[str, Any] | None:
     """Store the logs of a job in a folder; the summary, None where it has no log. Raises UserError."""
     files = []
     for stream in _streams(client, job):
@@ -62,7 +62,7 @@ def _streams(client: Any, job: str) -> list[str]:
     from botocore.exceptions import ClientError
 
     pages = client.get_paginator("describe_log_streams").paginate(
-        logGroupName=GROUP, logStreamNamePrefix=f"{job}/"
+        logGroupName=LOG_GROUP, logStreamNamePrefix=f"{job}/"
     )
     with aws_errors(f"the logs of {job} cannot be listed"):
         try:
@@ -82,7 +82,7 @@ def _events(client: Any, stream: str) -> Iterator[dict[str, Any]]:
     with aws_errors(f"the log {stream} cannot be read"):
         while True:
             page = client.get_log_events(
-                logGroupName=GROUP, logStreamName=stream, startFromHead=True, **token
+                logGroupName=LOG_GROUP, logStreamName=stream, startFromHead=True, **token
             )
             yield from required(page, "events")
             if token.get("nextToken") == page["nextForwardToken"]:

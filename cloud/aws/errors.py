@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
-from cloud.aws.settings import hidden
+from cloud.aws.settings import redact
 from psa.core.errors import UserError, one_line
 
-Result = TypeVar("Result")
+_Result = TypeVar("Result")
 _TRIES: Final = 3  # of a request whose answer is malformed
 NOT_FOUND: Final = frozenset({"NoSuchKey", "404"})
 RETRYABLE: Final = frozenset(
@@ -75,7 +75,7 @@ def aws_error(error: Exception, action: str) -> UserError:
     said = answer.get("Error", {})
     reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error) or type(error).__name__
     kind = Unreachable if is_transient(error) else UserError
-    return kind(f"{action}: {hidden(one_line(reason))[:300]}", _way_out(error, kind))
+    return kind(f"{action}: {redact(one_line(reason))[:300]}", _way_out(error, kind))
 
 
 def error_code(error: Exception) -> str:
@@ -101,7 +101,7 @@ def is_transient_in_storage(error: Exception) -> bool:
     return code in RETRYABLE | _WRONG_CLOCK | {_SDK_NETWORK} or int(found[2] or 0) in _RETRYABLE_STATUS
 
 
-def retry_malformed(request: Callable[[], Result]) -> Result:
+def retry_malformed(request: Callable[[], _Result]) -> _Result:
     """Return what a request returns. Repeat it while its answer is malformed: to botocore, an answer that is
     torn in its head looks whole, and empty.
     """

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.aws.job_names import ancestor_of, is_name, job_parts
+from cloud.aws.job_names import is_name, job_parts, parse_legacy_name
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
-from psa.specs.arch import quoted
+from psa.specs.arch import quote
 
 JOBS_FILE: Final = Path("requested-jobs.txt")
 MOST_JOBS: Final = 100_000
@@ -41,13 +41,13 @@ class TrainingJob:
     @property
     def arch(self) -> str:
         """Of the ancestor's jobs the architecture; a job of a sweep has several."""
-        ancestor = ancestor_of(self.name)
+        ancestor = parse_legacy_name(self.name)
         return ancestor.arch if ancestor is not None else self._other
 
     @property
     def mode(self) -> str:
         """Of the ancestor's jobs the mode; a job of a sweep has several."""
-        ancestor = ancestor_of(self.name)
+        ancestor = parse_legacy_name(self.name)
         return ancestor.mode if ancestor is not None else self._other
 
     @property
@@ -69,7 +69,7 @@ class TrainingJob:
 def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
     """A job from what DescribeTrainingJob answers. Raises UserError that names what is not so."""
     if not isinstance(answer, Mapping):
-        raise UserError(f"{where}: {quoted(answer)} describes no training job", _WAY_OUT)
+        raise UserError(f"{where}: {quote(answer)} describes no training job", _WAY_OUT)
     name = _text(answer, "TrainingJobName", where)
     where = f"{where}: {name}"
     pool = answer.get("WarmPoolStatus") or {}
@@ -89,7 +89,7 @@ def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
 def _text(answer: Mapping[str, Any], key: str, where: str) -> str:
     value = answer.get(key)
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) < 200:
-        raise UserError(f"{where}: {key} = {quoted(value)} is no name", _WAY_OUT)
+        raise UserError(f"{where}: {key} = {quote(value)} is no name", _WAY_OUT)
     return value
 
 
@@ -97,7 +97,7 @@ def _seconds(answer: Any, key: str, where: str) -> float:
     value = answer.get(key, 0) if isinstance(answer, Mapping) else None
     value = 0 if value is None and isinstance(answer, Mapping) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
-        raise UserError(f"{where}: {key} = {quoted(value)} is no number of seconds", _WAY_OUT)
+        raise UserError(f"{where}: {key} = {quote(value)} is no number of seconds", _WAY_OUT)
     return float(value)
 
 
@@ -152,7 +152,7 @@ def names_in(text: str, where: str) -> list[str]:
         if not name:
             continue
         if not is_name(name):
-            raise UserError(f"{where}, line {number}: {quoted(name)} is no name of a job", _WAY_OUT)
+            raise UserError(f"{where}, line {number}: {quote(name)} is no name of a job", _WAY_OUT)
         names[name] = None
     if not names or len(names) > MOST_JOBS:
         raise UserError(f"{where} lists {len(names):,} jobs", _WAY_OUT)

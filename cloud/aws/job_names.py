@@ -11,7 +11,7 @@ from psa.core.errors import UserError
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
-STARTS: Final = "psa-"  # every name
+JOB_NAME_STARTS: Final = "psa-"  # every name
 _NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _ANCESTOR: Final = re.compile(
     rf"psa-(?P<depth>[0-9]{{1,9}})x(?P<width>[0-9]{{1,9}})-(?P<mode>{'|'.join(MODES)})-(?P<stamp>[0-9][0-9-]*)"
@@ -19,7 +19,7 @@ _ANCESTOR: Final = re.compile(
 
 
 @dataclass(frozen=True)
-class Ancestor:
+class LegacyJobName:
     """What the name of a job of the original study says. stamp: when it was made, later ones sort later."""
 
     name: str
@@ -28,7 +28,7 @@ class Ancestor:
     stamp: tuple[int, ...]
 
 
-def ancestor_of(name: str) -> Ancestor | None:
+def parse_legacy_name(name: str) -> LegacyJobName | None:
     """`psa-18x18-none-2025-08-04-19-17-02-730`; None for any other name."""
     match = _ANCESTOR.fullmatch(name)
     if match is None:
@@ -38,7 +38,7 @@ def ancestor_of(name: str) -> Ancestor | None:
     except UserError:
         return None
     stamp = tuple(int(part[:30]) for part in match["stamp"].split("-") if part)
-    return Ancestor(name, arch, match["mode"], stamp)
+    return LegacyJobName(name, arch, match["mode"], stamp)
 
 
 def is_ours(name: str) -> bool:
@@ -46,11 +46,11 @@ def is_ours(name: str) -> bool:
     return job_parts(name) is not None
 
 
-def latest(names: Iterable[str]) -> dict[tuple[str, str], list[Ancestor]]:
+def latest(names: Iterable[str]) -> dict[tuple[str, str], list[LegacyJobName]]:
     """The ancestors' jobs by arch and mode, the latest first."""
-    found: dict[tuple[str, str], list[Ancestor]] = {}
+    found: dict[tuple[str, str], list[LegacyJobName]] = {}
     for name in sorted(set(names)):
-        job = ancestor_of(name)
+        job = parse_legacy_name(name)
         if job is not None:
             found.setdefault((job.arch, job.mode), []).append(job)
     return {cell: sorted(jobs, key=lambda job: job.stamp, reverse=True) for cell, jobs in found.items()}

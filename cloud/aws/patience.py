@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS: Final = 1800.0  # for which a service may be out of reach
 AGAIN_SECONDS: Final = 10.0  # between two tries
 NAP: Final = 0.25  # seconds between two ticks
-Result = TypeVar("Result")
+_Result = TypeVar("Result")
 Tick = TypeVar("Tick")
 
 
@@ -39,7 +39,7 @@ class Patience:
         self._since = None
 
 
-def patiently(action: Callable[[], Result], tick: Tick) -> Generator[Tick, None, Result]:
+def patiently(action: Callable[[], _Result], tick: Tick) -> Generator[Tick, None, _Result]:
     """Try an action until the storage is in reach; yield `tick` several times a second meanwhile.
 
     The action must be safe to repeat. Raises Unreachable when that takes too long.
@@ -56,12 +56,12 @@ def patiently(action: Callable[[], Result], tick: Tick) -> Generator[Tick, None,
             time.sleep(NAP)
 
 
-def insist(action: Callable[[], Result]) -> Result:
+def insist(action: Callable[[], _Result]) -> _Result:
     """Return the result of an action that is tried until the service is in reach. Raises Unreachable."""
     waiting = patiently(action, None)
     while True:
         try:
             next(waiting)
         except StopIteration as end:
-            result: Result = end.value
+            result: _Result = end.value
             return result

@@ -14,9 +14,9 @@ from typing import Any, Final
 from cloud.aws.job_description import TrainingJob
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
-from psa.core.parsing import check_known
+from psa.core.parsing import check_choice
 from psa.core.toml import read_toml
-from psa.specs.arch import quoted
+from psa.specs.arch import quote
 
 _WAY_OUT: Final = "Lay it out like the table that psa brings along (cloud/aws/prices.toml)"
 _TYPE: Final = re.compile(r"ml(\.[a-z0-9-]{1,30}){2}")
@@ -84,12 +84,12 @@ def price_table(path: Path | None = None) -> PriceTable:
 def _table(content: bytes, where: str) -> PriceTable:
     table = read_toml(content, where, "table of prices")
     for key in table:
-        check_known(key, _KEYS, where, "key")
+        check_choice(key, _KEYS, where, "key")
     dated, region, instances = table.get("dated"), table.get("region"), table.get("instances")
     if type(dated) is not dt.date:
-        raise UserError(f"{where}: dated = {quoted(dated)} is no day", "Write it like 2025-06-01")
+        raise UserError(f"{where}: dated = {quote(dated)} is no day", "Write it like 2025-06-01")
     if not isinstance(region, str) or not region:
-        raise UserError(f"{where}: region = {quoted(region)} is no region", "Write it like us-east-1")
+        raise UserError(f"{where}: region = {quote(region)} is no region", "Write it like us-east-1")
     if not isinstance(instances, dict) or not instances:
         raise UserError(f"{where} has no [instances]", _WAY_OUT)
     spot = _shares(table.get("spot"), where)
@@ -105,13 +105,13 @@ def _price(name: str, values: Any, spot: tuple[float, float], where: str) -> Pri
     if _TYPE.fullmatch(name) is None:
         raise UserError(f"{where} is no instance type of SageMaker", "They read like ml.g4dn.xlarge")
     if not isinstance(values, dict):
-        raise UserError(f"{where} = {quoted(values)} is no price", _WAY_OUT)
+        raise UserError(f"{where} = {quote(values)} is no price", _WAY_OUT)
     for key in values:
-        check_known(key, {"dollars", "vcpus", "gpus", "spot"}, where, "key")
+        check_choice(key, {"dollars", "vcpus", "gpus", "spot"}, where, "key")
     vcpus, gpus = (values.get(key) for key in ("vcpus", "gpus"))
     for key, count, least in (("vcpus", vcpus, 1), ("gpus", gpus, 0)):
         if type(count) is not int or not least <= count <= 10_000:
-            raise UserError(f"{where}: {key} = {quoted(count)} is no count", _WAY_OUT)
+            raise UserError(f"{where}: {key} = {quote(count)} is no count", _WAY_OUT)
     return Price(
         name,
         _number(values.get("dollars"), f"{where}: dollars"),
@@ -123,17 +123,17 @@ def _price(name: str, values: Any, spot: tuple[float, float], where: str) -> Pri
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise UserError(f"{where} = {quoted(value)} is no price", "Write dollars, such as 0.7364")
+        raise UserError(f"{where} = {quote(value)} is no price", "Write dollars, such as 0.7364")
     return float(value)
 
 
 def _shares(value: Any, where: str) -> tuple[float, float]:
     is_pair = isinstance(value, list) and len(value) == 2
     if not is_pair or any(isinstance(each, bool) or not isinstance(each, int | float) for each in value):
-        raise UserError(f"{where}: spot = {quoted(value)} is no range of shares", "Write it like [0.3, 0.5]")
+        raise UserError(f"{where}: spot = {quote(value)} is no range of shares", "Write it like [0.3, 0.5]")
     low, high = value
     if not 0 <= low <= high <= 1:
-        raise UserError(f"{where}: spot = {quoted(value)} is no range of shares", "Write it like [0.3, 0.5]")
+        raise UserError(f"{where}: spot = {quote(value)} is no range of shares", "Write it like [0.3, 0.5]")
     return float(low), float(high)
 
 

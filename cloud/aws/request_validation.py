@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
-from psa.specs.arch import quoted
+from psa.specs.arch import quote
 
 _CREATE: Final = "CreateTrainingJob"
 
 
-def faults(operation: str, request: Mapping[str, Any], service: str = "sagemaker") -> list[str]:
+def request_errors(operation: str, request: Mapping[str, Any], service: str = "sagemaker") -> list[str]:
     """What AWS would refuse in a request, one line each with its path; an empty list is a good request.
 
     Reads files only: no network, no credentials, no client. Raises UserError without the extra `aws`.
@@ -53,7 +53,7 @@ def _service(name: str) -> Any:
 def _value(shape: Any, value: Any, path: str) -> Iterator[str]:
     kind = shape.type_name
     if not _KINDS[kind](value):
-        yield f"{path}: {type(value).__name__}, not {_NAMES.get(kind, kind)}: {quoted(value)}"
+        yield f"{path}: {type(value).__name__}, not {_NAMES.get(kind, kind)}: {quote(value)}"
     elif kind in _CHECKS:
         yield from _CHECKS[kind](shape, value, path)
 
@@ -84,8 +84,8 @@ def _list(shape: Any, value: Sequence[Any], path: str) -> Iterator[str]:
 def _map(shape: Any, value: Mapping[Any, Any], path: str) -> Iterator[str]:
     yield from _size(shape, len(value), path, "entries")
     for key, item in value.items():
-        yield from _value(shape.key, key, f"{path} (key {quoted(key)})")
-        yield from _value(shape.value, item, f"{path}[{quoted(key)}]")
+        yield from _value(shape.key, key, f"{path} (key {quote(key)})")
+        yield from _value(shape.value, item, f"{path}[{quote(key)}]")
 
 
 def _string(shape: Any, value: str, path: str) -> Iterator[str]:
@@ -93,11 +93,11 @@ def _string(shape: Any, value: str, path: str) -> Iterator[str]:
     if allowed:
         if value not in allowed:
             choices = f"one of {', '.join(allowed)}" if len(allowed) <= 10 else f"{len(allowed)} are known"
-            yield f"{path}: unknown value {quoted(value)}{_nearest(value, allowed) or f'; {choices}'}"
+            yield f"{path}: unknown value {quote(value)}{_nearest(value, allowed) or f'; {choices}'}"
         return
     yield from _size(shape, len(value), path, "characters")
     if pattern and not _java(pattern).fullmatch(value):
-        yield f"{path}: {quoted(value)} does not match {pattern}"
+        yield f"{path}: {quote(value)} does not match {pattern}"
 
 
 def _number(shape: Any, value: float, path: str) -> Iterator[str]:
@@ -113,7 +113,7 @@ def _blob(shape: Any, value: bytes | str, path: str) -> Iterator[str]:
     try:
         content = base64.b64decode(value, validate=True) if isinstance(value, str) else value
     except ValueError:
-        yield f"{path}: neither bytes nor base64: {quoted(value)}"
+        yield f"{path}: neither bytes nor base64: {quote(value)}"
     else:
         yield from _size(shape, len(content), path, "bytes")
 

@@ -22,7 +22,7 @@ from psa.core.text_file import decode_text
 
 ENV_FILE: Final = Path(".env")
 BUCKET_WAY_OUT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"
-REGION: Final = "us-east-1"  # where neither the settings nor AWS's own files name one
+DEFAULT_REGION: Final = "us-east-1"  # where neither the settings nor AWS's own files name one
 DEFAULTS: Final = {
     "S3_PREFIX": "psa-experiment",
     "INSTANCE_TYPE": "ml.c5.xlarge",
@@ -73,7 +73,7 @@ class Settings:
         return replace(self, spot=spot)
 
 
-def hidden(text: str) -> str:
+def redact(text: str) -> str:
     """A text of AWS's without any key of ours that it might quote."""
     for secret in filter(None, (*_keys_read, *(os.environ.get(name, "") for name in _SECRETS))):
         text = text.replace(secret, "***")
@@ -88,7 +88,7 @@ def check_installed() -> None:
         raise UserError("boto3 is not installed", how_to_install("aws"))
 
 
-def read(folder: Path = Path(), *, submits: bool = True) -> Settings:
+def read_settings(folder: Path = Path(), *, submits: bool = True) -> Settings:
     """The settings of a folder's .env and of the environment, checked as far as no network is needed. Without
     a role, where nothing is submitted, `role` is "".
 
@@ -249,7 +249,7 @@ def _identity(found: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
 def _region(found: Mapping[str, str], profile: str | None) -> str:
     """Return the region in the order of AWS's own tools: named, AWS_DEFAULT_REGION, the profile's."""
     named = found.get("AWS_REGION") or found.get("AWS_DEFAULT_REGION")
-    return named or _session(profile).region_name or REGION
+    return named or _session(profile).region_name or DEFAULT_REGION
 
 
 def _session(profile: str | None) -> Any:
@@ -268,6 +268,6 @@ def _own_files() -> Iterator[None]:
         yield
     except BotoCoreError as error:
         raise UserError(
-            f"AWS's own settings cannot be used: {hidden(one_line(str(error)))[:300]}",
+            f"AWS's own settings cannot be used: {redact(one_line(str(error)))[:300]}",
             "Correct AWS_PROFILE, ~/.aws/config or ~/.aws/credentials (`aws configure list` shows them)",
         ) from None

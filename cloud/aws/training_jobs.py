@@ -27,7 +27,7 @@ _NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")
 
 
 @dataclass(frozen=True)
-class Answer:
+class SubmitResult:
     """What became of a submission. there: it had been submitted before; full: the account's quota is; later:
     AWS asks for patience; unpaid: the jobs at work may take all that is left of the budget. said: by AWS;
     way_out: the hint that goes with it.
@@ -49,7 +49,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Status:
+class TrainingJobStatus:
     """What the list says of a job."""
 
     status: str
@@ -67,7 +67,7 @@ class TrainingJobs:
     def __init__(self, client: Any) -> None:
         self.client = client
 
-    def submit(self, request: Mapping[str, Any]) -> Answer:
+    def submit(self, request: Mapping[str, Any]) -> SubmitResult:
         """Create a job. Raises UserError for a request that AWS refuses."""
         try:
             self.client.create_training_job(**request)
@@ -75,25 +75,27 @@ class TrainingJobs:
             code = error_code(error)
             refused = aws_error(error, f"job {request['TrainingJobName']} is refused")
             if code in _THERE:
-                return Answer("there")
+                return SubmitResult("there")
             if code in _FULL:
-                return Answer("full", refused.what)
+                return SubmitResult("full", refused.what)
             if isinstance(refused, Unreachable):  # if it did arrive, it is there at the next try
-                return Answer("later", refused.what, refused.way_out)
+                return SubmitResult("later", refused.what, refused.way_out)
             raise refused from None
-        return Answer("submitted")
+        return SubmitResult("submitted")
 
-    def listed(self, beginning: str) -> dict[str, Status]:
+    def listed(self, beginning: str) -> dict[str, TrainingJobStatus]:
         """The jobs whose names contain this, by name. Raises UserError."""
         with aws_errors("the training jobs cannot be listed"):
             return retry_malformed(lambda: self._listed(beginning))
 
-    def _listed(self, beginning: str) -> dict[str, Status]:
+    def _listed(self, beginning: str) -> dict[str, TrainingJobStatus]:
         pages = self.client.get_paginator("list_training_jobs").paginate(
             NameContains=beginning, PaginationConfig={"PageSize": _PAGE}
         )
         return {
-            item["TrainingJobName"]: Status(item["TrainingJobStatus"], item.get("SecondaryStatus", ""))
+            item["TrainingJobName"]: TrainingJobStatus(
+                item["TrainingJobStatus"], item.get("SecondaryStatus", "")
+            )
             for page in pages
             for item in required(page, "TrainingJobSummaries")
         }

@@ -11,9 +11,9 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from cloud.aws import account as accounts
-from cloud.aws.account import Account, Tell
+from cloud.aws.account import Account, Report
 from cloud.aws.job_description import JOBS_FILE, TrainingJob, read_jobs
-from psa.core.formatting import counted, listed
+from psa.core.formatting import join_names, pluralize
 
 JobsFile = Annotated[
     Path | None,
@@ -30,7 +30,7 @@ _NAMED: Final = 5  # of several things that a remark names
 
 
 @contextlib.contextmanager
-def working(out: Console, text: str) -> Iterator[Tell]:
+def working(out: Console, text: str) -> Iterator[Report]:
     """Show on a terminal what takes long, with the newest word of it; elsewhere nothing."""
     if not out.is_terminal:
         yield lambda _text: None
@@ -47,10 +47,10 @@ def say(out: Console, text: str) -> None:
 def remark(out: Console, count: int, thing: str, what: str, names: Sequence[str]) -> None:
     """A line about things that are not as expected, where there are any."""
     if count:
-        say(out, f"{counted(count, thing)} {what}: {listed(list(names), _NAMED)}")
+        say(out, f"{pluralize(count, thing)} {what}: {join_names(list(names), _NAMED)}")
 
 
-def account(region: str | None = None) -> Account:
+def open_account(region: str | None = None) -> Account:
     """The account of the settings. Raises UserError."""
     return accounts.account(region)
 

@@ -12,12 +12,12 @@ from rich.table import Table
 from cloud.aws.account import described, job_names
 from cloud.aws.job_description import TrainingJob, written
 from cloud.aws.pricing import price_table
-from cloud.commands.common import JobsFile, PriceFile, account, named_jobs, remark, say, working
+from cloud.commands.common import JobsFile, PriceFile, named_jobs, open_account, remark, say, working
 from cloud.commands.cost_report import Bill, Sum, bill_of
 from psa.cli.console import console
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
-from psa.core.formatting import counted, duration
+from psa.core.formatting import format_duration, pluralize
 
 Group = Literal["status", "arch", "mode", "both"]
 _HEADS: Final = {"status": ("status",), "arch": ("arch",), "mode": ("mode",), "both": ("arch", "mode")}
@@ -68,7 +68,7 @@ def cost_estimator(
 
 def _asked(out: Console, names: list[str], region: str | None) -> tuple[list[TrainingJob], list[str]]:
     """Of the account: the jobs of these names, or all. Raises UserError where there is none."""
-    where = account(region)
+    where = open_account(region)
     client = where.client("sagemaker")
     with working(out, "Asking SageMaker") as tell:
         jobs, unknown = described(client, names or job_names(client, tell), tell)
@@ -100,9 +100,9 @@ def _cells(each: Sum) -> list[str]:
 def _say(out: Console, bill: Bill, unknown: list[str]) -> None:
     total, longest = bill.total, bill.longest
     hours = f"{total.hours:,.1f} billed hours"
-    say(out, f"{counted(total.jobs, 'job')}, {hours}: ${total.dollars:,.2f} ({bill.table.said})")
+    say(out, f"{pluralize(total.jobs, 'job')}, {hours}: ${total.dollars:,.2f} ({bill.table.said})")
     if longest is not None:
-        say(out, f"Longest: {longest.name}, {duration(longest.billable_seconds)}")
+        say(out, f"Longest: {longest.name}, {format_duration(longest.billable_seconds)}")
     if bill.saved is not None:
         say(out, f"Spot instances saved {100 * bill.saved:.0f} % of what their jobs would have cost")
     remark(out, len(bill.running), "job", "not ended yet, counted as far as billed", bill.running)

@@ -7,15 +7,15 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from cloud.aws.account import Tell, job_names, stored_names
+from cloud.aws.account import Report, job_names, stored_names
 from cloud.aws.cloudwatch import DOWNLOADS, is_kept, keep
 from cloud.aws.job_description import JOBS_FILE, written
-from cloud.commands.common import JobsFile, Region, account, named_jobs, remark, say, working
+from cloud.commands.common import JobsFile, Region, named_jobs, open_account, remark, say, working
 from psa.cli.console import console
 from psa.cli.record_options import FAMILY
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
-from psa.core.formatting import counted, size
+from psa.core.formatting import format_bytes, pluralize
 from psa.specs.model import Family
 
 LOGS_DIR: Final = Path("results/logs")
@@ -41,7 +41,7 @@ def get_training_logs(
     Example: sagemaker-get-training-logs --reconstruct-jobs --output-dir results/logs
     """
     out = console()
-    where = account(region)
+    where = open_account(region)
     check_writable(output_dir)
     if reconstruct_jobs:
         with working(out, f"Listing {where.uri}") as tell:
@@ -50,7 +50,7 @@ def get_training_logs(
             raise UserError(f"{where.uri} holds no folder of a job", "Name jobs with --jobs-file")
         path = jobs_file or JOBS_FILE
         write_atomically(path, "".join(f"{name}\n" for name in names).encode())
-        say(out, f"{counted(len(names), 'job')} found, listed in {path}")
+        say(out, f"{pluralize(len(names), 'job')} found, listed in {path}")
     else:
         names = named_jobs(jobs_file)[0]
     with working(out, "Fetching logs") as tell:
@@ -61,7 +61,7 @@ def get_training_logs(
     write_atomically(output_dir / DOWNLOADS, written(done))
     say(
         out,
-        f"{counted(done['downloaded'], 'job')} fetched, {size(done['bytes'])}; {done['skipped']:,} were here "
+        f"{pluralize(done['downloaded'], 'job')} fetched, {format_bytes(done['bytes'])}; {done['skipped']:,} were here "
         "already",
     )
     remark(out, len(done["without_log"]), "job", "without a log", done["without_log"])
@@ -69,7 +69,7 @@ def get_training_logs(
     return 0
 
 
-def _fetched(client: Any, names: list[str], folder: Path, force: bool, tell: Tell) -> dict[str, Any]:
+def _fetched(client: Any, names: list[str], folder: Path, force: bool, tell: Report) -> dict[str, Any]:
     """Fetch job by job; the summary of it all. What was fetched stays where the next one fails."""
     downloaded, skipped, nothing, count = [], [], [], 0
     for at, name in enumerate(names, 1):
@@ -118,7 +118,7 @@ def logs_parser(
         say(out, text)
     runs = [run for found in logs.runs.values() for run in found]
     whole = sum(run.whole for run in runs)
-    say(out, f"{counted(len(logs.runs), 'job')}, {whole:,} of {counted(len(runs), 'trial')} whole")
+    say(out, f"{pluralize(len(logs.runs), 'job')}, {whole:,} of {pluralize(len(runs), 'trial')} whole")
     for name, text in (
         ("convergence", convergence_markdown(frame)),
         ("lkg_growth", lkg_growth_markdown(frame)),

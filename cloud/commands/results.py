@@ -10,14 +10,21 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from cloud.aws.account import Account, fetched, stored_names
-from cloud.aws.job_names import ancestor_of, is_name, is_ours
-from cloud.commands.common import JobsFile, Region, account, named_jobs, say, working
-from cloud.legacy.artifacts import ARTIFACT, MOST_BYTES, Read, Results, frame_of_results, results_of
+from cloud.aws.job_names import is_name, is_ours, parse_legacy_name
+from cloud.commands.common import JobsFile, Region, named_jobs, open_account, say, working
+from cloud.legacy.artifacts import (
+    ARTIFACT,
+    MOST_BYTES,
+    LegacyResults,
+    ReadObject,
+    frame_of_results,
+    results_of,
+)
 from psa.cli.console import console
 from psa.cli.record_options import CONFIGURATIONS, FAMILY
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.specs.model import Family
 
 
@@ -55,7 +62,7 @@ def results_parser(
         if artifacts_dir is not None:
             names, read = _here(artifacts_dir)
         else:
-            where = account(region)
+            where = open_account(region)
             names, read = listed or stored_names(where, tell), _in_bucket(where)
         names = listed or names
         _check(names, str(artifacts_dir or "the bucket"))
@@ -74,7 +81,7 @@ def results_parser(
 
 def _check(names: list[str], where: str) -> None:
     """Raise UserError where there is no job of the original study."""
-    if any(ancestor_of(name) is not None for name in names):
+    if any(parse_legacy_name(name) is not None for name in names):
         return
     if any(map(is_ours, names)):
         raise UserError(
@@ -84,7 +91,7 @@ def _check(names: list[str], where: str) -> None:
     raise UserError(f"there is no job of the original study in {where}", "Name them with --jobs-file")
 
 
-def _here(folder: Path) -> tuple[list[str], Read]:
+def _here(folder: Path) -> tuple[list[str], ReadObject]:
     """The jobs of a folder, and how their artifacts are read."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}", "Name one that holds a folder for each job")
@@ -92,16 +99,16 @@ def _here(folder: Path) -> tuple[list[str], Read]:
     return names, lambda job: read_bytes(folder / job.name / ARTIFACT)
 
 
-def _in_bucket(where: Account) -> Read:
+def _in_bucket(where: Account) -> ReadObject:
     return lambda job: fetched(where, f"{job.name}/{ARTIFACT}", MOST_BYTES)
 
 
-def _say(out: Console, results: Results, ours: int) -> None:
+def _say(out: Console, results: LegacyResults, ours: int) -> None:
     for text in results.remarks:
         say(out, text)
     trials = sum(map(len, results.bounties.values()))
     empty = ", ".join(f"{count:,} {token}" for token, count in Counter(results.tokens.values()).items())
-    cells = counted(len(results.bounties), "cell")
-    say(out, f"{counted(trials, 'trial')} in {cells}{f'; without results: {empty}' if empty else ''}")
+    cells = pluralize(len(results.bounties), "cell")
+    say(out, f"{pluralize(trials, 'trial')} in {cells}{f'; without results: {empty}' if empty else ''}")
     if ours:
-        say(out, f"{counted(ours, 'job')} of psa's own sweeps left out: `psa fetch GRID` brings them home")
+        say(out, f"{pluralize(ours, 'job')} of psa's own sweeps left out: `psa fetch GRID` brings them home")

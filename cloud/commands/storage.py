@@ -8,14 +8,14 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from cloud.aws.account import keys
+from cloud.aws.account import credentials
 from cloud.aws.job_description import written
 from cloud.aws.pricing import PriceTable, price_table
-from cloud.commands.common import JobsFile, PriceFile, Region, account, named_jobs, remark, say, working
+from cloud.commands.common import JobsFile, PriceFile, Region, named_jobs, open_account, remark, say, working
 from cloud.commands.storage_report import Usage, usage_of
 from psa.cli.console import console
 from psa.core.files import write_atomically
-from psa.core.formatting import counted, size
+from psa.core.formatting import format_bytes, pluralize
 
 
 def estimate_storage(
@@ -38,9 +38,9 @@ def estimate_storage(
     """
     out, table = console(), price_table(prices)
     only = named_jobs(jobs_file)[0] or None
-    where = account(region)
+    where = open_account(region)
     with working(out, f"Listing {where.uri}") as tell:
-        usage = usage_of(keys(where, tell=tell), only)
+        usage = usage_of(credentials(where, tell=tell), only)
     out.print(_kinds(usage, table))
     if detailed:
         out.print(_jobs(usage, table))
@@ -50,7 +50,7 @@ def estimate_storage(
     remark(out, len(others), "storage class", "counted at the price of S3 Standard", others)
     say(
         out,
-        f"{where.uri}: {counted(usage.count, 'file')}, {size(usage.size)}: "
+        f"{where.uri}: {pluralize(usage.count, 'file')}, {format_bytes(usage.size)}: "
         f"${table.monthly(usage.size):,.2f} a month ({table.said})",
     )
     if output_file is not None:
@@ -70,8 +70,8 @@ def _jobs(usage: Usage, prices: PriceTable) -> Table:
 def _table(head: str, sizes: dict[str, tuple[int, int]], prices: PriceTable) -> Table:
     table = Table(title=f"Storage by {head}", title_justify="left")
     table.add_column(head)
-    for each in ("files", "size", "dollars a month"):
+    for each in ("files", "format_bytes", "dollars a month"):
         table.add_column(each, justify="right")
     for name, (files, count) in sizes.items():
-        table.add_row(name, f"{files:,}", size(count), f"{prices.monthly(count):,.4f}")
+        table.add_row(name, f"{files:,}", format_bytes(count), f"{prices.monthly(count):,.4f}")
     return table

@@ -10,8 +10,8 @@ from typing import Any, Final
 from cloud.aws.account import job_in
 from cloud.aws.pricing import PriceTable
 
-KINDS: Final = ("model artifacts", "checkpoints", "profiler output", "code", "other")
-SHARED: Final = "(shared)"
+STORAGE_KINDS: Final = ("model artifacts", "checkpoints", "profiler output", "code", "other")
+SHARED_FOLDERS: Final = "(shared)"
 _PROFILER: Final = ("profiler-output", "rule-output", "debug-output")
 _CODE: Final = ("source", "code", "sourcedir.tar.gz")
 
@@ -43,7 +43,7 @@ class Usage:
                 sum(count for (_, each), count in counts.items() if each == kind)
                 for counts in (self.files, self.sizes)
             )
-            for kind in KINDS
+            for kind in STORAGE_KINDS
         }
 
     def by_job(self) -> dict[str, tuple[int, int]]:
@@ -60,7 +60,7 @@ class Usage:
         return {
             "uri": uri,
             "prices": {"dated": table.dated.isoformat(), "region": table.region},
-            "jobs": len(set(jobs) - {SHARED}),
+            "jobs": len(set(jobs) - {SHARED_FOLDERS}),
             "files": self.count,
             "bytes": self.size,
             "dollars_a_month": round(table.monthly(self.size), 4),
@@ -71,7 +71,7 @@ class Usage:
                     "job": job,
                     "files": n,
                     "bytes": size,
-                    "kinds": {kind: self.sizes[job, kind] for kind in KINDS if self.files[job, kind]},
+                    "kinds": {kind: self.sizes[job, kind] for kind in STORAGE_KINDS if self.files[job, kind]},
                 }
                 for job, (n, size) in jobs.items()
             ],
@@ -88,7 +88,7 @@ def usage_of(listing: Iterable[tuple[str, int, str]], only: Collection[str] | No
     """Add up a listing of (name, bytes, storage class); of some jobs alone, where `only` names them."""
     usage = Usage()
     for key, size, kept in listing:
-        place = place_of(key)
+        place = place_in_bucket(key)
         if only is not None and place[0] not in only:
             continue
         usage.sizes[place] += size
@@ -97,13 +97,13 @@ def usage_of(listing: Iterable[tuple[str, int, str]], only: Collection[str] | No
     return usage
 
 
-def place_of(key: str) -> tuple[str, str]:
+def place_in_bucket(key: str) -> tuple[str, str]:
     """Whose a file is, and of what kind, by its name below the prefix."""
     parts = key.split("/")
     if parts[0] == "lines" and len(parts) > 3:
         owner = job_in(key) or f"line {parts[1]}"
     else:
-        owner = job_in(key) or SHARED
+        owner = job_in(key) or SHARED_FOLDERS
     return owner, _kind(parts)
 
 

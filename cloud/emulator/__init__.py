@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud.emulator.emulator import Stage, rehearsal
+from cloud.emulator.emulator import Emulator, rehearsal
 from cloud.emulator.faults import Faults
 
-__all__ = ["Faults", "Stage", "rehearsal"]
+__all__ = ["Emulator", "Faults", "rehearsal"]

@@ -20,12 +20,12 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter, Token
 
 from cloud.emulator.containers.processes import ends_with_us
-from cloud.emulator.emulator import LOCK_NAME, Stage, rehearsal
+from cloud.emulator.emulator import LOCK_NAME, Emulator, rehearsal
 from cloud.emulator.faults import AWS_GRACE, Faults
-from psa.cli.options import Count
+from psa.cli.options import CountOption
 from psa.core.errors import UserError
 from psa.core.file_locks import is_locked
-from psa.core.formatting import counted, listed
+from psa.core.formatting import join_names, pluralize
 
 _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.1
@@ -60,7 +60,9 @@ def rehearse(
         Path | None,
         Parameter(help="Folder of the bucket and the jobs. [default: one that is removed at the end]"),
     ] = None,
-    quota: Annotated[Count, Parameter(help="Jobs at once per instance type; one more is refused.")] = None,
+    quota: Annotated[
+        CountOption, Parameter(help="Jobs at once per instance type; one more is refused.")
+    ] = None,
     throttle: Annotated[
         float | None, Parameter(help="Requests a second that SageMaker answers.", converter=_rate)
     ] = None,
@@ -71,7 +73,7 @@ def rehearse(
     interrupt_every: Annotated[
         Seconds | None, Parameter(help="Take spot capacity back after so long: 30s, 2m.")
     ] = None,
-    interruptions: Annotated[Count, Parameter(help="At most so many per job.")] = None,
+    interruptions: Annotated[CountOption, Parameter(help="At most so many per job.")] = None,
     grace: Annotated[Seconds, Parameter(help="From SIGTERM to SIGKILL.")] = AWS_GRACE,
     network: Annotated[bool, Parameter(help="Let containers reach the network. Training needs none.")] = True,
     wait: Annotated[bool, Parameter(help="For jobs that still run when the command has ended.")] = True,
@@ -158,7 +160,7 @@ class _Signals:
         return None
 
 
-def _ran(command: Sequence[str], stage: Stage, signals: _Signals) -> int:
+def _ran(command: Sequence[str], stage: Emulator, signals: _Signals) -> int:
     """Run the command, hand signals on to it; its exit code."""
     stopped = signals.wait(0)
     if stopped is not None:  # before the command began
@@ -189,13 +191,13 @@ def _at_a_terminal() -> bool:
     return False
 
 
-def _waited(stage: Stage, live: Sequence[str], signals: _Signals, wait: bool) -> bool:
+def _waited(stage: Emulator, live: Sequence[str], signals: _Signals, wait: bool) -> bool:
     """Wait for jobs that a command has left behind; False where a signal has ended the waiting."""
-    what = f"the command has ended, {counted(len(live), 'job')} in progress"
+    what = f"the command has ended, {pluralize(len(live), 'job')} in progress"
     if signals.count or not wait:
-        _LOG.info("%s, to be stopped: %s", what, listed(live))
+        _LOG.info("%s, to be stopped: %s", what, join_names(live))
         return True
-    _LOG.info("%s: waiting (Ctrl-C stops them): %s", what, listed(live))
+    _LOG.info("%s: waiting (Ctrl-C stops them): %s", what, join_names(live))
     while stage.live:
         if signals.wait(_TICK) is not None:
             return False

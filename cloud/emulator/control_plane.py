@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from cloud.aws.request_validation import faults as faults_of
+from cloud.aws.request_validation import request_errors as faults_of
 from cloud.emulator import s3_sync
-from cloud.emulator.job_runner import Course, Site
-from cloud.emulator.jobs import ACCOUNT, Job, Table
+from cloud.emulator.job_runner import JobRunner, Site
+from cloud.emulator.jobs import ACCOUNT, EmulatedJob, JobTable
 
 ROLE: Final = "psa-rehearsal"
 ROLE_ARN: Final = f"arn:aws:iam::{ACCOUNT}:role/{ROLE}"
@@ -43,33 +43,33 @@ class Throttle:
             return True
 
 
-class Plane:
+class ControlPlane:
     """SageMaker, as far as training jobs go. role_exists: by its name."""
 
-    def __init__(self, table: Table, site: Site, role_exists: Callable[[str], bool]) -> None:
+    def __init__(self, table: JobTable, site: Site, role_exists: Callable[[str], bool]) -> None:
         self._table, self._site, self._role_exists = table, site, role_exists
         self._throttle = Throttle(site.faults.throttle)
-        self._courses: list[Course] = []
+        self._courses: list[JobRunner] = []
         self._creating = threading.Lock()  # of two jobs of one name, one is refused
         self._operations: dict[str, Callable[[Mapping[str, Any]], _Answer]] = {
             "CreateTrainingJob": self._create,
             "DescribeTrainingJob": lambda request: self._found(request).described(),
-            "ListTrainingJobs": lambda request: listed([job.summary() for job in self._table], request),
+            "ListTrainingJobs": lambda request: list_page([job.summary() for job in self._table], request),
             "StopTrainingJob": self._stop,
         }
 
     def answer(self, operation: str, request: Mapping[str, Any]) -> _Answer:
         """Carry out an operation. Raises Refusal."""
         if not self._throttle.allows():
-            raise Refusal("ThrottlingException", "Rate exceeded")
+            raise ApiError("ThrottlingException", "Rate exceeded")
         carry_out = self._operations.get(operation)
         if carry_out is None:
             known = ", ".join(self._operations)
-            raise Refusal("UnknownOperationException", f"A rehearsal knows no {operation}; it knows {known}")
+            raise ApiError("UnknownOperationException", f"A rehearsal knows no {operation}; it knows {known}")
         found = faults_of(operation, request)
         if found:
             count = f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected"
-            raise Refusal("ValidationException", f"{count}: {'; '.join(found)}")
+            raise ApiError("ValidationException", f"{count}: {'; '.join(found)}")
         return carry_out(request)
 
     @property
@@ -90,19 +90,19 @@ class Plane:
         name = request["TrainingJobName"]
         with self._creating:
             if self._site.closing.is_set():
-                raise Refusal("ValidationException", "The rehearsal is over")
+                raise ApiError("ValidationException", "The rehearsal is over")
             if self._table.get(name):
-                raise Refusal(
+                raise ApiError(
                     "ResourceInUse",
                     "Training job names must be unique within an AWS account and region, and a training job "
                     f"with this name already exists ({self._arn(name)})",
                 )
             for fault in self._unmet(request):
-                raise Refusal("ValidationException", fault)
+                raise ApiError("ValidationException", fault)
             job = self._table.add(request, self._site.faults.quota)
             if job is None:
-                raise Refusal("ResourceLimitExceeded", self._over_quota(request))
-            course = Course(job, self._site)
+                raise ApiError("ResourceLimitExceeded", self._over_quota(request))
+            course = JobRunner(job, self._site)
             self._courses.append(course)
             course.start()
         return {"TrainingJobArn": self._arn(name)}
@@ -114,17 +114,17 @@ class Plane:
     def _stop(self, request: Mapping[str, Any]) -> _Answer:
         job = self._found(request)
         if not job.live:
-            raise Refusal(
+            raise ApiError(
                 "ValidationException",
                 f"The request was rejected because the training job is in status {job['TrainingJobStatus']}.",
             )
         job.ask_to_stop()
         return {}
 
-    def _found(self, request: Mapping[str, Any]) -> Job:
+    def _found(self, request: Mapping[str, Any]) -> EmulatedJob:
         job = self._table.get(request["TrainingJobName"])
         if job is None:
-            raise Refusal("ValidationException", "Requested resource not found.")
+            raise ApiError("ValidationException", "Requested resource not found.")
         return job
 
     def _over_quota(self, request: Mapping[str, Any]) -> str:
@@ -209,7 +209,7 @@ _FILTERS: Final[dict[str, _Test]] = {
 }
 
 
-def listed(jobs: Iterable[dict[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
+def list_page(jobs: Iterable[dict[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
     """The answer, of the jobs' summaries: a page of those that pass all filters, cut afterwards.
 
     A page begins after the last job of the one before, wherever that is now. Raises Refusal.
@@ -241,11 +241,11 @@ def _read(token: str) -> tuple[Any, str]:
     try:
         key, name = json.loads(base64.urlsafe_b64decode(token))
     except (binascii.Error, ValueError, TypeError):
-        raise Refusal("ValidationException", "The NextToken is not one of this service") from None
+        raise ApiError("ValidationException", "The NextToken is not one of this service") from None
     return key, name
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """What is answered with HTTP 400. code: the exception's name on AWS."""
 
     def __init__(self, code: str, message: str) -> None:

@@ -14,11 +14,11 @@ from typing import Final
 from cloud.emulator import http_server
 from cloud.emulator.containers.container import Namespaces
 from cloud.emulator.containers.image import image_python
-from cloud.emulator.control_plane import ROLE_ARN, Plane
+from cloud.emulator.control_plane import ROLE_ARN, ControlPlane
 from cloud.emulator.faults import Faults
 from cloud.emulator.job_runner import Site
-from cloud.emulator.jobs import ACCOUNT, Table
-from cloud.emulator.log_store import Logbook
+from cloud.emulator.jobs import ACCOUNT, JobTable
+from cloud.emulator.log_store import LogStore
 from cloud.emulator.s3_server import S3, s3_server
 from psa.core.file_locks import locked
 from psa.core.files import check_writable
@@ -30,12 +30,12 @@ _TICK: Final = 0.1
 
 
 @dataclass(frozen=True)
-class Stage:
+class Emulator:
     """What runs. environment: the variables that lead any AWS client here instead of to AWS."""
 
     s3: S3
     endpoint: str
-    plane: Plane
+    plane: ControlPlane
 
     @property
     def environment(self) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
+def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Emulator]:
     """SageMaker, S3, CloudWatch Logs, STS and IAM on loopback, until the block ends; jobs end with it.
 
     folder keeps the bucket and the jobs: a later rehearsal in it knows them. To be entered by a thread that
@@ -95,10 +95,10 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Stage]:
         contextlib.closing(s3.client()) as storage,
         http_server.memory(),
     ):
-        table, book = Table(folder / "jobs"), Logbook()
+        table, book = JobTable(folder / "jobs"), LogStore()
         for job in table:
             book.recall(job.folder)
         site = Site(storage, namespaces.flags, python, book, faults or Faults(), threading.Event())
-        plane = Plane(table, site, http_server.role_exists)
+        plane = ControlPlane(table, site, http_server.role_exists)
         with http_server.serving(plane) as endpoint, contextlib.closing(plane):
-            yield Stage(s3, endpoint, plane)
+            yield Emulator(s3, endpoint, plane)

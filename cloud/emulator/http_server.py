@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from cloud.emulator.control_plane import ROLE, Plane, Refusal
+from cloud.emulator.control_plane import ROLE, ApiError, ControlPlane
 from cloud.emulator.jobs import ACCOUNT
 from cloud.emulator.s3_server import KEY
 from psa.core.errors import UserError
@@ -105,7 +105,7 @@ def _iam() -> Any:
 
 
 @contextlib.contextmanager
-def serving(plane: Plane) -> Iterator[str]:
+def serving(plane: ControlPlane) -> Iterator[str]:
     """Answer on loopback until the block ends; its address."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -126,7 +126,7 @@ def serving(plane: Plane) -> Iterator[str]:
         server.server_close()
 
 
-def _application(plane: Plane) -> _App:
+def _application(plane: ControlPlane) -> _App:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     others: _App = DomainDispatcherApplication(create_backend_app)
@@ -150,12 +150,12 @@ def _application(plane: Plane) -> _App:
     return application
 
 
-def _answered(plane: Plane, operation: str, environ: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _answered(plane: ControlPlane, operation: str, environ: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     try:
         _check_key(environ)
         return "200 OK", plane.answer(operation, json.loads(body or b"{}"))
-    except Refusal as refusal:
+    except ApiError as refusal:
         return "400 Bad Request", {"__type": refusal.code, "message": refusal.message}
     except Exception as error:  # noqa: BLE001 -- a fault of ours is the answer to one request, not the end
         _LOG.exception("%s", operation)
@@ -164,4 +164,6 @@ def _answered(plane: Plane, operation: str, environ: dict[str, Any]) -> tuple[st
 
 def _check_key(environ: dict[str, Any]) -> None:
     if f"Credential={KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
-        raise Refusal("UnrecognizedClientException", "The security token included in the request is invalid.")
+        raise ApiError(
+            "UnrecognizedClientException", "The security token included in the request is invalid."
+        )

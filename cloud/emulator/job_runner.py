@@ -17,10 +17,10 @@ from cloud.aws.errors import aws_error, aws_exceptions
 from cloud.emulator import s3_sync
 from cloud.emulator.containers.container import HOST, NO_NETWORK, SYSTEM_PATH, Container
 from cloud.emulator.faults import Faults
-from cloud.emulator.jobs import Job
-from cloud.emulator.log_store import Logbook
-from cloud.emulator.s3_server import REGION
-from psa.core.files import make_folder, write_atomically
+from cloud.emulator.jobs import EmulatedJob
+from cloud.emulator.log_store import LogStore
+from cloud.emulator.s3_server import _REGION
+from psa.core.files import ensure_dir, write_atomically
 
 _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.05
@@ -43,7 +43,7 @@ class Site:
     storage: Any
     flags: Sequence[str]
     python: Path
-    book: Logbook
+    book: LogStore
     faults: Faults
     closing: threading.Event
 
@@ -52,10 +52,10 @@ class _Stopped(Exception):
     """The job was stopped while nothing ran yet."""
 
 
-class Course(threading.Thread):
+class JobRunner(threading.Thread):
     """Runs a job from Starting to its end."""
 
-    def __init__(self, job: Job, site: Site) -> None:
+    def __init__(self, job: EmulatedJob, site: Site) -> None:
         super().__init__(name=f"job {job.name}", daemon=True)
         self._job, self._site = job, site
         self._ml = job.folder / "ml"
@@ -126,15 +126,15 @@ class Course(threading.Thread):
         job, storage = self._job, self._site.storage
         shutil.rmtree(self._ml, ignore_errors=True)
         for name in ("model", "output/data", "input/data", "input/config", "checkpoints", "code"):
-            make_folder(self._ml / name)
+            ensure_dir(self._ml / name)
         channels = job.get("InputDataConfig", [])
         for channel in channels:
             source = channel["DataSource"]["S3DataSource"]["S3Uri"]
-            s3_sync.download(storage, source, self._ml / "input/data" / channel["ChannelName"])
+            s3_sync.download_prefix(storage, source, self._ml / "input/data" / channel["ChannelName"])
         if job.get("CheckpointConfig"):
             # as a folder: beside the checkpoints of job-1 lie those of job-10
             where = job["CheckpointConfig"]["S3Uri"].rstrip("/")
-            s3_sync.download(storage, f"{where}/", self._checkpoints())
+            s3_sync.download_prefix(storage, f"{where}/", self._checkpoints())
         for name, content in _configuration(job, channels).items():
             write_atomically(self._ml / "input/config" / f"{name}.json", json.dumps(content).encode())
 
@@ -152,7 +152,7 @@ class Course(threading.Thread):
             try:
                 if not job.get("CheckpointConfig"):
                     return self._watch(container)
-                with s3_sync.Mirror(site.storage, self._checkpoints(), job["CheckpointConfig"]["S3Uri"]):
+                with s3_sync.S3Mirror(site.storage, self._checkpoints(), job["CheckpointConfig"]["S3Uri"]):
                     return self._watch(container)
             finally:
                 container.kill()
@@ -160,7 +160,7 @@ class Course(threading.Thread):
     def _environment(self) -> dict[str, str]:
         return {
             "PATH": f"{self._site.python.parent}:{SYSTEM_PATH}",
-            "AWS_REGION": REGION,
+            "AWS_REGION": _REGION,
             "TRAINING_JOB_NAME": self._job.name,
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
             **self._job.get("Environment", {}),
@@ -251,7 +251,7 @@ def _failure(ml: Path, code: int) -> str:
     return f"AlgorithmError: {said[: 1024 - len('AlgorithmError: ') - len(end)]}{end}"
 
 
-def _configuration(job: Job, channels: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _configuration(job: EmulatedJob, channels: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The files of /opt/ml/input/config, by name."""
     kind = job["ResourceConfig"]["InstanceType"]
     group = {"instance_group_name": "homogeneousCluster", "instance_type": kind, "hosts": [HOST]}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.aws.request_validation import output_members
-from cloud.emulator.s3_server import REGION
-from psa.core.files import make_folder, write_atomically
+from cloud.emulator.s3_server import _REGION
+from psa.core.files import ensure_dir, write_atomically
 
 _LOG = logging.getLogger(__name__)
 ACCOUNT: Final = "123456789012"
@@ -31,7 +31,7 @@ _LONGEST_REASON: Final = 1024
 _LEFT: Final = "InternalServerError: the rehearsal ended while the job was running"
 
 
-class Job:
+class EmulatedJob:
     """One job. `said` is what DescribeTrainingJob answers, times as seconds since 1970.
 
     A row of the table, so that a later rehearsal in the same folder knows it: it is stored at every change.
@@ -45,24 +45,24 @@ class Job:
         self.stop = threading.Event()  # set: it was asked to stop
 
     @classmethod
-    def created(cls, folder: Path, request: Mapping[str, Any]) -> Job:
+    def created(cls, folder: Path, request: Mapping[str, Any]) -> EmulatedJob:
         """A new job, in the state that it has right after CreateTrainingJob."""
         name, now = request["TrainingJobName"], time.time()
         known = output_members("DescribeTrainingJob")
         said = {key: copy.deepcopy(value) for key, value in request.items() if key in known}
         said |= {
-            "TrainingJobArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{name}",
+            "TrainingJobArn": f"arn:aws:sagemaker:{_REGION}:{ACCOUNT}:training-job/{name}",
             "CreationTime": now,
             "LastModifiedTime": now,
             "SecondaryStatusTransitions": [],
         }
         job = cls(folder, said)
-        make_folder(folder)
+        ensure_dir(folder)
         job.enter("Starting", "Starting the training job")
         return job
 
     @classmethod
-    def stored(cls, folder: Path) -> Job:
+    def stored(cls, folder: Path) -> EmulatedJob:
         """A job of an earlier rehearsal; one that was cut short has failed."""
         job = cls(folder, json.loads((folder / "job.json").read_text()))
         if job.live:
@@ -143,31 +143,31 @@ class Job:
         write_atomically(self.folder / "job.json", json.dumps(self._said).encode())
 
 
-class Table:
+class JobTable:
     """All jobs of a folder, by name."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        make_folder(folder)
-        found = (Job.stored(each.parent) for each in sorted(folder.glob("*/job.json")))
+        ensure_dir(folder)
+        found = (EmulatedJob.stored(each.parent) for each in sorted(folder.glob("*/job.json")))
         self._jobs = {job.name: job for job in found}
 
-    def __iter__(self) -> Iterator[Job]:
+    def __iter__(self) -> Iterator[EmulatedJob]:
         with self._lock:
             return iter(list(self._jobs.values()))
 
-    def get(self, name: str) -> Job | None:
+    def get(self, name: str) -> EmulatedJob | None:
         """A job, None if there never was one of that name."""
         return self._jobs.get(name)
 
-    def add(self, request: Mapping[str, Any], quota: int | None) -> Job | None:
+    def add(self, request: Mapping[str, Any], quota: int | None) -> EmulatedJob | None:
         """A new job, None where the quota is used up. Two that come at once cannot both be the last."""
         with self._lock:
             if quota is not None and self._alike(request) >= quota:
                 return None
             name = request["TrainingJobName"]
-            job = self._jobs[name] = Job.created(self._folder / name, request)
+            job = self._jobs[name] = EmulatedJob.created(self._folder / name, request)
             return job
 
     def _alike(self, request: Mapping[str, Any]) -> int:
@@ -177,5 +177,5 @@ class Table:
         alike = (job["ResourceConfig"]["InstanceType"] == kind and job.spot == spot for job in self._live())
         return sum(alike)
 
-    def _live(self) -> Iterator[Job]:
+    def _live(self) -> Iterator[EmulatedJob]:
         return (job for job in self._jobs.values() if job.live)

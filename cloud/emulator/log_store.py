@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.emulator.jobs import ACCOUNT
-from cloud.emulator.s3_server import REGION
+from cloud.emulator.s3_server import _REGION
 
-GROUP: Final = "/aws/sagemaker/TrainingJobs"
+_GROUP: Final = "/aws/sagemaker/TrainingJobs"
 _FILE: Final = "log.jsonl"
 
 
-class Logbook:
+class LogStore:
     """The log group of training jobs in moto's CloudWatch."""
 
     def __init__(self) -> None:
         from moto.logs.models import logs_backends
 
-        self._backend: Any = logs_backends[ACCOUNT][REGION]
+        self._backend: Any = logs_backends[ACCOUNT][_REGION]
         self._lock = threading.Lock()
-        if GROUP not in self._backend.groups:
-            self._backend.create_log_group(GROUP, {})
+        if _GROUP not in self._backend.groups:
+            self._backend.create_log_group(_GROUP, {})
 
     def stream(self, job: str, folder: Path) -> Stream:
         """A new stream of a job."""
@@ -32,7 +32,7 @@ class Logbook:
 
     def recall(self, folder: Path) -> None:
         """Read what a job of an earlier rehearsal has printed."""
-        known = set(self._backend.groups[GROUP].streams)  # by another rehearsal of this process
+        known = set(self._backend.groups[_GROUP].streams)  # by another rehearsal of this process
         if (folder / _FILE).exists():
             for line in (folder / _FILE).read_text().splitlines():
                 name, event = json.loads(line)
@@ -42,15 +42,15 @@ class Logbook:
     def put(self, stream: str, event: dict[str, Any]) -> None:
         """Append to a stream, which is made if it is new."""
         with self._lock:
-            if stream not in self._backend.groups[GROUP].streams:
-                self._backend.create_log_stream(GROUP, stream)
-            self._backend.put_log_events(GROUP, stream, [event])
+            if stream not in self._backend.groups[_GROUP].streams:
+                self._backend.create_log_stream(_GROUP, stream)
+            self._backend.put_log_events(_GROUP, stream, [event])
 
 
 class Stream:
     """One attempt of a job."""
 
-    def __init__(self, book: Logbook, name: str, file: Path) -> None:
+    def __init__(self, book: LogStore, name: str, file: Path) -> None:
         self._book, self._name = book, name
         self._file = file.open("a")
 

@@ -19,9 +19,9 @@ from typing import Any, Final
 from cloud.emulator.containers.processes import ends_with_us
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
-from psa.core.files import make_folder, write_atomically
+from psa.core.files import ensure_dir, write_atomically
 
-REGION: Final = "us-east-1"
+_REGION: Final = "us-east-1"
 KEY: Final = "rehearsal"
 SECRET: Final = "rehearsal-secret"  # noqa: S105 -- of a server that listens on loopback only
 _READY_SECONDS: Final = 60.0
@@ -52,8 +52,8 @@ class S3:
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": _REGION,
+            "AWS_DEFAULT_REGION": _REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
@@ -86,7 +86,7 @@ def client(service: str, endpoint: str) -> Any:
     )
     return session.create_client(
         service,
-        REGION,
+        _REGION,
         endpoint_url=endpoint,
         aws_access_key_id=KEY,
         aws_secret_access_key=SECRET,
@@ -103,7 +103,7 @@ def s3_server(
     meanwhile: what is worth doing while it starts, which takes 0.8 s.
     Raises UserError where it is not installed or does not start.
     """
-    make_folder(folder / "data")
+    ensure_dir(folder / "data")
     ports = _free_ports(5)
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(

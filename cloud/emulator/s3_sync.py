@@ -11,49 +11,49 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from psa.core.files import make_folder, write_parts
+from psa.core.files import ensure_dir, write_parts
 
 _LOG = logging.getLogger(__name__)
 EVERY_SECONDS: Final = 0.5
 _Seen = dict[str, tuple[int, int, int]]  # name -> when it changed, its size, its inode
 
 
-def parts(uri: str) -> tuple[str, str]:
+def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of `s3://BUCKET/KEY`."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
 
-def keys(storage: Any, uri: str) -> Iterator[str]:
+def list_keys(storage: Any, uri: str) -> Iterator[str]:
     """Every key that begins like that of the URI."""
-    bucket, prefix = parts(uri)
+    bucket, prefix = split_uri(uri)
     for page in storage.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         yield from (each["Key"] for each in page.get("Contents", []))
 
 
 def has_objects(storage: Any, uri: str) -> bool:
     """Whether there is any key that begins like that of the URI."""
-    bucket, prefix = parts(uri)
+    bucket, prefix = split_uri(uri)
     return bool(storage.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("KeyCount"))
 
 
 def has_bucket(storage: Any, uri: str) -> bool:
     """Whether the bucket of a URI is there."""
-    return parts(uri)[0] in {each["Name"] for each in storage.list_buckets()["Buckets"]}
+    return split_uri(uri)[0] in {each["Name"] for each in storage.list_buckets()["Buckets"]}
 
 
-def download(storage: Any, uri: str, folder: Path) -> None:
+def download_prefix(storage: Any, uri: str, folder: Path) -> None:
     """Bring all objects of a prefix into a folder, or the one object that the URI names."""
-    bucket, prefix = parts(uri)
-    make_folder(folder)
-    for key in keys(storage, uri):
+    bucket, prefix = split_uri(uri)
+    ensure_dir(folder)
+    for key in list_keys(storage, uri):
         if key == prefix and key.endswith("/"):  # a console's mark of an empty folder
             continue
         target = folder / _name(key, prefix)
         if not target.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"the key {key!r} leads out of the folder")
         if key.endswith("/"):
-            make_folder(target)
+            ensure_dir(target)
             continue
         _get(storage, bucket, key, target)
 
@@ -74,14 +74,14 @@ def _name(key: str, prefix: str) -> str:
 
 def upload_tree(storage: Any, folder: Path, uri: str) -> None:
     """Send every file of a folder to a prefix."""
-    bucket, prefix = parts(uri)
+    bucket, prefix = split_uri(uri)
     for name in _scan(folder):
         storage.put_object(Bucket=bucket, Key=_key(prefix, name), Body=(folder / name).read_bytes())
 
 
 def upload_archive(storage: Any, folder: Path, uri: str, scratch: Path) -> None:
     """Send a folder as one tar.gz. scratch: a file that may be written."""
-    bucket, key = parts(uri)
+    bucket, key = split_uri(uri)
     with tarfile.open(scratch, "w:gz") as archive:
         for entry in sorted(folder.iterdir()):
             archive.add(entry, arcname=entry.name)
@@ -89,7 +89,7 @@ def upload_archive(storage: Any, folder: Path, uri: str, scratch: Path) -> None:
     scratch.unlink()
 
 
-class Mirror:
+class S3Mirror:
     """Keeps a prefix like a folder, for as long as the block runs: new, changed and deleted files.
 
     What the folder held at its start came from the prefix.
@@ -97,12 +97,12 @@ class Mirror:
 
     def __init__(self, storage: Any, folder: Path, uri: str) -> None:
         self._storage, self._folder = storage, folder
-        self._bucket, self._prefix = parts(uri)
+        self._bucket, self._prefix = split_uri(uri)
         self._seen = _scan(folder)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> S3Mirror:
         self._thread.start()
         return self
 

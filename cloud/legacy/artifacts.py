@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cloud.aws.artifact import Limits, contents
-from cloud.aws.job_names import Ancestor, latest
+from cloud.aws.job_names import LegacyJobName, latest
 from psa.core.errors import UserError
 from psa.specs.training import MODES
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 ARTIFACT: Final = "output/model.tar.gz"
 MOST_BYTES: Final = 256 * 2**20  # of a packed artifact; those of the study have some hundred bytes
 COMPREHENSIVE: Final = "comprehensive_results.json"
-PLAIN: Final = "results.txt"
+_PLAIN: Final = "results.txt"
 # Why a cell is empty, in the words of the study and two more: an artifact that is refused or damaged, and
 # results that are none.
 NO_JOB: Final = "NO_JOB_FOUND"
 INCOMPLETE: Final = "FAILED_OR_INCOMPLETE"
 EMPTY: Final = "EMPTY_RESULTS"
-NOT_FOUND: Final = "RESULTS_NOT_FOUND"
+_NOT_FOUND: Final = "RESULTS_NOT_FOUND"
 REFUSED: Final = "ARTIFACT_REFUSED"
 DAMAGED: Final = "RESULTS_DAMAGED"
 _NUMBER: Final = re.compile(r"[0-9]{1,3}(\.[0-9]+)?")
 _MOST_RESULTS: Final = 10 * 2**20  # bytes of a file of results, which becomes ten times as much in memory
 _LIMITS: Final = Limits()
-Read = Callable[[Ancestor], bytes | None]
+ReadObject = Callable[[LegacyJobName], bytes | None]
 
 
 class NoResults(Exception):
@@ -43,7 +43,7 @@ class NoResults(Exception):
 
 
 @dataclass
-class Results:
+class LegacyResults:
     """Bounties in percent by (arch, mode), tokens of the cells without any, and remarks, one line each."""
 
     bounties: dict[tuple[str, str], list[float]] = field(default_factory=dict)
@@ -52,13 +52,13 @@ class Results:
 
 
 def results_of(
-    names: Sequence[str], archs: Sequence[str], read: Read, tell: Callable[[str], None]
-) -> Results:
+    names: Sequence[str], archs: Sequence[str], read: ReadObject, tell: Callable[[str], None]
+) -> LegacyResults:
     """The results of the latest job of every mode of these architectures; of those that have jobs, if none is
     listed. read: the artifact of a job, None where there is none.
     """
     jobs = latest(names)
-    results = Results()
+    results = LegacyResults()
     listed = tuple(archs) or tuple(dict.fromkeys(arch for arch, _ in jobs))
     for arch in listed:
         tell(arch)
@@ -70,7 +70,9 @@ def results_of(
     return results
 
 
-def _take(results: Results, arch: str, mode: str, jobs: Sequence[Ancestor], read: Read) -> None:
+def _take(
+    results: LegacyResults, arch: str, mode: str, jobs: Sequence[LegacyJobName], read: ReadObject
+) -> None:
     if not jobs:
         results.tokens[arch, mode] = NO_JOB
         return
@@ -83,13 +85,13 @@ def _take(results: Results, arch: str, mode: str, jobs: Sequence[Ancestor], read
         results.remarks.append(f"{jobs[0].name}: {nothing.token}{why}{older}")
 
 
-def bounties_of(job: Ancestor, read: Read) -> list[float]:
+def bounties_of(job: LegacyJobName, read: ReadObject) -> list[float]:
     """The bounties that a job's artifact holds, in percent. Raises NoResults."""
     data = read(job)
     if data is None:
         raise NoResults(INCOMPLETE)
     try:
-        files = contents(data, _LIMITS, name=f"{job.name}/{ARTIFACT}", wanted=(COMPREHENSIVE, PLAIN))
+        files = contents(data, _LIMITS, name=f"{job.name}/{ARTIFACT}", wanted=(COMPREHENSIVE, _PLAIN))
     except UserError as error:
         raise NoResults(REFUSED, error.what) from None
     if any(len(content) > _MOST_RESULTS for content in files.values()):
@@ -97,10 +99,10 @@ def bounties_of(job: Ancestor, read: Read) -> list[float]:
     by_name = {place.rpartition("/")[2]: content for place, content in files.items()}
     if COMPREHENSIVE in by_name:
         found = _comprehensive(by_name[COMPREHENSIVE])
-    elif PLAIN in by_name:
-        found = _plain(by_name[PLAIN])
+    elif _PLAIN in by_name:
+        found = _plain(by_name[_PLAIN])
     else:
-        raise NoResults(NOT_FOUND)
+        raise NoResults(_NOT_FOUND)
     if not found:
         raise NoResults(EMPTY)
     return found
@@ -130,7 +132,7 @@ def _percent(value: Any) -> float:
     return float(value)
 
 
-def frame_of_results(results: Results, family: str) -> pd.DataFrame:
+def frame_of_results(results: LegacyResults, family: str) -> pd.DataFrame:
     """The trials as the frame of reports, numbered from 1; a cell without any has one that is missing."""
     from psa.analysis.frame_schema import frame_of
     from psa.analysis.published import published_row

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud.aws.job_names import Ancestor, latest
+from cloud.aws.job_names import LegacyJobName, latest
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _NUMBERS: Final = re.compile(r"[0-9]+")
 
 
 @dataclass
-class Run:
+class LegacyRun:
     """One trial of a log, its accuracies in percent. test: of the last LKG."""
 
     horizon: int
@@ -49,9 +49,9 @@ class Run:
         return len(self.current) == self.horizon and not self.gap
 
 
-def runs_in(text: str) -> list[Run]:
+def runs_in(text: str) -> list[LegacyRun]:
     """The trials of a log, in order; the last may be cut off, and one whose lines have a hole says so."""
-    runs: list[Run] = []
+    runs: list[LegacyRun] = []
     expected = 1
     for match in _LINE.finditer(text):
         if match[6] is not None:
@@ -60,7 +60,7 @@ def runs_in(text: str) -> list[Run]:
             continue
         loop, horizon = int(match[1]), int(match[2])
         if not runs or loop < expected or horizon != runs[-1].horizon:
-            runs.append(Run(horizon, gap=loop != 1))
+            runs.append(LegacyRun(horizon, gap=loop != 1))
         elif loop > expected:
             runs[-1].gap = True
         runs[-1].current.append(float(match[3]))
@@ -75,7 +75,7 @@ class Logs:
     out, one line each.
     """
 
-    runs: Mapping[Ancestor, Sequence[Run]]
+    runs: Mapping[LegacyJobName, Sequence[LegacyRun]]
     remarks: Sequence[str]
 
 
@@ -88,7 +88,7 @@ def logs_in(folder: Path) -> Logs:
             f"{folder} holds no log of a job of the original study",
             "Fetch them with sagemaker-get-training-logs; psa's own sweeps have records, see `psa report`",
         )
-    runs: dict[Ancestor, Sequence[Run]] = {}
+    runs: dict[LegacyJobName, Sequence[LegacyRun]] = {}
     remarks: list[str] = []
     for job, *older in jobs.values():
         remarks += [f"{each.name}: left out, {job.name} is later" for each in older]
@@ -98,7 +98,7 @@ def logs_in(folder: Path) -> Logs:
     return Logs(runs, remarks)
 
 
-def _runs_of(folder: Path, remarks: list[str]) -> list[Run]:
+def _runs_of(folder: Path, remarks: list[str]) -> list[LegacyRun]:
     """The trials of a job's last attempt: what an interrupted one had begun was begun anew."""
     attempts = []
     for path in sorted(folder.rglob("*.log"), key=_order):
@@ -142,7 +142,7 @@ def frame_of_logs(logs: Logs, family: str) -> pd.DataFrame:
     return frame_of(rows)
 
 
-def _row(job: Ancestor, number: int, run: Run, family: str) -> dict[str, Any]:
+def _row(job: LegacyJobName, number: int, run: LegacyRun, family: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": f"logs/{family}/{job.arch}/{job.mode}/{number}",
         "study": "published",
@@ -151,7 +151,9 @@ def _row(job: Ancestor, number: int, run: Run, family: str) -> dict[str, Any]:
         "mode": job.mode,
         "seed": number,
         "status": "unfinished",
-        "parameters": shape_of(ModelSpec.model_validate({"family": family, "arch": job.arch})).parameters,
+        "parameters": shape_of(
+            PublishedModelSpec.model_validate({"family": family, "arch": job.arch})
+        ).parameters,
         "source": "published",
     }
     if not run.whole:

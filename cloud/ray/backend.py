@@ -19,19 +19,19 @@ from typing import Any, Final
 
 from cloud.aws.errors import Unreachable
 from cloud.aws.patience import patiently
-from cloud.object_store import Storage
+from cloud.object_store import ObjectStore
 from cloud.ray.driver_process import Driver, check_socket_folder
-from cloud.ray.protocol import INPUTS
-from cloud.results_sync import bring_home
-from cloud.workspace import home_of
+from cloud.ray.protocol import INPUTS_FILE
+from cloud.results_sync import sync_results
+from cloud.workspace import workspace_id
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.core.stored_files import read_stored
-from psa.execution.backend import SAVED, Job, Where, jobs_of, said_of
+from psa.execution.backend import STOP_MESSAGE, BackendOptions, Job, describe_jobs, plan_jobs
 from psa.execution.cost_model import CostModel
 from psa.execution.eta import loops_left
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import Event
+from psa.execution.worker.protocol import WorkerEvent
 from psa.experiments.search import Search
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack, Trial
@@ -39,22 +39,22 @@ from psa.storage import locks
 from psa.storage.store import STATE_NAME, Store
 
 logger = logging.getLogger(__name__)
-PACKS: Final = f"{INPUTS}/packs.json"
+_PACKS: Final = f"{INPUTS_FILE}/packs.json"
 
 
-class Ray:
+class RayBackend:
     """A Ray cluster, or this machine as one."""
 
-    stopped = SAVED
+    stopped = STOP_MESSAGE
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UserError("--backend ray: Ray is not installed", how_to_install("ray"))
         _check_gpus(where.gpus_per_pack)
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
-        self.storage = Storage.at(where.storage or str(store.models / ".ray"))
+        self.storage = ObjectStore.at(where.storage or str(store.models / ".ray"))
         self.storage.check_writable()
-        self.prefix = f"psa-{home_of(store.models)}-"
+        self.prefix = f"psa-{workspace_id(store.models)}-"
         # the first is started at once, for importing Ray takes seconds
         self._ready: Driver | None = Driver(store.models)
 
@@ -65,21 +65,21 @@ class Ray:
         stored = self._interrupted(packs)
         if stored is not None:
             packs = [pack for pack in stored.packs.values() if self.store.pending(pack.trials, pack.horizon)]
-        return jobs_of(packs, self.costs)
+        return plan_jobs(packs, self.costs)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Yield the number of packs and the time they take."""
         workers = self.where.workers
         at = "" if workers else " for each CPU of the cluster"
-        yield f"{said_of(jobs, workers or 1)}{at}"
+        yield f"{describe_jobs(jobs, workers or 1)}{at}"
 
-    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
+    def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
         """Run the jobs to their end; a tick comes at least once a second. Closing it stops Tune, which keeps
         what is needed to go on.
         """
         self._check_room_for_sockets()
         packs = [job.pack for job in jobs]
-        tick = Event("tick", packs[0])
+        tick = WorkerEvent("tick", packs[0])
         stored = yield from patiently(lambda: self._interrupted(packs), tick)
         if stored is not None:
             if (yield from self._run(stored, restore=True)):
@@ -95,7 +95,7 @@ class Ray:
                     self.storage.remove(new.name)
             raise
 
-    def _run(self, experiment: Experiment, restore: bool) -> Generator[Event, None, bool]:
+    def _run(self, experiment: RayExperiment, restore: bool) -> Generator[WorkerEvent, None, bool]:
         """Run an experiment to its end. Return whether it could be restored, or begun."""
         left = {name: loops_left(self.store, pack) for name, pack in experiment.packs.items()}
         what = {"packs": list(experiment.packs)}
@@ -109,20 +109,20 @@ class Ray:
             yield from self._settled(experiment)
         return True
 
-    def _settled(self, experiment: Experiment) -> Generator[Event, None, None]:
+    def _settled(self, experiment: RayExperiment) -> Generator[WorkerEvent, None, None]:
         """Bring home what is not here yet, and remove the experiment."""
         first = next(iter(experiment.packs.values()))
-        yield from patiently(lambda: self._settle(experiment), Event("tick", first))
+        yield from patiently(lambda: self._settle(experiment), WorkerEvent("tick", first))
 
-    def _settle(self, experiment: Experiment) -> None:
+    def _settle(self, experiment: RayExperiment) -> None:
         for name, pack in experiment.packs.items():
             if self.store.pending(pack.trials, pack.horizon):
                 self.bring_home(experiment.name, name)
         self.storage.remove(experiment.name)
 
     def _events(
-        self, experiment: Experiment, said: dict[str, Any] | None, left: dict[str, int]
-    ) -> Iterator[Event]:
+        self, experiment: RayExperiment, said: dict[str, Any] | None, left: dict[str, int]
+    ) -> Iterator[WorkerEvent]:
         """Yield the events of a pack. It has come home before it is reported as done."""
         first = next(iter(experiment.packs))
         facts = said or {"event": "tick"}
@@ -130,9 +130,9 @@ class Ray:
         if kind == "begun":
             facts["left"] = left[name] if facts["left"] is None else facts["left"]
         if kind in ("done", "failed"):
-            tick = Event("tick", experiment.packs[name])
+            tick = WorkerEvent("tick", experiment.packs[name])
             yield from patiently(lambda: self.bring_home(experiment.name, name), tick)
-        yield Event(kind, experiment.packs[name], facts)
+        yield WorkerEvent(kind, experiment.packs[name], facts)
 
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
         """Try the configurations of a search. Yield what happens to each, and None at least once a second."""
@@ -188,7 +188,7 @@ class Ray:
         """Take over what the newest checkpoint of a Tune trial holds."""
         folder = self._newest(experiment, name)
         if folder:
-            bring_home(self.storage, folder, self.store)
+            sync_results(self.storage, folder, self.store)
 
     def _check_room_for_sockets(self) -> None:
         if self._address == "local":
@@ -226,28 +226,28 @@ class Ray:
         found = [each for each in self.storage.folders(folder) if each.startswith("checkpoint_")]
         return f"{folder}/{found[-1]}" if found else ""
 
-    def _experiments(self) -> Iterator[Experiment]:
+    def _experiments(self) -> Iterator[RayExperiment]:
         """Yield the experiments of this folder of states that the storage still holds."""
         for name in self.storage.folders():
-            content = self.storage.read(f"{name}/{PACKS}") if name.startswith(self.prefix) else None
+            content = self.storage.read(f"{name}/{_PACKS}") if name.startswith(self.prefix) else None
             if content is not None:
                 try:
                     packs = {key: Pack.model_validate(body) for key, body in json.loads(content).items()}
                 except (ValueError, AttributeError):
-                    logger.warning("%s: %s/%s is damaged and left out", self.storage.uri, name, PACKS)
+                    logger.warning("%s: %s/%s is damaged and left out", self.storage.uri, name, _PACKS)
                     continue
-                yield Experiment(name, dict(sorted(packs.items())))
+                yield RayExperiment(name, dict(sorted(packs.items())))
 
-    def _is_ours(self, experiment: Experiment) -> bool:
+    def _is_ours(self, experiment: RayExperiment) -> bool:
         """Return whether no other sweep is at work on what is left of an experiment."""
         left = self._left(experiment)
-        return len(locks.free(self.store, left)) == len(left)
+        return len(locks.unlocked_trials(self.store, left)) == len(left)
 
-    def _left(self, experiment: Experiment) -> list[Trial]:
+    def _left(self, experiment: RayExperiment) -> list[Trial]:
         packs = experiment.packs.values()
         return [trial for pack in packs for trial in self.store.pending(pack.trials, pack.horizon)]
 
-    def _interrupted(self, packs: Sequence[Pack]) -> Experiment | None:
+    def _interrupted(self, packs: Sequence[Pack]) -> RayExperiment | None:
         """Return the stored experiment of which just the trials of these packs are left."""
         wanted = {trial.id for pack in packs for trial in pack.trials}
         for experiment in self._experiments():
@@ -256,7 +256,7 @@ class Ray:
                 return experiment if self._begun(experiment.name) and self._is_ours(experiment) else None
         return None
 
-    def _prepared(self, packs: Sequence[Pack]) -> Experiment:
+    def _prepared(self, packs: Sequence[Pack]) -> RayExperiment:
         """Lay all that the packs need into the storage, and return it as a new experiment. Experiments that
         these packs make superfluous are removed; what they held has come home.
         """
@@ -264,7 +264,7 @@ class Ray:
         for old in self._experiments():
             if wanted.issuperset(trial.id for trial in self._left(old)) and self._is_ours(old):
                 self.storage.remove(old.name)
-        experiment = Experiment(
+        experiment = RayExperiment(
             f"{self.prefix}{_digest(packs)}", {f"p{number:04d}": pack for number, pack in enumerate(packs)}
         )
         bodies = {name: pack.model_dump(mode="json") for name, pack in experiment.packs.items()}
@@ -273,16 +273,16 @@ class Ray:
                 content = read_stored(self.store.state_file(trial).path)
                 if content is not None:
                     self.storage.write(
-                        f"{experiment.name}/{INPUTS}/{name}/models/{trial.id}/{STATE_NAME}", content
+                        f"{experiment.name}/{INPUTS_FILE}/{name}/models/{trial.id}/{STATE_NAME}", content
                     )
             body = canonical_json(bodies[name]).encode()
-            self.storage.write(f"{experiment.name}/{INPUTS}/{name}.json", body)
-        self.storage.write(f"{experiment.name}/{PACKS}", canonical_json(bodies).encode())  # it is complete
+            self.storage.write(f"{experiment.name}/{INPUTS_FILE}/{name}.json", body)
+        self.storage.write(f"{experiment.name}/{_PACKS}", canonical_json(bodies).encode())  # it is complete
         return experiment
 
 
 @dataclass(frozen=True)
-class Experiment:
+class RayExperiment:
     """Packs by name, as they lie in the storage."""
 
     name: str

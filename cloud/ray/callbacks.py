@@ -15,11 +15,11 @@ from cloud.ray.driver_process import cause_in
 from cloud.ray.protocol import FACTS
 
 POLL_SECONDS: Final = 0.2
-Tell = Callable[[dict[str, Any]], None]
-tell: Tell = print  # of this process; Tune pickles its callbacks, and a module's function travels by name
+_Tell = Callable[[dict[str, Any]], None]
+tell: _Tell = print  # of this process; Tune pickles its callbacks, and a module's function travels by name
 
 
-class Listener(tune.Callback):
+class EventCallback(tune.Callback):
     """Turns what Tune sees of its trials into events.
 
     mailbox: the name of the actor that takes them, where Tune runs on the cluster (ray://) and not here.
@@ -76,7 +76,7 @@ def tell_result(name: str, config: dict[str, Any] | None, metrics: dict[str, Any
     tell({**(final or {}), "event": kind, **about})
 
 
-class Mailbox:
+class EventQueue:
     """On the cluster: what Tune has said there and nobody here has heard yet."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ def mail(name: str) -> Iterator[None]:
     if not name:
         yield
         return
-    box: Any = ray.remote(num_cpus=0)(Mailbox).options(name=name).remote()
+    box: Any = ray.remote(num_cpus=0)(EventQueue).options(name=name).remote()
     over = threading.Event()
 
     def listen() -> None:

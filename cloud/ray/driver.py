@@ -26,16 +26,16 @@ from ray import tune
 import cloud
 import psa
 from cloud.aws.patience import insist
-from cloud.object_store import Storage
+from cloud.object_store import ObjectStore
 from cloud.ray import callbacks as listener
-from cloud.ray.protocol import INPUTS, Files, pack_in
+from cloud.ray.protocol import INPUTS_FILE, Files, pack_in
 from cloud.ray.trainable import train_pack
 from psa.core.errors import UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.stop import heeded, let_through
 from psa.data import download
 from psa.data.datasets import DATASETS
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, EventWriter
 from psa.experiments.search import Search
 from psa.storage import locks
 from psa.storage.store import Store
@@ -44,8 +44,10 @@ logger = logging.getLogger(__name__)
 
 ERRORS_ALLOWED: Final = 20  # of a pack's process or node: on spot machines many are nobody's fault
 PACKS_SHARING_A_GPU: Final = 4
-ANSWER_SECONDS: Final = 10.0
-TRIES: Final = 3  # to join a cluster from outside: its head starts a process for each client, and may be slow
+_ANSWER_SECONDS: Final = 10.0
+_TRIES: Final = (
+    3  # to join a cluster from outside: its head starts a process for each client, and may be slow
+)
 
 
 def connect(address: str, gpus_per_pack: float) -> None:
@@ -53,7 +55,7 @@ def connect(address: str, gpus_per_pack: float) -> None:
     _check_answers(address)
     modules = [str(Path(str(package.__file__)).parent) for package in (psa, cloud)]
     how = {"include_dashboard": False} if address == "local" else {"runtime_env": {"py_modules": modules}}
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(_TRIES)):
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **how)
             break
@@ -71,7 +73,7 @@ def _check_answers(address: str) -> None:
     if not colon:
         return
     try:
-        with socket.create_connection((host, int(port)), ANSWER_SECONDS):
+        with socket.create_connection((host, int(port)), _ANSWER_SECONDS):
             pass
     except (OSError, ValueError, OverflowError) as error:
         raise _nobody(address, error) from None
@@ -125,7 +127,7 @@ def data_of(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
     return {
         name: {
             file: np.frombuffer(content, np.uint8)
-            for file, content in download.fetch(DATASETS[name], data_dir).items()
+            for file, content in download.download_dataset(DATASETS[name], data_dir).items()
         }
         for name in sorted(set(names))
     }
@@ -143,7 +145,7 @@ def drive(task: Mapping[str, Any]) -> None:
     inputs = insist(functools.partial(_inputs_of, task))
     packs = [insist(functools.partial(pack_in, inputs, name)) for name in task["packs"]]
     trials = [trial for pack in packs for trial in pack.trials]
-    with locks.held(Store(Path(task["models"]), Path(task["results"])), trials) as got:
+    with locks.lock_trials(Store(Path(task["models"]), Path(task["results"])), trials) as got:
         if len(got) < len(trials):
             listener.tell({"event": "taken"})
         else:
@@ -151,9 +153,9 @@ def drive(task: Mapping[str, Any]) -> None:
             _tuned(task, names, len(packs), functools.partial(_swept, task))
 
 
-def _inputs_of(task: Mapping[str, Any]) -> Storage:
+def _inputs_of(task: Mapping[str, Any]) -> ObjectStore:
     """Return what a sweep has laid out. Opening it asks S3 for the region of the bucket."""
-    return Storage.at(Storage.at(task["storage"]).under(f"{task['experiment']}/{INPUTS}"))
+    return ObjectStore.at(ObjectStore.at(task["storage"]).under(f"{task['experiment']}/{INPUTS_FILE}"))
 
 
 def _tuned(
@@ -167,7 +169,7 @@ def _tuned(
     trainable = tune.with_resources(
         tune.with_parameters(train_pack, data=data), {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
     )
-    storage = insist(functools.partial(Storage.at, task["storage"]))
+    storage = insist(functools.partial(ObjectStore.at, task["storage"]))
     mailbox = f"psa-{task['experiment']}" if task["address"].startswith("ray://") else ""
     if task["restore"]:
         where = storage.under(task["experiment"])
@@ -188,7 +190,7 @@ def _tuned(
         storage_path=storage.uri,
         failure_config=tune.FailureConfig(max_failures=ERRORS_ALLOWED),
         checkpoint_config=tune.CheckpointConfig(num_to_keep=None if _is_pbt(task) else 2),
-        callbacks=[listener.Listener(mailbox)],
+        callbacks=[listener.EventCallback(mailbox)],
         verbose=0,
     )
     with listener.mail(mailbox):
@@ -253,7 +255,7 @@ def _stop_with_the_parent() -> None:
 def main() -> int:
     """Entry: one task, its events, 0; 2 where the task cannot be begun."""
     logging.basicConfig(level=logging.ERROR)
-    events = Events()
+    events = EventWriter()
     listener.tell = functools.partial(_say, events)
     _heed_signals()
     let_through()
@@ -274,7 +276,7 @@ def main() -> int:
     return EXIT_INTERRUPTED if _signals else 0
 
 
-def _say(events: Events, facts: dict[str, Any]) -> None:
+def _say(events: EventWriter, facts: dict[str, Any]) -> None:
     events.say(facts.pop("event"), **facts)
 
 

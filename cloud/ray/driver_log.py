@@ -11,7 +11,7 @@ from typing import Final
 
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
-from psa.core.files import own_name
+from psa.core.files import unique_name
 
 FOLDER: Final = ".ray-logs"  # in the folder of states
 KEPT: Final = 5  # logs of drivers that have failed
@@ -22,7 +22,7 @@ class DriverLog:
     """The log of one driver. While its lock is held, no other sweep removes it."""
 
     def __init__(self, models: Path) -> None:
-        self.path = models / FOLDER / f"{own_name()}.log"
+        self.path = models / FOLDER / f"{unique_name()}.log"
         self._lock = contextlib.ExitStack()
         self._lock.enter_context(locked(self.path, patience=_LOCK_SECONDS))
         _remove_old(self.path.parent)

@@ -14,12 +14,12 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.cache import own_folder
+from cloud.cache import private_temp_folder
 from cloud.ray.driver_log import DriverLog
 from psa.core.errors import RunFailure, UserError, one_line
 from psa.core.stop import held_back
 from psa.execution.worker.pool import STOP_SECONDS, how_ended, wait_or_kill
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, event_of
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, parse_event
 from psa.specs.base import canonical_json
 
 # AWS's clients take a relative path from the folder that a process runs in.
@@ -50,7 +50,7 @@ def _started(log: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
             # Ray puts the driver's folder first on the path of every worker: a numpy.py in the folder where
             # the command is typed would be imported there in place of NumPy
-            cwd=own_folder("psa-empty"),
+            cwd=private_temp_folder("psa-empty"),
             env=_environment(),
         )
 
@@ -171,7 +171,7 @@ class Driver:
                     if not chunk:
                         return
                     *lines, rest = (rest + chunk).split(b"\n")
-                    yield from filter(None, map(event_of, lines))
+                    yield from filter(None, map(parse_event, lines))
 
     def _end(self, *, keep_log: bool) -> None:
         with contextlib.suppress(OSError):

@@ -22,32 +22,32 @@ from ray import tune
 
 from cloud.aws.errors import Unreachable, is_transient_in_storage
 from cloud.aws.patience import insist
-from cloud.aws.settings import hidden
-from cloud.cache import own_folder
-from cloud.object_store import Storage
-from cloud.ray.protocol import FACTS, INPUTS, METRIC, Files, pack_in
+from cloud.aws.settings import redact
+from cloud.cache import private_temp_folder
+from cloud.object_store import ObjectStore
+from cloud.ray.protocol import FACTS, INPUTS_FILE, METRIC, Files, pack_in
 from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically
 from psa.engine.loop import LoopReport
-from psa.engine.save_interval import Pace
+from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine
-from psa.execution.worker.run import run_free
-from psa.execution.worker.server import loop_facts, loops_left
-from psa.experiments.search import Template
+from psa.execution.worker.run import run_unlocked
+from psa.execution.worker.server import loop_facts, loops_to_train
+from psa.experiments.search import SearchTemplate
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import training_diverged
 from psa.storage.store import STATE_NAME, Store
-from psa.storage.trial_state import TrialState, decode
+from psa.storage.trial_state import TrialState, decode_state
 
 logger = logging.getLogger(__name__)
 
 MODELS, RESULTS = "models", "results"
 
 
-def work_on(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
+def run_pack_trial(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
     """Train what the configuration names, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="psa-") as folder:
-        work = _Work(_pack_of(config), Path(folder), often=config.get("often", False))
+        work = PackTrial(_pack_of(config), Path(folder), often=config.get("often", False))
         checkpoint = tune.get_checkpoint()
         try:
             if checkpoint is not None:
@@ -78,24 +78,24 @@ def _download(checkpoint: tune.Checkpoint, folder: Path) -> None:
     except (ArrowException, OSError) as error:
         if not is_transient_in_storage(error):
             raise
-        raise Unreachable(f"a checkpoint cannot be read: {hidden(one_line(str(error)))[:300]}") from None
+        raise Unreachable(f"a checkpoint cannot be read: {redact(one_line(str(error)))[:300]}") from None
 
 
-def _inputs(config: Mapping[str, Any]) -> Storage:
-    return Storage.at(Storage.at(config["storage"]).under(f"{config['experiment']}/{INPUTS}"))
+def _inputs(config: Mapping[str, Any]) -> ObjectStore:
+    return ObjectStore.at(ObjectStore.at(config["storage"]).under(f"{config['experiment']}/{INPUTS_FILE}"))
 
 
 def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
         return insist(lambda: pack_in(_inputs(config), config["pack"]))
-    return Template.model_validate(config["template"]).pack(config["space"])
+    return SearchTemplate.model_validate(config["template"]).pack(config["space"])
 
 
 def _diverged(state: TrialState) -> bool:
     return training_diverged(state.trial.method, state.history, state.lkg_loop)
 
 
-class _Work:
+class PackTrial:
     """A pack in hand, in a folder of its own. often: save after every loop."""
 
     def __init__(self, pack: Pack, folder: Path, *, often: bool) -> None:
@@ -105,7 +105,7 @@ class _Work:
         self.accuracy = 0.0  # the best so far of each trial, their mean
         self.said: dict[str, Any] | None = None  # of the last loop, still to be reported
 
-    def begin(self, inputs: Storage, name: str) -> None:
+    def begin(self, inputs: ObjectStore, name: str) -> None:
         """Lay out what was trained before the sweep began."""
         for path in inputs.tree(name):
             write_atomically(self.folder / path, inputs.read(f"{name}/{path}") or b"")
@@ -115,7 +115,7 @@ class _Work:
         then goes on from that one's weights under the settings of this one, and its identity says so.
         """
         paths = self.store.models.rglob(STATE_NAME)
-        states = [decode(path.read_bytes(), str(path)) for path in paths]
+        states = [decode_state(path.read_bytes(), str(path)) for path in paths]
         there = {state.trial.seed: state for state in states}
         trials = []
         for trial in self.pack.trials:
@@ -132,19 +132,19 @@ class _Work:
         errors: dict[str, str] = {}
 
         def started(states: Sequence[TrialState]) -> None:
-            self.left = loops_left(states, self.pack.horizon)
+            self.left = loops_to_train(states, self.pack.horizon)
 
         def failed(trial: Trial, error: UserError) -> None:
             errors[trial.id] = str(error)
 
-        records, elsewhere = run_free(
+        records, elsewhere = run_unlocked(
             self.pack,
             self.store,
             machine,
             listen=self._listen,
             started=started,
             saved=self._saved,
-            pace=Pace(failure_every=0.0, share=math.inf) if self.often else None,
+            pace=SaveInterval(failure_every=0.0, share=math.inf) if self.often else None,
             failed=failed,
         )
         ids = [trial.id for trial in self.pack.trials]
@@ -194,7 +194,7 @@ class _Work:
                 if not is_transient_in_storage(error):
                     raise
                 # reporting again would count the loop twice
-                raise UploadFailed(hidden(one_line(str(error)))[:300]) from None
+                raise UploadFailed(redact(one_line(str(error)))[:300]) from None
 
     def _kept(self) -> list[Path]:
         """What goes home: present states, the arrays beside them, records and their sidecars."""
@@ -208,7 +208,7 @@ def _on_this_node(data: Mapping[str, Files]) -> Path:
 
     What is there already is checked by its digest when it is loaded, like any data folder.
     """
-    folder = own_folder("psa-data")
+    folder = private_temp_folder("psa-data")
     for name, files in data.items():
         for file, content in files.items():
             path = folder / name / file

@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from cloud.object_store import Storage
+from cloud.object_store import ObjectStore
 from psa.core.errors import UserError
-from psa.specs.base import first_fault
+from psa.specs.base import first_error
 from psa.specs.trial import Pack
 
 Files = Mapping[str, npt.NDArray[np.uint8]]
-INPUTS: Final = "inputs"
+INPUTS_FILE: Final = "inputs"
 FACTS: Final = "psa"  # of a Tune result: what an event says
 METRIC: Final = "accuracy"  # and what a search looks at
 
 
-def pack_in(inputs: Storage, name: str) -> Pack:
+def pack_in(inputs: ObjectStore, name: str) -> Pack:
     """Return a pack that a sweep has laid into the storage. Raises UserError where it has been removed."""
     content = inputs.read(f"{name}.json")
     if content is None:
@@ -31,4 +31,4 @@ def pack_in(inputs: Storage, name: str) -> Pack:
     try:
         return Pack.model_validate_json(content)
     except ValidationError as error:
-        raise UserError(f"--storage {inputs.uri}: {name}.json: {first_fault(error)}") from None
+        raise UserError(f"--storage {inputs.uri}: {name}.json: {first_error(error)}") from None

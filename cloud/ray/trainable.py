@@ -20,6 +20,6 @@ def train_pack(config: Mapping[str, Any], *, data: Mapping[str, Files]) -> None:
     of a pack, or why it failed. An error of the pack is a result like any other: trying again would end the
     same way. Only what happens to the process or its node is left to Ray's fault tolerance.
     """
-    from cloud.ray.pack_worker import work_on
+    from cloud.ray.pack_worker import run_pack_trial
 
-    work_on(config, data)
+    run_pack_trial(config, data)

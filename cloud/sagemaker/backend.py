@@ -15,25 +15,38 @@ from typing import Any
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import job_parts
-from cloud.aws.training_jobs import Answer, Status, TrainingJobs
+from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
 from cloud.sagemaker.budget import Budget
 from cloud.sagemaker.container.entry import PROGRESS
 from cloud.sagemaker.estimate import work_of
-from cloud.sagemaker.jobs.controller import Watch
-from cloud.sagemaker.jobs.course import Course
-from cloud.sagemaker.jobs.managed_job import Line, last_attempts, lay_in, stored_lines, unfinished, without
-from cloud.sagemaker.jobs.messages import detached, going_on, how_far, remarks, stop_message
-from cloud.sagemaker.jobs.reconcile import lineup
-from cloud.sagemaker.planner import Offers
-from cloud.sagemaker.request import check
-from cloud.sagemaker.results import cleared, take_home
+from cloud.sagemaker.jobs.controller import JobController
+from cloud.sagemaker.jobs.course import JobState
+from cloud.sagemaker.jobs.managed_job import (
+    ManagedJob,
+    last_attempts,
+    list_managed_jobs,
+    unfinished,
+    upload_inputs,
+    without,
+)
+from cloud.sagemaker.jobs.messages import (
+    describe_job,
+    detach_message,
+    startup_notices,
+    stop_message,
+    with_running_jobs,
+)
+from cloud.sagemaker.jobs.reconcile import reconcile
+from cloud.sagemaker.planner import RequestPlanner
+from cloud.sagemaker.request import check_request
+from cloud.sagemaker.results import delete_if_complete, download_results
 from cloud.sagemaker.upload import uploaded
-from cloud.workspace import home_of
+from cloud.workspace import workspace_id
 from psa.core.errors import UserError
-from psa.execution.backend import Job, Where
+from psa.execution.backend import BackendOptions, Job
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import Event
+from psa.execution.worker.protocol import WorkerEvent
 from psa.specs.trial import Pack
 from psa.storage import locks
 from psa.storage.store import Store
@@ -41,12 +54,12 @@ from psa.storage.store import Store
 logger = logging.getLogger(__name__)
 
 
-class SageMaker:
+class SageMakerBackend:
     """Training jobs of one account, region and bucket."""
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
-        self.place = settings.read(submits=False)
+        self.place = settings.read_settings(submits=False)
         self.clients: dict[str, Any] = {}
         self.budget = Budget(where.max_cost)
         self.wanted: dict[str, int] = {}  # the horizon of each trial that is asked for, by id
@@ -54,9 +67,9 @@ class SageMaker:
         self.not_reached: list[str] = []  # jobs that run on, since they could not be asked to stop
 
     @cached_property
-    def offers(self) -> Offers:
+    def offers(self) -> RequestPlanner:
         """Requests and what they cost. Raises UserError."""
-        return Offers(self.store, self.machine, self.costs, self.where)
+        return RequestPlanner(self.store, self.machine, self.costs, self.where)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """What is left of each pack, on a core like one of this machine, the longest first."""
@@ -68,14 +81,14 @@ class SageMaker:
         """
         yield from self.offers.said(jobs)
 
-    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
+    def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
         """Submit the jobs and watch them to their end; a tick comes several times a second. Closing it asks
         the jobs that are running to save and stop, unless they were to be left alone.
         """
         trials = [trial for job in jobs for trial in job.pack.trials]
-        with locks.held(self.store, trials) as got:
+        with locks.lock_trials(self.store, trials) as got:
             if len(got) < len(trials):
-                yield Event("taken", jobs[0].pack)
+                yield WorkerEvent("taken", jobs[0].pack)
                 return
             while jobs:
                 watch = yield from self._prepared(jobs)
@@ -86,18 +99,18 @@ class SageMaker:
                 is_open = any(course.last for course in watch.courses) and not self.where.detach
                 jobs = unfinished(jobs, self.store, watch.failed) if is_open else []
 
-    def _watched(self, watch: Watch) -> Generator[Event, None, None]:
+    def _watched(self, watch: JobController) -> Generator[WorkerEvent, None, None]:
         pack = watch.courses[0].pack
-        yield Event("ready", pack, {"workers": self.offers.cores(len(watch.courses))})
+        yield WorkerEvent("ready", pack, {"workers": self.offers.cores(len(watch.courses))})
         try:
             yield from watch.events(detach=self.where.detach)
         except GeneratorExit:
             self._stop(watch)
             raise
         except UserError as error:
-            raise going_on(error, watch) from None
+            raise with_running_jobs(error, watch) from None
         if self.where.detach:
-            yield Event("detached", pack, {"said": detached(watch)})
+            yield WorkerEvent("detached", pack, {"said": detach_message(watch)})
 
     @property
     def stopped(self) -> str:
@@ -109,44 +122,44 @@ class SageMaker:
         is removed there.
         """
         live: set[str] | None = None
-        for line in stored_lines(self.bucket, self.home_name):
+        for line in list_managed_jobs(self.bucket, self.home_name):
             pending = line.pending(self.store)
-            with locks.held(self.store, pending) as leased:
+            with locks.lock_trials(self.store, pending) as leased:
                 if pending and len(leased) == len(pending):
-                    take_home(line, self.bucket, self.store)
+                    download_results(line, self.bucket, self.store)
                     pending = line.pending(self.store)
             if not pending:
                 live = self._live() if live is None else live
                 if line.name not in live:
-                    cleared(line, self.bucket, self.store)
+                    delete_if_complete(line, self.bucket, self.store)
 
     def status(self) -> Iterator[str]:
         """The last job of each line that is not at home yet, and how far its packs are."""
         jobs = self.listed()
-        for line in stored_lines(self.bucket, self.home_name):
+        for line in list_managed_jobs(self.bucket, self.home_name):
             pending = line.pending(self.store)
             if pending:
-                yield how_far(line, len(pending), jobs, self.told(line, PROGRESS))
+                yield describe_job(line, len(pending), jobs, self.told(line, PROGRESS))
 
     # What the watch asks.
 
-    def submit(self, course: Course) -> Answer:
+    def submit(self, course: JobState) -> SubmitResult:
         """Submit the present job of a course, for as long as the budget allows."""
         price = self.offers.price(course)
         seconds = self.budget.seconds(price.hourly, self.offers.longest(course.line))
         if not seconds:
-            return Answer("unpaid")
+            return SubmitResult("unpaid")
         if course.attempt > 1:  # it goes on from what is at home, should the bucket have lost it
-            for _ in lay_in(course.line, self.bucket, self.store):
+            for _ in upload_inputs(course.line, self.bucket, self.store):
                 pass
         request = self.offers.request(course, seconds)
-        check(request)
+        check_request(request)
         answer = self.jobs.submit(request)
         if answer.begun:
             self.budget.begun(course.job, price.dollars(seconds))
         return answer
 
-    def listed(self) -> dict[str, Status]:
+    def listed(self) -> dict[str, TrainingJobStatus]:
         """The jobs of this home, by name."""
         return self.jobs.listed(f"psa-{self.home_name}-")
 
@@ -154,11 +167,11 @@ class SageMaker:
         """All that is known of a job."""
         return self.jobs.described(name)
 
-    def told(self, line: Line, name: str) -> bytes | None:
+    def told(self, line: ManagedJob, name: str) -> bytes | None:
         """A file that the running job keeps beside its states."""
         return self.bucket.read(f"{line.folder}/checkpoints/{name}")
 
-    def home(self, line: Line, job: str) -> dict[str, str]:
+    def home(self, line: ManagedJob, job: str) -> dict[str, str]:
         """Bring home what a job has left, but nothing of trials that another process here has in hand; why
         some of it, by the trial's id, does not agree with what is here.
         """
@@ -167,9 +180,9 @@ class SageMaker:
             self._book(self.described(job), watched=True)
         return refused
 
-    def dropped(self, line: Line) -> None:
+    def dropped(self, line: ManagedJob) -> None:
         """Remove what a line held in the bucket, if all of it is at home."""
-        cleared(line, self.bucket, self.store)
+        delete_if_complete(line, self.bucket, self.store)
 
     # Parts.
 
@@ -186,7 +199,7 @@ class SageMaker:
     @property
     def home_name(self) -> str:
         """What tells this folder of states from all others."""
-        return home_of(self.store.models)
+        return workspace_id(self.store.models)
 
     def _client(self, service: str) -> Any:
         if service not in self.clients:
@@ -198,21 +211,21 @@ class SageMaker:
         live = (job_parts(name) for name, status in self.listed().items() if not status.over)
         return {parts[1] for parts in live if parts}
 
-    def _prepared(self, jobs: Sequence[Job]) -> Generator[Event, None, Watch | None]:
+    def _prepared(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, JobController | None]:
         """The lines that the bucket knows already, and new ones for the rest; all they need is uploaded. None
         where nothing is left once all has come home.
         """
         self.offers.check_device()
         self.bucket.check()
-        tick = Event("tick", jobs[0].pack)
+        tick = WorkerEvent("tick", jobs[0].pack)
         self.wanted = {trial.id: job.pack.horizon for job in jobs for trial in job.pack.trials}
-        stored, live = list(stored_lines(self.bucket, self.home_name)), self._live()
-        found = lineup(stored, live, self.store, self.wanted)
+        stored, live = list(list_managed_jobs(self.bucket, self.home_name)), self._live()
+        found = reconcile(stored, live, self.store, self.wanted)
         for line in found.past:
             yield tick
             self._take_home(line)
             if not line.pending(self.store):
-                cleared(line, self.bucket, self.store)
+                delete_if_complete(line, self.bucket, self.store)
         rest = without(unfinished(jobs, self.store), found.taken)
         new = self.offers.lines(self.home_name, rest) if rest else []
         lines = [*found.taken, *new]
@@ -222,8 +235,8 @@ class SageMaker:
             yield tick
         if any(line.name not in live for line in lines):
             self.offers.check(lines, sum(self.budget.spent.values()))
-        for said in remarks(found, self.offers.quotes.foreign if self.where.max_cost else ""):
-            yield Event("said", jobs[0].pack, {"said": said})
+        for said in startup_notices(found, self.offers.quotes.foreign if self.where.max_cost else ""):
+            yield WorkerEvent("said", jobs[0].pack, {"said": said})
         upload = uploaded(
             [*found.known, *new], self.bucket, self.store, self.offers.code, self.machine.data_dir
         )
@@ -232,7 +245,7 @@ class SageMaker:
         attempts = last_attempts(self.listed()) if found.doubles else {}
         for line in found.doubles:
             self._ask_to_stop(line.job(attempts[line.name]))
-        return Watch(
+        return JobController(
             self,
             lines,
             self.wanted,
@@ -241,7 +254,7 @@ class SageMaker:
             last={line.name for line in found.running},
         )
 
-    def _counted(self, stored: Sequence[Line], watched: Sequence[Line]) -> Iterator[str]:
+    def _counted(self, stored: Sequence[ManagedJob], watched: Sequence[ManagedJob]) -> Iterator[str]:
         """Count what the jobs of these studies have cost, and what those at work may, towards the budget; job
         by job.
         """
@@ -261,13 +274,13 @@ class SageMaker:
             said, self.offers.quotes.price(said["ResourceConfig"]["InstanceType"]).hourly, watched
         )
 
-    def _take_home(self, line: Line) -> dict[str, str]:
+    def _take_home(self, line: ManagedJob) -> dict[str, str]:
         others = [trial for trial in line.trials if trial.id not in self.wanted]
-        with locks.held(self.store, others) as leased:
+        with locks.lock_trials(self.store, others) as leased:
             ours = {trial.id for trial in leased} | self.wanted.keys()
-            return take_home(line, self.bucket, self.store, ours)
+            return download_results(line, self.bucket, self.store, ours)
 
-    def _stop(self, watch: Watch) -> None:
+    def _stop(self, watch: JobController) -> None:
         """Ask the jobs to save and stop; what each has saved is gone on from by the next sweep."""
         if self.where.detach:
             return

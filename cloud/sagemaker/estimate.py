@@ -8,28 +8,28 @@ from dataclasses import dataclass, replace
 from cloud.aws.pricing import Price, PriceTable
 from cloud.aws.settings import Settings
 from cloud.sagemaker.budget import START_SECONDS
-from cloud.sagemaker.jobs.managed_job import Line
+from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
-from psa.core.formatting import counted, duration, size
-from psa.execution.backend import Job, jobs_of
-from psa.execution.cost_model import CostModel, stored_bytes
+from psa.core.formatting import format_bytes, format_duration, pluralize
+from psa.execution.backend import Job, plan_jobs
+from psa.execution.cost_model import CostModel, trial_bytes
 from psa.execution.eta import loops_left
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Quote:
+class CostEstimate:
     """What a line is expected to take. dollars: on demand; spot: between what and what; bytes: that stay."""
 
-    line: Line
+    line: ManagedJob
     seconds: float
     dollars: float
     spot: tuple[float, float]
     bytes: int
 
 
-class Quotes:
+class CostEstimator:
     """Prices of the instances that the settings name, and what follows for lines. limit: dollars."""
 
     def __init__(
@@ -48,28 +48,31 @@ class Quotes:
             )
         return self.table.instances[instance]
 
-    def of(self, line: Line) -> Quote:
+    def of(self, line: ManagedJob) -> CostEstimate:
         """What is left here, by this machine's speed, whose core counts as much as one of the instance."""
         price, jobs = self.prices[0], work_of(list(line.packs.values()), self.costs, self.store)
         seconds = START_SECONDS + max(sum(job.seconds for job in jobs) / price.vcpus, jobs[0].seconds)
         stored = sum(
-            stored_bytes(trial, pack.horizon) for pack in line.packs.values() for trial in pack.trials
+            trial_bytes(trial, pack.horizon) for pack in line.packs.values() for trial in pack.trials
         )
-        return Quote(line, seconds, price.dollars(seconds), price.spot_dollars(seconds), stored)
+        return CostEstimate(line, seconds, price.dollars(seconds), price.spot_dollars(seconds), stored)
 
-    def said(self, quotes: Sequence[Quote], code: int) -> Iterator[str]:
+    def said(self, quotes: Sequence[CostEstimate], code: int) -> Iterator[str]:
         """A line per job, and one of all. code: bytes of the archive. Raises UserError beyond the limit."""
         for quote in quotes:
-            packs, trials = counted(len(quote.line.packs), "pack"), counted(len(quote.line.trials), "trial")
+            packs, trials = (
+                pluralize(len(quote.line.packs), "pack"),
+                pluralize(len(quote.line.trials), "trial"),
+            )
             yield (
-                f"{quote.line.job(1)}: {packs}, {trials}, about {duration(quote.seconds)} on "
-                f"{self.prices[0].instance}, {self._dollars([quote])}, {size(quote.bytes)}"
+                f"{quote.line.job(1)}: {packs}, {trials}, about {format_duration(quote.seconds)} on "
+                f"{self.prices[0].instance}, {self._dollars([quote])}, {format_bytes(quote.bytes)}"
             )
         total = sum(quote.seconds for quote in quotes)
         yield (
-            f"{counted(len(quotes), 'job')}: {total / 3600:.2f} instance-hours, {self._dollars(quotes)} "
-            f"({self.table.said}), {size(sum(quote.bytes for quote in quotes))} of states and records, "
-            f"{size(code)} of code; times are estimated from this machine's"
+            f"{pluralize(len(quotes), 'job')}: {total / 3600:.2f} instance-hours, {self._dollars(quotes)} "
+            f"({self.table.said}), {format_bytes(sum(quote.bytes for quote in quotes))} of states and records, "
+            f"{format_bytes(code)} of code; times are estimated from this machine's"
         )
         if self.foreign:
             yield self.foreign
@@ -85,12 +88,12 @@ class Quotes:
             "--prices names a table of your own"
         )
 
-    def _dollars(self, quotes: Sequence[Quote]) -> str:
+    def _dollars(self, quotes: Sequence[CostEstimate]) -> str:
         low, high = (sum(quote.spot[end] for quote in quotes) for end in (0, 1))
         demand = sum(quote.dollars for quote in quotes)
         return f"${low:.2f} to ${high:.2f} as spot" if self.settings.spot else f"${demand:.2f}"
 
-    def check(self, quotes: Sequence[Quote], spent: float = 0.0) -> None:
+    def check(self, quotes: Sequence[CostEstimate], spent: float = 0.0) -> None:
         """Raise UserError where the jobs are expected to cost more than was allowed, on demand. spent: by
         earlier jobs, in dollars.
         """
@@ -105,7 +108,7 @@ class Quotes:
 
 def work_of(packs: Sequence[Pack], costs: CostModel, store: Store) -> list[Job]:
     """One job per pack, the longest first: the seconds on one core of what is left of it here."""
-    jobs = [replace(job, seconds=job.seconds * _left(job.pack, store)) for job in jobs_of(packs, costs)]
+    jobs = [replace(job, seconds=job.seconds * _left(job.pack, store)) for job in plan_jobs(packs, costs)]
     return sorted(jobs, key=lambda job: -job.seconds)
 
 

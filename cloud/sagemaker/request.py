@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cloud.aws.bucket import Bucket
-from cloud.aws.request_validation import faults
+from cloud.aws.request_validation import request_errors
 from cloud.aws.settings import MOST_RUN_SECONDS, Settings
 from cloud.sagemaker.container.code import COMMAND, Code
 from cloud.sagemaker.container.images import image_table
-from cloud.sagemaker.jobs.managed_job import Line
+from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
 
 DATA: Final = "data"
@@ -31,7 +31,7 @@ def image_of(settings: Settings, gpu: bool) -> str:
 
 def request_of(
     settings: Settings,
-    line: Line,
+    line: ManagedJob,
     attempt: int,
     bucket: Bucket,
     code: Code,
@@ -85,8 +85,8 @@ def _channel(name: str, uri: str) -> dict[str, Any]:
     }
 
 
-def check(request: dict[str, Any]) -> None:
+def check_request(request: dict[str, Any]) -> None:
     """Raise UserError for what AWS would refuse, by its own model; needs no network."""
-    found = faults("CreateTrainingJob", request)
+    found = request_errors("CreateTrainingJob", request)
     if found:
         raise UserError(f"job {request.get('TrainingJobName')}: {'; '.join(found)}", "See .env.example")

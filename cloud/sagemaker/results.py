@@ -8,10 +8,10 @@ from typing import Final
 
 from cloud.aws import artifact
 from cloud.aws.bucket import Bucket
-from cloud.results_sync import bring_home, records_from
-from cloud.sagemaker.jobs.managed_job import Line
-from psa.core.errors import DamagedFile, UserError
-from psa.core.formatting import counted, listed
+from cloud.results_sync import import_records, sync_results
+from cloud.sagemaker.jobs.managed_job import ManagedJob
+from psa.core.errors import CorruptFileError, UserError
+from psa.core.formatting import join_names, pluralize
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -21,8 +21,8 @@ _HELD: Final = ("inputs/models", "output", "checkpoints")  # the last tells whet
 _SHOWN: Final = 5
 
 
-def take_home(
-    line: Line, bucket: Bucket, store: Store, only: Collection[str] | None = None
+def download_results(
+    line: ManagedJob, bucket: Bucket, store: Store, only: Collection[str] | None = None
 ) -> dict[str, str]:
     """Bring home what the jobs of a line have left: by its checkpoints, and by their artifacts where those
     are missing. only: ids of trials, by default all of the line's.
@@ -30,17 +30,17 @@ def take_home(
     Returns why the records of some trials, by id, do not agree with what is here. Raises UserError.
     """
     mine = {trial.id for trial in line.trials} & set(only if only is not None else _ids(line.trials))
-    refused = bring_home(bucket, f"{line.folder}/checkpoints", store, mine)
+    refused = sync_results(bucket, f"{line.folder}/checkpoints", store, mine)
     artifacts = _artifacts(line, bucket)
     while _ids(line.pending(store)) & mine - refused.keys():
         found = next(artifacts, None)
         if found is None:
             break
-        refused |= records_from(found[1], found[0], store, mine)
+        refused |= import_records(found[1], found[0], store, mine)
     return refused
 
 
-def cleared(line: Line, bucket: Bucket, store: Store) -> bool:
+def delete_if_complete(line: ManagedJob, bucket: Bucket, store: Store) -> bool:
     """Remove what a line holds in the bucket, if all of it is at home, weights included; whether it was.
     What the line is stays there, for the reports of costs. Raises UserError.
     """
@@ -49,16 +49,16 @@ def cleared(line: Line, bucket: Bucket, store: Store) -> bool:
     missing = missing_weights(line, store)
     if missing:
         ids = _ids(missing)
-        bring_home(bucket, f"{line.folder}/checkpoints", store, ids)
+        sync_results(bucket, f"{line.folder}/checkpoints", store, ids)
         for where, files in _artifacts(line, bucket):
-            records_from(files, where, store, ids)
+            import_records(files, where, store, ids)
         missing = missing_weights(line, store)
     if missing:
         logger.warning(
             "of %s the record or the last weights are neither here nor sound in %s, which is kept: %s",
-            counted(len(missing), "trial"),
+            pluralize(len(missing), "trial"),
             bucket.under(line.folder),
-            listed([trial.id for trial in missing], _SHOWN),
+            join_names([trial.id for trial in missing], _SHOWN),
         )
         return False
     for part in _HELD:
@@ -66,13 +66,13 @@ def cleared(line: Line, bucket: Bucket, store: Store) -> bool:
     return True
 
 
-def _holds_anything(line: Line, bucket: Bucket) -> bool:
+def _holds_anything(line: ManagedJob, bucket: Bucket) -> bool:
     """Files count, since some S3 servers keep folders without any; for most lines one request tells."""
     there = set(bucket.folders(line.folder)) - {"inputs"}
     return any(True for part in there for _ in bucket.tree(f"{line.folder}/{part}"))
 
 
-def missing_weights(line: Line, store: Store) -> list[Trial]:
+def missing_weights(line: ManagedJob, store: Store) -> list[Trial]:
     """The trials whose sound state here is not that of their sound record."""
     return [trial for trial in line.trials if not _has_weights(trial, store)]
 
@@ -80,12 +80,12 @@ def missing_weights(line: Line, store: Store) -> list[Trial]:
 def _has_weights(trial: Trial, store: Store) -> bool:
     try:
         record, state = store.read(trial), store.load_state(trial)
-    except DamagedFile:
+    except CorruptFileError:
         return False
     return record is not None and state is not None and state.loops >= record["loops"]
 
 
-def _artifacts(line: Line, bucket: Bucket) -> Iterator[tuple[str, Mapping[str, bytes]]]:
+def _artifacts(line: ManagedJob, bucket: Bucket) -> Iterator[tuple[str, Mapping[str, bytes]]]:
     """Where the artifacts of its jobs lie, and what is in them, the latest first; each is read when it is
     asked for. One that is refused is named.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cloud.aws.bucket import Bucket
 from cloud.sagemaker.container.code import NAME, Code
-from cloud.sagemaker.jobs.managed_job import Line, lay_in
+from cloud.sagemaker.jobs.managed_job import ManagedJob, upload_inputs
 from cloud.sagemaker.request import DATA
 from psa.data import download
 from psa.data.datasets import DATASETS
@@ -15,7 +15,7 @@ from psa.storage.store import Store
 
 
 def uploaded(
-    lines: Sequence[Line], bucket: Bucket, store: Store, code: Code, data_dir: Path
+    lines: Sequence[ManagedJob], bucket: Bucket, store: Store, code: Code, data_dir: Path
 ) -> Iterator[str]:
     """Upload what lines need, a file for each step: the caller may stop between two. Lines that were there
     before are laid in again: a state may have been mended here, or have got further elsewhere.
@@ -25,10 +25,10 @@ def uploaded(
     if lines:
         yield _new(bucket, f"{code.folder}/{NAME}", code.content)
     for name in sorted({trial.data.name for line in lines for trial in line.trials}):
-        for file, content in download.fetch(DATASETS[name], data_dir).items():
+        for file, content in download.download_dataset(DATASETS[name], data_dir).items():
             yield _new(bucket, f"{DATA}/{name}/{file}", content)
     for line in lines:
-        yield from lay_in(line, bucket, store)
+        yield from upload_inputs(line, bucket, store)
 
 
 def _new(bucket: Bucket, name: str, content: bytes) -> str:

@@ -13,7 +13,7 @@ from psa.storage.store import Store
 
 # loop: 0 before the first one, missing for the LKG after selection. index: of the number in its quantity,
 # from 0. place: what it stands for, where the probe says so.
-COLUMNS: Final = ("id", "probe", "quantity", "loop", "index", "place", "value")
+PROBE_COLUMNS: Final = ("id", "probe", "quantity", "loop", "index", "place", "value")
 
 
 def observed(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
@@ -36,7 +36,7 @@ def observed(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
     )
     values = [np.array(part["value"], dtype=np.float64) for part in parts]  # None becomes NaN
     frame["value"] = np.concatenate(values or [np.empty(0)])
-    return frame[list(COLUMNS)]
+    return frame[list(PROBE_COLUMNS)]
 
 
 def _parts(record: Record) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
 from psa.specs.arch import Arch
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import MODES
 
@@ -142,7 +142,7 @@ def published_row(
     family: str, arch: str, mode: str, trial: int, bounty: float | None, total: int = 10_000
 ) -> dict[str, Any]:
     """A trial of which only the bounty is known, in percent of `total`, or that is missing (None)."""
-    model = ModelSpec.model_validate({"family": family, "arch": arch})
+    model = PublishedModelSpec.model_validate({"family": family, "arch": arch})
     return {
         "id": f"published/{family}/{arch}/{mode}/{trial}",
         "study": "published",

@@ -102,7 +102,7 @@ def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
     return {**{name: row[name] for name in kept}, "status": status}
 
 
-def write(frame: pd.DataFrame, folder: Path) -> list[Path]:
+def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """Store the frame as Parquet (types kept) and CSV; their paths."""
     paths = [folder / "rows.parquet", folder / "rows.csv"]
     write_atomically(paths[0], frame.to_parquet(index=False))

@@ -33,7 +33,7 @@ _UNSTABLE: Final = 15.0  # points of standard deviation
 
 
 @dataclass(frozen=True)
-class Cell:
+class RegimeCell:
     """The bounties of one mode of one architecture, in percent; sd is the population's (ddof 0)."""
 
     mean: float
@@ -42,12 +42,12 @@ class Cell:
     high: float
 
     @classmethod
-    def of(cls, bounties: list[float]) -> Cell:
+    def of(cls, bounties: list[float]) -> RegimeCell:
         """Of single trials. Raises statistics.StatisticsError where there is none."""
         return cls(statistics.fmean(bounties), statistics.pstdev(bounties), min(bounties), max(bounties))
 
 
-def regime_of(cells: Mapping[str, Cell], zero_r: float = PUBLISHED_ZERO_R) -> Regime:
+def regime_of(cells: Mapping[str, RegimeCell], zero_r: float = PUBLISHED_ZERO_R) -> Regime:
     """The regime of an architecture from its six modes; unknown where one is missing."""
     if any(mode not in cells for mode in (*BASELINES, *ABLATIVE)):
         return "unknown"
@@ -64,21 +64,21 @@ def regime_of(cells: Mapping[str, Cell], zero_r: float = PUBLISHED_ZERO_R) -> Re
     return "unknown"
 
 
-def _means(cells: list[Cell]) -> list[float]:
+def _means(cells: list[RegimeCell]) -> list[float]:
     return [cell.mean for cell in cells]
 
 
-def _tolerance(baselines: list[Cell]) -> float:
+def _tolerance(baselines: list[RegimeCell]) -> float:
     """How far from the baselines' common mean still counts as equal to them."""
     return max(statistics.pstdev(_means(baselines)), _LEAST_SPREAD)
 
 
-def _consistent(baselines: list[Cell]) -> bool:
+def _consistent(baselines: list[RegimeCell]) -> bool:
     middle, tolerance = statistics.fmean(_means(baselines)), _tolerance(baselines)
     return all(abs(mean - middle) <= tolerance for mean in _means(baselines))
 
 
-def _untrainable(baselines: list[Cell], ablative: list[Cell], zero_r: float) -> bool:
+def _untrainable(baselines: list[RegimeCell], ablative: list[RegimeCell], zero_r: float) -> bool:
     """Nothing ever beat ZeroR, or only a lucky baseline did and no mean."""
     everything = [*baselines, *ablative]
     if max(cell.high for cell in everything) <= zero_r:
@@ -86,7 +86,7 @@ def _untrainable(baselines: list[Cell], ablative: list[Cell], zero_r: float) -> 
     return max(_means(everything)) <= zero_r and max(cell.high for cell in ablative) <= zero_r
 
 
-def _beneficial(baselines: list[Cell], ablative: list[Cell]) -> bool:
+def _beneficial(baselines: list[RegimeCell], ablative: list[RegimeCell]) -> bool:
     """Ablation costs nothing, or helps a little; a mode far above the baselines is another story."""
     middle, tolerance = statistics.fmean(_means(baselines)), _tolerance(baselines)
     if any(mean > middle + tolerance for mean in _means(ablative)) or not _consistent(baselines):
@@ -95,7 +95,7 @@ def _beneficial(baselines: list[Cell], ablative: list[Cell]) -> bool:
     return alike or max(_means(ablative)) - min(_means(baselines)) >= _NOTICEABLE
 
 
-def _optimally_sized(baselines: list[Cell], ablative: list[Cell]) -> bool:
+def _optimally_sized(baselines: list[RegimeCell], ablative: list[RegimeCell]) -> bool:
     """Every neuron is needed: ablation makes it worse."""
     middle, ablated = statistics.fmean(_means(baselines)), statistics.fmean(_means(ablative))
     if ablated < middle - _tolerance(baselines):
@@ -112,7 +112,7 @@ def _optimally_sized(baselines: list[Cell], ablative: list[Cell]) -> bool:
     )
 
 
-def _chaotic(baselines: list[Cell], ablative: list[Cell], zero_r: float) -> bool:
+def _chaotic(baselines: list[RegimeCell], ablative: list[RegimeCell], zero_r: float) -> bool:
     """Only ablation gets it going, or chance decides."""
     middle, ablated = statistics.fmean(_means(baselines)), statistics.fmean(_means(ablative))
     rescued = max(cell.high for cell in baselines) <= zero_r < max(cell.high for cell in ablative)

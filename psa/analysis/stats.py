@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
-from psa.core.rng import stream
+from psa.core.rng import generator
 
 Values = NDArray[np.float64]
 LEVEL: Final = 0.95
 ALPHA: Final = 0.05
 TIE: Final = 0.01  # points between unrounded means within which arms share a win
-RESAMPLES: Final = 5_000
+_RESAMPLES: Final = 5_000
 EXACT_PAIRS: Final = 13  # up to here all 2^n sign flips are tried, beyond a sample of them
 _ROUNDING: Final = 1e-9  # what a difference of two decimal fractions may be off by
 
@@ -106,8 +106,8 @@ def _sign_flip_p(differences: Values, seed: int) -> float:
     if n <= EXACT_PAIRS:
         flipped, extra = _all_flips(n) @ differences, 0
     else:
-        draws = stream(seed, "permutation")
-        flipped, extra = draws.choice((-1.0, 1.0), (RESAMPLES, n)) @ differences, 1  # and the one observed
+        draws = generator(seed, "permutation")
+        flipped, extra = draws.choice((-1.0, 1.0), (_RESAMPLES, n)) @ differences, 1  # and the one observed
     seen = abs(float(differences.sum()))
     reached = np.abs(flipped) >= seen - 1e-12 * max(1.0, seen)
     return float((reached.sum() + extra) / (len(flipped) + extra))
@@ -248,7 +248,7 @@ def stratified_interval(
         n_resamples=resamples,
         confidence_level=level,
         method="percentile",
-        rng=stream(seed, "bootstrap"),
+        rng=generator(seed, "bootstrap"),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 

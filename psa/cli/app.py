@@ -30,7 +30,7 @@ from psa.core.errors import (
     one_line,
     printable,
 )
-from psa.core.files import refusal
+from psa.core.files import file_error
 
 EXIT_INTERNAL: Final = 1
 EXIT_FAILED: Final = 1
@@ -226,7 +226,7 @@ def _failed(error: BaseException, app: App) -> int:
         case OSError():
             what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
             process.discard_output()
-            return _said(f"error: {refusal(error, what)}", EXIT_USER_ERROR)
+            return _said(f"error: {file_error(error, what)}", EXIT_USER_ERROR)
         case _:
             return _said(
                 f"unexpected {type(error).__name__}: {str(error)[:300]}. What was stored is untouched; "

@@ -12,8 +12,8 @@ from psa.core.file_locks import locked
 from psa.core.files import unreadable
 from psa.storage import locks
 
-LOCK_NAME: Final = ".train.lock"
-_LOCKS: Final = frozenset({LOCK_NAME, locks.LOCK_NAME})
+FOLDER_LOCK: Final = ".train.lock"
+_LOCKS: Final = frozenset({FOLDER_LOCK, locks.TRIAL_LOCK})
 # x.safetensors, the generations and arrays beside it, and what a kill left of one half written
 _GENERATION: Final = re.compile(
     r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?|\.[a-z][a-z0-9_]*-[0-9]+\.arrays)?\.safetensors"
@@ -21,21 +21,21 @@ _GENERATION: Final = re.compile(
 _LEFT_OVER: Final = re.compile(r"\.(?P<name>.+\.safetensors)\.[0-9]+(-[0-9a-f]+)?\.tmp")
 
 
-def alone(folder: Path) -> AbstractContextManager[None]:
+def lock_folder(folder: Path) -> AbstractContextManager[None]:
     """Hold the folder for this process. Raises UserError where another one does."""
     return locked(
-        folder / LOCK_NAME,
+        folder / FOLDER_LOCK,
         what=f"another `train` or `clean` is at work in {folder}",
         way_out="Wait for it, or use another --model-dir",
     )
 
 
-def everything(folder: Path) -> list[Path]:
+def all_files(folder: Path) -> list[Path]:
     """Every file and link below the folder but its locks, in a fixed order. Links are not followed."""
     return _sorted(folder.rglob("*")) if folder.is_dir() else []
 
 
-def files_of(folder: Path) -> list[Path]:
+def checkpoint_files(folder: Path) -> list[Path]:
     """Every file and link in the folder itself but its locks, in a fixed order. Raises UserError."""
     try:
         return _sorted(folder.iterdir()) if folder.is_dir() else []

@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 
 from psa.core.errors import printable
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.core.process import discard_output
 from psa.specs.shapes import Linear, Shape
 from psa.storage.records.divergence import diverged, diverged_loops
@@ -60,7 +60,7 @@ def percent(correct: int, total: int) -> str:
     return f"{100 * correct / total:.2f} %"
 
 
-def architecture_table(family: str, arch: str, shape: Shape, activation: str = "ReLU") -> Table:
+def summary_table(family: str, arch: str, shape: Shape, activation: str = "ReLU") -> Table:
     """The layers of a network, equal neighbours counted together, and its parameters."""
     table = Table(title=f"{family} {arch}: {shape.parameters:,} parameters", title_justify="left")
     for heading in ("layers", "inputs", "outputs", "parameters"):
@@ -176,14 +176,14 @@ def _result(record: Record) -> str:
     bounty, test = finals["bounty"], finals["test"]
     if diverged(record):
         return (
-            f"DIVERGED: in {lost:,} of {counted(record['loops'], 'loop')} a loss, a logit or a weight was "
+            f"DIVERGED: in {lost:,} of {pluralize(record['loops'], 'loop')} a loss, a logit or a weight was "
             "not finite, and no result is left. Choose a lower learning rate"
         )
     line = (
         f"validation bounty {percent(bounty['correct'], samples['validation'])} (loop {bounty['loop']}), "
         f"test {percent(test['correct'], samples['test'])}"
     )
-    return f"{line}; {counted(lost, 'loop')} diverged" if lost else line
+    return f"{line}; {pluralize(lost, 'loop')} diverged" if lost else line
 
 
 def resumed(state: TrialState, horizon: int, *, finishing: bool, recorded: bool = False) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter, Token
 
-from psa.execution.backend import Where
+from psa.execution.backend import BackendOptions
 from psa.execution.machine import DeviceName
 from psa.experiments.sweep import SweepOptions
 from psa.storage.retention import KeepWeights
@@ -56,29 +56,29 @@ def _count(kind: Any, tokens: Sequence[Token]) -> int:
     return value
 
 
-Whole = Annotated[int, Parameter(converter=_whole)]
+WholeOption = Annotated[int, Parameter(converter=_whole)]
 Wholes = Annotated[tuple[int, ...] | None, Parameter(converter=_wholes, consume_multiple=True, negative="")]
-Count = Annotated[int | None, Parameter(converter=_count)]
+CountOption = Annotated[int | None, Parameter(converter=_count)]
 Dollars = Annotated[float, Parameter(converter=_dollars)]
-Number = Annotated[float, Parameter(converter=_number)]
+NumberOption = Annotated[float, Parameter(converter=_number)]
 
 ModelDir = Annotated[Path, Parameter(env_var="SAGEMAKER_MODEL_DIR", help="Folder of the checkpoints.")]
 ResultsDir = Annotated[Path, Parameter(help="Folder of the records, one per finished trial.")]
 DataDir = Annotated[Path, Parameter(help="Folder of the data sets; what is missing is fetched into it.")]
 
-GridFile = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
+GridFileArgument = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
 Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]
 Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
 Workers = Annotated[
-    Count,
+    CountOption,
     Parameter(help="Processes of one thread. [default: one per core; with GPUs up to four on each of them]"),
 ]
-PackSize = Annotated[Count, Parameter(help="Trials per pack. [default: the fastest, by measurement]")]
+PackSize = Annotated[CountOption, Parameter(help="Trials per pack. [default: the fastest, by measurement]")]
 Device = Annotated[DeviceName | None, Parameter(help="Where to compute. [default: the best one there is]")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runs:
+class SweepCommandOptions:
     """Where packs run."""
 
     backend: Annotated[
@@ -96,7 +96,7 @@ class Runs:
         ),
     ] = None
     gpus_per_pack: Annotated[
-        Number | None,
+        NumberOption | None,
         Parameter(help="Of Ray's GPUs, e.g. 0.25. [default: a quarter of one, if there are any]"),
     ] = None
     storage: Annotated[
@@ -107,7 +107,7 @@ class Runs:
     ] = None
 
     jobs: Annotated[
-        Count, Parameter(help="Of SageMaker, in all. [default: as many as hold four hours each]")
+        CountOption, Parameter(help="Of SageMaker, in all. [default: as many as hold four hours each]")
     ] = None
     spot: Annotated[
         bool, Parameter(negative="", help="Of SageMaker: on spare capacity, cheaper and interrupted.")
@@ -124,9 +124,9 @@ class Runs:
     ] = None
 
     @property
-    def where(self) -> Where:
+    def where(self) -> BackendOptions:
         """What the backend is told."""
-        return Where(**{field.name: getattr(self, field.name) for field in fields(Where)})
+        return BackendOptions(**{field.name: getattr(self, field.name) for field in fields(BackendOptions)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ class Options:
         ),
     ] = None
 
-    def sweep_on(self, runs: Runs) -> SweepOptions:
+    def sweep_on(self, runs: SweepCommandOptions) -> SweepOptions:
         """Return the options of a sweep whose packs run where `runs` says."""
         return SweepOptions(
             backend=runs.backend or "local",

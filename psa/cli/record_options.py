@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from psa.cli.options import ResultsDir
 from psa.core.errors import UserError
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.model import Family
 from psa.storage.store import Store
 
@@ -45,7 +45,7 @@ class Records:
         from psa.analysis.records_frame import collect
         from psa.reports.ablation.cells import one_family
 
-        grid = load(self.grid) if self.grid is not None else None
+        grid = load_grid(self.grid) if self.grid is not None else None
         expected = () if grid is None else grid.trials
         names = sorted({trial.study for trial in expected}) or [self.study or STUDY]
         if self.study is not None and names != [self.study]:

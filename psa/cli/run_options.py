@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 from rich.console import Console
 
 from psa.cli.console import TrainView, resumed
-from psa.cli.options import DataDir, ModelDir, ResultsDir, Whole
+from psa.cli.options import DataDir, ModelDir, ResultsDir, WholeOption
 from psa.core.errors import Interrupted, UserError, lacks_memory
 from psa.core.stop import StopRequest
 from psa.execution.machine import DeviceName, Machine
@@ -24,7 +24,7 @@ from psa.storage.store import Store
 
 TRAINING: Final = Group.create_ordered("Training")
 PLACES: Final = Group.create_ordered("Folders")
-MACHINE: Final = Group.create_ordered("Machine")
+MACHINE_PANEL: Final = Group.create_ordered("Machine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,34 +32,36 @@ class RunOptions:
     """Which seeds, in which folders, on what."""
 
     seed: Annotated[
-        Whole,
+        WholeOption,
         Parameter(group=TRAINING, help="Decides the initial weights, the shuffles and the neurons hit."),
     ] = 0
     num_runs: Annotated[
-        Whole, Parameter(group=TRAINING, help="Independent trials at once, with seeds SEED, SEED+1, ...")
+        WholeOption,
+        Parameter(group=TRAINING, help="Independent trials at once, with seeds SEED, SEED+1, ..."),
     ] = 1
     model_dir: Annotated[ModelDir, Parameter(group=PLACES)] = Path("models")
     results_dir: Annotated[ResultsDir, Parameter(group=PLACES)] = Path("results")
     data_dir: Annotated[DataDir, Parameter(group=PLACES)] = Path("dataset")
     device: Annotated[
         DeviceName | None,
-        Parameter(group=MACHINE, help="Where to compute. [default: the best one there is]"),
+        Parameter(group=MACHINE_PANEL, help="Where to compute. [default: the best one there is]"),
     ] = None
     threads: Annotated[
-        Whole,
+        WholeOption,
         Parameter(
-            group=MACHINE, help="Processor threads. One gives the same bits on every run; more may not."
+            group=MACHINE_PANEL, help="Processor threads. One gives the same bits on every run; more may not."
         ),
     ] = 1
     num_workers: Annotated[
-        Whole,
+        WholeOption,
         Parameter(
-            group=MACHINE,
+            group=MACHINE_PANEL,
             help="Threads that read and check the data files at the start; then none is needed.",
         ),
     ] = 4
     debug: Annotated[
-        bool, Parameter(group=MACHINE, negative="", help="Show losses and times, and where errors happened.")
+        bool,
+        Parameter(group=MACHINE_PANEL, negative="", help="Show losses and times, and where errors happened."),
     ] = False
 
     def check(self) -> None:
@@ -87,7 +89,7 @@ def in_range(option: str, value: int, low: int, high: int) -> None:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingOptions:
     """The pack that continues what is stored. reached: loops of its least trained trial.
 
     finishing: the run was begun earlier and is brought to the end it had then.
@@ -98,7 +100,7 @@ class Work:
     finishing: bool
 
 
-def trained(plan: Work, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
+def trained(plan: TrainingOptions, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
     """Train a pack and show it; the exit code. Raises UserError."""
     from psa.execution.worker.run import run_pack  # torch is imported here, not while options are read
 

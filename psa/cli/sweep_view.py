@@ -12,13 +12,13 @@ from rich.live import Live
 from rich.table import Table
 
 from psa.cli.commands.plan import say_damaged, waiting
-from psa.core.formatting import counted, duration
-from psa.execution.eta import TimeLeft
-from psa.execution.worker.protocol import Event, failures_of
-from psa.experiments.promotion import Entered
-from psa.experiments.sweep import Refresh, StageProgress
+from psa.core.formatting import format_duration, pluralize
+from psa.execution.eta import EtaEstimator
+from psa.execution.worker.protocol import WorkerEvent, failures_of
+from psa.experiments.promotion import StageStatus
+from psa.experiments.sweep import RefreshCallback, StageProgress
 from psa.specs.trial import Pack
-from psa.storage.sweep_registry import Tell
+from psa.storage.sweep_registry import Describe
 
 STATUS_SECONDS: Final = 2.0
 
@@ -26,7 +26,7 @@ STATUS_SECONDS: Final = 2.0
 class SweepView:
     """What a sweep has said so far (done, running, failed, best), and how it is shown."""
 
-    def __init__(self, out: Console, name: str, total: int, time_left: TimeLeft, tell: Tell) -> None:
+    def __init__(self, out: Console, name: str, total: int, time_left: EtaEstimator, tell: Describe) -> None:
         self.out, self.name, self.total, self.time_left, self.tell = out, name, total, time_left, tell
         self.running: dict[int, tuple[Pack, int]] = {}
         self.best: tuple[float, str] = (0.0, "")
@@ -34,7 +34,7 @@ class SweepView:
         self.doing = ""  # something else than training
         self._told = 0.0
 
-    def heard(self, event: Event) -> None:
+    def heard(self, event: WorkerEvent) -> None:
         """Take an event in."""
         pack = event.pack
         match event.kind:
@@ -56,7 +56,7 @@ class SweepView:
             case "done" | "failed":
                 self._over(event)
 
-    def _over(self, event: Event) -> None:
+    def _over(self, event: WorkerEvent) -> None:
         """A pack is done, or has failed."""
         self.running.pop(id(event.pack), None)
         self.time_left.over(event.pack)
@@ -69,12 +69,12 @@ class SweepView:
 
     def measures(self, networks: int) -> None:
         """So many networks are still to be measured, before anything is trained."""
-        self.doing = f"measuring {counted(networks, 'network')} on this machine"
+        self.doing = f"measuring {pluralize(networks, 'network')} on this machine"
         self._tell()
 
     def waits(self, trials: int) -> None:
         """Nothing can be done but wait for so many trials, which others have in hand."""
-        before, self.doing = self.doing, f"waiting for {counted(trials, 'trial')} in the hands of others"
+        before, self.doing = self.doing, f"waiting for {pluralize(trials, 'trial')} in the hands of others"
         if self.doing != before:
             self._line(f"{self.done:,}/{self.total:,} trials | {self.doing}")
         self._tell()
@@ -87,7 +87,7 @@ class SweepView:
         self.out.print(text, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
-        return self.doing or f"{duration(self.time_left.seconds())} left"
+        return self.doing or f"{format_duration(self.time_left.seconds())} left"
 
     def table(self) -> Table:
         """The live picture."""
@@ -136,7 +136,7 @@ class Refreshed:
             Live(console=view.out, refresh_per_second=2, transient=True) if view.out.is_terminal else None
         )
 
-    def __enter__(self) -> Refresh:
+    def __enter__(self) -> RefreshCallback:
         if self.display is not None:
             self.display.start()
         return self._refresh
@@ -164,14 +164,14 @@ class ConsoleProgress:
         """Name the records that cannot be read."""
         say_damaged(self.out, reasons)
 
-    def waiting(self, stage: Entered) -> None:
+    def waiting(self, stage: StageStatus) -> None:
         """Say what a stage waits for that nobody has reached yet."""
         self.say(waiting(stage))
 
     @contextlib.contextmanager
     def stage(
-        self, name: str, total: int, time_left: TimeLeft, tell: Tell
-    ) -> Iterator[tuple[StageProgress, Refresh]]:
+        self, name: str, total: int, time_left: EtaEstimator, tell: Describe
+    ) -> Iterator[tuple[StageProgress, RefreshCallback]]:
         """Show a live table of a stage while the block lasts."""
         view = SweepView(self.out, name, total, time_left, tell)
         with Refreshed(view) as refresh:

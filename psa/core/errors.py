@@ -20,7 +20,7 @@ class UserError(Exception):
         super().__init__(f"{self.what}. {self.way_out}" if way_out else self.what)
 
 
-class DamagedFile(UserError):
+class CorruptFileError(UserError):
     """A stored file whose bytes are not what was written (torn, truncated, bits flipped)."""
 
 

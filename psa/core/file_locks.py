@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.core.errors import UserError
-from psa.core.files import make_folder, refusal
+from psa.core.files import ensure_dir, file_error
 
 LARGEST_OFFSET: Final = 2**62  # of a byte to lock; file offsets end at 2^63 - 1
 _POLL_SECONDS: Final = 0.05
@@ -67,7 +67,7 @@ def locked(path: Path, patience: float = 0.0, what: str = "", way_out: str = "")
         UserError: The file cannot be opened or locked.
 
     """
-    make_folder(path.parent)
+    ensure_dir(path.parent)
     until = time.monotonic() + patience
     while (descriptor := _locked_whole(path)) is None:
         if time.monotonic() >= until:
@@ -143,7 +143,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _unlockable(path: Path, error: OSError) -> UserError:
-    refused = refusal(error, f"cannot lock {path}")
+    refused = file_error(error, f"cannot lock {path}")
     return UserError(refused.what, _MOVE) if error.errno in _NO_LOCKS else refused
 
 
@@ -213,7 +213,7 @@ def locked_bytes(path: Path, offsets: Iterable[int]) -> Iterator[set[int]]:
         UserError: The file cannot be opened or locked.
 
     """
-    make_folder(path.parent)
+    ensure_dir(path.parent)
     while (lock := _locked(path, sorted(set(offsets)))) is None:
         pass
     file, taken = lock

@@ -41,7 +41,7 @@ _NO_FOLDER_SYNC: Final = frozenset(
 )
 
 
-def refusal(error: OSError, what: str) -> UserError:
+def file_error(error: OSError, what: str) -> UserError:
     """The one line for a failed file operation."""
     reason = error.strerror or str(error)
     return UserError(f"{what}: {reason[:1].lower()}{reason[1:]}", _WAYS_OUT.get(error.errno or 0, _RETRY))
@@ -49,17 +49,17 @@ def refusal(error: OSError, what: str) -> UserError:
 
 def unreadable(error: OSError, path: Path | str) -> UserError:
     """Return the one line for a file or folder that cannot be read."""
-    refused = refusal(error, f"cannot read {path}")
+    refused = file_error(error, f"cannot read {path}")
     is_forbidden = error.errno in (errno.EACCES, errno.EPERM)
     return UserError(refused.what, _NOT_READABLE) if is_forbidden else refused
 
 
-def make_folder(folder: Path, mode: int = 0o777) -> None:
+def ensure_dir(folder: Path, mode: int = 0o777) -> None:
     """Create a folder and its parents, durably. Raises UserError."""
     try:
         _make_folder(folder, mode)
     except OSError as error:
-        raise refusal(error, f"cannot create the folder {folder}") from error
+        raise file_error(error, f"cannot create the folder {folder}") from error
 
 
 def _make_folder(folder: Path, mode: int) -> None:
@@ -77,13 +77,13 @@ def _make_folder(folder: Path, mode: int) -> None:
 
 def check_writable(folder: Path) -> None:
     """Find out before any work is done whether files can be written to `folder`. Raises UserError."""
-    make_folder(folder)
-    probe = temporary_of(folder / "psa-probe")
+    ensure_dir(folder)
+    probe = temp_path(folder / "psa-probe")
     try:
         with _opened(probe) as descriptor:
             _write_all(descriptor, b"psa")
     except OSError as error:
-        raise refusal(error, f"cannot write to the folder {folder}") from error
+        raise file_error(error, f"cannot write to the folder {folder}") from error
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
@@ -110,8 +110,8 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview], previous: Path | None = None) -> None:
     """The same of a content that comes piece by piece, so that it need not be in memory as a whole."""
-    make_folder(path.parent)
-    temporary = temporary_of(path)
+    ensure_dir(path.parent)
+    temporary = temp_path(path)
     try:
         with _opened(temporary) as descriptor:
             for part in parts:
@@ -122,15 +122,15 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview], previous: Path 
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise refusal(error, f"cannot write {path}") from error
+        raise file_error(error, f"cannot write {path}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
-def temporary_of(path: Path) -> Path:
+def temp_path(path: Path) -> Path:
     """Return a hidden name to prepare a new `path` under, another each time; a kill may leave it behind."""
-    return path.with_name(f"{_hidden(path.name)}{own_name()}{_TEMPORARY}")
+    return path.with_name(f"{_hidden(path.name)}{unique_name()}{_TEMPORARY}")
 
 
 def leftovers(folder: Path, begin: str) -> list[Path]:
@@ -149,7 +149,7 @@ def remove_leftovers(folder: Path, begin: str, but: str | None = None) -> None:
             if but is None or but not in path.name:
                 path.unlink(missing_ok=True)
     except OSError as error:
-        raise refusal(error, f"cannot remove the temporary files in {folder}") from error
+        raise file_error(error, f"cannot remove the temporary files in {folder}") from error
 
 
 def _hidden(name: str) -> str:
@@ -160,7 +160,7 @@ def _hidden(name: str) -> str:
     return f".{name}."
 
 
-def own_name() -> str:
+def unique_name() -> str:
     """`<pid>-<random>`, which nobody else has: containers that share a folder may also share process ids."""
     return f"{os.getpid()}-{secrets.token_hex(4)}"
 
@@ -183,7 +183,7 @@ def _write_all(descriptor: int, content: bytes | memoryview) -> None:
 
 def _keep(path: Path, previous: Path) -> None:
     """Make `previous` another name of the present file, without a moment in which either is missing."""
-    linked = temporary_of(previous)
+    linked = temp_path(previous)
     try:
         os.link(path, linked)
         os.replace(linked, previous)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`3 h 05 min`, `4 min 10 s`, `12 s`, `less than 1 s`, `0 s`."""
     whole = round(seconds)
     if whole >= 3600:
@@ -15,7 +15,7 @@ def duration(seconds: float) -> str:
     return "less than 1 s" if 0 < seconds < 1 else f"{whole} s"
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes in the unit that fits: `17.8 GB`, `330 MB`, `94 kB`, `512 B`."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         # from where rounding would fill the unit: 999.7 kB is 1.0 MB
@@ -25,12 +25,12 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def listed(names: Sequence[str], most: int = 12) -> str:
+def join_names(names: Sequence[str], most: int = 12) -> str:
     """Names with commas, the first of them where there are many: `1*1, 1*2 and 96 more`."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def counted(count: int, thing: str) -> str:
+def pluralize(count: int, thing: str) -> str:
     """`1 trial`, `5,880 trials`."""
     return f"{count:,} {thing}{'s' * (count != 1)}"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.stored_files import read_stored
 from psa.core.text_file import decode_text
 
@@ -17,7 +17,7 @@ _LONGEST_LINE: Final = 10_000
 _RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASCII)
 
 
-def values_of(value: Any, folder: Path, where: str) -> list[Any]:
+def parse_values(value: Any, folder: Path, where: str) -> list[Any]:
     """A list as it stands, "0..9" as numbers, "@file" as its lines. Raises UserError."""
     if isinstance(value, str) and value.startswith("@"):
         value = _lines(folder, value[1:], where)
@@ -44,7 +44,7 @@ def _lines(folder: Path, name: str, where: str) -> list[str]:
     _check_place(folder, name, where)
     try:
         content = read_stored(path, _MAX_FILE)
-    except DamagedFile as error:
+    except CorruptFileError as error:
         raise UserError(f"{where}: {error.what}", "Name another file of values") from None
     if content is None:
         raise UserError(
@@ -79,19 +79,19 @@ def _check_place(folder: Path, name: str, where: str) -> None:
         )
 
 
-def seeds_of(value: Any, folder: Path, where: str) -> list[Any]:
+def parse_seeds(value: Any, folder: Path, where: str) -> list[Any]:
     """What values_of gives, and several of it in one text: "0..4,7"."""
     if not isinstance(value, str) or "," not in value:
-        return values_of(value, folder, where)
+        return parse_values(value, folder, where)
     found: list[Any] = []
     for part in value.split(","):
-        found += values_of(part.strip(), folder, where)
+        found += parse_values(part.strip(), folder, where)
         if len(found) > MAX_VALUES:  # before it fills the memory
             raise UserError(f"{where} holds more than {MAX_VALUES:,} values", f"At most {MAX_VALUES:,}")
-    return values_of(found, folder, where)
+    return parse_values(found, folder, where)
 
 
-def assignment(text: str, what: str) -> tuple[str, str]:
+def parse_assignment(text: str, what: str) -> tuple[str, str]:
     """`key=value` as its two halves. Raises UserError."""
     key, equals, value = text.partition("=")
     if not equals or not key or not value:
@@ -99,7 +99,7 @@ def assignment(text: str, what: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def whole_number(value: Any, where: str) -> int:
+def parse_int(value: Any, where: str) -> int:
     """A whole number from a number or a text. Raises UserError."""
     text = str(value).strip()
     if isinstance(value, bool | float) or re.fullmatch(r"[+-]?[0-9]{1,30}", text, re.ASCII) is None:
@@ -107,7 +107,7 @@ def whole_number(value: Any, where: str) -> int:
     return int(text)
 
 
-def unbracketed(text: str) -> str:
+def strip_brackets(text: str) -> str:
     """A list without the brackets around all of it; those of its last item, `a,b(c=1)`, are the item's."""
     first, last = 0, len(text)  # no copies: a text of very many brackets would take time by its square
     while True:
@@ -120,7 +120,7 @@ def unbracketed(text: str) -> str:
         first, last = first + 1, last - 1
 
 
-def split_outside(text: str, separator: str) -> list[str]:
+def split_top_level(text: str, separator: str) -> list[str]:
     """The parts of a text between separators that stand outside of brackets, without what surrounds them.
 
     `[2*4, 1*7],1*16` has two parts: the comma within an architecture is its own.
@@ -135,7 +135,7 @@ def split_outside(text: str, separator: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def check_known(key: str, names: set[str], where: str, what: str = "key") -> None:
+def check_choice(key: str, names: set[str], where: str, what: str = "key") -> None:
     """Raise UserError for a key (or what it is called) that is none of `names`, with the nearest of them."""
     if key not in names:
         near = difflib.get_close_matches(key, sorted(names), 1, 0.4)

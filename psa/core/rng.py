@@ -32,19 +32,19 @@ PURPOSES: Final = frozenset(
 )
 
 
-def key(seed: int, purpose: str, loop: int = 0) -> bytes:
+def stream_key(seed: int, purpose: str, loop: int = 0) -> bytes:
     """32 bytes that name the stream. Raises ValueError for a purpose that is not in PURPOSES."""
     if purpose not in PURPOSES:
         raise ValueError(f"unknown random purpose {purpose!r}: one of {sorted(PURPOSES)}")
     return hashlib.sha256(f"psa:{seed}:{purpose}:{loop}".encode()).digest()
 
 
-def stream(seed: int, purpose: str, loop: int = 0) -> np.random.Generator:
+def generator(seed: int, purpose: str, loop: int = 0) -> np.random.Generator:
     """A fresh counter-based generator (Philox 4x64-10) for this seed, purpose and loop."""
-    words = np.frombuffer(key(seed, purpose, loop)[:16], dtype="<u8")
+    words = np.frombuffer(stream_key(seed, purpose, loop)[:16], dtype="<u8")
     return np.random.Generator(np.random.Philox(key=words))
 
 
-def hash_key(seed: int, purpose: str, loop: int = 0) -> int:
+def hash_seed(seed: int, purpose: str, loop: int = 0) -> int:
     """A signed 32-bit key for draws made by hashing counters on the device (dropout masks)."""
-    return int(np.frombuffer(key(seed, purpose, loop)[16:20], dtype="<i4")[0])
+    return int(np.frombuffer(stream_key(seed, purpose, loop)[16:20], dtype="<i4")[0])

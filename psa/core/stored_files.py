@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
-from psa.core.errors import DamagedFile
+from psa.core.errors import CorruptFileError
 from psa.core.files import unreadable
 
 _KINDS: Final = {
@@ -66,7 +66,7 @@ def read_stored(path: Path, most: int | None = None) -> bytes | None:
             raise unreadable(error, path) from error
         if content is not None:
             return content
-    raise DamagedFile(
+    raise CorruptFileError(
         f"{path} changes while it is read", "Wait for the program that writes to it, then run it again"
     )
 
@@ -77,7 +77,9 @@ def _content(path: Path, limit: int) -> bytes | None:
     try:
         before = os.fstat(descriptor)
         if before.st_size > limit:
-            raise DamagedFile(f"{path} must have at most {limit:,} bytes, got {before.st_size:,}", _MOVE_AWAY)
+            raise CorruptFileError(
+                f"{path} must have at most {limit:,} bytes, got {before.st_size:,}", _MOVE_AWAY
+            )
         content = _read(descriptor, before.st_size + 1)
         after = os.fstat(descriptor)
     finally:
@@ -109,18 +111,20 @@ def _open(path: Path) -> int:
         descriptor = os.open(path, _AT_ONCE)
     except FileNotFoundError:
         if path.is_symlink():
-            raise DamagedFile(dangling(path), "Restore what it links to, or remove the link") from None
+            raise CorruptFileError(dangling(path), "Restore what it links to, or remove the link") from None
         raise
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):
-            raise DamagedFile(f"{path} must be a regular file, got a socket", _MOVE_AWAY) from None
+            raise CorruptFileError(f"{path} must be a regular file, got a socket", _MOVE_AWAY) from None
         if error.errno == errno.ELOOP:
-            raise DamagedFile(f"{path} must be a regular file, got a link to itself", _MOVE_AWAY) from None
+            raise CorruptFileError(
+                f"{path} must be a regular file, got a link to itself", _MOVE_AWAY
+            ) from None
         raise
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
         os.close(descriptor)
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{path} must be a regular file, got {_KINDS.get(kind, 'something else')}", _MOVE_AWAY
         )
     return descriptor

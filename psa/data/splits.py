@@ -14,12 +14,21 @@ from torch import Tensor
 
 from psa.core.errors import UserError
 from psa.data.datasets import DATASETS
-from psa.data.download import Progress, fetch, quiet
+from psa.data.download import DownloadProgress, download_dataset, quiet
 
 if TYPE_CHECKING:
     from psa.specs.data import DataSpec
 
-__all__ = ["DATASETS", "ClassCounts", "Split", "Splits", "class_counts", "load", "split_indices", "zero_r"]
+__all__ = [
+    "DATASETS",
+    "ClassCounts",
+    "Split",
+    "Splits",
+    "class_counts",
+    "load_splits",
+    "split_indices",
+    "zero_r",
+]
 
 MEAN: Final = 0.1307  # of MNIST's training pixels; used for every data set, as the published studies did
 STD: Final = 0.3081
@@ -97,11 +106,11 @@ class ClassCounts:
         return 100 * self.counts[self.zero_r_class] / self.total
 
 
-def load(
+def load_splits(
     spec: DataSpec,
     data_dir: Path,
     device: torch.device | str = "cpu",
-    progress: Progress = quiet,
+    progress: DownloadProgress = quiet,
     *,
     workers: int = 4,
 ) -> Splits:
@@ -124,7 +133,7 @@ def load(
 
 
 def class_counts(
-    spec: DataSpec, data_dir: Path, progress: Progress = quiet, *, workers: int = 4
+    spec: DataSpec, data_dir: Path, progress: DownloadProgress = quiet, *, workers: int = 4
 ) -> list[ClassCounts]:
     """Return the class counts of the train file, the test file, the training and the validation split.
 
@@ -193,8 +202,8 @@ class _File:
     digits: Indices
 
 
-def _files(spec: DataSpec, data_dir: Path, progress: Progress, workers: int) -> tuple[_File, _File]:
-    idx = fetch(DATASETS[spec.name], data_dir, progress, workers=workers)
+def _files(spec: DataSpec, data_dir: Path, progress: DownloadProgress, workers: int) -> tuple[_File, _File]:
+    idx = download_dataset(DATASETS[spec.name], data_dir, progress, workers=workers)
     return _file(idx, "train"), _file(idx, "t10k")
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.core.rng import stream
+from psa.core.rng import generator
 from psa.data.splits import Split
 from psa.nn.layers import Inputs
 
 
 @dataclass(frozen=True)
-class Row:
+class RowSettings:
     """What one row of a pack needs to know for one epoch."""
 
     seed: int
@@ -30,7 +30,7 @@ class Row:
     momentum: float = 0.0
 
 
-def in_order(rows: Sequence[Row]) -> list[int]:
+def batch_order(rows: Sequence[RowSettings]) -> list[int]:
     """Positions of `rows` in the order that puts those of one (seed, loop) side by side: they share their
     batches. Within a seed, rows of equal rate and decay are neighbours too.
     """
@@ -40,7 +40,7 @@ def in_order(rows: Sequence[Row]) -> list[int]:
     )
 
 
-def runs_of(values: Sequence[object]) -> list[slice]:
+def equal_runs(values: Sequence[object]) -> list[slice]:
     """Maximal slices of equal neighbours."""
     starts = [at for at in range(len(values)) if at == 0 or values[at] != values[at - 1]]
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(values)], strict=True)]
@@ -49,12 +49,12 @@ def runs_of(values: Sequence[object]) -> list[slice]:
 class Batches:
     """The batches of one epoch for the rows of a pack: a permutation for each run of one (seed, loop)."""
 
-    def __init__(self, rows: Sequence[Row], split: Split, batch_size: int) -> None:
+    def __init__(self, rows: Sequence[RowSettings], split: Split, batch_size: int) -> None:
         self.split, self.batch_size = split, batch_size
         draws = [(row.seed, row.loop) for row in rows]
-        self.rows = tuple(runs_of(draws))
+        self.rows = tuple(equal_runs(draws))
         orders = [
-            stream(draws[run.start][0], "shuffle", draws[run.start][1]).permutation(len(split))
+            generator(draws[run.start][0], "shuffle", draws[run.start][1]).permutation(len(split))
             for run in self.rows
         ]
         device = split.images.device

@@ -21,7 +21,7 @@ def _aside(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-class Recorded:
+class CudaGraphStep:
     """Calls `work`, which takes nothing, returns nothing, and finds all it needs in tensors that stay put.
 
     On a GPU the first call runs it as it is (libraries set themselves up then), the second records it, and

@@ -9,32 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from psa.engine.optimizer import Optimizer
+from psa.engine.optimizer import StackedOptimizer
 from psa.interventions.ablation import Unit
 from psa.interventions.growth import hidden_widths
 from psa.interventions.memory.hidden_memory import HiddenMemory
-from psa.interventions.memory.hook import Visited
+from psa.interventions.memory.hook import MemorySite
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
-from psa.specs.memory_sites import place_of, site_widths
+from psa.nn.stacked import StackedParams
+from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
 
 
 @dataclass
-class Epoch:
+class EpochBuffers:
     """What one epoch works on: the weights being trained, their gradients, the optimiser over them, the
     damage done before, and the buffers that outlive the epoch, by name.
     """
 
-    active: Rows
-    gradients: Rows
-    optimizer: Optimizer
+    active: StackedParams
+    gradients: StackedParams
+    optimizer: StackedOptimizer
     units: Sequence[Unit | None]
-    carried: dict[str, Rows] = field(default_factory=dict)
+    carried: dict[str, StackedParams] = field(default_factory=dict)
 
 
-class LoadedPack:
+class DevicePack:
     """Trials of one network on the device: their LKGs, their memories where they have any, and further
     buffers carried between epochs.
     """
@@ -46,13 +46,13 @@ class LoadedPack:
         self.carried = {kind: self._carried(kind) for kind in sorted(kinds)}
         self.visited = _visited(net, self.states, device)
 
-    def _stacked(self, parts: Iterable[dict[str, Any]]) -> Rows:
+    def _stacked(self, parts: Iterable[dict[str, Any]]) -> StackedParams:
         rows = [
             self.net.stack({name: torch.from_numpy(array) for name, array in part.items()}) for part in parts
         ]
-        return Rows.stacked(rows).to(self.device)
+        return StackedParams.stacked(rows).to(self.device)
 
-    def _carried(self, kind: str) -> Rows:
+    def _carried(self, kind: str) -> StackedParams:
         blank = {name: np.zeros_like(tensor) for name, tensor in self.states[0].lkg.items()}
         return self._stacked([state.carried.get(kind, blank) for state in self.states])
 
@@ -66,11 +66,11 @@ class LoadedPack:
                 state.memory = self.visited.memory.snapshot(row)
         return self.states
 
-    def _named(self, rows: Rows, row: int) -> dict[str, Any]:
+    def _named(self, rows: StackedParams, row: int) -> dict[str, Any]:
         one = rows[row : row + 1].to(torch.device("cpu"))
         return {name: tensor.numpy() for name, tensor in self.net.unstack(one).items()}
 
-    def memories(self, rows: Sequence[int], loops: Sequence[int]) -> Visited | None:
+    def memories(self, rows: Sequence[int], loops: Sequence[int]) -> MemorySite | None:
         """Copies of the memories of some rows, at these epochs; None where trials have none."""
         if self.visited is None:
             return None
@@ -79,28 +79,28 @@ class LoadedPack:
         return some
 
 
-def grouped(net: Dense, states: Sequence[TrialState], device: torch.device) -> list[LoadedPack]:
+def group_by_network(net: Dense, states: Sequence[TrialState], device: torch.device) -> list[DevicePack]:
     """One LoadedPack for each network that trials have grown to from `net`; without growth there is one."""
     if all(state.trial.growth is None for state in states):
-        return [LoadedPack(net, states, device)]
+        return [DevicePack(net, states, device)]
     groups: dict[tuple[int, ...], list[TrialState]] = {}
     for state in states:
         groups.setdefault(hidden_widths(state.lkg), []).append(state)
-    return [LoadedPack(net.grown(widths), group, device) for widths, group in groups.items()]
+    return [DevicePack(net.grown(widths), group, device) for widths, group in groups.items()]
 
 
-def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> Visited | None:
+def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> MemorySite | None:
     """The memories as the states hold them, in the place that the network has for them by now."""
     trial = states[0].trial
     if trial.memory is None:
         return None
     site, began = trial.memory.site, trial.model.arch.widths
-    width = site_widths(trial.model)[place_of(site, len(began)).layer]
+    width = site_widths(trial.model)[position_of(site, len(began)).layer]
     memory = HiddenMemory(trial.memory, [state.trial.seed for state in states], width, net.classes, device)
     for row, state in enumerate(states):
         if state.memory:
             memory.restore(row, state.memory)
-    return Visited(memory, place_of(site, len(began), len(net.arch.widths)))
+    return MemorySite(memory, position_of(site, len(began), len(net.arch.widths)))
 
 
 def fresh_state(trial: Trial, net: Dense, horizon: int) -> TrialState:

@@ -15,19 +15,19 @@ from typing import NamedTuple, Protocol
 import torch
 
 from psa.data.splits import Splits
-from psa.engine.batches import Batches, Row, in_order
-from psa.engine.device_pack import Epoch, LoadedPack, grouped
-from psa.engine.probing import Entry, KeepArrays, Observers, Observing, Probe
-from psa.engine.save_interval import Pace
+from psa.engine.batches import Batches, RowSettings, batch_order
+from psa.engine.device_pack import DevicePack, EpochBuffers, group_by_network
+from psa.engine.probing import Entry, KeepArrays, ObserverGroup, Probe, ProbeRunner
+from psa.engine.save_interval import SaveInterval
 from psa.engine.scoring import evaluate_lkgs, score_untrained
 from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded, train_epoch
 from psa.interventions.ablation import Unit
-from psa.interventions.growth import happen, just_grown
-from psa.interventions.memory.hook import Visited
+from psa.interventions.growth import apply_growth, just_grown
+from psa.interventions.memory.hook import MemorySite
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
-from psa.specs.growth import Event
-from psa.specs.training import Keep
+from psa.nn.stacked import StackedParams
+from psa.specs.growth import GrowthEvent
+from psa.specs.training import StandardTraining
 from psa.storage.records.divergence import training_diverged
 from psa.storage.trial_state import Observation, TrialState
 
@@ -57,10 +57,10 @@ class LoopReport:
         return 0.0 if lost else state.best_correct / self.total
 
 
-class Perturb(Protocol):
+class Perturbation(Protocol):
     """Changes rows of a copy of the LKG in place before an epoch; says what it did to each."""
 
-    def __call__(self, copy: Rows, states: Sequence[TrialState]) -> Sequence[Unit | None]:
+    def __call__(self, copy: StackedParams, states: Sequence[TrialState]) -> Sequence[Unit | None]:
         """Perturb `copy`, one row per state; the damage done to each row, None for none."""
 
 
@@ -69,7 +69,7 @@ class Policy(Protocol):
     engine never keeps one.
     """
 
-    def begin(self, pack: LoadedPack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+    def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
         """The weights and the optimiser with which `rows` of the pack start their next epoch."""
 
     def better(self, state: TrialState, correct: int, loss: float) -> bool:
@@ -78,11 +78,11 @@ class Policy(Protocol):
     def stops(self, state: TrialState) -> bool:
         """Whether a trial ends by itself after the loop just booked."""
 
-    def grows(self, state: TrialState, validation: int) -> Event | None:
+    def grows(self, state: TrialState, validation: int) -> GrowthEvent | None:
         """How a trial's network grows before its next loop; None where it does not."""
 
 
-class Outcome(NamedTuple):
+class TestResult(NamedTuple):
     """The test of a finished trial, what each probe (by name) says of its LKG, and the files kept of it."""
 
     correct: int
@@ -91,20 +91,20 @@ class Outcome(NamedTuple):
     files: dict[str, Entry]
 
 
-def row_of(state: TrialState) -> Row:
+def row_of(state: TrialState) -> RowSettings:
     """The settings of a state's next loop."""
     trial = state.trial
-    return Row(
+    return RowSettings(
         seed=trial.seed,
         loop=state.loops + 1,
         dropout=trial.model.dropout,
         lr=trial.method.lr,
         weight_decay=trial.method.weight_decay,
-        momentum=trial.method.momentum if isinstance(trial.method, Keep) else 0.0,
+        momentum=trial.method.momentum if isinstance(trial.method, StandardTraining) else 0.0,
     )
 
 
-def run(  # noqa: PLR0913  # it is handed its pieces, one by one
+def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
     net: Dense,
     splits: Splits,
     states: Sequence[TrialState],
@@ -115,18 +115,18 @@ def run(  # noqa: PLR0913  # it is handed its pieces, one by one
     save: Callable[[Sequence[TrialState]], None],
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     stop: Callable[[], bool] = lambda: False,
-    pace: Pace | None = None,
+    pace: SaveInterval | None = None,
     probes: Sequence[Probe] = (),
     keep: KeepArrays | None = None,
-) -> list[Outcome]:
+) -> list[TestResult]:
     """Train every state up to `horizon`; test counts and mean test losses of the final LKGs, in order.
 
     States share data, shape and batch size; they are brought up to date in place and saved at the engine's
     pace. `keep` stores the arrays of probes that have any. Raises Interrupted when `stop` says so, after
     saving every finished loop.
     """
-    course = _Course(net, states, device, save, pace or Pace())
-    observing = Observing(splits, probes, keep)
+    course = _TrainingRun(net, states, device, save, pace or SaveInterval())
+    observing = ProbeRunner(splits, probes, keep)
     for pack in course.packs:
         observing.beginning(pack)
     try:
@@ -144,7 +144,7 @@ def run(  # noqa: PLR0913  # it is handed its pieces, one by one
     return [tested[id(state)] for state in states]
 
 
-class _Course:
+class _TrainingRun:
     """A training under way: what is on the device, and whether all of it is stored."""
 
     def __init__(
@@ -153,17 +153,17 @@ class _Course:
         states: Sequence[TrialState],
         device: torch.device,
         save: Callable[[Sequence[TrialState]], None],
-        pace: Pace,
+        pace: SaveInterval,
     ) -> None:
         self.net, self.states, self.device, self.save, self.pace = net, states, device, save, pace
-        self.packs = grouped(net, states, device)
+        self.packs = group_by_network(net, states, device)
         self.stored = True
 
     def trained(self) -> None:
         """A loop is done that no file holds."""
         self.stored = False
 
-    def grow(self, asked: Sequence[tuple[TrialState, Event | None]]) -> None:
+    def grow(self, asked: Sequence[tuple[TrialState, GrowthEvent | None]]) -> None:
         """Let those networks grow that are to, and put those of one shape together anew."""
         growing = [(state, event) for state, event in asked if event is not None]
         if not growing:
@@ -172,8 +172,8 @@ class _Course:
         for pack in self.packs:
             pack.snapshot()
         for state, event in growing:
-            happen(state, event)
-        self.packs = grouped(self.net, self.states, self.device)
+            apply_growth(state, event)
+        self.packs = group_by_network(self.net, self.states, self.device)
 
     def store_when_due(self) -> None:
         """Store at the engine's pace."""
@@ -195,16 +195,16 @@ class _Course:
 def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
     """Which trials train now, in the order that lets them share batches."""
     waiting = [row for row, state in enumerate(states) if not state.finished(horizon)]
-    return [waiting[at] for at in in_order([row_of(states[row]) for row in waiting])]
+    return [waiting[at] for at in batch_order([row_of(states[row]) for row in waiting])]
 
 
 def _one_loop(
-    pack: LoadedPack,
+    pack: DevicePack,
     rows: list[int],
     splits: Splits,
     policy: Policy,
     stop: Callable[[], bool],
-    observing: Observing,
+    observing: ProbeRunner,
 ) -> list[LoopReport]:
     states = [pack.states[row] for row in rows]
     batch_size = states[0].trial.method.batch_size
@@ -225,7 +225,7 @@ def _one_loop(
         epoch.optimizer,
         shuffled,
         stop,
-        Observers(list(following.values())) if following else None,
+        ObserverGroup(list(following.values())) if following else None,
         visited,
     )
     correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, visited)
@@ -246,7 +246,7 @@ def _one_loop(
 
 
 def _commit(
-    pack: LoadedPack, rows: list[int], epoch: Epoch, kept: list[bool], visited: Visited | None
+    pack: DevicePack, rows: list[int], epoch: EpochBuffers, kept: list[bool], visited: MemorySite | None
 ) -> None:
     """Take over what outlives the epoch: the better weights become the LKG."""
     if pack.visited is not None and visited is not None:
@@ -276,8 +276,8 @@ def _book(policy: Policy, report: LoopReport, device: torch.device) -> None:
         "layer": None if report.unit is None else report.unit.layer,
         "unit": None if report.unit is None else report.unit.number,
         "correct": report.correct,
-        "loss": finite(report.loss),
-        "train_loss": finite(report.train_loss),
+        "loss": finite_or_none(report.loss),
+        "train_loss": finite_or_none(report.train_loss),
         "kept": report.kept,
     }
     for column, value in values.items():
@@ -287,13 +287,13 @@ def _book(policy: Policy, report: LoopReport, device: torch.device) -> None:
     state.stopped = policy.stops(state)
 
 
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     """The value, or None (missing) where it is not a number that JSON can hold."""
     return value if math.isfinite(value) else None
 
 
-def _test(pack: LoadedPack, splits: Splits, observing: Observing) -> list[tuple[TrialState, Outcome]]:
+def _test(pack: DevicePack, splits: Splits, observing: ProbeRunner) -> list[tuple[TrialState, TestResult]]:
     """The one look at the test split, after selection; and the probes' last."""
     correct, loss = evaluate_lkgs(pack, list(range(len(pack.states))), splits.test)
     seen = observing.last(pack)
-    return [(state, Outcome(correct[row], loss[row], *seen[row])) for row, state in enumerate(pack.states)]
+    return [(state, TestResult(correct[row], loss[row], *seen[row])) for row, state in enumerate(pack.states)]

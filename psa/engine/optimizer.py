@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from psa.engine.batches import Row, runs_of
-from psa.nn.stacked import Rows
+from psa.engine.batches import RowSettings, equal_runs
+from psa.nn.stacked import StackedParams
 from psa.specs.training import MOMENTS
-from psa.specs.training import Optimizer as Kind
+from psa.specs.training import OptimizerName as Kind
 
 
-class Optimizer(Protocol):
+class StackedOptimizer(Protocol):
     """What an epoch works with. moments: what it remembers of each param, by name."""
 
     moments: ClassVar[tuple[str, ...]]
@@ -114,13 +114,15 @@ class FusedSgd:
         return self.state[parameter]["momentum_buffer"]
 
 
-def optimizer_for(kind: Kind, rows: Sequence[Row], active: Rows, gradients: Rows) -> Optimizer:
+def optimizer_for(
+    kind: Kind, rows: Sequence[RowSettings], active: StackedParams, gradients: StackedParams
+) -> StackedOptimizer:
     """A fresh optimiser over `active`, fed by `gradients`.
 
     It works on whole rows: the thousands of small tensors of a deep network are two.
     """
     groups = []
-    for run in runs_of([(row.lr, row.weight_decay, row.momentum, row.loop) for row in rows]):
+    for run in equal_runs([(row.lr, row.weight_decay, row.momentum, row.loop) for row in rows]):
         parameters = list(active[run].parts)
         for parameter, gradient in zip(parameters, gradients[run].parts, strict=True):
             parameter.grad = gradient

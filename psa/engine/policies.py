@@ -8,16 +8,16 @@ import torch
 
 from psa.data.splits import Splits
 from psa.engine import loop
-from psa.engine.batches import Row
-from psa.engine.device_pack import Epoch, LoadedPack
-from psa.engine.loop import Perturb
-from psa.engine.optimizer import Optimizer, optimizer_for
+from psa.engine.batches import RowSettings
+from psa.engine.device_pack import DevicePack, EpochBuffers
+from psa.engine.loop import Perturbation
+from psa.engine.optimizer import StackedOptimizer, optimizer_for
 from psa.interventions import ablation
-from psa.interventions.growth import due
+from psa.interventions.growth import growth_due
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
-from psa.specs.growth import Event
-from psa.specs.training import MOMENTS, Keep
+from psa.nn.stacked import StackedParams
+from psa.specs.growth import GrowthEvent
+from psa.specs.training import MOMENTS, StandardTraining
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
 
@@ -25,15 +25,15 @@ from psa.storage.trial_state import TrialState
 class RatchetPolicy:
     """Every loop starts from a copy of the LKG, perturbed, with a fresh AdamW."""
 
-    def __init__(self, perturb: Perturb) -> None:
+    def __init__(self, perturb: Perturbation) -> None:
         self.perturb = perturb
 
-    def begin(self, pack: LoadedPack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+    def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
         """Copy the LKG of `rows`, perturb the copy, and set a new optimiser over it."""
         active = pack.lkg[list(rows)]
         units = self.perturb(active, [pack.states[row] for row in rows])
         gradients = active.zeros_like()
-        return Epoch(active, gradients, optimizer_for("adamw", settings, active, gradients), units)
+        return EpochBuffers(active, gradients, optimizer_for("adamw", settings, active, gradients), units)
 
     def better(self, state: TrialState, correct: int, loss: float) -> bool:
         """Strict improvement of validation accuracy; a draw is discarded."""
@@ -43,7 +43,7 @@ class RatchetPolicy:
         """The ratchet never stops by itself."""
         return False
 
-    def grows(self, state: TrialState, validation: int) -> Event | None:
+    def grows(self, state: TrialState, validation: int) -> GrowthEvent | None:
         """Nothing grows: the next loop begins with the LKG as it is."""
         return None
 
@@ -51,11 +51,11 @@ class RatchetPolicy:
 class KeepPolicy:
     """One optimiser for all epochs; with patience, the state of least validation loss is the LKG."""
 
-    def __init__(self, method: Keep, steps_per_epoch: int) -> None:
+    def __init__(self, method: StandardTraining, steps_per_epoch: int) -> None:
         self.optimizer = method.optimizer
         self.steps_per_epoch = steps_per_epoch
 
-    def begin(self, pack: LoadedPack, rows: Sequence[int], settings: Sequence[Row]) -> Epoch:
+    def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
         """Go on from the present weights and moments; a new trial from its LKG and zero moments."""
         if not pack.carried:
             pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *MOMENTS[self.optimizer])}
@@ -67,9 +67,11 @@ class KeepPolicy:
         gradients = active.zeros_like()
         optimizer = optimizer_for(self.optimizer, settings, active, gradients)
         self._remember(optimizer, carried, settings)
-        return Epoch(active, gradients, optimizer, [None] * len(rows), carried)
+        return EpochBuffers(active, gradients, optimizer, [None] * len(rows), carried)
 
-    def _remember(self, optimizer: Optimizer, carried: dict[str, Rows], settings: Sequence[Row]) -> None:
+    def _remember(
+        self, optimizer: StackedOptimizer, carried: dict[str, StackedParams], settings: Sequence[RowSettings]
+    ) -> None:
         """Give the optimiser its moments back. Its step count is a function of the loop, so not stored."""
         start = 0
         for group in optimizer.param_groups:
@@ -91,28 +93,28 @@ class KeepPolicy:
         patience = _patience(state)
         return patience is not None and state.loops - state.lkg_loop >= patience
 
-    def grows(self, state: TrialState, validation: int) -> Event | None:
+    def grows(self, state: TrialState, validation: int) -> GrowthEvent | None:
         """As the trial's schedule has it."""
-        return due(state, self.steps_per_epoch, validation)
+        return growth_due(state, self.steps_per_epoch, validation)
 
 
 def _patience(state: TrialState) -> int | None:
     """That of the trial itself: the trials of a pack may differ in it."""
     method = state.trial.method
-    return method.patience if isinstance(method, Keep) else None
+    return method.patience if isinstance(method, StandardTraining) else None
 
 
 def policy_for(trial: Trial, net: Dense, splits: Splits) -> loop.Policy:
     """The policy that a trial's method names."""
-    if isinstance(trial.method, Keep):
+    if isinstance(trial.method, StandardTraining):
         return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))
 
-    def perturb(copy: Rows, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
+    def perturb(copy: StackedParams, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
         units = [
-            ablation.choose(state.trial.intervention.mode, net.shape, state.trial.seed, state.loops + 1)
+            ablation.choose_unit(state.trial.intervention.mode, net.shape, state.trial.seed, state.loops + 1)
             for state in states
         ]
-        ablation.damage(copy, net.layout, units)
+        ablation.ablate(copy, net.layout, units)
         return units
 
     return RatchetPolicy(perturb)

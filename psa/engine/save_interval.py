@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class SaveInterval:
     """When to save: often enough to lose little, seldom enough to cost little.
 
     The interval is Young's and Daly's sqrt(2 w M) for a write of w seconds and a failure every M seconds,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from psa.data.splits import Split, Splits
-from psa.engine.device_pack import LoadedPack
+from psa.engine.device_pack import DevicePack
 from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded
 
 
-def evaluate_lkgs(pack: LoadedPack, rows: list[int], split: Split) -> tuple[list[int], list[float]]:
+def evaluate_lkgs(pack: DevicePack, rows: list[int], split: Split) -> tuple[list[int], list[float]]:
     """Return the correct answers and the mean loss of the LKGs of some rows on a split."""
     made_in = [max(1, state.lkg_loop) for state in pack.states]
     # a lone trial beside its twin, as in psa.engine.loop
@@ -19,7 +19,7 @@ def evaluate_lkgs(pack: LoadedPack, rows: list[int], split: Split) -> tuple[list
     return correct.tolist()[: len(rows)], loss.tolist()[: len(rows)]
 
 
-def score_untrained(pack: LoadedPack, rows: list[int], splits: Splits) -> None:
+def score_untrained(pack: DevicePack, rows: list[int], splits: Splits) -> None:
     """Score the initial weights of those of `rows` that have no LKG yet: they are it, since loop 1 diverged.
 
     Must come before the loop is taken over: a memory is still that of the initial weights.

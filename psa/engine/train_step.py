@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from psa.core.errors import Interrupted
-from psa.core.rng import hash_key
+from psa.core.rng import hash_seed
 from psa.data.splits import Split
-from psa.engine.batches import Batches, Row
-from psa.engine.cuda_graph import Recorded
-from psa.engine.optimizer import Optimizer
-from psa.interventions.memory.hook import Visit, Visited
+from psa.engine.batches import Batches, RowSettings
+from psa.engine.cuda_graph import CudaGraphStep
+from psa.engine.optimizer import StackedOptimizer
+from psa.interventions.memory.hook import MemoryHook, MemorySite
 from psa.nn.dense import Bound, Dense
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Inputs
-from psa.nn.stacked import Rows, empty_rows
+from psa.nn.stacked import StackedParams, empty_rows
 
 EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on it
 
@@ -45,13 +45,13 @@ class DropoutPlan:
     """Dropout for those rows of an epoch that have any. layers: the width of each layer that drops."""
 
     def __init__(
-        self, rows: Sequence[Row], device: torch.device, layers: Mapping[int, int] | None = None
+        self, rows: Sequence[RowSettings], device: torch.device, layers: Mapping[int, int] | None = None
     ) -> None:
         self.layers = layers or {}
         on = [at for at, row in enumerate(rows) if row.dropout > 0]
         self.rows = _evenly_spaced(on) or torch.tensor(on, dtype=torch.int64, device=device)
         self.any = bool(on)
-        keys = [hash_key(rows[at].seed, "dropout", rows[at].loop) for at in on]
+        keys = [hash_seed(rows[at].seed, "dropout", rows[at].loop) for at in on]
         self.keys = torch.tensor(keys, dtype=torch.int32, device=device)
         threshold = [min(round(rows[at].dropout * 2**32), 2**32 - 1) - 2**31 for at in on]
         self.threshold = torch.tensor(threshold, dtype=torch.int32, device=device).view(-1, 1, 1)
@@ -91,13 +91,13 @@ class _Step:
     def __init__(
         self,
         bound: Bound,
-        optimizer: Optimizer,
+        optimizer: StackedOptimizer,
         batches: Batches,
         size: int,
         dropout: DropoutPlan,
         total: Tensor,
         observer: Observer | None,
-        visited: Visited | None,
+        visited: MemorySite | None,
     ) -> None:
         self.bound, self.optimizer, self.batches = bound, optimizer, batches
         self.dropout, self.total, self.observer = dropout, total, observer
@@ -109,7 +109,7 @@ class _Step:
         # allocates, and asks how full it is: nothing that could be recorded
         self.work: Callable[[], None] = self._remembering if visited is not None else self._work
         if visited is None and observer is None:
-            self.work = Recorded(self._work, device)
+            self.work = CudaGraphStep(self._work, device)
 
     def __call__(self, number: int) -> None:
         """Train on batch `number` of the epoch; its summed losses are added to `total`."""
@@ -135,7 +135,7 @@ class _Step:
         if self.visited is None:
             return
         inputs, labels = self.batches.gathered(self.chosen)
-        visit = Visit(self.visited, self.batches.numbers(self.chosen), training=True)
+        visit = MemoryHook(self.visited, self.batches.numbers(self.chosen), training=True)
         logits = self.bound(inputs, self.dropout.at(self.number), change=visit.change)
         loss, gradient = cross_entropy(logits.detach(), labels)
         self._observed(logits.detach())
@@ -147,14 +147,14 @@ class _Step:
 
 def train_epoch(  # what an epoch works on is many things
     net: Dense,
-    rows: Sequence[Row],
-    active: Rows,
-    gradients: Rows,
-    optimizer: Optimizer,
+    rows: Sequence[RowSettings],
+    active: StackedParams,
+    gradients: StackedParams,
+    optimizer: StackedOptimizer,
     batches: Batches,
     stop: Callable[[], bool] = lambda: False,
     observer: Observer | None = None,
-    visited: Visited | None = None,
+    visited: MemorySite | None = None,
 ) -> Tensor:
     """Train the T rows of `active` in place for one epoch; mean training loss per trial [T], float64.
 
@@ -184,10 +184,10 @@ def train_epoch(  # what an epoch works on is many things
 @torch.no_grad()
 def evaluate(
     net: Dense,
-    weights: Rows,
+    weights: StackedParams,
     split: Split,
     loops: Sequence[int] | None = None,
-    visited: Visited | None = None,
+    visited: MemorySite | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Correct answers per trial [T] (int64) and mean loss per trial [T] (float64) on a split. The loss is NaN
     where any logit is not finite, also one that the loss does not depend on.
@@ -204,7 +204,7 @@ def evaluate(
         labels = split.labels[part].expand(trials, -1)
         change = None
         if visited is not None:
-            change = Visit(visited, split.index[part].expand(trials, -1), training=False).change
+            change = MemoryHook(visited, split.index[part].expand(trials, -1), training=False).change
         logits = bound(Inputs.same_for_all(split.images[part], trials), change=change)
         loss, _ = cross_entropy(logits, labels)
         correct += (logits.argmax(dim=1) == labels).sum(dim=1)

@@ -24,9 +24,9 @@ from psa.core.files import write_atomically
 from psa.execution import gradient_storage
 from psa.specs.base import canonical_json
 from psa.specs.memory import footprint_bytes
-from psa.specs.memory_sites import place_of, site_widths
+from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.shapes import Shape, shape_of
-from psa.specs.training import MOMENTS, Ratchet
+from psa.specs.training import MOMENTS, RatchetTraining
 from psa.specs.trial import Trial
 from psa.storage.helper_files import STEP_TIMES, read_helper
 
@@ -50,7 +50,7 @@ _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 
 
 @dataclass(frozen=True)
-class Kind:
+class WorkloadKey:
     """What the speed of a pack depends on, apart from its size."""
 
     network: str
@@ -58,7 +58,7 @@ class Kind:
     classes: int
 
     @classmethod
-    def of(cls, trial: Trial) -> Kind:
+    def of(cls, trial: Trial) -> WorkloadKey:
         """The kind of a trial's packs."""
         network = " ".join(map(str, trial.model.shape_key))
         network += "" if trial.memory is None else f" {trial.memory.slug} {trial.memory.capacity}"
@@ -86,11 +86,11 @@ class CostModel:
         """The cache of this machine (and device, where one is named), kept beside the states."""
         return cls(models / ".machines" / f"{machine_key()}-{device or 'best'}.json")
 
-    def measured(self, kind: Kind) -> bool:
+    def measured(self, kind: WorkloadKey) -> bool:
         """Whether step times of a kind are known."""
         return kind.key in self.steps
 
-    def learn(self, kind: Kind, seconds: dict[int, float]) -> None:
+    def learn(self, kind: WorkloadKey, seconds: dict[int, float]) -> None:
         """Keep measured step times; where the file cannot be written, for this process alone."""
         stored = read_helper(self.path, STEP_TIMES) or {}  # another sweep may have measured meanwhile
         self.steps = stored | self.steps | {kind.key: seconds}
@@ -105,7 +105,7 @@ class CostModel:
 
     def step(self, trial: Trial, size: int) -> float:
         """Seconds of one step of a pack of `size` such trials."""
-        known = self.steps.get(Kind.of(trial).key, {})
+        known = self.steps.get(WorkloadKey.of(trial).key, {})
         if not known:
             plain = _estimate(shape_of(trial.model, trial.data.classes), trial.method.batch_size, size)
             return plain + _search_seconds(trial) * size
@@ -118,8 +118,8 @@ class CostModel:
 
     def best_size(self, trial: Trial, available: int) -> int:
         """The fastest pack size among those that fit into memory."""
-        fits = fitting(trial, available)
-        known = self.steps.get(Kind.of(trial).key)
+        fits = candidate_sizes(trial, available)
+        known = self.steps.get(WorkloadKey.of(trial).key)
         choices = [size for size in fits if known is None or size in known] or fits[:1]
         return fastest({size: self.step(trial, size) for size in choices})
 
@@ -131,7 +131,7 @@ class CostModel:
         return self.step(trial, len(trials)) * steps * share
 
 
-def fitting(trial: Trial, available: int) -> list[int]:
+def candidate_sizes(trial: Trial, available: int) -> list[int]:
     """The pack sizes of at most `available` such trials that are worth trying: one, and all that fit into
     what every worker may take of the memory.
     """
@@ -160,7 +160,7 @@ def _dims(trial: Trial) -> tuple[int, int]:
     widths = site_widths(trial.model)
     if trial.memory is None:
         return 0, 0
-    width = widths[place_of(trial.memory.site, len(widths)).layer]
+    width = widths[position_of(trial.memory.site, len(widths)).layer]
     return width, min(width, trial.memory.affected.dims)
 
 
@@ -188,14 +188,14 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
     return 700_000_000 + parameters + activations + banks + gradients
 
 
-def stored_bytes(trial: Trial, meta_loops: int) -> int:
+def trial_bytes(trial: Trial, meta_loops: int) -> int:
     """Bytes on disk of one finished trial: two generations of its state, its record and the sidecar, and
     the gradients of its samples.
     """
     parameters = shape_of(trial.model, trial.data.classes).parameters
-    copies = 1 if isinstance(trial.method, Ratchet) else 2 + len(MOMENTS[trial.method.optimizer])
+    copies = 1 if isinstance(trial.method, RatchetTraining) else 2 + len(MOMENTS[trial.method.optimizer])
     state = 4 * copies * parameters + bank_bytes(trial) + 3_000 + 80 * meta_loops
-    return 2 * state + 1_500 + 75 * meta_loops + gradient_storage.stored_bytes(trial, meta_loops)
+    return 2 * state + 1_500 + 75 * meta_loops + gradient_storage.gradient_bytes(trial, meta_loops)
 
 
 def machine_key() -> str:

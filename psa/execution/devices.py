@@ -26,10 +26,10 @@ class Gpu:
     memory: float
 
 
-Place = Gpu | None  # where a worker runs: on one GPU of several, or on the processor or device there is
+DeviceSlot = Gpu | None  # where a worker runs: on one GPU of several, or on the processor or device there is
 
 
-def places(device: DeviceName | None, need: int, asked: int | None = None) -> list[Place]:
+def device_slots(device: DeviceName | None, need: int, asked: int | None = None) -> list[DeviceSlot]:
     """One place for each worker: `asked`, or as many as this machine is good for.
 
     That is one per core; with GPUs at most 4 per GPU, and no more than its memory holds of `need` bytes each

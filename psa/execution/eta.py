@@ -13,7 +13,7 @@ from typing import Final
 
 from psa.execution.cost_model import CostModel
 from psa.specs.trial import Pack
-from psa.storage.checkpoint import loops_of
+from psa.storage.checkpoint import trained_loops
 from psa.storage.store import Store
 
 _TRUST_SECONDS: Final = 10.0  # of work after which what is measured counts as much as what was estimated
@@ -23,7 +23,7 @@ def loops_left(store: Store, pack: Pack) -> int:
     """Trial-loops to train for a pack, by what its states say on their first page; no digest is checked."""
     if not store.has_states_of(pack.trials[0]):
         return pack.horizon * len(pack.trials)
-    return sum(max(0, pack.horizon - loops_of(store.state_file(trial).path)) for trial in pack.trials)
+    return sum(max(0, pack.horizon - trained_loops(store.state_file(trial).path)) for trial in pack.trials)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class _Share:
         return self.seconds * self.loops
 
 
-class TimeLeft:
+class EtaEstimator:
     """The time that some packs still take on so many workers, as their events come in.
 
     A pack counts from where its worker really begins: what is stored already was not done in this time, and

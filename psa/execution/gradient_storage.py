@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from psa.specs.data import IMAGES
-from psa.specs.probes import CHECKPOINT, COLUMNS, ONLINE, parsed
+from psa.specs.probes import CHECKPOINT, GRADIENT_COLUMNS, ONLINE, parse_probe
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 
@@ -22,7 +22,7 @@ def epoch_bytes(trial: Trial) -> int:
     return max((_file_bytes(trial, probe) for probe in _files(trial)), default=0)
 
 
-def stored_bytes(trial: Trial, epochs: int) -> int:
+def gradient_bytes(trial: Trial, epochs: int) -> int:
     """Bytes of all its files of gradients: one for every epoch that is asked for, and one after the last."""
     return sum(_file_bytes(trial, probe) * _count(probe, epochs) for probe in _files(trial))
 
@@ -45,11 +45,11 @@ def train_samples(trial: Trial) -> int:
 
 
 def _files(trial: Trial) -> list[str]:
-    return [probe for probe in trial.probes if parsed(probe)[0] in (ONLINE, CHECKPOINT)]
+    return [probe for probe in trial.probes if parse_probe(probe)[0] in (ONLINE, CHECKPOINT)]
 
 
 def _count(probe: str, epochs: int) -> int:
-    name, options = parsed(probe)
+    name, options = parse_probe(probe)
     if name == CHECKPOINT:
         return 1
     return sum(int(epoch) <= epochs for epoch in set(options["epochs"])) if "epochs" in options else epochs
@@ -58,10 +58,10 @@ def _count(probe: str, epochs: int) -> int:
 def _file_bytes(trial: Trial, probe: str) -> int:
     """Of every sample both factors of each layer, but not the image, which is the second one of the first."""
     linears = shape_of(trial.model, trial.data.classes).linears
-    layers = parsed(probe)[1].get("layers", tuple(linear.name for linear in linears))
+    layers = parse_probe(probe)[1].get("layers", tuple(linear.name for linear in linears))
     numbers = sum(
         linear.outputs + linear.inputs * (place > 0)
         for place, linear in enumerate(linears)
         if linear.name in layers
     )
-    return train_samples(trial) * (4 * numbers + 8 * len(COLUMNS))
+    return train_samples(trial) * (4 * numbers + 8 * len(GRADIENT_COLUMNS))

@@ -5,38 +5,38 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
 
-from psa.execution.backend import SAVED, Job, Where, jobs_of, said_of
-from psa.execution.cost_model import CostModel, Kind, memory_bytes
-from psa.execution.devices import Place, places
+from psa.execution.backend import STOP_MESSAGE, BackendOptions, Job, describe_jobs, plan_jobs
+from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes
+from psa.execution.devices import DeviceSlot, device_slots
 from psa.execution.machine import Machine
-from psa.execution.worker.pool import Crew, Task
-from psa.execution.worker.protocol import Event
+from psa.execution.worker.pool import Task, WorkerPool
+from psa.execution.worker.protocol import WorkerEvent
 from psa.specs.base import canonical_json
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
 
-class Local:
+class LocalBackend:
     """This machine: one process of one thread for each place."""
 
-    stopped = SAVED
+    stopped = STOP_MESSAGE
 
-    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: Where) -> None:
+    def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """One job per pack, the longest first."""
-        return jobs_of(packs, self.costs)
+        return plan_jobs(packs, self.costs)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
         """How many packs, and how long they take."""
         places = self._places([Task(job.pack, "") for job in jobs])
-        yield said_of(jobs, len(places))
+        yield describe_jobs(jobs, len(places))
 
-    def launch(self, jobs: Sequence[Job]) -> Generator[Event, None, None]:
+    def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
         """Run the jobs to their end; a tick (kind "tick") comes at least once a second."""
         tasks = [Task(job.pack, self._task("train", job.pack)) for job in jobs]
-        yield from Crew(self.machine, self._places(tasks)).work(tasks)
+        yield from WorkerPool(self.machine, self._places(tasks)).work(tasks)
 
     def calibrate(self, groups: Sequence[Pack]) -> Generator[int, None, None]:
         """Measure step times of packs like these; how many are left, at least once a second.
@@ -46,20 +46,22 @@ class Local:
         """
         tasks = [Task(pack, self._task("calibrate", pack)) for pack in groups]
         left = len(tasks)
-        with contextlib.closing(Crew(self.machine, self._places(tasks), patience=0.0).work(tasks)) as events:
+        with contextlib.closing(
+            WorkerPool(self.machine, self._places(tasks), patience=0.0).work(tasks)
+        ) as events:
             for event in events:
                 if event.kind == "calibrated":
                     steps = {int(size): seconds for size, seconds in event.facts["steps"].items()}
-                    self.costs.learn(Kind.of(event.pack.trials[0]), steps)
+                    self.costs.learn(WorkloadKey.of(event.pack.trials[0]), steps)
                 left -= event.kind in ("calibrated", "failed")
                 yield left
 
     def fetch(self) -> None:
         """Nothing: everything is here already."""
 
-    def _places(self, tasks: Sequence[Task]) -> list[Place]:
+    def _places(self, tasks: Sequence[Task]) -> list[DeviceSlot]:
         need = max(memory_bytes(task.pack.trials) for task in tasks)
-        return places(self.machine.device, need, self.where.workers)[: len(tasks)]
+        return device_slots(self.machine.device, need, self.where.workers)[: len(tasks)]
 
     def _task(self, task: str, pack: Pack) -> str:
         return canonical_json(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.stored_files import read_stored
 from psa.engine import loop as engine
 from psa.engine.device_pack import fresh_state
@@ -25,10 +25,10 @@ from psa.execution.machine import Machine, describe
 from psa.execution.worker.run import splits_of
 from psa.nn.dense import Dense
 from psa.specs.trial import Trial
-from psa.storage.checkpoint import StateFile
+from psa.storage.checkpoint import CheckpointFile
 from psa.storage.layout import check_state
 from psa.storage.store import Record, Store
-from psa.storage.trial_state import COLUMNS, Tensors, TrialState, decode
+from psa.storage.trial_state import HISTORY_COLUMNS, Tensors, TrialState, decode_state
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def steps_of(store: Store) -> list[Step]:
     for path in store.state_paths():
         if path.stem.endswith(".previous"):
             continue
-        state, before = _sound(path, store), _sound(StateFile(path).previous, store)
+        state, before = _sound(path, store), _sound(CheckpointFile(path).previous, store)
         if state is None or state.loops == 0:
             continue
         kept.add(state.trial.id)
@@ -124,14 +124,14 @@ def _trained(stored: _Stored, loop: int, machine: Machine, device: torch.device)
     # the engine ends with a look at the test split, which is not to be looked at here
     blind = replace(splits, test=splits.val)
     policy = policy_for(trial, net, splits)
-    engine.run(net, blind, [state], loop, policy, device=device, save=lambda states: None)
+    engine.run_loops(net, blind, [state], loop, policy, device=device, save=lambda states: None)
     return state
 
 
 def _of_state(step: Step, path: Path, store: Store) -> _Stored | None:
     """Return what the state file of a step says, None where it has been removed or damaged meanwhile."""
     state = _sound(path, store)
-    before = _sound(StateFile(path).previous, store) if step.from_previous else None
+    before = _sound(CheckpointFile(path).previous, store) if step.from_previous else None
     if state is None or (step.from_previous and before is None):
         return None
     weights = state.lkg if state.lkg_loop == step.loop else None
@@ -142,7 +142,7 @@ def _of_record(step: Step, store: Store) -> _Stored | None:
     """Return what the record of a step says, None where it has been removed or damaged meanwhile."""
     try:
         stored = store.records.locate(str(step.record))
-    except DamagedFile:
+    except CorruptFileError:
         return None
     if stored is None:
         return None
@@ -169,7 +169,7 @@ def _kind(machine: Record) -> str:
 
 
 def _difference(made: TrialState, stored: _Stored, loop: int) -> str | None:
-    for column in COLUMNS:
+    for column in HISTORY_COLUMNS:
         then, now = stored.history[column][loop - 1], made.history[column][loop - 1]
         if then != now:
             return f"{column}: stored {then}, now {now}"
@@ -194,7 +194,7 @@ def _sound(path: Path, store: Store) -> TrialState | None:
     """
     try:
         content = read_stored(path)
-        state = None if content is None else decode(content, str(path))
+        state = None if content is None else decode_state(content, str(path))
         if state is not None:
             check_state(path, store.models, state.trial)
     except UserError:

@@ -20,11 +20,11 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from psa.core.errors import UserError
-from psa.core.parsing import assignment, check_known, seeds_of, split_outside, whole_number
+from psa.core.parsing import check_choice, parse_assignment, parse_int, parse_seeds, split_top_level
 from psa.execution.gradient_storage import unreached
-from psa.experiments.grid_file import Declared, DeclaredStage, Promotion
-from psa.experiments.study import typed
-from psa.specs.base import Spec, first_fault, validated
+from psa.experiments.grid_file import DeclaredStage, GridFile, Promotion
+from psa.experiments.study import parse_setting
+from psa.specs.base import Spec, first_error, parse_spec
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial, check_sizes
 
@@ -32,7 +32,7 @@ MAX_TRIALS: Final = 200_000
 
 
 @dataclass(frozen=True)
-class Point:
+class GridPoint:
     """One trial of a grid, and how it came about: its variant ("" where none is declared) and settings.
 
     candidate: what is promoted from stage to stage; points that differ in seed and stage alone share it.
@@ -60,8 +60,8 @@ class Stage:
 
     name: str
     meta_loops: int
-    everyone: tuple[Point, ...]
-    points: tuple[Point, ...]
+    everyone: tuple[GridPoint, ...]
+    points: tuple[GridPoint, ...]
     promotion: Promotion | None = None
 
     @property
@@ -96,18 +96,18 @@ class Grid:
         return self.stages[-1].meta_loops
 
     @property
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[GridPoint, ...]:
         """Every point of every stage."""
         return tuple(point for stage in self.stages for point in stage.points)
 
 
-def load(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), only: str = "") -> Grid:
+def load_grid(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), only: str = "") -> Grid:
     """Read a grid (a file, or a mapping of what one would hold), apply `key=value` overrides, and keep what
     `only` ("arch=1*16 mode=hidden") selects.
 
     Raises UserError that names the file, the key and the nearest right name.
     """
-    declared = Declared(source, overrides)
+    declared = GridFile(source, overrides)
     _check_size(declared)
     stages = []
     for stage in declared.stages:
@@ -119,7 +119,7 @@ def load(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), only: 
     return replace(grid, remarks=tuple(remarks))
 
 
-def _check_size(declared: Declared) -> None:
+def _check_size(declared: GridFile) -> None:
     candidates = math.prod(map(len, declared.axes.values())) * max(1, len(declared.variants))
     count = candidates * sum(len(stage.seeds) for stage in declared.stages)
     if count > MAX_TRIALS:
@@ -128,7 +128,7 @@ def _check_size(declared: Declared) -> None:
         )
 
 
-def _points(declared: Declared, stage: DeclaredStage) -> Iterator[Point]:
+def _points(declared: GridFile, stage: DeclaredStage) -> Iterator[GridPoint]:
     """Every point of a stage, in the order of the file. Raises UserError."""
     seen: dict[str, str] = {}
     combinations = itertools.product(
@@ -137,17 +137,17 @@ def _points(declared: Declared, stage: DeclaredStage) -> Iterator[Point]:
     for candidate, ((variant, extra), values) in enumerate(combinations):
         axes = dict(zip(declared.axes, values, strict=True))
         chosen = {**declared.base, **stage.settings, **extra, **axes}
-        settings = validated(declared.study.Settings, chosen, declared.where)
+        settings = parse_spec(declared.study.Settings, chosen, declared.where)
         first = _trial(declared, settings, stage.seeds[0])
         for seed in stage.seeds:
             trial = first.changed(seed=seed)
             if trial.id in seen:
                 raise _twice(declared, trial, seen[trial.id])
             seen[trial.id] = trial.digest
-            yield Point(trial, variant, settings, candidate)
+            yield GridPoint(trial, variant, settings, candidate)
 
 
-def _twice(declared: Declared, trial: Trial, digest: str) -> UserError:
+def _twice(declared: GridFile, trial: Trial, digest: str) -> UserError:
     """Why two trials may not have one name."""
     if trial.digest == digest:
         return UserError(
@@ -160,21 +160,21 @@ def _twice(declared: Declared, trial: Trial, digest: str) -> UserError:
     )
 
 
-def _trial(declared: Declared, settings: Spec, seed: int) -> Trial:
+def _trial(declared: GridFile, settings: Spec, seed: int) -> Trial:
     try:
         trial = declared.study.from_settings(settings, seed, declared.name)
         check_sizes(trial)
         shape_of(trial.model, trial.data.classes)
     except ValidationError as error:
-        raise UserError(f"{declared.where}: {first_fault(error)}", "Correct that value") from None
+        raise UserError(f"{declared.where}: {first_error(error)}", "Correct that value") from None
     except UserError as error:
         raise UserError(f"{declared.where}: {error.what}", error.way_out) from None
     return trial
 
 
-def _selected(declared: Declared, stages: list[Stage], only: str) -> list[Stage]:
+def _selected(declared: GridFile, stages: list[Stage], only: str) -> list[Stage]:
     """The stages with those points for which every `key=value[,value]` of the filter holds."""
-    for clause in split_outside(only, " "):
+    for clause in split_top_level(only, " "):
         key, values = _clause(declared, clause)
         _check_found(clause, key, values, stages)
         wanted = frozenset(values)
@@ -200,24 +200,24 @@ def _check_found(clause: str, key: str, values: list[Any], stages: list[Stage]) 
             )
 
 
-def _clause(declared: Declared, clause: str) -> tuple[str, list[Any]]:
+def _clause(declared: GridFile, clause: str) -> tuple[str, list[Any]]:
     """A clause of --only: its key, and the values it asks for."""
-    key, text = assignment(clause, "--only")
-    check_known(key, {"seed", "variant", *declared.fields}, "--only")
+    key, text = parse_assignment(clause, "--only")
+    check_choice(key, {"seed", "variant", *declared.fields}, "--only")
     where = f"--only {key}"
     if key == "variant":
         return key, text.split(",")
     if key == "seed":
-        return key, [whole_number(seed, where) for seed in seeds_of(text, declared.folder, where)]
+        return key, [parse_int(seed, where) for seed in parse_seeds(text, declared.folder, where)]
     parts = declared.parts(key, text)
     return key, [_setting(declared, key, part, where) for part in parts]
 
 
-def _setting(declared: Declared, key: str, text: str, where: str) -> Any:
+def _setting(declared: GridFile, key: str, text: str, where: str) -> Any:
     """A text as the value that a setting would have: `2*4` and `[2*4]` are one architecture."""
     field: FieldInfo = declared.fields[key]
     kind: Any = Annotated[field.annotation, field]  # with its limits and conversions
     try:
-        return TypeAdapter(kind).validate_python(typed(field.annotation, text, where))
+        return TypeAdapter(kind).validate_python(parse_setting(field.annotation, text, where))
     except ValidationError as error:
-        raise UserError(f"{where}={text}: {first_fault(error)}", "See `psa plan` for what there is") from None
+        raise UserError(f"{where}={text}: {first_error(error)}", "See `psa plan` for what there is") from None

@@ -14,11 +14,18 @@ from pydantic import Field
 
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
-from psa.core.parsing import assignment, check_known, seeds_of, split_outside, values_of, whole_number
+from psa.core.parsing import (
+    check_choice,
+    parse_assignment,
+    parse_int,
+    parse_seeds,
+    parse_values,
+    split_top_level,
+)
 from psa.core.toml import read_toml
-from psa.experiments.study import Study, is_list, study_named, typed
-from psa.specs.arch import quoted
-from psa.specs.base import STUDY_NAME, Spec, validated
+from psa.experiments.study import Study, is_list_setting, parse_setting, study_named
+from psa.specs.arch import quote
+from psa.specs.base import STUDY_NAME, Spec, parse_spec
 
 MAX_LOOPS: Final = 10_000_000
 _GRIDS: Final = Path("reproduction")  # where those of the studies lie
@@ -53,7 +60,7 @@ class DeclaredStage:
     promotion: Promotion | None
 
 
-class Declared:
+class GridFile:
     """A grid file, or what one would hold, with its overrides. `tables`: further ones it may have, which are
     left as they are. title: what it is called while it is run.
 
@@ -73,7 +80,7 @@ class Declared:
             self.title = str(source.get("name", source.get("study", "experiment")))
             body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
         for key in body:
-            check_known(key, _KEYS | tables, self.where)
+            check_choice(key, _KEYS | tables, self.where)
         self.further = {name: _table(body, name, self.where) for name in tables}
         study = body.get("study", "ablation")
         self.study: Study = study_named(study, self.where)
@@ -81,14 +88,14 @@ class Declared:
         self.fields = self.study.Settings.model_fields
         self.name = body.get("name", study)
         if not isinstance(self.name, str) or re.fullmatch(STUDY_NAME, self.name) is None:
-            raise UserError(f"{self.where}: name = {quoted(self.name)} is no name", "Write a-z, 0-9, - and _")
+            raise UserError(f"{self.where}: name = {quote(self.name)} is no name", "Write a-z, 0-9, - and _")
         if _RESERVED.fullmatch(self.name):
             raise UserError(f"{self.where}: name = {self.name!r} is no folder on Windows", "Choose another")
         self.base = _table(body, "base", self.where)
         self.axes = _table(body, "axes", self.where)
         self.variants = _variants(_table(body, "variants", self.where), self.where)
         self.stages = self._stages(body)
-        given = [assignment(override, "override") for override in overrides]
+        given = [parse_assignment(override, "override") for override in overrides]
         for key, count in Counter(key for key, _ in given).items():
             if count > 1:
                 raise UserError(
@@ -121,7 +128,7 @@ class Declared:
         name = body.get("name")
         where = f"{self.where}: stages.{name or number + 1}"
         for key in body:
-            check_known(key, _STAGE_KEYS, where)
+            check_choice(key, _STAGE_KEYS, where)
         if not isinstance(name, str) or not name.isidentifier():
             raise UserError(f"{where}: name = {name!r} is no name", "Write letters, digits and _")
         settings, promotion = _table(body, "settings", where), None
@@ -130,7 +137,7 @@ class Declared:
         if number > 0:
             if "promote" not in body:
                 raise UserError(f"{where}: it does not say who goes on to it", "Write promote = { best = 1 }")
-            promotion = validated(Promotion, _table(body, "promote", where), f"{where}.promote")
+            promotion = parse_spec(Promotion, _table(body, "promote", where), f"{where}.promote")
         return DeclaredStage(name, body["meta_loops"], body["seeds"], settings, promotion)
 
     def _override(self, key: str, value: str) -> None:
@@ -139,19 +146,18 @@ class Declared:
         if dot:
             if not self.stages[0].name:
                 raise UserError(f"override {key}: this grid has no stages", f"Write {inner}={value}")
-            check_known(name, {stage.name for stage in self.stages}, "override", "stage")
+            check_choice(name, {stage.name for stage in self.stages}, "override", "stage")
             stages, key = [stage for stage in self.stages if stage.name == name], inner
         else:
             stages = self.stages
         if key in ("meta_loops", "seeds"):
             for stage in stages:
-                setattr(
-                    stage, key, whole_number(value, "override meta_loops") if key == "meta_loops" else value
-                )
+                setattr(stage, key, parse_int(value, "override meta_loops") if key == "meta_loops" else value)
             return
-        check_known(key, {*self.fields, "meta_loops", "seeds"}, "override")
+        check_choice(key, {*self.fields, "meta_loops", "seeds"}, "override")
         values = [
-            typed(self.fields[key].annotation, part, f"override {key}") for part in self.parts(key, value)
+            parse_setting(self.fields[key].annotation, part, f"override {key}")
+            for part in self.parts(key, value)
         ]
         if dot:
             if len(values) > 1:
@@ -183,9 +189,13 @@ class Declared:
         Ranges and files of values are written as in a grid.
         """
         if value.startswith("@") or ".." in value:
-            return [str(each) for each in values_of(value, self.folder, key)]
-        parts = split_outside(value, ",") or [value]
-        if is_list(self.fields[key].annotation) and not value.startswith("[") and parts[0][:1].isdigit():
+            return [str(each) for each in parse_values(value, self.folder, key)]
+        parts = split_top_level(value, ",") or [value]
+        if (
+            is_list_setting(self.fields[key].annotation)
+            and not value.startswith("[")
+            and parts[0][:1].isdigit()
+        ):
             return [value]
         return parts
 
@@ -195,7 +205,7 @@ class Declared:
         tables += [(f"stages.{stage.name}.settings", stage.settings) for stage in self.stages]
         for place, keys in tables:
             for key in keys:
-                check_known(key, set(self.fields), f"{self.where}: {place}")
+                check_choice(key, set(self.fields), f"{self.where}: {place}")
 
     def _check_places(self) -> None:
         """A setting has one place; another would silently win. A stage and a variant may change the base."""
@@ -226,26 +236,26 @@ class Declared:
                 f"{where}meta_loops = {loops!r} is not a number of loops", f"Write 1 to {MAX_LOOPS:,}"
             )
         stage.seeds = [
-            whole_number(seed, f"{where}seeds")
-            for seed in seeds_of(stage.seeds, self.folder, f"{where}seeds")
+            parse_int(seed, f"{where}seeds")
+            for seed in parse_seeds(stage.seeds, self.folder, f"{where}seeds")
         ]
         if stage.promotion is not None:
             self._check_promotion(stage.promotion, f"{where}promote")
 
     def _check_promotion(self, promotion: Promotion, where: str) -> None:
         for key in promotion.within:
-            check_known(key, {*self.fields, "variant"}, f"{where}.within")
+            check_choice(key, {*self.fields, "variant"}, f"{where}.within")
         for place, names in (
             ("always", promotion.always),
             *(("groups", group) for group in promotion.groups),
         ):
             for name in names:
-                check_known(name, set(self.variants), f"{where}.{place}", "variant")
+                check_choice(name, set(self.variants), f"{where}.{place}", "variant")
         if promotion.groups and promotion.within:
             raise UserError(f"{where}: both within and groups are given", "Keep one of them")
 
     def _values(self, value: Any, key: str) -> list[Any]:
-        return values_of(value, self.folder, f"{self.where}: {key}")
+        return parse_values(value, self.folder, f"{self.where}: {key}")
 
 
 def _grids_in(folder: Path) -> list[Path]:

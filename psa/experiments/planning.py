@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psa.execution.cost_model import CostModel, memory_bytes
-from psa.execution.devices import Place, places
+from psa.execution.devices import DeviceSlot, device_slots
 from psa.execution.machine import DeviceName
 from psa.execution.packing import groups_of, packed
 from psa.specs.trial import Pack, Trial
@@ -22,7 +22,7 @@ class Plan:
     pending: list[Trial]
     damaged: dict[str, str]
     packs: list[Pack]
-    places: list[Place]
+    places: list[DeviceSlot]
 
     @property
     def done(self) -> int:
@@ -43,4 +43,4 @@ def planned_for(
     survey = store.survey(trials, horizon)
     packs = packed(groups_of(survey.pending), horizon, costs, pack_size)
     need = max((memory_bytes(pack.trials) for pack in packs), default=1)
-    return Plan(trials, horizon, survey.pending, survey.damaged, packs, places(device, need, workers))
+    return Plan(trials, horizon, survey.pending, survey.damaged, packs, device_slots(device, need, workers))

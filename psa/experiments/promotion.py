@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from psa.core.errors import DamagedFile
-from psa.experiments.grid import Grid, Point, Stage
+from psa.core.errors import CorruptFileError
+from psa.experiments.grid import Grid, GridPoint, Stage
 from psa.experiments.grid_file import Promotion
 from psa.specs.trial import Trial
 from psa.storage.records.record import bounty_after, reaches
@@ -15,12 +15,12 @@ from psa.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Entered:
+class StageStatus:
     """A stage and those of its points that are to be trained, None while the stage before it goes on."""
 
     grid: Grid
     number: int
-    points: tuple[Point, ...] | None
+    points: tuple[GridPoint, ...] | None
 
     @property
     def stage(self) -> Stage:
@@ -48,7 +48,7 @@ class Entered:
         candidates = {point.candidate for point in self.stage.points}
         if self.number == 0 or not candidates:
             return len(self.stage.points)
-        chosen = seats(self.stage.promotion or Promotion(), self.grid.stages[self.number - 1].everyone)
+        chosen = max_promoted(self.stage.promotion or Promotion(), self.grid.stages[self.number - 1].everyone)
         return min(chosen, len(candidates)) * (len(self.stage.points) // len(candidates))
 
     @property
@@ -57,13 +57,13 @@ class Entered:
         return tuple(point.trial for point in self.points or ())
 
 
-def entered(grid: Grid, store: Store) -> Iterator[Entered]:
+def stage_statuses(grid: Grid, store: Store) -> Iterator[StageStatus]:
     """Each stage with who has reached it by now. Lazy: what is trained meanwhile counts for the next one.
 
     A stage is closed when all its trials are done; a failed one keeps it open, since to rank the others
     without it would give another answer once it is done. Who goes on does not depend on --only.
     """
-    before: tuple[Point, ...] | None = None
+    before: tuple[GridPoint, ...] | None = None
     for number, stage in enumerate(grid.stages):
         if number == 0:
             before = stage.everyone
@@ -77,10 +77,10 @@ def entered(grid: Grid, store: Store) -> Iterator[Entered]:
             )
         selected = {point.trial.id for point in stage.points}
         shown = None if before is None else tuple(each for each in before if each.trial.id in selected)
-        yield Entered(grid, number, shown)
+        yield StageStatus(grid, number, shown)
 
 
-def _scores(points: Sequence[Point], meta_loops: int, store: Store) -> dict[int, Fraction] | None:
+def _scores(points: Sequence[GridPoint], meta_loops: int, store: Store) -> dict[int, Fraction] | None:
     """The mean validation accuracy over the seeds of each candidate after `meta_loops`; None while a record
     is missing or damaged. What a trial reached later, in a longer stage, does not count.
     """
@@ -88,7 +88,7 @@ def _scores(points: Sequence[Point], meta_loops: int, store: Store) -> dict[int,
     for point in points:
         try:
             record = store.read(point.trial)
-        except DamagedFile:  # as good as missing; who looks at the stage itself says so
+        except CorruptFileError:  # as good as missing; who looks at the stage itself says so
             return None
         if record is None or not reaches(record, meta_loops):
             return None
@@ -96,7 +96,7 @@ def _scores(points: Sequence[Point], meta_loops: int, store: Store) -> dict[int,
     return {candidate: sum(each, Fraction()) / len(each) for candidate, each in found.items()}
 
 
-def promoted(promotion: Promotion, points: Sequence[Point], scores: dict[int, Fraction]) -> set[int]:
+def promoted(promotion: Promotion, points: Sequence[GridPoint], scores: dict[int, Fraction]) -> set[int]:
     """The candidates that go on. Among equal scores the one that the file names first is taken."""
     chosen = {point.candidate for point in points if point.variant in promotion.always}
     for group in _groups(promotion, points):
@@ -105,13 +105,13 @@ def promoted(promotion: Promotion, points: Sequence[Point], scores: dict[int, Fr
     return chosen
 
 
-def seats(promotion: Promotion, points: Sequence[Point]) -> int:
+def max_promoted(promotion: Promotion, points: Sequence[GridPoint]) -> int:
     """How many candidates will go on at most, known before any score is."""
     always = {point.candidate for point in points if point.variant in promotion.always}
     return len(always) + sum(min(promotion.best, len(group)) for group in _groups(promotion, points))
 
 
-def _groups(promotion: Promotion, points: Sequence[Point]) -> list[set[int]]:
+def _groups(promotion: Promotion, points: Sequence[GridPoint]) -> list[set[int]]:
     """The candidates that compete with each other; those that go on anyhow compete with nobody."""
     open_to = [point for point in points if point.variant not in promotion.always]
     if promotion.groups:

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 from pydantic import Field, ValidationError, model_validator
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_known, values_of
-from psa.experiments.grid_file import Declared
+from psa.core.parsing import check_choice, parse_values
+from psa.experiments.grid_file import GridFile
 from psa.experiments.study import study_named
-from psa.specs.base import Spec, canonical_json, first_fault, validated
+from psa.specs.base import Spec, canonical_json, first_error, parse_spec
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Pack, check_sizes
 
@@ -61,10 +61,10 @@ class WholeRange(Spec):
 
 RANGES: Final = (Range, WholeRange)
 # Stored searches are read back by this. Whole numbers first: a Range keeps 16.0, but would take 16 as well.
-Values = Annotated[WholeRange | Range | tuple[Any, ...], Field(union_mode="left_to_right")]
+SearchValues = Annotated[WholeRange | Range | tuple[Any, ...], Field(union_mode="left_to_right")]
 
 
-class Strategy(Spec):
+class SearchStrategy(Spec):
     """How the space is searched.
 
     samples: configurations. scheduler: asha stops the worse of them early, after `grace` meta-loops and then
@@ -81,7 +81,7 @@ class Strategy(Spec):
     seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = 0
 
 
-class Template(Spec):
+class SearchTemplate(Spec):
     """What all configurations of a search share; with sampled settings it becomes a pack."""
 
     study: str
@@ -93,13 +93,13 @@ class Template(Spec):
     def pack(self, sampled: Mapping[str, Any]) -> Pack:
         """The configuration with these settings over all seeds. Raises UserError for what cannot be."""
         study = study_named(self.study, self.name)
-        settings = validated(study.Settings, {**self.base, **sampled}, self.name)
+        settings = parse_spec(study.Settings, {**self.base, **sampled}, self.name)
         try:
             first = study.from_settings(settings, self.seeds[0], self.name)
             check_sizes(first)
             shape_of(first.model, first.data.classes)
         except ValidationError as error:
-            raise UserError(f"{self.name}: {first_fault(error)}", "Correct that value") from None
+            raise UserError(f"{self.name}: {first_error(error)}", "Correct that value") from None
         trials = tuple(first.changed(seed=seed) for seed in self.seeds)
         return Pack(trials=trials, horizon=self.meta_loops)
 
@@ -107,9 +107,9 @@ class Template(Spec):
 class Search(Spec):
     """A declared search."""
 
-    template: Template
-    space: dict[str, Values]
-    strategy: Strategy
+    template: SearchTemplate
+    space: dict[str, SearchValues]
+    strategy: SearchStrategy
 
     @property
     def first(self) -> Pack:
@@ -135,12 +135,12 @@ class Search(Spec):
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Search:
+def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     """Read a search and apply `key=value` overrides of its base, seeds and meta-loops.
 
     Raises UserError that names the file, the key and the nearest right name.
     """
-    declared = Declared(path, overrides, TABLES)
+    declared = GridFile(path, overrides, TABLES)
     for table in ("axes", "variants"):
         if getattr(declared, table):
             raise UserError(f"{path}: a search has no {table}", "Write the choices into [space]")
@@ -151,9 +151,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Search:
         raise UserError(
             f"{path}: [space] is empty", "Name what is searched: lr = { low = 1e-5, high = 1e-2 }"
         )
-    strategy = validated(Strategy, declared.further["search"], f"{path}: search")
+    strategy = parse_spec(SearchStrategy, declared.further["search"], f"{path}: search")
     stage = declared.stages[0]
-    template = Template(
+    template = SearchTemplate(
         study=declared.study_name,
         name=declared.name,
         base=declared.base,
@@ -165,15 +165,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Search:
     return found
 
 
-def _values(declared: Declared, key: str, value: Any) -> WholeRange | Range | tuple[Any, ...]:
+def _values(declared: GridFile, key: str, value: Any) -> WholeRange | Range | tuple[Any, ...]:
     where = f"{declared.where}: space.{key}"
-    check_known(key, set(declared.fields), f"{declared.where}: space")
+    check_choice(key, set(declared.fields), f"{declared.where}: space")
     if key in declared.base:
         raise UserError(f"{declared.where}: {key} stands in space and in base", "Keep one of them")
     if isinstance(value, dict):
         whole = _is_whole(declared.fields[key].annotation)
-        return validated(WholeRange, value, where) if whole else validated(Range, value, where)
-    return tuple(values_of(value, declared.folder, where))
+        return parse_spec(WholeRange, value, where) if whole else parse_spec(Range, value, where)
+    return tuple(parse_values(value, declared.folder, where))
 
 
 def _is_whole(annotation: Any) -> bool:

@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from psa.core.errors import DamagedFile
+from psa.core.errors import CorruptFileError
 from psa.core.files import write_atomically
 from psa.core.stored_files import read_stored
 from psa.experiments.search import Search
 from psa.specs.base import Spec
 from psa.storage.records.record import decode_record, encode_record
 
-Status = Literal["running", "finished", "stopped early", "failed"]
+ConfigurationStatus = Literal["running", "finished", "stopped early", "failed"]
 
 
 class Configuration(Spec):
@@ -31,7 +31,7 @@ class Configuration(Spec):
 
     name: str
     settings: dict[str, Any]
-    status: Status = "running"
+    status: ConfigurationStatus = "running"
     accuracies: dict[int, tuple[float, ...]] = Field(default_factory=dict)
     diverged: tuple[bool, ...] = ()
     trials: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class Configuration(Spec):
         return sum(self.last) / len(self.last) if self.last else float("nan")
 
 
-class Ledger:
+class SearchLog:
     """The configurations of one search, stored whenever one of them ends. Raises UserError."""
 
     def __init__(self, search: Search, results: Path) -> None:
@@ -99,7 +99,11 @@ class Ledger:
                 said["loop"]: tuple(100 * each for each in said["each"]),
             }
             changes["diverged"] = tuple(said.get("diverged", ()))
-        ended: dict[str, Status] = {"done": "finished", "stopped": "stopped early", "failed": "failed"}
+        ended: dict[str, ConfigurationStatus] = {
+            "done": "finished",
+            "stopped": "stopped early",
+            "failed": "failed",
+        }
         if kind in ended:
             changes["status"] = ended[kind]
             changes["trials"] = tuple(said.get("trials", ()))
@@ -143,7 +147,7 @@ class Ledger:
             body = decode_record(content, str(self.path))["configurations"]
             return {each["name"]: Configuration.model_validate(each) for each in body}
         except (ValidationError, KeyError, TypeError) as error:
-            raise DamagedFile(f"{self.path} is damaged ({type(error).__name__})", "Remove it") from None
+            raise CorruptFileError(f"{self.path} is damaged ({type(error).__name__})", "Remove it") from None
 
     def save(self) -> None:
         """Store it, with the curves of what is still in training."""

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
 from pydantic import BeforeValidator, Field
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_known, split_outside, unbracketed, whole_number
+from psa.core.parsing import check_choice, parse_int, split_top_level, strip_brackets
 from psa.experiments import studies
 from psa.specs.base import Seed, Spec
 from psa.specs.data import (
@@ -30,7 +30,7 @@ from psa.specs.data import (
     ValidationSize,
     resolved,
 )
-from psa.specs.probes import PROBES, ProbeName, parsed
+from psa.specs.probes import PROBES, ProbeName, parse_probe
 from psa.specs.trial import Trial
 
 
@@ -44,7 +44,7 @@ def _known_probes(names: Any) -> Any:
         raise ValueError(f"there is no probe {unknown!r}; did you mean {near[0]}?")
     for name in names:
         try:
-            parsed(name)
+            parse_probe(name)
         except UserError as error:  # pydantic reports ValueErrors with the key they belong to
             raise ValueError(str(error)) from error
     return names
@@ -112,26 +112,26 @@ def study_named(name: Any, where: str) -> Study:
     known = study_names()
     if not isinstance(name, str):
         raise UserError(f"{where}: study = {name!r} is no name", f"Known: {', '.join(sorted(known))}")
-    check_known(name, known, where, "study")
+    check_choice(name, known, where, "study")
     return cast(Study, importlib.import_module(f"psa.experiments.studies.{name}"))
 
 
-def typed(annotation: Any, text: str, where: str) -> Any:
+def parse_setting(annotation: Any, text: str, where: str) -> Any:
     """The value that a text from the command line stands for, by the type of its setting: lr=1e-4 is a
     number, and a list may have a name. What it may be is left to the setting. Raises UserError.
     """
-    kind = bare(annotation)
+    kind = unwrap_annotation(annotation)
     if get_origin(kind) is tuple:
-        inner, item = unbracketed(text), get_args(kind)[0]
-        if bare(item) is int and inner.isidentifier():
+        inner, item = strip_brackets(text), get_args(kind)[0]
+        if unwrap_annotation(item) is int and inner.isidentifier():
             return inner
-        return [typed(item, part, where) for part in split_outside(inner, ",")]
+        return [parse_setting(item, part, where) for part in split_top_level(inner, ",")]
     if kind is bool:
         if text not in ("true", "false"):
             raise UserError(f"{where}={text} is neither true nor false", "Write one of them")
         return text == "true"
     if kind is int:
-        return whole_number(text, where)
+        return parse_int(text, where)
     if kind is float:
         try:
             return float(text)
@@ -140,15 +140,15 @@ def typed(annotation: Any, text: str, where: str) -> Any:
     return text
 
 
-def is_list(annotation: Any) -> bool:
+def is_list_setting(annotation: Any) -> bool:
     """Whether one value of a setting is itself a list, such as digits."""
-    return get_origin(bare(annotation)) is tuple
+    return get_origin(unwrap_annotation(annotation)) is tuple
 
 
-def bare(annotation: Any) -> Any:
+def unwrap_annotation(annotation: Any) -> Any:
     """A type without its limits, and without the None that it may also be."""
     if get_origin(annotation) is Annotated:
-        return bare(get_args(annotation)[0])
+        return unwrap_annotation(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return bare(next(each for each in get_args(annotation) if each is not type(None)))
+        return unwrap_annotation(next(each for each in get_args(annotation) if each is not type(None)))
     return annotation

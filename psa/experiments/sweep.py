@@ -11,26 +11,26 @@ from typing import Final, Protocol, Self
 
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
-from psa.execution.backend import Backend, Where, backend_named
-from psa.execution.cost_model import SIZES, CostModel, Kind
-from psa.execution.eta import TimeLeft
-from psa.execution.local import Local
+from psa.execution.backend import Backend, BackendOptions, backend_named
+from psa.execution.cost_model import SIZES, CostModel, WorkloadKey
+from psa.execution.eta import EtaEstimator
+from psa.execution.local import LocalBackend
 from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
-from psa.execution.worker.protocol import Event, failures_of
+from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, planned_for
-from psa.experiments.promotion import Entered, entered
-from psa.experiments.tracking.trackers import Audience, listeners_for
+from psa.experiments.promotion import StageStatus, stage_statuses
+from psa.experiments.tracking.trackers import TrackerGroup, listeners_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
-from psa.storage.retention import KeepWeights, drop_weights
+from psa.storage.retention import KeepWeights, delete_checkpoints
 from psa.storage.store import Store
-from psa.storage.sweep_registry import Tell, announced
+from psa.storage.sweep_registry import Describe, register_sweep
 
 FIRST_WAIT_SECONDS: Final = 1.0  # for others' trials, before they are looked at again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0
-Refresh = Callable[[], None]
+RefreshCallback = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class SweepOptions:
     """The options of a sweep. pack_size: trials per pack, None for the fastest by measurement."""
 
     backend: str = "local"
-    where: Where = field(default_factory=Where)
+    where: BackendOptions = field(default_factory=BackendOptions)
     pack_size: int | None = None
     keep_weights: KeepWeights = "all"
     fail_fast: bool = False
@@ -50,9 +50,9 @@ class StageProgress(Protocol):
     """Progress of one stage, which takes in the events of its packs."""
 
     done: int
-    time_left: TimeLeft
+    time_left: EtaEstimator
 
-    def heard(self, event: Event) -> None:
+    def heard(self, event: WorkerEvent) -> None:
         """Take an event in."""
 
     def measures(self, networks: int) -> None:
@@ -74,12 +74,12 @@ class SweepProgress(Protocol):
     def damaged(self, reasons: Mapping[str, str]) -> None:
         """Name the records that cannot be read."""
 
-    def waiting(self, stage: Entered) -> None:
+    def waiting(self, stage: StageStatus) -> None:
         """Say what a stage waits for that nobody has reached yet."""
 
     def stage(
-        self, name: str, total: int, time_left: TimeLeft, tell: Tell
-    ) -> contextlib.AbstractContextManager[tuple[StageProgress, Refresh]]:
+        self, name: str, total: int, time_left: EtaEstimator, tell: Describe
+    ) -> contextlib.AbstractContextManager[tuple[StageProgress, RefreshCallback]]:
         """Show the progress of a stage of so many trials while the block lasts, anew at each refresh."""
 
 
@@ -93,7 +93,7 @@ class Sweep:
     options: SweepOptions
     costs: CostModel
     backend: Backend
-    audience: Audience
+    audience: TrackerGroup
 
     @classmethod
     def prepared(cls, declared: Grid, store: Store, machine: Machine, options: SweepOptions) -> Self:
@@ -103,16 +103,16 @@ class Sweep:
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         costs = CostModel.of_machine(store.models, machine.device)
         backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
-        audience = Audience(listeners_for(declared.name, options.tensorboard, options.mlflow), store)
+        audience = TrackerGroup(listeners_for(declared.name, options.tensorboard, options.mlflow), store)
         return cls(declared, store, machine, options, costs, backend, audience)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
         """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError."""
-        locks.check(self.store)
-        with stop, announced(self.store.models) as tell:
+        locks.check_lockable(self.store)
+        with stop, register_sweep(self.store.models) as tell:
             self.backend.fetch()
-            work = _Work(self, progress, stop, tell)
-            for stage in entered(self.declared, self.store):
+            work = _SweepRunner(self, progress, stop, tell)
+            for stage in stage_statuses(self.declared, self.store):
                 if not work.ends() and stage.points is not None:
                     work.train(stage)
         if stop():
@@ -121,13 +121,13 @@ class Sweep:
         if work.detached:
             progress.say(work.detached)
             return 0
-        stages = [stage for stage in entered(self.declared, self.store) if stage.stage.points]
+        stages = [stage for stage in stage_statuses(self.declared, self.store) if stage.stage.points]
         complete = [_concluded(stage, work) for stage in stages]
         _drop(stages, self.store, self.options.keep_weights)
         return 0 if all(complete) else 1
 
 
-def _concluded(stage: Entered, work: _Work) -> bool:
+def _concluded(stage: StageStatus, work: _Work) -> bool:
     """Say how far a stage is; whether it is complete."""
     if stage.points is None:
         work.progress.waiting(stage)
@@ -139,7 +139,7 @@ def _concluded(stage: Entered, work: _Work) -> bool:
     return not survey.pending and not survey.damaged
 
 
-def _drop(stages: Sequence[Entered], store: Store, keep: KeepWeights) -> None:
+def _drop(stages: Sequence[StageStatus], store: Store, keep: KeepWeights) -> None:
     """Drop the weights that are not to be kept: of trials that are done in every stage they have reached,
     and of none while it is open who goes on.
     """
@@ -148,22 +148,22 @@ def _drop(stages: Sequence[Entered], store: Store, keep: KeepWeights) -> None:
     surveys = [store.survey(stage.trials, stage.meta_loops) for stage in stages]
     open_still = {trial.id for survey in surveys for trial in survey.pending}
     done = {trial.id: trial for survey in surveys for trial in survey.done if trial.id not in open_still}
-    drop_weights(store, list(done.values()), keep)
+    delete_checkpoints(store, list(done.values()), keep)
 
 
 @dataclass
-class _Work:
+class _SweepRunner:
     """What all that is trained in one sweep shares. `failed`: ids of trials that are not tried again."""
 
     sweep: Sweep
     progress: SweepProgress
     stop: StopRequest
-    tell: Tell
+    tell: Describe
     failed: set[str] = field(default_factory=set)
     detached: str = ""  # what there is to say of what goes on without this sweep
     keep: KeepWeights = "all"
 
-    def train(self, stage: Entered) -> None:
+    def train(self, stage: StageStatus) -> None:
         """Train the trials of a stage, until none is left to be done but those that failed.
 
         Ends early when a stop is asked for, or at a failure where that is wanted.
@@ -171,18 +171,18 @@ class _Work:
         # those who go on to a later stage need their weights there
         self.keep = self.sweep.options.keep_weights if stage.last else "all"
         planned = self._planned(stage)
-        time_left = TimeLeft(self.sweep.costs, len(planned.places))
+        time_left = EtaEstimator(self.sweep.costs, len(planned.places))
         self.sweep.audience.tell(stage.trials, stage.meta_loops)
         name = stage.title + self.sweep.declared.name
         with self.progress.stage(name, len(stage.trials), time_left, self.tell) as (view, refresh):
             view.done = planned.done
             backend = self.sweep.backend
-            if planned.packs and not self.sweep.options.pack_size and isinstance(backend, Local):
+            if planned.packs and not self.sweep.options.pack_size and isinstance(backend, LocalBackend):
                 self._calibrate(backend, planned, view, refresh)
                 planned = self._planned(stage)
             self._rounds(planned, view, refresh)
 
-    def _planned(self, stage: Entered) -> Plan:
+    def _planned(self, stage: StageStatus) -> Plan:
         return planned_for(
             stage.trials,
             stage.meta_loops,
@@ -193,11 +193,13 @@ class _Work:
             self.sweep.options.pack_size,
         )
 
-    def _calibrate(self, backend: Local, planned: Plan, view: StageProgress, refresh: Refresh) -> None:
+    def _calibrate(
+        self, backend: LocalBackend, planned: Plan, view: StageProgress, refresh: RefreshCallback
+    ) -> None:
         """Measure the kinds of network that this machine has not seen yet, once."""
-        unknown: dict[Kind, Pack] = {}
+        unknown: dict[WorkloadKey, Pack] = {}
         for group in groups_of(planned.pending):
-            kind = Kind.of(group[0])
+            kind = WorkloadKey.of(group[0])
             if not self.sweep.costs.measured(kind) and kind not in unknown:
                 unknown[kind] = Pack(trials=enough(group, max(SIZES)), horizon=planned.horizon)
         if not unknown:
@@ -210,7 +212,7 @@ class _Work:
                 if self.stop():
                     return
 
-    def _rounds(self, planned: Plan, view: StageProgress, refresh: Refresh) -> None:
+    def _rounds(self, planned: Plan, view: StageProgress, refresh: RefreshCallback) -> None:
         """Train what is free, again and again.
 
         What another sweep, or a worker that outlived its own, is at work on comes round until it is done or
@@ -224,7 +226,7 @@ class _Work:
                 return
             view.done = planned.done + len(planned.pending) - len(pending)
             before = view.done, len(self.failed)
-            free = locks.free(self.sweep.store, left)
+            free = locks.unlocked_trials(self.sweep.store, left)
             if free:
                 self._round(free, planned, view, refresh)
             if self.ends():
@@ -235,7 +237,9 @@ class _Work:
             self._wait(wait, len(left), view, refresh)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
-    def _round(self, free: Sequence[Trial], planned: Plan, view: StageProgress, refresh: Refresh) -> None:
+    def _round(
+        self, free: Sequence[Trial], planned: Plan, view: StageProgress, refresh: RefreshCallback
+    ) -> None:
         packs = packed(groups_of(free), planned.horizon, self.sweep.costs, self.sweep.options.pack_size)
         jobs = self.sweep.backend.plan(packs)
         view.time_left.planned([job.pack for job in jobs], self.sweep.store)
@@ -259,7 +263,7 @@ class _Work:
         """
         return self.stop() or bool(self.detached) or (self.sweep.options.fail_fast and bool(self.failed))
 
-    def _wait(self, seconds: float, trials: int, view: StageProgress, refresh: Refresh) -> None:
+    def _wait(self, seconds: float, trials: int, view: StageProgress, refresh: RefreshCallback) -> None:
         until = time.monotonic() + seconds
         while not self.stop() and (rest := until - time.monotonic()) > 0:
             view.waits(trials)
@@ -267,7 +271,7 @@ class _Work:
             self.stop.wait(min(1.0, rest))
 
 
-def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
+def _booked(store: Store, event: WorkerEvent, keep: KeepWeights) -> None:
     """What a finished or failed pack leaves to be done."""
     errors = failures_of(event)
     failed = [trial for trial in event.pack.trials if trial.id in errors]
@@ -275,4 +279,4 @@ def _booked(store: Store, event: Event, keep: KeepWeights) -> None:
     for trial in store.survey(failed, event.pack.horizon).pending:
         store.write_failure(trial, errors[trial.id])
     if event.kind == "done" and keep == "none":
-        drop_weights(store, store.survey(event.pack.trials, event.pack.horizon).done, keep)
+        delete_checkpoints(store, store.survey(event.pack.trials, event.pack.horizon).done, keep)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from psa.core.rng import stream
-from psa.nn.stacked import Layout, Rows
+from psa.core.rng import generator
+from psa.nn.stacked import Layout, StackedParams
 from psa.specs.shapes import Shape
 from psa.specs.training import Mode
 
@@ -61,17 +61,17 @@ CHOICES: dict[Mode, Callable[[Shape, np.random.Generator], Unit | None]] = {
 }
 
 
-def choose(mode: Mode, shape: Shape, seed: int, loop: int) -> Unit | None:
+def choose_unit(mode: Mode, shape: Shape, seed: int, loop: int) -> Unit | None:
     """The neuron to damage before `loop` (from 1), a function of its arguments alone.
 
     None in the modes that damage nothing, and always before loop 1: there is no good state to perturb yet.
     """
     if loop == 1:
         return None
-    return CHOICES[mode](shape, stream(seed, "ablate", loop))
+    return CHOICES[mode](shape, generator(seed, "ablate", loop))
 
 
-def damage(copy: Rows, layout: Layout, units: Sequence[Unit | None]) -> None:
+def ablate(copy: StackedParams, layout: Layout, units: Sequence[Unit | None]) -> None:
     """Zero the units, one per row at most, in `copy`: incoming weights, bias, and readers if any."""
     first, rest = [_NOWHERE], [_NOWHERE]
     for row, unit in enumerate(units):

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from psa.core.rng import stream
-from psa.specs.growth import Event, Moment, events
-from psa.specs.shapes import INPUTS
+from psa.core.rng import generator
+from psa.specs.growth import EpochResult, GrowthEvent, growth_events
+from psa.specs.shapes import PIXELS
 from psa.storage.trial_state import TrialState
 
 
-def due(state: TrialState, steps_per_epoch: int, validation: int) -> Event | None:
+def growth_due(state: TrialState, steps_per_epoch: int, validation: int) -> GrowthEvent | None:
     """The growth that a trial's schedule asks for after its last loop and that is not done yet.
 
     validation: samples of the validation split.
@@ -33,10 +33,10 @@ def due(state: TrialState, steps_per_epoch: int, validation: int) -> Event | Non
     if just_grown(state):
         return None
     history = [
-        Moment(loop, loop * steps_per_epoch, correct / validation)
+        EpochResult(loop, loop * steps_per_epoch, correct / validation)
         for loop, correct in enumerate(state.history["correct"], start=1)
     ]
-    found = events(trial.growth, trial.model.arch.widths, history, INPUTS, trial.data.classes)
+    found = growth_events(trial.growth, trial.model.arch.widths, history, PIXELS, trial.data.classes)
     return found[-1] if found and found[-1].epoch == state.loops else None
 
 
@@ -45,10 +45,10 @@ def just_grown(state: TrialState) -> bool:
     return bool(state.events) and state.events[-1]["epoch"] == state.loops
 
 
-def happen(state: TrialState, event: Event) -> None:
+def apply_growth(state: TrialState, event: GrowthEvent) -> None:
     """Book an event, and grow weights and what the optimiser remembers of them, in place."""
     number = 1 + sum(each["grew"] for each in state.events)
-    state.events.append(booked(event))
+    state.events.append(growth_event_json(event))
     if not event.grew:
         return
     widths, seed = event.new_hidden_sizes, state.trial.seed
@@ -60,7 +60,7 @@ def happen(state: TrialState, event: Event) -> None:
         )
 
 
-def booked(event: Event) -> dict[str, Any]:
+def growth_event_json(event: GrowthEvent) -> dict[str, Any]:
     """An event as JSON holds it."""
     facts = asdict(event) | {
         "old_depth": event.old_depth,
@@ -126,7 +126,7 @@ def _check(old: Sequence[int], new: Sequence[int]) -> None:
 
 
 def _widened(state: Mapping[str, np.ndarray], widths: tuple[int, ...], seed: int, number: int) -> State:
-    draws = stream(seed, "grow", number)
+    draws = generator(seed, "grow", number)
     names = _linears(state)
     sizes = [state["hidden.0.weight"].shape[1], *widths, len(state["output.bias"])]
     grown: State = {}

@@ -20,7 +20,7 @@ from psa.specs.activation import Activation
 
 
 @dataclass(frozen=True)
-class Setting:
+class ActivationParams:
     """What an activation is told beside its input.
 
     kind: name and parameters. threshold: [T, 1, 1] where it has a learned one. scale: [T, 1, 1] where it
@@ -46,7 +46,7 @@ class Setting:
         inside = self.threshold.detach().clamp(low, high)
         return self.threshold + (inside - self.threshold.detach())
 
-    def of(self, row: int) -> Setting:
+    def of(self, row: int) -> ActivationParams:
         """That of one trial."""
         part = slice(row, row + 1)
         return replace(
@@ -56,7 +56,7 @@ class Setting:
         )
 
 
-def activate(x: Tensor, setting: Setting) -> Tensor:
+def activate(x: Tensor, setting: ActivationParams) -> Tensor:
     """The activation of x, [T, width, B].
 
     On the CPU an exponential has other bits at the end of a run of numbers than within it (measured: vectors
@@ -75,17 +75,17 @@ def scales(kind: Activation, loops: Sequence[int], device: torch.device) -> Tens
     return torch.tensor([kind.scale_at(loop) for loop in loops], device=device).view(-1, 1, 1)
 
 
-def _shares(values: Tensor, setting: Setting) -> Tensor:
+def _shares(values: Tensor, setting: ActivationParams) -> Tensor:
     """(values + eps) over their sum, times the scale."""
     raised = values + setting.kind.number("eps")
     return raised / raised.sum(dim=1, keepdim=True) * setting.factor
 
 
-def _softmax(x: Tensor, setting: Setting) -> Tensor:
+def _softmax(x: Tensor, setting: ActivationParams) -> Tensor:
     return torch.softmax(x / setting.kind.number("temperature"), dim=1) * setting.factor
 
 
-def _power(x: Tensor, setting: Setting) -> Tensor:
+def _power(x: Tensor, setting: ActivationParams) -> Tensor:
     """clamp(relu(x / T) + eps, eps, 1e6) ** alpha over its sum + eps; T is 1 where there is none."""
     eps = setting.kind.number("eps")
     tempered = x / setting.kind.number("temperature", 1.0)
@@ -93,7 +93,7 @@ def _power(x: Tensor, setting: Setting) -> Tensor:
     return powers / (powers.sum(dim=1, keepdim=True) + eps) * setting.factor
 
 
-def _sparsemax(x: Tensor, setting: Setting) -> Tensor:
+def _sparsemax(x: Tensor, setting: ActivationParams) -> Tensor:
     """The Euclidean projection of each sample on the simplex (Martins and Astudillo 2016, algorithm 1)."""
     x = x - x.detach().amax(dim=1, keepdim=True)  # the projection is the same, and 1 is not lost beside it
     with torch.no_grad():
@@ -110,7 +110,7 @@ def _sparsemax(x: Tensor, setting: Setting) -> Tensor:
     return torch.relu(x - level) * setting.factor
 
 
-def _threshold(x: Tensor, setting: Setting) -> Tensor:
+def _threshold(x: Tensor, setting: ActivationParams) -> Tensor:
     """x sigmoid(s (x - theta)); outside of training x where x >= theta, unless hard = false."""
     theta = setting.clamped
     if not setting.training and setting.kind["hard"]:
@@ -118,18 +118,18 @@ def _threshold(x: Tensor, setting: Setting) -> Tensor:
     return x * torch.sigmoid(setting.kind.number("sharpness") * (x - theta))
 
 
-def _fixed_threshold(x: Tensor, setting: Setting) -> Tensor:
+def _fixed_threshold(x: Tensor, setting: ActivationParams) -> Tensor:
     """max(x, threshold) over its sum in the same sample, times the scale."""
     raised = x.clamp(min=setting.kind.number("threshold"))
     return raised / raised.sum(dim=1, keepdim=True) * setting.factor
 
 
-def _jump(x: Tensor, setting: Setting) -> Tensor:
+def _jump(x: Tensor, setting: ActivationParams) -> Tensor:
     jumped: Tensor = _Jump.apply(x, setting.clamped, setting.kind.number("window"))
     return jumped
 
 
-def _fixed_jump(x: Tensor, setting: Setting) -> Tensor:
+def _fixed_jump(x: Tensor, setting: ActivationParams) -> Tensor:
     return _shares(x * (x >= setting.kind.number("threshold")), setting)
 
 
@@ -156,7 +156,7 @@ class _Jump(torch.autograd.Function):
         return gradient * (x >= theta), -moved / (2 * w), None
 
 
-_Function = Callable[[Tensor, Setting], Tensor]
+_Function = Callable[[Tensor, ActivationParams], Tensor]
 _FUNCTIONS: Final[dict[str, _Function]] = {
     "ReLU": lambda x, setting: torch.relu(x),
     "Identity": lambda x, setting: x,

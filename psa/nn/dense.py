@@ -10,32 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.core.rng import stream
-from psa.nn.activations import Setting, activate, added, learned, placed, scales
+from psa.core.rng import generator
+from psa.nn.activations import ActivationParams, activate, added, learned, placed, scales
 from psa.nn.conv import first_patches, flattened, patches, pooled
 from psa.nn.dropout import Dropout
-from psa.nn.layers import Inputs, Layer, Watch, stacked_linear
-from psa.nn.stacked import Layout, Rows
+from psa.nn.layers import Inputs, Layer, LayerWatcher, stacked_linear
+from psa.nn.stacked import Layout, StackedParams
 from psa.specs.activation import Activation
 from psa.specs.arch import Arch
-from psa.specs.memory_sites import Place
-from psa.specs.model import ModelSpec, NetSpec
+from psa.specs.memory_sites import SitePosition
+from psa.specs.model import NetworkSpec, PublishedModelSpec
 from psa.specs.shapes import Linear, Shape, shape_of
 
 # Of a hidden layer: its number, and [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]
 # What is done to [T, width, B] at a place of a plain network: another tensor like it.
-Change = tuple[Place, Callable[[Tensor], Tensor]]
+Change = tuple[SitePosition, Callable[[Tensor], Tensor]]
 _CUT_STD: Final = 0.87962566103423978  # of a standard normal cut off at two deviations
 
 
 class Dense:
     """One architecture for any number of trials; the parameters live outside, as rows of a buffer."""
 
-    def __init__(self, model: ModelSpec | NetSpec, classes: int) -> None:
+    def __init__(self, model: PublishedModelSpec | NetworkSpec, classes: int) -> None:
         self.model, self.classes = model, classes
         self.family, self.arch = model.family, model.arch
-        self.activation = model.activation if isinstance(model, NetSpec) else Activation("ReLU")
+        self.activation = model.activation if isinstance(model, NetworkSpec) else Activation("ReLU")
         self.shape: Shape = shape_of(model, classes)
         self.layout = Layout(self.shape.linears)
 
@@ -55,7 +55,7 @@ class Dense:
             "linear_layers": len(self.shape.linears),
             "parameters": self.shape.parameters,
         }
-        if isinstance(self.model, NetSpec):
+        if isinstance(self.model, NetworkSpec):
             built |= {
                 "activation": str(self.activation),
                 "simplex_layers": sum(linear.simplex for linear in self.shape.linears),
@@ -79,7 +79,7 @@ class Dense:
         """The least of all layer sizes (see psa.engine.train_step.padded)."""
         return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)
 
-    def initial(self, seed: int) -> Rows:
+    def initial(self, seed: int) -> StackedParams:
         """One row, drawn on the CPU whatever the device, so that every device starts from the same bits.
 
         Linear layers as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)); or, with init
@@ -87,11 +87,11 @@ class Dense:
         2015, as flax draws it); with `he-cut` the normal has that variance before it is cut. Simplex layers
         ~ U(+-sqrt(6/(inputs + outputs))) (Glorot and Bengio 2010).
         """
-        draws = stream(seed, "init")
+        draws = generator(seed, "init")
         row = self.layout.zeros(1)
         for number, linear in enumerate(self.shape.linears):
             weight, bias = self.layout.weight(row, number), self.layout.bias(row, number)
-            if isinstance(self.model, NetSpec) and self.model.init != "torch" and not linear.simplex:
+            if isinstance(self.model, NetworkSpec) and self.model.init != "torch" and not linear.simplex:
                 std = math.sqrt(2 / linear.inputs) / (_CUT_STD if self.model.init == "he" else 1)
                 weight.copy_(_cut_normal(draws, weight.shape, std))
                 continue
@@ -106,7 +106,9 @@ class Dense:
                 threshold.fill_(self.activation.number("initial"))
         return row
 
-    def bind(self, rows: Rows, gradients: Rows | None = None, loops: Sequence[int] | None = None) -> Bound:
+    def bind(
+        self, rows: StackedParams, gradients: StackedParams | None = None, loops: Sequence[int] | None = None
+    ) -> Bound:
         """This network with the parameters of `rows`; with `gradients`, backward() writes them there.
 
         loops: the epoch of each row, which only activations with a schedule ask for.
@@ -116,7 +118,9 @@ class Dense:
         ]
         return Bound(self, layers, rows, gradients, loops)
 
-    def _layer(self, number: int, linear: Linear, rows: Rows, gradients: Rows | None) -> Layer:
+    def _layer(
+        self, number: int, linear: Linear, rows: StackedParams, gradients: StackedParams | None
+    ) -> Layer:
         layout = self.layout
         return Layer(
             number,
@@ -127,15 +131,15 @@ class Dense:
             relu=linear.role != "output" and self.activation.is_relu,
             single=linear.inputs == 1,
             temperature=self.model.temperature
-            if isinstance(self.model, NetSpec) and linear.simplex
+            if isinstance(self.model, NetworkSpec) and linear.simplex
             else None,
         )
 
-    def unstack(self, row: Rows) -> dict[str, Tensor]:
+    def unstack(self, row: StackedParams) -> dict[str, Tensor]:
         """One trial's row as an ordinary state dict: weights [outputs, inputs], biases [outputs]."""
         return {name: view.clone() for name, view in self.layout.tensors(row).items()}
 
-    def stack(self, state: dict[str, Tensor]) -> Rows:
+    def stack(self, state: dict[str, Tensor]) -> StackedParams:
         """The row of an ordinary state dict. Raises KeyError or RuntimeError where it does not fit."""
         row = self.layout.zeros(1)
         for name, view in self.layout.tensors(row).items():
@@ -158,8 +162,8 @@ class Bound:
         self,
         net: Dense,
         layers: list[Layer],
-        rows: Rows,
-        gradients: Rows | None,
+        rows: StackedParams,
+        gradients: StackedParams | None,
         loops: Sequence[int] | None,
     ) -> None:
         self.plan = [(layer, linear.role) for layer, linear in zip(layers, net.shape.linears, strict=True)]
@@ -215,7 +219,7 @@ class Bound:
                 total = h if total is None else added(total, h)
         raise ValueError("a network ends in an output layer")
 
-    def watch(self, watch: Watch) -> None:
+    def watch(self, watch: LayerWatcher) -> None:
         """Show every layer's input and delta to `watch` in each later backward pass."""
         for layer, _ in self.plan:
             layer.watch = watch
@@ -247,7 +251,7 @@ class Bound:
             tap(layer.number, before, after)
         return after
 
-    def _setting(self, layer: int) -> Setting:
+    def _setting(self, layer: int) -> ActivationParams:
         value, into = self.thresholds.get(layer, (None, None))
         threshold = None if value is None else learned(self.anchor, value, into)
-        return Setting(self.kind, threshold, self.scale, self.training)
+        return ActivationParams(self.kind, threshold, self.scale, self.training)

@@ -26,7 +26,7 @@ from psa.nn.stacked import empty_rows
 FEWEST_ROWS: Final = 16
 # Of a layer: its number, its input as it was handed over, and [T, outputs, B], the gradient of what was
 # differentiated with respect to its product W x + b (+ skip).
-Watch = Callable[[int, Tensor, Tensor], None]
+LayerWatcher = Callable[[int, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Layer:
     temperature: float | None = None
     rows: tuple[slice, ...] | None = None
     dropout: Dropout | None = None
-    watch: Watch | None = None
+    watch: LayerWatcher | None = None
 
 
 def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None = None) -> Tensor:

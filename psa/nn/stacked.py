@@ -32,7 +32,7 @@ def empty_rows(trials: int, *shape: int, device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rows:
+class StackedParams:
     """The parameters of T trials (or their gradients, or an optimiser's moments).
 
     first: [T, width * features], the weights of the first layer without gaps between trials, so that
@@ -50,30 +50,30 @@ class Rows:
         """Both buffers."""
         return self.first, self.rest
 
-    def __getitem__(self, rows: slice | list[int]) -> Rows:
+    def __getitem__(self, rows: slice | list[int]) -> StackedParams:
         """Some rows: views for a slice, a copy for a list."""
-        return Rows(self.first[rows], self.rest[rows])
+        return StackedParams(self.first[rows], self.rest[rows])
 
-    def put(self, rows: list[int], values: Rows) -> None:
+    def put(self, rows: list[int], values: StackedParams) -> None:
         """Overwrite some rows in place."""
         self.first[rows] = values.first
         self.rest[rows] = values.rest
 
-    def clone(self) -> Rows:
+    def clone(self) -> StackedParams:
         """A copy."""
-        return Rows(self.first.clone(), self.rest.clone())
+        return StackedParams(self.first.clone(), self.rest.clone())
 
-    def zeros_like(self) -> Rows:
+    def zeros_like(self) -> StackedParams:
         """As many zeros."""
-        return Rows(torch.zeros_like(self.first), torch.zeros_like(self.rest))
+        return StackedParams(torch.zeros_like(self.first), torch.zeros_like(self.rest))
 
-    def repeat(self, times: int) -> Rows:
+    def repeat(self, times: int) -> StackedParams:
         """All rows, `times` over."""
-        return Rows(self.first.repeat(times, 1), self.rest.repeat(times, 1))
+        return StackedParams(self.first.repeat(times, 1), self.rest.repeat(times, 1))
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> StackedParams:
         """The same on another device."""
-        return Rows(self.first.to(device), self.rest.to(device))
+        return StackedParams(self.first.to(device), self.rest.to(device))
 
     def finite(self) -> Tensor:
         """Return, per trial, whether all parameters are finite, bool [T].
@@ -84,7 +84,7 @@ class Rows:
         return torch.stack(extremes).isfinite().all(dim=0)
 
     @classmethod
-    def stacked(cls, rows: Sequence[Rows]) -> Rows:
+    def stacked(cls, rows: Sequence[StackedParams]) -> StackedParams:
         """Several one below the other."""
         return cls(torch.cat([row.first for row in rows]), torch.cat([row.rest for row in rows]))
 
@@ -115,29 +115,29 @@ class Layout:
                 size += LANES
         self.size = size
 
-    def zeros(self, trials: int) -> Rows:
+    def zeros(self, trials: int) -> StackedParams:
         """Rows of zeros, on the CPU."""
-        return Rows(torch.zeros(trials, self.first_size), torch.zeros(trials, self.size))
+        return StackedParams(torch.zeros(trials, self.first_size), torch.zeros(trials, self.size))
 
-    def weight(self, rows: Rows, layer: int) -> Tensor:
+    def weight(self, rows: StackedParams, layer: int) -> Tensor:
         """View [T, outputs, inputs] of the weights of one layer."""
         linear, start = self.linears[layer], self.weight_at[layer]
         row = rows.rest if layer else rows.first
         return row[:, start : start + linear.inputs * linear.outputs].view(-1, linear.outputs, linear.inputs)
 
-    def bias(self, rows: Rows, layer: int) -> Tensor:
+    def bias(self, rows: StackedParams, layer: int) -> Tensor:
         """View [T, outputs, 1] of the biases of one layer."""
         start = self.bias_at[layer]
         return rows.rest[:, start : start + self.linears[layer].outputs].unsqueeze(2)
 
-    def threshold(self, rows: Rows, layer: int) -> Tensor | None:
+    def threshold(self, rows: StackedParams, layer: int) -> Tensor | None:
         """View [T, 1, 1] of the threshold of one layer, None where it has none."""
         if layer not in self.threshold_at:
             return None
         start = self.threshold_at[layer]
         return rows.rest[:, start : start + 1].unsqueeze(2)
 
-    def tensors(self, row: Rows) -> dict[str, Tensor]:
+    def tensors(self, row: StackedParams) -> dict[str, Tensor]:
         """The parameters of one row as views under ordinary names and with ordinary sizes."""
         found = {}
         for layer, linear in enumerate(self.linears):
@@ -150,6 +150,6 @@ class Layout:
                 found[f"{linear.name}.threshold"] = threshold[0, :, 0]
         return found
 
-    def views(self, rows: Rows) -> list[tuple[Tensor, Tensor]]:
+    def views(self, rows: StackedParams) -> list[tuple[Tensor, Tensor]]:
         """(weight, bias) of every layer, in compute order."""
         return [(self.weight(rows, layer), self.bias(rows, layer)) for layer in range(len(self.linears))]

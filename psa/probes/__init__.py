@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from psa.specs.probes import PROBES, parsed
+from psa.specs.probes import PROBES, parse_probe
 
 if TYPE_CHECKING:
     from psa.engine.probing import Probe
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def probe_named(text: str) -> Probe:
     """A probe with its options. Raises UserError with the nearest name."""
-    name, options = parsed(text)
+    name, options = parse_probe(text)
     module, _, kind = PROBES[name].partition(":")
     found: Probe = getattr(importlib.import_module(module), kind)(**options)
     return found

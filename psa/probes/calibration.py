@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
 from psa.probes.metrics import confusion, expected_calibration_error
-from psa.probes.predictions import Answers, OfTheLkg, answers_of, both_splits, finite
+from psa.probes.predictions import LkgProbe, Predictions, both_splits, finite_rows, predict
 from psa.storage.trial_state import Observation
 
 
-class Calibration(OfTheLkg):
+class Calibration(LkgProbe):
     """Of the LKG on validation and test: ece, the expected calibration error over 15 bins; confidence, the
     mean greatest probability; accuracy, as a share. Of a network that diverged, whose outputs are no
     numbers, ece and confidence are missing.
@@ -19,23 +19,23 @@ class Calibration(OfTheLkg):
 
     name = "calibration"
 
-    def _of(self, look: Look, row: int) -> Observation:
-        found = [answers_of(look, split, row) for _, split in both_splits(look)]
+    def _of(self, look: ProbeInput, row: int) -> Observation:
+        found = [predict(look, split, row) for _, split in both_splits(look)]
         return {
-            "ece": finite(map(_ece, found)),
-            "confidence": finite(each.confidence.mean() for each in found),
-            "accuracy": finite(each.right.mean() for each in found),
+            "ece": finite_rows(map(_ece, found)),
+            "confidence": finite_rows(each.confidence.mean() for each in found),
+            "accuracy": finite_rows(each.right.mean() for each in found),
         }
 
 
-def _ece(seen: Answers) -> float:
+def _ece(seen: Predictions) -> float:
     """A trial that diverged has a record too: what its outputs do not allow to say is missing from it."""
     if not np.isfinite(seen.confidence).all():
         return float("nan")
     return expected_calibration_error(seen.confidence, seen.right)
 
 
-class Confusion(OfTheLkg):
+class Confusion(LkgProbe):
     """Of the LKG on the test split, counts: how many samples of each class it took for each."""
 
     name = "confusion"
@@ -45,6 +45,6 @@ class Confusion(OfTheLkg):
         classes = range(net.classes)
         return {"": [f"{true}>{answer}" for true in classes for answer in classes]}
 
-    def _of(self, look: Look, row: int) -> Observation:
-        found = answers_of(look, look.splits.test, row)
+    def _of(self, look: ProbeInput, row: int) -> Observation:
+        found = predict(look, look.splits.test, row)
         return {"counts": confusion(found.labels, found.answers, look.net.classes).flatten().tolist()}

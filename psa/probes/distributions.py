@@ -11,10 +11,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
-from psa.probes.layer_trace import hidden_layers, ignored, traced
+from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
 from psa.storage.trial_state import Observation
 
 BINS: Final = 60
@@ -67,15 +67,15 @@ class Distributions:
         """What the moments and the sums are, in order."""
         return {"moments": list(_MOMENTS), "sum": ["mean", "least", "greatest"]}
 
-    def each(self, look: Look) -> list[Observation]:
+    def each(self, look: ProbeInput) -> list[Observation]:
         """Nothing: only the LKG is looked at."""
         return [{} for _ in look.loops]
 
-    def last(self, look: Look) -> list[Observation]:
+    def last(self, look: ProbeInput) -> list[Observation]:
         """See the class."""
         return [dict(self._of(look, row)) for row in range(len(look.loops))]
 
-    def _of(self, look: Look, row: int) -> Iterator[tuple[str, list[float]]]:
+    def _of(self, look: ProbeInput, row: int) -> Iterator[tuple[str, list[float]]]:
         for name, tensor in _acting(look, row).items():
             yield from _named(f"weights.{name}", tensor)
         found: dict[str, _Values] = defaultdict(_Values)
@@ -88,7 +88,7 @@ class Distributions:
             sums[layer].append(after.sum(dim=0, dtype=torch.float64))
 
         some = look.splits.val.first(_SAMPLES)
-        traced(look, some, row, watch, ignored)
+        trace_layers(look, some, row, watch, ignore)
         for name, values in found.items():
             yield from ((f"{name}.{fact}", numbers) for fact, numbers in values.facts().items())
         for layer, parts in sums.items():
@@ -96,7 +96,7 @@ class Distributions:
             yield f"after.{names[layer]}.sum", [float(total.mean()), float(total.min()), float(total.max())]
 
 
-def _acting(look: Look, row: int) -> dict[str, Tensor]:
+def _acting(look: ProbeInput, row: int) -> dict[str, Tensor]:
     """Every parameter tensor; of a simplex layer the weights that its numbers stand for."""
     one = look.weights[row : row + 1]
     plan = look.net.bind(one, loops=look.loops[row : row + 1]).plan

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from psa.data.splits import Split
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
-from psa.probes.layer_trace import hidden_layers, ignored, traced
-from psa.probes.predictions import OfTheLkg, both_splits
+from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
+from psa.probes.predictions import LkgProbe, both_splits
 from psa.storage.trial_state import Observation
 
 NEIGHBOURS: Final = 8
 
 
-class EmbeddingKnn(OfTheLkg):
+class EmbeddingKnn(LkgProbe):
     """Samples of validation and test answered correctly by the majority of the 8 training images whose
     outputs of the last hidden layer are nearest (euclidean), each with one vote; ties go to the lowest class.
 
@@ -27,7 +27,7 @@ class EmbeddingKnn(OfTheLkg):
 
     name = "embedding_knn"
 
-    def _of(self, look: Look, row: int) -> Observation:
+    def _of(self, look: ProbeInput, row: int) -> Observation:
         known = embeddings(look, look.splits.train, row)
         found: Observation = {"correct": [], "total": []}
         for _, split in both_splits(look):
@@ -37,7 +37,7 @@ class EmbeddingKnn(OfTheLkg):
         return found
 
 
-def embeddings(look: Look, split: Split, row: int) -> Tensor:
+def embeddings(look: ProbeInput, split: Split, row: int) -> Tensor:
     """[N, width]: outputs of the last hidden layer of one trial."""
     last, parts = hidden_layers(look)[-1], list[Tensor]()
 
@@ -45,7 +45,7 @@ def embeddings(look: Look, split: Split, row: int) -> Tensor:
         if layer == last:
             parts.append(after.T.clone())
 
-    traced(look, split, row, watch, ignored)
+    trace_layers(look, split, row, watch, ignore)
     return torch.cat(parts)
 
 

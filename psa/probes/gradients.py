@@ -17,7 +17,7 @@ from torch import Tensor
 from psa.core.errors import UserError
 from psa.data.splits import Split, Splits
 from psa.engine.batches import Batches
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH, cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
@@ -104,11 +104,11 @@ class _Silent:
         """None: there are no numbers beside the files."""
         return {}
 
-    def each(self, look: Look) -> list[Observation]:
+    def each(self, look: ProbeInput) -> list[Observation]:
         """Nothing."""
         return [{} for _ in look.loops]
 
-    def last(self, look: Look) -> list[Observation]:
+    def last(self, look: ProbeInput) -> list[Observation]:
         """Nothing."""
         return [{} for _ in look.loops]
 
@@ -148,7 +148,7 @@ class Gradients(_Silent):
     def __init__(self, layers: Sequence[str] = ()) -> None:
         self.layers = tuple(layers)
 
-    def arrays(self, look: Look, row: int) -> Arrays:
+    def arrays(self, look: ProbeInput, row: int) -> Arrays:
         """See psa.engine.probing.Collector. One trial at a time beside a copy of itself: the same bits in any
         pack.
         """

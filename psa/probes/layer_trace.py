@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from psa.data.splits import Split
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
 from psa.nn.layers import Inputs
 
 # Of one trial: a hidden layer, and [width, B] before and after its activation.
-Watch = Callable[[int, Tensor, Tensor], None]
+_Watch = Callable[[int, Tensor, Tensor], None]
 
 
 @torch.no_grad()
-def traced(
-    look: Look, split: Split, row: int, watch: Watch, logits: Callable[[Tensor, Tensor], None]
+def trace_layers(
+    look: ProbeInput, split: Split, row: int, watch: _Watch, logits: Callable[[Tensor, Tensor], None]
 ) -> None:
     """Show each hidden layer of one trial on every batch of a split, then the logits [classes, B] and labels.
 
@@ -33,10 +33,10 @@ def traced(
         logits(made[0], split.labels[part])
 
 
-def ignored(logits: Tensor, labels: Tensor) -> None:
+def ignore(logits: Tensor, labels: Tensor) -> None:
     """For those who watch hidden layers alone."""
 
 
-def hidden_layers(look: Look) -> list[int]:
+def hidden_layers(look: ProbeInput) -> list[int]:
     """The numbers of the layers that have an activation."""
     return [number for number, linear in enumerate(look.net.shape.linears) if linear.role != "output"]

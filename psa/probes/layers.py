@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.nn.activations import added
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
-from psa.probes.layer_trace import hidden_layers, ignored, traced
-from psa.probes.predictions import OfTheLkg
+from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
+from psa.probes.predictions import LkgProbe
 from psa.storage.trial_state import Observation
 
 
@@ -32,15 +32,15 @@ class LayerUsage:
         names, hidden = [linear.name for linear in net.shape.linears], _hidden(net)
         return {"parameters_l1": names, "mean_output": hidden, "active_share": hidden}
 
-    def each(self, look: Look) -> list[Observation]:
+    def each(self, look: ProbeInput) -> list[Observation]:
         """See the class."""
         return [self._of(look, row) for row in range(len(look.loops))]
 
-    def last(self, look: Look) -> list[Observation]:
+    def last(self, look: ProbeInput) -> list[Observation]:
         """The same of the LKG."""
         return self.each(look)
 
-    def _of(self, look: Look, row: int) -> Observation:
+    def _of(self, look: ProbeInput, row: int) -> Observation:
         one = look.weights[row : row + 1]
         layers = hidden_layers(look)
         # tensors, which are read once: a read for every layer and batch would hold a GPU up
@@ -51,7 +51,7 @@ class LayerUsage:
             total[layer] = after.abs().sum(dtype=torch.float64) + total[layer].to(after.device)
             active[layer] = torch.count_nonzero(after) + active[layer].to(after.device)
 
-        traced(look, look.splits.val, row, watch, ignored)
+        trace_layers(look, look.splits.val, row, watch, ignore)
         linears = look.net.shape.linears
         widths = {layer: linears[layer].outputs * max(1, linears[layer].side ** 2) for layer in layers}
         count = len(look.splits.val)
@@ -65,7 +65,7 @@ class LayerUsage:
         }
 
 
-class EarlyExit(OfTheLkg):
+class EarlyExit(LkgProbe):
     """How many validation images the network answers correctly when its head reads only the first k hidden
     layers: their sum where the network sums them, else the k-th layer. Layers of another width than the
     head's have no answer (null).
@@ -79,7 +79,7 @@ class EarlyExit(OfTheLkg):
         """The hidden layers behind which one may leave."""
         return {"correct": _hidden(net)}
 
-    def _of(self, look: Look, row: int) -> Observation:
+    def _of(self, look: ProbeInput, row: int) -> Observation:
         *_, (weight, bias) = look.net.layout.views(look.weights[row : row + 1])
         head = look.net.bind(look.weights[row : row + 1], loops=look.loops[row : row + 1]).plan[-1][0]
         weight = effective(head)[0]
@@ -102,7 +102,7 @@ class EarlyExit(OfTheLkg):
                 correct[layer] = (correct[layer] or 0) + int((answers == labels).sum())
             total.clear()
 
-        traced(look, look.splits.val, row, watch, answer)
+        trace_layers(look, look.splits.val, row, watch, answer)
         return {"correct": [correct[layer] for layer in layers]}
 
 
@@ -115,7 +115,7 @@ class Thresholds:
         """The layers that have one."""
         return {"threshold": [net.shape.linears[layer].name for layer in net.layout.threshold_at]}
 
-    def each(self, look: Look) -> list[Observation]:
+    def each(self, look: ProbeInput) -> list[Observation]:
         """See the class."""
         kind, layout = look.net.activation, look.net.layout
         low, high = kind.number("min"), kind.number("max")
@@ -126,6 +126,6 @@ class Thresholds:
                 found[row]["threshold"].append(min(max(value, low), high))
         return found
 
-    def last(self, look: Look) -> list[Observation]:
+    def last(self, look: ProbeInput) -> list[Observation]:
         """The same of the LKG."""
         return self.each(look)

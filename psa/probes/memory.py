@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psa.data.splits import Split
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
 from psa.probes.metrics import STRONG, toggle
-from psa.probes.predictions import SPLITS, Answers, OfTheLkg, answers_of, both_splits, finite
+from psa.probes.predictions import SPLITS, LkgProbe, Predictions, both_splits, finite_rows, predict
 from psa.storage.trial_state import Observation
 
-BAND: Final = 1e-6  # nats; differences up to it are rounding
+_BAND: Final = 1e-6  # nats; differences up to it are rounding
 # Edges of the histogram of loss changes, in nats; beyond the last there is one more bin on either side.
 EDGES: Final = (
-    -1.0, -0.5, -STRONG, -0.1, -0.03, -0.01, -0.001, -BAND, BAND, 0.001, 0.01, 0.03, 0.1, STRONG, 0.5, 1.0,
+    -1.0, -0.5, -STRONG, -0.1, -0.03, -0.01, -0.001, -_BAND, _BAND, 0.001, 0.01, 0.03, 0.1, STRONG, 0.5, 1.0,
 )  # fmt: skip
 # Of a split with a loss that is no number, as of a network that diverged, no change is known.
 _UNKNOWN: Final[Mapping[str, float | None]] = dict.fromkeys(
@@ -28,7 +28,7 @@ _UNKNOWN: Final[Mapping[str, float | None]] = dict.fromkeys(
 PARTS: Final = 10  # of the samples, by distance
 
 
-class Toggle(OfTheLkg):
+class _Toggle(LkgProbe):
     """Losses of the LKG with its memory minus those without it, same weights, on validation and test.
 
     samples, helped, harmed, neutral (within 1e-6), strong_help and strong_harm (beyond 0.2): counts. mean,
@@ -39,10 +39,10 @@ class Toggle(OfTheLkg):
 
     name = "toggle"
 
-    def _of(self, look: Look, row: int) -> Observation:
+    def _of(self, look: ProbeInput, row: int) -> Observation:
         found: Observation = {}
         for name, split in both_splits(look):
-            one, other = (answers_of(look, split, row, with_memory=on) for on in (True, False))
+            one, other = (predict(look, split, row, with_memory=on) for on in (True, False))
             change = one.losses - other.losses
             known = bool(np.isfinite(change).all())
             counts = {
@@ -59,8 +59,8 @@ class Toggle(OfTheLkg):
         return found
 
 
-def _compared(one: Answers, other: Answers) -> dict[str, float]:
-    facts = asdict(toggle(one.losses, other.losses, BAND))
+def _compared(one: Predictions, other: Predictions) -> dict[str, float]:
+    facts = asdict(toggle(one.losses, other.losses, _BAND))
     return {fact: facts[fact] for fact in _UNKNOWN}
 
 
@@ -81,7 +81,7 @@ def _by_distance(split: str, distance: NDArray[np.float64], change: NDArray[np.f
     }
 
 
-class Retrieval:
+class RetrievalProbe:
     """What the memory finds and does in evaluation: after each epoch on validation, of the LKG on both.
 
     acted: share of samples that were changed. distance (mean over k), purity (share of entries with the
@@ -96,27 +96,27 @@ class Retrieval:
         """The splits."""
         return {"": list(SPLITS)}
 
-    def each(self, look: Look) -> list[Observation]:
+    def each(self, look: ProbeInput) -> list[Observation]:
         """See the class."""
         return [self._of(look, row, [look.splits.val]) for row in range(len(look.loops))]
 
-    def last(self, look: Look) -> list[Observation]:
+    def last(self, look: ProbeInput) -> list[Observation]:
         """See the class."""
         splits = [split for _, split in both_splits(look)]
         return [self._of(look, row, splits) for row in range(len(look.loops))]
 
-    def _of(self, look: Look, row: int, splits: Sequence[Split]) -> Observation:
+    def _of(self, look: ProbeInput, row: int, splits: Sequence[Split]) -> Observation:
         if look.visited is None:
             return {}
         found: Observation = {}
         for split in splits:
-            for fact, value in _facts(answers_of(look, split, row)).items():
-                found.setdefault(fact, []).extend(finite([value]))
+            for fact, value in _facts(predict(look, split, row)).items():
+                found.setdefault(fact, []).extend(finite_rows([value]))
         bank = look.visited.memory.bank.statistics(row)
-        return found | {fact: finite([value]) for fact, value in bank.items()}
+        return found | {fact: finite_rows([value]) for fact, value in bank.items()}
 
 
-def _facts(seen: Answers) -> dict[str, float]:
+def _facts(seen: Predictions) -> dict[str, float]:
     memory = seen.memory
     on = np.isfinite(memory["distance"])
     means = {

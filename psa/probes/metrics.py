@@ -10,7 +10,7 @@ STRONG = 0.2  # nats
 
 
 @dataclass(frozen=True)
-class Toggle:
+class ModeToggle:
     """Losses with the memory minus losses without it, same weights. Counts; strong ones are among the rest.
 
     neutral: |difference| <= band, so helped + harmed + neutral = samples. mean, std (of the population) in
@@ -36,7 +36,7 @@ class Toggle:
 
 def toggle(
     with_memory: np.ndarray, without: np.ndarray, band: float = 1e-6, strong: float = STRONG
-) -> Toggle:
+) -> ModeToggle:
     """Compare losses [N] of the same samples. A memory that does nothing is neutral, not noise around 0.
 
     band: differences up to it are rounding. Raises ValueError for lengths that differ or strong < band.
@@ -49,7 +49,7 @@ def toggle(
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise ValueError("a loss is no finite number: which of the two is better cannot be said")
     change = one - other
-    return Toggle(
+    return ModeToggle(
         samples=len(change),
         helped=int((change < -band).sum()),
         harmed=int((change > band).sum()),

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from psa.data.splits import Split
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
-from psa.interventions.memory.hook import Visit
+from psa.interventions.memory.hook import MemoryHook
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.storage.trial_state import Observation
@@ -22,7 +22,7 @@ from psa.storage.trial_state import Observation
 SPLITS: Final = ("validation", "test")
 
 
-class OfTheLkg:
+class LkgProbe:
     """A probe that asks the LKG alone; what it finds is said by `_of`, on both splits where it names no other
     places.
     """
@@ -31,21 +31,21 @@ class OfTheLkg:
         """The splits."""
         return {"": list(SPLITS)}
 
-    def each(self, look: Look) -> list[Observation]:
+    def each(self, look: ProbeInput) -> list[Observation]:
         """Nothing: only the LKG is asked."""
         return [{} for _ in look.loops]
 
-    def last(self, look: Look) -> list[Observation]:
+    def last(self, look: ProbeInput) -> list[Observation]:
         """See the class."""
         return [self._of(look, row) for row in range(len(look.loops))]
 
-    def _of(self, look: Look, row: int) -> Observation:
+    def _of(self, look: ProbeInput, row: int) -> Observation:
         """What there is to say of one trial."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Of each of N samples: loss (nats), answer, the greatest probability, and the label; memory: what its
     memory did there (see HiddenMemory.observed), empty without one.
     """
@@ -63,7 +63,7 @@ class Answers:
 
 
 @torch.no_grad()
-def answers_of(look: Look, split: Split, row: int, with_memory: bool = True) -> Answers:
+def predict(look: ProbeInput, split: Split, row: int, with_memory: bool = True) -> Predictions:
     """Of one trial, beside a copy of itself: the numbers then have the same bits in any pack."""
     loops = [look.loops[row]] * 2
     bound = look.net.bind(look.weights[[row, row]], loops=loops)
@@ -74,7 +74,9 @@ def answers_of(look: Look, split: Split, row: int, with_memory: bool = True) -> 
     for start in range(0, len(split), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         labels = split.labels[part].expand(2, -1)
-        visit = None if visited is None else Visit(visited, split.index[part].expand(2, -1), training=False)
+        visit = (
+            None if visited is None else MemoryHook(visited, split.index[part].expand(2, -1), training=False)
+        )
         inputs = Inputs.same_for_all(split.images[part], 2)
         log_p = torch.log_softmax(bound(inputs, change=None if visit is None else visit.change), dim=1)[0]
         seen = {
@@ -86,7 +88,7 @@ def answers_of(look: Look, split: Split, row: int, with_memory: bool = True) -> 
         for name, values in seen.items():
             parts.setdefault(name, []).append(values)
     made = {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}
-    return Answers(
+    return Predictions(
         made["losses"].astype(np.float64),
         made["answers"],
         made["confidence"].astype(np.float64),
@@ -99,11 +101,11 @@ def answers_of(look: Look, split: Split, row: int, with_memory: bool = True) -> 
     )
 
 
-def both_splits(look: Look) -> tuple[tuple[str, Split], ...]:
+def both_splits(look: ProbeInput) -> tuple[tuple[str, Split], ...]:
     """Validation and test, which a probe's last look may see."""
     return tuple(zip(SPLITS, (look.splits.val, look.splits.test), strict=True))
 
 
-def finite(values: Iterable[float]) -> list[float | None]:
+def finite_rows(values: Iterable[float]) -> list[float | None]:
     """Numbers as JSON can hold them: what is none is missing."""
     return [float(value) if math.isfinite(value) else None for value in values]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from psa.engine.probing import Look
+from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded
 from psa.nn.dense import Dense
 from psa.storage.trial_state import Observation
@@ -20,7 +20,7 @@ class TrainAccuracy:
         """One number of each, which stands for itself."""
         return {}
 
-    def each(self, look: Look) -> list[Observation]:
+    def each(self, look: ProbeInput) -> list[Observation]:
         """See the class."""
         trials, split = len(look.loops), look.splits.train
         twin = padded(look.net, trials, batch_sizes(len(split), EVALUATION_BATCH))
@@ -30,6 +30,6 @@ class TrainAccuracy:
         correct, _ = evaluate(look.net, weights, split, loops)
         return [{"correct": [int(count)], "total": [len(split)]} for count in correct[:trials]]
 
-    def last(self, look: Look) -> list[Observation]:
+    def last(self, look: ProbeInput) -> list[Observation]:
         """The same of the LKG."""
         return self.each(look)

@@ -23,7 +23,7 @@ from psa.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Setting:
+class ReportContext:
     """What a report knows beside the rows.
 
     folder: for its pictures. order, asymmetric, reference: of the ablation study: the order and labels of
@@ -48,19 +48,19 @@ class Report(Protocol):
     def parts(self, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         """The rows of each page, by the page's name."""
 
-    def tables(self, frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+    def tables(self, frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
         """Every table of a page, by name."""
 
-    def figures(self, frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+    def figures(self, frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
         """Every figure of a page, by name; a name with a slash is of a folder beside the others."""
 
-    def listings(self, frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+    def listings(self, frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
         """Other files beside the page, by name."""
 
     def page(
         self,
         frame: pd.DataFrame,
-        setting: Setting,
+        setting: ReportContext,
         made: Mapping[str, Table],
         stored: Mapping[str, Path],
     ) -> Page:
@@ -69,10 +69,10 @@ class Report(Protocol):
 
 # Folders for single trials, which a report may have as its function `runs`: each folder's name
 # and the files in it, one trial after the other.
-Runs = Callable[[pd.DataFrame, Setting], Iterator[tuple[str, dict[str, bytes]]]]
+Runs = Callable[[pd.DataFrame, ReportContext], Iterator[tuple[str, dict[str, bytes]]]]
 
 
-def runs_of(report: Report) -> Runs | None:
+def load_runs(report: Report) -> Runs | None:
     """The run folders of a report, None where it has none."""
     return cast(Runs | None, getattr(report, "runs", None))
 

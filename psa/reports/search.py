@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from psa.analysis.stats import t_interval
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.experiments.search import RANGES, Range, Search, WholeRange
-from psa.experiments.search_log import Configuration, Ledger
-from psa.reports.plotting.style import GREY, add_axes, empty, new_figure, note, style, title
+from psa.experiments.search_log import Configuration, SearchLog
+from psa.reports.plotting.style import GREY, add_axes, empty, footnote, new_figure, plot_style, title
 from psa.reports.rendering.tables import Cell, Column, Interval, Table
 
 _ONE_PAGE: Final = 40  # rows
@@ -23,7 +23,7 @@ _FINISHED: Final = "#0072B2"
 _ACROSS: Final = 3  # panels beside each other
 
 
-def search_table(ledger: Ledger) -> Table:
+def search_table(ledger: SearchLog) -> Table:
     """Every configuration: its settings, its mean accuracy over the seeds with the 95 % t interval, how far
     it was trained, and how it ended.
     """
@@ -45,11 +45,12 @@ def search_table(ledger: Ledger) -> Table:
 def _settings(search: Search, each: Configuration) -> tuple[Cell, ...]:
     """Return the settings that have an effect, None for the others."""
     return tuple(
-        shown(each.settings[key]) if search.acts(each.settings, key) else None for key in search.space
+        format_configuration(each.settings[key]) if search.acts(each.settings, key) else None
+        for key in search.space
     )
 
 
-def shown(value: Any) -> str | None:
+def format_configuration(value: Any) -> str | None:
     """A setting as a reader wants it: 0.000312 rather than 0.00031174234."""
     return None if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
@@ -60,33 +61,33 @@ def _result(each: Configuration) -> tuple[Cell, ...]:
     return len(found), accuracy, each.loops, each.outcome
 
 
-def _note(ledger: Ledger) -> str:
+def _note(ledger: SearchLog) -> str:
     search, ended = ledger.search, ledger.ended
     strategy = search.strategy
     counts = {status: sum(each.status == status for each in ended) for status in ("stopped early", "failed")}
     lost = sum(any(each.diverged) for each in ended)
     diverged = f" In {lost} of them seeds diverged, which have no accuracy and rank as 0 %." if lost else ""
     how = {
-        "asha": f"successive halving (ASHA) from {counted(strategy.grace, 'meta-loop')} on, reduction "
+        "asha": f"successive halving (ASHA) from {pluralize(strategy.grace, 'meta-loop')} on, reduction "
         f"{strategy.reduction}",
-        "pbt": f"population-based training every {counted(strategy.grace, 'meta-loop')}",
+        "pbt": f"population-based training every {pluralize(strategy.grace, 'meta-loop')}",
         "none": "no early stopping",
     }[strategy.scheduler]
     return (
-        f"{len(ended)} of {counted(strategy.samples, 'configuration')} ended, {counts['stopped early']} of "
+        f"{len(ended)} of {pluralize(strategy.samples, 'configuration')} ended, {counts['stopped early']} of "
         f"them stopped early and {counts['failed']} failed; {strategy.sampler} sampling, {how}. Ranked by "
         "validation accuracy, those trained to the end first; the accuracy of the best of many is "
         f"optimistic, and the test split was not looked at to choose.{diverged}"
     )
 
 
-def search_figure(ledger: Ledger) -> Figure:
+def search_figure(ledger: SearchLog) -> Figure:
     """The mean accuracy of each configuration over the meta-loops, and a panel per setting."""
     keys = list(ledger.search.space)
     ended = [each for each in ledger.ended if each.finite]
     count = 1 + len(keys)
     rows = -(-count // _ACROSS)
-    with style():
+    with plot_style():
         height = 0.75 + 2.2 * rows + 0.6
         figure = new_figure(height)
         title(figure, f"Search {ledger.search.template.name}")
@@ -96,18 +97,18 @@ def search_figure(ledger: Ledger) -> Figure:
             if not ended:
                 empty(ax, "no configuration\nhas ended")
             elif at == 0:
-                plot_curves(ax, ended)
+                plot_search_curves(ax, ended)
             else:
                 acting = [each for each in ended if ledger.search.acts(each.settings, keys[at - 1])]
                 plot_setting(ax, acting, keys[at - 1], ledger.search.space[keys[at - 1]], ended[0])
             if column:
                 ax.set_ylabel("")
         _legend(figure, height)
-        note(figure, [_note(ledger)])
+        footnote(figure, [_note(ledger)])
     return figure
 
 
-def plot_curves(ax: Axes, ended: Sequence[Configuration]) -> Axes:
+def plot_search_curves(ax: Axes, ended: Sequence[Configuration]) -> Axes:
     """Draw a line per configuration, the mean of the seeds that have not diverged. The best one is coloured,
     and a cross ends each that was stopped early.
     """
@@ -131,10 +132,10 @@ def plot_setting(
     winner: Configuration | None = None,
 ) -> Axes:
     """The accuracy that each configuration ended with, over one of its settings."""
-    names = None if isinstance(values, RANGES) else [shown(value) for value in values]
+    names = None if isinstance(values, RANGES) else [format_configuration(value) for value in values]
     for each in reversed(ended):
         setting = each.settings[key]
-        place = setting if names is None else names.index(shown(setting))
+        place = setting if names is None else names.index(format_configuration(setting))
         best = each is winner and each.status == "finished"
         look = {"marker": "o"} if each.status == "finished" else {"marker": "x", "markeredgewidth": 0.8}
         ax.plot(
@@ -167,12 +168,12 @@ def _legend(figure: Figure, height: float) -> None:
     )  # fmt: skip
 
 
-def best_lines(ledger: Ledger, most: int) -> list[str]:
+def best_lines(ledger: SearchLog, most: int) -> list[str]:
     """The best few as lines for a terminal."""
     lines, search = [], ledger.search
     for rank, each in enumerate(ledger.ended[:most], 1):
         acting = [key for key in search.space if search.acts(each.settings, key)]
-        settings = ", ".join(f"{key} = {shown(each.settings[key])}" for key in acting)
+        settings = ", ".join(f"{key} = {format_configuration(each.settings[key])}" for key in acting)
         accuracy = f"{fmean(each.finite):6.2f} %" if each.finite else f"{'-':>8}"
         lines.append(f"{rank:>3}. {accuracy} after {each.loops:>3} ({each.outcome}): {settings}")
     return lines

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 
 # Columns that are settings, in the order in which tables show them, and what they are called there.
 SETTINGS: Final[Mapping[str, str]] = {
@@ -20,21 +20,21 @@ SETTINGS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 
 
-def shown(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A setting as text; what is not set is a dash."""
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def alike(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:
+def shared_settings(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:
     """The settings that all trials share, but for those named: `optimizer adam, lr 0.001`; "" for none.
 
     What is not known of a missing trial is taken to be as in the others.
     """
     same = {key: rows[key].dropna() for key in SETTINGS if key not in besides}
     return ", ".join(
-        f"{SETTINGS[key].lower()} {shown(found.iloc[0])}"
+        f"{SETTINGS[key].lower()} {format_setting(found.iloc[0])}"
         for key, found in same.items()
         if len(found) and found.astype(str).nunique() == 1
     )
@@ -47,7 +47,7 @@ def origin(rows: pd.DataFrame, beside: str) -> str:
     done = rows[rows["status"] == "done"]
     devices = ", ".join(devices_of(rows)) or "unknown"
     return (
-        f"All numbers come from {counted(len(done), 'record')} of study {rows['study'].iloc[0]}, one JSON "
+        f"All numbers come from {pluralize(len(done), 'record')} of study {rows['study'].iloc[0]}, one JSON "
         f"file per trial, trained on: {devices}. rows.parquet and rows.csv beside it hold {beside}; each "
         "table can be downloaded below it."
     )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_known, split_outside
-from psa.specs.arch import quoted
+from psa.core.parsing import check_choice, split_top_level
+from psa.specs.arch import quote
 
 Number = float | int | bool | str
 
@@ -91,15 +91,15 @@ class Activation:
         if isinstance(value, Activation):
             return value
         if not isinstance(value, str) or len(value) > _MAX_TEXT:
-            raise UserError(f"activation: {quoted(value)} is not a text", _HELP)
+            raise UserError(f"activation: {quote(value)} is not a text", _HELP)
         match = _TEXT.fullmatch(value)
         if match is None:
-            raise UserError(f"activation {quoted(value)} is not NAME or NAME(key=value)", _HELP)
+            raise UserError(f"activation {quote(value)} is not NAME or NAME(key=value)", _HELP)
         given = match[1]
         name = _ALIASES.get(given, given)
         hecto = name in _HECTO
         name = _HECTO.get(name, name)
-        check_known(name, set(ACTIVATIONS) | set(_HECTO) | set(_ALIASES), "activation", "name")
+        check_choice(name, set(ACTIVATIONS) | set(_HECTO) | set(_ALIASES), "activation", "name")
         defaults = dict(ACTIVATIONS[name]) | ({"scale": 100.0} if hecto else {})
         chosen = defaults | _given(given, match[2] or "", defaults)
         _check(given, chosen)
@@ -173,13 +173,13 @@ class Activation:
 def _given(name: str, text: str, defaults: Mapping[str, Number]) -> dict[str, Number]:
     """The parameters in brackets: by name, or in their order."""
     found: dict[str, Number] = {}
-    for place, part in enumerate(split_outside(text, ",")):
+    for place, part in enumerate(split_top_level(text, ",")):
         key, equals, value = (each.strip() for each in part.partition("="))
         if not equals:
             if place >= len(defaults):
                 raise UserError(f"activation {name} takes {len(defaults)} parameters", _HELP)
             key, value = list(defaults)[place], key
-        check_known(key, set(defaults), f"activation {name}", "parameter")
+        check_choice(key, set(defaults), f"activation {name}", "parameter")
         if key in found:
             raise UserError(f"activation {name}: {key} is given twice", _HELP)
         found[key] = _typed(f"activation {name}: {key}", value, defaults[key])
@@ -189,21 +189,21 @@ def _given(name: str, text: str, defaults: Mapping[str, Number]) -> dict[str, Nu
 def _typed(where: str, text: str, default: Number) -> Number:
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
-            raise UserError(f"{where} = {quoted(text)} is neither true nor false", _HELP)
+            raise UserError(f"{where} = {quote(text)} is neither true nor false", _HELP)
         return text.lower() == "true"
     if isinstance(default, str):
         return text.strip("'\"")
     try:
         value = float(text)
     except ValueError:
-        raise UserError(f"{where} = {quoted(text)} is not a number", _HELP) from None
+        raise UserError(f"{where} = {quote(text)} is not a number", _HELP) from None
     if not abs(value) <= _LARGEST:
         raise UserError(
-            f"{where} must be from {-_LARGEST:g} to {_LARGEST:g}, got {quoted(text)}", "Choose such a number"
+            f"{where} must be from {-_LARGEST:g} to {_LARGEST:g}, got {quote(text)}", "Choose such a number"
         )
     if isinstance(default, int):
         if value != int(value):
-            raise UserError(f"{where} = {quoted(text)} is not a whole number", _HELP)
+            raise UserError(f"{where} = {quote(text)} is not a whole number", _HELP)
         return int(value)
     return value + 0.0
 
@@ -231,7 +231,7 @@ def _check(name: str, chosen: Mapping[str, Number]) -> None:
 def _check_schedule(name: str, chosen: Mapping[str, Number]) -> None:
     schedule, rate = chosen["schedule"], chosen["decay_rate"]
     if schedule not in SCHEDULES:
-        raise UserError(f"activation {name}: schedule = {quoted(schedule)}", f"One of {', '.join(SCHEDULES)}")
+        raise UserError(f"activation {name}: schedule = {quote(schedule)}", f"One of {', '.join(SCHEDULES)}")
     if not 1 <= float(chosen["decay_epochs"]) <= 1e6:
         raise UserError(f"activation {name}: decay_epochs = {chosen['decay_epochs']}", "Choose 1 or more")
     if not float(rate) < 1:

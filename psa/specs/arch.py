@@ -35,7 +35,7 @@ class Arch:
             raise UserError(f"arch: the text is {len(text):,} characters long", _HELP)
         inner = text.strip(string.whitespace)
         if not (inner.startswith("[") and inner.endswith("]")) or len(inner) < 2:
-            raise UserError(f"arch {quoted(text)} is not in brackets", _HELP)
+            raise UserError(f"arch {quote(text)} is not in brackets", _HELP)
         return cls.of_stacks([_stack(segment) for segment in inner[1:-1].split(",")])
 
     @classmethod
@@ -60,7 +60,7 @@ class Arch:
         if isinstance(value, Arch):
             return value
         if not isinstance(value, str):
-            raise UserError(f"arch: {quoted(value)} is not a text", _HELP)
+            raise UserError(f"arch: {quote(value)} is not a text", _HELP)
         return cls.parse(value if value.lstrip().startswith("[") else f"[{value}]")
 
     @property
@@ -87,13 +87,13 @@ def _stack(segment: str) -> tuple[int, int]:
     """`4*8` as (4, 8). Raises UserError."""
     match = _SEGMENT.fullmatch(segment)
     if match is None:
-        raise UserError(f"arch: segment {quoted(segment.strip())} is not count*width", _HELP)
+        raise UserError(f"arch: segment {quote(segment.strip())} is not count*width", _HELP)
     if max(len(digits.lstrip("0")) for digits in match.groups()) > _MAX_DIGITS:
-        raise UserError(f"arch: segment {quoted(segment.strip())} is too large", _LIMITS)
+        raise UserError(f"arch: segment {quote(segment.strip())} is too large", _LIMITS)
     return int(match[1]), int(match[2])
 
 
-def quoted(value: object) -> str:
+def quote(value: object) -> str:
     """A value as Python writes it, on one line and cut short."""
     try:
         shown = repr(value)

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from psa.core.errors import UserError
-from psa.specs.arch import quoted
+from psa.specs.arch import quote
 
 STUDY_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 MAX_SEED: Final = 2**63 - 1
@@ -53,15 +53,15 @@ _TAGS: Final = frozenset({"ratchet", "keep", "published", "named"})
 S = TypeVar("S", bound="Spec")
 
 
-def validated(kind: type[S], values: dict[str, Any], where: str) -> S:
+def parse_spec(kind: type[S], values: dict[str, Any], where: str) -> S:
     """Build a Spec, turning the first validation fault into one line that names key, value and place."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {first_fault(error)}", "Correct that value and try again") from None
+        raise UserError(f"{where}: {first_error(error)}", "Correct that value and try again") from None
 
 
-def first_fault(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """`method.lr = -1.0: input should be greater than 0` for the first fault of a validation."""
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
@@ -73,4 +73,4 @@ def first_fault(error: ValidationError) -> str:
         return f"unknown key {key!r}"
     if not key:
         return message
-    return f"{key} = {quoted(fault['input'])}: {message}"
+    return f"{key} = {quote(fault['input'])}: {message}"

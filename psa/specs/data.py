@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_known
+from psa.core.parsing import check_choice
 from psa.specs.base import Seed, Spec
 
 IMAGES: Final = 60_000  # in the training file of each data set
@@ -88,7 +88,7 @@ def digits_of(text: str) -> tuple[int, ...]:
     """
     bare = text.strip("[]() \t")
     if re.search("[a-z]", bare, re.IGNORECASE) and "," not in bare:
-        check_known(bare, set(PRESETS), "digits", "name")
+        check_choice(bare, set(PRESETS), "digits", "name")
         return PRESETS[bare]
     parts = [part.strip() for part in bare.split(",")]
     for part in parts:

@@ -14,7 +14,7 @@ from psa.specs.base import Spec
 
 Schedule = Literal["epoch", "plateau", "performance", "fixed_step"]
 
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+GrowthCount = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Added = Annotated[int, Field(strict=True, ge=0, le=65_536)]
 After = Annotated[int, Field(strict=True, ge=0)]
 Threshold = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
@@ -35,13 +35,13 @@ class Growth(Spec):
     """
 
     schedule: Schedule = "epoch"
-    interval: Count = 1
+    interval: GrowthCount = 1
     width: Added = 16
     depth: Added = 0
-    max_width: Count | None = None
-    max_depth: Count | None = None
+    max_width: GrowthCount | None = None
+    max_depth: GrowthCount | None = None
     warmup_epochs: After = 0
-    stop_epoch: Count | None = None
+    stop_epoch: GrowthCount | None = None
     threshold: Threshold | None = None
     min_delta: Delta = _NO_GAIN
 
@@ -71,7 +71,7 @@ class Growth(Spec):
 
 
 @dataclass(frozen=True)
-class Moment:
+class EpochResult:
     """Where a network may grow: after epoch `epoch` (from 1), `step` steps in all, with this validation
     accuracy, a share.
     """
@@ -82,7 +82,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Event:
+class GrowthEvent:
     """One time that the schedule asked for growth; `grew` is False where the caps left no room."""
 
     epoch: int
@@ -131,16 +131,16 @@ class _Counters:
     best: float = -math.inf
     waited: int = 0
 
-    def seen(self, moment: Moment, min_delta: float) -> _Counters:
+    def seen(self, moment: EpochResult, min_delta: float) -> _Counters:
         if moment.accuracy > self.best + min_delta:
             return replace(self, best=moment.accuracy, waited=0)
         return replace(self, waited=self.waited + 1)
 
-    def fired(self, moment: Moment) -> _Counters:
+    def fired(self, moment: EpochResult) -> _Counters:
         return replace(self, epoch=moment.epoch, step=moment.step, waited=0)
 
 
-def _reason(spec: Growth, counters: _Counters, moment: Moment) -> str | None:
+def _reason(spec: Growth, counters: _Counters, moment: EpochResult) -> str | None:
     if spec.schedule == "fixed_step":
         steps = moment.step - counters.step
         return f"{steps} steps since the last" if steps >= spec.interval else None
@@ -156,16 +156,16 @@ def _reason(spec: Growth, counters: _Counters, moment: Moment) -> str | None:
     return f"accuracy at least {spec.threshold}" if due else None
 
 
-def events(
-    spec: Growth, widths: Sequence[int], history: Sequence[Moment], inputs: int = 784, classes: int = 10
-) -> list[Event]:
+def growth_events(
+    spec: Growth, widths: Sequence[int], history: Sequence[EpochResult], inputs: int = 784, classes: int = 10
+) -> list[GrowthEvent]:
     """Every growth of a network that started with these hidden widths, up to the end of its history.
 
     A network that is at the last moment of its history grows now if the last event is of that moment. Raises
     ValueError for moments out of order.
     """
     counters, sizes = _Counters(0, 0), tuple(widths)
-    found: list[Event] = []
+    found: list[GrowthEvent] = []
     for at, moment in enumerate(history):
         if at and (moment.epoch, moment.step) <= (history[at - 1].epoch, history[at - 1].step):
             raise ValueError(f"growth: moment {moment} does not come after {history[at - 1]}")
@@ -176,7 +176,7 @@ def events(
         new = spec.grown(sizes)
         counts = [parameters(each, inputs, classes) for each in (sizes, new)]
         found.append(
-            Event(moment.epoch, moment.step, reason, moment.accuracy, new != sizes, sizes, new, *counts)
+            GrowthEvent(moment.epoch, moment.step, reason, moment.accuracy, new != sizes, sizes, new, *counts)
         )
         counters, sizes = counters.fired(moment), new
     return found

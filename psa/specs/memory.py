@@ -16,13 +16,13 @@ from pydantic import Field, model_validator
 
 from psa.core.errors import UserError
 from psa.specs.base import Spec
-from psa.specs.training import Decay, Rate
+from psa.specs.training import LearningRate, WeightDecay
 
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 OpenShare = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, le=1e6, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
+EntryCount = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 Neighbours = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Bias = Annotated[float, Field(strict=True, ge=-1, le=1, allow_inf_nan=False)]
 Epochs = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
@@ -65,7 +65,7 @@ class Query(Spec):
     """What of the hidden vector is compared: all, the dimensions left alone, or a fixed random subset."""
 
     source: Literal["full", "untouched", "projection"] = "full"
-    dims: Count = 64
+    dims: EntryCount = 64
 
     @model_validator(mode="after")
     def _dims_are_of_a_projection(self) -> Self:
@@ -83,7 +83,7 @@ class Target(Spec):
 
     value: Literal["delta", "absolute"] = "delta"
     construction: Literal["current_hidden", "grad_delta", "grad_target", "class_centroid"] = "grad_delta"
-    step_size: Rate = 0.1
+    step_size: LearningRate = 0.1
     centroid_momentum: OpenShare = 0.95
 
     @model_validator(mode="after")
@@ -111,7 +111,7 @@ class Gate(Spec):
 
     alpha: Share = 0.4
     schedule: Literal["constant", "linear_warmup"] = "constant"
-    rise_epochs: Count = 1
+    rise_epochs: EntryCount = 1
     uncertainty: bool = False
     temperature: Positive = 1.0
     bias: Bias = 0.0
@@ -130,7 +130,7 @@ class Gate(Spec):
 class Affected(Spec):
     """Which dimensions of the hidden vector may be changed; all of them where it has no more than `dims`."""
 
-    dims: Count = 64
+    dims: EntryCount = 64
     selection: Literal["first", "random"] = "first"
 
 
@@ -146,13 +146,13 @@ class Refresh(Spec):
     value: Share = 0.9
 
 
-class Forgetting(Spec):
+class EvictionPolicy(Spec):
     """Who makes room in a full memory (see psa.interventions.memory.eviction). none: nobody; more is an
     error.
     """
 
     policy: Literal["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"] = "fifo"
-    ttl_steps: Count | None = None
+    ttl_steps: EntryCount | None = None
     age_weight: OpenShare = 0.5
 
     @model_validator(mode="after")
@@ -175,13 +175,13 @@ class Memory(Spec):
     """
 
     site: Name = "penultimate"
-    capacity: Count = 20_000
+    capacity: EntryCount = 20_000
     retrieval: Retrieval = Retrieval()
     query: Query = Query()
     target: Target = Target()
     mode: Literal["overwrite", "residual", "gated"] = "gated"
     gate: Gate = Gate()
-    strength: Decay = 1.0
+    strength: WeightDecay = 1.0
     clip: NotNegative | None = None
     affected: Affected = Affected()
     train: bool = True
@@ -190,7 +190,7 @@ class Memory(Spec):
     fill_during_warmup: bool = True
     insertion: Literal["always", "loss_above_mean"] = "always"
     refresh: Refresh | None = None
-    forgetting: Forgetting = Forgetting()
+    forgetting: EvictionPolicy = EvictionPolicy()
     control: Literal["none", "inactive", "random"] = "none"
 
     @model_validator(mode="after")

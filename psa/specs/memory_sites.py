@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psa.core.errors import UserError
-from psa.specs.model import SIDE, ModelSpec, NetSpec
+from psa.specs.model import IMAGE_SIDE, NetworkSpec, PublishedModelSpec
 
 
 def site_of(site: str, candidates: Sequence[str]) -> str:
@@ -23,19 +23,19 @@ def site_of(site: str, candidates: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class SitePosition:
     """Behind which hidden layer (from 0) of a plain network a site is, before or after its dropout."""
 
     layer: int
     dropped: bool
 
 
-def site_widths(model: ModelSpec | NetSpec) -> tuple[int, ...]:
+def site_widths(model: PublishedModelSpec | NetworkSpec) -> tuple[int, ...]:
     """How long the hidden vector behind each layer is; of a convolution, before pooling."""
     widths = model.arch.widths
     if model.family != "cnn":
         return widths
-    sides = [SIDE >> number for number in range(len(widths) - 1)]
+    sides = [IMAGE_SIDE >> number for number in range(len(widths) - 1)]
     return *(width * side**2 for width, side in zip(widths, sides, strict=False)), widths[-1]
 
 
@@ -44,12 +44,12 @@ def sites(depth: int) -> tuple[str, ...]:
     return *(f"hidden_{layer}" for layer in range(depth)), "penultimate"
 
 
-def place_of(site: str, depth: int, now: int | None = None) -> Place:
+def position_of(site: str, depth: int, now: int | None = None) -> SitePosition:
     """Where a site is in a network that began with `depth` hidden layers and has `now`. Raises UserError.
 
     What a growing network reads last is penultimate throughout; every other site stays where it began.
     """
     name = site_of(site, sites(depth))
     if name == "penultimate":
-        return Place((now or depth) - 1, dropped=True)
-    return Place(int(name.removeprefix("hidden_")), dropped=False)
+        return SitePosition((now or depth) - 1, dropped=True)
+    return SitePosition(int(name.removeprefix("hidden_")), dropped=False)

@@ -40,15 +40,15 @@ def _activation(value: object) -> Activation:
 
 
 ActivationField = Annotated[Activation, BeforeValidator(_activation), PlainSerializer(str)]
-Wiring = Literal["mlp", "residual", "glonet", "cnn"]
-SIDE: Final = 28  # pixels of an image
+NetworkFamily = Literal["mlp", "residual", "glonet", "cnn"]
+IMAGE_SIDE: Final = 28  # pixels of an image
 _CONVOLUTIONS: Final = 4  # after each the side is halved
 Initial = Literal["torch", "he", "he-cut"]
 Simplex = Literal["none", "all", "inner"]
 Temperature = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)]
 
 
-class ModelSpec(Spec):
+class PublishedModelSpec(Spec):
     """A family of networks, its hidden layers, and the dropout that is really built in."""
 
     family: Family = "resmlp"
@@ -66,7 +66,7 @@ class ModelSpec(Spec):
         return self.family, str(self.arch)
 
 
-class NetSpec(Spec):
+class NetworkSpec(Spec):
     """A dense network of which every part is named. family: how layers are wired (see psa.specs.shapes).
 
     A cnn has 3 x 3 convolutions, each followed by ReLU and pooling, and one layer; arch: channels and width.
@@ -76,7 +76,7 @@ class NetSpec(Spec):
     all, or those inside residual blocks (`inner`).
     """
 
-    family: Wiring
+    family: NetworkFamily
     arch: ArchField = Arch(((1, 512), (1, 256), (1, 128), (1, 64)))
     dropout: Probability = 0.0
     activation: ActivationField = Activation("ReLU")
@@ -120,9 +120,10 @@ class NetSpec(Spec):
 def _kind_of_model(value: Any) -> str:
     """Which of the two a model is; without a family it is one of the published study."""
     family = value.get("family") if isinstance(value, dict) else getattr(value, "family", None)
-    return "named" if family in get_args(Wiring) else "published"
+    return "named" if family in get_args(NetworkFamily) else "published"
 
 
 Model = Annotated[
-    Annotated[ModelSpec, Tag("published")] | Annotated[NetSpec, Tag("named")], Discriminator(_kind_of_model)
+    Annotated[PublishedModelSpec, Tag("published")] | Annotated[NetworkSpec, Tag("named")],
+    Discriminator(_kind_of_model),
 ]

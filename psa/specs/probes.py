@@ -10,7 +10,7 @@ from pydantic import (
 )
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_known
+from psa.core.parsing import check_choice
 
 # With its options where it has any: `gradients_online(epochs=1+3,layers=output)`.
 ProbeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}(\([a-z0-9_.,=+]{1,200}\))?$")]
@@ -19,7 +19,7 @@ ONLINE: Final = "gradients_online"
 CHECKPOINT: Final = "gradients"
 
 # The columns of a file beside `LAYER.delta` and `LAYER.activation`, all int64 [N].
-COLUMNS: Final = ("index", "digit", "label", "prediction")
+GRADIENT_COLUMNS: Final = ("index", "digit", "label", "prediction")
 
 # name -> where its class is; imported when a trial asks for it
 PROBES: Final = {
@@ -46,19 +46,19 @@ _VALUES: Final = {"epochs": "[1-9][0-9]{0,8}", "layers": "[a-z0-9_.]+"}
 _TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
 
 # What these observe is the trial's memory.
-OF_MEMORY: Final = frozenset({"toggle", "retrieval"})
+MEMORY_PROBES: Final = frozenset({"toggle", "retrieval"})
 
 
-def parsed(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
+def parse_probe(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     """The name of a probe and the values of its options. Raises UserError."""
     match = _TEXT.fullmatch(text)
     if match is None:
         raise UserError(f"probe {text!r} is not NAME or NAME(key=value)", _example())
     name, options = match[1], dict[str, tuple[str, ...]]()
-    check_known(name, set(PROBES), "probes", "probe")
+    check_choice(name, set(PROBES), "probes", "probe")
     for part in match[2].split(",") if match[2] is not None else ():
         key, _, values = part.partition("=")
-        check_known(key, set(OPTIONS.get(name, {})), f"probe {text!r}", "option")
+        check_choice(key, set(OPTIONS.get(name, {})), f"probe {text!r}", "option")
         if key in options:
             raise UserError(f"probe {text!r}: {key} is there twice", "Join its values by +")
         options[key] = tuple(values.split("+"))

@@ -9,9 +9,9 @@ from typing import Final, Literal
 
 from psa.core.errors import UserError
 from psa.specs.arch import Arch
-from psa.specs.model import MAX_PARAMETERS, SIDE, ModelSpec, NetSpec
+from psa.specs.model import IMAGE_SIDE, MAX_PARAMETERS, NetworkSpec, PublishedModelSpec
 
-INPUTS: Final = 784
+PIXELS: Final = 784
 
 # What follows the product of a linear layer (and where a skip connection starts and ends):
 #   hidden  activation, dropout           output  nothing
@@ -77,7 +77,7 @@ class Shape:
 
 
 def _plain(widths: tuple[int, ...], classes: int) -> Shape:
-    linears, inputs = [], INPUTS
+    linears, inputs = [], PIXELS
     for number, width in enumerate(widths):
         linears.append(Linear(f"hidden.{number}", inputs, width, "hidden"))
         inputs = width
@@ -88,7 +88,7 @@ def _plain(widths: tuple[int, ...], classes: int) -> Shape:
 def _residual(widths: tuple[int, ...], classes: int) -> Shape:
     """A stack of equal widths is a projection (only where the width changes) and one block per layer."""
     linears: list[Linear] = []
-    inputs = INPUTS
+    inputs = PIXELS
     stack = block = -1
     for number, width in enumerate(widths):
         if number == 0 or width != widths[number - 1]:
@@ -113,7 +113,7 @@ def _summed(widths: tuple[int, ...], classes: int) -> Shape:
 
 def _convolved(widths: tuple[int, ...], classes: int) -> Shape:
     """Convolutions with these many channels, the side halved behind each, and one layer of the last width."""
-    linears, channels, side = [], 1, SIDE
+    linears, channels, side = [], 1, IMAGE_SIDE
     for number, width in enumerate(widths[:-1]):
         linears.append(Linear(f"conv.{number}", 9 * channels, width, "conv", side=side))
         channels, side = width, side // 2
@@ -132,10 +132,10 @@ _BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
 }
 
 
-def shape_of(model: ModelSpec | NetSpec, classes: int = 10) -> Shape:
+def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shape:
     """The shape of a model. Raises UserError where it has more parameters than any machine could train."""
     simplex, learns = "none", False
-    if isinstance(model, NetSpec):
+    if isinstance(model, NetworkSpec):
         simplex, learns = model.simplex, model.activation.learns
     shape = _built(model.family, model.arch, classes, simplex, learns)
     if shape.parameters > MAX_PARAMETERS:

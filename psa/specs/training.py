@@ -17,38 +17,40 @@ Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
 # Strict: a truth or a text is no number. A whole number is a rate, too.
-Rate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
-Decay = Annotated[float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)]
+LearningRate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
+WeightDecay = Annotated[
+    float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)
+]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES)]
-Optimizer = Literal["adam", "adamw", "sgd"]
+OptimizerName = Literal["adam", "adamw", "sgd"]
 
 # What each optimiser remembers of every parameter.
-MOMENTS: Final[dict[Optimizer, tuple[str, ...]]] = {
+MOMENTS: Final[dict[OptimizerName, tuple[str, ...]]] = {
     "adam": ("exp_avg", "exp_avg_sq"),
     "adamw": ("exp_avg", "exp_avg_sq"),
     "sgd": ("momentum_buffer",),
 }
 
 
-class Ratchet(Spec):
+class RatchetTraining(Spec):
     """Keep a trained copy only where validation accuracy strictly improved; a fresh AdamW every loop."""
 
     policy: Literal["ratchet"] = "ratchet"
-    lr: Rate = 1e-4
+    lr: LearningRate = 1e-4
     batch_size: BatchSize = 256
-    weight_decay: Decay = 0.0
+    weight_decay: WeightDecay = 0.0
 
 
-class Keep(Spec):
+class StandardTraining(Spec):
     """Ordinary training: one optimiser for all epochs. With `patience` the state of least validation loss
     is kept and training stops after that many epochs without a better one; without it, the last state is.
     """
 
     policy: Literal["keep"] = "keep"
-    optimizer: Optimizer = "adamw"
-    lr: Rate = 1e-3
+    optimizer: OptimizerName = "adamw"
+    lr: LearningRate = 1e-3
     batch_size: BatchSize = 256
-    weight_decay: Decay = 0.0
+    weight_decay: WeightDecay = 0.0
     momentum: Probability = 0.0
     patience: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
@@ -59,7 +61,7 @@ class Keep(Spec):
         return self
 
 
-Method = Annotated[Ratchet | Keep, Field(discriminator="policy")]
+Method = Annotated[RatchetTraining | StandardTraining, Field(discriminator="policy")]
 
 
 class Ablation(Spec):

@@ -17,10 +17,10 @@ from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json
 from psa.specs.data import IMAGES, DataSpec
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory, check_query
-from psa.specs.memory_sites import place_of, site_widths
-from psa.specs.model import Model, ModelSpec, NetSpec
+from psa.specs.memory_sites import position_of, site_widths
+from psa.specs.model import Model, NetworkSpec, PublishedModelSpec
 from psa.specs.probes import ProbeName
-from psa.specs.training import Ablation, Keep, Method, Ratchet
+from psa.specs.training import Ablation, Method, RatchetTraining, StandardTraining
 
 
 def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-PLAIN: Final = ("simplemlp", "mlp")  # hidden layers one after the other
+_PLAIN: Final = ("simplemlp", "mlp")  # hidden layers one after the other
 _LATER: Final[dict[str, Any]] = {"kind": "ablation", "probes": [], "memory": None, "growth": None}
 
 
@@ -52,8 +52,8 @@ class Trial(Spec):
     study: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
     kind: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
     data: DataSpec = DataSpec()
-    model: Model = ModelSpec()
-    method: Method = Ratchet()
+    model: Model = PublishedModelSpec()
+    method: Method = RatchetTraining()
     intervention: Ablation = Ablation()
     memory: Memory | None = None
     growth: Growth | None = None
@@ -73,7 +73,7 @@ class Trial(Spec):
 
         Two published data sets had to be discarded because every arm silently had one or the other.
         """
-        if isinstance(self.method, Ratchet):
+        if isinstance(self.method, RatchetTraining):
             if self.method.weight_decay and self.intervention.mode != "decay":
                 raise ValueError(f"weight_decay acts in mode decay only, not in {self.intervention.mode!r}")
             if self.model.dropout and self.intervention.mode != "dropout":
@@ -88,12 +88,16 @@ class Trial(Spec):
 
     @model_validator(mode="after")
     def _what_is_zeroed_is_gone(self) -> Self:
-        simplex = isinstance(self.model, NetSpec) and self.model.simplex != "none"
+        simplex = isinstance(self.model, NetworkSpec) and self.model.simplex != "none"
         if simplex and self.intervention.mode in ("full", "hidden", "output"):
             raise ValueError("ablation zeroes weights, and the weights of a simplex layer cannot be 0")
-        if isinstance(self.model, NetSpec) and self.model.simplex == "all" and self.data.scaling != "simplex":
+        if (
+            isinstance(self.model, NetworkSpec)
+            and self.model.simplex == "all"
+            and self.data.scaling != "simplex"
+        ):
             raise ValueError("simplex = 'all' reads images that sum to 100: set scaling = 'simplex'")
-        if self.model.family == "cnn" and not isinstance(self.method, Keep):
+        if self.model.family == "cnn" and not isinstance(self.method, StandardTraining):
             raise ValueError("family = 'cnn' is trained ordinarily: policy keep")
         if len({probe.partition("(")[0] for probe in self.probes}) < len(self.probes):
             raise ValueError("probes are named once each")
@@ -103,18 +107,20 @@ class Trial(Spec):
     def _memory_and_growth_fit(self) -> Self:
         if self.memory is None and self.growth is None:
             return self
-        if self.model.family not in PLAIN and (self.growth is not None or self.model.family != "cnn"):
+        if self.model.family not in _PLAIN and (self.growth is not None or self.model.family != "cnn"):
             what = "a memory is" if self.growth is None else "growth is"
             where = "plain networks and CNNs" if self.growth is None else "plain networks"
             raise ValueError(f"{what} of {where}, not of family {self.model.family!r}")
-        if not isinstance(self.method, Keep) or self.method.patience is not None:
+        if not isinstance(self.method, StandardTraining) or self.method.patience is not None:
             raise ValueError("memory and growth go on from epoch to epoch: policy keep without patience")
         widths = self.model.arch.widths
         if self.memory is not None:
-            check_query(self.memory, site_widths(self.model)[place_of(self.memory.site, len(widths)).layer])
+            check_query(
+                self.memory, site_widths(self.model)[position_of(self.memory.site, len(widths)).layer]
+            )
         if self.growth is None:
             return self
-        if isinstance(self.model, NetSpec) and not (
+        if isinstance(self.model, NetworkSpec) and not (
             self.model.activation.is_relu and self.model.simplex == "none"
         ):
             raise ValueError("growth keeps what a network computes only behind ReLU, in linear layers")
@@ -149,7 +155,7 @@ class Trial(Spec):
         return Trial.model_validate({name: getattr(self, name) for name in Trial.model_fields} | changes)
 
     @property
-    def _settings(self) -> tuple[ModelSpec | NetSpec, Method, Ablation]:
+    def _settings(self) -> tuple[PublishedModelSpec | NetworkSpec, Method, Ablation]:
         """What may change on the way."""
         return self.model, self.method, self.intervention
 
@@ -210,7 +216,7 @@ class Pack(Spec):
 def pack_key(trial: Trial) -> str:
     """What trials must share to be trained as one tensor."""
     method = trial.method
-    kind = method.optimizer if isinstance(method, Keep) else "ratchet"
+    kind = method.optimizer if isinstance(method, StandardTraining) else "ratchet"
     shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
     spec = [trial.data, *(each for each in (trial.memory, trial.growth) if each is not None)]
     return canonical_json([*(each.model_dump(mode="json") for each in spec), *shape])

@@ -18,14 +18,14 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import unreadable, write_parts
 from psa.core.stored_files import open_regular
 from psa.specs.base import canonical_json
 
 Arrays = dict[str, NDArray[Any]]
 
-SUFFIX: Final = ".arrays.safetensors"
+ARRAY_SUFFIX: Final = ".arrays.safetensors"
 PIECE: Final = 2**24  # bytes written at once
 _TYPES: Final[dict[str, np.dtype[Any]]] = {
     "F32": np.dtype("<f4"),
@@ -40,7 +40,7 @@ _LONGEST_HEADER: Final = 100_000_000
 
 
 @dataclass(frozen=True)
-class Planned:
+class LazyArray:
     """An array that is made while it is written. pieces: called once, its parts along the first axis."""
 
     shape: tuple[int, ...]
@@ -53,19 +53,19 @@ class Planned:
         return int(np.prod(self.shape, dtype=np.int64)) * self.kind.itemsize
 
 
-def whole(array: NDArray[Any]) -> Planned:
+def lazy(array: NDArray[Any]) -> LazyArray:
     """An array that is there, handed over in parts."""
     kind = array.dtype.newbyteorder("<")
     each = max(1, array.nbytes // max(1, len(array)))
     step = max(1, PIECE // each)
-    return Planned(array.shape, kind, lambda: (array[at : at + step] for at in range(0, len(array), step)))
+    return LazyArray(array.shape, kind, lambda: (array[at : at + step] for at in range(0, len(array), step)))
 
 
-def write(
-    path: Path, arrays: Mapping[str, NDArray[Any] | Planned], facts: Mapping[str, Any]
+def write_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any] | LazyArray], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write the file, whole or not at all; its `sha256` and `bytes`. Raises UserError."""
-    planned = {name: array if isinstance(array, Planned) else whole(array) for name, array in arrays.items()}
+    planned = {name: array if isinstance(array, LazyArray) else lazy(array) for name, array in arrays.items()}
     digest, total = hashlib.sha256(), 0
 
     def counted() -> Iterator[memoryview]:
@@ -79,7 +79,7 @@ def write(
     return {"sha256": digest.hexdigest(), "bytes": total}
 
 
-def _content(planned: Mapping[str, Planned], facts: Mapping[str, Any]) -> Iterator[memoryview]:
+def _content(planned: Mapping[str, LazyArray], facts: Mapping[str, Any]) -> Iterator[memoryview]:
     header: dict[str, Any] = {"__metadata__": {"psa": canonical_json(facts)}}
     at = 0
     # wider types first, so that every array begins where its type wants it
@@ -144,13 +144,15 @@ class MappedArrays(Mapping[str, NDArray[Any]]):
         return len(self._header)
 
 
-def read(path: Path, sha256: str | None = None) -> ArrayFile:
+def read_arrays(path: Path, sha256: str | None = None) -> ArrayFile:
     """Open a file; with sha256, only if it is that one.
 
     Raises DamagedFile where it is not what was written, UserError where there is none.
     """
     if sha256 is not None and (found := sha256_of(path)) not in (None, sha256):
-        raise DamagedFile(f"{path} is not the file that was recorded (its SHA-256 is {found})", WAY_OUT)
+        raise CorruptFileError(
+            f"{path} is not the file that was recorded (its SHA-256 is {found})", DELETE_HINT
+        )
     with _reading(path):
         return _opened(path)
 
@@ -167,10 +169,10 @@ def _reading(path: Path) -> Iterator[None]:
     except OSError as error:
         raise unreadable(error, path) from error
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise DamagedFile(f"{path} is damaged ({type(error).__name__})", WAY_OUT) from error
+        raise CorruptFileError(f"{path} is damaged ({type(error).__name__})", DELETE_HINT) from error
 
 
-WAY_OUT: Final = "Remove it and train its trial again, with another --results-dir"
+DELETE_HINT: Final = "Remove it and train its trial again, with another --results-dir"
 
 
 def read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
@@ -187,7 +189,7 @@ def _opened(path: Path) -> ArrayFile:
         end = file.seek(0, 2)
     facts: dict[str, Any] = dict(json.loads(header.pop("__metadata__")["psa"]))
     if begin + max((part["data_offsets"][1] for part in header.values()), default=0) != end:
-        raise DamagedFile(f"{path} is damaged (it is cut off)", WAY_OUT)
+        raise CorruptFileError(f"{path} is damaged (it is cut off)", DELETE_HINT)
     for part in header.values():
         _mapped(path, begin, part)
     return ArrayFile(path, facts, MappedArrays(path, begin, header))

@@ -12,8 +12,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psa.core.errors import DamagedFile, UserError
-from psa.core.files import leftovers, refusal, write_atomically
+from psa.core.errors import CorruptFileError, UserError
+from psa.core.files import file_error, leftovers, write_atomically
 from psa.core.stored_files import open_regular, read_stored
 from psa.storage import array_file
 from psa.storage.array_file import Arrays, read_header
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psa.storage.trial_state import TrialState
 
 
-def loops_of(path: Path) -> int:
+def trained_loops(path: Path) -> int:
     """The loops of a stored state; 0 where there is none that can be read (its worker will say more)."""
     try:
         with open_regular(path) as file:
@@ -38,18 +38,18 @@ logger = logging.getLogger(__name__)
 
 def arrays_beside(state: Path, name: str) -> Path:
     """The file of the arrays called `name` beside a state file."""
-    return state.with_name(f"{state.stem}.{name}{array_file.SUFFIX}")
+    return state.with_name(f"{state.stem}.{name}{array_file.ARRAY_SUFFIX}")
 
 
 def _stored(path: Path) -> TrialState | None:
     """Return the state of a file, None where there is none. Raises UserError."""
-    from psa.storage.trial_state import decode
+    from psa.storage.trial_state import decode_state
 
     content = read_stored(path)
-    return None if content is None else decode(content, str(path))
+    return None if content is None else decode_state(content, str(path))
 
 
-class StateFile:
+class CheckpointFile:
     """One trial's state: the present generation, and the one before it beside it."""
 
     def __init__(self, path: Path) -> None:
@@ -69,19 +69,19 @@ class StateFile:
         problem, missing = "", f"{self.path} is missing"
         try:
             state = _stored(self.path)
-        except DamagedFile as damage:
+        except CorruptFileError as damage:
             state, problem = None, damage.what
         if state is not None:
             self._sound = True
             return state
         try:
             state = _stored(self.previous)
-        except DamagedFile as damage:
-            raise DamagedFile(f"{problem or missing}, and {damage.what}", self.way_out()) from damage
+        except CorruptFileError as damage:
+            raise CorruptFileError(f"{problem or missing}, and {damage.what}", self.way_out()) from damage
         if state is not None:
             self._warn(f"{problem or missing}; going on from the generation before it, loop {state.loops}")
         elif problem:
-            raise DamagedFile(problem, self.way_out())
+            raise CorruptFileError(problem, self.way_out())
         return state
 
     def arrays_path(self, name: str) -> Path:
@@ -95,7 +95,7 @@ class StateFile:
         and they are replaced: by the same bits, where the processor promises them. Raises UserError.
         """
         facts = {"name": name, "spec": trial.model_dump(mode="json")}
-        return array_file.write(self.arrays_path(name), arrays, facts)
+        return array_file.write_arrays(self.arrays_path(name), arrays, facts)
 
     def _warn(self, message: str) -> None:
         """Say it once, however often the file is read."""
@@ -114,14 +114,14 @@ class StateFile:
         A present file not known to be whole is set aside, not kept as previous: that would push out the
         last sound one.
         """
-        from psa.storage.trial_state import encode
+        from psa.storage.trial_state import encode_state
 
         if not self._sound and self.path.exists():
             try:
                 self.path.replace(self._free_name())
             except OSError as error:
-                raise refusal(error, f"cannot set aside {self.path}") from error
-        write_atomically(self.path, encode(state), self.previous)
+                raise file_error(error, f"cannot set aside {self.path}") from error
+        write_atomically(self.path, encode_state(state), self.previous)
         self._sound = True
 
     def remove(self) -> None:
@@ -153,4 +153,4 @@ def _unlink(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise refusal(error, f"cannot remove {path}") from error
+        raise file_error(error, f"cannot remove {path}") from error

@@ -27,7 +27,7 @@ Shape = TypeVar("Shape")
 STEP_TIMES: Final = TypeAdapter(dict[str, Annotated[dict[_PackSize, _Seconds], Field(min_length=1)]])
 
 
-class SweepProgress(TypedDict):
+class SweepStatus(TypedDict):
     """The progress of a running sweep. best: validation accuracy in percent, and the id of its trial."""
 
     __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]  # of a TypedDict
@@ -46,7 +46,7 @@ class ListenerProgress(TypedDict):
     loops: _Whole
 
 
-SWEEP_PROGRESS: Final = TypeAdapter(SweepProgress)
+SWEEP_PROGRESS: Final = TypeAdapter(SweepStatus)
 LISTENER_PROGRESS: Final = TypeAdapter(ListenerProgress)
 
 

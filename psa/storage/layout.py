@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from psa.core.errors import DamagedFile
+from psa.core.errors import CorruptFileError
 from psa.core.files import unreadable
-from psa.core.formatting import listed
+from psa.core.formatting import join_names
 from psa.specs.base import STUDY_NAME
 from psa.specs.trial import Trial
-from psa.storage.array_file import SUFFIX as ARRAYS
+from psa.storage.array_file import ARRAY_SUFFIX as ARRAYS
 from psa.storage.records.bundle import is_bundle_name
 
 STATE_NAME: Final = "lkg.safetensors"
-MACHINE: Final = ".machine.json"
-FAILURE: Final = ".failed.json"
-BESIDE: Final = (MACHINE, FAILURE)  # how files end that lie beside records
+SIDECAR_SUFFIX: Final = ".machine.json"
+FAILURE_SUFFIX: Final = ".failed.json"
+BESIDE: Final = (SIDECAR_SUFFIX, FAILURE_SUFFIX)  # how files end that lie beside records
 PUBLISHED: Final = "published"  # in the results folder: a results folder of its own, which comes with psa
 TRAIN: Final = "train"  # the study of the trials of `train`, whose states lie under one name
 _RAY: Final = ".ray"  # in the folder of states: copies that a sweep on Ray works with
@@ -36,7 +36,7 @@ _SHOWN: Final = 3  # files that a warning names one by one
 _LEAVE: Final = "Move it there, or remove it where that place is taken, and run the same command again"
 
 
-class Misplaced(DamagedFile):
+class Misplaced(CorruptFileError):
     """A stored file that is sound, and does not belong where it lies."""
 
 
@@ -166,7 +166,7 @@ def check_arrays(path: Path, models: Path, trial: Trial, name: str) -> None:
         raise Misplaced(f"{path} holds arrays of another trial, {trial.id}, which belong in {place}", _LEAVE)
 
 
-def own_folder(path: Path, root: Path, place: Path) -> Path | None:
+def trial_folder(path: Path, root: Path, place: Path) -> Path | None:
     """Return the folder inside `root` in which `path` is in its place, as if `root` were that folder.
 
     place: where it belongs in `root`. None where there is no such folder, or where something lies in the
@@ -195,5 +195,5 @@ def strays_line(paths: Sequence[Path], results: Path) -> str:
     some = [str(path.relative_to(results)) for path in paths]
     return (
         f"{results} holds {len(paths):,} copies of records where psa keeps none, which are not counted: "
-        f"{listed(some, _SHOWN)}. Move them out of {results}, or remove them; `psa verify` names each"
+        f"{join_names(some, _SHOWN)}. Move them out of {results}, or remove them; `psa verify` names each"
     )

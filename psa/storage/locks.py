@@ -16,11 +16,11 @@ from psa.core.file_locks import LARGEST_OFFSET, is_locked, locked_bytes, unlocke
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
-LOCK_NAME: Final = ".trials.lock"
+TRIAL_LOCK: Final = ".trials.lock"
 
 
 @contextlib.contextmanager
-def held(store: Store, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
+def lock_trials(store: Store, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
     """Lease as many of `trials` as nobody else holds until the block ends, and yield those.
 
     Two trials that share a byte, which hardly ever happens, are leased together.
@@ -30,23 +30,23 @@ def held(store: Store, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
 
     """
     places = _places(store, trials)
-    with locked_bytes(store.models / LOCK_NAME, places.values()) as taken:
+    with locked_bytes(store.models / TRIAL_LOCK, places.values()) as taken:
         leased = [trial for trial in trials if places.get(trial.id) in taken]
         for trial in leased:
             store.clear_leftovers(trial)
         yield leased
 
 
-def free(store: Store, trials: Sequence[Trial]) -> list[Trial]:
+def unlocked_trials(store: Store, trials: Sequence[Trial]) -> list[Trial]:
     """Return those of `trials` that nobody holds now. Asking leases none of them. Raises UserError."""
     places = _places(store, trials)
-    unlocked = unlocked_bytes(store.models / LOCK_NAME, places.values())
+    unlocked = unlocked_bytes(store.models / TRIAL_LOCK, places.values())
     return [trial for trial in trials if places.get(trial.id) in unlocked]
 
 
-def check(store: Store) -> None:
+def check_lockable(store: Store) -> None:
     """Raise UserError where the models folder cannot hold leases."""
-    path = store.models / LOCK_NAME
+    path = store.models / TRIAL_LOCK
     with locked_bytes(path, [LARGEST_OFFSET]):
         unlocked_bytes(path, [LARGEST_OFFSET - 1])
 

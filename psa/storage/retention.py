@@ -14,7 +14,7 @@ from psa.storage.store import Store
 KeepWeights = Literal["all", "best", "none"]
 
 
-def drop_weights(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> None:
+def delete_checkpoints(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> None:
     """Remove the states of finished trials that are not to be kept; those that anybody is training stay.
 
     best: the seed of highest bounty (the lowest seed among equals) of trials that differ in nothing else; one
@@ -26,7 +26,7 @@ def drop_weights(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> 
     kept = _best(store, finished) if keep == "best" else set()
     for trial in finished:
         if trial.id not in kept:
-            with locks.held(store, [trial]) as ours:
+            with locks.lock_trials(store, [trial]) as ours:
                 for mine in ours:
                     store.state_file(mine).remove()
 

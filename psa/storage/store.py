@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from psa.core.errors import DamagedFile, UserError, one_line
+from psa.core.errors import CorruptFileError, UserError, one_line
 from psa.core.files import remove_leftovers, write_atomically
 from psa.core.stored_files import files_below, read_stored
 from psa.specs.trial import Trial
 from psa.storage import layout
-from psa.storage.checkpoint import StateFile
-from psa.storage.layout import FAILURE, MACHINE, STATE_NAME
+from psa.storage.checkpoint import CheckpointFile
+from psa.storage.layout import FAILURE_SUFFIX, SIDECAR_SUFFIX, STATE_NAME
 from psa.storage.records.divergence import diverged
 from psa.storage.records.record import Record, decode_record, difference, encode_record, reaches
 from psa.storage.records.record_store import RecordStore
@@ -36,7 +36,7 @@ _LONGEST_REASON: Final = 500
 
 
 @dataclass(frozen=True)
-class Survey:
+class StoreProgress:
     """The progress of some trials.
 
     damaged: the reason why the record of a trial (by id) cannot be read. diverged: the trials that are done
@@ -66,16 +66,16 @@ class Store:
     def __init__(self, models: Path, results: Path, single: str | None = None, plain_seed: int = 0) -> None:
         self.models, self.results, self.single, self.plain_seed = models, results, single, plain_seed
         self.records = RecordStore(results)
-        self._files: dict[str, StateFile] = {}
+        self._files: dict[str, CheckpointFile] = {}
 
-    def state_file(self, trial: Trial) -> StateFile:
+    def state_file(self, trial: Trial) -> CheckpointFile:
         """Where a trial's state lives; the same object each time it is asked for."""
         name = f"{trial.id}/{STATE_NAME}"
         if self.single is not None:
             seed = "" if trial.seed == self.plain_seed else f".s{trial.seed:02d}"
             name = f"{self.single}{seed}.safetensors"
         if name not in self._files:
-            self._files[name] = StateFile(self.models / name)
+            self._files[name] = CheckpointFile(self.models / name)
         return self._files[name]
 
     def has_states_of(self, trial: Trial) -> bool:
@@ -91,13 +91,13 @@ class Store:
         """The trials whose record does not reach `horizon` yet, in their order. Raises DamagedFile."""
         return [trial for trial in trials if not self.done(trial, horizon)]
 
-    def survey(self, trials: Iterable[Trial], horizon: int) -> Survey:
+    def survey(self, trials: Iterable[Trial], horizon: int) -> StoreProgress:
         """What is done, what is pending, and which records are damaged, each record read once."""
-        found, read = Survey([], [], {}, []), self.records.reader()
+        found, read = StoreProgress([], [], {}, []), self.records.reader()
         for trial in trials:
             try:
                 record = read(trial)
-            except DamagedFile as damage:
+            except CorruptFileError as damage:
                 found.damaged[trial.id] = str(damage)
                 continue
             done = record is not None and reaches(record, horizon)
@@ -151,9 +151,9 @@ class Store:
                 )
             if stored.record["loops"] >= made["loops"]:
                 return
-        write_atomically(path.with_suffix(MACHINE), encode_record(machine))
+        write_atomically(path.with_suffix(SIDECAR_SUFFIX), encode_record(machine))
         write_atomically(path, content)
-        path.with_suffix(FAILURE).unlink(missing_ok=True)
+        path.with_suffix(FAILURE_SUFFIX).unlink(missing_ok=True)
 
     def clear_leftovers(self, trial: Trial) -> None:
         """Remove the temporary files that killed writers of a trial have left. Raises UserError.
@@ -162,12 +162,12 @@ class Store:
         """
         self.state_file(trial).clear_leftovers()
         record = self.record_path(trial)
-        remove_leftovers(record.parent, f"{record.stem}.", but=FAILURE)
+        remove_leftovers(record.parent, f"{record.stem}.", but=FAILURE_SUFFIX)
 
     def failure(self, trial: Trial) -> str | None:
         """Why a trial's last try failed, None where it did not."""
         try:
-            content = read_stored(self.record_path(trial).with_suffix(FAILURE))
+            content = read_stored(self.record_path(trial).with_suffix(FAILURE_SUFFIX))
             return (
                 None
                 if content is None
@@ -178,7 +178,7 @@ class Store:
 
     def write_failure(self, trial: Trial, error: str) -> None:
         """Remember why a trial failed, until it is done."""
-        write_atomically(self.record_path(trial).with_suffix(FAILURE), encode_record({"error": error}))
+        write_atomically(self.record_path(trial).with_suffix(FAILURE_SUFFIX), encode_record({"error": error}))
 
     def state_paths(self) -> Iterator[Path]:
         """Every state file, both generations, in a fixed order; not what was set aside as damaged."""

@@ -16,24 +16,24 @@ from typing import Any, Final
 
 from psa.core.errors import UserError
 from psa.core.file_locks import is_locked, locked
-from psa.core.files import leftovers, own_name, write_atomically
+from psa.core.files import leftovers, unique_name, write_atomically
 from psa.specs.base import canonical_json
-from psa.storage.helper_files import SWEEP_PROGRESS, SweepProgress, read_helper
+from psa.storage.helper_files import SWEEP_PROGRESS, SweepStatus, read_helper
 
 logger = logging.getLogger(__name__)
 
-FOLDER: Final = ".sweeps"
-PATIENCE_SECONDS: Final = 5.0  # for somebody who looks whether the new lock is a stale one
+REGISTRY_FOLDER: Final = ".sweeps"
+STALE_SECONDS: Final = 5.0  # for somebody who looks whether the new lock is a stale one
 
-Tell = Callable[[dict[str, Any]], None]
+Describe = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class ActiveSweep:
     """A living sweep: its process, and its last progress (None: nothing yet, or it cannot be used)."""
 
     pid: str
-    progress: SweepProgress | None
+    progress: SweepStatus | None
 
     def __str__(self) -> str:
         """One line for people."""
@@ -49,22 +49,22 @@ class Sweep:
 
 
 @contextlib.contextmanager
-def announced(models: Path) -> Iterator[Tell]:
+def register_sweep(models: Path) -> Iterator[Describe]:
     """Be known as a living sweep; what is yielded tells how far it is.
 
     That others know is a courtesy: where it cannot be written, a warning says so once and the sweep goes on.
     """
-    path = models / FOLDER / f"{own_name()}.json"
-    sign = _Sign(path)
+    path = models / REGISTRY_FOLDER / f"{unique_name()}.json"
+    sign = _StatusFile(path)
     with contextlib.ExitStack() as ending:
         with sign.courteous():
-            ending.enter_context(locked(_lock_of(path), PATIENCE_SECONDS))
+            ending.enter_context(locked(_lock_of(path), STALE_SECONDS))
             _clear(path)
         ending.callback(_remove, path)  # before the lock is given back
         yield sign.tell
 
 
-class _Sign:
+class _StatusFile:
     """What a sweep says of itself."""
 
     def __init__(self, path: Path) -> None:
@@ -88,16 +88,16 @@ class _Sign:
             self._warned = True
 
 
-def living(models: Path) -> list[Sweep]:
+def active_sweeps(models: Path) -> list[ActiveSweep]:
     """The sweeps that are at work on a folder."""
     return [
-        Sweep(lock.name.partition("-")[0], _progress(lock.with_suffix(".json")))
-        for lock in sorted((models / FOLDER).glob("*.lock"))
+        ActiveSweep(lock.name.partition("-")[0], _progress(lock.with_suffix(".json")))
+        for lock in sorted((models / REGISTRY_FOLDER).glob("*.lock"))
         if _is_held(lock)
     ]
 
 
-def _progress(path: Path) -> SweepProgress | None:
+def _progress(path: Path) -> SweepStatus | None:
     return read_helper(path, SWEEP_PROGRESS, "the progress of that sweep is not shown")
 
 

@@ -21,16 +21,25 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from typing_extensions import TypedDict
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.specs.arch import Arch
-from psa.specs.base import canonical_json, first_fault
-from psa.specs.model import ModelSpec, NetSpec
+from psa.specs.base import canonical_json, first_error
+from psa.specs.model import NetworkSpec, PublishedModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
-from psa.storage.records.schema import STRICT, Count, FileName, Grown, History, Kept, Some, Whole
+from psa.storage.records.schema import (
+    STRICT,
+    FileEntry,
+    FileName,
+    Grown,
+    History,
+    NonNegativeInt,
+    Some,
+    StrictInt,
+)
 
-FORMAT: Final = 1
-COLUMNS: Final = ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
+STATE_FORMAT: Final = 1
+HISTORY_COLUMNS: Final = ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
 
 _MEMORY: Final = "memory"  # before the names of a memory's tensors
 _PICKLES: Final = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, pickle
@@ -53,15 +62,15 @@ class _Facts(TypedDict):
     format: Some
     spec: dict[str, Any]
     horizon: Annotated[int, Field(ge=1)]
-    loops: Count
-    lkg_loop: Count
-    best_correct: Whole
+    loops: NonNegativeInt
+    lkg_loop: NonNegativeInt
+    best_correct: StrictInt
     best_loss: float | None
     stopped: bool
     devices: list[str]
     history: dict[str, list[Any]]
     observed: NotRequired[dict[str, list[dict[str, list[Any]]]]]
-    files: NotRequired[dict[FileName, Kept]]
+    files: NotRequired[dict[FileName, FileEntry]]
     events: NotRequired[list[Grown]]
 
 
@@ -74,7 +83,7 @@ Observation = dict[str, list[Any]]
 
 def empty_history() -> dict[str, list[Any]]:
     """No loops yet: one empty list per column."""
-    return {column: [] for column in COLUMNS}
+    return {column: [] for column in HISTORY_COLUMNS}
 
 
 @dataclass
@@ -118,14 +127,14 @@ class TrialState:
         return all(bool(np.isfinite(tensor).all()) for tensor in self.lkg.values())
 
 
-def encode(state: TrialState) -> bytes:
+def encode_state(state: TrialState) -> bytes:
     """The file of a state; equal states give equal bytes."""
     tensors: dict[str, NDArray[Any]] = dict(state.lkg)
     tensors |= {f"{_MEMORY}/{name}": tensor for name, tensor in state.memory.items()}
     for kind, parts in state.carried.items():
         tensors |= {f"{kind}/{name}": tensor for name, tensor in parts.items()}
     facts = {
-        "format": FORMAT,
+        "format": STATE_FORMAT,
         "spec": state.trial.model_dump(mode="json"),
         "horizon": state.horizon,
         "loops": state.loops,
@@ -156,7 +165,7 @@ def _digest(facts: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
     return total.hexdigest()
 
 
-def decode(content: bytes, where: str) -> TrialState:
+def decode_state(content: bytes, where: str) -> TrialState:
     """The state of a file's bytes; `where` names the file in errors.
 
     Raises DamagedFile where a single bit differs from what was written, and UserError where the file is
@@ -168,15 +177,17 @@ def decode(content: bytes, where: str) -> TrialState:
         digest = facts.pop("sha256")
         _FACTS.validate_python(facts)
         state = _state(facts, tensors)
-        sound = digest == _digest(facts, tensors) and encode(state) == content
+        sound = digest == _digest(facts, tensors) and encode_state(state) == content
         fits = _consistent(state)
     except _NOT_AS_WRITTEN as error:
-        reason = first_fault(error) if isinstance(error, ValidationError) else type(error).__name__
-        raise DamagedFile(f"{where} is damaged ({reason})") from error
+        reason = first_error(error) if isinstance(error, ValidationError) else type(error).__name__
+        raise CorruptFileError(f"{where} is damaged ({reason})") from error
     if not sound:
-        raise DamagedFile(f"{where} is damaged (its digest differs)")
+        raise CorruptFileError(f"{where} is damaged (its digest differs)")
     if not fits:
-        raise DamagedFile(f"{where} is damaged (its weights or its history do not fit its arch and loops)")
+        raise CorruptFileError(
+            f"{where} is damaged (its weights or its history do not fit its arch and loops)"
+        )
     return state
 
 
@@ -190,12 +201,12 @@ def _facts(content: bytes, where: str) -> dict[str, Any]:
         )
     try:
         facts: dict[str, Any] = json.loads(metadata["psa"])
-        newer = facts["format"] > FORMAT
+        newer = facts["format"] > STATE_FORMAT
     except _NOT_AS_WRITTEN as error:
-        raise DamagedFile(f"{where} is damaged (its metadata cannot be read)") from error
+        raise CorruptFileError(f"{where} is damaged (its metadata cannot be read)") from error
     if newer:
         raise UserError(
-            f"{where} was written by a newer psa (format {facts['format']}; this one reads up to {FORMAT})",
+            f"{where} was written by a newer psa (format {facts['format']}; this one reads up to {STATE_FORMAT})",
             "Update psa, or use another --model-dir",
         )
     return facts
@@ -216,7 +227,7 @@ def _metadata(content: bytes, where: str) -> dict[str, Any]:
                 f"{where} is a pickle (an old torch.save checkpoint), which could run any code when opened",
                 "psa does not open it: move it away, or use another --model-dir",
             ) from None
-        raise DamagedFile(f"{where} is damaged (its header cannot be read)") from error
+        raise CorruptFileError(f"{where} is damaged (its header cannot be read)") from error
 
 
 def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
@@ -244,7 +255,7 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
     )
 
 
-def model_now(state: TrialState) -> ModelSpec | NetSpec:
+def model_now(state: TrialState) -> PublishedModelSpec | NetworkSpec:
     """The network as it has grown to."""
     model = state.trial.model
     if not state.events:

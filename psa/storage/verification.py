@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.stored_files import files_below, read_stored
 from psa.specs.trial import Trial
 from psa.storage import array_file, layout
 from psa.storage.checkpoint import arrays_beside
 from psa.storage.layout import Misplaced
-from psa.storage.records.bundle import Bundle, Row, read_bundle
+from psa.storage.records.bundle import Bundle, BundleRow, read_bundle
 from psa.storage.records.record import decode_record
 from psa.storage.records.record_store import RecordStore, StoredRecord, bundled_record, longer
 from psa.storage.records.trial_record import decode_trial_record
@@ -99,7 +99,9 @@ class Check:
                 yield Finding(path, self._problem(bundle, row, store, before), folder=folder, bundled=True)
             before.append(bundle)
 
-    def _problem(self, bundle: Bundle, row: Row, store: RecordStore, before: Sequence[Bundle]) -> str | None:
+    def _problem(
+        self, bundle: Bundle, row: BundleRow, store: RecordStore, before: Sequence[Bundle]
+    ) -> str | None:
         """Return the problem of a record in a bundle, None where it is sound and agrees with those of its
         trial elsewhere: its loose record, and `before`, the other bundles.
         """
@@ -117,9 +119,9 @@ class Check:
         return None
 
     def _state(self, path: Path) -> Path | None:
-        from psa.storage.trial_state import decode
+        from psa.storage.trial_state import decode_state
 
-        state = decode(_content(path), str(path))
+        state = decode_state(_content(path), str(path))
         self._name(path, state.files)
         try:
             layout.check_state(path, self.models, state.trial)
@@ -134,7 +136,7 @@ class Check:
             return None
         try:
             record = decode_trial_record(content, str(path))
-        except DamagedFile as damage:
+        except CorruptFileError as damage:
             if layout.is_record_name(path.name):
                 raise
             raise Misplaced(
@@ -150,9 +152,9 @@ class Check:
     def _arrays(self, path: Path) -> Path | None:
         if not path.exists() and not path.is_symlink():
             raise FileNotFoundError(path)
-        facts, digests = array_file.read(path).facts, self._named.get(path)
+        facts, digests = array_file.read_arrays(path).facts, self._named.get(path)
         if digests is not None and array_file.sha256_of(path) not in digests:
-            raise DamagedFile(f"{path} is damaged (its SHA-256 is not the recorded one)")
+            raise CorruptFileError(f"{path} is damaged (its SHA-256 is not the recorded one)")
         try:
             trial = Trial.model_validate(facts["spec"])
         except (KeyError, ValidationError):  # not arrays that a trial keeps
@@ -192,7 +194,7 @@ def _content(path: Path) -> bytes:
 
 def _own_folder(error: Misplaced, path: Path, root: Path, place: Path) -> Path:
     """Return the folder of its own that a misplaced file is in. Raises `error` where there is none."""
-    folder = layout.own_folder(path, root, place)
+    folder = layout.trial_folder(path, root, place)
     if folder is None:
         raise error
     return folder

@@ -14,7 +14,7 @@ from typing import Final
 
 from cloud.emulator.containers.processes import ends_with_us
 from psa.core.errors import UserError, one_line
-from psa.core.files import make_folder
+from psa.core.files import ensure_dir
 
 HOST: Final = "algo-1"
 _KILLED: Final = 128 + signal.SIGKILL
@@ -57,7 +57,7 @@ class Namespaces:
     """
 
     def __init__(self, folder: Path) -> None:
-        make_folder(folder / "ml")
+        ensure_dir(folder / "ml")
         ways = [(), _AS_USER] if os.geteuid() == 0 else [_AS_USER]
         self._tried = [(way, _probe(way, folder)) for way in ways]
 

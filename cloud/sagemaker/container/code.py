@@ -17,7 +17,7 @@ from typing import Final
 
 import cloud
 import psa
-from cloud.sagemaker.container.images import Target, target
+from cloud.sagemaker.container.images import WheelTarget, target
 
 NAME: Final = "code.tar.gz"
 PACKAGES: Final = "packages"
@@ -55,7 +55,7 @@ class Code:
     """The files of psa by name, and the container that they are meant for."""
 
     files: Mapping[str, bytes]
-    target: Target
+    target: WheelTarget
 
     @cached_property
     def digest(self) -> str:
@@ -89,7 +89,7 @@ class Code:
         }
 
 
-def packed() -> Code:
+def build_archive() -> Code:
     """Return the code of this installation."""
     from cloud.sagemaker.container.wheels import pins
 

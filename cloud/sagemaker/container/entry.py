@@ -21,20 +21,20 @@ from cloud.sagemaker.container.code import unpacked_digest
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.core.stop import StopRequest
-from psa.execution.backend import Where
+from psa.execution.backend import BackendOptions
 from psa.execution.cost_model import CostModel
-from psa.execution.local import Local
+from psa.execution.local import LocalBackend
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, Event
-from psa.specs.base import canonical_json, validated
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, WorkerEvent
+from psa.specs.base import canonical_json, parse_spec
 from psa.specs.trial import Pack
-from psa.storage.checkpoint import loops_of
+from psa.storage.checkpoint import trained_loops
 from psa.storage.store import STATE_NAME, Store
 
 logger = logging.getLogger(__name__)
 
 ROOT: Final = Path("/opt/ml")
-PACKS: Final = "packs.json"
+PACKS_FILE: Final = "packs.json"
 PROGRESS: Final = "progress.json"  # pack -> what its last loop said
 FAILURES: Final = "failures.json"  # the job, and trial id -> why it failed there
 JOB_NAME: Final = "TRAINING_JOB_NAME"  # SageMaker tells it to every container
@@ -42,7 +42,7 @@ KEPT_BYTES: Final = 384 * 2**20  # of an artifact, which is read into memory whe
 PROGRESS_SECONDS: Final = 2.0
 
 
-class _Said:
+class _ProgressWriter:
     """What the watcher is told through the checkpoints: how far every pack is, and which trials failed."""
 
     def __init__(self, folder: Path, names: dict[int, str], job: str) -> None:
@@ -51,7 +51,7 @@ class _Said:
         self.failures: dict[str, str] = {}
         self._written = 0.0
 
-    def heard(self, event: Event) -> None:
+    def heard(self, event: WorkerEvent) -> None:
         """Take an event in; logged, for CloudWatch, except for single loops."""
         name = self.names[id(event.pack)]
         match event.kind:
@@ -74,22 +74,22 @@ class _Said:
             write_atomically(self.folder / name, canonical_json(body).encode() + b"\n")
 
 
-def train(root: Path) -> int:
+def train_packs(root: Path) -> int:
     """Train what a job was given. Raises UserError."""
     code = Path(str(psa.__file__)).parents[1]
     logger.info("code %s in %s", unpacked_digest(code), code)
     asked = json.loads(read_bytes(root / "input/config/hyperparameters.json") or b"{}")
     line, folder = root / "input/data/line", root / "checkpoints"
-    packs = packs_in(read_bytes(line / PACKS) or b"", str(line / PACKS))
+    packs = packs_in(read_bytes(line / PACKS_FILE) or b"", str(line / PACKS_FILE))
     store = Store(folder / "models", folder / "results")
     _lay_out(line / "models", store)
     with contextlib.suppress(FileNotFoundError):  # what failed before is tried again
         (folder / FAILURES).unlink()
     pending = {name: pack for name, pack in packs.items() if store.pending(pack.trials, pack.horizon)}
     names = {id(pack): name for name, pack in pending.items()}
-    said = _Said(folder, names, os.environ.get(JOB_NAME, ""))
+    said = _ProgressWriter(folder, names, os.environ.get(JOB_NAME, ""))
     machine = Machine(root / "input/data/data", asked.get("device"))
-    backend = Local(store, machine, CostModel(root / "costs.json"), Where())
+    backend = LocalBackend(store, machine, CostModel(root / "costs.json"), BackendOptions())
     with StopRequest() as stop:
         if pending:
             with contextlib.closing(backend.launch(backend.plan(list(pending.values())))) as events:
@@ -112,7 +112,7 @@ def packs_in(content: bytes, where: str) -> dict[str, Pack]:
         items = sorted(bodies.items())
     except (ValueError, AttributeError, RecursionError):
         raise UserError(f"{where} holds no packs", "Submit the sweep again") from None
-    return {name: validated(Pack, body, where) for name, body in items}
+    return {name: parse_spec(Pack, body, where) for name, body in items}
 
 
 def _lay_out(before: Path, store: Store) -> None:
@@ -121,7 +121,7 @@ def _lay_out(before: Path, store: Store) -> None:
     """
     for path in before.rglob(STATE_NAME):
         here = store.models / path.relative_to(before)
-        if not here.exists() or loops_of(path) > loops_of(here):
+        if not here.exists() or trained_loops(path) > trained_loops(here):
             write_atomically(here, path.read_bytes())
 
 
@@ -144,7 +144,7 @@ def main(root: Path = ROOT) -> int:
     """Entry: 0 done, 2 a mistake (its line also in /opt/ml/output/failure), 75 saved and to be run again."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
     try:
-        return train(root)
+        return train_packs(root)
     except UserError as error:
         logger.error("%s", error)  # noqa: TRY400 - a mistake is one line, also in CloudWatch
         with contextlib.suppress(UserError):

@@ -20,7 +20,7 @@ def image_table() -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Target:
+class WheelTarget:
     """The Python and platform of a container, and the distributions that its image lacks."""
 
     python: str
@@ -39,7 +39,7 @@ class Target:
         return f"Python {self.python} on Linux {self.machine}"
 
 
-def target() -> Target:
+def target() -> WheelTarget:
     """Return the container that AWS's images make."""
     known = image_table()["container"]
-    return Target(known["python"], known["machine"], known["glibc"], tuple(known["lacks"]))
+    return WheelTarget(known["python"], known["machine"], known["glibc"], tuple(known["lacks"]))

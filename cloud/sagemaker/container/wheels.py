@@ -20,21 +20,21 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from cloud.cache import cache_folder
-from cloud.sagemaker.container.images import Target
+from cloud.sagemaker.container.images import WheelTarget
 from psa.core.errors import UserError
-from psa.core.files import make_folder
+from psa.core.files import ensure_dir
 
 _DOWNLOAD_SECONDS: Final = 600.0
 # What an installer writes: it differs between two installations of one wheel.
 _INSTALLERS_OWN: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
-def pins(target: Target) -> list[str]:
+def pins(target: WheelTarget) -> list[str]:
     """Return the requirements for what the image lacks, at the versions installed here."""
     return [f"{name}=={metadata.version(name)}" for name in target.lacks]
 
 
-def package_files(name: str, target: Target, *, offline: bool = False) -> dict[str, bytes] | None:
+def package_files(name: str, target: WheelTarget, *, offline: bool = False) -> dict[str, bytes] | None:
     """Return the files of a distribution for a container, by their path below site-packages.
 
     Args:
@@ -60,7 +60,7 @@ def package_files(name: str, target: Target, *, offline: bool = False) -> dict[s
     return files
 
 
-def loads_here(name: str, target: Target) -> bool:
+def loads_here(name: str, target: WheelTarget) -> bool:
     """Return whether this interpreter can load the wheel of a distribution that a container gets.
 
     A wheel that would have to be downloaded first counts as one that it cannot load.
@@ -83,7 +83,7 @@ def _tags_in(about: str) -> set[Tag]:
     return {tag for line in lines for tag in parse_tag(line[4:].strip())}
 
 
-def _tags(target: Target) -> list[Tag]:
+def _tags(target: WheelTarget) -> list[Tag]:
     """Return the tags of all wheels that the container can load."""
     major, minor = map(int, target.python.split("."))
     interpreter = f"cp{major}{minor}"
@@ -139,10 +139,10 @@ def _unpacked(wheel: Path) -> dict[str, bytes]:
         raise UserError(f"{wheel} must be a wheel, and cannot be read ({error})", "Delete it") from None
 
 
-def _download(name: str, version: str, target: Target) -> None:
+def _download(name: str, version: str, target: WheelTarget) -> None:
     """Fetch the wheel into the cache, by pip. Raises UserError."""
     folder = _wheels_folder(name, version)
-    make_folder(folder)
+    ensure_dir(folder)
     # In a folder of its own until it is whole: another process may look for it at the same moment.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]

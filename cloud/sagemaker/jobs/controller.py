@@ -11,29 +11,29 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from cloud.aws.cloudwatch import GROUP
+from cloud.aws.cloudwatch import LOG_GROUP
 from cloud.aws.errors import Unreachable
 from cloud.aws.patience import NAP, Patience
-from cloud.aws.training_jobs import Status, lacked_capacity
+from cloud.aws.training_jobs import TrainingJobStatus, lacked_capacity
 from cloud.sagemaker.container.entry import FAILURES, PROGRESS
-from cloud.sagemaker.jobs.course import Course, Desk
-from cloud.sagemaker.jobs.managed_job import Line, last_attempts
-from cloud.sagemaker.jobs.progress import failures_in, progress_in
+from cloud.sagemaker.jobs.course import JobBackend, JobState
+from cloud.sagemaker.jobs.managed_job import ManagedJob, last_attempts
+from cloud.sagemaker.jobs.progress import parse_failures, parse_progress
 from cloud.sagemaker.jobs.submission import Submission
 from psa.core.errors import one_line
 from psa.execution.eta import loops_left
-from psa.execution.worker.protocol import Event
+from psa.execution.worker.protocol import WorkerEvent
 from psa.specs.trial import Pack
 
 logger = logging.getLogger(__name__)
 
-TRIES: Final = 3  # attempts that end without any progress, before a line counts as failed
+JOB_ATTEMPTS: Final = 3  # attempts that end without any progress, before a line counts as failed
 SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happened, and when nothing does
 _OF_CONTAINER: Final = "AlgorithmError"  # begins the reason of a job whose container has run
 _LONGEST_REASON, _HEAD = 600, 60  # characters shown of the reason for a failed job, and of its beginning
 
 
-class Watch:
+class JobController:
     """Some lines on their way to the end.
 
     wanted: the horizon of each trial that is asked for, by id; last: the names of lines of which only the
@@ -43,8 +43,8 @@ class Watch:
 
     def __init__(
         self,
-        desk: Desk,
-        lines: Sequence[Line],
+        desk: JobBackend,
+        lines: Sequence[ManagedJob],
         wanted: Mapping[str, int],
         *,
         choices: int = 1,
@@ -52,16 +52,16 @@ class Watch:
         last: Collection[str] = (),
     ) -> None:
         self.desk, self.wanted, self.choices = desk, wanted, choices
-        self.courses = [Course(line, last=line.name in last) for line in lines]
+        self.courses = [JobState(line, last=line.name in last) for line in lines]
         self.failed: set[str] = set()  # ids of trials
         self._counted: set[str] = set()  # as done
         self.submission = Submission(desk, self.courses, at_once)
 
-    def events(self, detach: bool = False) -> Iterator[Event]:
+    def events(self, detach: bool = False) -> Iterator[WorkerEvent]:
         """What happens, a tick several times a second; ends with the last line, or, where it is to be left
         alone, as soon as nothing more can be submitted.
         """
-        tick = Event("tick", self.courses[0].pack)
+        tick = WorkerEvent("tick", self.courses[0].pack)
         yield from self._begin(self.desk.listed())
         wait, seen, patience = SOON, time.monotonic(), Patience("jobs")
         while True:
@@ -86,7 +86,7 @@ class Watch:
                 patience.lost(trouble)
             wait = SOON if happened else LATE if trouble else min(LATE, wait * 1.5)
 
-    def _begin(self, jobs: dict[str, Status]) -> Iterator[Event]:
+    def _begin(self, jobs: dict[str, TrainingJobStatus]) -> Iterator[WorkerEvent]:
         """Take up what earlier watches have begun. What has failed there is tried again."""
         attempts = last_attempts(jobs)
         for course in self.courses:
@@ -99,15 +99,15 @@ class Watch:
                     yield from self._over(course, refused)
             course.over = course.over or (course.last and not course.running)
             course.left = self._left(course.line)
-            yield Event("tick", course.pack)
+            yield WorkerEvent("tick", course.pack)
 
-    def _left(self, line: Line) -> int:
+    def _left(self, line: ManagedJob) -> int:
         return sum(loops_left(self.desk.store, pack) for pack in line.packs.values())
 
-    def _pending(self, course: Course) -> set[str]:
+    def _pending(self, course: JobState) -> set[str]:
         return {trial.id for trial in course.line.pending(self.desk.store)}
 
-    def _looked(self, jobs: dict[str, Status]) -> Iterator[Event]:
+    def _looked(self, jobs: dict[str, TrainingJobStatus]) -> Iterator[WorkerEvent]:
         """What a list of the jobs says that was not known before."""
         for course in self.courses:
             status = jobs.get(course.job)
@@ -118,24 +118,24 @@ class Watch:
             elif status.secondary == "Training":
                 yield from self._progress(course)
 
-    def _progress(self, course: Course) -> Iterator[Event]:
+    def _progress(self, course: JobState) -> Iterator[WorkerEvent]:
         """How far the packs of a running job are, by what it wrote beside its states."""
         if not course.begun:
             course.begun = True
             for pack in course.line.packs.values():
-                yield Event("begun", pack, {"left": loops_left(self.desk.store, pack)})
-        for name, last in progress_in(self.desk.told(course.line, PROGRESS)).items():
+                yield WorkerEvent("begun", pack, {"left": loops_left(self.desk.store, pack)})
+        for name, last in parse_progress(self.desk.told(course.line, PROGRESS)).items():
             before = course.loops.get(name, 0)
             if name in course.line.packs and last["loop"] > before:
                 course.loops[name] = last["loop"]
                 news = {**last, "trained": last["trained"] * (last["loop"] - before)}
-                yield Event("loop", course.line.packs[name], news)
+                yield WorkerEvent("loop", course.line.packs[name], news)
 
-    def _ended(self, course: Course, status: Status) -> Iterator[Event]:
+    def _ended(self, course: JobState, status: TrainingJobStatus) -> Iterator[WorkerEvent]:
         """A job has ended: what it left comes home, and what is missing is given out again."""
         line, job = course.line, course.job
         refused = self.desk.home(line, job)
-        told = failures_in(self.desk.told(line, FAILURES), job)
+        told = parse_failures(self.desk.told(line, FAILURES), job)
         failures = {trial: f"{error} ({log_of(job)})" for trial, error in told.items()} | refused
         pending = self._pending(course)
         said = {} if status.status == "Completed" else self.desk.described(job)
@@ -146,12 +146,12 @@ class Watch:
             return
         reason = _reason(job, said, status)
         self._judge(course, lacked_capacity(said))
-        if course.tries >= TRIES:
+        if course.tries >= JOB_ATTEMPTS:
             yield from self._over(course, dict.fromkeys(pending, f"{job}: {reason}") | failures)
             return
-        yield Event("died", course.pack, {"error": f"{job}: {reason}"})
+        yield WorkerEvent("died", course.pack, {"error": f"{job}: {reason}"})
 
-    def _judge(self, course: Course, lacked_capacity: bool) -> None:
+    def _judge(self, course: JobState, lacked_capacity: bool) -> None:
         """Count an attempt that came to nothing; one without capacity is followed by the next type."""
         left = self._left(course.line)
         course.tries = 0 if left < course.left else course.tries + 1
@@ -161,7 +161,7 @@ class Watch:
             # one round of the types, and one more on demand, cost no try; then they count like any other
             course.tries = 0 if course.choice < 2 * self.choices else course.tries
 
-    def _over(self, course: Course, failures: Mapping[str, str]) -> Iterator[Event]:
+    def _over(self, course: JobState, failures: Mapping[str, str]) -> Iterator[WorkerEvent]:
         """Nothing more is done for a line. What is pending and has not failed is left to whoever asks."""
         pending = self._pending(course)
         course.over = True
@@ -171,9 +171,9 @@ class Watch:
         self.failed |= found.keys()
         for pack in course.line.packs.values():
             failed = {trial.id: found[trial.id] for trial in pack.trials if trial.id in found}
-            yield Event("done", pack, {"trained": self._done(pack), "failed": failed, "elsewhere": 0})
+            yield WorkerEvent("done", pack, {"trained": self._done(pack), "failed": failed, "elsewhere": 0})
 
-    def _drop(self, line: Line) -> None:
+    def _drop(self, line: ManagedJob) -> None:
         """Remove what a line holds elsewhere; the next sweep or fetch does so where AWS cannot be reached."""
         try:
             self.desk.dropped(line)
@@ -188,7 +188,7 @@ class Watch:
         return len(done)
 
 
-def _reason(job: str, said: Mapping[str, Any], status: Status) -> str:
+def _reason(job: str, said: Mapping[str, Any], status: TrainingJobStatus) -> str:
     """Why a job has ended. said: its description, if that was asked for."""
     if status.status == "Completed":
         return "completed, but not all of its trials have arrived"
@@ -201,4 +201,4 @@ def _reason(job: str, said: Mapping[str, Any], status: Status) -> str:
 
 def log_of(job: str) -> str:
     """Return where CloudWatch keeps what the container of a job has printed."""
-    return f"log stream {job}/algo-1-* in {GROUP}"
+    return f"log stream {job}/algo-1-* in {LOG_GROUP}"

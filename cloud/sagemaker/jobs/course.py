@@ -5,44 +5,44 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cloud.aws.training_jobs import Answer, Status
-from cloud.sagemaker.jobs.managed_job import Line
+from cloud.aws.training_jobs import SubmitResult, TrainingJobStatus
+from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
 
-class Desk(Protocol):
+class JobBackend(Protocol):
     """The part of the backend that the watch needs."""
 
     store: Store
 
-    def submit(self, course: Course) -> Answer:
+    def submit(self, course: JobState) -> SubmitResult:
         """Submit the present job of a course."""
 
-    def listed(self) -> dict[str, Status]:
+    def listed(self) -> dict[str, TrainingJobStatus]:
         """Return the jobs of this home, by name."""
 
     def described(self, name: str) -> dict[str, Any]:
         """Return the description of a job."""
 
-    def told(self, line: Line, name: str) -> bytes | None:
+    def told(self, line: ManagedJob, name: str) -> bytes | None:
         """Return a file that the running job keeps beside its states."""
 
-    def home(self, line: Line, job: str) -> dict[str, str]:
+    def home(self, line: ManagedJob, job: str) -> dict[str, str]:
         """Bring home what a job has left. Return the reasons for the trials that cannot be, by id."""
 
-    def dropped(self, line: Line) -> None:
+    def dropped(self, line: ManagedJob) -> None:
         """Remove what a line holds elsewhere, since all of it is at home."""
 
 
 @dataclass
-class Course:
+class JobState:
     """The state of a line. attempt: of its present or last job, 0 before the first; last: no job follows it;
     choice: which instance type; tries: attempts in a row without progress; left: trial-loops that were left
     when the job began.
     """
 
-    line: Line
+    line: ManagedJob
     attempt: int = 0
     running: bool = False
     over: bool = False

@@ -16,7 +16,7 @@ from typing import Final
 
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import job_parts
-from cloud.sagemaker.container.entry import PACKS, packs_in
+from cloud.sagemaker.container.entry import PACKS_FILE, packs_in
 from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
 from psa.execution.backend import Job
@@ -31,7 +31,7 @@ MOST_TRIALS: Final = 5_000  # of one line: its records, sidecars and states have
 
 
 @dataclass(frozen=True)
-class Line:
+class ManagedJob:
     """Packs by name. home: the folder of states they belong to, 8 hexadecimal digits."""
 
     home: str
@@ -84,7 +84,7 @@ def last_attempts(jobs: Collection[str]) -> dict[str, int]:
     return last
 
 
-def lines_of(home: str, jobs: Sequence[Job], count: int) -> list[Line]:
+def partition_packs(home: str, jobs: Sequence[Job], count: int) -> list[ManagedJob]:
     """The jobs' packs dealt out to so many lines of about equal work, the longest packs first; to more lines
     where one would hold too many trials.
     """
@@ -100,7 +100,7 @@ def lines_of(home: str, jobs: Sequence[Job], count: int) -> list[Line]:
         seconds, number, packs = heapq.heappop(shares)
         heapq.heappush(shares, (seconds + job.seconds, number, [*packs, job.pack]))
     return [
-        Line(home, {f"p{at:04d}": pack for at, pack in enumerate(packs)})
+        ManagedJob(home, {f"p{at:04d}": pack for at, pack in enumerate(packs)})
         for _, _, packs in sorted([*filled, *shares], key=lambda share: share[1])
     ]
 
@@ -109,22 +109,22 @@ def _trials(packs: Sequence[Pack]) -> int:
     return sum(len(pack.trials) for pack in packs)
 
 
-def stored_lines(bucket: Bucket, home: str) -> Iterator[Line]:
+def list_managed_jobs(bucket: Bucket, home: str) -> Iterator[ManagedJob]:
     """The lines of a home that the bucket knows."""
     for folder in bucket.folders(LINES):
         if not folder.startswith(f"{home}-"):
             continue
-        where = f"{LINES}/{folder}/inputs/{PACKS}"
+        where = f"{LINES}/{folder}/inputs/{PACKS_FILE}"
         content = bucket.read(where)
         if content is None:
             continue
         try:
-            yield Line(home, packs_in(content, bucket.under(where)))
+            yield ManagedJob(home, packs_in(content, bucket.under(where)))
         except UserError as error:
             logger.warning("%s; left out", error.what)
 
 
-def lay_in(line: Line, bucket: Bucket, store: Store) -> Iterator[str]:
+def upload_inputs(line: ManagedJob, bucket: Bucket, store: Store) -> Iterator[str]:
     """Put into the bucket what a line needs, a file for each step; what it is comes last, and then it is
     complete.
     """
@@ -135,12 +135,12 @@ def lay_in(line: Line, bucket: Bucket, store: Store) -> Iterator[str]:
             bucket.write(name, content)
             yield name
     bodies = {name: pack.model_dump(mode="json") for name, pack in line.packs.items()}
-    name = f"{line.folder}/inputs/{PACKS}"
+    name = f"{line.folder}/inputs/{PACKS_FILE}"
     bucket.write(name, canonical_json(bodies).encode())
     yield name
 
 
-def without(jobs: Sequence[Job], known: Sequence[Line]) -> list[Job]:
+def without(jobs: Sequence[Job], known: Sequence[ManagedJob]) -> list[Job]:
     """The jobs less the trials that lines have already."""
     there = {trial.id for line in known for trial in line.trials}
     return _kept(jobs, lambda pack: [trial for trial in pack.trials if trial.id not in there])

@@ -29,7 +29,7 @@ class Failures(BaseModel):
 _LAST_LOOPS: Final = TypeAdapter(dict[str, LastLoop])
 
 
-def progress_in(content: bytes | None) -> dict[str, LastLoop]:
+def parse_progress(content: bytes | None) -> dict[str, LastLoop]:
     """What the last loop of each pack said, by the pack's name; nothing where it is not of its form: a copy
     may be taken while it is written.
     """
@@ -39,7 +39,7 @@ def progress_in(content: bytes | None) -> dict[str, LastLoop]:
         return {}
 
 
-def failures_in(content: bytes | None, job: str) -> dict[str, str]:
+def parse_failures(content: bytes | None, job: str) -> dict[str, str]:
     """Why trials of a job have failed, by id; nothing where the file is another job's, or not of its form."""
     try:
         found = Failures.model_validate_json(content or b"{}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cloud.sagemaker.jobs.managed_job import Line
+from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.storage.store import Store
 
 
 @dataclass
-class Lineup:
+class Reconciliation:
     """No trial is in two lines of `known`, nor in one of them and in one that has a job at work.
 
     known: hold nothing but what is asked for; they go on, attempt after attempt. running: hold something of
@@ -19,22 +19,24 @@ class Lineup:
     left is taken home, and the rest is lined up anew.
     """
 
-    known: list[Line] = field(default_factory=list)
-    running: list[Line] = field(default_factory=list)
-    doubles: list[Line] = field(default_factory=list)
-    past: list[Line] = field(default_factory=list)
+    known: list[ManagedJob] = field(default_factory=list)
+    running: list[ManagedJob] = field(default_factory=list)
+    doubles: list[ManagedJob] = field(default_factory=list)
+    past: list[ManagedJob] = field(default_factory=list)
 
     @property
-    def taken(self) -> list[Line]:
+    def taken(self) -> list[ManagedJob]:
         """All that are watched."""
         return [*self.known, *self.running]
 
 
-def lineup(stored: Iterable[Line], live: Collection[str], store: Store, wanted: Mapping[str, int]) -> Lineup:
+def reconcile(
+    stored: Iterable[ManagedJob], live: Collection[str], store: Store, wanted: Mapping[str, int]
+) -> Reconciliation:
     """Sort out the stored lines. live: names of those that have a job at work; wanted: the horizon of each
     trial that is asked for, by id.
     """
-    found, taken = Lineup(), set[str]()
+    found, taken = Reconciliation(), set[str]()
     for line in sorted(stored, key=lambda line: (line.name not in live, line.name)):
         ids = {trial.id for trial in line.trials}
         is_live, is_taken = line.name in live, bool(ids & taken)
@@ -53,7 +55,7 @@ def lineup(stored: Iterable[Line], live: Collection[str], store: Store, wanted: 
     return found
 
 
-def is_wanted(line: Line, store: Store, wanted: Mapping[str, int]) -> bool:
+def is_wanted(line: ManagedJob, store: Store, wanted: Mapping[str, int]) -> bool:
     """Whether a line trains nothing but what is asked for, as far as it is asked for."""
     pending = line.pending(store)
     same = all(

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cloud.aws.errors import Unreachable
-from cloud.aws.training_jobs import Answer
-from cloud.sagemaker.jobs.course import Course, Desk
+from cloud.aws.training_jobs import SubmitResult
+from cloud.sagemaker.jobs.course import JobBackend, JobState
 from psa.core.errors import UserError
-from psa.core.formatting import counted
-from psa.execution.worker.protocol import Event
+from psa.core.formatting import pluralize
+from psa.execution.worker.protocol import WorkerEvent
 
 QUOTA_RETRY_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
 
@@ -22,13 +22,13 @@ class Submission:
     stall: why the last submission came to nothing; whoever sees a job end may clear it.
     """
 
-    def __init__(self, desk: Desk, courses: Sequence[Course], at_once: int | None) -> None:
+    def __init__(self, desk: JobBackend, courses: Sequence[JobState], at_once: int | None) -> None:
         self.desk, self.courses, self.at_once = desk, courses, at_once
-        self.stall: Answer | None = None
+        self.stall: SubmitResult | None = None
         self._asked = 0.0  # when that was
         self._said_full = False
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[WorkerEvent]:
         """Submit what is waiting, as far as the quota, the budget and the user allow."""
         for course in self.courses:
             busy = sum(each.running for each in self.courses)
@@ -40,7 +40,7 @@ class Submission:
             try:
                 answer = self.desk.submit(course)
             except Unreachable as trouble:  # while its inputs were laid into the bucket
-                answer = Answer("later", trouble.what, trouble.way_out)
+                answer = SubmitResult("later", trouble.what, trouble.way_out)
             course.running, course.begun = answer.begun, False
             if not answer.begun:
                 course.attempt -= 1
@@ -48,7 +48,7 @@ class Submission:
                 yield from self._stalled(answer, busy)
                 return
             self.stall = None
-            yield Event("tick", course.pack)
+            yield WorkerEvent("tick", course.pack)
 
     def _is_waiting(self) -> bool:
         """Return whether it is too early to try again. AWS itself is asked again at the next look."""
@@ -56,7 +56,7 @@ class Submission:
             return False
         return time.monotonic() - self._asked < QUOTA_RETRY_SECONDS
 
-    def _stalled(self, answer: Answer, busy: int) -> Iterator[Event]:
+    def _stalled(self, answer: SubmitResult, busy: int) -> Iterator[WorkerEvent]:
         """Say once that the quota is full. Raises UserError where it is none at all, and nothing is lost."""
         if answer.kind != "full":
             return
@@ -67,8 +67,8 @@ class Submission:
         if not self._said_full:
             self._said_full = True
             rest = sum(not course.running and not course.over for course in self.courses)
-            said = f"{counted(rest, 'job')} to be submitted when the quota allows it: {answer.said}"
-            yield Event("said", self.courses[0].pack, {"said": said})
+            said = f"{pluralize(rest, 'job')} to be submitted when the quota allows it: {answer.said}"
+            yield WorkerEvent("said", self.courses[0].pack, {"said": said})
 
     def postponed(self) -> Unreachable | None:
         """Return why AWS takes no submission at present, if it asks for patience."""

@@ -13,19 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from psa.analysis.gradients.factored import Factored, sampled_rows
-from psa.analysis.gradients.kmeans import Clusters, KMeans, Progress, best_run, fitted_rows, silent
-from psa.analysis.gradients.metric_space import GramSpace, Space
+from psa.analysis.gradients.kmeans import (
+    Clusters,
+    KMeansConfig,
+    KMeansProgress,
+    best_run,
+    fitted_rows,
+    silent,
+)
+from psa.analysis.gradients.metric_space import GramSpace, MetricSpace
 from psa.core.errors import UserError
 
-SAMPLE: Final = 4_000  # gradients by which the number of clusters is chosen: 64 MB of inner products
+_SAMPLE: Final = 4_000  # gradients by which the number of clusters is chosen: 64 MB of inner products
 SHOWN_ROWS: Final = 3
 
-Labels = NDArray[np.int64]
-Values = NDArray[np.float64]
+_Labels = NDArray[np.int64]
+_Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Quality:
+class ClusterQuality:
     """How well `clusters` clusters fit. Inertia always falls; the silhouette (Rousseeuw 1987, -1 to 1) and
     the index of Calinski & Harabasz (1974) are best high, that of Davies & Bouldin (1979) low. NaN where
     a measure is not defined: fewer than two clusters hold anything, or every sample is alone.
@@ -44,7 +51,7 @@ class Choice:
     would choose, None where it is defined nowhere.
     """
 
-    qualities: tuple[Quality, ...]
+    qualities: tuple[ClusterQuality, ...]
     samples: int
 
     def best(self, measure: str) -> int | None:
@@ -58,13 +65,13 @@ class Choice:
         return self.qualities[int(np.nanargmax(values))].clusters
 
 
-def choose(
+def choose_samples(
     gradients: Factored,
-    options: KMeans,
+    options: KMeansConfig,
     counts: Sequence[int],
     seed: int,
-    sample: int = SAMPLE,
-    progress: Progress = silent,
+    sample: int = _SAMPLE,
+    progress: KMeansProgress = silent,
 ) -> Choice:
     """Cluster a sample of the chosen gradients into each number of clusters; all share their inner products.
 
@@ -86,7 +93,7 @@ def choose(
     return Choice(tuple(found), len(rows))
 
 
-def quality(space: Space, labels: Tensor, count: int, distances: Tensor) -> Quality:
+def quality(space: MetricSpace, labels: Tensor, count: int, distances: Tensor) -> ClusterQuality:
     """Every measure of one clustering. labels: int64 [n]; distances: [n, n], among all points."""
     from sklearn.metrics import silhouette_score  # takes a second to import
 
@@ -97,8 +104,8 @@ def quality(space: Space, labels: Tensor, count: int, distances: Tensor) -> Qual
     within = float(squared.sum())
     held = int(there.sum())
     if not 2 <= held < len(labels):
-        return Quality(count, within, nan, nan, nan)
-    return Quality(
+        return ClusterQuality(count, within, nan, nan, nan)
+    return ClusterQuality(
         count,
         within,
         float(silhouette_score(distances.cpu().numpy(), labels.cpu().numpy(), metric="precomputed")),
@@ -107,7 +114,7 @@ def quality(space: Space, labels: Tensor, count: int, distances: Tensor) -> Qual
     )
 
 
-def _calinski_harabasz(space: Space, within: float, held: int) -> float:
+def _calinski_harabasz(space: MetricSpace, within: float, held: int) -> float:
     """Scatter between clusters over scatter within, each per degree of freedom."""
     everyone = torch.zeros(len(space), dtype=torch.int64, device=_device(space))
     total = float(space.to_centres(space.centres(everyone, 1)).sum(dtype=torch.float64))
@@ -116,7 +123,9 @@ def _calinski_harabasz(space: Space, within: float, held: int) -> float:
     return (total - within) * (len(space) - held) / (within * (held - 1))
 
 
-def _davies_bouldin(space: Space, labels: Tensor, centres: Tensor, distances: Tensor, there: Tensor) -> float:
+def _davies_bouldin(
+    space: MetricSpace, labels: Tensor, centres: Tensor, distances: Tensor, there: Tensor
+) -> float:
     """The mean over clusters of the greatest (spread + spread) / distance of centres."""
     count = len(there)
     spread = torch.zeros(count, dtype=torch.float64, device=labels.device).index_add_(0, labels, distances)
@@ -130,7 +139,7 @@ def _davies_bouldin(space: Space, labels: Tensor, centres: Tensor, distances: Te
 
 
 @dataclass(frozen=True)
-class Group:
+class ClusterSummary:
     """One cluster: how many samples of all, how far they are from its centre (sd as of a population), and the
     digit and the prediction that most of them have with their shares. NaN and None for an empty one.
 
@@ -162,7 +171,7 @@ class Diversity:
     greatest: float
 
 
-def groups(found: Clusters, digits: Labels, predictions: Labels) -> tuple[Group, ...]:
+def groups(found: Clusters, digits: _Labels, predictions: _Labels) -> tuple[ClusterSummary, ...]:
     """Every cluster in a few numbers; digits, predictions: int64 [N], in the order of the gradients."""
     labels, distances = _numpy(found)
     if not len(labels) == len(digits) == len(predictions):
@@ -173,13 +182,13 @@ def groups(found: Clusters, digits: Labels, predictions: Labels) -> tuple[Group,
     )
 
 
-def _group(number: int, members: NDArray[np.bool_], distances: Values, *names: Labels) -> Group:
+def _group(number: int, members: NDArray[np.bool_], distances: _Values, *names: _Labels) -> ClusterSummary:
     size = int(members.sum())
     if not size:
-        return Group(number, 0, 0.0, nan, nan, nan, nan, nan, None, nan, None, nan)
+        return ClusterSummary(number, 0, 0.0, nan, nan, nan, nan, nan, None, nan, None, nan)
     own = distances[members]
     (digit, digit_share), (prediction, prediction_share) = (_most(each[members]) for each in names)
-    return Group(
+    return ClusterSummary(
         number,
         size,
         size / len(members),
@@ -195,7 +204,7 @@ def _group(number: int, members: NDArray[np.bool_], distances: Values, *names: L
     )
 
 
-def _most(values: Labels) -> tuple[int, float]:
+def _most(values: _Labels) -> tuple[int, float]:
     """The most frequent value, the least of equal ones, and its share."""
     found, counts = np.unique(values, return_counts=True)
     at = int(counts.argmax())
@@ -216,11 +225,11 @@ def diversity(found: Clusters) -> Diversity:
     )
 
 
-def _numpy(found: Clusters) -> tuple[Labels, Values]:
+def _numpy(found: Clusters) -> tuple[_Labels, _Values]:
     return found.labels.cpu().numpy(), found.distances.cpu().to(torch.float64).numpy()
 
 
-def examples(found: Clusters, each: int, seed: int) -> list[Labels]:
+def examples(found: Clusters, each: int, seed: int) -> list[_Labels]:
     """Up to `each` places of every cluster, int64, drawn without replacement; none of an empty cluster."""
     labels = found.labels.cpu().numpy()
     members = [np.flatnonzero(labels == number) for number in range(len(found.centres))]
@@ -237,10 +246,10 @@ class CentreImages:
     longest first. rows: [K, SHOWN_ROWS, inputs], those rows: means of the inputs weighted by delta.
     """
 
-    pattern: Values
-    share: Values
-    units: Labels
-    rows: Values
+    pattern: _Values
+    share: _Values
+    units: _Labels
+    rows: _Values
 
 
 def centre_images(centres: Tensor) -> CentreImages:
@@ -260,5 +269,5 @@ def centre_images(centres: Tensor) -> CentreImages:
     )
 
 
-def _device(space: Space) -> torch.device:
+def _device(space: MetricSpace) -> torch.device:
     return space.to_points(torch.tensor([0])).device

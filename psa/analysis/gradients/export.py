@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from psa.analysis.gradients.file import Kept
+from psa.analysis.gradients.file import GradientFile
 from psa.core.errors import UserError
 from psa.storage import array_file
-from psa.storage.array_file import PIECE, Planned
+from psa.storage.array_file import PIECE, LazyArray
 
 By = Literal["epoch", "batch"]
 FLOAT = np.dtype("<f4")
@@ -45,7 +45,7 @@ class Export:
         return self.samples * math.prod(self.shape) * FLOAT.itemsize
 
 
-def planned(kept: Kept, by: By = "epoch", parameters: tuple[str, ...] = ()) -> list[Export]:
+def planned(kept: GradientFile, by: By = "epoch", parameters: tuple[str, ...] = ()) -> list[Export]:
     """The files: `{parameter}_epoch_{e}`, by batch with `_batch_{b}` (both from 1), in the order of training.
 
     parameters: by name, all of the layers there are if none is named. Raises UserError for an unknown one.
@@ -68,7 +68,7 @@ def planned(kept: Kept, by: By = "epoch", parameters: tuple[str, ...] = ()) -> l
     return found
 
 
-def check_free(kept: Kept, exports: Sequence[Export], folder: Path) -> None:
+def check_free(kept: GradientFile, exports: Sequence[Export], folder: Path) -> None:
     """Raise UserError where a file of that name holds something else: names say no trial and no probe, and
     what one of several exports left over would be taken for a part of the next.
     """
@@ -77,7 +77,7 @@ def check_free(kept: Kept, exports: Sequence[Export], folder: Path) -> None:
         path = _path(each, folder)
         if not path.exists():
             continue
-        facts = array_file.read(path).facts
+        facts = array_file.read_arrays(path).facts
         if {key: facts.get(key) for key in own} != own:
             raise UserError(
                 f"{path} is there, with {facts.get('of')} of {facts.get('trial')}",
@@ -89,14 +89,14 @@ def _path(export: Export, folder: Path) -> Path:
     return folder / f"{export.name}.safetensors"
 
 
-def write(kept: Kept, export: Export, folder: Path) -> dict[str, Any]:
+def write_export(kept: GradientFile, export: Export, folder: Path) -> dict[str, Any]:
     """Write one file; its `sha256` and `bytes`. Raises UserError.
 
     Beside `gradients` [n, *shape] stand `index`, `digit`, `label` and `prediction` of the same samples [n].
     """
     rows = export.rows
-    arrays: dict[str, NDArray[Any] | Planned] = {
-        "gradients": Planned((export.samples, *export.shape), FLOAT, partial(_pieces, kept, export)),
+    arrays: dict[str, NDArray[Any] | LazyArray] = {
+        "gradients": LazyArray((export.samples, *export.shape), FLOAT, partial(_pieces, kept, export)),
         "index": kept.index[rows],
         "digit": kept.digits[rows],
         "label": kept.labels[rows],
@@ -110,10 +110,10 @@ def write(kept: Kept, export: Export, folder: Path) -> dict[str, Any]:
         "trial": kept.trial.id,
         "shape": list(export.shape),
     }
-    return array_file.write(_path(export, folder), arrays, facts)
+    return array_file.write_arrays(_path(export, folder), arrays, facts)
 
 
-def _pieces(kept: Kept, export: Export) -> Iterator[NDArray[Any]]:
+def _pieces(kept: GradientFile, export: Export) -> Iterator[NDArray[Any]]:
     layer, _, kind = export.parameter.rpartition(".")
     each = math.prod(export.shape) * FLOAT.itemsize
     step = max(1, PIECE // each)

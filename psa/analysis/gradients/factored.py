@@ -18,7 +18,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.core.rng import stream
+from psa.core.rng import generator
 
 BLOCK: Final = 2**23  # numbers in the largest temporary: 32 MB of float32
 LEAST_NORM: Final = 1e-20  # squares of smaller ones are lost in float32; such a gradient counts as zero
@@ -28,7 +28,7 @@ def sampled_rows(total: int, most: int, seed: int) -> Tensor:
     """`most` places among `total` drawn without replacement, rising; all of them where there are no more."""
     if total <= most:
         return torch.arange(total)
-    drawn = stream(seed, "subset").choice(total, most, replace=False)
+    drawn = generator(seed, "subset").choice(total, most, replace=False)
     return torch.from_numpy(drawn).sort().values
 
 

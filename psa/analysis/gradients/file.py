@@ -18,10 +18,10 @@ from torch import Tensor
 
 from psa.analysis.gradients.factored import Factored
 from psa.core.errors import UserError
-from psa.data.splits import Split, load
+from psa.data.splits import Split, load_splits
 from psa.specs.data import DataSpec
 from psa.specs.probes import CHECKPOINT, ONLINE
-from psa.specs.shapes import INPUTS, shape_of
+from psa.specs.shapes import PIXELS, shape_of
 from psa.specs.trial import Trial
 from psa.storage import array_file
 from psa.storage.array_file import ArrayFile
@@ -32,7 +32,7 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Kept:
+class GradientFile:
     """The gradients of N samples: those of one epoch in the order of training, or those of a checkpoint in
     the order of the training split. file: where they are; data_dir: where the images are.
     """
@@ -97,7 +97,7 @@ class Kept:
         for layer in self.layers:
             stored = self.file.arrays.get(f"{layer}.activation")
             outputs = self.file.arrays[f"{layer}.delta"].shape[1]
-            inputs = INPUTS if stored is None else stored.shape[1]
+            inputs = PIXELS if stored is None else stored.shape[1]
             found |= {f"{layer}.weight": (outputs, inputs), f"{layer}.bias": (outputs,)}
         return found
 
@@ -136,15 +136,15 @@ class Kept:
 
 @lru_cache(maxsize=1)  # the seeds of a study share their images, which take up to 190 MB
 def _train_split(data: DataSpec, data_dir: Path) -> Split:
-    return load(data, data_dir).train
+    return load_splits(data, data_dir).train
 
 
-def read(path: Path, data_dir: Path = Path("dataset"), sha256: str | None = None) -> Kept:
+def read_gradients(path: Path, data_dir: Path = Path("dataset"), sha256: str | None = None) -> GradientFile:
     """Open a file of gradients; with sha256, only if it is that one. Raises DamagedFile and UserError."""
-    file = array_file.read(path, sha256)
+    file = array_file.read_arrays(path, sha256)
     if "spec" not in file.facts or "prediction" not in file.arrays:
         raise UserError(f"{path} holds arrays, but no gradients of psa's", "Name another file")
-    return Kept(file, Trial.model_validate(file.facts["spec"]), data_dir)
+    return GradientFile(file, Trial.model_validate(file.facts["spec"]), data_dir)
 
 
 def paths_of(store: Store, record: Mapping[str, Any]) -> dict[str, Path]:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from psa.analysis.gradients.factored import Factored, sampled_rows
-from psa.analysis.gradients.metric_space import DenseSpace, Space, space_of
+from psa.analysis.gradients.metric_space import DenseSpace, MetricSpace, space_of
 from psa.core.errors import UserError
-from psa.core.rng import stream
+from psa.core.rng import generator
 
-Progress = Callable[[str], object]
+KMeansProgress = Callable[[str], object]
 
 
 def silent(_message: str) -> None:
@@ -29,7 +29,7 @@ def silent(_message: str) -> None:
 
 
 @dataclass(frozen=True)
-class KMeans:
+class KMeansConfig:
     """What is clustered, and how. The defaults of n_init and max_iter are those of the study. One run alone
     often ends with digits merged: for 784 -> 32 (MNIST, one epoch) purity 0.80 where the best run has 1.00.
 
@@ -94,7 +94,7 @@ class Clusters:
 
 
 @dataclass(frozen=True)
-class Run:
+class KMeansRun:
     """One run of Lloyd's algorithm. labels: int64 [n]; inertia: before the last means were taken."""
 
     labels: Tensor
@@ -103,7 +103,9 @@ class Run:
     settled: bool
 
 
-def cluster(gradients: Factored, options: KMeans, seed: int, progress: Progress = silent) -> Clusters:
+def cluster(
+    gradients: Factored, options: KMeansConfig, seed: int, progress: KMeansProgress = silent
+) -> Clusters:
     """Fit centres to the chosen samples and assign all N. gradients: in the order of training.
 
     Raises UserError where fewer samples are left than clusters are asked for.
@@ -119,7 +121,7 @@ def cluster(gradients: Factored, options: KMeans, seed: int, progress: Progress 
     return Clusters(labels, squared.sqrt(), centres, fitted, inertia, run.steps, run.settled)
 
 
-def fitted_rows(gradients: Factored, options: KMeans, seed: int) -> Tensor:
+def fitted_rows(gradients: Factored, options: KMeansConfig, seed: int) -> Tensor:
     """The places of the samples that the centres are fitted to: int64, rising. Raises UserError."""
     total = len(gradients)
     window = slice(math.floor(options.start_fraction * total), math.ceil(options.end_fraction * total))
@@ -138,18 +140,20 @@ def fitted_rows(gradients: Factored, options: KMeans, seed: int) -> Tensor:
     return rows
 
 
-def best_run(space: Space, options: KMeans, seed: int, progress: Progress = silent) -> Run:
+def best_run(
+    space: MetricSpace, options: KMeansConfig, seed: int, progress: KMeansProgress = silent
+) -> KMeansRun:
     """The run of least inertia among n_init, each with draws of its own."""
     begin = plus_plus if options.init == "k-means++" else _any_points
     runs = []
     for number in range(options.n_init):
-        first = begin(space, options.n_clusters, stream(seed, "kmeans", number))
+        first = begin(space, options.n_clusters, generator(seed, "kmeans", number))
         runs.append(lloyd(space, first, options.max_iter, options.tolerance))
         progress(f"k-means run {number + 1} of {options.n_init}: inertia {runs[-1].inertia:.6g}")
     return min(runs, key=lambda run: run.inertia)
 
 
-def lloyd(space: Space, first: Tensor, max_iter: int, tolerance: float) -> Run:
+def lloyd(space: MetricSpace, first: Tensor, max_iter: int, tolerance: float) -> KMeansRun:
     """One run that begins with the points `first` (int64 [K]) as centres."""
     count = len(first)
     distances = space.to_points(first)
@@ -160,9 +164,9 @@ def lloyd(space: Space, first: Tensor, max_iter: int, tolerance: float) -> Run:
         settled = step > 1 and (torch.equal(found, labels) or inertia - total <= tolerance * inertia)
         labels, inertia = _none_empty(found, nearest, count), min(total, inertia)
         if settled:
-            return Run(labels, inertia, step, settled=True)
+            return KMeansRun(labels, inertia, step, settled=True)
         distances = space.to_centres(space.centres(labels, count))
-    return Run(labels, inertia, max_iter, settled=False)
+    return KMeansRun(labels, inertia, max_iter, settled=False)
 
 
 def _none_empty(labels: Tensor, nearest: Tensor, count: int) -> Tensor:
@@ -177,7 +181,7 @@ def _none_empty(labels: Tensor, nearest: Tensor, count: int) -> Tensor:
     return labels.index_copy(0, farthest.indices[off], empty[off])
 
 
-def plus_plus(space: Space, count: int, draws: np.random.Generator) -> Tensor:
+def plus_plus(space: MetricSpace, count: int, draws: np.random.Generator) -> Tensor:
     """`count` different points (int64), drawn by their squared distances to those chosen before.
 
     Of 2 + log(count) candidates the one that lowers the sum most is taken (as in scikit-learn). Where all
@@ -206,11 +210,11 @@ def _candidates(count: int) -> int:
     return 2 + int(math.log(count))
 
 
-def _any_points(space: Space, count: int, draws: np.random.Generator) -> Tensor:
+def _any_points(space: MetricSpace, count: int, draws: np.random.Generator) -> Tensor:
     return torch.from_numpy(draws.choice(len(space), count, replace=False))
 
 
-def _to(space: Space, rows: list[int]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _to(space: MetricSpace, rows: list[int]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     return space.to_points(torch.tensor(rows)).cpu().to(torch.float64).numpy()
 
 

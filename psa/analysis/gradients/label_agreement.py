@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from psa.analysis.stats import LEVEL
-from psa.core.rng import stream
+from psa.core.rng import generator
 
-RESAMPLES: Final = 2_000
+LABEL_RESAMPLES: Final = 2_000
 
 Counts = NDArray[np.int64]
-Values = NDArray[np.float64]
+_Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class LabelAgreement:
     """Of N clustered samples and their labels. purity: the share of samples that have the most frequent
     label of their cluster (1 also where every sample is a cluster). nmi: mutual information over the mean
     of both entropies, 0 to 1. ari: pairs agreed upon, corrected for chance (Hubert & Arabie 1985): 0 by
@@ -47,13 +47,15 @@ class Agreement:
     ari: Estimate
 
 
-def agreement(clusters: Counts, labels: Counts, seed: int, resamples: int = RESAMPLES) -> Agreement:
+def label_agreement(
+    clusters: Counts, labels: Counts, seed: int, resamples: int = LABEL_RESAMPLES
+) -> LabelAgreement:
     """Compare two labellings, int64 [N] each, N > 0. Raises ValueError for lengths that differ."""
     table = contingency(clusters, labels)
     total = int(table.sum())
-    drawn = stream(seed, "bootstrap").multinomial(total, table.ravel() / total, size=resamples)
+    drawn = generator(seed, "bootstrap").multinomial(total, table.ravel() / total, size=resamples)
     tables = np.concatenate([table[None], drawn.reshape(-1, *table.shape)])
-    return Agreement(total, *[_estimate(measure(tables)) for measure in (purity, nmi, ari)])
+    return LabelAgreement(total, *[_estimate(measure(tables)) for measure in (cluster_purity, nmi, ari)])
 
 
 def contingency(clusters: Counts, labels: Counts) -> Counts:
@@ -66,12 +68,12 @@ def contingency(clusters: Counts, labels: Counts) -> Counts:
     return pairs.reshape(len(rows), len(columns)).astype(np.int64)
 
 
-def purity(tables: Counts) -> Values:
+def cluster_purity(tables: Counts) -> _Values:
     """Of tables [R, clusters, labels]: [R]."""
     return np.asarray(tables.max(axis=2).sum(axis=1) / tables.sum(axis=(1, 2)))
 
 
-def nmi(tables: Counts) -> Values:
+def nmi(tables: Counts) -> _Values:
     """Of tables [R, clusters, labels]: [R]. 1 where both have one class, as scikit-learn says."""
     total = tables.sum(axis=(1, 2))
     both = _entropy(tables.reshape(len(tables), -1), total)
@@ -81,12 +83,12 @@ def nmi(tables: Counts) -> Values:
     return np.where(mean > 0, shared / np.where(mean > 0, mean, 1), 1.0)
 
 
-def _entropy(counts: Counts, total: Counts) -> Values:
+def _entropy(counts: Counts, total: Counts) -> _Values:
     shares = counts / total[:, None]
     return np.asarray(-(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1))
 
 
-def ari(tables: Counts) -> Values:
+def ari(tables: Counts) -> _Values:
     """Of tables [R, clusters, labels]: [R]. 1 where both have one class, or each sample its own."""
     pairs = _pairs(tables).sum(axis=(1, 2))
     rows, columns = _pairs(tables.sum(axis=2)).sum(axis=1), _pairs(tables.sum(axis=1)).sum(axis=1)
@@ -96,12 +98,12 @@ def ari(tables: Counts) -> Values:
     return np.where(room > 0, (pairs - expected) / np.where(room > 0, room, 1), 1.0)
 
 
-def _pairs(counts: Counts) -> Values:
+def _pairs(counts: Counts) -> _Values:
     found = counts.astype(np.float64)
     return found * (found - 1) / 2
 
 
-def _estimate(values: Values) -> Estimate:
+def _estimate(values: _Values) -> Estimate:
     """The first value is that of the samples themselves, the others are resampled."""
     low, high = np.percentile(values[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Estimate(float(values[0]), float(low), float(high))

@@ -17,7 +17,7 @@ from psa.analysis.gradients.factored import Factored
 GRAM_ROWS: Final = 8_192  # up to here all inner products are kept: 268 MB in float32
 
 
-class Space(Protocol):
+class MetricSpace(Protocol):
     """What Lloyd's algorithm asks of n points. Centres are whatever suits the space, one for each of K."""
 
     def __len__(self) -> int: ...
@@ -102,7 +102,7 @@ class GramSpace:
         return found.clamp_min_(0).sqrt_().fill_diagonal_(0)
 
 
-def space_of(points: Factored) -> Space:
+def space_of(points: Factored) -> MetricSpace:
     """The space in which clustering takes least time."""
     outputs, inputs = points.shape
     return GramSpace(points) if len(points) <= min(GRAM_ROWS, outputs * inputs) else DenseSpace(points)

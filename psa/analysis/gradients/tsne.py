@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from psa.analysis.gradients.factored import Factored, sampled_rows
-from psa.analysis.gradients.kmeans import Progress, silent
+from psa.analysis.gradients.kmeans import KMeansProgress, silent
 from psa.core.errors import UserError
-from psa.core.rng import stream
+from psa.core.rng import generator
 
-SAMPLE: Final = 5_000
+_SAMPLE: Final = 5_000
 COMPONENTS: Final = 50
 PERPLEXITY: Final = 30.0
 _FEW: Final = 500  # up to here all eigenvectors are as fast as the first ones
 
-Values = NDArray[np.float64]
+_Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Embedding:
     """
 
     rows: NDArray[np.int64]
-    coordinates: Values
-    explained: Values
+    coordinates: _Values
+    explained: _Values
     kl: float
 
 
 def embed(
     gradients: Factored,
     seed: int,
-    sample: int = SAMPLE,
+    sample: int = _SAMPLE,
     components: int = COMPONENTS,
     perplexity: float = PERPLEXITY,
-    progress: Progress = silent,
+    progress: KMeansProgress = silent,
 ) -> Embedding:
     """Place a sample of gradients in the plane. Normalise them first to see directions rather than norms.
 
@@ -60,7 +60,7 @@ def embed(
             "It is how many neighbours count: 1 or more, and fewer than there are samples",
         )
     progress(f"PCA of {len(rows):,} gradients")
-    draws = stream(seed, "tsne")
+    draws = generator(seed, "tsne")
     projected, explained = principal(gradients[rows.to(gradients.device)], components, draws)
     progress(f"t-SNE of {len(rows):,} gradients in {projected.shape[1]} components")
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=_seed_from(draws))
@@ -68,7 +68,7 @@ def embed(
     return Embedding(rows.numpy(), coordinates.astype(np.float64), explained, float(tsne.kl_divergence_))
 
 
-def principal(gradients: Factored, components: int, draws: np.random.Generator) -> tuple[Values, Values]:
+def principal(gradients: Factored, components: int, draws: np.random.Generator) -> tuple[_Values, _Values]:
     """PCA of n gradients: coordinates [n, c] and shares of the variance [c], c at most `components`.
 
     Components without variance are left out. draws: where the search for eigenvectors begins.

@@ -11,15 +11,15 @@ from psa.cli.console import console
 from psa.cli.options import Only
 from psa.core.errors import UserError
 from psa.core.files import check_writable
-from psa.core.formatting import counted, size
-from psa.experiments.grid import load
-from psa.storage.records.bundle import SUFFIX, is_bundle_name
+from psa.core.formatting import format_bytes, pluralize
+from psa.experiments.grid import load_grid
+from psa.storage.records.bundle import BUNDLE_SUFFIX, is_bundle_name
 from psa.storage.records.bundling import Bundled, add_to_bundle
 from psa.storage.records.record_store import RecordStore
 
 
 def bundle(
-    file: Annotated[Path, Parameter(help=f"The bundle to write or to add to: NAME{SUFFIX}.")],
+    file: Annotated[Path, Parameter(help=f"The bundle to write or to add to: NAME{BUNDLE_SUFFIX}.")],
     /,
     *,
     source: Annotated[
@@ -40,7 +40,7 @@ def bundle(
     Example: psa bundle mine.parquet --from results
     """
     _check(file, source, grid, only)
-    wanted = None if grid is None else {trial.id for trial in load(grid, (), only).trials}
+    wanted = None if grid is None else {trial.id for trial in load_grid(grid, (), only).trials}
     check_writable(file.parent)
     out = console()
     with out.status(f"reading {source}"):
@@ -59,7 +59,9 @@ def bundle(
 def _check(file: Path, source: Path, grid: Path | None, only: str) -> None:
     """Raise UserError for options that cannot be."""
     if not is_bundle_name(file.name):
-        raise UserError(f"a bundle must be called NAME{SUFFIX}, got {file.name}", "Give it such a name")
+        raise UserError(
+            f"a bundle must be called NAME{BUNDLE_SUFFIX}, got {file.name}", "Give it such a name"
+        )
     if not source.is_dir() and not (is_bundle_name(source.name) and source.exists()):
         what = f"the file {source}" if source.exists() else source
         raise UserError(f"--from must be a folder or a bundle, got {what}", "Name one that exists")
@@ -78,4 +80,4 @@ def _summary(outcome: Bundled) -> str:
         "left out": len(outcome.refused),
     }
     shown = [f"{count:,} {what}" for what, count in parts.items() if count]
-    return f"{counted(outcome.records, 'record')}, {size(outcome.bytes)}: {', '.join(shown)}"
+    return f"{pluralize(outcome.records, 'record')}, {format_bytes(outcome.bytes)}: {', '.join(shown)}"

@@ -14,13 +14,13 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from psa.cli.checkpoint_folder import alone, checkpoint_of, everything, files_of
+from psa.cli.checkpoint_folder import all_files, checkpoint_files, checkpoint_of, lock_folder
 from psa.cli.console import console
 from psa.cli.options import ModelDir
 from psa.core.errors import UserError
-from psa.core.files import refusal
+from psa.core.files import file_error
 from psa.storage.layout import is_record_file
-from psa.storage.sweep_registry import living
+from psa.storage.sweep_registry import active_sweeps
 
 _DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
 _AFFIRMED: Final = ("y", "yes")
@@ -60,7 +60,7 @@ def clean(
     if files:
         chosen = sorted({path for file in files for path in _named(file, model_dir)})
     else:
-        chosen = [path for path in files_of(model_dir) if _is_default(path)]
+        chosen = [path for path in checkpoint_files(model_dir) if _is_default(path)]
     return _remove(chosen, model_dir, ask=not yes, dry_run=dry_run)
 
 
@@ -78,7 +78,7 @@ def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) 
     for what, place in kept.items():
         if place.resolve().is_relative_to(folder):
             raise UserError(f"{model_dir} holds {what}: everything in it would be removed", "Name the files")
-    chosen = [path for path in everything(model_dir) if not is_record_file(path.name)]
+    chosen = [path for path in all_files(model_dir) if not is_record_file(path.name)]
     return _remove(chosen, model_dir, ask=False, dry_run=dry_run)
 
 
@@ -103,7 +103,9 @@ def _named(file: Path, folder: Path) -> list[Path]:
         place = Path(os.path.normpath(path.absolute()))
         # once as it is written and once behind all links
         if place.is_relative_to(inside) and place.parent.resolve().is_relative_to(folder.resolve()):
-            found = [other for other in files_of(place.parent) if place in (other, checkpoint_of(other))]
+            found = [
+                other for other in checkpoint_files(place.parent) if place in (other, checkpoint_of(other))
+            ]
             if found:
                 return [folder / other.relative_to(inside) for other in found]
     if os.path.lexists(file):
@@ -115,7 +117,7 @@ def _named(file: Path, folder: Path) -> list[Path]:
 
 def _no_sweep_at_work(folder: Path) -> None:
     """Raise UserError where a sweep is training into the folder: its states and its leases must stay."""
-    for sweep in living(folder):
+    for sweep in active_sweeps(folder):
         raise UserError(f"a sweep is at work in {folder} (process {sweep.pid})", "Wait for it, or stop it")
 
 
@@ -128,7 +130,7 @@ def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -
         out.print(_table((path, "would be removed") for path in chosen))
         return 0
     _no_sweep_at_work(folder)
-    with alone(folder):
+    with lock_folder(folder):
         things = {checkpoint_of(path) for path in chosen}
         if ask and len(things) > 1:
             out.print(_table((path, "to be removed") for path in chosen))
@@ -148,7 +150,7 @@ def _unlink(chosen: Iterable[Path], folder: Path) -> None:
             path.unlink()
             _drop_empty(path.parent, folder)
         except OSError as error:
-            refused = refused or refusal(error, f"cannot remove {path}")
+            refused = refused or file_error(error, f"cannot remove {path}")
             table.add_row(*facts, "not removed")
         else:
             table.add_row(*facts, "removed")

@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from psa.cli.console import console
-from psa.cli.options import DataDir, Number
+from psa.cli.options import DataDir, NumberOption
 from psa.core.errors import UserError
-from psa.core.formatting import counted, size
+from psa.core.formatting import format_bytes, pluralize
 
 if TYPE_CHECKING:  # torch is imported in functions, not while options are read
     from psa.analysis.gradients.export import Export
@@ -32,7 +32,7 @@ def export_gradients(
         tuple[str, ...],
         Parameter(help="Only these, such as output.weight.", consume_multiple=True, negative=""),
     ] = (),
-    limit: Annotated[Number, Parameter(help="GB above which it is refused without --yes.")] = LIMIT,
+    limit: Annotated[NumberOption, Parameter(help="GB above which it is refused without --yes.")] = LIMIT,
     yes: Annotated[bool, Parameter(negative="", help="Write it, however large.")] = False,
     dry_run: Annotated[bool, Parameter(negative="", help="Show what would be written, and stop.")] = False,
     data_dir: DataDir = Path("dataset"),
@@ -45,16 +45,18 @@ def export_gradients(
 
     Example: psa export-gradients FILE --parameters output.weight
     """
-    from psa.analysis.gradients.export import check_free, planned, write
-    from psa.analysis.gradients.file import read
+    from psa.analysis.gradients.export import check_free, planned, write_export
+    from psa.analysis.gradients.file import read_gradients
 
     if not limit >= 0:  # nor is nan, which nothing exceeds
         raise UserError(f"--limit {limit:g} is no size in GB", "Choose 0 or more")
-    kept = read(file, data_dir)
+    kept = read_gradients(file, data_dir)
     exports, out = planned(kept, by, parameters), console()
     total = sum(each.nbytes for each in exports)
     out.print(_table(exports))
-    out.print(f"{counted(len(exports), 'file')}, {size(total)}; as factors {size(file.stat().st_size)}")
+    out.print(
+        f"{pluralize(len(exports), 'file')}, {format_bytes(total)}; as factors {format_bytes(file.stat().st_size)}"
+    )
     if dry_run:
         return 0
     if total > limit * 1e9 and not yes:
@@ -68,18 +70,18 @@ def export_gradients(
     with out.status("writing") as shown:
         for number, each in enumerate(exports, 1):
             shown.update(f"writing {number:,} of {len(exports):,}: {each.name}")
-            write(kept, each, output_dir)
+            write_export(kept, each, output_dir)
     out.print(f"Written to {output_dir}", markup=False, soft_wrap=True)
     return 0
 
 
 def _table(exports: list[Export]) -> Table:
     table = Table()
-    for heading in ("file", "samples", "shape of one", "size"):
+    for heading in ("file", "samples", "shape of one", "format_bytes"):
         table.add_column(heading, justify="left" if heading == "file" else "right")
     for each in exports[:_SHOWN]:
         shape = " x ".join(map(str, each.shape))
-        table.add_row(each.name, f"{each.samples:,}", shape, size(each.nbytes))
+        table.add_row(each.name, f"{each.samples:,}", shape, format_bytes(each.nbytes))
     if len(exports) > _SHOWN:
         table.add_row(f"and {len(exports) - _SHOWN:,} more", "", "", "")
     return table
@@ -90,4 +92,7 @@ def _check_room(folder: Path, total: int) -> None:
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     free = shutil.disk_usage(there).free
     if total > free:
-        raise UserError(f"{size(total)} are to be written and {folder} has {size(free)} free", "Write less")
+        raise UserError(
+            f"{format_bytes(total)} are to be written and {folder} has {format_bytes(free)} free",
+            "Write less",
+        )

@@ -7,21 +7,21 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 
-from psa.cli.commands.plan import begun, say_damaged
+from psa.cli.commands.plan import has_begun, say_damaged
 from psa.cli.console import console
-from psa.cli.options import GridFile, ModelDir, Only, Override, ResultsDir
+from psa.cli.options import GridFileArgument, ModelDir, Only, Override, ResultsDir
 from psa.core.files import check_writable
-from psa.execution.backend import Where, backend_named
+from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
 
-SHOWN: Final = 20
+_SHOWN: Final = 20
 
 
 def fetch(
-    grid: GridFile,
+    grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
     backend: Annotated[Literal["ray", "sagemaker"], Parameter(help="Where it was trained.")] = "sagemaker",
@@ -36,24 +36,24 @@ def fetch(
 
     Example: psa fetch reproduction/smoke.toml --backend sagemaker
     """
-    declared = load(grid, overrides, only)
+    declared = load_grid(grid, overrides, only)
     check_writable(results_dir)
     check_writable(model_dir)
-    store, out, where = Store(model_dir, results_dir), console(), Where(storage=storage)
+    store, out, where = Store(model_dir, results_dir), console(), BackendOptions(storage=storage)
     there: Any = backend_named(backend, where)(store, Machine(), CostModel.of_machine(model_dir), where)
     with out.status("bringing home what is finished"):
         there.fetch()
     complete = True
-    for stage in begun(declared, store, out):
+    for stage in has_begun(declared, store, out):
         survey = store.survey(stage.trials, stage.meta_loops)
         out.print(
             f"{declared.name}: {stage.title}{len(survey.done):,} of {len(stage.trials):,} trials are here",
             markup=False,
         )
         say_damaged(out, survey.damaged)
-        for trial in survey.pending[:SHOWN]:
+        for trial in survey.pending[:_SHOWN]:
             out.print(f"missing {trial.id}", markup=False, soft_wrap=True)
-        if len(survey.pending) > SHOWN:
-            out.print(f"and {len(survey.pending) - SHOWN:,} more missing")
+        if len(survey.pending) > _SHOWN:
+            out.print(f"and {len(survey.pending) - _SHOWN:,} more missing")
         complete = complete and not survey.pending and not survey.damaged
     return 0 if complete else 1

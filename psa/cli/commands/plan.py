@@ -13,7 +13,7 @@ from rich.table import Table
 from psa.cli.console import console
 from psa.cli.options import (
     Device,
-    GridFile,
+    GridFileArgument,
     ModelDir,
     Only,
     Override,
@@ -21,22 +21,22 @@ from psa.cli.options import (
     ResultsDir,
     Workers,
 )
-from psa.core.formatting import counted, duration, size
-from psa.execution.cost_model import CostModel, Kind, memory_bytes, stored_bytes
-from psa.execution.eta import TimeLeft
-from psa.experiments.grid import Grid, load
+from psa.core.formatting import format_bytes, format_duration, pluralize
+from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes, trial_bytes
+from psa.execution.eta import EtaEstimator
+from psa.experiments.grid import Grid, load_grid
 from psa.experiments.planning import Plan, planned_for
-from psa.experiments.promotion import Entered, entered
+from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.experiments.sweep import Sweep
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
-SHOWN: Final = 20
+_SHOWN: Final = 20
 _SIZES_SHOWN: Final = 8
 
 
 def plan(
-    grid: GridFile,
+    grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
     workers: Workers = None,
@@ -52,15 +52,15 @@ def plan(
     Example: psa plan reproduction/smoke.toml lr=1e-3
     """
     store, costs = Store(model_dir, results_dir), CostModel.of_machine(model_dir, device)
-    declared, out = load(grid, overrides, only), console()
-    kinds: set[Kind] = set()
-    for stage in begun(declared, store, out):
+    declared, out = load_grid(grid, overrides, only), console()
+    kinds: set[WorkloadKey] = set()
+    for stage in has_begun(declared, store, out):
         planned = planned_for(stage.trials, stage.meta_loops, store, costs, device, workers, pack_size)
-        trials, loops = counted(len(stage.trials), "trial"), counted(stage.meta_loops, "meta-loop")
+        trials, loops = pluralize(len(stage.trials), "trial"), pluralize(stage.meta_loops, "meta-loop")
         out.print(f"{declared.name}: {stage.title}{trials} of {loops}", markup=False, soft_wrap=True)
         out.print(_table(planned, store, costs), markup=False)
         say_damaged(out, planned.damaged)
-        kinds |= {Kind.of(pack.trials[0]) for pack in planned.packs}
+        kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
     for remark in declared.remarks:
         out.print(f"note: {remark}", markup=False, soft_wrap=True)
     unmeasured = sum(not costs.measured(kind) for kind in kinds)
@@ -69,19 +69,19 @@ def plan(
     return 0
 
 
-def begun(declared: Grid, store: Store, out: Console) -> Iterator[Entered]:
+def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatus]:
     """The stages whose trials are known; of each other one it is said what it waits for."""
-    for stage in entered(declared, store):
+    for stage in stage_statuses(declared, store):
         if stage.stage.points and stage.points is None:
             out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
         elif stage.stage.points:
             yield stage
 
 
-def waiting(stage: Entered) -> str:
+def waiting(stage: StageStatus) -> str:
     """What there is to say of a stage that nobody has reached yet."""
     before = stage.grid.stages[stage.number - 1].name
-    return f"{stage.title}up to {counted(stage.seats, 'trial')}, chosen when stage {before} is complete"
+    return f"{stage.title}up to {pluralize(stage.seats, 'trial')}, chosen when stage {before} is complete"
 
 
 def _not_measured(count: int, total: int) -> str:
@@ -95,10 +95,10 @@ def _not_measured(count: int, total: int) -> str:
 
 def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
     """Name the records that cannot be read."""
-    for reason in list(damaged.values())[:SHOWN]:
+    for reason in list(damaged.values())[:_SHOWN]:
         out.print(reason, markup=False, soft_wrap=True)
-    if len(damaged) > SHOWN:
-        out.print(f"and {len(damaged) - SHOWN:,} more damaged records: see `psa verify`", markup=False)
+    if len(damaged) > _SHOWN:
+        out.print(f"and {len(damaged) - _SHOWN:,} more damaged records: see `psa verify`", markup=False)
 
 
 def _table(planned: Plan, store: Store, costs: CostModel) -> Table:
@@ -118,29 +118,32 @@ def _rows(planned: Plan, store: Store, costs: CostModel) -> Iterator[tuple[str, 
     if not planned.packs:
         return
     workers = len(planned.places)
-    where = f" on {counted(len(set(planned.places)), 'GPU')}" if planned.places[0] else ""
-    time_left = TimeLeft(costs, workers)
+    where = f" on {pluralize(len(set(planned.places)), 'GPU')}" if planned.places[0] else ""
+    time_left = EtaEstimator(costs, workers)
     time_left.planned(planned.packs, store)
     peak = sum(sorted((memory_bytes(pack.trials) for pack in planned.packs), reverse=True)[:workers])
     yield "packs", f"{len(planned.packs):,}: {_sizes(planned.packs)}"
-    yield "time left here", f"{duration(time_left.seconds())} with {counted(workers, 'worker')}{where}"
-    yield "peak memory", size(peak)
-    disk = sum(stored_bytes(trial, planned.horizon) for trial in planned.pending)
-    yield "on disk, all weights kept", size(disk)
+    yield (
+        "time left here",
+        f"{format_duration(time_left.seconds())} with {pluralize(workers, 'worker')}{where}",
+    )
+    yield "peak memory", format_bytes(peak)
+    disk = sum(trial_bytes(trial, planned.horizon) for trial in planned.pending)
+    yield "on disk, all weights kept", format_bytes(disk)
 
 
 def _sizes(packs: Sequence[Pack]) -> str:
     """`66 of 60 trials, 26 of 30`: how many packs there are of each size."""
     counts = sorted(Counter(len(pack.trials) for pack in packs).items(), reverse=True)
     first, *others = [(f"{count:,} of", each) for each, count in counts]
-    shown = [f"{first[0]} {counted(first[1], 'trial')}", *(f"{of} {each:,}" for of, each in others)]
+    shown = [f"{first[0]} {pluralize(first[1], 'trial')}", *(f"{of} {each:,}" for of, each in others)]
     return ", ".join(shown[:_SIZES_SHOWN]) + (" and smaller" if len(shown) > _SIZES_SHOWN else "")
 
 
 def previewed(sweep: Sweep, out: Console) -> int:
     """Say what would be launched for the stages that have been reached. Launches nothing."""
     options, backend = sweep.options, sweep.backend
-    for stage in begun(sweep.declared, sweep.store, out):
+    for stage in has_begun(sweep.declared, sweep.store, out):
         planned = planned_for(
             stage.trials,
             stage.meta_loops,

@@ -15,14 +15,14 @@ from psa.cli.console import console
 from psa.cli.options import DataDir, ModelDir, ResultsDir
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
-from psa.core.formatting import counted, listed
-from psa.experiments.grid import load
+from psa.core.formatting import join_names, pluralize
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
 
-    from psa.reports.contract import Report, Setting
+    from psa.reports.contract import Report, ReportContext
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def report(  # noqa: PLR0913  # each is an option
 
     check_writable(output_dir)
     store, out = Store(model_dir, results_dir), console()
-    declared = None if grid is None else load(grid)
+    declared = None if grid is None else load_grid(grid)
     expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
     with out.status("reading the records"):
         frame = collect(store, () if study == "all" else [study], expected, horizons)
@@ -92,7 +92,7 @@ def report(  # noqa: PLR0913  # each is an option
                 made = _run_folders(report, rows, setting, shown.update) if runs else 0
             _say(out, folder, written, pdf=pdf)
             if made:
-                out.print(f"{folder / _RUNS}/ ({counted(made, 'run')})", markup=False, soft_wrap=True)
+                out.print(f"{folder / _RUNS}/ ({pluralize(made, 'run')})", markup=False, soft_wrap=True)
     return 0
 
 
@@ -101,11 +101,13 @@ def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], objec
     return lambda message: say(f"{folder}: {message}")
 
 
-def _run_folders(report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object]) -> int:
+def _run_folders(
+    report: Report, rows: pd.DataFrame, setting: ReportContext, say: Callable[[str], object]
+) -> int:
     """Store a folder for each trial, where the report has such; how many."""
-    from psa.reports.contract import runs_of
+    from psa.reports.contract import load_runs
 
-    runs, made = runs_of(report), 0
+    runs, made = load_runs(report), 0
     if runs is None:
         logger.warning("%s: --runs means nothing to a report of this kind of study", setting.folder)
         return 0
@@ -117,15 +119,17 @@ def _run_folders(report: Report, rows: pd.DataFrame, setting: Setting, say: Call
     return made
 
 
-def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None) -> Setting:
+def _setting(
+    folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None
+) -> ReportContext:
     from psa.analysis.published import read_reference
     from psa.reports.ablation.cells import archs_in
-    from psa.reports.contract import Setting
+    from psa.reports.contract import ReportContext
 
     path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
     if reference is not None and not path.is_file():
         raise UserError(f"--reference: there is no file {path}", "Name a table of published numbers")
-    return Setting(
+    return ReportContext(
         folder,
         archs_in(order) if order.is_file() else (),
         archs_in(asymmetric) if asymmetric.is_file() else (),
@@ -134,7 +138,7 @@ def _setting(folder: Path, family: str, order: Path, asymmetric: Path, reference
 
 
 def _written(
-    report: Report, rows: pd.DataFrame, setting: Setting, say: Callable[[str], object], *, pdf: bool
+    report: Report, rows: pd.DataFrame, setting: ReportContext, say: Callable[[str], object], *, pdf: bool
 ) -> list[Path]:
     """Store the page and all that is on it; the paths of what is beside the page."""
     from psa.analysis import records_frame
@@ -144,11 +148,11 @@ def _written(
 
     folder = setting.folder
     say(f"{folder}: rows")
-    paths = records_frame.write(rows, folder)
+    paths = records_frame.write_frame(rows, folder)
     say(f"{folder}: tables")
     made = report.tables(rows, setting)
     for name, table in made.items():
-        paths += tables.write(table, folder, name)
+        paths += tables.write_table(table, folder, name)
     for name, content in report.listings(rows, setting).items():
         paths.append(folder / name)
         write_atomically(paths[-1], content)
@@ -172,4 +176,4 @@ def _say(out: Console, folder: Path, written: Collection[Path], *, pdf: bool) ->
     out.print(f"{folder}/ ({len(written)} files: tables, figures, rows)", markup=False, soft_wrap=True)
     old = sorted(path.name for path in folder.iterdir() if path not in written and path.is_file())
     if old:
-        logger.warning("%s/ also holds what this report did not write: %s", folder, listed(old, _NAMED))
+        logger.warning("%s/ also holds what this report did not write: %s", folder, join_names(old, _NAMED))

@@ -12,21 +12,21 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from psa.cli.console import console
-from psa.cli.options import DataDir, Device, ModelDir, ResultsDir, Runs
+from psa.cli.options import DataDir, Device, ModelDir, ResultsDir, SweepCommandOptions
 from psa.cli.record_options import REPORTS
 from psa.core.errors import UserError
 from psa.core.files import check_writable
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.core.stop import StopRequest
 from psa.execution.backend import backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.experiments.search import Search, load
-from psa.experiments.search_log import Configuration, Ledger
+from psa.experiments.search import Search, load_search
+from psa.experiments.search_log import Configuration, SearchLog
 from psa.specs.base import canonical_json
 from psa.storage.store import Store
 
-SHOWN = 10
+_SHOWN = 10
 
 
 class Searcher(Protocol):
@@ -39,7 +39,7 @@ class Searcher(Protocol):
 def search(
     declared: Annotated[Path, Parameter(name="search", help="A declared search: reproduction/search.toml.")],
     *overrides: Annotated[str, Parameter(help="Settings that override the file's: meta_loops=5 seeds=0..1")],
-    runs: Annotated[Runs | None, Parameter(name="*")] = None,
+    runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
@@ -53,8 +53,8 @@ def search(
 
     Example: psa search reproduction/search.toml
     """
-    found = load(declared, overrides)
-    runs = runs or Runs()
+    found = load_search(declared, overrides)
+    runs = runs or SweepCommandOptions()
     if runs.backend == "local":
         raise UserError(f"--backend {runs.backend} cannot search", "Leave it out: searches run on Ray")
     for folder in (model_dir, results_dir, output_dir):
@@ -66,7 +66,7 @@ def search(
     )
     machine = Machine(data_dir, device)
     backend = cast(Searcher, backend_named("ray", runs.where)(store, machine, costs, runs.where))
-    ledger = Ledger(found, results_dir)
+    ledger = SearchLog(found, results_dir)
     with StopRequest() as stop:
         if not ledger.complete:
             _listen(backend, found, ledger, stop, out)
@@ -77,7 +77,7 @@ def search(
     return 0 if ledger.complete else 1
 
 
-def _listen(backend: Searcher, found: Search, ledger: Ledger, stop: StopRequest, out: Console) -> None:
+def _listen(backend: Searcher, found: Search, ledger: SearchLog, stop: StopRequest, out: Console) -> None:
     with (
         out.status(f"{found.template.name}: starting Ray") as status,
         contextlib.closing(backend.search(found)) as events,
@@ -93,7 +93,7 @@ def _listen(backend: Searcher, found: Search, ledger: Ledger, stop: StopRequest,
                 count = f"{len(ledger.ended)}/{found.strategy.samples}"
                 out.print(f"{count} | {_line(ended, found)}", markup=False, soft_wrap=True)
             running = sum(each.status == "running" for each in ledger.configurations.values())
-            status.update(f"{found.template.name}: {counted(running, 'configuration')} in training")
+            status.update(f"{found.template.name}: {pluralize(running, 'configuration')} in training")
 
 
 def _line(ended: Configuration, found: Search) -> str:
@@ -105,17 +105,17 @@ def _line(ended: Configuration, found: Search) -> str:
     return f"{ended.name} {ended.outcome}{accuracy} after {loops} | {settings}"
 
 
-def _report(ledger: Ledger, folder: Path, out: Console) -> None:
+def _report(ledger: SearchLog, folder: Path, out: Console) -> None:
     """Store the table and the figure, and show the best."""
     from psa.reports import search as reports
     from psa.reports.plotting.style import save
-    from psa.reports.rendering.tables import write
+    from psa.reports.rendering.tables import write_table
 
     if not ledger.ended:
         return
     name = f"{ledger.search.template.name}_search"
     table = reports.search_table(ledger)
-    for path in (*write(table, folder, name), *save(reports.search_figure(ledger), folder / name)):
+    for path in (*write_table(table, folder, name), *save(reports.search_figure(ledger), folder / name)):
         out.print(str(path), markup=False, soft_wrap=True)
-    for line in reports.best_lines(ledger, SHOWN):
+    for line in reports.best_lines(ledger, _SHOWN):
         out.print(line, markup=False, soft_wrap=True)

@@ -7,22 +7,22 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 
-from psa.cli.commands.plan import begun, say_damaged
+from psa.cli.commands.plan import has_begun, say_damaged
 from psa.cli.console import console
-from psa.cli.options import GridFile, ModelDir, Only, Override, ResultsDir
-from psa.execution.backend import Where, backend_named
+from psa.cli.options import GridFileArgument, ModelDir, Only, Override, ResultsDir
+from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
 from psa.storage.store import Store
-from psa.storage.sweep_registry import living
+from psa.storage.sweep_registry import active_sweeps
 
-SHOWN: Final = 20
+_SHOWN: Final = 20
 
 
 def status(
-    grid: GridFile,
+    grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
     backend: Annotated[
@@ -35,26 +35,26 @@ def status(
 
     Example: psa status reproduction/smoke.toml
     """
-    declared = load(grid, overrides, only)
+    declared = load_grid(grid, overrides, only)
     store = Store(model_dir, results_dir)
     store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
     out = console()
     failed: list[Trial] = []
-    for stage in begun(declared, store, out):
+    for stage in has_begun(declared, store, out):
         survey = store.survey(stage.trials, stage.meta_loops)
         failed += [trial for trial in survey.pending if store.failure(trial) is not None]
         out.print(f"{declared.name}: {stage.title}{survey.counts}", markup=False)
         say_damaged(out, survey.damaged)
-    for sweep in living(model_dir):
+    for sweep in active_sweeps(model_dir):
         out.print(str(sweep), markup=False, soft_wrap=True)
     if backend is not None:
-        there: Any = backend_named(backend, Where())(
-            store, Machine(), CostModel.of_machine(model_dir), Where()
+        there: Any = backend_named(backend, BackendOptions())(
+            store, Machine(), CostModel.of_machine(model_dir), BackendOptions()
         )
         for line in there.status():
             out.print(line, markup=False, soft_wrap=True)
-    for trial in failed[:SHOWN]:
+    for trial in failed[:_SHOWN]:
         out.print(f"failed {trial.id}: {store.failure(trial)}", markup=False, soft_wrap=True)
-    if len(failed) > SHOWN:
-        out.print(f"and {len(failed) - SHOWN:,} more failed")
+    if len(failed) > _SHOWN:
+        out.print(f"and {len(failed) - _SHOWN:,} more failed")
     return 0

@@ -9,20 +9,30 @@ from cyclopts import Parameter
 
 from psa.cli.commands.plan import previewed
 from psa.cli.console import console
-from psa.cli.options import DataDir, Device, GridFile, ModelDir, Only, Options, Override, ResultsDir, Runs
+from psa.cli.options import (
+    DataDir,
+    Device,
+    GridFileArgument,
+    ModelDir,
+    Only,
+    Options,
+    Override,
+    ResultsDir,
+    SweepCommandOptions,
+)
 from psa.cli.sweep_view import ConsoleProgress
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.experiments.sweep import Sweep
 from psa.storage.store import Store
 
 
 def sweep(
-    grid: GridFile,
+    grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
-    runs: Annotated[Runs | None, Parameter(name="*")] = None,
+    runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
     options: Annotated[Options | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
@@ -38,7 +48,11 @@ def sweep(
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """
     store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
-    declared, runs, options = load(grid, overrides, only), runs or Runs(), options or Options()
+    declared, runs, options = (
+        load_grid(grid, overrides, only),
+        runs or SweepCommandOptions(),
+        options or Options(),
+    )
     out, prepared = console(lasting=True), Sweep.prepared(declared, store, machine, options.sweep_on(runs))
     if options.dry_run:
         return previewed(prepared, out)

@@ -9,21 +9,21 @@ from typing import Annotated, Final, Literal
 from cyclopts import Group, Parameter
 from pydantic import ValidationError
 
-from psa.cli.checkpoint_folder import alone
-from psa.cli.console import TrainView, architecture_table, console
-from psa.cli.options import Number, Whole, Wholes
-from psa.cli.run_options import TRAINING, RunOptions, Work, in_range, trained
+from psa.cli.checkpoint_folder import lock_folder
+from psa.cli.console import TrainView, console, summary_table
+from psa.cli.options import NumberOption, WholeOption, Wholes
+from psa.cli.run_options import TRAINING, RunOptions, TrainingOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory
 from psa.experiments.studies import ablation
 from psa.experiments.study import study_named, study_names
 from psa.specs.arch import Arch
-from psa.specs.base import first_fault, validated
+from psa.specs.base import first_error, parse_spec
 from psa.specs.data import DataSpec
-from psa.specs.model import Family, ModelSpec
+from psa.specs.model import Family, PublishedModelSpec
 from psa.specs.shapes import shape_of
-from psa.specs.training import Mode, Ratchet
+from psa.specs.training import Mode, RatchetTraining
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
 
@@ -66,20 +66,20 @@ class TrainOptions:
         ),
     ] = "none"
     meta_loops: Annotated[
-        Whole,
+        WholeOption,
         Parameter(
             group=TRAINING,
             help="Meta-loops to train, each one epoch. An unfinished run is finished first; a finished one "
             "goes on for so many more.",
         ),
     ] = 100
-    lr: Annotated[Number, Parameter(group=TRAINING, help="Learning rate of AdamW.")] = 1e-4
-    batch_size: Annotated[Whole, Parameter(group=TRAINING, help="Images per training step.")] = 256
+    lr: Annotated[NumberOption, Parameter(group=TRAINING, help="Learning rate of AdamW.")] = 1e-4
+    batch_size: Annotated[WholeOption, Parameter(group=TRAINING, help="Images per training step.")] = 256
     weight_decay: Annotated[
-        Number | None, Parameter(group=TRAINING, help=f"Used in mode decay only. [default: {DECAY:g}]")
+        NumberOption | None, Parameter(group=TRAINING, help=f"Used in mode decay only. [default: {DECAY:g}]")
     ] = None
     dropout: Annotated[
-        Number | None,
+        NumberOption | None,
         Parameter(
             group=TRAINING,
             help=f"Share of hidden units dropped, used in mode dropout only. [default: {DROPOUT:g}]",
@@ -104,10 +104,10 @@ class TrainOptions:
         dropout = DROPOUT if self.dropout is None else self.dropout
         try:
             # Judged even where the mode has no use for them.
-            Ratchet(weight_decay=decay), ModelSpec(dropout=dropout)
+            RatchetTraining(weight_decay=decay), PublishedModelSpec(dropout=dropout)
             return tuple(self._trial(arch, decay, dropout, seed) for seed in seeds)
         except ValidationError as error:
-            option, colon, rest = first_fault(error).partition(":")
+            option, colon, rest = first_error(error).partition(":")
             raise UserError(f"--{option.replace('_', '-')}{colon}{rest}", "See `train --help`") from None
 
     def _trial(self, arch: Arch, decay: float, dropout: float, seed: int) -> Trial:
@@ -163,15 +163,15 @@ def train(
     check_writable(run.results_dir)
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)
-    with alone(run.model_dir):
+    with lock_folder(run.model_dir):
         plan = _plan(store, trials, options.meta_loops)
         check_memory(shape.parameters, len(trials), run.machine.prepare())
-        out.print(architecture_table(options.model, str(trials[0].model.arch), shape))
+        out.print(summary_table(options.model, str(trials[0].model.arch), shape))
         view = TrainView(out, shape, plan.pack.horizon, debug=run.debug)
         return trained(plan, store, run.machine, view, out)
 
 
-def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> Work:
+def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> TrainingOptions:
     """What to train: an unfinished run to its end, a finished one `meta_loops` further. Raises UserError."""
     stored = [store.state_file(trial).load() for trial in trials]
     going_on = [
@@ -191,5 +191,5 @@ def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> Work:
             for trial, state in zip(going_on, stored, strict=True)
         )
         horizon = first.horizon if finishing else first.loops + meta_loops
-    pack = validated(Pack, {"trials": tuple(going_on), "horizon": horizon}, "train")
-    return Work(pack, min(0 if state is None else state.loops for state in stored), finishing)
+    pack = parse_spec(Pack, {"trials": tuple(going_on), "horizon": horizon}, "train")
+    return TrainingOptions(pack, min(0 if state is None else state.loops for state in stored), finishing)

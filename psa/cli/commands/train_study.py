@@ -10,23 +10,23 @@ from cyclopts import Group, Parameter
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from psa.cli.checkpoint_folder import alone
-from psa.cli.console import TrainView, architecture_table, console
-from psa.cli.options import Whole
-from psa.cli.run_options import TRAINING, RunOptions, Work, in_range, trained
+from psa.cli.checkpoint_folder import lock_folder
+from psa.cli.console import TrainView, console, summary_table
+from psa.cli.options import WholeOption
+from psa.cli.run_options import TRAINING, RunOptions, TrainingOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.cost_model import bank_bytes
 from psa.execution.gradient_storage import epoch_bytes, unreached
 from psa.execution.machine import check_memory
-from psa.experiments.study import Study, bare, study_named, typed
-from psa.specs.base import first_fault, validated
-from psa.specs.model import NetSpec
+from psa.experiments.study import Study, parse_setting, study_named, unwrap_annotation
+from psa.specs.base import first_error, parse_spec
+from psa.specs.model import NetworkSpec
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
 
-EPOCHS: Final = 10
+EPOCHS_HELP: Final = 10
 _SETTINGS: Final = Group.create_ordered("Settings of the study")
 
 
@@ -59,13 +59,13 @@ def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any
     epochs = Parameter(
         name=("--epochs", "--meta-loops"), help="Epochs in all; more go on from there.", group=TRAINING
     )
-    yield "epochs", Whole, epochs, _epochs(study)
+    yield "epochs", WholeOption, epochs, _epochs(study)
     yield "run", RunOptions | None, Parameter(name="*"), None
 
 
 def _epochs(study: Study) -> int:
     """How long its networks are trained where nobody says so."""
-    return int(getattr(study, "EPOCHS", EPOCHS))
+    return int(getattr(study, "EPOCHS", EPOCHS_HELP))
 
 
 def _keyword(name: str, kind: Any, shown: Parameter, default: Any) -> inspect.Parameter:
@@ -78,7 +78,7 @@ def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
     """A setting as an option, under the other names that users know it by."""
     names = [key, *(other for other, setting in study.ALIASES.items() if setting == key)]
     spelled = tuple(f"--{name.replace('_', '-')}" for name in names)
-    kind = bare(field.annotation)
+    kind = unwrap_annotation(field.annotation)
     choices = f" One of {', '.join(map(str, get_args(kind)))}." if get_origin(kind) is Literal else ""
     default = field.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
@@ -89,7 +89,8 @@ def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
 def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]) -> tuple[Trial, ...]:
     fields = study.Settings.model_fields
     values = {
-        key: typed(fields[key].annotation, text, f"--{key.replace('_', '-')}") for key, text in given.items()
+        key: parse_setting(fields[key].annotation, text, f"--{key.replace('_', '-')}")
+        for key, text in given.items()
     }
     try:
         settings = study.Settings.model_validate(values)
@@ -100,7 +101,7 @@ def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]
 
 def _fault(error: ValidationError, study: Study) -> str:
     """The first fault under the option's name, where it is of one; of several together it is a sentence."""
-    said, place = first_fault(error), error.errors()[0]["loc"]
+    said, place = first_error(error), error.errors()[0]["loc"]
     if error.title != study.Settings.__name__ or not place:
         return said
     key = str(place[0])
@@ -118,14 +119,16 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     check_writable(run.results_dir)
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir)
-    with alone(run.model_dir):
+    with lock_folder(run.model_dir):
         kept, bank = epoch_bytes(trials[0]), bank_bytes(trials[0])
         check_memory(shape.parameters, len(trials), run.machine.prepare(), kept, bank)
         model = trials[0].model
-        activation = model.activation.label if isinstance(model, NetSpec) else "ReLU"
-        out.print(architecture_table(model.family, str(model.arch), shape, activation))
+        activation = model.activation.label if isinstance(model, NetworkSpec) else "ReLU"
+        out.print(summary_table(model.family, str(model.arch), shape, activation))
         stored = [store.load_state(trial) for trial in trials]
         reached = min(0 if state is None else state.loops for state in stored)
-        pack = validated(Pack, {"trials": trials, "horizon": epochs}, "train")
+        pack = parse_spec(Pack, {"trials": trials, "horizon": epochs}, "train")
         view = TrainView(out, shape, epochs, debug=run.debug)
-        return trained(Work(pack, reached, finishing=reached < epochs), store, run.machine, view, out)
+        return trained(
+            TrainingOptions(pack, reached, finishing=reached < epochs), store, run.machine, view, out
+        )

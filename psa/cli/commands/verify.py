@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from psa.cli.console import console
-from psa.cli.options import Count, DataDir, ModelDir, ResultsDir
+from psa.cli.options import CountOption, DataDir, ModelDir, ResultsDir
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.storage.layout import PUBLISHED
@@ -24,7 +24,8 @@ RESULTS: Final = Path("results")
 def verify(
     *,
     replay: Annotated[
-        Count, Parameter(help="Also train so many stored loops again, drawn at random, and compare the bits.")
+        CountOption,
+        Parameter(help="Also train so many stored loops again, drawn at random, and compare the bits."),
     ] = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = MODELS,

@@ -20,14 +20,14 @@ from psa.cli.record_options import (
 )
 from psa.core.errors import UserError
 from psa.core.files import check_writable
-from psa.core.parsing import split_outside
+from psa.core.parsing import split_top_level
 from psa.specs.arch import Arch
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     from matplotlib.figure import Figure
 
 ConfigFile = Annotated[Path, Parameter(help="The architectures, count*width, one a line.")]
-OutputDir = Annotated[Path, Parameter(help="Folder of the figures.")]
+_OutputDir = Annotated[Path, Parameter(help="Folder of the figures.")]
 
 
 def make_design_space_figure(
@@ -63,7 +63,7 @@ def make_figure_heatmaps(
         Parameter(help="Modes whose effect against none is drawn.", consume_multiple=True, negative=""),
     ] = ("full",),
     records: RecordsOf | None = None,
-    output_dir: OutputDir = REPORTS,
+    output_dir: _OutputDir = REPORTS,
 ) -> int:
     """Draw six maps of the design space: baseline, effects, instability, winners, parameters, regimes.
 
@@ -87,7 +87,7 @@ def make_convergence_plots(
     targets: Annotated[str, Parameter(help="Architectures, with commas.")] = "1*1024,18*18",
     log: Annotated[bool, Parameter(negative="", help="Accuracy on a logarithmic axis.")] = False,
     records: RecordsOf | None = None,
-    output_dir: OutputDir = REPORTS,
+    output_dir: _OutputDir = REPORTS,
 ) -> int:
     """Draw the LKG of every mode over the meta-loops, one panel per architecture.
 
@@ -110,7 +110,7 @@ def make_late_breakthroughs(
         str, Parameter(help="Architectures, with commas [default: 18*18,10*10,17*17,4*2, or the latest].")
     ] = "",
     records: RecordsOf | None = None,
-    output_dir: OutputDir = REPORTS,
+    output_dir: _OutputDir = REPORTS,
 ) -> int:
     """Draw the best trial of some architectures, and the meta-loop in which it made its largest late step.
 
@@ -132,7 +132,7 @@ def make_comparison_figures(
         Parameter(help="Published means [default: reproduction/published/FAMILY.tsv if it is there]."),
     ] = None,
     records: RecordsOf | None = None,
-    output_dir: OutputDir = REPORTS,
+    output_dir: _OutputDir = REPORTS,
 ) -> int:
     """Draw the modes over all architectures at once, and our means beside published ones.
 
@@ -151,7 +151,7 @@ def make_comparison_figures(
 
 def _targets(text: str) -> list[str]:
     """The architectures of an option, each once, in order. Raises UserError."""
-    return list(dict.fromkeys(Arch.coerce(part).label for part in split_outside(text, ",")))
+    return list(dict.fromkeys(Arch.coerce(part).label for part in split_top_level(text, ",")))
 
 
 def _saved(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from psa.cli.console import console
-from psa.cli.options import Number
+from psa.cli.options import NumberOption
 from psa.cli.record_options import (
     ALL,
     ASYMMETRIC,
@@ -25,7 +25,7 @@ from psa.cli.record_options import (
 )
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.specs.model import Family
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ Order = Annotated[
     Path | None,
     Parameter(help=f"Architectures, one a line, in their order. [default: {CONFIGURATIONS}, if there]"),
 ]
-OutputDir = Annotated[Path, Parameter(help="Folder of the tables.")]
+_OutputDir = Annotated[Path, Parameter(help="Folder of the tables.")]
 Caption = Annotated[str | None, Parameter(help="Of the table. [default: what it shows]")]
 Label = Annotated[str | None, Parameter(help="By which LaTeX refers to the table. [default: tab:...]")]
 
@@ -57,10 +57,12 @@ def make_architecture_table(
     published: Annotated[
         bool, Parameter(negative="", help="Only what the study printed, without what is computed.")
     ] = False,
-    tolerance: Annotated[Number, Parameter(help="Percent by which parameters may miss a budget.")] = 10.0,
+    tolerance: Annotated[
+        NumberOption, Parameter(help="Percent by which parameters may miss a budget.")
+    ] = 10.0,
     caption: Caption = None,
     label: Label = None,
-    output_dir: OutputDir = REPORTS,
+    output_dir: _OutputDir = REPORTS,
 ) -> int:
     """Write the table of architectures: parameters, the label of the study, and whether they meet a budget.
 
@@ -104,7 +106,7 @@ def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...])
                 f"there is no {CONFIGURATIONS} here", "Name the architectures with --order or --grid"
             )
         return _Networks(family or FAMILY, listed, 10)
-    trials = load(grid).trials
+    trials = load_grid(grid).trials
     family = family or only_family({trial.model.family for trial in trials})
     of_family = [trial for trial in trials if trial.model.family == family]
     if not of_family:
@@ -114,7 +116,7 @@ def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class _Source:
     """Where the trials of a table come from; by default records."""
 
     datafile: Annotated[
@@ -147,12 +149,12 @@ class Source:
 
 def make_trial_accuracy_table(
     *,
-    source: Annotated[Source | None, Parameter(name="*")] = None,
+    source: Annotated[_Source | None, Parameter(name="*")] = None,
     order: Order = None,
-    tolerance: Annotated[Number, Parameter(help="Points between means that still tie.")] = 0.01,
+    tolerance: Annotated[NumberOption, Parameter(help="Points between means that still tie.")] = 0.01,
     caption: Caption = None,
     label: Label = None,
-    output_dir: OutputDir = REPORTS,
+    output_dir: _OutputDir = REPORTS,
 ) -> int:
     """Write the table of accuracies: mean, standard deviation and n of every mode, and which mode wins.
 
@@ -165,7 +167,7 @@ def make_trial_accuracy_table(
 
     _check(label)
     _check_range("--tolerance", tolerance, 100)
-    source, listed = source or Source(), _listed(order, CONFIGURATIONS)
+    source, listed = source or _Source(), _listed(order, CONFIGURATIONS)
     said = caption or tables.ACCURACIES, label or tables.ACCURACIES_LABEL
     if source.summary is not None:
         table = tables.accuracies_of(read_summary(source.summary), listed, tolerance, *said)
@@ -193,7 +195,7 @@ def generate_reproduction_tests(
 
     grid = grid or Path(f"reproduction/{family}.toml")
     path = output_dir / _SCRIPT
-    write_atomically(path, reproduction_script(load(grid), grid.as_posix()).encode())
+    write_atomically(path, reproduction_script(load_grid(grid), grid.as_posix()).encode())
     path.chmod(0o755)
     console().print(f"Script {path}", markup=False, soft_wrap=True)
     return 0
@@ -220,10 +222,10 @@ def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
 
 def _written(table: Table, folder: Path, name: str) -> int:
     """Store a table in every format and say where, and what it says of itself."""
-    from psa.reports.rendering.tables import write
+    from psa.reports.rendering.tables import write_table
 
     out = console()
-    for path in write(table, folder, name):
+    for path in write_table(table, folder, name):
         out.print(f"Table {path}", markup=False, soft_wrap=True)
     if table.note:
         out.print(table.note, markup=False, soft_wrap=True)

@@ -14,9 +14,9 @@ from psa.core.errors import Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR
-from psa.execution.worker.run import run_free
+from psa.execution.worker.run import run_unlocked
 from psa.execution.worker.server import serve
-from psa.specs.base import validated
+from psa.specs.base import parse_spec
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.serve:
             return serve(machine)
-        pack = validated(Pack, _read_json(options.pack), str(options.pack))
+        pack = parse_spec(Pack, _read_json(options.pack), str(options.pack))
         store = Store(options.root / "models", options.root / "results")
-        _, elsewhere = run_free(pack, store, machine, stop=StopRequest())
+        _, elsewhere = run_unlocked(pack, store, machine, stop=StopRequest())
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_USER_ERROR

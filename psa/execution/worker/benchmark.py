@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import torch
 
 from psa.data.splits import Split
-from psa.engine.batches import Batches, in_order
-from psa.engine.device_pack import LoadedPack, fresh_state
+from psa.engine.batches import Batches, batch_order
+from psa.engine.device_pack import DevicePack, fresh_state
 from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import train_epoch
-from psa.execution.cost_model import WORTH_IT, fitting
+from psa.execution.cost_model import WORTH_IT, candidate_sizes
 from psa.nn.dense import Dense
-from psa.nn.stacked import Rows
+from psa.nn.stacked import StackedParams
 from psa.specs.trial import Trial
 
 STEPS = 3
@@ -23,13 +23,13 @@ REPEATS = 4  # the first warms up; the least of the others is taken, since other
 NO_BETTER = 2  # larger packs in a row that were no faster per trial; one may have been unlucky
 
 
-def step_seconds(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
+def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
     """Seconds of a step for each pack size worth trying, the first `size` of `trials` being the pack."""
     net = Dense(trials[0].model, trials[0].data.classes)
     samples = STEPS * trials[0].method.batch_size
     split = _made_up(samples, trials[0].data.classes, device)
     found: dict[int, float] = {}
-    for size in fitting(trials[0], len(trials)):
+    for size in candidate_sizes(trials[0], len(trials)):
         found[size] = _measured(net, trials[:size], split, device)
         each = [seconds / size for size, seconds in found.items()]
         if len(each) > NO_BETTER and min(each[-NO_BETTER:]) * WORTH_IT > min(each[:-NO_BETTER]):
@@ -46,12 +46,12 @@ def _made_up(samples: int, classes: int, device: torch.device) -> Split:
 
 def _measured(net: Dense, trials: Sequence[Trial], split: Split, device: torch.device) -> float:
     rows = [row_of(fresh_state(trial, net, 1)) for trial in trials]
-    rows = [rows[at] for at in in_order(rows)]
-    active = Rows.stacked([net.initial(row.seed) for row in rows]).to(device)
+    rows = [rows[at] for at in batch_order(rows)]
+    active = StackedParams.stacked([net.initial(row.seed) for row in rows]).to(device)
     gradients = active.zeros_like()
     optimizer = optimizer_for("adamw", rows, active, gradients)
     batches = Batches(rows, split, trials[0].method.batch_size)
-    visited = LoadedPack(net, [fresh_state(trial, net, 1) for trial in trials], device).visited
+    visited = DevicePack(net, [fresh_state(trial, net, 1) for trial in trials], device).visited
     times = []
     for _ in range(REPEATS):
         begun = time.perf_counter()

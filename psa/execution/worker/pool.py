@@ -22,9 +22,9 @@ from typing import Any, Final
 import psa
 from psa.core.errors import UserError
 from psa.core.stop import held_back
-from psa.execution.devices import Place
+from psa.execution.devices import DeviceSlot
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, Event, event_of
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, WorkerEvent, parse_event
 from psa.specs.trial import Pack
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Task:
 class _Worker:
     """One process, and the task it has in hand."""
 
-    def __init__(self, machine: Machine, place: Place) -> None:
+    def __init__(self, machine: Machine, place: DeviceSlot) -> None:
         # -P: a file called queue.py or torch.py in the user's folder is not imported in place of the real one
         command = [sys.executable, "-P", "-c", _ENTRY, str(Path(str(psa.__file__)).absolute())]
         command += ["--serve", "--data-dir", str(machine.data_dir), "--threads", str(machine.threads)]
@@ -95,7 +95,7 @@ class _Worker:
         if not chunk:
             return None
         *lines, self.rest = (self.rest + chunk).split(b"\n")
-        return [event for line in lines if (event := event_of(line)) is not None]
+        return [event for line in lines if (event := parse_event(line)) is not None]
 
     def dismiss(self) -> None:
         """End its input: it saves what it has in hand, leaves, and its output ends."""
@@ -124,17 +124,19 @@ def how_ended(code: int) -> str:
     return f"ended with code {code}{cause}"
 
 
-class Crew:
+class WorkerPool:
     """Some workers on a queue of tasks, one worker to a place. `patience`: seconds to save and leave in."""
 
-    def __init__(self, machine: Machine, places: Sequence[Place], patience: float = STOP_SECONDS) -> None:
+    def __init__(
+        self, machine: Machine, places: Sequence[DeviceSlot], patience: float = STOP_SECONDS
+    ) -> None:
         self.machine, self.places, self.patience = machine, places, patience
         self.waiting: deque[Task] = deque()
         self.workers: list[_Worker] = []
-        self.stopped: list[tuple[float, Place, Task]] = []  # by a signal: when each is replaced
+        self.stopped: list[tuple[float, DeviceSlot, Task]] = []  # by a signal: when each is replaced
         self.ready = selectors.DefaultSelector()
 
-    def work(self, tasks: Sequence[Task]) -> Generator[Event, None, None]:
+    def work(self, tasks: Sequence[Task]) -> Generator[WorkerEvent, None, None]:
         """Events until all tasks are done or failed. Closing the generator stops the workers, who save."""
         self.waiting.extend(tasks)
         with self.ready, self._ending():
@@ -144,7 +146,7 @@ class Crew:
                 yield from self._replaced()
                 for key, _ in self.ready.select(timeout=TICK_SECONDS):
                     yield from self._read(key.data)
-                yield Event("tick", tasks[0].pack)
+                yield WorkerEvent("tick", tasks[0].pack)
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
@@ -158,23 +160,23 @@ class Crew:
             for worker in self.workers:
                 worker.end(max(0.0, until - time.monotonic()))
 
-    def _start(self, place: Place) -> None:
+    def _start(self, place: DeviceSlot) -> None:
         worker = _Worker(self.machine, place)
         self.workers.append(worker)
         self.ready.register(worker.output, selectors.EVENT_READ, worker)
         if self.waiting:
             worker.give(self.waiting.popleft())
 
-    def _replaced(self) -> Iterator[Event]:
+    def _replaced(self) -> Iterator[WorkerEvent]:
         """Start workers in place of those that a signal has stopped, unless this sweep is stopped as well."""
         due = [entry for entry in self.stopped if entry[0] <= time.monotonic()]
         self.stopped = [entry for entry in self.stopped if entry not in due]
         for _, place, task in due:
             self.waiting.appendleft(task)
-            yield Event("died", task.pack, {"error": "a worker was stopped by a signal and has saved"})
+            yield WorkerEvent("died", task.pack, {"error": "a worker was stopped by a signal and has saved"})
             self._start(place)
 
-    def _read(self, worker: _Worker) -> Iterator[Event]:
+    def _read(self, worker: _Worker) -> Iterator[WorkerEvent]:
         events = worker.read()
         if events is None:
             yield from self._ended(worker)
@@ -184,7 +186,7 @@ class Crew:
             if worker.task is None:
                 self._idle(worker)
 
-    def _heard(self, worker: _Worker, event: dict[str, Any]) -> Iterator[Event]:
+    def _heard(self, worker: _Worker, event: dict[str, Any]) -> Iterator[WorkerEvent]:
         kind = event.pop("event")
         if kind == "unusable":  # no worker will be: it is a mistake of the user's, and not a pack's failure
             raise UserError(event["what"], event["way_out"])
@@ -193,7 +195,7 @@ class Crew:
         task = worker.task
         if kind not in ("begun", "loop"):
             worker.task = None
-        yield Event(kind, task.pack, event)
+        yield WorkerEvent(kind, task.pack, event)
 
     def _idle(self, worker: _Worker) -> None:
         if self.waiting:
@@ -201,7 +203,7 @@ class Crew:
         else:
             worker.dismiss()
 
-    def _ended(self, worker: _Worker) -> Iterator[Event]:
+    def _ended(self, worker: _Worker) -> Iterator[WorkerEvent]:
         self.ready.unregister(worker.output)
         self.workers.remove(worker)
         worker.end()
@@ -215,8 +217,8 @@ class Crew:
         reason = f"a worker {how_ended(worker.process.returncode)}"
         if task.deaths < DEATHS_ALLOWED:
             self.waiting.appendleft(task)
-            yield Event("died", task.pack, {"error": reason})
+            yield WorkerEvent("died", task.pack, {"error": reason})
         else:
-            yield Event("failed", task.pack, {"error": f"{reason}, {task.deaths} times over this pack"})
+            yield WorkerEvent("failed", task.pack, {"error": f"{reason}, {task.deaths} times over this pack"})
         if self.waiting:
             self._start(worker.place)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_USER_ERROR: Final = 2
 EXIT_INTERRUPTED: Final = 75  # EX_TEMPFAIL: nothing is lost, run it again
-KINDS: Final = frozenset(
+EVENT_KINDS: Final = frozenset(
     {
         "ready",
         "unusable",
@@ -43,7 +43,7 @@ KINDS: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Event:
+class WorkerEvent:
     """Something a worker said or did. kind: ready, begun, loop, done, failed, calibrated, died, tick; or
     said, a line of a backend's own.
     """
@@ -53,20 +53,20 @@ class Event:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def event_of(line: bytes) -> dict[str, Any] | None:
+def parse_event(line: bytes) -> dict[str, Any] | None:
     """What a worker says on a line; None where that is no event: a library may print what it likes."""
     try:
         said = json.loads(line)
     except (ValueError, RecursionError):
         said = None
-    if isinstance(said, dict) and str(said.get("event")) in KINDS:
+    if isinstance(said, dict) and str(said.get("event")) in EVENT_KINDS:
         return said
     if line.strip():
         logger.warning("a worker printed %r", line[:200].decode(errors="replace"))
     return None
 
 
-class Events:
+class EventWriter:
     """Standard output, kept for events: what else is printed, by Python or by C, goes to standard error."""
 
     def __init__(self) -> None:

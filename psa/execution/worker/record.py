@@ -8,7 +8,7 @@ from psa.engine import loop
 from psa.engine.probing import Probe
 from psa.nn.dense import Dense
 from psa.probes import probe_named
-from psa.specs.probes import CHECKPOINT, OF_MEMORY, ONLINE, parsed
+from psa.specs.probes import CHECKPOINT, MEMORY_PROBES, ONLINE, parse_probe
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 from psa.storage.trial_state import TrialState, model_now
@@ -16,10 +16,10 @@ from psa.storage.trial_state import TrialState, model_now
 
 def probes_for(trial: Trial) -> list[Probe]:
     """The probes that a trial names. Raises UserError for one that there is not or has nothing to see."""
-    for name in OF_MEMORY.intersection(trial.probes):
+    for name in MEMORY_PROBES.intersection(trial.probes):
         if trial.memory is None:
             raise UserError(f"probe {name!r} observes a memory, and {trial.id} has none", "Leave it out")
-    if trial.memory is not None and any(parsed(probe)[0] == CHECKPOINT for probe in trial.probes):
+    if trial.memory is not None and any(parse_probe(probe)[0] == CHECKPOINT for probe in trial.probes):
         raise UserError(
             f"probe {CHECKPOINT!r} sees a network without its memory, and {trial.id} has one",
             f"Those of training are seen with it: probe {ONLINE}",
@@ -27,7 +27,7 @@ def probes_for(trial: Trial) -> list[Probe]:
     return [probe_named(name) for name in trial.probes]
 
 
-def record_of(state: TrialState, net: Dense, splits: Splits, test: loop.Outcome) -> Record:
+def build_record(state: TrialState, net: Dense, splits: Splits, test: loop.TestResult) -> Record:
     """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
     trial, final = state.trial, Dense(model_now(state), net.classes)
     _, majority, _ = zero_r(splits.val.labels)
@@ -48,7 +48,7 @@ def record_of(state: TrialState, net: Dense, splits: Splits, test: loop.Outcome)
         "events": state.events,
         "finals": {
             "bounty": {"correct": state.best_correct, "loop": state.lkg_loop},
-            "test": {"correct": test.correct, "loss": loop.finite(test.loss)},
+            "test": {"correct": test.correct, "loss": loop.finite_or_none(test.loss)},
             "stopped_early": state.stopped,
         },
     }

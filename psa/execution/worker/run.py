@@ -15,14 +15,14 @@ import torch
 
 from psa.core.errors import UserError
 from psa.core.stop import StopRequest
-from psa.data.splits import Splits, load
+from psa.data.splits import Splits, load_splits
 from psa.engine import loop
 from psa.engine.device_pack import fresh_state
 from psa.engine.loop import LoopReport
 from psa.engine.policies import policy_for
-from psa.engine.save_interval import Pace
+from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine, describe
-from psa.execution.worker.record import probes_for, record_of
+from psa.execution.worker.record import build_record, probes_for
 from psa.nn.dense import Dense
 from psa.specs.base import canonical_json
 from psa.specs.data import DataSpec
@@ -35,7 +35,7 @@ from psa.storage.store import Record, Store
 from psa.storage.trial_state import TrialState
 
 
-def run_free(
+def run_unlocked(
     pack: Pack,
     store: Store,
     machine: Machine,
@@ -43,7 +43,7 @@ def run_free(
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     started: Callable[[Sequence[TrialState]], None] = lambda states: None,
     saved: Callable[[], None] = lambda: None,
-    pace: Pace | None = None,
+    pace: SaveInterval | None = None,
     stop: StopRequest | None = None,
     failed: Callable[[Trial, UserError], None] | None = None,
 ) -> tuple[list[Record], int]:
@@ -52,10 +52,10 @@ def run_free(
     Their records, and how many trials somebody else has in hand. Otherwise like `run_pack`.
     """
     shape_of(pack.trials[0].model, pack.trials[0].data.classes)  # what cannot be built leaves no trace
-    with locks.held(store, pack.trials) as got:
+    with locks.lock_trials(store, pack.trials) as got:
         todo = []
         for trial in got:
-            with _told(trial, failed):
+            with _report_failures(trial, failed):
                 if not store.done(trial, pack.horizon):
                     todo.append(trial)
         records = []
@@ -85,7 +85,7 @@ def run_pack(
     listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
     started: Callable[[Sequence[TrialState]], None] = lambda states: None,
     saved: Callable[[], None] = lambda: None,
-    pace: Pace | None = None,
+    pace: SaveInterval | None = None,
     stop: StopRequest | None = None,
     progress: Callable[[str], None] = lambda message: None,
     failed: Callable[[Trial, UserError], None] | None = None,
@@ -103,7 +103,7 @@ def run_pack(
     files = {trial.id: store.state_file(trial) for trial in pack.trials}
     states = []
     for trial in pack.trials:
-        with _told(trial, failed):
+        with _report_failures(trial, failed):
             states.append(_state(trial, files[trial.id], net, pack.horizon))
     if not states:
         return []
@@ -118,7 +118,7 @@ def run_pack(
 
     begun, before = time.monotonic(), sum(state.loops for state in states)
     with stop or nullcontext(lambda: False) as asked:
-        tests = loop.run(
+        tests = loop.run_loops(
             net,
             splits,
             states,
@@ -137,8 +137,8 @@ def run_pack(
     sidecar = describe(device, machine.threads) | speed
     records = []
     for state, test in zip(states, tests, strict=True):
-        with _told(state.trial, failed):
-            record = record_of(state, net, splits, test)
+        with _report_failures(state.trial, failed):
+            record = build_record(state, net, splits, test)
             store.write(state.trial, record, sidecar)
             records.append(record)
     return records
@@ -158,7 +158,7 @@ def _speed(seconds: float, trials: int, epochs: int, samples: int) -> dict[str, 
 
 
 @contextmanager
-def _told(trial: Trial, failed: Callable[[Trial, UserError], None] | None) -> Iterator[None]:
+def _report_failures(trial: Trial, failed: Callable[[Trial, UserError], None] | None) -> Iterator[None]:
     """Hand a trial's own error to `failed`, where there is one."""
     try:
         yield
@@ -181,7 +181,9 @@ def splits_of(
     key = canonical_json([spec.model_dump(mode="json"), str(machine.data_dir.absolute()), str(device)])
     if key not in _kept:
         _kept.clear()
-        _kept[key] = load(spec, machine.data_dir, device=device, progress=progress, workers=machine.readers)
+        _kept[key] = load_splits(
+            spec, machine.data_dir, device=device, progress=progress, workers=machine.readers
+        )
     return _kept[key]
 
 

@@ -19,9 +19,9 @@ from psa.core.errors import Interrupted, UserError, cut, named_error
 from psa.core.stop import StopRequest
 from psa.engine.loop import LoopReport
 from psa.execution.machine import Machine
-from psa.execution.worker.benchmark import step_seconds
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, Events
-from psa.execution.worker.run import run_free
+from psa.execution.worker.benchmark import measure_step_times
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, EventWriter
+from psa.execution.worker.run import run_unlocked
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 from psa.storage.trial_state import TrialState
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 Say = Callable[..., None]
 
 
-class Orphaned(StopRequest):
+class ParentWatch(StopRequest):
     """A stop request that also comes true when standard input ends; a signal ends the waiting for tasks."""
 
     def __init__(self, tasks: queue.SimpleQueue[str | None]) -> None:
@@ -53,13 +53,13 @@ def serve(machine: Machine) -> int:
     signal has asked to stop: a batch system sends it to every process of a job.
     """
     tasks = queue.SimpleQueue[str | None]()
-    with Orphaned(tasks) as stop:
+    with ParentWatch(tasks) as stop:
         code = _served(machine, tasks, stop)
         return code if stop.signal is None else EXIT_INTERRUPTED
 
 
-def _served(machine: Machine, tasks: queue.SimpleQueue[str | None], stop: Orphaned) -> int:
-    events = Events()
+def _served(machine: Machine, tasks: queue.SimpleQueue[str | None], stop: ParentWatch) -> int:
+    events = EventWriter()
     try:
         return _worked(machine, tasks, stop, events.say)
     finally:
@@ -67,7 +67,7 @@ def _served(machine: Machine, tasks: queue.SimpleQueue[str | None], stop: Orphan
 
 
 def _worked(
-    machine: Machine, tasks: queue.SimpleQueue[str | None], stop: Orphaned, say: Callable[..., None]
+    machine: Machine, tasks: queue.SimpleQueue[str | None], stop: ParentWatch, say: Callable[..., None]
 ) -> int:
     def listen() -> None:
         for line in sys.stdin:
@@ -87,7 +87,7 @@ def _worked(
         pack = Pack.model_validate(task["pack"])
         try:
             if task["task"] == "calibrate":
-                say("calibrated", steps=step_seconds(pack.trials, device))
+                say("calibrated", steps=measure_step_times(pack.trials, device))
             else:
                 _train(pack, Store(Path(task["models"]), Path(task["results"])), machine, stop, say)
         except Interrupted:
@@ -105,19 +105,19 @@ def _worked(
 
 def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest, say: Say) -> None:
     errors: dict[str, str] = {}
-    records, elsewhere = run_free(
+    records, elsewhere = run_unlocked(
         pack,
         store,
         machine,
         listen=lambda reports: say("loop", **loop_facts(reports)),
-        started=lambda states: say("begun", left=loops_left(states, pack.horizon)),
+        started=lambda states: say("begun", left=loops_to_train(states, pack.horizon)),
         stop=stop,
         failed=lambda trial, error: errors.__setitem__(trial.id, str(error)),
     )
     say("done", trained=len(records), elsewhere=elsewhere, failed=errors)
 
 
-def loops_left(states: Sequence[TrialState], horizon: int) -> int:
+def loops_to_train(states: Sequence[TrialState], horizon: int) -> int:
     """Trial-loops that are still to be trained, of trials that a worker has in hand."""
     return sum(0 if state.finished(horizon) else horizon - state.loops for state in states)
 

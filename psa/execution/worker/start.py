@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from psa.core.errors import UserError, lacks_memory, memory_error, one_line
-from psa.execution.worker.protocol import EXIT_USER_ERROR, Events
+from psa.execution.worker.protocol import EXIT_USER_ERROR, EventWriter
 
 _GROUP: Final = Path("/proc/self/autogroup")  # of Linux, where it groups by session
 
@@ -45,7 +45,7 @@ def _refuse(error: Exception) -> int:
     else:
         refusal = UserError(f"torch cannot be loaded: {type(error).__name__}: {one_line(str(error))[:300]}")
     if "--serve" in sys.argv:
-        Events().say("unusable", what=refusal.what, way_out=refusal.way_out)
+        EventWriter().say("unusable", what=refusal.what, way_out=refusal.way_out)
     else:
         sys.stderr.write(f"error: {refusal}\n")
     return EXIT_USER_ERROR

@@ -9,8 +9,8 @@ from psa.experiments.study import DataSettings
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import DataSpec
-from psa.specs.model import ArchField, Family, ModelSpec
-from psa.specs.training import Ablation, BatchSize, Decay, Mode, Ratchet, Rate
+from psa.specs.model import ArchField, Family, PublishedModelSpec
+from psa.specs.training import Ablation, BatchSize, LearningRate, Mode, RatchetTraining, WeightDecay
 from psa.specs.trial import Trial
 
 STUDY = "ablation"
@@ -40,8 +40,10 @@ def trial(
     return Trial(
         study=study,
         data=data,
-        model=ModelSpec(family=family, arch=arch, dropout=dropout if mode == "dropout" else 0.0),
-        method=Ratchet(lr=lr, batch_size=batch_size, weight_decay=weight_decay if mode == "decay" else 0.0),
+        model=PublishedModelSpec(family=family, arch=arch, dropout=dropout if mode == "dropout" else 0.0),
+        method=RatchetTraining(
+            lr=lr, batch_size=batch_size, weight_decay=weight_decay if mode == "decay" else 0.0
+        ),
         intervention=Ablation(mode=mode),
         seed=seed,
     )
@@ -53,9 +55,9 @@ class Settings(DataSettings):
     family: Family = "resmlp"
     arch: ArchField
     mode: Mode = "none"
-    lr: Rate = 1e-4
+    lr: LearningRate = 1e-4
     batch_size: BatchSize = 256
-    weight_decay: Decay = 1e-4
+    weight_decay: WeightDecay = 1e-4
     dropout: Probability = 0.1
 
 
@@ -75,12 +77,12 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
     )
 
 
-def remarks(trials: Sequence[Trial]) -> list[str]:
+def warnings(trials: Sequence[Trial]) -> list[str]:
     """What a user should know of a grid that is not wrong, but not what it seems either."""
     products = {
         trial.method.lr * trial.method.weight_decay
         for trial in trials
-        if isinstance(trial.method, Ratchet) and trial.intervention.mode == "decay"
+        if isinstance(trial.method, RatchetTraining) and trial.intervention.mode == "decay"
     }
     if not products or min(products) >= LEAST_DECAY:
         return []

@@ -15,8 +15,16 @@ from psa.specs.activation import Activation
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import ValidationSize
-from psa.specs.model import ActivationField, ArchField, Initial, NetSpec, Simplex, Temperature, Wiring
-from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.model import (
+    ActivationField,
+    ArchField,
+    Initial,
+    NetworkFamily,
+    NetworkSpec,
+    Simplex,
+    Temperature,
+)
+from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
 from psa.specs.trial import Trial
 
 STUDY: Final = "activations"
@@ -28,7 +36,7 @@ class Settings(DataSettings):
     """What a grid of this study may set."""
 
     val_size: ValidationSize = 6_000
-    family: Annotated[Wiring, Field(description="How layers are connected.")] = "mlp"
+    family: Annotated[NetworkFamily, Field(description="How layers are connected.")] = "mlp"
     arch: ArchField = Arch(((1, 512), (1, 256), (1, 128), (1, 64)))
     activation: Annotated[
         ActivationField, Field(description='Such as "JumpReLU(initial=0.5)"; see psa.specs.activation.')
@@ -39,11 +47,11 @@ class Settings(DataSettings):
     temperature: Annotated[Temperature, Field(description="Of stochastic layers.")] = 1.0
     init: Initial = "torch"
     dropout: Probability = 0.0
-    optimizer: Optimizer = "adam"
-    lr: Annotated[Rate, Field(description="Learning rate.")] = 1e-3
+    optimizer: OptimizerName = "adam"
+    lr: Annotated[LearningRate, Field(description="Learning rate.")] = 1e-3
     momentum: Annotated[Probability, Field(description="Of optimizer sgd.")] = 0.0
     batch_size: BatchSize = 128
-    weight_decay: Decay = 0.0
+    weight_decay: WeightDecay = 0.0
     patience: Annotated[
         int | None, Field(ge=1, le=100_000, description="Epochs without a lower validation loss.")
     ] = 5
@@ -60,7 +68,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
         study=name,
         kind=STUDY,
         data=settings.data,
-        model=NetSpec(
+        model=NetworkSpec(
             family=settings.family,
             arch=settings.arch,
             dropout=settings.dropout,
@@ -69,7 +77,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
             simplex=settings.simplex,
             temperature=settings.temperature,
         ),
-        method=Keep(
+        method=StandardTraining(
             optimizer=settings.optimizer,
             lr=settings.lr,
             momentum=settings.momentum,
@@ -82,12 +90,12 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
     )
 
 
-def remarks(trials: Sequence[Trial]) -> list[str]:
+def warnings(trials: Sequence[Trial]) -> list[str]:
     """What a user should know of a grid that is not wrong, but not what it seems either."""
     flat = [
         trial
         for trial in trials
-        if isinstance(trial.model, NetSpec)
+        if isinstance(trial.model, NetworkSpec)
         and trial.model.simplex == "all"
         and trial.model.temperature >= 1
         and trial.model.activation.name == "Identity"

@@ -16,8 +16,17 @@ from psa.experiments.study import DataSettings, Probes
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import Scaling
-from psa.specs.model import NetSpec, Wiring
-from psa.specs.training import Ablation, BatchSize, Decay, Keep, Mode, Optimizer, Ratchet, Rate
+from psa.specs.model import NetworkFamily, NetworkSpec
+from psa.specs.training import (
+    Ablation,
+    BatchSize,
+    LearningRate,
+    Mode,
+    OptimizerName,
+    RatchetTraining,
+    StandardTraining,
+    WeightDecay,
+)
 from psa.specs.trial import Trial
 
 STUDY: Final = "glonet"
@@ -26,8 +35,8 @@ ALIASES: Final[dict[str, str]] = {"learning_rate": "lr"}
 DEEP: Final = 100
 DEEP_RATE: Final = 1e-3
 
-Model = Literal["GloNet", "MLP", "ResMLP"]
-_WIRINGS: Final[dict[Model, Wiring]] = {"GloNet": "glonet", "MLP": "mlp", "ResMLP": "residual"}
+GlonetModel = Literal["GloNet", "MLP", "ResMLP"]
+_WIRINGS: Final[dict[GlonetModel, NetworkFamily]] = {"GloNet": "glonet", "MLP": "mlp", "ResMLP": "residual"}
 
 
 def _lower(value: Any) -> Any:
@@ -38,7 +47,7 @@ class Settings(DataSettings):
     """What a grid of this study may set. num_layers: hidden layers and the head; of ResMLP, blocks of two."""
 
     scaling: Scaling = "unit"
-    model: Annotated[Model, Field(description="How layers are connected.")] = "GloNet"
+    model: Annotated[GlonetModel, Field(description="How layers are connected.")] = "GloNet"
     num_layers: Annotated[
         int, Field(strict=True, ge=2, le=10_001, description="Hidden layers and the head.")
     ] = 10
@@ -50,11 +59,11 @@ class Settings(DataSettings):
         Field(description="Of variance 2/inputs, or with what cutting the normal off leaves of it."),
     ] = "he"
     dropout: Probability = 0.0
-    optimizer: Annotated[Optimizer, BeforeValidator(_lower)] = "adam"
-    lr: Annotated[Rate, Field(description="Learning rate.")] = 1e-3
+    optimizer: Annotated[OptimizerName, BeforeValidator(_lower)] = "adam"
+    lr: Annotated[LearningRate, Field(description="Learning rate.")] = 1e-3
     momentum: Annotated[Probability, Field(description="Of optimizer sgd.")] = 0.0
     batch_size: BatchSize = 256
-    weight_decay: Decay = 0.0
+    weight_decay: WeightDecay = 0.0
     policy: Annotated[
         Literal["keep", "ratchet"], Field(description="Ordinary training, or the ratchet with ablation.")
     ] = "keep"
@@ -71,7 +80,7 @@ class Settings(DataSettings):
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
     """The trial of one point of a grid. Raises pydantic.ValidationError."""
     depth = settings.num_layers - 1
-    method: Keep | Ratchet = Keep(
+    method: StandardTraining | RatchetTraining = StandardTraining(
         optimizer=settings.optimizer,
         lr=settings.lr,
         momentum=settings.momentum,
@@ -79,12 +88,14 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
         weight_decay=settings.weight_decay,
     )
     if settings.policy == "ratchet":
-        method = Ratchet(lr=settings.lr, batch_size=settings.batch_size, weight_decay=settings.weight_decay)
+        method = RatchetTraining(
+            lr=settings.lr, batch_size=settings.batch_size, weight_decay=settings.weight_decay
+        )
     return Trial(
         study=name,
         kind=STUDY,
         data=settings.data,
-        model=NetSpec(
+        model=NetworkSpec(
             family=_WIRINGS[settings.model],
             arch=Arch.of_stacks([(depth, settings.features)]),
             dropout=settings.dropout,
@@ -97,7 +108,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
     )
 
 
-def remarks(trials: Sequence[Trial]) -> list[str]:
+def warnings(trials: Sequence[Trial]) -> list[str]:
     """What a user should know of a grid that is not wrong, but not what it seems either."""
     fast = [
         trial for trial in trials if len(trial.model.arch.widths) + 1 >= DEEP and trial.method.lr > DEEP_RATE

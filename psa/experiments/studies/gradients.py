@@ -12,13 +12,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
-from psa.core.formatting import size
+from psa.core.formatting import format_bytes
 from psa.execution.gradient_storage import epoch_bytes, keeps_gradients
 from psa.experiments.study import DataSettings, Probes
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
-from psa.specs.model import ArchField, NetSpec
-from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.model import ArchField, NetworkSpec
+from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
 from psa.specs.trial import Trial
 
 STUDY: Final = "gradients"
@@ -29,7 +29,7 @@ ALIASES: Final[dict[str, str]] = {
     "learning_rate": "lr",
     "dropout_rate": "dropout",
 }
-EPOCHS: Final = 1
+DEFAULT_EPOCHS: Final = 1
 LARGE: Final = 4_000_000_000  # bytes of gradients, from which on they are worth a remark
 _SIZES: Final = re.compile(r"\s*\[?\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\]?\s*", re.ASCII)
 
@@ -47,10 +47,10 @@ class Settings(DataSettings):
         ArchField, BeforeValidator(_of_sizes), Field(description="Hidden layers: 1*512, or 512.")
     ] = Arch(((1, 512),))
     dropout: Probability = 0.0
-    optimizer: Optimizer = "adam"
-    lr: Annotated[Rate, Field(description="Learning rate.")] = 1e-3
+    optimizer: OptimizerName = "adam"
+    lr: Annotated[LearningRate, Field(description="Learning rate.")] = 1e-3
     batch_size: BatchSize = 64
-    weight_decay: Decay = 1e-4
+    weight_decay: WeightDecay = 1e-4
     probes: Probes = ("gradients_online",)
 
 
@@ -60,8 +60,8 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
         study=name,
         kind=STUDY,
         data=settings.data,
-        model=NetSpec(family="mlp", arch=settings.arch, dropout=settings.dropout),
-        method=Keep(
+        model=NetworkSpec(family="mlp", arch=settings.arch, dropout=settings.dropout),
+        method=StandardTraining(
             optimizer=settings.optimizer,
             lr=settings.lr,
             batch_size=settings.batch_size,
@@ -72,7 +72,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
     )
 
 
-def remarks(trials: Sequence[Trial]) -> list[str]:
+def warnings(trials: Sequence[Trial]) -> list[str]:
     """What a user should know of a grid that is not wrong, but not what it seems either."""
     found = []
     if not all(map(keeps_gradients, trials)):
@@ -83,6 +83,6 @@ def remarks(trials: Sequence[Trial]) -> list[str]:
     total = sum(map(epoch_bytes, trials))
     if total > LARGE:
         found.append(
-            f"gradients take up to {size(each)} per trial and epoch, {size(total)} for one epoch of all"
+            f"gradients take up to {format_bytes(each)} per trial and epoch, {format_bytes(total)} for one epoch of all"
         )
     return found

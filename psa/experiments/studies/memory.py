@@ -17,21 +17,21 @@ from psa.experiments.study import DataSettings, Probes
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import ValidationSize
-from psa.specs.growth import Added, After, Count, Delta, Growth, Schedule, Threshold
+from psa.specs.growth import Added, After, Delta, Growth, GrowthCount, Schedule, Threshold
 from psa.specs.memory import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
-from psa.specs.memory import Count as Amount
-from psa.specs.model import ArchField, NetSpec
-from psa.specs.training import BatchSize, Decay, Keep, Optimizer, Rate
+from psa.specs.memory import EntryCount as Amount
+from psa.specs.model import ArchField, NetworkSpec
+from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
 from psa.specs.trial import Trial
 
 STUDY: Final = "memory"
 ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_sizes": "arch"}
 
-Method = Literal[
+MemoryMethod = Literal[
     "nn", "nn_large", "nn_extra_layer", "embedding_knn", "hybrid", "hybrid_inactive", "random_memory"
 ]
 _CONTROL: Final = {"hybrid": "none", "hybrid_inactive": "inactive", "random_memory": "random"}
-METHODS: Final[tuple[str, ...]] = get_args(Method)
+METHODS: Final[tuple[str, ...]] = get_args(MemoryMethod)
 _LARGER: Final = 2  # times the widths
 
 
@@ -45,7 +45,7 @@ class Settings(DataSettings):
     """
 
     val_size: ValidationSize = 5_000
-    method: Annotated[Method, _setting("nn_large doubles the widths, nn_extra_layer adds a layer.")] = (
+    method: Annotated[MemoryMethod, _setting("nn_large doubles the widths, nn_extra_layer adds a layer.")] = (
         "hybrid"
     )
     network: Annotated[
@@ -53,11 +53,11 @@ class Settings(DataSettings):
     ] = "mlp"
     arch: ArchField = Arch(((1, 256), (1, 128)))
     dropout: Probability = 0.1
-    optimizer: Optimizer = "adam"
-    lr: Annotated[Rate, _setting("Learning rate.")] = 1e-3
+    optimizer: OptimizerName = "adam"
+    lr: Annotated[LearningRate, _setting("Learning rate.")] = 1e-3
     momentum: Annotated[Probability, _setting("Of optimizer sgd.")] = 0.0
     batch_size: BatchSize = 128
-    weight_decay: Decay = 1e-5
+    weight_decay: WeightDecay = 1e-5
     probes: Probes = ("calibration", "confusion")
 
     site: Annotated[Name, _setting("hidden_0, hidden_1, ..., penultimate; or early, middle, late.")] = (
@@ -78,7 +78,7 @@ class Settings(DataSettings):
         _setting("What an entry holds."),
     ] = "grad_delta"
     centroid_delta: Annotated[bool, _setting("class_centroid as its difference from h.")] = False
-    step_size: Annotated[Rate, _setting("Of grad_delta and grad_target.")] = 0.1
+    step_size: Annotated[LearningRate, _setting("Of grad_delta and grad_target.")] = 0.1
     centroid_momentum: OpenShare = 0.95
     memory_mode: Annotated[
         Literal["overwrite", "residual", "gated"], _setting("How a hidden vector is changed.")
@@ -89,7 +89,7 @@ class Settings(DataSettings):
     uncertainty: Annotated[bool, _setting("Whether the gate closes with the distance.")] = False
     gate_temperature: Annotated[Positive, _setting("Of uncertainty, in distances.")] = 1.0
     gate_bias: Bias = 0.0
-    strength: Decay = 1.0
+    strength: WeightDecay = 1.0
     clip: Annotated[NotNegative | None, _setting("The most that a dimension is changed by.")] = None
     affected_dims: Annotated[Amount, _setting("Dimensions that may be changed.")] = 64
     affected_selection: Literal["first", "random"] = "random"
@@ -110,13 +110,13 @@ class Settings(DataSettings):
 
     growing: Annotated[bool, _setting("Whether the network grows between epochs.")] = False
     grow_schedule: Schedule = "epoch"
-    grow_interval: Annotated[Count, _setting("Epochs, or steps of schedule fixed_step.")] = 1
+    grow_interval: Annotated[GrowthCount, _setting("Epochs, or steps of schedule fixed_step.")] = 1
     grow_width: Annotated[Added, _setting("Units added to every hidden layer.")] = 16
     grow_depth: Annotated[Added, _setting("Layers added.")] = 1
-    max_width: Count | None = None
-    max_depth: Count | None = None
+    max_width: GrowthCount | None = None
+    max_depth: GrowthCount | None = None
     grow_after: Annotated[After, _setting("First epochs after which nothing grows.")] = 0
-    stop_epoch: Annotated[Count | None, _setting("Nothing grows in that epoch or later.")] = None
+    stop_epoch: Annotated[GrowthCount | None, _setting("Nothing grows in that epoch or later.")] = None
     grow_threshold: Annotated[Threshold | None, _setting("Validation share, of schedule performance.")] = None
     grow_min_delta: Annotated[Delta, _setting("Validation share, of schedule plateau.")] = 1e-4
 
@@ -224,8 +224,8 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
         study=name,
         kind=STUDY,
         data=settings.data,
-        model=NetSpec(family=settings.network, arch=arch_of(settings), dropout=settings.dropout),
-        method=Keep(
+        model=NetworkSpec(family=settings.network, arch=arch_of(settings), dropout=settings.dropout),
+        method=StandardTraining(
             optimizer=settings.optimizer,
             lr=settings.lr,
             momentum=settings.momentum,
@@ -239,7 +239,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
     )
 
 
-def remarks(trials: Sequence[Trial]) -> list[str]:
+def warnings(trials: Sequence[Trial]) -> list[str]:
     """What a user should know of a grid that is not wrong, but not what it seems either."""
     found = []
     for trial in trials:

@@ -12,7 +12,7 @@ from psa.storage.records.divergence import diverged, diverged_loops
 from psa.storage.records.record import Record
 
 
-class Listener(Protocol):
+class Tracker(Protocol):
     """One that keeps what it is told. All of its methods may raise whatever its library raises."""
 
     name: str

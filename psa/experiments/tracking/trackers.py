@@ -9,7 +9,7 @@ from typing import Final
 
 from psa.core.errors import UserError, named_error
 from psa.core.extras import how_to_install
-from psa.experiments.tracking.base import Listener, masked
+from psa.experiments.tracking.base import Tracker, masked
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 from psa.storage.store import Store
@@ -17,10 +17,10 @@ from psa.storage.store import Store
 logger = logging.getLogger(__name__)
 
 
-class Audience:
+class TrackerGroup:
     """The listeners of one sweep."""
 
-    def __init__(self, listeners: Sequence[Listener], store: Store) -> None:
+    def __init__(self, listeners: Sequence[Tracker], store: Store) -> None:
         self.listeners, self.store = list(listeners), store
 
     def tell(self, trials: Sequence[Trial], horizon: int) -> None:
@@ -33,7 +33,7 @@ class Audience:
             for listener in tuple(self.listeners if record is not None else ()):
                 self._told(listener, trial, record or {})
 
-    def _told(self, listener: Listener, trial: Trial, record: Record) -> None:
+    def _told(self, listener: Tracker, trial: Trial, record: Record) -> None:
         try:
             if listener.loops_of(trial) < record["loops"]:
                 listener.tell(trial, record)
@@ -47,12 +47,12 @@ class Audience:
             self.listeners.remove(listener)
 
 
-NEEDS: Final = {"tensorboard": "--tensorboard", "mlflow": "--mlflow"}
+TRACKER_EXTRAS: Final = {"tensorboard": "--tensorboard", "mlflow": "--mlflow"}
 
 
-def listeners_for(study: str, tensorboard: Path | None, mlflow: str | None) -> list[Listener]:
+def listeners_for(study: str, tensorboard: Path | None, mlflow: str | None) -> list[Tracker]:
     """Those that are asked for. study: what their runs are kept under. Raises UserError."""
-    found: list[Listener] = []
+    found: list[Tracker] = []
     try:
         if tensorboard is not None:
             from psa.experiments.tracking.tensorboard import TensorBoard
@@ -63,8 +63,8 @@ def listeners_for(study: str, tensorboard: Path | None, mlflow: str | None) -> l
 
             found.append(MLflow(mlflow, study))
     except ModuleNotFoundError as error:
-        extra = next((name for name in NEEDS if name in str(error.name)), "mlflow")
+        extra = next((name for name in TRACKER_EXTRAS if name in str(error.name)), "mlflow")
         raise UserError(
-            f"{NEEDS[extra]} needs {error.name}, which is not installed", how_to_install(extra)
+            f"{TRACKER_EXTRAS[extra]} needs {error.name}, which is not installed", how_to_install(extra)
         ) from error
     return found

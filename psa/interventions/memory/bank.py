@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.core.errors import DamagedFile
-from psa.interventions.memory.per_trial import apart
+from psa.core.errors import CorruptFileError
+from psa.interventions.memory.per_trial import per_trial
 from psa.specs.memory import footprint_bytes
 
 ALIGNED: Final = 16  # slots; every trial's keys and values then start on a 64-byte boundary
@@ -152,13 +152,13 @@ class Bank:
     def restore(self, row: int, held: Mapping[str, np.ndarray]) -> None:
         """Take over a snapshot. Raises DamagedFile where it does not fit."""
         if set(held) != {*ENTRY_FIELDS, *COUNTERS}:
-            raise DamagedFile(f"memory: fields {sorted(held)}")
+            raise CorruptFileError(f"memory: fields {sorted(held)}")
         size = int(held["size"])
         for name in (*ENTRY_FIELDS, *COUNTERS):
             mine, theirs = getattr(self, name), torch.from_numpy(np.array(held[name]))
             shape = (size, *mine.shape[2:]) if name in ENTRY_FIELDS else ()
             if size > self.capacity or theirs.shape != shape or theirs.dtype != mine.dtype:
-                raise DamagedFile(f"memory: {name} is {theirs.dtype} {tuple(theirs.shape)} for {shape}")
+                raise CorruptFileError(f"memory: {name} is {theirs.dtype} {tuple(theirs.shape)} for {shape}")
             if name in ENTRY_FIELDS:
                 mine[row] = 0
                 mine[row, :size] = theirs.to(mine.device)
@@ -208,7 +208,9 @@ class Lengths:
 
 def of_length_1(vectors: Tensor) -> Tensor:
     """Each vector [T, n, d] divided by its length + 1e-8; the zero vector stays."""
-    return apart(lambda x: (x / (torch.linalg.vector_norm(x, dim=2, keepdim=True) + EPSILON),), vectors)[0]
+    return per_trial(lambda x: (x / (torch.linalg.vector_norm(x, dim=2, keepdim=True) + EPSILON),), vectors)[
+        0
+    ]
 
 
 def _ranks(slots: Tensor) -> tuple[Tensor, Tensor]:

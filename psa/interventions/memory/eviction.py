@@ -22,13 +22,13 @@ from torch import Tensor
 
 from psa.core.errors import UserError
 from psa.interventions.memory.bank import Bank
-from psa.interventions.memory.hash_rng import below, bits
-from psa.specs.memory import Forgetting
+from psa.interventions.memory.hash_rng import integers, random_bits
+from psa.specs.memory import EvictionPolicy
 
 Score = Callable[[Bank, Tensor, float], Tensor]
 
 
-def places(bank: Bank, kept: Tensor, forgetting: Forgetting, keys: Tensor) -> Tensor:
+def slots_for(bank: Bank, kept: Tensor, forgetting: EvictionPolicy, keys: Tensor) -> Tensor:
     """Slots [T, B] for the arrivals `kept` (bool [T, B]); `capacity` for those that are not stored.
 
     keys: int64 [T], of the reservoir's draws. Counts the arrivals. Raises UserError under policy none.
@@ -67,7 +67,7 @@ def _refuse_too_many(bank: Bank, kept: Tensor) -> None:
 
 def _reservoir(bank: Bank, kept: Tensor, keys: Tensor) -> Tensor:
     number = bank.arrived.unsqueeze(1) + kept.cumsum(dim=1)  # from 1
-    drawn = below(bits(keys.unsqueeze(1), number), number.clamp(min=1))
+    drawn = integers(random_bits(keys.unsqueeze(1), number), number.clamp(min=1))
     slots = torch.where(number <= bank.capacity, number - 1, drawn)
     slots = torch.where(kept & (slots < bank.capacity), slots, bank.capacity)
     # Of those that were dealt the same slot the last one has it.
@@ -77,7 +77,7 @@ def _reservoir(bank: Bank, kept: Tensor, keys: Tensor) -> Tensor:
     return torch.where(last.gather(1, slots) == order, slots, bank.capacity)
 
 
-def _in_place_of_the_least(bank: Bank, kept: Tensor, forgetting: Forgetting) -> Tensor:
+def _in_place_of_the_least(bank: Bank, kept: Tensor, forgetting: EvictionPolicy) -> Tensor:
     rank, staying = _ranked(kept, bank.capacity)
     free = bank.capacity - bank.size.unsqueeze(1)
     rank = rank % bank.capacity  # an arrival too many takes the place of the first of its batch
@@ -89,7 +89,7 @@ def _in_place_of_the_least(bank: Bank, kept: Tensor, forgetting: Forgetting) -> 
     return torch.where(staying, slots, bank.capacity)
 
 
-def _least_first(bank: Bank, forgetting: Forgetting) -> Tensor:
+def _least_first(bank: Bank, forgetting: EvictionPolicy) -> Tensor:
     """The slots [T, C] by score, age and number; those not in use come last."""
     live = bank.live()
     score = SCORES[forgetting.policy](bank, live, forgetting.age_weight)

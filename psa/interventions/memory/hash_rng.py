@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from psa.core.rng import key
+from psa.core.rng import stream_key
 
 # The increment and the two multipliers of SplitMix64 (Steele, Lea and Flood 2014), as signed numbers.
 _STEP: Final = 0x9E3779B97F4A7C15 - 2**64
@@ -22,12 +22,12 @@ _MIX_2: Final = 0x94D049BB133111EB - 2**64
 
 def keys_of(seeds: Sequence[int], purpose: str, loops: Sequence[int], device: torch.device) -> Tensor:
     """int64 [T]: what names the draws of each (seed, purpose, loop)."""
-    words = [key(seed, purpose, loop)[24:32] for seed, loop in zip(seeds, loops, strict=True)]
+    words = [stream_key(seed, purpose, loop)[24:32] for seed, loop in zip(seeds, loops, strict=True)]
     numbers = [int.from_bytes(word, "little", signed=True) for word in words]
     return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
-def bits(keys: Tensor, *counters: Tensor) -> Tensor:
+def random_bits(keys: Tensor, *counters: Tensor) -> Tensor:
     """int64, 63 random bits for each key and counters, all broadcast against each other."""
     mixed = keys
     for counter in counters:
@@ -35,12 +35,12 @@ def bits(keys: Tensor, *counters: Tensor) -> Tensor:
     return mixed.bitwise_and(2**63 - 1)
 
 
-def below(draws: Tensor, bound: Tensor) -> Tensor:
+def integers(draws: Tensor, bound: Tensor) -> Tensor:
     """Uniform integers in [0, bound); the bias is below bound / 2**63."""
     return draws % bound
 
 
-def unit(draws: Tensor) -> Tensor:
+def uniform(draws: Tensor) -> Tensor:
     """Uniform float32 in [0, 1), multiples of 2**-24."""
     return (draws >> 39).to(torch.float32) * 2.0**-24
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.core.errors import DamagedFile
+from psa.core.errors import CorruptFileError
 from psa.interventions.memory import eviction, hash_rng, retrieval, targets
 from psa.interventions.memory.bank import Bank, Entries, Lengths
-from psa.interventions.memory.injection import Effect, gate_of, intervene
+from psa.interventions.memory.injection import InjectionEffect, gate_of, inject
 from psa.specs.memory import Memory
 
 
@@ -29,8 +29,8 @@ class Trace:
     """
 
     h: Tensor
-    found: retrieval.Found | None
-    effect: Effect | None
+    found: retrieval.NearestEntries | None
+    effect: InjectionEffect | None
     on: Tensor
 
 
@@ -93,7 +93,7 @@ class HiddenMemory:
             distance = torch.where(on, retrieval.mean_distance(found), 0.0)
             gate = gate_of(spec.gate, self._alpha, distance)
         r = retrieval.retrieved(self.bank, found, weights)
-        changed, effect = intervene(spec, h, r, self.dims.affected, gate, on)
+        changed, effect = inject(spec, h, r, self.dims.affected, gate, on)
         return changed, Trace(h.detach(), found, effect, on)
 
     def observed(self, trace: Trace, labels: Tensor) -> dict[str, Tensor]:
@@ -107,15 +107,15 @@ class HiddenMemory:
         if trace.found is None or trace.effect is None:
             named = {"distance": missing, "purity": missing, "top1": missing}
             return named | {"gate": nothing, "magnitude": nothing, "relative": nothing}
-        share, first = retrieval.purity(self.bank, trace.found, labels)
+        share, first = retrieval.retrieval_purity(self.bank, trace.found, labels)
         named = {"distance": retrieval.mean_distance(trace.found), "purity": share, "top1": first}
         named = {name: torch.where(trace.on, value, missing) for name, value in named.items()}
         effect = trace.effect
         return named | {"gate": effect.gate, "magnitude": effect.magnitude, "relative": effect.relative}
 
-    def _nearest(self, h: Tensor) -> retrieval.Found:
+    def _nearest(self, h: Tensor) -> retrieval.NearestEntries:
         queries = targets.queries_of(h, self.dims, self.spec.retrieval)
-        return retrieval.search(self.bank, queries, self.spec.retrieval.k, self.spec.retrieval.metric)
+        return retrieval.search_memory(self.bank, queries, self.spec.retrieval.k, self.spec.retrieval.metric)
 
     def learn(
         self,
@@ -145,7 +145,7 @@ class HiddenMemory:
             lengths = Lengths(self.spec.retrieval.normalize_keys, self.spec.retrieval.normalize_values)
             self.bank.refresh(merging, entries, self.spec.refresh.key, self.spec.refresh.value, lengths)
             kept = kept & (merging == self.bank.capacity)
-        slots = eviction.places(self.bank, kept, self.spec.forgetting, self._reservoir)
+        slots = eviction.slots_for(self.bank, kept, self.spec.forgetting, self._reservoir)
         self.bank.put(slots, entries)
         return kept.sum(dim=1)
 
@@ -162,15 +162,15 @@ class HiddenMemory:
             self.centroids.seen = torch.where(fills[..., 0], self.centroids.seen, seen)
             means = self.centroids.of(labels)
         own = None if gradient is None else targets.picked(gradient, affected)
-        values = targets.values_of(spec.target, h, own, means, spec.retrieval.normalize_values)
-        return Entries(targets.keys_of(trace.h, self.dims, spec.retrieval), values, labels)
+        values = targets.target_values(spec.target, h, own, means, spec.retrieval.normalize_values)
+        return Entries(targets.target_keys(trace.h, self.dims, spec.retrieval), values, labels)
 
     def _to_refresh(self, trace: Trace, kept: Tensor, samples: Tensor) -> Tensor | None:
         """Slots [T, B] of the entries to update, `capacity` for arrivals that update none."""
         if self.spec.refresh is None:
             return None
         refresh = self.spec.refresh
-        draws = hash_rng.unit(hash_rng.bits(self._refresh.unsqueeze(1), samples))
+        draws = hash_rng.uniform(hash_rng.random_bits(self._refresh.unsqueeze(1), samples))
         searched = self.spec.control != "random" and trace.found is not None
         found = trace.found if searched else None
         if found is None:
@@ -193,7 +193,7 @@ class HiddenMemory:
             for name, mine in (("centroids", self.centroids.means), ("centroids_seen", self.centroids.seen)):
                 theirs = rest.pop(name, None)
                 if theirs is None or theirs.shape != tuple(mine.shape[1:]):
-                    raise DamagedFile(f"memory: {name} is missing or of another shape")
+                    raise CorruptFileError(f"memory: {name} is missing or of another shape")
                 mine[row] = torch.from_numpy(theirs.copy()).to(mine)
         self.bank.restore(row, rest)
 

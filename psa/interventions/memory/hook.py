@@ -9,37 +9,37 @@ from torch import Tensor
 
 from psa.interventions.memory.hidden_memory import HiddenMemory, Trace
 from psa.interventions.memory.targets import per_sample
-from psa.specs.memory_sites import Place
+from psa.specs.memory_sites import SitePosition
 
 
-class Visited:
+class MemorySite:
     """The memories of some rows of a pack, and where in their networks they are."""
 
-    def __init__(self, memory: HiddenMemory, place: Place) -> None:
+    def __init__(self, memory: HiddenMemory, place: SitePosition) -> None:
         self.memory, self.place = memory, place
 
-    def take(self, rows: Sequence[int]) -> Visited:
+    def take(self, rows: Sequence[int]) -> MemorySite:
         """Copies of the memories of some rows; `begin` must follow."""
-        return Visited(self.memory.take(rows), self.place)
+        return MemorySite(self.memory.take(rows), self.place)
 
     def begin(self, epochs: Sequence[int]) -> None:
         """The epoch (from 1) that each row is about to train or to be evaluated after."""
         self.memory.begin(epochs)
 
 
-class Visit:
+class MemoryHook:
     """One batch at the place: hidden vectors come in, changed ones go out.
 
     samples: int64 [T, B], the samples' numbers in the data set.
     """
 
-    def __init__(self, visited: Visited, samples: Tensor, training: bool) -> None:
+    def __init__(self, visited: MemorySite, samples: Tensor, training: bool) -> None:
         self.visited, self.samples, self.training = visited, samples, training
         self.h: Tensor | None = None
         self.trace: Trace | None = None
 
     @property
-    def change(self) -> tuple[Place, Visit]:
+    def change(self) -> tuple[SitePosition, MemoryHook]:
         """What a network asks for (see psa.nn.dense)."""
         return self.visited.place, self
 

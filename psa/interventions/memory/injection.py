@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from psa.interventions.memory.per_trial import apart
+from psa.interventions.memory.per_trial import per_trial
 from psa.interventions.memory.targets import picked
 from psa.nn.stacked import empty_rows
 from psa.specs.memory import Gate, Memory
 
 
 @dataclass(frozen=True)
-class Effect:
+class InjectionEffect:
     """What was done to B hidden vectors of T trials; all float32 [T, B].
 
     gate: the share of the change that was let through (1 but in mode gated; 0 where nothing was done).
@@ -31,13 +31,13 @@ def gate_of(gate: Gate, alpha: Tensor, distance: Tensor) -> Tensor:
     """clip(a g + bias, 0, 1), [T, B], from a [T] (see Memory.alpha) and mean distances [T, B]."""
     share = alpha.unsqueeze(1).expand_as(distance)
     if gate.uncertainty:
-        share = share * apart(lambda d: (torch.sigmoid(-d / gate.temperature),), distance)[0]
+        share = share * per_trial(lambda d: (torch.sigmoid(-d / gate.temperature),), distance)[0]
     return (share + gate.bias).clamp(0, 1)
 
 
-def intervene(
+def inject(
     spec: Memory, h: Tensor, r: Tensor, affected: Tensor, gate: Tensor, on: Tensor
-) -> tuple[Tensor, Effect]:
+) -> tuple[Tensor, InjectionEffect]:
     """h' [T, width, B] and what was done.
 
     r: [T, dv, B], retrieved for the dimensions `affected` (int64 [T, dv]). gate: [T, B], 1 but in mode gated.
@@ -47,7 +47,7 @@ def intervene(
     """
     if spec.strength == 0 or spec.clip == 0:
         nothing = torch.zeros_like(gate)
-        return h, Effect(nothing, nothing, nothing)
+        return h, InjectionEffect(nothing, nothing, nothing)
     applied = on & (gate > 0)
     before = picked(h, affected)
     r = r.detach()
@@ -60,7 +60,7 @@ def intervene(
     after = torch.where(applied.unsqueeze(1), before + change, before)
     changed = _Aligned.apply(h.scatter(1, affected.unsqueeze(2).expand_as(after), after))
     share = torch.where(applied, gate, 0.0)
-    return changed, Effect(share, *_magnitudes(h.detach(), before.detach(), after.detach()))
+    return changed, InjectionEffect(share, *_magnitudes(h.detach(), before.detach(), after.detach()))
 
 
 class _Aligned(torch.autograd.Function):
@@ -79,5 +79,5 @@ def _magnitudes(h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tenso
         length = torch.linalg.vector_norm(h, dim=1).clamp_(min=torch.finfo(h.dtype).tiny)
         return moved, moved / length
 
-    moved, share = apart(work, h, before, after)
+    moved, share = per_trial(work, h, before, after)
     return moved, share

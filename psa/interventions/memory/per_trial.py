@@ -12,23 +12,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Work = Callable[..., tuple[Tensor, ...]]
+RowFunction = Callable[..., tuple[Tensor, ...]]
 
 
-def apart(work: Work, *tensors: Tensor) -> tuple[Tensor, ...]:
+def per_trial(work: RowFunction, *tensors: Tensor) -> tuple[Tensor, ...]:
     """work(*tensors) for functions of tensors [n, ...] that treat the n trials independently."""
-    if not one_by_one(tensors[0].device):
+    if not needs_isolation(tensors[0].device):
         return work(*tensors)
     rows = range(len(tensors[0]))
-    parts = [work(*(own(tensor, row) for tensor in tensors)) for row in rows]
+    parts = [work(*(isolated_row(tensor, row) for tensor in tensors)) for row in rows]
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
-def one_by_one(device: torch.device) -> bool:
+def needs_isolation(device: torch.device) -> bool:
     """Whether trials are computed one by one there."""
     return device.type == "cpu"
 
 
-def own(tensor: Tensor, row: int) -> Tensor:
+def isolated_row(tensor: Tensor, row: int) -> Tensor:
     """[1, ...]: one row, copied to memory of its own (which starts on a 64-byte boundary)."""
     return tensor[row : row + 1].clone(memory_format=torch.contiguous_format)

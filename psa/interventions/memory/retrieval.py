@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from psa.interventions.memory.bank import ALIGNED, EPSILON, Bank
-from psa.interventions.memory.hash_rng import below, bits
-from psa.interventions.memory.per_trial import apart, one_by_one, own
+from psa.interventions.memory.hash_rng import integers, random_bits
+from psa.interventions.memory.per_trial import isolated_row, needs_isolation, per_trial
 from psa.specs.memory import Retrieval
 
 SCORES_AT_ONCE: Final = 1 << 27  # of a search on a GPU: half a GB
 
 
 @dataclass(frozen=True)
-class Found:
+class NearestEntries:
     """The entries that B queries of T trials found, nearest first.
 
     slots: int64 [T, B, k]. distance: float32 [T, B, k]. valid: bool [T, B, k], not where a memory has fewer
@@ -29,28 +29,28 @@ class Found:
     valid: Tensor
 
 
-def search(bank: Bank, queries: Tensor, k: int, metric: str) -> Found:
+def search_memory(bank: Bank, queries: Tensor, k: int, metric: str) -> NearestEntries:
     """The k nearest live entries of queries [T, dk, B]; ties go to the lowest slot.
 
     Candidates are ranked by ||k||^2 - 2 q k (or -q k for cosine, whose keys and queries have length 1), one
     product for all; the distances of the k chosen are then computed without cancellation and ordered anew,
     so that a query finds itself at distance 0.
     """
-    if one_by_one(queries.device):
+    if needs_isolation(queries.device):
         blocks = [slice(row, row + 1) for row in range(len(bank))]
     else:
         size = max(1, SCORES_AT_ONCE // (queries.shape[2] * max(1, bank.most)))
         blocks = [slice(start, start + size) for start in range(0, len(bank), size)]
     parts = [_block(bank, rows, queries, k, metric) for rows in blocks]
-    return Found(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    return NearestEntries(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _block(bank: Bank, rows: slice, queries: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor, Tensor]:
-    alone = one_by_one(queries.device)
+    alone = needs_isolation(queries.device)
     # On a CPU how many slots are looked at is a matter of the trial alone: it decides which kernel runs.
     used = int(bank.size[rows]) if alone else bank.most
     slots = -(-max(used, k + 1) // ALIGNED) * ALIGNED
-    queries = (own(queries, rows.start) if alone else queries[rows]).transpose(1, 2).contiguous()
+    queries = (isolated_row(queries, rows.start) if alone else queries[rows]).transpose(1, 2).contiguous()
     keys = bank.keys[rows, :slots]
     live = bank.live(rows, slots)
     lengths = keys.square().sum(dim=2) if metric == "euclidean" else 0.0
@@ -100,21 +100,21 @@ def _least(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return chosen, torch.isfinite(values)
 
 
-def drawn(bank: Bank, keys: Tensor, samples: Tensor, k: int) -> Found:
+def drawn(bank: Bank, keys: Tensor, samples: Tensor, k: int) -> NearestEntries:
     """The random control: k live entries for each of samples int64 [T, B], with replacement, distance 0.
 
     keys: int64 [T], of the draws. A draw depends on the sample's number, not on its place in a batch.
     """
     live = bank.live().sum(dim=1).view(-1, 1, 1)
     number = torch.arange(k, device=samples.device)
-    picks = below(bits(keys.view(-1, 1, 1), samples.unsqueeze(2), number), live.clamp(min=1))
+    picks = integers(random_bits(keys.view(-1, 1, 1), samples.unsqueeze(2), number), live.clamp(min=1))
     if bank.ttl_steps is not None:
         # The live ones are the last arrivals in a ring.
         picks = (bank.arrived.view(-1, 1, 1) - 1 - picks) % bank.capacity
-    return Found(picks, torch.zeros(picks.shape, device=picks.device), (live > 0).expand_as(picks))
+    return NearestEntries(picks, torch.zeros(picks.shape, device=picks.device), (live > 0).expand_as(picks))
 
 
-def weights_of(found: Found, retrieval: Retrieval) -> Tensor:
+def weights_of(found: NearestEntries, retrieval: Retrieval) -> Tensor:
     """float32 [T, B, k]: they add up to 1 over the entries found, and are 0 elsewhere (see Retrieval)."""
 
     def work(distance: Tensor, valid: Tensor) -> tuple[Tensor]:
@@ -128,15 +128,15 @@ def weights_of(found: Found, retrieval: Retrieval) -> Tensor:
         raw = torch.where(valid, raw, 0.0)
         return (raw / raw.sum(dim=2, keepdim=True).clamp_(min=torch.finfo(raw.dtype).tiny),)
 
-    return apart(work, found.distance, found.valid)[0]
+    return per_trial(work, found.distance, found.valid)[0]
 
 
-def even_weights(found: Found) -> Tensor:
+def even_weights(found: NearestEntries) -> Tensor:
     """The weights of the random control: the same for all."""
     return found.valid.to(torch.float32) / found.valid.shape[2]
 
 
-def retrieved(bank: Bank, found: Found, weights: Tensor) -> Tensor:
+def retrieved(bank: Bank, found: NearestEntries, weights: Tensor) -> Tensor:
     """r [T, dv, B] = sum over the entries of weight x value."""
     total = torch.zeros(*found.slots.shape[:2], bank.values.shape[2], device=weights.device)
     # One entry after the other, product and sum apart: every element is rounded alike wherever it lies.
@@ -145,12 +145,12 @@ def retrieved(bank: Bank, found: Found, weights: Tensor) -> Tensor:
     return total.transpose(1, 2).contiguous()
 
 
-def mean_distance(found: Found) -> Tensor:
+def mean_distance(found: NearestEntries) -> Tensor:
     """float32 [T, B]: over the entries found; NaN where there are none."""
-    return apart(lambda d, v: (d.sum(dim=2) / v.sum(dim=2),), found.distance, found.valid)[0]
+    return per_trial(lambda d, v: (d.sum(dim=2) / v.sum(dim=2),), found.distance, found.valid)[0]
 
 
-def purity(bank: Bank, found: Found, labels: Tensor) -> tuple[Tensor, Tensor]:
+def retrieval_purity(bank: Bank, found: NearestEntries, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The share of the entries found that have the query's label, and whether the nearest has; NaN for none.
 
     labels: int64 [T, B]. Both float32 [T, B].

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from psa.core.rng import stream
+from psa.core.rng import generator
 from psa.interventions.memory.bank import of_length_1
-from psa.interventions.memory.per_trial import apart
+from psa.interventions.memory.per_trial import per_trial
 from psa.specs.memory import Affected, Memory, Query, Retrieval, Target, check_query
 
 
@@ -45,7 +45,7 @@ def _affected(affected: Affected, width: int, seed: int) -> np.ndarray:
     count = min(affected.dims, width)
     if affected.selection == "first":
         return np.arange(count)
-    return np.sort(stream(seed, "memory").permutation(width)[:count])
+    return np.sort(generator(seed, "memory").permutation(width)[:count])
 
 
 def _query(query: Query, width: int, seed: int, affected: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def _query(query: Query, width: int, seed: int, affected: np.ndarray) -> np.ndar
         return np.arange(width)
     if query.source == "untouched":
         return np.setdiff1d(np.arange(width), affected)
-    return np.sort(stream(seed, "projection").permutation(width)[: query.dims])
+    return np.sort(generator(seed, "projection").permutation(width)[: query.dims])
 
 
 def picked(h: Tensor, dims: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def queries_of(h: Tensor, dims: Dims, retrieval: Retrieval) -> Tensor:
     return _normalised(raw) if retrieval.normalize_queries else raw
 
 
-def keys_of(h: Tensor, dims: Dims, retrieval: Retrieval) -> Tensor:
+def target_keys(h: Tensor, dims: Dims, retrieval: Retrieval) -> Tensor:
     """What entries are found by, [T, B, dk], detached."""
     raw = picked(h.detach(), dims.query)
     return (_normalised(raw) if retrieval.normalize_keys else raw).transpose(1, 2)
@@ -86,7 +86,7 @@ def per_sample(gradient: Tensor) -> Tensor:
     return gradient * gradient.shape[2]
 
 
-def values_of(
+def target_values(
     target: Target, h: Tensor, gradient: Tensor | None, centroids: Tensor | None, normalize: bool = False
 ) -> Tensor:
     """The values [T, B, dv] of entries.
@@ -130,7 +130,7 @@ class Centroids:
             count = member.sum(dim=2, keepdim=True)
             return torch.bmm(member, h.transpose(1, 2)) / count.clamp(min=1), count > 0
 
-        batch, present = apart(work, h.detach(), labels)
+        batch, present = per_trial(work, h.detach(), labels)
         seen = self.seen.unsqueeze(2)
         moved = self.means * self.momentum + batch * (1 - self.momentum)
         self.means = torch.where(present, torch.where(seen, moved, batch), self.means)
@@ -152,4 +152,4 @@ def stored(keep: str, losses: Tensor) -> Tensor:
     """bool [T, B]: which samples become entries; all, or those whose loss [T, B] is above the batch mean."""
     if keep == "always":
         return torch.ones_like(losses, dtype=torch.bool)
-    return apart(lambda loss: (loss > loss.mean(dim=1, keepdim=True),), losses)[0]
+    return per_trial(lambda loss: (loss > loss.mean(dim=1, keepdim=True),), losses)[0]

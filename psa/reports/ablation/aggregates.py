@@ -18,7 +18,7 @@ from psa.analysis.stats import (
 )
 from psa.reports.ablation.cells import Cells
 
-RESAMPLES: Final = 1_000
+BOOTSTRAP_RESAMPLES: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Aggregate:
     improvements: tuple[Estimate, ...]
 
 
-def aggregate(cells: Cells, against: str = "none", seed: int = 0, resamples: int = RESAMPLES) -> Aggregate:
+def aggregate(
+    cells: Cells, against: str = "none", seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES
+) -> Aggregate:
     """Compare the modes of which there are trials; `seed` fixes the bootstrap's draws.
 
     Architectures that lack a trial are left out, since a mean over others would be another quantity.

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.regimes import PUBLISHED_ZERO_R, Cell
+from psa.analysis.regimes import PUBLISHED_ZERO_R, RegimeCell
 from psa.analysis.stats import Summary, Values, present, summary
 from psa.core.errors import UserError
-from psa.core.formatting import listed
-from psa.core.parsing import values_of
-from psa.reports.rendering.tables import Uncertain
+from psa.core.formatting import join_names
+from psa.core.parsing import parse_values
+from psa.reports.rendering.tables import MeanSd
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
@@ -70,13 +70,13 @@ class Trials:
         return Summary(of.pop("n"), **{name: 100 * count / self.samples for name, count in of.items()})
 
     @property
-    def numbers(self) -> Cell:
+    def numbers(self) -> RegimeCell:
         """Mean, population standard deviation, least and greatest bounty in percent. Raises StatisticsError
         where there is none.
         """
         found = self.found
         counts = (statistics.fmean(found), statistics.pstdev(found), min(found), max(found))
-        return Cell(*(100 * count / self.samples for count in counts))
+        return RegimeCell(*(100 * count / self.samples for count in counts))
 
     @property
     def token(self) -> str:
@@ -116,15 +116,15 @@ class Cells:
         nothing = Trials(np.full(len(self.seeds), np.nan), self.samples, {})
         return self.trials.get((arch, mode), nothing)
 
-    def uncertain(self, arch: str, mode: str) -> Uncertain | None:
+    def uncertain(self, arch: str, mode: str) -> MeanSd | None:
         """Mean and population standard deviation of a cell in percent; None where it is empty."""
         cell = self.cell(arch, mode)
         n = len(cell.found)
         if not n:
             return None
-        return Uncertain(cell.numbers.mean, cell.numbers.sd if n > 1 else float("nan"), n, self.expected)
+        return MeanSd(cell.numbers.mean, cell.numbers.sd if n > 1 else float("nan"), n, self.expected)
 
-    def numbers(self, arch: str) -> dict[str, Cell]:
+    def numbers(self, arch: str) -> dict[str, RegimeCell]:
         """What the regime of an architecture is decided from; a mode without any trial is left out."""
         cells = {mode: self.cell(arch, mode) for mode in MODES}
         return {mode: cell.numbers for mode, cell in cells.items() if cell.found}
@@ -217,7 +217,7 @@ def _check(rows: pd.DataFrame) -> None:
     for column, way_out in _ONE_OF:
         names = sorted(rows[column].dropna().astype(str).unique())
         if len(names) > 1:
-            raise UserError(f"the rows hold more than one {column}: {listed(names)}", way_out)
+            raise UserError(f"the rows hold more than one {column}: {join_names(names)}", way_out)
     for column in _ONE_PER_MODE:
         several = rows.groupby("mode", observed=True)[column].nunique() > 1
         for mode in several.index[several]:
@@ -242,7 +242,7 @@ def one_family(frame: pd.DataFrame, family: str) -> pd.DataFrame:
     return found
 
 
-def ordered(archs: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
+def mode_order(archs: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
     """The architectures in the order of a list; those that it does not name come after, as they stood."""
     position = {arch: at for at, arch in enumerate(order)}
     return tuple(sorted(archs, key=lambda arch: position.get(arch, len(position))))
@@ -261,7 +261,7 @@ def archs_in(path: Path, option: str = "") -> tuple[str, ...]:
     try:
         return tuple(
             Arch.coerce(line).label
-            for line in values_of(f"@{path.resolve().name}", path.resolve().parent, "it")
+            for line in parse_values(f"@{path.resolve().name}", path.resolve().parent, "it")
         )
     except UserError as error:
         raise UserError(f"{path}: {error.what}", error.way_out) from None

@@ -12,7 +12,7 @@ import pandas as pd
 from psa.analysis.regimes import ABLATIVE
 from psa.analysis.stats import EXACT_PAIRS, Paired, Values, benjamini_hochberg, holm, paired
 from psa.reports.ablation.aggregates import aggregate
-from psa.reports.ablation.cells import Cells, cells_of, ordered
+from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.rendering.tables import Cell, Column, Interval, Table
 from psa.specs.training import MODES
 
@@ -32,7 +32,7 @@ def paired_table(
     alarm; FDR: for the share of them), Hedges' g. Trials that are not paired by seed are not compared.
     """
     cells = cells_of(frame)
-    places = [(arch, mode) for arch in ordered(cells.archs, order) for mode in ABLATIVE]
+    places = [(arch, mode) for arch in mode_order(cells.archs, order) for mode in ABLATIVE]
     found = [_in_percent(paired(*_both(cells, *place)), cells.samples) for place in places]
     p_values = [each.p for each in found]
     corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)

@@ -18,8 +18,8 @@ from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.curves import lkg_matrix
-from psa.reports.rendering.latex import literal
-from psa.reports.rendering.tables import Uncertain, grid, rounded
+from psa.reports.rendering.latex import escape_markdown
+from psa.reports.rendering.tables import MeanSd, grid, rounded
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
@@ -34,7 +34,7 @@ def trials_markdown(frame: pd.DataFrame) -> str:
     heads = ["Trial", *map(str.capitalize, MODES)]
     parts = [
         f"# Trials of {cells.family}",
-        f"Best validation accuracy of each trial; Trial is its seed. {literal(cells.note())}",
+        f"Best validation accuracy of each trial; Trial is its seed. {escape_markdown(cells.note())}",
     ]
     for arch in cells.archs:
         rows = [
@@ -86,7 +86,7 @@ def _by_loop(frame: pd.DataFrame, title: str, said: str, values: Callable[[Value
         for test in [tests.get((arch, mode), np.nan)]
     ]
     left = [True, True, *[False] * (len(heads) - 2)]
-    note = literal(cells.note())
+    note = escape_markdown(cells.note())
     return f"# {title} of {cells.family}\n\n{said} {note}\n\n{grid(heads, rows, left)}\n"
 
 
@@ -125,7 +125,7 @@ class Block:
 
     arch: str
     parameters: int
-    modes: dict[str, Uncertain | None]
+    modes: dict[str, MeanSd | None]
 
 
 def summary_markdown(frame: pd.DataFrame, tokens: Mapping[tuple[str, str], str] | None = None) -> str:
@@ -187,14 +187,14 @@ def _read_mode(text: str, blocks: list[Block], where: str) -> None:
     cell = None
     if found is not None:
         n = int(found["n"])
-        cell = Uncertain(float(found[2]), float(found[3]) if n > 1 else float("nan"), n, n)
+        cell = MeanSd(float(found[2]), float(found[3]) if n > 1 else float("nan"), n, n)
     blocks[-1].modes[match["mode"].lower()] = cell
 
 
 def _expecting(block: Block, trials: int) -> Block:
     """A cell has as many trials as the fullest of the file, or some of its own are missing."""
     modes = {
-        name: None if mode is None else Uncertain(mode.mean, mode.sd, mode.n, trials)
+        name: None if mode is None else MeanSd(mode.mean, mode.sd, mode.n, trials)
         for name, mode in block.modes.items()
     }
     return Block(block.arch, block.parameters, modes)

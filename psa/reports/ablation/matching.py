@@ -8,11 +8,11 @@ from typing import Final, Literal
 
 from psa.reports.ablation.cells import Cells
 from psa.specs.arch import Arch
-from psa.specs.model import ModelSpec
+from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
 
 MATCHED: Final = 0.10  # share by which parameters may differ from the budget they were meant to meet
-Role = Literal["budget", "partnered", "none"]
+MatchRole = Literal["budget", "partnered", "none"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Match:
 
     parameters: int
     labelled: bool
-    role: Role
+    role: MatchRole
     partner: str
     deviation: float
 
@@ -37,7 +37,7 @@ class Match:
 
 def parameters_of(family: str, arch: str, classes: int = 10) -> int:
     """Weights and biases of an architecture. Raises UserError for one that is none."""
-    return shape_of(ModelSpec.model_validate({"family": family, "arch": arch}), classes).parameters
+    return shape_of(PublishedModelSpec.model_validate({"family": family, "arch": arch}), classes).parameters
 
 
 def sizes(cells: Cells) -> Callable[[str], int]:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from psa.analysis.regimes import Regime, regime_of
 from psa.analysis.stats import ALPHA, TIE, holm, present, summary, welch, winners
-from psa.core.formatting import counted, listed
+from psa.core.formatting import join_names, pluralize
 from psa.reports.ablation.cells import Cells
 from psa.specs.training import MODES
 
@@ -26,9 +26,9 @@ def notes_of(cells: Cells) -> list[str]:
     archs, modes = ({place[at] for place in done} for at in (0, 1))
     asked = sum(sum(each.statuses.values()) for each in cells.trials.values())
     first = (
-        f"{cells.family}, study {cells.study}: n = {sum(done.values()):,} of {counted(asked, 'trial')}; "
-        f"{per_cell} per architecture and mode ({counted(len(archs), 'architecture')}, "
-        f"{counted(len(modes), 'mode')})"
+        f"{cells.family}, study {cells.study}: n = {sum(done.values()):,} of {pluralize(asked, 'trial')}; "
+        f"{per_cell} per architecture and mode ({pluralize(len(archs), 'architecture')}, "
+        f"{pluralize(len(modes), 'mode')})"
     )
     if cells.loops:
         lengths = sorted({cells.loops[0], cells.loops[-1]})
@@ -41,13 +41,13 @@ def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> st
     statuses: Counter[str] = Counter()
     for each in cells.trials.values():
         statuses.update(each.statuses)
-    parts = [f"{counted(statuses[name], 'trial')} {name}" for name in sorted(statuses) if name != "done"]
+    parts = [f"{pluralize(statuses[name], 'trial')} {name}" for name in sorted(statuses) if name != "done"]
     for absent, what in (
         ([mode for mode in MODES if mode not in modes], "mode "),
         ([arch for arch in cells.archs if arch not in archs], ""),
     ):
         if absent:
-            parts.append(f"no trial of {what}{listed(absent, _NAMED)}")
+            parts.append(f"no trial of {what}{join_names(absent, _NAMED)}")
     return f"Not there: {'; '.join(parts)}." if parts else ""
 
 
@@ -67,11 +67,11 @@ def baseline(cells: Cells, arch: str) -> Level:
     return Level(len(values), mean, cells.above_zero_r(arch))
 
 
-Verdict = Literal["gain", "loss", "unclear", "equal", "unknown"]
+EffectVerdict = Literal["gain", "loss", "unclear", "equal", "unknown"]
 
 
 @dataclass(frozen=True)
-class Effect:
+class ModeEffect:
     """One mode minus another: mean difference in points with its 95 % interval, of n pairs or trials."""
 
     n: int
@@ -80,7 +80,7 @@ class Effect:
     high: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> EffectVerdict:
         """gain or loss where the interval excludes 0, equal where no pair differs, unknown below two."""
         if self.n < 2:
             return "unknown"
@@ -91,15 +91,15 @@ class Effect:
         return "gain" if self.difference > 0 else "loss"
 
 
-def effect(cells: Cells, arch: str, mode: str, against: str = "none") -> Effect:
+def effect(cells: Cells, arch: str, mode: str, against: str = "none") -> ModeEffect:
     """What a mode does to the bounty: paired by seed (t interval), or by Welch where seeds share nothing."""
     one, other = cells.cell(arch, mode), cells.cell(arch, against)
     if not cells.paired:
         n, found = min(len(one.found), len(other.found)), welch(one.summary, other.summary)
-        return Effect(n, found.value, found.low, found.high)
+        return ModeEffect(n, found.value, found.low, found.high)
     differences = summary(one.correct - other.correct)
     points = (100 * each / cells.samples for each in (differences.mean, differences.low, differences.high))
-    return Effect(differences.n, *points)
+    return ModeEffect(differences.n, *points)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def instability(cells: Cells, arch: str) -> Spread:
 
 
 @dataclass(frozen=True)
-class Strategy:
+class ModeStrategy:
     """The modes whose mean is within a tolerance of the greatest, in the order of MODES; clear where a test
     with Holm's correction tells a sole winner from every other mode.
     """
@@ -134,15 +134,15 @@ class Strategy:
     above_zero_r: bool
 
 
-def strategy(cells: Cells, arch: str, tolerance: float = TIE) -> Strategy:
+def strategy(cells: Cells, arch: str, tolerance: float = TIE) -> ModeStrategy:
     """Which mode wins; means are compared unrounded."""
     means = {mode: cell.mean for mode, cell in cells.numbers(arch).items()}
     if not means:
-        return Strategy((), clear=False, above_zero_r=False)
+        return ModeStrategy((), clear=False, above_zero_r=False)
     top = max(means.values())
     best = tuple(mode for mode in means if top - means[mode] <= tolerance + _ROUNDING)
     clear = len(best) == 1 < len(means) and _stands_out(cells, arch, best[0])
-    return Strategy(best, clear, cells.above_zero_r(arch))
+    return ModeStrategy(best, clear, cells.above_zero_r(arch))
 
 
 def _stands_out(cells: Cells, arch: str, best: str) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 from psa.analysis.published import Reference
 from psa.analysis.regimes import REGIMES, regime_of
 from psa.analysis.stats import ALPHA, Difference, Summary, holm, welch
-from psa.reports.ablation.cells import Cells, cells_of, ordered
+from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.rendering.tables import Cell, Column, Interval, Table
 from psa.specs.training import MODES
 
@@ -36,7 +36,7 @@ def regime_table(
     cells = cells_of(frame)
     known = {} if reference is None else reference.regimes
     rows: list[tuple[Cell, ...]] = []
-    for arch in ordered(cells.archs, order):
+    for arch in mode_order(cells.archs, order):
         numbers, there = cells.numbers(arch), known.get(arch)
         here = regime_of(numbers, cells.zero_r)
         # a regime that cannot be decided yet does not disagree
@@ -100,7 +100,7 @@ def published_comparison(
     significant after Holm's correction over the whole table.
     """
     cells = cells_of(frame)
-    places = [(arch, mode) for arch in ordered(cells.archs, order) for mode in MODES]
+    places = [(arch, mode) for arch in mode_order(cells.archs, order) for mode in MODES]
     known = [place for place in places if place in reference.cells]
     found = [_compared(cells, place, reference.cells[place]) for place in known]
     adjusted = holm([each.difference.p for each in found])
@@ -116,13 +116,13 @@ def published_comparison(
         Column("p (Holm)", "p", 3),
         Column("Differ"),
     )
-    near = agreement(cells, reference, within)
+    near = published_agreement(cells, reference, within)
     note = f"{_verdict(rows, near, within, alpha)} {_others(cells, reference)}{cells.note()}"
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
 
 @dataclass(frozen=True)
-class Agreement:
+class PublishedAgreement:
     """How many cells lie near the published mean, of how many; training: the same of architectures that
     any trial of ours brought above ZeroR. The others agree because they answer the majority class.
     """
@@ -135,7 +135,7 @@ class Agreement:
         return f"{self.near:,} of {self.compared:,}"
 
 
-def agreement(cells: Cells, reference: Reference, within: float = WITHIN) -> Agreement:
+def published_agreement(cells: Cells, reference: Reference, within: float = WITHIN) -> PublishedAgreement:
     """How many cells of ours are within so many points of the published mean."""
     places = [place for place in reference.cells if cells.cell(*place).found]
     near = {
@@ -143,8 +143,8 @@ def agreement(cells: Cells, reference: Reference, within: float = WITHIN) -> Agr
         for place in places
     }
     training = [place for place in places if cells.above_zero_r(place[0])]
-    trained = Agreement(sum(near[place] for place in training), len(training))
-    return Agreement(sum(near.values()), len(places), str(trained))
+    trained = PublishedAgreement(sum(near[place] for place in training), len(training))
+    return PublishedAgreement(sum(near.values()), len(places), str(trained))
 
 
 def _compared(cells: Cells, place: tuple[str, str], published: Summary) -> _Compared:
@@ -169,7 +169,7 @@ def _row(found: _Compared, p: float, within: float, alpha: float) -> tuple[Cell,
     )
 
 
-def _verdict(rows: Sequence[tuple[Cell, ...]], near: Agreement, within: float, alpha: float) -> str:
+def _verdict(rows: Sequence[tuple[Cell, ...]], near: PublishedAgreement, within: float, alpha: float) -> str:
     differ = [row[-1] for row in rows if row[-1] is not None]
     return (
         f"{near} cells lie within {within:g} points of the published mean ({near.training} of architectures "

@@ -15,7 +15,7 @@ from psa.analysis.frame_schema import trials_of
 from psa.analysis.published import Reference
 from psa.analysis.regimes import REGIMES, regime_of
 from psa.analysis.stats import summary
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.ablation.cells import Cells, cells_of
 from psa.reports.ablation.effects import aggregate_table, paired_table
@@ -27,9 +27,9 @@ from psa.reports.ablation.markdown import (
     summary_markdown,
     trials_markdown,
 )
-from psa.reports.ablation.published import WITHIN, agreement, published_comparison, regime_table
+from psa.reports.ablation.published import WITHIN, published_agreement, published_comparison, regime_table
 from psa.reports.ablation.tables import accuracy_table, architecture_table
-from psa.reports.contract import Setting
+from psa.reports.contract import ReportContext
 from psa.reports.rendering.html import Fact, Page, Picture, Section
 from psa.reports.rendering.tables import Table
 
@@ -53,7 +53,7 @@ _CAPTIONS: Final = {
 }
 
 
-def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     """Every table of a frame of one family, by name. Raises UserError where it holds several experiments."""
     order = setting.order
     found = {
@@ -68,7 +68,7 @@ def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
     return found
 
 
-def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Every figure of a frame of one family, by name."""
     cells = cells_of(frame)
     archs = [arch for arch in setting.order if arch in cells.archs]
@@ -104,7 +104,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{study}_{family}", rows
 
 
-def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
     """The Markdown files of the published format, by file name."""
     family = cells_of(frame).family
     found = {
@@ -117,14 +117,14 @@ def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
 
 
 def page(
-    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """The report of a frame of one family, from its tables and the stored PNG of each of its figures."""
     cells = cells_of(frame)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
-        f"{study}: {cells.family}, {counted(len(cells.archs), 'architecture')}",
+        f"{study}: {cells.family}, {pluralize(len(cells.archs), 'architecture')}",
         QUESTION,
         tuple(_facts(frame, cells, setting.reference)),
         tuple(_sections(pictures, made, frame)),
@@ -157,7 +157,7 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
     decided = len(cells.archs) - counts["unknown"]
     yield Fact("Regimes", f"{decided} of {len(cells.archs)} decided", ", ".join(shown))
     if reference is not None:
-        near = agreement(cells, reference)
+        near = published_agreement(cells, reference)
         detail = f"cells within {WITHIN:g} points of the mean; of networks that train {near.training}"
         yield Fact("Beside the published", str(near), detail)
 

@@ -8,10 +8,10 @@ from typing import Final
 import pandas as pd
 
 from psa.analysis.stats import ALPHA, EXACT_PAIRS, TIE, winners
-from psa.reports.ablation.cells import Cells, cells_of, ordered
+from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.ablation.markdown import Block
 from psa.reports.ablation.matching import MATCHED, Match, matches, sizes
-from psa.reports.rendering.tables import Bold, Cell, Column, Table, Uncertain
+from psa.reports.rendering.tables import Bold, Cell, Column, MeanSd, Table
 from psa.specs.training import MODES
 
 _ONE_PAGE: Final = 40  # rows
@@ -35,7 +35,7 @@ def architecture_table(
     """The architectures of a frame of one family; see architectures."""
     cells = cells_of(frame)
     return architectures(
-        ordered(cells.archs, order),
+        mode_order(cells.archs, order),
         sizes(cells),
         order=order,
         asymmetric=asymmetric,
@@ -158,7 +158,7 @@ def _by_test(cells: Cells, arch: str, alpha: float) -> str | None:
 
 
 def accuracies(
-    means: Mapping[str, Mapping[str, Uncertain | None]],
+    means: Mapping[str, Mapping[str, MeanSd | None]],
     by_test: Mapping[str, str | None],
     *,
     order: Sequence[str] = (),
@@ -170,7 +170,7 @@ def accuracies(
     """The table of accuracy_table from means that are there already: of each architecture, of each mode."""
     columns = [Column("Architecture"), *(Column(mode.capitalize(), "uncertain") for mode in MODES)]
     columns += [Column("Winner", breaks=2.7), Column("Winner (test)", breaks=3.2)]
-    rows = [(arch, *_marked(means[arch], tolerance), by_test.get(arch)) for arch in ordered(means, order)]
+    rows = [(arch, *_marked(means[arch], tolerance), by_test.get(arch)) for arch in mode_order(means, order)]
     note = note or f"{_SPREAD} {_tie(tolerance, 'unrounded')}"
     return Table(caption, label, tuple(columns), tuple(rows), note, len(rows) > _ONE_PAGE, wide=True)
 
@@ -192,7 +192,7 @@ def accuracies_of(
     return accuracies(means, {}, order=order, tolerance=tolerance, note=note, caption=caption, label=label)
 
 
-def _marked(means: Mapping[str, Uncertain | None], tolerance: float) -> tuple[Cell, ...]:
+def _marked(means: Mapping[str, MeanSd | None], tolerance: float) -> tuple[Cell, ...]:
     """The cells of a row, those that win in bold, and the winners' names."""
     there = {mode: [cell.mean] for mode in MODES if (cell := means.get(mode)) is not None}
     best = winners(there, tolerance).by_tolerance

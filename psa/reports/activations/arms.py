@@ -13,7 +13,7 @@ import pandas as pd
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.stats import Summary, Values, present, summary
 from psa.core.errors import UserError
-from psa.reports.wording import SETTINGS, shown
+from psa.reports.wording import SETTINGS, format_setting
 from psa.specs.activation import ACTIVATIONS
 
 _BARE: Final = ("activation", "arch", "family", "variant")  # which say by themselves what they are
@@ -58,9 +58,9 @@ class Arm:
     def label(self, keys: Iterable[str]) -> str:
         """These settings in words: `ReLU, 1*512, dropout 0.1`."""
         return ", ".join(
-            shown(self.settings[key])
+            format_setting(self.settings[key])
             if key in _BARE
-            else f"{key.replace('_', ' ')} {shown(self.settings[key])}"
+            else f"{key.replace('_', ' ')} {format_setting(self.settings[key])}"
             for key in keys
             if self.settings[key] is not None
         )

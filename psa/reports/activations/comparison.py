@@ -12,8 +12,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from psa.reports.activations.arms import Arm, shortened
-from psa.reports.activations.curves import GRID, HEAD, foot_of, grouped, legend, looks_of, rest_of
-from psa.reports.plotting.style import GREY, WIDTH, Look, add_axes, new_figure, note, style, title
+from psa.reports.activations.curves import GRID, HEAD, foot_of, group_arms, legend, looks_of, rest_of
+from psa.reports.plotting.style import (
+    GREY,
+    WIDTH,
+    LineStyle,
+    add_axes,
+    footnote,
+    new_figure,
+    plot_style,
+    title,
+)
 
 _ZOOM: Final = 4.0  # points below the best within which arms are shown once more, larger
 _BARS: Final = "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %; ticks: every seed."
@@ -24,7 +33,7 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
     """Mean test accuracy of each arm with its interval and every seed; a row per group. Where arms are far
     apart the best of them are shown once more at the right, larger.
     """
-    groups, rest = grouped(arms, keys), rest_of(arms, keys)
+    groups, rest = group_arms(arms, keys), rest_of(arms, keys)
     looks = looks_of(list(dict.fromkeys(rest.values())))
     means = [arm.summary("test").mean for arm in arms]
     best, worst = float(np.nanmax(means)), float(np.nanmin(means))
@@ -33,7 +42,7 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
     lows = [np.nanmin([arm.summary("test").low, *arm.values("test")]) for arm in arms]
     ends = [(max(0.0, min(*lows, zero_r)) - 1, min(100.5, top + 2))]
     ends += [(best - _ZOOM, top + 0.2)] if best - worst > _FAR else []
-    with style():
+    with plot_style():
         handles = [
             Line2D([], [], color=each.colour, marker=each.marker, markersize=4, label=name)
             for name, each in looks.items()
@@ -53,7 +62,7 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
             if low < zero_r < high_end:
                 ax.axvline(zero_r, color=GREY, linewidth=0.8, linestyle=(0, (6, 3)), zorder=1, gid="zero_r")
         legend(figure, handles, foot - 0.42)
-        note(figure, [_BARS, f"Dashed: ZeroR of the validation split, {zero_r:.2f} %."])
+        footnote(figure, [_BARS, f"Dashed: ZeroR of the validation split, {zero_r:.2f} %."])
     return figure
 
 
@@ -61,7 +70,7 @@ def _rows(
     ax: Axes,
     groups: Mapping[str, Sequence[Arm]],
     rest: Mapping[int, str],
-    looks: Mapping[str, Look],
+    looks: Mapping[str, LineStyle],
     *,
     labelled: bool,
 ) -> None:
@@ -82,7 +91,7 @@ def _rows(
     ax.grid(axis="x", **GRID)
 
 
-def _mark(ax: Axes, arm: Arm, at: float, look: Look) -> None:
+def _mark(ax: Axes, arm: Arm, at: float, look: LineStyle) -> None:
     values, found = arm.values("test"), arm.summary("test")
     if not found.n:
         return

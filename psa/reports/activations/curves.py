@@ -16,7 +16,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from psa.reports.activations.arms import Arm, layers_of, shortened
-from psa.reports.plotting.style import GREY, MODE_LOOKS, WIDTH, Look, add_axes, new_figure, note, style, title
+from psa.reports.plotting.style import (
+    GREY,
+    MODE_LOOKS,
+    WIDTH,
+    LineStyle,
+    add_axes,
+    footnote,
+    new_figure,
+    plot_style,
+    title,
+)
 
 PANELS: Final = 20  # of one figure; more are continued in another
 _COLUMNS: Final = 4
@@ -27,7 +37,7 @@ _RUNNING: Final = "The training loss is the mean over the epoch, with dropout wh
 GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
 
 
-def looks_of(names: Sequence[str]) -> dict[str, Look]:
+def looks_of(names: Sequence[str]) -> dict[str, LineStyle]:
     """Colour, marker and line for each; in a scale from dark to light where there are more than six."""
     known = list(MODE_LOOKS.values())
     if len(names) <= len(known):
@@ -35,12 +45,12 @@ def looks_of(names: Sequence[str]) -> dict[str, Look]:
     scale = mpl.colormaps["viridis"]
     colours = [mpl.colors.to_hex(scale(0.92 * at / (len(names) - 1))) for at in range(len(names))]
     return {
-        name: Look(colour, known[at % 6].marker)
+        name: LineStyle(colour, known[at % 6].marker)
         for at, (name, colour) in enumerate(zip(names, colours, strict=True))
     }
 
 
-def grouped(arms: Sequence[Arm], keys: Sequence[str]) -> dict[str, list[Arm]]:
+def group_arms(arms: Sequence[Arm], keys: Sequence[str]) -> dict[str, list[Arm]]:
     """Arms by what stands above their panel: the first of the settings in which they differ."""
     found: dict[str, list[Arm]] = {}
     for arm in arms:
@@ -103,7 +113,9 @@ def curves_of(arm: Arm, frame: pd.DataFrame, column: str) -> list[np.ndarray[Any
     return [part for part in parts if np.isfinite(part).any()]
 
 
-def plot_curves(ax: Axes, curves: Sequence[np.ndarray[Any, Any]], look: Look, line: Any, gid: str) -> Axes:
+def plot_arm_curves(
+    ax: Axes, curves: Sequence[np.ndarray[Any, Any]], look: LineStyle, line: Any, gid: str
+) -> Axes:
     """Every seed thin; their mean as far as all of them were trained."""
     for curve in curves:
         ax.plot(
@@ -125,7 +137,7 @@ def curve_figures(
     """A panel per group of arms. columns: of the frame, to the words for it; the first is drawn in full, the
     second dashed. what: the axis; the figures are called `training_WHAT`, then `training_WHAT_2`.
     """
-    groups, rest = list(grouped(arms, keys).items()), rest_of(arms, keys)
+    groups, rest = list(group_arms(arms, keys).items()), rest_of(arms, keys)
     looks = looks_of(list(dict.fromkeys(rest.values())))
     for number, start in enumerate(range(0, len(groups), PANELS), 1):
         name = what.partition(" ")[0] + (f"_{number}" if number > 1 else "")
@@ -135,13 +147,13 @@ def curve_figures(
 def _curves(
     groups: Sequence[tuple[str, list[Arm]]],
     rest: Mapping[int, str],
-    looks: Mapping[str, Look],
+    looks: Mapping[str, LineStyle],
     frame: pd.DataFrame,
     columns: Mapping[str, str],
     what: str,
 ) -> Figure:
     lines: dict[str, Any] = dict(zip(columns, ("-", (0, (3, 1.2))), strict=False))
-    with style():
+    with plot_style():
         handles = [Line2D([], [], color=looks[name].colour, label=name) for name in looks if name]
         handles += [
             Line2D([], [], color=GREY, linestyle=lines[column], label=word)
@@ -154,12 +166,12 @@ def _curves(
             for arm in arms:
                 for column in columns:
                     found = curves_of(arm, frame, column)
-                    plot_curves(
+                    plot_arm_curves(
                         ax, found, looks[rest[id(arm)]], lines[column], f"{column} {arm.label(arm.settings)}"
                     )
             _dressed(ax, name, what if at % _COLUMNS == 0 else "")
         legend(figure, handles, foot - 0.02)
-        note(figure, [_THIN, _RUNNING if "loss" in what else ""])
+        footnote(figure, [_THIN, _RUNNING if "loss" in what else ""])
     return figure
 
 
@@ -203,7 +215,7 @@ def threshold_figure(
     """Thresholds by panel (id, loop, index, place, value) over the epochs; loop 0 is before training."""
     places = list(dict.fromkeys(str(place) for each in panels.values() for place in each["place"]))
     looks = looks_of(places)
-    with style():
+    with plot_style():
         handles = [
             Line2D([], [], color=each.colour, linestyle=each.line, label=name) for name, each in looks.items()
         ]
@@ -214,11 +226,11 @@ def threshold_figure(
             _trajectories(ax, seen, looks)
             _dressed(ax, name, "threshold" if at % 3 == 0 else "")
         legend(figure, handles, foot - 0.02)
-        note(figure, [remark])
+        footnote(figure, [remark])
     return figure
 
 
-def _trajectories(ax: Axes, seen: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+def _trajectories(ax: Axes, seen: pd.DataFrame, looks: Mapping[str, LineStyle]) -> None:
     loops = seen[seen["loop"].notna()]
     for place, part in loops.groupby("place", observed=True):
         look = looks[str(place)]

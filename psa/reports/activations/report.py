@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.reports.activations import text as words
 from psa.reports.activations.arms import train_accuracies
 from psa.reports.activations.comparison import comparison_figure
@@ -17,8 +17,8 @@ from psa.reports.activations.curves import curve_figures, threshold_figures
 from psa.reports.activations.run_folders import run_folders
 from psa.reports.activations.tables import comparisons, paired_table, results_table, thresholds_table
 from psa.reports.activations.temperatures import temperature_figure, temperatures
-from psa.reports.activations.text import Found
-from psa.reports.contract import Setting
+from psa.reports.activations.text import ActivationResults
+from psa.reports.contract import ReportContext
 from psa.reports.rendering.html import Page, Picture, Section
 from psa.reports.rendering.tables import Table
 
@@ -41,9 +41,9 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(study), rows
 
 
-def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     """Results, comparisons with the baseline, learned thresholds where there are any."""
-    made = Found.of(frame, setting)
+    made = ActivationResults.of(frame, setting)
     found = {
         "results": results_table(made.arms, made.shown),
         "paired": paired_table(comparisons(made.arms), made.keys),
@@ -52,9 +52,9 @@ def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
     return found if learned is None else {**found, "thresholds": learned}
 
 
-def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Comparison, accuracy against temperature, curves, thresholds: those for which there is something."""
-    made = Found.of(frame, setting)
+    made = ActivationResults.of(frame, setting)
     if not made.there:
         return
     yield "comparison", comparison_figure(made.there, made.keys, made.zero_r)
@@ -72,12 +72,12 @@ def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure
     yield from threshold_figures(made.there, made.keys, made.seen)
 
 
-def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
     """None."""
     return {}
 
 
-def runs(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, dict[str, bytes]]]:
+def runs(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, dict[str, bytes]]]:
     """A folder for each trial that is there: its name and its files (see
     psa.reports.activations.run_folders).
     """
@@ -86,14 +86,14 @@ def runs(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, dict[str,
 
 
 def page(
-    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """The report of one study."""
-    found = Found.of(frame, setting)
+    found = ActivationResults.of(frame, setting)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
-        f"{study}: {counted(len(found.arms), 'arm')}",
+        f"{study}: {pluralize(len(found.arms), 'arm')}",
         QUESTION,
         tuple(words.facts(found)),
         tuple(_sections(found, made, pictures)),
@@ -107,7 +107,9 @@ def _caption(name: str) -> str:
     return _CAPTIONS[known]
 
 
-def _sections(found: Found, made: Mapping[str, Table], pictures: Mapping[str, Picture]) -> Iterator[Section]:
+def _sections(
+    found: ActivationResults, made: Mapping[str, Table], pictures: Mapping[str, Picture]
+) -> Iterator[Section]:
     def named(*starts: str) -> tuple[Picture, ...]:
         return tuple(
             picture for name, picture in pictures.items() if any(name.startswith(start) for start in starts)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from psa.reports.activations.curves import threshold_figure
-from psa.reports.plotting.style import GREY, WIDTH, add_axes, empty, new_figure, note, style, title
+from psa.reports.plotting.style import GREY, WIDTH, add_axes, empty, footnote, new_figure, plot_style, title
 from psa.specs.shapes import Linear, shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
@@ -36,7 +36,7 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
         ("loss", {"validation": curves["val_loss"], "training (mean over the epoch)": curves["train_loss"]}),
         ("accuracy (%)", {"validation": curves["val_acc"], "training": curves["train_acc"]}),
     )
-    with style():
+    with plot_style():
         figure = new_figure(2.8)
         title(figure, name)
         for at, (what, lines) in enumerate(panels):
@@ -55,7 +55,7 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
         finals = stats["final_metrics"]
         lost, test = finals["diverged"], finals["test_acc"]
         said = "" if lost else f"Test accuracy {test:.2f} % with the weights of the best epoch."
-        note(figure, [said or "Diverged: a loss, a logit or a weight is not finite."])
+        footnote(figure, [said or "Diverged: a loss, a logit or a weight is not finite."])
     return figure
 
 
@@ -80,14 +80,14 @@ def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
     """A histogram of each weight matrix of the tested weights."""
     seen = record["probes"]["distributions"]["last"]
     linears = shape_of(trial.model, trial.data.classes).linears
-    with style():
+    with plot_style():
         figure, axes, more = _grid(linears, name, 3)
         for ax, linear in zip(axes, linears, strict=False):
             drawn = _histogram(ax, seen, f"weights.{linear.name}.weight", _WEIGHT)
             ax.set_title(f"{linear.name}  {linear.inputs} → {linear.outputs}", loc="left", fontsize=7, pad=3)
             _annotated(ax, [*_moments(drawn), "softmax(V / T)" if linear.simplex else ""])
             ax.set_xlabel("weight", labelpad=1, fontsize=7)
-        note(figure, [f"Of the weights of the best epoch; 60 bins from the least to the greatest.{more}"])
+        footnote(figure, [f"Of the weights of the best epoch; 60 bins from the least to the greatest.{more}"])
     return figure
 
 
@@ -95,7 +95,7 @@ def activation_figure(record: Record, trial: Trial, name: str) -> Figure:
     """Each hidden layer before its activation (blue) and after (green), over the first validation images."""
     seen = record["probes"]["distributions"]["last"]
     linears = [each for each in shape_of(trial.model, trial.data.classes).linears if each.role != "output"]
-    with style():
+    with plot_style():
         figure, axes, more = _grid([each for linear in linears for each in (linear, linear)], name, 2)
         for at, ax in enumerate(axes):
             linear, side = linears[at // 2], ("before", "after")[at % 2]
@@ -103,7 +103,7 @@ def activation_figure(record: Record, trial: Trial, name: str) -> Figure:
             ax.set_title(f"{linear.name}, {side} the activation", loc="left", fontsize=7, pad=3)
             sums = _summed(seen.get(f"after.{linear.name}.sum", ())) if at % 2 else ""
             _annotated(ax, [*_moments(drawn), sums])
-        note(figure, [f"{_OVER}{more}"])
+        footnote(figure, [f"{_OVER}{more}"])
     return figure
 
 

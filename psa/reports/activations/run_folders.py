@@ -12,7 +12,7 @@ from safetensors.numpy import save as encode_tensors
 
 from psa.reports.activations.run_figures import activation_figure, run_curves, run_thresholds, weight_figure
 from psa.reports.plotting.style import encoded
-from psa.specs.model import NetSpec
+from psa.specs.model import NetworkSpec
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.divergence import diverged
@@ -43,8 +43,8 @@ def run_name(trial: Trial) -> str:
     and dropout where there are any, seed, and the beginning of the digest.
     """
     model = trial.model
-    parts = [model.arch.slug, model.activation.slug if isinstance(model, NetSpec) else "relu"]
-    if isinstance(model, NetSpec) and model.simplex != "none":
+    parts = [model.arch.slug, model.activation.slug if isinstance(model, NetworkSpec) else "relu"]
+    if isinstance(model, NetworkSpec) and model.simplex != "none":
         parts.append(f"t{model.temperature:g}")
     parts += [f"dropout{model.dropout:g}"] if model.dropout else []
     return "_".join([*parts, f"s{trial.seed:02d}", trial.digest[:6]])

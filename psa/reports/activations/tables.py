@@ -10,16 +10,16 @@ from typing import Final, Literal
 import pandas as pd
 
 from psa.analysis.stats import ALPHA, EXACT_PAIRS, Paired, holm, paired, present, summary, t_interval
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.reports.activations.arms import Arm, layers_of
 from psa.reports.rendering.tables import Bold, Cell, Column, Interval, Table, rounded
-from psa.reports.wording import SETTINGS, shown
+from psa.reports.wording import SETTINGS, format_setting
 
 _ONE_PAGE: Final = 40  # rows
 _WORDS: Final = ("activation", "arch")  # columns whose texts may be long
 _BASELINES: Final = ("ReLU", "Identity")
 _NAMED: Final = 6
-Verdict = Literal["higher", "lower", "not told apart"]
+ArmVerdict = Literal["higher", "lower", "not told apart"]
 
 
 def results_table(
@@ -48,7 +48,7 @@ def results_table(
 
 
 def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool) -> Iterator[Cell]:
-    yield from (shown(arm.settings[key]) for key in keys)
+    yield from (format_setting(arm.settings[key]) for key in keys)
     test = arm.summary("test")
     interval = Interval(test.mean, test.low, test.high)
     yield arm.n
@@ -69,7 +69,7 @@ def _thresholds(arm: Arm) -> str:
 def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
     few = [f"{arm.label(keys)} {arm.n} of {arm.expected}" for arm in arms if arm.n < arm.expected]
     most = max((arm.expected for arm in arms), default=0)
-    said = f"n = {counted(most, 'seed')} per row" + (
+    said = f"n = {pluralize(most, 'seed')} per row" + (
         "." if not few else f", but {'; '.join(few[:_NAMED])}{'; ...' * (len(few) > _NAMED)}."
     )
     return (
@@ -79,7 +79,7 @@ def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArmComparison:
     """An arm minus its baseline, seed by seed: as psa.analysis.stats.paired has it, p corrected by Holm's
     method over all comparisons, and the t interval of the mean at 1 - ALPHA / (number of comparisons).
     """
@@ -92,7 +92,7 @@ class Comparison:
     high: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ArmVerdict:
         """By the corrected interval (Bonferroni): few seeds decide nothing in a permutation test."""
         if self.low > 0:
             return "higher"
@@ -111,7 +111,7 @@ def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
     return next((other for other in arms if other.settings == wanted and other is not arm), None)
 
 
-def comparisons(arms: Sequence[Arm], column: str = "test") -> list[Comparison]:
+def comparisons(arms: Sequence[Arm], column: str = "test") -> list[ArmComparison]:
     """Every arm that has a baseline and shares a seed with it."""
     pairs = [(arm, base) for arm in arms if (base := baseline_of(arm, arms)) is not None]
     pairs = [(arm, base) for arm, base in pairs if len(present(arm.values(column) - base.values(column)))]
@@ -119,12 +119,12 @@ def comparisons(arms: Sequence[Arm], column: str = "test") -> list[Comparison]:
     corrected = holm([each.p for each in found])
     level = 1 - ALPHA / max(1, sum(each.n > 1 for each in found))
     return [
-        Comparison(arm, base, each, float(p), *t_interval(arm.values(column) - base.values(column), level))
+        ArmComparison(arm, base, each, float(p), *t_interval(arm.values(column) - base.values(column), level))
         for (arm, base), each, p in zip(pairs, found, corrected, strict=True)
     ]
 
 
-def paired_table(made: Sequence[Comparison], keys: Sequence[str], *, label: str = "tab:paired") -> Table:
+def paired_table(made: Sequence[ArmComparison], keys: Sequence[str], *, label: str = "tab:paired") -> Table:
     """Each arm minus its baseline in test accuracy: pairs, difference with its 95 % interval, p of the
     sign-flip test, p corrected over the table, Hedges' g, and what the corrected interval decides.
     """
@@ -157,7 +157,7 @@ def paired_table(made: Sequence[Comparison], keys: Sequence[str], *, label: str 
     return Table(caption, label, columns, tuple(rows), paired_note(made), len(rows) > _ONE_PAGE, True)
 
 
-def paired_note(made: Sequence[Comparison]) -> str:
+def paired_note(made: Sequence[ArmComparison]) -> str:
     """How it was computed, and what so few seeds can show at all."""
     if not made:
         return "There is nothing to compare: no arm shares a seed with a baseline."
@@ -172,8 +172,8 @@ def paired_note(made: Sequence[Comparison]) -> str:
     least = 2 / 2**most
     if most <= EXACT_PAIRS and min(1.0, least * tests) >= ALPHA:
         said += (
-            f" With {counted(most, 'pair')} no sign-flip test has a p below {least:.3g}, so that after "
-            f"correction for {counted(tests, 'comparison')} none can fall below {ALPHA:g}."
+            f" With {pluralize(most, 'pair')} no sign-flip test has a p below {least:.3g}, so that after "
+            f"correction for {pluralize(tests, 'comparison')} none can fall below {ALPHA:g}."
         )
     return said
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import looks_of
-from psa.reports.plotting.style import GREY, Look, add_axes, new_figure, note, style, title
+from psa.reports.plotting.style import GREY, LineStyle, add_axes, footnote, new_figure, plot_style, title
 
 
 def temperatures(arms: Sequence[Arm]) -> list[float]:
@@ -27,7 +27,7 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
         if arm.settings.get("temperature") is not None and arm.n:
             lines.setdefault(arm.label(others), []).append(arm)
     looks = looks_of(list(lines))
-    with style():
+    with plot_style():
         figure = new_figure(3.0)
         title(figure, "Test accuracy and temperature of stochastic layers")
         ax = add_axes(figure, 0.55, 0.75, 4.4, 1.85)
@@ -43,11 +43,11 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
         ax.set(xlabel="temperature", ylabel="test accuracy (%)")
         ax.grid(axis="y", color="#E8E8E8", linewidth=0.5)
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, handlelength=2.6)
-        note(figure, ["Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %."])
+        footnote(figure, ["Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %."])
     return figure
 
 
-def _plot(ax: Axes, arms: Sequence[Arm], look: Look, name: str) -> None:
+def _plot(ax: Axes, arms: Sequence[Arm], look: LineStyle, name: str) -> None:
     points = sorted((float(arm.settings["temperature"]), arm.summary("test")) for arm in arms)
     where, found = [at for at, _ in points], [each for _, each in points]
     ax.plot(

@@ -9,20 +9,20 @@ from typing import Final
 
 import pandas as pd
 
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.activations.arms import NEAR_ZERO_R, Arm, arms_of, of_done, rows_of, varying, with_seen
 from psa.reports.activations.tables import comparisons, paired_note
-from psa.reports.contract import Setting
+from psa.reports.contract import ReportContext
 from psa.reports.rendering.html import Fact
-from psa.reports.wording import alike, shown
+from psa.reports.wording import format_setting, shared_settings
 
 _ALWAYS: Final = ("activation", "arch")
 _NAMED: Final = 8
 
 
 @dataclass(frozen=True)
-class Found:
+class ActivationResults:
     """A frame as arms: their trials with what probes saw, the settings that tables show, those that tell arms
     apart, what ZeroR scores, and what probes saw of the trials that are done.
     """
@@ -35,7 +35,7 @@ class Found:
     seen: pd.DataFrame | None
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, setting: Setting) -> Found:
+    def of(cls, frame: pd.DataFrame, setting: ReportContext) -> ActivationResults:
         """The arms of the trials of one study."""
         rows = with_seen(rows_of(frame), setting.observed)
         columns, zero_r = varying(rows, _ALWAYS), rows["zero_r"].dropna()
@@ -69,10 +69,10 @@ def _listed(names: Sequence[str]) -> str:
     return "; ".join(names[:_NAMED]) + more
 
 
-def facts(found: Found) -> Iterator[Fact]:
+def facts(found: ActivationResults) -> Iterator[Fact]:
     """The headlines."""
     done = int((found.rows["status"] == "done").sum())
-    yield Fact("Trials", f"{done:,} of {len(found.rows):,}", f"{counted(len(found.arms), 'arm')}")
+    yield Fact("Trials", f"{done:,} of {len(found.rows):,}", f"{pluralize(len(found.arms), 'arm')}")
     if found.there:
         best = max(found.there, key=lambda arm: arm.summary("test").mean)
         of = best.summary("test")
@@ -85,17 +85,17 @@ def facts(found: Found) -> Iterator[Fact]:
         )
 
 
-def alike_words(found: Found) -> Iterator[str]:
+def alike_words(found: ActivationResults) -> Iterator[str]:
     """The settings that all trials share."""
-    if shared := alike(found.rows, found.shown):
+    if shared := shared_settings(found.rows, found.shown):
         yield f"All arms share: {shared}."
 
 
-def dead_words(found: Found) -> Iterator[str]:
+def dead_words(found: ActivationResults) -> Iterator[str]:
     """Which arms learned nothing, in all seeds or in some."""
     if found.dead:
         yield (
-            f"{counted(len(found.dead), 'arm')} learned nothing: every seed of {found.named(found.dead)} "
+            f"{pluralize(len(found.dead), 'arm')} learned nothing: every seed of {found.named(found.dead)} "
             "stayed within "
             f"{NEAR_ZERO_R:g} point of ZeroR, what always answering the majority class scores on validation "
             f"({found.zero_r:.2f} %). A constant answer does as well."
@@ -106,7 +106,7 @@ def dead_words(found: Found) -> Iterator[str]:
         yield (f"In some seeds nothing was learned: {_listed(said)}. The means of these arms are of both.")
 
 
-def baseline_words(found: Found) -> Iterator[str]:
+def baseline_words(found: ActivationResults) -> Iterator[str]:
     """Which arms are told apart from their baseline, and which have none."""
     compared = comparisons(found.arms)
     verdicts = Counter(each.verdict for each in compared)
@@ -117,7 +117,7 @@ def baseline_words(found: Found) -> Iterator[str]:
     alike = f"the same settings with {base.label(('activation',))}"
     yield (
         "The arms of a seed share the split, the order of batches and, where shapes allow, initial weights, "
-        f"so they are compared seed by seed. Of {counted(len(compared), 'comparison')} with the baseline "
+        f"so they are compared seed by seed. Of {pluralize(len(compared), 'comparison')} with the baseline "
         f"({alike if _of_activations(found) else base.label(found.keys)}), {verdicts['higher']} came out "
         f"higher, {verdicts['lower']} lower, and {verdicts['not told apart']} cannot be told apart with "
         "these seeds."
@@ -132,11 +132,11 @@ def baseline_words(found: Found) -> Iterator[str]:
         yield f"Without a baseline, and so compared with nothing: {found.named(without)}."
 
 
-def _of_activations(found: Found) -> bool:
+def _of_activations(found: ActivationResults) -> bool:
     return len({arm.settings["activation"] for arm in found.arms}) > 1
 
 
-def temperature_words(found: Found) -> Iterator[str]:
+def temperature_words(found: ActivationResults) -> Iterator[str]:
     """The best temperature of each combination of the other settings."""
     best: dict[str, Arm] = {}
     others = [key for key in found.keys if key not in ("temperature", "simplex")]
@@ -147,13 +147,13 @@ def temperature_words(found: Found) -> Iterator[str]:
         ):
             best[name] = arm
     said = [
-        f"{name} at {shown(arm.settings['temperature'])} ({arm.summary('test').mean:.2f} %)"
+        f"{name} at {format_setting(arm.settings['temperature'])} ({arm.summary('test').mean:.2f} %)"
         for name, arm in best.items()
     ]
     yield f"The temperature with the highest mean test accuracy: {_listed(said)}."
 
 
-def warnings(found: Found) -> Iterator[str]:
+def warnings(found: ActivationResults) -> Iterator[str]:
     """What a reader must know first."""
     if absent := wording.absence(found.rows):
         empty = [arm for arm in found.arms if not arm.n]
@@ -169,12 +169,12 @@ def warnings(found: Found) -> Iterator[str]:
     late = int((done["bounty_loop"] == done["loops"]).sum())
     if late:
         yield (
-            f"{late:,} of {counted(len(done), 'trial')} were best in their last epoch: with more epochs they "
+            f"{late:,} of {pluralize(len(done), 'trial')} were best in their last epoch: with more epochs they "
             "may become better."
         )
 
 
-def sources(found: Found) -> Iterator[str]:
+def sources(found: ActivationResults) -> Iterator[str]:
     """Where the numbers come from, and how the tested epoch was chosen."""
     yield wording.origin(found.rows, "every epoch of every trial")
     yield (

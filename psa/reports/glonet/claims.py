@@ -9,16 +9,16 @@ from typing import Final
 import numpy as np
 
 from psa.analysis.stats import Paired, Values, paired, present
-from psa.core.formatting import counted, listed
+from psa.core.formatting import join_names, pluralize
 from psa.reports.glonet.layer_use import NEAR, Use, telling
-from psa.reports.glonet.networks import Depths, Network, Trained, mean
-from psa.reports.glonet.tables import CHANCE, CLAIMED, CLAIMED_EPOCHS, exits_of, own, trained_for
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
+from psa.reports.glonet.tables import CHANCE, CLAIMED, CLAIMED_EPOCHS, exits_of, own_columns, trained_for
 
 RESILIENT: Final = 1.0  # points of accuracy that depth may cost
 _DEEP: Final = 50  # layers from which an earlier document speaks of deep networks
 
 
-def measured(depths: Depths, model: str, features: int) -> list[Trained]:
+def measured(depths: GlonetResults, model: str, features: int) -> list[Trained]:
     """The networks of a model and width that have a finished trial, from few layers to many."""
     return [each for each in depths.of(model, features) if each.n]
 
@@ -30,7 +30,7 @@ def ends_of(networks: Sequence[Trained]) -> tuple[Trained, Trained]:
     return best, worst
 
 
-def resilience(depths: Depths, model: str = "GloNet") -> Iterator[str]:
+def resilience(depths: GlonetResults, model: str = "GloNet") -> Iterator[str]:
     """Whether depth costs a model accuracy: a sentence for each width."""
     for features in depths.features:
         networks = measured(depths, model, features)
@@ -71,19 +71,19 @@ def _points(value: float, low: float, high: float) -> str:
     return f"{value:+.2f} points{around}".replace("-", "−")
 
 
-def at_chance(depths: Depths, each: Trained) -> bool:
+def at_chance(depths: GlonetResults, each: Trained) -> bool:
     """Whether no trial of a network scores above ZeroR by more than CHANCE points."""
     return each.n > 0 and bool((present(each.validation) <= depths.zero_r + CHANCE).all())
 
 
-def chance_from(depths: Depths, model: str, features: int) -> int | None:
+def chance_from(depths: GlonetResults, model: str, features: int) -> int | None:
     """The least number of layers from which on every network of a model is at chance; None where none is."""
     deepest_first = reversed(measured(depths, model, features))
     lost = list(takewhile(lambda each: at_chance(depths, each), deepest_first))
     return lost[-1].network.layers if lost else None
 
 
-def chance(depths: Depths, model: str = "MLP") -> Iterator[str]:
+def chance(depths: GlonetResults, model: str = "MLP") -> Iterator[str]:
     """Whether a model learns nothing from some depth on: a sentence for each width."""
     for features in depths.features:
         networks = measured(depths, model, features)
@@ -110,7 +110,7 @@ def chance(depths: Depths, model: str = "MLP") -> Iterator[str]:
         )
 
 
-def _learning(depths: Depths, networks: Sequence[Trained]) -> str:
+def _learning(depths: GlonetResults, networks: Sequence[Trained]) -> str:
     """Of networks whose deepest learns: whether all of their trials do."""
     done = sum(each.n for each in networks)
     lost = {
@@ -122,11 +122,11 @@ def _learning(depths: Depths, networks: Sequence[Trained]) -> str:
         return "learns at every depth that was trained"
     return (
         f"learns with the most layers that were trained, but {sum(lost.values())} of "
-        f"{counted(done, 'trial')} stay at chance (with {listed(list(map(str, lost)))} layers)"
+        f"{pluralize(done, 'trial')} stay at chance (with {join_names(list(map(str, lost)))} layers)"
     )
 
 
-def degradation(depths: Depths) -> Iterator[str]:
+def degradation(depths: GlonetResults) -> Iterator[str]:
     """Whether MLPs lose accuracy as gently as an earlier document says they do, at the depths it names."""
     for features in depths.features:
         parts, wrong = [], 0
@@ -147,7 +147,7 @@ def degradation(depths: Depths) -> Iterator[str]:
 
 
 def usage(
-    depths: Depths, uses: Mapping[Network, Use], model: str = "GloNet", *, beside: bool = True
+    depths: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet", *, beside: bool = True
 ) -> Iterator[str]:
     """Whether a model uses only its first layers; beside: with what an earlier document says of it."""
     found = [uses[each.network] for each in _all(depths, model) if each.network in uses]
@@ -158,12 +158,12 @@ def usage(
         return
     concentrated = [use for use in told if use.verdict == "concentrated"]
     if len(concentrated) == len(told):
-        head = f"Use is concentrated in the first layers in all {counted(len(told), model)}"
+        head = f"Use is concentrated in the first layers in all {pluralize(len(told), model)}"
     elif not concentrated:
-        head = f"Use is not concentrated in the first layers in any of {counted(len(told), model)}"
+        head = f"Use is not concentrated in the first layers in any of {pluralize(len(told), model)}"
     else:
         head = (
-            f"Use is concentrated in the first layers in {len(concentrated)} of {counted(len(told), model)}"
+            f"Use is concentrated in the first layers in {len(concentrated)} of {pluralize(len(told), model)}"
         )
     said = " The earlier document says that only the first 4 to 8 are used, whatever the depth." * beside
     yield f"{head}, by the mean output |h| of hidden layers on the validation split.{said}"
@@ -181,11 +181,11 @@ def _of_layers(use: Use) -> str:
     )
 
 
-def _all(depths: Depths, model: str) -> list[Trained]:
+def _all(depths: GlonetResults, model: str) -> list[Trained]:
     return [each for features in depths.features for each in depths.of(model, features)]
 
 
-def exits(depths: Depths, uses: Mapping[Network, Use], model: str = "GloNet") -> Iterator[str]:
+def exits(depths: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet") -> Iterator[str]:
     """After how many layers one may leave a network."""
     parts = []
     for each in _all(depths, model):
@@ -207,7 +207,7 @@ def exits(depths: Depths, uses: Mapping[Network, Use], model: str = "GloNet") ->
         )
 
 
-def speed_of_learning(depths: Depths) -> Iterator[str]:
+def speed_of_learning(depths: GlonetResults) -> Iterator[str]:
     """Whether GloNet converges in fewer epochs than MLP, where both learn."""
     for features in depths.features:
         fewer, same, more = _compared(depths, features)
@@ -215,20 +215,20 @@ def speed_of_learning(depths: Depths) -> Iterator[str]:
         if total:
             yield (
                 f"Width {features}: GloNet comes within 1 point of its own best in fewer epochs than MLP at "
-                f"{len(fewer)} of {counted(total, 'depth')} where every pair of trials learns"
-                + (f" ({listed(fewer)} layers)" if fewer else "")
+                f"{len(fewer)} of {pluralize(total, 'depth')} where every pair of trials learns"
+                + (f" ({join_names(fewer)} layers)" if fewer else "")
                 + f", in as many at {len(same)}, in more at {len(more)}."
             )
 
 
-def _compared(depths: Depths, features: int) -> tuple[list[str], list[str], list[str]]:
+def _compared(depths: GlonetResults, features: int) -> tuple[list[str], list[str], list[str]]:
     """Depths at which GloNet needs fewer, as many, and more epochs, on the mean over the seeds of both."""
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
     for one in measured(depths, "GloNet", features):
         other = depths.get("MLP", one.network.layers, features)
         if other is None:
             continue
-        difference: Values = own(one, depths) - own(other, depths)
+        difference: Values = own_columns(one, depths) - own_columns(other, depths)
         there = present(difference)
         if len(there) and len(there) == min(one.n, other.n):
             found[int(np.sign(there.mean())) + 1].append(str(one.network.layers))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.stats import Values
-from psa.reports.glonet.networks import Depths, Network, Trained, mean
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
 
 _LAYER_COLUMNS: Final = (
     "model", "features", "layers", "layer", "place", "mean_output_start", "mean_output", "share",
@@ -57,7 +57,7 @@ MOST: Final = 0.9  # of the total mean output
 FIRST: Final = (4, 8)  # layers that an earlier document says are the only ones in use
 _EVEN: Final = 0.1  # how far a share may be from that of equal use
 
-Verdict = Literal[
+LayerVerdict = Literal[
     "concentrated", "even", "leaning to the first layers", "leaning to the last layers", "short"
 ]
 
@@ -115,7 +115,7 @@ class Use:
         return np.where(np.isnan(self.exits[:, -1]), np.nan, near.argmax(axis=1) + 1.0)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> LayerVerdict:
         """Whether use is concentrated in the first 8 layers (4, of a network of fewer than 16 hidden ones):
         MOST of the total; even where the share is that of equal use, give or take a tenth of the total.
         """
@@ -142,7 +142,7 @@ def _shares(outputs: Values) -> Values:
     return mean(each, axis=0)
 
 
-def uses_of(depths: Depths, observed: pd.DataFrame | None) -> dict[Network, Use]:
+def uses_of(depths: GlonetResults, observed: pd.DataFrame | None) -> dict[Network, Use]:
     """Of every network of which anything was observed. observed: as psa.analysis.probe_frame gives it."""
     if observed is None or not len(observed):
         return {}

@@ -18,9 +18,9 @@ from psa.core.errors import UserError
 from psa.specs.arch import Arch
 from psa.storage.store import Store
 
-MODELS: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
+MODEL_NAMES: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
 # What trials that are compared with each other must share.
-SHARED: Final = (
+SHARED_SETTINGS: Final = (
     "study", "mode", "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience",
     "dropout", "activation", "init", "simplex", "dataset", "scaling", "digits", "val_size", "split_seed",
 )  # fmt: skip
@@ -40,12 +40,12 @@ class Network:
         return f"{self.model}, {self.layers} layers of {self.features}"
 
 
-def network_of(family: str, arch: str) -> Network:
+def network_label(family: str, arch: str) -> Network:
     """The network of a row. Raises ValueError where its hidden layers differ in width."""
     widths = Arch.coerce(arch).widths
     if len(set(widths)) > 1:
         raise ValueError(f"{arch} has layers of several widths")
-    return Network(widths[0], len(widths) + 1, MODELS[family])
+    return Network(widths[0], len(widths) + 1, MODEL_NAMES[family])
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Depths:
+class GlonetResults:
     """Every network of one frame. zero_r: percent of the validation split that the majority class makes.
 
     samples: of the validation split. epochs: every length that a finished trial has.
@@ -117,7 +117,7 @@ class Depths:
     def models(self) -> tuple[str, ...]:
         """GloNet first."""
         there = {network.model for network in self.trained}
-        return tuple(model for model in MODELS.values() if model in there)
+        return tuple(model for model in MODEL_NAMES.values() if model in there)
 
     @property
     def zero_r_shown(self) -> str:
@@ -144,17 +144,17 @@ def mean(values: Values, axis: int | None = None) -> Values:
         return np.asarray(np.nanmean(values, axis=axis), dtype=np.float64)
 
 
-def depths_of(frame: pd.DataFrame) -> Depths:
+def depths_of(frame: pd.DataFrame) -> GlonetResults:
     """The networks of one experiment. Raises UserError where the frame holds several."""
     trials = trials_of(frame)
     known = trials[trials["status"].isin(["done", "unfinished", "diverged"])]
-    for column in SHARED:
+    for column in SHARED_SETTINGS:
         if known[column].astype(str).nunique() > 1:
             values = ", ".join(sorted(set(known[column].astype(str))))
             raise UserError(f"these trials differ in {column} ({values})", "Name one grid with --grid")
     done = trials[trials["status"] == "done"]
     samples = done["validation"].max()
-    return Depths(
+    return GlonetResults(
         tuple(sorted(set(map(int, trials["seed"])))),
         dict(_networks(frame, trials)),
         float(done["zero_r"].max()) if len(done) else float("nan"),
@@ -168,7 +168,7 @@ def _networks(frame: pd.DataFrame, trials: pd.DataFrame) -> Iterator[tuple[Netwo
     seeds = sorted(set(map(int, trials["seed"])))
     loops = {str(name): rows for name, rows in frame[frame["loop"].notna()].groupby("id", observed=True)}
     for (family, arch), rows in trials.groupby(["family", "arch"], observed=True, sort=False):
-        network = network_of(str(family), str(arch))
+        network = network_label(str(family), str(arch))
         by_seed = {int(row.seed): row for row in rows.itertuples()}
         if len(by_seed) < len(rows):
             raise UserError(
@@ -208,7 +208,7 @@ def _curves(rows: list[pd.DataFrame | None], column: str) -> Values:
     return found
 
 
-def seconds_of(depths: Depths, store: Store | None) -> dict[Network, Values]:
+def seconds_of(depths: GlonetResults, store: Store | None) -> dict[Network, Values]:
     """Seconds per epoch and trial, seed by seed, as the sidecars of the records tell; NaN where none does.
 
     What it is: the time of the pack in which the trial was trained, with its evaluations, probes and

@@ -13,20 +13,28 @@ from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.stats import Values
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.reports import wording
-from psa.reports.contract import Setting
+from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims
 from psa.reports.glonet import tables as glonet_tables
 from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
 from psa.reports.glonet.figures.curves import ROWS, curves_figure
 from psa.reports.glonet.figures.layers import exits_figure, norms_figure, usage_figure
 from psa.reports.glonet.layer_use import Use, layers_csv, uses_of
-from psa.reports.glonet.networks import MODELS, SHARED, Depths, Network, Trained, depths_of, seconds_of
+from psa.reports.glonet.networks import (
+    MODEL_NAMES,
+    SHARED_SETTINGS,
+    GlonetResults,
+    Network,
+    Trained,
+    depths_of,
+    seconds_of,
+)
 from psa.reports.glonet.tables import CLAIMED, CLAIMED_OF
 from psa.reports.rendering.html import Fact, Page, Picture, Section
 from psa.reports.rendering.tables import Table
-from psa.reports.wording import SETTINGS, alike
+from psa.reports.wording import SETTINGS, shared_settings
 
 QUESTION: Final = (
     "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "
@@ -48,10 +56,10 @@ class _Seen:
     """The numbers that tables, figures and page share."""
 
     frame: pd.DataFrame
-    setting: Setting
+    setting: ReportContext
 
     @cached_property
-    def depths(self) -> Depths:
+    def depths(self) -> GlonetResults:
         return depths_of(self.frame)
 
     @cached_property
@@ -76,7 +84,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """
     for study, rows in frame.groupby("study", observed=True, sort=False):
         known = rows[rows["dataset"].notna()]
-        varied = [name for name in SHARED if known[name].astype(str).nunique() > 1]
+        varied = [name for name in SHARED_SETTINGS if known[name].astype(str).nunique() > 1]
         if not varied:
             yield str(study), rows
             continue
@@ -92,7 +100,7 @@ def _plain(value: str) -> str:
     return "".join(each if each.isalnum() or each in ".-" else "-" for each in value)
 
 
-def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     """Every table, by name. Raises UserError where the frame holds several experiments."""
     seen = _Seen(frame, setting)
     depths = seen.depths
@@ -110,7 +118,7 @@ def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
     return found
 
 
-def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Every figure, by name."""
     seen = _Seen(frame, setting)
     depths = seen.depths
@@ -131,7 +139,7 @@ def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure
         yield from ((name, figure) for name, figure in made.items() if figure is not None)
 
 
-def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
     """layers.csv: every layer of every network, means over seeds."""
     seen = _Seen(frame, setting)
     if not seen.uses:
@@ -140,7 +148,7 @@ def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
 
 
 def page(
-    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """The report, from its tables and the stored PNG of each of its figures."""
     seen = _Seen(frame, setting)
@@ -161,7 +169,7 @@ def _title(seen: _Seen) -> str:
     span = f"{layers[0]} to {layers[-1]}" if len(layers) > 1 else f"{layers[0]}"
     named = seen.frame.attrs.get("apart", {}).items()
     apart = ", ".join(f"{SETTINGS.get(key, key).lower()} {_told(key, value)}" for key, value in named)
-    of = f"{counted(len(seen.depths.trained), 'network')} of {span} layers"
+    of = f"{pluralize(len(seen.depths.trained), 'network')} of {span} layers"
     return f"{seen.frame['study'].iloc[0]}{f', {apart}' if apart else ''}: {of}"
 
 
@@ -172,14 +180,14 @@ def _told(key: str, value: str) -> str:
 
 def _caption(name: str) -> str:
     kind, *rest = name.split("_")
-    models = {model.lower(): model for model in MODELS.values()}
+    models = {model.lower(): model for model in MODEL_NAMES.values()}
     return _CAPTIONS[kind].format(model=models.get(rest[0] if rest else "", ""))
 
 
 def _facts(seen: _Seen) -> Iterator[Fact]:
     depths = seen.depths
     done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
-    yield Fact("Trials", f"{done:,} of {asked:,}", f"{counted(len(depths.seeds), 'seed')} per network")
+    yield Fact("Trials", f"{done:,} of {asked:,}", f"{pluralize(len(depths.seeds), 'seed')} per network")
     for model in depths.models:
         deepest = [each for features in depths.features for each in claims.measured(depths, model, features)]
         if deepest:
@@ -212,7 +220,7 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
         return tuple(made[name] for name in names if name in made)
 
     # what tells networks apart is in every table
-    shared = alike(trials_of(seen.frame), ("arch", "family"))
+    shared = shared_settings(trials_of(seen.frame), ("arch", "family"))
     told = (*claims.resilience(depths), *claims.chance(depths))
     told += (f"All trials share: {shared}.",) if shared else ()
     yield Section("Depth and accuracy", told, shown("accuracy"), listed("accuracy", "paired"))
@@ -243,14 +251,14 @@ def _warnings(seen: _Seen) -> Iterator[str]:
     depths, rows = seen.depths, trials_of(seen.frame)
     if absent := wording.absence(rows):
         yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
-    lost = [each.network.label for each in glonet_tables.ordered(depths) if "diverged" in each.statuses]
+    lost = [each.network.label for each in glonet_tables.network_order(depths) if "diverged" in each.statuses]
     if lost:
         yield f"Diverged, and so without any accuracy: {'; '.join(lost)}."
     if unequal := wording.unequal_lengths(depths.epochs, "epochs"):
         yield unequal
     few = len(depths.seeds)
     if few < 3:
-        yield f"There {'is' if few == 1 else 'are'} {counted(few, 'seed')}: differences may be chance."
+        yield f"There {'is' if few == 1 else 'are'} {pluralize(few, 'seed')}: differences may be chance."
     if devices := wording.several_devices(rows):
         yield f"{devices}, and their speeds cannot be compared."
 

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 
 from psa.analysis.stats import EXACT_PAIRS, Values, benjamini_hochberg, holm, paired, present, summary
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
-from psa.reports.glonet.networks import Depths, Network, Trained, mean
-from psa.reports.rendering.tables import Cell, Column, Interval, Table, Uncertain
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
+from psa.reports.rendering.tables import Cell, Column, Interval, MeanSd, Table
 
 TARGETS: Final = (90.0, 95.0)  # percent of the validation split
 CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothing
@@ -31,15 +31,15 @@ CLAIMED_OF: Final = "mnist"  # with all ten digits
 CLAIMED_EPOCHS: Final = "50 or 200 epochs (it does not say which)"
 
 
-def ordered(depths: Depths) -> list[Trained]:
+def network_order(depths: GlonetResults) -> list[Trained]:
     """Every network: by model, width, then layers."""
     return [each for model in depths.models for wide in depths.features for each in depths.of(model, wide)]
 
 
-def uncertain(values: Values) -> Uncertain | None:
+def uncertain(values: Values) -> MeanSd | None:
     """Mean and sample standard deviation of the seeds that are there; None where there is none."""
     found = summary(values)
-    return Uncertain(found.mean, found.sd, found.n, len(values)) if found.n else None
+    return MeanSd(found.mean, found.sd, found.n, len(values)) if found.n else None
 
 
 def with_interval(values: Values) -> Interval | None:
@@ -64,10 +64,10 @@ def _table(
     return Table(caption, f"tab:{label}", columns, made, note, len(made) > _ONE_PAGE)
 
 
-def seeds_note(depths: Depths) -> str:
+def seeds_note(depths: GlonetResults) -> str:
     """Of how many seeds the numbers are, and what is missing."""
     done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
-    text = f"{counted(done, 'trial')} of {asked:,}, {counted(len(depths.seeds), 'seed')} per network"
+    text = f"{pluralize(done, 'trial')} of {asked:,}, {pluralize(len(depths.seeds), 'seed')} per network"
     text += f", {trained_for(depths)}." if depths.epochs else "."
     others = [f"{count:,} {status}" for status, count in sorted(depths.statuses.items()) if status != "done"]
     return text + (
@@ -75,14 +75,14 @@ def seeds_note(depths: Depths) -> str:
     )
 
 
-def trained_for(depths: Depths) -> str:
+def trained_for(depths: GlonetResults) -> str:
     """`50 epochs`, `1 epoch`, `2 to 50 epochs`."""
     if len(depths.epochs) > 1:
         return f"{depths.epochs[0]} to {depths.epochs[-1]} epochs"
-    return counted(depths.epochs[0], "epoch") if depths.epochs else "no epoch"
+    return pluralize(depths.epochs[0], "epoch") if depths.epochs else "no epoch"
 
 
-def accuracy_table(depths: Depths) -> Table:
+def accuracy_table(depths: GlonetResults) -> Table:
     """Accuracy of every network on both splits, its sd and its interval."""
     columns = (
         *_WHO,
@@ -98,7 +98,7 @@ def accuracy_table(depths: Depths) -> Table:
             *_who(each.network), each.parameters, each.n, uncertain(each.test), with_interval(each.test),
             uncertain(each.validation), with_interval(each.validation),
         )
-        for each in ordered(depths)
+        for each in network_order(depths)
     )  # fmt: skip
     note = (
         f"{seeds_note(depths)} Mean ± standard deviation over seeds; intervals: 95 % t intervals of the "
@@ -107,11 +107,11 @@ def accuracy_table(depths: Depths) -> Table:
     return _table("Accuracy by model, width and depth", "accuracy", columns, rows, note)
 
 
-def paired_table(depths: Depths, against: str = "MLP") -> Table:
+def paired_table(depths: GlonetResults, against: str = "MLP") -> Table:
     """Every other model minus MLP, seed by seed, on the test split."""
     pairs = [
         (each, other)
-        for each in ordered(depths)
+        for each in network_order(depths)
         if each.network.model != against
         and (other := depths.get(against, each.network.layers, each.network.features)) is not None
     ]
@@ -144,7 +144,7 @@ def paired_table(depths: Depths, against: str = "MLP") -> Table:
     return _table(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
 
 
-def convergence_table(depths: Depths) -> Table:
+def convergence_table(depths: GlonetResults) -> Table:
     """The first epoch at which a trial was good enough, in several senses."""
     columns = (
         *_WHO,
@@ -164,18 +164,23 @@ def convergence_table(depths: Depths) -> Table:
             for first in firsts
             for cell in (uncertain(first), f"{len(present(first))} of {each.n}" if each.n else None)
         ]
-        return (*_who(each.network), each.accuracies.shape[1] or None, *cells, uncertain(own(each, depths)))
+        return (
+            *_who(each.network),
+            each.accuracies.shape[1] or None,
+            *cells,
+            uncertain(own_columns(each, depths)),
+        )
 
     note = (
         f"Validation accuracy after an epoch. Means are of the trials that reached it. Trials within "
         f"{CHANCE:g} point of ZeroR have no best to converge to. {seeds_note(depths)}"
     )
     return _table(
-        "Epochs until a trial was good enough", "convergence", columns, map(row, ordered(depths)), note
+        "Epochs until a trial was good enough", "convergence", columns, map(row, network_order(depths)), note
     )
 
 
-def own(each: Trained, depths: Depths) -> Values:
+def own_columns(each: Trained, depths: GlonetResults) -> Values:
     """[seeds] the first epoch within a point of the trial's own best; NaN of trials that learned nothing."""
     if not each.accuracies.shape[1]:
         return np.full(len(each.ids), np.nan)
@@ -183,7 +188,7 @@ def own(each: Trained, depths: Depths) -> Values:
     return np.where(best > depths.zero_r + CHANCE, each.reaching(best - 1.0), np.nan)
 
 
-def speed_table(depths: Depths, seconds: Mapping[Network, Values]) -> Table:
+def speed_table(depths: GlonetResults, seconds: Mapping[Network, Values]) -> Table:
     """How long an epoch of one trial took."""
     columns = (
         *_WHO,
@@ -195,7 +200,7 @@ def speed_table(depths: Depths, seconds: Mapping[Network, Values]) -> Table:
         found = seconds.get(each.network, np.full(len(each.ids), np.nan))
         return (*_who(each.network), each.parameters, uncertain(1000 * found))
 
-    return _table("Training speed", "speed", columns, map(row, ordered(depths)), SPEED)
+    return _table("Training speed", "speed", columns, map(row, network_order(depths)), SPEED)
 
 
 SPEED: Final = (
@@ -205,7 +210,7 @@ SPEED: Final = (
 )
 
 
-def usage_table(depths: Depths, uses: Mapping[Network, Use]) -> Table:
+def usage_table(depths: GlonetResults, uses: Mapping[Network, Use]) -> Table:
     """Where the mean output of a network comes from, and from where on an early exit is as good."""
     columns = (
         *_WHO,
@@ -220,7 +225,7 @@ def usage_table(depths: Depths, uses: Mapping[Network, Use]) -> Table:
     )
     return _table(
         "What each network uses its layers for", "usage", columns,
-        (_used(depths, uses[each.network], each) for each in ordered(depths) if each.network in uses),
+        (_used(depths, uses[each.network], each) for each in network_order(depths) if each.network in uses),
         "Shares of the mean |h| over the validation split, added up over hidden layers, of final weights; "
         "a share of the first 4 or 8 is missing where no layers follow. Layers that hold "
         f"{100 * MOST:g} %: the fewest, wherever they stand. Exit after layer: the smallest k such that "
@@ -230,7 +235,7 @@ def usage_table(depths: Depths, uses: Mapping[Network, Use]) -> Table:
     )  # fmt: skip
 
 
-def _used(depths: Depths, use: Use, trained: Trained) -> tuple[Cell, ...]:
+def _used(depths: GlonetResults, use: Use, trained: Trained) -> tuple[Cell, ...]:
     hidden = len(use.shares)
     outputs = present(mean(use.end, axis=0))
     return (
@@ -246,12 +251,12 @@ def _used(depths: Depths, use: Use, trained: Trained) -> tuple[Cell, ...]:
     )
 
 
-def exits_of(depths: Depths, use: Use, trained: Trained) -> Values:
+def exits_of(depths: GlonetResults, use: Use, trained: Trained) -> Values:
     """[seeds] after how many layers one may leave; NaN of trials that learned nothing."""
     return np.where(trained.validation > depths.zero_r + CHANCE, use.exit, np.nan)
 
 
-def claims_table(depths: Depths) -> Table:
+def claims_table(depths: GlonetResults) -> Table:
     """What an earlier document says beside what was measured, at its width or the nearest."""
     features = min(depths.features, key=lambda wide: abs(wide - CLAIMED_FEATURES))
     columns = (

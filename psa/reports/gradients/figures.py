@@ -13,11 +13,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from psa.analysis.gradients.cluster_metrics import Choice
-from psa.analysis.gradients.label_agreement import RESAMPLES, Agreement, Estimate
-from psa.reports.plotting.style import GREY, add_axes, empty, new_figure, note, style, title
+from psa.analysis.gradients.label_agreement import LABEL_RESAMPLES, Estimate, LabelAgreement
+from psa.reports.plotting.style import GREY, add_axes, empty, footnote, new_figure, plot_style, title
 
-Labels = NDArray[np.int64]
-Values = NDArray[np.float64]
+_Labels = NDArray[np.int64]
+_Values = NDArray[np.float64]
 
 # Petroff (2021), "Accessible color sequences for data visualization": ten that are told apart with any of the
 # usual colour deficiencies. Numbers stand beside them, for readers without colours.
@@ -38,7 +38,7 @@ def colour(number: int) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def plot_classes(ax: Axes, coordinates: Values, classes: Labels) -> Axes:
+def plot_classes(ax: Axes, coordinates: _Values, classes: _Labels) -> Axes:
     """Points [n, 2] in the colours of their classes int64 [n], with each class's number at its median."""
     ax.scatter(
         coordinates[:, 0], coordinates[:, 1], s=1.6, linewidths=0, rasterized=True,
@@ -55,22 +55,22 @@ def plot_classes(ax: Axes, coordinates: Values, classes: Labels) -> Axes:
     return ax
 
 
-def _middle(points: Values) -> Values:
+def _middle(points: _Values) -> _Values:
     """The point nearest to the median: a number always stands on its class."""
     apart = np.abs(points - np.median(points, axis=0)).sum(axis=1)
     return np.asarray(points[apart.argmin()])
 
 
 def tsne_figure(
-    coordinates: Values,
-    digits: Labels,
-    clusters: Labels,
-    predictions: Labels,
+    coordinates: _Values,
+    digits: _Labels,
+    clusters: _Labels,
+    predictions: _Labels,
     notes: Sequence[str] = (),
     heading: str = "Gradient space",
 ) -> Figure:
     """The same n points three times: by digit, by cluster, by prediction (as a digit)."""
-    with style():
+    with plot_style():
         figure = new_figure(2.95)
         title(figure, heading)
         panels = {"digit": digits, "cluster": clusters, "prediction": predictions}
@@ -83,11 +83,11 @@ def tsne_figure(
             f"the axes have no meaning. The predictions are right for {right:.1%} of them. Clusters are "
             "numbered by size; their numbers and colours are not those of digits."
         )
-        note(figure, [*notes, found])
+        footnote(figure, [*notes, found])
         return figure
 
 
-def plot_estimates(ax: Axes, estimates: Sequence[Estimate], colours: Sequence[str]) -> Axes:
+def plot_agreements(ax: Axes, estimates: Sequence[Estimate], colours: Sequence[str]) -> Axes:
     """A bar per estimate from 0, its interval as a line, the number beside it."""
     for row, (each, fill) in enumerate(zip(estimates, colours, strict=True)):
         ax.barh(row, each.value, 0.62, color=fill, linewidth=0)
@@ -103,7 +103,7 @@ def plot_estimates(ax: Axes, estimates: Sequence[Estimate], colours: Sequence[st
     return ax
 
 
-def agreement_figure(found: Mapping[str, Mapping[str, Agreement]], notes: Sequence[str] = ()) -> Figure:
+def agreement_figure(found: Mapping[str, Mapping[str, LabelAgreement]], notes: Sequence[str] = ()) -> Figure:
     """Purity, NMI and ARI side by side. found: what was clustered -> compared with what -> agreement."""
     rows = [
         (f"{name}: {other}", each, colour(at))
@@ -111,29 +111,29 @@ def agreement_figure(found: Mapping[str, Mapping[str, Agreement]], notes: Sequen
         for at, (other, each) in enumerate(compared.items())
     ]
     high = 0.19 * len(rows)
-    with style():
+    with plot_style():
         figure = new_figure(high + 1.1)
         title(figure, "Agreement of clusters")
         panels = {"purity": "purity", "nmi": "mutual information (NMI)", "ari": "adjusted Rand index (ARI)"}
         for at, (measure, name) in enumerate(panels.items()):
             ax = add_axes(figure, 2.3 + 1.65 * at, 0.72, 1.2, high)
-            plot_estimates(ax, [getattr(each, measure) for _, each, _ in rows], [fill for *_, fill in rows])
+            plot_agreements(ax, [getattr(each, measure) for _, each, _ in rows], [fill for *_, fill in rows])
             ax.set_yticks(range(len(rows)), [] if at else [label for label, *_ in rows])
             ax.set_xlabel(name)
         samples = sorted({each.samples for _, each, _ in rows})
         counted = " and ".join(f"{count:,}" for count in samples)
         how = (
-            f"Over {counted} samples. Lines: 95 % percentile intervals, {RESAMPLES:,} bootstrap samples with "
+            f"Over {counted} samples. Lines: 95 % percentile intervals, {LABEL_RESAMPLES:,} bootstrap samples with "
             "the same centres. By chance ARI is 0, and purity the share of the most frequent label or more."
         )
-        note(figure, [*notes, how])
+        footnote(figure, [*notes, how])
         return figure
 
 
 def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[str] = ()) -> Figure:
     """Each measure over the number of clusters, its best one marked; expected: how many digits there are."""
     counts = [each.clusters for each in choice.qualities]
-    with style():
+    with plot_style():
         figure = new_figure(2.15)
         title(figure, "How many clusters")
         for at, (measure, name) in enumerate({"inertia": "inertia", **_MEASURES}.items()):
@@ -149,7 +149,7 @@ def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[s
         ]
         dashed = f" Dashed: the {expected} digits there are." if expected is not None else ""
         how = f"k-means of {choice.samples:,} gradients. Orange, best: {', '.join(best_ones)} clusters."
-        note(figure, [*notes, how + dashed])
+        footnote(figure, [*notes, how + dashed])
         return figure
 
 
@@ -167,14 +167,14 @@ def plot_choice(ax: Axes, counts: Sequence[int], values: Sequence[float], best: 
     return ax
 
 
-def norms_figure(norms: Values, clusters: Labels, count: int, notes: Sequence[str] = ()) -> Figure:
+def norms_figure(norms: _Values, clusters: _Labels, count: int, notes: Sequence[str] = ()) -> Figure:
     """How long the gradients of each cluster are: one histogram per row, on one logarithmic axis.
 
     norms: [N], of the raw gradients; clusters: int64 [N] in 0..count-1. Gradients of zero are counted aside.
     """
     positive = norms[norms > 0]
     high = 0.3 * count
-    with style():
+    with plot_style():
         figure = new_figure(high + 1.0)
         title(figure, "Norms by cluster")
         ax = add_axes(figure, 1.2, 0.65, 5.7, high)
@@ -196,11 +196,11 @@ def norms_figure(norms: Values, clusters: Labels, count: int, notes: Sequence[st
             "Each histogram is as high as its own highest bin; in brackets how many samples. Lines: medians. "
             f"Of {len(norms):,} gradients {int((norms == 0).sum()):,} are zero and not shown."
         )
-        note(figure, [*notes, how])
+        footnote(figure, [*notes, how])
         return figure
 
 
-def plot_norms(ax: Axes, norms: Values, row: int, edges: Values) -> Axes:
+def plot_norms(ax: Axes, norms: _Values, row: int, edges: _Values) -> Axes:
     """The histogram of one cluster, standing on the line row + 1."""
     found = norms[norms > 0]
     if not len(found):

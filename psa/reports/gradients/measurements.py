@@ -14,22 +14,43 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from psa.analysis.gradients.cluster_metrics import Choice, Diversity, Group, choose, diversity, groups
+from psa.analysis.gradients.cluster_metrics import (
+    Choice,
+    ClusterSummary,
+    Diversity,
+    choose_samples,
+    diversity,
+    groups,
+)
 from psa.analysis.gradients.factored import Factored, sampled_rows
-from psa.analysis.gradients.file import Kept, Labels
-from psa.analysis.gradients.kmeans import Clusters, KMeans, Progress, Run, cluster, lloyd, plus_plus, silent
-from psa.analysis.gradients.label_agreement import Agreement, agreement, contingency, purity
-from psa.analysis.gradients.metric_space import Space, space_of
+from psa.analysis.gradients.file import GradientFile, Labels
+from psa.analysis.gradients.kmeans import (
+    Clusters,
+    KMeansConfig,
+    KMeansProgress,
+    KMeansRun,
+    cluster,
+    lloyd,
+    plus_plus,
+    silent,
+)
+from psa.analysis.gradients.label_agreement import (
+    LabelAgreement,
+    cluster_purity,
+    contingency,
+    label_agreement,
+)
+from psa.analysis.gradients.metric_space import MetricSpace, space_of
 from psa.analysis.gradients.tsne import PERPLEXITY, Embedding, embed
 from psa.core.errors import UserError
-from psa.core.formatting import counted
-from psa.core.rng import stream
+from psa.core.formatting import pluralize
+from psa.core.rng import generator
 
-SAMPLE: Final = 4_000  # gradients of a trial that are clustered: 64 MB of inner products
+_SAMPLE: Final = 4_000  # gradients of a trial that are clustered: 64 MB of inner products
 CHOICE_SAMPLE: Final = 1_500
 PICTURE: Final = 2_000  # points
 WARM_UP: Final = 0.2  # of an epoch: before, what a sample asks is mostly that the weights are still random
-STARTS: Final = 10
+STARTS_PER_VIEW: Final = 10
 COUNTS: Final = range(2, 13)
 OUTPUT: Final = "output"
 Init = Literal["k-means++", "random"]
@@ -45,17 +66,17 @@ class View:
 
 
 @dataclass(frozen=True)
-class Found:
+class ClusteredView:
     """The clusters of a view, and how far they agree with what is on the images and what was predicted."""
 
     view: View
     clusters: Clusters
-    digits: Agreement
-    predictions: Agreement
+    digits: LabelAgreement
+    predictions: LabelAgreement
 
 
 @dataclass(frozen=True)
-class Start:
+class ClusteringStart:
     """One run of k-means from one start: where it ended."""
 
     init: Init
@@ -64,14 +85,14 @@ class Start:
     purity: float
 
 
-class Measured:
+class GradientMeasurements:
     """The gradients of one trial, measured. sample: int64 [n], places in the file, rising.
 
     say: told what is being measured, since that takes a while.
     Raises UserError where there are too few of them, or their network diverged.
     """
 
-    def __init__(self, kept: Kept, sample: int = SAMPLE, say: Progress = silent) -> None:
+    def __init__(self, kept: GradientFile, sample: int = _SAMPLE, say: KMeansProgress = silent) -> None:
         self.kept, self.seed, self.say = kept, kept.trial.seed, say
         first = int(WARM_UP * len(kept)) if kept.online else 0
         drawn = sampled_rows(len(kept) - first, sample, self.seed)
@@ -86,7 +107,7 @@ class Measured:
         what = f"{self.kept.trial.id}: of {self.kept.name}"
         if len(self.sample) < self.count:
             raise UserError(
-                f"{what} {counted(len(self.sample), 'gradient')} can be clustered, fewer than the "
+                f"{what} {pluralize(len(self.sample), 'gradient')} can be clustered, fewer than the "
                 f"{self.count} digits"
             )
         for lengths in self.lengths.values():
@@ -131,33 +152,33 @@ class Measured:
         ]
 
     @cached_property
-    def found(self) -> dict[str, Found]:
+    def found(self) -> dict[str, ClusteredView]:
         """The clusters of every view, as many as there are digits, the best of STARTS runs."""
         return {key: self._clustered(view) for key, view in self.views.items()}
 
-    def _clustered(self, view: View) -> Found:
-        options = KMeans(self.count, view.normalise, n_init=STARTS)
+    def _clustered(self, view: View) -> ClusteredView:
+        options = KMeansConfig(self.count, view.normalise, n_init=STARTS_PER_VIEW)
         clusters = cluster(view.points, options, self.seed, self._told(view.name))
         labels = clusters.labels.numpy()
-        return Found(
+        return ClusteredView(
             view,
             clusters,
-            agreement(labels, self.digits, self.seed),
-            agreement(labels, self.predictions, self.seed),
+            label_agreement(labels, self.digits, self.seed),
+            label_agreement(labels, self.predictions, self.seed),
         )
 
     @cached_property
-    def main(self) -> Found | None:
+    def main(self) -> ClusteredView | None:
         """What pictures show: the hidden layer at length 1 where it is there, else the output layer."""
         return self.found.get("hidden_unit") or self.found.get("output_unit")
 
     @cached_property
-    def permuted(self) -> Agreement | None:
+    def permuted(self) -> LabelAgreement | None:
         """The main clusters compared with digits dealt out anew: what chance gives."""
         if self.main is None:
             return None
-        dealt = stream(self.seed, "permutation").permutation(self.digits)
-        return agreement(self.main.clusters.labels.numpy(), dealt, self.seed)
+        dealt = generator(self.seed, "permutation").permutation(self.digits)
+        return label_agreement(self.main.clusters.labels.numpy(), dealt, self.seed)
 
     @cached_property
     def read_off(self) -> float | None:
@@ -187,31 +208,31 @@ class Measured:
         rest = labels != 0
         if not rest.any():
             return float("nan")
-        return float(purity(contingency(labels[rest], self.digits[rest])[None])[0])
+        return float(cluster_purity(contingency(labels[rest], self.digits[rest])[None])[0])
 
     @cached_property
-    def starts(self) -> tuple[Start, ...]:
+    def starts(self) -> tuple[ClusteringStart, ...]:
         """Every run of k-means on the hidden layer at length 1 by itself, from both kinds of start."""
         view = self.views.get("hidden_unit")
         if view is None:
             return ()
         space = space_of(view.points.normalised())
-        return tuple(self._start(space, init, number) for init in _INITS for number in range(STARTS))
+        return tuple(self._start(space, init, number) for init in _INITS for number in range(STARTS_PER_VIEW))
 
-    def _told(self, what: str) -> Progress:
+    def _told(self, what: str) -> KMeansProgress:
         """Say of which trial and what a step is."""
         return lambda message: self.say(f"seed {self.seed}, {what}: {message}")
 
-    def _start(self, space: Space, init: Init, number: int) -> Start:
-        self._told("single runs")(f"start {number + 1} of {STARTS}, {init}")
-        options, draws = KMeans(self.count), stream(self.seed, "kmeans", number)
+    def _start(self, space: MetricSpace, init: Init, number: int) -> ClusteringStart:
+        self._told("single runs")(f"start {number + 1} of {STARTS_PER_VIEW}, {init}")
+        options, draws = KMeansConfig(self.count), generator(self.seed, "kmeans", number)
         if init == "random":
             first = torch.from_numpy(draws.choice(len(space), self.count, replace=False))
         else:
             first = plus_plus(space, self.count, draws)
-        run: Run = lloyd(space, first, options.max_iter, options.tolerance)
+        run: KMeansRun = lloyd(space, first, options.max_iter, options.tolerance)
         table = contingency(run.labels.numpy(), self.digits)
-        return Start(init, number, run.inertia, float(purity(table[None])[0]))
+        return ClusteringStart(init, number, run.inertia, float(cluster_purity(table[None])[0]))
 
     @cached_property
     def choice(self) -> Choice | None:
@@ -219,11 +240,11 @@ class Measured:
         counts = [count for count in COUNTS if count < min(CHOICE_SAMPLE, len(self.sample))]
         if self.main is None or not counts:
             return None
-        options = KMeans(2, self.main.view.normalise, n_init=3)
+        options = KMeansConfig(2, self.main.view.normalise, n_init=3)
         told = self._told("how many clusters")
-        return choose(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE, told)
+        return choose_samples(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE, told)
 
-    def groups(self, key: str) -> tuple[Group, ...]:
+    def groups(self, key: str) -> tuple[ClusterSummary, ...]:
         """Every cluster of a view in a few numbers."""
         return groups(self.found[key].clusters, self.digits, self.predictions)
 

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.gradients.cluster_metrics import centre_images, examples
-from psa.analysis.gradients.file import paths_of, read
+from psa.analysis.gradients.file import paths_of, read_gradients
 from psa.core.errors import UserError
 from psa.reports import wording
-from psa.reports.contract import Setting
+from psa.reports.contract import ReportContext
 from psa.reports.gradients import tables as gradient_tables
 from psa.reports.gradients.figures import agreement_figure, choice_figure, norms_figure, tsne_figure
-from psa.reports.gradients.measurements import Measured
+from psa.reports.gradients.measurements import GradientMeasurements
 from psa.reports.gradients.sample_figures import centres_figure, predictions_figure, samples_figure
 from psa.reports.gradients.text import sections, span
 from psa.reports.rendering.html import Fact, Page, Picture
@@ -37,7 +37,7 @@ QUESTION: Final = (
 )
 _File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
-SHOWN: Final = 48
+_SHOWN: Final = 48
 _SETTINGS: Final = (
     "family", "dataset", "scaling", "val_size", "split_seed", "optimizer", "lr", "batch_size",
     "weight_decay", "dropout",
@@ -63,7 +63,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{study}_{'-'.join(part for part in words.split('-') if part)}", rows
 
 
-def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     """Every table of a page, by name."""
     found = {"training": gradient_tables.training_table(frame)}
     measured, _ = measured_of(frame, setting)
@@ -79,7 +79,7 @@ def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
     return found
 
 
-def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Every figure of a page, of its first seed, by name."""
     measured, _ = measured_of(frame, setting)
     if not measured or (main := measured[0].main) is None:
@@ -121,7 +121,7 @@ def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure
     yield from _images(one, notes)
 
 
-def _images(one: Measured, notes: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+def _images(one: GradientMeasurements, notes: Sequence[str]) -> Iterator[tuple[str, Figure]]:
     if one.main is None:
         return
     key = next(key for key, found in one.found.items() if found is one.main)
@@ -134,17 +134,17 @@ def _images(one: Measured, notes: Sequence[str]) -> Iterator[tuple[str, Figure]]
         "samples",
         samples_figure([images[at] for at in chosen], [one.digits[at] for at in chosen], groups, notes),
     )
-    part = slice(-SHOWN, None)
+    part = slice(-_SHOWN, None)
     yield "predictions", predictions_figure(images[part], one.digits[part], one.predictions[part], notes)
 
 
-def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
     """None beside the tables."""
     return {}
 
 
 def page(
-    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """The report, from its tables and the stored PNG of each of its figures."""
     measured, missing = measured_of(frame, setting)
@@ -177,14 +177,14 @@ def _digits(trials: pd.DataFrame) -> str:
     return "0 to 9" if pd.isna(chosen) else str(chosen)
 
 
-def _facts(measured: Sequence[Measured]) -> Iterator[Fact]:
+def _facts(measured: Sequence[GradientMeasurements]) -> Iterator[Fact]:
     for key, detail in (("hidden_unit", "hidden layer"), ("output_unit", "output layer")):
         values = [each.found[key].digits.purity.value for each in measured if key in each.found]
         if values:
             yield Fact("purity of clusters", span(values), f"{detail}, at length 1, against digits")
 
 
-def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], list[str]]:
+def measured_of(frame: pd.DataFrame, setting: ReportContext) -> tuple[list[GradientMeasurements], list[str]]:
     """What is measured on each trial of a page whose gradients are here, by seed; what is said of the others.
 
     Of several files of a trial the last epoch while training counts, else the checkpoint's.
@@ -201,7 +201,7 @@ def measured_of(frame: pd.DataFrame, setting: Setting) -> tuple[list[Measured], 
     found = _measured(wanted, setting.data_dir, setting.say)
     notes = [f"{name}: the network diverged." for name in trials.query("status == 'diverged'")["id"]]
     notes += [each for each in found if isinstance(each, str)]
-    return [each for each in found if isinstance(each, Measured)], notes
+    return [each for each in found if isinstance(each, GradientMeasurements)], notes
 
 
 def _file_of(record: Record, store: Store) -> _File | str:
@@ -219,13 +219,15 @@ def _file_of(record: Record, store: Store) -> _File | str:
 @lru_cache(maxsize=1)  # tables, figures and sentences of a page are of the same numbers
 def _measured(
     wanted: tuple[_File | str, ...], data_dir: Path, say: Callable[[str], object]
-) -> tuple[Measured | str, ...]:
+) -> tuple[GradientMeasurements | str, ...]:
     """What each file holds, or why nothing can be said of it."""
     return tuple(each if isinstance(each, str) else _one_measured(*each, data_dir, say) for each in wanted)
 
 
-def _one_measured(path: Path, sha256: str, data_dir: Path, say: Callable[[str], object]) -> Measured | str:
+def _one_measured(
+    path: Path, sha256: str, data_dir: Path, say: Callable[[str], object]
+) -> GradientMeasurements | str:
     try:
-        return Measured(read(path, data_dir, sha256), say=say)
+        return GradientMeasurements(read_gradients(path, data_dir, sha256), say=say)
     except UserError as error:
         return f"{error.what}."

@@ -11,21 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from psa.analysis.gradients.cluster_metrics import CentreImages, Group
-from psa.reports.plotting.style import add_axes, new_figure, note, style, title
+from psa.analysis.gradients.cluster_metrics import CentreImages, ClusterSummary
+from psa.reports.plotting.style import add_axes, footnote, new_figure, plot_style, title
 
-SIDE: Final = 28  # pixels
+_SIDE: Final = 28  # pixels
 RIGHT: Final = "#009E73"
 WRONG: Final = "#D55E00"
 ACROSS: Final = 12
 
-Labels = NDArray[np.int64]
+_Labels = NDArray[np.int64]
 Images = NDArray[Any]
 
 
 def plot_image(ax: Axes, image: Images, limit: float | None = None) -> Axes:
     """One image [784] without axes: dark on white, or with a limit in blue (below 0) and red (above 0)."""
-    picture = image.reshape(SIDE, SIDE)
+    picture = image.reshape(_SIDE, _SIDE)
     if limit is None:
         ax.imshow(picture, cmap="gray_r")
     else:
@@ -37,12 +37,14 @@ def plot_image(ax: Axes, image: Images, limit: float | None = None) -> Axes:
     return ax
 
 
-def centres_figure(images: CentreImages, groups: Sequence[Group], notes: Sequence[str] = ()) -> Figure:
+def centres_figure(
+    images: CentreImages, groups: Sequence[ClusterSummary], notes: Sequence[str] = ()
+) -> Figure:
     """The centres of a first layer, a column each: the input they agree on, then their strongest units."""
     count, shown = len(images.pattern), images.units.shape[1]
     step = min(0.66, 6.55 / count)
     side = step - 0.05
-    with style():
+    with plot_style():
         figure = new_figure((shown + 1) * (step + 0.12) + 1.13)
         title(figure, "What the cluster centres ask of the first layer")
         high = float(figure.get_size_inches()[1])
@@ -65,7 +67,7 @@ def centres_figure(images: CentreImages, groups: Sequence[Group], notes: Sequenc
             "the units with the longest ones, which are means of the inputs weighted by delta. Red above 0, "
             "blue below, each image on a scale of its own."
         )
-        note(figure, [*notes, how])
+        footnote(figure, [*notes, how])
         return figure
 
 
@@ -73,22 +75,22 @@ def _limit(image: Images) -> float:
     return float(np.abs(image).max()) or 1.0
 
 
-def _who(group: Group) -> str:
+def _who(group: ClusterSummary) -> str:
     """`3 (98 %)`: the digit of most samples; `empty`."""
     return "empty" if group.digit is None else f"{group.digit} ({group.digit_share:.0%})"
 
 
 def samples_figure(
     images: Sequence[Images],
-    digits: Sequence[Labels],
-    groups: Sequence[Group],
+    digits: Sequence[_Labels],
+    groups: Sequence[ClusterSummary],
     notes: Sequence[str] = (),
 ) -> Figure:
     """Some samples of each cluster, a row each. images: per cluster [m, 784]; digits: per cluster [m]."""
     most = max((len(each) for each in images), default=1)
     side = min(0.5, 5.5 / max(1, most) - 0.03)
     step = side + 0.03
-    with style():
+    with plot_style():
         figure = new_figure(len(images) * step + 0.85)
         title(figure, "Samples of each cluster")
         high = float(figure.get_size_inches()[1])
@@ -103,7 +105,7 @@ def samples_figure(
             "Drawn at random from each cluster. Beside it: how many samples it holds, the digit of most of "
             "them and its share. Frames are green for that digit, orange and thick for another."
         )
-        note(figure, [*notes, how])
+        footnote(figure, [*notes, how])
         return figure
 
 
@@ -113,12 +115,12 @@ def _frame(ax: Axes, colour: str) -> None:
 
 
 def predictions_figure(
-    images: Images, digits: Labels, predictions: Labels, notes: Sequence[str] = ()
+    images: Images, digits: _Labels, predictions: _Labels, notes: Sequence[str] = ()
 ) -> Figure:
     """Images [n, 784] with what was predicted: green where it is the digit, else orange with both."""
     rows = math.ceil(len(images) / ACROSS)
     side, step = 0.5, 0.58
-    with style():
+    with plot_style():
         figure = new_figure(rows * (step + 0.14) + 0.65)
         title(figure, "Predictions")
         high = float(figure.get_size_inches()[1])
@@ -131,5 +133,5 @@ def predictions_figure(
             ax.set_title(said, fontsize=6.5, color=fill, pad=2, fontweight="bold")
             _frame(ax, fill)
         right = int((digits == predictions).sum())
-        note(figure, [*notes, f"{right:,} of the {len(digits):,} shown are right (green)."])
+        footnote(figure, [*notes, f"{right:,} of the {len(digits):,} shown are right (green)."])
         return figure

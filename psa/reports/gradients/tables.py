@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.gradients.label_agreement import Agreement, Estimate
-from psa.reports.gradients.measurements import STARTS, Measured
+from psa.analysis.gradients.label_agreement import Estimate, LabelAgreement
+from psa.reports.gradients.measurements import STARTS_PER_VIEW, GradientMeasurements
 from psa.reports.rendering.tables import Cell, Column, Interval, Table
 
 _MEASURES: Final = (
@@ -38,7 +38,7 @@ def training_table(frame: pd.DataFrame) -> Table:
     return Table("Networks", "tab:gradients_training", columns, rows)
 
 
-def agreement_table(measured: Sequence[Measured]) -> Table:
+def agreement_table(measured: Sequence[GradientMeasurements]) -> Table:
     """Purity, NMI and ARI of every view against digits and predictions, and of controls."""
     rows = tuple(row for each in measured for row in _agreements(each))
     columns = (
@@ -46,14 +46,14 @@ def agreement_table(measured: Sequence[Measured]) -> Table:
         Column("Samples", "count"), *_MEASURES,
     )  # fmt: skip
     note = (
-        f"As many clusters as digits; the best of {STARTS} runs of k-means by inertia. In brackets 95 % "
+        f"As many clusters as digits; the best of {STARTS_PER_VIEW} runs of k-means by inertia. In brackets 95 % "
         "percentile intervals of the bootstrap over samples with the same centres; where there is no "
         "agreement, resampling puts purity and NMI a little above their value."
     )
     return Table("Agreement of clusters", "tab:gradients_agreement", columns, rows, note, wide=True)
 
 
-def _agreements(each: Measured) -> Iterator[tuple[Cell, ...]]:
+def _agreements(each: GradientMeasurements) -> Iterator[tuple[Cell, ...]]:
     for found in each.found.values():
         yield each.seed, found.view.name, "digits", *_cells(found.digits)
         yield each.seed, found.view.name, "predictions", *_cells(found.predictions)
@@ -61,7 +61,7 @@ def _agreements(each: Measured) -> Iterator[tuple[Cell, ...]]:
         yield each.seed, each.main.view.name, "digits dealt out anew", *_cells(each.permuted)
 
 
-def _cells(found: Agreement) -> tuple[Cell, ...]:
+def _cells(found: LabelAgreement) -> tuple[Cell, ...]:
     return found.samples, *(_interval(each) for each in (found.purity, found.nmi, found.ari))
 
 
@@ -69,7 +69,7 @@ def _interval(each: Estimate) -> Interval:
     return Interval(each.value, each.low, each.high)
 
 
-def clusters_table(each: Measured) -> Table:
+def clusters_table(each: GradientMeasurements) -> Table:
     """Every cluster of every view: its size, how tight it is, and whom it holds."""
     rows = tuple(
         (
@@ -90,7 +90,7 @@ def clusters_table(each: Measured) -> Table:
     return Table("Clusters", "tab:gradients_clusters", columns, rows, note, long=True, wide=True)
 
 
-def starts_table(measured: Sequence[Measured]) -> Table:
+def starts_table(measured: Sequence[GradientMeasurements]) -> Table:
     """Single runs of k-means beside the best of them."""
     rows = tuple(
         (each.seed, start.init, start.number + 1, start.inertia, start.purity)
@@ -107,7 +107,7 @@ def starts_table(measured: Sequence[Measured]) -> Table:
     return Table("Single runs of k-means", "tab:gradients_starts", columns, rows, note, long=True)
 
 
-def choice_table(each: Measured) -> Table:
+def choice_table(each: GradientMeasurements) -> Table:
     """The quality of every number of clusters that was tried."""
     qualities = () if each.choice is None else each.choice.qualities
     rows = tuple(
@@ -120,7 +120,7 @@ def choice_table(each: Measured) -> Table:
     return Table("How many clusters", "tab:gradients_choice", columns, rows, f"Seed {each.seed}.")
 
 
-def diversity_table(measured: Sequence[Measured]) -> Table:
+def diversity_table(measured: Sequence[GradientMeasurements]) -> Table:
     """How far samples are from their centres, and how long gradients are."""
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (each.seed, each.views[key].name, d.variance, d.mean, d.sd, d.least, d.greatest)
@@ -135,7 +135,7 @@ def diversity_table(measured: Sequence[Measured]) -> Table:
     return Table("Diversity", "tab:gradients_diversity", columns, rows)
 
 
-def norms_table(measured: Sequence[Measured]) -> Table:
+def norms_table(measured: Sequence[GradientMeasurements]) -> Table:
     """Mean, standard deviation, least and greatest length of the gradients of each layer's weights."""
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (each.seed, name, *_summary(lengths)) for each in measured for name, lengths in each.lengths.items()

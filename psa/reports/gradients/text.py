@@ -8,17 +8,17 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from psa.core.formatting import counted
-from psa.reports.gradients.measurements import STARTS, Measured
+from psa.core.formatting import pluralize
+from psa.reports.gradients.measurements import STARTS_PER_VIEW, GradientMeasurements
 from psa.reports.rendering.html import Picture, Section
 from psa.reports.rendering.tables import Table
 
-T = TypeVar("T")
+_T = TypeVar("T")
 CLEARLY: Final = 0.9  # of pairs
 
 
 def sections(
-    measured: Sequence[Measured], made: Mapping[str, Table], pictures: Mapping[str, Picture]
+    measured: Sequence[GradientMeasurements], made: Mapping[str, Table], pictures: Mapping[str, Picture]
 ) -> Iterator[Section]:
     """Everything on the page, in order."""
     yield Section("Networks", (), (), _of(made, "training"))
@@ -41,11 +41,11 @@ def sections(
     yield Section("Clusters", (), _of(pictures, "predictions"), _of(made, "clusters", "diversity"))
 
 
-def _of(there: Mapping[str, T], *names: str) -> tuple[T, ...]:
+def _of(there: Mapping[str, _T], *names: str) -> tuple[_T, ...]:
     return tuple(there[name] for name in names if name in there)
 
 
-def output_words(measured: Sequence[Measured]) -> Iterator[str]:
+def output_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     """Why the clusters of the output layer are the digits."""
     here = [each for each in measured if "output_unit" in each.found]
     if not here:
@@ -66,7 +66,7 @@ def output_words(measured: Sequence[Measured]) -> Iterator[str]:
     )
 
 
-def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
+def raw_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     """What raw gradients cluster by."""
     for key, layer in (("output_raw", "output"), ("hidden_raw", "hidden")):
         here = [each for each in measured if key in each.found]
@@ -76,7 +76,7 @@ def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
         apart = [each for each in here if not math.isnan(each.shorter(key))]
         yield (
             f"Raw gradients of the {layer} layer: purity {_purities(here, key)}, and the largest of "
-            f"{counted(here[0].count, 'cluster')} holds {span(largest, percent=True)} of the samples."
+            f"{pluralize(here[0].count, 'cluster')} holds {span(largest, percent=True)} of the samples."
         )
         if not apart:
             yield "Nobody is outside of it: all of these gradients are equal."
@@ -95,7 +95,7 @@ def raw_words(measured: Sequence[Measured]) -> Iterator[str]:
             )
 
 
-def hidden_words(measured: Sequence[Measured]) -> Iterator[str]:
+def hidden_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     """How much of the hidden layer's clusters is in delta alone, and how much in the input."""
     here = [each for each in measured if "hidden_unit" in each.found]
     if not here:
@@ -129,7 +129,7 @@ def hidden_words(measured: Sequence[Measured]) -> Iterator[str]:
         yield "Here the gradient agrees with the digits better than either of its factors alone."
 
 
-def start_words(measured: Sequence[Measured]) -> Iterator[str]:
+def start_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     """What a single run of k-means would have found."""
     here = [each for each in measured if each.starts]
     if not here:
@@ -145,8 +145,8 @@ def start_words(measured: Sequence[Measured]) -> Iterator[str]:
         ]
         yield (
             f"Single runs from {init} starts: purity {min(purities):.3f} to {max(purities):.3f}, median "
-            f"{float(np.median(purities)):.3f}, of {counted(len(runs), 'run')}. The run of least inertia "
-            f"among {STARTS} has {span(best)}."
+            f"{float(np.median(purities)):.3f}, of {pluralize(len(runs), 'run')}. The run of least inertia "
+            f"among {STARTS_PER_VIEW} has {span(best)}."
         )
     every = [start.purity for each in here for start in each.starts]
     final = float(np.mean(_values(here, "hidden_unit")))
@@ -157,7 +157,7 @@ def start_words(measured: Sequence[Measured]) -> Iterator[str]:
         )
 
 
-def choice_words(one: Measured) -> Iterator[str]:
+def choice_words(one: GradientMeasurements) -> Iterator[str]:
     """What each measure would choose."""
     if one.choice is None:
         return
@@ -173,11 +173,11 @@ def choice_words(one: Measured) -> Iterator[str]:
     yield f"There are {one.count} digits. By {one.choice.samples:,} samples the measures choose: {said}."
 
 
-def _values(measured: Sequence[Measured], key: str) -> list[float]:
+def _values(measured: Sequence[GradientMeasurements], key: str) -> list[float]:
     return [each.found[key].digits.purity.value for each in measured if key in each.found]
 
 
-def _purities(measured: Sequence[Measured], key: str) -> str:
+def _purities(measured: Sequence[GradientMeasurements], key: str) -> str:
     return span(_values(measured, key))
 
 

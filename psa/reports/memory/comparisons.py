@@ -27,7 +27,7 @@ _ASKED: Final = {
     KNN: "Is it better than a vote of the nearest embeddings?",
     "best_fixed_hybrid": "Does a memory gain from growing, beside the best one in a fixed network?",
 }
-Verdict = Literal["promising", "currently unsupported", "unresolved", "undecided"]
+HypothesisVerdict = Literal["promising", "currently unsupported", "unresolved", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Arms:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MemoryComparison:
     """One arm minus another in test accuracy, percentage points. p: of the paired t test, adjusted by
     Benjamini and Hochberg over all questions of the page in `adjusted`.
     """
@@ -67,7 +67,7 @@ class Comparison:
         return self.found.difference > 0 and self.found.low > 0
 
 
-def arms_of(runs: pd.DataFrame) -> Arms:
+def compared_arms(runs: pd.DataFrame) -> Arms:
     """The parts that the arms of the final stage play."""
     last = final_stage(runs)
     grows = last["network"].str.startswith("growing ")
@@ -115,9 +115,9 @@ def _best(runs: pd.DataFrame) -> str | None:
     return str(min(means.index, key=lambda arm: (-means[arm], arm)))
 
 
-def comparisons_of(runs: pd.DataFrame) -> list[Comparison]:
+def comparisons_of(runs: pd.DataFrame) -> list[MemoryComparison]:
     """Every question that the arms of the final stage allow."""
-    last, arms = final_stage(runs), arms_of(runs)
+    last, arms = final_stage(runs), compared_arms(runs)
     asked: list[tuple[str, str, str, str]] = []
     if arms.memory is not None:
         asked = [(key, _ASKED[key], arms.memory, arms.rivals[key]) for key in RIVALS if key in arms.rivals]
@@ -132,15 +132,15 @@ def comparisons_of(runs: pd.DataFrame) -> list[Comparison]:
     return [replace(each, adjusted=float(p)) for each, p in zip(found, adjusted, strict=True)]
 
 
-def _compared(last: pd.DataFrame, key: str, question: str, one: str, other: str) -> Comparison:
+def _compared(last: pd.DataFrame, key: str, question: str, one: str, other: str) -> MemoryComparison:
     table = last.pivot_table(index="seed", columns="arm", values="test")
     first, second = (np.asarray(table[arm], dtype=np.float64) for arm in (one, other))
     means = [float(np.nanmean(each)) for each in (first, second)]
     found, p = paired(first, second), t_test(first, second)
-    return Comparison(key, question, one, other, means[0], means[1], found, p)
+    return MemoryComparison(key, question, one, other, means[0], means[1], found, p)
 
 
-def verdict(comparisons: Mapping[str, Comparison]) -> tuple[Verdict, str]:
+def verdict(comparisons: Mapping[str, MemoryComparison]) -> tuple[HypothesisVerdict, str]:
     """What the comparisons (by key) of a memory say of it, and why.
 
     promising: better than random entries, than an idle memory, than the largest network and than the vote.

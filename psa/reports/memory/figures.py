@@ -11,14 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from psa.probes.memory import EDGES
-from psa.reports.plotting.style import GREY, PALE, Look, add_axes, empty, new_figure, note, style, title
+from psa.reports.plotting.style import (
+    GREY,
+    PALE,
+    LineStyle,
+    add_axes,
+    empty,
+    footnote,
+    new_figure,
+    plot_style,
+    title,
+)
 
 LOOKS: Final = {
-    "nn": Look("#000000", "o"),
-    "hybrid": Look("#D55E00", "^"),
-    "random_memory": Look("#56B4E9", "D"),
-    "hybrid_inactive": Look("#0072B2", "s"),
-    "embedding_knn": Look("#009E73", "v"),
+    "nn": LineStyle("#000000", "o"),
+    "hybrid": LineStyle("#D55E00", "^"),
+    "random_memory": LineStyle("#56B4E9", "D"),
+    "hybrid_inactive": LineStyle("#0072B2", "s"),
+    "embedding_knn": LineStyle("#009E73", "v"),
 }
 _LEFT: Final = 3.0  # inches for the names of arms
 _LINE: Final = 0.19
@@ -28,7 +38,7 @@ def figures_of(
     runs: pd.DataFrame, last: pd.DataFrame, observed: pd.DataFrame | None, memory: str | None
 ) -> Iterator[tuple[str, Figure]]:
     """Every figure that the runs allow. last: those of the final stage; memory: the arm that is judged."""
-    with style():
+    with plot_style():
         yield "test_accuracy", _arms(last, "test", "Test accuracy, percent")
         first = runs[runs["stage"] == runs["stage"].iloc[0]]
         if len(runs["stage"].unique()) > 1:
@@ -55,7 +65,7 @@ def _arms(runs: pd.DataFrame, column: str, label: str) -> Figure:
     ax = add_axes(figure, _LEFT, 0.65, 7.0 - _LEFT, _LINE * len(order))
     arm_axes(ax, runs, column, order)
     ax.set_xlabel(label)
-    note(figure, [f"Small marks are seeds ({_per_arm(runs)} per arm), large ones their means."])
+    footnote(figure, [f"Small marks are seeds ({_per_arm(runs)} per arm), large ones their means."])
     title(figure, f"{label.partition(',')[0]}: {runs['stage'].iloc[0]}")
     return figure
 
@@ -93,7 +103,7 @@ def _helped(runs: pd.DataFrame) -> Figure:
     ax.axvline(0, color=GREY, linewidth=0.6)
     ax.set_yticks(heights, list(means.index), fontsize=6)
     ax.set_xlabel("Percent of test samples: harmed to the left, helped to the right")
-    note(figure, ["Same weights, with and without the memory; changes up to 1e-6 nats are neither. "
+    footnote(figure, ["Same weights, with and without the memory; changes up to 1e-6 nats are neither. "
                   "Black: changes beyond 0.2 nats."])  # fmt: skip
     title(figure, "Whom the memory helps")
     return figure
@@ -116,7 +126,7 @@ def _cost(runs: pd.DataFrame) -> Figure:
         ax.set_xlabel(label)
         ax.set_ylabel("Test accuracy, percent")
     figure.axes[-1].legend(fontsize=5.5)
-    note(figure, ["A mark per trial. Speed is of the machine and its load at that time."])
+    footnote(figure, ["A mark per trial. Speed is of the machine and its load at that time."])
     title(figure, "What the memory costs")
     return figure
 
@@ -126,7 +136,7 @@ def _panels(seen: pd.DataFrame, memory: str) -> Figure:
     figure = new_figure(2.9)
     histogram_axes(add_axes(figure, 0.6, 0.75, 2.8, 1.75), seen)
     distance_axes(add_axes(figure, 4.3, 0.75, 2.8, 1.75), seen)
-    note(figure, ["Means over the seeds of the final stage; test split, same weights."])
+    footnote(figure, ["Means over the seeds of the final stage; test split, same weights."])
     title(figure, memory)
     return figure
 

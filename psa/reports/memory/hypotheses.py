@@ -8,7 +8,7 @@ from typing import Final
 
 import pandas as pd
 
-from psa.reports.memory.comparisons import Arms, Comparison
+from psa.reports.memory.comparisons import Arms, MemoryComparison
 from psa.reports.memory.runs import final_stage
 
 NOTICED: Final = 0.001  # of the length of a hidden vector: less is no intervention to speak of
@@ -23,7 +23,9 @@ class Hypothesis:
     evidence: str
 
 
-def hypotheses(runs: pd.DataFrame, arms: Arms, comparisons: Mapping[str, Comparison]) -> list[Hypothesis]:
+def hypotheses(
+    runs: pd.DataFrame, arms: Arms, comparisons: Mapping[str, MemoryComparison]
+) -> list[Hypothesis]:
     """All of them that the runs say anything about."""
     found = [
         _compared("A memory makes a network more accurate", comparisons.get("nn")),
@@ -39,7 +41,7 @@ def hypotheses(runs: pd.DataFrame, arms: Arms, comparisons: Mapping[str, Compari
     return [each for each in found if each is not None]
 
 
-def _said(comparison: Comparison) -> str:
+def _said(comparison: MemoryComparison) -> str:
     """A difference with its interval; of one seed, without."""
     found = comparison.found
     if not found.n:
@@ -50,7 +52,7 @@ def _said(comparison: Comparison) -> str:
     return f"{arms}, 95 % interval {found.low:+.2f} to {found.high:+.2f}, n = {found.n}"
 
 
-def _answer(comparison: Comparison) -> str:
+def _answer(comparison: MemoryComparison) -> str:
     if comparison.found.n < 2:
         return "cannot be told"
     if comparison.positive:
@@ -58,11 +60,11 @@ def _answer(comparison: Comparison) -> str:
     return "no, the opposite" if comparison.found.high < 0 else "no, not shown"
 
 
-def _compared(claim: str, comparison: Comparison | None) -> Hypothesis | None:
+def _compared(claim: str, comparison: MemoryComparison | None) -> Hypothesis | None:
     return None if comparison is None else Hypothesis(claim, _answer(comparison), _said(comparison))
 
 
-def _both(claim: str, comparisons: Mapping[str, Comparison]) -> Hypothesis | None:
+def _both(claim: str, comparisons: Mapping[str, MemoryComparison]) -> Hypothesis | None:
     """It takes both controls."""
     there = [comparisons[name] for name in ("random_memory", "hybrid_inactive") if name in comparisons]
     if len(there) < 2:

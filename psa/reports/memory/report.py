@@ -11,16 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
 from psa.reports import wording
-from psa.reports.contract import Setting
-from psa.reports.memory.comparisons import Comparison, arms_of, comparisons_of, verdict
+from psa.reports.contract import ReportContext
+from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import Hypothesis, hypotheses
-from psa.reports.memory.runs import final_stage, json_of, runs_of
+from psa.reports.memory.runs import build_runs, final_stage, json_of
 from psa.reports.rendering.html import Fact, Page, Picture, Section
-from psa.reports.rendering.tables import Cell, Column, Interval, Table, Uncertain
+from psa.reports.rendering.tables import Cell, Column, Interval, MeanSd, Table
 
 QUESTION: Final = (
     "Does a memory of hidden vectors, or growing a network while it trains, make it more accurate than what "
@@ -53,19 +53,19 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{study}", rows
 
 
-def tables(frame: pd.DataFrame, setting: Setting) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     """Every table, by name. Raises UserError without records."""
-    runs = runs_of(frame, setting)
+    runs = build_runs(frame, setting)
     if runs.empty:
         return {}
     found = {"consolidated": consolidated(runs), "comparisons": comparison_table(comparisons_of(runs))}
-    answers = hypotheses(runs, arms_of(runs), _by_key(comparisons_of(runs)))
+    answers = hypotheses(runs, compared_arms(runs), _by_key(comparisons_of(runs)))
     found["hypotheses"] = _hypothesis_table(answers)
     classes = _class_table(final_stage(runs), setting)
     return found | ({} if classes is None else {"classes": classes})
 
 
-def _by_key(comparisons: list[Comparison]) -> dict[str, Comparison]:
+def _by_key(comparisons: list[MemoryComparison]) -> dict[str, MemoryComparison]:
     return {each.key: each for each in comparisons}
 
 
@@ -88,15 +88,15 @@ def consolidated(runs: pd.DataFrame) -> Table:
     return Table("Every arm", "tab:memory_arms", columns, tuple(rows), text, long=True, wide=True)
 
 
-def _uncertain(values: pd.Series) -> Uncertain | None:
+def _uncertain(values: pd.Series) -> MeanSd | None:
     there = values.dropna()
     if there.empty:
         return None
     sd = float(there.std(ddof=1)) if len(there) > 1 else float("nan")
-    return Uncertain(float(there.mean()), sd, len(there), len(values))
+    return MeanSd(float(there.mean()), sd, len(there), len(values))
 
 
-def comparison_table(comparisons: list[Comparison]) -> Table:
+def comparison_table(comparisons: list[MemoryComparison]) -> Table:
     """Each question with its difference, p-value and effect."""
     columns = (
         Column("Question", breaks=5), Column("Arm", breaks=4), Column("Minus", breaks=4),
@@ -126,9 +126,9 @@ def _hypothesis_table(answers: list[Hypothesis]) -> Table:
     return Table("What was asked and what the runs say", "tab:memory_answers", columns, rows, wide=True)
 
 
-def _class_table(last: pd.DataFrame, setting: Setting) -> Table | None:
+def _class_table(last: pd.DataFrame, setting: ReportContext) -> Table | None:
     """Precision, recall and F1 by class of the judged memory and of its network without one, seeds summed."""
-    seen, arms = setting.observed, arms_of(last)
+    seen, arms = setting.observed, compared_arms(last)
     chosen = [arm for arm in (arms.memory, arms.rivals.get("nn")) if arm is not None]
     if seen is None or not chosen:
         return None
@@ -153,16 +153,16 @@ def _class_table(last: pd.DataFrame, setting: Setting) -> Table | None:
     return Table("By class", "tab:memory_classes", columns, tuple(rows), text, long=True) if rows else None
 
 
-def figures(frame: pd.DataFrame, setting: Setting) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Every figure, by name."""
-    runs = runs_of(frame, setting)
+    runs = build_runs(frame, setting)
     if len(runs):
-        yield from figures_of(runs, final_stage(runs), setting.observed, arms_of(runs).memory)
+        yield from figures_of(runs, final_stage(runs), setting.observed, compared_arms(runs).memory)
 
 
-def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
     """Every run as CSV and JSON, and the report in Markdown."""
-    runs = runs_of(frame, setting)
+    runs = build_runs(frame, setting)
     if runs.empty:
         return {}
     made = tables(frame, setting)
@@ -178,7 +178,7 @@ def listings(frame: pd.DataFrame, setting: Setting) -> dict[str, bytes]:
 
 def _verdict_text(runs: pd.DataFrame) -> list[str]:
     """The verdict on the memory and why; nothing where there is no memory to judge."""
-    arms = arms_of(runs)
+    arms = compared_arms(runs)
     if arms.memory is None:
         return []
     said, why = verdict(_by_key(comparisons_of(runs)))
@@ -186,19 +186,19 @@ def _verdict_text(runs: pd.DataFrame) -> list[str]:
 
 
 def page(
-    frame: pd.DataFrame, setting: Setting, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """The report of one study, from its tables and the stored PNG of each of its figures."""
-    runs, rows = runs_of(frame, setting), trials_of(frame)
+    runs, rows = build_runs(frame, setting), trials_of(frame)
     study = str(frame["study"].iloc[0])
     pictures = {name: Picture(path, _CAPTIONS[name]) for name, path in stored.items()}
     return Page(
-        f"{study}: {counted(runs['arm'].nunique(), 'arm')}",
+        f"{study}: {pluralize(runs['arm'].nunique(), 'arm')}",
         QUESTION,
         tuple(_facts(runs, rows)),
         tuple(_sections(runs, made, pictures)),
         (
-            f"All numbers come from {counted(len(runs), 'record')} of study {study}, one JSON per trial; "
+            f"All numbers come from {pluralize(len(runs), 'record')} of study {study}, one JSON per trial; "
             "runs.csv beside this page holds them trial by trial.",
             *_staging(runs),
         ),
@@ -219,10 +219,10 @@ def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Fact]:
     if runs.empty:
         return
     last = final_stage(runs)
-    yield Fact("Final stage", str(last["stage"].iloc[0]), counted(last["seed"].nunique(), "seed"))
+    yield Fact("Final stage", str(last["stage"].iloc[0]), pluralize(last["seed"].nunique(), "seed"))
     means = last.groupby("arm")["test"].mean()
     yield Fact("Best mean test accuracy", f"{means.max():.2f} %", str(means.idxmax()))
-    if arms_of(runs).memory is not None:
+    if compared_arms(runs).memory is not None:
         yield Fact("Verdict on the memory", *verdict(_by_key(comparisons_of(runs))))
 
 

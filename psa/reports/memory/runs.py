@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from psa.core.errors import UserError
-from psa.reports.contract import Setting
+from psa.reports.contract import ReportContext
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
 from psa.storage.records.record import Record
@@ -48,7 +48,7 @@ _REMEMBERING: Final = {
 _CONTROLS: Final = {"none": "hybrid", "inactive": "hybrid_inactive", "random": "random_memory"}
 
 
-def runs_of(frame: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+def build_runs(frame: pd.DataFrame, setting: ReportContext) -> pd.DataFrame:
     """The runs of the trials of a frame that are done. Raises UserError without their records."""
     if setting.store is None:
         raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
@@ -122,7 +122,7 @@ def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
         "id": record["id"],
         "arm": label_of(spec, usual),
         "method": method,
-        "network": network_of(spec, usual),
+        "network": memory_network(spec, usual),
         "changed": " ".join(changed_in(spec.get("memory"), usual.memory)),
         "same": canonical_json(_without_control(spec)),
         "stage": f"{samples['train']:,} images, {record['loops']} epochs",
@@ -194,7 +194,7 @@ def method_of(spec: Mapping[str, Any]) -> str:
     return KNN if KNN in spec.get("probes", []) else "nn"
 
 
-def network_of(spec: Mapping[str, Any], usual: Usual) -> str:
+def memory_network(spec: Mapping[str, Any], usual: Usual) -> str:
     """Its hidden layers, that it grows from there, and in what its training and growth are not the usual."""
     arch = str(spec["model"]["arch"]).strip("[]")
     arch = f"cnn {arch}" if spec["model"]["family"] == "cnn" else arch
@@ -219,7 +219,7 @@ def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapp
 
 def label_of(spec: Mapping[str, Any], usual: Usual) -> str:
     """An arm by its method, its network, and in what its memory is not the usual one."""
-    parts = [f"{method_of(spec)} {network_of(spec, usual)}"]
+    parts = [f"{method_of(spec)} {memory_network(spec, usual)}"]
     if spec.get("memory"):
         parts += _differences(spec["memory"], usual.memory, _REMEMBERING)
     return ", ".join(parts)

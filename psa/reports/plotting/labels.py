@@ -168,7 +168,7 @@ def _runs_through(starts: Array, ends: Array, boxes: Array) -> Truths:
     return np.asarray(inside.any(axis=1), dtype=np.bool_)
 
 
-def label(
+def place_label(
     ax: Axes, places: list[Pair], texts: list[str], radius: float, background: bool = False
 ) -> list[str]:
     """Write each text beside its place (in data coordinates of finished axes); those there is no room for.

@@ -52,7 +52,7 @@ STYLE: Final[dict[Any, Any]] = {
 }
 
 
-class Look(NamedTuple):
+class LineStyle(NamedTuple):
     """How one thing is drawn everywhere; a reader without colours tells it by marker and line."""
 
     colour: str
@@ -62,30 +62,34 @@ class Look(NamedTuple):
 
 # Okabe and Ito's colours: told apart with any of the usual colour deficiencies. Baselines black and blue.
 _LOOKS: Final = {
-    "none": Look("#000000", "o"),
-    "decay": Look("#0072B2", "s", (0, (5, 1.5))),
-    "dropout": Look("#56B4E9", "D", (0, (5, 1.5, 1, 1.5))),
-    "full": Look("#D55E00", "^", (0, (3, 1))),
-    "hidden": Look("#009E73", "v", (0, (3, 1, 1, 1, 1, 1))),
-    "output": Look("#E69F00", "P", (0, (1.2, 0.8))),
+    "none": LineStyle("#000000", "o"),
+    "decay": LineStyle("#0072B2", "s", (0, (5, 1.5))),
+    "dropout": LineStyle("#56B4E9", "D", (0, (5, 1.5, 1, 1.5))),
+    "full": LineStyle("#D55E00", "^", (0, (3, 1))),
+    "hidden": LineStyle("#009E73", "v", (0, (3, 1, 1, 1, 1, 1))),
+    "output": LineStyle("#E69F00", "P", (0, (1.2, 0.8))),
 }
 # For modes that somebody adds to those of the study.
-_FURTHER: Final = (Look("#CC79A7", "*"), Look("#F0E442", "X", (0, (6, 1))), Look("#7F7F7F", "h", (0, (2, 2))))
+_FURTHER: Final = (
+    LineStyle("#CC79A7", "*"),
+    LineStyle("#F0E442", "X", (0, (6, 1))),
+    LineStyle("#7F7F7F", "h", (0, (2, 2))),
+)
 MODE_LOOKS: Final = {
     mode: _LOOKS.get(mode, _FURTHER[number % len(_FURTHER)]) for number, mode in enumerate(MODES)
 }
 REGIME_LOOKS: Final = {
-    "beneficial-regularization": Look("#009E73", "o"),
-    "optimally-sized": Look("#D55E00", "s"),
-    "chaotic-optimization": Look("#0072B2", "^"),
-    "untrainable": Look("#000000", "X"),
-    "unknown": Look("#FFFFFF", "h"),
+    "beneficial-regularization": LineStyle("#009E73", "o"),
+    "optimally-sized": LineStyle("#D55E00", "s"),
+    "chaotic-optimization": LineStyle("#0072B2", "^"),
+    "untrainable": LineStyle("#000000", "X"),
+    "unknown": LineStyle("#FFFFFF", "h"),
 }
 REGIME_NUMERALS: Final = dict(zip(REGIMES, ("I", "II", "III", "IV", "?"), strict=True))
 
 
 @contextlib.contextmanager
-def style() -> Iterator[None]:
+def plot_style() -> Iterator[None]:
     """The looks of all figures, whatever the user's matplotlibrc says; draw and save within it."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -110,7 +114,7 @@ def title(figure: Figure, text: str) -> None:
     figure.text(0.1 / wide, 1 - 0.08 / high, text, ha="left", va="top", fontsize=10.5)
 
 
-def note(figure: Figure, lines: Sequence[str]) -> None:
+def footnote(figure: Figure, lines: Sequence[str]) -> None:
     """What a reader must know beside the picture (n, what is missing, how it was computed), at the foot."""
     wide, high = figure.get_size_inches()
     # DejaVu Sans is about 0.54 of its size wide on average
@@ -162,6 +166,6 @@ _METADATA: Final[dict[str, dict[str, None]]] = {
 def encoded(figure: Figure, kind: str, dpi: float = DPI) -> bytes:
     """The bytes of a figure as `png` or `pdf`."""
     content = io.BytesIO()
-    with style():
+    with plot_style():
         figure.savefig(content, format=kind, metadata=_METADATA[kind], dpi=dpi)
     return content.getvalue()

@@ -9,7 +9,7 @@ from typing import Final
 
 from psa.core.errors import UserError
 
-MISSING: Final = "{--}"  # in braces, so that a column of numbers does not read it as one
+LATEX_MISSING: Final = "{--}"  # in braces, so that a column of numbers does not read it as one
 _FEW: Final = 6  # columns; a table of more is set smaller
 _SPECIAL: Final = {
     "\\": r"\textbackslash{}",
@@ -163,12 +163,12 @@ _TAG: Final = re.compile(r"<(?=[A-Za-z/!?])")
 _FORMULA: Final = re.compile(r"[=@\t\r]|[+-](?![0-9.]+$)(?=.)")
 
 
-def literal(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """A text in which Markdown sees no HTML and no emphasis: two stars would make `4*4, 2*8` italic."""
     plain = _TAG.sub("&lt;", text)
     return plain.replace("*", r"\*") if plain.count("*") > 1 else plain
 
 
-def uncomputed(text: str) -> str:
+def escape_formula(text: str) -> str:
     """A text that a spreadsheet shows, where it would compute what begins like a formula."""
     return f"'{text}" if _FORMULA.match(text) else text

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from psa.reports.plotting.style import style
+from psa.reports.plotting.style import plot_style
 from psa.reports.rendering.pdf_letters import broken
 
 # In typographic points, from the lower left corner of a sheet.
@@ -87,7 +87,7 @@ class Sheets:
         """The document, its title and the page numbers at the foot; no date, no version. Raises OSError."""
         content = io.BytesIO()
         nothing = {"CreationDate": None, "Producer": None, "Creator": None}
-        with style(), PdfPages(content, metadata={"Title": title, **nothing}) as pages:
+        with plot_style(), PdfPages(content, metadata={"Title": title, **nothing}) as pages:
             for number, draws in enumerate(self.sheets, start=1):
                 figure = Figure(figsize=(_WIDE / 72, _HIGH / 72))
                 for draw in draws:

@@ -12,17 +12,17 @@ from typing import Final, Literal
 
 from psa.core.files import write_atomically
 from psa.reports.rendering import latex
-from psa.reports.rendering.latex import literal, uncomputed
+from psa.reports.rendering.latex import escape_formula, escape_markdown
 
 MISSING: Final = "n/a"
 _FEW: Final = r"\,\textsuperscript{{n={}}}"  # in LaTeX, of how many trials a cell is that lacks some
 # A count is shown as 1,234; a number and a percentage with the digits of their column, a p-value down to the
 # last of them (<0.001); the two last are values of the classes of those names.
-Kind = Literal["text", "count", "number", "percent", "p", "uncertain", "interval"]
+ColumnKind = Literal["text", "count", "number", "percent", "p", "uncertain", "interval"]
 
 
 @dataclass(frozen=True)
-class Uncertain:
+class MeanSd:
     """A mean and the standard deviation of the n trials it is of, out of `expected`; NaN where n is 1."""
 
     mean: float
@@ -40,7 +40,7 @@ class Interval:
     high: float
 
 
-Value = str | int | float | Uncertain | Interval | None
+Value = str | int | float | MeanSd | Interval | None
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Bold:
 
 
 Cell = Value | Bold
-_TYPES: Final[dict[Kind, type | tuple[type, ...]]] = {
+_TYPES: Final[dict[ColumnKind, type | tuple[type, ...]]] = {
     "text": str,
     "count": int,
     "number": (int, float),
     "percent": (int, float),
     "p": (int, float),
-    "uncertain": Uncertain,
+    "uncertain": MeanSd,
     "interval": Interval,
 }
 
@@ -69,7 +69,7 @@ class Column:
     """
 
     name: str
-    kind: Kind = "text"
+    kind: ColumnKind = "text"
     digits: int = 2
     signed: bool = False
     breaks: float = 0
@@ -104,8 +104,11 @@ class Table:
             [in_markdown(cell, column) for column, cell in zip(self.columns, row, strict=True)]
             for row in self.rows
         ]
-        parts = [f"### {literal(self.caption)}", grid(heads, rows, [_is_left(each) for each in self.columns])]
-        return "\n\n".join([*parts, *([literal(self.note)] if self.note else [])]) + "\n"
+        parts = [
+            f"### {escape_markdown(self.caption)}",
+            grid(heads, rows, [_is_left(each) for each in self.columns]),
+        ]
+        return "\n\n".join([*parts, *([escape_markdown(self.note)] if self.note else [])]) + "\n"
 
     def latex(self) -> str:
         """A float or a longtable; needs booktabs, longtable, pdflscape, siunitx. A missing cell is a dash."""
@@ -135,7 +138,7 @@ class Table:
         return text.getvalue()
 
 
-def write(table: Table, folder: Path, name: str) -> list[Path]:
+def write_table(table: Table, folder: Path, name: str) -> list[Path]:
     """Store the table as `name`.md, .tex and .csv; their paths. Raises UserError."""
     renderings = {".md": table.markdown, ".tex": table.latex, ".csv": table.csv}
     for ending, rendered in renderings.items():
@@ -177,7 +180,7 @@ def value_of(cell: Cell) -> Value:
 def central(value: Value) -> str | float | None:
     """The number that other numbers are around; a single one, or a text, is itself."""
     match value:
-        case Uncertain():
+        case MeanSd():
             return value.mean
         case Interval():
             return value.value
@@ -201,10 +204,10 @@ def _plain(value: str | float, column: Column) -> str:
 
 
 def _shown(
-    value: Uncertain | Interval, column: Column, number: Callable[[float], str], plus_minus: str, few: str
+    value: MeanSd | Interval, column: Column, number: Callable[[float], str], plus_minus: str, few: str
 ) -> str:
     """A value of several numbers, each written by `number`."""
-    if isinstance(value, Uncertain):
+    if isinstance(value, MeanSd):
         sd = "" if math.isnan(value.sd) else f"{plus_minus}{rounded(value.sd, column.digits)}"
         count = few.format(value.n) if value.n < value.expected else ""
         return f"{rounded(value.mean, column.digits)}{sd}{count}"
@@ -218,20 +221,20 @@ def in_markdown(cell: Cell, column: Column) -> str:
     value = value_of(cell)
     if value is None:
         return MISSING
-    if isinstance(value, Uncertain | Interval):
+    if isinstance(value, MeanSd | Interval):
         text = _shown(value, column, lambda each: _plain(each, column), " ± ", " (n={})")
     elif column.kind == "count":
         text = f"{value:,}"
     else:
-        text = literal(_plain(value, column)) + ("%" if column.kind == "percent" else "")
+        text = escape_markdown(_plain(value, column)) + ("%" if column.kind == "percent" else "")
     return f"**{text}**" if isinstance(cell, Bold) else text
 
 
 def _in_latex(cell: Cell, column: Column) -> str:
     value = value_of(cell)
     if value is None:
-        return latex.MISSING
-    if isinstance(value, Uncertain | Interval):
+        return latex.LATEX_MISSING
+    if isinstance(value, MeanSd | Interval):
         text = _shown(
             value,
             column,
@@ -256,7 +259,7 @@ def _specification(column: Column, cells: Iterable[Cell]) -> str:
     if column.kind == "interval":
         return "r"
     values = [value for value in map(value_of, cells) if value is not None]
-    uncertain = [value for value in values if isinstance(value, Uncertain)]
+    uncertain = [value for value in values if isinstance(value, MeanSd)]
     numbers = [_plain(number, column) for number in map(central, values) if number is not None]
     deviations = [rounded(value.sd, column.digits) for value in uncertain if not math.isnan(value.sd)]
     # an uncertainty is counted in its digits: 0.06 takes one, 17.87 four
@@ -283,7 +286,7 @@ def _csv_names(column: Column) -> list[str]:
 def _csv_parts(cell: Cell, column: Column) -> list[str]:
     value = value_of(cell)
     match value:
-        case Uncertain():
+        case MeanSd():
             parts: list[str | float] = [value.mean, value.sd, value.n]
         case Interval():
             parts = [value.value, value.low, value.high]
@@ -292,7 +295,7 @@ def _csv_parts(cell: Cell, column: Column) -> list[str]:
             if column.kind == "uncertain":
                 parts[-1] = 0
         case str():
-            parts = [uncomputed(value)]
+            parts = [escape_formula(value)]
         case _:
             parts = [value]
     return ["" if isinstance(part, float) and math.isnan(part) else str(part) for part in parts]

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.stored_files import most_bytes, read_stored
 
 if TYPE_CHECKING:  # pyarrow takes a moment to import, and most results folders hold no bundle
     import pyarrow as pa
 
-SUFFIX: Final = ".parquet"
-FORMAT: Final = 1
+BUNDLE_SUFFIX: Final = ".parquet"
+BUNDLE_FORMAT: Final = 1
 _COLUMNS: Final = ("id", "digest", "record", "machine")
 _METADATA: Final = "psa.bundle"
 _LEVEL: Final = 9  # of zstd: 19 saves 17 % and takes twenty times as long
@@ -37,11 +37,11 @@ _RESTORE: Final = "Restore it from a copy, or move it away and make it again wit
 
 def is_bundle_name(name: str) -> bool:
     """Return whether a name is one of a bundle: with the suffix, and not hidden."""
-    return name.endswith(SUFFIX) and not name.startswith(".")
+    return name.endswith(BUNDLE_SUFFIX) and not name.startswith(".")
 
 
 @dataclass(frozen=True)
-class Row:
+class BundleRow:
     """A record as its file holds it, and the file beside it."""
 
     id: str
@@ -53,7 +53,7 @@ class Row:
 class Bundle:
     """The rows of a bundle, by id."""
 
-    def __init__(self, path: Path, rows: Iterable[Row]) -> None:
+    def __init__(self, path: Path, rows: Iterable[BundleRow]) -> None:
         self.path = path
         self._rows = {row.id: row for row in rows}
         self._ids = sorted(self._rows)
@@ -62,11 +62,11 @@ class Bundle:
         """Return the number of records."""
         return len(self._rows)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[BundleRow]:
         """Yield the rows in the order of their ids."""
         return iter(self._rows.values())
 
-    def get(self, trial: str) -> Row | None:
+    def get(self, trial: str) -> BundleRow | None:
         """Return the row of a trial, by id."""
         return self._rows.get(trial)
 
@@ -80,7 +80,7 @@ class Bundle:
         return f"{self.path}, record {trial}"
 
 
-def encode_bundle(rows: Iterable[Row]) -> bytes:
+def encode_bundle(rows: Iterable[BundleRow]) -> bytes:
     """Return the file of some rows, in any order. Raises ValueError where two have one id."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -88,7 +88,7 @@ def encode_bundle(rows: Iterable[Row]) -> bytes:
     ordered = sorted(rows, key=lambda row: row.id)
     if len({row.id for row in ordered}) != len(ordered):
         raise ValueError("the ids of the rows must differ")
-    facts = {"format": FORMAT, "records": len(ordered), "sha256": _digest(ordered)}
+    facts = {"format": BUNDLE_FORMAT, "records": len(ordered), "sha256": _digest(ordered)}
     schema = _schema()
     columns = [
         pa.array([getattr(row, name) for row in ordered], schema.field(name).type) for name in _COLUMNS
@@ -121,11 +121,13 @@ def read_bundle(path: Path) -> Bundle | None:
         return None
     try:
         table, facts = _table(content, path)
-        rows = [Row(*values) for values in zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True)]
+        rows = [
+            BundleRow(*values) for values in zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True)
+        ]
     except MemoryError:  # of pyarrow, too: the bundle may be sound
         raise
     except _arrow_errors() as error:
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{path} is damaged, or not a Parquet file ({type(error).__name__})", _RESTORE
         ) from error
     _check_rows(rows, facts, path)
@@ -141,7 +143,7 @@ def _table(content: bytes, path: Path) -> tuple[pa.Table, dict[str, Any]]:
     groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
     size = sum(group.total_byte_size for group in groups)
     if not 0 <= size <= most_bytes():
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{path} must hold at most {most_bytes():,} bytes of records, got {size:,}", _RESTORE
         )
     table = file.read(use_threads=False)
@@ -157,9 +159,9 @@ def _facts(metadata: dict[bytes, bytes] | None, names: Sequence[str], path: Path
         raise _foreign(path, names)
     try:
         facts: dict[str, Any] = json.loads(text)
-        newer = facts["format"] > FORMAT
+        newer = facts["format"] > BUNDLE_FORMAT
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedFile(f"{path} is damaged (its metadata)", _RESTORE) from error
+        raise CorruptFileError(f"{path} is damaged (its metadata)", _RESTORE) from error
     if newer:
         raise UserError(f"{path} was written by a newer psa", "Update psa")
     if tuple(names) != _COLUMNS:
@@ -167,26 +169,26 @@ def _facts(metadata: dict[bytes, bytes] | None, names: Sequence[str], path: Path
     return facts
 
 
-def _foreign(path: Path, names: Sequence[str]) -> DamagedFile:
-    return DamagedFile(
+def _foreign(path: Path, names: Sequence[str]) -> CorruptFileError:
+    return CorruptFileError(
         f"{path} must be a bundle of records (columns {', '.join(_COLUMNS)}), got a Parquet file with "
         f"columns {', '.join(names)}",
         "Move it out of the folder of records",
     )
 
 
-def _check_rows(rows: Sequence[Row], facts: dict[str, Any], path: Path) -> None:
+def _check_rows(rows: Sequence[BundleRow], facts: dict[str, Any], path: Path) -> None:
     """Raise DamagedFile unless the rows are those that were written: each id once, in order."""
     for before, after in itertools.pairwise(rows):
         if before.id == after.id:
-            raise DamagedFile(f"{path} must hold each record once, got {after.id} twice", _RESTORE)
+            raise CorruptFileError(f"{path} must hold each record once, got {after.id} twice", _RESTORE)
         if before.id > after.id:
-            raise DamagedFile(f"{path} must be sorted by id, got {after.id} after {before.id}", _RESTORE)
+            raise CorruptFileError(f"{path} must be sorted by id, got {after.id} after {before.id}", _RESTORE)
     if (len(rows), _digest(rows)) != (facts.get("records"), facts.get("sha256")):
-        raise DamagedFile(f"{path} is damaged (the digest of its records differs)", _RESTORE)
+        raise CorruptFileError(f"{path} is damaged (the digest of its records differs)", _RESTORE)
 
 
-def _digest(rows: Iterable[Row]) -> str:
+def _digest(rows: Iterable[BundleRow]) -> str:
     """Return the SHA-256 of all columns of all rows, each value preceded by its length."""
     whole = hashlib.sha256()
     for row in rows:

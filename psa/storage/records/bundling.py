@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from psa.core.errors import DamagedFile
+from psa.core.errors import CorruptFileError
 from psa.core.file_locks import locked
 from psa.core.files import remove_leftovers, write_atomically
-from psa.storage.records.bundle import Bundle, Row, encode_bundle, read_bundle
+from psa.storage.records.bundle import Bundle, BundleRow, encode_bundle, read_bundle
 from psa.storage.records.record_store import RecordStore, StoredRecord, bundled_record, longer
 
 _PATIENCE_SECONDS: Final = 600.0  # for another process that adds to the same bundle
@@ -61,7 +61,7 @@ def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None
         bundle = read_bundle(path) or Bundle(path, ())
         rows, outcome = {row.id: row for row in bundle}, Bundled()
         for stored in source.scan():
-            if isinstance(stored, DamagedFile):
+            if isinstance(stored, CorruptFileError):
                 outcome.refused.append(str(stored))
             elif wanted is not None and stored.record["id"] not in wanted:
                 outcome.unwanted += 1
@@ -74,16 +74,16 @@ def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None
     return outcome
 
 
-def _add(stored: StoredRecord, bundle: Bundle, rows: dict[str, Row], outcome: Bundled) -> None:
+def _add(stored: StoredRecord, bundle: Bundle, rows: dict[str, BundleRow], outcome: Bundled) -> None:
     """Put a record into the rows, unless the bundle has it already or has one that differs."""
     name = str(stored.record["id"])
     try:
         before = bundled_record(bundle, name)
         known = before is not None and longer(before, stored) is before
-    except DamagedFile as damage:
+    except CorruptFileError as damage:
         outcome.refused.append(str(damage))
         return
-    row = Row(name, str(stored.record["digest"]), stored.content, stored.machine())
+    row = BundleRow(name, str(stored.record["digest"]), stored.content, stored.machine())
     if known and (rows[name].machine is not None or row.machine is None or row.record != rows[name].record):
         outcome.known += 1
         return

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from psa.specs.training import Keep, Ratchet
+from psa.specs.training import RatchetTraining, StandardTraining
 
 Histories = Mapping[str, list[Any]]
 
@@ -47,7 +47,7 @@ def diverged_after(record: Mapping[str, Any], loops: int) -> bool:
     return _loop_diverged(history, max((loop for loop in kept if loop <= done), default=0))
 
 
-def training_diverged(method: Ratchet | Keep, history: Histories, lkg_loop: int) -> bool:
+def training_diverged(method: RatchetTraining | StandardTraining, history: Histories, lkg_loop: int) -> bool:
     """Return True if a trial in training has diverged by now; False before its first loop."""
     loops = len(history["loop"])
     selected = loops if _selects_last(method.policy, getattr(method, "patience", None)) else lkg_loop

@@ -8,11 +8,11 @@ import math
 from fractions import Fraction
 from typing import Any, Final
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.specs.base import canonical_json
 from psa.storage.records.divergence import diverged_after
 
-FORMAT: Final = 1
+RECORD_FORMAT: Final = 1
 REMOVE: Final = "Remove it and run the same command again"
 # What a longer run of the same trial may change: the rest must stay as it was.
 _GROWING: Final = frozenset({"loops", "history", "finals", "events", "device", "probes", "files"})
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 def encode_record(record: Record) -> bytes:
     """Canonical JSON with the SHA-256 of itself, NaN and infinity as null; equal records give equal bytes."""
-    body = {**storable(record), "format": FORMAT}
+    body = {**storable(record), "format": RECORD_FORMAT}
     digest = hashlib.sha256(canonical_json(body).encode()).hexdigest()
     return canonical_json({**body, "sha256": digest}).encode() + b"\n"
 
@@ -43,14 +43,14 @@ def decode_record(content: bytes, where: str) -> Record:
     """
     try:
         record: Record = json.loads(content)
-        newer = record.pop("format") > FORMAT
+        newer = record.pop("format") > RECORD_FORMAT
         sound = newer or _is_of_the_rest(record.pop("sha256"), content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedFile(f"{where} is damaged ({type(error).__name__})", REMOVE) from error
+        raise CorruptFileError(f"{where} is damaged ({type(error).__name__})", REMOVE) from error
     if newer:
         raise UserError(f"{where} was written by a newer psa", "Update psa")
     if not sound:
-        raise DamagedFile(f"{where} is damaged (its digest differs)", REMOVE)
+        raise CorruptFileError(f"{where} is damaged (its digest differs)", REMOVE)
     return record
 
 

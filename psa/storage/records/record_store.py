@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from psa.core.errors import DamagedFile, UserError
+from psa.core.errors import CorruptFileError, UserError
 from psa.core.files import unreadable
 from psa.core.stored_files import Listing, dangling, dangling_part, files_below, read_stored
 from psa.specs.trial import Trial
 from psa.storage import layout
-from psa.storage.layout import FAILURE, MACHINE
+from psa.storage.layout import FAILURE_SUFFIX, SIDECAR_SUFFIX
 from psa.storage.records.bundle import Bundle, is_bundle_name, read_bundle
 from psa.storage.records.record import Record, decode_record, difference
 from psa.storage.records.trial_record import decode_trial_record
@@ -104,20 +104,20 @@ class RecordStore:
             else:
                 self.warn_once(str(stored))
 
-    def scan(self, studies: Sequence[str] = ()) -> Iterator[StoredRecord | DamagedFile]:
+    def scan(self, studies: Sequence[str] = ()) -> Iterator[StoredRecord | CorruptFileError]:
         """Yield what `all` does, with the bytes of each record, and the reason in place of one left out."""
         bundles = list[Bundle]()
         for path in self.bundle_paths():
             try:
                 bundles += filter(None, [self._bundle(path)])
-            except DamagedFile as damage:
-                yield DamagedFile(f"{damage.what}: none of its records counts", damage.way_out)
+            except CorruptFileError as damage:
+                yield CorruptFileError(f"{damage.what}: none of its records counts", damage.way_out)
         ids = {str(path.relative_to(self.root))[: -len(".json")] for path in self.loose_paths(studies)}
         ids |= {row.id for bundle in bundles for row in bundle if not studies or _study(row.id) in studies}
         for name in sorted(ids, key=lambda name: f"{name}.json".split("/")):
             try:
                 stored = self._longest(name, bundles)
-            except DamagedFile as damage:
+            except CorruptFileError as damage:
                 yield damage
             else:
                 if stored is not None:  # not removed meanwhile
@@ -132,7 +132,7 @@ class RecordStore:
             stored = self.locate(trial)
             content = None if stored is None else stored.machine()
         except UserError:
-            content = sound_sidecar(self.root / f"{trial}{MACHINE}")
+            content = sound_sidecar(self.root / f"{trial}{SIDECAR_SUFFIX}")
         return None if content is None else decode_record(content, "")
 
     def traces(self, start: str) -> Literal["missing", "failed", "damaged"]:
@@ -141,10 +141,10 @@ class RecordStore:
         names = [path.name for path in found.parent.glob(f"{found.name}*.json")]
         if any(layout.is_record_name(name) for name in names):
             return "damaged"
-        with contextlib.suppress(DamagedFile):
+        with contextlib.suppress(CorruptFileError):
             if any(bundle.has_prefix(start) for bundle in self.bundles()):
                 return "damaged"
-        return "failed" if any(name.endswith(FAILURE) for name in names) else "missing"
+        return "failed" if any(name.endswith(FAILURE_SUFFIX) for name in names) else "missing"
 
     def bundle_paths(self) -> list[Path]:
         """Return the bundles of the folder: the files with their suffix in it, not in folders below it."""
@@ -202,7 +202,7 @@ class RecordStore:
             return None
         record = decode_trial_record(content, str(path))
         layout.check_record(path, self.root, record["id"])
-        return StoredRecord(str(path), content, record, self.root / f"{name}{MACHINE}")
+        return StoredRecord(str(path), content, record, self.root / f"{name}{SIDECAR_SUFFIX}")
 
     def loose_paths(self, studies: Sequence[str] = ()) -> list[Path]:
         """Return the paths of loose records of some studies (all, if none is named), in a fixed order.
@@ -246,7 +246,7 @@ def bundled_record(bundle: Bundle, name: str) -> StoredRecord | None:
         return None
     record = decode_trial_record(row.record, where)
     if (record["id"], record["digest"]) != (row.id, row.digest):
-        raise DamagedFile(f"{where} must be of that trial, got a record of {record['id']}", _MAKE_AGAIN)
+        raise CorruptFileError(f"{where} must be of that trial, got a record of {record['id']}", _MAKE_AGAIN)
     return StoredRecord(where, row.record, record, row.machine)
 
 
@@ -258,7 +258,7 @@ def longer(one: StoredRecord, other: StoredRecord) -> StoredRecord:
     short, long = sorted((one, other), key=lambda each: int(each.record["loops"]))
     key = difference(short.record, long.record)
     if key is not None:
-        raise DamagedFile(
+        raise CorruptFileError(
             f"{short.place} differs from the record of the same trial in {long.place} ({key})", _COMPARE
         )
     return long if long.record["loops"] > short.record["loops"] else one

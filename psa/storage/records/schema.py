@@ -12,10 +12,10 @@ from typing_extensions import TypedDict
 
 STRICT: Final = ConfigDict(extra="forbid", strict=True)
 _MOST: Final = 2**63 - 1
-Whole = Annotated[int, Field(ge=-1, le=_MOST)]
-Count = Annotated[int, Field(ge=0, le=_MOST)]
+StrictInt = Annotated[int, Field(ge=-1, le=_MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=_MOST)]
 Some = Annotated[int, Field(ge=1, le=_MOST)]
-Numbers = list[float | None]
+FloatList = list[float | None]
 # Of a file beside a state, and so a part of a path.
 FileName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,99}$")]
 
@@ -24,28 +24,28 @@ class History(TypedDict):
     """One value per finished loop and column."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]  # pydantic's own way to configure a TypedDict
-    loop: list[Whole]
+    loop: list[StrictInt]
     mode: list[str]
-    layer: list[Whole | None]
-    unit: list[Whole | None]
-    correct: list[Whole]
-    loss: Numbers
-    train_loss: Numbers
+    layer: list[StrictInt | None]
+    unit: list[StrictInt | None]
+    correct: list[StrictInt]
+    loss: FloatList
+    train_loss: FloatList
     kept: list[bool]
 
 
-class Kept(TypedDict):
+class FileEntry(TypedDict):
     """A file of arrays beside a state."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
     sha256: str
-    bytes: Count
+    bytes: NonNegativeInt
 
 
 class Grown(TypedDict):
     """That a network grew, or was asked to; what else an event holds is told and not used."""
 
     __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
-    epoch: Count
+    epoch: NonNegativeInt
     grew: bool
     new_hidden_sizes: list[Some]

@@ -10,29 +10,39 @@ from typing import Any, Final, NotRequired
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from psa.core.errors import DamagedFile
+from psa.core.errors import CorruptFileError
 from psa.specs.trial import Trial
 from psa.storage.records.record import REMOVE, Record, decode_record
-from psa.storage.records.schema import STRICT, Count, FileName, Grown, History, Kept, Numbers, Some, Whole
+from psa.storage.records.schema import (
+    STRICT,
+    FileEntry,
+    FileName,
+    FloatList,
+    Grown,
+    History,
+    NonNegativeInt,
+    Some,
+    StrictInt,
+)
 
 
 class _Samples(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]  # pydantic's own way to configure a TypedDict
-    train: Count
+    train: NonNegativeInt
     validation: Some
     test: Some
-    zero_r_validation: Count
+    zero_r_validation: NonNegativeInt
 
 
 class _Bounty(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
-    correct: Whole
-    loop: Count
+    correct: StrictInt
+    loop: NonNegativeInt
 
 
 class _Test(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
-    correct: Whole
+    correct: StrictInt
     loss: float | None
 
 
@@ -46,15 +56,15 @@ class _Finals(TypedDict):
 class _Seen(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
     places: dict[str, list[str]]
-    loops: list[dict[str, Numbers]]
-    last: dict[str, Numbers]
+    loops: list[dict[str, FloatList]]
+    last: dict[str, FloatList]
 
 
 class _Built(TypedDict):
     __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
     family: str
     arch: str
-    parameters: Count
+    parameters: NonNegativeInt
 
 
 class _TrialRecord(TypedDict):
@@ -65,12 +75,12 @@ class _TrialRecord(TypedDict):
     built: _Built
     device: str
     samples: _Samples
-    loops: Count
+    loops: NonNegativeInt
     history: History
     events: list[Grown]
     finals: _Finals
     probes: NotRequired[dict[str, _Seen]]
-    files: NotRequired[dict[FileName, Kept]]
+    files: NotRequired[dict[FileName, FileEntry]]
 
 
 _RECORD: Final = TypeAdapter(_TrialRecord)
@@ -89,11 +99,13 @@ def decode_trial_record(content: bytes, where: str) -> Record:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"])) or "its spec"
-        raise DamagedFile(f"{where} is no record of a trial ({place}: {fault['msg']})", REMOVE) from error
+        raise CorruptFileError(
+            f"{where} is no record of a trial ({place}: {fault['msg']})", REMOVE
+        ) from error
     if (trial.id, trial.digest) != (record["id"], record["digest"]):
-        raise DamagedFile(f"{where} is no record of a trial (spec: that of another, {trial.id})", REMOVE)
+        raise CorruptFileError(f"{where} is no record of a trial (spec: that of another, {trial.id})", REMOVE)
     lengths = {len(values) for values in record["history"].values()}
     if lengths != {record["loops"]}:
         why = "its length is not the number of loops" if len(lengths) == 1 else "columns differ in length"
-        raise DamagedFile(f"{where} is no record of a trial (history: {why})", REMOVE)
+        raise CorruptFileError(f"{where} is no record of a trial (history: {why})", REMOVE)
     return record

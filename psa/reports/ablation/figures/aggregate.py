@@ -8,11 +8,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from psa.core.formatting import counted
-from psa.reports.ablation.aggregates import RESAMPLES, Aggregate, Estimate
+from psa.core.formatting import pluralize
+from psa.reports.ablation.aggregates import BOOTSTRAP_RESAMPLES, Aggregate, Estimate
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import notes_of
-from psa.reports.plotting.style import GREY, MODE_LOOKS, add_axes, empty, new_figure, note, style, title
+from psa.reports.plotting.style import (
+    GREY,
+    MODE_LOOKS,
+    add_axes,
+    empty,
+    footnote,
+    new_figure,
+    plot_style,
+    title,
+)
 
 
 def plot_estimates(ax: Axes, estimates: Sequence[Estimate], digits: int) -> Axes:
@@ -40,7 +49,7 @@ def plot_estimates(ax: Axes, estimates: Sequence[Estimate], digits: int) -> Axes
 
 def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> Figure:
     """Interval plots side by side."""
-    with style():
+    with plot_style():
         figure = new_figure(2.5)
         title(figure, "All architectures together")
         left, right = (add_axes(figure, at, 0.88, 2.45, 1.25) for at in (0.6, 4.15))
@@ -56,9 +65,9 @@ def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> F
         else:
             empty(right, f"nothing to compare with {against}")
         how = (
-            f"Over {counted(len(found.archs), 'architecture')} with all {found.trials} seeds of every mode. "
-            f"Bars: 95 % percentile intervals, {RESAMPLES:,} bootstrap samples stratified by "
+            f"Over {pluralize(len(found.archs), 'architecture')} with all {found.trials} seeds of every mode. "
+            f"Bars: 95 % percentile intervals, {BOOTSTRAP_RESAMPLES:,} bootstrap samples stratified by "
             "architecture, each arm drawn on its own."
         )
-        note(figure, [*notes_of(cells), how])
+        footnote(figure, [*notes_of(cells), how])
     return figure

@@ -23,10 +23,10 @@ from psa.reports.plotting.style import (
     WIDTH,
     add_axes,
     empty,
+    footnote,
     mode_handle,
     new_figure,
-    note,
-    style,
+    plot_style,
     title,
 )
 from psa.specs.training import MODES
@@ -166,7 +166,7 @@ def panel_title(ax: Axes, arch: str, rest: str) -> Axes:
 
 def convergence_figure(panels: Sequence[Panel], cells: Cells, log: bool = False) -> Figure:
     """One panel per target architecture with all modes."""
-    with style():
+    with plot_style():
         figure, axes = _panels(len(panels), 2.5, _LEGEND + _FOOT)
         title(figure, "Convergence")
         for ax, panel in zip(axes, panels, strict=True):
@@ -186,7 +186,7 @@ def convergence_figure(panels: Sequence[Panel], cells: Cells, log: bool = False)
             handles=handles, loc="upper left", bbox_to_anchor=(_LEFT / wide, (_FOOT + _LEGEND) / high),
             ncols=4, borderaxespad=0, handlelength=3.2, columnspacing=1.4,
         )  # fmt: skip
-        note(figure, [*notes_of(cells), *_panel_notes(panels)])
+        footnote(figure, [*notes_of(cells), *_panel_notes(panels)])
     return figure
 
 
@@ -234,7 +234,7 @@ def plot_jump(ax: Axes, jump: Jump) -> Axes:
 
 def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
     """One panel per architecture: when its best trial got going."""
-    with style():
+    with plot_style():
         figure, axes = _panels(max(1, len(jumps)), 2.1, _FOOT)
         late = any(jump.late for jump in jumps) or not jumps
         title(figure, "Late breakthroughs" if late else "Largest rises; none in the second half of the loops")
@@ -243,5 +243,5 @@ def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
         for ax, jump in zip(axes, jumps, strict=False):
             plot_jump(ax, jump)
             panel_title(ax, jump.arch, f"best trial: {jump.mode}, seed {jump.seed}, {max(jump.lkg):.2f} %")
-        note(figure, [*notes_of(cells), _JUMPS])
+        footnote(figure, [*notes_of(cells), _JUMPS])
     return figure

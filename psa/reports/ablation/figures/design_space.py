@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from psa.core.formatting import counted
-from psa.reports.plotting.labels import label
-from psa.reports.plotting.style import GREY, Look, add_axes, new_figure, note, style, title
+from psa.core.formatting import pluralize
+from psa.reports.plotting.labels import place_label
+from psa.reports.plotting.style import GREY, LineStyle, add_axes, footnote, new_figure, plot_style, title
 from psa.specs.arch import Arch
 
 MARK: Final = 5.4  # diameter of a mark in points
 LOW: Final = 0.8
-SIDE: Final = 6.5  # inches of the map
+_SIDE: Final = 6.5  # inches of the map
 LEFT: Final = 0.58  # inches beside it, above it and below it
-HEAD: Final = 0.32
-FOOT: Final = 1.7
+_HEAD: Final = 0.32
+_FOOT: Final = 1.7
 _CROWDED: Final = 6.5  # points between neighbours below which their labels need more room than there is
 _WORTH_IT: Final = 1.5  # times larger, or an enlargement helps nobody
 _FEWEST: Final = 6
@@ -32,10 +32,10 @@ _SHORT: Final = 30  # times from end to end below which an axis has too few powe
 _GAP: Final = 0.13  # decades left free around the enlargement
 
 SHAPES: Final = {
-    "wide: at most 4 layers": Look("#0072B2", "o"),
-    "square: as deep as wide": Look("#000000", "s"),
-    "deep: at most 4 units a layer": Look("#D55E00", "^"),
-    "other": Look("#009E73", "D"),
+    "wide: at most 4 layers": LineStyle("#0072B2", "o"),
+    "square: as deep as wide": LineStyle("#000000", "s"),
+    "deep: at most 4 units a layer": LineStyle("#D55E00", "^"),
+    "other": LineStyle("#009E73", "D"),
 }
 
 
@@ -91,7 +91,7 @@ def limit(found: Sequence[Spot]) -> float:
     return end_of(max(spot.depth, spot.width) for spot in found)
 
 
-def enlargement(found: Sequence[Spot], side: float = SIDE * 72) -> Enlarged | None:
+def enlargement(found: Sequence[Spot], side: float = _SIDE * 72) -> Enlarged | None:
     """The square to enlarge, where marks crowd and the upper right of the map (of `side` points) is free."""
     if len(found) < _FEWEST:
         return None
@@ -139,13 +139,13 @@ class Map:
             chosen = [arch for arch in self.spots if arch in archs]
             marks = chosen + [arch for arch in self.spots if arch not in archs and ax is self.axes[0]]
             places = [(float(self.spots[arch].depth), float(self.spots[arch].width)) for arch in marks]
-            left_out += label(
+            left_out += place_label(
                 ax, places, [(texts or {}).get(arch, arch) for arch in chosen], MARK / 2, background
             )
         return left_out
 
 
-def new_map(archs: Sequence[str], name: str, foot: float = FOOT) -> Map:
+def new_map(archs: Sequence[str], name: str, foot: float = _FOOT) -> Map:
     """A figure with empty log-log axes for these architectures, and `foot` inches for what stands below them.
 
     Call within figures.style().
@@ -156,10 +156,10 @@ def new_map(archs: Sequence[str], name: str, foot: float = FOOT) -> Map:
     if enlarged is not None:  # which lies on a square map
         right = top = limit(list(found.values()))
     # a decade up is as long as one across, unless that would make a tower of the map
-    height = SIDE * min(1.0, math.log10(top / LOW) / math.log10(right / LOW))
-    figure = new_figure(HEAD + height + foot)
+    height = _SIDE * min(1.0, math.log10(top / LOW) / math.log10(right / LOW))
+    figure = new_figure(_HEAD + height + foot)
     title(figure, name)
-    ax = _log_log(add_axes(figure, LEFT, foot, SIDE, height), (LOW, right), (LOW, top))
+    ax = _log_log(add_axes(figure, LEFT, foot, _SIDE, height), (LOW, right), (LOW, top))
     ax.set_xlabel("Depth (hidden layers)", labelpad=1)
     ax.set_ylabel("Width (units per hidden layer)", labelpad=1)
     axes = (ax,) if enlarged is None else (ax, _window(ax, enlarged))
@@ -235,7 +235,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 
 def design_space_figure(archs: Sequence[str], name: str = "Testing design space") -> Figure:
     """Every architecture as the rectangle of its depth and width."""
-    with style():
+    with plot_style():
         drawn = new_map(archs, name, foot=1.0)
         found = list(drawn.spots.values())
         drawn.draw(lambda ax: rectangles(ax, found))
@@ -253,16 +253,16 @@ def design_space_figure(archs: Sequence[str], name: str = "Testing design space"
             handles=handles, loc="upper left", bbox_to_anchor=(LEFT / wide, drawn.below / high), ncols=2,
             borderaxespad=0,
         )  # fmt: skip
-        note(drawn.figure, map_notes(archs, left_out))
+        footnote(drawn.figure, map_notes(archs, left_out))
     return drawn.figure
 
 
 def map_notes(archs: Sequence[str], left_out: Sequence[str]) -> list[str]:
     """What every map says: how it is labelled, and what it had no room for."""
     mixed = [arch for arch in archs if len(Arch.coerce(arch).stacks) > 1]
-    lines = [f"{counted(len(archs), 'architecture')}, labelled depth*width."]
+    lines = [f"{pluralize(len(archs), 'architecture')}, labelled depth*width."]
     if mixed:
-        lines.append(f"{counted(len(mixed), 'architecture')} of mixed widths stand at their widest layer.")
+        lines.append(f"{pluralize(len(mixed), 'architecture')} of mixed widths stand at their widest layer.")
     if left_out:
-        lines.append(f"No room for {counted(len(left_out), 'label')}.")
+        lines.append(f"No room for {pluralize(len(left_out), 'label')}.")
     return [" ".join(lines)]

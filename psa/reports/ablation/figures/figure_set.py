@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.published import Reference
 from psa.core.errors import UserError
-from psa.core.formatting import listed
+from psa.core.formatting import join_names
 from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.curves import jumps_of, latest_jumps, panel_of
@@ -31,7 +31,7 @@ def chosen(frame: pd.DataFrame, archs: Sequence[str]) -> pd.DataFrame:
     """The rows of these architectures. Raises UserError where there is none of any."""
     rows = frame[frame["arch"].isin(archs)]
     if not len(rows):
-        there = listed(sorted(map(str, frame["arch"].unique())), 6)
+        there = join_names(sorted(map(str, frame["arch"].unique())), 6)
         raise UserError("none of the architectures asked for has a trial", f"There are trials of {there}")
     return rows
 
@@ -70,7 +70,7 @@ def convergence(frame: pd.DataFrame, targets: Sequence[str], log: bool = False) 
 def chosen_target(frame: pd.DataFrame, target: str) -> None:
     """Raise UserError where an architecture that was asked for has no trial."""
     if target not in set(frame["arch"]):
-        there = listed(sorted(map(str, frame["arch"].unique())), 6)
+        there = join_names(sorted(map(str, frame["arch"].unique())), 6)
         raise UserError(f"--targets: there is no trial of {target}", f"There are trials of {there}")
 
 

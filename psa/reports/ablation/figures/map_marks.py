@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import LEFT, MARK, Map, Spot, map_notes
 from psa.reports.ablation.numbers import notes_of
-from psa.reports.plotting.style import GREY, add_axes, note, style
+from psa.reports.plotting.style import GREY, add_axes, footnote, plot_style
 
 Spots = Mapping[str, Spot]
 EDGE: Final = "#303030"
@@ -72,7 +72,7 @@ def dash(ax: Axes, spots: Spots, archs: Sequence[str]) -> Axes:
 
 def handle(marker: Any, face: str, edge: str = EDGE, size: float = MARK) -> Line2D:
     """A mark for a legend."""
-    with style():  # "$?$" is set by TeX where the user's matplotlibrc says so
+    with plot_style():  # "$?$" is set by TeX where the user's matplotlibrc says so
         return Line2D(
             [], [], linestyle="", marker=marker, markerfacecolor=face, markeredgecolor=edge,
             markeredgewidth=0.5, markersize=size,
@@ -129,8 +129,8 @@ def _tick(value: float, _: int | None) -> str:
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", "−")
 
 
-def finished(drawn: Map, cells: Cells, how: str) -> Figure:
+def finish_map(drawn: Map, cells: Cells, how: str) -> Figure:
     """Label the spots and say what a reader must know; the map's figure."""
     left_out = drawn.write_labels()
-    note(drawn.figure, [*notes_of(cells), how, *map_notes(tuple(drawn.spots), left_out)])
+    footnote(drawn.figure, [*notes_of(cells), how, *map_notes(tuple(drawn.spots), left_out)])
     return drawn.figure

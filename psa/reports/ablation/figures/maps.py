@@ -21,28 +21,28 @@ from psa.reports.ablation.figures.map_marks import (
     Spots,
     colour_bar,
     dash,
-    finished,
+    finish_map,
     handle,
     marks,
     nothing,
     unknown,
 )
 from psa.reports.ablation.numbers import (
-    Effect,
+    EffectVerdict,
     Level,
+    ModeEffect,
     Spread,
-    Verdict,
     baseline,
     effect,
     instability,
     regimes,
 )
 from psa.reports.ablation.published import few_seeds
-from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, REGIME_NUMERALS, style
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_LOOKS, REGIME_NUMERALS, plot_style
 
 AMOUNT: Final = "viridis"  # one scale for amounts, another for differences
 DIFFERENCE: Final = "RdBu"
-_VERDICTS: Final[dict[Verdict, tuple[str, str]]] = {
+_VERDICTS: Final[dict[EffectVerdict, tuple[str, str]]] = {
     "gain": ("^", "gain: the interval excludes 0"),
     "loss": ("v", "loss: the interval excludes 0"),
     "unclear": ("o", "the interval includes 0"),
@@ -71,7 +71,7 @@ def baseline_map(cells: Cells, archs: Sequence[str]) -> Figure:
     scale = Scale(
         Normalize(zero_r, 100), AMOUNT, "mean validation bounty of mode none (%)", ticks, extend="min"
     )
-    with style():
+    with plot_style():
         drawn = new_map(archs, "Baseline performance")
         drawn.draw(lambda ax: plot_baseline(ax, drawn.spots, levels, scale))
         colour_bar(drawn, scale)
@@ -80,10 +80,10 @@ def baseline_map(cells: Cells, archs: Sequence[str]) -> Figure:
         legend.add(NOTHING, "no trial of any mode above ZeroR", dead)
         legend.add(UNKNOWN, "no trial of mode none", missing)
         legend.draw(drawn, 3.8)
-        return finished(drawn, cells, f"ZeroR of the validation split: {zero_r:.2f} %.")
+        return finish_map(drawn, cells, f"ZeroR of the validation split: {zero_r:.2f} %.")
 
 
-def plot_effects(ax: Axes, spots: Spots, effects: Mapping[str, Effect], scale: Scale) -> Axes:
+def plot_effects(ax: Axes, spots: Spots, effects: Mapping[str, ModeEffect], scale: Scale) -> Axes:
     """The difference as colour, its sign as a triangle where the interval excludes 0."""
     for verdict, (marker, _) in _VERDICTS.items():
         archs = _with_verdict(effects, verdict)
@@ -93,7 +93,7 @@ def plot_effects(ax: Axes, spots: Spots, effects: Mapping[str, Effect], scale: S
     return unknown(ax, spots, _with_verdict(effects, "unknown"))
 
 
-def _with_verdict(effects: Mapping[str, Effect], verdict: Verdict) -> list[str]:
+def _with_verdict(effects: Mapping[str, ModeEffect], verdict: EffectVerdict) -> list[str]:
     return [arch for arch, each in effects.items() if each.verdict == verdict]
 
 
@@ -105,7 +105,7 @@ def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figur
         f"mean difference {mode} − none (percentage points)",
         (-100, -10, -1, -0.1, 0.1, 1, 10, 100),
     )  # fmt: skip
-    with style():
+    with plot_style():
         drawn = new_map(archs, f"Ablation effects: {mode} against none")
         drawn.draw(lambda ax: plot_effects(ax, drawn.spots, effects, scale))
         colour_bar(drawn, scale)
@@ -117,7 +117,7 @@ def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figur
         legend.add(UNKNOWN, "fewer than two trials each", _with_verdict(effects, "unknown"))
         legend.draw(drawn, 3.8)
         how = "Paired by seed; 95 % t interval" if cells.paired else "Not paired; 95 % interval by Welch"
-        return finished(drawn, cells, f"{how} of the mean difference, {_UNCORRECTED}.")
+        return finish_map(drawn, cells, f"{how} of the mean difference, {_UNCORRECTED}.")
 
 
 def plot_instability(ax: Axes, spots: Spots, spreads: Mapping[str, Spread], scale: Scale) -> Axes:
@@ -144,7 +144,7 @@ def instability_map(cells: Cells, archs: Sequence[str]) -> Figure:
         LogNorm(0.03, 50), "cividis", "largest standard deviation among the modes (percentage points)",
         (0.03, 0.1, 0.3, 1, 3, 10, 30), extend="both",
     )  # fmt: skip
-    with style():
+    with plot_style():
         drawn = new_map(archs, "Instability")
         drawn.draw(lambda ax: plot_instability(ax, drawn.spots, spreads, scale))
         colour_bar(drawn, scale)
@@ -155,7 +155,7 @@ def instability_map(cells: Cells, archs: Sequence[str]) -> Figure:
         missing = [arch for arch, spread in spreads.items() if not spread.mode]
         legend.add(UNKNOWN, "fewer than two trials", missing)
         legend.draw(drawn, 3.8, columns=3, heading="least stable mode")
-        return finished(
+        return finish_map(
             drawn,
             cells,
             "Standard deviation over seeds with n − 1 (in the tables of the study: n). Of equal ones the "
@@ -177,7 +177,7 @@ def plot_regimes(ax: Axes, spots: Spots, found: Mapping[str, Regime]) -> Axes:
 def regimes_map(cells: Cells, archs: Sequence[str]) -> Figure:
     """What ablation does to each architecture, in four words."""
     found = regimes(cells, archs)
-    with style():
+    with plot_style():
         drawn = new_map(archs, "Regimes", foot=1.3)
         drawn.draw(lambda ax: plot_regimes(ax, drawn.spots, found))
         legend = Legend()
@@ -191,4 +191,4 @@ def regimes_map(cells: Cells, archs: Sequence[str]) -> Figure:
             f"Computed by the study's rules with ZeroR {cells.zero_r:.2f} %; unknown: no rule applies, or a "
             f"mode is missing.{few_seeds(cells)}"
         )
-        return finished(drawn, cells, how)
+        return finish_map(drawn, cells, how)

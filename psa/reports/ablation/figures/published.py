@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from psa.analysis.published import Reference
 from psa.analysis.stats import Summary, welch
-from psa.core.formatting import counted
+from psa.core.formatting import pluralize
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.style import (
@@ -22,10 +22,10 @@ from psa.reports.plotting.style import (
     WIDTH,
     add_axes,
     empty,
+    footnote,
     mode_handle,
     new_figure,
-    note,
-    style,
+    plot_style,
     title,
 )
 from psa.specs.training import MODES
@@ -33,7 +33,7 @@ from psa.specs.training import MODES
 _COLUMNS: Final = (
     "mean_published", "mean_ours", "half_published", "half_ours", "difference", "half",
 )  # fmt: skip
-BAND: Final = 2.0  # points that the study's own criterion of success allows
+_BAND: Final = 2.0  # points that the study's own criterion of success allows
 _NEAR: Final = (86.0, 99.2)  # percent; where most of what trains ends up
 
 
@@ -62,7 +62,7 @@ def _sides(there: Summary, here: Summary) -> tuple[float, ...]:
 def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> Axes:
     """Published means across, ours up, with their intervals; the diagonal and the band around it."""
     ax.fill_between(
-        ends, (ends[0] - BAND, ends[1] - BAND), (ends[0] + BAND, ends[1] + BAND), color="#EBEBEB",
+        ends, (ends[0] - _BAND, ends[1] - _BAND), (ends[0] + _BAND, ends[1] + _BAND), color="#EBEBEB",
         linewidth=0, zorder=0,
     )  # fmt: skip
     ax.plot(ends, ends, color=GREY, linewidth=0.6, zorder=1)
@@ -80,7 +80,7 @@ def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> A
 
 def agreement_figure(both: pd.DataFrame, cells: Cells) -> Figure:
     """Two panels: all cells, and those that train."""
-    with style():
+    with plot_style():
         figure = new_figure(4.65)
         title(figure, "Published and our means")
         side = (WIDTH - 2 * 0.55 - 0.1) / 2
@@ -95,7 +95,7 @@ def agreement_figure(both: pd.DataFrame, cells: Cells) -> Figure:
             else:
                 empty(ax, "no cell that both have")
         _mode_legend(figure, both, 0.72)
-        note(figure, _notes(both, cells, "Bars: 95 % t intervals of the means. "))
+        footnote(figure, _notes(both, cells, "Bars: 95 % t intervals of the means. "))
     return figure
 
 
@@ -119,11 +119,11 @@ def _mode_legend(figure: Figure, both: pd.DataFrame, up: float) -> None:
 
 
 def _notes(both: pd.DataFrame, cells: Cells, how: str) -> list[str]:
-    within = int((both["difference"].abs() <= BAND).sum())
+    within = int((both["difference"].abs() <= _BAND).sum())
     apart = int((both["difference"].abs() > both["half"]).sum())
     return [
         *notes_of(cells),
-        f"{how}Grey: ±{BAND:g} percentage points; {within:,} of {counted(len(both), 'cell')} within it. "
+        f"{how}Grey: ±{_BAND:g} percentage points; {within:,} of {pluralize(len(both), 'cell')} within it. "
         f"The 95 % interval of the difference (Welch) excludes 0 in {apart:,} of them, not corrected for "
         "their number.",
     ]
@@ -133,9 +133,9 @@ def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[st
     """Ours minus published, one row per architecture, linear within the band and logarithmic beyond."""
     look = MODE_LOOKS[mode]
     rows = both[both["mode"] == mode]
-    ax.axvspan(-BAND, BAND, color="#EBEBEB", linewidth=0, zorder=0)
+    ax.axvspan(-_BAND, _BAND, color="#EBEBEB", linewidth=0, zorder=0)
     ax.axvline(0, color=GREY, linewidth=0.6, zorder=1)
-    ax.set_xscale("symlog", linthresh=BAND, linscale=1.2)
+    ax.set_xscale("symlog", linthresh=_BAND, linscale=1.2)
     ax.errorbar(
         rows["difference"], [archs.index(arch) for arch in rows["arch"]], xerr=rows["half"], linestyle="",
         marker=look.marker, markersize=3, color=look.colour, markeredgewidth=0, elinewidth=0.45, zorder=3,
@@ -145,8 +145,8 @@ def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[st
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     ax.tick_params(axis="x", labelsize=5.5, pad=1.5)
-    within = int((rows["difference"].abs() <= BAND).sum())
-    ax.set_title(f"{mode}\n{within} of {len(rows)} within ±{BAND:g}", fontsize=6.5, pad=3)
+    within = int((rows["difference"].abs() <= _BAND).sum())
+    ax.set_title(f"{mode}\n{within} of {len(rows)} within ±{_BAND:g}", fontsize=6.5, pad=3)
     ax.hlines(range(len(archs)), -100, 100, color="#F0F0F0", linewidth=0.4, zorder=0.5)
     return ax
 
@@ -154,7 +154,7 @@ def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[st
 def difference_figure(both: pd.DataFrame, cells: Cells) -> Figure:
     """Six columns, one per mode, and a row per architecture: a page."""
     archs = list(dict.fromkeys(both["arch"]))
-    with style():
+    with plot_style():
         height = max(0.8, 0.082 * len(archs))
         figure = new_figure(height + 1.5)
         title(figure, "Our means minus the published ones")
@@ -173,5 +173,5 @@ def difference_figure(both: pd.DataFrame, cells: Cells) -> Figure:
             0.5, 0.6 / (height + 1.5), "difference of the mean bounty (percentage points)",
             ha="center", va="center", fontsize=7,
         )  # fmt: skip
-        note(figure, _notes(both, cells, "Bars: 95 % intervals of the difference. "))
+        footnote(figure, _notes(both, cells, "Bars: 95 % intervals of the difference. "))
     return figure

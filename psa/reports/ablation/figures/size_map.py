@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from psa.reports.ablation.figures.design_space import map_notes, new_map
 from psa.reports.ablation.figures.map_marks import EDGE, Legend, Scale, Spots, colour_bar, handle, marks
 from psa.reports.ablation.matching import MATCHED, Match, matches
-from psa.reports.plotting.style import note, style
+from psa.reports.plotting.style import footnote, plot_style
 
 _GREY: Final = "#9A9A9A"
 _KINDS: Final = {
@@ -57,7 +57,7 @@ def matching_map(
     found = matches(archs, parameters, asymmetric, order)
     sizes = [each.parameters for each in found.values()]
     scale = Scale(LogNorm(min(sizes), max(*sizes, min(sizes) + 1)), "viridis", "parameters")
-    with style():
+    with plot_style():
         drawn = new_map(archs, "Parameter matching")
         drawn.draw(lambda ax: plot_matching(ax, drawn.spots, found, scale))
         colour_bar(drawn, scale)
@@ -67,5 +67,5 @@ def matching_map(
             legend.add(mark, label, _alike(found, labelled, close))
         legend.draw(drawn, 3.8, heading="published label, and by our count")
         left_out = drawn.write_labels()
-        note(drawn.figure, [*notes, _HOW, *map_notes(archs, left_out)])
+        footnote(drawn.figure, [*notes, _HOW, *map_notes(archs, left_out)])
         return drawn.figure

@@ -16,14 +16,14 @@ from psa.reports.ablation.figures.map_marks import (
     UNKNOWN,
     Legend,
     Spots,
-    finished,
+    finish_map,
     handle,
     marks,
     nothing,
     unknown,
 )
-from psa.reports.ablation.numbers import Strategy, strategy
-from psa.reports.plotting.style import MODE_LOOKS, style
+from psa.reports.ablation.numbers import ModeStrategy, strategy
+from psa.reports.plotting.style import MODE_LOOKS, plot_style
 from psa.specs.training import MODES
 
 
@@ -34,7 +34,7 @@ def slot(mode: str) -> Shape:
     return Shape.wedge(middle - part / 2, middle + part / 2)
 
 
-def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, Strategy]) -> Axes:
+def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, ModeStrategy]) -> Axes:
     """A sole winner as its mark (hollow where it may be chance), a tie as a circle with slots filled."""
     for mode, look in MODE_LOOKS.items():
         sole = _won_by(found, mode)
@@ -51,22 +51,22 @@ def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, Strategy]) -> Axes
     return unknown(ax, spots, [arch for arch, each in found.items() if not each.best])
 
 
-def _won_by(found: Mapping[str, Strategy], mode: str) -> list[str]:
+def _won_by(found: Mapping[str, ModeStrategy], mode: str) -> list[str]:
     return [arch for arch, each in found.items() if each.best == (mode,) and each.above_zero_r]
 
 
-def _tied(found: Mapping[str, Strategy]) -> list[str]:
+def _tied(found: Mapping[str, ModeStrategy]) -> list[str]:
     return [arch for arch, each in found.items() if len(each.best) > 1 and each.above_zero_r]
 
 
-def _dead(found: Mapping[str, Strategy]) -> list[str]:
+def _dead(found: Mapping[str, ModeStrategy]) -> list[str]:
     return [arch for arch, each in found.items() if each.best and not each.above_zero_r]
 
 
 def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> Figure:
     """Which mode has the highest mean bounty."""
     found = {arch: strategy(cells, arch, tolerance) for arch in archs}
-    with style():
+    with plot_style():
         drawn = new_map(archs, "Winning strategy")
         drawn.draw(lambda ax: plot_strategy(ax, drawn.spots, found))
         legend = Legend()
@@ -86,4 +86,4 @@ def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> 
             "where a mode has no share in the win. Hollow: not told from every other mode by "
             f"{test} (p < {ALPHA:g} after Holm's correction)."
         )
-        return finished(drawn, cells, how)
+        return finish_map(drawn, cells, how)

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from psa.analysis.stats import Values, present, summary
-from psa.reports.glonet.figures.panels import MODEL_LOOKS, finished, model_line, panels, thin_line
-from psa.reports.glonet.networks import Depths, Network, Trained, mean
+from psa.reports.glonet.figures.panels import MODEL_LOOKS, finish_panels, model_line, panels, thin_line
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
 from psa.reports.glonet.tables import CHANCE, SPEED
-from psa.reports.plotting.style import GREY, empty, style
+from psa.reports.plotting.style import GREY, empty, plot_style
 
 _COLUMNS: Final = 3
 _OFFSET: Final = 0.14  # of a step between depths: the marks of models stand beside each other
@@ -23,7 +23,9 @@ _OFFSET: Final = 0.14  # of a step between depths: the marks of models stand bes
 Numbers = Callable[[Trained], Values]
 
 
-def plot_depths(ax: Axes, depths: Depths, features: int, numbers: Numbers, most: float = math.inf) -> Axes:
+def plot_depths(
+    ax: Axes, depths: GlonetResults, features: int, numbers: Numbers, most: float = math.inf
+) -> Axes:
     """Mean with its 95 % t interval per model, and every trial as a dot, over depths at equal distances.
 
     most: the greatest number that there can be, at which an interval ends.
@@ -51,12 +53,12 @@ def plot_depths(ax: Axes, depths: Depths, features: int, numbers: Numbers, most:
     return ax
 
 
-def _zero_r(ax: Axes, depths: Depths) -> None:
+def _zero_r(ax: Axes, depths: GlonetResults) -> None:
     if not np.isnan(depths.zero_r):
         ax.axhline(depths.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1, gid="zero_r")
 
 
-def _learned_range(depths: Depths) -> tuple[float, float] | None:
+def _learned_range(depths: GlonetResults) -> tuple[float, float] | None:
     """The range of the means far above ZeroR, where differences between depths are to be seen."""
     means = np.array([mean(each.test) for each in depths.trained.values() if each.n])
     means = means[means > max(depths.zero_r + CHANCE, means.max() - 10)] if len(means) else means
@@ -66,11 +68,11 @@ def _learned_range(depths: Depths) -> tuple[float, float] | None:
     return float(means.min()) - room, min(100.0, float(means.max()) + room)
 
 
-def accuracy_figure(depths: Depths) -> Figure:
+def accuracy_figure(depths: GlonetResults) -> Figure:
     """Test accuracy over depth: all of it above, what lies within ten points of the best below."""
     shown = _learned_range(depths)
     count = min(len(depths.features), _COLUMNS)
-    with style():
+    with plot_style():
         figure, axes = panels("Accuracy and depth", 2, count, 1.75)
         for column, features in enumerate(depths.features[:_COLUMNS]):
             upper, lower = axes[0][column], axes[1][column]
@@ -92,18 +94,18 @@ def accuracy_figure(depths: Depths) -> Figure:
             "Marks: mean over seeds, bars: 95 % t interval of the mean; dots: trials. Depths stand at equal "
         )
         how += "distances. What lies below the enlarged range is in the panel above it."
-        return finished(figure, depths, handles, [how, _left_out(depths)])
+        return finish_panels(figure, depths, handles, [how, _left_out(depths)])
 
 
-def _left_out(depths: Depths) -> str:
+def _left_out(depths: GlonetResults) -> str:
     rest = depths.features[_COLUMNS:]
     return f"Widths {', '.join(map(str, rest))} are in the table alone." if rest else ""
 
 
-def speed_figure(depths: Depths, seconds: Mapping[Network, Values]) -> Figure:
+def speed_figure(depths: GlonetResults, seconds: Mapping[Network, Values]) -> Figure:
     """Seconds per epoch and trial over depth."""
     nothing = np.full(len(depths.seeds), np.nan)
-    with style():
+    with plot_style():
         figure, axes = panels("Training speed", 1, min(len(depths.features), _COLUMNS), 1.9)
         for ax, features in zip(axes[0], depths.features, strict=False):
             plot_depths(ax, depths, features, lambda each: seconds.get(each.network, nothing))
@@ -115,7 +117,7 @@ def speed_figure(depths: Depths, seconds: Mapping[Network, Values]) -> Figure:
             ax.set_xlabel("layers, the head included")
         _one_range([ax for ax in axes[0] if ax.lines])
         axes[0][0].set_ylabel("seconds per epoch and trial")
-        return finished(figure, depths, map(model_line, depths.models), [SPEED, _left_out(depths)])
+        return finish_panels(figure, depths, map(model_line, depths.models), [SPEED, _left_out(depths)])
 
 
 def _one_range(axes: list[Axes]) -> None:

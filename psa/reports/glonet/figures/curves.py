@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from psa.analysis.stats import Values
-from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finished, model_line, panels, thin_line
-from psa.reports.glonet.networks import Depths, Trained
-from psa.reports.plotting.style import GREY, empty, style
+from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finish_panels, model_line, panels, thin_line
+from psa.reports.glonet.networks import GlonetResults, Trained
+from psa.reports.plotting.style import GREY, empty, plot_style
 
 _QUANTITIES: Final = ("training loss", "validation loss", "validation accuracy (%)")
 ROWS: Final = 8  # of panels that fit on a page
@@ -56,7 +56,7 @@ def _dress_loss(ax: Axes, range_: tuple[float, float] | None) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _range(depths: Depths, at: int) -> tuple[float, float] | None:
+def _range(depths: GlonetResults, at: int) -> tuple[float, float] | None:
     """Of a loss, over all networks, by its means over seeds."""
     found = [bands(_of(each)[at])[0] for each in depths.trained.values() if each.n]
     values = np.concatenate(found or [np.empty(0)])
@@ -64,10 +64,10 @@ def _range(depths: Depths, at: int) -> tuple[float, float] | None:
     return (float(values.min()) / 1.3, float(values.max()) * 1.3) if len(values) else None
 
 
-def curves_figure(depths: Depths, features: int, layers: Sequence[int]) -> Figure:
+def curves_figure(depths: GlonetResults, features: int, layers: Sequence[int]) -> Figure:
     """Training loss, validation loss (both on one logarithmic range) and validation accuracy, per depth."""
     ranges = [_range(depths, at) for at in (0, 1)]
-    with style():
+    with plot_style():
         figure, axes = panels(f"Learning curves, width {features}", len(layers), 3, 0.85)
         for row, depth in enumerate(layers):
             there = [
@@ -91,4 +91,4 @@ def curves_figure(depths: Depths, features: int, layers: Sequence[int]) -> Figur
         handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r_shown}")]
         how = "Lines: mean over seeds, bands: from the least to the greatest. The training loss is the mean "
         how += "over the batches of an epoch, the validation loss that of the weights after it."
-        return finished(figure, depths, handles, [how])
+        return finish_panels(figure, depths, handles, [how])

@@ -14,17 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from psa.analysis.stats import Values
-from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finished, model_line, panels, thin_line
+from psa.reports.glonet.figures.panels import MODEL_LOOKS, bands, finish_panels, model_line, panels, thin_line
 from psa.reports.glonet.layer_use import NEAR, Use
-from psa.reports.glonet.networks import Depths, Network, mean
+from psa.reports.glonet.networks import GlonetResults, Network, mean
 from psa.reports.glonet.tables import exits_of
-from psa.reports.plotting.style import GREY, add_axes, empty, style
+from psa.reports.plotting.style import GREY, add_axes, empty, plot_style
 
 _COLUMNS: Final = 4
 _BAR: Final = 0.75  # inches for the scale of a heat map
 _COLOURS: Final = "cividis"  # made for readers with colour deficiencies
 
-Draw = Callable[[Axes, Sequence[Use]], Axes]
+_Draw = Callable[[Axes, Sequence[Use]], Axes]
 
 
 def _by_depth(uses: Mapping[Network, Use], features: int, models: Sequence[str]) -> dict[int, list[Use]]:
@@ -40,7 +40,7 @@ def _by_depth(uses: Mapping[Network, Use], features: int, models: Sequence[str])
 
 
 def _drawn(
-    name: str, found: Mapping[int, Sequence[Use]], draw: Draw, labels: tuple[str, str], right: float = 0.0
+    name: str, found: Mapping[int, Sequence[Use]], draw: _Draw, labels: tuple[str, str], right: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
     """A panel per depth; labels: of the axes."""
     rows = math.ceil(len(found) / _COLUMNS)
@@ -84,12 +84,12 @@ def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
     return ax
 
 
-def usage_figure(depths: Depths, uses: Mapping[Network, Use], features: int) -> Figure | None:
+def usage_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
     """How much each layer contributes, per depth; None where nothing was observed."""
     found = _by_depth(uses, features, depths.models)
     if not found:
         return None
-    with style():
+    with plot_style():
         labels = ("hidden layer", "share of output (%)")
         figure, _ = _drawn(f"Use of each layer, width {features}", found, plot_usage, labels)
         handles = [
@@ -102,7 +102,7 @@ def usage_figure(depths: Depths, uses: Mapping[Network, Use], features: int) -> 
             "sum over hidden layers; mean over seeds. Only GloNet's head reads the sum; that of the others "
             "reads the last layer."
         )
-        return finished(figure, depths, handles, [how])
+        return finish_panels(figure, depths, handles, [how])
 
 
 def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
@@ -128,7 +128,7 @@ def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
     return ax
 
 
-def _mark(ax: Axes, depths: Depths, uses: Sequence[Use]) -> None:
+def _mark(ax: Axes, depths: GlonetResults, uses: Sequence[Use]) -> None:
     """For every seed a mark where an exit is as good as the whole network."""
     for use in uses:
         look, found = MODEL_LOOKS[use.network.model], exits_of(depths, use, depths.trained[use.network])
@@ -141,12 +141,12 @@ def _mark(ax: Axes, depths: Depths, uses: Sequence[Use]) -> None:
             )  # fmt: skip
 
 
-def exits_figure(depths: Depths, uses: Mapping[Network, Use], features: int) -> Figure | None:
+def exits_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
     """Accuracy against the layer at which the network is left; None where nothing was observed."""
     found = _by_depth(uses, features, depths.models)
     if not any(use.exits.shape[1] for each in found.values() for use in each):
         return None
-    with style():
+    with plot_style():
         labels = ("hidden layers read", "accuracy (%)")
         figure, axes = _drawn(f"Early exits, width {features}", found, plot_exits, labels)
         for ax, each in zip(axes, found.values(), strict=True):
@@ -158,7 +158,7 @@ def exits_figure(depths: Depths, uses: Mapping[Network, Use], features: int) -> 
             "their sum in a GloNet, the k-th alone in the others. Bands: least to greatest seed; "
             f"marks: of each seed the smallest k within {NEAR:g} point of the whole network, if that learned."
         )
-        return finished(figure, depths, handles, [how])
+        return finish_panels(figure, depths, handles, [how])
 
 
 def growth(use: Use) -> Values:
@@ -167,7 +167,9 @@ def growth(use: Use) -> Values:
         return mean(use.norms / use.norms[:, :1], axis=0).T
 
 
-def norms_figure(depths: Depths, uses: Mapping[Network, Use], features: int, model: str) -> Figure | None:
+def norms_figure(
+    depths: GlonetResults, uses: Mapping[Network, Use], features: int, model: str
+) -> Figure | None:
     """A heat map per depth: how the parameters of each layer (from below) grow over the epochs."""
     found = _by_depth(uses, features, [model])
     values = [growth(each[0]) for each in found.values() if each[0].norms.shape[2]]
@@ -189,7 +191,7 @@ def norms_figure(depths: Depths, uses: Mapping[Network, Use], features: int, mod
         ax.grid(visible=False)
         return ax
 
-    with style():
+    with plot_style():
         name = f"Parameters of each layer through training: {model}, width {features}"
         figure, axes = _drawn(name, found, draw, ("epoch", "layer"), _BAR)
         _bar(figure, axes[0], norm)
@@ -197,7 +199,7 @@ def norms_figure(depths: Depths, uses: Mapping[Network, Use], features: int, mod
             "Entrywise L1 norm of a layer's weights and biases, divided by that before training (epoch 0); "
             "mean over seeds. The last layer is the head."
         )
-        return finished(figure, depths, (), [how])
+        return finish_panels(figure, depths, (), [how])
 
 
 def _scale(values: Values) -> Normalize:

@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from psa.analysis.stats import Values, summary
-from psa.reports.glonet.networks import Depths
+from psa.reports.glonet.networks import GlonetResults
 from psa.reports.glonet.tables import seeds_note
-from psa.reports.plotting.style import GREY, WIDTH, Look, add_axes, new_figure, note, title
+from psa.reports.plotting.style import GREY, WIDTH, LineStyle, add_axes, footnote, new_figure, title
 
 MODEL_LOOKS: Final = {
-    "GloNet": Look("#0072B2", "o"),
-    "MLP": Look("#D55E00", "s", (0, (4, 1.5))),
-    "ResMLP": Look("#009E73", "^", (0, (4, 1.2, 1, 1.2))),
+    "GloNet": LineStyle("#0072B2", "o"),
+    "MLP": LineStyle("#D55E00", "s", (0, (4, 1.5))),
+    "ResMLP": LineStyle("#009E73", "^", (0, (4, 1.2, 1, 1.2))),
 }
 # Inches: above all panels, for the note, for the legend; at the left of a panel, above and below it.
-HEAD: Final = 0.32
-FOOT: Final = 0.46
+_HEAD: Final = 0.32
+_FOOT: Final = 0.46
 LEGEND: Final = 0.26
 _LEFT: Final = 0.5
 _GAP: Final = 0.08
@@ -37,7 +37,7 @@ def panels(
     that stay free beside the panels.
     """
     each = _ABOVE + height + _BELOW
-    figure = new_figure(HEAD + rows * each + LEGEND + FOOT)
+    figure = new_figure(_HEAD + rows * each + LEGEND + _FOOT)
     title(figure, name)
     wide = (WIDTH - right) / columns
     axes = [
@@ -45,7 +45,7 @@ def panels(
             add_axes(
                 figure,
                 _LEFT + column * wide,
-                FOOT + LEGEND + (rows - 1 - row) * each + _BELOW,
+                _FOOT + LEGEND + (rows - 1 - row) * each + _BELOW,
                 wide - _LEFT - _GAP,
                 height,
             )
@@ -73,16 +73,18 @@ def thin_line(label: str, line: Literal["--", ":"] = "--", colour: str = GREY) -
     return Line2D([], [], color=colour, linestyle=line, linewidth=0.9, label=label)
 
 
-def finished(figure: Figure, depths: Depths, handles: Iterable[Line2D], how: Sequence[str]) -> Figure:
+def finish_panels(
+    figure: Figure, depths: GlonetResults, handles: Iterable[Line2D], how: Sequence[str]
+) -> Figure:
     """Legend and note below the panels."""
     wide, high = figure.get_size_inches()
     found = list(handles)
     if found:
         figure.legend(
-            handles=found, loc="lower left", bbox_to_anchor=(0.1 / wide, FOOT / high), ncols=len(found),
+            handles=found, loc="lower left", bbox_to_anchor=(0.1 / wide, _FOOT / high), ncols=len(found),
             borderaxespad=0, handlelength=3.0, columnspacing=1.6,
         )  # fmt: skip
-    note(figure, [seeds_note(depths), *how])
+    footnote(figure, [seeds_note(depths), *how])
     return figure
 
 
