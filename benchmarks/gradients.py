@@ -171,7 +171,8 @@ def report(hidden: int, data_dir: Path) -> Table:
     layer = found["hidden"]
     table.caption = (
         f"Keeping takes {slower:.2f} times psa's epoch, {by_hand:.2f} times the one written by hand, and "
-        f"{format_bytes(found['kept']['stored'])} on disk. The hidden layer's gradients are {format_bytes(layer['kept'])} "
+        f"{format_bytes(found['kept']['stored'])} on disk. The hidden layer's gradients are "
+        f"{format_bytes(layer['kept'])} "
         f"as factors and would be {format_bytes(layer['dense'])} written out."
     )
     return table

@@ -29,7 +29,7 @@ ReadFile = Callable[[str], bytes | None]
 
 
 class FileTree(Protocol):
-    """Files by name, somewhere else: cloud.object_store.Storage or cloud.aws.bucket.Bucket."""
+    """Files by name, somewhere else: cloud.object_store.ObjectStore or cloud.aws.bucket.Bucket."""
 
     @property
     def uri(self) -> str:

@@ -160,7 +160,7 @@ def test_the_threads_asked_for_read_the_files(
         asked.append(kwargs["workers"])
         return download_dataset(*args, **kwargs)
 
-    monkeypatch.setattr(splits, "fetch", noted)
+    monkeypatch.setattr(splits, "download_dataset", noted)
     assert torch.equal(load_splits(DataSpec(), data_dir, workers=workers).val.images, mnist.val.images)
     class_counts(DataSpec(), data_dir, workers=workers)
     assert asked == [workers, workers]

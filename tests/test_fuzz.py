@@ -843,7 +843,7 @@ def test_results_of_the_ancestors_jobs(content: bytes) -> None:
     with contextlib.suppress(NoResults):
         assert all(0 <= each <= 100 for each in bounties_of(job, lambda _: content))
     found = results_of([name], ["1*8"], lambda _: content, lambda _: None)
-    assert all(remark.isprintable() and len(remark) <= LONGEST for remark in found.remarks)
+    assert all(remark.isprintable() and len(remark) <= LONGEST for remark in found.warnings)
     clean(lambda: frame_of_results(found, "simplemlp"))
 
 

@@ -73,12 +73,12 @@ def test_a_probe_that_would_keep_nothing_is_told() -> None:
 
 
 def test_it_is_told_before_training(tmp_path: Path) -> None:
-    """With the other remarks on a grid."""
+    """With the other warnings about a grid."""
     path = tmp_path / "grid.toml"
     path.write_text(
         'study = "gradients"\nmeta_loops = 1\nseeds = 0\n[base]\nprobes = ["gradients_online(epochs=2)"]\n'
     )
-    assert load_grid(path).remarks == (f"{ONLINE}(epochs=2) keeps nothing: training ends at epoch 1",)
+    assert load_grid(path).warnings == (f"{ONLINE}(epochs=2) keeps nothing: training ends at epoch 1",)
 
 
 def test_a_digit_filter_leaves_a_share_of_the_samples() -> None:

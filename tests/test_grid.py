@@ -360,7 +360,7 @@ def test_a_decay_that_is_rounded_away_is_remarked(tmp_path: Path) -> None:
     """The published rates multiply weights by 1 - 1e-8, which no float32 number notices."""
     path = written(tmp_path, GOOD.replace('"hidden"', '"decay"'))
     for overrides, said in (((), 0), (("lr=1e-4",), 1), (("lr=1e-4", "mode=none"), 0), (("lr=3e-4",), 0)):
-        assert len(load_grid(path, overrides).remarks) == said
+        assert len(load_grid(path, overrides).warnings) == said
 
 
 VARIED = GOOD + "[variants]\nsmall = { batch_size = 64 }\nlarge = { batch_size = 512 }\n"

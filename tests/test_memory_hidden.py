@@ -58,7 +58,7 @@ def test_all_trials_at_once_are_close_to_one_by_one(
     seeds = [3, 4, 7]
     one_by_one, expected = trained(memory(**changes), seeds)
     for module in (per_trial, retrieval):
-        monkeypatch.setattr(module, "one_by_one", lambda device: False)
+        monkeypatch.setattr(module, "needs_isolation", lambda device: False)
     together, outputs = trained(memory(**changes), seeds)
     assert torch.allclose(outputs, expected, atol=1e-5)
     assert torch.equal(together.bank.labels, one_by_one.bank.labels)

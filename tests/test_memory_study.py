@@ -223,4 +223,4 @@ def test_a_memory_costs_what_it_holds() -> None:
 def test_it_is_said_when_a_memory_is_full(digits: str, epochs: str) -> None:
     """Of the images that are really trained on: a set of digits leaves a share of them."""
     grid = load_grid(ROOT / "reproduction/growth.toml", [digits] if digits else [])
-    assert any(f"is full after {epochs} images" in remark for remark in grid.remarks)
+    assert any(f"is full after {epochs} images" in remark for remark in grid.warnings)

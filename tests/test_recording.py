@@ -95,7 +95,7 @@ def test_a_step_that_is_played_back_trains_as_one_that_is_run(
     """To the bit over a whole epoch: samples, step number and dropout are read from tensors each time."""
     plain = trained(family, arch, small.train)
     Taped.tapes = []
-    monkeypatch.setattr(train_step, "Recorded", Taped)
+    monkeypatch.setattr(train_step, "CudaGraphStep", Taped)
     taped = trained(family, arch, small.train)
     assert all(torch.equal(one, other) for one, other in zip(plain, taped, strict=True))
     names = {str(func) for tape in Taped.tapes for func, *_ in tape.operations}

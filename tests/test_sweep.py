@@ -165,14 +165,14 @@ def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Pat
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
         "from pathlib import Path; from psa.experiments.grid import load; "
-        "from psa.storage.retention import drop_weights\n"
+        "from psa.storage.retention import delete_checkpoints\n"
         "from psa.storage.store import Store; from tests.made_up import some_record, some_state\n"
         f"folder = Path({str(tmp_path)!r}); store = Store(folder / 'models', folder / 'results')\n"
         f"trials = load(Path({str(GRID)!r}), ['seeds=0..33']).trials[:400]\n"
         "for trial in trials:\n"
         "    store.state_file(trial).save(some_state(trial=trial))\n"
         "    store.write(trial, some_record(3, trial), {})\n"
-        "drop_weights(store, trials, 'none')\n"
+        "delete_checkpoints(store, trials, 'none')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=GRID.parents[1], capture_output=True, text=True, check=False

@@ -402,7 +402,7 @@ def test_the_readers_of_a_machine_read_the_data(
         asked.append(options["workers"])
         return real(*arguments, **options)
 
-    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr(run, "load_splits", load)
     monkeypatch.setattr(run, "_kept", {})
     run.splits_of(DataSpec(), Machine(data_dir, readers=3), torch.device("cpu"))
     assert asked == [3]

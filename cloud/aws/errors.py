@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from cloud.aws.settings import redact
 from psa.core.errors import UserError, one_line
 
-_Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 _TRIES: Final = 3  # of a request whose answer is malformed
 NOT_FOUND: Final = frozenset({"NoSuchKey", "404"})
 RETRYABLE: Final = frozenset(

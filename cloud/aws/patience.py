@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS: Final = 1800.0  # for which a service may be out of reach
 AGAIN_SECONDS: Final = 10.0  # between two tries
 NAP: Final = 0.25  # seconds between two ticks
-_Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 Tick = TypeVar("Tick")
 
 

@@ -61,7 +61,8 @@ def get_training_logs(
     write_atomically(output_dir / DOWNLOADS, written(done))
     say(
         out,
-        f"{pluralize(done['downloaded'], 'job')} fetched, {format_bytes(done['bytes'])}; {done['skipped']:,} were here "
+        f"{pluralize(done['downloaded'], 'job')} fetched, {format_bytes(done['bytes'])}; "
+        f"{done['skipped']:,} were here "
         "already",
     )
     remark(out, len(done["without_log"]), "job", "without a log", done["without_log"])

@@ -71,7 +71,8 @@ class CostEstimator:
         total = sum(quote.seconds for quote in quotes)
         yield (
             f"{pluralize(len(quotes), 'job')}: {total / 3600:.2f} instance-hours, {self._dollars(quotes)} "
-            f"({self.table.said}), {format_bytes(sum(quote.bytes for quote in quotes))} of states and records, "
+            f"({self.table.said}), {format_bytes(sum(quote.bytes for quote in quotes))} of states and "
+            "records, "
             f"{format_bytes(code)} of code; times are estimated from this machine's"
         )
         if self.foreign:

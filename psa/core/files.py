@@ -30,7 +30,9 @@ _WAYS_OUT: Final = {
 }
 _RETRY: Final = "What is stored is untouched: mend the cause and run the same command again"
 _TEMPORARY: Final = ".tmp"
-_LONGEST_STEM: Final = 220  # bytes; file systems allow 255, of which own_name() and the suffix take up to 30
+_LONGEST_STEM: Final = (
+    220  # bytes; file systems allow 255, of which unique_name() and the suffix take up to 30
+)
 # What file systems answer that have no second names (FAT, many network and cloud mounts).
 _NO_LINKS: Final = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.EACCES}

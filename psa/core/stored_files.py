@@ -36,8 +36,8 @@ _UNKNOWN_MEMORY: Final = 2**34
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading, and wait for nothing.
 
-    Raises DamagedFile for anything else of that name (a FIFO, a device, a folder, a link to nothing), and
-    OSError as `open` does.
+    Raises CorruptFileError for anything else of that name (a FIFO, a device, a folder, a link to nothing),
+    and OSError as `open` does.
     """
     return os.fdopen(_open(path), "rb")
 
@@ -50,7 +50,7 @@ def read_stored(path: Path, most: int | None = None) -> bytes | None:
         most: Bytes that it may have; as many as the memory can hold where it is None.
 
     Raises:
-        DamagedFile: It is not a regular file, is too large, or keeps changing while it is read.
+        CorruptFileError: It is not a regular file, is too large, or keeps changing while it is read.
         UserError: It cannot be read.
 
     """

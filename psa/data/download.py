@@ -18,7 +18,7 @@ from psa.data import sources
 from psa.data.datasets import DATASETS, Dataset, SourceFailed, locate, unpacked
 
 DownloadProgress = Callable[[str], None]
-_T = TypeVar("T")
+_T = TypeVar("_T")
 
 _STALE_SECONDS: Final = 3600.0  # writing one of these files takes seconds
 
@@ -36,8 +36,8 @@ def download_dataset(
     data_dir/<name>/. Several processes may fetch at once: a file appears whole or not at all.
     progress: called with one line for each thing that takes time or goes wrong. workers: threads that read,
     unpack and check the files that are here already; with 0 or 1 that is done without any.
-    Raises DamagedFile for a file in data_dir whose bytes are not the published ones, and UserError when no
-    source has the files or data_dir cannot be read or written.
+    Raises CorruptFileError for a file in data_dir whose bytes are not the published ones, and UserError when
+    no source has the files or data_dir cannot be read or written.
     """
     found = _local_files(dataset, data_dir, progress, workers)
     missing = [name for name in dataset.files if name not in found]
@@ -69,7 +69,7 @@ def download_dataset(
 def _local_files(
     dataset: Dataset, data_dir: Path, progress: DownloadProgress, workers: int
 ) -> dict[str, bytes]:
-    """The files that data_dir has already, unpacked and checked. Raises DamagedFile, UserError.
+    """The files that data_dir has already, unpacked and checked. Raises CorruptFileError, UserError.
 
     Threads only read: what is kept, said and raised comes in the order of the files, whoever is first.
     """
@@ -107,7 +107,7 @@ def _local_file(dataset: Dataset, name: str, data_dir: Path) -> tuple[bytes, boo
 
 
 def _sound(dataset: Dataset, name: str, path: Path, packed: bytes, *, loose: bool) -> bytes | None:
-    """The unpacked bytes, or None for a loose file that is another data set's. Raises DamagedFile.
+    """The unpacked bytes, or None for a loose file that is another data set's. Raises CorruptFileError.
 
     loose: it lies in data_dir itself, where its name does not tell whose it is: all sets use the same four.
     """

@@ -114,7 +114,7 @@ def _download(url: str, limit: int) -> bytes:
 
 
 def _open(url: str) -> HTTPResponse:
-    """Ask for a URL and have the head of the answer within ANSWER_SECONDS, or raise TimeoutError.
+    """Ask for a URL and have the head of the answer within _ANSWER_SECONDS, or raise TimeoutError.
 
     In a thread, because urlopen's own limit holds per address and not at all while a name is looked up.
     """

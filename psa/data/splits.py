@@ -118,7 +118,7 @@ def load_splits(
 
     All arithmetic is done before the move, so the same spec gives the same bits on every device.
     workers: threads that read and check the files; 0 or 1 for none.
-    Raises UserError (no source has the data, data_dir is of no use, a split is empty) and DamagedFile.
+    Raises UserError (no source has the data, data_dir is of no use, a split is empty) and CorruptFileError.
     """
     train_file, test_file = _files(spec, data_dir, progress, workers)
     train, val, test = _indices(spec, len(train_file.digits), len(test_file.digits))

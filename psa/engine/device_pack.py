@@ -80,7 +80,7 @@ class DevicePack:
 
 
 def group_by_network(net: Dense, states: Sequence[TrialState], device: torch.device) -> list[DevicePack]:
-    """One LoadedPack for each network that trials have grown to from `net`; without growth there is one."""
+    """One DevicePack for each network that trials have grown to from `net`; without growth there is one."""
     if all(state.trial.growth is None for state in states):
         return [DevicePack(net, states, device)]
     groups: dict[tuple[int, ...], list[TrialState]] = {}

@@ -74,9 +74,9 @@ class Backend(Protocol):
 
 STOP_MESSAGE: Final = "workers have saved what they had."
 BACKENDS: Final = {
-    "local": "psa.execution.local:Local",
-    "ray": "cloud.ray.backend:Ray",
-    "sagemaker": "cloud.sagemaker.backend:SageMaker",
+    "local": "psa.execution.local:LocalBackend",
+    "ray": "cloud.ray.backend:RayBackend",
+    "sagemaker": "cloud.sagemaker.backend:SageMakerBackend",
 }
 
 # Which of Where's fields mean something to which backend; another one's option is a mistake.
@@ -116,6 +116,7 @@ def describe_jobs(jobs: Sequence[Job], workers: int) -> str:
     trials = sum(len(job.pack.trials) for job in jobs)
     seconds = max(sum(job.seconds for job in jobs) / max(1, workers), jobs[0].seconds)
     return (
-        f"{pluralize(len(jobs), 'pack')}, {pluralize(trials, 'trial')}: {format_duration(seconds)} estimated, with "
+        f"{pluralize(len(jobs), 'pack')}, {pluralize(trials, 'trial')}: {format_duration(seconds)} "
+        "estimated, with "
         f"{pluralize(workers, 'worker')}"
     )

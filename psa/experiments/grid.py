@@ -73,12 +73,12 @@ class Stage:
 @dataclass(frozen=True)
 class Grid:
     """A declared experiment, resolved: its stages in order, one called "" where none is declared, and what
-    its study remarks of it.
+    its study warns of it.
     """
 
     name: str
     stages: tuple[Stage, ...]
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -115,8 +115,8 @@ def load_grid(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), o
         stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
     grid = Grid(declared.title, tuple(_selected(declared, stages, only)))
     horizons = {trial.id: grid.meta_loops for trial in grid.trials}  # as far as any stage may take it
-    remarks = [*declared.study.remarks(grid.trials), *unreached(grid.trials, horizons)]
-    return replace(grid, remarks=tuple(remarks))
+    warnings = [*declared.study.warnings(grid.trials), *unreached(grid.trials, horizons)]
+    return replace(grid, warnings=tuple(warnings))
 
 
 def _check_size(declared: GridFile) -> None:

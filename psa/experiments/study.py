@@ -2,7 +2,7 @@
 
 A study is a module of `psa.experiments.studies` with `Settings`, a Spec whose fields are the keys of its
 grids, and
-`from_settings(settings, seed, name) -> Trial` and `remarks(trials)`. Nothing else needs to know of it.
+`from_settings(settings, seed, name) -> Trial` and `warnings(trials)`. Nothing else needs to know of it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Study(Protocol):
         Raises pydantic.ValidationError.
         """
 
-    def remarks(self, trials: Sequence[Trial]) -> list[str]:
+    def warnings(self, trials: Sequence[Trial]) -> list[str]:
         """What a user should know of these trials before they are trained, one line each."""
 
 

@@ -127,7 +127,7 @@ class Sweep:
         return 0 if all(complete) else 1
 
 
-def _concluded(stage: StageStatus, work: _Work) -> bool:
+def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
     """Say how far a stage is; whether it is complete."""
     if stage.points is None:
         work.progress.waiting(stage)

@@ -93,7 +93,7 @@ class Followed:
         self.step, self.layer = factors.step, factors.layer
 
     def arrays(self, row: int) -> Arrays | None:
-        """See psa.engine.probing.Following."""
+        """See psa.engine.probing.EpochObserver."""
         return self.factors.of(row, self.splits.train, self.splits.digits) if self.wanted[row] else None
 
 
@@ -126,7 +126,7 @@ class GradientsOnline(_Silent):
         self.epochs, self.layers = {int(epoch) for epoch in epochs}, tuple(layers)
 
     def follow(self, net: Dense, splits: Splits, batches: Batches, loops: Sequence[int]) -> Followed | None:
-        """See psa.engine.probing.Follower. Raises UserError for a layer that there is not."""
+        """See psa.engine.probing.TrainingProbe. Raises UserError for a layer that there is not."""
         layers = numbers_of(net, self.layers)
         wanted = [not self.epochs or loop in self.epochs for loop in loops]
         if not any(wanted):
@@ -149,8 +149,8 @@ class Gradients(_Silent):
         self.layers = tuple(layers)
 
     def arrays(self, look: ProbeInput, row: int) -> Arrays:
-        """See psa.engine.probing.Collector. One trial at a time beside a copy of itself: the same bits in any
-        pack.
+        """See psa.engine.probing.ArrayProbe. One trial at a time beside a copy of itself: the same bits in
+        any pack.
         """
         split, weights = look.splits.train, look.weights[[row, row]]
         layers = numbers_of(look.net, self.layers)

@@ -28,7 +28,7 @@ _UNKNOWN: Final[Mapping[str, float | None]] = dict.fromkeys(
 PARTS: Final = 10  # of the samples, by distance
 
 
-class _Toggle(LkgProbe):
+class ToggleProbe(LkgProbe):
     """Losses of the LKG with its memory minus those without it, same weights, on validation and test.
 
     samples, helped, harmed, neutral (within 1e-6), strong_help and strong_harm (beyond 0.2): counts. mean,

@@ -33,8 +33,8 @@ PROBES: Final = {
     "calibration": "psa.probes.calibration:Calibration",
     "confusion": "psa.probes.calibration:Confusion",
     "embedding_knn": "psa.probes.embedding_knn:EmbeddingKnn",
-    "toggle": "psa.probes.memory:Toggle",
-    "retrieval": "psa.probes.memory:Retrieval",
+    "toggle": "psa.probes.memory:ToggleProbe",
+    "retrieval": "psa.probes.memory:RetrievalProbe",
 }
 
 # Of those that have any: what each option is.

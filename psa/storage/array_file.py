@@ -129,7 +129,7 @@ class MappedArrays(Mapping[str, NDArray[Any]]):
         self._path, self._begin, self._header = path, begin, header
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """Return an array. Raises DamagedFile and UserError, as `read` does."""
+        """Return an array. Raises CorruptFileError and UserError, as `read` does."""
         part = self._header[name]
         with _reading(self._path):
             return _mapped(self._path, self._begin, part)
@@ -147,7 +147,7 @@ class MappedArrays(Mapping[str, NDArray[Any]]):
 def read_arrays(path: Path, sha256: str | None = None) -> ArrayFile:
     """Open a file; with sha256, only if it is that one.
 
-    Raises DamagedFile where it is not what was written, UserError where there is none.
+    Raises CorruptFileError where it is not what was written, UserError where there is none.
     """
     if sha256 is not None and (found := sha256_of(path)) not in (None, sha256):
         raise CorruptFileError(
@@ -159,7 +159,7 @@ def read_arrays(path: Path, sha256: str | None = None) -> ArrayFile:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a file into DamagedFile, or UserError where there is none."""
+    """Turn what goes wrong with a file into CorruptFileError, or UserError where there is none."""
     try:
         yield
     except FileNotFoundError:

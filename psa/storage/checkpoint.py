@@ -62,7 +62,7 @@ class CheckpointFile:
         """The newest sound TrialState, None where there is no file.
 
         A damaged present file is reported loudly and the generation before it is used: the loops in
-        between are trained again to the same bits. Raises DamagedFile where none is sound; a fresh start
+        between are trained again to the same bits. Raises CorruptFileError where none is sound; a fresh start
         is never made unasked.
         """
         self._sound = False

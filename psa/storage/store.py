@@ -88,7 +88,7 @@ class Store:
         return self.records.path(trial.id)
 
     def pending(self, trials: Iterable[Trial], horizon: int) -> list[Trial]:
-        """The trials whose record does not reach `horizon` yet, in their order. Raises DamagedFile."""
+        """The trials whose record does not reach `horizon` yet, in their order. Raises CorruptFileError."""
         return [trial for trial in trials if not self.done(trial, horizon)]
 
     def survey(self, trials: Iterable[Trial], horizon: int) -> StoreProgress:
@@ -112,13 +112,13 @@ class Store:
         return record is not None and reaches(record, horizon)
 
     def read(self, trial: Trial) -> Record | None:
-        """A trial's record, None where it is not done. Raises DamagedFile, also for another trial's."""
+        """A trial's record, None where it is not done. Raises CorruptFileError, also for another trial's."""
         return self.records.read(trial)
 
     def load_state(self, trial: Trial) -> TrialState | None:
         """Return the newest sound state of exactly this trial, None where there is none.
 
-        Raises DamagedFile where none is sound, Misplaced where the file holds another trial.
+        Raises CorruptFileError where none is sound, Misplaced where the file holds another trial.
         """
         file = self.state_file(trial)
         state = file.load()

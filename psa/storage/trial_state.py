@@ -168,7 +168,7 @@ def _digest(facts: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
 def decode_state(content: bytes, where: str) -> TrialState:
     """The state of a file's bytes; `where` names the file in errors.
 
-    Raises DamagedFile where a single bit differs from what was written, and UserError where the file is
+    Raises CorruptFileError where a single bit differs from what was written, and UserError where the file is
     sound but not ours to read (another program's, a pickle, a newer format).
     """
     facts = _facts(content, where)
@@ -206,7 +206,8 @@ def _facts(content: bytes, where: str) -> dict[str, Any]:
         raise CorruptFileError(f"{where} is damaged (its metadata cannot be read)") from error
     if newer:
         raise UserError(
-            f"{where} was written by a newer psa (format {facts['format']}; this one reads up to {STATE_FORMAT})",
+            f"{where} was written by a newer psa (format {facts['format']}; this one reads up to "
+            f"{STATE_FORMAT})",
             "Update psa, or use another --model-dir",
         )
     return facts

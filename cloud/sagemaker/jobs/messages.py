@@ -42,7 +42,10 @@ def with_running_jobs(error: UserError, watch: JobController) -> UserError:
     running = sum(course.running for course in watch.courses)
     if not running:
         return error
-    said = f"{pluralize(running, 'job')} may still be at work: the same command watches again, Ctrl-C there stops"
+    said = (
+        f"{pluralize(running, 'job')} may still be at work: the same command watches again, Ctrl-C "
+        "there stops"
+    )
     return UserError(error.what, f"{error.way_out}. {said}")
 
 
@@ -84,7 +87,8 @@ def stop_message(count: int, not_reached: Sequence[str]) -> str:
     if not_reached:
         jobs = pluralize(len(not_reached), "job")
         running = (
-            f" {jobs} could not be asked to stop and may run on, at a price: {join_names(not_reached, _SHOWN)}. "
+            f" {jobs} could not be asked to stop and may run on, at a price: "
+            f"{join_names(not_reached, _SHOWN)}. "
             "Stop them with `aws sagemaker stop-training-job --training-job-name NAME`."
         )
     if not count:

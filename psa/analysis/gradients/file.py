@@ -140,7 +140,9 @@ def _train_split(data: DataSpec, data_dir: Path) -> Split:
 
 
 def read_gradients(path: Path, data_dir: Path = Path("dataset"), sha256: str | None = None) -> GradientFile:
-    """Open a file of gradients; with sha256, only if it is that one. Raises DamagedFile and UserError."""
+    """Open a file of gradients; with sha256, only if it is that one. Raises CorruptFileError and
+    UserError.
+    """
     file = array_file.read_arrays(path, sha256)
     if "spec" not in file.facts or "prediction" not in file.arrays:
         raise UserError(f"{path} holds arrays, but no gradients of psa's", "Name another file")

@@ -55,7 +55,8 @@ def export_gradients(
     total = sum(each.nbytes for each in exports)
     out.print(_table(exports))
     out.print(
-        f"{pluralize(len(exports), 'file')}, {format_bytes(total)}; as factors {format_bytes(file.stat().st_size)}"
+        f"{pluralize(len(exports), 'file')}, {format_bytes(total)}; as factors "
+        f"{format_bytes(file.stat().st_size)}"
     )
     if dry_run:
         return 0
@@ -63,7 +64,7 @@ def export_gradients(
         raise UserError(
             f"that is more than {limit:g} GB",
             "Name fewer --parameters, raise --limit, or say --yes; "
-            "psa.analysis.gradients.file.read needs no export",
+            "psa.analysis.gradients.file.read_gradients needs no export",
         )
     check_free(kept, exports, output_dir)
     _check_room(output_dir, total)

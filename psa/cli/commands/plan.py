@@ -61,8 +61,8 @@ def plan(
         out.print(_table(planned, store, costs), markup=False)
         say_damaged(out, planned.damaged)
         kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
-    for remark in declared.remarks:
-        out.print(f"note: {remark}", markup=False, soft_wrap=True)
+    for warning in declared.warnings:
+        out.print(f"note: {warning}", markup=False, soft_wrap=True)
     unmeasured = sum(not costs.measured(kind) for kind in kinds)
     if unmeasured:
         out.print(_not_measured(unmeasured, len(kinds)), markup=False, soft_wrap=True)

@@ -26,7 +26,7 @@ from psa.specs.shapes import shape_of
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
 
-EPOCHS_HELP: Final = 10
+DEFAULT_EPOCHS: Final = 10
 _SETTINGS: Final = Group.create_ordered("Settings of the study")
 
 
@@ -65,7 +65,7 @@ def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any
 
 def _epochs(study: Study) -> int:
     """How long its networks are trained where nobody says so."""
-    return int(getattr(study, "EPOCHS", EPOCHS_HELP))
+    return int(getattr(study, "EPOCHS", DEFAULT_EPOCHS))
 
 
 def _keyword(name: str, kind: Any, shown: Parameter, default: Any) -> inspect.Parameter:
@@ -114,8 +114,8 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     trials = _trials(study, name, given, run.seeds)
     shape, out = shape_of(trials[0].model, trials[0].data.classes), console()
     horizons = {trial.id: epochs for trial in trials}
-    for remark in [*study.remarks(trials), *unreached(trials, horizons)]:
-        out.print(f"note: {remark}", markup=False, soft_wrap=True)
+    for warning in [*study.warnings(trials), *unreached(trials, horizons)]:
+        out.print(f"note: {warning}", markup=False, soft_wrap=True)
     check_writable(run.results_dir)
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir)

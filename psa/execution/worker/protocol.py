@@ -14,7 +14,7 @@ from psa.specs.base import canonical_json
 from psa.specs.trial import Pack
 
 
-def failures_of(event: Event) -> dict[str, str]:
+def failures_of(event: WorkerEvent) -> dict[str, str]:
     """Why trials have failed, by id: all of a pack, or some of one that is otherwise done."""
     if event.kind == "failed":
         return {trial.id: event.facts["error"] for trial in event.pack.trials}

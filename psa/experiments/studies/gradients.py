@@ -29,7 +29,7 @@ ALIASES: Final[dict[str, str]] = {
     "learning_rate": "lr",
     "dropout_rate": "dropout",
 }
-DEFAULT_EPOCHS: Final = 1
+EPOCHS: Final = 1
 LARGE: Final = 4_000_000_000  # bytes of gradients, from which on they are worth a remark
 _SIZES: Final = re.compile(r"\s*\[?\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\]?\s*", re.ASCII)
 
@@ -83,6 +83,7 @@ def warnings(trials: Sequence[Trial]) -> list[str]:
     total = sum(map(epoch_bytes, trials))
     if total > LARGE:
         found.append(
-            f"gradients take up to {format_bytes(each)} per trial and epoch, {format_bytes(total)} for one epoch of all"
+            f"gradients take up to {format_bytes(each)} per trial and epoch, {format_bytes(total)} for one "
+            "epoch of all"
         )
     return found

@@ -150,7 +150,7 @@ class Bank:
         return held | {name: getattr(self, name)[row].cpu().numpy().copy() for name in COUNTERS}
 
     def restore(self, row: int, held: Mapping[str, np.ndarray]) -> None:
-        """Take over a snapshot. Raises DamagedFile where it does not fit."""
+        """Take over a snapshot. Raises CorruptFileError where it does not fit."""
         if set(held) != {*ENTRY_FIELDS, *COUNTERS}:
             raise CorruptFileError(f"memory: fields {sorted(held)}")
         size = int(held["size"])

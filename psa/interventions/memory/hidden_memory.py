@@ -187,7 +187,7 @@ class HiddenMemory:
         return held
 
     def restore(self, row: int, held: Mapping[str, np.ndarray]) -> None:
-        """Take over a snapshot. Raises DamagedFile where it does not fit."""
+        """Take over a snapshot. Raises CorruptFileError where it does not fit."""
         rest = dict(held)
         if self.centroids is not None:
             for name, mine in (("centroids", self.centroids.means), ("centroids_seen", self.centroids.seen)):

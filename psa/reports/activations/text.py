@@ -169,7 +169,8 @@ def warnings(found: ActivationResults) -> Iterator[str]:
     late = int((done["bounty_loop"] == done["loops"]).sum())
     if late:
         yield (
-            f"{late:,} of {pluralize(len(done), 'trial')} were best in their last epoch: with more epochs they "
+            f"{late:,} of {pluralize(len(done), 'trial')} were best in their last epoch: with more epochs "
+            "they "
             "may become better."
         )
 

@@ -123,7 +123,8 @@ def agreement_figure(found: Mapping[str, Mapping[str, LabelAgreement]], notes: S
         samples = sorted({each.samples for _, each, _ in rows})
         counted = " and ".join(f"{count:,}" for count in samples)
         how = (
-            f"Over {counted} samples. Lines: 95 % percentile intervals, {LABEL_RESAMPLES:,} bootstrap samples with "
+            f"Over {counted} samples. Lines: 95 % percentile intervals, {LABEL_RESAMPLES:,} bootstrap "
+            "samples with "
             "the same centres. By chance ARI is 0, and purity the share of the most frequent label or more."
         )
         footnote(figure, [*notes, how])

@@ -46,7 +46,8 @@ def agreement_table(measured: Sequence[GradientMeasurements]) -> Table:
         Column("Samples", "count"), *_MEASURES,
     )  # fmt: skip
     note = (
-        f"As many clusters as digits; the best of {STARTS_PER_VIEW} runs of k-means by inertia. In brackets 95 % "
+        f"As many clusters as digits; the best of {STARTS_PER_VIEW} runs of k-means by inertia. In "
+        "brackets 95 % "
         "percentile intervals of the bootstrap over samples with the same centres; where there is no "
         "agreement, resampling puts purity and NMI a little above their value."
     )

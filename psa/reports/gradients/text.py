@@ -13,7 +13,7 @@ from psa.reports.gradients.measurements import STARTS_PER_VIEW, GradientMeasurem
 from psa.reports.rendering.html import Picture, Section
 from psa.reports.rendering.tables import Table
 
-_T = TypeVar("T")
+_T = TypeVar("_T")
 CLEARLY: Final = 0.9  # of pairs
 
 

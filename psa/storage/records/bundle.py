@@ -113,8 +113,8 @@ def encode_bundle(rows: Iterable[BundleRow]) -> bytes:
 def read_bundle(path: Path) -> Bundle | None:
     """Return the bundle in a file, None where there is none.
 
-    Raises DamagedFile for a file that is damaged or not a bundle, UserError where a newer psa wrote it or it
-    cannot be read.
+    Raises CorruptFileError for a file that is damaged or not a bundle, UserError where a newer psa wrote it
+    or it cannot be read.
     """
     content = read_stored(path)
     if content is None:
@@ -135,7 +135,7 @@ def read_bundle(path: Path) -> Bundle | None:
 
 
 def _table(content: bytes, path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the columns of a bundle and what its metadata say. Raises DamagedFile, UserError."""
+    """Return the columns of a bundle and what its metadata say. Raises CorruptFileError, UserError."""
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
@@ -153,7 +153,7 @@ def _table(content: bytes, path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def _facts(metadata: dict[bytes, bytes] | None, names: Sequence[str], path: Path) -> dict[str, Any]:
-    """Return what the metadata say of the rows. Raises DamagedFile, UserError for a newer format."""
+    """Return what the metadata say of the rows. Raises CorruptFileError, UserError for a newer format."""
     text = (metadata or {}).get(_METADATA.encode())
     if text is None:
         raise _foreign(path, names)
@@ -178,7 +178,7 @@ def _foreign(path: Path, names: Sequence[str]) -> CorruptFileError:
 
 
 def _check_rows(rows: Sequence[BundleRow], facts: dict[str, Any], path: Path) -> None:
-    """Raise DamagedFile unless the rows are those that were written: each id once, in order."""
+    """Raise CorruptFileError unless the rows are those that were written: each id once, in order."""
     for before, after in itertools.pairwise(rows):
         if before.id == after.id:
             raise CorruptFileError(f"{path} must hold each record once, got {after.id} twice", _RESTORE)

@@ -49,7 +49,7 @@ def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None
         wanted: The ids of the records to add; all, where it is None.
 
     Raises:
-        DamagedFile: The bundle is there, and is damaged or not a bundle.
+        CorruptFileError: The bundle is there, and is damaged or not a bundle.
         UserError: It cannot be read or written.
 
     """

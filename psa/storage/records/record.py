@@ -39,7 +39,7 @@ def storable(value: Any) -> Any:
 def decode_record(content: bytes, where: str) -> Record:
     """The record of a file's bytes.
 
-    Raises DamagedFile where a bit differs from what was written, UserError where a newer psa wrote it.
+    Raises CorruptFileError where a bit differs from what was written, UserError where a newer psa wrote it.
     """
     try:
         record: Record = json.loads(content)

@@ -70,14 +70,16 @@ class RecordStore:
         return self.root / f"{trial}.json"
 
     def read(self, trial: Trial) -> Record | None:
-        """Return a trial's record, None where it has none. Raises DamagedFile, also for another trial's."""
+        """Return a trial's record, None where it has none. Raises CorruptFileError, also for another
+        trial's.
+        """
         stored = self.locate(trial.id, trial)
         return None if stored is None else stored.record
 
     def locate(self, name: str, trial: Trial | None = None) -> StoredRecord | None:
         """Return the record of an id and where it is stored, None where there is none.
 
-        Raises DamagedFile, also where it is not the record of `trial`.
+        Raises CorruptFileError, also where it is not the record of `trial`.
         """
         return self._longest(name, self.bundles(), trial)
 
@@ -160,7 +162,7 @@ class RecordStore:
     def bundles(self) -> list[Bundle]:
         """Return the bundles of the folder, each read again only where its file has changed.
 
-        Raises DamagedFile: without knowing what it holds, all of it would be trained again.
+        Raises CorruptFileError: without knowing what it holds, all of it would be trained again.
         """
         found = [self._bundle(path) for path in self.bundle_paths()]
         return [bundle for bundle in found if bundle is not None]
@@ -183,8 +185,8 @@ class RecordStore:
     ) -> StoredRecord | None:
         """Return the longest record of an id, None where there is none.
 
-        Raises DamagedFile where one is damaged, is of another trial of the same id, or differs from another
-        one in more than its length.
+        Raises CorruptFileError where one is damaged, is of another trial of the same id, or differs from
+        another one in more than its length.
         """
         found = [self.loose(name), *(bundled_record(bundle, name) for bundle in bundles)]
         there = [stored for stored in found if stored is not None]
@@ -195,7 +197,7 @@ class RecordStore:
         return functools.reduce(longer, there) if there else None
 
     def loose(self, name: str) -> StoredRecord | None:
-        """Return the loose record of an id, None where there is none. Raises DamagedFile."""
+        """Return the loose record of an id, None where there is none. Raises CorruptFileError."""
         path = self.path(name)
         content = read_stored(path)
         if content is None:
@@ -240,7 +242,7 @@ class RecordStore:
 
 
 def bundled_record(bundle: Bundle, name: str) -> StoredRecord | None:
-    """Return the record that a bundle holds of an id, None where it holds none. Raises DamagedFile."""
+    """Return the record that a bundle holds of an id, None where it holds none. Raises CorruptFileError."""
     row, where = bundle.get(name), bundle.where(name)
     if row is None:
         return None
@@ -253,7 +255,7 @@ def bundled_record(bundle: Bundle, name: str) -> StoredRecord | None:
 def longer(one: StoredRecord, other: StoredRecord) -> StoredRecord:
     """Return the longer of two records of one id, the first of equally long ones.
 
-    Raises DamagedFile where they are not of one run, shorter and longer.
+    Raises CorruptFileError where they are not of one run, shorter and longer.
     """
     short, long = sorted((one, other), key=lambda each: int(each.record["loops"]))
     key = difference(short.record, long.record)

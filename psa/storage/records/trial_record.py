@@ -89,8 +89,8 @@ _RECORD: Final = TypeAdapter(_TrialRecord)
 def decode_trial_record(content: bytes, where: str) -> Record:
     """The record of a trial, from a file's bytes.
 
-    Raises DamagedFile where a bit differs from what was written, or where it is no record of a trial as this
-    psa writes them; UserError where a newer psa wrote it.
+    Raises CorruptFileError where a bit differs from what was written, or where it is no record of a trial as
+    this psa writes them; UserError where a newer psa wrote it.
     """
     record = decode_record(content, where)
     try:

@@ -65,7 +65,8 @@ def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> F
         else:
             empty(right, f"nothing to compare with {against}")
         how = (
-            f"Over {pluralize(len(found.archs), 'architecture')} with all {found.trials} seeds of every mode. "
+            f"Over {pluralize(len(found.archs), 'architecture')} with all {found.trials} seeds of every "
+            "mode. "
             f"Bars: 95 % percentile intervals, {BOOTSTRAP_RESAMPLES:,} bootstrap samples stratified by "
             "architecture, each arm drawn on its own."
         )
