@@ -21,7 +21,7 @@ from psa.cli.app import PSA, run
 from psa.core import stored_files
 from psa.core.errors import CorruptFileError, UserError
 from psa.core.stored_files import files_below
-from psa.execution.worker.run import run_unlocked
+from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.experiment import Experiment
 from psa.experiments.grid import load_grid
 from psa.specs.data import DataSpec
@@ -250,7 +250,7 @@ def test_a_sweep_names_the_misplaced_state_and_a_way_out(home: Store) -> None:
         pytest.skip("no data")
     run_unlocked(
         Pack(trials=trials()[:2], horizon=3), home, Machine(data),
-        failed=lambda trial, error: failed.update({trial.id: str(error)}),
+        RunHooks(on_failure=lambda trial, error: failed.update({trial.id: str(error)})),
     )  # fmt: skip
     assert failed.keys() == {trial.id for trial in trials()[:2]}
     for one, other in ((0, 1), (1, 0)):

@@ -24,7 +24,7 @@ from psa.execution.machine import Machine
 from psa.execution.worker import run
 from psa.execution.worker.__main__ import main
 from psa.execution.worker.protocol import EXIT_INTERRUPTED
-from psa.execution.worker.run import run_pack
+from psa.execution.worker.run import RunHooks, run_pack
 from psa.specs.data import DataSpec
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
@@ -236,8 +236,7 @@ def test_a_signal_is_heard_between_two_steps(tmp_path: Path, data_dir: Path, num
             pack,
             store_of(tmp_path),
             Machine(data_dir, "cpu"),
-            listen=lambda _reports: os.kill(os.getpid(), number),
-            stop=stop,
+            RunHooks(on_loop=lambda _reports: os.kill(os.getpid(), number), stop=stop),
         )
     assert stop.signal == number
     assert stored_loops(tmp_path) == 1

@@ -1,4 +1,8 @@
-"""What AWS's own description of its services, which ships in botocore, says against a request."""
+"""Validate a request against AWS's own description of its services, which ships in botocore.
+
+botocore itself (1.44) checks required parameters, minima and types only. The limits that a new user meets are
+the others: maxima, allowed values and patterns.
+"""
 
 from __future__ import annotations
 

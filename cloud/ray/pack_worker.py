@@ -31,7 +31,7 @@ from psa.core.files import write_atomically
 from psa.engine.loop import LoopReport
 from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine
-from psa.execution.worker.run import run_unlocked
+from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.execution.worker.server import loop_facts, loops_to_train
 from psa.experiments.search import SearchTemplate
 from psa.specs.trial import Pack, Trial
@@ -137,16 +137,14 @@ class PackTrial:
         def failed(trial: Trial, error: UserError) -> None:
             errors[trial.id] = str(error)
 
-        records, elsewhere = run_unlocked(
-            self.pack,
-            self.store,
-            machine,
-            listen=self._listen,
-            started=started,
-            saved=self._saved,
-            pace=SaveInterval(failure_every=0.0, share=math.inf) if self.often else None,
-            failed=failed,
+        hooks = RunHooks(
+            on_start=started,
+            on_loop=self._listen,
+            on_save=self._saved,
+            on_failure=failed,
+            save_interval=SaveInterval(failure_every=0.0, share=math.inf) if self.often else None,
         )
+        records, elsewhere = run_unlocked(self.pack, self.store, machine, hooks)
         ids = [trial.id for trial in self.pack.trials]
         return {"trained": len(records), "elsewhere": elsewhere, "failed": errors, "trials": ids}
 

@@ -102,7 +102,10 @@ class TrainingOptions:
 
 def trained(plan: TrainingOptions, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
     """Train a pack and show it; the exit code. Raises UserError."""
-    from psa.execution.worker.run import run_pack  # torch is imported here, not while options are read
+    from psa.execution.worker.run import (
+        RunHooks,
+        run_pack,
+    )  # torch is imported here, not while options are read
 
     def started(states: Sequence[Any]) -> None:
         found = store.survey(plan.pack.trials, plan.pack.horizon)
@@ -113,15 +116,13 @@ def trained(plan: TrainingOptions, store: Store, machine: Machine, view: TrainVi
     stop = StopRequest()
     try:
         with view.live(plan.reached):
-            records = run_pack(
-                plan.pack,
-                store,
-                machine,
-                listen=view.loop,
-                started=started,
-                stop=stop,
+            hooks = RunHooks(
+                on_start=started,
+                on_loop=view.loop,
                 progress=lambda message: out.print(message, markup=False, soft_wrap=True),
+                stop=stop,
             )
+            records = run_pack(plan.pack, store, machine, hooks)
     except Interrupted:
         view.stopped(plan.reached, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
         return 128 + (stop.signal or signal.SIGINT)

@@ -14,7 +14,7 @@ from psa.core.errors import Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR
-from psa.execution.worker.run import run_unlocked
+from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.execution.worker.server import serve
 from psa.specs.base import parse_spec
 from psa.specs.trial import Pack
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return serve(machine)
         pack = parse_spec(Pack, _read_json(options.pack), str(options.pack))
         store = Store(options.root / "models", options.root / "results")
-        _, elsewhere = run_unlocked(pack, store, machine, stop=StopRequest())
+        _, elsewhere = run_unlocked(pack, store, machine, RunHooks(stop=StopRequest()))
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_USER_ERROR

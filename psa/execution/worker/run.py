@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,89 +36,77 @@ from psa.storage.store import Record, Store
 from psa.storage.trial_state import TrialState
 
 
+@dataclass(frozen=True)
+class RunHooks:
+    """Callbacks of a pack in training, when it is saved, and what stops it.
+
+    on_start: called with the states that training begins with. on_loop: called after each meta-loop with a
+    report per trial. on_save: called whenever states have been stored; the time it takes counts as saving.
+    on_failure: called with a trial of its own error, while the others go on; without it the error is raised.
+    progress: called with what the data need. save_interval: the engine's own where None.
+    """
+
+    on_start: Callable[[Sequence[TrialState]], None] = lambda states: None
+    on_loop: Callable[[Sequence[LoopReport]], None] = lambda reports: None
+    on_save: Callable[[], None] = lambda: None
+    on_failure: Callable[[Trial, UserError], None] | None = None
+    progress: Callable[[str], None] = lambda message: None
+    save_interval: SaveInterval | None = None
+    stop: StopRequest | None = None
+
+
 def run_unlocked(
-    pack: Pack,
-    store: Store,
-    machine: Machine,
-    *,
-    listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
-    started: Callable[[Sequence[TrialState]], None] = lambda states: None,
-    saved: Callable[[], None] = lambda: None,
-    pace: SaveInterval | None = None,
-    stop: StopRequest | None = None,
-    failed: Callable[[Trial, UserError], None] | None = None,
+    pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None = None
 ) -> tuple[list[Record], int]:
     """Train those trials of a pack that are still to be done and that nobody else is training.
 
     Their records, and how many trials somebody else has in hand. Otherwise like `run_pack`.
     """
     shape_of(pack.trials[0].model, pack.trials[0].data.classes)  # what cannot be built leaves no trace
+    hooks = hooks or RunHooks()
     with locks.lock_trials(store, pack.trials) as got:
         todo = []
         for trial in got:
-            with _report_failures(trial, failed):
+            with _report_failures(trial, hooks):
                 if not store.done(trial, pack.horizon):
                     todo.append(trial)
         records = []
         if todo:
             part = pack.model_copy(update={"trials": tuple(todo)})
-            records = run_pack(
-                part,
-                store,
-                machine,
-                listen=listen,
-                started=started,
-                saved=saved,
-                pace=pace,
-                stop=stop,
-                failed=failed,
-            )
+            records = run_pack(part, store, machine, hooks)
     ours = {trial.id for trial in got}
     others = [trial for trial in pack.trials if trial.id not in ours]
     return records, len(store.survey(others, pack.horizon).pending)
 
 
-def run_pack(
-    pack: Pack,
-    store: Store,
-    machine: Machine,
-    *,
-    listen: Callable[[Sequence[LoopReport]], None] = lambda reports: None,
-    started: Callable[[Sequence[TrialState]], None] = lambda states: None,
-    saved: Callable[[], None] = lambda: None,
-    pace: SaveInterval | None = None,
-    stop: StopRequest | None = None,
-    progress: Callable[[str], None] = lambda message: None,
-    failed: Callable[[Trial, UserError], None] | None = None,
-) -> list[Record]:
-    """Train a pack up to its horizon and store each trial's record; the records, in the pack's order.
+def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None = None) -> list[Record]:
+    """Train a pack up to its horizon, store each trial's record, and return them in the pack's order.
 
-    What is stored already is gone on from. A trial whose stored state is of no use, or whose record differs
-    from the stored one, is told to `failed` and does not hold the others up; without it, it raises.
-    `saved` is called whenever states have been stored, and what it takes counts for the engine's pace.
-    Raises Interrupted (every finished loop saved) and UserError.
+    Training goes on from stored states. A trial fails on its own where its stored state cannot be used, or
+    where its record differs from the stored one. Raises Interrupted (every finished loop saved) and UserError.
     """
+    hooks = hooks or RunHooks()
     device = machine.prepare()
-    splits = splits_of(pack.trials[0].data, machine, device, progress)
+    splits = splits_of(pack.trials[0].data, machine, device, hooks.progress)
     net = Dense(pack.trials[0].model, splits.classes)
     files = {trial.id: store.state_file(trial) for trial in pack.trials}
     states = []
     for trial in pack.trials:
-        with _report_failures(trial, failed):
+        with _report_failures(trial, hooks):
             states.append(_state(trial, files[trial.id], net, pack.horizon))
     if not states:
         return []
-    started(states)
+    hooks.on_start(states)
     if (memory := pack.trials[0].memory) is not None:
         check_room(memory, len(splits.train), pack.horizon)
 
     def save(changed: Sequence[TrialState]) -> None:
         for state in changed:
             files[state.trial.id].save(state)
-        saved()
+        hooks.on_save()
 
     begun, before = time.monotonic(), sum(state.loops for state in states)
-    with stop or nullcontext(lambda: False) as asked:
+    with hooks.stop or nullcontext(lambda: False) as asked:
         tests = loop.run_loops(
             net,
             splits,
@@ -126,9 +115,9 @@ def run_pack(
             policy_for(pack.trials[0], net, splits),
             device=device,
             save=save,
-            listen=listen,
+            listen=hooks.on_loop,
             stop=asked,
-            pace=pace,
+            pace=hooks.save_interval,
             probes=probes_for(pack.trials[0]),
             keep=lambda state, name, arrays: files[state.trial.id].keep(state.trial, name, arrays),
         )
@@ -137,7 +126,7 @@ def run_pack(
     sidecar = describe(device, machine.threads) | speed
     records = []
     for state, test in zip(states, tests, strict=True):
-        with _report_failures(state.trial, failed):
+        with _report_failures(state.trial, hooks):
             record = build_record(state, net, splits, test)
             store.write(state.trial, record, sidecar)
             records.append(record)
@@ -158,14 +147,14 @@ def _speed(seconds: float, trials: int, epochs: int, samples: int) -> dict[str, 
 
 
 @contextmanager
-def _report_failures(trial: Trial, failed: Callable[[Trial, UserError], None] | None) -> Iterator[None]:
-    """Hand a trial's own error to `failed`, where there is one."""
+def _report_failures(trial: Trial, hooks: RunHooks) -> Iterator[None]:
+    """Hand a trial's own error to `on_failure`, where there is one."""
     try:
         yield
     except UserError as error:
-        if failed is None:
+        if hooks.on_failure is None:
             raise
-        failed(trial, error)
+        hooks.on_failure(trial, error)
 
 
 _kept: dict[str, Splits] = {}

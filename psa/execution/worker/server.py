@@ -21,7 +21,7 @@ from psa.engine.loop import LoopReport
 from psa.execution.machine import Machine
 from psa.execution.worker.benchmark import measure_step_times
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, EventWriter
-from psa.execution.worker.run import run_unlocked
+from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 from psa.storage.trial_state import TrialState
@@ -105,15 +105,13 @@ def _worked(
 
 def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest, say: Say) -> None:
     errors: dict[str, str] = {}
-    records, elsewhere = run_unlocked(
-        pack,
-        store,
-        machine,
-        listen=lambda reports: say("loop", **loop_facts(reports)),
-        started=lambda states: say("begun", left=loops_to_train(states, pack.horizon)),
+    hooks = RunHooks(
+        on_start=lambda states: say("begun", left=loops_to_train(states, pack.horizon)),
+        on_loop=lambda reports: say("loop", **loop_facts(reports)),
+        on_failure=lambda trial, error: errors.__setitem__(trial.id, str(error)),
         stop=stop,
-        failed=lambda trial, error: errors.__setitem__(trial.id, str(error)),
     )
+    records, elsewhere = run_unlocked(pack, store, machine, hooks)
     say("done", trained=len(records), elsewhere=elsewhere, failed=errors)
 
 
