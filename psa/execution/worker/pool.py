@@ -1,8 +1,8 @@
 """A pool of worker processes on a queue of packs: one worker per core, or per share of a GPU.
 
-A worker that died is replaced, and its pack is retried from what it had saved. concurrent.futures and loky give
-up a pool with one broken process; here workers also have an environment each (their GPU), report events while
-they train, and end with the parent.
+A worker that died is replaced, and its pack is retried from what it had saved. concurrent.futures and loky
+give up a pool with one broken process; here workers also have an environment each (their GPU), report events
+while they train, and end with the parent.
 """
 
 from __future__ import annotations

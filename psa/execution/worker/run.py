@@ -83,7 +83,8 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
     """Train a pack up to its horizon, store each trial's record, and return them in the pack's order.
 
     Training goes on from stored states. A trial fails on its own where its stored state cannot be used, or
-    where its record differs from the stored one. Raises Interrupted (every finished loop saved) and UserError.
+    where its record differs from the stored one. Raises Interrupted (every finished loop saved) and
+    UserError.
     """
     hooks = hooks or RunHooks()
     device = machine.prepare()

@@ -1,8 +1,8 @@
 """Place labels beside their marks: none on another, none on a mark, leader lines that do not cross.
 
-Libraries were tried on the map of 98 architectures (2026-11): this module places 98 labels with 10 leader lines
-and no overlap; textalloc 1.2.4 places 64 with 50 crossing leaders, or 47 with none; adjustText 1.4.0 places 98, 90
-of them on marks.
+Libraries were tried on the map of 98 architectures (2026-11): this module places 98 labels with 10 leader
+lines and no overlap; textalloc 1.2.4 places 64 with 50 crossing leaders, or 47 with none; adjustText 1.4.0
+places 98, 90 of them on marks.
 """
 
 from __future__ import annotations
