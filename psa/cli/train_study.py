@@ -26,7 +26,7 @@ from psa.specs.shapes import shape_of
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
 
-EPOCHS_HELP: Final = 10
+DEFAULT_EPOCHS: Final = 10
 _SETTINGS: Final = Group.create_ordered("Settings of the study")
 
 
@@ -65,7 +65,7 @@ def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any
 
 def _epochs(study: Study) -> int:
     """How long its networks are trained where nobody says so."""
-    return int(getattr(study, "EPOCHS", EPOCHS_HELP))
+    return int(getattr(study, "EPOCHS", DEFAULT_EPOCHS))
 
 
 def _keyword(name: str, kind: Any, shown: Parameter, default: Any) -> inspect.Parameter:
