@@ -86,8 +86,9 @@ docs: set-up-tests ## write docs/tools.md anew, from the commands' own help
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check
 
-lint: set-up-tests ## ruff's rules, and a lock that fits pyproject.toml
+lint: set-up-tests ## ruff's rules, who may import whom, and a lock that fits pyproject.toml
 	@$(RUN) -m ruff check
+	@$(RUN:python=lint-imports) --no-cache
 	@$(POETRY) check --lock --strict
 
 types: set-up-tests ## mypy, strict

@@ -26,7 +26,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from psa.analysis.records_frame import collect
+from psa.analysis.records_frame import load_records_frame
 from psa.experiments.grid import load_grid
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
@@ -146,7 +146,7 @@ def measure(folder: Path) -> dict[str, float]:
     }
     return reading | {
         "records": len(grid.trials),
-        "collect": min(seconds(lambda: collect(store)) for _ in range(3)),
+        "collect": min(seconds(lambda: load_records_frame(store)) for _ in range(3)),
         "by hand": min(seconds(lambda: by_hand(store)) for _ in range(3)),
         "psa report": seconds(lambda: report(store.results, folder / "reports")),
     }

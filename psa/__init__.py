@@ -1,3 +1,40 @@
-"""psa: train very many small neural networks at once, as a scientific study."""
+"""psa: train very many small neural networks at once, as a scientific study.
+
+Example:
+    >>> from psa import Experiment
+    >>> results = Experiment("ablation", axes={"mode": ["none", "hidden"]}, epochs=2).run()
+
+"""
+
+TYPE_CHECKING = False  # as type checkers know it; importing typing would take longer than all of this file
+if TYPE_CHECKING:
+    from psa.analysis.records_frame import load_records_frame
+    from psa.experiment import Experiment
+    from psa.specs.trial import Trial
+    from psa.storage.store import Store
 
 __version__ = "0.1.0"
+__all__ = ["Experiment", "Store", "Trial", "__version__", "load_records_frame"]
+
+# Each is imported when it is first asked for: `import psa` loads none of the libraries they need.
+_MODULES = {
+    "Experiment": "psa.experiment",
+    "Store": "psa.storage.store",
+    "Trial": "psa.specs.trial",
+    "load_records_frame": "psa.analysis.records_frame",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name. Raise AttributeError for any other."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = value = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, loaded or not, and what else the module holds."""
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from psa.analysis.frame_schema import frame_of
+from psa.analysis.frame_schema import build_frame
 from psa.reports.ablation.matching import parameters_of
 from psa.specs.training import MODES
 
@@ -86,7 +86,7 @@ def rows(archs: Sequence[str] = FEW, seeds: int = 4, loops: int = 12) -> list[di
 
 def frame(archs: Sequence[str] = FEW, seeds: int = 4, loops: int = 12) -> pd.DataFrame:
     """All of them as psa.analysis.records_frame would give them."""
-    return frame_of(rows(archs, seeds, loops))
+    return build_frame(rows(archs, seeds, loops))
 
 
 def partial(archs: Sequence[str] = FEW, seeds: int = 4, loops: int = 12) -> pd.DataFrame:
@@ -99,4 +99,4 @@ def partial(archs: Sequence[str] = FEW, seeds: int = 4, loops: int = 12) -> pd.D
         found.append(each)
     first = next(at for at, each in enumerate(found) if each["status"] == "done")
     found[first] = row(found[first]["arch"], found[first]["mode"], found[first]["seed"], status="failed")
-    return frame_of(found)
+    return build_frame(found)

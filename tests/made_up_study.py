@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from made_up import some_record
 
-from psa.analysis.frame_schema import frame_of
+from psa.analysis.frame_schema import build_frame
 from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
 from psa.specs.training import MODES
@@ -24,7 +24,7 @@ Outcome = float | str
 
 def frame(cells: Mapping[tuple[str, str], Sequence[Outcome]], **columns: Any) -> pd.DataFrame:
     """The frame of these cells (arch, mode), one outcome per seed; `columns` replaces what rows have."""
-    return frame_of(
+    return build_frame(
         [
             _row(arch, mode, seed, outcome) | columns
             for (arch, mode), outcomes in cells.items()

@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from psa.analysis.probe_frame import observed
-from psa.analysis.records_frame import collect
+from psa.analysis.probe_frame import load_probe_frame
+from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.stop import StopRequest
@@ -145,7 +145,7 @@ def test_arms_are_compared_with_relu_of_the_same_dropout(home: Path, store: Stor
 
 def test_thresholds_and_training_accuracy_are_seen_in_every_epoch(store: Store) -> None:
     """Thresholds from before training on and of the LKG; training accuracy after each epoch."""
-    seen = observed(store, ["tiny"])
+    seen = load_probe_frame(store, ["tiny"])
     learned = seen[seen["probe"] == "thresholds"]
     for _, part in learned.groupby("id", observed=True):
         assert sorted(part["loop"].dropna()) == [0, 1, 2, 3]
@@ -314,7 +314,7 @@ def test_ctrl_c_leaves_what_the_next_call_goes_on_from(tmp_path: Path, data_dir:
 
 def test_rows_of_missing_trials_are_those_of_their_network(store: Store, home: Path) -> None:
     """Where no grid is named, a hole gets the settings of its neighbours, and no arm of its own."""
-    frame = collect(store, ["tiny"])
+    frame = load_records_frame(store, ["tiny"])
     rows = rows_of(frame)
     assert set(rows["dropout"]) == {0.0, 0.1}
     assert not rows["lr"].isna().any()
@@ -322,7 +322,7 @@ def test_rows_of_missing_trials_are_those_of_their_network(store: Store, home: P
 
 def test_what_is_not_done_takes_part_in_nothing(store: Store) -> None:
     """Of a trial that is too short neither training accuracy nor thresholds are shown."""
-    rows, seen = rows_of(collect(store, ["tiny"])), observed(store, ["tiny"])
+    rows, seen = rows_of(load_records_frame(store, ["tiny"])), load_probe_frame(store, ["tiny"])
     rows["status"] = rows["status"].astype("str").mask(rows["seed"] == 1, "unfinished")
     found = with_seen(rows, seen)
     assert set(found[found["train"].notna()]["seed"]) == {0}
@@ -344,11 +344,11 @@ def test_a_trial_without_any_finite_loss_has_no_results(store: Store, tmp_path: 
     record["finals"] |= {"bounty": {"correct": -1, "loop": 0}}
     copy.record_path(lost).write_bytes(encode_record(record))
     grid = tiny().grid
-    frame = collect(copy, ["tiny"], grid.trials)
+    frame = load_records_frame(copy, ["tiny"], grid.trials)
     row = frame[frame["id"].astype(str) == lost.id].iloc[0]
     assert row["status"] == "diverged"
     assert row[["bounty", "test", "test_loss"]].isna().all()
-    setting = ReportContext(tmp_path, observed=observed(copy, ["tiny"]), store=copy)
+    setting = ReportContext(tmp_path, observed=load_probe_frame(copy, ["tiny"]), store=copy)
     page = report.page(frame, setting, report.tables(frame, setting), {})
     assert "1 of 8 expected trials are not there (1 diverged)" in page.warnings[0]
     assert page.warnings[1].endswith("without any accuracy: ReLU, dropout 0.")
@@ -406,7 +406,7 @@ def test_results_that_are_not_there_name_the_whole_folder(
 
 def test_trials_of_two_splits_are_two_arms(store: Store) -> None:
     """They are never averaged."""
-    rows = rows_of(collect(store, ["tiny"]))
+    rows = rows_of(load_records_frame(store, ["tiny"]))
     both = pd.concat([rows, rows.assign(split_seed=7, id=rows["id"].astype(str) + "x")], ignore_index=True)
     assert "split_seed" in varying(both)
     assert len(arms_of(both, varying(both))) == 2 * len(arms_of(rows, varying(rows)))

@@ -17,8 +17,8 @@ import pytest
 from made_up import some_record
 from processes import PATIENCE_SECONDS
 
-from psa.analysis.probe_frame import observed
-from psa.analysis.records_frame import collect
+from psa.analysis.probe_frame import load_probe_frame
+from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
@@ -112,7 +112,7 @@ def test_any_reader_of_parquet_reads_it(home: Path) -> None:
 def test_frames_are_those_of_loose_records(home: Path) -> None:
     """To the byte, from a folder with a bundle and from the bundle itself."""
     frames = {
-        place: collect(Store(Path("models"), Path(place)), ["tiny"]).to_parquet()
+        place: load_records_frame(Store(Path("models"), Path(place)), ["tiny"]).to_parquet()
         for place in ("loose", "results", "results/all.parquet")
     }
     assert frames["loose"] == frames["results"] == frames["results/all.parquet"]
@@ -480,7 +480,7 @@ def test_two_records_of_one_trial_that_disagree_count_for_none(
     assert "5 of 6 trials done" in told
     assert line in told
     with caplog.at_level(logging.WARNING):
-        frame = collect(Store(Path("models"), Path("results")), ["tiny"], trials())
+        frame = load_records_frame(Store(Path("models"), Path("results")), ["tiny"], trials())
     assert list(frame.loc[frame["id"] == trial.id, "status"]) == ["damaged"]
     assert line in caplog.text
     assert "(finals)" in caplog.text
@@ -491,7 +491,7 @@ def test_a_damaged_bundle_is_left_out_of_a_report(home: Path, caplog: pytest.Log
     shutil.copytree("loose", "results", dirs_exist_ok=True)
     Path("results/all.parquet").write_bytes(b"PAR1")
     with caplog.at_level(logging.WARNING):
-        frame = collect(Store(Path("models"), Path("results")), ["tiny"], trials())
+        frame = load_records_frame(Store(Path("models"), Path("results")), ["tiny"], trials())
     assert list(frame["status"].unique()) == ["done"]
     assert "results/all.parquet is damaged" in caplog.text
     assert "none of its records counts" in caplog.text
@@ -538,4 +538,4 @@ def test_columns_of_nothing(tmp_path: Path) -> None:
     assert len(bundle) == 0
     with pytest.raises(ValueError, match="must differ"):
         encode_bundle([BundleRow("a", "b", b"", None)] * 2)
-    assert observed(Store(tmp_path, tmp_path / "none.parquet")).empty
+    assert load_probe_frame(Store(tmp_path, tmp_path / "none.parquet")).empty

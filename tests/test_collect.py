@@ -11,7 +11,7 @@ from made_up import some_record
 
 from psa.analysis.frame_schema import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
 from psa.analysis.published import published_trials
-from psa.analysis.records_frame import collect, write_frame
+from psa.analysis.records_frame import load_records_frame, write_frame
 from psa.core.errors import UserError
 from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
@@ -54,7 +54,7 @@ def stored(folder: Path, made: list[Trial]) -> Store:
 def test_one_row_per_trial_and_loop(tmp_path: Path) -> None:
     """Counts become percentages of their split; the LKG is the copy that was kept last."""
     store = stored(tmp_path, list(trials(tmp_path)))
-    frame = collect(store)
+    frame = load_records_frame(store)
     assert list(frame.columns) == [*TRIAL_COLUMNS, *LOOP_COLUMNS]
     assert len(frame) == 18 * 3
     last = frame[(frame["arch"] == "2*1") & (frame["mode"] == "output") & (frame["seed"] == 2)]
@@ -75,7 +75,7 @@ def test_the_order_does_not_depend_on_the_disk(tmp_path: Path) -> None:
         store = Store(tmp_path / name, tmp_path / name / "results")
         for trial in order:
             store.write(trial, record(trial, [100 + trial.seed]), {})
-        frames.append(collect(store))
+        frames.append(load_records_frame(store))
     pd.testing.assert_frame_equal(*frames)
 
 
@@ -87,7 +87,7 @@ def test_what_a_grid_expects_and_is_not_there_is_a_row(tmp_path: Path) -> None:
     path = store.record_path(everyone[2])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"{}")
-    rows = trials_of(collect(store, expected=everyone))
+    rows = trials_of(load_records_frame(store, expected=everyone))
     assert list(rows["status"][:4]) == ["missing", "failed", "damaged", "done"]
     assert rows["bounty"][:3].isna().all()
     assert len(rows) == 18
@@ -97,7 +97,7 @@ def test_what_a_grid_expects_and_is_not_there_is_a_row(tmp_path: Path) -> None:
 def test_without_a_grid_holes_are_what_others_have(tmp_path: Path) -> None:
     """Every arch is expected in the modes and seeds that occur."""
     everyone = [trial for trial in trials(tmp_path) if (str(trial.model.arch), trial.seed) != ("[1*1]", 1)]
-    rows = trials_of(collect(stored(tmp_path, everyone)))
+    rows = trials_of(load_records_frame(stored(tmp_path, everyone)))
     holes = rows[rows["status"] == "missing"]
     assert {(row.arch, row.mode, row.seed) for row in holes.itertuples()} == {
         ("1*1", mode, 1) for mode in ("none", "hidden", "output")
@@ -111,7 +111,7 @@ def test_without_a_grid_what_failed_or_is_damaged_is_told_from_what_is_missing(t
     store.write_failure(everyone[1], "out of memory")
     store.record_path(everyone[2]).parent.mkdir(parents=True, exist_ok=True)
     store.record_path(everyone[2]).write_bytes(b"{}")
-    rows = trials_of(collect(store))
+    rows = trials_of(load_records_frame(store))
     assert list(rows["status"][:4]) == ["missing", "failed", "damaged", "done"]
 
 
@@ -119,7 +119,7 @@ def test_a_mean_does_not_shift_because_something_is_missing(tmp_path: Path) -> N
     """Integers stay integers and means are of what is there."""
     everyone = trials(tmp_path)
     store = stored(tmp_path, list(everyone[1:]))
-    rows = trials_of(collect(store, expected=everyone))
+    rows = trials_of(load_records_frame(store, expected=everyone))
     assert str(rows["seed"].dtype) == str(rows["bounty_loop"].dtype) == "Int64"
     cell = rows[(rows["arch"] == "1*1") & (rows["mode"] == "none")]
     assert cell["bounty"].mean() == pytest.approx((20.00 + 20.01) / 2)
@@ -128,14 +128,14 @@ def test_a_mean_does_not_shift_because_something_is_missing(tmp_path: Path) -> N
 def test_studies_are_picked_by_name(tmp_path: Path) -> None:
     """Only what was asked for is read; nothing at all is an error that says what to do."""
     store = stored(tmp_path, list(trials(tmp_path)))
-    assert set(collect(store, ["ablation"])["study"]) == {"ablation"}
+    assert set(load_records_frame(store, ["ablation"])["study"]) == {"ablation"}
     with pytest.raises(UserError, match="holds no record of other"):
-        collect(store, ["other"])
+        load_records_frame(store, ["other"])
 
 
 def test_parquet_and_csv_hold_the_same(tmp_path: Path) -> None:
     """Parquet keeps the types; CSV reads back to the same numbers."""
-    frame = collect(stored(tmp_path, list(trials(tmp_path))))
+    frame = load_records_frame(stored(tmp_path, list(trials(tmp_path))))
     parquet, text = write_frame(frame, tmp_path / "out")
     some = frame.dropna(axis=1, how="all")  # a column of nothing has no type
     pd.testing.assert_frame_equal(pd.read_parquet(parquet)[some.columns], some)

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from scipy import stats as scipy_stats
 
-from psa.analysis.frame_schema import frame_of, trials_of
+from psa.analysis.frame_schema import build_frame, trials_of
 from psa.core.errors import UserError
 from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
@@ -42,7 +42,7 @@ def test_a_band_is_the_t_interval_of_the_mean_at_each_loop() -> None:
         row("1*16", "none", seed, counts)
         for seed, counts in enumerate([[9000, 8000, 9300], [9010, 9100, 9200], [9050, 9060, 9070]])
     ]
-    curve = panel(frame_of(made)).curves[0]
+    curve = panel(build_frame(made)).curves[0]
     lkg = np.array([[90.0, 90.0, 93.0], [90.1, 91.0, 92.0], [90.5, 90.6, 90.7]])
     assert (curve.mode, curve.n, curve.shorter) == ("none", 3, 0)
     np.testing.assert_allclose(curve.mean, lkg.mean(axis=0))
@@ -57,20 +57,20 @@ def test_a_shorter_trial_does_not_bend_the_mean_where_it_ends() -> None:
     """It has no part in the mean and is counted; one that stopped early keeps its LKG to the end."""
     long, short = [9000, 9100, 9200, 9300], [5000, 5100]
     made = [row("1*16", "none", 0, long), row("1*16", "none", 1, long), row("1*16", "none", 2, short)]
-    curve = panel(frame_of(made)).curves[0]
+    curve = panel(build_frame(made)).curves[0]
     assert (curve.n, curve.shorter) == (2, 1)
     assert list(curve.mean) == [90.0, 91.0, 92.0, 93.0]
     made[2] |= {"stopped_early": True}
-    curve = panel(frame_of(made)).curves[0]
+    curve = panel(build_frame(made)).curves[0]
     assert (curve.n, curve.shorter) == (3, 0)
     assert curve.mean[3] == pytest.approx((93 + 93 + 51) / 3)
-    figure = convergence_figure([panel(frame_of(made[:2]))], cells_of(frame_of(made[:2])))
+    figure = convergence_figure([panel(build_frame(made[:2]))], cells_of(build_frame(made[:2])))
     assert "n = 2 in each of 1 modes" in texts(figure)
 
 
 def test_one_seed_has_a_line_and_no_band() -> None:
     """Nor a warning."""
-    rows = frame_of([row("1*16", "none", 0, [9000, 9100])])
+    rows = build_frame([row("1*16", "none", 0, [9000, 9100])])
     curve = panel(rows).curves[0]
     assert curve.n == 1
     assert np.isnan(curve.low).all()
@@ -86,7 +86,7 @@ def test_the_best_trial_is_the_earliest_of_equals() -> None:
         row("1*16", "full", 2, [9000, 9300, 9300]),
         row("1*16", "output", 0),
     ]
-    best = best_trials(trials_of(frame_of(made))).iloc[0]
+    best = best_trials(trials_of(build_frame(made))).iloc[0]
     assert (best["mode"], best["seed"]) == ("full", 1)
 
 
@@ -115,7 +115,7 @@ def test_the_latest_jumps_are_found() -> None:
         row("8*1", "none", 0, [1000]),
         row("16*1", "none", 0),
     ]
-    rows = frame_of(made)
+    rows = build_frame(made)
     cells = cells_of(rows)
     jumps = latest_jumps(rows, cells)
     assert [(jump.arch, jump.loop, jump.gain, jump.late) for jump in jumps] == [
@@ -191,7 +191,7 @@ def test_breakthroughs_of_the_study_or_else_the_latest() -> None:
     """The four of the study as far as they are there; without them what the rows hold."""
     assert "10*10" in texts(next(breakthroughs(frame(FEW)))[1])
     assert "3*3" in texts(next(breakthroughs(frame(("1*16", "3*3"))))[1])
-    nothing = frame_of([row("1*16", "none", 0, [9000]), row("1*16", "none", 1)])
+    nothing = build_frame([row("1*16", "none", 0, [9000]), row("1*16", "none", 1)])
     assert "no finished trial of two meta-loops" in texts(next(breakthroughs(nothing))[1])
     assert breakthrough_figure([], cells_of(nothing)).axes
 
@@ -205,5 +205,5 @@ def test_a_target_without_a_trial_is_named() -> None:
 
 def test_a_target_whose_trials_all_failed_says_so() -> None:
     """In the place of its curves."""
-    rows = frame_of([row("1*16", "none", 0, [9000, 9100]), row("2*30", "none", 0, status="failed")])
+    rows = build_frame([row("1*16", "none", 0, [9000, 9100]), row("2*30", "none", 0, status="failed")])
     assert "no meta-loop of 2*30" in texts(next(convergence(rows, ["1*16", "2*30"]))[1])

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from psa.analysis.frame_schema import frame_of
+from psa.analysis.frame_schema import build_frame
 from psa.analysis.stats import winners
 from psa.core.errors import UserError
 from psa.reports.ablation.cells import Cells, cells_of
@@ -199,7 +199,7 @@ def of_counts(counts: dict[str, list[int]], arch: str = "1*16") -> Cells:
     made = [
         row(arch, mode, seed, [count]) for mode, all_ in counts.items() for seed, count in enumerate(all_)
     ]
-    return cells_of(frame_of(made))
+    return cells_of(build_frame(made))
 
 
 def test_the_baseline_is_the_mean_of_none() -> None:
@@ -241,7 +241,7 @@ def test_published_trials_are_not_paired() -> None:
         for mode, counts in (("full", one), ("none", other))
         for seed, count in enumerate(counts)
     ]
-    found = effect(cells_of(frame_of(made)), "1*16", "full")
+    found = effect(cells_of(build_frame(made)), "1*16", "full")
     expected = scipy_stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     assert (found.low, found.high) == pytest.approx((expected.low / 100, expected.high / 100))
 
@@ -301,7 +301,7 @@ def test_the_published_trials_fall_into_the_published_regimes() -> None:
         for cell in table.itertuples()
         for seed, value in enumerate([cell.min, cell.max, *[(10 * cell.mean - cell.min - cell.max) / 8] * 8])
     ]
-    found = regimes(cells_of(frame_of(made)), ARCHS)
+    found = regimes(cells_of(build_frame(made)), ARCHS)
     alike = sum(found[cell.arch] == cell.regime for cell in table.drop_duplicates("arch").itertuples())
     assert alike >= 95  # spreads of single trials are not published
 
@@ -319,4 +319,4 @@ def test_what_cannot_share_a_figure_is_refused(changes: dict[str, object], named
     """In one line that says what and what to do."""
     made = [row("1*16", "none", 0, [9000]), row("1*16", "none", 1, [9000]) | {"id": "b"} | changes]
     with pytest.raises(UserError, match=named):
-        cells_of(frame_of(made))
+        cells_of(build_frame(made))

@@ -19,8 +19,8 @@ from memories import memory
 from processes import train_in_process
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.probe_frame import observed
-from psa.analysis.records_frame import collect
+from psa.analysis.probe_frame import load_probe_frame
+from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, TRAIN
 from psa.cli.app import run as command
 from psa.data.splits import Splits
@@ -369,7 +369,7 @@ def test_a_report_leaves_out_what_diverged_and_says_how_many(study: str, here: P
     """The two trials that diverged take part in no mean, and the page counts them."""
     grid = trained(here, study)
     store = Store(here / "models", here / "results")
-    frame = trials_of(collect(store, ["lost"], grid.trials))
+    frame = trials_of(load_records_frame(store, ["lost"], grid.trials))
     lost = frame[frame["status"] == "diverged"]
     assert len(lost) == 2
     assert lost["diverged_loops"].tolist() == [2, 2]
@@ -413,9 +413,11 @@ def test_the_tables_of_a_report_are_those_without_the_trials_that_diverged(
 
 def tables_of(store: Store, grid: Any, kind: str, data_dir: Path) -> dict[str, str]:
     """Every table of the page of a study, with one word for trials that take part in nothing."""
-    frame = collect(store, ["lost"], grid.trials)
+    frame = load_records_frame(store, ["lost"], grid.trials)
     module = importlib.import_module(f"psa.reports.{kind}.report")
-    setting = ReportContext(store.results, observed=observed(store, ["lost"]), store=store, data_dir=data_dir)
+    setting = ReportContext(
+        store.results, observed=load_probe_frame(store, ["lost"]), store=store, data_dir=data_dir
+    )
     found = {
         f"{number} {name}": table.csv()
         for number, (_, rows) in enumerate(module.parts(frame))

@@ -223,7 +223,7 @@ SUCCESSORS = [
     for code in re.findall(r"`([^`]+)`", row)
 ]
 GIVEN = {"FILE": "some.safetensors"}
-ELSEWHERE = ("psa.experiment", "sagemaker-...")  # a module, and a family of commands
+ELSEWHERE = ("from psa import Experiment", "sagemaker-...")  # a line of Python, and a family of commands
 
 
 @pytest.mark.parametrize("command", [each for each in SUCCESSORS if each not in ELSEWHERE])

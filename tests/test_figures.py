@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
-from psa.analysis.frame_schema import frame_of
+from psa.analysis.frame_schema import build_frame
 from psa.analysis.published import read_reference
 from psa.cli import app
 from psa.cli.named import figures as commands
@@ -249,7 +249,7 @@ def test_read_reference_are_read_and_compared() -> None:
     counts = [9800, 9810, 9830]
     made = [row("1*2048", "none", seed, [count]) for seed, count in enumerate(counts)]
     made += [row("115*115", "none", seed, [1102]) for seed in range(3)]
-    both = beside(published, cells_of(frame_of(made))).set_index("arch")
+    both = beside(published, cells_of(build_frame(made))).set_index("arch")
     assert both.loc["1*2048", "difference"] == pytest.approx(98.13333333 - 98.249)
     spread = np.std(counts, ddof=1) / 100
     test = scipy_stats.ttest_ind_from_stats(
@@ -258,7 +258,7 @@ def test_read_reference_are_read_and_compared() -> None:
     low, high = (both.loc["1*2048", "difference"] + sign * both.loc["1*2048", "half"] for sign in (-1, 1))
     assert np.sign(low) == np.sign(high) if test.pvalue < 0.05 else low < 0 < high
     assert both.loc["115*115", ["difference", "half"]].tolist() == [0, 0]
-    one = beside(published, cells_of(frame_of(made[:1])))
+    one = beside(published, cells_of(build_frame(made[:1])))
     assert one["half"].isna().all()
 
 

@@ -37,7 +37,7 @@ from cloud.legacy.artifacts import NoResults, bounties_of, frame_of_results, res
 from cloud.legacy.logs import frame_of_logs, logs_in, runs_in
 from cloud.results_sync import import_records
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.records_frame import collect
+from psa.analysis.records_frame import load_records_frame
 from psa.cli import app
 from psa.core.errors import UserError
 from psa.experiments import grid, search
@@ -657,7 +657,7 @@ def test_records(content: bytes) -> None:
         path.write_bytes(content)
         clean(lambda: list(store.verify()))
         clean(lambda: store.survey([some_state().trial], 5))
-        clean(lambda: trials_of(collect(store)))
+        clean(lambda: trials_of(load_records_frame(store)))
 
 
 @st.composite

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from made_up import some_record
 
-from psa.analysis.probe_frame import observed
-from psa.analysis.records_frame import collect
+from psa.analysis.probe_frame import load_probe_frame
+from psa.analysis.records_frame import load_records_frame
 from psa.analysis.stats import t_test
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.memory import Settings, from_settings
@@ -211,10 +211,10 @@ def _probes(trial: Trial) -> dict[str, Any]:
 def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -> None:
     """Tables in three forms, figures, listings and the page, with and without a memory to judge."""
     store, trials = records_of(tmp_path, grid, 1, only)
-    frame = collect(store, [], trials)
+    frame = load_records_frame(store, [], trials)
     ((name, rows),) = list(report.parts(frame))
     assert name == grid.removesuffix(".toml")
-    setting = ReportContext(tmp_path / "page", observed=observed(store), store=store)
+    setting = ReportContext(tmp_path / "page", observed=load_probe_frame(store), store=store)
     made = report.tables(rows, setting)
     assert {"consolidated", "comparisons", "hypotheses"} <= made.keys()
     for table in made.values():
@@ -333,8 +333,8 @@ def test_only_a_larger_network_says_what_parameters_are_worth() -> None:
 def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> None:
     """One number where all arms have as many; counts of classes are of all seeds together."""
     store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
-    rows = collect(store, [], trials)
-    setting = ReportContext(tmp_path, observed=observed(store), store=store)
+    rows = load_records_frame(store, [], trials)
+    setting = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
     notes = [text.get_text() for text in dict(report.figures(rows, setting))["test_accuracy"].texts]
     assert any("(3 per arm)" in text for text in notes)
     assert "all seeds of an arm added up" in report.tables(rows, setting)["classes"].note
@@ -356,8 +356,8 @@ def test_classes_are_called_by_their_digits(tmp_path: Path) -> None:
     record = decode_record(path.read_bytes(), "x")
     record["probes"]["confusion"]["last"]["counts"] = [9, 1, 2, 8]
     path.write_bytes(encode_record(record))
-    setting = ReportContext(tmp_path, observed=observed(store), store=store)
-    table = report.tables(collect(store, ["memory"]), setting)["classes"]
+    setting = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
+    table = report.tables(load_records_frame(store, ["memory"]), setting)["classes"]
     assert [(row[1], row[-1]) for row in table.rows] == [(3, 10), (8, 10)]
     assert table.rows[1][2:4] == (8 / 9, 8 / 10)
 
@@ -367,7 +367,7 @@ def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:
     store = made(
         tmp_path, {"method": "nn"}, {"method": "nn", "probes": ["calibration"]}, {"method": "embedding_knn"}
     )
-    frame = collect(store, ["memory"])
+    frame = load_records_frame(store, ["memory"])
     ((_, rows),) = list(report.parts(frame))
     found = build_runs(rows, ReportContext(tmp_path, observed=None, store=store))
     assert sorted(found["arm"]) == ["embedding_knn 2*16", "nn 2*16"]

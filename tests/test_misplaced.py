@@ -15,8 +15,8 @@ import pytest
 from made_up import some_record, some_state
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.probe_frame import observed
-from psa.analysis.records_frame import collect
+from psa.analysis.probe_frame import load_probe_frame
+from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
 from psa.core import stored_files
 from psa.core.errors import CorruptFileError, UserError
@@ -155,14 +155,14 @@ def test_a_copy_is_never_counted_and_named_in_one_line(
     who: str, home: Store, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By every reader: rows, observations, status, sweep, verify and experiments."""
-    rows = trials_of(collect(home, ["tiny"]))
+    rows = trials_of(load_records_frame(home, ["tiny"]))
     for number in range(4):
         copied(record(number), COPIES[who](record(number)))
     for names in (["tiny"], []):
         caplog.clear()
         store = Store(home.models, home.results)
-        frame = trials_of(collect(store, names))
-        observed(store, names)
+        frame = trials_of(load_records_frame(store, names))
+        load_probe_frame(store, names)
         assert frame.equals(rows)
         assert frame["bounty"].mean() == pytest.approx(MEAN)
         assert len(caplog.records) == 1
@@ -200,9 +200,9 @@ def test_a_results_folder_of_its_own_is_checked_where_it_lies(
     out = capsys.readouterr().out
     assert ("is a folder of its own, 4 files" in out) == (folder == "results/mine")
     assert out.endswith("Files checked in models and results: 16, damaged: 0\n")
-    assert len(trials_of(collect(Store(home.models, Path(folder)), ["tiny"]))) == 4
+    assert len(trials_of(load_records_frame(Store(home.models, Path(folder)), ["tiny"]))) == 4
     with pytest.raises(UserError, match="holds no record"):
-        collect(home)
+        load_records_frame(home)
     path = moved / record(0).relative_to("results/tiny")
     swap(path, moved / record(1).relative_to("results/tiny"))
     assert run(PSA, ["verify"]) == 2
@@ -286,13 +286,13 @@ def test_folders_on_another_disk_are_read(
     depth: int, home: Store, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The folder itself, a study, a network or a mode: each behind a link, of records and of states."""
-    rows, disk = trials_of(collect(home, ["tiny"])), tmp_path_factory.mktemp("disk")
+    rows, disk = trials_of(load_records_frame(home, ["tiny"])), tmp_path_factory.mktemp("disk")
     part = Path(*Path(trials()[0].id).parts[:depth])
     for root in ("results", "models"):
         moved(str(Path(root) / part), disk / root)
     store = Store(Path("models"), Path("results"))
     for names in (["tiny"], []):
-        assert trials_of(collect(store, names)).equals(rows)
+        assert trials_of(load_records_frame(store, names)).equals(rows)
     assert len(list(store.state_paths())) == 8
     assert run(PSA, ["verify"]) == 0
     assert capsys.readouterr().out == "Files checked in models and results: 16, damaged: 0\n"
@@ -302,11 +302,11 @@ def test_links_that_lead_in_a_circle_are_named_once(
     home: Store, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """To the folder itself, to one above it, and a second name of a study: each file is read once."""
-    rows = trials_of(collect(home, ["tiny"]))
+    rows = trials_of(load_records_frame(home, ["tiny"]))
     for link, target in (("results/tiny/again", ".."), ("results/up", "../.."), ("results/a", "tiny")):
         Path(link).symlink_to(target)
     caplog.clear()
-    assert trials_of(collect(home)).equals(rows)
+    assert trials_of(load_records_frame(home)).equals(rows)
     assert len(caplog.records) == 3
     assert caplog.text.count("and is not followed") == 3
     assert run(PSA, ["verify"]) == 0
@@ -364,7 +364,7 @@ def test_what_is_no_regular_file_is_named_and_waited_for_by_nobody(
     assert lines[0].startswith(f"DAMAGED {path} ")
     assert kind in lines[0]
     assert lines[1:] == ["Files checked in models and results: 16, damaged: 1"]
-    rows = trials_of(collect(home, ["tiny"]))
+    rows = trials_of(load_records_frame(home, ["tiny"]))
     assert sorted(rows["status"]) == (["damaged"] if which == "record" else []) + ["done"] * len(
         rows[rows["status"] == "done"]
     )
@@ -401,7 +401,7 @@ def test_a_file_that_is_removed_meanwhile_is_no_damage(
 
     monkeypatch.setattr("psa.storage.store.files_below", removes)
     monkeypatch.setattr("psa.storage.verification.files_below", removes)
-    rows = trials_of(collect(home, ["tiny"]))
+    rows = trials_of(load_records_frame(home, ["tiny"]))
     assert "damaged" not in set(rows["status"])
     assert run(PSA, ["verify"]) == 0
     assert "damaged: 0" in capsys.readouterr().out
@@ -472,7 +472,7 @@ def test_a_folder_that_may_not_be_read_is_named(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuses)
-    collect(home, ["tiny"])
+    load_records_frame(home, ["tiny"])
     assert "cannot read the folder results/tiny/simplemlp-1x1/hidden: permission denied" in caplog.text
     assert run(PSA, ["verify"]) == 2
     assert "DAMAGED cannot read the folder models/tiny/simplemlp-1x1/hidden" in capsys.readouterr().out

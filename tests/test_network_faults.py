@@ -32,9 +32,9 @@ from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLErro
 from cloud.aws.account import Account, credentials, fetched, job_names
 from cloud.aws.bucket import Bucket
 from cloud.aws.errors import Unreachable, aws_error, aws_errors
-from cloud.aws.patience import PATIENCE_SECONDS
 from cloud.aws.training_jobs import TrainingJobs
 from cloud.emulator.s3_server import _REGION, KEY, S3, SECRET
+from cloud.patience import PATIENCE_SECONDS
 from cloud.results_sync import sync_results
 from cloud.sagemaker.jobs import controller as watching
 from cloud.sagemaker.jobs.controller import JobController

@@ -13,7 +13,7 @@ import pytest
 from processes import train_in_process
 
 from psa.analysis.gradients.file import read_gradients
-from psa.analysis.records_frame import collect
+from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
 from psa.core.errors import CorruptFileError, UserError
 from psa.experiments.grid import load_grid
@@ -92,7 +92,7 @@ def test_a_command_over_many_trials_opens_few_files(
 def test_measured_gradients_of_many_trials_hold_few_files(trained: Path) -> None:
     """A page of the report keeps what it measured of every trial until it is written."""
     store = Store(trained / "models", trained / "results")
-    frame = collect(store, ["gradients"], load_grid(trained / "grid.toml").trials)
+    frame = load_records_frame(store, ["gradients"], load_grid(trained / "grid.toml").trials)
     with few_descriptors():
         measured, missing = measured_of(
             frame, ReportContext(trained, store=store, data_dir=trained / "dataset")

@@ -17,7 +17,7 @@ import pytest
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep
 from test_search import SMALL
 
-from cloud.aws import patience
+from cloud import patience
 from cloud.aws.errors import Unreachable
 from cloud.object_store import ObjectStore
 from cloud.ray import driver_log, driver_process

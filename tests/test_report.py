@@ -14,7 +14,7 @@ import pytest
 from made_up import some_record
 
 from psa.analysis.published import published_trials
-from psa.analysis.records_frame import collect
+from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
 from psa.experiments.grid import load_grid
 from psa.reports.ablation.report import identical_arms
@@ -205,7 +205,7 @@ def test_identical_arms_are_counted(tmp_path: Path) -> None:
     """Equal in every number of every loop, not merely in the bounty."""
     (tmp_path / "grid.toml").write_text(GRID)
     stored(tmp_path)
-    found = identical_arms(collect(Store(tmp_path / "models", tmp_path / "results")))
+    found = identical_arms(load_records_frame(Store(tmp_path / "models", tmp_path / "results")))
     assert found["decay"] == (9, 9)
     assert found["output"] == (0, 9)
 

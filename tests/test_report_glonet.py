@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from psa.analysis.probe_frame import observed
-from psa.analysis.records_frame import collect
+from psa.analysis.probe_frame import load_probe_frame
+from psa.analysis.records_frame import load_records_frame
 from psa.cli.app import PSA, run
-from psa.cli.commands.train_study import train_of
 from psa.cli.run_options import RunOptions
+from psa.cli.train_study import train_of
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.execution.worker.run import run_pack
@@ -67,13 +67,13 @@ def store(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Store:
 @pytest.fixture(scope="module")
 def frame(store: Store) -> pd.DataFrame:
     """Their rows."""
-    return collect(store)
+    return load_records_frame(store)
 
 
 @pytest.fixture(scope="module")
 def setting(store: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportContext:
     """What the command hands a report."""
-    return ReportContext(tmp_path_factory.mktemp("page"), observed=observed(store), store=store)
+    return ReportContext(tmp_path_factory.mktemp("page"), observed=load_probe_frame(store), store=store)
 
 
 def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFrame:
@@ -432,11 +432,11 @@ def test_of_trials_that_differ_in_probes_the_most_observed_is_taken(store: Store
     assert record is not None
     record |= {"id": fewer.id, "digest": fewer.digest, "spec": fewer.model_dump(mode="json")}
     copy.record_path(fewer).write_bytes(encode_record(record))
-    frame = collect(copy)
+    frame = load_records_frame(copy)
     assert one.id in set(frame["id"].astype(str))
     assert fewer.id not in set(frame["id"].astype(str))
     depths_of(frame)
-    assert set(collect(copy, expected=[fewer])["id"].astype(str)) == {fewer.id}
+    assert set(load_records_frame(copy, expected=[fewer])["id"].astype(str)) == {fewer.id}
 
 
 def test_of_trials_that_differ_in_probes_a_longer_one_is_taken(store: Store, tmp_path: Path) -> None:
@@ -453,6 +453,6 @@ def test_of_trials_that_differ_in_probes_a_longer_one_is_taken(store: Store, tmp
         values.append(values[-1])
     record["history"]["loop"][-1] = record["loops"]
     copy.record_path(longer).write_bytes(encode_record(record))
-    names = set(collect(copy)["id"].astype(str))
+    names = set(load_records_frame(copy)["id"].astype(str))
     assert longer.id in names
     assert more.id not in names

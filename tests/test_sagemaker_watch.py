@@ -136,7 +136,7 @@ def test_a_submission_that_is_refused_for_too_long_ends_with_its_hint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That of the error: a clock is set, a network is mended."""
-    monkeypatch.setattr("cloud.aws.patience.PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("cloud.patience.PATIENCE_SECONDS", -1.0)
     desk = Desk(tmp_path, [SubmitResult("later", "AWS refuses the job", "Set the clock")] * 3)
     with pytest.raises(Unreachable) as caught:
         watched(desk, [line()])

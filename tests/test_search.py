@@ -14,7 +14,7 @@ import pytest
 from processes import PATIENCE_SECONDS, psa, until
 from test_divergence import EXPLODING
 
-from psa.analysis.records_frame import collect
+from psa.analysis.records_frame import load_records_frame
 from psa.core.errors import UserError
 from psa.experiments.search import Range, Search, load_search
 from psa.experiments.search_log import SearchLog
@@ -292,7 +292,7 @@ def test_a_search_stops_the_worse_and_records_the_rest(
     assert (len(ledger.ended), len(ended["failed"])) == (6, 0)
     assert ended["finished"]
     assert ended["stopped early"]
-    frame = collect(Store(tmp_path / "models", tmp_path / "results"), ["small"])
+    frame = load_records_frame(Store(tmp_path / "models", tmp_path / "results"), ["small"])
     done = set(frame["id"][frame["status"] == "done"])
     assert done == {trial for each in ended["finished"] for trial in each.trials}
     for each in ended["finished"]:

@@ -9,11 +9,11 @@ import pytest
 from proxy import Fault, Proxy, proxy
 from s3 import BUCKET, s3_server
 
-from cloud.aws import patience
+from cloud import patience
 from cloud.aws.errors import Unreachable, is_transient_in_storage
-from cloud.aws.patience import insist, patiently
 from cloud.emulator.s3_server import S3
 from cloud.object_store import ObjectStore
+from cloud.patience import insist, patiently
 from psa.core.errors import UserError
 
 

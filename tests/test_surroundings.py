@@ -17,8 +17,7 @@ from psa.cli import app
 from psa.cli.console import console
 from psa.core.errors import UserError
 from psa.core.parsing import parse_values, strip_brackets
-from psa.core.text_file import decode_text
-from psa.core.toml import read_toml
+from psa.core.text_file import decode_text, read_toml
 from psa.execution import cgroups
 from psa.execution.devices import device_slots
 from psa.experiments.grid import load_grid

@@ -15,7 +15,7 @@ from cloud.aws.job_description import TrainingJob
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.parsing import check_choice
-from psa.core.toml import read_toml
+from psa.core.text_file import read_toml
 from psa.specs.arch import quote
 
 _WAY_OUT: Final = "Lay it out like the table that psa brings along (cloud/aws/prices.toml)"

@@ -134,12 +134,12 @@ def _percent(value: Any) -> float:
 
 def frame_of_results(results: LegacyResults, family: str) -> pd.DataFrame:
     """The trials as the frame of reports, numbered from 1; a cell without any has one that is missing."""
-    from psa.analysis.frame_schema import frame_of
+    from psa.analysis.frame_schema import build_frame
     from psa.analysis.published import published_row
 
     cells: dict[tuple[str, str], Sequence[float | None]] = {cell: [None] for cell in results.tokens}
     cells |= results.bounties
-    return frame_of(
+    return build_frame(
         [
             published_row(family, arch, mode, number, bounty)
             for (arch, mode), bounties in cells.items()

@@ -130,7 +130,7 @@ def _order(path: Path) -> tuple[list[int], str]:
 
 def frame_of_logs(logs: Logs, family: str) -> pd.DataFrame:
     """The trials as the frame of reports, numbered from 1. Raises UserError where no trial is whole."""
-    from psa.analysis.frame_schema import frame_of
+    from psa.analysis.frame_schema import build_frame
 
     rows = [
         _row(job, number, run, family)
@@ -139,7 +139,7 @@ def frame_of_logs(logs: Logs, family: str) -> pd.DataFrame:
     ]
     if not any(row["status"] == "done" for row in rows):
         raise UserError("the logs hold no trial from its first loop to its last", "Fetch them anew")
-    return frame_of(rows)
+    return build_frame(rows)
 
 
 def _row(job: LegacyJobName, number: int, run: LegacyRun, family: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cloud.aws.errors import Unreachable
-from cloud.aws.patience import patiently
 from cloud.object_store import ObjectStore
+from cloud.patience import patiently
 from cloud.ray.driver_process import Driver, check_socket_folder
 from cloud.ray.protocol import INPUTS_FILE
 from cloud.results_sync import sync_results
@@ -269,14 +269,12 @@ class RayBackend:
         )
         bodies = {name: pack.model_dump(mode="json") for name, pack in experiment.packs.items()}
         for name, pack in experiment.packs.items():
+            place = f"{experiment.name}/{INPUTS_FILE}/{name}"
             for trial in pack.trials:
                 content = read_stored(self.store.state_file(trial).path)
                 if content is not None:
-                    self.storage.write(
-                        f"{experiment.name}/{INPUTS_FILE}/{name}/models/{trial.id}/{STATE_NAME}", content
-                    )
-            body = canonical_json(bodies[name]).encode()
-            self.storage.write(f"{experiment.name}/{INPUTS_FILE}/{name}.json", body)
+                    self.storage.write(f"{place}/models/{trial.id}/{STATE_NAME}", content)
+            self.storage.write(f"{place}.json", canonical_json(bodies[name]).encode())
         self.storage.write(f"{experiment.name}/{_PACKS}", canonical_json(bodies).encode())  # it is complete
         return experiment
 

@@ -25,8 +25,8 @@ from ray import tune
 
 import cloud
 import psa
-from cloud.aws.patience import insist
 from cloud.object_store import ObjectStore
+from cloud.patience import insist
 from cloud.ray import callbacks as listener
 from cloud.ray.protocol import INPUTS_FILE, Files, pack_in
 from cloud.ray.trainable import train_pack

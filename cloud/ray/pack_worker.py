@@ -21,10 +21,10 @@ from pyarrow import ArrowException
 from ray import tune
 
 from cloud.aws.errors import Unreachable, is_transient_in_storage
-from cloud.aws.patience import insist
 from cloud.aws.settings import redact
 from cloud.cache import private_temp_folder
 from cloud.object_store import ObjectStore
+from cloud.patience import insist
 from cloud.ray.protocol import FACTS, INPUTS_FILE, METRIC, Files, pack_in
 from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically

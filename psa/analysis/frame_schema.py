@@ -88,7 +88,7 @@ def trials_of(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop_duplicates("id")[list(TRIAL_COLUMNS)].reset_index(drop=True)
 
 
-def frame_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows of trials, each with its history where there is one, as the frame.
 
     The trial columns are typed once per trial and then repeated, the loop columns joined: 5,880 trials of

@@ -16,7 +16,7 @@ from psa.storage.store import Store
 PROBE_COLUMNS: Final = ("id", "probe", "quantity", "loop", "index", "place", "value")
 
 
-def observed(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
+def load_probe_frame(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
     """Everything that the probes of the stored trials (of the studies called `names`) have seen."""
     parts = [part for record in store.records.all(names) for part in _parts(record)]
     columns: dict[str, Any] = {

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from psa.analysis.frame_schema import frame_of
+from psa.analysis.frame_schema import build_frame
 from psa.analysis.stats import LEVEL, Summary
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
@@ -109,7 +109,7 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
             raise UserError(f"{path}, line {number}: {line.strip()[:60]!r} is no row of trials", "Correct it")
     if not rows:
         raise UserError(f"{path} holds no table of trials", "It begins with a line `### Architecture: 1*16`")
-    return frame_of(rows)
+    return build_frame(rows)
 
 
 def _arch(text: str, path: Path, number: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from psa.analysis.frame_schema import as_arrays, frame_of
+from psa.analysis.frame_schema import as_arrays, build_frame
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.specs.activation import Activation
@@ -35,7 +35,7 @@ _OF_NETWORK: Final = (
 )  # fmt: skip
 
 
-def collect(
+def load_records_frame(
     store: Store,
     names: Sequence[str] = (),
     expected: Iterable[Trial] = (),
@@ -71,7 +71,7 @@ def collect(
         )
     if not wanted:
         rows += list(_holes(store, rows))
-    return frame_of(rows)
+    return build_frame(rows)
 
 
 def _fullest(read: Sequence[tuple[dict[str, Any], int, dict[str, Any]]]) -> list[dict[str, Any]]:

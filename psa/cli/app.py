@@ -9,7 +9,6 @@ import contextlib
 import functools
 import importlib
 import inspect
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, NoReturn
@@ -28,7 +27,6 @@ from psa.core.errors import (
     lacks_memory,
     memory_error,
     one_line,
-    printable,
 )
 from psa.core.files import file_error
 
@@ -122,8 +120,16 @@ def __getattr__(name: str) -> App:
     return app_of(title)
 
 
+def _called() -> str:
+    """Return the words that have started psa, for its help and its errors."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    # a shell completes a command and its words, not Python and what it runs
+    is_module = spec is not None and spec.name == "psa.__main__" and "--install-completion" not in sys.argv
+    return "python -m psa" if is_module else "psa"
+
+
 PSA: Final = App(
-    name="psa",
+    name=_called(),
     help="Train very many small neural networks at once, as a scientific study.",
     help_epilogue=_FIRST_STEPS,
     **_SHARED,
@@ -149,7 +155,7 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     if "train" not in (*app.name, *tokens[:1]):  # `train` has an option of that name, which says more
         tokens = [word for word in tokens if word != "--debug"]
-    _log_to_stderr(debug)
+    process.log_to_stderr(debug)
     try:
         code = app(tokens + foreign, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -188,7 +194,7 @@ def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
     ]
     if not named or named[-1] == "ablation":
         return app, tokens
-    from psa.cli.commands.train_study import train_of
+    from psa.cli.train_study import train_of
 
     with contextlib.suppress(UserError):  # an unknown study is `train`'s own to refuse
         return command("train", train_of(named[-1])), [_hyphened(word) for word in tokens[called:]]
@@ -240,23 +246,6 @@ def _said(message: str, code: int) -> int:
         sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
         sys.stderr.flush()
     return code
-
-
-class _Printable(logging.Formatter):
-    """A record of the log without anything that a terminal obeys."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the lines of a record."""
-        return printable(super().format(record))
-
-
-def _log_to_stderr(debug: bool) -> None:
-    handler = logging.StreamHandler()  # a new one: standard error may be another than at the last command
-    handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
-    for package in ("psa", "cloud"):
-        logger = logging.getLogger(package)
-        logger.setLevel(logging.DEBUG if debug else logging.INFO)
-        logger.handlers = [handler]
 
 
 def _end_of(app: App) -> NoReturn:

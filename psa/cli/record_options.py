@@ -42,7 +42,7 @@ class Records:
 
     def frame(self) -> pd.DataFrame:
         """Their rows. Raises UserError where there is none."""
-        from psa.analysis.records_frame import collect
+        from psa.analysis.records_frame import load_records_frame
         from psa.reports.ablation.cells import one_family
 
         grid = load_grid(self.grid) if self.grid is not None else None
@@ -51,7 +51,7 @@ class Records:
         if self.study is not None and names != [self.study]:
             raise UserError(f"--study {self.study}: {self.grid} is of study {names[0]}", "Give one of them")
         store = Store(Path("models"), self.results_dir)
-        frame = collect(store, names, expected, None if grid is None else grid.horizons)
+        frame = load_records_frame(store, names, expected, None if grid is None else grid.horizons)
         return one_family(frame, self.family or only_family(frame["family"].unique()))
 
 

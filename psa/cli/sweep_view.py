@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from psa.cli.commands.plan import say_damaged, waiting
 from psa.core.formatting import format_duration, pluralize
 from psa.execution.eta import EtaEstimator
 from psa.execution.worker.protocol import WorkerEvent, failures_of
@@ -21,6 +20,7 @@ from psa.specs.trial import Pack
 from psa.storage.sweep_registry import Describe
 
 STATUS_SECONDS: Final = 2.0
+_SHOWN: Final = 20  # damaged records that are named one by one
 
 
 class SweepView:
@@ -148,6 +148,20 @@ class Refreshed:
     def _refresh(self) -> None:
         if self.display is not None:
             self.display.update(self.view.table())
+
+
+def waiting(stage: StageStatus) -> str:
+    """What there is to say of a stage that nobody has reached yet."""
+    before = stage.grid.stages[stage.number - 1].name
+    return f"{stage.title}up to {pluralize(stage.seats, 'trial')}, chosen when stage {before} is complete"
+
+
+def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
+    """Name the records that cannot be read."""
+    for reason in list(damaged.values())[:_SHOWN]:
+        out.print(reason, markup=False, soft_wrap=True)
+    if len(damaged) > _SHOWN:
+        out.print(f"and {len(damaged) - _SHOWN:,} more damaged records: see `psa verify`", markup=False)
 
 
 class ConsoleProgress:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from typing import Final, TextIO
+
+from psa.core.errors import printable
 
 _STREAMS: Final = (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w"))
 _owned = False
@@ -33,6 +36,24 @@ def escape_unencodable(stream: TextIO) -> None:
     """Write what a terminal cannot encode as an escape, in place of an error half-way."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
+
+
+class _Printable(logging.Formatter):
+    """A record of the log without anything that a terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return printable(super().format(record))
+
+
+def log_to_stderr(debug: bool) -> None:
+    """Write the logs of psa to standard error, from warnings and notes on; with `debug` all of them."""
+    handler = logging.StreamHandler()  # a new one: standard error may be another than at the last command
+    handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
+    for package in ("psa", "cloud"):
+        logger = logging.getLogger(package)
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)
+        logger.handlers = [handler]
 
 
 def _open_closed(descriptor: int, flags: int) -> None:

@@ -22,7 +22,7 @@ from psa.core.parsing import (
     parse_values,
     split_top_level,
 )
-from psa.core.toml import read_toml
+from psa.core.text_file import read_toml
 from psa.experiments.study import Study, is_list_setting, parse_setting, study_named
 from psa.specs.arch import quote
 from psa.specs.base import STUDY_NAME, Spec, parse_spec

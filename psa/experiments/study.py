@@ -12,13 +12,13 @@ import importlib
 import pkgutil
 import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol, Union, cast, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Final, Protocol, Union, cast, get_args, get_origin
 
 from pydantic import BeforeValidator, Field
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_choice, parse_int, split_top_level, strip_brackets
-from psa.experiments import studies
 from psa.specs.base import Seed, Spec
 from psa.specs.data import (
     PRESETS,
@@ -32,6 +32,9 @@ from psa.specs.data import (
 )
 from psa.specs.probes import PROBES, ProbeName, parse_probe
 from psa.specs.trial import Trial
+
+# found by its path: its modules import this one, and no module may import what imports it
+_STUDIES: Final = Path(__file__).with_name("studies")
 
 
 def _known_probes(names: Any) -> Any:
@@ -104,7 +107,7 @@ class Study(Protocol):
 
 def study_names() -> set[str]:
     """Every study that there is."""
-    return {module.name for module in pkgutil.iter_modules(studies.__path__)}
+    return {module.name for module in pkgutil.iter_modules([str(_STUDIES)])}
 
 
 def study_named(name: Any, where: str) -> Study:

@@ -17,7 +17,6 @@ from psa.core.formatting import join_names
 from psa.specs.base import STUDY_NAME
 from psa.specs.trial import Trial
 from psa.storage.array_file import ARRAY_SUFFIX as ARRAYS
-from psa.storage.records.bundle import is_bundle_name
 
 STATE_NAME: Final = "lkg.safetensors"
 SIDECAR_SUFFIX: Final = ".machine.json"
@@ -43,11 +42,6 @@ class Misplaced(CorruptFileError):
 def is_like_record(name: str) -> bool:
     """Return whether a name is that of a record, of what lies beside one, or of a copy of either."""
     return _LIKE_RECORD.search(name) is not None
-
-
-def is_record_file(name: str) -> bool:
-    """Return whether a name is that of a record, of what lies beside one, or of a bundle of records."""
-    return is_like_record(name) or is_bundle_name(name)
 
 
 def is_copy_or_record(name: str) -> bool:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from cloud.aws.cloudwatch import LOG_GROUP
 from cloud.aws.errors import Unreachable
-from cloud.aws.patience import NAP, Patience
 from cloud.aws.training_jobs import TrainingJobStatus, lacked_capacity
+from cloud.patience import NAP, Patience
 from cloud.sagemaker.container.entry import FAILURES, PROGRESS
 from cloud.sagemaker.jobs.course import JobBackend, JobState
 from cloud.sagemaker.jobs.managed_job import ManagedJob, last_attempts

@@ -19,7 +19,7 @@ from psa.cli.console import console
 from psa.cli.options import ModelDir
 from psa.core.errors import UserError
 from psa.core.files import file_error
-from psa.storage.layout import is_record_file
+from psa.storage.records.bundle import is_record_file
 from psa.storage.sweep_registry import active_sweeps
 
 _DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from psa.cli.options import (
     ResultsDir,
     Workers,
 )
+from psa.cli.sweep_view import say_damaged, waiting
 from psa.core.formatting import format_bytes, format_duration, pluralize
 from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes, trial_bytes
 from psa.execution.eta import EtaEstimator
@@ -31,7 +32,6 @@ from psa.experiments.sweep import Sweep
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
-_SHOWN: Final = 20
 _SIZES_SHOWN: Final = 8
 
 
@@ -78,12 +78,6 @@ def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatu
             yield stage
 
 
-def waiting(stage: StageStatus) -> str:
-    """What there is to say of a stage that nobody has reached yet."""
-    before = stage.grid.stages[stage.number - 1].name
-    return f"{stage.title}up to {pluralize(stage.seats, 'trial')}, chosen when stage {before} is complete"
-
-
 def _not_measured(count: int, total: int) -> str:
     subject = "The network" if total == 1 else f"{count:,} of {total:,} networks"
     they_are, their, them = ("is", "its", "it") if count == 1 else ("are", "their", "them")
@@ -91,14 +85,6 @@ def _not_measured(count: int, total: int) -> str:
         f"{subject} {they_are} not measured on this machine yet: {their} times are estimated from the "
         f"arithmetic. `psa sweep` measures {them} first."
     )
-
-
-def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
-    """Name the records that cannot be read."""
-    for reason in list(damaged.values())[:_SHOWN]:
-        out.print(reason, markup=False, soft_wrap=True)
-    if len(damaged) > _SHOWN:
-        out.print(f"and {len(damaged) - _SHOWN:,} more damaged records: see `psa verify`", markup=False)
 
 
 def _table(planned: Plan, store: Store, costs: CostModel) -> Table:

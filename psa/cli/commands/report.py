@@ -64,8 +64,8 @@ def report(  # noqa: PLR0913  # each is an option
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
-    from psa.analysis.probe_frame import observed
-    from psa.analysis.records_frame import collect
+    from psa.analysis.probe_frame import load_probe_frame
+    from psa.analysis.records_frame import load_records_frame
     from psa.reports.contract import report_of
 
     check_writable(output_dir)
@@ -73,8 +73,8 @@ def report(  # noqa: PLR0913  # each is an option
     declared = None if grid is None else load_grid(grid)
     expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
     with out.status("reading the records"):
-        frame = collect(store, () if study == "all" else [study], expected, horizons)
-        seen = observed(store, () if study == "all" else [study])
+        frame = load_records_frame(store, () if study == "all" else [study], expected, horizons)
+        seen = load_probe_frame(store, () if study == "all" else [study])
     for kind, part in frame.groupby("kind", observed=True, sort=False):
         report = report_of(str(kind))
         for name, rows in report.parts(part):

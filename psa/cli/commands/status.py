@@ -7,9 +7,10 @@ from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 
-from psa.cli.commands.plan import has_begun, say_damaged
+from psa.cli.commands.plan import has_begun
 from psa.cli.console import console
 from psa.cli.options import GridFileArgument, ModelDir, Only, Override, ResultsDir
+from psa.cli.sweep_view import say_damaged
 from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psa.core.errors import CorruptFileError, UserError
 from psa.core.stored_files import most_bytes, read_stored
+from psa.storage.layout import is_like_record
 
 if TYPE_CHECKING:  # pyarrow takes a moment to import, and most results folders hold no bundle
     import pyarrow as pa
@@ -38,6 +39,11 @@ _RESTORE: Final = "Restore it from a copy, or move it away and make it again wit
 def is_bundle_name(name: str) -> bool:
     """Return whether a name is one of a bundle: with the suffix, and not hidden."""
     return name.endswith(BUNDLE_SUFFIX) and not name.startswith(".")
+
+
+def is_record_file(name: str) -> bool:
+    """Return whether a name is that of a record, of what lies beside one, or of a bundle of records."""
+    return is_like_record(name) or is_bundle_name(name)
 
 
 @dataclass(frozen=True)
