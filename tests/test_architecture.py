@@ -22,7 +22,8 @@ psa.core.file_locks psa.core.stored_files psa.core.toml|
 psa.core.parsing|
 psa.specs psa.specs.arch psa.specs.probes|
 psa.specs.activation psa.specs.base|
-psa.specs.data psa.specs.growth psa.specs.model psa.specs.training|
+psa.specs.data psa.specs.growth psa.specs.model|
+psa.specs.training|
 psa.specs.memory psa.specs.memory_sites psa.specs.shapes|
 psa.specs.trial|
 psa.data psa.data.datasets|
@@ -53,8 +54,8 @@ psa.engine psa.engine.batches psa.engine.cuda_graph psa.engine.save_interval|
 psa.engine.optimizer|
 psa.engine.device_pack psa.engine.train_step|
 psa.engine.probing psa.engine.scoring|
-psa.engine.loop|
 psa.engine.policies|
+psa.engine.loop|
 psa.probes psa.probes.gradients psa.probes.layer_trace psa.probes.metrics psa.probes.predictions
 psa.probes.train_accuracy|
 psa.probes.calibration psa.probes.distributions psa.probes.embedding_knn psa.probes.layers
@@ -184,6 +185,14 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
     """At most 300 lines, or a reason."""
     lines = len(path.read_text().splitlines())
     assert (lines > 300) == (named(path) in LONG), f"{named(path)} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "reports" in path.parts], ids=named)
+def test_reports_leave_the_reading_of_records_to_the_analysis(path: Path) -> None:
+    """What no column of a frame holds comes from psa.analysis.records_frame.records_of."""
+    used = {dotted(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert not [name for name in used if name.endswith((".records", "store.read", "store.survey"))]
+    assert not {"psa.storage.records.record_store", "psa.storage.records.bundle"} & set(imports(path))
 
 
 PLANNING = ("psa.core", "psa.specs", "psa.storage")

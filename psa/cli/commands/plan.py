@@ -10,7 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from psa.cli.console import console
+from psa.cli.console import console, print_first
 from psa.cli.options import (
     Device,
     GridFileArgument,
@@ -31,7 +31,6 @@ from psa.experiments.sweep import Sweep
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
-_SHOWN: Final = 20
 _SIZES_SHOWN: Final = 8
 
 
@@ -95,10 +94,7 @@ def _not_measured(count: int, total: int) -> str:
 
 def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
     """Name the records that cannot be read."""
-    for reason in list(damaged.values())[:_SHOWN]:
-        out.print(reason, markup=False, soft_wrap=True)
-    if len(damaged) > _SHOWN:
-        out.print(f"and {len(damaged) - _SHOWN:,} more damaged records: see `psa verify`", markup=False)
+    print_first(out, list(damaged.values()), "damaged records: see `psa verify`")
 
 
 def _table(planned: Plan, store: Store, costs: CostModel) -> Table:
