@@ -61,6 +61,7 @@ def row(arch: str, mode: str, seed: int, correct: Sequence[int] = (), **changes:
             "stopped_early": False,
             "validation": 10_000,
             "bounty": max(correct) / 100,
+            "bounty_correct": max(correct),
             "bounty_loop": list(correct).index(max(correct)) + 1,
             "zero_r": ZERO_R / 100,
             "history": {

@@ -59,6 +59,7 @@ def _row(arch: str, mode: str, seed: int, outcome: Outcome) -> dict[str, Any]:
         "loops": 3,
         "validation": SAMPLES,
         "bounty": outcome,
+        "bounty_correct": round(outcome * SAMPLES / 100),
         "bounty_loop": 2,
         "test": outcome - 0.25,
         "test_size": SAMPLES,

@@ -164,9 +164,8 @@ def half_empty(rows: pd.DataFrame) -> pd.DataFrame:
     gone = np.array([places[place] % 2 == 1 for place in zip(rows["arch"], rows["mode"], strict=True)])
     left = rows.copy()
     left.loc[gone, ["status"]] = "missing"
-    left.loc[gone, ["bounty", "bounty_loop", "test", "test_loss", "loop", "lkg", "accuracy", "zero_r"]] = (
-        pd.NA
-    )
+    results = ["bounty", "bounty_correct", "bounty_loop", "test", "test_loss", "zero_r"]
+    left.loc[gone, [*results, "loop", "lkg", "lkg_correct", "accuracy"]] = pd.NA
     return left
 
 

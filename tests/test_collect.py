@@ -62,6 +62,7 @@ def test_one_row_per_trial_and_loop(tmp_path: Path) -> None:
     assert list(last["lkg"]) == [20.0, 20.0, 20.17]
     assert list(last["kept"]) == [True, False, True]
     assert set(last["bounty"]) == {20.17}
+    assert (set(last["bounty_correct"]), list(last["lkg_correct"])) == ({2017}, [2000, 2000, 2017])
     assert set(last["test"]) == {20.10}
     assert set(frame["zero_r"]) == {11.02}
     assert len(trials_of(frame)) == 18

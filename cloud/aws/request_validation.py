@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
+from psa.core.parsing import nearest
 from psa.specs.arch import quote
 
 _CREATE: Final = "CreateTrainingJob"
@@ -173,8 +173,8 @@ def _times(stopping: Mapping[str, Any], spot: bool) -> Iterator[str]:
 
 
 def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    near = nearest(name, known, likeness=0.6)
+    return f"; did you mean {near}?" if near else ""
 
 
 def _whole(value: Any) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from psa.core.errors import UserError, one_line
 from psa.core.extras import how_to_install
+from psa.core.parsing import nearest
 from psa.core.text_file import decode_text
 
 ENV_FILE: Final = Path(".env")
@@ -180,13 +181,11 @@ _CHECKS: Final = {
 
 def _region_faults(region: str) -> list[str]:
     """By what botocore knows without a network."""
-    import difflib
-
     known = _known_regions()
     if region in known:
         return []
-    near = difflib.get_close_matches(region, sorted(known), 1, 0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = nearest(region, known, likeness=0.5)
+    hint = f"; did you mean {near}?" if near else ""
     return [f"AWS_REGION: SageMaker has no region {region!r}{hint}"]
 
 

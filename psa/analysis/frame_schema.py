@@ -17,7 +17,8 @@ from psa.specs.training import MODES
 # Of the trial. status: done, unfinished (fewer loops than asked), diverged (see
 # psa.storage.records.divergence), failed (its last try), damaged (its record), missing. diverged_loops: how
 # many of its loops diverged, also of a trial that is done. bounty, test and zero_r are percentages;
-# validation and test_size the samples they are of. source: psa, or published.
+# validation and test_size the samples they are of; bounty_correct: validation samples that the bounty stands
+# for. source: psa, or published.
 TRIAL_COLUMNS: Final = (
     "id",
     "study",
@@ -50,6 +51,7 @@ TRIAL_COLUMNS: Final = (
     "stopped_early",
     "validation",
     "bounty",
+    "bounty_correct",
     "bounty_loop",
     "test_size",
     "test",
@@ -58,10 +60,11 @@ TRIAL_COLUMNS: Final = (
     "device",
     "source",
 )
-# Of a loop. accuracy: of the trained copy, percent of the validation split. lkg: of the LKG after the loop.
+# Of a loop. accuracy: of the trained copy, percent of the validation split. lkg: of the LKG after the loop;
+# lkg_correct: the same as a count.
 # layer, unit: what was ablated before it. loop_mode: its mode, where a trial changed it on the way.
 LOOP_COLUMNS: Final = (
-    "loop", "loop_mode", "layer", "unit", "accuracy", "lkg", "loss", "train_loss", "kept",
+    "loop", "loop_mode", "layer", "unit", "accuracy", "lkg", "lkg_correct", "loss", "train_loss", "kept",
 )  # fmt: skip
 _TEXTS: Final = (
     "id", "study", "kind", "family", "arch", "activation", "simplex", "init", "mode", "status", "policy",
@@ -69,8 +72,7 @@ _TEXTS: Final = (
 )  # fmt: skip
 _COUNTS: Final = (
     "seed", "parameters", "batch_size", "patience", "val_size", "split_seed", "loops", "diverged_loops",
-    "validation",
-    "bounty_loop", "test_size", "loop", "layer", "unit",
+    "validation", "bounty_correct", "bounty_loop", "test_size", "loop", "layer", "unit", "lkg_correct",
 )  # fmt: skip
 _TRUTHS: Final = ("stopped_early", "kept")
 # Of the columns of a stored history; NaN stands for None. Layers and units are below 2^24.
@@ -110,6 +112,8 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     loops["accuracy"] = np.concatenate(accuracy)
     kept = [_numbers(history["kept"]) == 1 for history in histories]
     loops["lkg"] = np.concatenate([_lkg(*each) for each in zip(accuracy, kept, strict=True)])
+    correct = [_numbers(history["correct"]) for history in histories]
+    loops["lkg_correct"] = np.concatenate([_lkg(*each) for each in zip(correct, kept, strict=True)])
     repeated = trials.iloc[np.repeat(np.arange(len(rows)), counts)].reset_index(drop=True)
     return pd.concat([repeated, _typed(loops)[list(LOOP_COLUMNS)]], axis=1)
 
@@ -127,10 +131,10 @@ def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)
 
 
-def _lkg(accuracy: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The accuracy of the copy that was kept last, after each loop."""
+def _lkg(scores: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The score of the copy that was kept last, after each loop."""
     last = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), -1))
-    return np.where(last >= 0, accuracy[last], np.nan)
+    return np.where(last >= 0, scores[last], np.nan)
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -154,5 +154,6 @@ def published_row(
         "parameters": shape_of(model).parameters,
         "validation": total,
         "bounty": bounty,
+        "bounty_correct": None if bounty is None else round(bounty * total / 100),
         "source": "published",
     }

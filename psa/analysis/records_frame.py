@@ -1,4 +1,4 @@
-"""The only reader of results: records in, one tidy DataFrame out.
+"""The only reader of records for reports: records in, one tidy DataFrame out.
 
 One row per trial and meta-loop, in a fixed order. What belongs to the trial stands in each of its rows; a
 trial that is expected but not there has one row without a loop, so that what is missing can be counted.
@@ -74,6 +74,14 @@ def load_records_frame(
     return build_frame(rows)
 
 
+def records_of(store: Store, trials: Iterable[str]) -> Iterator[Record]:
+    """Yield the records of some trials (by id) that a frame of `collect` names, for what no column holds: the
+    parts of a memory, names of files, lists of a probe.
+    """
+    found = (store.records.locate(trial) for trial in trials)
+    return (stored.record for stored in found if stored is not None)
+
+
 def _fullest(read: Sequence[tuple[dict[str, Any], int, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the rows without those of which another one has the same numbers and more of them: of more loops
     or, of as many, more probes. read: the spec, the loops and the row of each record.
@@ -131,6 +139,7 @@ def _with_results(record: Record) -> dict[str, Any]:
         "stopped_early": finals["stopped_early"],
         "validation": samples["validation"],
         "bounty": 100 * finals["bounty"]["correct"] / samples["validation"],
+        "bounty_correct": finals["bounty"]["correct"],
         "bounty_loop": finals["bounty"]["loop"],
         "test_size": samples["test"],
         "test": 100 * finals["test"]["correct"] / samples["test"],

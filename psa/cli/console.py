@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from psa.storage.store import Record
     from psa.storage.trial_state import TrialState
 
+_FIRST = 20  # lines of a list without an end
 _WIDE = 200  # a log has no width; a line of the run must stay one line
 
 
@@ -53,6 +54,14 @@ def console(*, lasting: bool = False) -> Console:
     found = terminal if terminal.is_terminal else _Console(highlight=False, width=_WIDE)
     found.lasting = lasting
     return found
+
+
+def print_first(out: Console, lines: Sequence[str], rest: str) -> None:
+    """Print the first of many lines, and how many there are beyond them: `and 3 more failed`."""
+    for line in lines[:_FIRST]:
+        out.print(line, markup=False, soft_wrap=True)
+    if len(lines) > _FIRST:
+        out.print(f"and {len(lines) - _FIRST:,} more {rest}", markup=False)
 
 
 def percent(correct: int, total: int) -> str:

@@ -82,10 +82,12 @@ class RunOptions:
         return Machine(self.data_dir, self.device, self.threads, self.num_workers)
 
 
-def in_range(option: str, value: int, low: int, high: int) -> None:
+def in_range(option: str, value: float, low: int, high: int) -> None:
     """Raise UserError for a number that is not."""
     if not low <= value <= high:
-        raise UserError(f"{option} {value} is out of range", f"Choose {low:,} to {high:,}")
+        raise UserError(
+            f"{option} {str(value).removesuffix('.0')} is out of range", f"Choose {low:,} to {high:,}"
+        )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from psa.cli.console import print_first
 from psa.core.formatting import format_duration, pluralize
 from psa.execution.eta import EtaEstimator
 from psa.execution.worker.protocol import WorkerEvent, failures_of
@@ -20,7 +21,6 @@ from psa.specs.trial import Pack
 from psa.storage.sweep_registry import Describe
 
 STATUS_SECONDS: Final = 2.0
-_SHOWN: Final = 20  # damaged records that are named one by one
 
 
 class SweepView:
@@ -158,10 +158,7 @@ def waiting(stage: StageStatus) -> str:
 
 def say_damaged(out: Console, damaged: Mapping[str, str]) -> None:
     """Name the records that cannot be read."""
-    for reason in list(damaged.values())[:_SHOWN]:
-        out.print(reason, markup=False, soft_wrap=True)
-    if len(damaged) > _SHOWN:
-        out.print(f"and {len(damaged) - _SHOWN:,} more damaged records: see `psa verify`", markup=False)
+    print_first(out, list(damaged.values()), "damaged records: see `psa verify`")
 
 
 class ConsoleProgress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,9 +136,14 @@ def split_top_level(text: str, separator: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def nearest(name: str, known: Iterable[str], likeness: float = 0.4) -> str | None:
+    """Return the known name that a mistaken one is most like, from 0 (any) to 1 (the same). None for none."""
+    return next(iter(difflib.get_close_matches(name, sorted(known), 1, likeness)), None)
+
+
 def check_choice(key: str, names: set[str], where: str, what: str = "key") -> None:
     """Raise UserError for a key (or what it is called) that is none of `names`, with the nearest of them."""
     if key not in names:
-        near = difflib.get_close_matches(key, sorted(names), 1, 0.4)
-        hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(names))}"
+        near = nearest(key, names)
+        hint = f"Did you mean {near}?" if near else f"Known: {', '.join(sorted(names))}"
         raise UserError(f"{where}: unknown {what} {key!r}", hint)

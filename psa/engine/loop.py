@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
 from psa.data.splits import Splits
 from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.device_pack import DevicePack, EpochBuffers, group_by_network
+from psa.engine.policies import Policy
 from psa.engine.probing import Entry, KeepArrays, ObserverGroup, Probe, ProbeRunner
 from psa.engine.save_interval import SaveInterval
 from psa.engine.scoring import evaluate_lkgs, score_untrained
@@ -25,7 +26,6 @@ from psa.interventions.ablation import Unit
 from psa.interventions.growth import apply_growth, just_grown
 from psa.interventions.memory.hook import MemorySite
 from psa.nn.dense import Dense
-from psa.nn.stacked import StackedParams
 from psa.specs.growth import GrowthEvent
 from psa.specs.training import StandardTraining
 from psa.storage.records.divergence import training_diverged
@@ -55,31 +55,6 @@ class LoopReport:
         state = self.state
         lost = training_diverged(state.trial.method, state.history, state.lkg_loop)
         return 0.0 if lost else state.best_correct / self.total
-
-
-class Perturbation(Protocol):
-    """Changes rows of a copy of the LKG in place before an epoch; says what it did to each."""
-
-    def __call__(self, copy: StackedParams, states: Sequence[TrialState]) -> Sequence[Unit | None]:
-        """Perturb `copy`, one row per state; the damage done to each row, None for none."""
-
-
-class Policy(Protocol):
-    """The decisions between epochs (see psa.engine.policies). It is not asked about a loop that diverged: the
-    engine never keeps one.
-    """
-
-    def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
-        """The weights and the optimiser with which `rows` of the pack start their next epoch."""
-
-    def better(self, state: TrialState, correct: int, loss: float) -> bool:
-        """Whether a validation score makes the trained weights the new LKG."""
-
-    def stops(self, state: TrialState) -> bool:
-        """Whether a trial ends by itself after the loop just booked."""
-
-    def grows(self, state: TrialState, validation: int) -> GrowthEvent | None:
-        """How a trial's network grows before its next loop; None where it does not."""
 
 
 class TestResult(NamedTuple):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
 from psa.data.splits import Splits
-from psa.engine import loop
 from psa.engine.batches import RowSettings
 from psa.engine.device_pack import DevicePack, EpochBuffers
-from psa.engine.loop import Perturbation
 from psa.engine.optimizer import StackedOptimizer, optimizer_for
 from psa.interventions import ablation
 from psa.interventions.growth import growth_due
@@ -22,10 +21,87 @@ from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
 
 
+class Policy(Protocol):
+    """The decisions of the engine between two epochs.
+
+    For every loop the engine calls `grows`, `begin`, then, after training and validation, `better` and
+    `stops`. It never keeps a loop that diverged, and does not call `better` for it. A policy has no state of
+    its own: a resumed run starts with a new one.
+
+    Example:
+        A ratchet that damages nothing and ends at the first loop without improvement:
+
+        >>> class HillClimb(RatchetPolicy):
+        ...     def __init__(self):
+        ...         super().__init__(perturb=lambda copy, states: [None] * len(states))
+        ...
+        ...     def stops(self, state):
+        ...         return state.lkg_loop < state.loops
+
+    """
+
+    def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
+        """Prepare the next epoch of some trials.
+
+        Args:
+            pack: The trials on the device.
+            rows: The positions in the pack of those that train now. A position may occur twice.
+            settings: Rates, seed and loop number of each of these.
+
+        Returns:
+            Copies of the weights to train, their gradients and their optimiser, the ablated unit of each row,
+            and the buffers to store in `pack.carried` after the epoch.
+
+        """
+
+    def better(self, state: TrialState, correct: int, loss: float) -> bool:
+        """Decide whether the trained weights become the LKG.
+
+        Args:
+            state: The trial, before the loop is added to its history.
+            correct: Validation samples that the trained weights classify correctly.
+            loss: Their mean validation loss.
+
+        Returns:
+            True to keep the weights.
+
+        """
+
+    def stops(self, state: TrialState) -> bool:
+        """Decide whether a trial ends before its horizon.
+
+        Args:
+            state: The trial, with the finished loop in its history.
+
+        Returns:
+            True to train it no further.
+
+        """
+
+    def grows(self, state: TrialState, validation: int) -> GrowthEvent | None:
+        """Decide whether the network of a trial grows before its next loop.
+
+        Args:
+            state: The trial.
+            validation: The number of validation samples.
+
+        Returns:
+            The growth to carry out; None for none.
+
+        """
+
+
+class Perturb(Protocol):
+    """A function that damages a copy of the LKG of each trial before an epoch."""
+
+    def __call__(self, copy: StackedParams, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
+        """Damage `copy` in place, one row per state. Return the ablated unit of each row, None for none."""
+
+
 class RatchetPolicy:
     """Every loop starts from a copy of the LKG, perturbed, with a fresh AdamW."""
 
-    def __init__(self, perturb: Perturbation) -> None:
+    def __init__(self, perturb: Perturb) -> None:
         self.perturb = perturb
 
     def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
@@ -104,7 +180,7 @@ def _patience(state: TrialState) -> int | None:
     return method.patience if isinstance(method, StandardTraining) else None
 
 
-def policy_for(trial: Trial, net: Dense, splits: Splits) -> loop.Policy:
+def policy_for(trial: Trial, net: Dense, splits: Splits) -> Policy:
     """The policy that a trial's method names."""
     if isinstance(trial.method, StandardTraining):
         return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))

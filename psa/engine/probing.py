@@ -34,47 +34,157 @@ class ProbeInput:
 
 
 class Probe(Protocol):
-    """A pure observer: the same weights give the same numbers, in any pack and at any position."""
+    """An observer of networks, in the table `psa.specs.probes.PROBES`.
+
+    A probe reads and never writes: the same weights give the same numbers, in any pack and at any position.
+    Its constructor takes the options of its name, `NAME(key=value)`, as keyword arguments.
+
+    Attributes:
+        name: The name of the probe in `PROBES`, in records and in the probe frame.
+
+    Example:
+        >>> class WeightNorm:
+        ...     name = "weight_norm"
+        ...
+        ...     def places(self, net):
+        ...         return {}
+        ...
+        ...     def each(self, look):
+        ...         rows = range(len(look.loops))
+        ...         return [{"norm": [float(look.weights.rest[row].norm())]} for row in rows]
+        ...
+        ...     def last(self, look):
+        ...         return self.each(look)
+
+    """
 
     name: str
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """What the numbers of a quantity stand for, one by one: layers, say. By the quantity's name, or by
-        its last part where there are many of one kind; under "" what holds for all others.
+        """Name what the numbers of each quantity belong to, for example layers.
+
+        Args:
+            net: The network after its last loop.
+
+        Returns:
+            A list of names as long as the numbers of the quantity, by the name of the quantity or, where many
+            are of one kind, by the last part of the name (`norm` of `val.norm`). The key "" holds for all
+            others. A quantity without a list has no names.
+
         """
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """Before the first loop and after each: of every trial some quantities, each a list of numbers."""
+        """Observe the networks before their first loop and after each loop.
+
+        Args:
+            look: The networks of the trials that have just been trained.
+
+        Returns:
+            One mapping per network, in order: a list of numbers by quantity.
+
+        """
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """Of the LKG, after selection."""
+        """Observe the LKG of each trial, after the last loop. Only here may a probe read the test split.
+
+        Args:
+            look: The LKGs of all trials of a pack.
+
+        Returns:
+            One mapping per network, as in `each`.
+
+        """
 
 
 class EpochObserver(Observer, Protocol):
-    """What a probe has seen of an epoch."""
+    """The observer of one epoch that a `Follower` returns: `step` and `layer` of
+    `psa.engine.train_step.Observer` during the epoch, then `arrays`.
+
+    Example:
+        >>> import numpy as np
+        >>> class Sizes:
+        ...     def __init__(self):
+        ...         self.sizes = []
+        ...
+        ...     def step(self, number, chosen, logits):
+        ...         self.sizes.append(chosen.shape[1])
+        ...
+        ...     def layer(self, number, x, delta):
+        ...         pass
+        ...
+        ...     def arrays(self, row):
+        ...         return {"size": np.array(self.sizes)}
+
+    """
 
     def arrays(self, row: int) -> Arrays | None:
-        """What is kept of one trial of the epoch, in a file of its own; None for nothing."""
+        """Return what to store of one trial of the epoch.
+
+        Args:
+            row: The position of the trial in `loops` of `follow`.
+
+        Returns:
+            Arrays by name, stored in a file beside the state; None to store nothing.
+
+        """
 
 
 @runtime_checkable
 class TrainingProbe(Protocol):
-    """A probe that also follows training step by step."""
+    """A probe that also follows training step by step.
+
+    Example:
+        >>> class BatchSizes:
+        ...     def follow(self, net, splits, batches, loops):
+        ...         return None if max(loops) > 1 else Sizes()
+
+    """
 
     def follow(
         self, net: Dense, splits: Splits, batches: Batches, loops: Sequence[int]
     ) -> EpochObserver | None:
-        """An observer of the epoch with these batches, which is loop `loops` of each of its trials; None for
-        nothing to see.
+        """Return an observer of the next epoch.
+
+        Args:
+            net: The network that is trained.
+            splits: The data on the device.
+            batches: The batches of the epoch, in the order of the trials.
+            loops: The number of the loop that the epoch is, for each trial.
+
+        Returns:
+            The observer; None where the probe needs nothing of this epoch.
+
+        Raises:
+            UserError: An option of the probe that does not fit the network.
+
         """
 
 
 @runtime_checkable
 class ArrayProbe(Protocol):
-    """A probe that keeps arrays of the LKG, after selection."""
+    """A probe that also stores arrays of the LKG, after the last loop.
+
+    Example:
+        >>> class Weights:
+        ...     def arrays(self, look, row):
+        ...         return {"rest": look.weights.rest[row].cpu().numpy()}
+
+    """
 
     def arrays(self, look: ProbeInput, row: int) -> Arrays:
-        """What is kept of one trial, in a file of its own."""
+        """Return what to store of one trial.
+
+        Args:
+            look: The LKGs of all trials of a pack.
+            row: The position of the trial in `look`.
+
+        Returns:
+            Arrays by name, stored in a file beside the state.
+
+        Raises:
+            UserError: An option of the probe that does not fit the network.
+
+        """
 
 
 Entry = dict[str, Any]

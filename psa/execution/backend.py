@@ -51,25 +51,133 @@ class BackendOptions:
 
 
 class Backend(Protocol):
-    """Three verbs, lists in and lists out."""
+    """The place where packs are trained: a class with these methods, in the table `BACKENDS`.
+
+    A backend is built once per sweep. The sweep calls `fetch`, then `plan` and `launch` for every round of
+    packs that are still to be trained; a dry run calls `plan` and `preview`. Results do not pass through the
+    events: the backend stores them in `store` before it yields `done`.
+
+    Args:
+        store: The states and records of this machine.
+        machine: The data folder and the device that the user asked for.
+        costs: The expected time of a loop of a pack.
+        where: The options of the user, of which `UNDERSTOOD` lists those that this backend takes.
+
+    Raises:
+        UserError: An option, an account or a package that is missing or unusable.
+
+    Example:
+        A backend that trains pack after pack in this process:
+
+        >>> class InProcess:
+        ...     stopped = "nothing is left running."
+        ...
+        ...     def __init__(self, store, machine, costs, where):
+        ...         self.store, self.machine, self.costs = store, machine, costs
+        ...
+        ...     def plan(self, packs):
+        ...         return jobs_of(packs, self.costs)
+        ...
+        ...     def preview(self, jobs):
+        ...         yield describe_jobs(jobs, workers=1)
+        ...
+        ...     def launch(self, jobs):
+        ...         from psa.execution.worker.run import run_unlocked
+        ...
+        ...         for job in jobs:
+        ...             records, elsewhere = run_unlocked(job.pack, self.store, self.machine)
+        ...             facts = {"trained": len(records), "elsewhere": elsewhere, "failed": {}}
+        ...             yield Event("done", job.pack, facts)
+        ...
+        ...     def fetch(self):
+        ...         pass
+
+    """
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None: ...
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
-        """What would be launched. Pure."""
+        """Turn packs into jobs. Start nothing and write nothing.
+
+        Args:
+            packs: The packs to train, the longest first.
+
+        Returns:
+            One job per pack with its expected time. A backend may return other packs of the same trials, such
+            as those of an interrupted run that it can continue.
+
+        """
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """What there is to say of it beforehand, in lines. Raises UserError for what would be refused."""
+        """Describe what `launch` would start. Start nothing and write nothing.
+
+        Args:
+            jobs: The result of `plan`, at least one job.
+
+        Yields:
+            Lines to print: the number of packs, the expected time, requests and costs.
+
+        Raises:
+            UserError: A request that would be refused, by the service or by a limit of the user.
+
+        """
 
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
-        """Run the jobs; what happens, as it happens."""
+        """Train the jobs to their end and report what happens.
+
+        Closing the generator stops what is running: workers save their states and exit, unless the user
+        asked to detach from them.
+
+        Args:
+            jobs: The result of `plan`, at least one job.
+
+        Yields:
+            The events of all packs as they happen. For each pack, in this order: `begun`, any number of
+            `loop`, then one `done` or `failed`, after which no event of that pack follows. `begun` is left
+            out where no loop was left to train, or the backend saw none of them. `died` may come at any point
+            before the end; that pack, and those that shared a job with it, then start again with `begun`.
+            Packs run side by side, so their events interleave. An event carries the pack object of its job.
+
+            begun: A worker has the pack. left: loops to train, summed over trials.
+            loop: Progress of the pack. loop: loops of its least trained trial; trained: loops trained since
+                the last such event, summed over trials; best: best validation accuracy so far, a share;
+                trial: id of the trial that has it.
+            died: A worker or job ended too early, and the pack is given out again. error: the reason.
+            done: Records and states are stored here. trained: number of trials; elsewhere: number of trials
+                that another process holds; failed: the error of each failed trial, by id.
+            failed: All trials of the pack failed. error: the reason.
+
+            Of the backend itself, with any of its packs:
+
+            tick: Nothing new. An event of some kind must come at least once a second, since the sweep
+                notices a stop and refreshes its display only between two events.
+            ready: The size of the cluster is known. workers: packs that it trains at once.
+            said: A message for the user. said: the line to print.
+            taken: Another process holds these trials, and no pack of these jobs will be trained. The last
+                event.
+            detached: The jobs continue without this process. said: the line to print. The last event.
+
+        Raises:
+            UserError: A mistake that no other pack would survive, such as an unusable device.
+
+        """
 
     def fetch(self) -> None:
-        """Bring states and records home."""
+        """Store the states and records here that interrupted sweeps have left with the backend.
+
+        Raises:
+            UserError: Results that cannot be read or stored.
+
+        """
 
     @property
     def stopped(self) -> str:
-        """What has become of those at work when a sweep was stopped; a sentence without its first letter."""
+        """The fate of running workers after a stop.
+
+        Returns:
+            A sentence without its first letter, printed behind "Stopped; ".
+
+        """
 
 
 STOP_MESSAGE: Final = "workers have saved what they had."

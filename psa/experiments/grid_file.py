@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.parsing import (
     check_choice,
+    nearest,
     parse_assignment,
     parse_int,
     parse_seeds,
@@ -266,10 +266,10 @@ def _grids_in(folder: Path) -> list[Path]:
 def _read(path: Path) -> dict[str, Any]:
     content = read_bytes(path)
     if content is None:
-        near = {other.stem: other for folder in (_GRIDS, path.parent) for other in _grids_in(folder)}
-        hint = difflib.get_close_matches(path.stem, near, 1, 0.75)
+        grids = {other.stem: other for folder in (_GRIDS, path.parent) for other in _grids_in(folder)}
+        near = nearest(path.stem, grids, likeness=0.75)
         way_out = (
-            f"Did you mean {near[hint[0]]}?" if hint else "Name a .toml file, such as those in reproduction/"
+            f"Did you mean {grids[near]}?" if near else "Name a .toml file, such as those in reproduction/"
         )
         raise UserError(f"there is no grid {path}", way_out)
     return read_toml(content, str(path), "grid")

@@ -7,7 +7,6 @@ grids, and
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import types
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Final, Protocol, Union, cast, get_args, get_o
 from pydantic import BeforeValidator, Field
 
 from psa.core.errors import UserError
-from psa.core.parsing import check_choice, parse_int, split_top_level, strip_brackets
+from psa.core.parsing import check_choice, nearest, parse_int, split_top_level, strip_brackets
 from psa.specs.base import Seed, Spec
 from psa.specs.data import (
     PRESETS,
@@ -43,8 +42,8 @@ def _known_probes(names: Any) -> Any:
         return names  # whatever else it is, is told by its type
     unknown = next((name for name in names if name.partition("(")[0] not in PROBES), None)
     if unknown is not None:
-        near = difflib.get_close_matches(unknown, PROBES, 1, 0.4) or [", ".join(PROBES)]
-        raise ValueError(f"there is no probe {unknown!r}; did you mean {near[0]}?")
+        near = nearest(unknown, PROBES) or ", ".join(PROBES)
+        raise ValueError(f"there is no probe {unknown!r}; did you mean {near}?")
     for name in names:
         try:
             parse_probe(name)
@@ -90,19 +89,71 @@ class DataSettings(Spec):
 
 
 class Study(Protocol):
-    """What the grid asks of a module of psa.experiments.studies."""
+    """A module of `psa.experiments.studies`: the settings of a grid, and the trial that they stand for.
+
+    The name of the module is the name of the study in a grid file. Functions of a module take no `self`.
+
+    Attributes:
+        Settings: A subclass of `DataSettings`. Its fields are the keys of a grid file and the options of
+            `psa train --study`, with their types, limits, defaults and descriptions.
+        ALIASES: Other names of settings, each with the name it stands for, as options of `train --study`.
+
+    Example:
+        The text of a module:
+
+        >>> from psa.specs.arch import Arch
+        >>> from psa.specs.model import NetworkSpec
+        >>> from psa.specs.training import StandardTraining, LearningRate
+        >>> ALIASES = {}
+        >>> class Settings(DataSettings):
+        ...     lr: LearningRate = 1e-3
+        >>> def from_settings(settings, seed, name):
+        ...     model = NetworkSpec(family="mlp", arch=Arch.coerce("1*16"))
+        ...     method = StandardTraining(lr=settings.lr)
+        ...     kind = "activations"  # the report of its pages
+        ...     return Trial(
+        ...         study=name, kind=kind, data=settings.data, model=model, method=method, seed=seed
+        ...     )
+        >>> def warnings(trials):
+        ...     return []
+        >>> from_settings(Settings(lr=1e-2), seed=3, name="rates").method.lr
+        0.01
+
+    """
 
     Settings: type[Spec]
-    ALIASES: Mapping[str, str]  # other names of settings, as options of `train --study`
+    ALIASES: Mapping[str, str]
 
     def from_settings(self, settings: Any, seed: int, name: str) -> Trial:
-        """The trial of one point of a grid, stored under `name`; its other seeds differ in nothing else.
+        """Make the trial of one point of a grid.
 
-        Raises pydantic.ValidationError.
+        The seed must reach the field `seed` of the trial and nothing else: the grid copies the trial of one
+        seed for the others.
+
+        Args:
+            settings: An instance of `Settings`.
+            seed: The seed of initial weights, batches and interventions.
+            name: The name of the grid, under which the trial is stored.
+
+        Returns:
+            The trial.
+
+        Raises:
+            ValidationError: Settings that are valid one by one and contradict each other.
+            UserError: The same, with a hint of its own.
+
         """
 
     def warnings(self, trials: Sequence[Trial]) -> list[str]:
-        """What a user should know of these trials before they are trained, one line each."""
+        """Collect warnings about trials that are valid, and may not be what the user means.
+
+        Args:
+            trials: All trials of the grid.
+
+        Returns:
+            One line per warning, printed before the training.
+
+        """
 
 
 def study_names() -> set[str]:

@@ -43,19 +43,84 @@ class ReportContext:
 
 
 class Report(Protocol):
-    """A module of psa.reports that speaks of one kind of study. All are pure functions of their arguments."""
+    """The module `psa.reports.KIND.report`: the pages of the trials of one kind (`Trial.kind`).
+
+    All functions are pure: the same rows give the same bytes. `psa report` calls `parts` once, then the
+    others for each page, and writes what they return. Functions of a module take no `self`. A module may have
+    a further function `runs`, see `runs_of`.
+
+    Example:
+        The text of a module:
+
+        >>> from psa.reports.rendering.tables import Column
+        >>> def parts(frame):
+        ...     yield from frame.groupby("study", observed=True)
+        >>> def tables(frame, setting):
+        ...     columns = (Column("Trial"), Column("Bounty", "percent"))
+        ...     rows = frame.drop_duplicates("id")[["id", "bounty"]]
+        ...     rows = tuple(rows.itertuples(index=False, name=None))
+        ...     return {"bounties": Table("Best scores", "tab:bounties", columns, rows)}
+        >>> def figures(frame, setting):
+        ...     yield from ()
+        >>> def listings(frame, setting):
+        ...     return {}
+        >>> def page(frame, setting, made, stored):
+        ...     return Page("Bounties", "Which trial is best?", (), (), (), ())
+        >>> frame = pd.DataFrame({"study": ["mine"], "id": ["mine/a"], "bounty": [91.5]})
+        >>> [(name, list(tables(rows, Setting(Path(name))))) for name, rows in parts(frame)]
+        [('mine', ['bounties'])]
+
+    """
 
     def parts(self, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-        """The rows of each page, by the page's name."""
+        """Divide the rows among pages.
+
+        Args:
+            frame: The rows of all trials of this kind, see `psa.analysis.records_frame`.
+
+        Yields:
+            The name of a page, which names its files, and its rows.
+
+        """
 
     def tables(self, frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
-        """Every table of a page, by name."""
+        """Return all tables of a page.
+
+        Args:
+            frame: The rows of the page.
+            setting: What the report knows beside the rows.
+
+        Returns:
+            The tables by name, which is the name of their files.
+
+        Raises:
+            UserError: Rows that must not be averaged, such as those of several experiments.
+
+        """
 
     def figures(self, frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
-        """Every figure of a page, by name; a name with a slash is of a folder beside the others."""
+        """Draw the figures of a page, one at a time, so that one at a time is in memory.
+
+        Args:
+            frame: The rows of the page.
+            setting: What the report knows beside the rows.
+
+        Yields:
+            The name of a figure, with a slash where it belongs in a subfolder, and the figure.
+
+        """
 
     def listings(self, frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
-        """Other files beside the page, by name."""
+        """Return further files of a page, such as lists in a published format.
+
+        Args:
+            frame: The rows of the page.
+            setting: What the report knows beside the rows.
+
+        Returns:
+            The content of each file, by its name.
+
+        """
 
     def page(
         self,
@@ -64,7 +129,18 @@ class Report(Protocol):
         made: Mapping[str, Table],
         stored: Mapping[str, Path],
     ) -> Page:
-        """The page, from its tables and the stored PNG of each of its figures."""
+        """Compose the page.
+
+        Args:
+            frame: The rows of the page.
+            setting: What the report knows beside the rows.
+            made: The result of `tables`.
+            stored: The path of the PNG of each figure, by the name of the figure.
+
+        Returns:
+            The page: facts, sections with tables and pictures, sources and warnings.
+
+        """
 
 
 # Folders for single trials, which a report may have as its function `runs`: each folder's name

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from psa.cli.commands.plan import has_begun
-from psa.cli.console import console
+from psa.cli.console import console, print_first
 from psa.cli.options import GridFileArgument, ModelDir, Only, Override, ResultsDir
 from psa.cli.sweep_view import say_damaged
 from psa.core.files import check_writable
@@ -17,8 +17,6 @@ from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.grid import load_grid
 from psa.storage.store import Store
-
-_SHOWN: Final = 20
 
 
 def fetch(
@@ -52,9 +50,6 @@ def fetch(
             markup=False,
         )
         say_damaged(out, survey.damaged)
-        for trial in survey.pending[:_SHOWN]:
-            out.print(f"missing {trial.id}", markup=False, soft_wrap=True)
-        if len(survey.pending) > _SHOWN:
-            out.print(f"and {len(survey.pending) - _SHOWN:,} more missing")
+        print_first(out, [f"missing {trial.id}" for trial in survey.pending], "missing")
         complete = complete and not survey.pending and not survey.damaged
     return 0 if complete else 1

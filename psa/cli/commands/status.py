@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from psa.cli.commands.plan import has_begun
-from psa.cli.console import console
+from psa.cli.console import console, print_first
 from psa.cli.options import GridFileArgument, ModelDir, Only, Override, ResultsDir
 from psa.cli.sweep_view import say_damaged
 from psa.execution.backend import BackendOptions, backend_named
@@ -18,8 +18,6 @@ from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 from psa.storage.sweep_registry import active_sweeps
-
-_SHOWN: Final = 20
 
 
 def status(
@@ -54,8 +52,5 @@ def status(
         )
         for line in there.status():
             out.print(line, markup=False, soft_wrap=True)
-    for trial in failed[:_SHOWN]:
-        out.print(f"failed {trial.id}: {store.failure(trial)}", markup=False, soft_wrap=True)
-    if len(failed) > _SHOWN:
-        out.print(f"and {len(failed) - _SHOWN:,} more failed")
+    print_first(out, [f"failed {trial.id}: {store.failure(trial)}" for trial in failed], "failed")
     return 0

@@ -23,6 +23,7 @@ from psa.cli.record_options import (
     only_family,
     published,
 )
+from psa.cli.run_options import in_range
 from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.experiments.grid import load_grid
@@ -74,7 +75,7 @@ def make_architecture_table(
     from psa.reports.ablation.matching import parameters_of
 
     _check(label)
-    _check_range("--tolerance", tolerance, 1_000)
+    in_range("--tolerance", tolerance, 0, 1_000)
     listed = _listed(order, CONFIGURATIONS)
     what = _networks(grid, family, listed)
     table = tables.architectures(
@@ -166,7 +167,7 @@ def make_trial_accuracy_table(
     from psa.reports.ablation.markdown import read_summary
 
     _check(label)
-    _check_range("--tolerance", tolerance, 100)
+    in_range("--tolerance", tolerance, 0, 100)
     source, listed = source or _Source(), _listed(order, CONFIGURATIONS)
     said = caption or tables.ACCURACIES, label or tables.ACCURACIES_LABEL
     if source.summary is not None:
@@ -204,11 +205,6 @@ def generate_reproduction_tests(
 def _check(label: str | None) -> None:
     if label is not None and _LABEL.fullmatch(label) is None:
         raise UserError(f"--label {label[:60]!r} is no LaTeX label", "Write letters, digits and : . _ -")
-
-
-def _check_range(option: str, value: float, high: float) -> None:
-    if not 0 <= value <= high:
-        raise UserError(f"{option} {value:g} is out of range", f"Choose 0 to {high:g}")
 
 
 def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:

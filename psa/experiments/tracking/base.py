@@ -13,15 +13,58 @@ from psa.storage.records.record import Record
 
 
 class Tracker(Protocol):
-    """One that keeps what it is told. All of its methods may raise whatever its library raises."""
+    """A tracker of finished trials, such as a server of experiments.
+
+    For every finished trial the sweep calls `loops_of`, and `tell` where the record has more loops. What a
+    tracker missed, it receives from the next sweep. An exception of any type switches the tracker off until
+    the end of the sweep; the training goes on.
+
+    Attributes:
+        name: The name of the tracker in warnings.
+
+    Example:
+        >>> class Scores:
+        ...     name = "Scores"
+        ...
+        ...     def __init__(self):
+        ...         self.scores = {}
+        ...
+        ...     def loops_of(self, trial):
+        ...         loops, _ = self.scores.get(trial.id, (-1, None))
+        ...         return loops
+        ...
+        ...     def tell(self, trial, record):
+        ...         self.scores[trial.id] = record["loops"], curves(record).finals
+
+    """
 
     name: str
 
     def loops_of(self, trial: Trial) -> int:
-        """Of how many loops it knows already; -1 where the trial is unknown to it."""
+        """Return the number of loops of a trial that the tracker has stored.
+
+        Args:
+            trial: A finished trial.
+
+        Returns:
+            The number of loops; -1 for a trial that is unknown or was stored only in part.
+
+        Raises:
+            Exception: Any error of the tracker's library.
+
+        """
 
     def tell(self, trial: Trial, record: Record) -> None:
-        """Take in a record: all of it, or what is beyond the loops that are known."""
+        """Store a record, or those of its loops that are not stored yet.
+
+        Args:
+            trial: The trial.
+            record: Its record; `curves` extracts what is worth showing.
+
+        Raises:
+            Exception: Any error of the tracker's library.
+
+        """
 
 
 @dataclass(frozen=True)

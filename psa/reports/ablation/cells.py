@@ -194,9 +194,9 @@ def _classes(digits: pd.Series[Any]) -> int:
 
 
 def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> Trials:
-    bounties = dict(zip(map(int, rows["seed"]), rows["bounty"], strict=True))
-    percent = np.array([bounties.get(seed, np.nan) for seed in seeds], dtype=np.float64)
-    return Trials(np.rint(percent * samples / 100), samples, Counter(map(str, rows["status"])))
+    counts = dict(zip(map(int, rows["seed"]), rows["bounty_correct"].astype("float64"), strict=True))
+    correct = np.array([counts.get(seed, np.nan) for seed in seeds], dtype=np.float64)
+    return Trials(correct, samples, Counter(map(str, rows["status"])))
 
 
 def _only(values: pd.Series[Any], otherwise: Any) -> Any:

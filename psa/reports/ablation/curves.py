@@ -73,11 +73,15 @@ def _curve(rows: pd.DataFrame, mode: str, loops: int) -> Curve:
     return Curve(mode, n, len(lkg) - n, mean, mean - half, mean + half, own, int(best["seed"]))
 
 
-def lkg_matrix(rows: pd.DataFrame, loops: int) -> Values:
-    """LKG [trials, loops], NaN after a trial's end; one that stopped early keeps its LKG."""
+def lkg_matrix(rows: pd.DataFrame, loops: int, column: str = "lkg") -> Values:
+    """LKG [trials, loops], in percent or as `lkg_correct`. NaN after a trial's end; one that stopped early
+    keeps its LKG.
+    """
     trials = pd.Categorical(rows["id"].astype(str), list(dict.fromkeys(rows["id"].astype(str))))
     lkg = np.full((len(trials.categories), loops), np.nan)
-    lkg[trials.codes, rows["loop"].to_numpy(dtype=np.int64) - 1] = rows["lkg"].to_numpy(dtype=np.float64)
+    lkg[trials.codes, rows["loop"].to_numpy(dtype=np.int64) - 1] = rows[column].to_numpy(
+        np.float64, na_value=np.nan
+    )
     stopped = rows.groupby(trials, observed=True)["stopped_early"].first().fillna(value=False).to_numpy(bool)
     for at in np.flatnonzero(stopped):
         reached = int(np.flatnonzero(~np.isnan(lkg[at])).max()) + 1

@@ -71,7 +71,7 @@ def _by_loop(frame: pd.DataFrame, title: str, said: str, values: Callable[[Value
     cells, done = cells_of(frame), frame[frame["status"] == "done"]
     loops = range(1, int(done["loop"].max()) + 1) if done["loop"].notna().any() else range(0)
     heads = ["Architecture", "Mode", *(f"Meta-Loop {loop}" for loop in loops), "Final Test"]
-    curves = _mean_curves(done, loops, cells.samples)
+    curves = _mean_curves(done, loops)
     tests = trials_of(done).groupby(["arch", "mode"], observed=True)["test"].mean().to_dict()
     nothing = np.full(len(loops), np.nan)
     rows = [
@@ -95,13 +95,13 @@ def _name(cells: Cells, arch: str, mode: str) -> str:
     return f"{mode.capitalize()} (n={n})" if 0 < n < cells.expected else mode.capitalize()
 
 
-def _mean_curves(done: pd.DataFrame, loops: range, samples: int) -> dict[tuple[str, str], Values]:
-    """Of each cell how many images the LKG answers in the mean, per meta-loop. Counts are whole, so
-    that at the end it is the mean of the bounties to the last bit.
+def _mean_curves(done: pd.DataFrame, loops: range) -> dict[tuple[str, str], Values]:
+    """Return the mean number of images that the LKG of a cell classifies correctly, per meta-loop. Of counts,
+    so that at the end it is the mean of the bounties to the last bit.
     """
     looped = done[done["loop"].notna()]
     return {
-        (str(arch), str(mode)): np.rint(lkg_matrix(rows, len(loops)) * samples / 100).mean(axis=0)
+        (str(arch), str(mode)): lkg_matrix(rows, len(loops), "lkg_correct").mean(axis=0)
         for (arch, mode), rows in looped.groupby(["arch", "mode"], observed=True)
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from psa.reports.ablation.markdown import (
 from psa.reports.ablation.published import WITHIN, published_agreement, published_comparison, regime_table
 from psa.reports.ablation.tables import accuracy_table, architecture_table
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.html import Fact, Page, Picture, Section
+from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
 
 QUESTION: Final = (
@@ -165,9 +166,7 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
 def _sections(
     pictures: Mapping[str, Picture], made: Mapping[str, Table], frame: pd.DataFrame
 ) -> Iterator[Section]:
-    def shown(*names: str) -> tuple[Picture, ...]:
-        return tuple(pictures[name] for name in names if name in pictures)
-
+    shown = partial(pick, pictures)
     effects = tuple(name for name in pictures if name.startswith("ablation_effects_"))
     yield Section("The grid", (), shown("design_space", "parameter_matching"), (made["architectures"],))
     yield Section(

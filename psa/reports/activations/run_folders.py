@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import save as encode_tensors
 
+from psa.analysis.records_frame import records_of
 from psa.reports.activations.run_figures import activation_figure, run_curves, run_thresholds, weight_figure
 from psa.reports.plotting.style import encoded
 from psa.specs.model import NetworkSpec
@@ -31,11 +32,9 @@ def run_folders(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, dict[s
     diverged has no best model, and nothing is said of one.
     """
     done = frame[frame["status"].isin(["done", "diverged"])].drop_duplicates("id")
-    for name in map(str, done["id"]):
-        stored = store.records.locate(name)
-        if stored is not None:
-            trial = Trial.model_validate(stored.record["spec"])
-            yield run_name(trial), _files(stored.record, trial, store)
+    for record in records_of(store, map(str, done["id"])):
+        trial = Trial.model_validate(record["spec"])
+        yield run_name(trial), _files(record, trial, store)
 
 
 def run_name(trial: Trial) -> str:

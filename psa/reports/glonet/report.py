@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +32,7 @@ from psa.reports.glonet.networks import (
     seconds_of,
 )
 from psa.reports.glonet.tables import CLAIMED, CLAIMED_OF
-from psa.reports.rendering.html import Fact, Page, Picture, Section
+from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
 from psa.reports.wording import SETTINGS, shared_settings
 
@@ -216,9 +216,7 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     def shown(*starts: str) -> tuple[Picture, ...]:
         return tuple(picture for name, picture in pictures.items() if name.startswith(starts))
 
-    def listed(*names: str) -> tuple[Table, ...]:
-        return tuple(made[name] for name in names if name in made)
-
+    listed = partial(pick, made)
     # what tells networks apart is in every table
     shared = shared_settings(trials_of(seen.frame), ("arch", "family"))
     told = (*claims.resilience(depths), *claims.chance(depths))

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.gradients.cluster_metrics import centre_images, examples
 from psa.analysis.gradients.file import paths_of, read_gradients
+from psa.analysis.records_frame import records_of
 from psa.core.errors import UserError
 from psa.reports import wording
 from psa.reports.contract import ReportContext
@@ -193,11 +194,8 @@ def measured_of(frame: pd.DataFrame, setting: ReportContext) -> tuple[list[Gradi
         return [], ["No folder of gradients was named."]
     trials = trials_of(frame)
     done = trials.query("status == 'done'")
-    names = sorted({str(name) for name in done["study"]})
-    records = {record["id"]: record for record in setting.store.records.all(names)}
-    wanted = tuple(
-        _file_of(records[identity], setting.store) for identity in done.sort_values("seed")["id"].astype(str)
-    )
+    names = done.sort_values("seed")["id"].astype(str)
+    wanted = tuple(_file_of(record, setting.store) for record in records_of(setting.store, names))
     found = _measured(wanted, setting.data_dir, setting.say)
     notes = [f"{name}: the network diverged." for name in trials.query("status == 'diverged'")["id"]]
     notes += [each for each in found if isinstance(each, str)]

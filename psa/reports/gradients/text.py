@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
 from psa.core.formatting import pluralize
 from psa.reports.gradients.measurements import STARTS_PER_VIEW, GradientMeasurements
-from psa.reports.rendering.html import Picture, Section
+from psa.reports.rendering.html import Picture, Section, pick
 from psa.reports.rendering.tables import Table
 
-_T = TypeVar("_T")
 CLEARLY: Final = 0.9  # of pairs
 
 
@@ -21,28 +20,24 @@ def sections(
     measured: Sequence[GradientMeasurements], made: Mapping[str, Table], pictures: Mapping[str, Picture]
 ) -> Iterator[Section]:
     """Everything on the page, in order."""
-    yield Section("Networks", (), (), _of(made, "training"))
+    yield Section("Networks", (), (), pick(made, "training"))
     if not measured:
         return
     agreed = "Agreement with digits and predictions"
-    yield Section(agreed, (), _of(pictures, "agreement", "tsne"), _of(made, "agreement"))
+    yield Section(agreed, (), pick(pictures, "agreement", "tsne"), pick(made, "agreement"))
     yield Section("The output layer", tuple(output_words(measured)))
     yield Section(
         "Raw gradients",
         tuple(raw_words(measured)),
-        _of(pictures, "norms_output", "norms_hidden"),
-        _of(made, "norms"),
+        pick(pictures, "norms_output", "norms_hidden"),
+        pick(made, "norms"),
     )
-    yield Section("The hidden layer", tuple(hidden_words(measured)), _of(pictures, "centres", "samples"))
-    yield Section("One start or ten", tuple(start_words(measured)), (), _of(made, "starts"))
+    yield Section("The hidden layer", tuple(hidden_words(measured)), pick(pictures, "centres", "samples"))
+    yield Section("One start or ten", tuple(start_words(measured)), (), pick(made, "starts"))
     yield Section(
-        "How many clusters", tuple(choice_words(measured[0])), _of(pictures, "choice"), _of(made, "choice")
+        "How many clusters", tuple(choice_words(measured[0])), pick(pictures, "choice"), pick(made, "choice")
     )
-    yield Section("Clusters", (), _of(pictures, "predictions"), _of(made, "clusters", "diversity"))
-
-
-def _of(there: Mapping[str, _T], *names: str) -> tuple[_T, ...]:
-    return tuple(there[name] for name in names if name in there)
+    yield Section("Clusters", (), pick(pictures, "predictions"), pick(made, "clusters", "diversity"))
 
 
 def output_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:

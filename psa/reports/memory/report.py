@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comp
 from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import Hypothesis, hypotheses
 from psa.reports.memory.runs import build_runs, final_stage, json_of
-from psa.reports.rendering.html import Fact, Page, Picture, Section
+from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Cell, Column, Interval, MeanSd, Table
 
 QUESTION: Final = (
@@ -229,14 +230,9 @@ def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> Iterator[Fact]:
 def _sections(
     runs: pd.DataFrame, made: Mapping[str, Table], pictures: Mapping[str, Picture]
 ) -> Iterator[Section]:
-    def shown(*names: str) -> tuple[Picture, ...]:
-        return tuple(pictures[name] for name in names if name in pictures)
-
-    def of(*names: str) -> tuple[Table, ...]:
-        return tuple(made[name] for name in names if name in made)
-
     if runs.empty:
         return
+    shown, of = partial(pick, pictures), partial(pick, made)
     rule = (
         "Promising: better, with a 95 % interval above 0, than random entries, an idle memory, the largest "
         "plain network and a vote of embeddings. Currently unsupported: not better than random entries or "

@@ -11,16 +11,20 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.records_frame import records_of
 from psa.core.errors import UserError
 from psa.reports.contract import ReportContext
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
 from psa.storage.records.record import Record
+from psa.storage.store import Store
 
 KNN: Final = "embedding_knn"
 # In percent: validation, test, ece, and what parts of the test samples a memory helped, harmed, left alone.
@@ -52,11 +56,15 @@ def build_runs(frame: pd.DataFrame, setting: ReportContext) -> pd.DataFrame:
     """The runs of the trials of a frame that are done. Raises UserError without their records."""
     if setting.store is None:
         raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
-    done = set(frame.loc[frame["status"] == "done", "id"].astype(str))
-    study = str(frame["study"].iloc[0])
-    records = [record for record in setting.store.records.all([study]) if record["id"] in done]
-    machines = {record["id"]: setting.store.machine_of(record["id"]) or {} for record in records}
-    return runs_from(records, machines)
+    done = trials_of(frame).query("status == 'done'")
+    return _stored_runs(setting.store, tuple(done["id"].astype(str)), tuple(done["loops"])).copy()
+
+
+@lru_cache(maxsize=1)  # tables, figures, listings and sentences of a page are of the same runs
+def _stored_runs(store: Store, trials: tuple[str, ...], loops: tuple[int, ...]) -> pd.DataFrame:
+    """The runs of these trials, of so many loops: a record with more loops is another one."""
+    records = list(records_of(store, trials))
+    return runs_from(records, {trial: store.machine_of(trial) or {} for trial in trials})
 
 
 def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None = None) -> pd.DataFrame:

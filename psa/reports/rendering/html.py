@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from psa.reports.rendering.tables import Bold, Table, Value, central, in_markdown, value_of
 
+T = TypeVar("T")
 _TEMPLATE: Final = "page.html"
 _WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make rows tall in tables that scroll
 
@@ -53,6 +54,11 @@ class Page:
     sections: tuple[Section, ...] = field(repr=False)
     sources: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+
+
+def pick(found: Mapping[str, T], *names: str) -> tuple[T, ...]:
+    """Return the tables or pictures of these names, in their order; those that are missing are left out."""
+    return tuple(found[name] for name in names if name in found)
 
 
 def html(page: Page) -> str:
