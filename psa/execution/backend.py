@@ -76,7 +76,7 @@ class Backend(Protocol):
         ...         self.store, self.machine, self.costs = store, machine, costs
         ...
         ...     def plan(self, packs):
-        ...         return jobs_of(packs, self.costs)
+        ...         return plan_jobs(packs, self.costs)
         ...
         ...     def preview(self, jobs):
         ...         yield describe_jobs(jobs, workers=1)

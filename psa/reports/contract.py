@@ -67,7 +67,7 @@ class Report(Protocol):
         >>> def page(frame, setting, made, stored):
         ...     return Page("Bounties", "Which trial is best?", (), (), (), ())
         >>> frame = pd.DataFrame({"study": ["mine"], "id": ["mine/a"], "bounty": [91.5]})
-        >>> [(name, list(tables(rows, Setting(Path(name))))) for name, rows in parts(frame)]
+        >>> [(name, list(tables(rows, ReportContext(Path(name))))) for name, rows in parts(frame)]
         [('mine', ['bounties'])]
 
     """
