@@ -87,7 +87,7 @@ class Backend(Protocol):
         ...         for job in jobs:
         ...             records, elsewhere = run_unlocked(job.pack, self.store, self.machine)
         ...             facts = {"trained": len(records), "elsewhere": elsewhere, "failed": {}}
-        ...             yield Event("done", job.pack, facts)
+        ...             yield WorkerEvent("done", job.pack, facts)
         ...
         ...     def fetch(self):
         ...         pass

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_OWN = str(Path("psa", "files.py"))
+_OWN = str(Path("psa", "core", "files.py"))
 _numbers = itertools.count(1)
 _at = int(os.environ.get("PSA_KILL_AT", "0"))
 
