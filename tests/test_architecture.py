@@ -86,10 +86,11 @@ psa.reports.ablation psa.reports.ablation.figures psa.reports.ablation.reproduct
 psa.reports.activations psa.reports.glonet psa.reports.glonet.figures psa.reports.glonet.networks
 psa.reports.gradients psa.reports.gradients.measurements psa.reports.memory psa.reports.plotting
 psa.reports.plotting.style psa.reports.rendering psa.reports.rendering.latex
-psa.reports.rendering.pdf_letters psa.reports.wording|
+psa.reports.wording|
 psa.reports psa.reports.activations.arms psa.reports.glonet.layer_use psa.reports.gradients.figures
 psa.reports.gradients.sample_figures psa.reports.memory.figures psa.reports.plotting.labels
-psa.reports.rendering.pdf_sheets psa.reports.rendering.tables|
+psa.reports.rendering.tables|
+psa.reports.rendering.paired|
 psa.reports.ablation.cells psa.reports.ablation.figures.design_space psa.reports.activations.curves
 psa.reports.activations.tables psa.reports.glonet.tables psa.reports.gradients.tables
 psa.reports.rendering.html psa.reports.search|
