@@ -116,6 +116,7 @@ EXTRAS = {
     "aws": "psa sweep reproduction/smoke.toml --backend sagemaker --dry-run",
     "tensorboard": "psa sweep reproduction/smoke.toml --tensorboard runs",
     "mlflow": "psa sweep reproduction/smoke.toml --mlflow runs",
+    "pdf": "psa report smoke --pdf",
 }
 
 

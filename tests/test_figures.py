@@ -277,9 +277,9 @@ def test_modes_are_compared_over_the_same_architectures() -> None:
     gone = (rows["arch"] == "1*16") & (rows["mode"] == "full") & (rows["seed"] == 1)
     found = aggregate(cells_of(rows[~gone]), resamples=20)
     assert set(found.archs) == set(FEW) - {"1*16"}
-    assert [each.mode for each in found.means] == list(MODES)
-    assert [each.mode for each in found.improvements] == list(MODES[1:])
-    for each in (*found.means, *found.improvements):
+    assert list(found.means) == list(MODES)
+    assert list(found.improvements) == list(MODES[1:])
+    for each in (*found.means.values(), *found.improvements.values()):
         assert each.low <= each.value <= each.high
     nothing = cells_of(partial())
     texts = [text.get_text() for text in aggregate_figure(aggregate(nothing), nothing).findobj(Text)]

@@ -327,6 +327,7 @@ def test_the_command_writes_page_and_pdf(
     store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """`psa report depths --pdf`, twice: the same bytes, and every picture is on the page."""
+    pytest.importorskip("typst")
     pages = []
     for folder in ("one", "two"):
         words = ["report", "depths", "--pdf", "--output-dir", str(tmp_path / folder)]

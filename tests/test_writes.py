@@ -46,8 +46,6 @@ EXCEPTIONS = {
     ("psa/storage/records/bundle.py", "writer.write_table"): MEMORY,
     ("psa/execution/worker/start.py", "_GROUP.write_text"): "a setting of the kernel",
     ("psa/reports/plotting/style.py", "figure.savefig"): MEMORY,
-    ("psa/reports/rendering/pdf_sheets.py", "pages.savefig"): MEMORY,
-    ("psa/reports/rendering/pdf_sheets.py", "PdfPages"): MEMORY,
     ("cloud/sagemaker/container/code.py", "tarfile.open"): MEMORY,
     ("cloud/sagemaker/container/supervisor.py", "failure.parent.mkdir"): CONTAINER,
     ("cloud/sagemaker/container/supervisor.py", "failure.write_text"): CONTAINER,

@@ -1,6 +1,7 @@
 """Reading a job's `model.tar.gz`, which whoever can write to the bucket may have made: named files, as bytes.
 
-Nothing is written to disk and nothing is loaded. What the archive may hold is stricter than the `data` filter
+Nothing is written to disk and nothing is loaded: a file named as a pickle is refused, and the readers of the
+bytes know JSON, safetensors and text alone. What the archive may hold is stricter than the `data` filter
 of Python's tarfile: folders and plain files under relative names, within limits that are checked while it is
 expanded and not after.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import pickletools
 import re
 import tarfile
 import zlib
@@ -28,10 +28,6 @@ _CUT: Final = "Fetch it again; if it stays so, the job did not finish writing it
 _BLOCK: Final = 512  # of a tar file; it ends in at least one that is all zeros
 _MAX_NAME: Final = 1_000
 _PICKLE_NAMES: Final = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill")
-_MOST_OPCODES: Final = 1_000  # nothing but a pickle has that many in a row
-# A file of so many bytes whose opcodes end just where it does is a pickle; to add them up would write all
-# of them out, each as several characters.
-_LONG: Final = 2**20
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 # What tarfile and gzip raise at bytes that are no archive; RecursionError, because each extended header calls
 # for the next one.
@@ -67,9 +63,10 @@ def contents(
     """The plain files of a gzipped tar archive, by their names in it.
 
     name: what errors call it, by default its path. wanted: the last parts of names; other files are skipped
-    unread, and only then may the archive hold a pickle. Raises UserError, which names the archive and the
-    member, for a member that is no plain file or folder, whose name leads elsewhere or stands there twice,
-    for a pickle, for more than the limits, and for an archive that is damaged or cut off.
+    unread, and only then may the archive hold a file named as a pickle. Raises UserError, which names the
+    archive and the member, for a member that is no plain file or folder, whose name leads elsewhere or stands
+    there twice, for a pickle by its name, for more than the limits, and for an archive that is damaged or cut
+    off.
     """
     called = name or (str(source) if isinstance(source, Path) else "the archive")
     with _opened(source, called) as (stream, packed):
@@ -181,38 +178,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, called: str) -> 
     content = b"" if stream is None else stream.read()
     if len(content) != member.size:
         raise EOFError("unexpected end of data")
-    if is_pickle(content):
-        raise _refused(called, member, "holds a pickle, which could run any code; it is never loaded")
     return content
-
-
-def is_pickle(content: bytes) -> bool:
-    """Whether bytes are a pickle, or a zip archive that holds one, as torch.save writes. Runs nothing.
-
-    The opcodes are walked, not only the first bytes compared: 80 02 also begins a safetensors file whose
-    header has 640 bytes.
-    """
-    if content[:4] == b"PK\x03\x04":
-        return b".pkl" in content
-    binary = content[:1] == b"\x80" and content[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    count = 0
-    try:
-        for count, (opcode, _, position) in enumerate(pickletools.genops(content), 1):
-            if count >= _MOST_OPCODES:
-                return True
-            if opcode.name == "STOP":
-                return binary or (
-                    position == len(content) - 1 and (len(content) > _LONG or _adds_up(content))
-                )
-    except Exception:  # noqa: BLE001  # whatever it raises, it is because these bytes are no whole pickle
-        return binary and count > 2
-    return False
-
-
-def _adds_up(content: bytes) -> bool:
-    """Whether the opcodes leave one value, as those of `10.` do not."""
-    pickletools.dis(content, out=io.StringIO())
-    return True
 
 
 def _refused(called: str, member: tarfile.TarInfo, what: str) -> UserError:

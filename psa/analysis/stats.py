@@ -28,6 +28,15 @@ _ROUNDING: Final = 1e-9  # what a difference of two decimal fractions may be off
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A number and the interval around it; NaN ends where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """Some trials in a few numbers. sd is the sample's (ddof 1), low and high the t interval of the mean at
     LEVEL; NaN where n does not allow them.

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_choice, nearest, parse_int, split_top_level, strip_brackets
-from psa.specs.base import Seed, Spec
+from psa.specs.base import Probability, Seed, Spec
 from psa.specs.data import (
     PRESETS,
     DatasetName,
@@ -30,6 +30,7 @@ from psa.specs.data import (
     resolved,
 )
 from psa.specs.probes import PROBES, ProbeName, parse_probe
+from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
 from psa.specs.trial import Trial
 
 # found by its path: its modules import this one, and no module may import what imports it
@@ -86,6 +87,22 @@ class DataSettings(Spec):
             train_size=self.train_size,
             test_size=self.test_size,
         )
+
+
+class TrainingSettings(DataSettings):
+    """The settings of studies with ordinary training; a study repeats a field to change its default."""
+
+    dropout: Probability = 0.0
+    optimizer: OptimizerName = "adam"
+    lr: Annotated[LearningRate, Field(description="Learning rate.")] = 1e-3
+    momentum: Annotated[Probability, Field(description="Of optimizer sgd.")] = 0.0
+    batch_size: BatchSize = 128
+    weight_decay: WeightDecay = 0.0
+
+    def training(self, patience: int | None = None) -> StandardTraining:
+        """Return the training they describe. Raises pydantic.ValidationError."""
+        shared = StandardTraining.model_fields.keys() & TrainingSettings.model_fields.keys()
+        return StandardTraining(patience=patience, **{name: getattr(self, name) for name in shared})
 
 
 class Study(Protocol):

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from psa.analysis.stats import t_interval
+from psa.analysis.stats import Interval, t_interval
 from psa.core.formatting import pluralize
 from psa.experiments.search import RANGES, Range, Search, WholeRange
 from psa.experiments.search_log import Configuration, SearchLog
 from psa.reports.plotting.style import GREY, add_axes, empty, footnote, new_figure, plot_style, title
-from psa.reports.rendering.tables import Cell, Column, Interval, Table
+from psa.reports.rendering.tables import Cell, Column, Table
 
 _ONE_PAGE: Final = 40  # rows
 _BEST: Final = "#D55E00"

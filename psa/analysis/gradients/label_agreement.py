@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from psa.analysis.stats import LEVEL
+from psa.analysis.stats import LEVEL, Interval
 from psa.core.rng import generator
 
 LABEL_RESAMPLES: Final = 2_000
@@ -22,29 +22,20 @@ _Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number and its percentile interval at psa.analysis.stats.LEVEL."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class LabelAgreement:
     """Of N clustered samples and their labels. purity: the share of samples that have the most frequent
     label of their cluster (1 also where every sample is a cluster). nmi: mutual information over the mean
     of both entropies, 0 to 1. ari: pairs agreed upon, corrected for chance (Hubert & Arabie 1985): 0 by
     chance, 1 for equal labellings.
 
-    The intervals say what another sample of the same size would give with the same centres; that k-means
-    might end elsewhere is not in them.
+    The percentile intervals say what another sample of the same size would give with the same centres; that
+    k-means might end elsewhere is not in them.
     """
 
     samples: int
-    purity: Estimate
-    nmi: Estimate
-    ari: Estimate
+    purity: Interval
+    nmi: Interval
+    ari: Interval
 
 
 def label_agreement(
@@ -103,7 +94,7 @@ def _pairs(counts: Counts) -> _Values:
     return found * (found - 1) / 2
 
 
-def _estimate(values: _Values) -> Estimate:
+def _estimate(values: _Values) -> Interval:
     """The first value is that of the samples themselves, the others are resampled."""
     low, high = np.percentile(values[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Estimate(float(values[0]), float(low), float(high))
+    return Interval(float(values[0]), float(low), float(high))

@@ -51,7 +51,9 @@ def report(  # noqa: PLR0913  # each is an option
     results_dir: ResultsDir = Path("results"),
     data_dir: DataDir = Path("dataset"),
     output_dir: Annotated[Path, Parameter(help="Folder of the pages.")] = Path("results/reports"),
-    pdf: Annotated[bool, Parameter(help="Write each page as a PDF document, too.", negative="")] = False,
+    pdf: Annotated[
+        bool, Parameter(help="Also write each page as a PDF document (needs the extra pdf).", negative="")
+    ] = False,
     runs: Annotated[
         bool, Parameter(negative="", help="Also a folder per trial: weights, run_stats.json, pictures.")
     ] = False,
@@ -67,7 +69,10 @@ def report(  # noqa: PLR0913  # each is an option
     from psa.analysis.probe_frame import load_probe_frame
     from psa.analysis.records_frame import load_records_frame
     from psa.reports.contract import report_of
+    from psa.reports.rendering.pdf import check_typst
 
+    if pdf:
+        check_typst()
     check_writable(output_dir)
     store, out = Store(model_dir, results_dir), console()
     declared = None if grid is None else load_grid(grid)

@@ -10,10 +10,9 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from psa.experiments.study import DataSettings, Probes
+from psa.experiments.study import Probes, TrainingSettings
 from psa.specs.activation import Activation
 from psa.specs.arch import Arch
-from psa.specs.base import Probability
 from psa.specs.data import ValidationSize
 from psa.specs.model import (
     ActivationField,
@@ -24,7 +23,6 @@ from psa.specs.model import (
     Simplex,
     Temperature,
 )
-from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
 from psa.specs.trial import Trial
 
 STUDY: Final = "activations"
@@ -32,7 +30,7 @@ ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_dims": "arch", 
 LEARNED: Final = "thresholds"
 
 
-class Settings(DataSettings):
+class Settings(TrainingSettings):
     """What a grid of this study may set."""
 
     val_size: ValidationSize = 6_000
@@ -46,12 +44,6 @@ class Settings(DataSettings):
     ] = "none"
     temperature: Annotated[Temperature, Field(description="Of stochastic layers.")] = 1.0
     init: Initial = "torch"
-    dropout: Probability = 0.0
-    optimizer: OptimizerName = "adam"
-    lr: Annotated[LearningRate, Field(description="Learning rate.")] = 1e-3
-    momentum: Annotated[Probability, Field(description="Of optimizer sgd.")] = 0.0
-    batch_size: BatchSize = 128
-    weight_decay: WeightDecay = 0.0
     patience: Annotated[
         int | None, Field(ge=1, le=100_000, description="Epochs without a lower validation loss.")
     ] = 5
@@ -77,14 +69,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
             simplex=settings.simplex,
             temperature=settings.temperature,
         ),
-        method=StandardTraining(
-            optimizer=settings.optimizer,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            batch_size=settings.batch_size,
-            weight_decay=settings.weight_decay,
-            patience=settings.patience,
-        ),
+        method=settings.training(settings.patience),
         probes=(*settings.probes, *((LEARNED,) if learned else ())),
         seed=seed,
     )

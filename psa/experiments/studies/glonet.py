@@ -12,21 +12,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from psa.experiments.study import DataSettings, Probes
+from psa.experiments.study import Probes, TrainingSettings
 from psa.specs.arch import Arch
-from psa.specs.base import Probability
 from psa.specs.data import Scaling
 from psa.specs.model import NetworkFamily, NetworkSpec
-from psa.specs.training import (
-    Ablation,
-    BatchSize,
-    LearningRate,
-    Mode,
-    OptimizerName,
-    RatchetTraining,
-    StandardTraining,
-    WeightDecay,
-)
+from psa.specs.training import Ablation, BatchSize, Mode, OptimizerName, RatchetTraining, StandardTraining
 from psa.specs.trial import Trial
 
 STUDY: Final = "glonet"
@@ -43,7 +33,7 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-class Settings(DataSettings):
+class Settings(TrainingSettings):
     """What a grid of this study may set. num_layers: hidden layers and the head; of ResMLP, blocks of two."""
 
     scaling: Scaling = "unit"
@@ -58,12 +48,8 @@ class Settings(DataSettings):
         Literal["he", "he-cut"],
         Field(description="Of variance 2/inputs, or with what cutting the normal off leaves of it."),
     ] = "he"
-    dropout: Probability = 0.0
     optimizer: Annotated[OptimizerName, BeforeValidator(_lower)] = "adam"
-    lr: Annotated[LearningRate, Field(description="Learning rate.")] = 1e-3
-    momentum: Annotated[Probability, Field(description="Of optimizer sgd.")] = 0.0
     batch_size: BatchSize = 256
-    weight_decay: WeightDecay = 0.0
     policy: Annotated[
         Literal["keep", "ratchet"], Field(description="Ordinary training, or the ratchet with ablation.")
     ] = "keep"
@@ -80,13 +66,7 @@ class Settings(DataSettings):
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
     """The trial of one point of a grid. Raises pydantic.ValidationError."""
     depth = settings.num_layers - 1
-    method: StandardTraining | RatchetTraining = StandardTraining(
-        optimizer=settings.optimizer,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        batch_size=settings.batch_size,
-        weight_decay=settings.weight_decay,
-    )
+    method: StandardTraining | RatchetTraining = settings.training()
     if settings.policy == "ratchet":
         method = RatchetTraining(
             lr=settings.lr, batch_size=settings.batch_size, weight_decay=settings.weight_decay

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from psa.execution.gradient_storage import train_samples
-from psa.experiments.study import DataSettings, Probes
+from psa.experiments.study import Probes, TrainingSettings
 from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import ValidationSize
@@ -21,7 +21,7 @@ from psa.specs.growth import Added, After, Delta, Growth, GrowthCount, Schedule,
 from psa.specs.memory import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
 from psa.specs.memory import EntryCount as Amount
 from psa.specs.model import ArchField, NetworkSpec
-from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
+from psa.specs.training import LearningRate, WeightDecay
 from psa.specs.trial import Trial
 
 STUDY: Final = "memory"
@@ -30,8 +30,14 @@ ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_sizes": "arch"}
 MemoryMethod = Literal[
     "nn", "nn_large", "nn_extra_layer", "embedding_knn", "hybrid", "hybrid_inactive", "random_memory"
 ]
-_CONTROL: Final = {"hybrid": "none", "hybrid_inactive": "inactive", "random_memory": "random"}
+CONTROLS: Final = {"hybrid": "none", "hybrid_inactive": "inactive", "random_memory": "random"}
 METHODS: Final[tuple[str, ...]] = get_args(MemoryMethod)
+# What the parts of a growth are called as settings.
+GROWTH: Final = {
+    "schedule": "grow_schedule", "interval": "grow_interval", "width": "grow_width", "depth": "grow_depth",
+    "max_width": "max_width", "max_depth": "max_depth", "warmup_epochs": "grow_after",
+    "stop_epoch": "stop_epoch", "threshold": "grow_threshold", "min_delta": "grow_min_delta",
+}  # fmt: skip
 _LARGER: Final = 2  # times the widths
 
 
@@ -39,7 +45,7 @@ def _setting(text: str) -> Any:
     return Field(description=text)
 
 
-class Settings(DataSettings):
+class Settings(TrainingSettings):
     """What a grid of this study may set. Limits are those of psa.specs.memory and psa.specs.growth, and given
     here too, so that an error names what a user has written.
     """
@@ -53,10 +59,6 @@ class Settings(DataSettings):
     ] = "mlp"
     arch: ArchField = Arch(((1, 256), (1, 128)))
     dropout: Probability = 0.1
-    optimizer: OptimizerName = "adam"
-    lr: Annotated[LearningRate, _setting("Learning rate.")] = 1e-3
-    momentum: Annotated[Probability, _setting("Of optimizer sgd.")] = 0.0
-    batch_size: BatchSize = 128
     weight_decay: WeightDecay = 1e-5
     probes: Probes = ("calibration", "confusion")
 
@@ -131,7 +133,7 @@ class Settings(DataSettings):
 
 def memory_of(settings: Settings) -> Memory | None:
     """The memory that the settings describe, None for methods without one. Raises ValidationError."""
-    control = _CONTROL.get(settings.method)
+    control = CONTROLS.get(settings.method)
     if control is None:
         return None
     refresh = {
@@ -188,18 +190,7 @@ def growth_of(settings: Settings) -> Growth | None:
     """How the network grows, None where it does not. Raises ValidationError."""
     if not settings.growing:
         return None
-    return Growth(
-        schedule=settings.grow_schedule,
-        interval=settings.grow_interval,
-        width=settings.grow_width,
-        depth=settings.grow_depth,
-        max_width=settings.max_width,
-        max_depth=settings.max_depth,
-        warmup_epochs=settings.grow_after,
-        stop_epoch=settings.stop_epoch,
-        threshold=settings.grow_threshold,
-        min_delta=settings.grow_min_delta,
-    )
+    return Growth(**{part: getattr(settings, name) for part, name in GROWTH.items()})
 
 
 def arch_of(settings: Settings) -> Arch:
@@ -225,13 +216,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
         kind=STUDY,
         data=settings.data,
         model=NetworkSpec(family=settings.network, arch=arch_of(settings), dropout=settings.dropout),
-        method=StandardTraining(
-            optimizer=settings.optimizer,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            batch_size=settings.batch_size,
-            weight_decay=settings.weight_decay,
-        ),
+        method=settings.training(),
         memory=memory,
         growth=growth_of(settings),
         probes=(*settings.probes, *(probe for probe in further if probe not in settings.probes)),

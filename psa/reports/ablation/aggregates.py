@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from psa.analysis.stats import (
+    Interval,
     Values,
     interquartile_mean,
     present,
@@ -22,27 +23,18 @@ BOOTSTRAP_RESAMPLES: Final = 1_000
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A statistic of a mode with its 95 % stratified bootstrap interval, NaN where nothing can be drawn."""
-
-    mode: str
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Aggregate:
     """The modes compared over the architectures in which no trial of any of them is missing.
 
     trials: how many each mode has in each of them; means: IQM of the bounty in percent; improvements: how
-    probably a trial of a mode beats one of mode `against`, on an architecture drawn at random.
+    probably a trial of a mode beats one of mode `against`, on an architecture drawn at random. The intervals
+    are of a stratified bootstrap at 95 %, NaN where nothing can be drawn.
     """
 
     archs: tuple[str, ...]
     trials: int
-    means: tuple[Estimate, ...]
-    improvements: tuple[Estimate, ...]
+    means: dict[str, Interval]
+    improvements: dict[str, Interval]
 
 
 def aggregate(
@@ -54,15 +46,15 @@ def aggregate(
     """
     archs = cells.complete()
     if not archs:
-        return Aggregate((), cells.expected, (), ())
+        return Aggregate((), cells.expected, {}, {})
     scores = {mode: _scores(cells, archs, mode) for mode in cells.modes}
     draws = (seed, resamples)
-    means = tuple(_estimate(mode, interquartile_mean, [scores[mode]], *draws) for mode in scores)
-    improvements = tuple(
-        _estimate(mode, probability_of_improvement, [scores[mode], scores[against]], *draws)
+    means = {mode: _interval(interquartile_mean, [scores[mode]], *draws) for mode in scores}
+    improvements = {
+        mode: _interval(probability_of_improvement, [scores[mode], scores[against]], *draws)
         for mode in scores
         if against in scores and mode != against
-    )
+    }
     return Aggregate(archs, cells.expected, means, improvements)
 
 
@@ -71,10 +63,10 @@ def _scores(cells: Cells, archs: Sequence[str], mode: str) -> Values:
     return np.stack([present(cells.cell(arch, mode).bounties) for arch in archs], axis=1)
 
 
-def _estimate(
-    mode: str, statistic: Callable[..., ArrayLike], scores: Sequence[Values], seed: int, resamples: int
-) -> Estimate:
+def _interval(
+    statistic: Callable[..., ArrayLike], scores: Sequence[Values], seed: int, resamples: int
+) -> Interval:
     value = float(np.asarray(statistic(*scores)))
     if len(scores[0]) < 2:  # nothing can be drawn anew from a single trial
-        return Estimate(mode, value, float("nan"), float("nan"))
-    return Estimate(mode, value, *stratified_interval(scores, statistic, seed, resamples=resamples))
+        return Interval(value, float("nan"), float("nan"))
+    return Interval(value, *stratified_interval(scores, statistic, seed, resamples=resamples))

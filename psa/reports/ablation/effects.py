@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import EXACT_PAIRS, Paired, Values, benjamini_hochberg, holm, paired
+from psa.analysis.stats import EXACT_PAIRS, Paired, Values, paired
 from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
-from psa.reports.rendering.tables import Cell, Column, Interval, Table
+from psa.reports.rendering.paired import paired_cells, paired_columns
+from psa.reports.rendering.tables import Cell, Column, Table
 from psa.specs.training import MODES
 
 _NONE: Final = "none"
@@ -34,22 +35,8 @@ def paired_table(
     cells = cells_of(frame)
     places = [(arch, mode) for arch in mode_order(cells.archs, order) for mode in ABLATIVE]
     found = [_in_percent(paired(*_both(cells, *place)), cells.samples) for place in places]
-    p_values = [each.p for each in found]
-    corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
-    rows: list[tuple[Cell, ...]] = [
-        (arch, mode, each.n, *_difference(each), *map(float, both), each.effect)
-        for (arch, mode), each, both in zip(places, found, corrected, strict=True)
-    ]
-    columns = (
-        Column("Architecture"),
-        Column("Mode"),
-        Column("Pairs", "count"),
-        Column("Difference", "interval", signed=True),
-        Column("p", "p", 3),
-        Column("p (Holm)", "p", 3),
-        Column("p (FDR)", "p", 3),
-        Column("Hedges g", "number", signed=True),
-    )
+    rows = [(*place, *each) for place, each in zip(places, paired_cells(found), strict=True)]
+    columns = (Column("Architecture"), Column("Mode"), *paired_columns())
     note = f"{_floor(found)} {cells.note()}" if cells.paired else f"{_UNPAIRED} {cells.note()}"
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)
 
@@ -64,20 +51,13 @@ def _both(cells: Cells, arch: str, mode: str) -> tuple[Values, Values]:
 
 
 def _in_percent(found: Paired, samples: int) -> Paired:
-    """What was compared in counts, in percentage points. With two pairs the correction of Hedges' g is zero,
-    and that is no effect of zero.
-    """
+    """What was compared in counts, in percentage points."""
     return replace(
         found,
         difference=100 * found.difference / samples,
         low=100 * found.low / samples,
         high=100 * found.high / samples,
-        effect=found.effect if found.n > 2 else float("nan"),
     )
-
-
-def _difference(found: Paired) -> tuple[Interval, float]:
-    return Interval(found.difference, found.low, found.high), found.p
 
 
 def _floor(found: Sequence[Paired]) -> str:
@@ -105,11 +85,9 @@ def aggregate_table(
     """
     cells = cells_of(frame)
     found = aggregate(cells, _NONE, seed)
-    means, improvements = (
-        {each.mode: Interval(each.value, each.low, each.high) for each in estimates}
-        for estimates in (found.means, found.improvements)
-    )
-    rows: list[tuple[Cell, ...]] = [(mode, means.get(mode), improvements.get(mode)) for mode in MODES]
+    rows: list[tuple[Cell, ...]] = [
+        (mode, found.means.get(mode), found.improvements.get(mode)) for mode in MODES
+    ]
     columns = (
         Column("Mode"),
         Column("Interquartile mean (%)", "interval"),

@@ -12,9 +12,9 @@ import pandas as pd
 
 from psa.analysis.published import Reference
 from psa.analysis.regimes import REGIMES, regime_of
-from psa.analysis.stats import ALPHA, Difference, Summary, holm, welch
+from psa.analysis.stats import ALPHA, Difference, Interval, Summary, holm, welch
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
-from psa.reports.rendering.tables import Cell, Column, Interval, Table
+from psa.reports.rendering.tables import Cell, Column, Table
 from psa.specs.training import MODES
 
 WITHIN: Final = 2.0  # percentage points; the study's own criterion of a reproduction

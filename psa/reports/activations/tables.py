@@ -9,10 +9,20 @@ from typing import Final, Literal
 
 import pandas as pd
 
-from psa.analysis.stats import ALPHA, EXACT_PAIRS, Paired, holm, paired, present, summary, t_interval
+from psa.analysis.stats import (
+    ALPHA,
+    EXACT_PAIRS,
+    Interval,
+    Paired,
+    holm,
+    paired,
+    present,
+    summary,
+    t_interval,
+)
 from psa.core.formatting import pluralize
 from psa.reports.activations.arms import Arm, layers_of
-from psa.reports.rendering.tables import Bold, Cell, Column, Interval, Table, rounded
+from psa.reports.rendering.tables import Bold, Cell, Column, Table, rounded
 from psa.reports.wording import SETTINGS, format_setting
 
 _ONE_PAGE: Final = 40  # rows

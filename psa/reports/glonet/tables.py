@@ -7,11 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from psa.analysis.stats import EXACT_PAIRS, Values, benjamini_hochberg, holm, paired, present, summary
+from psa.analysis.stats import EXACT_PAIRS, Interval, Values, paired, present, summary
 from psa.core.formatting import pluralize
 from psa.reports.glonet.layer_use import FIRST, MOST, NEAR, Use
 from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
-from psa.reports.rendering.tables import Cell, Column, Interval, MeanSd, Table
+from psa.reports.rendering.paired import paired_cells, paired_columns
+from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
 TARGETS: Final = (90.0, 95.0)  # percent of the validation split
 CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothing
@@ -116,24 +117,8 @@ def paired_table(depths: GlonetResults, against: str = "MLP") -> Table:
         and (other := depths.get(against, each.network.layers, each.network.features)) is not None
     ]
     found = [paired(one.test, other.test) for one, other in pairs]
-    p_values = [each.p for each in found]
-    corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
-    rows = (
-        (
-            *_who(one.network), each.n, Interval(each.difference, each.low, each.high), each.p,
-            *map(float, both), each.effect if each.n > 2 else None,
-        )
-        for (one, _), each, both in zip(pairs, found, corrected, strict=True)
-    )  # fmt: skip
-    columns = (
-        *_WHO,
-        Column("Pairs", "count"),
-        Column("Difference (points)", "interval", signed=True),
-        Column("p", "p", 3),
-        Column("p (Holm)", "p", 3),
-        Column("p (FDR)", "p", 3),
-        Column("Hedges g", "number", signed=True),
-    )
+    rows = ((*_who(one.network), *cells) for (one, _), cells in zip(pairs, paired_cells(found), strict=True))
+    columns = (*_WHO, *paired_columns("Difference (points)"))
     most = max((each.n for each in found), default=0)
     least = f", with {most} pairs at least {2.0 ** (1 - most):.3g}" if 2 <= most <= EXACT_PAIRS else ""
     note = (

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from psa.analysis.gradients.cluster_metrics import Choice
-from psa.analysis.gradients.label_agreement import LABEL_RESAMPLES, Estimate, LabelAgreement
+from psa.analysis.gradients.label_agreement import LABEL_RESAMPLES, LabelAgreement
+from psa.analysis.stats import Interval
 from psa.reports.plotting.style import GREY, add_axes, empty, footnote, new_figure, plot_style, title
 
 _Labels = NDArray[np.int64]
@@ -87,7 +88,7 @@ def tsne_figure(
         return figure
 
 
-def plot_agreements(ax: Axes, estimates: Sequence[Estimate], colours: Sequence[str]) -> Axes:
+def plot_agreements(ax: Axes, estimates: Sequence[Interval], colours: Sequence[str]) -> Axes:
     """A bar per estimate from 0, its interval as a line, the number beside it."""
     for row, (each, fill) in enumerate(zip(estimates, colours, strict=True)):
         ax.barh(row, each.value, 0.62, color=fill, linewidth=0)

@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.gradients.label_agreement import Estimate, LabelAgreement
+from psa.analysis.gradients.label_agreement import LabelAgreement
 from psa.reports.gradients.measurements import STARTS_PER_VIEW, GradientMeasurements
-from psa.reports.rendering.tables import Cell, Column, Interval, Table
+from psa.reports.rendering.tables import Cell, Column, Table
 
 _MEASURES: Final = (
     Column("Purity", "interval", 3),
@@ -63,11 +63,7 @@ def _agreements(each: GradientMeasurements) -> Iterator[tuple[Cell, ...]]:
 
 
 def _cells(found: LabelAgreement) -> tuple[Cell, ...]:
-    return found.samples, *(_interval(each) for each in (found.purity, found.nmi, found.ari))
-
-
-def _interval(each: Estimate) -> Interval:
-    return Interval(each.value, each.low, each.high)
+    return found.samples, found.purity, found.nmi, found.ari
 
 
 def clusters_table(each: GradientMeasurements) -> Table:

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
+from psa.analysis.stats import Interval
 from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
 from psa.reports import wording
@@ -21,7 +22,7 @@ from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import Hypothesis, hypotheses
 from psa.reports.memory.runs import build_runs, final_stage, json_of
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
-from psa.reports.rendering.tables import Cell, Column, Interval, MeanSd, Table
+from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
 QUESTION: Final = (
     "Does a memory of hidden vectors, or growing a network while it trains, make it more accurate than what "

@@ -20,6 +20,7 @@ import pandas as pd
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.records_frame import records_of
 from psa.core.errors import UserError
+from psa.experiments.studies.memory import CONTROLS, GROWTH
 from psa.reports.contract import ReportContext
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
@@ -38,18 +39,13 @@ NUMBERS: Final = (
 )  # fmt: skip
 _DIGITS: Final = 10  # classes of an unfiltered data set
 _SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
-# What settings of growth are called on the command line, where that is not what they are called in its spec.
-_GROWING: Final = {
-    "schedule": "grow_schedule", "interval": "grow_interval", "width": "grow_width", "depth": "grow_depth",
-    "warmup_epochs": "grow_after", "threshold": "grow_threshold", "min_delta": "grow_min_delta",
-}  # fmt: skip
-# The same of a memory, where two of its settings would otherwise have one name.
+# What settings of a memory are called on the command line, where two would otherwise have one name.
 _REMEMBERING: Final = {
     "affected.dims": "affected_dims", "query.dims": "projection_dims",
     "gate.temperature": "gate_temperature", "gate.schedule": "gate_schedule",
     **{f"refresh.{name}": f"refresh_{name}" for name in ("rate", "distance", "key", "value")},
 }  # fmt: skip
-_CONTROLS: Final = {"none": "hybrid", "inactive": "hybrid_inactive", "random": "random_memory"}
+_METHODS: Final = {control: method for method, control in CONTROLS.items()}
 
 
 def build_runs(frame: pd.DataFrame, setting: ReportContext) -> pd.DataFrame:
@@ -198,7 +194,7 @@ def _widths(arch: str) -> list[int]:
 def method_of(spec: Mapping[str, Any]) -> str:
     """hybrid and its controls, embedding_knn, or nn: networks without a memory."""
     if spec.get("memory"):
-        return _CONTROLS[spec["memory"]["control"]]
+        return _METHODS[spec["memory"]["control"]]
     return KNN if KNN in spec.get("probes", []) else "nn"
 
 
@@ -210,7 +206,7 @@ def memory_network(spec: Mapping[str, Any], usual: Usual) -> str:
     return ", ".join(
         [
             arch,
-            *_differences(spec.get("growth") or usual.growth, usual.growth, _GROWING),
+            *_differences(spec.get("growth") or usual.growth, usual.growth, GROWTH),
             *_differences(_training(spec), usual.training, {"data.name": "dataset"}),
         ]
     )

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from psa.reports.rendering.tables import Bold, Table, Value, central, in_markdown, value_of
+from psa.reports.rendering.tables import Bold, Table, Value, central, shown, value_of
 
 T = TypeVar("T")
 _TEMPLATE: Final = "page.html"
@@ -115,7 +115,7 @@ def _table(table: Table) -> dict[str, Any]:
 def _row(table: Table, number: int) -> Iterator[dict[str, Any]]:
     for cell, column in zip(table.rows[number], table.columns, strict=True):
         value = value_of(cell)
-        text = value if isinstance(value, str) else in_markdown(value, column)
+        text = shown(cell, column)
         kinds = (
             ("missing", value is None),
             ("text", column.kind == "text"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from psa.analysis.stats import Interval
 from psa.core.files import write_atomically
 from psa.reports.rendering import latex
 from psa.reports.rendering.latex import escape_formula, escape_markdown
@@ -29,15 +30,6 @@ class MeanSd:
     sd: float
     n: int
     expected: int
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number and the interval around it; NaN ends where there is none."""
-
-    value: float
-    low: float
-    high: float
 
 
 Value = str | int | float | MeanSd | Interval | None
@@ -230,18 +222,18 @@ def in_markdown(cell: Cell, column: Column) -> str:
     return f"**{text}**" if isinstance(cell, Bold) else text
 
 
+def shown(cell: Cell, column: Column) -> str:
+    """Return a cell as text without markup."""
+    value = value_of(cell)
+    return value if isinstance(value, str) else in_markdown(value, column)
+
+
 def _in_latex(cell: Cell, column: Column) -> str:
     value = value_of(cell)
     if value is None:
         return latex.LATEX_MISSING
     if isinstance(value, MeanSd | Interval):
-        text = _shown(
-            value,
-            column,
-            lambda each: rf"\num{{{_plain(each, column)}}}",
-            " +- ",
-            _FEW,
-        )
+        text = _shown(value, column, lambda each: rf"\num{{{_plain(each, column)}}}", " +- ", _FEW)
     else:
         text = latex.escape(value) if isinstance(value, str) else _plain(value, column)
     return rf"\bfseries {text}" if isinstance(cell, Bold) else text

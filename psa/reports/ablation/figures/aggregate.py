@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from psa.analysis.stats import Interval
 from psa.core.formatting import pluralize
-from psa.reports.ablation.aggregates import BOOTSTRAP_RESAMPLES, Aggregate, Estimate
+from psa.reports.ablation.aggregates import BOOTSTRAP_RESAMPLES, Aggregate
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import notes_of
 from psa.reports.plotting.style import (
@@ -24,12 +25,12 @@ from psa.reports.plotting.style import (
 )
 
 
-def plot_estimates(ax: Axes, estimates: Sequence[Estimate], digits: int) -> Axes:
+def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> Axes:
     """A bar from low to high per mode, the estimate as its mark and as a number."""
     ax.use_sticky_edges = False  # room on both sides of the bars
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    for row, each in enumerate(estimates):
-        look = MODE_LOOKS[each.mode]
+    for row, (mode, each) in enumerate(estimates.items()):
+        look = MODE_LOOKS[mode]
         ax.barh(row, each.high - each.low, 0.55, each.low, color=look.colour, alpha=0.3, linewidth=0)
         ax.plot(
             each.value, row, marker=look.marker, color=look.colour, markersize=5.5,
@@ -39,7 +40,7 @@ def plot_estimates(ax: Axes, estimates: Sequence[Estimate], digits: int) -> Axes
             f"{each.value:.{digits}f}", (1, row), (3, 0), xycoords=("axes fraction", "data"),
             textcoords="offset points", va="center", fontsize=6.5,
         )  # fmt: skip
-    ax.set_yticks(range(len(estimates)), [each.mode for each in estimates])
+    ax.set_yticks(range(len(estimates)), list(estimates))
     ax.set_ylim(len(estimates) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
