@@ -15,7 +15,7 @@ from cloud.aws.settings import redact
 from psa.core.errors import UserError, one_line
 from psa.core.files import unique_name
 
-_WAY_OUT: Final = (
+_HINT: Final = (
     "Name a folder that all nodes share, or s3://bucket/prefix (another endpoint than Amazon's: "
     "s3://bucket/prefix?endpoint_override=HOST:PORT&scheme=http)"
 )
@@ -146,4 +146,4 @@ class ObjectStore:
 def _refusal(uri: str, what: str, error: Exception) -> UserError:
     reason = one_line(redact(str(error)))[:300]
     said = f"--storage {uri}: {what}: {reason}"
-    return Unreachable(said, _NETWORK) if is_transient_in_storage(error) else UserError(said, _WAY_OUT)
+    return Unreachable(said, _NETWORK) if is_transient_in_storage(error) else UserError(said, _HINT)

@@ -30,7 +30,7 @@ class Patience:
         now = time.monotonic()
         if self._since is None:
             self._since = now
-            logger.warning("%s; the %s go on, and it is tried again", trouble.what, self._unharmed)
+            logger.warning("%s; the %s go on, and it is tried again", trouble.message, self._unharmed)
         elif now - self._since > PATIENCE_SECONDS:
             raise trouble
 

@@ -143,8 +143,8 @@ def _take_record(trial: str, read: ReadFile, where: str, store: Store) -> dict[s
             _take_arrays(read, f"models/{trial}", found, record.get("files", {}), store)
             store.write(found, record, sidecar)
     except UserError as disagreement:
-        logger.warning("%s", disagreement.what)
-        return {trial: disagreement.what}
+        logger.warning("%s", disagreement.message)
+        return {trial: disagreement.message}
     return {}
 
 
@@ -188,4 +188,4 @@ def _heeded() -> Iterator[None]:
     try:
         yield
     except UserError as damage:
-        logger.warning("%s; it is trained again from what is here", damage.what)
+        logger.warning("%s; it is trained again from what is here", damage.message)

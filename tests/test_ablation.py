@@ -273,7 +273,7 @@ def watch(
 
     true_begin = RatchetPolicy.begin
 
-    def begin(
+    def begin_epoch(
         self: RatchetPolicy, pack: device_pack.DevicePack, rows: list[int], settings: list[object]
     ) -> device_pack.EpochBuffers:
         before = pack.lkg.clone()
@@ -283,7 +283,7 @@ def watch(
         seen(pack, rows, epoch)
         return epoch
 
-    monkeypatch.setattr(RatchetPolicy, "begin", begin)
+    monkeypatch.setattr(RatchetPolicy, "begin_epoch", begin_epoch)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -116,7 +116,7 @@ def test_frames_are_those_of_loose_records(home: Path) -> None:
         for place in ("loose", "results", "results/all.parquet")
     }
     assert frames["loose"] == frames["results"] == frames["results/all.parquet"]
-    assert Store(Path("models"), Path("results")).machine_of(trials()[2].id) == {"host": "host 2"}
+    assert Store(Path("models"), Path("results")).sidecar(trials()[2].id) == {"host": "host 2"}
 
 
 @pytest.mark.crash  # two whole reports; frames, of which a report is a function, are compared above
@@ -416,7 +416,7 @@ def test_the_machine_is_that_of_the_record_that_counts(home: Path) -> None:
     longer = Store(Path("models"), Path("longer"))
     longer.write(trial, some_record(5, trial), {"host": "later"})
     add_to_bundle(Path("results/longer.parquet"), longer.records)
-    assert RecordStore(Path("results")).machine_of(trial.id) == {"host": "later"}
+    assert RecordStore(Path("results")).sidecar(trial.id) == {"host": "later"}
     Path("results/other.parquet").write_bytes(b"PAR1")
     add_to_bundle(Path("new.parquet"), RecordStore(Path("results")))
     row = (read_bundle(Path("new.parquet")) or Bundle(Path(), ())).get(trial.id)

@@ -237,9 +237,9 @@ def test_the_example_of_a_tracker_is_told_once(tmp_path: Path) -> None:
     store, one = Store(tmp_path / "models", tmp_path / "results"), trial("1*1")
     store.write(one, some_record(3, one), {})
     tracker = example(Tracker)["Scores"]()
-    assert tracker.loops_of(one) == -1
+    assert tracker.logged_loops(one) == -1
     TrackerGroup([tracker], store).tell([one], 3)
-    assert tracker.loops_of(one) == 3
+    assert tracker.logged_loops(one) == 3
     assert tracker.scores[one.id][1]["test_accuracy"] == pytest.approx(10.03)
 
 
@@ -298,7 +298,7 @@ def test_events_come_in_the_order_of_the_contract(
     assert [found[id(pack)] for pack in asked] == (["bllD", "bF"] if name == "local" else ["D"])
     done = next(event for event in events if event.kind == "done")
     assert (done.facts["trained"], done.facts["failed"]) == (2, {})
-    assert len(store.survey(asked[0].trials, 2).done) == 2
+    assert len(store.progress(asked[0].trials, 2).done) == 2
 
 
 def test_what_comes_out_of_order_is_noticed() -> None:

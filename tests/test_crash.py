@@ -104,7 +104,7 @@ def test_the_nth_file_operation_fails(
         seen.add(faulty.failed)
         if error is not None:
             assert "\n" not in str(error)
-            assert error.way_out
+            assert error.hint
         found = Store(store.models, store.results)
         kept = found.state_file(TRIAL).load()
         assert kept is not None

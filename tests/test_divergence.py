@@ -256,7 +256,7 @@ def test_an_old_record_keeps_its_bytes_and_is_read_as_diverged(name: str, tmp_pa
     store.write(state.trial, OLD[name], {})
     assert path.read_bytes() == content
     assert all(finding.problem is None for finding in store.verify())
-    survey = store.survey([state.trial], 3)
+    survey = store.progress([state.trial], 3)
     assert (survey.done, survey.diverged) == ([state.trial], [state.trial])
     assert survey.counts == "1 of 1 trials done (1 diverged)"
     assert curves(OLD[name]).finals["diverged"] == 1
@@ -404,7 +404,7 @@ def test_the_tables_of_a_report_are_those_without_the_trials_that_diverged(
     store, grid = Store(here / "models", here / "results"), load_grid(here / "lost.toml")
     shown = tables_of(store, grid, kind, data_dir)
     lost = [each for each in grid.trials if each.seed == 1]
-    assert store.survey(grid.trials, 2).diverged == lost
+    assert store.progress(grid.trials, 2).diverged == lost
     for each in lost:
         store.record_path(each).unlink()
     assert tables_of(store, grid, kind, data_dir) == shown

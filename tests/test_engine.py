@@ -215,7 +215,7 @@ def test_no_arm_is_contaminated(small: Splits, monkeypatch: pytest.MonkeyPatch) 
     seen: list[tuple[str, float, float, float]] = []
     true_begin = RatchetPolicy.begin
 
-    def begin(
+    def begin_epoch(
         self: RatchetPolicy, pack: device_pack.DevicePack, rows: list[int], settings: list[object]
     ) -> device_pack.EpochBuffers:
         epoch = true_begin(self, pack, rows, settings)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def test_no_arm_is_contaminated(small: Splits, monkeypatch: pytest.MonkeyPatch) 
             seen.append((mode, decay, setting.weight_decay, setting.dropout))  # type: ignore[attr-defined]
         return epoch
 
-    monkeypatch.setattr(RatchetPolicy, "begin", begin)
+    monkeypatch.setattr(RatchetPolicy, "begin_epoch", begin_epoch)
     run(arms("1*4", [1]), small, 3)
     expected = {(mode, 0.0, 0.0, 0.0) for mode in MODES} - {(mode, 0.0, 0.0, 0.0) for mode in MODES[1:3]}
     assert set(seen) == expected | {("decay", 0.1, 0.1, 0.0), ("dropout", 0.0, 0.0, 0.25)}
@@ -451,18 +451,18 @@ def test_the_pace_follows_the_cost_of_writing(monkeypatch: pytest.MonkeyPatch, w
     clock = Clock()
     monkeypatch.setattr("psa.engine.save_interval.time.monotonic", clock)
     pace = SaveInterval(failure_every=3600.0, share=0.02)
-    assert pace.due()
+    assert pace.should_save()
 
     def save() -> None:
         clock.now += write
 
-    pace.saving(save)
+    pace.timed_save(save)
     interval = max(math.sqrt(2 * write * 3600), 50 * write)
-    assert pace.due() == (write == 0)
+    assert pace.should_save() == (write == 0)
     clock.now += 0.999 * interval
-    assert pace.due() == (write == 0)
+    assert pace.should_save() == (write == 0)
     clock.now += 0.002 * interval
-    assert pace.due()
+    assert pace.should_save()
 
 
 def test_a_failed_write_teaches_the_pace_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,8 +476,8 @@ def test_a_failed_write_teaches_the_pace_nothing(monkeypatch: pytest.MonkeyPatch
         raise UserError("cannot write")
 
     with pytest.raises(UserError):
-        pace.saving(save)
-    assert pace.due()
+        pace.timed_save(save)
+    assert pace.should_save()
 
 
 def test_a_state_remembers_every_kind_of_device_that_trained_it(small: Splits) -> None:

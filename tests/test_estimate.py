@@ -30,7 +30,7 @@ class Even(CostModel):
 def left_of(folder: Path, packs: list[Pack], workers: int = 1) -> EtaEstimator:
     """The time left of some packs that are about to begin."""
     found = EtaEstimator(Even(folder / "costs.json"), workers)
-    found.planned(packs, store_of(folder))
+    found.plan(packs, store_of(folder))
     return found
 
 
@@ -58,7 +58,7 @@ def test_what_is_stored_already_is_not_left(tmp_path: Path) -> None:
     stored(tmp_path, pack.trials[0], 9)
     stored(tmp_path, pack.trials[1], 12)
     assert loops_left(store_of(tmp_path), pack) == 1 + 0 + 10
-    assert left_of(tmp_path, [pack]).seconds() == 11 * SECONDS
+    assert left_of(tmp_path, [pack]).remaining() == 11 * SECONDS
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x02\0\0\0\0\0\0\0{}", b"\x03\0\0\0\0\0\0\0[3]x"])
@@ -73,66 +73,66 @@ def test_a_first_loop_that_is_high_was_not_done_just_now(tmp_path: Path) -> None
     """A worker that begins at loop 90 of 100 has ten loops to do, and the first takes what a loop takes."""
     pack = pack_of(range(2), 100)
     left = left_of(tmp_path, [pack])
-    assert left.seconds() == 200 * SECONDS
-    left.begun(pack, 20)
-    assert left.seconds() == 20 * SECONDS
-    left.trained(pack, 2)
+    assert left.remaining() == 200 * SECONDS
+    left.start(pack, 20)
+    assert left.remaining() == 20 * SECONDS
+    left.advance(pack, 2)
     # two trial-loops in no time: faster than estimated, and far from a tenth of all in no time
-    assert 18 * SECONDS * 0.5 < left.seconds() < 18 * SECONDS
+    assert 18 * SECONDS * 0.5 < left.remaining() < 18 * SECONDS
 
 
 def test_what_a_dead_worker_had_not_saved_is_to_be_done_again(tmp_path: Path) -> None:
     """The next worker begins where the last save was: the time left grows again, and stays sensible."""
     pack = pack_of(range(2), 10)
     left = left_of(tmp_path, [pack])
-    left.begun(pack, 20)
+    left.start(pack, 20)
     for _ in range(9):
-        left.trained(pack, 2)
-    before = left.seconds()
-    left.begun(pack, 20)
-    assert before < left.seconds() <= 20 * SECONDS
+        left.advance(pack, 2)
+    before = left.remaining()
+    left.start(pack, 20)
+    assert before < left.remaining() <= 20 * SECONDS
     for _ in range(10):
-        left.trained(pack, 2)
-        assert left.seconds() >= 0
-    assert left.seconds() == 0
-    left.over(pack)
-    assert left.seconds() == 0
+        left.advance(pack, 2)
+        assert left.remaining() >= 0
+    assert left.remaining() == 0
+    left.finish(pack)
+    assert left.remaining() == 0
 
 
 def test_more_than_was_left_is_not_less_than_nothing(tmp_path: Path) -> None:
     """Whatever is reported: never below zero, and packs nobody planned count for nothing."""
     pack, other = pack_of(range(2), 10), pack_of(range(5, 6), 10)
     left = left_of(tmp_path, [pack])
-    left.trained(pack, 2)  # before it has begun
-    left.begun(other, 7)
-    left.trained(other, 1)
-    left.over(other)
-    assert left.seconds() == 20 * SECONDS
-    left.begun(pack, 4)
-    left.trained(pack, 50)
-    assert left.seconds() == 0
+    left.advance(pack, 2)  # before it has begun
+    left.start(other, 7)
+    left.advance(other, 1)
+    left.finish(other)
+    assert left.remaining() == 20 * SECONDS
+    left.start(pack, 4)
+    left.advance(pack, 50)
+    assert left.remaining() == 0
 
 
 def test_the_speed_is_the_measured_one(tmp_path: Path) -> None:
     """A machine that is faster than estimated is believed by and by; waiting between packs is no work."""
     packs = [pack_of(range(seed, seed + 1), 1000) for seed in range(2)]
     left = left_of(tmp_path, packs)
-    left.begun(packs[0], 1000)
+    left.start(packs[0], 1000)
     for _ in range(1000):
-        left.trained(packs[0], 1)
-    left.over(packs[0])
-    assert left.seconds() < 0.02 * 1000 * SECONDS
-    before = left.seconds()
+        left.advance(packs[0], 1)
+    left.finish(packs[0])
+    assert left.remaining() < 0.02 * 1000 * SECONDS
+    before = left.remaining()
     time.sleep(0.3)
-    assert left.seconds() == before
+    assert left.remaining() == before
 
 
 def test_workers_share_the_work_but_not_the_longest_pack(tmp_path: Path) -> None:
     """Four packs on two workers take half; one long one takes what it takes."""
     even = [pack_of(range(seed, seed + 1), 10) for seed in range(4)]
-    assert left_of(tmp_path, even, workers=2).seconds() == 20 * SECONDS
-    assert left_of(tmp_path, [*even, pack_of(range(8, 16), 10)], workers=8).seconds() == 80 * SECONDS
-    assert left_of(tmp_path, []).seconds() == 0
+    assert left_of(tmp_path, even, workers=2).remaining() == 20 * SECONDS
+    assert left_of(tmp_path, [*even, pack_of(range(8, 16), 10)], workers=8).remaining() == 80 * SECONDS
+    assert left_of(tmp_path, []).remaining() == 0
 
 
 @pytest.mark.parametrize(

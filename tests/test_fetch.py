@@ -119,8 +119,8 @@ def test_a_flipped_bit_is_damage(
     victim.write_bytes(gzip.compress(bytes(content)) if gz else content)
     with pytest.raises(CorruptFileError) as caught:
         download_dataset(TINY_SET, tmp_path)
-    assert str(victim) in caught.value.what
-    assert "Delete it" in caught.value.way_out
+    assert str(victim) in caught.value.message
+    assert "Delete it" in caught.value.hint
     assert "\n" not in str(caught.value)
 
 
@@ -261,8 +261,8 @@ def test_no_source_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "\n" not in text
     assert f"{tmp_path} (none of its files); here (no {NAMES[0]})" in text
     assert "there (" in text
-    assert all(name in caught.value.way_out for name in NAMES)
-    assert str(tmp_path / "tiny") in caught.value.way_out
+    assert all(name in caught.value.hint for name in NAMES)
+    assert str(tmp_path / "tiny") in caught.value.hint
 
 
 def test_a_data_dir_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,13 +123,13 @@ def test_a_folder_that_cannot_be_flushed_by_itself_is_no_failure(
     ],
 )
 def test_a_failed_write_says_what_to_do(
-    code: int, way_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: int, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What, where, why, and the way out."""
     failing(monkeypatch, "write", 1, code)
     with pytest.raises(UserError) as refused:
         write_atomically(tmp_path / "x", b"content")
-    assert str(refused.value).lower() == f"cannot write {tmp_path}/x: {os.strerror(code)}. {way_out}".lower()
+    assert str(refused.value).lower() == f"cannot write {tmp_path}/x: {os.strerror(code)}. {hint}".lower()
 
 
 def test_a_path_below_a_file_is_refused_before_any_work(tmp_path: Path) -> None:

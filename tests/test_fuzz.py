@@ -656,7 +656,7 @@ def test_records(content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         clean(lambda: list(store.verify()))
-        clean(lambda: store.survey([some_state().trial], 5))
+        clean(lambda: store.progress([some_state().trial], 5))
         clean(lambda: trials_of(load_records_frame(store)))
 
 
@@ -688,7 +688,7 @@ def test_sidecars(failure: bytes, machine: bytes) -> None:
         assert said is not None
         assert said.isprintable()
         assert len(said) <= LONGEST
-        found = store.machine_of(trial.id)
+        found = store.sidecar(trial.id)
         assert found is None or isinstance(found, dict)
         clean(lambda: list(store.verify()))
 

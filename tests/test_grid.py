@@ -276,7 +276,7 @@ def test_a_bad_grid_is_one_clear_line(what: str, tmp_path: Path) -> None:
     message = str(refused.value)
     assert "\n" not in message
     assert "grid.toml" in message
-    assert refused.value.way_out
+    assert refused.value.hint
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_step_times_that_cannot_be_stored_are_used_all_the_same(
         caplog.clear()
         kinds = sorted({WorkloadKey.of(trial) for trial in load_grid(GRID, []).trials}, key=str)
         for kind in kinds:
-            costs.learn(kind, {1: 1e-3})
+            costs.update(kind, {1: 1e-3})
     assert all(costs.measured(kind) for kind in kinds)
     assert len(caplog.messages) == 1
 
@@ -212,7 +212,7 @@ def test_a_listener_that_cannot_read_its_progress_begins_anew(content: bytes, fo
     """As where there is none."""
     trial = load_grid(GRID, []).trials[0]
     lay(folder / trial.id / "psa.json", content)
-    assert TensorBoard(folder).loops_of(trial) == -1
+    assert TensorBoard(folder).logged_loops(trial) == -1
 
 
 LOOP = {"loop": 1, "trained": 2, "best": 0.5, "trial": "x"}

@@ -80,7 +80,7 @@ def test_no_worker_is_started_for_what_others_have_in_hand(
         process = sweep(tmp_path, data_dir, *ARCH, "--pack-size", "12", "--workers", "1")
         request.addfinalizer(partial(end, process))
         until(lambda: any("waiting for 6 trials" in str(one) for one in active_sweeps(store.models)), process)
-        assert len(store.survey(trials(), 1).done) == 6
+        assert len(store.progress(trials(), 1).done) == 6
         ends = time.monotonic() + 5
         while time.monotonic() < ends:
             assert children(process.pid) == []

@@ -153,10 +153,10 @@ class Failing:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def loops_of(self, trial: Trial) -> int:
+    def logged_loops(self, trial: Trial) -> int:
         return -1
 
-    def tell(self, trial: Trial, record: dict[str, Any]) -> None:
+    def log_trial(self, trial: Trial, record: dict[str, Any]) -> None:
         if self.told:
             raise ConnectionError("the server\nhttp://me:secret@host has gone")
         self.told.append(trial.id)

@@ -369,7 +369,7 @@ def test_what_is_no_regular_file_is_named_and_waited_for_by_nobody(
         rows[rows["status"] == "done"]
     )
     assert run(PSA, ["status", "grid.toml"]) == 0
-    assert home.machine_of(trials()[0].id) == (None if which == "sidecar" else {"host": "here"})
+    assert home.sidecar(trials()[0].id) == (None if which == "sidecar" else {"host": "here"})
     kept = CheckpointFile(state(0)).load()
     assert kept is not None
     assert kept.loops == (2 if which == "state" else 3)

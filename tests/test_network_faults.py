@@ -203,8 +203,8 @@ def test_a_wrong_clock_is_called_that(error: Callable[[], ClientError]) -> None:
     """By how much, and what to do; an answer to HEAD has no words, only its time."""
     said = aws_error(error(), "bucket x cannot be used")
     assert isinstance(said, Unreachable)
-    assert re.search(r"the clock of this machine is wrong \(3,[56]\d\d s behind AWS\)", said.what)
-    assert "Set the clock" in said.way_out
+    assert re.search(r"the clock of this machine is wrong \(3,[56]\d\d s behind AWS\)", said.message)
+    assert "Set the clock" in said.hint
 
 
 @pytest.mark.parametrize(

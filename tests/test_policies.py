@@ -227,9 +227,9 @@ def test_a_loss_that_is_no_number_is_never_better() -> None:
     policy = KeepPolicy(StandardTraining(patience=1), steps_per_epoch=10)
     trial = kept_trial("1*4", patience=1)
     state = fresh_state(trial, Dense(trial.model, 10), 5)
-    assert not policy.better(state, 10, math.nan)
+    assert not policy.is_better(state, 10, math.nan)
     state.loops = 1
-    assert policy.stops(state)
+    assert policy.should_stop(state)
 
 
 # Packs

@@ -112,7 +112,7 @@ def test_each_driver_has_a_log_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     for who, driver in zip(("one", "two"), drivers, strict=True):
         with pytest.raises(RunFailure, match=f"ImportError: fault {who}") as caught:
             list(driver.events({}))
-        assert str(driver.log.path) in caught.value.way_out
+        assert str(driver.log.path) in caught.value.hint
         assert f"fault {who}" in driver.log.text()
     assert drivers[0].log.path != drivers[1].log.path
 

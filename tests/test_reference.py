@@ -121,7 +121,7 @@ def mutated_momentum_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     true_begin = RatchetPolicy.begin
     kept: list[list[torch.Tensor]] = []
 
-    def begin(self, pack, rows, settings):  # type: ignore[no-untyped-def]
+    def begin_epoch(self, pack, rows, settings):  # type: ignore[no-untyped-def]
         epoch = true_begin(self, pack, rows, settings)
         parameters = [each for group in epoch.optimizer.param_groups for each in group["params"]]
         if kept:
@@ -136,7 +136,7 @@ def mutated_momentum_kept(monkeypatch: pytest.MonkeyPatch) -> None:
                 )
         return epoch
 
-    monkeypatch.setattr(RatchetPolicy, "begin", begin)
+    monkeypatch.setattr(RatchetPolicy, "begin_epoch", begin_epoch)
 
 
 def mutated_dropout_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,12 +160,12 @@ def mutated_lkg_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
 
     true_begin = RatchetPolicy.begin
 
-    def begin(self, pack: DevicePack, rows, settings):  # type: ignore[no-untyped-def]
+    def begin_epoch(self, pack: DevicePack, rows, settings):  # type: ignore[no-untyped-def]
         epoch = true_begin(self, pack, rows, settings)
         pack.lkg.put(list(rows), epoch.active)
         return epoch
 
-    monkeypatch.setattr(RatchetPolicy, "begin", begin)
+    monkeypatch.setattr(RatchetPolicy, "begin_epoch", begin_epoch)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
     leave(there, live, trained, B)
     leave(there, half, trained, C)
     there.fetch()
-    assert there.store.survey([A, B, C], 1).pending == []
+    assert there.store.progress([A, B, C], 1).pending == []
     names = "\n".join(there.bucket.tree("lines"))
     assert [f"{each.name}/checkpoints" in names for each in (done, live, half)] == [False, True, True]
     assert [said.partition(":")[0] for said in there.status()] == [half.job(1)]
@@ -188,7 +188,7 @@ def test_a_job_that_trains_more_than_is_asked_for_is_watched_before_anything_is_
     events = swept(there, B)
     assert account.created == []
     assert [event.facts["trained"] for event in events if event.kind == "done"] == [1]
-    assert there.store.survey([A, B, C], 1).pending == [A]
+    assert there.store.progress([A, B, C], 1).pending == [A]
     said = [event.facts["said"] for event in events if event.kind == "said"]
     assert len(said) == 1
     assert said[0].startswith("1 job at work with more than is asked for")
@@ -211,7 +211,7 @@ def test_what_such_a_job_did_not_train_is_lined_up_anew(
     account.run = run
     swept(there, B)
     assert account.created == [ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}).job(1)]
-    assert there.store.survey([B], 1).pending == []
+    assert there.store.progress([B], 1).pending == []
 
 
 def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
@@ -232,7 +232,7 @@ def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
     account.run = run
     swept(there, A, B)
     assert account.created == [rest.job(1)]
-    assert there.store.survey([A, B, C], 1).pending == [C]
+    assert there.store.progress([A, B, C], 1).pending == [C]
 
 
 def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
@@ -261,7 +261,7 @@ def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
     assert trained_trials == 3
     assert account.stopped == [max(lines, key=lambda each: each.name).job(2)]
     assert account.created == []
-    assert there.store.survey([A, B, C], 1).pending == []
+    assert there.store.progress([A, B, C], 1).pending == []
 
 
 def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_heard(

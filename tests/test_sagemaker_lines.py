@@ -167,10 +167,10 @@ def test_of_a_line_only_its_own_trials_are_accepted(tmp_path: Path, trained: dic
     }
     here = store(tmp_path)
     download_results(line(A), left(trained, line(A)), here)
-    assert here.survey([A, B], LOOPS).pending == [B]
+    assert here.progress([A, B], LOOPS).pending == [B]
     assert not (tmp_path / state(B)).exists()
     download_results(line(B), left(strange, line(B)), here)
-    assert here.survey([B], LOOPS).pending == [B]
+    assert here.progress([B], LOOPS).pending == [B]
     assert not (tmp_path / state(B)).exists()
 
 
@@ -284,11 +284,11 @@ def test_a_budget_knows_earlier_jobs() -> None:
     budget = Budget(1.0)
     said = {"TrainingJobName": "a", "TrainingJobStatus": "Completed", "BillableTimeInSeconds": 1800}
     at_work = {"TrainingJobStatus": "Stopping", "StoppingCondition": {"MaxRuntimeInSeconds": 900}}
-    budget.booked(said, 1.0, watched=True)
-    budget.booked(said | at_work | {"TrainingJobName": "b"}, 1.0, watched=True)
+    budget.charge(said, 1.0, watched=True)
+    budget.charge(said | at_work | {"TrainingJobName": "b"}, 1.0, watched=True)
     assert (budget.spent, budget.reserved) == ({"a": 0.5}, {"b": 0.25})
     assert budget.seconds(1.0, 100_000) == 900
-    budget.booked(said | at_work | {"TrainingJobName": "c"}, 1.0, watched=False)
+    budget.charge(said | at_work | {"TrainingJobName": "c"}, 1.0, watched=False)
     assert budget.seconds(1.0, 100_000) == 0
     budget.ended("b", 0.25)
     with pytest.raises(UserError, match=r"\$1\.00 are spent"):

@@ -64,7 +64,7 @@ class Desk:
     def submit(self, course: JobState) -> SubmitResult:
         self.asked.append((course.job, course.choice))
         answer = self.answers.pop(0) if self.answers else SubmitResult("submitted")
-        if answer.begun:
+        if answer.started:
             self.jobs[course.job] = TrainingJobStatus(self.ends.get("status", "Failed"), "")
         return answer
 
@@ -140,7 +140,7 @@ def test_a_submission_that_is_refused_for_too_long_ends_with_its_hint(
     desk = Desk(tmp_path, [SubmitResult("later", "AWS refuses the job", "Set the clock")] * 3)
     with pytest.raises(Unreachable) as caught:
         watched(desk, [line()])
-    assert (caught.value.what, caught.value.way_out) == ("AWS refuses the job", "Set the clock")
+    assert (caught.value.message, caught.value.hint) == ("AWS refuses the job", "Set the clock")
 
 
 def test_a_full_quota_is_said_once_and_asked_again_after_some_time(
@@ -275,8 +275,8 @@ def test_an_end_that_was_not_brought_home_is_seen_again(tmp_path: Path) -> None:
 def test_what_aws_answers_a_submission(code: str, kind: str) -> None:
     """And only the word of a quota of none is hopeless."""
     assert submitted(code, "x").kind == kind
-    assert submitted(code, NO_QUOTA).hopeless == (kind == "full")
-    assert not submitted(code, NO_QUOTA.replace("is 0", "is 10")).hopeless
+    assert submitted(code, NO_QUOTA).zero_quota == (kind == "full")
+    assert not submitted(code, NO_QUOTA.replace("is 0", "is 10")).zero_quota
     with pytest.raises(UserError, match="job a is refused: ValidationException"):
         submitted("ValidationException", "x")
 

@@ -196,7 +196,7 @@ def ledger(tmp_path: Path) -> SearchLog:
         *events("c2", 0, "failed", error="no room"),
     ]  # fmt: skip
     for said in told:
-        made.heard(said)
+        made.handle_event(said)
     return made
 
 
@@ -243,7 +243,7 @@ def test_a_setting_that_diverges_is_called_that(tmp_path: Path) -> None:
     ):
         for said in events(name, 6 if end == "done" else 2, end):
             share = {"each": [0.0 if each else 0.9 for each in lost], "diverged": lost} if lost else {}
-            ledger.heard({**said, **share} if said["event"] == "loop" else said)
+            ledger.handle_event({**said, **share} if said["event"] == "loop" else said)
     again = {each.name: each for each in SearchLog(ledger.search, ledger.path.parents[1]).ended}
     assert [again[name].outcome for name in ("c0", "c1", "c2")] == [
         "diverged", "finished, 1 of 2 seeds diverged", "stopped early",

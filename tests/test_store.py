@@ -291,7 +291,7 @@ def test_a_record_that_differs_is_refused_loudly(record: Any, difference: str, t
     with pytest.raises(UserError) as refused:
         store.write(TRIAL, record, {"host": "elsewhere"})
     assert str(refused.value).startswith(f"{store.record_path(TRIAL)} holds a record of this trial")
-    assert f"({difference})" in refused.value.what
+    assert f"({difference})" in refused.value.message
     assert store.record_path(TRIAL).read_bytes() == before
 
 

@@ -118,7 +118,7 @@ def test_weights_are_kept_as_asked_and_a_longer_horizon_finds_the_same_bits(psa:
     delete_checkpoints(store, trials, "none")
     assert not list((tmp_path / "models").rglob("lkg*.safetensors"))
     assert sweep(psa, "meta_loops=4")[0] == 0
-    assert store_of(tmp_path).survey(trials, 4).pending == []
+    assert store_of(tmp_path).progress(trials, 4).pending == []
 
 
 def test_a_second_sweep_trains_nothing(psa: Psa, tmp_path: Path) -> None:

@@ -149,8 +149,8 @@ def test_what_does_not_fit_is_downloaded_once_for_the_container(
     with pytest.raises(UserError) as caught:
         _ = code.content
     assert str(caught.value).count("\n") == 0
-    assert "the training container (Python 3.12 on Linux x86_64) needs made_up==1.0" in caught.value.what
-    assert str(tmp_path / "cache/psa/wheels/made_up-1.0") in caught.value.way_out
+    assert "the training container (Python 3.12 on Linux x86_64) needs made_up==1.0" in caught.value.message
+    assert str(tmp_path / "cache/psa/wheels/made_up-1.0") in caught.value.hint
     digest, small = code.digest, code.size
 
     wheel(links, "cp312-cp312-manylinux_2_28_x86_64")

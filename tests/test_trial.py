@@ -298,8 +298,8 @@ def test_another_network_data_set_or_seed_is_refused_with_the_way_out(later: Tri
     with pytest.raises(UserError) as refusal:
         trial().continued_by(later, 3)
     assert str(refusal.value).startswith(option)
-    assert "--model-dir" in refusal.value.way_out
-    assert "`clean`" in refusal.value.way_out
+    assert "--model-dir" in refusal.value.hint
+    assert "`clean`" in refusal.value.hint
 
 
 def test_a_continued_trial_survives_its_json() -> None:

@@ -403,5 +403,5 @@ def test_the_readers_of_a_machine_read_the_data(
 
     monkeypatch.setattr(run, "load_splits", load)
     monkeypatch.setattr(run, "_kept", {})
-    run.splits_of(DataSpec(), Machine(data_dir, readers=3), torch.device("cpu"))
+    run.splits_of(DataSpec(), Machine(data_dir, loader_threads=3), torch.device("cpu"))
     assert asked == [3]

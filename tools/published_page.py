@@ -33,7 +33,7 @@ def sentence() -> str:
 def _line(name: str) -> str:
     grid = load_grid(ROOT / f"reproduction/{name}.toml")
     store = Store(ROOT / "models", ROOT / "results/published")
-    done = store.survey(grid.trials, grid.meta_loops).done
+    done = store.progress(grid.trials, grid.meta_loops).done
     seeds = Counter((str(trial.model.arch), trial.intervention.mode) for trial in done)
     archs = {str(trial.model.arch) for trial in grid.trials}
     ready = [arch for arch in archs if all(seeds[arch, mode] >= SEEDS for mode in MODES)]

@@ -23,7 +23,7 @@ from psa.core.errors import UserError, one_line
 from psa.core.files import unreadable
 from psa.specs.arch import quote
 
-_WAY_OUT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
+_HINT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
 _CUT: Final = "Fetch it again; if it stays so, the job did not finish writing it"
 _BLOCK: Final = 512  # of a tar file; it ends in at least one that is all zeros
 _MAX_NAME: Final = 1_000
@@ -113,7 +113,7 @@ class _Expanded(io.RawIOBase):
         if self.count > self.room:
             raise UserError(
                 f"{self.called} is refused: its {self.packed:,} bytes expand to more than {self.room:,}",
-                _WAY_OUT,
+                _HINT,
             )
         self._last = (self._last + data)[-_BLOCK:]
         return data
@@ -138,7 +138,7 @@ def _read(
     with tarfile.open(fileobj=expanded, mode="r|") as archive:
         for count, member in enumerate(archive, 1):
             if count > limits.files:
-                raise UserError(f"{called} is refused: it holds more than {limits.files:,} files", _WAY_OUT)
+                raise UserError(f"{called} is refused: it holds more than {limits.files:,} files", _HINT)
             place = _place(member, called, expanded.room)
             if place in seen and not member.isdir():
                 raise _refused(called, member, "stands there twice")
@@ -182,7 +182,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, called: str) -> 
 
 
 def _refused(called: str, member: tarfile.TarInfo, what: str) -> UserError:
-    return UserError(f"{called} is refused: its member {quote(member.name)} {what}", _WAY_OUT)
+    return UserError(f"{called} is refused: its member {quote(member.name)} {what}", _HINT)
 
 
 def _damaged(called: str, error: BaseException) -> UserError:

@@ -17,9 +17,7 @@ from psa.specs.arch import quote
 JOBS_FILE: Final = Path("requested-jobs.txt")
 MOST_JOBS: Final = 100_000
 ENDED: Final = ("Completed", "Failed", "Stopped")
-_WAY_OUT: Final = (
-    "Write one job name a line, or a JSON list of what `aws sagemaker describe-training-job` says"
-)
+_HINT: Final = "Write one job name a line, or a JSON list of what `aws sagemaker describe-training-job` says"
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class TrainingJob:
 def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
     """A job from what DescribeTrainingJob answers. Raises UserError that names what is not so."""
     if not isinstance(answer, Mapping):
-        raise UserError(f"{where}: {quote(answer)} describes no training job", _WAY_OUT)
+        raise UserError(f"{where}: {quote(answer)} describes no training job", _HINT)
     name = _text(answer, "TrainingJobName", where)
     where = f"{where}: {name}"
     pool = answer.get("WarmPoolStatus") or {}
@@ -89,7 +87,7 @@ def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
 def _text(answer: Mapping[str, Any], key: str, where: str) -> str:
     value = answer.get(key)
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) < 200:
-        raise UserError(f"{where}: {key} = {quote(value)} is no name", _WAY_OUT)
+        raise UserError(f"{where}: {key} = {quote(value)} is no name", _HINT)
     return value
 
 
@@ -97,7 +95,7 @@ def _seconds(answer: Any, key: str, where: str) -> float:
     value = answer.get(key, 0) if isinstance(answer, Mapping) else None
     value = 0 if value is None and isinstance(answer, Mapping) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
-        raise UserError(f"{where}: {key} = {quote(value)} is no number of seconds", _WAY_OUT)
+        raise UserError(f"{where}: {key} = {quote(value)} is no number of seconds", _HINT)
     return float(value)
 
 
@@ -112,7 +110,7 @@ def _instances(config: Any, where: str) -> tuple[tuple[str, int], ...]:
             for key in ("InstanceType", "InstanceCount")
         )
         if not isinstance(kind, str) or type(count) is not int or count < 0:
-            raise UserError(f"{where}: ResourceConfig does not say which instances it had", _WAY_OUT)
+            raise UserError(f"{where}: ResourceConfig does not say which instances it had", _HINT)
         found.append((kind, count))
     return tuple(found)
 
@@ -126,21 +124,21 @@ def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
     """What a file lists: names, or jobs with all that was described of them, each once. Raises UserError."""
     content = read_bytes(path)
     if content is None:
-        raise UserError(f"there is no list of jobs {path}", _WAY_OUT)
+        raise UserError(f"there is no list of jobs {path}", _HINT)
     text = decode_text(content, str(path)).strip()
     if not text.startswith(("[", "{")):
         return names_in(text, str(path)), []
     try:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {str(error)[:120]}", _WAY_OUT) from None
+        raise UserError(f"{path} is no JSON: {str(error)[:120]}", _HINT) from None
     if isinstance(body, Mapping):
         body = body.get("TrainingJobs", [body])
     if not isinstance(body, list) or len(body) > MOST_JOBS:
-        raise UserError(f"{path} holds no list of jobs", _WAY_OUT)
+        raise UserError(f"{path} holds no list of jobs", _HINT)
     jobs = {each.name: each for each in (job_of(answer, str(path)) for answer in body)}
     if not jobs:
-        raise UserError(f"{path} lists no job", _WAY_OUT)
+        raise UserError(f"{path} lists no job", _HINT)
     return list(jobs), list(jobs.values())
 
 
@@ -152,10 +150,10 @@ def names_in(text: str, where: str) -> list[str]:
         if not name:
             continue
         if not is_name(name):
-            raise UserError(f"{where}, line {number}: {quote(name)} is no name of a job", _WAY_OUT)
+            raise UserError(f"{where}, line {number}: {quote(name)} is no name of a job", _HINT)
         names[name] = None
     if not names or len(names) > MOST_JOBS:
-        raise UserError(f"{where} lists {len(names):,} jobs", _WAY_OUT)
+        raise UserError(f"{where} lists {len(names):,} jobs", _HINT)
     return list(names)
 
 

@@ -18,7 +18,7 @@ from psa.core.parsing import check_choice
 from psa.core.text_file import read_toml
 from psa.specs.arch import quote
 
-_WAY_OUT: Final = "Lay it out like the table that psa brings along (cloud/aws/prices.toml)"
+_HINT: Final = "Lay it out like the table that psa brings along (cloud/aws/prices.toml)"
 _TYPE: Final = re.compile(r"ml(\.[a-z0-9-]{1,30}){2}")
 _KEYS: Final = {"dated", "region", "storage", "spot", "instances"}
 _GB: Final = 2**30  # S3 counts gigabytes in powers of two
@@ -77,7 +77,7 @@ def price_table(path: Path | None = None) -> PriceTable:
         return _table(content, "cloud/aws/prices.toml")
     found = read_bytes(path)
     if found is None:
-        raise UserError(f"there is no table of prices {path}", _WAY_OUT)
+        raise UserError(f"there is no table of prices {path}", _HINT)
     return _table(found, str(path))
 
 
@@ -91,7 +91,7 @@ def _table(content: bytes, where: str) -> PriceTable:
     if not isinstance(region, str) or not region:
         raise UserError(f"{where}: region = {quote(region)} is no region", "Write it like us-east-1")
     if not isinstance(instances, dict) or not instances:
-        raise UserError(f"{where} has no [instances]", _WAY_OUT)
+        raise UserError(f"{where} has no [instances]", _HINT)
     spot = _shares(table.get("spot"), where)
     return PriceTable(
         dated,
@@ -105,13 +105,13 @@ def _price(name: str, values: Any, spot: tuple[float, float], where: str) -> Pri
     if _TYPE.fullmatch(name) is None:
         raise UserError(f"{where} is no instance type of SageMaker", "They read like ml.g4dn.xlarge")
     if not isinstance(values, dict):
-        raise UserError(f"{where} = {quote(values)} is no price", _WAY_OUT)
+        raise UserError(f"{where} = {quote(values)} is no price", _HINT)
     for key in values:
         check_choice(key, {"dollars", "vcpus", "gpus", "spot"}, where, "key")
     vcpus, gpus = (values.get(key) for key in ("vcpus", "gpus"))
     for key, count, least in (("vcpus", vcpus, 1), ("gpus", gpus, 0)):
         if type(count) is not int or not least <= count <= 10_000:
-            raise UserError(f"{where}: {key} = {quote(count)} is no count", _WAY_OUT)
+            raise UserError(f"{where}: {key} = {quote(count)} is no count", _HINT)
     return Price(
         name,
         _number(values.get("dollars"), f"{where}: dollars"),

@@ -22,7 +22,7 @@ from psa.core.parsing import nearest
 from psa.core.text_file import decode_text
 
 ENV_FILE: Final = Path(".env")
-BUCKET_WAY_OUT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"
+BUCKET_HINT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"
 DEFAULT_REGION: Final = "us-east-1"  # where neither the settings nor AWS's own files name one
 DEFAULTS: Final = {
     "S3_PREFIX": "psa-experiment",
@@ -153,7 +153,7 @@ def _role_fault(value: str) -> str:
 def _bucket_fault(value: str) -> str:
     if not value:
         return "S3_BUCKET_NAME is not set"
-    return "" if _BUCKET.fullmatch(value) else f"S3_BUCKET_NAME: {value!r} is no bucket ({BUCKET_WAY_OUT})"
+    return "" if _BUCKET.fullmatch(value) else f"S3_BUCKET_NAME: {value!r} is no bucket ({BUCKET_HINT})"
 
 
 def _prefix_fault(value: str) -> str:

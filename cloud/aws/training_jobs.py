@@ -30,20 +30,20 @@ _NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")
 class SubmitResult:
     """What became of a submission. there: it had been submitted before; full: the account's quota is; later:
     AWS asks for patience; unpaid: the jobs at work may take all that is left of the budget. said: by AWS;
-    way_out: the hint that goes with it.
+    hint: the hint that goes with it.
     """
 
     kind: Literal["submitted", "there", "full", "later", "unpaid"]
     said: str = ""
-    way_out: str = ""
+    hint: str = ""
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether there is a job now."""
         return self.kind in ("submitted", "there")
 
     @property
-    def hopeless(self) -> bool:
+    def zero_quota(self) -> bool:
         """Whether the quota is full because it is none at all: no job of anybody's will free it."""
         return self.kind == "full" and _NO_QUOTA.search(self.said) is not None
 
@@ -77,9 +77,9 @@ class TrainingJobs:
             if code in _THERE:
                 return SubmitResult("there")
             if code in _FULL:
-                return SubmitResult("full", refused.what)
+                return SubmitResult("full", refused.message)
             if isinstance(refused, Unreachable):  # if it did arrive, it is there at the next try
-                return SubmitResult("later", refused.what, refused.way_out)
+                return SubmitResult("later", refused.message, refused.hint)
             raise refused from None
         return SubmitResult("submitted")
 

@@ -88,7 +88,7 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Emulator]:
             folder / LOCK_NAME,
             patience=_LOCK_SECONDS,
             what=f"another rehearsal is going on in {folder}",
-            way_out="Wait for its end, or choose another folder",
+            hint="Wait for its end, or choose another folder",
         ),
         contextlib.closing(Namespaces(folder / "probe")) as namespaces,
         s3_server(folder / "s3", meanwhile=http_server.prepare) as s3,

@@ -70,8 +70,8 @@ class JobRunner(threading.Thread):
             self._job.end("Stopped", "Training job stopped")
         except aws_exceptions() as error:  # its S3 has ended, for example at a signal to every process
             trouble = aws_error(error, f"{self._job.name}: a request to the S3 of the rehearsal failed")
-            _LOG.error("%s", trouble.what)
-            self._job.end("Failed", f"InternalServerError: {trouble.what}")
+            _LOG.error("%s", trouble.message)
+            self._job.end("Failed", f"InternalServerError: {trouble.message}")
         except Exception as error:  # noqa: BLE001 -- whoever waits for the job must hear of its end
             _LOG.exception("%s", self._job.name)
             self._job.end("Failed", f"InternalServerError: {error}")

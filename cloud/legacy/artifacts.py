@@ -93,7 +93,7 @@ def bounties_of(job: LegacyJobName, read: ReadObject) -> list[float]:
     try:
         files = contents(data, _LIMITS, name=f"{job.name}/{ARTIFACT}", wanted=(COMPREHENSIVE, _PLAIN))
     except UserError as error:
-        raise NoResults(REFUSED, error.what) from None
+        raise NoResults(REFUSED, error.message) from None
     if any(len(content) > _MOST_RESULTS for content in files.values()):
         raise NoResults(DAMAGED, "its results are too long to be results")
     by_name = {place.rpartition("/")[2]: content for place, content in files.items()}

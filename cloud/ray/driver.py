@@ -269,7 +269,7 @@ def main() -> int:
         threading.Thread(target=_stop_with_the_parent, daemon=True).start()
         drive(json.loads(line))
     except UserError as error:
-        listener.tell({"event": "unusable", "what": error.what, "way_out": error.way_out})
+        listener.tell({"event": "unusable", "what": error.message, "way_out": error.hint})
         return EXIT_USER_ERROR
     except KeyboardInterrupt:  # before Tune has begun; nothing has been done
         return EXIT_INTERRUPTED
@@ -277,7 +277,7 @@ def main() -> int:
 
 
 def _say(events: EventWriter, facts: dict[str, Any]) -> None:
-    events.say(facts.pop("event"), **facts)
+    events.emit(facts.pop("event"), **facts)
 
 
 if __name__ == "__main__":

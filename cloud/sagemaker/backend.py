@@ -155,7 +155,7 @@ class SageMakerBackend:
         request = self.offers.request(course, seconds)
         check_request(request)
         answer = self.jobs.submit(request)
-        if answer.begun:
+        if answer.started:
             self.budget.begun(course.job, price.dollars(seconds))
         return answer
 
@@ -270,7 +270,7 @@ class SageMakerBackend:
                 yield job
 
     def _book(self, said: Mapping[str, Any], watched: bool) -> None:
-        self.budget.booked(
+        self.budget.charge(
             said, self.offers.quotes.price(said["ResourceConfig"]["InstanceType"]).hourly, watched
         )
 
@@ -293,4 +293,4 @@ class SageMakerBackend:
             self.asked_to_stop += self.jobs.stop(job)
         except UserError as error:
             self.not_reached.append(job)
-            logger.warning("%s", error.what)
+            logger.warning("%s", error.message)

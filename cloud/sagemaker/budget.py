@@ -47,7 +47,7 @@ class Budget:
         self.reserved.pop(job, None)
         self.spent[job] = dollars
 
-    def booked(self, said: Mapping[str, Any], hourly: float, watched: bool) -> None:
+    def charge(self, said: Mapping[str, Any], hourly: float, watched: bool) -> None:
         """Count a job of an earlier time, by its description: with what it was billed, or with the most that
         it may be. watched: whether its end will be told; of another one at work the most counts as spent.
         """

@@ -98,7 +98,7 @@ def _artifacts(line: ManagedJob, bucket: Bucket) -> Iterator[tuple[str, Mapping[
             where = bucket.under(name)
             yield where, artifact.contents(content, artifact.OURS, name=where)
         except UserError as error:
-            logger.warning("%s", error.what)
+            logger.warning("%s", error.message)
 
 
 def _ids(trials: Collection[Trial]) -> set[str]:

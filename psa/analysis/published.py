@@ -116,7 +116,7 @@ def _arch(text: str, path: Path, number: int) -> str:
     try:
         return Arch.coerce(text).label
     except UserError as error:
-        raise UserError(f"{path}, line {number}: {error.what}", error.way_out) from None
+        raise UserError(f"{path}, line {number}: {error.message}", error.hint) from None
 
 
 def _modes(cells: Sequence[str], path: Path, number: int) -> list[str]:

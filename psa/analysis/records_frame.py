@@ -193,7 +193,7 @@ def _absent(store: Store, trial: Trial) -> dict[str, Any]:
     return {
         **_spec_columns(trial.model_dump(mode="json")),
         "id": trial.id,
-        "status": store.records.traces(trial.id),
+        "status": store.records.absence_reason(trial.id),
         "parameters": parameters,
         "source": "psa",
     }
@@ -216,7 +216,7 @@ def _holes(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, A
                     "id": place,
                     "mode": mode,
                     "seed": seed,
-                    "status": store.records.traces(f"{place}-"),
+                    "status": store.records.absence_reason(f"{place}-"),
                     "source": "psa",
                 }
 

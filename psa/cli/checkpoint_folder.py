@@ -26,7 +26,7 @@ def lock_folder(folder: Path) -> AbstractContextManager[None]:
     return locked(
         folder / FOLDER_LOCK,
         what=f"another `train` or `clean` is at work in {folder}",
-        way_out="Wait for it, or use another --model-dir",
+        hint="Wait for it, or use another --model-dir",
     )
 
 

@@ -110,7 +110,7 @@ def trained(plan: TrainingOptions, store: Store, machine: Machine, view: TrainVi
     )  # torch is imported here, not while options are read
 
     def started(states: Sequence[Any]) -> None:
-        found = store.survey(plan.pack.trials, plan.pack.horizon)
+        found = store.progress(plan.pack.trials, plan.pack.horizon)
         recorded = len(found.done) == len(plan.pack.trials)
         said = resumed(states[0], plan.pack.horizon, finishing=plan.finishing, recorded=recorded)
         out.print(said, markup=False, soft_wrap=True)

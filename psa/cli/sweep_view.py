@@ -34,7 +34,7 @@ class SweepView:
         self.doing = ""  # something else than training
         self._told = 0.0
 
-    def heard(self, event: WorkerEvent) -> None:
+    def handle_event(self, event: WorkerEvent) -> None:
         """Take an event in."""
         pack = event.pack
         match event.kind:
@@ -45,9 +45,9 @@ class SweepView:
             case "ready":  # a cluster has been counted
                 self.time_left.workers = event.facts["workers"]
             case "begun":
-                self.time_left.begun(pack, event.facts["left"])
+                self.time_left.start(pack, event.facts["left"])
             case "loop":
-                self.time_left.trained(pack, event.facts["trained"])
+                self.time_left.advance(pack, event.facts["trained"])
                 self.running[id(pack)] = (pack, event.facts["loop"])
                 self.best = max(self.best, (event.facts["best"], event.facts["trial"]))
             case "died":
@@ -59,7 +59,7 @@ class SweepView:
     def _over(self, event: WorkerEvent) -> None:
         """A pack is done, or has failed."""
         self.running.pop(id(event.pack), None)
-        self.time_left.over(event.pack)
+        self.time_left.finish(event.pack)
         name, trained = label(event.pack), event.facts.get("trained", 0)
         self.done += trained
         if trained:
@@ -67,19 +67,19 @@ class SweepView:
         for error in dict.fromkeys(failures_of(event).values()):
             self._line(f"FAILED {name}: {error}")
 
-    def measures(self, networks: int) -> None:
+    def show_measuring(self, networks: int) -> None:
         """So many networks are still to be measured, before anything is trained."""
         self.doing = f"measuring {pluralize(networks, 'network')} on this machine"
         self._tell()
 
-    def waits(self, trials: int) -> None:
+    def show_waiting(self, trials: int) -> None:
         """Nothing can be done but wait for so many trials, which others have in hand."""
         before, self.doing = self.doing, f"waiting for {pluralize(trials, 'trial')} in the hands of others"
         if self.doing != before:
             self._line(f"{self.done:,}/{self.total:,} trials | {self.doing}")
         self._tell()
 
-    def trains(self) -> None:
+    def show_training(self) -> None:
         """From now on packs are trained."""
         self.doing = ""
 
@@ -87,7 +87,7 @@ class SweepView:
         self.out.print(text, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
-        return self.doing or f"{format_duration(self.time_left.seconds())} left"
+        return self.doing or f"{format_duration(self.time_left.remaining())} left"
 
     def table(self) -> Table:
         """The live picture."""

@@ -4,20 +4,20 @@ import unicodedata
 from typing import Final
 
 LONGEST: Final = 1_000  # characters of a message, whatever is quoted in it
-_LONGEST_WAY_OUT: Final = 600
+_LONGEST_HINT: Final = 600
 
 
 class UserError(Exception):
     """Something the user can mend. The command line prints it as one line and exits with 2.
 
-    what: what is wrong and where (names the option, key or file); way_out: what to do about it. Both are
+    message: what is wrong and where (names the option, key or file); hint: what to do about it. Both are
     brought onto one line here, for what they quote may be anything.
     """
 
-    def __init__(self, what: str, way_out: str = "") -> None:
-        self.way_out = cut(one_line(way_out), _LONGEST_WAY_OUT)
-        self.what = cut(one_line(what), LONGEST - len(self.way_out) - 2)
-        super().__init__(f"{self.what}. {self.way_out}" if way_out else self.what)
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.hint = cut(one_line(hint), _LONGEST_HINT)
+        self.message = cut(one_line(message), LONGEST - len(self.hint) - 2)
+        super().__init__(f"{self.message}. {self.hint}" if hint else self.message)
 
 
 class CorruptFileError(UserError):

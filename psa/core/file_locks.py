@@ -53,14 +53,14 @@ class Locked(UserError):
 
 
 @contextlib.contextmanager
-def locked(path: Path, patience: float = 0.0, what: str = "", way_out: str = "") -> Iterator[None]:
+def locked(path: Path, patience: float = 0.0, what: str = "", hint: str = "") -> Iterator[None]:
     """Hold the lock of a file until the block ends. The file is created where it is missing, and stays.
 
     Args:
         path: The file.
         patience: Seconds to wait for another holder.
         what: The message where another holder has it; by default it names the file.
-        way_out: The hint that goes with the message.
+        hint: The hint that goes with the message.
 
     Raises:
         Locked: Another process, or another block of this one, holds the lock.
@@ -71,7 +71,7 @@ def locked(path: Path, patience: float = 0.0, what: str = "", way_out: str = "")
     until = time.monotonic() + patience
     while (descriptor := _locked_whole(path)) is None:
         if time.monotonic() >= until:
-            raise Locked(what or f"another process has locked {path}", way_out or "Wait until it has ended")
+            raise Locked(what or f"another process has locked {path}", hint or "Wait until it has ended")
         time.sleep(_POLL_SECONDS)
     try:
         yield
@@ -144,7 +144,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def _unlockable(path: Path, error: OSError) -> UserError:
     refused = file_error(error, f"cannot lock {path}")
-    return UserError(refused.what, _MOVE) if error.errno in _NO_LOCKS else refused
+    return UserError(refused.message, _MOVE) if error.errno in _NO_LOCKS else refused
 
 
 # Locks of bytes. Each process opens a file of locks once, however many of its bytes it holds.

@@ -53,7 +53,7 @@ def unreadable(error: OSError, path: Path | str) -> UserError:
     """Return the one line for a file or folder that cannot be read."""
     refused = file_error(error, f"cannot read {path}")
     is_forbidden = error.errno in (errno.EACCES, errno.EPERM)
-    return UserError(refused.what, _NOT_READABLE) if is_forbidden else refused
+    return UserError(refused.message, _NOT_READABLE) if is_forbidden else refused
 
 
 def ensure_dir(folder: Path, mode: int = 0o777) -> None:

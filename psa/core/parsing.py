@@ -46,7 +46,7 @@ def _lines(folder: Path, name: str, where: str) -> list[str]:
     try:
         content = read_stored(path, _MAX_FILE)
     except CorruptFileError as error:
-        raise UserError(f"{where}: {error.what}", "Name another file of values") from None
+        raise UserError(f"{where}: {error.message}", "Name another file of values") from None
     if content is None:
         raise UserError(
             f"{where}: {path} must exist, and does not", "Paths are relative to the folder of the grid"

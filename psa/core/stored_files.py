@@ -188,7 +188,7 @@ class _Walk:
             except NotADirectoryError:
                 self.files += [here] if self.wanted(Path(here).name) else []
             except OSError as error:
-                self.faults.append(unreadable(error, f"the folder {here}").what)
+                self.faults.append(unreadable(error, f"the folder {here}").message)
 
     def _is_folder(self, entry: os.DirEntry[str]) -> bool:
         """Sort an entry in; return whether it is a folder that lies there itself."""

@@ -143,7 +143,7 @@ def _keep_if_possible(path: Path, data: bytes, progress: DownloadProgress) -> No
     try:
         write_atomically(path, data)
     except UserError as error:
-        progress(f"{path.name} is unpacked again each time: {error.what}")
+        progress(f"{path.name} is unpacked again each time: {error.message}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -103,10 +103,10 @@ def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
     course = _TrainingRun(net, states, device, save, pace or SaveInterval())
     observing = ProbeRunner(splits, probes, keep)
     for pack in course.packs:
-        observing.beginning(pack)
+        observing.on_start(pack)
     try:
         while waiting := [state for state in states if not state.finished(horizon)]:
-            course.grow([(state, policy.grows(state, len(splits.val))) for state in waiting])
+            course.grow([(state, policy.growth_due(state, len(splits.val))) for state in waiting])
             for pack in course.packs:
                 if rows := _next_rows(pack.states, horizon):
                     reports = _one_loop(pack, rows, splits, policy, stop, observing)
@@ -152,8 +152,8 @@ class _TrainingRun:
 
     def store_when_due(self) -> None:
         """Store at the engine's pace."""
-        if self.pace.due():
-            self.pace.saving(self.store)
+        if self.pace.should_save():
+            self.pace.timed_save(self.store)
 
     def store(self) -> None:
         """Store what is not. A network that has grown and has not been trained since is not of its loop:
@@ -187,10 +187,10 @@ def _one_loop(
     # A lone trial may need a twin beside it to get the bits it has in a pack; the twin is forgotten.
     trained = rows * 2 if padded(pack.net, len(rows), batches) else rows
     settings = [row_of(pack.states[row]) for row in trained]
-    epoch = policy.begin(pack, trained, settings)
+    epoch = policy.begin_epoch(pack, trained, settings)
     shuffled = Batches(settings, splits.train, batch_size)
     loops = [row.loop for row in settings]
-    following = observing.following(pack.net, shuffled, loops[: len(rows)])
+    following = observing.epoch_observers(pack.net, shuffled, loops[: len(rows)])
     visited = pack.memories(trained, loops)
     train_loss = train_epoch(
         pack.net,
@@ -215,8 +215,8 @@ def _one_loop(
     _commit(pack, rows, epoch, [report.kept for report in reports], visited)
     for report in reports:
         _book(policy, report, pack.device)
-    observing.after(pack, rows, epoch.active[: len(rows)])
-    observing.followed(states, following)
+    observing.on_loop_end(pack, rows, epoch.active[: len(rows)])
+    observing.on_epoch_end(states, following)
     return reports
 
 
@@ -235,7 +235,7 @@ def _commit(
 
 def _reported(policy: Policy, report: LoopReport) -> LoopReport:
     """Return the report with the verdict of the policy. A loop that diverged is rejected like a worse one."""
-    better = not report.diverged and policy.better(report.state, report.correct, report.loss)
+    better = not report.diverged and policy.is_better(report.state, report.correct, report.loss)
     return replace(report, kept=better)
 
 
@@ -259,7 +259,7 @@ def _book(policy: Policy, report: LoopReport, device: torch.device) -> None:
         state.history[column].append(value)
     if device.type not in state.devices:
         state.devices.append(device.type)
-    state.stopped = policy.stops(state)
+    state.stopped = policy.should_stop(state)
 
 
 def finite_or_none(value: float) -> float | None:
@@ -270,5 +270,5 @@ def finite_or_none(value: float) -> float | None:
 def _test(pack: DevicePack, splits: Splits, observing: ProbeRunner) -> list[tuple[TrialState, TestResult]]:
     """The one look at the test split, after selection; and the probes' last."""
     correct, loss = evaluate_lkgs(pack, list(range(len(pack.states))), splits.test)
-    seen = observing.last(pack)
+    seen = observing.on_finish(pack)
     return [(state, TestResult(correct[row], loss[row], *seen[row])) for row, state in enumerate(pack.states)]

@@ -24,9 +24,9 @@ from psa.storage.trial_state import TrialState
 class Policy(Protocol):
     """The decisions of the engine between two epochs.
 
-    For every loop the engine calls `grows`, `begin`, then, after training and validation, `better` and
-    `stops`. It never keeps a loop that diverged, and does not call `better` for it. A policy has no state of
-    its own: a resumed run starts with a new one.
+    For every loop the engine calls `growth_due`, `begin_epoch`, then, after training and validation,
+    `is_better` and `should_stop`. It never keeps a loop that diverged, and does not call `is_better` for it.
+    A policy has no state of its own: a resumed run starts with a new one.
 
     Example:
         A ratchet that damages nothing and ends at the first loop without improvement:
@@ -35,12 +35,14 @@ class Policy(Protocol):
         ...     def __init__(self):
         ...         super().__init__(perturb=lambda copy, states: [None] * len(states))
         ...
-        ...     def stops(self, state):
+        ...     def should_stop(self, state):
         ...         return state.lkg_loop < state.loops
 
     """
 
-    def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
+    def begin_epoch(
+        self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]
+    ) -> EpochBuffers:
         """Prepare the next epoch of some trials.
 
         Args:
@@ -54,7 +56,7 @@ class Policy(Protocol):
 
         """
 
-    def better(self, state: TrialState, correct: int, loss: float) -> bool:
+    def is_better(self, state: TrialState, correct: int, loss: float) -> bool:
         """Decide whether the trained weights become the LKG.
 
         Args:
@@ -67,7 +69,7 @@ class Policy(Protocol):
 
         """
 
-    def stops(self, state: TrialState) -> bool:
+    def should_stop(self, state: TrialState) -> bool:
         """Decide whether a trial ends before its horizon.
 
         Args:
@@ -78,7 +80,7 @@ class Policy(Protocol):
 
         """
 
-    def grows(self, state: TrialState, validation: int) -> GrowthEvent | None:
+    def growth_due(self, state: TrialState, validation: int) -> GrowthEvent | None:
         """Decide whether the network of a trial grows before its next loop.
 
         Args:
@@ -104,22 +106,24 @@ class RatchetPolicy:
     def __init__(self, perturb: Perturb) -> None:
         self.perturb = perturb
 
-    def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
+    def begin_epoch(
+        self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]
+    ) -> EpochBuffers:
         """Copy the LKG of `rows`, perturb the copy, and set a new optimiser over it."""
         active = pack.lkg[list(rows)]
         units = self.perturb(active, [pack.states[row] for row in rows])
         gradients = active.zeros_like()
         return EpochBuffers(active, gradients, optimizer_for("adamw", settings, active, gradients), units)
 
-    def better(self, state: TrialState, correct: int, loss: float) -> bool:
+    def is_better(self, state: TrialState, correct: int, loss: float) -> bool:
         """Strict improvement of validation accuracy; a draw is discarded."""
         return correct > state.best_correct
 
-    def stops(self, state: TrialState) -> bool:
+    def should_stop(self, state: TrialState) -> bool:
         """The ratchet never stops by itself."""
         return False
 
-    def grows(self, state: TrialState, validation: int) -> GrowthEvent | None:
+    def growth_due(self, state: TrialState, validation: int) -> GrowthEvent | None:
         """Nothing grows: the next loop begins with the LKG as it is."""
         return None
 
@@ -131,7 +135,9 @@ class KeepPolicy:
         self.optimizer = method.optimizer
         self.steps_per_epoch = steps_per_epoch
 
-    def begin(self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]) -> EpochBuffers:
+    def begin_epoch(
+        self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]
+    ) -> EpochBuffers:
         """Go on from the present weights and moments; a new trial from its LKG and zero moments."""
         if not pack.carried:
             pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *MOMENTS[self.optimizer])}
@@ -160,16 +166,16 @@ class KeepPolicy:
                 }
             start = part.stop
 
-    def better(self, state: TrialState, correct: int, loss: float) -> bool:
+    def is_better(self, state: TrialState, correct: int, loss: float) -> bool:
         """The last state without patience, the least validation loss with it."""
         return True if _patience(state) is None else loss < state.best_loss
 
-    def stops(self, state: TrialState) -> bool:
+    def should_stop(self, state: TrialState) -> bool:
         """Whether patience has run out."""
         patience = _patience(state)
         return patience is not None and state.loops - state.lkg_loop >= patience
 
-    def grows(self, state: TrialState, validation: int) -> GrowthEvent | None:
+    def growth_due(self, state: TrialState, validation: int) -> GrowthEvent | None:
         """As the trial's schedule has it."""
         return growth_due(state, self.steps_per_epoch, validation)
 

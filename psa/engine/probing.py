@@ -216,13 +216,13 @@ class ProbeRunner:
     def __init__(self, splits: Splits, probes: Sequence[Probe], keep: KeepArrays | None) -> None:
         self.splits, self.probes, self.keep = splits, probes, keep
 
-    def beginning(self, pack: DevicePack) -> None:
+    def on_start(self, pack: DevicePack) -> None:
         """What they see before the first loop, of the trials that have not begun."""
         rows = [row for row, state in enumerate(pack.states) if self.probes and state.loops == 0]
         if rows:
-            self.after(pack, rows, pack.lkg[rows])
+            self.on_loop_end(pack, rows, pack.lkg[rows])
 
-    def after(self, pack: DevicePack, rows: Sequence[int], weights: StackedParams) -> None:
+    def on_loop_end(self, pack: DevicePack, rows: Sequence[int], weights: StackedParams) -> None:
         """Write what they see after a loop into the books of its trials."""
         if not self.probes:
             return
@@ -236,13 +236,13 @@ class ProbeRunner:
                     storable(seen)
                 )  # a diverged threshold must not stop its pack
 
-    def following(self, net: Dense, batches: Batches, loops: Sequence[int]) -> dict[str, EpochObserver]:
+    def epoch_observers(self, net: Dense, batches: Batches, loops: Sequence[int]) -> dict[str, EpochObserver]:
         """Who follows the next epoch, by probe."""
         followers = [probe for probe in self.probes if isinstance(probe, TrainingProbe)] if self.keep else []
         found = {probe.name: probe.follow(net, self.splits, batches, loops) for probe in followers}
         return {name: each for name, each in found.items() if each is not None}
 
-    def followed(self, states: Sequence[TrialState], seen: dict[str, EpochObserver]) -> None:
+    def on_epoch_end(self, states: Sequence[TrialState], seen: dict[str, EpochObserver]) -> None:
         """Store what was seen of an epoch; `states` have it in their books already."""
         for name, each in seen.items():
             for row, state in enumerate(states):
@@ -251,7 +251,7 @@ class ProbeRunner:
                     file = f"{name}-{state.loops}"
                     state.files[file] = self.keep(state, file, arrays)
 
-    def last(self, pack: DevicePack) -> list[tuple[dict[str, Observation], dict[str, Entry]]]:
+    def on_finish(self, pack: DevicePack) -> list[tuple[dict[str, Observation], dict[str, Entry]]]:
         """What each probe says of the LKG of every trial, and the files of those that keep more."""
         if not self.probes:
             return [({}, {}) for _ in pack.states]

@@ -19,11 +19,11 @@ class SaveInterval:
         self.interval = 0.0
         self.saved_at = time.monotonic()
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         """Whether the next save is due."""
         return time.monotonic() - self.saved_at >= self.interval
 
-    def saving(self, save: Callable[[], None]) -> None:
+    def timed_save(self, save: Callable[[], None]) -> None:
         """Save, and learn from how long it took."""
         begun = time.monotonic()
         save()

@@ -90,7 +90,7 @@ class CostModel:
         """Whether step times of a kind are known."""
         return kind.key in self.steps
 
-    def learn(self, kind: WorkloadKey, seconds: dict[int, float]) -> None:
+    def update(self, kind: WorkloadKey, seconds: dict[int, float]) -> None:
         """Keep measured step times; where the file cannot be written, for this process alone."""
         stored = read_helper(self.path, STEP_TIMES) or {}  # another sweep may have measured meanwhile
         self.steps = stored | self.steps | {kind.key: seconds}
@@ -101,7 +101,7 @@ class CostModel:
             write_atomically(self.path, canonical_json(body).encode() + b"\n")
         except UserError as error:
             self._refused = True
-            logger.warning("%s; the next sweep measures step times again", error.what)
+            logger.warning("%s; the next sweep measures step times again", error.message)
 
     def step(self, trial: Trial, size: int) -> float:
         """Seconds of one step of a pack of `size` such trials."""

@@ -51,20 +51,20 @@ class EtaEstimator:
         self.shares: dict[int, _Share] = {}
         self.spent = self.done = 0.0  # seconds of workers, and the seconds estimated for the same work
 
-    def planned(self, packs: Sequence[Pack], store: Store) -> None:
+    def plan(self, packs: Sequence[Pack], store: Store) -> None:
         """These packs are to be trained, and no others."""
         self.shares = {
             id(pack): _Share(self.costs.loop_seconds(pack.trials) / len(pack.trials), loops_left(store, pack))
             for pack in packs
         }
 
-    def begun(self, pack: Pack, loops: int) -> None:
+    def start(self, pack: Pack, loops: int) -> None:
         """A worker has taken a pack in hand, and so many trial-loops are left of it."""
         share = self.shares.get(id(pack))
         if share is not None:
             share.loops, share.since = loops, time.monotonic()
 
-    def trained(self, pack: Pack, loops: int) -> None:
+    def advance(self, pack: Pack, loops: int) -> None:
         """So many trials of a pack have finished a loop."""
         share = self.shares.get(id(pack))
         if share is None or share.since is None:
@@ -74,11 +74,11 @@ class EtaEstimator:
         self.done += share.seconds * loops
         share.loops, share.since = max(0, share.loops - loops), now
 
-    def over(self, pack: Pack) -> None:
+    def finish(self, pack: Pack) -> None:
         """Nothing more is done for a pack."""
         self.shares.pop(id(pack), None)
 
-    def seconds(self) -> float:
+    def remaining(self) -> float:
         """What is left; no schedule ends before its longest pack."""
         work = [share.work for share in self.shares.values()]
         slowness = (_TRUST_SECONDS + self.spent) / (_TRUST_SECONDS + self.done)

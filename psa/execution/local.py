@@ -36,7 +36,7 @@ class LocalBackend:
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
         """Run the jobs to their end; a tick (kind "tick") comes at least once a second."""
         tasks = [Task(job.pack, self._task("train", job.pack)) for job in jobs]
-        yield from WorkerPool(self.machine, self._places(tasks)).work(tasks)
+        yield from WorkerPool(self.machine, self._places(tasks)).run(tasks)
 
     def calibrate(self, groups: Sequence[Pack]) -> Generator[int, None, None]:
         """Measure step times of packs like these; how many are left, at least once a second.
@@ -47,12 +47,12 @@ class LocalBackend:
         tasks = [Task(pack, self._task("calibrate", pack)) for pack in groups]
         left = len(tasks)
         with contextlib.closing(
-            WorkerPool(self.machine, self._places(tasks), patience=0.0).work(tasks)
+            WorkerPool(self.machine, self._places(tasks), patience=0.0).run(tasks)
         ) as events:
             for event in events:
                 if event.kind == "calibrated":
                     steps = {int(size): seconds for size, seconds in event.facts["steps"].items()}
-                    self.costs.learn(WorkloadKey.of(event.pack.trials[0]), steps)
+                    self.costs.update(WorkloadKey.of(event.pack.trials[0]), steps)
                 left -= event.kind in ("calibrated", "failed")
                 yield left
 

@@ -33,7 +33,7 @@ class Machine:
     data_dir: Path = Path("dataset")
     device: DeviceName | None = None
     threads: int = 1
-    readers: int = 4
+    loader_threads: int = 4
 
     def prepare(self) -> torch.device:
         """Set torch up in this process and return the device. Raises UserError where it is not there."""

@@ -110,7 +110,7 @@ def replay(store: Store, machine: Machine, count: int, seed: int = 0) -> Iterato
             continue
         difference = _difference(_trained(stored, step.loop, machine, device), stored, step.loop)
         here = describe(device, machine.threads)
-        machines = "" if difference is None else two_kinds(store.machine_of(stored.trial.id), here)
+        machines = "" if difference is None else two_kinds(store.sidecar(stored.trial.id), here)
         yield Replayed(stored.place, step.loop, difference, machines)
 
 

@@ -168,7 +168,7 @@ def _trial(declared: GridFile, settings: Spec, seed: int) -> Trial:
     except ValidationError as error:
         raise UserError(f"{declared.where}: {first_error(error)}", "Correct that value") from None
     except UserError as error:
-        raise UserError(f"{declared.where}: {error.what}", error.way_out) from None
+        raise UserError(f"{declared.where}: {error.message}", error.hint) from None
     return trial
 
 

@@ -268,10 +268,8 @@ def _read(path: Path) -> dict[str, Any]:
     if content is None:
         grids = {other.stem: other for folder in (_GRIDS, path.parent) for other in _grids_in(folder)}
         near = nearest(path.stem, grids, likeness=0.75)
-        way_out = (
-            f"Did you mean {grids[near]}?" if near else "Name a .toml file, such as those in reproduction/"
-        )
-        raise UserError(f"there is no grid {path}", way_out)
+        hint = f"Did you mean {grids[near]}?" if near else "Name a .toml file, such as those in reproduction/"
+        raise UserError(f"there is no grid {path}", hint)
     return read_toml(content, str(path), "grid")
 
 

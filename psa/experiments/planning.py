@@ -40,7 +40,7 @@ def planned_for(
     pack_size: int | None,
 ) -> Plan:
     """What is to be done of some trials up to a horizon."""
-    survey = store.survey(trials, horizon)
+    survey = store.progress(trials, horizon)
     packs = packed(groups_of(survey.pending), horizon, costs, pack_size)
     need = max((memory_bytes(pack.trials) for pack in packs), default=1)
     return Plan(trials, horizon, survey.pending, survey.damaged, packs, device_slots(device, need, workers))

@@ -196,7 +196,7 @@ def _check(found: Search, path: Path) -> None:
             try:
                 found.template.pack({**first, key: value})
             except UserError as error:
-                raise UserError(f"{path}: space: {error.what}", error.way_out) from None
+                raise UserError(f"{path}: space: {error.message}", error.hint) from None
     strategy = found.strategy
     if strategy.scheduler != "none" and strategy.grace >= found.template.meta_loops:
         raise UserError(

@@ -86,7 +86,7 @@ class SearchLog:
         self.path = results / name / f"search-{search.digest[:8]}.json"
         self.configurations = self._read()
 
-    def heard(self, said: dict[str, Any]) -> Configuration | None:
+    def handle_event(self, said: dict[str, Any]) -> Configuration | None:
         """Take in an event of a backend. Return the configuration if it has ended thereby."""
         name, kind = said.get("pack"), said["event"]
         if name is None:

@@ -52,16 +52,16 @@ class StageProgress(Protocol):
     done: int
     time_left: EtaEstimator
 
-    def heard(self, event: WorkerEvent) -> None:
+    def handle_event(self, event: WorkerEvent) -> None:
         """Take an event in."""
 
-    def measures(self, networks: int) -> None:
+    def show_measuring(self, networks: int) -> None:
         """So many networks are still to be measured, before anything is trained."""
 
-    def waits(self, trials: int) -> None:
+    def show_waiting(self, trials: int) -> None:
         """Nothing can be done but wait for so many trials, which others have in hand."""
 
-    def trains(self) -> None:
+    def show_training(self) -> None:
         """From now on packs are trained."""
 
 
@@ -132,7 +132,7 @@ def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
     if stage.points is None:
         work.progress.waiting(stage)
         return False
-    survey = work.sweep.store.survey(stage.trials, stage.meta_loops)
+    survey = work.sweep.store.progress(stage.trials, stage.meta_loops)
     work.progress.damaged(survey.damaged)
     failed = sum(trial.id in work.failed for trial in survey.pending)
     work.progress.say(f"{stage.title}{survey.counts}, {failed:,} failed")
@@ -145,7 +145,7 @@ def _drop(stages: Sequence[StageStatus], store: Store, keep: KeepWeights) -> Non
     """
     if keep == "all" or any(stage.points is None for stage in stages):
         return
-    surveys = [store.survey(stage.trials, stage.meta_loops) for stage in stages]
+    surveys = [store.progress(stage.trials, stage.meta_loops) for stage in stages]
     open_still = {trial.id for survey in surveys for trial in survey.pending}
     done = {trial.id: trial for survey in surveys for trial in survey.done if trial.id not in open_still}
     delete_checkpoints(store, list(done.values()), keep)
@@ -204,10 +204,10 @@ class _SweepRunner:
                 unknown[kind] = Pack(trials=enough(group, max(SIZES)), horizon=planned.horizon)
         if not unknown:
             return
-        view.measures(len(unknown))
+        view.show_measuring(len(unknown))
         with contextlib.closing(backend.calibrate(list(unknown.values()))) as lefts:
             for left in lefts:
-                view.measures(left)
+                view.show_measuring(left)
                 refresh()
                 if self.stop():
                     return
@@ -220,7 +220,7 @@ class _SweepRunner:
         """
         pending, wait = planned.pending, FIRST_WAIT_SECONDS
         while not self.ends():
-            pending = self.sweep.store.survey(pending, planned.horizon).pending
+            pending = self.sweep.store.progress(pending, planned.horizon).pending
             left = [trial for trial in pending if trial.id not in self.failed]
             if not left:
                 return
@@ -242,11 +242,11 @@ class _SweepRunner:
     ) -> None:
         packs = packed(groups_of(free), planned.horizon, self.sweep.costs, self.sweep.options.pack_size)
         jobs = self.sweep.backend.plan(packs)
-        view.time_left.planned([job.pack for job in jobs], self.sweep.store)
-        view.trains()
+        view.time_left.plan([job.pack for job in jobs], self.sweep.store)
+        view.show_training()
         with contextlib.closing(self.sweep.backend.launch(jobs)) as events:
             for event in events:
-                view.heard(event)
+                view.handle_event(event)
                 refresh()
                 self.failed |= failures_of(event).keys()
                 if event.kind == "detached":
@@ -266,7 +266,7 @@ class _SweepRunner:
     def _wait(self, seconds: float, trials: int, view: StageProgress, refresh: RefreshCallback) -> None:
         until = time.monotonic() + seconds
         while not self.stop() and (rest := until - time.monotonic()) > 0:
-            view.waits(trials)
+            view.show_waiting(trials)
             refresh()
             self.stop.wait(min(1.0, rest))
 
@@ -276,7 +276,7 @@ def _booked(store: Store, event: WorkerEvent, keep: KeepWeights) -> None:
     errors = failures_of(event)
     failed = [trial for trial in event.pack.trials if trial.id in errors]
     # a worker that died over one trial may have stored the records of others: those are done, not failed
-    for trial in store.survey(failed, event.pack.horizon).pending:
+    for trial in store.progress(failed, event.pack.horizon).pending:
         store.write_failure(trial, errors[trial.id])
     if event.kind == "done" and keep == "none":
-        delete_checkpoints(store, store.survey(event.pack.trials, event.pack.horizon).done, keep)
+        delete_checkpoints(store, store.progress(event.pack.trials, event.pack.horizon).done, keep)

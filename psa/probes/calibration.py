@@ -24,7 +24,7 @@ class Calibration(LkgProbe):
         return {
             "ece": finite_rows(map(_ece, found)),
             "confidence": finite_rows(each.confidence.mean() for each in found),
-            "accuracy": finite_rows(each.right.mean() for each in found),
+            "accuracy": finite_rows(each.correct.mean() for each in found),
         }
 
 
@@ -32,7 +32,7 @@ def _ece(seen: Predictions) -> float:
     """A trial that diverged has a record too: what its outputs do not allow to say is missing from it."""
     if not np.isfinite(seen.confidence).all():
         return float("nan")
-    return expected_calibration_error(seen.confidence, seen.right)
+    return expected_calibration_error(seen.confidence, seen.correct)
 
 
 class Confusion(LkgProbe):

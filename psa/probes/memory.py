@@ -47,8 +47,8 @@ class ToggleProbe(LkgProbe):
             known = bool(np.isfinite(change).all())
             counts = {
                 "samples": len(split),
-                "with_correct": one.right.sum(),
-                "without_correct": other.right.sum(),
+                "with_correct": one.correct.sum(),
+                "without_correct": other.correct.sum(),
             }
             for fact, count in counts.items():
                 found.setdefault(fact, []).append(int(count))

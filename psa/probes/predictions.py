@@ -57,7 +57,7 @@ class Predictions:
     memory: dict[str, NDArray[np.float64]]
 
     @property
-    def right(self) -> NDArray[np.bool_]:
+    def correct(self) -> NDArray[np.bool_]:
         """Whether each is answered correctly."""
         return np.asarray(self.answers == self.labels)
 

@@ -70,18 +70,18 @@ class CheckpointFile:
         try:
             state = _stored(self.path)
         except CorruptFileError as damage:
-            state, problem = None, damage.what
+            state, problem = None, damage.message
         if state is not None:
             self._sound = True
             return state
         try:
             state = _stored(self.previous)
         except CorruptFileError as damage:
-            raise CorruptFileError(f"{problem or missing}, and {damage.what}", self.way_out()) from damage
+            raise CorruptFileError(f"{problem or missing}, and {damage.message}", self.hint()) from damage
         if state is not None:
             self._warn(f"{problem or missing}; going on from the generation before it, loop {state.loops}")
         elif problem:
-            raise CorruptFileError(problem, self.way_out())
+            raise CorruptFileError(problem, self.hint())
         return state
 
     def arrays_path(self, name: str) -> Path:
@@ -103,7 +103,7 @@ class CheckpointFile:
             logger.warning("%s", message)
         self._warned = True
 
-    def way_out(self) -> str:
+    def hint(self) -> str:
         """Return the hint for a state of no use."""
         command = shlex.join(["clean", "--model-dir", str(self.path.parent), self.path.name])
         return f"Put a sound copy in its place, or start anew after `{command}`"

@@ -61,7 +61,7 @@ def read_helper(path: Path, shape: TypeAdapter[Shape], consequence: str = "") ->
     except ValidationError as error:
         reason = _reason(error)
     except UserError as error:
-        reason = error.what.removeprefix(f"{path} ")
+        reason = error.message.removeprefix(f"{path} ")
     if consequence:
         logger.warning("%s cannot be used (%s); %s", path, reason, consequence)
     return None

@@ -91,7 +91,7 @@ class Store:
         """The trials whose record does not reach `horizon` yet, in their order. Raises CorruptFileError."""
         return [trial for trial in trials if not self.done(trial, horizon)]
 
-    def survey(self, trials: Iterable[Trial], horizon: int) -> StoreProgress:
+    def progress(self, trials: Iterable[Trial], horizon: int) -> StoreProgress:
         """What is done, what is pending, and which records are damaged, each record read once."""
         found, read = StoreProgress([], [], {}, []), self.records.reader()
         for trial in trials:
@@ -126,9 +126,9 @@ class Store:
             layout.check_digest(file.path, (state.trial.id, state.trial.digest), trial, "--model-dir")
         return state
 
-    def machine_of(self, trial: str) -> Record | None:
+    def sidecar(self, trial: str) -> Record | None:
         """Return the machine of a trial's record, by id: see RecordStore.machine_of."""
-        return self.records.machine_of(trial)
+        return self.records.sidecar(trial)
 
     def write(self, trial: Trial, record: Record, machine: Record) -> None:
         """Store a record, last of all, and beside it what differs between machines without touching it.

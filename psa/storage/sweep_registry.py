@@ -83,7 +83,7 @@ class _StatusFile:
             yield
         except (UserError, OSError) as error:
             if not self._warned:
-                what = error.what if isinstance(error, UserError) else str(error)
+                what = error.message if isinstance(error, UserError) else str(error)
                 logger.warning("%s; the sweep goes on, but `psa status` may not show it", what)
             self._warned = True
 

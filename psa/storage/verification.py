@@ -77,7 +77,7 @@ class Check:
         except Misplaced as error:
             yield Finding(path, str(error), misplaced=True)
         except UserError as error:
-            yield Finding(path, error.what)
+            yield Finding(path, error.message)
         else:
             yield Finding(path, None, folder=folder)
 
@@ -90,7 +90,7 @@ class Check:
             try:
                 bundle = read_bundle(path)
             except UserError as error:
-                yield Finding(path, error.what)
+                yield Finding(path, error.message)
                 continue
             if bundle is None:  # removed meanwhile
                 continue
@@ -115,7 +115,7 @@ class Check:
                 for other in _others(row.id, store, before):
                     longer(other, stored)
         except UserError as error:
-            return error.what
+            return error.message
         return None
 
     def _state(self, path: Path) -> Path | None:

@@ -178,12 +178,12 @@ class JobController:
         try:
             self.desk.dropped(line)
         except Unreachable as trouble:
-            logger.warning("%s; it stays there until the next `psa fetch`", trouble.what)
+            logger.warning("%s; it stays there until the next `psa fetch`", trouble.message)
 
     def _done(self, pack: Pack) -> int:
         """How many trials that were asked for are done now; each counts once, whichever line had it."""
         new = [trial for trial in pack.trials if trial.id in self.wanted.keys() - self._counted]
-        done = [each for each in new if self.desk.store.survey([each], self.wanted[each.id]).done]
+        done = [each for each in new if self.desk.store.progress([each], self.wanted[each.id]).done]
         self._counted |= {trial.id for trial in done}
         return len(done)
 

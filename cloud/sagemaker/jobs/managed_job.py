@@ -61,7 +61,7 @@ class ManagedJob:
         """Those that are not at home yet. One whose record here is damaged is named, and is not among them:
         nothing that is trained elsewhere could take its place.
         """
-        surveys = [store.survey(pack.trials, pack.horizon) for pack in self.packs.values()]
+        surveys = [store.progress(pack.trials, pack.horizon) for pack in self.packs.values()]
         for survey in surveys:
             for reason in survey.damaged.values():
                 _warn(reason)
@@ -121,7 +121,7 @@ def list_managed_jobs(bucket: Bucket, home: str) -> Iterator[ManagedJob]:
         try:
             yield ManagedJob(home, packs_in(content, bucket.under(where)))
         except UserError as error:
-            logger.warning("%s; left out", error.what)
+            logger.warning("%s; left out", error.message)
 
 
 def upload_inputs(line: ManagedJob, bucket: Bucket, store: Store) -> Iterator[str]:
@@ -150,7 +150,7 @@ def unfinished(jobs: Sequence[Job], store: Store, failed: Collection[str] = ()) 
     """The jobs less the trials that are done by now, have failed, or have a damaged record."""
 
     def open_still(pack: Pack) -> list[Trial]:
-        pending = store.survey(pack.trials, pack.horizon).pending
+        pending = store.progress(pack.trials, pack.horizon).pending
         return [trial for trial in pending if trial.id not in failed]
 
     return _kept(jobs, open_still)

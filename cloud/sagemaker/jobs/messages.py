@@ -46,7 +46,7 @@ def with_running_jobs(error: UserError, watch: JobController) -> UserError:
         f"{pluralize(running, 'job')} may still be at work: the same command watches again, Ctrl-C "
         "there stops"
     )
-    return UserError(error.what, f"{error.way_out}. {said}")
+    return UserError(error.message, f"{error.hint}. {said}")
 
 
 def detach_message(watch: JobController) -> str:

@@ -40,9 +40,9 @@ class Submission:
             try:
                 answer = self.desk.submit(course)
             except Unreachable as trouble:  # while its inputs were laid into the bucket
-                answer = SubmitResult("later", trouble.what, trouble.way_out)
-            course.running, course.begun = answer.begun, False
-            if not answer.begun:
+                answer = SubmitResult("later", trouble.message, trouble.hint)
+            course.running, course.begun = answer.started, False
+            if not answer.started:
                 course.attempt -= 1
                 self.stall, self._asked = answer, time.monotonic()
                 yield from self._stalled(answer, busy)
@@ -60,7 +60,7 @@ class Submission:
         """Say once that the quota is full. Raises UserError where it is none at all, and nothing is lost."""
         if answer.kind != "full":
             return
-        if answer.hopeless and not busy:
+        if answer.zero_quota and not busy:
             raise UserError(
                 answer.said, "Request an increase of this quota, or set INSTANCE_TYPE to one that has some"
             )
@@ -74,4 +74,4 @@ class Submission:
         """Return why AWS takes no submission at present, if it asks for patience."""
         if self.stall is None or self.stall.kind != "later":
             return None
-        return Unreachable(self.stall.said, self.stall.way_out)
+        return Unreachable(self.stall.said, self.stall.hint)

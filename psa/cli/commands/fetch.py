@@ -44,7 +44,7 @@ def fetch(
         there.fetch()
     complete = True
     for stage in has_begun(declared, store, out):
-        survey = store.survey(stage.trials, stage.meta_loops)
+        survey = store.progress(stage.trials, stage.meta_loops)
         out.print(
             f"{declared.name}: {stage.title}{len(survey.done):,} of {len(stage.trials):,} trials are here",
             markup=False,

@@ -106,12 +106,12 @@ def _rows(planned: Plan, store: Store, costs: CostModel) -> Iterator[tuple[str, 
     workers = len(planned.places)
     where = f" on {pluralize(len(set(planned.places)), 'GPU')}" if planned.places[0] else ""
     time_left = EtaEstimator(costs, workers)
-    time_left.planned(planned.packs, store)
+    time_left.plan(planned.packs, store)
     peak = sum(sorted((memory_bytes(pack.trials) for pack in planned.packs), reverse=True)[:workers])
     yield "packs", f"{len(planned.packs):,}: {_sizes(planned.packs)}"
     yield (
         "time left here",
-        f"{format_duration(time_left.seconds())} with {pluralize(workers, 'worker')}{where}",
+        f"{format_duration(time_left.remaining())} with {pluralize(workers, 'worker')}{where}",
     )
     yield "peak memory", format_bytes(peak)
     disk = sum(trial_bytes(trial, planned.horizon) for trial in planned.pending)

@@ -88,7 +88,7 @@ def _listen(backend: Searcher, found: Search, ledger: SearchLog, stop: StopReque
                 return
             if said is None:
                 continue
-            ended = ledger.heard(said)
+            ended = ledger.handle_event(said)
             if ended is not None:
                 count = f"{len(ledger.ended)}/{found.strategy.samples}"
                 out.print(f"{count} | {_line(ended, found)}", markup=False, soft_wrap=True)

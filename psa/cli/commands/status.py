@@ -40,7 +40,7 @@ def status(
     out = console()
     failed: list[Trial] = []
     for stage in has_begun(declared, store, out):
-        survey = store.survey(stage.trials, stage.meta_loops)
+        survey = store.progress(stage.trials, stage.meta_loops)
         failed += [trial for trial in survey.pending if store.failure(trial) is not None]
         out.print(f"{declared.name}: {stage.title}{survey.counts}", markup=False)
         say_damaged(out, survey.damaged)

@@ -138,7 +138,7 @@ class WorkerPool:
         self.stopped: list[tuple[float, DeviceSlot, Task]] = []  # by a signal: when each is replaced
         self.ready = selectors.DefaultSelector()
 
-    def work(self, tasks: Sequence[Task]) -> Generator[WorkerEvent, None, None]:
+    def run(self, tasks: Sequence[Task]) -> Generator[WorkerEvent, None, None]:
         """Events until all tasks are done or failed. Closing the generator stops the workers, who save."""
         self.waiting.extend(tasks)
         with self.ready, self._ending():

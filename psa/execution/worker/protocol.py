@@ -81,7 +81,7 @@ class EventWriter:
         with contextlib.suppress(OSError):
             self._out.close()
 
-    def say(self, event: str, **facts: Any) -> None:
+    def emit(self, event: str, **facts: Any) -> None:
         """Tell the parent."""
         try:
             self._out.write(canonical_json({"event": event, **facts}) + "\n")

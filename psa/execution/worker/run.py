@@ -76,7 +76,7 @@ def run_unlocked(
             records = run_pack(part, store, machine, hooks)
     ours = {trial.id for trial in got}
     others = [trial for trial in pack.trials if trial.id not in ours]
-    return records, len(store.survey(others, pack.horizon).pending)
+    return records, len(store.progress(others, pack.horizon).pending)
 
 
 def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None = None) -> list[Record]:
@@ -172,7 +172,7 @@ def splits_of(
     if key not in _kept:
         _kept.clear()
         _kept[key] = load_splits(
-            spec, machine.data_dir, device=device, progress=progress, workers=machine.readers
+            spec, machine.data_dir, device=device, progress=progress, workers=machine.loader_threads
         )
     return _kept[key]
 
@@ -196,7 +196,7 @@ def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
         raise UserError(
             f"the LKG in {file.path} is not finite (loop {stored.lkg_loop} diverged, and an earlier "
             "version of psa kept it)",
-            f"{file.way_out()}; remove the record of {trial.id} too, if there is one",
+            f"{file.hint()}; remove the record of {trial.id} too, if there is one",
         )
     stored.trial, stored.horizon = trial, horizon
     return stored

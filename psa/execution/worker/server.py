@@ -61,7 +61,7 @@ def serve(machine: Machine) -> int:
 def _served(machine: Machine, tasks: queue.SimpleQueue[str | None], stop: ParentWatch) -> int:
     events = EventWriter()
     try:
-        return _worked(machine, tasks, stop, events.say)
+        return _worked(machine, tasks, stop, events.emit)
     finally:
         events.close()
 
@@ -79,7 +79,7 @@ def _worked(
     try:
         device = machine.prepare()
     except UserError as error:
-        say("unusable", what=error.what, way_out=error.way_out)
+        say("unusable", what=error.message, way_out=error.hint)
         return EXIT_USER_ERROR
     say("ready", device=str(device))
     while (line := tasks.get()) is not None and stop.signal is None:

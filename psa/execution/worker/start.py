@@ -45,7 +45,7 @@ def _refuse(error: Exception) -> int:
     else:
         refusal = UserError(f"torch cannot be loaded: {type(error).__name__}: {one_line(str(error))[:300]}")
     if "--serve" in sys.argv:
-        EventWriter().say("unusable", what=refusal.what, way_out=refusal.way_out)
+        EventWriter().emit("unusable", what=refusal.message, way_out=refusal.hint)
     else:
         sys.stderr.write(f"error: {refusal}\n")
     return EXIT_USER_ERROR

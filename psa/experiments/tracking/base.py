@@ -15,9 +15,9 @@ from psa.storage.records.record import Record
 class Tracker(Protocol):
     """A tracker of finished trials, such as a server of experiments.
 
-    For every finished trial the sweep calls `loops_of`, and `tell` where the record has more loops. What a
-    tracker missed, it receives from the next sweep. An exception of any type switches the tracker off until
-    the end of the sweep; the training goes on.
+    For every finished trial the sweep calls `logged_loops`, and `log_trial` where the record has more loops.
+    What a tracker missed, it receives from the next sweep. An exception of any type switches the tracker off
+    until the end of the sweep; the training goes on.
 
     Attributes:
         name: The name of the tracker in warnings.
@@ -29,18 +29,18 @@ class Tracker(Protocol):
         ...     def __init__(self):
         ...         self.scores = {}
         ...
-        ...     def loops_of(self, trial):
+        ...     def logged_loops(self, trial):
         ...         loops, _ = self.scores.get(trial.id, (-1, None))
         ...         return loops
         ...
-        ...     def tell(self, trial, record):
+        ...     def log_trial(self, trial, record):
         ...         self.scores[trial.id] = record["loops"], curves(record).finals
 
     """
 
     name: str
 
-    def loops_of(self, trial: Trial) -> int:
+    def logged_loops(self, trial: Trial) -> int:
         """Return the number of loops of a trial that the tracker has stored.
 
         Args:
@@ -54,7 +54,7 @@ class Tracker(Protocol):
 
         """
 
-    def tell(self, trial: Trial, record: Record) -> None:
+    def log_trial(self, trial: Trial, record: Record) -> None:
         """Store a record, or those of its loops that are not stored yet.
 
         Args:

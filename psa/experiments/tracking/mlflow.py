@@ -41,12 +41,12 @@ class MLflow:
             shown = masked(one_line(f"--mlflow {uri}: {error}"))
             raise UserError(shown[:400], "Name a server that runs, or sqlite:///runs.db") from error
 
-    def loops_of(self, trial: Trial) -> int:
+    def logged_loops(self, trial: Trial) -> int:
         """See psa.experiments.tracking.base.Tracker."""
         run = self._run(trial)
         return -1 if run is None else int(run.data.tags.get(_LOOPS, 0))
 
-    def tell(self, trial: Trial, record: Record) -> None:
+    def log_trial(self, trial: Trial, record: Record) -> None:
         """See psa.experiments.tracking.base.Tracker."""
         shown, now = curves(record), int(1000 * time.time())
         run = self._run(trial) or self.client.create_run(

@@ -30,13 +30,13 @@ class TensorBoard:
         check_writable(folder)
         self.folder = folder
 
-    def loops_of(self, trial: Trial) -> int:
+    def logged_loops(self, trial: Trial) -> int:
         """See psa.experiments.tracking.base.Tracker."""
         path = self.folder / trial.id / _KNOWN
         known = read_helper(path, LISTENER_PROGRESS, "the run is written anew")
         return -1 if known is None else known["loops"]
 
-    def tell(self, trial: Trial, record: Record) -> None:
+    def log_trial(self, trial: Trial, record: Record) -> None:
         """See psa.experiments.tracking.base.Tracker."""
         run, shown = self.folder / trial.id, curves(record)
         shutil.rmtree(run, ignore_errors=True)

@@ -28,15 +28,15 @@ class TrackerGroup:
 
         One that fails is told no more in this sweep.
         """
-        for trial in self.store.survey(trials, horizon).done if self.listeners else ():
+        for trial in self.store.progress(trials, horizon).done if self.listeners else ():
             record = self.store.read(trial)
             for listener in tuple(self.listeners if record is not None else ()):
                 self._told(listener, trial, record or {})
 
     def _told(self, listener: Tracker, trial: Trial, record: Record) -> None:
         try:
-            if listener.loops_of(trial) < record["loops"]:
-                listener.tell(trial, record)
+            if listener.logged_loops(trial) < record["loops"]:
+                listener.log_trial(trial, record)
         except Exception as error:  # noqa: BLE001 - whatever its library does, the training goes on
             reason = masked(named_error(error))[:300]
             logger.warning(

@@ -214,10 +214,10 @@ def _check(rows: pd.DataFrame) -> None:
     """Raise UserError where a cell would mix what must not be averaged."""
     if not len(rows):
         raise UserError("the rows hold no trial", "Run `psa sweep GRID` first")
-    for column, way_out in _ONE_OF:
+    for column, hint in _ONE_OF:
         names = sorted(rows[column].dropna().astype(str).unique())
         if len(names) > 1:
-            raise UserError(f"the rows hold more than one {column}: {join_names(names)}", way_out)
+            raise UserError(f"the rows hold more than one {column}: {join_names(names)}", hint)
     for column in _ONE_PER_MODE:
         several = rows.groupby("mode", observed=True)[column].nunique() > 1
         for mode in several.index[several]:
@@ -264,4 +264,4 @@ def archs_in(path: Path, option: str = "") -> tuple[str, ...]:
             for line in parse_values(f"@{path.resolve().name}", path.resolve().parent, "it")
         )
     except UserError as error:
-        raise UserError(f"{path}: {error.what}", error.way_out) from None
+        raise UserError(f"{path}: {error.message}", error.hint) from None

@@ -176,7 +176,7 @@ def _read_head(head: re.Match[str], where: str) -> Block:
     try:
         return Block(Arch.coerce(head["arch"]).label, int(head["parameters"].replace(",", "")), {})
     except UserError as error:
-        raise UserError(f"{where}: {error.what}", error.way_out) from None
+        raise UserError(f"{where}: {error.message}", error.hint) from None
 
 
 def _read_mode(text: str, blocks: list[Block], where: str) -> None:

@@ -59,7 +59,7 @@ def _files(record: Record, trial: Trial, store: Store) -> dict[str, bytes]:
             files["best_model.safetensors"] = _model(state.lkg, trial, best)
         files["final_model.safetensors"] = _model(state.carried.get("active", state.lkg), trial, state.loops)
         weights |= {"best_model_epoch": best, "final_model_epoch": state.loops}
-    stats = run_stats(record, trial, store.machine_of(trial.id) or {}) | {"weights": weights}
+    stats = run_stats(record, trial, store.sidecar(trial.id) or {}) | {"weights": weights}
     files["run_stats.json"] = strict_json(stats)
     name = run_name(trial)
     files["training_curves.png"] = encoded(run_curves(stats, name), "png", _DPI)

@@ -224,7 +224,7 @@ def seconds_of(depths: GlonetResults, store: Store | None) -> dict[Network, Valu
 
 
 def _seconds(store: Store, trial: str) -> float:
-    sidecar = store.machine_of(trial) if trial else None
+    sidecar = store.sidecar(trial) if trial else None
     if not sidecar or not sidecar.get("pack_epochs"):
         return float("nan")
     return float(sidecar["pack_seconds"]) / int(sidecar["pack_epochs"])

@@ -228,4 +228,4 @@ def _one_measured(
     try:
         return GradientMeasurements(read_gradients(path, data_dir, sha256), say=say)
     except UserError as error:
-        return f"{error.what}."
+        return f"{error.message}."

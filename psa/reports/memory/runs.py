@@ -60,7 +60,7 @@ def build_runs(frame: pd.DataFrame, setting: ReportContext) -> pd.DataFrame:
 def _stored_runs(store: Store, trials: tuple[str, ...], loops: tuple[int, ...]) -> pd.DataFrame:
     """The runs of these trials, of so many loops: a record with more loops is another one."""
     records = list(records_of(store, trials))
-    return runs_from(records, {trial: store.machine_of(trial) or {} for trial in trials})
+    return runs_from(records, {trial: store.sidecar(trial) or {} for trial in trials})
 
 
 def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None = None) -> pd.DataFrame:

@@ -54,9 +54,7 @@ def add_to_bundle(path: Path, source: RecordStore, wanted: Container[str] | None
 
     """
     what = f"another `psa bundle` is at work on {path}"
-    with locked(
-        path.with_name(f".{path.name}.lock"), _PATIENCE_SECONDS, what=what, way_out="Wait for its end"
-    ):
+    with locked(path.with_name(f".{path.name}.lock"), _PATIENCE_SECONDS, what=what, hint="Wait for its end"):
         remove_leftovers(path.parent, f"{path.name}.")  # of a killed one
         bundle = read_bundle(path) or Bundle(path, ())
         rows, outcome = {row.id: row for row in bundle}, Bundled()

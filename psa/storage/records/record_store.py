@@ -113,7 +113,7 @@ class RecordStore:
             try:
                 bundles += filter(None, [self._bundle(path)])
             except CorruptFileError as damage:
-                yield CorruptFileError(f"{damage.what}: none of its records counts", damage.way_out)
+                yield CorruptFileError(f"{damage.message}: none of its records counts", damage.hint)
         ids = {str(path.relative_to(self.root))[: -len(".json")] for path in self.loose_paths(studies)}
         ids |= {row.id for bundle in bundles for row in bundle if not studies or _study(row.id) in studies}
         for name in sorted(ids, key=lambda name: f"{name}.json".split("/")):
@@ -125,7 +125,7 @@ class RecordStore:
                 if stored is not None:  # not removed meanwhile
                     yield stored
 
-    def machine_of(self, trial: str) -> Record | None:
+    def sidecar(self, trial: str) -> Record | None:
         """Return what stands beside the record of a trial (by id): the machine, the time its pack took, and
         other things that differ from run to run. None where there is none, or it is damaged. A record that is
         damaged keeps what stands beside it.
@@ -137,7 +137,7 @@ class RecordStore:
             content = sound_sidecar(self.root / f"{trial}{SIDECAR_SUFFIX}")
         return None if content is None else decode_record(content, "")
 
-    def traces(self, start: str) -> Literal["missing", "failed", "damaged"]:
+    def absence_reason(self, start: str) -> Literal["missing", "failed", "damaged"]:
         """Return what there is of a trial without a sound record, by its id or the beginning of it."""
         found = self.root / start
         names = [path.name for path in found.parent.glob(f"{found.name}*.json")]
