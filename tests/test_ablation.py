@@ -271,7 +271,7 @@ def watch(
     """Call `seen` with the pack, its rows and what an epoch starts from."""
     from psa.engine.policies import RatchetPolicy
 
-    true_begin = RatchetPolicy.begin
+    true_begin = RatchetPolicy.begin_epoch
 
     def begin_epoch(
         self: RatchetPolicy, pack: device_pack.DevicePack, rows: list[int], settings: list[object]

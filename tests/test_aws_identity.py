@@ -175,7 +175,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield found
 
 
-STORE = "import sys; from cloud.object_store import Storage; Storage.at(sys.argv[1]).check_writable()"
+STORE = "import sys; from cloud.object_store import ObjectStore; ObjectStore.at(sys.argv[1]).check_writable()"
 
 
 @pytest.mark.parametrize("identity", ["container", "profile", "address"])

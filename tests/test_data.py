@@ -169,8 +169,8 @@ def test_the_threads_asked_for_read_the_files(
 def test_torchvision_is_not_imported_for_data_that_is_here(data_dir: Path) -> None:
     """It takes longer to import than everything else together."""
     code = (
-        "import sys; from pathlib import Path; from psa.data.splits import load; "
-        "from psa.specs.data import DataSpec; load(DataSpec(), Path(sys.argv[1])); "
+        "import sys; from pathlib import Path; from psa.data.splits import load_splits; "
+        "from psa.specs.data import DataSpec; load_splits(DataSpec(), Path(sys.argv[1])); "
         "assert 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, data_dir], cwd=ROOT, check=True)

@@ -68,7 +68,7 @@ class Scripted(SaveInterval):
         super().__init__()
         self.loops, self.asked = set(loops), 0
 
-    def due(self) -> bool:
+    def should_save(self) -> bool:
         self.asked += 1
         return self.asked in self.loops
 
@@ -213,7 +213,7 @@ def test_no_arm_is_contaminated(small: Splits, monkeypatch: pytest.MonkeyPatch) 
     the optimisers and the settings that every epoch of the six arms really got.
     """
     seen: list[tuple[str, float, float, float]] = []
-    true_begin = RatchetPolicy.begin
+    true_begin = RatchetPolicy.begin_epoch
 
     def begin_epoch(
         self: RatchetPolicy, pack: device_pack.DevicePack, rows: list[int], settings: list[object]

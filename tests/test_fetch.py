@@ -332,13 +332,13 @@ def test_leftovers_of_a_kill_are_swept(tmp_path: Path, monkeypatch: pytest.Monke
 FETCH_ON_A_WORD = """
 import sys
 from pathlib import Path
-from psa.data.download import fetch
+from psa.data.download import download_dataset
 from psa.data.datasets import DATASETS, Dataset, IdxFile
 source, target, *files = sys.argv[1:]
 known = dict(zip(files[::3], (IdxFile(md5, int(size)) for md5, size in zip(files[1::3], files[2::3]))))
 print("ready", flush=True)
 sys.stdin.readline()
-got = fetch(Dataset("tiny", known, "MNIST", system=Path(source)), Path(target))
+got = download_dataset(Dataset("tiny", known, "MNIST", system=Path(source)), Path(target))
 print(sum(map(len, got.values())))
 """
 

@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_flushed_by_itself_is_no_failure(
 
 
 @pytest.mark.parametrize(
-    ("code", "way_out"),
+    ("code", "hint"),
     [
         (errno.ENOSPC, "Free some space and run the same command again: it goes on from what is stored"),
         (errno.EDQUOT, "Free some space and run the same command again: it goes on from what is stored"),

@@ -20,15 +20,15 @@ PLANTED = (
     ("psa-layers", "psa/nn/dense.py", "from psa.data.splits import Split"),
     ("psa-layers", "psa/engine/loop.py", "def late(): from psa.execution.worker.run import run_pack"),
     ("psa-layers", "psa/newcomer.py", ""),
-    ("cloud-layers", "cloud/aws/errors.py", "from cloud.ray.backend import Ray"),
+    ("cloud-layers", "cloud/aws/errors.py", "from cloud.ray.backend import RayBackend"),
     ("no-cloud", "psa/reports/wording.py", "import cloud.cache"),
     ("no-cloud", "psa/execution/backend.py", "def late(): import boto3"),
     ("light-base", "psa/storage/store.py", "def late(): import torch"),
     ("planning", "psa/cli/console.py", "import torch.nn"),
-    ("records-only", "psa/analysis/stats.py", "from psa.engine.loop import run"),
+    ("records-only", "psa/analysis/stats.py", "from psa.engine.loop import run_loops"),
     ("reports-read", "psa/reports/wording.py", "from psa.execution.worker.run import run_pack"),
-    ("studies-apart", "psa/reports/glonet/claims.py", "from psa.reports.memory.runs import runs_of"),
-    ("acyclic", "psa/core/errors.py", "from psa.core.files import refusal"),
+    ("studies-apart", "psa/reports/glonet/claims.py", "from psa.reports.memory.runs import build_runs"),
+    ("acyclic", "psa/core/errors.py", "from psa.core.files import file_error"),
 )
 
 

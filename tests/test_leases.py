@@ -22,9 +22,9 @@ ARCH = ("arch=1*4", "meta_loops=1")
 HOLDER = """
 import pathlib, sys
 from psa.storage import locks as leases
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
-trials = load(pathlib.Path(sys.argv[1]), sys.argv[3:]).trials
+trials = load_grid(pathlib.Path(sys.argv[1]), sys.argv[3:]).trials
 with leases.held(Store(pathlib.Path(sys.argv[2]), pathlib.Path("none")), trials):
     print(len(trials), flush=True)
     sys.stdin.read()

@@ -47,13 +47,13 @@ MANY = """
 import pathlib, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 from psa.storage import locks as leases
-from psa.experiments.grid import load
+from psa.experiments.grid import load_grid
 from psa.storage.store import Store
-trials = load(pathlib.Path(sys.argv[1]), ()).trials
+trials = load_grid(pathlib.Path(sys.argv[1]), ()).trials
 store = Store(pathlib.Path(sys.argv[2]), pathlib.Path("none"))
-with leases.held(store, trials) as got:
-    print(len(trials), len(got), len(leases.free(store, trials)))
-print(len(leases.free(store, trials)))
+with leases.lock_trials(store, trials) as got:
+    print(len(trials), len(got), len(leases.unlocked_trials(store, trials)))
+print(len(leases.unlocked_trials(store, trials)))
 """
 # Loaded by every process of a test: file locks fail as on a file system without them.
 WITHOUT_LOCKS = """
@@ -288,8 +288,8 @@ NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 KILLED = """
 import os, pathlib
-from psa.storage.sweep_registry import announced
-with announced(pathlib.Path("models")) as tell:
+from psa.storage.sweep_registry import register_sweep
+with register_sweep(pathlib.Path("models")) as tell:
     os.kill(os.getpid(), 9)
 """
 
@@ -305,8 +305,8 @@ def test_a_reader_without_write_access_sees_who_lives(tmp_path: Path, request: p
     subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=False, env=with_root())
     models = tmp_path / "models"
     assert len(list((models / ".sweeps").glob("*.lock"))) == 1
-    looking = "import pathlib; from psa.storage.sweep_registry import living; "
-    looking += "print(len(living(pathlib.Path('models'))))"
+    looking = "import pathlib; from psa.storage.sweep_registry import active_sweeps; "
+    looking += "print(len(active_sweeps(pathlib.Path('models'))))"
     looking += "; from psa.core.file_locks import unlocked_bytes as u"
     looking += "; print(u(pathlib.Path('models/.trials.lock'), [1, 2]))"
 

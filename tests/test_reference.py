@@ -96,7 +96,7 @@ def mutated_draws_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     from psa.engine.policies import RatchetPolicy
 
     monkeypatch.setattr(
-        RatchetPolicy, "better", lambda self, state, correct, loss: correct >= state.best_correct
+        RatchetPolicy, "is_better", lambda self, state, correct, loss: correct >= state.best_correct
     )
 
 
@@ -118,7 +118,7 @@ def mutated_momentum_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The optimiser's moments survive from loop to loop."""
     from psa.engine.policies import RatchetPolicy
 
-    true_begin = RatchetPolicy.begin
+    true_begin = RatchetPolicy.begin_epoch
     kept: list[list[torch.Tensor]] = []
 
     def begin_epoch(self, pack, rows, settings):  # type: ignore[no-untyped-def]
@@ -158,7 +158,7 @@ def mutated_lkg_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     from psa.engine.device_pack import DevicePack
     from psa.engine.policies import RatchetPolicy
 
-    true_begin = RatchetPolicy.begin
+    true_begin = RatchetPolicy.begin_epoch
 
     def begin_epoch(self, pack: DevicePack, rows, settings):  # type: ignore[no-untyped-def]
         epoch = true_begin(self, pack, rows, settings)

@@ -86,7 +86,7 @@ def test_streams_are_uncorrelated() -> None:
 
 def test_another_process_draws_the_same() -> None:
     """Nothing depends on the process (its hash seed, for one)."""
-    code = "from psa.core.rng import stream; print(stream(7, 'ablate', 3).bit_generator.random_raw())"
+    code = "from psa.core.rng import generator; print(generator(7, 'ablate', 3).bit_generator.random_raw())"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(shown) == raw(7, "ablate", 3, 1)[0]
 

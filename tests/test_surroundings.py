@@ -172,7 +172,7 @@ def test_only_allotted_cores_are_planned_with(done: Path) -> None:
     core = min(os.sched_getaffinity(0))
     script = (
         f"import os; os.sched_setaffinity(0, [{core}])\n"
-        "from psa.execution.devices import places; print(len(places('cpu', 1)))"
+        "from psa.execution.devices import device_slots; print(len(device_slots('cpu', 1)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT

@@ -164,7 +164,7 @@ def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Pat
     """Four hundred trials under a limit of 256 open files leave no weights."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
-        "from pathlib import Path; from psa.experiments.grid import load; "
+        "from pathlib import Path; from psa.experiments.grid import load_grid; "
         "from psa.storage.retention import delete_checkpoints\n"
         "from psa.storage.store import Store; from tests.made_up import some_record, some_state\n"
         f"folder = Path({str(tmp_path)!r}); store = Store(folder / 'models', folder / 'results')\n"

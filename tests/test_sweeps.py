@@ -27,8 +27,8 @@ FACTS = {
 }
 KILLED = """
 import json, os, pathlib, sys
-from psa.storage.sweep_registry import announced
-with announced(pathlib.Path(sys.argv[1])) as tell:
+from psa.storage.sweep_registry import register_sweep
+with register_sweep(pathlib.Path(sys.argv[1])) as tell:
     tell(json.load(sys.stdin))
     os.kill(os.getpid(), 9)
 """
