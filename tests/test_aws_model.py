@@ -192,8 +192,8 @@ def test_no_client_is_made() -> None:
     """The dry run makes no session and no client."""
     script = (
         "import sys; from cloud.aws.request_validation import request_errors; "
-        "request_errors('CreateTrainingJob', {});" "print(sorted({'boto3', 'botocore.session',
-        'botocore.client', 'torch'} & set(sys.modules)))"
+        "request_errors('CreateTrainingJob', {}); "
+        "print(sorted({'boto3', 'botocore.session', 'botocore.client', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

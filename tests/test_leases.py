@@ -25,7 +25,7 @@ from psa.storage import locks as leases
 from psa.experiments.grid import load_grid
 from psa.storage.store import Store
 trials = load_grid(pathlib.Path(sys.argv[1]), sys.argv[3:]).trials
-with leases.held(Store(pathlib.Path(sys.argv[2]), pathlib.Path("none")), trials):
+with leases.lock_trials(Store(pathlib.Path(sys.argv[2]), pathlib.Path("none")), trials):
     print(len(trials), flush=True)
     sys.stdin.read()
 """

@@ -168,7 +168,7 @@ def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Pat
         "from psa.storage.retention import delete_checkpoints\n"
         "from psa.storage.store import Store; from tests.made_up import some_record, some_state\n"
         f"folder = Path({str(tmp_path)!r}); store = Store(folder / 'models', folder / 'results')\n"
-        f"trials = load(Path({str(GRID)!r}), ['seeds=0..33']).trials[:400]\n"
+        f"trials = load_grid(Path({str(GRID)!r}), ['seeds=0..33']).trials[:400]\n"
         "for trial in trials:\n"
         "    store.state_file(trial).save(some_state(trial=trial))\n"
         "    store.write(trial, some_record(3, trial), {})\n"
