@@ -23,12 +23,12 @@ LONG = 40  # meta-loops of the smoke grid: enough seconds of training to be kill
 PATIENCE_SECONDS = 120.0  # of waiting for what takes a few
 
 
-def psa(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Start `psa` in a folder, in a session of its own."""
+def psa(folder: Path, *words: str, before: str = "", **environment: str) -> subprocess.Popen[str]:
+    """Start `psa` in a folder, in a session of its own; `before`: a program that runs first in its process."""
     paths = [environment.pop("PYTHONPATH", ""), str(ROOT)]
     variables = {key: value for key, value in os.environ.items() if key != "SAGEMAKER_MODEL_DIR"}
     return subprocess.Popen(
-        [sys.executable, "-c", "from psa.cli.app import main; main()", *words],
+        [sys.executable, "-c", f"{before}\nfrom psa.cli.app import main; main()", *words],
         cwd=folder,
         env={**variables, **environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdout=subprocess.PIPE,

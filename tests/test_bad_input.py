@@ -36,7 +36,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     def load(*_: object, **__: object) -> None:
         pytest.fail("training was begun")
 
-    monkeypatch.setattr("psa.execution.worker.run.load", load)
+    monkeypatch.setattr("psa.execution.worker.run.load_splits", load)
 
     def call(*arguments: str, app: Any = cli.TRAIN) -> str:
         code = cli.run(app, arguments)
@@ -202,7 +202,7 @@ def train(
     place: Path, capsys: pytest.CaptureFixture[str], small: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str]]:
     """Run `train` on a corner of the data; exit code and standard error."""
-    monkeypatch.setattr("psa.execution.worker.run.load", lambda *_, **__: small)
+    monkeypatch.setattr("psa.execution.worker.run.load_splits", lambda *_, **__: small)
 
     def call(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()
@@ -334,7 +334,7 @@ def test_an_unexpected_fault_is_one_line_too_and_shows_its_place_when_asked(
     def load(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a fault\nof two lines")
 
-    monkeypatch.setattr("psa.execution.worker.run.load", load)
+    monkeypatch.setattr("psa.execution.worker.run.load_splits", load)
     assert cli.run(cli.TRAIN, ["--arch", "[1*4]", "--data-dir", "a"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("unexpected ZeroDivisionError: a fault of two lines. What was stored is untouched")
@@ -351,7 +351,7 @@ def test_an_interruption_before_the_first_loop_is_one_line(
     def load(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("psa.execution.worker.run.load", load)
+    monkeypatch.setattr("psa.execution.worker.run.load_splits", load)
     assert cli.run(cli.TRAIN, ["--arch", "[1*4]", "--data-dir", "b"]) == 130
     assert capsys.readouterr().err == "stopped; nothing that was stored is lost\n"
 

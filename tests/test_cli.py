@@ -77,7 +77,7 @@ def homes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Home, Hom
 @pytest.fixture
 def quick(small: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """A corner of the data in the place of all of it."""
-    monkeypatch.setattr("psa.execution.worker.run.load", lambda *_, **__: small)
+    monkeypatch.setattr("psa.execution.worker.run.load_splits", lambda *_, **__: small)
 
 
 @pytest.mark.usefixtures("quick")
@@ -360,7 +360,7 @@ def test_ctrl_c_loses_no_finished_loop_and_says_how_to_go_on(
     assert home.state().loops == int(stopped[1])
     assert 2 <= home.state().loops < 5
     assert home.records() == {}
-    monkeypatch.setattr("psa.execution.worker.run.load", lambda *_, **__: splits)
+    monkeypatch.setattr("psa.execution.worker.run.load_splits", lambda *_, **__: splits)
     assert home.train("--meta-loops", "5", "--ablation-mode", "full", "--batch-size", "512") == 0
     assert f"Going on from loop {stopped[1]}" in home.out
     assert "finishing the run to loop 5" in home.out

@@ -275,7 +275,7 @@ def test_an_old_record_keeps_its_bytes_and_is_read_as_diverged(name: str, tmp_pa
 def here(tmp_path: Path, small: Splits, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and a corner of the data in the place of all of it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("psa.execution.worker.run.load", lambda *_, **__: small)
+    monkeypatch.setattr("psa.execution.worker.run.load_splits", lambda *_, **__: small)
     return tmp_path
 
 

@@ -319,8 +319,8 @@ def test_a_job_that_does_not_listen_is_killed_after_the_grace(aws: Aws) -> None:
     aws.ready("deaf")
     began = time.monotonic()
     aws.jobs.stop_training_job(TrainingJobName="deaf")
-    assert aws.ended("deaf")["TrainingJobStatus"] == "Stopped"
-    assert 0.9 < time.monotonic() - began < 5
+    assert aws.ended("deaf")["TrainingJobStatus"] == "Stopped"  # by itself it never ends
+    assert time.monotonic() - began > 0.9
 
 
 def test_the_longest_time_is_an_end_like_a_stop(aws: Aws) -> None:
@@ -529,9 +529,7 @@ def test_a_second_rehearsal_of_a_folder_knows_the_first(tmp_path: Path) -> None:
         aws.ready("running")
         with pytest.raises(UserError, match="another rehearsal is going on in"), staged(tmp_path):
             pass
-    began = time.monotonic()
     with staged(tmp_path) as aws:
-        assert time.monotonic() - began < 5
         assert aws.describe("done")["TrainingJobStatus"] == "Completed"
         assert aws.describe("running")["TrainingJobStatus"] == "Stopped"
         assert aws.get("checkpoints/running/last") == b"saved\n"
@@ -681,17 +679,22 @@ def test_the_command_and_its_options_are_left_alone(tmp_path: Path) -> None:
 
 def test_jobs_that_are_left_behind_are_waited_for(tmp_path: Path) -> None:
     """A detached sweep: one line says so; --no-wait stops them."""
-    submit = f"{SUBMIT}\nsubmit('job', 'sleep 1')"
-    cases = {"Completed": (), "Stopped": ("--no-wait", "--grace", "0.1s")}
+    # the job ends after the command has, however slow this machine is
+    flag = tmp_path / "ended"
+    submit = f"{SUBMIT}\nsubmit('job', 'until [ -e {flag} ]; do sleep 0.1; done')"
+    cases = {"Stopped": ("--no-wait", "--grace", "0.1s"), "Completed": ()}
     running = {
         status: psa("rehearse", "--dir", str(tmp_path / status), *words, "--", sys.executable, "-c", submit)
         for status, words in cases.items()
     }
     for status, process in running.items():
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        assert err.count("\n") == 1
-        assert "the command has ended, 1 job in progress" in err
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "the command has ended, 1 job in progress" in line
+        if status == "Completed":
+            flag.touch()
+        _, rest = process.communicate(timeout=60)
+        assert (process.returncode, rest) == (0, "")
         job = json.loads((tmp_path / status / "jobs/job/job.json").read_text())
         assert job["TrainingJobStatus"] == status
 

@@ -153,7 +153,7 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
 ) -> None:
     """What is complete comes home and is removed, but not while a job is at work on it."""
     there = backend(tmp_path, prices=tmp_path / "none.toml")
-    monkeypatch.setattr("cloud.sagemaker.planner.packed", lambda: pytest.fail("the code was packed"))
+    monkeypatch.setattr("cloud.sagemaker.planner.build_archive", lambda: pytest.fail("the code was packed"))
     done, live, half = line(there, A), line(there, B), line(there, A, C, horizon=2)
     account = there.clients["sagemaker"]
     account.run = lambda job: None

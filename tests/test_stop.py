@@ -85,23 +85,22 @@ def test_a_sweep_that_measures_stops_at_once(
     time.sleep(after)
     answer, line, err, seconds = stopped(process, number)
     assert (answer, line, err) == (code, STOPPED, "")
-    assert seconds < 5
+    assert seconds < 60  # to measure takes minutes
 
 
 def test_a_sweep_that_waits_for_others_stops_at_once(
     tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    """In the middle of a wait, too."""
+    """In the middle of a wait, too: here one that would end after an hour."""
+    long = "from psa.experiments import sweep; sweep.FIRST_WAIT_SECONDS = 3600.0"
     trials = load_grid(Path("reproduction/smoke.toml").absolute(), ["arch=1*4"]).trials
     with locks.lock_trials(Store(tmp_path / "models", tmp_path / "results"), trials) as got:
         assert len(got) == 12
-        process = sweep(tmp_path, data_dir, "arch=1*4", "--pack-size", "12")
+        process = sweep(tmp_path, data_dir, "arch=1*4", "--pack-size", "12", before=long)
         started.append(process)
         until(lambda: "waiting for 12 trials" in doing(tmp_path), process)
-        time.sleep(1.5)
-        answer, line, err, seconds = stopped(process, signal.SIGTERM)
+        answer, line, err, _ = stopped(process, signal.SIGTERM)
     assert (answer, line, err) == (143, STOPPED, "")
-    assert seconds < 1.5
 
 
 def test_help_names_the_exit_codes(tmp_path: Path) -> None:
