@@ -24,7 +24,9 @@ PATIENCE_SECONDS = 120.0  # of waiting for what takes a few
 
 
 def psa(folder: Path, *words: str, before: str = "", **environment: str) -> subprocess.Popen[str]:
-    """Start `psa` in a folder, in a session of its own; `before`: a program that runs first in its process."""
+    """Start `psa` in a folder, in a session of its own; `before`: a program that runs first in its
+    process.
+    """
     paths = [environment.pop("PYTHONPATH", ""), str(ROOT)]
     variables = {key: value for key, value in os.environ.items() if key != "SAGEMAKER_MODEL_DIR"}
     return subprocess.Popen(

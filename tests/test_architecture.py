@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -273,3 +274,35 @@ def test_the_search_for_chance_finds_it(source: str) -> None:
 def test_the_search_for_chance_lets_streams_pass(source: str) -> None:
     """A generator that is handed over is how it is meant to be."""
     assert uses_of_chance(source) == []
+
+
+# Names that mean one thing in each place: the contract of a study and of a report, programs, and the tables and
+# figures of a report, whose package says whose they are.
+SHARED_NAMES = {
+    *("ALIASES", "STUDY", "Settings", "from_settings", "warnings"),
+    *("QUESTION", "parts", "tables", "figures", "listings", "page"),
+    *("logger", "main"),
+    *("accuracy_table", "agreement_figure", "norms_figure", "paired_table"),
+}
+
+
+def _public_names(path: Path) -> Iterator[str]:
+    """Yield the public functions, classes and constants that a file defines, without those it takes over."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            if not node.targets[0].id.islower():  # what is, is an entry point
+                yield node.targets[0].id
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+
+
+def test_a_public_name_has_one_meaning() -> None:
+    """A name that two files define stands for two things, and a reader cannot tell which."""
+    places = defaultdict[str, list[str]](list)
+    for path in FILES:
+        for name in _public_names(path):
+            if not name.startswith("_") and name not in SHARED_NAMES:
+                places[name].append(name_of(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

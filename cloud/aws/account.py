@@ -13,7 +13,7 @@ from cloud.aws.errors import aws_errors, error_code, required, retry_malformed
 from cloud.aws.job_description import TrainingJob, job_of
 from cloud.aws.job_names import JOB_NAME_STARTS, is_name
 
-Report = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def account(region: str | None = None) -> Account:
     return Account(found.region, found.bucket, found.prefix, found.client)
 
 
-def job_names(client: Any, tell: Report) -> list[str]:
+def job_names(client: Any, tell: ProgressCallback) -> list[str]:
     """The names of all of the account's jobs that psa or its ancestor made, the latest first. Raises
     UserError.
     """
@@ -48,7 +48,7 @@ def job_names(client: Any, tell: Report) -> list[str]:
     return [name for name in names if name.startswith(JOB_NAME_STARTS) and is_name(name)]
 
 
-def _listed(client: Any, tell: Report) -> list[str]:
+def _listed(client: Any, tell: ProgressCallback) -> list[str]:
     names: list[str] = []
     for page in client.get_paginator("list_training_jobs").paginate(NameContains=JOB_NAME_STARTS):
         names += [each["TrainingJobName"] for each in required(page, "TrainingJobSummaries")]
@@ -56,7 +56,7 @@ def _listed(client: Any, tell: Report) -> list[str]:
     return names
 
 
-def described(client: Any, names: list[str], tell: Report) -> tuple[list[TrainingJob], list[str]]:
+def described(client: Any, names: list[str], tell: ProgressCallback) -> tuple[list[TrainingJob], list[str]]:
     """The jobs of these names, and the names that the account has no job of. Raises UserError."""
     from botocore.exceptions import ClientError
 
@@ -76,7 +76,7 @@ def described(client: Any, names: list[str], tell: Report) -> tuple[list[Trainin
 
 
 def credentials(
-    account: Account, folder: str = "", tell: Report | None = None
+    account: Account, folder: str = "", tell: ProgressCallback | None = None
 ) -> Iterator[tuple[str, int, str]]:
     """Name, bytes and storage class of everything below a folder of the prefix; names are relative to the
     prefix. Raises UserError.
@@ -97,7 +97,7 @@ def credentials(
                 tell(f"{count:,} files listed")
 
 
-def stored_names(account: Account, tell: Report) -> list[str]:
+def stored_names(account: Account, tell: ProgressCallback) -> list[str]:
     """The names of jobs that have a folder in the bucket, the ancestor's and ours. Raises UserError."""
     found: dict[str, None] = {}
     for key, _, _ in credentials(account, tell=tell):

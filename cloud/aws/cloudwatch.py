@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.aws.account import Report
+from cloud.aws.account import ProgressCallback
 from cloud.aws.errors import aws_errors, error_code, required
 from cloud.aws.job_description import written
 from psa.core.files import read_bytes, write_atomically
@@ -28,7 +28,7 @@ def is_kept(folder: Path) -> bool:
         return False
 
 
-def keep(client: Any, job: str, folder: Path, tell: Report) -> dict[str, Any] | None:
+def keep(client: Any, job: str, folder: Path, tell: ProgressCallback) -> dict[str, Any] | None:
     """Store the logs of a job in a folder; the summary, None where it has no log. Raises UserError."""
     files = []
     for stream in _streams(client, job):

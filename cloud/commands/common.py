@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from cloud.aws import account as accounts
-from cloud.aws.account import Account, Report
+from cloud.aws.account import Account, ProgressCallback
 from cloud.aws.job_description import JOBS_FILE, TrainingJob, read_jobs
 from psa.core.formatting import join_names, pluralize
 
@@ -30,7 +30,7 @@ _NAMED: Final = 5  # of several things that a remark names
 
 
 @contextlib.contextmanager
-def working(out: Console, text: str) -> Iterator[Report]:
+def working(out: Console, text: str) -> Iterator[ProgressCallback]:
     """Show on a terminal what takes long, with the newest word of it; elsewhere nothing."""
     if not out.is_terminal:
         yield lambda _text: None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from cloud.aws.account import Report, job_names, stored_names
+from cloud.aws.account import ProgressCallback, job_names, stored_names
 from cloud.aws.cloudwatch import DOWNLOADS, is_kept, keep
 from cloud.aws.job_description import JOBS_FILE, written
 from cloud.commands.common import JobsFile, Region, named_jobs, open_account, remark, say, working
@@ -70,7 +70,9 @@ def get_training_logs(
     return 0
 
 
-def _fetched(client: Any, names: list[str], folder: Path, force: bool, tell: Report) -> dict[str, Any]:
+def _fetched(
+    client: Any, names: list[str], folder: Path, force: bool, tell: ProgressCallback
+) -> dict[str, Any]:
     """Fetch job by job; the summary of it all. What was fetched stays where the next one fails."""
     downloaded, skipped, nothing, count = [], [], [], 0
     for at, name in enumerate(names, 1):

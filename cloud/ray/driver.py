@@ -30,12 +30,12 @@ from cloud.patience import insist
 from cloud.ray import callbacks as listener
 from cloud.ray.protocol import INPUTS_FILE, Files, pack_in
 from cloud.ray.trainable import train_pack
-from psa.core.errors import UserError, one_line
+from psa.core.errors import EXIT_USER_ERROR, UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.stop import heeded, let_through
 from psa.data import download
 from psa.data.datasets import DATASETS
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, EventWriter
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter
 from psa.experiments.search import Search
 from psa.storage import locks
 from psa.storage.store import Store

@@ -20,6 +20,7 @@ from psa.cli.shadowed import shadowed_library
 from psa.core import process
 from psa.core.cloud_package import import_cloud
 from psa.core.errors import (
+    EXIT_USER_ERROR,
     LONGEST,
     RunFailure,
     UserError,
@@ -32,8 +33,7 @@ from psa.core.files import file_error
 
 EXIT_INTERNAL: Final = 1
 EXIT_FAILED: Final = 1
-EXIT_USER_ERROR: Final = 2
-EXIT_INTERRUPTED: Final = 130
+EXIT_STOPPED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 
 
@@ -225,7 +225,7 @@ def _failed(error: BaseException, app: App) -> int:
             failed = isinstance(error, RunFailure)
             return _said(f"error: {error}", EXIT_FAILED if failed else EXIT_USER_ERROR)
         case KeyboardInterrupt():
-            return _said("stopped; nothing that was stored is lost", EXIT_INTERRUPTED)
+            return _said("stopped; nothing that was stored is lost", EXIT_STOPPED)
         case BrokenPipeError():
             process.discard_output()
             return EXIT_BROKEN_PIPE

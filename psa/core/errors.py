@@ -3,6 +3,7 @@
 import unicodedata
 from typing import Final
 
+EXIT_USER_ERROR: Final = 2
 LONGEST: Final = 1_000  # characters of a message, whatever is quoted in it
 _LONGEST_HINT: Final = 600
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from psa.core.errors import UserError
 from psa.data.datasets import DATASETS
 from psa.data.download import DownloadProgress, download_dataset, quiet
+from psa.specs.shapes import PIXELS
 
 if TYPE_CHECKING:
     from psa.specs.data import DataSpec
@@ -32,7 +33,6 @@ __all__ = [
 
 MEAN: Final = 0.1307  # of MNIST's training pixels; used for every data set, as the published studies did
 STD: Final = 0.3081
-PIXELS: Final = 784
 SIMPLEX_SUM: Final = 100.0
 CLASSES: Final = 10
 _IMAGES_HEADER: Final = 16  # bytes before the first pixel of an IDX3 file

@@ -22,7 +22,7 @@ _Whole = Annotated[int, Field(strict=True, ge=0, le=10**12)]
 _PackSize = Annotated[int, Field(ge=1, le=100_000)]
 _Seconds = Annotated[float, Field(strict=True, ge=1e-9, le=1e5, allow_inf_nan=False)]
 
-Shape = TypeVar("Shape")
+_Content = TypeVar("_Content")
 # The kind of network -> pack size -> seconds of a training step.
 STEP_TIMES: Final = TypeAdapter(dict[str, Annotated[dict[_PackSize, _Seconds], Field(min_length=1)]])
 
@@ -50,7 +50,7 @@ SWEEP_PROGRESS: Final = TypeAdapter(SweepStatus)
 LISTENER_PROGRESS: Final = TypeAdapter(ListenerProgress)
 
 
-def read_helper(path: Path, shape: TypeAdapter[Shape], consequence: str = "") -> Shape | None:
+def read_helper(path: Path, shape: TypeAdapter[_Content], consequence: str = "") -> _Content | None:
     """Return the content of a helper file, or None where it is missing or cannot be used.
 
     A file that cannot be used costs one warning that names it and the consequence, where one is given.

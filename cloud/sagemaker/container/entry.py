@@ -18,14 +18,14 @@ from typing import Any, Final
 
 import psa
 from cloud.sagemaker.container.code import unpacked_digest
-from psa.core.errors import UserError
+from psa.core.errors import EXIT_USER_ERROR, UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.core.stop import StopRequest
 from psa.execution.backend import BackendOptions
 from psa.execution.cost_model import CostModel
 from psa.execution.local import LocalBackend
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, WorkerEvent
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, WorkerEvent
 from psa.specs.base import canonical_json, parse_spec
 from psa.specs.trial import Pack
 from psa.storage.checkpoint import trained_loops

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from psa.core.errors import Interrupted, UserError
+from psa.core.errors import EXIT_USER_ERROR, Interrupted, UserError
 from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from psa.execution.worker.protocol import EXIT_INTERRUPTED
 from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.execution.worker.server import serve
 from psa.specs.base import parse_spec

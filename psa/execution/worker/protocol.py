@@ -23,7 +23,6 @@ def failures_of(event: WorkerEvent) -> dict[str, str]:
 
 logger = logging.getLogger(__name__)
 
-EXIT_USER_ERROR: Final = 2
 EXIT_INTERRUPTED: Final = 75  # EX_TEMPFAIL: nothing is lost, run it again
 EVENT_KINDS: Final = frozenset(
     {

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from psa.core.errors import Interrupted, UserError, cut, named_error
+from psa.core.errors import EXIT_USER_ERROR, Interrupted, UserError, cut, named_error
 from psa.core.stop import StopRequest
 from psa.engine.loop import LoopReport
 from psa.execution.machine import Machine
 from psa.execution.worker.benchmark import measure_step_times
-from psa.execution.worker.protocol import EXIT_INTERRUPTED, EXIT_USER_ERROR, EventWriter
+from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter
 from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.specs.trial import Pack
 from psa.storage.store import Store

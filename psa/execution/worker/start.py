@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from psa.core.errors import UserError, lacks_memory, memory_error, one_line
-from psa.execution.worker.protocol import EXIT_USER_ERROR, EventWriter
+from psa.core.errors import EXIT_USER_ERROR, UserError, lacks_memory, memory_error, one_line
+from psa.execution.worker.protocol import EventWriter
 
 _GROUP: Final = Path("/proc/self/autogroup")  # of Linux, where it groups by session
 
