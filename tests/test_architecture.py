@@ -276,8 +276,8 @@ def test_the_search_for_chance_lets_streams_pass(source: str) -> None:
     assert uses_of_chance(source) == []
 
 
-# Names that mean one thing in each place: the contract of a study and of a report, programs, and the tables and
-# figures of a report, whose package says whose they are.
+# The contract of a study and that of a report, programs, and tables and figures, whose package says whose they
+# are.
 SHARED_NAMES = {
     *("ALIASES", "STUDY", "Settings", "from_settings", "warnings"),
     *("QUESTION", "parts", "tables", "figures", "listings", "page"),
@@ -287,15 +287,13 @@ SHARED_NAMES = {
 
 
 def _public_names(path: Path) -> Iterator[str]:
-    """Yield the public functions, classes and constants that a file defines, without those it takes over."""
+    """Yield the public functions, classes and constants of a file, without its entry points."""
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if not node.targets[0].id.islower():  # what is, is an entry point
-                yield node.targets[0].id
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield node.target.id
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                yield from () if name.islower() else (name,)
 
 
 def test_a_public_name_has_one_meaning() -> None:
