@@ -276,8 +276,7 @@ def test_the_search_for_chance_lets_streams_pass(source: str) -> None:
     assert uses_of_chance(source) == []
 
 
-# The contract of a study and that of a report, programs, and tables and figures, whose package says whose they
-# are.
+# The contracts of studies and reports, programs, and tables and figures whose package says whose they are.
 SHARED_NAMES = {
     *("ALIASES", "STUDY", "Settings", "from_settings", "warnings"),
     *("QUESTION", "parts", "tables", "figures", "listings", "page"),
