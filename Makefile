@@ -62,7 +62,7 @@ crash: set-up-tests ## kill sweeps hundreds of times and compare what is left wi
 	@$(PYTEST) -m crash
 
 fuzz: set-up-tests ## hand psa odd words and damaged files, a hundred times as many as the tests do
-	@PSA_FUZZ=100 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_fuzz.py $(ARGS)
+	@PSA_FUZZ=100 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/cli/test_fuzz.py $(ARGS)
 
 bench: set-up-tests ## psa beside a hand-written loop, over the whole grid (ARGS='--every 10' for a look)
 	@$(RUN) benchmarks/bench.py $(ARGS)

@@ -163,8 +163,9 @@ def _row(job: LegacyJobName, number: int, run: LegacyRun, family: str) -> dict[s
     return row | {
         "status": "done",
         "loops": loops,
-        "validation": SAMPLES,
+        "validation_size": SAMPLES,
         "bounty": run.lkg[-1],
+        "bounty_correct": round(run.lkg[-1] * SAMPLES / 100),
         "bounty_loop": run.lkg.index(run.lkg[-1]) + 1,
         "test": run.test,
         "test_size": SAMPLES,

@@ -17,7 +17,7 @@ from psa.specs.training import MODES
 # Of the trial. status: done, unfinished (fewer loops than asked), diverged (see
 # psa.storage.records.divergence), failed (its last try), damaged (its record), missing. diverged_loops: how
 # many of its loops diverged, also of a trial that is done. bounty, test and zero_r are percentages;
-# validation and test_size the samples they are of; bounty_correct: validation samples that the bounty stands
+# validation_size and test_size the samples they are of; bounty_correct: validation samples that the bounty stands
 # for. source: psa, or published.
 TRIAL_COLUMNS: Final = (
     "id",
@@ -49,7 +49,7 @@ TRIAL_COLUMNS: Final = (
     "loops",
     "diverged_loops",
     "stopped_early",
-    "validation",
+    "validation_size",
     "bounty",
     "bounty_correct",
     "bounty_loop",
@@ -72,7 +72,7 @@ _TEXTS: Final = (
 )  # fmt: skip
 _COUNTS: Final = (
     "seed", "parameters", "batch_size", "patience", "val_size", "split_seed", "loops", "diverged_loops",
-    "validation", "bounty_correct", "bounty_loop", "test_size", "loop", "layer", "unit", "lkg_correct",
+    "validation_size", "bounty_correct", "bounty_loop", "test_size", "loop", "layer", "unit", "lkg_correct",
 )  # fmt: skip
 _TRUTHS: Final = ("stopped_early", "kept")
 # Of the columns of a stored history; NaN stands for None. Layers and units are below 2^24.
@@ -101,7 +101,7 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     counts = [len(history["loop"]) for history in histories]
     trials = _typed({name: [row.get(name) for row in rows] for name in TRIAL_COLUMNS})
     accuracy = [
-        100 * _numbers(history["correct"]) / (row.get("validation") or np.nan)
+        100 * _numbers(history["correct"]) / (row.get("validation_size") or np.nan)
         for row, history in zip(rows, histories, strict=True)
     ]
     loops: dict[str, Any] = {

@@ -152,7 +152,7 @@ def published_row(
         "seed": trial,
         "status": "missing" if bounty is None else "done",
         "parameters": shape_of(model).parameters,
-        "validation": total,
+        "validation_size": total,
         "bounty": bounty,
         "bounty_correct": None if bounty is None else round(bounty * total / 100),
         "source": "published",

@@ -137,7 +137,7 @@ def _with_results(record: Record) -> dict[str, Any]:
         "loops": record["loops"],
         "diverged_loops": len(diverged_loops(record["history"])),
         "stopped_early": finals["stopped_early"],
-        "validation": samples["validation"],
+        "validation_size": samples["validation"],
         "bounty": 100 * finals["bounty"]["correct"] / samples["validation"],
         "bounty_correct": finals["bounty"]["correct"],
         "bounty_loop": finals["bounty"]["loop"],

@@ -167,7 +167,7 @@ def cells_of(frame: pd.DataFrame) -> Cells:
     rows = trials_of(frame)
     _check(rows)
     seeds = tuple(sorted(int(seed) for seed in rows["seed"].unique()))
-    samples, zero_r = _only(rows["validation"], _SAMPLES), _only(rows["zero_r"], PUBLISHED_ZERO_R)
+    samples, zero_r = _only(rows["validation_size"], _SAMPLES), _only(rows["zero_r"], PUBLISHED_ZERO_R)
     trials = {
         (str(arch), str(mode)): _trials(group, seeds, samples)
         for (arch, mode), group in rows.groupby(["arch", "mode"], observed=True, sort=False)

@@ -153,7 +153,7 @@ def depths_of(frame: pd.DataFrame) -> GlonetResults:
             values = ", ".join(sorted(set(known[column].astype(str))))
             raise UserError(f"these trials differ in {column} ({values})", "Name one grid with --grid")
     done = trials[trials["status"] == "done"]
-    samples = done["validation"].max()
+    samples = done["validation_size"].max()
     return GlonetResults(
         tuple(sorted(set(map(int, trials["seed"])))),
         dict(_networks(frame, trials)),

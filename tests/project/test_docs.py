@@ -1,0 +1,265 @@
+"""README and docs do what they say: every console line and every Python block is run, every link exists.
+
+Each page runs in an environment that holds what the page has told its reader to install, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+from reader import Reader
+
+from psa.cli import app as cli
+from psa.core.extras import WHEEL
+from psa.experiments.grid import load_grid
+from psa.experiments.studies.ablation import Settings
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EVERY_COMMAND = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
+ACTIVATE = "source .venv/bin/activate"
+
+
+@pytest.fixture
+def reader(tmp_path: Path, data_dir: Path) -> Reader:
+    """A reader in a folder that has the data and the grids, who has installed nothing yet."""
+    (tmp_path / "dataset").symlink_to(data_dir.resolve())
+    (tmp_path / "reproduction").symlink_to(ROOT / "reproduction")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/published").symlink_to(ROOT / "results/published")
+    return Reader(tmp_path)
+
+
+@pytest.fixture
+def ready(reader: Reader) -> Reader:
+    """A reader who has followed the README's section on the start, and installed no extra."""
+    reader.type("make train")
+    reader.type(ACTIVATE)
+    return reader
+
+
+def test_the_readme_can_be_followed_from_top_to_bottom(reader: Reader) -> None:
+    """Every console line and every Python block of the README, in its order, without error."""
+    assert EVERY_COMMAND[0] == "make train"
+    for kind, block in BLOCK.findall(README):
+        if kind == "python":
+            assert "output.weight" in reader.python(block)
+        elif kind == "console":
+            for command in re.findall(r"^\$ (.+)$", block, re.MULTILINE):
+                reader.type(command)
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_block_of_the_docs_runs(page: Path, ready: Reader) -> None:
+    """In the order of the page, without error; but for commands that the README has, too, and for the page
+    whose blocks change the program, which tests/project/test_extending.py runs.
+    """
+    said = ""
+    for kind, block in BLOCK.findall(page.read_text()):
+        if kind == "python" and page.name != "extending.md":
+            ready.program += block
+            if "print(" in block:
+                said += ready.python(ready.program)
+        elif kind == "console":
+            for command in re.findall(r"^\$ (.+)$", block, re.MULTILINE):
+                if command not in EVERY_COMMAND or command.startswith("make install"):
+                    ready.type(command)
+    if page.name == "activations.md":
+        assert "6 trials" in said
+        assert "| JumpReLU(initial=0.5) | 0.1     |   2 |" in said
+
+
+def test_the_notebook_runs_from_top_to_bottom(ready: Reader) -> None:
+    """Its code cells in order, as one program in an empty folder; it is stored without outputs."""
+    cells = json.loads((ROOT / "docs/gradients.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    # each cell as the notebook runs it: all of them share their names
+    ready.python(f"names = {{}}\nfor cell in {code!r}:\n    exec(cell, names)")
+    assert len(list((ready.folder / "results/notebook").glob("*.png"))) == 4
+
+
+def test_make_train_prints_what_the_readme_shows(ready: Reader) -> None:
+    """The options of `make train` train a network; two loops of them are enough to see it.
+
+    Accuracies may differ in the last digits between kinds of processor, the neurons do not.
+    """
+    makefile = (ROOT / "Makefile").read_text()
+    options = re.search(r"^train: ARGS = (.+)$", makefile, re.MULTILINE)
+    assert options is not None
+    shorter, changed = re.subn(r"--meta-loops \d+", "--meta-loops 2", options[1])
+    assert changed == 1
+    printed = re.findall(r"^Loop .+$", ready.type(f"train {shorter}"), re.MULTILINE)
+    shown = re.findall(r"^Loop .+$", README, re.MULTILINE)
+    number = re.compile(r"[\d.]+(?= %)")
+    assert len(shown) == 2
+    for line, sample in zip(printed, shown, strict=True):
+        assert number.sub("", line) == number.sub("", re.sub(r"Loop +(\d+)/10", r"Loop \1/2", sample))
+        for value, other in zip(number.findall(line), number.findall(sample), strict=True):
+            assert float(value) == pytest.approx(float(other), abs=0.5)
+    assert (ready.folder / "models/first-run/mnist_lkg.safetensors").exists()
+
+
+EXTRAS = {
+    "ray": "psa sweep reproduction/smoke.toml --backend ray",
+    "search": "psa search reproduction/search.toml",
+    "rehearse": "psa rehearse -- psa status reproduction/smoke.toml",
+    "aws": "psa sweep reproduction/smoke.toml --backend sagemaker --dry-run",
+    "tensorboard": "psa sweep reproduction/smoke.toml --tensorboard runs",
+    "mlflow": "psa sweep reproduction/smoke.toml --mlflow runs",
+    "pdf": "psa report smoke --pdf",
+}
+
+
+@pytest.mark.slow
+def test_a_command_without_its_extra_says_how_to_install_it(ready: Reader) -> None:
+    """In an environment that has none: one line with a command that reaches this project alone."""
+    for extra, command in EXTRAS.items():
+        done = ready.run(command)
+        assert done.returncode == 2, f"{command}: {done.stdout}{done.stderr}"
+        (line,) = done.stderr.splitlines()
+        named = {"search": "ray"}.get(extra, extra)  # Ray is looked for first
+        assert line.endswith(f"-m pip install --editable '{ROOT}[{named}]'"), line
+
+
+PSA = {"psa", "train", "clean", "clean-all"}
+PLAIN_SHELL = {
+    "scp",
+    "ssh",
+}  # cannot run here: the wheel that they name is compared with the one that is built
+SHELL_LINES = [
+    (page, line)
+    for page in (*DOCS, ROOT / "README.md")
+    if page.name != "extending.md"  # run by tests/project/test_extending.py
+    for kind, block in BLOCK.findall(page.read_text())
+    if kind == "sh"
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize(("page", "line"), SHELL_LINES, ids=lambda part: getattr(part, "name", None))
+def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line: str) -> None:
+    """They cannot run here: commands and options are bound, and the grids and the targets they name exist."""
+    words = shlex.split(line)
+    if words[0] in PSA:
+        assert understood(words)
+        for word in words:
+            assert not word.startswith("reproduction/") or (ROOT / word).is_file(), word
+    elif words[0] == "ray":
+        scripts = pytest.importorskip("ray.scripts.scripts", reason="the extra ray is not installed")
+        assert scripts.cli.commands[words[1]].make_context("ray", words[2:]).params
+    elif words[0] == "nice":
+        assert os.access(ROOT / words[3], os.X_OK)
+    elif words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    else:
+        assert words[0] in PLAIN_SHELL
+        assert WHEEL in line
+
+
+def test_the_configuration_of_a_cluster_has_keys_of_ray() -> None:
+    """The block for `ray up`, against the schema that Ray comes with."""
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
+    block = re.search(
+        r"^```yaml\n(.*?)^```$", (ROOT / "docs/cluster.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert block is not None
+    keys = set(re.findall(r"^(\w+):", block[1], re.MULTILINE))
+    assert keys == {"file_mounts", "setup_commands"}
+    assert keys <= set(schema["properties"])
+
+
+def test_the_grid_that_the_docs_show_is_a_grid(tmp_path: Path) -> None:
+    """The first block of docs/grids.md, beside the list it names, resolves."""
+    block = re.search(r"^```toml\n(.*?)^```$", (ROOT / "docs/grids.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert block is not None
+    (tmp_path / "shown.toml").write_text(block[1])
+    (tmp_path / "configurations.txt").symlink_to(ROOT / "reproduction/configurations.txt")
+    assert len(load_grid(tmp_path / "shown.toml").trials) == 98 * 2 * 2 * 10
+
+
+def test_the_docs_name_every_setting_of_a_grid() -> None:
+    """One that is added must be described."""
+    page = (ROOT / "docs/grids.md").read_text()
+    for key in Settings.model_fields:
+        assert f"`{key}`" in page, key
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_exist(page: Path) -> None:
+    """No page points to a file that is not there."""
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_named_in_the_pages_exist(page: Path) -> None:
+    """Every psa/... and tests/... path that a page names is a file of the project."""
+    for path in re.findall(r"`((?:psa|cloud|tests|tools)/[\w./]+)`", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_shows_a_real_result() -> None:
+    """Its picture is a figure of the committed report."""
+    (picture,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert (ROOT / picture).is_file()
+    assert picture.startswith("results/reports/")
+
+
+TABLE = README.partition("## The commands of the earlier programs")[2].partition("\n## ")[0]
+SUCCESSORS = [
+    code
+    for row in re.findall(r"^\| .+? \| (.+) \|$", TABLE, re.MULTILINE)
+    for code in re.findall(r"`([^`]+)`", row)
+]
+GIVEN = {"FILE": "some.safetensors"}
+ELSEWHERE = ("from psa import Experiment", "sagemaker-...")  # a line of Python, and a family of commands
+
+
+@pytest.mark.parametrize("command", [each for each in SUCCESSORS if each not in ELSEWHERE])
+def test_what_took_the_place_of_an_earlier_command_is_one(command: str) -> None:
+    """It is installed, and its options and values are understood; they are bound, not run."""
+    words = [GIVEN.get(word, word) for word in shlex.split(command)]
+    assert Path(sys.executable).with_name(words[0]).exists()
+    if words[0].startswith(("make-", "generate-", "sagemaker-", "analyze-")) and len(words) == 1:
+        return  # without options there is nothing more to understand
+    assert understood(words)
+
+
+def understood(words: list[str]) -> bool:
+    """Bind the options and values of a command, without running it."""
+    name, tokens = (words[1], words[2:]) if words[0] == "psa" else (words[0], words[1:])
+    app, tokens = cli._of_study(cli.app_of(name), tokens)
+    _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    return bool(bound.arguments or not tokens)
+
+
+def test_the_table_has_every_earlier_program() -> None:
+    """Of each of the five, and the commands that two of them name alike once each."""
+    rows = re.findall(r"^\| (.+?) \|", TABLE, re.MULTILINE)[1:]
+    for program in ("poetry run train", "GloNet", "activations", "gradients", "memory"):
+        assert any(program in row for row in rows), program
+    for name in ("clean-all", "analyze-dataset", "make-figure-heatmaps", "run_matrix.py", "MNIST_runner.py"):
+        assert any(name in row for row in rows), name
+
+
+def test_every_grid_is_in_the_guide_to_reproduction() -> None:
+    """With its number of trials as it is."""
+    guide = (ROOT / "docs/reproduction.md").read_text()
+    for path in sorted((ROOT / "reproduction").glob("*.toml")):
+        if path.stem in ("smoke", "search"):
+            continue  # for tests, and of settings
+        row = next(line for line in guide.splitlines() if line.startswith(f"| `{path.name}`"))
+        first = load_grid(path).stages[0]
+        assert f"| {len(first.points):,} " in row, row

@@ -1,0 +1,373 @@
+"""The report of memory and growth, on runs that no training made: arms, verdicts, answers, pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import some_record
+from paths import ROOT
+
+from psa.analysis.probe_frame import load_probe_frame
+from psa.analysis.records_frame import load_records_frame
+from psa.analysis.stats import t_test
+from psa.experiments.grid import load_grid
+from psa.experiments.studies.memory import Settings, from_settings
+from psa.interventions.growth import growth_event_json
+from psa.reports.activations.run_figures import run_thresholds
+from psa.reports.contract import ReportContext
+from psa.reports.memory import report
+from psa.reports.memory.comparisons import NEEDED, compared_arms, comparisons_of, verdict
+from psa.reports.memory.hypotheses import hypotheses
+from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from
+from psa.specs.growth import EpochResult, growth_events
+from psa.specs.shapes import shape_of
+from psa.specs.trial import Trial
+from psa.storage.records.record import decode_record, encode_record
+from psa.storage.store import Store
+
+SEEDS = (11, 22, 33)
+NETWORK = "1*256, 1*128"
+
+
+def built(trial: Trial) -> dict[str, Any]:
+    """What a network says of itself."""
+    model = trial.model
+    return {"family": model.family, "arch": str(model.arch), "parameters": shape_of(model).parameters}
+
+
+def runs(accuracy: Mapping[str, Sequence[float]], **columns: Any) -> pd.DataFrame:
+    """Runs of one stage: test percentages per seed of methods, the usual memory and its rivals."""
+    rows = []
+    for method, values in accuracy.items():
+        large = method == "nn_large"
+        plain = "nn" if large else method
+        network = "1*512, 1*256" if large else NETWORK
+        for seed, value in zip(SEEDS, values, strict=False):
+            row: dict[str, Any] = dict.fromkeys(NUMBERS, np.nan)
+            row |= {
+                "id": f"memory/{method}/s{seed}", "arm": f"{plain} {network}", "method": plain,
+                "network": network, "changed": "", "same": "one", "stage": "12,000 images, 5 epochs",
+                "images": 12_000, "loops": 5, "seed": seed, "test": value, "validation": value,
+                "parameters": 535_818 if large else 235_146,
+            }  # fmt: skip
+            if "hybrid" in method or method == "random_memory":
+                row |= {"relative": 0.02, "neutral": 10.0, "helped": 50.0, "harmed": 40.0, "delta": -0.001}
+            rows.append(row | columns)
+    return pd.DataFrame(rows)
+
+
+BASE = {
+    "nn": (93.0, 93.1, 92.9),
+    "hybrid": (94.0, 94.12, 93.91),
+    "random_memory": (93.1, 93.2, 93.05),
+    "hybrid_inactive": (93.0, 93.1, 92.9),
+    "nn_large": (93.5, 93.6, 93.45),
+    "embedding_knn": (93.4, 93.55, 93.3),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "against"),
+    [
+        ({}, "promising", ""),
+        ({"random_memory": (94.0, 94.1, 93.95)}, "currently unsupported", "random_memory"),
+        ({"hybrid_inactive": (94.3, 94.1, 93.8)}, "currently unsupported", "hybrid_inactive"),
+        ({"nn_large": (95.0, 95.1, 95.0)}, "unresolved", "nn_large"),
+        ({"embedding_knn": (96.0, 96.1, 96.0)}, "unresolved", "embedding_knn"),
+        ({"nn_large": (95.0, 95.0, 95.0), "random_memory": (95.0, 95.0, 95.0)}, "currently unsupported", ""),
+    ],
+)
+def test_the_verdict_follows_its_rule(changes: dict[str, Any], said: str, against: str) -> None:
+    """All three outcomes; a tie is not better, nor is a difference whose interval reaches 0."""
+    found = {each.key: each for each in comparisons_of(runs(BASE | changes))}
+    name, why = verdict(found)
+    assert name == said
+    assert against in why
+
+
+def test_without_the_controls_or_with_one_seed_nothing_is_decided() -> None:
+    """Missing is missing: no verdict is made of fewer than four comparisons over seeds."""
+    for name in NEEDED:
+        found = {e.key: e for e in comparisons_of(runs({k: v for k, v in BASE.items() if k != name}))}
+        assert verdict(found)[0] == "undecided"
+        assert name in verdict(found)[1]
+    once = runs({name: values[:1] for name, values in BASE.items()})
+    assert verdict({each.key: each for each in comparisons_of(once)})[0] == "undecided"
+    assert all(answer.answer != "yes" for answer in answered(once) if "points" in answer.evidence)
+
+
+def answered(table: pd.DataFrame) -> list[Any]:
+    """The hypotheses on some runs."""
+    return hypotheses(table, compared_arms(table), {each.key: each for each in comparisons_of(table)})
+
+
+def test_questions_are_paired_tests_with_a_correction() -> None:
+    """The difference seed by seed, its t interval, the t test's p, and Benjamini and Hochberg over all."""
+    found = comparisons_of(runs(BASE))
+    assert [each.key for each in found] == [
+        "nn",
+        "random_memory",
+        "hybrid_inactive",
+        "nn_large",
+        "embedding_knn",
+    ]
+    first = found[0]
+    differences = np.array(BASE["hybrid"]) - np.array(BASE["nn"])
+    assert first.found.difference == pytest.approx(differences.mean())
+    assert first.found.n == 3
+    assert first.p == t_test(BASE["hybrid"], BASE["nn"])
+    assert all(each.adjusted >= each.p for each in found)
+
+
+def test_the_paired_t_test_is_scipys_and_knows_its_limits() -> None:
+    """One pair says nothing; equal arms differ in nothing; a constant difference is no chance."""
+    from scipy.stats import ttest_rel
+
+    one, other = [93.1, 94.0, 93.3, 93.7], [93.0, 93.2, 93.5, 93.1]
+    assert t_test(one, other) == pytest.approx(float(ttest_rel(one, other).pvalue))
+    assert np.isnan(t_test([1.0], [2.0]))
+    assert t_test(one, one) == 1.0
+    assert t_test([2.0, 3.0], [1.0, 2.0]) == 0.0
+
+
+def test_a_no_is_said_as_plainly_as_a_yes() -> None:
+    """Answers follow the numbers: shown, not shown, the opposite; and hardly any effect is said first."""
+    yes = {each.claim: each.answer for each in answered(runs(BASE))}
+    assert yes["A memory makes a network more accurate"] == "yes"
+    assert yes["The memory changes what the network computes"] == "yes"
+    opposite = {each.claim: each for each in answered(runs(BASE | {"nn": (95.0, 95.1, 95.05)}))}
+    assert opposite["A memory makes a network more accurate"].answer == "no, the opposite"
+    none = {each.claim: each for each in answered(runs(BASE | {"nn": (94.3, 94.1, 93.8)}, relative=1e-6))}
+    assert none["A memory makes a network more accurate"].answer == "no, not shown"
+    assert none["The memory changes what the network computes"].answer == "no, hardly"
+    assert "0.0001 % of their length" in none["The memory changes what the network computes"].evidence
+
+
+def records_of(folder: Path, grid: str, stage: int, only: Sequence[str]) -> tuple[Store, list[Trial]]:
+    """Records of a grid's variants in one stage, as training would leave them but with made-up numbers."""
+    store = Store(folder / "models", folder / "results")
+    chosen = [
+        point
+        for point in load_grid(ROOT / "reproduction" / grid).stages[stage].points
+        if point.variant in only
+    ]
+    for point in chosen:
+        trial = point.trial
+        record = some_record(3, trial)
+        record["built"] = built(trial)
+        at = only.index(point.variant)
+        record["samples"] = {"train": 12_000, "validation": 3_000, "test": 10_000, "zero_r_validation": 340}
+        record["history"] |= {"correct": [2500, 2600, 2700 + at], "kept": [True] * 3}
+        record["finals"]["bounty"] = {"correct": 2700 + at, "loop": 3}
+        record["finals"]["test"] = {"correct": 9000 + 10 * at + trial.seed, "loss": 0.3}
+        if trial.growth is not None:
+            history = [EpochResult(loop, 94 * loop, 0.8) for loop in (1, 2, 3)]
+            grown = growth_events(trial.growth, trial.model.arch.widths, history)
+            record["events"] = [growth_event_json(event) for event in grown]
+            record["built"]["arch"] = "4*80"
+            record["built"]["parameters"] = grown[-1].param_count_after
+        record["probes"] = _probes(trial)
+        store.write(trial, record, {"train_samples_per_second": 1000.0 + at})
+    return store, [point.trial for point in chosen]
+
+
+def _probes(trial: Trial) -> dict[str, Any]:
+    empty: list[dict[str, Any]] = [{} for _ in range(4)]
+    counts = [90 if at % 11 == 0 else 1 for at in range(100)]
+    last: dict[str, dict[str, list[Any]]] = {
+        "calibration": {"ece": [0.02, 0.03], "confidence": [0.9, 0.9], "accuracy": [0.9, 0.9]},
+        "confusion": {"counts": counts},
+        "embedding_knn": {"correct": [2800, 9400], "total": [3000, 10_000]},
+        "toggle": {
+            "samples": [3000, 10_000], "helped": [1000, 4000], "harmed": [900, 3000],
+            "neutral": [1100, 3000], "strong_help": [0, 1], "strong_harm": [0, 0], "mean": [-1e-4, -2e-4],
+            "std": [0.1, 0.1], "with_correct": [2700, 9100], "without_correct": [2699, 9099],
+            "histogram.test": [*([10] * 17)], "distance.test": list(np.linspace(0.1, 0.9, 10)),
+            "change.test": list(np.linspace(-1e-4, 1e-4, 10)),
+        },
+        "retrieval": {
+            "acted": [1.0, 1.0], "distance": [0.3, 0.3], "purity": [0.9, 0.91], "top1": [0.9, 0.92],
+            "gate": [0.4, 0.4], "gate_std": [0.0, 0.0], "magnitude": [0.1, 0.1], "relative": [5e-5, 6e-5],
+            "size": [20_000.0], "bytes": [12_741_000.0],
+        },
+    }  # fmt: skip
+    places = [""]
+    return {name: {"places": {"": places}, "loops": empty, "last": last[name]} for name in trial.probes}
+
+
+@pytest.mark.parametrize(
+    ("grid", "only"),
+    [
+        ("memory.toml", ["a0", "a1", "a3", "a4", "a5", "a10", "a17", "a18", "a19", "a21"]),
+        ("growth.toml", ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]),
+        ("memory.toml", ["a0"]),
+    ],
+)
+def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -> None:
+    """Tables in three forms, figures, listings and the page, with and without a memory to judge."""
+    store, trials = records_of(tmp_path, grid, 1, only)
+    frame = load_records_frame(store, [], trials)
+    ((name, rows),) = list(report.parts(frame))
+    assert name == grid.removesuffix(".toml")
+    setting = ReportContext(tmp_path / "page", observed=load_probe_frame(store), store=store)
+    made = report.tables(rows, setting)
+    assert {"consolidated", "comparisons", "hypotheses"} <= made.keys()
+    for table in made.values():
+        assert all((table.markdown(), table.latex(), table.csv()))
+    pictures = dict(report.figures(rows, setting))
+    assert "test_accuracy" in pictures
+    assert ("loss_changes" in pictures) == (len(only) > 1)
+    text = report.listings(rows, setting)["scientific_report.md"].decode()
+    assert ("currently unsupported" in text) == (len(only) > 1)
+    page = report.page(rows, setting, made, {name: tmp_path / f"{name}.png" for name in pictures})
+    assert page.sections
+    assert {fact.name for fact in page.facts} >= {"Trials", "Final stage"}
+
+
+def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
+    """The usual memory is the one that the others are variants of; controls are named by their method."""
+    store, _ = records_of(tmp_path, "memory.toml", 1, ["a0", "a1", "a5", "a9", "a17", "a21"])
+    table = runs_from(store.records.all())
+    assert set(table["arm"]) == {
+        f"nn {NETWORK}", f"hybrid {NETWORK}", f"hybrid {NETWORK}, site=early",
+        f"hybrid {NETWORK}, capacity=60000, policy=none", f"random_memory {NETWORK}",
+        f"embedding_knn {NETWORK}",
+    }  # fmt: skip
+    knn = table[table["method"] == "embedding_knn"].iloc[0]
+    assert knn["test"] == 94.0
+    assert np.isnan(knn["test_loss"])
+    hybrid = table[table["arm"] == f"hybrid {NETWORK}"].iloc[0]
+    assert hybrid["helped"] + hybrid["harmed"] + hybrid["neutral"] == pytest.approx(100)
+    assert hybrid["footprint"] == pytest.approx(12.741)
+
+
+def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: Path) -> None:
+    """By validation alone; parameters, growths and what came after them are those of the events."""
+    only = ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]
+    store, _ = records_of(tmp_path, "growth.toml", 1, only)
+    table = runs_from(store.records.all())
+    arms = compared_arms(table)
+    assert arms.memory == "hybrid growing 2*48"
+    assert arms.rivals["nn"] == arms.growing == "nn growing 2*48"
+    assert arms.rivals["best_fixed_hybrid"] == "hybrid 4*96"
+    assert arms.rivals["nn_large"] == "nn 1*512, 1*256"
+    assert arms.matched == "nn 4*80"
+    grown = table[table["arm"] == arms.memory].iloc[0]
+    assert (grown["growths"], grown["parameters"], grown["depth"]) == (2, 83_050, 4)
+    assert grown["growth_delta"] == pytest.approx(100 * (100 + 103) / 2 / 3_000, abs=0.1)
+    assert {each.key for each in comparisons_of(table)} >= {"growing", "matched", "best_fixed_hybrid"}
+
+
+def test_the_final_stage_is_the_one_with_the_most_seeds() -> None:
+    """And of several the one with the most images."""
+    short = runs({"nn": (99.0,)}, stage="8,000 images, 3 epochs", images=8_000, loops=3)
+    both = pd.concat([short, runs(BASE)])
+    assert set(final_stage(both)["stage"]) == {"12,000 images, 5 epochs"}
+
+
+def made(folder: Path, *settings: Mapping[str, Any]) -> Store:
+    """Records of single trials of the study, of some settings each, with made-up numbers."""
+    store = Store(folder / "models", folder / "results")
+    for each in settings:
+        rest = {key: value for key, value in each.items() if key != "seed"}
+        trial = from_settings(Settings.model_validate({"arch": "2*16", **rest}), each.get("seed", 0))
+        record = some_record(3, trial)
+        record["built"] = built(trial)
+        record["history"] |= {"correct": [2500, 2600, 2700], "kept": [True] * 3}
+        record["probes"] = _probes(trial)
+        store.write(trial, record, {})
+    return store
+
+
+def test_arms_that_are_trained_otherwise_are_not_one(tmp_path: Path) -> None:
+    """A mean over learning rates, ways of growing or data sets would be of none of them."""
+    growing = {"method": "nn", "growing": True}
+    store = made(
+        tmp_path, {"method": "nn"}, {"method": "nn", "seed": 1}, {"method": "nn", "lr": 0.01},
+        {"method": "nn", "dataset": "fashion-mnist"}, growing, growing | {"seed": 1},
+        growing | {"grow_width": 3}, {"method": "hybrid"}, {"method": "hybrid", "lr": 0.01, "site": "early"},
+        {"method": "hybrid", "seed": 1},
+    )  # fmt: skip
+    table = runs_from(store.records.all())
+    assert table.groupby("arm")["seed"].nunique().to_dict() == {
+        "nn 2*16": 2, "nn 2*16, lr=0.01": 1, "nn 2*16, dataset=fashion-mnist": 1, "nn growing 2*16": 2,
+        "nn growing 2*16, grow_width=3": 1, "hybrid 2*16": 2, "hybrid 2*16, lr=0.01, site=early": 1,
+    }  # fmt: skip
+    assert not table.duplicated(["stage", "arm", "seed"]).any()
+    assert compared_arms(table[table["arm"].str.contains("lr=0.01")]).rivals["nn"] == "nn 2*16, lr=0.01"
+
+
+def test_settings_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Dimensions that are compared are none that are changed, nor is the gate's temperature the softmax's."""
+    few = {"method": "hybrid", "query": "projection", "uncertainty": True, "gate_temperature": 0.5}
+    variants = (
+        {"projection_dims": 8},
+        {"affected_dims": 8},
+        {"gate_temperature": 0.25},
+        {"temperature": 0.25},
+    )
+    store = made(tmp_path, *(few | {"arch": "2*128"} | each for each in ({}, *variants)))
+    assert set(runs_from(store.records.all())["arm"]) == {
+        "hybrid 2*128", "hybrid 2*128, projection_dims=8", "hybrid 2*128, affected_dims=8",
+        "hybrid 2*128, gate_temperature=0.25", "hybrid 2*128, temperature=0.25",
+    }  # fmt: skip
+
+
+def test_only_a_larger_network_says_what_parameters_are_worth() -> None:
+    """A smaller one is no rival of that name, and seeds in common are needed to be compared at all."""
+    small = runs(BASE)
+    small.loc[small["arm"].str.contains("512"), "parameters"] = 99
+    assert "nn_large" not in compared_arms(small).rivals
+    other = runs(BASE)
+    other.loc[other["method"] == "nn", "seed"] += 100
+    said = {each.claim: each for each in answered(other)}["A memory makes a network more accurate"]
+    assert (said.answer, "nan" in said.evidence) == ("cannot be told", False)
+    assert said.evidence.endswith("have no seed in common")
+
+
+def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> None:
+    """One number where all arms have as many; counts of classes are of all seeds together."""
+    store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
+    rows = load_records_frame(store, [], trials)
+    setting = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
+    notes = [text.get_text() for text in dict(report.figures(rows, setting))["test_accuracy"].texts]
+    assert any("(3 per arm)" in text for text in notes)
+    assert "all seeds of an arm added up" in report.tables(rows, setting)["classes"].note
+    assert not any("first stage" in text for text in report.page(rows, setting, {}, {}).sources)
+
+
+def test_a_figure_of_one_network_speaks_of_no_seeds() -> None:
+    """What a figure of thresholds remarks is what it is given."""
+    figure = run_thresholds({"thresholds": {"hidden.0": {"by_epoch": [0.0, 0.1]}}}, "one")
+    said = [text.get_text() for text in figure.texts]
+    assert "Epoch 0 is before training." in said
+    assert not any("every seed" in text for text in said)
+
+
+def test_classes_are_called_by_their_digits(tmp_path: Path) -> None:
+    """Of a filtered data set class 0 is its first digit."""
+    store = made(tmp_path, {"method": "hybrid", "digits": [3, 8]})
+    (path,) = [each for each in store.results.rglob("*.json") if ".machine." not in each.name]
+    record = decode_record(path.read_bytes(), "x")
+    record["probes"]["confusion"]["last"]["counts"] = [9, 1, 2, 8]
+    path.write_bytes(encode_record(record))
+    setting = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
+    table = report.tables(load_records_frame(store, ["memory"]), setting)["classes"]
+    assert [(row[1], row[-1]) for row in table.rows] == [(3, 10), (8, 10)]
+    assert table.rows[1][2:4] == (8 / 9, 8 / 10)
+
+
+def test_a_vote_of_embeddings_does_not_hide_its_network(tmp_path: Path) -> None:
+    """They are two arms of the same weights; more probes of the same arm are no further trial."""
+    store = made(
+        tmp_path, {"method": "nn"}, {"method": "nn", "probes": ["calibration"]}, {"method": "embedding_knn"}
+    )
+    frame = load_records_frame(store, ["memory"])
+    ((_, rows),) = list(report.parts(frame))
+    found = build_runs(rows, ReportContext(tmp_path, observed=None, store=store))
+    assert sorted(found["arm"]) == ["embedding_knn 2*16", "nn 2*16"]

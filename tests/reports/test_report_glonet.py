@@ -1,0 +1,460 @@
+"""The report of the depth study: everything comes out, gaps show, sentences follow the numbers."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import io
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from paths import ROOT
+
+from psa.analysis.probe_frame import load_probe_frame
+from psa.analysis.records_frame import load_records_frame
+from psa.cli.app import PSA, run
+from psa.cli.run_options import RunOptions
+from psa.cli.train_study import train_of
+from psa.core.errors import UserError
+from psa.execution.machine import Machine
+from psa.execution.worker.run import run_pack
+from psa.experiments.studies.glonet import ALIASES, Settings, from_settings
+from psa.reports.contract import ReportContext
+from psa.reports.glonet import claims, report
+from psa.reports.glonet.figures.layers import plot_exits, plot_usage
+from psa.reports.glonet.layer_use import Use, uses_of
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, depths_of, seconds_of
+from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note
+from psa.reports.plotting.style import new_figure
+from psa.specs.trial import Pack, Trial
+from psa.storage.records.record import encode_record
+from psa.storage.store import Store
+
+EPOCHS = 2
+SEEDS = 3
+
+
+def trials(**changes: object) -> list[list[Trial]]:
+    """A tiny grid: two models of two depths, and the packs they make."""
+    tiny = {"features": 4, "digits": (0, 1), "val_size": 59_000} | changes
+    return [
+        [
+            from_settings(
+                Settings.model_validate({"model": model, "num_layers": layers, **tiny}), seed, "depths"
+            )
+            for seed in range(SEEDS)
+        ]
+        for model in ("GloNet", "MLP")
+        for layers in (3, 4)
+    ]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Store:
+    """The records of the tiny grid, really trained."""
+    folder = tmp_path_factory.mktemp("depths")
+    made = Store(folder / "models", folder / "results")
+    for pack in trials():
+        run_pack(Pack(trials=tuple(pack), horizon=EPOCHS), made, Machine(data_dir, "cpu", 1))
+    return made
+
+
+@pytest.fixture(scope="module")
+def frame(store: Store) -> pd.DataFrame:
+    """Their rows."""
+    return load_records_frame(store)
+
+
+@pytest.fixture(scope="module")
+def setting(store: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportContext:
+    """What the command hands a report."""
+    return ReportContext(tmp_path_factory.mktemp("page"), observed=load_probe_frame(store), store=store)
+
+
+def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFrame:
+    """The frame as it is where these trials have no record."""
+    gone = (frame["family"] == model) & frame["seed"].isin(seeds)
+    lost = frame[gone].drop_duplicates("id").copy()
+    lost["status"] = "missing"
+    results = ("loops", "bounty", "test", "zero_r", "loop", "accuracy", "loss", "train_loss", "validation")
+    lost[list(results)] = np.nan
+    whole = pd.concat([frame[~gone].astype({"status": "str"}), lost.astype({"status": "str"})])
+    return whole.astype({"status": "category"}).reset_index(drop=True)
+
+
+def test_every_table_comes_out(frame: pd.DataFrame, setting: ReportContext) -> None:
+    """Each in three formats, with a row for each network."""
+    found = report.tables(frame, setting)
+    assert set(found) == {"accuracy", "paired", "convergence", "usage", "speed"}
+    assert all(table.markdown() and table.latex() and table.csv() for table in found.values())
+    assert [len(found[name].rows) for name in ("accuracy", "paired", "usage", "speed")] == [4, 2, 4, 4]
+    assert all(row[4] == SEEDS for row in found["accuracy"].rows)
+
+
+def test_the_rows_hold_what_the_records_do(frame: pd.DataFrame, store: Store) -> None:
+    """Depth counts the head; accuracies, parameters and epochs are those of the records."""
+    depths = depths_of(frame)
+    assert (depths.layers, depths.features, depths.models) == ((3, 4), (4,), ("GloNet", "MLP"))
+    one = trials()[1][2]
+    record = store.read(one)
+    assert record is not None
+    found = depths.trained[Network(4, 4, "GloNet")]
+    assert found.parameters == record["built"]["parameters"] == 785 * 4 + 2 * 20 + 2 * 5
+    assert found.test[2] == pytest.approx(
+        100 * record["finals"]["test"]["correct"] / record["samples"]["test"]
+    )
+    assert found.losses[2].tolist() == record["history"]["loss"]
+    assert found.ids[2] == one.id
+
+
+def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, setting: ReportContext, store: Store) -> None:
+    """The matrix of a trial is its record's lists, before training and of the final weights."""
+    uses = uses_of(depths_of(frame), setting.observed)
+    record = store.read(trials()[1][1])
+    assert record is not None
+    seen, use = record["probes"]["layer_usage"], uses[Network(4, 4, "GloNet")]
+    assert use.start[1].tolist() == seen["loops"][0]["mean_output"]
+    assert use.end[1].tolist() == seen["last"]["mean_output"]
+    assert use.norms[1].tolist() == [loop["parameters_l1"] for loop in seen["loops"]]
+    assert use.norms.shape == (SEEDS, EPOCHS + 1, 4)
+    assert use.exits[1, -1] == pytest.approx(
+        100 * record["finals"]["bounty"]["correct"] / record["samples"]["validation"]
+    )
+    assert use.shares.sum() == pytest.approx(1)
+
+
+def test_every_figure_comes_out(frame: pd.DataFrame, setting: ReportContext) -> None:
+    """Each quantity for each width, and the marks that a reader looks for are in it."""
+    found = dict(report.figures(frame, setting))
+    assert set(found) == {
+        "accuracy_by_depth", "speed", "curves_4", "usage_4", "early_exit_4", "parameters_glonet_4",
+        "parameters_mlp_4",
+    }  # fmt: skip
+    lines = {line.get_gid() for ax in found["usage_4"].axes for line in ax.lines}
+    assert {"usage GloNet", "usage MLP"} <= lines
+    drawn = [line for ax in found["curves_4"].axes for line in ax.lines if line.get_gid() == "mean GloNet"]
+    assert len(drawn) == 2 * 3
+    assert all(len(line.get_xdata()) == EPOCHS for line in drawn)
+
+
+def test_layers_are_listed(frame: pd.DataFrame, setting: ReportContext) -> None:
+    """A row for each layer of each network, the head included, of which only its parameters are known."""
+    rows = list(csv.DictReader(io.StringIO(report.listings(frame, setting)["layers.csv"].decode())))
+    assert len(rows) == 2 * (3 + 4)
+    assert {row["place"] for row in rows} == {"hidden.0", "hidden.1", "hidden.2", "output"}
+    assert all(bool(row["mean_output"]) == (row["place"] != "output") for row in rows)
+
+
+def test_what_is_missing_shows(frame: pd.DataFrame, setting: ReportContext) -> None:
+    """Some trials of one model, then all: tables, figures and page come out and say so."""
+    for gone, text in (((0,), "2 of 12"), ((0, 1, 2), "6 of 12")):
+        rows = without(frame, "mlp", gone)
+        made = report.tables(rows, setting)
+        accuracy = {row[:3]: row for row in made["accuracy"].rows}
+        assert accuracy["MLP", 4, 3][4] == SEEDS - len(gone)
+        assert "missing" in made["accuracy"].note
+        assert len(dict(report.figures(rows, setting))) >= 6
+        page = report.page(rows, setting, made, {})
+        assert f"{text} expected trials are not there" in page.warnings[0]
+
+
+def test_probes_may_not_have_been_asked(frame: pd.DataFrame) -> None:
+    """Without them, and without a sidecar, the report is shorter and says why."""
+    setting = ReportContext(Path("unused"))
+    made = report.tables(frame, setting)
+    assert not {"usage", "speed"} & set(made)
+    assert set(dict(report.figures(frame, setting))) == {"accuracy_by_depth", "curves_4"}
+    assert report.listings(frame, setting) == {}
+    texts = [text for section in report.page(frame, setting, made, {}).sections for text in section.text]
+    assert "No time was stored beside the records." in texts
+
+
+def test_settings_are_not_mixed(frame: pd.DataFrame) -> None:
+    """Trials of another learning rate get a page of their own; forced onto one page they are refused."""
+    other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")
+    both = pd.concat([frame, other])
+    names = [name for name, _ in report.parts(both)]
+    assert names == ["depths_lr-0.001", "depths_lr-0.01"]
+    assert [name for name, _ in report.parts(frame)] == ["depths"]
+    with pytest.raises(UserError, match="differ in lr"):
+        depths_of(both)
+
+
+def made(
+    model: str, layers: int, test: Sequence[float], features: int = 256, curve: Sequence[float] = ()
+) -> Trained:
+    """A network whose trials reached these test accuracies; validation is the same."""
+    values = np.array(test, dtype=np.float64)
+    curves = np.tile(np.array(curve, dtype=np.float64), (len(values), 1))
+    return Trained(
+        Network(features, layers, model),
+        tuple(f"{model}{layers}s{seed}" for seed in range(len(values))),
+        ("done",) * len(values),
+        1000,
+        values,
+        values,
+        curves,
+        curves,
+        curves,
+    )
+
+
+def depths(*networks: Trained) -> GlonetResults:
+    """A study of these networks, whose majority class makes 11 %."""
+    seeds = tuple(range(len(networks[0].ids)))
+    return GlonetResults(
+        seeds, {each.network: each for each in networks}, 11.0, 1000, (5,), {"done": len(seeds)}
+    )
+
+
+def use(layers: int, outputs: Sequence[float], exits: Sequence[float], model: str = "GloNet") -> Use:
+    """What probes saw of one trial."""
+    end, nothing = np.array([outputs], dtype=np.float64), np.empty((1, 0))
+    return Use(
+        Network(256, layers, model),
+        (),
+        end,
+        end,
+        nothing,
+        np.empty((1, 1, 0)),
+        np.array([exits], dtype=np.float64),
+    )
+
+
+def test_resilience_is_measured() -> None:
+    """A loss within a point is resilient, two points are not, a gain is; an interval across is neither."""
+    flat = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.6, 97.8]))
+    falling = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [95.6, 95.8]))
+    assert "more than 1 point, which is resilient" in next(claims.resilience(flat))
+    assert "more than 1 point, which is not resilient" in next(claims.resilience(falling))
+    gaining = depths(made("GloNet", 6, [90.0, 90.2]), made("GloNet", 200, [97.6, 97.8]))
+    said = next(claims.resilience(gaining))
+    assert "+7.60 points" in said
+    assert "which is resilient" in said
+    hump = depths(
+        made("GloNet", 6, [95.0, 95.2]), made("GloNet", 24, [98.0, 98.2]), made("GloNet", 200, [95.0, 95.2])
+    )
+    assert "(24 layers): −3.00 points" in next(claims.resilience(hump))
+    assert "not resilient" in next(claims.resilience(hump))
+    unclear = depths(made("GloNet", 6, [98.0, 98.2]), made("GloNet", 200, [97.8, 95.0]))
+    assert "cannot be told: the interval spans both" in next(claims.resilience(unclear))
+    single = depths(made("GloNet", 6, [98.0]), made("GloNet", 200, [97.8]))
+    assert "cannot be told: one pair of seeds" in next(claims.resilience(single))
+    lost = depths(made("GloNet", 6, [11.0, 11.2]), made("GloNet", 200, [11.0, 11.0]))
+    assert "learned nothing at any depth" in next(claims.resilience(lost))
+    assert "one depth" in next(claims.resilience(depths(made("GloNet", 6, [98.0]))))
+
+
+def test_chance_is_measured() -> None:
+    """At chance from a depth on only if every deeper one is, too, with all its trials."""
+    shallow, deep = made("MLP", 10, [96.0, 95.0]), made("MLP", 100, [11.3, 9.8])
+    lost = depths(shallow, made("MLP", 50, [10.1, 11.2]), deep)
+    assert claims.chance_from(lost, "MLP", 256) == 50
+    assert "at chance from 50 layers on" in next(claims.chance(lost))
+    partly = depths(shallow, made("MLP", 50, [10.1, 60.0]), deep)
+    assert claims.chance_from(partly, "MLP", 256) == 100
+    fine = depths(shallow, made("MLP", 50, [95.0, 96.0]))
+    assert claims.chance_from(fine, "MLP", 256) is None
+    assert "learns at every depth" in next(claims.chance(fine))
+    some = depths(shallow, made("MLP", 50, [95.0, 9.0]))
+    assert "1 of 4 trials stay at chance (with 50 layers)" in next(claims.chance(some))
+
+
+def test_the_gentle_fall_of_the_earlier_document_is_checked() -> None:
+    """Either way."""
+    assert "That is not so" in next(claims.degradation(depths(made("MLP", 50, [11.0, 11.0]))))
+    assert "That is so" in next(claims.degradation(depths(made("MLP", 50, [95.2, 95.0]))))
+    rows = {row[:2]: row for row in claims_table(depths(made("MLP", 200, [11.0, 11.0]))).rows}
+    assert rows[200, "MLP"][5] == pytest.approx(11.0 - 85.0)
+    assert rows[6, "GloNet"][3] is None
+
+
+def test_concentration_is_measured() -> None:
+    """Equal outputs of ten layers are not concentrated in the first four, a steep fall is."""
+    study = depths(made("GloNet", 10, [98.0]), made("GloNet", 50, [98.0]))
+    even = use(10, [0.17, 0.2, 0.15, 0.2, 0.18, 0.16, 0.2, 0.17, 0.19], [98.0] * 9)
+    steep = use(50, [2.0**-at for at in range(49)], [98.0] * 49)
+    assert (even.verdict, steep.verdict) == ("even", "concentrated")
+    assert (even.holding, steep.holding) == (8, 4)
+    head, line = claims.usage(study, {even.network: even})
+    assert "not concentrated in the first layers in any of 1 GloNet" in head
+    assert "the first 4 of 9 hidden layers hold 44.4 % of the total (equal use: 44.4 %), even" in line
+    assert "mean |h| is 0.15 to 0.2" in line
+    assert "is concentrated in the first layers in all 1 GloNet" in next(
+        claims.usage(study, {steep.network: steep})
+    )
+    both = next(claims.usage(study, {even.network: even, steep.network: steep}))
+    assert "concentrated in the first layers in 1 of 2 GloNets" in both
+    leaning = use(50, [*[3.0] * 8, *[1.0] * 41], [98.0] * 49)
+    assert leaning.verdict == "leaning to the first layers"
+    assert use(6, [1.0] * 5, [98.0] * 5).verdict == "short"
+
+
+def test_exits_are_of_networks_that_learned() -> None:
+    """The smallest k within a point of the whole; at chance any would do, so none is named."""
+    found = use(6, [1.0] * 5, [50.0, 96.0, 97.2, 97.0, 98.0])
+    assert found.exit.tolist() == [3]
+    learned, lost = depths(made("GloNet", 6, [98.0])), depths(made("GloNet", 6, [11.2]))
+    assert "3 of 5 (6 layers of 256)" in next(claims.exits(learned, {found.network: found}))
+    assert not list(claims.exits(lost, {found.network: found}))
+
+
+def test_convergence_counts_those_that_arrived() -> None:
+    """A trial that never reaches the target has no part in the mean, and is counted."""
+    one = made("GloNet", 6, [96.0, 96.0], curve=[80.0, 91.0, 95.5, 96.0])
+    slow = replace(one, accuracies=np.array([[80.0, 91.0, 95.5, 96.0], [20.0, 30.0, 40.0, 50.0]]))
+    assert one.reaching(95.0).tolist() == [3, 3]
+    row = convergence_table(depths(slow)).rows[0]
+    assert row[5] == "1 of 2"
+    assert (row[4].mean, row[4].n) == (2, 1)  # type: ignore[union-attr]
+    assert row[8].mean == pytest.approx((3 + 4) / 2)  # type: ignore[union-attr]
+
+
+def test_pairs_are_by_seed() -> None:
+    """A seed that lacks one arm is left out."""
+    one, other = made("GloNet", 6, [98.0, 97.0, np.nan]), made("MLP", 6, [96.0, 96.0, 99.0])
+    row = paired_table(depths(one, other)).rows[0]
+    assert row[3] == 2
+    assert row[4].value == pytest.approx(1.5)  # type: ignore[union-attr]
+
+
+def test_the_command_writes_page_and_pdf(
+    store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`psa report depths --pdf`, twice: the same bytes, and every picture is on the page."""
+    pytest.importorskip("typst")
+    pages = []
+    for folder in ("one", "two"):
+        words = ["report", "depths", "--pdf", "--output-dir", str(tmp_path / folder)]
+        words += ["--model-dir", str(store.models), "--results-dir", str(store.results)]
+        assert run(PSA, words) == 0, capfd.readouterr().err
+        pages.append([(tmp_path / folder / f"depths.{kind}").read_bytes() for kind in ("html", "pdf")])
+    assert pages[0] == pages[1]
+    assert pages[0][1].startswith(b"%PDF")
+    assert pages[0][0].count(b"<figure>") == 7
+    assert "depths.pdf" in capfd.readouterr().out
+
+
+def test_the_documented_options_exist() -> None:
+    """Every option in the right column of the last table is one of the study's or of the report's."""
+    page = (ROOT / "docs/glonet.md").read_text()
+    rows = re.findall(r"^\| .* \| (.*) \|$", page[page.index("| there | here |") :], re.MULTILINE)
+    named = {option for row in rows for option in re.findall(r"`--([a-z-]+)`", row)}
+    known = set(inspect.signature(train_of("glonet")).parameters) | set(ALIASES)
+    known |= {field.name for field in fields(RunOptions)} | {"output_dir"}
+    assert len(named) >= 10
+    assert {name.replace("-", "_") for name in named} <= known
+
+
+def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, setting: ReportContext) -> None:
+    """Layers, exits and times of a trial that is too short are left out, as its accuracy is."""
+    short = frame["id"].astype(str) == trials()[1][1].id
+    rows = frame.assign(status=frame["status"].astype("str").mask(short, "unfinished"))
+    found = depths_of(rows)
+    use = uses_of(found, setting.observed)[Network(4, 4, "GloNet")]
+    assert np.isnan(use.end).all(axis=1).tolist() == [False, True, False]
+    assert np.isnan(use.exits).all(axis=1).tolist() == [False, True, False]
+    seconds = seconds_of(found, setting.store)[Network(4, 4, "GloNet")]
+    assert np.isnan(seconds).tolist() == [False, True, False]
+
+
+def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
+    """A line of equal use for each number of hidden layers; exits join the places that there are."""
+    plain = use(4, [1.0] * 3, [50.0, 60.0, 70.0])
+    blocks = use(4, [1.0] * 6, [np.nan, 50.0, np.nan, 60.0, np.nan, 70.0], "ResMLP")
+    ax = plot_usage(new_figure(2).add_subplot(), [plain, blocks])
+    equal = sorted(float(line.get_ydata()[0]) for line in ax.lines if line.get_gid() == "equal use")
+    assert equal == pytest.approx([100 / 6, 100 / 3])
+    ax = plot_exits(new_figure(2).add_subplot(), [plain, blocks])
+    line = next(line for line in ax.lines if line.get_gid() == "exit ResMLP")
+    assert list(line.get_xdata()) == [2, 4, 6]
+    assert list(line.get_ydata()) == [50.0, 60.0, 70.0]
+
+
+def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: ReportContext) -> None:
+    """In the text, and in the title where several pages differ in it; no claims beside two digits."""
+    other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")
+    pages = [
+        report.page(rows, setting, report.tables(rows, setting), {})
+        for _, rows in report.parts(pd.concat([frame, other]))
+    ]
+    assert [page.title for page in pages] == [
+        f"depths, lr {rate}: 4 networks of 3 to 4 layers" for rate in ("0.001", "0.01")
+    ]
+    told = pages[0].sections[0].text[-1]
+    assert told.startswith("All trials share: activation ReLU")
+    assert "lr 0.001" in told
+    assert "digits 0,1" in told
+    rows = frame[frame["arch"] == frame["arch"].iloc[0]]
+    alone = report.page(rows, setting, report.tables(rows, setting), {"parameters_mlp_4": Path("x.png")})
+    assert alone.title == "depths: 2 networks of 3 layers"
+    picture = next(each for section in alone.sections for each in section.pictures)
+    assert picture.caption.startswith("MLP: the L1 norm")
+
+
+def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, setting: ReportContext) -> None:
+    """Mnist with all digits; the epochs of both sides are said."""
+    rows = frame[frame["family"] == "mlp"].assign(arch="5*256", id=lambda each: each["id"].astype(str))
+    rows = rows[rows["id"].str.contains(rows["id"].iloc[0].split("/")[1])]
+    assert "claims" not in report.tables(rows, setting)
+    whole = rows.assign(digits=None)
+    assert "after 50 or 200 epochs" in report.tables(whole, setting)["claims"].note
+    assert "2 epochs" in report.tables(whole, setting)["claims"].note
+    assert "claims" not in report.tables(whole.assign(dataset="fashion-mnist"), setting)
+
+
+def test_what_is_unknown_is_called_so() -> None:
+    """No nan, one epoch is one, and initial weights are shared where they can be."""
+    none = replace(depths(made("MLP", 6, [98.0])), zero_r=float("nan"), epochs=(1,))
+    assert none.zero_r_shown == "unknown"
+    assert "1 epoch." in seeds_note(none)
+    assert "where shapes allow" in paired_table(none).note
+
+
+def test_splits_are_not_mixed(frame: pd.DataFrame) -> None:
+    """Trials of another split get a page of their own."""
+    other = frame.assign(split_seed=7, id=frame["id"].astype(str) + "x")
+    names = [name for name, _ in report.parts(pd.concat([frame, other]))]
+    assert names == ["depths_split_seed-1337", "depths_split_seed-7"]
+
+
+def test_of_trials_that_differ_in_probes_the_most_observed_is_taken(store: Store, tmp_path: Path) -> None:
+    """Their numbers are the same; forced onto one page they would be two trials of one seed."""
+    copy = Store(store.models, tmp_path / "results")
+    shutil.copytree(store.results, copy.results)
+    one = trials()[0][0]
+    fewer = one.changed(probes=one.probes[:1])
+    record = store.read(one)
+    assert record is not None
+    record |= {"id": fewer.id, "digest": fewer.digest, "spec": fewer.model_dump(mode="json")}
+    copy.record_path(fewer).write_bytes(encode_record(record))
+    frame = load_records_frame(copy)
+    assert one.id in set(frame["id"].astype(str))
+    assert fewer.id not in set(frame["id"].astype(str))
+    depths_of(frame)
+    assert set(load_records_frame(copy, expected=[fewer])["id"].astype(str)) == {fewer.id}
+
+
+def test_of_trials_that_differ_in_probes_a_longer_one_is_taken(store: Store, tmp_path: Path) -> None:
+    """What was trained further says more than what was observed more closely and ended early."""
+    copy = Store(store.models, tmp_path / "results")
+    shutil.copytree(store.results, copy.results)
+    more = trials()[0][0]
+    longer = more.changed(probes=more.probes[:1])
+    record = store.read(more)
+    assert record is not None
+    record |= {"id": longer.id, "digest": longer.digest, "spec": longer.model_dump(mode="json")}
+    record["loops"] += 1
+    for values in record["history"].values():
+        values.append(values[-1])
+    record["history"]["loop"][-1] = record["loops"]
+    copy.record_path(longer).write_bytes(encode_record(record))
+    names = set(load_records_frame(copy)["id"].astype(str))
+    assert longer.id in names
+    assert more.id not in names
