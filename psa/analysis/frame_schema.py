@@ -17,8 +17,8 @@ from psa.specs.training import MODES
 # Of the trial. status: done, unfinished (fewer loops than asked), diverged (see
 # psa.storage.records.divergence), failed (its last try), damaged (its record), missing. diverged_loops: how
 # many of its loops diverged, also of a trial that is done. bounty, test and zero_r are percentages;
-# validation_size and test_size the samples they are of; bounty_correct: validation samples that the bounty stands
-# for. source: psa, or published.
+# validation_size and test_size the samples they are of; bounty_correct: validation samples that the bounty
+# stands for. source: psa, or published.
 TRIAL_COLUMNS: Final = (
     "id",
     "study",
