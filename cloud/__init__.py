@@ -1,1 +1,1 @@
-"""Other people's machines: Ray clusters and SageMaker, behind the same three verbs as this machine."""
+"""Backends on other machines: Ray clusters and SageMaker, with the same interface as the local backend."""

@@ -1,4 +1,4 @@
-"""Folders for what can be made again at any time: in the user's cache, or below the temporary folder."""
+"""Folders for files that can be recreated at any time: in the user's cache, or below the temporary folder."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from psa.core.files import ensure_dir
 
 
 def cache_folder(name: str) -> Path:
-    """Return the path of a subfolder of psa's cache. It need not exist. Raises UserError."""
+    """Return the path of a subfolder of psa's cache. It may not exist yet. Raises UserError."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not Path(base).is_absolute():  # by the XDG specification, a relative path is to be ignored
+    if not Path(base).is_absolute():  # the XDG specification requires a relative path to be ignored
         try:
             base = str(Path.home() / ".cache")
-        except RuntimeError:  # a user without a home
+        except RuntimeError:  # a user without a home folder
             base = str(private_temp_folder("psa-cache"))
     return Path(base) / "psa" / name
 
 
 def private_temp_folder(name: str) -> Path:
-    """Return a folder below the temporary one that is this user's alone, though anybody can guess its name.
+    """Return a private folder of this user below the temporary folder, whose name others can guess.
 
-    Raises UserError where it is another's.
+    Raises UserError if it belongs to another user.
     """
     folder = Path(tempfile.gettempdir()).absolute() / f"{name}-{os.getuid()}"
     ensure_dir(folder, mode=0o700)

@@ -1,1 +1,1 @@
-"""Clients of AWS services, their settings, prices and request rules; nothing here knows of sweeps."""
+"""Clients of AWS services, their settings, prices and request validation; independent of sweeps."""

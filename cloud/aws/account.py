@@ -1,4 +1,4 @@
-"""The AWS account that commands look into: its clients, and what it refuses in one line."""
+"""The AWS account that the commands query: its clients, and its errors as one line each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ProgressCallback = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Account:
-    """A region of an account, and the part of a bucket that belongs to psa. client: of boto3, by service."""
+    """A region of an account and psa's part of a bucket. client: returns the boto3 client of a service."""
 
     region: str
     bucket: str
@@ -27,12 +27,12 @@ class Account:
 
     @property
     def uri(self) -> str:
-        """Where its files are."""
+        """The URI of psa's part of the bucket."""
         return f"s3://{self.bucket}/{self.prefix}"
 
 
 def account(region: str | None = None) -> Account:
-    """The account of .env and the environment. Raises UserError where boto3 or a setting is missing."""
+    """Return the account of .env and the environment. Raises UserError if boto3 or a setting is missing."""
     found = settings.read_settings(submits=False)
     if region is not None:
         found = dataclasses.replace(found, region=region)
@@ -40,7 +40,7 @@ def account(region: str | None = None) -> Account:
 
 
 def job_names(client: Any, tell: ProgressCallback) -> list[str]:
-    """The names of all of the account's jobs that psa or its ancestor made, the latest first. Raises
+    """Return the names of all jobs that psa or the original study made, the latest first. Raises
     UserError.
     """
     with aws_errors("the training jobs cannot be listed"):
@@ -57,7 +57,7 @@ def _listed(client: Any, tell: ProgressCallback) -> list[str]:
 
 
 def described(client: Any, names: list[str], tell: ProgressCallback) -> tuple[list[TrainingJob], list[str]]:
-    """The jobs of these names, and the names that the account has no job of. Raises UserError."""
+    """Return the descriptions of these jobs, and the names unknown to the account. Raises UserError."""
     from botocore.exceptions import ClientError
 
     found: list[TrainingJob] = []
@@ -68,7 +68,7 @@ def described(client: Any, names: list[str], tell: ProgressCallback) -> tuple[li
             try:
                 found.append(job_of(client.describe_training_job(TrainingJobName=name), "SageMaker"))
             except ClientError as error:
-                # there is no code of its own for a job that is not there
+                # SageMaker has no error code of its own for an unknown job
                 if error_code(error) != "ValidationException" or "not found" not in str(error).lower():
                     raise
                 unknown.append(name)
@@ -78,8 +78,8 @@ def described(client: Any, names: list[str], tell: ProgressCallback) -> tuple[li
 def credentials(
     account: Account, folder: str = "", tell: ProgressCallback | None = None
 ) -> Iterator[tuple[str, int, str]]:
-    """Name, bytes and storage class of everything below a folder of the prefix; names are relative to the
-    prefix. Raises UserError.
+    """Yield the name (relative to the prefix), size in bytes and storage class of every file below a folder
+    of the prefix. Raises UserError.
     """
     start, count = f"{account.prefix}/", 0
     with aws_errors(f"{account.uri} cannot be listed"):
@@ -98,7 +98,7 @@ def credentials(
 
 
 def stored_names(account: Account, tell: ProgressCallback) -> list[str]:
-    """The names of jobs that have a folder in the bucket, the ancestor's and ours. Raises UserError."""
+    """Return the names of all jobs with a folder in the bucket, sorted. Raises UserError."""
     found: dict[str, None] = {}
     for key, _, _ in credentials(account, tell=tell):
         name = job_in(key)
@@ -108,7 +108,7 @@ def stored_names(account: Account, tell: ProgressCallback) -> list[str]:
 
 
 def job_in(key: str) -> str:
-    """The job whose folder a file is in: `<job>/...`, `lines/<line>/output/<job>/...`; "" where in none."""
+    """Return the job that owns a file (`<job>/...` or `lines/<line>/output/<job>/...`), or ""."""
     parts = key.split("/")
     if parts[0] == "lines":
         parts = parts[3:] if len(parts) > 4 and parts[2] == "output" else []
@@ -117,7 +117,7 @@ def job_in(key: str) -> str:
 
 
 def fetched(account: Account, key: str, most: int) -> bytes | None:
-    """A file below the prefix, None where there is none. Raises UserError, also for one of more than `most`
-    bytes.
+    """Return a file below the prefix, or None if it does not exist. Raises UserError, also if it has more
+    than `most` bytes.
     """
     return object_bytes(account.client("s3"), account.bucket, f"{account.prefix}/{key}", most)

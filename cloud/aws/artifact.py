@@ -1,9 +1,9 @@
-"""Reading a job's `model.tar.gz`, which whoever can write to the bucket may have made: named files, as bytes.
+"""Read a job's `model.tar.gz` as a mapping from file names to bytes. The archive is untrusted: anyone who can
+write to the bucket may have made it.
 
-Nothing is written to disk and nothing is loaded: a file named as a pickle is refused, and the readers of the
-bytes know JSON, safetensors and text alone. What the archive may hold is stricter than the `data` filter
-of Python's tarfile: folders and plain files under relative names, within limits that are checked while it is
-expanded and not after.
+Nothing is written to disk and nothing is unpickled: a file named as a pickle is refused, and the content is
+only parsed as JSON, safetensors or text. The rules are stricter than the `data` filter of Python's tarfile:
+only folders and plain files under relative names, within limits that are checked during decompression.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from psa.specs.arch import quote
 
 _HINT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
 _CUT: Final = "Fetch it again; if it stays so, the job did not finish writing it"
-_BLOCK: Final = 512  # of a tar file; it ends in at least one that is all zeros
+_BLOCK: Final = 512  # bytes per block of a tar file, which ends in at least one block of zeros
 _MAX_NAME: Final = 1_000
 _PICKLE_NAMES: Final = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill")
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
-# What tarfile and gzip raise at bytes that are no archive; RecursionError, because each extended header calls
-# for the next one.
+# Raised by tarfile and gzip for malformed bytes; RecursionError, because each extended header reads
+# the next one.
 _BROKEN: Final = (
     tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError, LookupError, RecursionError,
 )  # fmt: skip
@@ -38,9 +38,9 @@ _BROKEN: Final = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may be at most: members, expanded bytes, and expanded bytes per packed one.
+    """Limits of an archive: members, expanded bytes, and the ratio of expanded to packed bytes.
 
-    The ratio counts from `small` expanded bytes on: a log of equal lines packs very well, and does no harm.
+    The ratio applies above `small` expanded bytes: a log of equal lines packs very well and is harmless.
     """
 
     files: int = 10_000
@@ -49,7 +49,7 @@ class Limits:
     small: int = 10 * 2**20
 
     def room(self, packed: int) -> int:
-        """How far that many packed bytes may expand."""
+        """Return the most bytes that an archive of `packed` bytes may expand to."""
         return min(self.bytes, max(self.small, int(self.ratio * packed)))
 
 
@@ -60,13 +60,12 @@ OURS: Final = Limits(files=50_000)  # a record, its sidecar and a state per tria
 def contents(
     source: bytes | Path, limits: Limits = LIMITS, *, name: str = "", wanted: Collection[str] | None = None
 ) -> dict[str, bytes]:
-    """The plain files of a gzipped tar archive, by their names in it.
+    """Return the plain files of a gzipped tar archive by their names.
 
-    name: what errors call it, by default its path. wanted: the last parts of names; other files are skipped
-    unread, and only then may the archive hold a file named as a pickle. Raises UserError, which names the
-    archive and the member, for a member that is no plain file or folder, whose name leads elsewhere or stands
-    there twice, for a pickle by its name, for more than the limits, and for an archive that is damaged or cut
-    off.
+    name: used in errors, by default the path. wanted: base names of the files to read; all others are
+    skipped, and only then may the archive hold a file named as a pickle. Raises UserError with the archive
+    and the member: for a member other than a plain file or folder, an absolute, escaping or repeated name, a
+    pickle, an archive beyond the limits, and a damaged or truncated archive.
     """
     called = name or (str(source) if isinstance(source, Path) else "the archive")
     with _opened(source, called) as (stream, packed):
@@ -83,7 +82,7 @@ def contents(
 
 @contextlib.contextmanager
 def _opened(source: bytes | Path, called: str) -> Iterator[tuple[BinaryIO, int]]:
-    """The packed bytes, and how many they are. Raises UserError."""
+    """Open an archive. Yield the packed bytes as a stream, and their number. Raises UserError."""
     if isinstance(source, bytes):
         yield io.BytesIO(source), len(source)
         return
@@ -96,7 +95,7 @@ def _opened(source: bytes | Path, called: str) -> Iterator[tuple[BinaryIO, int]]
 
 
 class _Expanded(io.RawIOBase):
-    """The tar archive inside the gzip, which ends with an error where it grows beyond its room."""
+    """The tar archive inside the gzip. Reading raises an error once it exceeds its limit."""
 
     def __init__(self, stream: BinaryIO, room: int, called: str, packed: int) -> None:
         super().__init__()
@@ -106,7 +105,7 @@ class _Expanded(io.RawIOBase):
         self._last = b""
 
     def read(self, size: int = -1) -> bytes:
-        """At most `size` bytes; none at the end. Raises UserError where there are too many."""
+        """Read at most `size` bytes; b"" at the end. Raises UserError beyond the limit."""
         left = self.room - self.count
         data = self.inner.read(min(max(size, 1), left + 1))
         self.count += len(data)
@@ -119,13 +118,13 @@ class _Expanded(io.RawIOBase):
         return data
 
     def to_the_end(self) -> None:
-        """Read what is left, so that the checksum at the end is compared."""
+        """Read the rest, so that the checksum at the end is verified."""
         while self.read(2**16):
             pass
 
     @property
     def closed_by_zeros(self) -> bool:
-        """Whether the last block is that of a whole archive."""
+        """True if the last block read is the block of zeros that ends a complete archive."""
         return len(self._last) == _BLOCK and not any(self._last)
 
 
@@ -134,7 +133,7 @@ def _read(
 ) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     seen: set[str] = set()
-    # As a stream: tarfile only ever reads on, so that no header can send it back or in circles.
+    # As a stream: tarfile then only reads forward, so that no header can make it seek back or loop.
     with tarfile.open(fileobj=expanded, mode="r|") as archive:
         for count, member in enumerate(archive, 1):
             if count > limits.files:
@@ -149,7 +148,7 @@ def _read(
 
 
 def _place(member: tarfile.TarInfo, called: str, room: int) -> str:
-    """The plain relative name of a member. Raises UserError for all that is not a plain file or a folder."""
+    """Return the plain relative name of a member. Raises UserError unless it is a plain file or a folder."""
     name = member.name
     if not name or len(name) > _MAX_NAME or not name.isprintable():
         raise _refused(called, member, "has no name that can be used")

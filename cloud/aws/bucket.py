@@ -1,6 +1,7 @@
-"""The part of an S3 bucket that belongs to psa: files below a prefix, through boto3.
+"""psa's part of an S3 bucket: files below a prefix, accessed through boto3.
 
-Beside cloud.object_store, which Ray needs for folders as well, it can write a file only where there is none.
+Unlike cloud.object_store, which Ray needs for folders as well, it can create a file only if it does not
+exist.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cloud.aws.errors import (
 from psa.core.errors import UserError
 
 _THERE: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-_READS: Final = 3  # of an object whose body breaks off: botocore tries a request again, but no body
+_READS: Final = 3  # attempts to read an object: botocore retries a request, but not a body that breaks off
 _AT_ONCE: Final = 1000  # keys that S3 deletes in one request
 
 
@@ -35,20 +36,20 @@ class Bucket:
 
     @property
     def uri(self) -> str:
-        """Its address."""
+        """The URI of the prefix."""
         return f"s3://{self.name}/{self.prefix}"
 
     def under(self, name: str) -> str:
-        """The address of a folder or file of it."""
+        """Return the URI of a folder or file."""
         return f"{self.uri}/{name}"
 
     def check(self) -> None:
-        """Raise UserError where the bucket is not there, or not ours to read."""
+        """Raise UserError unless the bucket exists and can be read."""
         with aws_errors(f"bucket {self.name} cannot be used"):
             self.client.head_bucket(Bucket=self.name)
 
     def read(self, name: str) -> bytes | None:
-        """Return the content of a file, None where there is none. Raises UserError."""
+        """Return the content of a file, or None if it does not exist. Raises UserError."""
         return object_bytes(self.client, self.name, self._key(name))
 
     def write(self, name: str, content: bytes) -> None:
@@ -56,7 +57,7 @@ class Bucket:
         self._put(name, content)
 
     def write_new(self, name: str, content: bytes) -> bool:
-        """Store a file unless there is one; return whether it was stored. Raises UserError."""
+        """Store a file unless it exists. Return whether it was stored. Raises UserError."""
         return self._put(name, content, IfNoneMatch="*")
 
     def _put(self, name: str, content: bytes, **condition: str) -> bool:
@@ -72,7 +73,7 @@ class Bucket:
         return True
 
     def tree(self, name: str) -> Iterator[str]:
-        """Every file below a folder, by its name relative to that folder, sorted. Raises UserError."""
+        """Yield every file below a folder, by its name relative to that folder, sorted. Raises UserError."""
         start = len(self._key(name).rstrip("/")) + 1
         for item in sorted(
             self._listed("list_objects_v2", f"{name}/", "Contents"), key=lambda each: each["Key"]
@@ -81,12 +82,12 @@ class Bucket:
                 yield item["Key"][start:]
 
     def folders(self, name: str) -> list[str]:
-        """The names of the folders in a folder, sorted. Raises UserError."""
+        """Return the names of the folders in a folder, sorted. Raises UserError."""
         found = self._listed("list_objects_v2", f"{name}/", "CommonPrefixes", Delimiter="/")
         return sorted(item["Prefix"].rstrip("/").rpartition("/")[2] for item in found)
 
     def remove(self, name: str) -> None:
-        """Remove a folder with all that is in it. Raises UserError."""
+        """Remove a folder and its content. Raises UserError."""
         keys = [self._key(f"{name}/{file}") for file in self.tree(name)]
         for at in range(0, len(keys), _AT_ONCE):
             objects = [{"Key": key} for key in keys[at : at + _AT_ONCE]]
@@ -110,7 +111,7 @@ class Bucket:
         for page in self.client.get_paginator(operation).paginate(
             Bucket=self.name, Prefix=self._key(name), **how
         ):
-            required(page, "IsTruncated")  # an answer that is torn in its head looks like an empty list
+            required(page, "IsTruncated")  # a response with truncated headers looks like an empty list
             found += page.get(kind, [])
         return found
 
@@ -119,9 +120,9 @@ class Bucket:
 
 
 def object_bytes(client: Any, bucket: str, key: str, most: int | None = None) -> bytes | None:
-    """Return the content of an object, None where there is none. A body that breaks off is read again.
+    """Return the content of an object, or None if it does not exist. A body that breaks off is read again.
 
-    Raises UserError, also for an object of more than `most` bytes.
+    Raises UserError, also if the object has more than `most` bytes.
     """
     where = f"s3://{bucket}/{key}"
     with aws_errors(f"{where} cannot be read"):
@@ -130,13 +131,13 @@ def object_bytes(client: Any, bucket: str, key: str, most: int | None = None) ->
             if answer is None:
                 return None
             try:
-                # an answer that is torn in its head has no length, and looks like an empty file
+                # a response with truncated headers has no length, and looks like an empty file
                 _check_length(where, required(answer, "ContentLength"), most)
                 return bytes(answer["Body"].read())
             except Exception as error:
                 if not (left and is_transient(error)):
                     raise
-    raise MalformedAnswer(where)  # not reached: the last try returns or raises
+    raise MalformedAnswer(where)  # unreachable: the last attempt returns or raises
 
 
 def _check_length(where: str, length: int, most: int | None) -> None:

@@ -1,4 +1,4 @@
-"""The logs of training jobs in CloudWatch, kept as files: one folder a job, one file a stream."""
+"""Logs of training jobs in CloudWatch, stored as files: one folder per job, one file per stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether a job's logs are there as its summary, which is written last, says."""
+    """Return whether a folder holds the complete logs of a job. Its summary, written last, lists them."""
     try:
         files = json.loads(read_bytes(folder / SUMMARY) or b"")["log_files"]
         return bool(files) and all((folder / file["name"]).stat().st_size == file["bytes"] for file in files)
@@ -29,7 +29,7 @@ def is_kept(folder: Path) -> bool:
 
 
 def keep(client: Any, job: str, folder: Path, tell: ProgressCallback) -> dict[str, Any] | None:
-    """Store the logs of a job in a folder; the summary, None where it has no log. Raises UserError."""
+    """Store the logs of a job in a folder. Return the summary, or None without logs. Raises UserError."""
     files = []
     for stream in _streams(client, job):
         lines, first, last = [], None, None
@@ -58,7 +58,7 @@ def keep(client: Any, job: str, folder: Path, tell: ProgressCallback) -> dict[st
 
 
 def _streams(client: Any, job: str) -> list[str]:
-    """The streams of a job, each instance's and each restart's. Raises UserError."""
+    """Return the log streams of a job, one per instance and restart. Raises UserError."""
     from botocore.exceptions import ClientError
 
     pages = client.get_paginator("describe_log_streams").paginate(
@@ -68,15 +68,15 @@ def _streams(client: Any, job: str) -> list[str]:
         try:
             return [stream["logStreamName"] for page in pages for stream in required(page, "logStreams")]
         except ClientError as error:
-            # an account that never ran a job has no group
+            # the log group does not exist in an account that never ran a job
             if error_code(error) == "ResourceNotFoundException":
                 return []
             raise
 
 
 def _events(client: Any, stream: str) -> Iterator[dict[str, Any]]:
-    """Every event from the first on. A page may be empty before the last; that is the one whose token is the
-    one that was sent. Raises UserError.
+    """Yield all events of a stream in order. A page may be empty before the last; the last page returns the
+    token that was sent. Raises UserError.
     """
     token: dict[str, str] = {}
     with aws_errors(f"the log {stream} cannot be read"):

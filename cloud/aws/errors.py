@@ -1,8 +1,8 @@
-"""Errors of AWS and of the network on the way there, as one line for the user.
+"""Errors of AWS and of the network, each converted to one line for the user.
 
-The only place that reads the exceptions of botocore and pyarrow. pyarrow tells in words what the AWS SDK for
-C++ has met. Most of botocore's own have no answer of AWS: some keep `response = None`, some the half-read
-HTTP response, some nothing at all.
+The only module that reads the exceptions of botocore and pyarrow. pyarrow passes on errors of the AWS SDK for
+C++ as text. Most of botocore's own exceptions carry no answer of AWS: some have `response = None`, some the
+half-read HTTP response, some nothing at all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cloud.aws.settings import redact
 from psa.core.errors import UserError, one_line
 
 _Result = TypeVar("_Result")
-_TRIES: Final = 3  # of a request whose answer is malformed
+_TRIES: Final = 3  # of a request whose response is malformed
 NOT_FOUND: Final = frozenset({"NoSuchKey", "404"})
 RETRYABLE: Final = frozenset(
     {
@@ -47,16 +47,16 @@ _LOGIN: Final = "Renew the credentials (`aws sso login`, `aws login`); the same 
 
 
 class Unreachable(UserError):
-    """AWS cannot be reached, or asks for patience: the same request may succeed later."""
+    """AWS cannot be reached, or throttles: the same request may succeed later."""
 
 
 class MalformedAnswer(Exception):
-    """An answer without a member that AWS always sends, for example one made by a proxy."""
+    """A response without a member that AWS always sends, for example one made by a proxy."""
 
 
 @contextlib.contextmanager
 def aws_errors(action: str) -> Iterator[None]:
-    """Turn the errors of AWS's clients into one line that begins with `action`. Raises UserError."""
+    """Convert errors of AWS clients to a one-line UserError that begins with `action`."""
     try:
         yield
     except aws_exceptions() as error:
@@ -64,7 +64,7 @@ def aws_errors(action: str) -> Iterator[None]:
 
 
 def aws_error(error: Exception, action: str) -> UserError:
-    """Return an exception of AWS's clients as a UserError; as Unreachable where it may pass."""
+    """Convert an exception of an AWS client to a UserError, or to Unreachable if it is transient."""
     answer = _answer(error)
     skew = _clock_skew(answer)
     if skew:
@@ -79,7 +79,7 @@ def aws_error(error: Exception, action: str) -> UserError:
 
 
 def error_code(error: Exception) -> str:
-    """Return the code that AWS gives an error, "" where AWS never answered."""
+    """Return AWS's error code, or "" if AWS did not respond."""
     return str(_answer(error).get("Error", {}).get("Code", ""))
 
 
@@ -93,7 +93,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_transient_in_storage(error: Exception) -> bool:
-    """Return whether what failed in a file system of pyarrow may succeed later: S3, or one of the network."""
+    """Return whether an error in a pyarrow file system (S3 or another one on the network) is transient."""
     found = _SDK_ERROR.search(str(error))
     if found is None:
         return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNO
@@ -102,8 +102,8 @@ def is_transient_in_storage(error: Exception) -> bool:
 
 
 def retry_malformed(request: Callable[[], _Result]) -> _Result:
-    """Return what a request returns. Repeat it while its answer is malformed: to botocore, an answer that is
-    torn in its head looks whole, and empty.
+    """Call a function and return its result. Repeat the call while the response is malformed: botocore takes
+    a response whose headers are cut off for a complete, empty one.
     """
     for _ in range(_TRIES - 1):
         with contextlib.suppress(MalformedAnswer):
@@ -119,18 +119,18 @@ def required(answer: Mapping[str, Any], member: str) -> Any:
 
 
 def _answer(error: Exception) -> Mapping[str, Any]:
-    """Return AWS's own words in an exception, empty where it never answered."""
+    """Return AWS's response in an exception, or an empty mapping if AWS did not respond."""
     found = getattr(error, "response", None)
     return found if isinstance(found, Mapping) else {}
 
 
 def aws_exceptions() -> tuple[type[Exception], ...]:
-    """Return every kind of exception that a client of AWS raises, for `except`."""
+    """Return every type of exception that an AWS client raises, for use in `except`."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
-    # what is read of a body comes past botocore: its TLS and decoding errors are urllib3's
+    # reading a body bypasses botocore: its TLS and decoding errors are urllib3's
     return (ClientError, BotoCoreError, ResponseParserError, HTTPError, MalformedAnswer)
 
 
@@ -154,7 +154,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
 
 
 def _login_errors() -> tuple[type[Exception], ...]:
-    """Return what a running sweep may meet when a session ends: its owner can log in again meanwhile."""
+    """Return the exceptions of an expired login. A running sweep waits, since its owner can log in again."""
     from botocore import exceptions
 
     return (
@@ -172,7 +172,7 @@ def _way_out(error: Exception, kind: type[UserError]) -> str:
 
 
 def _clock_skew(answer: Mapping[str, Any]) -> str:
-    """Return by how much this machine's clock is wrong, if that is why a request was refused."""
+    """Return the error of this machine's clock as text if it is why a request was refused, else ""."""
     said = answer.get("Error", {})
     about = answer.get("ResponseMetadata", {})
     seconds = _seconds_ahead(about.get("HTTPHeaders", {}).get("date", ""))
@@ -180,15 +180,15 @@ def _clock_skew(answer: Mapping[str, Any]) -> str:
     message = str(said.get("Message", "")).lower()
     if said.get("Code") in _WRONG_CLOCK or any(words in message for words in _SIGNATURE_TIMES):
         return by if abs(seconds) > 1 else str(said.get("Code"))
-    # an answer to HEAD has no body: botocore makes a code of its status, and its time is all that tells a
-    # clock from a missing permission
+    # The response to HEAD has no body: botocore uses its status as the code, and only the time in it
+    # distinguishes a wrong clock from a missing permission.
     status = about.get("HTTPStatusCode")
     is_bare = status in _REFUSED_STATUS and said.get("Code") == str(status)
     return by if is_bare and abs(seconds) > CLOCK_SECONDS else ""
 
 
 def _seconds_ahead(date: str) -> float:
-    """Return how far this machine's clock is ahead of a Date header; 0 where there is none."""
+    """Return the seconds by which this machine's clock is ahead of a Date header; 0 without one."""
     try:
         return time.time() - email.utils.parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError):

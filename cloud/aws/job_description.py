@@ -1,4 +1,4 @@
-"""Training jobs as SageMaker describes them, what their names say, and the files that list them."""
+"""Training jobs as described by SageMaker, and the files that list them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _HINT: Final = "Write one job name a line, or a JSON list of what `aws sagemaker
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A job. billable_seconds: of each instance, for spot with the discount inside, None before it ends;
-    retained_seconds: of a warm pool after it; training_seconds: how long it ran; instances: type and count.
+    """A training job. billable_seconds: per instance, after the spot discount, 0 before the end;
+    retained_seconds: of a warm pool afterwards; training_seconds: run time; instances: type and count.
     """
 
     name: str
@@ -38,13 +38,13 @@ class TrainingJob:
 
     @property
     def arch(self) -> str:
-        """Of the ancestor's jobs the architecture; a job of a sweep has several."""
+        """The architecture of a job of the original study; a sweep's job has several."""
         ancestor = parse_legacy_name(self.name)
         return ancestor.arch if ancestor is not None else self._other
 
     @property
     def mode(self) -> str:
-        """Of the ancestor's jobs the mode; a job of a sweep has several."""
+        """The mode of a job of the original study; a sweep's job has several."""
         ancestor = parse_legacy_name(self.name)
         return ancestor.mode if ancestor is not None else self._other
 
@@ -55,17 +55,17 @@ class TrainingJob:
 
     @property
     def count(self) -> int:
-        """Of its instances."""
+        """The number of its instances."""
         return sum(count for _, count in self.instances)
 
     @property
     def instance_seconds(self) -> float:
-        """Billed seconds of all of its instances."""
+        """The billed seconds, summed over its instances."""
         return (self.billable_seconds + self.retained_seconds) * self.count
 
 
 def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
-    """A job from what DescribeTrainingJob answers. Raises UserError that names what is not so."""
+    """Parse a response of DescribeTrainingJob. Raises UserError that names the invalid part."""
     if not isinstance(answer, Mapping):
         raise UserError(f"{where}: {quote(answer)} describes no training job", _HINT)
     name = _text(answer, "TrainingJobName", where)
@@ -100,7 +100,7 @@ def _seconds(answer: Any, key: str, where: str) -> float:
 
 
 def _instances(config: Any, where: str) -> tuple[tuple[str, int], ...]:
-    """Of one kind, or of several groups."""
+    """Return the (type, count) pairs of a ResourceConfig, one per instance group. Raises UserError."""
     config = config if isinstance(config, Mapping) else {}
     groups = config.get("InstanceGroups") or [config]
     found = []
@@ -121,7 +121,7 @@ def _region(arn: Any) -> str:
 
 
 def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
-    """What a file lists: names, or jobs with all that was described of them, each once. Raises UserError."""
+    """Read a list of jobs: names, or JSON descriptions, without duplicates. Raises UserError."""
     content = read_bytes(path)
     if content is None:
         raise UserError(f"there is no list of jobs {path}", _HINT)
@@ -143,7 +143,7 @@ def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
 
 
 def names_in(text: str, where: str) -> list[str]:
-    """Names, one a line, each once; `#` before remarks. Raises UserError that names the line."""
+    """Parse names, one per line, without duplicates; `#` starts a comment. Raises UserError with the line."""
     names: dict[str, None] = {}
     for number, line in enumerate(text.splitlines(), 1):
         name = line.split("#")[0].strip()
@@ -158,5 +158,5 @@ def names_in(text: str, where: str) -> list[str]:
 
 
 def written(body: Any) -> bytes:
-    """A report as JSON that people can read."""
+    """Encode a report as indented JSON."""
     return (json.dumps(body, indent=2, allow_nan=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Names of training jobs: those of sweeps, and those of the original study."""
+"""Names of training jobs: those of sweeps and those of the original study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psa.core.errors import UserError
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
-JOB_NAME_STARTS: Final = "psa-"  # every name
+JOB_NAME_STARTS: Final = "psa-"  # of every job
 _NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _ANCESTOR: Final = re.compile(
     rf"psa-(?P<depth>[0-9]{{1,9}})x(?P<width>[0-9]{{1,9}})-(?P<mode>{'|'.join(MODES)})-(?P<stamp>[0-9][0-9-]*)"
@@ -20,7 +20,7 @@ _ANCESTOR: Final = re.compile(
 
 @dataclass(frozen=True)
 class LegacyJobName:
-    """What the name of a job of the original study says. stamp: when it was made, later ones sort later."""
+    """The parsed name of a job of the original study. stamp: its creation time; later ones sort later."""
 
     name: str
     arch: str
@@ -29,7 +29,7 @@ class LegacyJobName:
 
 
 def parse_legacy_name(name: str) -> LegacyJobName | None:
-    """`psa-18x18-none-2025-08-04-19-17-02-730`; None for any other name."""
+    """Parse a name such as `psa-18x18-none-2025-08-04-19-17-02-730`. Return None for any other name."""
     match = _ANCESTOR.fullmatch(name)
     if match is None:
         return None
@@ -42,12 +42,12 @@ def parse_legacy_name(name: str) -> LegacyJobName | None:
 
 
 def is_ours(name: str) -> bool:
-    """Whether it is a job of a sweep of psa, whose results are records."""
+    """Return whether a name is that of a sweep's job, whose results are records."""
     return job_parts(name) is not None
 
 
 def latest(names: Iterable[str]) -> dict[tuple[str, str], list[LegacyJobName]]:
-    """The ancestors' jobs by arch and mode, the latest first."""
+    """Group jobs of the original study by (arch, mode), the latest first."""
     found: dict[tuple[str, str], list[LegacyJobName]] = {}
     for name in sorted(set(names)):
         job = parse_legacy_name(name)
@@ -57,7 +57,7 @@ def latest(names: Iterable[str]) -> dict[tuple[str, str], list[LegacyJobName]]:
 
 
 def is_name(name: str) -> bool:
-    """Whether SageMaker would take it as the name of a job; such a name is safe as that of a folder, too."""
+    """Return whether SageMaker accepts a job name. Such a name is also safe as a folder name."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -65,6 +65,6 @@ _JOB: Final = re.compile(r"psa-(?P<home>[0-9a-f]{8})-(?P<line>[0-9a-f]{12})-(?P<
 
 
 def job_parts(name: str) -> tuple[str, str, int] | None:
-    """Home, line and attempt of a job's name; None for a job that is none of ours."""
+    """Return the workspace id, line and attempt in a sweep's job name, or None for any other name."""
     found = _JOB.fullmatch(name)
     return None if found is None else (found["home"], found["line"], int(found["attempt"]))

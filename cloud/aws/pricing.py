@@ -1,4 +1,4 @@
-"""What instances and storage cost, by a dated table that users may replace, and what a job has cost."""
+"""Prices of instances and storage, from a dated table that users may replace, and the cost of a job."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _GB: Final = 2**30  # S3 counts gigabytes in powers of two
 
 @dataclass(frozen=True)
 class Price:
-    """An instance type: dollars an hour on demand, what it has, and between which shares of that price a spot
-    instance has cost.
+    """An instance type: its on-demand price in USD per hour, its hardware, and the range of spot prices as
+    fractions of the on-demand price.
     """
 
     instance: str
@@ -37,18 +37,18 @@ class Price:
     spot: tuple[float, float]
 
     def dollars(self, seconds: float) -> float:
-        """What so many seconds of one instance cost on demand."""
+        """Return the on-demand cost in USD of one instance for `seconds`."""
         return seconds / 3600 * self.hourly
 
     def spot_dollars(self, seconds: float) -> tuple[float, float]:
-        """Between what and what so many seconds of one spot instance may cost. For plans alone."""
+        """Return the range of the cost in USD of one spot instance for `seconds`. For estimates only."""
         low, high = self.spot
         return low * self.dollars(seconds), high * self.dollars(seconds)
 
 
 @dataclass(frozen=True)
 class PriceTable:
-    """Prices of one region on one day. storage: dollars a month for a gigabyte in S3."""
+    """Prices of one region on one day. storage: USD per month and gigabyte in S3."""
 
     dated: dt.date
     region: str
@@ -56,22 +56,22 @@ class PriceTable:
     instances: Mapping[str, Price]
 
     def monthly(self, size: float) -> float:
-        """What so many bytes cost a month in S3."""
+        """Return the cost in USD per month of `size` bytes in S3."""
         return size / _GB * self.storage
 
     @property
     def said(self) -> str:
-        """In a few words which table it is."""
+        """A short description of the table."""
         return f"prices of {self.region}, {self.dated.isoformat()}"
 
 
 def prices(path: Path | None = None) -> dict[str, Price]:
-    """Instance type -> price, of a user's table or the one that psa brings along. Raises UserError."""
+    """Return the price of each instance type, from a user's table or the built-in one. Raises UserError."""
     return dict(price_table(path).instances)
 
 
 def price_table(path: Path | None = None) -> PriceTable:
-    """A table of prices in TOML, or the one that psa brings along. Raises UserError that names the key."""
+    """Read a price table in TOML, by default the built-in one. Raises UserError that names the key."""
     if path is None:
         content = (importlib.resources.files("cloud.aws") / "prices.toml").read_bytes()
         return _table(content, "cloud/aws/prices.toml")
@@ -138,8 +138,9 @@ def _shares(value: Any, where: str) -> tuple[float, float]:
 
 
 def dollars(job: TrainingJob, table: Mapping[str, Price]) -> float:
-    """What a job has cost: billable seconds x instances x the on-demand price, for spot instances too, whose
-    discount is inside the billable seconds already. Raises UserError for an instance type without a price.
+    """Return the cost of a job in USD: billable seconds x instances x the on-demand price, also for spot
+    instances, since their discount is already in the billable seconds. Raises UserError for an instance type
+    without a price.
     """
     return math.fsum(
         count * _priced(instance, table).dollars(job.billable_seconds + job.retained_seconds)

@@ -1,7 +1,7 @@
-"""Validate a request against AWS's own description of its services, which ships in botocore.
+"""Validate a request against AWS's own service model, which ships with botocore.
 
-botocore itself (1.44) checks required parameters, minima and types only. The limits that a new user meets are
-the others: maxima, allowed values and patterns.
+botocore itself (1.44) checks only required parameters, minima and types. New users mostly run into the other
+limits: maxima, allowed values and patterns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CREATE: Final = "CreateTrainingJob"
 
 
 def request_errors(operation: str, request: Mapping[str, Any], service: str = "sagemaker") -> list[str]:
-    """What AWS would refuse in a request, one line each with its path; an empty list is a good request.
+    """Return the errors of a request, one line each with its path; an empty list if it is valid.
 
     Reads files only: no network, no credentials, no client. Raises UserError without the extra `aws`.
     """
@@ -33,13 +33,13 @@ def request_errors(operation: str, request: Mapping[str, Any], service: str = "s
 
 
 def operations(service: str = "sagemaker") -> Sequence[str]:
-    """The names of all operations of a service."""
+    """Return the names of all operations of a service."""
     return tuple(_service(service).operation_names)
 
 
 @functools.cache
 def output_members(operation: str, service: str = "sagemaker") -> frozenset[str]:
-    """The names of all that an operation may answer."""
+    """Return the names of all members that an operation's response may have."""
     shape = _service(service).operation_model(operation).output_shape
     return frozenset() if shape is None else frozenset(shape.members)
 
@@ -113,7 +113,7 @@ def _number(shape: Any, value: float, path: str) -> Iterator[str]:
 
 
 def _blob(shape: Any, value: bytes | str, path: str) -> Iterator[str]:
-    # in a request that came over the wire, it is still in base64
+    # a request received over HTTP still has it in base64
     try:
         content = base64.b64decode(value, validate=True) if isinstance(value, str) else value
     except ValueError:
@@ -132,7 +132,7 @@ def _size(shape: Any, size: int, path: str, unit: str) -> Iterator[str]:
 
 @functools.cache
 def _java(pattern: str) -> Any:
-    r"""A pattern of the model: \p{..} as in Java, and no line separator of any kind is matched by a dot."""
+    r"""Compile a pattern of the service model: \p{..} as in Java, and a dot matches no line separator."""
     try:
         import regex
     except ImportError:
@@ -144,7 +144,9 @@ def _java(pattern: str) -> Any:
 
 
 def _beyond_the_model(request: Mapping[str, Any]) -> Iterator[str]:
-    """What CreateTrainingJob refuses although its model allows it; of what this project asks for."""
+    """Yield errors that the model does not cover but CreateTrainingJob reports, for the parameters used
+    here.
+    """
     for name in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
         if name not in request:
             yield f"{name}: missing"
@@ -197,7 +199,7 @@ _KINDS: Final[dict[str, Callable[[Any], bool]]] = {
     "float": _real,
     "double": _real,
     "blob": lambda value: isinstance(value, bytes | bytearray | str),
-    # in a request that came over the wire, it is a number of seconds
+    # a request received over HTTP has a number of seconds
     "timestamp": lambda value: isinstance(value, dt.datetime | str) or _real(value),
 }
 _NAMES: Final = {"structure": "a mapping", "map": "a mapping", "list": "a list", "string": "a string"}

@@ -1,7 +1,7 @@
-"""Where and as whom jobs run on AWS: the only reader of .env and of the environment.
+"""AWS settings, read from .env and the environment; no other module reads them.
 
-Names are those that users of the study know (AWS_SAGEMAKER_ROLE, S3_BUCKET_NAME, ...); the environment counts
-more than the file. Keys are handed to boto3 and to nothing else.
+Names are those of the original study (AWS_SAGEMAKER_ROLE, S3_BUCKET_NAME, ...); the environment takes
+precedence over the file. Keys are passed to boto3 and to nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from psa.core.text_file import decode_text
 
 ENV_FILE: Final = Path(".env")
 BUCKET_HINT: Final = "3 to 63 of a-z, 0-9, dot and hyphen: the name of a bucket that you own"
-DEFAULT_REGION: Final = "us-east-1"  # where neither the settings nor AWS's own files name one
+DEFAULT_REGION: Final = "us-east-1"  # used if neither the settings nor AWS's own files name a region
 DEFAULTS: Final = {
     "S3_PREFIX": "psa-experiment",
     "INSTANCE_TYPE": "ml.c5.xlarge",
@@ -36,7 +36,7 @@ _ROLE_NAME: Final = re.compile(r"[\w+=,.@-]{1,64}")
 _BUCKET: Final = re.compile(r"(?!xn--)(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 _TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_keys_read: Final[set[str]] = set()  # of .env
+_keys_read: Final[set[str]] = set()  # from .env
 _REGIONS: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _PROFILES: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -44,8 +44,9 @@ _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TO
 
 @dataclass(frozen=True)
 class Settings:
-    """What is needed to submit a job. instances: types in the order in which they are tried; image: of the
-    container, "" for AWS's own with PyTorch; profile: of .env; keys: of .env, for boto3 alone, never shown.
+    """The settings of a submission. instances: types in the order in which they are tried; image: of the
+    container, "" for AWS's own with PyTorch; profile and keys: from .env; keys go to boto3 only and are never
+    shown.
     """
 
     role: str
@@ -60,7 +61,7 @@ class Settings:
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def client(self, service: str) -> Any:
-        """A client of boto3, which tries again by itself where AWS asks it to slow down."""
+        """Return a boto3 client that retries throttled requests."""
         import boto3
         from botocore.config import Config
 
@@ -70,19 +71,19 @@ class Settings:
         return session.client(service, config=Config(retries=retries, connect_timeout=10, read_timeout=30))
 
     def with_spot(self, spot: bool) -> Settings:
-        """The same with or without spot instances."""
+        """Return a copy with or without spot instances."""
         return replace(self, spot=spot)
 
 
 def redact(text: str) -> str:
-    """A text of AWS's without any key of ours that it might quote."""
+    """Return a text of AWS with any key of .env that it quotes removed."""
     for secret in filter(None, (*_keys_read, *(os.environ.get(name, "") for name in _SECRETS))):
         text = text.replace(secret, "***")
     return text
 
 
 def check_installed() -> None:
-    """Raise UserError where the extra is missing."""
+    """Raise UserError if the extra `aws` is not installed."""
     import importlib.util
 
     if importlib.util.find_spec("boto3") is None or importlib.util.find_spec("dotenv") is None:
@@ -90,10 +91,10 @@ def check_installed() -> None:
 
 
 def read_settings(folder: Path = Path(), *, submits: bool = True) -> Settings:
-    """The settings of a folder's .env and of the environment, checked as far as no network is needed. Without
-    a role, where nothing is submitted, `role` is "".
+    """Read the settings of a folder's .env and the environment, and check what needs no network. The role is
+    required only if `submits`; else it may be "".
 
-    Raises UserError that names all that is missing or wrong.
+    Raises UserError that lists everything missing or invalid.
     """
     check_installed()
     found = _found(folder / ENV_FILE)
@@ -125,7 +126,7 @@ def read_settings(folder: Path = Path(), *, submits: bool = True) -> Settings:
 
 
 def _found(path: Path) -> dict[str, str]:
-    """Every name that has a value."""
+    """Return every name in a .env file that has a value."""
     from dotenv import dotenv_values
 
     try:
@@ -180,7 +181,7 @@ _CHECKS: Final = {
 
 
 def _region_faults(region: str) -> list[str]:
-    """By what botocore knows without a network."""
+    """Check a region against botocore's list; needs no network."""
     known = _known_regions()
     if region in known:
         return []
@@ -200,7 +201,7 @@ def _known_regions() -> frozenset[str]:
 
 
 def _role_of(value: str, account: str) -> str:
-    """Its ARN, made from a name where the account is known."""
+    """Return the role's ARN, made from a name if the account is known."""
     if _ROLE.fullmatch(value):
         return value
     if not re.fullmatch(r"\d{12}", account):
@@ -220,7 +221,7 @@ def _check_account(settings: Settings, account: str) -> None:
 
 
 def _check_keys(settings: Settings) -> None:
-    """Raise UserError where boto3 finds no keys at all. Of an instance's own role it cannot know here."""
+    """Raise UserError if boto3 finds no keys. An instance's own role cannot be detected here."""
     with _own_files():
         if settings.keys or _session(settings.profile).get_credentials() is not None:
             return
@@ -231,8 +232,8 @@ def _check_keys(settings: Settings) -> None:
 
 
 def _identity(found: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
-    """Return the profile and the keys of .env, both empty where the environment names either: keys of one
-    place never go with the session token of another.
+    """Return the profile and the keys of .env, or neither if the environment names one of them: keys of one
+    source must not be combined with the session token of another.
     """
     if any(os.environ.get(name, "").strip() for name in ("AWS_ACCESS_KEY_ID", *_PROFILES)):
         return None, {}
@@ -246,13 +247,13 @@ def _identity(found: Mapping[str, str]) -> tuple[str | None, dict[str, str]]:
 
 
 def _region(found: Mapping[str, str], profile: str | None) -> str:
-    """Return the region in the order of AWS's own tools: named, AWS_DEFAULT_REGION, the profile's."""
+    """Return the region in the order of AWS's own tools: explicit, AWS_DEFAULT_REGION, the profile's."""
     named = found.get("AWS_REGION") or found.get("AWS_DEFAULT_REGION")
     return named or _session(profile).region_name or DEFAULT_REGION
 
 
 def _session(profile: str | None) -> Any:
-    """Return a session of boto3. Raises UserError for a profile or a file of AWS's that cannot be read."""
+    """Return a boto3 session. Raises UserError for an invalid profile or an unreadable AWS file."""
     import boto3
 
     with _own_files():

@@ -1,4 +1,4 @@
-"""SageMaker's training jobs, in the four verbs that a sweep needs: submit, list, describe, stop."""
+"""Client of SageMaker's training jobs with the four operations of a sweep: submit, list, describe, stop."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """What became of a submission. there: it had been submitted before; full: the account's quota is; later:
-    AWS asks for patience; unpaid: the jobs at work may take all that is left of the budget. said: by AWS;
-    hint: the hint that goes with it.
+    """The result of a submission. kind: "there" if the job was submitted before, "full" if the account's
+    quota is used up, "later" if AWS throttles, "unpaid" if running jobs may use up the budget; said: AWS's
+    message; hint: the hint shown with it.
     """
 
     kind: Literal["submitted", "there", "full", "later", "unpaid"]
@@ -39,36 +39,36 @@ class SubmitResult:
 
     @property
     def started(self) -> bool:
-        """Whether there is a job now."""
+        """True if the job exists now."""
         return self.kind in ("submitted", "there")
 
     @property
     def zero_quota(self) -> bool:
-        """Whether the quota is full because it is none at all: no job of anybody's will free it."""
+        """True if the quota itself is zero, so that no ending job will free it."""
         return self.kind == "full" and _NO_QUOTA.search(self.said) is not None
 
 
 @dataclass(frozen=True)
 class TrainingJobStatus:
-    """What the list says of a job."""
+    """The status of a job in a response of ListTrainingJobs."""
 
     status: str
     secondary: str
 
     @property
     def over(self) -> bool:
-        """Whether it has come to an end, good or bad."""
+        """True if the job has ended, successfully or not."""
         return self.status in ENDED
 
 
 class TrainingJobs:
-    """The jobs of an account and region. `client`: boto3's, of sagemaker."""
+    """The training jobs of an account and region. client: boto3's, of sagemaker."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
 
     def submit(self, request: Mapping[str, Any]) -> SubmitResult:
-        """Create a job. Raises UserError for a request that AWS refuses."""
+        """Create a job. Raises UserError if AWS refuses the request."""
         try:
             self.client.create_training_job(**request)
         except aws_exceptions() as error:
@@ -78,13 +78,13 @@ class TrainingJobs:
                 return SubmitResult("there")
             if code in _FULL:
                 return SubmitResult("full", refused.message)
-            if isinstance(refused, Unreachable):  # if it did arrive, it is there at the next try
+            if isinstance(refused, Unreachable):  # if the request did arrive, the next attempt finds the job
                 return SubmitResult("later", refused.message, refused.hint)
             raise refused from None
         return SubmitResult("submitted")
 
     def listed(self, beginning: str) -> dict[str, TrainingJobStatus]:
-        """The jobs whose names contain this, by name. Raises UserError."""
+        """Return the jobs whose names contain `beginning`, by name. Raises UserError."""
         with aws_errors("the training jobs cannot be listed"):
             return retry_malformed(lambda: self._listed(beginning))
 
@@ -101,7 +101,7 @@ class TrainingJobs:
         }
 
     def described(self, name: str) -> dict[str, Any]:
-        """All that is known of a job. Raises UserError."""
+        """Return the full description of a job. Raises UserError."""
         with aws_errors(f"job {name} cannot be described"):
             return retry_malformed(lambda: self._described(name))
 
@@ -111,7 +111,7 @@ class TrainingJobs:
         return found
 
     def stop(self, name: str) -> bool:
-        """Ask a job to save and end; return False where it has ended by itself. Raises UserError."""
+        """Ask a job to save and stop. Return False if it has already ended. Raises UserError."""
         try:
             self.client.stop_training_job(TrainingJobName=name)
         except aws_exceptions() as error:
@@ -122,6 +122,6 @@ class TrainingJobs:
 
 
 def lacked_capacity(said: Mapping[str, Any]) -> bool:
-    """Whether a job never began for want of an instance: refused at once, or waited for in vain."""
+    """Return whether a job never started for lack of capacity: refused at once, or after waiting."""
     has_waited = said.get("SecondaryStatus") == _WAITED_TOO_LONG and not said.get("TrainingStartTime")
     return has_waited or str(said.get("FailureReason", "")).startswith(_NO_CAPACITY)

@@ -1,1 +1,1 @@
-"""The commands about jobs on SageMaker that users know by name; they look, and start nothing."""
+"""The commands about SageMaker jobs that users of the original study know; they are read-only."""

@@ -1,4 +1,4 @@
-"""What these commands share: their options, how long work is shown, and which jobs are meant."""
+"""Code shared by these commands: options, progress display, and the selection of jobs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Region = Annotated[str | None, Parameter(help="Region of the account. [default: 
 PriceFile = Annotated[
     Path | None, Parameter(help="A table of prices in TOML. [default: the one that psa brings along]")
 ]
-_NAMED: Final = 5  # of several things that a remark names
+_NAMED: Final = 5  # items that a remark names
 
 
 @contextlib.contextmanager
 def working(out: Console, text: str) -> Iterator[ProgressCallback]:
-    """Show on a terminal what takes long, with the newest word of it; elsewhere nothing."""
+    """Show a progress line on a terminal; do nothing elsewhere."""
     if not out.is_terminal:
         yield lambda _text: None
         return
@@ -40,23 +40,23 @@ def working(out: Console, text: str) -> Iterator[ProgressCallback]:
 
 
 def say(out: Console, text: str) -> None:
-    """A line as it stands, however long."""
+    """Print a line without wrapping or markup."""
     out.print(text, markup=False, soft_wrap=True)
 
 
 def remark(out: Console, count: int, thing: str, what: str, names: Sequence[str]) -> None:
-    """A line about things that are not as expected, where there are any."""
+    """Print a remark about `count` unexpected items, unless it is zero."""
     if count:
         say(out, f"{pluralize(count, thing)} {what}: {join_names(list(names), _NAMED)}")
 
 
 def open_account(region: str | None = None) -> Account:
-    """The account of the settings. Raises UserError."""
+    """Return the account of the settings. Raises UserError."""
     return accounts.account(region)
 
 
 def named_jobs(path: Path | None) -> tuple[list[str], list[TrainingJob]]:
-    """The jobs of --jobs-file, or of the usual one where it is there; nothing where neither is."""
+    """Read the jobs of --jobs-file, or of the default file if it exists; else return nothing."""
     if path is None and not JOBS_FILE.is_file():
         return [], []
     return read_jobs(path or JOBS_FILE)

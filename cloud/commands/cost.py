@@ -1,4 +1,4 @@
-"""`sagemaker-cost-estimator`: what the jobs have cost."""
+"""`sagemaker-cost-estimator`: the cost of training jobs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def cost_estimator(
 
 
 def _asked(out: Console, names: list[str], region: str | None) -> tuple[list[TrainingJob], list[str]]:
-    """Of the account: the jobs of these names, or all. Raises UserError where there is none."""
+    """Query the account for the named jobs, or for all if `names` is empty. Raises UserError if none
+    exist.
+    """
     where = open_account(region)
     client = where.client("sagemaker")
     with working(out, "Asking SageMaker") as tell:

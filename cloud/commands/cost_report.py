@@ -1,4 +1,4 @@
-"""What the jobs of an account have cost, added up by status, architecture and mode."""
+"""The cost of an account's jobs, summed by status, architecture and mode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUPS: Final[Mapping[str, Callable[[TrainingJob], tuple[str, ...]]]] = {
 
 @dataclass(frozen=True)
 class Sum:
-    """Several jobs together. hours: billed hours of instances; longest: of one job, billed hours."""
+    """Totals of several jobs. hours: billed instance hours; longest: billed hours of the longest job."""
 
     jobs: int
     hours: float
@@ -29,7 +29,7 @@ class Sum:
 
     @property
     def json(self) -> dict[str, Any]:
-        """For the report; dollars to the hundredth of a cent."""
+        """The entry of the report; dollars are rounded to 1/100 of a cent."""
         return {
             "jobs": self.jobs,
             "billable_hours": round(self.hours, 4),
@@ -40,8 +40,8 @@ class Sum:
 
 @dataclass(frozen=True)
 class Bill:
-    """jobs: those that have a price. unpriced: by instance type, without one; running: not billed yet, and
-    counted with what is known so far.
+    """Jobs and their costs. jobs: those with a price; unpriced: names by instance type without a price;
+    running: jobs that are not fully billed yet, counted with the present figures.
     """
 
     table: PriceTable
@@ -52,7 +52,7 @@ class Bill:
 
     @property
     def total(self) -> Sum:
-        """Of all jobs."""
+        """The totals of all jobs."""
         return self._sum(self.jobs)
 
     @property
@@ -62,13 +62,13 @@ class Bill:
 
     @property
     def saved(self) -> float | None:
-        """The share of spot jobs' time that was not billed, which is what they saved; None without any."""
+        """The fraction of spot training time that was not billed, the spot saving; None without spot jobs."""
         ran = math.fsum(job.training_seconds * job.count for job in self.jobs if job.spot and job.ended)
         billed = math.fsum(job.billable_seconds * job.count for job in self.jobs if job.spot and job.ended)
         return 1 - billed / ran if ran else None
 
     def by(self, group: str) -> dict[tuple[str, ...], Sum]:
-        """Sums by what GROUPS says, the dearest first."""
+        """Return totals by a key of GROUPS, the most expensive first."""
         parts: dict[tuple[str, ...], list[TrainingJob]] = {}
         for job in self.jobs:
             parts.setdefault(GROUPS[group](job), []).append(job)
@@ -85,7 +85,7 @@ class Bill:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The report: everything that can be shown, and every job."""
+        """The complete report: all totals, and every job."""
         longest = self.longest
         return {
             "prices": {"dated": self.table.dated.isoformat(), "region": self.table.region},
@@ -117,7 +117,7 @@ class Bill:
 
 
 def bill_of(jobs: Sequence[TrainingJob], table: PriceTable) -> Bill:
-    """Add up what has a price, and name what has none."""
+    """Sum up the jobs that have a price, and list those that have none."""
     unpriced: dict[str, list[str]] = {}
     priced = []
     for job in jobs:

@@ -1,4 +1,6 @@
-"""`sagemaker-get-training-logs` and `sagemaker-logs-parser`: the logs of jobs, and what the old ones say."""
+"""`sagemaker-get-training-logs` and `sagemaker-logs-parser`: fetch the logs of jobs, and parse the
+study's.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,7 @@ def get_training_logs(
 def _fetched(
     client: Any, names: list[str], folder: Path, force: bool, tell: ProgressCallback
 ) -> dict[str, Any]:
-    """Fetch job by job; the summary of it all. What was fetched stays where the next one fails."""
+    """Fetch the logs of each job. Return a summary. Logs already fetched are kept if a later job fails."""
     downloaded, skipped, nothing, count = [], [], [], 0
     for at, name in enumerate(names, 1):
         tell(f"{at:,} of {len(names):,} jobs: {name}")

@@ -1,4 +1,4 @@
-"""`sagemaker-results-parser`: what the jobs of the original study left in S3, as its two files."""
+"""`sagemaker-results-parser`: write the original study's two result files from its jobs' artifacts in S3."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def results_parser(
 
 
 def _check(names: list[str], where: str) -> None:
-    """Raise UserError where there is no job of the original study."""
+    """Raise UserError unless there is a job of the original study."""
     if any(parse_legacy_name(name) is not None for name in names):
         return
     if any(map(is_ours, names)):
@@ -92,7 +92,7 @@ def _check(names: list[str], where: str) -> None:
 
 
 def _here(folder: Path) -> tuple[list[str], ReadObject]:
-    """The jobs of a folder, and how their artifacts are read."""
+    """Return the jobs of a folder, and a function that reads their artifacts."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}", "Name one that holds a folder for each job")
     names = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and is_name(path.name)]

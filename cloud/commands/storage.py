@@ -1,4 +1,4 @@
-"""`sagemaker-estimate-storage`: what lies in the bucket, and what that costs."""
+"""`sagemaker-estimate-storage`: the size of the bucket's content, and its cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in the bucket: bytes of every job and of every kind of file, from one listing."""
+"""The content of the bucket: bytes per job and per kind of file, from one listing."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _CODE: Final = ("source", "code", "sourcedir.tar.gz")
 
 @dataclass
 class Usage:
-    """Bytes and files by (job, kind). A line of a sweep has its checkpoints to itself, since all of its jobs
-    share them; classes: bytes by the storage class of S3.
+    """Bytes and files by (job, kind). The checkpoints of a line are listed under the line, since all of its
+    jobs share them; classes: bytes by S3 storage class.
     """
 
     sizes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -28,16 +28,16 @@ class Usage:
 
     @property
     def size(self) -> int:
-        """All bytes."""
+        """The total number of bytes."""
         return sum(self.sizes.values())
 
     @property
     def count(self) -> int:
-        """All files."""
+        """The total number of files."""
         return sum(self.files.values())
 
     def by_kind(self) -> dict[str, tuple[int, int]]:
-        """Files and bytes of each kind."""
+        """Return the number of files and bytes of each kind."""
         return {
             kind: tuple_of(
                 sum(count for (_, each), count in counts.items() if each == kind)
@@ -47,7 +47,7 @@ class Usage:
         }
 
     def by_job(self) -> dict[str, tuple[int, int]]:
-        """Files and bytes of each job, the largest first."""
+        """Return the number of files and bytes of each job, the largest first."""
         sizes, files = Counter[str](), Counter[str]()
         for (job, kind), size in self.sizes.items():
             sizes[job] += size
@@ -55,7 +55,7 @@ class Usage:
         return {job: (files[job], size) for job, size in sorted(sizes.items(), key=lambda e: (-e[1], e[0]))}
 
     def json(self, uri: str, table: PriceTable) -> dict[str, Any]:
-        """The report."""
+        """Return the complete report."""
         jobs = self.by_job()
         return {
             "uri": uri,
@@ -79,13 +79,13 @@ class Usage:
 
 
 def tuple_of(values: Iterable[int]) -> tuple[int, int]:
-    """Two numbers as a pair."""
+    """Return two numbers as a pair."""
     first, second = values
     return first, second
 
 
 def usage_of(listing: Iterable[tuple[str, int, str]], only: Collection[str] | None = None) -> Usage:
-    """Add up a listing of (name, bytes, storage class); of some jobs alone, where `only` names them."""
+    """Sum up a listing of (name, bytes, storage class), restricted to the jobs in `only` if it is given."""
     usage = Usage()
     for key, size, kept in listing:
         place = place_in_bucket(key)
@@ -98,7 +98,7 @@ def usage_of(listing: Iterable[tuple[str, int, str]], only: Collection[str] | No
 
 
 def place_in_bucket(key: str) -> tuple[str, str]:
-    """Whose a file is, and of what kind, by its name below the prefix."""
+    """Return the owner (a job, a line or shared folders) and the kind of a file, from its name."""
     parts = key.split("/")
     if parts[0] == "lines" and len(parts) > 3:
         owner = job_in(key) or f"line {parts[1]}"
