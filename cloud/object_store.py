@@ -1,4 +1,4 @@
-"""A folder tree that every node of a cluster can reach: a path here or on NFS, or `s3://bucket/prefix`."""
+"""A folder tree that all nodes of a cluster can reach: a local or NFS path, or `s3://bucket/prefix`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _HINT: Final = (
 
 _NETWORK: Final = "Check the network and that address; the same command goes on from what is stored"
 _KEYS: Final = "Leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-_OBJECT_STORES: Final = ("s3", "gcs")  # where folders are but a part of names
-_READS: Final = 3  # of what seems to be empty
+_OBJECT_STORES: Final = ("s3", "gcs")  # folders are only prefixes of names
+_READS: Final = 3  # attempts, if a file or folder appears to be empty
 Content = TypeVar("Content", bound=Sized)
 
 
@@ -37,10 +37,10 @@ class ObjectStore:
 
     @classmethod
     def at(cls, place: str) -> ObjectStore:
-        """The tree at a path or URI. Raises UserError for one that cannot be."""
+        """Open the tree at a path or URI. Raises UserError for an invalid one."""
         uri = place if "://" in place else str(Path(place).expanduser().absolute())
         if "://" in place and "@" in place.partition("://")[2].partition("/")[0]:
-            # it is written into logs, messages and what Ray keeps of an experiment
+            # it is written to logs, messages and Ray's experiment state
             raise UserError("--storage: the address holds keys, which would be seen in many places", _KEYS)
         try:
             files, root = fs.FileSystem.from_uri(uri)
@@ -49,20 +49,20 @@ class ObjectStore:
         return cls(uri, files, root.rstrip("/"))
 
     def check_writable(self) -> None:
-        """Find out before any work is done whether files can be written. Raises UserError."""
+        """Check that files can be written, before any work is done. Raises UserError."""
         probe = f"probe-{unique_name()}"
         self.write(probe, b"psa")
         self.remove_file(probe)
 
     def under(self, name: str) -> str:
-        """The URI of a folder of it."""
-        if "://" not in self.uri:  # a path may hold a question mark
+        """Return the URI of a folder."""
+        if "://" not in self.uri:  # a path may contain a question mark
             return f"{self.uri.rstrip('/')}/{name}"
         place, question, query = self.uri.partition("?")
         return f"{place.rstrip('/')}/{name}{question}{query}"
 
     def write(self, name: str, content: bytes) -> None:
-        """Store a file; a reader sees it whole or not at all. Raises UserError."""
+        """Store a file atomically: a reader never sees a part of it. Raises UserError."""
         path = f"{self.root}/{name}"
         folder, _, file = path.rpartition("/")
         whole = self.files.type_name in _OBJECT_STORES
@@ -78,7 +78,7 @@ class ObjectStore:
             raise _refusal(self.uri, f"cannot be written to ({name})", error) from None
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, None where there is none. Raises UserError."""
+        """Return the content of a file, or None if it does not exist. Raises UserError."""
         try:
             return self._retry_empty(lambda: self._content(name))
         except FileNotFoundError:
@@ -91,8 +91,8 @@ class ObjectStore:
             return bytes(stream.readall())
 
     def _retry_empty(self, question: Callable[[], Content]) -> Content:
-        """Return the answer to a question, an empty one of an object store only if it is given repeatedly: to
-        the AWS SDK for C++, an answer that is torn in its head looks like an empty file or folder.
+        """Call a function. In an object store an empty result is accepted only if it is repeated: the AWS SDK
+        for C++ takes a response with truncated headers for an empty file or folder.
         """
         answer = question()
         for _ in range(_READS - 1):
@@ -102,14 +102,14 @@ class ObjectStore:
         return answer
 
     def folders(self, name: str = "") -> list[str]:
-        """The names of the folders in a folder, sorted; none where it is not there. Some S3 servers keep a
-        folder whose files are gone. Raises UserError.
+        """Return the names of the folders in a folder, sorted; empty if it does not exist. Some S3 servers
+        keep a folder whose files are gone. Raises UserError.
         """
         found = self._listed(name, recursive=False)
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def tree(self, name: str) -> Iterator[str]:
-        """Every file below a folder, by its name relative to that folder, sorted. Raises UserError."""
+        """Yield every file below a folder, by its name relative to that folder, sorted. Raises UserError."""
         start = len(f"{self.root}/{name}".rstrip("/")) + 1
         for info in sorted(self._listed(name, recursive=True), key=lambda info: info.path):
             if info.type == fs.FileType.File:
@@ -124,7 +124,7 @@ class ObjectStore:
             raise _refusal(self.uri, f"cannot be read ({name})", error) from None
 
     def remove_file(self, name: str) -> None:
-        """Remove a file; one that is not there is gone already."""
+        """Remove a file if it exists."""
         try:
             self.files.delete_file(f"{self.root}/{name}")
         except FileNotFoundError:
@@ -133,7 +133,7 @@ class ObjectStore:
             raise _refusal(self.uri, f"{name} cannot be removed", error) from None
 
     def remove(self, name: str) -> None:
-        """Remove a folder with all that is in it. Raises UserError."""
+        """Remove a folder and its content. Raises UserError."""
         with contextlib.suppress(FileNotFoundError):
             try:
                 self.files.delete_dir(f"{self.root}/{name}")

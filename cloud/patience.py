@@ -1,4 +1,4 @@
-"""Patience with a service that is out of reach for a while: a laptop sleeps, a network fails."""
+"""Retry while a service is unreachable, for example because a laptop sleeps or a network fails."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from cloud.aws.errors import Unreachable
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS: Final = 1800.0  # for which a service may be out of reach
-AGAIN_SECONDS: Final = 10.0  # between two tries
+PATIENCE_SECONDS: Final = 1800.0  # how long a service may be unreachable
+AGAIN_SECONDS: Final = 10.0  # between two attempts
 NAP: Final = 0.25  # seconds between two ticks
 _Result = TypeVar("_Result")
 Tick = TypeVar("Tick")
 
 
 class Patience:
-    """The time since a service went out of reach. unharmed: what goes on without it, for the warning."""
+    """The time since a service became unreachable. unharmed: what continues without it, for the warning."""
 
     def __init__(self, unharmed: str) -> None:
         self._unharmed = unharmed
         self._since: float | None = None
 
     def lost(self, trouble: Unreachable) -> None:
-        """Note that a request has failed. Warn at the first; raise the trouble when that lasts too long."""
+        """Record a failed request. Warn at the first; raise `trouble` if the failures last too long."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
@@ -35,12 +35,12 @@ class Patience:
             raise trouble
 
     def regained(self) -> None:
-        """Note that a request has been answered."""
+        """Record a successful request."""
         self._since = None
 
 
 def patiently(action: Callable[[], _Result], tick: Tick) -> Generator[Tick, None, _Result]:
-    """Try an action until the storage is in reach; yield `tick` several times a second meanwhile.
+    """Retry an action until the storage is reachable; yield `tick` several times a second meanwhile.
 
     The action must be safe to repeat. Raises Unreachable when that takes too long.
     """
@@ -57,7 +57,7 @@ def patiently(action: Callable[[], _Result], tick: Tick) -> Generator[Tick, None
 
 
 def insist(action: Callable[[], _Result]) -> _Result:
-    """Return the result of an action that is tried until the service is in reach. Raises Unreachable."""
+    """Retry an action until the service is reachable, and return its result. Raises Unreachable."""
     waiting = patiently(action, None)
     while True:
         try:

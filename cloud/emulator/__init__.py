@@ -1,4 +1,4 @@
-"""SageMaker on this machine, without Docker or an account: real HTTP, real S3, real processes."""
+"""A SageMaker emulator on this machine, without Docker or an account: real HTTP, real S3, real processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`psa rehearse`: run a command with SageMaker on this machine in place of AWS."""
+"""`psa rehearse`: run a command against a local SageMaker emulator instead of AWS."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.1
 _PREFIX: Final = "psa-rehearsal-"
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-_LOCK_SECONDS: Final = 60.0  # within which a rehearsal that begins has locked its folder
-_ENOUGH: Final = 2  # signals, after which a command is not waited for any longer
+_LOCK_SECONDS: Final = 60.0  # time within which a new rehearsal locks its folder
+_ENOUGH: Final = 2  # signals, after which the command is no longer waited for
 
 
 def _seconds(_type: Any, tokens: Sequence[Token]) -> float:
-    """`30`, `30s`, `2m`, `0.5h`: seconds. Raises ValueError."""
+    """Parse a duration such as `30`, `30s`, `2m` or `0.5h` into seconds. Raises ValueError."""
     text = tokens[0].value
     read = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", text, re.ASCII)
     if read is None:
@@ -120,7 +120,7 @@ def _folder(chosen: Path | None) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the folders of rehearsals that were killed: the kernel has released the lock that each held."""
+    """Remove the folders of killed rehearsals, whose locks the kernel has released."""
     for path in folder.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError, UserError):
             if _is_abandoned(path / LOCK_NAME):
@@ -134,11 +134,11 @@ def _is_abandoned(lock: Path) -> bool:
 
 
 class _Signals:
-    """SIGINT and SIGTERM as something to wait for, so that all that was started is ended in order."""
+    """A queue of SIGINT and SIGTERM to wait on, so that everything that was started is ended in order."""
 
     def __init__(self) -> None:
         self.count, self.last = 0, 0
-        self._came = queue.SimpleQueue[int]()  # may be put into by a handler
+        self._came = queue.SimpleQueue[int]()  # a signal handler may call its put
 
     def __enter__(self) -> _Signals:
         self._before = {
@@ -152,7 +152,7 @@ class _Signals:
             signal.signal(number, handler)
 
     def wait(self, seconds: float) -> int | None:
-        """The next signal, None if none comes for so long."""
+        """Return the next signal, or None if none arrives within `seconds`."""
         with contextlib.suppress(queue.Empty):
             self.last = self._came.get(timeout=seconds)
             self.count += 1
@@ -161,19 +161,19 @@ class _Signals:
 
 
 def _ran(command: Sequence[str], stage: Emulator, signals: _Signals) -> int:
-    """Run the command, hand signals on to it; its exit code."""
+    """Run the command and forward signals to it. Return its exit code."""
     stopped = signals.wait(0)
-    if stopped is not None:  # before the command began
+    if stopped is not None:  # before the command started
         return 128 + stopped
     environment = stage.inherited(os.environ)
-    # `psa` and its kin lie beside this interpreter, which need not be on PATH
+    # The psa commands lie beside this interpreter, whose folder may not be on PATH.
     places = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
     environment["PATH"] = os.pathsep.join(places)
     if shutil.which(command[0], path=environment["PATH"]) is None:
         raise UserError(
             f"there is no command {command[0]!r}", "Check how it is spelt, and that it is on PATH"
         )
-    # In our process group: it may speak to the terminal, and a Ctrl-C there reaches it without us.
+    # In our process group: the command may use the terminal, and receives a Ctrl-C there directly.
     process = subprocess.Popen(ends_with_us(command, "TERM"), env=environment)
     while process.poll() is None:
         got = signals.wait(_TICK)
@@ -185,14 +185,14 @@ def _ran(command: Sequence[str], stage: Emulator, signals: _Signals) -> int:
 
 
 def _at_a_terminal() -> bool:
-    """Whether a Ctrl-C reaches our process group by itself."""
+    """Return whether a Ctrl-C reaches our process group directly from the terminal."""
     with contextlib.suppress(OSError):
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     return False
 
 
 def _waited(stage: Emulator, live: Sequence[str], signals: _Signals, wait: bool) -> bool:
-    """Wait for jobs that a command has left behind; False where a signal has ended the waiting."""
+    """Wait for the jobs that a command left running. Return False if a signal ended the wait."""
     what = f"the command has ended, {pluralize(len(live), 'job')} in progress"
     if signals.count or not wait:
         _LOG.info("%s, to be stopped: %s", what, join_names(live))

@@ -1,4 +1,4 @@
-"""The control plane: four operations of SageMaker upon the table of jobs, each request checked as by AWS."""
+"""The control plane: four SageMaker operations on the job table, with requests validated as by AWS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Answer = dict[str, Any]
 
 
 class Throttle:
-    """So many requests a second, and a second's worth at once."""
+    """A rate limit in requests per second, with bursts of up to one second's worth."""
 
     def __init__(self, rate: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._clock = rate, clock
@@ -30,7 +30,7 @@ class Throttle:
         self._lock = threading.Lock()
 
     def allows(self) -> bool:
-        """Whether one more is answered now."""
+        """Return whether another request is allowed now, and count it."""
         if self._rate is None:
             return True
         with self._lock:
@@ -44,13 +44,13 @@ class Throttle:
 
 
 class ControlPlane:
-    """SageMaker, as far as training jobs go. role_exists: by its name."""
+    """SageMaker's API for training jobs. role_exists: returns whether a role of that name exists."""
 
     def __init__(self, table: JobTable, site: Site, role_exists: Callable[[str], bool]) -> None:
         self._table, self._site, self._role_exists = table, site, role_exists
         self._throttle = Throttle(site.faults.throttle)
         self._courses: list[JobRunner] = []
-        self._creating = threading.Lock()  # of two jobs of one name, one is refused
+        self._creating = threading.Lock()  # so that one of two jobs with the same name is refused
         self._operations: dict[str, Callable[[Mapping[str, Any]], _Answer]] = {
             "CreateTrainingJob": self._create,
             "DescribeTrainingJob": lambda request: self._found(request).described(),
@@ -59,7 +59,7 @@ class ControlPlane:
         }
 
     def answer(self, operation: str, request: Mapping[str, Any]) -> _Answer:
-        """Carry out an operation. Raises Refusal."""
+        """Execute an operation. Raises ApiError."""
         if not self._throttle.allows():
             raise ApiError("ThrottlingException", "Rate exceeded")
         carry_out = self._operations.get(operation)
@@ -78,7 +78,7 @@ class ControlPlane:
         return [job.name for job in self._table if job.live]
 
     def close(self) -> None:
-        """Stop all jobs, and wait until they have ended."""
+        """Stop all jobs and wait for their end."""
         with self._creating:
             self._site.closing.set()
         for job in self._table:
@@ -138,7 +138,7 @@ class ControlPlane:
         )
 
     def _unmet(self, request: Mapping[str, Any]) -> Iterator[str]:
-        """What AWS finds out beyond the request itself, and what a rehearsal cannot do."""
+        """Yield errors that AWS finds beyond the request itself, and features that a rehearsal lacks."""
         yield from self._role(request["RoleArn"])
         yield from _not_rehearsed(request)
         uris = {"OutputDataConfig": request["OutputDataConfig"]["S3OutputPath"]}
@@ -168,7 +168,7 @@ class ControlPlane:
 
 
 def _not_rehearsed(request: Mapping[str, Any]) -> Iterator[str]:
-    """What AWS does and a rehearsal does not; better refused than passed over."""
+    """Yield features in a request that AWS supports and a rehearsal does not, rather than ignore them."""
     if not request["AlgorithmSpecification"].get("ContainerEntrypoint"):
         yield "A rehearsal has no images: say what to run with AlgorithmSpecification.ContainerEntrypoint"
     if request["ResourceConfig"].get("InstanceCount") != 1:
@@ -204,15 +204,15 @@ _FILTERS: Final[dict[str, _Test]] = {
     "CreationTimeBefore": lambda job, value: bool(job["CreationTime"] < value),
     "LastModifiedTimeAfter": lambda job, value: bool(job["LastModifiedTime"] > value),
     "LastModifiedTimeBefore": lambda job, value: bool(job["LastModifiedTime"] < value),
-    "WarmPoolStatusEquals": lambda job, value: False,  # the rehearsal keeps no machine warm
-    "TrainingPlanArnEquals": lambda job, value: False,  # nor has it reserved any
+    "WarmPoolStatusEquals": lambda job, value: False,  # a rehearsal has no warm pools
+    "TrainingPlanArnEquals": lambda job, value: False,  # nor training plans
 }
 
 
 def list_page(jobs: Iterable[dict[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer, of the jobs' summaries: a page of those that pass all filters, cut afterwards.
+    """Return a page of the jobs' summaries that pass all filters.
 
-    A page begins after the last job of the one before, wherever that is now. Raises Refusal.
+    A page begins after the last job of the previous one, wherever that is now. Raises ApiError.
     """
     key = _KEYS[request.get("SortBy", "CreationTime")]
     descending = request.get("SortOrder", "Ascending") == "Descending"
@@ -246,7 +246,7 @@ def _read(token: str) -> tuple[Any, str]:
 
 
 class ApiError(Exception):
-    """What is answered with HTTP 400. code: the exception's name on AWS."""
+    """An error response (HTTP 400). code: the name of AWS's exception."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code

@@ -1,4 +1,4 @@
-"""A rehearsal: S3 and a control plane that live as long as a block, and what its clients need to know."""
+"""A rehearsal: S3 and a control plane for the duration of a block, and the settings of their clients."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from cloud.emulator.s3_server import S3, s3_server
 from psa.core.file_locks import locked
 from psa.core.files import check_writable
 
-LOCK_NAME: Final = "lock"  # in the folder of a rehearsal, held as long as it goes on
-_LOCK_SECONDS: Final = 1.0  # another rehearsal may be looking whether the lock is held
+LOCK_NAME: Final = "lock"  # in the folder of a rehearsal, held while it runs
+_LOCK_SECONDS: Final = 1.0  # another rehearsal may be checking whether the lock is held
 _LOCAL: Final = "127.0.0.1,localhost"
 _TICK: Final = 0.1
 
 
 @dataclass(frozen=True)
 class Emulator:
-    """What runs. environment: the variables that lead any AWS client here instead of to AWS."""
+    """A running emulator. environment: the variables that direct any AWS client to it."""
 
     s3: S3
     endpoint: str
@@ -39,7 +39,7 @@ class Emulator:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables to set; `inherited` also takes away those that would lead elsewhere."""
+        """The variables to set; `inherited` also removes those that would lead elsewhere."""
         return {
             **self.s3.environment,
             "AWS_ENDPOINT_URL": self.endpoint,
@@ -51,7 +51,9 @@ class Emulator:
         }
 
     def inherited(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """An environment in which nothing leads to AWS: no profile, token or certificate is left."""
+        """Return a copy of an environment without AWS profiles, tokens and certificates, and with
+        `environment` set.
+        """
         kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
         proxied = {
             name: ",".join(filter(None, (environment.get(name), _LOCAL))) for name in ("NO_PROXY", "no_proxy")
@@ -64,7 +66,7 @@ class Emulator:
         return self.plane.live
 
     def wait(self, seconds: float) -> bool:
-        """Until all jobs have ended, or for so many seconds; whether all have."""
+        """Wait up to `seconds` until all jobs have ended. Return whether they have."""
         deadline = time.monotonic() + seconds
         while self.live:
             if time.monotonic() > deadline:
@@ -75,16 +77,16 @@ class Emulator:
 
 @contextlib.contextmanager
 def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Emulator]:
-    """SageMaker, S3, CloudWatch Logs, STS and IAM on loopback, until the block ends; jobs end with it.
+    """Run SageMaker, S3, CloudWatch Logs, STS and IAM on loopback until the block ends; jobs end with it.
 
-    folder keeps the bucket and the jobs: a later rehearsal in it knows them. To be entered by a thread that
-    stays until it is over. Raises UserError where this machine or its installation will not do.
+    folder: keeps the bucket and the jobs for a later rehearsal. The calling thread must live until the end of
+    the block. Raises UserError if this machine or its installation lacks something.
     """
     check_writable(folder)
     folder = folder.absolute()
     python = image_python(folder)
     with (
-        locked(  # two rehearsals of one folder would write to the same files
+        locked(  # two rehearsals in one folder would write to the same files
             folder / LOCK_NAME,
             patience=_LOCK_SECONDS,
             what=f"another rehearsal is going on in {folder}",

@@ -1,4 +1,4 @@
-"""What can go wrong with AWS, to be asked for in a rehearsal."""
+"""Failures of AWS that a rehearsal can simulate."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ AWS_GRACE: Final = 120.0  # seconds between SIGTERM and SIGKILL
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """None of them by default.
+    """Simulated failures; none by default.
 
-    quota: jobs at once per instance type, spot and on demand counted apart; one more is refused.
-    throttle: requests a second that SageMaker answers; more are refused.
-    no_capacity: instance types that are never to be had.
-    interrupt_every: seconds of training after which the capacity of a spot job is taken back.
-    interruptions: how often per job, None for without end.
+    quota: concurrent jobs per instance type, with spot and on-demand counted separately; more are refused.
+    throttle: requests per second that SageMaker answers; more are refused.
+    no_capacity: instance types that are never available.
+    interrupt_every: seconds of training after which the capacity of a spot job is reclaimed.
+    interruptions: maximum number per job, None for no limit.
     grace: seconds between SIGTERM and SIGKILL.
-    no_network: containers reach no network, as in a VPC without a gateway.
+    no_network: containers cannot reach the network, as in a VPC without a gateway.
     """
 
     quota: int | None = None
@@ -30,6 +30,6 @@ class Faults:
     no_network: bool = False
 
     def interrupts(self, spot: bool, so_far: int) -> bool:
-        """Whether an attempt of a job is going to be interrupted."""
+        """Return whether the present attempt of a job will be interrupted."""
         left = self.interruptions is None or so_far < self.interruptions
         return spot and self.interrupt_every is not None and left

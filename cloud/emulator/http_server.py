@@ -1,4 +1,4 @@
-"""The address all AWS clients of a rehearsal talk to: SageMaker is ours, everything else but S3 is moto's."""
+"""The HTTP endpoint of a rehearsal's AWS clients: SageMaker is ours, all else except S3 is moto's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _App = Callable[[dict[str, Any], _Start], Iterable[bytes]]
 
 
 def prepare() -> None:
-    """Import what takes its time. Raises UserError where it is not installed."""
+    """Import modules that are slow to load. Raises UserError if they are not installed."""
     try:
         for name in _NEEDED:
             importlib.import_module(name)
@@ -57,12 +57,12 @@ def prepare() -> None:
 
 
 def role_exists(name: str) -> bool:
-    """Whether moto's IAM has a role of that name."""
+    """Return whether moto's IAM has a role of that name."""
     return any(role.name == name for role in _iam().roles.values())
 
 
 def make_role() -> None:
-    """The role that jobs of a rehearsal get, as one would make it on AWS."""
+    """Create the role of a rehearsal's jobs, as on AWS."""
     if not role_exists(ROLE):
         _iam().create_role(
             role_name=ROLE,
@@ -77,9 +77,9 @@ def make_role() -> None:
 
 @contextlib.contextmanager
 def memory() -> Iterator[None]:
-    """What moto remembers, for as long as a block runs: nothing of what was there before.
+    """Reset moto's in-memory state, and keep it for the duration of the block.
 
-    There is one such memory in a process: rehearsals that run side by side in it share it.
+    The state is shared by all rehearsals that run at the same time in a process.
     """
     from moto.iam.models import iam_backends
     from moto.logs.models import logs_backends
@@ -106,11 +106,11 @@ def _iam() -> Any:
 
 @contextlib.contextmanager
 def serving(plane: ControlPlane) -> Iterator[str]:
-    """Answer on loopback until the block ends; its address."""
+    """Serve on loopback until the block ends. Yield the address."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Silent(WSGIRequestHandler):
-        """Says nothing about each request."""
+        """A request handler that logs nothing."""
 
         def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 -- werkzeug's name
             _LOG.debug(message, *args)
@@ -136,7 +136,7 @@ def _application(plane: ControlPlane) -> _App:
         if not target.startswith(_SAGEMAKER):
             try:
                 return others(environ, start)
-            except NotImplementedError as error:  # moto does not know that operation
+            except NotImplementedError as error:  # moto does not implement the operation
                 status, answer = "501 Not Implemented", {"__type": "NotImplemented", "message": str(error)}
         else:
             status, answer = _answered(plane, target.removeprefix(_SAGEMAKER), environ)
@@ -157,7 +157,7 @@ def _answered(plane: ControlPlane, operation: str, environ: dict[str, Any]) -> t
         return "200 OK", plane.answer(operation, json.loads(body or b"{}"))
     except ApiError as refusal:
         return "400 Bad Request", {"__type": refusal.code, "message": refusal.message}
-    except Exception as error:  # noqa: BLE001 -- a fault of ours is the answer to one request, not the end
+    except Exception as error:  # noqa: BLE001 -- an internal error fails one request, not the rehearsal
         _LOG.exception("%s", operation)
         return "500 Internal Server Error", {"__type": "InternalFailure", "message": str(error)}
 

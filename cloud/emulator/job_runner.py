@@ -1,4 +1,4 @@
-"""The course of one training job: its data down, its container, its checkpoints up, its end."""
+"""The run of one training job: download of its data, its container, upload of its checkpoints, its end."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from psa.core.files import ensure_dir, write_atomically
 
 _LOG = logging.getLogger(__name__)
 _TICK: Final = 0.05
-_CLOSING_GRACE: Final = 5.0  # nobody waits two minutes for the end of a rehearsal
+_CLOSING_GRACE: Final = 5.0  # the end of a rehearsal does not wait two minutes
 _ML: Final = "/opt/ml"
-SPOT_SHARE: Final = 0.3  # of the training time, what a spot job is billed for
+SPOT_SHARE: Final = 0.3  # billed fraction of the training time of a spot job
 NO_CAPACITY: Final = (
     "CapacityError: Unable to provision requested ML compute capacity. "
     "Please retry using a different ML instance type."
 )
 
-# Why training has ended: by itself, asked to, after its longest time, waiting included, or for others' sake.
+# Why training ended: by itself, by request, at its time limit, at its wait limit, or by an interruption.
 Why = Literal["exit", "stop", "runtime", "wait", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Site:
-    """The surroundings of jobs. python: of the containers; closing: set when the rehearsal ends."""
+    """The shared context of jobs. python: of the containers; closing: set when the rehearsal ends."""
 
     storage: Any
     flags: Sequence[str]
@@ -49,11 +49,11 @@ class Site:
 
 
 class _Stopped(Exception):
-    """The job was stopped while nothing ran yet."""
+    """Raised when a job is stopped before its container runs."""
 
 
 class JobRunner(threading.Thread):
-    """Runs a job from Starting to its end."""
+    """A thread that runs a job from Starting to its end."""
 
     def __init__(self, job: EmulatedJob, site: Site) -> None:
         super().__init__(name=f"job {job.name}", daemon=True)
@@ -63,16 +63,16 @@ class JobRunner(threading.Thread):
         self._began = time.monotonic()
 
     def run(self) -> None:
-        """Run the job. Whatever goes wrong is the job's end, not the rehearsal's."""
+        """Run the job. An unexpected error fails the job, not the rehearsal."""
         try:
             self._all()
         except _Stopped:
             self._job.end("Stopped", "Training job stopped")
-        except aws_exceptions() as error:  # its S3 has ended, for example at a signal to every process
+        except aws_exceptions() as error:  # its S3 has ended, for example by a signal to every process
             trouble = aws_error(error, f"{self._job.name}: a request to the S3 of the rehearsal failed")
             _LOG.error("%s", trouble.message)
             self._job.end("Failed", f"InternalServerError: {trouble.message}")
-        except Exception as error:  # noqa: BLE001 -- whoever waits for the job must hear of its end
+        except Exception as error:  # noqa: BLE001 -- clients that wait for the job must see its end
             _LOG.exception("%s", self._job.name)
             self._job.end("Failed", f"InternalServerError: {error}")
         finally:
@@ -93,7 +93,7 @@ class JobRunner(threading.Thread):
         self._conclude(why, code)
 
     def _pause(self) -> None:
-        """Capacity that was taken back is not there again at once; long enough for a watcher to see it."""
+        """Wait after an interruption: capacity is not back at once, and a watcher must be able to see it."""
         self._job.stop.wait(0.2)
         self._still_wanted()
 
@@ -102,7 +102,7 @@ class JobRunner(threading.Thread):
             raise _Stopped
 
     def _attempt(self) -> tuple[Why, int]:
-        """Down, and train; why it ended and the exit code."""
+        """Download the data and train. Return the reason of the end and the exit code."""
         self._still_wanted()
         started = self._job.get("TrainingStartTime") or time.time()
         self._job.enter("Downloading", "Downloading input data", TrainingStartTime=started)
@@ -122,7 +122,7 @@ class JobRunner(threading.Thread):
         return {"CheckpointConfig": {"LocalPath": f"{_ML}/checkpoints", **where}} if where else {}
 
     def _prepare(self) -> None:
-        """A new /opt/ml, as on a new machine."""
+        """Create a new /opt/ml, as on a new machine."""
         job, storage = self._job, self._site.storage
         shutil.rmtree(self._ml, ignore_errors=True)
         for name in ("model", "output/data", "input/data", "input/config", "checkpoints", "code"):
@@ -167,7 +167,9 @@ class JobRunner(threading.Thread):
         }
 
     def _watch(self, container: Container) -> tuple[Why, int]:
-        """Wait for the end of the container, or for a reason to end it."""
+        """Wait for the end of the container, or for a reason to end it. Return the reason and the exit
+        code.
+        """
         began = time.monotonic()
         while True:
             code = container.wait(_TICK)
@@ -180,7 +182,7 @@ class JobRunner(threading.Thread):
                 return why, self._ended(container)
 
     def _ended(self, container: Container) -> int:
-        """End the container, kindly for as long as the grace lasts; its exit code."""
+        """Stop the container, with SIGKILL after the grace period. Return its exit code."""
         container.terminate()
         began = time.monotonic()
         while (code := container.wait(_TICK)) is None:
@@ -192,7 +194,7 @@ class JobRunner(threading.Thread):
         return code
 
     def _reason(self, seconds: float) -> Why | None:
-        """Why the container has to end, after so many seconds of this attempt."""
+        """Return the reason to end the container after `seconds` of this attempt, or None."""
         job, faults, stopping = self._job, self._site.faults, self._job["StoppingCondition"]
         if job.stop.is_set():
             return "stop"
@@ -222,7 +224,7 @@ class JobRunner(threading.Thread):
                 job.end("Stopped", "MaxRuntime exceeded", "MaxRuntimeExceeded", **changes)
 
     def _uploaded(self, failed: bool) -> dict[str, Any]:
-        """Send what the job leaves; a failed one leaves no model."""
+        """Upload the outputs of the job; a failed job uploads no model."""
         output = self._job["OutputDataConfig"]
         base = f"{output['S3OutputPath'].rstrip('/')}/{self._job.name}/output"
         storage, scratch = self._site.storage, self._job.folder / "archive"
@@ -237,14 +239,14 @@ class JobRunner(threading.Thread):
         return {"ModelArtifacts": {"S3ModelArtifacts": f"{base}/model.tar.gz"}}
 
     def _seconds(self) -> dict[str, Any]:
-        """What was used and what is billed: on AWS, too, the discount of spot is in the time."""
+        """Return the training time and the billed time, which on AWS, too, includes the spot discount."""
         used = max(1, math.ceil(self._trained))
         billed = max(1, math.ceil(SPOT_SHARE * used)) if self._job.spot else used
         return {"TrainingTimeInSeconds": used, "BillableTimeInSeconds": billed}
 
 
 def _failure(ml: Path, code: int) -> str:
-    """The FailureReason: what the script wrote to /opt/ml/output/failure, and its exit code."""
+    """Return the FailureReason: the content of /opt/ml/output/failure, and the exit code."""
     file = ml / "output/failure"
     said = file.read_text(errors="replace").strip() if file.is_file() else ""
     end = f", exit code: {code}"
@@ -252,7 +254,7 @@ def _failure(ml: Path, code: int) -> str:
 
 
 def _configuration(job: EmulatedJob, channels: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The files of /opt/ml/input/config, by name."""
+    """Return the files of /opt/ml/input/config, by name."""
     kind = job["ResourceConfig"]["InstanceType"]
     group = {"instance_group_name": "homogeneousCluster", "instance_type": kind, "hosts": [HOST]}
     return {

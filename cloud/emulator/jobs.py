@@ -1,4 +1,4 @@
-"""Training jobs as SageMaker describes them, and the table of all of them in a folder."""
+"""Training jobs as SageMaker describes them, and the table of all jobs in a folder."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _LEFT: Final = "InternalServerError: the rehearsal ended while the job was runni
 
 
 class EmulatedJob:
-    """One job. `said` is what DescribeTrainingJob answers, times as seconds since 1970.
+    """One job. `said` is the response of DescribeTrainingJob, with times in seconds since 1970.
 
-    A row of the table, so that a later rehearsal in the same folder knows it: it is stored at every change.
+    The job is stored at every change, so that a later rehearsal in the same folder knows it.
     """
 
     def __init__(self, folder: Path, said: dict[str, Any], interruptions: int = 0) -> None:
@@ -42,11 +42,11 @@ class EmulatedJob:
         self._said = said
         self.interruptions = interruptions
         self._lock = threading.RLock()
-        self.stop = threading.Event()  # set: it was asked to stop
+        self.stop = threading.Event()  # set when a stop has been requested
 
     @classmethod
     def created(cls, folder: Path, request: Mapping[str, Any]) -> EmulatedJob:
-        """A new job, in the state that it has right after CreateTrainingJob."""
+        """Create a job in its state right after CreateTrainingJob."""
         name, now = request["TrainingJobName"], time.time()
         known = output_members("DescribeTrainingJob")
         said = {key: copy.deepcopy(value) for key, value in request.items() if key in known}
@@ -63,47 +63,47 @@ class EmulatedJob:
 
     @classmethod
     def stored(cls, folder: Path) -> EmulatedJob:
-        """A job of an earlier rehearsal; one that was cut short has failed."""
+        """Load a job of an earlier rehearsal; one that did not end is marked as failed."""
         job = cls(folder, json.loads((folder / "job.json").read_text()))
         if job.live:
             job.end("Failed", _LEFT)
         return job
 
     def described(self) -> dict[str, Any]:
-        """The answer of DescribeTrainingJob."""
+        """Return the response of DescribeTrainingJob."""
         with self._lock:
             return copy.deepcopy(self._said)
 
     def summary(self) -> dict[str, Any]:
-        """The entry of ListTrainingJobs."""
+        """Return the entry of ListTrainingJobs."""
         with self._lock:
             return {name: self._said[name] for name in _SUMMARY if name in self._said}
 
     def __getitem__(self, name: str) -> Any:
-        """A member of the description."""
+        """Return a member of the description."""
         return self._said[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A member of the description, which may be missing."""
+        """Return a member of the description, or the default if it is missing."""
         return self._said.get(name, default)
 
     @property
     def name(self) -> str:
-        """Its name, which no other job ever has."""
+        """The unique name of the job."""
         return str(self._said["TrainingJobName"])
 
     @property
     def live(self) -> bool:
-        """Whether it has not ended."""
+        """True until the job has ended."""
         return self._said["TrainingJobStatus"] in LIVE
 
     @property
     def spot(self) -> bool:
-        """Whether its capacity may be taken back."""
+        """True for a spot job, whose capacity may be reclaimed."""
         return bool(self._said.get("EnableManagedSpotTraining"))
 
     def enter(self, secondary: str, message: str, status: str | None = None, **changes: Any) -> None:
-        """A new secondary status; the primary one stays what it is unless it is given."""
+        """Enter a secondary status; the primary one is unchanged unless it is given."""
         with self._lock:
             now = time.time()
             transitions = self._said["SecondaryStatusTransitions"]
@@ -117,14 +117,14 @@ class EmulatedJob:
             self._store()
 
     def ask_to_stop(self) -> None:
-        """What StopTrainingJob does; a second time it does nothing."""
+        """Handle StopTrainingJob; a repeated call does nothing."""
         with self._lock:
             if self._said["TrainingJobStatus"] == "InProgress":
                 self.enter("Stopping", "Stopping the training job", "Stopping")
                 self.stop.set()
 
     def end(self, status: str, message: str, secondary: str | None = None, **changes: Any) -> None:
-        """Its last state. message: of a failed job, the FailureReason."""
+        """Enter the last status. message: the FailureReason of a failed job."""
         with self._lock:
             if status == "Failed":
                 changes["FailureReason"] = message[:_LONGEST_REASON]
@@ -158,11 +158,11 @@ class JobTable:
             return iter(list(self._jobs.values()))
 
     def get(self, name: str) -> EmulatedJob | None:
-        """A job, None if there never was one of that name."""
+        """Return a job, or None if it does not exist."""
         return self._jobs.get(name)
 
     def add(self, request: Mapping[str, Any], quota: int | None) -> EmulatedJob | None:
-        """A new job, None where the quota is used up. Two that come at once cannot both be the last."""
+        """Add a job, or return None if the quota is used up. Concurrent calls cannot exceed the quota."""
         with self._lock:
             if quota is not None and self._alike(request) >= quota:
                 return None
@@ -171,7 +171,7 @@ class JobTable:
             return job
 
     def _alike(self, request: Mapping[str, Any]) -> int:
-        """How many jobs draw upon the same quota now."""
+        """Return the number of live jobs that share a request's quota."""
         kind = request["ResourceConfig"]["InstanceType"]
         spot = bool(request.get("EnableManagedSpotTraining"))
         alike = (job["ResourceConfig"]["InstanceType"] == kind and job.spot == spot for job in self._live())

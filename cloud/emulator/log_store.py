@@ -1,4 +1,4 @@
-"""What jobs print, as CloudWatch keeps it; and in their folders, for the next rehearsal."""
+"""The output of jobs, stored in moto's CloudWatch, and in their folders for a later rehearsal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class LogStore:
             self._backend.create_log_group(_GROUP, {})
 
     def stream(self, job: str, folder: Path) -> Stream:
-        """A new stream of a job."""
+        """Return a new stream of a job."""
         return Stream(self, f"{job}/algo-1-{time.time_ns() // 1_000_000_000}", folder / _FILE)
 
     def recall(self, folder: Path) -> None:
-        """Read what a job of an earlier rehearsal has printed."""
-        known = set(self._backend.groups[_GROUP].streams)  # by another rehearsal of this process
+        """Load the output of a job of an earlier rehearsal."""
+        known = set(self._backend.groups[_GROUP].streams)  # or of another rehearsal in this process
         if (folder / _FILE).exists():
             for line in (folder / _FILE).read_text().splitlines():
                 name, event = json.loads(line)
@@ -40,7 +40,7 @@ class LogStore:
                     self.put(name, event)
 
     def put(self, stream: str, event: dict[str, Any]) -> None:
-        """Append to a stream, which is made if it is new."""
+        """Append an event to a stream, which is created if necessary."""
         with self._lock:
             if stream not in self._backend.groups[_GROUP].streams:
                 self._backend.create_log_stream(_GROUP, stream)
@@ -48,7 +48,7 @@ class LogStore:
 
 
 class Stream:
-    """One attempt of a job."""
+    """The output of one attempt of a job."""
 
     def __init__(self, book: LogStore, name: str, file: Path) -> None:
         self._book, self._name = book, name

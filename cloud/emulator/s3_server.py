@@ -23,9 +23,9 @@ from psa.core.files import ensure_dir, write_atomically
 
 _REGION: Final = "us-east-1"
 KEY: Final = "rehearsal"
-SECRET: Final = "rehearsal-secret"  # noqa: S105 -- of a server that listens on loopback only
+SECRET: Final = "rehearsal-secret"  # noqa: S105 -- of a server that listens only on loopback
 _READY_SECONDS: Final = 60.0
-_GRPC: Final = 10_000  # above each of its ports SeaweedFS takes another one
+_GRPC: Final = 10_000  # SeaweedFS uses a second port at this offset from each
 _QUIET: Final = [
     "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false", "-webdav=false",
     "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=20",
@@ -35,19 +35,19 @@ _QUIET: Final = [
 
 @dataclass(frozen=True)
 class S3:
-    """Where it listens, and the bucket that is there."""
+    """A running S3 server with one bucket."""
 
     port: int
     bucket: str
 
     @property
     def endpoint(self) -> str:
-        """Its address, for boto3."""
+        """The URL of the server, for boto3."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client's environment has to hold, whatever its language."""
+        """The environment variables that S3 clients in any language need."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -58,18 +58,18 @@ class S3:
         }
 
     def client(self) -> Any:
-        """A client of boto3's kind that no variable and no file of the user's reaches."""
+        """Return a boto3 client that ignores the user's variables and files."""
         return client("s3", self.endpoint)
 
     def uri(self, prefix: str) -> str:
-        """A prefix of the bucket, for pyarrow and Ray."""
+        """Return the URI of a prefix of the bucket, for pyarrow and Ray."""
         return f"s3://{self.bucket}/{prefix}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
 
 
 def client(service: str, endpoint: str) -> Any:
-    """A client of the rehearsal's own, for any service.
+    """Return a boto3 client of the rehearsal for any service.
 
-    Profiles, proxies and certificates of the user's must not come between two ends of a loopback.
+    Profiles, proxies and certificates of the user must not affect a loopback connection.
     """
     from botocore.config import Config
     from botocore.session import Session
@@ -98,10 +98,10 @@ def client(service: str, endpoint: str) -> Any:
 def s3_server(
     folder: Path, bucket: str = "psa-rehearsal", meanwhile: Callable[[], None] = lambda: None
 ) -> Iterator[S3]:
-    """Start it in a folder, where its objects stay; it ends with the block.
+    """Start the server on a folder, which keeps its objects; stop it at the end of the block.
 
-    meanwhile: what is worth doing while it starts, which takes 0.8 s.
-    Raises UserError where it is not installed or does not start.
+    meanwhile: called while the server starts, which takes 0.8 s. Raises UserError if SeaweedFS is not
+    installed or does not start.
     """
     ensure_dir(folder / "data")
     ports = _free_ports(5)
@@ -113,7 +113,7 @@ def s3_server(
             stderr=log,
             cwd=folder,
             env={**os.environ, "WEED_S3_SSE_KEK": "ab" * 32},
-            start_new_session=True,  # a Ctrl-C is for those who use it; it goes last
+            start_new_session=True,  # a Ctrl-C is for its clients; the server stops last
         )
     try:
         meanwhile()
@@ -122,14 +122,14 @@ def s3_server(
         _make_bucket(server)
         yield server
     finally:
-        # All that was answered is in the files: nothing is lost, and asking it politely takes 2 s.
+        # Acknowledged writes are on disk, so SIGKILL loses nothing; an orderly stop takes 2 s.
         process.kill()
         process.wait()
         _remove_sockets(ports)
 
 
 def _remove_sockets(ports: list[int]) -> None:
-    """Where SeaweedFS listens beside its ports is fixed to /tmp, for most by no option to be moved."""
+    """Remove SeaweedFS's extra sockets in /tmp; most of them have no option that moves them."""
     for port in ports:
         for name in (port, port + _GRPC):
             for path in Path("/tmp").glob(f"seaweedfs-*-{name}.sock"):  # noqa: S108
@@ -152,7 +152,7 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
     write_atomically(config, json.dumps({"identities": [identity]}).encode())
     names = ("master", "volume", "filer", "admin", "s3")
     listening = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=True)]
-    # else its log is also kept in the system's temporary folder
+    # else it also writes its log to the system's temporary folder
     return [
         str(weed),
         "-logtostderr",
@@ -165,13 +165,13 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, nor on those that SeaweedFS takes beside them."""
+    """Return ports that are free, along with the second ports that SeaweedFS takes beside them."""
     found: list[int] = []
     while len(found) < count:
         with socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
-            # none may be the second port of another, which SeaweedFS takes above it
+            # no port may be the second port of another
             taken = {each + offset for each in found for offset in (-_GRPC, 0, _GRPC)}
             if port + _GRPC > 65_535 or port in taken:
                 continue

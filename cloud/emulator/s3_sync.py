@@ -1,4 +1,4 @@
-"""Folders of a job and prefixes of S3: down before it starts, up while it runs and when it has ended."""
+"""Synchronize a job's folders with S3 prefixes: download before it starts, upload during and after."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from psa.core.files import ensure_dir, write_parts
 
 _LOG = logging.getLogger(__name__)
 EVERY_SECONDS: Final = 0.5
-_Seen = dict[str, tuple[int, int, int]]  # name -> when it changed, its size, its inode
+_Seen = dict[str, tuple[int, int, int]]  # name -> modification time, size, inode
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of `s3://BUCKET/KEY`."""
+    """Split `s3://BUCKET/KEY` into bucket and key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
 
 def list_keys(storage: Any, uri: str) -> Iterator[str]:
-    """Every key that begins like that of the URI."""
+    """Yield every key that starts with the URI's key."""
     bucket, prefix = split_uri(uri)
     for page in storage.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         yield from (each["Key"] for each in page.get("Contents", []))
 
 
 def has_objects(storage: Any, uri: str) -> bool:
-    """Whether there is any key that begins like that of the URI."""
+    """Return whether any key starts with the URI's key."""
     bucket, prefix = split_uri(uri)
     return bool(storage.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("KeyCount"))
 
 
 def has_bucket(storage: Any, uri: str) -> bool:
-    """Whether the bucket of a URI is there."""
+    """Return whether the bucket of a URI exists."""
     return split_uri(uri)[0] in {each["Name"] for each in storage.list_buckets()["Buckets"]}
 
 
 def download_prefix(storage: Any, uri: str, folder: Path) -> None:
-    """Bring all objects of a prefix into a folder, or the one object that the URI names."""
+    """Download all objects of a prefix into a folder, or the one object that the URI names."""
     bucket, prefix = split_uri(uri)
     ensure_dir(folder)
     for key in list_keys(storage, uri):
-        if key == prefix and key.endswith("/"):  # a console's mark of an empty folder
+        if key == prefix and key.endswith("/"):  # a console's placeholder for an empty folder
             continue
         target = folder / _name(key, prefix)
         if not target.resolve().is_relative_to(folder.resolve()):
@@ -65,7 +65,7 @@ def _get(storage: Any, bucket: str, key: str, target: Path) -> None:
 
 
 def _name(key: str, prefix: str) -> str:
-    """Where an object goes: below the prefix; where that ends within a name, beside it."""
+    """Return an object's local name, relative to the prefix (its parent if it ends within a name)."""
     rest = key.removeprefix(prefix)
     if rest and (rest.startswith("/") or prefix.endswith("/") or not prefix):
         return rest.lstrip("/")
@@ -73,14 +73,14 @@ def _name(key: str, prefix: str) -> str:
 
 
 def upload_tree(storage: Any, folder: Path, uri: str) -> None:
-    """Send every file of a folder to a prefix."""
+    """Upload every file of a folder to a prefix."""
     bucket, prefix = split_uri(uri)
     for name in _scan(folder):
         storage.put_object(Bucket=bucket, Key=_key(prefix, name), Body=(folder / name).read_bytes())
 
 
 def upload_archive(storage: Any, folder: Path, uri: str, scratch: Path) -> None:
-    """Send a folder as one tar.gz. scratch: a file that may be written."""
+    """Upload a folder as one tar.gz. scratch: a path for the temporary archive."""
     bucket, key = split_uri(uri)
     with tarfile.open(scratch, "w:gz") as archive:
         for entry in sorted(folder.iterdir()):
@@ -90,9 +90,9 @@ def upload_archive(storage: Any, folder: Path, uri: str, scratch: Path) -> None:
 
 
 class S3Mirror:
-    """Keeps a prefix like a folder, for as long as the block runs: new, changed and deleted files.
+    """Mirrors a folder to a prefix for the duration of a block: new, changed and deleted files.
 
-    What the folder held at its start came from the prefix.
+    The initial content of the folder must come from the prefix.
     """
 
     def __init__(self, storage: Any, folder: Path, uri: str) -> None:
@@ -109,7 +109,7 @@ class S3Mirror:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        self._sync()  # what came since the last look
+        self._sync()  # changes since the last pass
 
     def _follow(self) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -132,7 +132,7 @@ class S3Mirror:
     def _put(self, name: str, state: tuple[int, int, int]) -> None:
         try:
             body = (self._folder / name).read_bytes()
-        except FileNotFoundError:  # a temporary file that has got its name meanwhile
+        except FileNotFoundError:  # a temporary file that has been renamed meanwhile
             return
         self._storage.put_object(Bucket=self._bucket, Key=_key(self._prefix, name), Body=body)
         self._seen[name] = state

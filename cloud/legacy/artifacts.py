@@ -1,4 +1,4 @@
-"""What the jobs of the original study left in S3, which is no records, as its summary and its trials."""
+"""Results of the original study's jobs in S3, which are not records, as its summary and trial table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ARTIFACT: Final = "output/model.tar.gz"
-MOST_BYTES: Final = 256 * 2**20  # of a packed artifact; those of the study have some hundred bytes
+MOST_BYTES: Final = 256 * 2**20  # size limit of a packed artifact; the study's have a few hundred bytes
 COMPREHENSIVE: Final = "comprehensive_results.json"
 _PLAIN: Final = "results.txt"
-# Why a cell is empty, in the words of the study and two more: an artifact that is refused or damaged, and
-# results that are none.
+# Why a cell is empty: the study's own tokens and two more, for an artifact that is refused or damaged, and
+# for invalid results.
 NO_JOB: Final = "NO_JOB_FOUND"
 INCOMPLETE: Final = "FAILED_OR_INCOMPLETE"
 EMPTY: Final = "EMPTY_RESULTS"
@@ -29,13 +29,13 @@ _NOT_FOUND: Final = "RESULTS_NOT_FOUND"
 REFUSED: Final = "ARTIFACT_REFUSED"
 DAMAGED: Final = "RESULTS_DAMAGED"
 _NUMBER: Final = re.compile(r"[0-9]{1,3}(\.[0-9]+)?")
-_MOST_RESULTS: Final = 10 * 2**20  # bytes of a file of results, which becomes ten times as much in memory
+_MOST_RESULTS: Final = 10 * 2**20  # size limit of a result file, which takes ten times as much in memory
 _LIMITS: Final = Limits()
 ReadObject = Callable[[LegacyJobName], bytes | None]
 
 
 class NoResults(Exception):
-    """A cell has none. token: why, in one word of the summary; why: what to tell."""
+    """A cell has no results. token: the reason as one word of the summary; why: the message."""
 
     def __init__(self, token: str, why: str = "") -> None:
         self.token, self.why = token, why
@@ -44,7 +44,7 @@ class NoResults(Exception):
 
 @dataclass
 class LegacyResults:
-    """Bounties in percent by (arch, mode), tokens of the cells without any, and remarks, one line each."""
+    """Bounties in percent by (arch, mode), tokens of empty cells, and remarks, one line each."""
 
     bounties: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     tokens: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -54,8 +54,8 @@ class LegacyResults:
 def results_of(
     names: Sequence[str], archs: Sequence[str], read: ReadObject, tell: Callable[[str], None]
 ) -> LegacyResults:
-    """The results of the latest job of every mode of these architectures; of those that have jobs, if none is
-    listed. read: the artifact of a job, None where there is none.
+    """Return the results of the latest job of each mode of these architectures, or of all that have jobs if
+    `archs` is empty. read: returns the artifact of a job, or None if it does not exist.
     """
     jobs = latest(names)
     results = LegacyResults()
@@ -86,7 +86,7 @@ def _take(
 
 
 def bounties_of(job: LegacyJobName, read: ReadObject) -> list[float]:
-    """The bounties that a job's artifact holds, in percent. Raises NoResults."""
+    """Return the bounties in a job's artifact, in percent. Raises NoResults."""
     data = read(job)
     if data is None:
         raise NoResults(INCOMPLETE)
@@ -109,7 +109,7 @@ def bounties_of(job: LegacyJobName, read: ReadObject) -> list[float]:
 
 
 def _comprehensive(content: bytes) -> list[float]:
-    """Of a JSON list with a `bounty` in each item."""
+    """Parse a JSON list with a `bounty` in each item. Raises NoResults."""
     try:
         items = json.loads(content) if content.strip() else []
     except (ValueError, RecursionError):
@@ -120,20 +120,22 @@ def _comprehensive(content: bytes) -> list[float]:
 
 
 def _plain(content: bytes) -> list[float]:
-    """One bounty a line."""
+    """Parse one bounty per line."""
     lines = [line.strip() for line in content.decode(errors="replace").splitlines()]
     return [_percent(float(line) if _NUMBER.fullmatch(line) else None) for line in lines if line]
 
 
 def _percent(value: Any) -> float:
     sound = isinstance(value, int | float) and not isinstance(value, bool)
-    if not sound or not 0 <= value <= 100:  # NaN is not, either
+    if not sound or not 0 <= value <= 100:  # NaN fails the comparison, too
         raise NoResults(DAMAGED, f"{str(value)[:40]} is no percentage")
     return float(value)
 
 
 def frame_of_results(results: LegacyResults, family: str) -> pd.DataFrame:
-    """The trials as the frame of reports, numbered from 1; a cell without any has one that is missing."""
+    """Return the trials as the data frame of reports, numbered from 1; an empty cell gets one missing
+    value.
+    """
     from psa.analysis.frame_schema import build_frame
     from psa.analysis.published import published_row
 

@@ -1,4 +1,4 @@
-"""The log lines of the original study's jobs, read back as trials: ours have records instead."""
+"""Parse the log lines of the original study's jobs into trials; jobs of sweeps have records instead."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from psa.specs.shapes import shape_of
 if TYPE_CHECKING:
     import pandas as pd
 
-SAMPLES: Final = 10_000  # of the validation and of the test split, as published
-# The line was broken at the width of a terminal, anywhere between words, its source named at the end.
+SAMPLES: Final = 10_000  # in the validation and in the test split, as published
+# The line was wrapped at the width of a terminal, between words, with its source appended.
 _GAP: Final = r"\s+(?:\S+\.py:\d+\s+)?"
 _PERCENT: Final = r"(-?[0-9]{1,3}\.[0-9]{2})%"
 _LINE: Final = re.compile(
@@ -35,7 +35,7 @@ _NUMBERS: Final = re.compile(r"[0-9]+")
 
 @dataclass
 class LegacyRun:
-    """One trial of a log, its accuracies in percent. test: of the last LKG."""
+    """One trial of a log, with accuracies in percent. test: of the last LKG; gap: a loop is missing."""
 
     horizon: int
     current: list[float] = field(default_factory=list)
@@ -45,12 +45,12 @@ class LegacyRun:
 
     @property
     def whole(self) -> bool:
-        """Whether every loop is there."""
+        """True if every loop is present."""
         return len(self.current) == self.horizon and not self.gap
 
 
 def runs_in(text: str) -> list[LegacyRun]:
-    """The trials of a log, in order; the last may be cut off, and one whose lines have a hole says so."""
+    """Parse the trials of a log, in order; the last may be truncated, and `gap` marks missing lines."""
     runs: list[LegacyRun] = []
     expected = 1
     for match in _LINE.finditer(text):
@@ -71,8 +71,8 @@ def runs_in(text: str) -> list[LegacyRun]:
 
 @dataclass(frozen=True)
 class Logs:
-    """What the logs of a folder hold: the trials of the latest job of each arch and mode, and what was left
-    out, one line each.
+    """The logs of a folder: trials of the latest job of each arch and mode, and remarks on what was left out,
+    one line each.
     """
 
     runs: Mapping[LegacyJobName, Sequence[LegacyRun]]
@@ -80,7 +80,7 @@ class Logs:
 
 
 def logs_in(folder: Path) -> Logs:
-    """Read the logs of all jobs below a folder. Raises UserError where there is none of the study."""
+    """Read the logs of all jobs below a folder. Raises UserError without any of the original study."""
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     jobs = latest(names)
     if not jobs:
@@ -99,7 +99,7 @@ def logs_in(folder: Path) -> Logs:
 
 
 def _runs_of(folder: Path, remarks: list[str]) -> list[LegacyRun]:
-    """The trials of a job's last attempt: what an interrupted one had begun was begun anew."""
+    """Return the trials of a job's last attempt: an interrupted job of the study started from scratch."""
     attempts = []
     for path in sorted(folder.rglob("*.log"), key=_order):
         runs = runs_in((read_bytes(path) or b"").decode(errors="replace"))
@@ -124,12 +124,12 @@ def _runs_of(folder: Path, remarks: list[str]) -> list[LegacyRun]:
 
 
 def _order(path: Path) -> tuple[list[int], str]:
-    """By the second in which an attempt began, which ends the name of its stream."""
+    """Return the sort key of a stream: the second of its attempt's start, from the end of its name."""
     return [int(number[:18]) for number in _NUMBERS.findall(path.stem)][-1:], path.name
 
 
 def frame_of_logs(logs: Logs, family: str) -> pd.DataFrame:
-    """The trials as the frame of reports, numbered from 1. Raises UserError where no trial is whole."""
+    """Return the trials as the data frame of reports, numbered from 1. Raises UserError without any."""
     from psa.analysis.frame_schema import build_frame
 
     rows = [

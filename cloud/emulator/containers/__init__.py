@@ -1,1 +1,1 @@
-"""Containers without Docker: an interpreter as the image has it, and processes."""
+"""Containers without Docker: an interpreter with the image's packages, and processes in namespaces."""

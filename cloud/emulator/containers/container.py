@@ -1,4 +1,4 @@
-"""A training container without Docker: a process in its own namespaces, with a /opt/ml of its own."""
+"""A training container without Docker: a process in its own namespaces, with its own /opt/ml."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _AS_USER: Final = ("--user", "--map-root-user")
 NO_NETWORK: Final = "--net"
 _LONGEST_LINE: Final = 250_000  # CloudWatch takes 256 KB
 
-# Runs as PID 1 of its namespaces until the last line makes way for the command. $1: the job's folder.
-# Where there is no /opt/ml to mount upon, /opt is made anew, with all that is in it in its place again:
-# the interpreter may live there.
+# Runs as PID 1 of its namespaces until the last line replaces it with the command. $1: the job's folder.
+# Without an /opt/ml to mount on, /opt is recreated with everything in it bind-mounted again, since
+# the interpreter may be installed there.
 _SETUP: Final = """set -e
 mount -t proc proc /proc
 if [ ! -d /opt/ml ]; then
@@ -51,9 +51,9 @@ exec "$@" 2>&1
 
 
 class Namespaces:
-    """The way to new namespaces on this machine: as root, or by way of a user namespace.
+    """The options that create namespaces on this machine: as root, or through a user namespace.
 
-    It is tried at once and in the background; `flags` says what came of it.
+    Both are tried at once in the background; `flags` returns the first that works.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +63,7 @@ class Namespaces:
 
     @property
     def flags(self) -> Sequence[str]:
-        """What `unshare` needs to be told. Raises UserError where namespaces are impossible."""
+        """The options of `unshare`. Raises UserError if namespaces cannot be created."""
         said = ""
         try:
             for way, process in self._tried:
@@ -78,7 +78,7 @@ class Namespaces:
         )
 
     def close(self) -> None:
-        """End what is still being tried."""
+        """End attempts that are still running."""
         for _, process in self._tried:
             if process:
                 process.kill()
@@ -108,9 +108,9 @@ def _unshared(way: Sequence[str], folder: Path, command: Sequence[str]) -> list[
 
 
 class Container:
-    """A command that runs as PID 1. It has to be made by a thread that lives as long as it does.
+    """A command that runs as PID 1. The thread that creates it must live as long as the container.
 
-    folder: of the job; its `ml` is /opt/ml inside. say: gets every line of its output, from a thread.
+    folder: of the job; its `ml` is /opt/ml inside. say: called with every line of output, from a thread.
     flags: of `unshare`.
     """
 
@@ -131,7 +131,7 @@ class Container:
             env=_environment(environment),
             start_new_session=True,  # a Ctrl-C reaches jobs on AWS as little
         )
-        self.trouble = ""  # what the set-up said, when it has failed
+        self.trouble = ""  # the error message of a failed set-up
         self._killed = False
         self._reader = threading.Thread(target=self._read, args=(say,), daemon=True)
         self._reader.start()
@@ -145,7 +145,7 @@ class Container:
                     say(text[start : start + _LONGEST_LINE])
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code, 128 + N after signal N; None where it still runs after so many seconds."""
+        """Return the exit code (128 + N after signal N), or None if it still runs after `seconds`."""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -162,20 +162,20 @@ class Container:
         return _KILLED if self._killed else code if code >= 0 else 128 - code
 
     def terminate(self) -> None:
-        """SIGTERM to PID 1."""
+        """Send SIGTERM to PID 1."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> int:
-        """SIGKILL to PID 1, which takes all others with it; the exit code."""
+        """Send SIGKILL to PID 1, which ends all other processes in the container. Return the exit code."""
         self._signal(signal.SIGKILL)
         code = self.wait(10)
-        if code is None:  # with its parent the namespaces go as well
+        if code is None:  # killing the parent also ends the namespaces
             self._process.kill()
             code = self.wait(10)
         return _KILLED if code is None else code
 
     def _signal(self, number: int) -> None:
-        """Send a signal once the command runs: what came before, PID 1 would ignore."""
+        """Send a signal once the command runs: before that, PID 1 would ignore it."""
         deadline = time.monotonic() + 10
         while self._process.poll() is None and time.monotonic() < deadline:
             init = self._init()
@@ -186,19 +186,19 @@ class Container:
             time.sleep(0.01)
 
     def _init(self) -> int | None:
-        """The process that is PID 1 inside, once it is the command."""
+        """Return the process that is PID 1 inside, or None until it is the command."""
         pid = self._process.pid
         try:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             if not children or _MARK.encode() in Path(f"/proc/{children[0]}/cmdline").read_bytes():
                 return None
-        except OSError:  # it has just ended
+        except OSError:  # it has just exited
             return None
         return int(children[0])
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a container's process: nothing of this process's."""
-    # /tmp is the one folder that anybody may write to
+    """Return the environment of a container's process; nothing is inherited from this process."""
+    # /tmp is the one folder that any user may write to
     home = {"HOME": "/tmp", "LANG": "C.UTF-8", "HOSTNAME": HOST}  # noqa: S108
     return {"PATH": SYSTEM_PATH, **home, **own}

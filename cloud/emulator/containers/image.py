@@ -1,7 +1,7 @@
-"""The interpreter of a rehearsal's containers: it holds what AWS's image holds, and not psa.
+"""The interpreter of a rehearsal's containers: it has the packages of AWS's image, without psa.
 
-A container in which psa is installed would hide that its code archive is not found or lacks something. The
-interpreter is made once per installation, of links, in the user's cache.
+If psa were installed in the container, a missing or incomplete code archive would go unnoticed. The
+interpreter is made once per installation, from links, in the user's cache.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from psa.core.files import check_writable
 HOLDS: Final = ("torch", "numpy", "pydantic", "filelock")
 _OURS: Final = ("psa", "cloud")
 _MARK: Final = "complete"
-_PATIENCE_SECONDS: Final = 120.0  # for another rehearsal that makes it; it takes seconds
+_PATIENCE_SECONDS: Final = 120.0  # wait for another rehearsal that makes it; it takes seconds
 _LOOK: Final = "import importlib.util, sys; print(*filter(importlib.util.find_spec, sys.argv[1:]))"
 
 
 def image_python(folder: Path) -> Path:
-    """Return the interpreter for containers; it is made unless it is in the cache.
+    """Return the interpreter for containers; it is created if it is not in the cache.
 
     Args:
-        folder: Where to make it if the user's cache cannot be written to.
+        folder: Where to create it if the user's cache is not writable.
 
     Raises:
-        UserError: If something is not installed here that the image holds, or psa can be imported in it.
+        UserError: If a package of the image is not installed here, or psa can be imported in it.
 
     """
     try:
@@ -50,18 +50,18 @@ def image_python(folder: Path) -> Path:
 
 
 def lacking() -> tuple[str, ...]:
-    """Return the packages that containers have from the code archive alone.
+    """Return the packages that containers get only from the code archive.
 
-    The archive brings them for the Python and platform of AWS's image; the image of a rehearsal has to hold
-    those that the interpreter here cannot load from it.
+    The archive has them for the Python and platform of AWS's image; a rehearsal's image must contain those
+    that the interpreter here cannot load from it.
     """
     inside = target()
     return tuple(name for name in inside.lacks if loads_here(name, inside))
 
 
 def _key() -> str:
-    """Return a name for what the interpreter is made from."""
-    # Names of folders hold the versions; to read the metadata of 200 distributions would take longer.
+    """Return a cache key for the inputs of the interpreter."""
+    # Folder names contain the versions; reading the metadata of 200 distributions would take longer.
     installed = sorted(str(path) for entry in sys.path for path in Path(entry).glob("*.dist-info"))
     made_by = Path(str(environment.__file__)).read_text()
     facts = [sys.executable, sys.version, HOLDS, lacking(), installed, made_by]
@@ -69,7 +69,7 @@ def _key() -> str:
 
 
 def _made(folder: Path) -> Path:
-    """Return the interpreter in a folder, made again if it is unfinished or its links lead nowhere.
+    """Return the interpreter in a folder, recreated if it is incomplete or has broken links.
 
     Raises UserError.
     """
@@ -89,7 +89,7 @@ def _held_besides() -> Iterator[str]:
 
 
 def _fault(python: Path) -> str:
-    """Return how the interpreter differs from AWS's image in what it finds; "" where it does not."""
+    """Return how the interpreter's packages differ from those of AWS's image; "" if they do not."""
     unwanted = (*_OURS, *lacking())
     try:
         done = subprocess.run(

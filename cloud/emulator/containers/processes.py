@@ -1,4 +1,4 @@
-"""Processes that never outlive the one that started them."""
+"""Processes that never outlive their parent."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 
 def ends_with_us(command: Sequence[str], signal: str = "KILL") -> list[str]:
-    """The command, made to get a signal when the thread that starts it ends, be it by SIGKILL.
+    """Return a command that gets a signal when the thread that starts it ends, even by SIGKILL.
 
-    Where util-linux is missing it is left as it is: then only an orderly end takes it along.
+    Without util-linux it is returned unchanged, and only an orderly exit ends the process.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal, "--", *command] if setpriv else list(command)
