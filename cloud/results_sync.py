@@ -1,4 +1,4 @@
-"""What was trained elsewhere comes home: a folder of a storage with models/ and results/ into a store."""
+"""Download results that were trained elsewhere: from a folder with models/ and results/ into a store."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ ReadFile = Callable[[str], bytes | None]
 
 
 class FileTree(Protocol):
-    """Files by name, somewhere else: cloud.object_store.ObjectStore or cloud.aws.bucket.Bucket."""
+    """Files by name in a remote tree: cloud.object_store.ObjectStore or cloud.aws.bucket.Bucket."""
 
     @property
     def uri(self) -> str:
-        """Its address."""
+        """The address of the tree."""
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file, None where there is none."""
+        """Return the content of a file, or None if it does not exist."""
 
     def tree(self, name: str) -> Iterator[str]:
-        """Every file below a folder, by its name relative to that folder."""
+        """Yield every file below a folder, by its name relative to that folder."""
 
 
 def sync_results(
     storage: FileTree, folder: str, store: Store, only: Collection[str] | None = None
 ) -> dict[str, str]:
-    """Take over what has got further there than here; records last, as everywhere. only: ids of trials.
+    """Download states and records that are further trained than the local ones; records come last.
 
-    Every file is checked by its digest. One that is damaged is named and left: it is trained again. Returns
-    why the records of some trials, by id, do not agree with what is here: no training will mend that.
+    only: ids of the trials to download. Every file is checked by its digest; a damaged one is logged, and its
+    trial is trained again. Returns why some records, by trial id, contradict the local ones.
     """
     files = list(storage.tree(folder))
     return _taken(files, lambda name: storage.read(f"{folder}/{name}"), storage.uri, store, only)
@@ -57,7 +57,7 @@ def sync_results(
 def import_records(
     files: Mapping[str, bytes], where: str, store: Store, only: Collection[str] | None = None
 ) -> dict[str, str]:
-    """The same for files in memory, by their names in a root folder."""
+    """Import files in memory, by their names in a root folder, in the same way as sync_results."""
     return _taken(files, files.get, where, store, only)
 
 
@@ -79,14 +79,14 @@ def _taken(
 
 
 def _is_wanted(trial: str, only: Collection[str] | None) -> bool:
-    """Whether it can be the id of a trial, which becomes a part of paths, and is one of `only`."""
+    """Return whether `trial` is a valid trial id, which becomes a part of paths, and is one of `only`."""
     parts = trial.split("/")
     plain = all(_PART.fullmatch(part) and part not in (".", "..") for part in parts)
     return plain and (only is None or trial in only)
 
 
 def _take_arrays(read: ReadFile, folder: str, trial: Trial, files: Mapping[str, Any], store: Store) -> None:
-    """The arrays that a state or a record names, where they are there, are not here and are whole."""
+    """Download the intact arrays that a state or a record names and that the store does not have yet."""
     for name, entry in files.items():
         here = store.state_file(trial).arrays_path(name)
         if sha256_of(here) == entry["sha256"]:
@@ -102,7 +102,7 @@ def _take_arrays(read: ReadFile, folder: str, trial: Trial, files: Mapping[str, 
 
 
 def _take_state(trial: str, names: Collection[str], read: ReadFile, where: str, store: Store) -> None:
-    """The present generation, or the one before it where that is damaged."""
+    """Download the current generation of a state, or the previous one if the current one is damaged."""
     here = trained_loops(store.models / trial / STATE_NAME)
     for name in (f"models/{trial}/{STATE_NAME}", f"models/{trial}/{_PREVIOUS}"):
         if name not in names:
@@ -111,10 +111,10 @@ def _take_state(trial: str, names: Collection[str], read: ReadFile, where: str, 
         if state is None:
             continue
         if state.loops > here:
-            # first what the state names, then the state
+            # the arrays first, then the state that names them
             _take_arrays(read, f"models/{trial}", state.trial, state.files, store)
             file = store.state_file(state.trial)
-            with contextlib.suppress(CorruptFileError):  # what is here is set aside then
+            with contextlib.suppress(CorruptFileError):  # a damaged local state is set aside here
                 file.load()
             file.save(state)
         return
@@ -149,7 +149,7 @@ def _take_record(trial: str, read: ReadFile, where: str, store: Store) -> dict[s
 
 
 def _arrived(trial: str, read: ReadFile, where: str) -> tuple[Record, Record] | None:
-    """A record and what stands beside it."""
+    """Return a record and its machine sidecar, or None if either is missing or damaged."""
     record, beside = f"results/{trial}.json", f"results/{trial}.machine.json"
     content = _content(read, record, where)
     sidecar = None if content is None else _content(read, beside, where)
@@ -164,7 +164,7 @@ def _arrived(trial: str, read: ReadFile, where: str) -> tuple[Record, Record] | 
 
 
 def _record_of(trial: str, content: bytes, name: str) -> Record:
-    """The record of a trial. Raises UserError, also where it is another trial's."""
+    """Parse the record of a trial. Raises UserError, also if it belongs to another trial."""
     record = decode_trial_record(content, name)
     found = Trial.model_validate(record["spec"])
     if (found.id, found.digest) != (trial, record["digest"]):
@@ -173,8 +173,8 @@ def _record_of(trial: str, content: bytes, name: str) -> Record:
 
 
 def _content(read: ReadFile, name: str, where: str) -> bytes | None:
-    """Return the content of a listed file, None for one that has vanished since. What fails here is the
-    storage, not the file: it is raised, and nothing is trained again for it.
+    """Return the content of a listed file, or None if it has been removed since. Errors here are errors of
+    the storage, not of the file, so they are raised and nothing is trained again.
     """
     content = read(name)
     if content is None:
@@ -184,7 +184,7 @@ def _content(read: ReadFile, name: str, where: str) -> bytes | None:
 
 @contextlib.contextmanager
 def _heeded() -> Iterator[None]:
-    """Warn of a trial that has not arrived whole, which is trained again, and go on with the rest."""
+    """Log a damaged file, whose trial is trained again, and continue with the rest."""
     try:
         yield
     except UserError as damage:

@@ -1,4 +1,4 @@
-"""What tells one folder of states from all others that use the same storage; it moves with the folder."""
+"""The id that distinguishes a folder of states from others in the same storage; it moves with the folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.core.stored_files import read_stored
 
-NO_ID: Final = "00000000"  # a folder that has no name yet
+NO_ID: Final = "00000000"  # a folder without an id
 _NAME: Final = re.compile(rb"[0-9a-f]{8}")
 
 
 def workspace_id(models: Path) -> str:
-    """Its name, 8 hexadecimal digits, made where it has none yet. Raises UserError."""
+    """Return the id of a folder of states, 8 hexadecimal digits; create it if necessary. Raises UserError."""
     name = read_workspace_id(models)
     if name == NO_ID:
         while name == NO_ID:
@@ -26,7 +26,7 @@ def workspace_id(models: Path) -> str:
 
 
 def read_workspace_id(models: Path) -> str:
-    """Its name, UNNAMED where it has none yet; nothing is written. Raises UserError."""
+    """Return the id of a folder of states, or NO_ID if it has none; nothing is written. Raises UserError."""
     path = models / ".home"
     content = read_stored(path)
     if content is None:

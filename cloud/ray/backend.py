@@ -1,8 +1,8 @@
-"""The backend `ray`: each pack a trial of Ray Tune, here or on a cluster; its results are brought home.
+"""The backend `ray`: each pack is a trial of Ray Tune, on this machine or a cluster.
 
-Tune runs in a process of its own (cloud.ray.driver). Its storage holds <experiment>/inputs, the packs as they
-were before, and <experiment>/<pack>/checkpoint_*, their outcome. An experiment is removed when it has come
-home. Imports no ray.
+Tune runs in a process of its own (cloud.ray.driver). Its storage holds <experiment>/inputs (the packs and
+their earlier states) and <experiment>/<pack>/checkpoint_* (their results). A downloaded experiment is
+removed. Does not import ray.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PACKS: Final = f"{INPUTS_FILE}/packs.json"
 
 
 class RayBackend:
-    """A Ray cluster, or this machine as one."""
+    """A Ray cluster, or this machine as a cluster of one node."""
 
     stopped = STOP_MESSAGE
 
@@ -55,12 +55,12 @@ class RayBackend:
         self.storage = ObjectStore.at(where.storage or str(store.models / ".ray"))
         self.storage.check_writable()
         self.prefix = f"psa-{workspace_id(store.models)}-"
-        # the first is started at once, for importing Ray takes seconds
+        # the first is started at once, since importing Ray takes seconds
         self._ready: Driver | None = Driver(store.models)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
-        """Return one Tune trial per pack, the longest first; where an interrupted experiment's unfinished
-        packs hold just these trials, those packs.
+        """Return one Tune trial per pack, the longest first; or an interrupted experiment's unfinished packs
+        if they hold exactly these trials.
         """
         stored = self._interrupted(packs)
         if stored is not None:
@@ -68,14 +68,14 @@ class RayBackend:
         return plan_jobs(packs, self.costs)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """Yield the number of packs and the time they take."""
+        """Yield the number of packs and their estimated time."""
         workers = self.where.workers
         at = "" if workers else " for each CPU of the cluster"
         yield f"{describe_jobs(jobs, workers or 1)}{at}"
 
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
-        """Run the jobs to their end; a tick comes at least once a second. Closing it stops Tune, which keeps
-        what is needed to go on.
+        """Run the jobs to their end; a tick comes at least once a second. Closing the generator stops Tune,
+        which stores its state for a restore.
         """
         self._check_room_for_sockets()
         packs = [job.pack for job in jobs]
@@ -84,19 +84,19 @@ class RayBackend:
         if stored is not None:
             if (yield from self._run(stored, restore=True)):
                 return
-            # what a kill left of it cannot be gone on with: its checkpoints can
+            # an experiment that a kill left incomplete cannot be restored, but its checkpoints can
             yield from self._settled(stored)
         new = yield from patiently(lambda: self._prepared(packs), tick)
         try:
             yield from self._run(new, restore=False)
         except UserError:
             with contextlib.suppress(Unreachable):
-                if not self._begun(new.name):  # it was refused: nothing is to be gone on with
+                if not self._begun(new.name):  # the experiment was refused: there is nothing to resume
                     self.storage.remove(new.name)
             raise
 
     def _run(self, experiment: RayExperiment, restore: bool) -> Generator[WorkerEvent, None, bool]:
-        """Run an experiment to its end. Return whether it could be restored, or begun."""
+        """Run an experiment to its end. Return whether it could be started or restored."""
         left = {name: loops_left(self.store, pack) for name, pack in experiment.packs.items()}
         what = {"packs": list(experiment.packs)}
         driver = self._driver()
@@ -105,12 +105,12 @@ class RayBackend:
                 if said is not None and said["event"] == "unrestorable":
                     return False
                 yield from self._events(experiment, said, left)
-        if not (driver.taken or driver.interrupted):  # it has come to its end
+        if not (driver.taken or driver.interrupted):  # it ran to its end
             yield from self._settled(experiment)
         return True
 
     def _settled(self, experiment: RayExperiment) -> Generator[WorkerEvent, None, None]:
-        """Bring home what is not here yet, and remove the experiment."""
+        """Download the results that are not here yet, and remove the experiment."""
         first = next(iter(experiment.packs.values()))
         yield from patiently(lambda: self._settle(experiment), WorkerEvent("tick", first))
 
@@ -123,7 +123,7 @@ class RayBackend:
     def _events(
         self, experiment: RayExperiment, said: dict[str, Any] | None, left: dict[str, int]
     ) -> Iterator[WorkerEvent]:
-        """Yield the events of a pack. It has come home before it is reported as done."""
+        """Yield the events of a pack. Its results are downloaded before it is reported as done."""
         first = next(iter(experiment.packs))
         facts = said or {"event": "tick"}
         kind, name = facts.pop("event"), facts.pop("pack", first)
@@ -135,7 +135,7 @@ class RayBackend:
         yield WorkerEvent(kind, experiment.packs[name], facts)
 
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
-        """Try the configurations of a search. Yield what happens to each, and None at least once a second."""
+        """Try the configurations of a search. Yield the event of each, and None at least once a second."""
         if search.strategy.sampler == "optuna" and importlib.util.find_spec("optuna") is None:
             raise UserError('sampler = "optuna": Optuna is not installed', how_to_install("search"))
         self._check_room_for_sockets()
@@ -150,7 +150,7 @@ class RayBackend:
     def _searched(
         self, experiment: str, search: Search, restore: bool
     ) -> Generator[dict[str, Any] | None, None, bool]:
-        """Run a search to its end. Return whether it could be restored, or begun."""
+        """Run a search to its end. Return whether it could be started or restored."""
         driver, what = self._driver(), {"search": search.model_dump(mode="json")}
         with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
             for said in events:
@@ -164,7 +164,7 @@ class RayBackend:
         return True
 
     def _begun(self, experiment: str) -> bool:
-        """Return whether Tune has stored an experiment to the point that it can be restored."""
+        """Return whether Tune has stored enough of an experiment to restore it."""
         files = [name for name in self.storage.tree(experiment) if "/" not in name]
         states = [name for name in files if name.startswith("experiment_state-")]
         if "tuner.pkl" not in files or not states:
@@ -175,8 +175,8 @@ class RayBackend:
         return False
 
     def fetch(self) -> None:
-        """Bring home whatever interrupted sweeps have left in the storage: records, and states that have got
-        further than those here.
+        """Download the results of interrupted sweeps from the storage: records, and states that are further
+        trained than the local ones.
         """
         for experiment in self._experiments():
             if self._is_ours(experiment):
@@ -185,7 +185,7 @@ class RayBackend:
                         self.bring_home(experiment.name, name)
 
     def bring_home(self, experiment: str, name: str) -> None:
-        """Take over what the newest checkpoint of a Tune trial holds."""
+        """Download the content of a Tune trial's newest checkpoint into the store."""
         folder = self._newest(experiment, name)
         if folder:
             sync_results(self.storage, folder, self.store)
@@ -196,16 +196,16 @@ class RayBackend:
 
     @property
     def _address(self) -> str:
-        """The address of the cluster, "local" for a Ray that is started here."""
+        """The address of the cluster, or "local" for a Ray instance that is started here."""
         return self.where.address or "local"
 
     def _driver(self) -> Driver:
-        """Return the driver that is ready, or a new one: each drives one experiment."""
+        """Return the idle driver, or a new one: each drives one experiment."""
         driver, self._ready = self._ready or Driver(self.store.models), None
         return driver
 
     def _task(self, experiment: str, restore: bool, what: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the task of a driver."""
+        """Return the task that is sent to a driver."""
         return {
             "address": self._address,
             "storage": self.storage.uri,
@@ -221,13 +221,13 @@ class RayBackend:
         }
 
     def _newest(self, experiment: str, name: str) -> str:
-        """Return the folder of a Tune trial's last checkpoint; "" where there is none."""
+        """Return the folder of a Tune trial's last checkpoint, or "" without any."""
         folder = f"{experiment}/{name}"
         found = [each for each in self.storage.folders(folder) if each.startswith("checkpoint_")]
         return f"{folder}/{found[-1]}" if found else ""
 
     def _experiments(self) -> Iterator[RayExperiment]:
-        """Yield the experiments of this folder of states that the storage still holds."""
+        """Yield this workspace's experiments that are still in the storage."""
         for name in self.storage.folders():
             content = self.storage.read(f"{name}/{_PACKS}") if name.startswith(self.prefix) else None
             if content is not None:
@@ -239,7 +239,7 @@ class RayBackend:
                 yield RayExperiment(name, dict(sorted(packs.items())))
 
     def _is_ours(self, experiment: RayExperiment) -> bool:
-        """Return whether no other sweep is at work on what is left of an experiment."""
+        """Return whether no other sweep works on the trials of an experiment."""
         left = self._left(experiment)
         return len(locks.unlocked_trials(self.store, left)) == len(left)
 
@@ -248,7 +248,7 @@ class RayBackend:
         return [trial for pack in packs for trial in self.store.pending(pack.trials, pack.horizon)]
 
     def _interrupted(self, packs: Sequence[Pack]) -> RayExperiment | None:
-        """Return the stored experiment of which just the trials of these packs are left."""
+        """Return the stored experiment whose unfinished trials are exactly those of these packs, or None."""
         wanted = {trial.id for pack in packs for trial in pack.trials}
         for experiment in self._experiments():
             same = {pack.horizon for pack in experiment.packs.values()} == {pack.horizon for pack in packs}
@@ -257,8 +257,8 @@ class RayBackend:
         return None
 
     def _prepared(self, packs: Sequence[Pack]) -> RayExperiment:
-        """Lay all that the packs need into the storage, and return it as a new experiment. Experiments that
-        these packs make superfluous are removed; what they held has come home.
+        """Upload the inputs of the packs as a new experiment, and return it. Experiments that it replaces are
+        removed; their results have been downloaded.
         """
         wanted = {trial.id for pack in packs for trial in pack.trials}
         for old in self._experiments():
@@ -275,20 +275,20 @@ class RayBackend:
                 if content is not None:
                     self.storage.write(f"{place}/models/{trial.id}/{STATE_NAME}", content)
             self.storage.write(f"{place}.json", canonical_json(bodies[name]).encode())
-        self.storage.write(f"{experiment.name}/{_PACKS}", canonical_json(bodies).encode())  # it is complete
+        self.storage.write(f"{experiment.name}/{_PACKS}", canonical_json(bodies).encode())  # completes it
         return experiment
 
 
 @dataclass(frozen=True)
 class RayExperiment:
-    """Packs by name, as they lie in the storage."""
+    """Packs by name, as stored in an experiment."""
 
     name: str
     packs: dict[str, Pack]
 
 
 def _check_gpus(asked: float | None) -> None:
-    """Raise UserError for what is no share of a GPU: Ray divides one, but none of several."""
+    """Raise UserError unless `asked` is a fraction of one GPU or a whole number, as Ray requires."""
     if asked is not None and not (0 <= asked <= 1 or (asked > 1 and asked.is_integer())):
         raise UserError(f"--gpus-per-pack {asked:g} is no number of GPUs", "Choose 0 to 1, or a whole number")
 

@@ -1,4 +1,4 @@
-"""What Ray Tune sees of its trials, told as events: by this process, or from the cluster by a mailbox."""
+"""Ray Tune's callbacks, converted to events: of this process, or from the cluster through a mailbox."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from cloud.ray.protocol import FACTS
 
 POLL_SECONDS: Final = 0.2
 _Tell = Callable[[dict[str, Any]], None]
-tell: _Tell = print  # of this process; Tune pickles its callbacks, and a module's function travels by name
+tell: _Tell = print  # a module-level function, since Tune pickles its callbacks and functions by name
 
 
 class EventCallback(tune.Callback):
-    """Turns what Tune sees of its trials into events.
+    """Converts Tune's callbacks to events.
 
-    mailbox: the name of the actor that takes them, where Tune runs on the cluster (ray://) and not here.
+    mailbox: the name of the actor that receives them if Tune runs on the cluster (ray://), else "".
     """
 
     def __init__(self, mailbox: str) -> None:
         self.mailbox = mailbox
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """A process has it in hand, for the first time or again."""
+        """Report that a process has started the trial, for the first time or again."""
         self._tell(trial, "begun", left=_last(trial).get("left"))
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-        """A loop is over."""
+        """Report the end of a meta-loop."""
         facts = {key: value for key, value in result.get(FACTS, {}).items() if key != "final"}
         if "loop" in facts:
             self._tell(trial, "loop", **facts)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Its process or node has gone; it is given out again."""
+        """Report that the trial's process or node has died, and that the trial is retried."""
         self._tell(trial, "died", error=_reason(trial))
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """It has come to its end, good or bad, or to that which a scheduler set."""
+        """Report the trial's end: success, failure, or a stop by the scheduler."""
         final = _last(trial).get("final")
         if final is None:
             self._tell(trial, "stopped")
@@ -51,7 +51,7 @@ class EventCallback(tune.Callback):
             self._tell(trial, "failed" if "error" in final else "done", **final)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Its process or node has gone too often."""
+        """Report that the trial's process or node has died too often."""
         self._tell(trial, "failed", error=_reason(trial))
 
     def _tell(self, one: Any, kind: str, /, **facts: Any) -> None:
@@ -65,7 +65,7 @@ class EventCallback(tune.Callback):
 
 
 def tell_result(name: str, config: dict[str, Any] | None, metrics: dict[str, Any] | None) -> None:
-    """Tell how a configuration of a search has ended, if it has, from what Tune has stored of it."""
+    """Report the result that Tune has stored of a configuration of a search, if it has ended."""
     facts = dict((metrics or {}).get(FACTS, {}))
     final = facts.pop("final", None)
     if not facts or (final is None and not (metrics or {}).get("done")):
@@ -77,24 +77,24 @@ def tell_result(name: str, config: dict[str, Any] | None, metrics: dict[str, Any
 
 
 class EventQueue:
-    """On the cluster: what Tune has said there and nobody here has heard yet."""
+    """An actor on the cluster that holds Tune's events until the driver takes them."""
 
     def __init__(self) -> None:
         self.waiting: list[dict[str, Any]] = []
 
     def put(self, said: dict[str, Any]) -> None:
-        """Keep it."""
+        """Append an event."""
         self.waiting.append(said)
 
     def taken(self) -> list[dict[str, Any]]:
-        """Hand it over."""
+        """Return the events and empty the queue."""
         waiting, self.waiting = self.waiting, []
         return waiting
 
 
 @contextlib.contextmanager
 def mail(name: str) -> Iterator[None]:
-    """Hear what a mailbox is told, to its end; nothing to do where there is no name."""
+    """Forward the events of a mailbox until the block ends; do nothing if the name is ""."""
     if not name:
         yield
         return
@@ -116,17 +116,17 @@ def mail(name: str) -> Iterator[None]:
 
 
 def name_of(trial: Any) -> str:
-    """Its folder: the pack, or the number of the configuration."""
+    """Return the name of the trial's folder: the pack's, or the number of the configuration."""
     return str(trial.config.get("pack") or f"c{trial.trial_id.rpartition('_')[2]}")
 
 
 def _last(trial: Any) -> dict[str, Any]:
-    """What a trial last said of itself."""
+    """Return the facts of a trial's last result."""
     return dict((trial.last_result or {}).get(FACTS, {}))
 
 
 def _reason(trial: Any) -> str:
-    """Return the cause of its end in Ray's words."""
+    """Return the cause of the trial's failure in Ray's words."""
     try:
         text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     except OSError:

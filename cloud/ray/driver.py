@@ -1,7 +1,7 @@
-"""The process that drives Ray Tune for a sweep: a task as one JSON line in, events as JSON lines out.
+"""The process that drives Ray Tune for a sweep: it reads one task and writes events, as JSON lines.
 
-A process of its own, because Tune wants the main thread for its signals, and because it must outlive
-nothing: when its standard input ends, it tells Tune to stop, which keeps what is needed to go on.
+A separate process, because Tune needs the main thread for its signals, and because it must not outlive its
+parent: when standard input ends, it stops Tune, which stores its state for a later restore.
 """
 
 from __future__ import annotations
@@ -45,13 +45,11 @@ logger = logging.getLogger(__name__)
 ERRORS_ALLOWED: Final = 20  # of a pack's process or node: on spot machines many are nobody's fault
 PACKS_SHARING_A_GPU: Final = 4
 _ANSWER_SECONDS: Final = 10.0
-_TRIES: Final = (
-    3  # to join a cluster from outside: its head starts a process for each client, and may be slow
-)
+_TRIES: Final = 3  # to join a cluster from outside: its head starts a process per client, and may be slow
 
 
 def connect(address: str, gpus_per_pack: float) -> None:
-    """Join a cluster, or start one of this machine. Raises UserError."""
+    """Connect to a cluster, or start one on this machine. Raises UserError."""
     _check_answers(address)
     modules = [str(Path(str(package.__file__)).parent) for package in (psa, cloud)]
     how = {"include_dashboard": False} if address == "local" else {"runtime_env": {"py_modules": modules}}
@@ -68,7 +66,7 @@ def connect(address: str, gpus_per_pack: float) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raise UserError where nobody listens: Ray itself would try again for minutes."""
+    """Raise UserError if nothing listens at the address: Ray itself would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return
@@ -93,7 +91,7 @@ def _nobody(address: str, error: Exception) -> UserError:
 
 
 def _check_room(gpus_per_pack: float) -> None:
-    """Raise UserError where no node could ever hold a pack."""
+    """Raise UserError if no node is large enough for a pack."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(node.get("CPU", 0) >= 1 and node.get("GPU", 0) >= gpus_per_pack for node in nodes):
         return
@@ -107,7 +105,7 @@ def _check_room(gpus_per_pack: float) -> None:
 
 
 def gpus_of(asked: float | None, device: str | None) -> float:
-    """The share of a GPU that a pack takes: where none is named a quarter, if the cluster has any."""
+    """Return the share of a GPU per pack: by default a quarter, if the cluster has any GPU."""
     if asked is not None:
         return asked
     there = any(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
@@ -123,7 +121,7 @@ def slots(gpus_per_pack: float) -> int:
 
 
 def data_of(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
-    """The files of these data sets, by name. Raises UserError."""
+    """Return the files of these data sets, by name. Raises UserError."""
     return {
         name: {
             file: np.frombuffer(content, np.uint8)
@@ -134,7 +132,7 @@ def data_of(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
 
 
 def drive(task: Mapping[str, Any]) -> None:
-    """Train what the task names. Raises UserError."""
+    """Run a task. Raises UserError."""
     if "search" in task:
         search = Search.model_validate(task["search"])
         names = {trial.data.name for trial in search.first.trials}
@@ -154,14 +152,14 @@ def drive(task: Mapping[str, Any]) -> None:
 
 
 def _inputs_of(task: Mapping[str, Any]) -> ObjectStore:
-    """Return what a sweep has laid out. Opening it asks S3 for the region of the bucket."""
+    """Open the inputs of a sweep. Opening them asks S3 for the region of the bucket."""
     return ObjectStore.at(ObjectStore.at(task["storage"]).under(f"{task['experiment']}/{INPUTS_FILE}"))
 
 
 def _tuned(
     task: Mapping[str, Any], names: Iterable[str], most: int, experiment: Callable[[], dict[str, Any]]
 ) -> None:
-    """Run an experiment of Tune to its end: a new one, or a stored one that goes on."""
+    """Run a Tune experiment to its end, either a new one or a stored one that is restored."""
     data = data_of(names, Path(task["data_dir"]))
     connect(task["address"], task["gpus"] or 0.0)
     gpus = gpus_of(task["gpus"], task["device"])
@@ -175,13 +173,13 @@ def _tuned(
         where = storage.under(task["experiment"])
         try:
             restored = tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True)
-        except Exception:  # whatever Ray makes of what a kill has left half written
+        except Exception:  # any error that Ray raises for files that a kill left incomplete
             logger.exception("the experiment cannot be restored")
             listener.tell({"event": "unrestorable"})
             return
         with listener.mail(mailbox):
             results = restored.fit()
-        if "search" in task:  # some may have ended while nobody listened
+        if "search" in task:  # some may have ended while the driver was not running
             for result in (results[at] for at in range(len(results))):
                 listener.tell_result(Path(result.path).name, result.config, result.metrics)
         return
@@ -198,17 +196,17 @@ def _tuned(
 
 
 def _is_pbt(task: Mapping[str, Any]) -> bool:
-    """Return whether trials of Tune go on from each other's checkpoints, of which none may be removed."""
+    """Return whether Tune trials continue from each other's checkpoints, so that none may be deleted."""
     return "search" in task and task["search"]["strategy"]["scheduler"] == "pbt"
 
 
 def _swept(task: Mapping[str, Any]) -> dict[str, Any]:
-    """One Tune trial per pack, in their order."""
+    """Return the settings of an experiment with one Tune trial per pack, in their order."""
     return {
         "param_space": {**_common(task), "pack": tune.grid_search(task["packs"])},
         "tune_config": tune.TuneConfig(
             max_concurrent_trials=task["workers"],
-            reuse_actors=True,  # torch is imported and the data are read once a process, not once a pack
+            reuse_actors=True,  # import torch and read the data once per process, not once per pack
             trial_name_creator=listener.name_of,
             trial_dirname_creator=listener.name_of,
         ),
@@ -216,7 +214,7 @@ def _swept(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _searched(task: Mapping[str, Any], search: Search) -> dict[str, Any]:
-    """One Tune trial per configuration."""
+    """Return the settings of an experiment with one Tune trial per configuration."""
     from cloud.ray import search_space
 
     config = search_space.config_of(search, task["workers"])
@@ -229,7 +227,7 @@ def _common(task: Mapping[str, Any]) -> dict[str, Any]:
     return {key: task[key] for key in ("storage", "experiment", "device")}
 
 
-_signals: Final[list[int]] = []  # that asked this process to stop, not its parent
+_signals: Final[list[int]] = []  # received by this process, not by its parent
 
 
 def _stopped_by(number: int, _frame: object) -> None:
@@ -240,38 +238,38 @@ def _stopped_by(number: int, _frame: object) -> None:
 
 
 def _heed_signals() -> None:
-    """Answer signals that stop as Ctrl-C is answered; after Ray, which ends the process at SIGTERM."""
+    """Handle termination signals like Ctrl-C. Call this after Ray's start, which sets a SIGTERM handler."""
     for number in heeded():
         if number != signal.SIGINT:
             signal.signal(number, _stopped_by)
 
 
 def _stop_with_the_parent() -> None:
-    """When standard input ends, interrupt Tune as Ctrl-C would: it stores how far everything is."""
+    """Wait for the end of standard input, then interrupt Tune like Ctrl-C: it stores its state."""
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGINT)
 
 
 def main() -> int:
-    """Entry: one task, its events, 0; 2 where the task cannot be begun."""
+    """Run one task and write its events. Return 0, or 2 if the task cannot be started."""
     logging.basicConfig(level=logging.ERROR)
     events = EventWriter()
     listener.tell = functools.partial(_say, events)
     _heed_signals()
     let_through()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a study's machine does not phone home unasked
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter is silent when asked
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # records are what is kept, not logs of rows
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports unless the user enables them
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter can be silenced
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # psa's records replace Tune's logs
     try:
         line = sys.stdin.readline()
-        if not line:  # there was nothing to do
+        if not line:  # no task was sent
             return 0
         threading.Thread(target=_stop_with_the_parent, daemon=True).start()
         drive(json.loads(line))
     except UserError as error:
         listener.tell({"event": "unusable", "what": error.message, "way_out": error.hint})
         return EXIT_USER_ERROR
-    except KeyboardInterrupt:  # before Tune has begun; nothing has been done
+    except KeyboardInterrupt:  # before Tune started; nothing has been done
         return EXIT_INTERRUPTED
     return EXIT_INTERRUPTED if _signals else 0
 

@@ -1,6 +1,6 @@
-"""The log of a Ray driver process, a file of its own: several sweeps may use one folder of states at a time.
+"""The log of a Ray driver process, one file each: several sweeps may share a folder of states.
 
-It is removed when the driver ends well, and kept when it fails, for the user is referred to it.
+It is removed when the driver succeeds and kept when it fails, since the error message refers to it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from psa.core.file_locks import locked
 from psa.core.files import unique_name
 
 FOLDER: Final = ".ray-logs"  # in the folder of states
-KEPT: Final = 5  # logs of drivers that have failed
-_LOCK_SECONDS: Final = 5.0  # another sweep may be removing the log, which is empty and not locked yet
+KEPT: Final = 5  # number of logs of failed drivers
+_LOCK_SECONDS: Final = 5.0  # another sweep may be removing the log while it is still empty and unlocked
 
 
 class DriverLog:
@@ -28,13 +28,13 @@ class DriverLog:
         _remove_old(self.path.parent)
 
     def text(self) -> str:
-        """Return its content, "" where it has gone."""
+        """Return its content, or "" if it no longer exists."""
         with contextlib.suppress(OSError):
             return self.path.read_text(errors="replace")
         return ""
 
     def close(self, *, keep: bool) -> None:
-        """Release the log, and remove it unless it is to be kept."""
+        """Release the log, and remove it unless `keep` is set."""
         if not keep:
             with contextlib.suppress(OSError):
                 self.path.unlink()
@@ -42,7 +42,7 @@ class DriverLog:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove logs without a driver: those that are empty, and all but the newest of the others."""
+    """Remove logs without a driver: empty ones, and all but the newest of the others."""
     kept = 0
     for path in sorted(folder.glob("*.log"), key=_modified, reverse=True):
         with contextlib.suppress(UserError, OSError), locked(path):

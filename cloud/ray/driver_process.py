@@ -1,4 +1,4 @@
-"""The process that drives Ray Tune (cloud.ray.driver), seen from the sweep: a task in, events out, a stop."""
+"""The driver process of Ray Tune (cloud.ray.driver) as the sweep sees it: send a task, read events, stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from psa.execution.worker.pool import STOP_SECONDS, how_ended, wait_or_kill
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, parse_event
 from psa.specs.base import canonical_json
 
-# AWS's clients take a relative path from the folder that a process runs in.
+# AWS clients resolve a relative path against the working directory of their process.
 _FILES_OF_AWS: Final = (
     "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CA_BUNDLE",
@@ -37,9 +37,9 @@ _GUARD: Final = re.compile(
 
 
 def _started(log: Path) -> subprocess.Popen[bytes]:
-    """Start a process that imports what it needs and waits for its task; it ends with its standard input.
+    """Start a process that imports its modules and waits for a task; it ends with its standard input.
 
-    What Ray has to say beyond the events (tracebacks of processes that were killed) goes to a log.
+    Ray's output other than events (such as tracebacks of killed processes) goes to a log.
     """
     with log.open("ab") as errors, held_back():
         return subprocess.Popen(
@@ -47,16 +47,16 @@ def _started(log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            start_new_session=True,  # Ctrl-C in the terminal reaches the parent alone
-            # Ray puts the driver's folder first on the path of every worker: a numpy.py in the folder where
-            # the command is typed would be imported there in place of NumPy
+            start_new_session=True,  # a Ctrl-C in the terminal reaches only the parent
+            # Ray puts the driver's folder first on the import path of every worker: a numpy.py in the folder
+            # where the command is typed would otherwise be imported in place of NumPy.
             cwd=private_temp_folder("psa-empty"),
             env=_environment(),
         )
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of Ray's processes, which run in a folder of their own and import nothing from
+    """Return the environment of Ray's processes, which run in a folder of their own without importing from
     it. Relative paths are made absolute.
     """
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -64,7 +64,7 @@ def _environment() -> dict[str, str]:
     path = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
     for name in _FILES_OF_AWS:
         if os.environ.get(name):
-            # Path.expanduser raises where a user has no home
+            # Path.expanduser raises if a user has no home folder
             path[name] = str(Path(os.path.expanduser(os.environ[name])).absolute())  # noqa: PTH111
     path |= _folder_of_sockets()
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -72,8 +72,8 @@ def _environment() -> dict[str, str]:
 
 
 def _folder_of_sockets() -> dict[str, str]:
-    """Return where Ray is to make its sockets: the folder that the user chose, or another one if the path of
-    the temporary folder is too long for them.
+    """Return the variables that set the folder of Ray's sockets: the user's choice, or a short one if the
+    path of the temporary folder is too long.
     """
     chosen = os.environ.get("RAY_TMPDIR")
     if chosen:
@@ -83,7 +83,7 @@ def _folder_of_sockets() -> dict[str, str]:
 
 
 def check_socket_folder() -> None:
-    """Raise UserError if the folder that the user chose for Ray is too long for sockets in it."""
+    """Raise UserError if the path of the user's folder for Ray is too long for sockets in it."""
     chosen = Path(os.environ.get("RAY_TMPDIR") or os.sep).absolute()
     length, longest = len(os.fsencode(chosen)), _longest_folder()
     if length > longest:
@@ -94,14 +94,14 @@ def check_socket_folder() -> None:
 
 
 def _longest_folder() -> int:
-    """Return the bytes that remain for the folder in which Ray makes its sockets."""
+    """Return the maximum length in bytes of the folder in which Ray creates its sockets."""
     return _LONGEST_SOCKET_PATH.get(sys.platform, min(_LONGEST_SOCKET_PATH.values())) - _OF_SESSION
 
 
 def cause_in(text: str) -> str:
-    """Return the line of Ray's words that names a cause, "" where there is none.
+    """Return the line of Ray's output that names a cause, or "" if none does.
 
-    That of the memory guard is followed by pages of advice; of a traceback the last line is the cause.
+    The memory guard's line is followed by pages of advice; in a traceback the last line is the cause.
     """
     lines = [one_line(line) for line in text.splitlines() if line.strip()]
     guard = [line for line in lines if _GUARD.search(line)]
@@ -109,15 +109,15 @@ def cause_in(text: str) -> str:
 
 
 class Driver:
-    """The process that drives Tune (cloud.ray.driver), started at once, for one experiment. One that never
-    gets a task ends with the last reference to it, or with this process.
+    """The process that drives Tune (cloud.ray.driver) for one experiment; it is started at once. Without a
+    task it ends with the last reference to it, or with this process.
 
-    models: the folder of states, which keeps its log.
+    models: the folder of states, which also holds the log.
     """
 
     def __init__(self, models: Path) -> None:
-        self.taken = False  # others have some of it in hand
-        self.interrupted = False  # by a signal of its own; all is stored
+        self.taken = False  # other sweeps are training some of its trials
+        self.interrupted = False  # by a signal of its own; everything is stored
         self.log = DriverLog(models)
         self.process = _started(self.log.path)
         if self.process.stdin is None or self.process.stdout is None:
@@ -126,10 +126,10 @@ class Driver:
         self._unused = weakref.finalize(self, _discard, self.process, self.log)
 
     def events(self, task: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
-        """Give it its task, and yield what it says, as it comes; None at least once a second. Closing it
-        stops Tune.
+        """Send a task and yield the driver's events as they come, and None at least once a second. Closing
+        the generator stops Tune.
 
-        Raises UserError where Tune cannot begin, and RunFailure where it is killed or fails.
+        Raises UserError if Tune cannot start, and RunFailure if it is killed or fails.
         """
         failed = False
         self._unused.detach()
@@ -149,7 +149,7 @@ class Driver:
             self._end(keep_log=failed)
 
     def _give(self, task: Mapping[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code will say so
+        with contextlib.suppress(BrokenPipeError):  # it has died; its exit code is reported below
             self.input.write(canonical_json(task).encode() + b"\n")
             self.input.flush()
 
@@ -182,7 +182,7 @@ class Driver:
 
 
 def _discard(process: subprocess.Popen[bytes], log: DriverLog) -> None:
-    """Kill a driver without a task, which has done nothing, and remove its log."""
+    """Kill a driver that has no task, and remove its log."""
     with process:
         process.kill()
     log.close(keep=False)

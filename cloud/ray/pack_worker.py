@@ -1,8 +1,8 @@
-"""A pack as a trial of Ray Tune: psa.execution.worker.run on a node, states as checkpoints, records with the
-last.
+"""A pack as a Ray Tune trial: psa.execution.worker.run on a node, with states as checkpoints.
 
-Everything about a pack travels through the storage: what it is and what was trained of it before are read
-from there, what it leaves is a checkpoint there. The data come through Ray's object store, once per node.
+A pack's data travel through the storage: its definition and earlier states are read from there, and its
+results are written there as checkpoints, the last one with the records. The data sets come through Ray's
+object store, once per node.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MODELS, RESULTS = "models", "results"
 
 
 def run_pack_trial(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
-    """Train what the configuration names, in a folder of its own."""
+    """Train the pack that the configuration names, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="psa-") as folder:
         work = PackTrial(_pack_of(config), Path(folder), often=config.get("often", False))
         checkpoint = tune.get_checkpoint()
@@ -59,20 +59,20 @@ def run_pack_trial(config: Mapping[str, Any], data: Mapping[str, Files]) -> None
             facts = work.train(Machine(_on_this_node(data), config["device"], threads=1))
         except UserError as error:
             facts = {"error": str(error)}
-        except UploadFailed:  # Tune gives the pack out again, and it waits for the storage before it goes on
+        except UploadFailed:  # Tune retries the pack, which first waits until the storage is reachable
             raise
-        except Exception as error:  # one pack must not take the others down with it
+        except Exception as error:  # a failing pack must not end the others
             logger.exception("a pack failed")
             facts = {"error": cut(named_error(error), 500)}
         work.end(facts)
 
 
 class UploadFailed(Exception):
-    """A checkpoint that could not be stored for now. What was trained since the last one is trained again."""
+    """A checkpoint could not be stored for now. Training since the last one is repeated."""
 
 
 def _download(checkpoint: tune.Checkpoint, folder: Path) -> None:
-    """Copy a checkpoint into a folder. Raises Unreachable where that may succeed later."""
+    """Copy a checkpoint into a folder. Raises Unreachable if the error is transient."""
     try:
         checkpoint.to_directory(folder)
     except (ArrowException, OSError) as error:
@@ -96,23 +96,24 @@ def _diverged(state: TrialState) -> bool:
 
 
 class PackTrial:
-    """A pack in hand, in a folder of its own. often: save after every loop."""
+    """A pack that is being trained in a folder of its own. often: save after every loop."""
 
     def __init__(self, pack: Pack, folder: Path, *, often: bool) -> None:
         self.pack, self.folder, self.often = pack, folder, often
         self.store = Store(folder / MODELS, folder / RESULTS)
         self.left = 0
-        self.accuracy = 0.0  # the best so far of each trial, their mean
-        self.said: dict[str, Any] | None = None  # of the last loop, still to be reported
+        self.accuracy = 0.0  # mean over the trials of the best accuracy so far
+        self.said: dict[str, Any] | None = None  # facts of the last loop, not reported yet
 
     def begin(self, inputs: ObjectStore, name: str) -> None:
-        """Lay out what was trained before the sweep began."""
+        """Copy the earlier states of the pack into the folder."""
         for path in inputs.tree(name):
             write_atomically(self.folder / path, inputs.read(f"{name}/{path}") or b"")
 
     def adopt(self) -> None:
-        """Of a search: the checkpoint may be another configuration's (population-based training). Each seed
-        then goes on from that one's weights under the settings of this one, and its identity says so.
+        """Adopt a checkpoint of a search, which may be another configuration's (population-based training).
+        Each seed then continues from those weights under this configuration's settings, and its id records
+        that.
         """
         paths = self.store.models.rglob(STATE_NAME)
         states = [decode_state(path.read_bytes(), str(path)) for path in paths]
@@ -128,7 +129,7 @@ class PackTrial:
         self.pack = Pack(trials=tuple(trials), horizon=self.pack.horizon)
 
     def train(self, machine: Machine) -> dict[str, Any]:
-        """Train it; what there is to say of it at the end."""
+        """Train the pack. Return the facts of its last report."""
         errors: dict[str, str] = {}
 
         def started(states: Sequence[TrialState]) -> None:
@@ -149,14 +150,14 @@ class PackTrial:
         return {"trained": len(records), "elsewhere": elsewhere, "failed": errors, "trials": ids}
 
     def end(self, facts: dict[str, Any]) -> None:
-        """Report the last loop, and that this is the end; all that was made goes with it."""
-        # together with the last loop: a scheduler that stops a trial there stops what is done
+        """Report the last loop and the end of the pack, with all of its files."""
+        # in one report: a scheduler that stops the trial at the last loop stops a finished one
         said, self.said = self.said or {}, None
         self._report({**said, "final": facts}, keep=True)
 
     def _listen(self, reports: Sequence[LoopReport]) -> None:
-        # A loop is reported when the next one is: until then the engine may save it, and a checkpoint
-        # belongs to its loop.
+        # A loop is reported together with the next one: until then the engine may save it, and a checkpoint
+        # must belong to its loop.
         self._flush()
         self.left -= len(reports)
         each = [report.score for report in reports]
@@ -165,12 +166,12 @@ class PackTrial:
         self.said = {**loop_facts(reports), "left": self.left, "each": each, "diverged": lost}
 
     def _saved(self) -> None:
-        """States have been stored: the time that their upload takes counts for the engine's pace."""
-        if self.left:  # after the last loop they go with the records
+        """Report stored states. The upload time counts for the engine's checkpoint interval."""
+        if self.left:  # after the last loop they are stored with the records
             self._flush(keep=True)
 
     def _flush(self, keep: bool = False) -> None:
-        said, self.said = self.said, None  # first: Tune ends a trial that is stopped early within a report
+        said, self.said = self.said, None  # first, since Tune ends a stopped trial inside the report
         if said is not None:
             self._report(said, keep)
 
@@ -195,16 +196,16 @@ class PackTrial:
                 raise UploadFailed(redact(one_line(str(error)))[:300]) from None
 
     def _kept(self) -> list[Path]:
-        """What goes home: present states, the arrays beside them, records and their sidecars."""
+        """Return the files to keep: existing states, their arrays, records and sidecars."""
         states = (self.store.state_file(trial).path for trial in self.pack.trials)
         there = [path for path in states if path.exists()]
         return [*there, *self.store.array_paths(), *self.store.results.rglob("s*.json")]
 
 
 def _on_this_node(data: Mapping[str, Files]) -> Path:
-    """A data folder on this node that holds these files; who comes first writes them.
+    """Return a data folder on this node that holds these files; the first caller writes them.
 
-    What is there already is checked by its digest when it is loaded, like any data folder.
+    Existing files are verified by digest when they are loaded, as in any data folder.
     """
     folder = private_temp_folder("psa-data")
     for name, files in data.items():

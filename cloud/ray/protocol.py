@@ -1,4 +1,4 @@
-"""What the driver and the nodes of Ray agree on: names of results and of stored inputs."""
+"""The protocol between the Ray driver and the nodes: names of results and of stored inputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from psa.specs.trial import Pack
 
 Files = Mapping[str, npt.NDArray[np.uint8]]
 INPUTS_FILE: Final = "inputs"
-FACTS: Final = "psa"  # of a Tune result: what an event says
-METRIC: Final = "accuracy"  # and what a search looks at
+FACTS: Final = "psa"  # key of an event's facts in a Tune result
+METRIC: Final = "accuracy"  # key of the metric that a search maximizes
 
 
 def pack_in(inputs: ObjectStore, name: str) -> Pack:
-    """Return a pack that a sweep has laid into the storage. Raises UserError where it has been removed."""
+    """Read a pack that a sweep has uploaded. Raises UserError if it has been removed."""
     content = inputs.read(f"{name}.json")
     if content is None:
         raise UserError(

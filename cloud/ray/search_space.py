@@ -1,4 +1,4 @@
-"""A declared search in Ray Tune's terms: what is sampled, by whom, and who is stopped early."""
+"""A declared search in Ray Tune's terms: the search space, the sampler and the scheduler."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TIME: Final = "training_iteration"  # Tune's count of reports: one per meta-loop
 
 
 def space(search: Search) -> dict[str, Any]:
-    """How each setting is drawn."""
+    """Return the sampling distribution of each setting."""
     return {key: _domain(values) for key, values in search.space.items()}
 
 
 def _domain(values: Range | WholeRange | tuple[Any, ...]) -> Any:
     if isinstance(values, WholeRange):
         draw_whole = tune.lograndint if values.log else tune.randint
-        return draw_whole(values.low, values.high + 1)  # Tune leaves the upper end out
+        return draw_whole(values.low, values.high + 1)  # Tune excludes the upper bound
     if isinstance(values, Range):
         draw = tune.loguniform if values.log else tune.uniform
         return draw(values.low, values.high)
@@ -32,7 +32,7 @@ def _domain(values: Range | WholeRange | tuple[Any, ...]) -> Any:
 
 
 def config_of(search: Search, workers: int | None) -> tune.TuneConfig:
-    """Metric, sampler and scheduler."""
+    """Return Tune's configuration: metric, sampler and scheduler."""
     strategy = search.strategy
     return tune.TuneConfig(
         metric=METRIC,
@@ -41,7 +41,7 @@ def config_of(search: Search, workers: int | None) -> tune.TuneConfig:
         max_concurrent_trials=workers,
         search_alg=_sampler(search),
         scheduler=_scheduler(search),
-        reuse_actors=True,  # torch is imported and the data are read once a process
+        reuse_actors=True,  # import torch and read the data once per process
     )
 
 
@@ -58,7 +58,7 @@ def _scheduler(search: Search) -> TrialScheduler:
     if strategy.scheduler == "asha":
         return ASHAScheduler(
             time_attr=TIME,
-            max_t=loops + 1,  # a configuration that is trained to its end ends by itself
+            max_t=loops + 1,  # a configuration that is trained to its end stops by itself
             grace_period=strategy.grace,
             reduction_factor=strategy.reduction,
         )
@@ -76,7 +76,7 @@ def _scheduler(search: Search) -> TrialScheduler:
 def _within(
     space: Mapping[str, Range | WholeRange | tuple[Any, ...]], config: dict[str, Any]
 ) -> dict[str, Any]:
-    """Explored settings, kept within their ranges: they are multiplied without looking."""
+    """Clip mutated settings to their ranges, since Tune multiplies them without a check."""
     for key, values in space.items():
         if isinstance(values, RANGES):
             config["space"][key] = min(max(config["space"][key], values.low), values.high)
@@ -84,5 +84,7 @@ def _within(
 
 
 def _mutation(values: Range | WholeRange | tuple[Any, ...]) -> Any:
-    """What population-based training draws anew from; a setting may otherwise change by a fifth."""
+    """Return the distribution or list that population-based training resamples a setting from; instead of
+    resampling, it may also change the setting by 20 %.
+    """
     return _domain(values) if isinstance(values, RANGES) else list(values)

@@ -1,6 +1,6 @@
-"""The trainable of Ray Tune, and the names by which it and its driver understand each other.
+"""The trainable of Ray Tune, and the names shared with its driver.
 
-Imports no torch: the driver trains nothing.
+Does not import torch, since the driver does not train.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from cloud.ray.protocol import Files
 
 
 def train_pack(config: Mapping[str, Any], *, data: Mapping[str, Files]) -> None:
-    """The trainable. config: storage (URI), experiment, device, and what is trained: pack (its id), or
-    template and space (of a search: what its configurations share, and the settings of this one).
-    data: files by data set.
+    """Train one pack or configuration; this is Tune's trainable.
 
-    Reports once per meta-loop, with a checkpoint whenever the engine has saved; at the end what `done` says
-    of a pack, or why it failed. An error of the pack is a result like any other: trying again would end the
-    same way. Only what happens to the process or its node is left to Ray's fault tolerance.
+    config: storage (URI), experiment, device, and either pack (its id) or, for a search, template and space
+    (the shared settings and this configuration's). data: files by data set.
+
+    Reports once per meta-loop, with a checkpoint whenever the engine has saved, and at the end the `done`
+    facts of the pack or its error. An error of the pack is a result: a retry would fail again. Only the loss
+    of a process or node is left to Ray's fault tolerance.
     """
     from cloud.ray.pack_worker import run_pack_trial
 
