@@ -1,8 +1,8 @@
-"""The backend `sagemaker`: packs grouped into training jobs, watched, and brought home.
+"""The backend `sagemaker`: run packs in training jobs, watch the jobs, and download their results.
 
-Everything is decided before anything is sent: `preview` shows each request, its hours, dollars and bytes, and
-needs no network. A job's name follows from what it trains, so that submitting twice submits once. Settings of
-a submission are read when something is to be submitted: who only looks needs no role.
+Everything is decided before anything is sent: `preview` shows each request with its hours, dollars and bytes,
+and needs no network. A job's name is derived from what it trains, so that submitting twice submits once.
+Settings of a submission are read only when something is submitted: read-only use needs no role.
 """
 
 from __future__ import annotations
@@ -55,35 +55,35 @@ logger = logging.getLogger(__name__)
 
 
 class SageMakerBackend:
-    """Training jobs of one account, region and bucket."""
+    """The training jobs of one account, region and bucket."""
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
         self.place = settings.read_settings(submits=False)
         self.clients: dict[str, Any] = {}
         self.budget = Budget(where.max_cost)
-        self.wanted: dict[str, int] = {}  # the horizon of each trial that is asked for, by id
+        self.wanted: dict[str, int] = {}  # the horizon of each requested trial, by id
         self.asked_to_stop = 0
-        self.not_reached: list[str] = []  # jobs that run on, since they could not be asked to stop
+        self.not_reached: list[str] = []  # jobs that keep running, since the request to stop failed
 
     @cached_property
     def offers(self) -> RequestPlanner:
-        """Requests and what they cost. Raises UserError."""
+        """The planner of requests and their cost. Raises UserError."""
         return RequestPlanner(self.store, self.machine, self.costs, self.where)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
-        """What is left of each pack, on a core like one of this machine, the longest first."""
+        """Return one job per pack, the longest first, with its remaining seconds on one core."""
         return work_of(packs, self.costs, self.store)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """Each request, checked against AWS's own model, and what they are expected to take. Raises UserError
-        for what AWS or the budget would refuse. Nothing is asked of AWS, and nothing written.
+        """Yield each request, validated against AWS's own model, and the estimated totals. Nothing is sent or
+        written. Raises UserError for what AWS or the budget would refuse.
         """
         yield from self.offers.said(jobs)
 
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
-        """Submit the jobs and watch them to their end; a tick comes several times a second. Closing it asks
-        the jobs that are running to save and stop, unless they were to be left alone.
+        """Submit the jobs and watch them to their end; a tick comes several times a second. Closing the
+        generator asks running jobs to save and stop, unless `detach` is set.
         """
         trials = [trial for job in jobs for trial in job.pack.trials]
         with locks.lock_trials(self.store, trials) as got:
@@ -95,7 +95,7 @@ class SageMakerBackend:
                 if watch is None:
                     return
                 yield from self._watched(watch)
-                # what lines that hold more than was asked for have left over is lined up anew
+                # pending trials of lines that hold more than was requested go into new lines
                 is_open = any(course.last for course in watch.courses) and not self.where.detach
                 jobs = unfinished(jobs, self.store, watch.failed) if is_open else []
 
@@ -114,13 +114,11 @@ class SageMakerBackend:
 
     @property
     def stopped(self) -> str:
-        """What has become of the jobs when a sweep was stopped: they take a while."""
+        """A message about the jobs of a stopped sweep, which take a while to stop."""
         return stop_message(self.asked_to_stop, self.not_reached)
 
     def fetch(self) -> None:
-        """Bring home whatever the jobs of this folder have left in the bucket so far; what is here altogether
-        is removed there.
-        """
+        """Download all results of this workspace's jobs so far; delete completed lines from the bucket."""
         live: set[str] | None = None
         for line in list_managed_jobs(self.bucket, self.home_name):
             pending = line.pending(self.store)
@@ -134,22 +132,22 @@ class SageMakerBackend:
                     delete_if_complete(line, self.bucket, self.store)
 
     def status(self) -> Iterator[str]:
-        """The last job of each line that is not at home yet, and how far its packs are."""
+        """Yield a status line for the last job of each unfinished line, with the progress of its packs."""
         jobs = self.listed()
         for line in list_managed_jobs(self.bucket, self.home_name):
             pending = line.pending(self.store)
             if pending:
                 yield describe_job(line, len(pending), jobs, self.told(line, PROGRESS))
 
-    # What the watch asks.
+    # The interface that the controller uses (JobBackend).
 
     def submit(self, course: JobState) -> SubmitResult:
-        """Submit the present job of a course, for as long as the budget allows."""
+        """Submit the present job of a line, as far as the budget allows."""
         price = self.offers.price(course)
         seconds = self.budget.seconds(price.hourly, self.offers.longest(course.line))
         if not seconds:
             return SubmitResult("unpaid")
-        if course.attempt > 1:  # it goes on from what is at home, should the bucket have lost it
+        if course.attempt > 1:  # continue from the local states, in case the bucket has lost its own
             for _ in upload_inputs(course.line, self.bucket, self.store):
                 pass
         request = self.offers.request(course, seconds)
@@ -160,20 +158,20 @@ class SageMakerBackend:
         return answer
 
     def listed(self) -> dict[str, TrainingJobStatus]:
-        """The jobs of this home, by name."""
+        """Return the jobs of this workspace, by name."""
         return self.jobs.listed(f"psa-{self.home_name}-")
 
     def described(self, name: str) -> dict[str, Any]:
-        """All that is known of a job."""
+        """Return the full description of a job."""
         return self.jobs.described(name)
 
     def told(self, line: ManagedJob, name: str) -> bytes | None:
-        """A file that the running job keeps beside its states."""
+        """Return a file that the running job keeps beside its states."""
         return self.bucket.read(f"{line.folder}/checkpoints/{name}")
 
     def home(self, line: ManagedJob, job: str) -> dict[str, str]:
-        """Bring home what a job has left, but nothing of trials that another process here has in hand; why
-        some of it, by the trial's id, does not agree with what is here.
+        """Download the results of a job, except trials locked by other local processes. Return why some of
+        them, by trial id, contradict the local ones.
         """
         refused = self._take_home(line)
         if self.where.max_cost is not None:
@@ -181,14 +179,14 @@ class SageMakerBackend:
         return refused
 
     def dropped(self, line: ManagedJob) -> None:
-        """Remove what a line held in the bucket, if all of it is at home."""
+        """Delete a line's files from the bucket if all of its results are here."""
         delete_if_complete(line, self.bucket, self.store)
 
     # Parts.
 
     @property
     def bucket(self) -> Bucket:
-        """Where everything lies."""
+        """The part of the bucket that holds all files."""
         return Bucket(self._client("s3"), self.place.bucket, self.place.prefix)
 
     @property
@@ -198,7 +196,7 @@ class SageMakerBackend:
 
     @property
     def home_name(self) -> str:
-        """What tells this folder of states from all others."""
+        """The id of this workspace, which distinguishes its folder of states from others."""
         return workspace_id(self.store.models)
 
     def _client(self, service: str) -> Any:
@@ -207,13 +205,13 @@ class SageMakerBackend:
         return self.clients[service]
 
     def _live(self) -> set[str]:
-        """The names of the lines that have a job at work."""
+        """Return the names of the lines that have a running job."""
         live = (job_parts(name) for name, status in self.listed().items() if not status.over)
         return {parts[1] for parts in live if parts}
 
     def _prepared(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, JobController | None]:
-        """The lines that the bucket knows already, and new ones for the rest; all they need is uploaded. None
-        where nothing is left once all has come home.
+        """Reconcile stored lines with the jobs, plan new lines for the rest, and upload their inputs. Return
+        the controller, or None if nothing is left to train after the downloads.
         """
         self.offers.check_device()
         self.bucket.check()
@@ -255,8 +253,8 @@ class SageMakerBackend:
         )
 
     def _counted(self, stored: Sequence[ManagedJob], watched: Sequence[ManagedJob]) -> Iterator[str]:
-        """Count what the jobs of these studies have cost, and what those at work may, towards the budget; job
-        by job.
+        """Charge the budget with past jobs of these studies and the maximum cost of running ones. Yield each
+        job's name.
         """
         if self.where.max_cost is None:
             return
@@ -281,7 +279,7 @@ class SageMakerBackend:
             return download_results(line, self.bucket, self.store, ours)
 
     def _stop(self, watch: JobController) -> None:
-        """Ask the jobs to save and stop; what each has saved is gone on from by the next sweep."""
+        """Ask the jobs to save and stop; the next sweep continues from what they saved."""
         if self.where.detach:
             return
         for course in watch.courses:

@@ -1,4 +1,4 @@
-"""A limit in dollars that jobs are kept within: what has been billed, and what those at work may cost."""
+"""A limit in USD on the cost of jobs: what has been billed, plus the maximum cost of running jobs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Final
 from cloud.aws.job_description import ENDED
 from psa.core.errors import UserError
 
-START_SECONDS: Final = 120.0  # billed before training begins: the container and the data
-LEAST_SECONDS: Final = 300  # that a job is worth starting for: one that can only start up is money lost
+START_SECONDS: Final = 120.0  # billed before training starts: the container and the data
+LEAST_SECONDS: Final = 300  # shortest job worth starting: a shorter one only pays for start-up
 
 
 class Budget:
-    """limit: None is none. A job that is at work counts with the most that it may cost."""
+    """A budget. limit: in USD, None for no limit. A running job counts with its maximum cost."""
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
@@ -21,8 +21,8 @@ class Budget:
         self.reserved: dict[str, float] = {}
 
     def seconds(self, hourly: float, wanted: int) -> int:
-        """For how long a job may run: as long as it wants, or as what is left pays for; 0 while others have
-        it all. Raises UserError where everything is spent.
+        """Return how many seconds a job may run: `wanted`, or what the rest of the budget pays for; 0 while
+        running jobs reserve all of it. Raises UserError if the budget is spent.
         """
         if self.limit is None or not hourly:
             return wanted
@@ -38,18 +38,19 @@ class Budget:
         )
 
     def begun(self, job: str, dollars: float) -> None:
-        """A job was submitted that costs no more than so much."""
+        """Reserve the maximum cost of a submitted job."""
         self.spent.pop(job, None)
         self.reserved[job] = dollars
 
     def ended(self, job: str, dollars: float) -> None:
-        """A job has cost so much."""
+        """Record the cost of a finished job."""
         self.reserved.pop(job, None)
         self.spent[job] = dollars
 
     def charge(self, said: Mapping[str, Any], hourly: float, watched: bool) -> None:
-        """Count a job of an earlier time, by its description: with what it was billed, or with the most that
-        it may be. watched: whether its end will be told; of another one at work the most counts as spent.
+        """Charge a job of an earlier sweep by its description: the billed cost, or the maximum cost of a
+        running one. watched: the controller will report its end; the cost of another running job counts as
+        spent.
         """
         job, is_over = said["TrainingJobName"], said["TrainingJobStatus"] in ENDED
         if is_over:

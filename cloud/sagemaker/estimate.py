@@ -1,4 +1,4 @@
-"""What training jobs are expected to take: hours, dollars and bytes, before any of them is submitted."""
+"""Estimates for training jobs: hours, dollars and bytes, before any of them is submitted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from psa.storage.store import Store
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a line is expected to take. dollars: on demand; spot: between what and what; bytes: that stay."""
+    """The estimate for a line. dollars: on demand; spot: lower and upper bound; bytes: kept in the bucket."""
 
     line: ManagedJob
     seconds: float
@@ -30,7 +30,7 @@ class CostEstimate:
 
 
 class CostEstimator:
-    """Prices of the instances that the settings name, and what follows for lines. limit: dollars."""
+    """Prices of the instances in the settings, and estimates for lines. limit: in USD."""
 
     def __init__(
         self, table: PriceTable, settings: Settings, costs: CostModel, store: Store, limit: float | None
@@ -39,7 +39,7 @@ class CostEstimator:
         self.prices = [self.price(name) for name in settings.instances]
 
     def price(self, instance: str) -> Price:
-        """Of an instance type. Raises UserError where the table has none."""
+        """Return the price of an instance type. Raises UserError if the table has none."""
         if instance not in self.table.instances:
             known = ", ".join(sorted(self.table.instances))
             raise UserError(
@@ -49,7 +49,7 @@ class CostEstimator:
         return self.table.instances[instance]
 
     def of(self, line: ManagedJob) -> CostEstimate:
-        """What is left here, by this machine's speed, whose core counts as much as one of the instance."""
+        """Estimate the rest of a line from this machine's speed, assuming equally fast cores."""
         price, jobs = self.prices[0], work_of(list(line.packs.values()), self.costs, self.store)
         seconds = START_SECONDS + max(sum(job.seconds for job in jobs) / price.vcpus, jobs[0].seconds)
         stored = sum(
@@ -58,7 +58,9 @@ class CostEstimator:
         return CostEstimate(line, seconds, price.dollars(seconds), price.spot_dollars(seconds), stored)
 
     def said(self, quotes: Sequence[CostEstimate], code: int) -> Iterator[str]:
-        """A line per job, and one of all. code: bytes of the archive. Raises UserError beyond the limit."""
+        """Yield a line per job, and the totals. code: bytes of the archive. Raises UserError beyond the
+        limit.
+        """
         for quote in quotes:
             packs, trials = (
                 pluralize(len(quote.line.packs), "pack"),
@@ -81,7 +83,7 @@ class CostEstimator:
 
     @property
     def foreign(self) -> str:
-        """What there is to say where the jobs run in another region than that of the prices."""
+        """A remark if the jobs run in another region than that of the prices, else ""."""
         if self.table.region == self.settings.region:
             return ""
         return (
@@ -95,8 +97,8 @@ class CostEstimator:
         return f"${low:.2f} to ${high:.2f} as spot" if self.settings.spot else f"${demand:.2f}"
 
     def check(self, quotes: Sequence[CostEstimate], spent: float = 0.0) -> None:
-        """Raise UserError where the jobs are expected to cost more than was allowed, on demand. spent: by
-        earlier jobs, in dollars.
+        """Raise UserError if the estimated on-demand cost exceeds the limit. spent: by earlier jobs, in
+        USD.
         """
         dollars = sum(quote.dollars for quote in quotes)
         if self.limit is not None and dollars + spent > self.limit:
@@ -108,7 +110,7 @@ class CostEstimator:
 
 
 def work_of(packs: Sequence[Pack], costs: CostModel, store: Store) -> list[Job]:
-    """One job per pack, the longest first: the seconds on one core of what is left of it here."""
+    """Return one job per pack, the longest first, with its remaining seconds on one core."""
     jobs = [replace(job, seconds=job.seconds * _left(job.pack, store)) for job in plan_jobs(packs, costs)]
     return sorted(jobs, key=lambda job: -job.seconds)
 

@@ -1,4 +1,4 @@
-"""What a sweep asks of SageMaker, and what that costs: settings, prices and requests; pure, for dry runs."""
+"""The requests of a sweep to SageMaker and their cost, computed without side effects, for dry runs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.storage.store import Store
 
-JOB_SECONDS: Final = 4 * 3600.0  # of work in one job, where nobody says how many jobs there shall be
-SLACK: Final = 2.0  # times the estimate that a job may take out of a budget
+JOB_SECONDS: Final = 4 * 3600.0  # of work in one job, unless the number of jobs is given
+SLACK: Final = 2.0  # multiple of the estimate that a job may take from a budget
 
 
 class RequestPlanner:
-    """The requests for lines, by the settings and the prices of this machine. Raises UserError where these
-    will not do.
+    """A planner of lines and requests from the settings and prices of this machine. Raises UserError if these
+    are invalid.
     """
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
@@ -40,12 +40,12 @@ class RequestPlanner:
 
     @cached_property
     def code(self) -> Code:
-        """What containers run."""
+        """The code archive for the containers."""
         return build_archive()
 
     def said(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """Each request, checked against AWS's own model, and what they are expected to take. Raises UserError
-        for what AWS or the budget would refuse. Nothing is asked of AWS, and nothing written.
+        """Yield each request, validated by AWS's own model, and the estimated totals. Nothing is sent or
+        written. Raises UserError for what AWS or the budget would refuse.
         """
         self.check_device()
         home = read_workspace_id(self.store.models)
@@ -59,11 +59,11 @@ class RequestPlanner:
         yield from self.quotes.said([self.quotes.of(line) for line in lines], self.code.size)
 
     def check(self, lines: Sequence[ManagedJob], spent: float) -> None:
-        """Raise UserError where lines are expected to cost more than is left. spent: dollars."""
+        """Raise UserError if the estimated cost of lines exceeds the rest of the budget. spent: in USD."""
         self.quotes.check([self.quotes.of(line) for line in lines], spent)
 
     def check_device(self) -> None:
-        """Raise UserError for a device that an instance type does not have."""
+        """Raise UserError if an instance type does not have the device."""
         device = self.machine.device
         lacking = [price.instance for price in self.quotes.prices if not price.gpus]
         if device == "mps" or (device == "cuda" and lacking):
@@ -73,36 +73,38 @@ class RequestPlanner:
             )
 
     def lines(self, home: str, jobs: Sequence[Job]) -> list[ManagedJob]:
-        """As many as were asked for, or as hold about four hours of work each, or half of what is allowed."""
+        """Return lines: as many as requested, else of about four hours each (at most half the run time
+        limit).
+        """
         each = min(JOB_SECONDS, self.settings.max_run_seconds / 2) * self.quotes.prices[0].vcpus
         count = self.where.jobs or max(1, round(sum(job.seconds for job in jobs) / each))
         return partition_packs(home, jobs, count)
 
     def price(self, course: JobState) -> Price:
-        """Of the instance type that it is the turn of."""
+        """Return the price of the present instance type of a line."""
         return self.quotes.prices[course.choice % len(self.quotes.prices)]
 
     def longest(self, line: ManagedJob) -> int:
-        """After how many seconds a job is stopped; with a budget sooner, so that one cannot eat it all."""
+        """Return the maximum run time in seconds, shorter with a budget, so that no job spends it all."""
         longest = self.settings.max_run_seconds
         if self.where.max_cost is None:
             return longest
         return min(longest, int(SLACK * self.quotes.of(line).seconds + START_SECONDS))
 
     def cores(self, lines: int) -> int:
-        """Of all instances that are at work at once."""
+        """Return the number of cores of all instances that run at once."""
         return self.quotes.prices[0].vcpus * min(lines, self.where.workers or lines)
 
     def request(self, course: JobState, seconds: int) -> dict[str, Any]:
-        """What CreateTrainingJob is asked for the present job of a course."""
+        """Return the CreateTrainingJob request for the present job of a line."""
         price = self.price(course)
-        # when no type has had spot capacity, the rest is trained on demand
+        # after no type had spot capacity, the rest is trained on demand
         spot = self.settings.spot and course.choice < len(self.quotes.prices)
         return request_of(
             self.settings.with_spot(spot),
             course.line,
             course.attempt,
-            Bucket(None, self.settings.bucket, self.settings.prefix),  # for its addresses alone
+            Bucket(None, self.settings.bucket, self.settings.prefix),  # only its URIs are used
             self.code,
             instance=price.instance,
             gpu=price.gpus > 0,

@@ -1,4 +1,4 @@
-"""The request for a training job, whole and before anything is sent; pure, so that a dry run can show it."""
+"""The complete request for a training job; a pure function, so that a dry run can show it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from psa.core.errors import UserError
 
 DATA: Final = "data"
 VOLUME_GB: Final = 30
-SPOT_WAIT_SECONDS: Final = 6 * 3600  # for capacity, all interruptions together, beside the time of training
+SPOT_WAIT_SECONDS: Final = 6 * 3600  # total wait for capacity, in addition to the training time
 _ACCOUNT: Final = "763104351884"
 
 
 def image_of(settings: Settings, gpu: bool) -> str:
-    """The container: that of the settings, or AWS's own with PyTorch in that region."""
+    """Return the container image: that of the settings, or AWS's own with PyTorch in that region."""
     if settings.image:
         return settings.image
     known = image_table()
@@ -41,7 +41,7 @@ def request_of(
     seconds: int,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """What CreateTrainingJob is asked. seconds: after which the job is stopped; it goes on in a next one."""
+    """Return the CreateTrainingJob request. seconds: the maximum run time; the next job continues."""
     stopping = {"MaxRuntimeInSeconds": seconds}
     if settings.spot:
         stopping["MaxWaitTimeInSeconds"] = min(seconds + SPOT_WAIT_SECONDS, MOST_RUN_SECONDS)
@@ -66,7 +66,7 @@ def request_of(
         "StoppingCondition": stopping,
         "EnableManagedSpotTraining": settings.spot,
         "HyperParameters": {"device": device or ("cuda" if gpu else "cpu")},
-        # on by default, and it filled 14 GB of the study's bucket
+        # on by default; it filled 14 GB of the study's bucket
         "ProfilerConfig": {"DisableProfiler": True},
         "Tags": [{"Key": "psa", "Value": line.home}],
     }
@@ -86,7 +86,7 @@ def _channel(name: str, uri: str) -> dict[str, Any]:
 
 
 def check_request(request: dict[str, Any]) -> None:
-    """Raise UserError for what AWS would refuse, by its own model; needs no network."""
+    """Raise UserError if AWS's own model rejects the request; needs no network."""
     found = request_errors("CreateTrainingJob", request)
     if found:
         raise UserError(f"job {request.get('TrainingJobName')}: {'; '.join(found)}", "See .env.example")

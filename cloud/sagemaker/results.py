@@ -1,4 +1,4 @@
-"""What a line has left in the bucket, taken home, and removed there when nothing of it is needed any more."""
+"""Download a line's results from the bucket, and delete them there when they are complete here."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
-_HELD: Final = ("inputs/models", "output", "checkpoints")  # the last tells whether there is anything
+_HELD: Final = ("inputs/models", "output", "checkpoints")  # checkpoints last: they mark an incomplete removal
 _SHOWN: Final = 5
 
 
 def download_results(
     line: ManagedJob, bucket: Bucket, store: Store, only: Collection[str] | None = None
 ) -> dict[str, str]:
-    """Bring home what the jobs of a line have left: by its checkpoints, and by their artifacts where those
-    are missing. only: ids of trials, by default all of the line's.
+    """Download the results of a line's jobs: from its checkpoints, or from the artifacts if those are
+    missing.
 
-    Returns why the records of some trials, by id, do not agree with what is here. Raises UserError.
+    only: ids of trials, by default all of the line's. Returns, by trial id, why some records contradict the
+    local ones. Raises UserError.
     """
     mine = {trial.id for trial in line.trials} & set(only if only is not None else _ids(line.trials))
     refused = sync_results(bucket, f"{line.folder}/checkpoints", store, mine)
@@ -41,8 +42,8 @@ def download_results(
 
 
 def delete_if_complete(line: ManagedJob, bucket: Bucket, store: Store) -> bool:
-    """Remove what a line holds in the bucket, if all of it is at home, weights included; whether it was.
-    What the line is stays there, for the reports of costs. Raises UserError.
+    """Delete a line's files from the bucket if all of its results are here, weights included. Return whether
+    the bucket holds none any more. The line's definition is kept for cost reports. Raises UserError.
     """
     if not _holds_anything(line, bucket):
         return True
@@ -67,13 +68,13 @@ def delete_if_complete(line: ManagedJob, bucket: Bucket, store: Store) -> bool:
 
 
 def _holds_anything(line: ManagedJob, bucket: Bucket) -> bool:
-    """Files count, since some S3 servers keep folders without any; for most lines one request tells."""
+    """Return whether a line holds files. Folders do not count, since some S3 servers keep empty ones."""
     there = set(bucket.folders(line.folder)) - {"inputs"}
     return any(True for part in there for _ in bucket.tree(f"{line.folder}/{part}"))
 
 
 def missing_weights(line: ManagedJob, store: Store) -> list[Trial]:
-    """The trials whose sound state here is not that of their sound record."""
+    """Return the trials without an intact record, or without an intact state that is as far trained."""
     return [trial for trial in line.trials if not _has_weights(trial, store)]
 
 
@@ -86,8 +87,8 @@ def _has_weights(trial: Trial, store: Store) -> bool:
 
 
 def _artifacts(line: ManagedJob, bucket: Bucket) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """Where the artifacts of its jobs lie, and what is in them, the latest first; each is read when it is
-    asked for. One that is refused is named.
+    """Yield the URI and the files of each artifact of a line's jobs, the latest first, read lazily. A refused
+    artifact is logged and skipped.
     """
     for job in reversed(bucket.folders(f"{line.folder}/output")):
         name = f"{line.folder}/output/{job}/output/model.tar.gz"

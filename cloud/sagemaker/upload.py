@@ -1,4 +1,4 @@
-"""What jobs need, put into the bucket: code, data sets, and their lines."""
+"""Upload the inputs of jobs to the bucket: code, data sets, and lines."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from psa.storage.store import Store
 def uploaded(
     lines: Sequence[ManagedJob], bucket: Bucket, store: Store, code: Code, data_dir: Path
 ) -> Iterator[str]:
-    """Upload what lines need, a file for each step: the caller may stop between two. Lines that were there
-    before are laid in again: a state may have been mended here, or have got further elsewhere.
+    """Upload the inputs of lines. Yield after each file, so that the caller may stop in between. Existing
+    lines are uploaded again, since local states may have been repaired or trained further.
 
     Raises UserError.
     """

@@ -1,1 +1,1 @@
-"""What a training container holds and runs: the code, the packages its image lacks, and the entry."""
+"""The content of a training container: the code, the packages that its image lacks, and the entry point."""

@@ -1,6 +1,6 @@
-"""The code archive of a training job: psa, and what the image of its container lacks.
+"""The code archive of a training job: psa, and the packages that the image of its container lacks.
 
-Equal code gives an equal digest, and so one upload. The entry of a container logs the digest of what it runs.
+Equal code has an equal digest, and is uploaded once. The entry point logs the digest of its code.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from cloud.sagemaker.container.images import WheelTarget, target
 
 NAME: Final = "code.tar.gz"
 PACKAGES: Final = "packages"
-# What training imports besides PyTorch: looked for at the start, since workers would only end with code 1.
+# Imports of training besides PyTorch, checked at the start, since workers would only exit with code 1.
 NEEDS: Final = ("numpy", "pydantic", "safetensors")
 _PINS: Final = "requirements.txt"
 _START: Final = "start.sh"
-# -P keeps the current folder off the path; PYTHONPATH names the archive's folder, which holds nothing but
-# what `packed` puts there, and workers inherit it. What the image has itself is not taken from the archive.
+# -P keeps the current folder off the path; PYTHONPATH names the archive's folder, which holds only what
+# `packed` puts there, and workers inherit it. Packages of the image take precedence over the archive's.
 START: Final = f"""#!/bin/bash
 export PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 for package in {PACKAGES}/*/; do
@@ -41,8 +41,8 @@ python -P -c "import {", ".join(NEEDS)}, cloud.sagemaker.container.supervisor" 2
 : > /opt/ml/output/failure
 exec python -P -m cloud.sagemaker.container.supervisor
 """
-# exec at each step: a signal to the container must reach what can hand it on. What a step before the
-# supervisor says of its failure is left where SageMaker looks for it.
+# exec at each step, so that a signal to the container reaches the process that forwards it. An error before
+# the supervisor starts is written to the file that SageMaker reads.
 COMMAND: Final = (
     f"mkdir -p /opt/ml/code && tar -xzf /opt/ml/input/data/code/{NAME} -C /opt/ml/code"
     f" 2>/opt/ml/output/failure && cd /opt/ml/code && exec bash {_START};"
@@ -59,27 +59,27 @@ class Code:
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of the files. Packages count by their versions, so that it takes no network."""
+        """The SHA-256 of the files. Packages count by version, so that computing it needs no network."""
         return digest_of(self.files)
 
     @property
     def folder(self) -> str:
-        """Its part of the bucket."""
+        """The folder of the archive in the bucket."""
         return f"code/{self.digest[:16]}"
 
     @cached_property
     def content(self) -> bytes:
-        """The archive. Raises UserError where a package for the container cannot be had."""
+        """The archive. Raises UserError if a package for the container is not available."""
         return _packed({**self.files, **self._packages(offline=False)})
 
     @property
     def size(self) -> int:
-        """Bytes of the archive, less those of packages that would have to be downloaded first."""
+        """The size of the archive in bytes, without packages that would have to be downloaded first."""
         return len(_packed({**self.files, **self._packages(offline=True)}))
 
     def _packages(self, *, offline: bool) -> dict[str, bytes]:
         from cloud.sagemaker.container.wheels import (
-            package_files,  # not in containers, whose image may lack `packaging`
+            package_files,  # not imported in containers, whose image may lack `packaging`
         )
 
         return {
@@ -102,7 +102,7 @@ def build_archive() -> Code:
 
 
 def unpacked_digest(folder: Path) -> str:
-    """Return the digest of the code in a folder: that of the archive, where one was unpacked there."""
+    """Return the digest of an unpacked archive, or of the code in a folder."""
     files = {name: content for package in ("psa", "cloud") for name, content in _package(folder / package)}
     for name in (_PINS, _START):
         if (folder / name).is_file():

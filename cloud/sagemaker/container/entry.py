@@ -1,8 +1,8 @@
-"""What runs in a training container: the packs of a job on all of its cores, saved where SageMaker looks.
+"""The entry point of a training container: train a job's packs on all cores and save checkpoints.
 
-/opt/ml/input/data/line holds the packs and what was trained of them before, /opt/ml/input/data/data the
-images. The worker's folder is /opt/ml/checkpoints, which SageMaker copies to S3 all the time and back before
-the next attempt. SIGTERM saves and leaves; finished work that is started again ends at once with 0.
+/opt/ml/input/data/line holds the packs and their earlier states, /opt/ml/input/data/data the images. The
+worker's folder is /opt/ml/checkpoints, which SageMaker continuously copies to S3, and back before the next
+attempt. SIGTERM saves and exits; a restart of finished work exits at once with 0.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ logger = logging.getLogger(__name__)
 
 ROOT: Final = Path("/opt/ml")
 PACKS_FILE: Final = "packs.json"
-PROGRESS: Final = "progress.json"  # pack -> what its last loop said
+PROGRESS: Final = "progress.json"  # pack -> facts of its last loop
 FAILURES: Final = "failures.json"  # the job, and trial id -> why it failed there
-JOB_NAME: Final = "TRAINING_JOB_NAME"  # SageMaker tells it to every container
-KEPT_BYTES: Final = 384 * 2**20  # of an artifact, which is read into memory where it is needed at all
+JOB_NAME: Final = "TRAINING_JOB_NAME"  # set by SageMaker in every container
+KEPT_BYTES: Final = 384 * 2**20  # of an artifact, which is read into memory if it is needed at all
 PROGRESS_SECONDS: Final = 2.0
 
 
 class _ProgressWriter:
-    """What the watcher is told through the checkpoints: how far every pack is, and which trials failed."""
+    """Writes files for the watching sweep, beside the checkpoints: progress of packs and failed trials."""
 
     def __init__(self, folder: Path, names: dict[int, str], job: str) -> None:
         self.folder, self.names, self.job = folder, names, job
@@ -52,7 +52,7 @@ class _ProgressWriter:
         self._written = 0.0
 
     def heard(self, event: WorkerEvent) -> None:
-        """Take an event in; logged, for CloudWatch, except for single loops."""
+        """Record an event. All events except single loops are logged for CloudWatch."""
         name = self.names[id(event.pack)]
         match event.kind:
             case "loop":
@@ -67,7 +67,7 @@ class _ProgressWriter:
             self.write()
 
     def write(self) -> None:
-        """Store it, for whoever watches."""
+        """Write both files."""
         self._written = time.monotonic()
         failures = {"job": self.job, "trials": self.failures}
         for name, body in ((PROGRESS, self.progress), (FAILURES, failures)):
@@ -75,7 +75,7 @@ class _ProgressWriter:
 
 
 def train_packs(root: Path) -> int:
-    """Train what a job was given. Raises UserError."""
+    """Train the packs of a job. Return the exit code. Raises UserError."""
     code = Path(str(psa.__file__)).parents[1]
     logger.info("code %s in %s", unpacked_digest(code), code)
     asked = json.loads(read_bytes(root / "input/config/hyperparameters.json") or b"{}")
@@ -83,7 +83,7 @@ def train_packs(root: Path) -> int:
     packs = packs_in(read_bytes(line / PACKS_FILE) or b"", str(line / PACKS_FILE))
     store = Store(folder / "models", folder / "results")
     _lay_out(line / "models", store)
-    with contextlib.suppress(FileNotFoundError):  # what failed before is tried again
+    with contextlib.suppress(FileNotFoundError):  # trials that failed in an earlier attempt are tried again
         (folder / FAILURES).unlink()
     pending = {name: pack for name, pack in packs.items() if store.pending(pack.trials, pack.horizon)}
     names = {id(pack): name for name, pack in pending.items()}
@@ -106,7 +106,7 @@ def train_packs(root: Path) -> int:
 
 
 def packs_in(content: bytes, where: str) -> dict[str, Pack]:
-    """The packs of a job, by name. Raises UserError."""
+    """Parse the packs of a job, by name. Raises UserError."""
     try:
         bodies = json.loads(content)
         items = sorted(bodies.items())
@@ -116,8 +116,8 @@ def packs_in(content: bytes, where: str) -> dict[str, Pack]:
 
 
 def _lay_out(before: Path, store: Store) -> None:
-    """What was trained elsewhere, where it has got further than what an earlier attempt left. A damaged state
-    is laid out, too: it must not be taken for none.
+    """Copy earlier states that are further trained than those of a previous attempt, damaged ones as well,
+    since these must not be taken for missing ones.
     """
     for path in before.rglob(STATE_NAME):
         here = store.models / path.relative_to(before)
@@ -126,8 +126,8 @@ def _lay_out(before: Path, store: Store) -> None:
 
 
 def _keep(store: Store, model: Path) -> None:
-    """The records and states once more, for the job's own artifact: should the checkpoints not have arrived.
-    Records come first where not all may be kept.
+    """Copy records and states into the job's own artifact as well, in case the checkpoints did not arrive.
+    Records come first if not all fit.
     """
     left = KEPT_BYTES
     for root, pattern in ((store.results, "s*.json"), (store.models, STATE_NAME)):
@@ -141,12 +141,14 @@ def _keep(store: Store, model: Path) -> None:
 
 
 def main(root: Path = ROOT) -> int:
-    """Entry: 0 done, 2 a mistake (its line also in /opt/ml/output/failure), 75 saved and to be run again."""
+    """Train the packs of a job. Return 0 if done, 2 for a user error (whose message is also written to
+    /opt/ml/output/failure), 75 if states were saved and the job must be restarted.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
     try:
         return train_packs(root)
     except UserError as error:
-        logger.error("%s", error)  # noqa: TRY400 - a mistake is one line, also in CloudWatch
+        logger.error("%s", error)  # noqa: TRY400 - one line, also in CloudWatch
         with contextlib.suppress(UserError):
             write_atomically(root / "output/failure", str(error)[:1000].encode())
         return EXIT_USER_ERROR

@@ -1,4 +1,4 @@
-"""The table of container images, and the Python and platform inside of them."""
+"""The table of container images, and their Python and platform."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _FILE: Final = Path(__file__).with_name("images.toml")
-_OLDEST_GLIBC: Final = 5  # of glibc 2.x, the first that manylinux tags know
+_OLDEST_GLIBC: Final = 5  # of glibc 2.x, the first with manylinux tags
 _LEGACY: Final = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
 
 
@@ -40,6 +40,6 @@ class WheelTarget:
 
 
 def target() -> WheelTarget:
-    """Return the container that AWS's images make."""
+    """Return the Python and platform of AWS's images."""
     known = image_table()["container"]
     return WheelTarget(known["python"], known["machine"], known["glibc"], tuple(known["lacks"]))

@@ -1,7 +1,7 @@
-"""PID 1 of a training container: run the entry, hand signals on to it, and leave the reason of a failure.
+"""PID 1 of a training container: run the entry point, forward signals, and write the reason of a failure.
 
-SageMaker shows what stands in /opt/ml/output/failure. The entry cannot write it when it is killed, or when an
-import fails, so a parent does; it imports neither psa nor torch.
+SageMaker shows the content of /opt/ml/output/failure. The entry point cannot write it if it is killed or an
+import fails, so its parent does; the parent imports neither psa nor torch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TO_BE_RUN_AGAIN: Final = 75  # psa.execution.worker.protocol.EXIT_INTERRUPTED
 _MOST_LINES: Final = 20
 _MOST_CHARACTERS: Final = 960  # SageMaker keeps 1,024, with a prefix and the exit code
 _LONGEST_LINE: Final = 2**16
-_REST_SECONDS: Final = 5.0  # for what workers still print when the entry is gone
+_REST_SECONDS: Final = 5.0  # for output that workers still write after the entry point has exited
 
 
 class Supervisor:
-    """A command, whose standard error is handed on and remembered in part."""
+    """A command whose standard error is forwarded and partly kept."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = command
@@ -36,7 +36,7 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
-        """Run the command to its end and return its exit code, -N after signal N."""
+        """Run the command to its end. Return its exit code, -N after signal N."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
         self._process = subprocess.Popen(self.command, stderr=subprocess.PIPE)
@@ -53,8 +53,8 @@ class Supervisor:
         self._hand_on()
 
     def _hand_on(self) -> None:
-        """Send the command the signals that have arrived, once it exists."""
-        with contextlib.suppress(IndexError):  # a signal handler runs between two lines, and empties the list
+        """Forward the signals that have arrived, once the process exists."""
+        with contextlib.suppress(IndexError):  # a signal handler may run between two lines and empty the list
             while self._process is not None:
                 self._process.send_signal(self._signals.pop(0))
 
@@ -87,7 +87,7 @@ def reason(code: int, tail: Sequence[str]) -> str:
 
 
 def main(command: Sequence[str] = ENTRY, failure: Path = FAILURE) -> int:
-    """Run the entry and return its exit code, 128 + N after signal N."""
+    """Run the entry point. Return its exit code, 128 + N after signal N."""
     supervisor = Supervisor(command)
     code = supervisor.run()
     if code not in (0, TO_BE_RUN_AGAIN):
@@ -96,7 +96,7 @@ def main(command: Sequence[str] = ENTRY, failure: Path = FAILURE) -> int:
 
 
 def _leave(failure: Path, text: str) -> None:
-    """Write the reason, unless the entry has written its own."""
+    """Write the reason, unless the entry point has written its own."""
     with contextlib.suppress(OSError):
         failure.parent.mkdir(parents=True, exist_ok=True)
         if not failure.exists() or not failure.read_text(errors="replace").strip():

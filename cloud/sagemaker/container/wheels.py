@@ -1,7 +1,7 @@
-"""Packages that a container's image lacks, built for the container's Python and platform.
+"""Packages that a container's image lacks, for the container's Python and platform.
 
-The submitter's may be others. The installed distribution is taken where its wheel fits the container; else
-pip downloads the wheel of the same version, with pip's own settings, and it is kept in the user's cache.
+The submitter's may differ. The installed distribution is used if its wheel fits the container; otherwise pip
+downloads the wheel of the same version, with pip's own settings, into the user's cache.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from psa.core.errors import UserError
 from psa.core.files import ensure_dir
 
 _DOWNLOAD_SECONDS: Final = 600.0
-# What an installer writes: it differs between two installations of one wheel.
+# Files written by an installer, which differ between two installations of one wheel.
 _INSTALLERS_OWN: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
@@ -38,9 +38,9 @@ def package_files(name: str, target: WheelTarget, *, offline: bool = False) -> d
     """Return the files of a distribution for a container, by their path below site-packages.
 
     Args:
-        name: The distribution, which is installed here for whatever Python and platform this is.
+        name: The distribution, which is installed here for any Python and platform.
         target: The container.
-        offline: Return None instead of downloading anything.
+        offline: Return None instead of downloading.
 
     Raises:
         UserError: If no wheel fits the container, or none can be downloaded.
@@ -61,9 +61,9 @@ def package_files(name: str, target: WheelTarget, *, offline: bool = False) -> d
 
 
 def loads_here(name: str, target: WheelTarget) -> bool:
-    """Return whether this interpreter can load the wheel of a distribution that a container gets.
+    """Return whether this interpreter can load the wheel that a container gets for a distribution.
 
-    A wheel that would have to be downloaded first counts as one that it cannot load.
+    A wheel that would have to be downloaded first counts as not loadable.
     """
     files = package_files(name, target, offline=True) or {}
     built_for = {
@@ -92,7 +92,7 @@ def _tags(target: WheelTarget) -> list[Tag]:
 
 
 def _installed(name: str, fitting: Collection[Tag]) -> dict[str, bytes] | None:
-    """Return the files of the installed distribution; None where it does not fit or is not whole."""
+    """Return the files of the installed distribution, or None if it does not fit or is incomplete."""
     distribution = metadata.distribution(name)
     if not _tags_in(distribution.read_text("WHEEL") or "") & set(fitting):
         return None
@@ -118,7 +118,7 @@ def _wheels_folder(name: str, version: str) -> Path:
 
 
 def _cached(name: str, version: str, fitting: Collection[Tag]) -> dict[str, bytes] | None:
-    """Return the files of the first wheel in the cache that fits; None where there is none."""
+    """Return the files of the first fitting wheel in the cache, or None without any."""
     for path in sorted(_wheels_folder(name, version).glob("*.whl")):
         try:
             found, number, _, built_for = parse_wheel_filename(path.name)
@@ -140,10 +140,10 @@ def _unpacked(wheel: Path) -> dict[str, bytes]:
 
 
 def _download(name: str, version: str, target: WheelTarget) -> None:
-    """Fetch the wheel into the cache, by pip. Raises UserError."""
+    """Download the wheel into the cache with pip. Raises UserError."""
     folder = _wheels_folder(name, version)
     ensure_dir(folder)
-    # In a folder of its own until it is whole: another process may look for it at the same moment.
+    # In a temporary folder until it is complete, since another process may look for it at the same time.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
         command += ["--disable-pip-version-check", "--quiet", "--retries=1"]
@@ -161,7 +161,7 @@ def _download(name: str, version: str, target: WheelTarget) -> None:
 
 
 def _trouble_of(command: list[str]) -> str | None:
-    """Run a command and return the last line of its errors, None where it succeeded."""
+    """Run a command. Return the last line of its errors, or None if it succeeded."""
     try:
         done = subprocess.run(
             command,

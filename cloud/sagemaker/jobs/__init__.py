@@ -1,1 +1,1 @@
-"""Managed jobs: their inputs, their course, and what is said of them."""
+"""Managed jobs: their inputs, their states, and messages about them."""

@@ -1,7 +1,7 @@
-"""The watch over a sweep's lines: each has one job at a time, and a next one until its trials are at home.
+"""The controller of a sweep's lines: each runs one job at a time until all of its trials are downloaded.
 
-One list request a tick; only what has ended is described. A job that was interrupted, stopped or lost goes on
-in a next attempt from its checkpoints; one that found no capacity tries the next instance type.
+One list request per tick; only jobs that have ended are described. A job that was interrupted, stopped or
+lost continues in a next attempt from its checkpoints; one without capacity tries the next instance type.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ from psa.specs.trial import Pack
 
 logger = logging.getLogger(__name__)
 
-JOB_ATTEMPTS: Final = 3  # attempts that end without any progress, before a line counts as failed
-SOON, LATE = 1.0, 10.0  # seconds between two looks: just after something happened, and when nothing does
-_OF_CONTAINER: Final = "AlgorithmError"  # begins the reason of a job whose container has run
-_LONGEST_REASON, _HEAD = 600, 60  # characters shown of the reason for a failed job, and of its beginning
+JOB_ATTEMPTS: Final = 3  # attempts in a row without progress, after which a line counts as failed
+SOON, LATE = 1.0, 10.0  # seconds between two requests: just after an event, and otherwise
+_OF_CONTAINER: Final = "AlgorithmError"  # prefix of the failure reason of a job whose container has run
+_LONGEST_REASON, _HEAD = 600, 60  # characters shown of a failure reason, and of its beginning
 
 
 class JobController:
-    """Some lines on their way to the end.
+    """Runs lines to their end.
 
-    wanted: the horizon of each trial that is asked for, by id; last: the names of lines of which only the
-    present job is watched, since not all that they hold is asked for; choices: how many instance types there
-    are to be tried.
+    wanted: the horizon of each requested trial, by id; last: the names of lines that get no further job,
+    since not all of their trials are requested; choices: the number of instance types to try.
     """
 
     def __init__(
@@ -54,12 +53,12 @@ class JobController:
         self.desk, self.wanted, self.choices = desk, wanted, choices
         self.courses = [JobState(line, last=line.name in last) for line in lines]
         self.failed: set[str] = set()  # ids of trials
-        self._counted: set[str] = set()  # as done
+        self._counted: set[str] = set()  # ids of trials counted as done
         self.submission = Submission(desk, self.courses, at_once)
 
     def events(self, detach: bool = False) -> Iterator[WorkerEvent]:
-        """What happens, a tick several times a second; ends with the last line, or, where it is to be left
-        alone, as soon as nothing more can be submitted.
+        """Yield events, and a tick several times a second, until the last line ends; with `detach`, until
+        nothing more can be submitted.
         """
         tick = WorkerEvent("tick", self.courses[0].pack)
         yield from self._begin(self.desk.listed())
@@ -87,7 +86,7 @@ class JobController:
             wait = SOON if happened else LATE if trouble else min(LATE, wait * 1.5)
 
     def _begin(self, jobs: dict[str, TrainingJobStatus]) -> Iterator[WorkerEvent]:
-        """Take up what earlier watches have begun. What has failed there is tried again."""
+        """Take over jobs that earlier controllers submitted. Failed ones are tried again."""
         attempts = last_attempts(jobs)
         for course in self.courses:
             course.attempt = attempts.get(course.line.name, 0)
@@ -108,7 +107,7 @@ class JobController:
         return {trial.id for trial in course.line.pending(self.desk.store)}
 
     def _looked(self, jobs: dict[str, TrainingJobStatus]) -> Iterator[WorkerEvent]:
-        """What a list of the jobs says that was not known before."""
+        """Yield the events that follow from a new list of the jobs."""
         for course in self.courses:
             status = jobs.get(course.job)
             if not course.running or status is None:
@@ -119,7 +118,7 @@ class JobController:
                 yield from self._progress(course)
 
     def _progress(self, course: JobState) -> Iterator[WorkerEvent]:
-        """How far the packs of a running job are, by what it wrote beside its states."""
+        """Yield the progress of a running job's packs, read from the file beside its states."""
         if not course.begun:
             course.begun = True
             for pack in course.line.packs.values():
@@ -132,14 +131,14 @@ class JobController:
                 yield WorkerEvent("loop", course.line.packs[name], news)
 
     def _ended(self, course: JobState, status: TrainingJobStatus) -> Iterator[WorkerEvent]:
-        """A job has ended: what it left comes home, and what is missing is given out again."""
+        """Download the results of a job that has ended; what is missing is submitted again."""
         line, job = course.line, course.job
         refused = self.desk.home(line, job)
         told = parse_failures(self.desk.told(line, FAILURES), job)
         failures = {trial: f"{error} ({log_of(job)})" for trial, error in told.items()} | refused
         pending = self._pending(course)
         said = {} if status.status == "Completed" else self.desk.described(job)
-        # only now: should AWS be lost sight of before, the same is done again at the next look
+        # last: if AWS becomes unreachable above, all of it is repeated at the next request
         course.running, self.submission.stall = False, None
         if course.last or not pending - failures.keys():
             yield from self._over(course, failures)
@@ -152,20 +151,20 @@ class JobController:
         yield WorkerEvent("died", course.pack, {"error": f"{job}: {reason}"})
 
     def _judge(self, course: JobState, lacked_capacity: bool) -> None:
-        """Count an attempt that came to nothing; one without capacity is followed by the next type."""
+        """Count an attempt without progress; one without capacity is followed by the next instance type."""
         left = self._left(course.line)
         course.tries = 0 if left < course.left else course.tries + 1
         course.left = left
         if lacked_capacity:
             course.choice += 1
-            # one round of the types, and one more on demand, cost no try; then they count like any other
+            # one round of the types and one more on demand are free; then they count as attempts
             course.tries = 0 if course.choice < 2 * self.choices else course.tries
 
     def _over(self, course: JobState, failures: Mapping[str, str]) -> Iterator[WorkerEvent]:
-        """Nothing more is done for a line. What is pending and has not failed is left to whoever asks."""
+        """Finish a line. Pending trials that have not failed are left to the caller."""
         pending = self._pending(course)
         course.over = True
-        if not pending:  # before anybody hears of it, who might drop weights that have to be here first
+        if not pending:  # before the event, whose receiver may delete weights that must be downloaded first
             self._drop(course.line)
         found = {trial: failures[trial] for trial in pending & failures.keys()}
         self.failed |= found.keys()
@@ -174,14 +173,14 @@ class JobController:
             yield WorkerEvent("done", pack, {"trained": self._done(pack), "failed": failed, "elsewhere": 0})
 
     def _drop(self, line: ManagedJob) -> None:
-        """Remove what a line holds elsewhere; the next sweep or fetch does so where AWS cannot be reached."""
+        """Delete a line's files from the bucket. If AWS is unreachable, the next sweep or fetch does so."""
         try:
             self.desk.dropped(line)
         except Unreachable as trouble:
             logger.warning("%s; it stays there until the next `psa fetch`", trouble.message)
 
     def _done(self, pack: Pack) -> int:
-        """How many trials that were asked for are done now; each counts once, whichever line had it."""
+        """Return the number of requested trials that are newly finished; each counts once over all lines."""
         new = [trial for trial in pack.trials if trial.id in self.wanted.keys() - self._counted]
         done = [each for each in new if self.desk.store.progress([each], self.wanted[each.id]).done]
         self._counted |= {trial.id for trial in done}
@@ -189,7 +188,7 @@ class JobController:
 
 
 def _reason(job: str, said: Mapping[str, Any], status: TrainingJobStatus) -> str:
-    """Why a job has ended. said: its description, if that was asked for."""
+    """Return the reason why a job ended. said: its description, or empty if it was not requested."""
     if status.status == "Completed":
         return "completed, but not all of its trials have arrived"
     text = one_line(str(said.get("FailureReason", "")))
@@ -200,5 +199,5 @@ def _reason(job: str, said: Mapping[str, Any], status: TrainingJobStatus) -> str
 
 
 def log_of(job: str) -> str:
-    """Return where CloudWatch keeps what the container of a job has printed."""
+    """Return the place in CloudWatch of the output of a job's container."""
     return f"log stream {job}/algo-1-* in {LOG_GROUP}"

@@ -1,4 +1,4 @@
-"""The course of a line, one job at a time until its trials are at home, and the desk its jobs go through."""
+"""The state of a line, which runs one job at a time, and the interface through which its jobs are run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from psa.storage.store import Store
 
 
 class JobBackend(Protocol):
-    """The part of the backend that the watch needs."""
+    """The part of the backend that the controller needs."""
 
     store: Store
 
     def submit(self, course: JobState) -> SubmitResult:
-        """Submit the present job of a course."""
+        """Submit the present job of a line."""
 
     def listed(self) -> dict[str, TrainingJobStatus]:
-        """Return the jobs of this home, by name."""
+        """Return the jobs of this workspace, by name."""
 
     def described(self, name: str) -> dict[str, Any]:
         """Return the description of a job."""
@@ -29,17 +29,17 @@ class JobBackend(Protocol):
         """Return a file that the running job keeps beside its states."""
 
     def home(self, line: ManagedJob, job: str) -> dict[str, str]:
-        """Bring home what a job has left. Return the reasons for the trials that cannot be, by id."""
+        """Download the results of a job. Return the reasons for the trials that cannot be, by id."""
 
     def dropped(self, line: ManagedJob) -> None:
-        """Remove what a line holds elsewhere, since all of it is at home."""
+        """Delete a line's files elsewhere, since all of its results are here."""
 
 
 @dataclass
 class JobState:
     """The state of a line. attempt: of its present or last job, 0 before the first; last: no job follows it;
-    choice: which instance type; tries: attempts in a row without progress; left: trial-loops that were left
-    when the job began.
+    choice: index of the instance type; tries: attempts in a row without progress; left: trial-loops that were
+    left when the job began.
     """
 
     line: ManagedJob
@@ -60,5 +60,5 @@ class JobState:
 
     @property
     def pack(self) -> Pack:
-        """One of its packs, for events that are of none."""
+        """One of its packs, for events that belong to none."""
         return next(iter(self.line.packs.values()))

@@ -1,7 +1,7 @@
-"""A line: the packs of one training job and of its next attempts, and where they lie in the bucket.
+"""A line: the packs of one training job and of its next attempts, and their location in the bucket.
 
-lines/<name>/inputs/packs.json, what is trained; inputs/models/..., what was trained of it before;
-checkpoints/..., what has become of it; output/<job>/..., what each attempt left at its end.
+lines/<name>/inputs/packs.json: the definition; inputs/models/...: the states before it; checkpoints/...: the
+present states and records; output/<job>/...: the artifact of each attempt.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ from psa.storage.store import STATE_NAME, Store
 logger = logging.getLogger(__name__)
 
 LINES: Final = "lines"
-MOST_TRIALS: Final = 5_000  # of one line: its records, sidecars and states have to fit into one artifact
+MOST_TRIALS: Final = 5_000  # per line: its records, sidecars and states must fit into one artifact
 
 
 @dataclass(frozen=True)
 class ManagedJob:
-    """Packs by name. home: the folder of states they belong to, 8 hexadecimal digits."""
+    """The packs of a line, by name. home: the id of their workspace, 8 hexadecimal digits."""
 
     home: str
     packs: dict[str, Pack]
 
     @property
     def name(self) -> str:
-        """12 hexadecimal digits, of what is trained for whom."""
+        """A digest of the packs and the workspace, 12 hexadecimal digits."""
         body = [[pack.horizon, [trial.digest for trial in pack.trials]] for pack in self.packs.values()]
         return hashlib.sha256(canonical_json([self.home, body]).encode()).hexdigest()[:12]
 
     @property
     def folder(self) -> str:
-        """Its part of the bucket."""
+        """The folder of the line in the bucket."""
         return f"{LINES}/{self.home}-{self.name}"
 
     def job(self, attempt: int) -> str:
-        """The name of its job: the same for whoever asks, so that none is submitted twice."""
+        """Return the name of a job. It is deterministic, so that no job is submitted twice."""
         return f"psa-{self.home}-{self.name}-{attempt:02d}"
 
     @property
     def trials(self) -> list[Trial]:
-        """Of all of its packs."""
+        """The trials of all of its packs."""
         return [trial for pack in self.packs.values() for trial in pack.trials]
 
     def pending(self, store: Store) -> list[Trial]:
-        """Those that are not at home yet. One whose record here is damaged is named, and is not among them:
-        nothing that is trained elsewhere could take its place.
+        """Return the trials that are not finished here. A trial with a damaged local record is logged and
+        left out: no result from elsewhere could replace it.
         """
         surveys = [store.progress(pack.trials, pack.horizon) for pack in self.packs.values()]
         for survey in surveys:
@@ -70,12 +70,12 @@ class ManagedJob:
 
 @functools.lru_cache(maxsize=10_000)
 def _warn(reason: str) -> None:
-    """Say it once, however often the record is looked at."""
+    """Log a reason once, however often the record is read."""
     logger.warning("%s; left out", reason)
 
 
 def last_attempts(jobs: Collection[str]) -> dict[str, int]:
-    """The number of the last job of each line, by the line's name."""
+    """Return the number of the last attempt of each line, by the line's name."""
     last: dict[str, int] = {}
     for name in jobs:
         parts = job_parts(name)
@@ -85,8 +85,8 @@ def last_attempts(jobs: Collection[str]) -> dict[str, int]:
 
 
 def partition_packs(home: str, jobs: Sequence[Job], count: int) -> list[ManagedJob]:
-    """The jobs' packs dealt out to so many lines of about equal work, the longest packs first; to more lines
-    where one would hold too many trials.
+    """Partition the packs into `count` lines of about equal work, the longest packs first; into more lines if
+    one would hold too many trials.
     """
     shares: list[tuple[float, int, list[Pack]]] = [
         (0.0, number, []) for number in range(min(count, len(jobs)))
@@ -110,7 +110,7 @@ def _trials(packs: Sequence[Pack]) -> int:
 
 
 def list_managed_jobs(bucket: Bucket, home: str) -> Iterator[ManagedJob]:
-    """The lines of a home that the bucket knows."""
+    """Yield the lines of a workspace that the bucket holds."""
     for folder in bucket.folders(LINES):
         if not folder.startswith(f"{home}-"):
             continue
@@ -125,7 +125,7 @@ def list_managed_jobs(bucket: Bucket, home: str) -> Iterator[ManagedJob]:
 
 
 def upload_inputs(line: ManagedJob, bucket: Bucket, store: Store) -> Iterator[str]:
-    """Put into the bucket what a line needs, a file for each step; what it is comes last, and then it is
+    """Upload the inputs of a line. Yield the name of each file. The definition comes last and marks the line
     complete.
     """
     for trial in line.trials:
@@ -141,13 +141,13 @@ def upload_inputs(line: ManagedJob, bucket: Bucket, store: Store) -> Iterator[st
 
 
 def without(jobs: Sequence[Job], known: Sequence[ManagedJob]) -> list[Job]:
-    """The jobs less the trials that lines have already."""
+    """Return the jobs without the trials of these lines."""
     there = {trial.id for line in known for trial in line.trials}
     return _kept(jobs, lambda pack: [trial for trial in pack.trials if trial.id not in there])
 
 
 def unfinished(jobs: Sequence[Job], store: Store, failed: Collection[str] = ()) -> list[Job]:
-    """The jobs less the trials that are done by now, have failed, or have a damaged record."""
+    """Return the jobs without the trials that are done, have failed, or have a damaged record."""
 
     def open_still(pack: Pack) -> list[Trial]:
         pending = store.progress(pack.trials, pack.horizon).pending

@@ -1,4 +1,4 @@
-"""Messages about lines and their jobs: their progress, and what goes on without a sweep."""
+"""Messages about lines and their jobs: their progress, and jobs that continue without a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloud.sagemaker.jobs.reconcile import Reconciliation
 from psa.core.errors import UserError
 from psa.core.formatting import join_names, pluralize
 
-_SHOWN: Final = 5  # jobs that a line names
+_SHOWN: Final = 5  # jobs named in one message
 _WHY: Final = {
     "full": "since the quota is reached",
     "unpaid": "since those at work may take all that --max-cost allows",
@@ -24,7 +24,7 @@ _WHY: Final = {
 def describe_job(
     line: ManagedJob, pending: int, jobs: Mapping[str, TrainingJobStatus], progress: bytes | None
 ) -> str:
-    """Return the last job of a line and the progress of its packs. pending: trials that are not at home."""
+    """Return the last job of a line and the progress of its packs. pending: trials that are not here yet."""
     names = sorted(name for name in jobs if (parts := job_parts(name)) and parts[1] == line.name)
     left = f"{pending:,} of {pluralize(len(line.trials), 'trial')} not at home"
     if not names:
@@ -38,7 +38,7 @@ def describe_job(
 
 
 def with_running_jobs(error: UserError, watch: JobController) -> UserError:
-    """Return the error with a remark on the jobs that a sweep leaves behind."""
+    """Return the error with a remark on the jobs that keep running after the sweep."""
     running = sum(course.running for course in watch.courses)
     if not running:
         return error
@@ -50,7 +50,7 @@ def with_running_jobs(error: UserError, watch: JobController) -> UserError:
 
 
 def detach_message(watch: JobController) -> str:
-    """Return the message of a sweep that leaves its jobs alone."""
+    """Return the message of a sweep that exits and leaves its jobs running."""
     running = sum(course.running for course in watch.courses)
     waiting = sum(not course.running and not course.over for course in watch.courses)
     said = f"{pluralize(running, 'job')} at work without this sweep"
@@ -82,7 +82,7 @@ def startup_notices(found: Reconciliation, foreign: str) -> Iterator[str]:
 
 
 def stop_message(count: int, not_reached: Sequence[str]) -> str:
-    """Describe a stop: how many jobs were asked to save and stop, and which ones were not reached."""
+    """Return the message of a stop: the number of jobs asked to save and stop, and those not reached."""
     running = ""
     if not_reached:
         jobs = pluralize(len(not_reached), "job")

@@ -1,17 +1,17 @@
-"""What a running job tells through its checkpoints: how far its packs are, and which trials have failed."""
+"""Files that a running job writes beside its checkpoints: progress of packs, and failed trials."""
 
 from __future__ import annotations
 
 from typing import Annotated, Final
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # of Python below 3.12 pydantic takes this one alone
+from typing_extensions import TypedDict  # pydantic requires this one below Python 3.12
 
 from psa.experiments.grid_file import MAX_LOOPS
 
 
 class LastLoop(TypedDict):
-    """Of a pack: its loop, the trials in it, and the best so far."""
+    """The last loop of a pack: its number, the trials in it, and the best accuracy so far."""
 
     loop: Annotated[int, Field(ge=0, le=MAX_LOOPS)]
     trained: Annotated[int, Field(ge=0, le=100_000)]
@@ -20,7 +20,7 @@ class LastLoop(TypedDict):
 
 
 class Failures(BaseModel):
-    """job: which wrote it, since a later job of the same line may never get so far; trials: id -> why."""
+    """Failed trials. job: the writer, since a later job may not get that far; trials: id -> error."""
 
     job: str = ""
     trials: dict[str, str] = {}
@@ -30,8 +30,8 @@ _LAST_LOOPS: Final = TypeAdapter(dict[str, LastLoop])
 
 
 def parse_progress(content: bytes | None) -> dict[str, LastLoop]:
-    """What the last loop of each pack said, by the pack's name; nothing where it is not of its form: a copy
-    may be taken while it is written.
+    """Return the last loop of each pack, by the pack's name; empty for invalid content, since a copy may be
+    made while the file is written.
     """
     try:
         return _LAST_LOOPS.validate_json(content or b"{}")
@@ -40,7 +40,7 @@ def parse_progress(content: bytes | None) -> dict[str, LastLoop]:
 
 
 def parse_failures(content: bytes | None, job: str) -> dict[str, str]:
-    """Why trials of a job have failed, by id; nothing where the file is another job's, or not of its form."""
+    """Return the errors of a job's failed trials, by id; empty if the file is another job's or invalid."""
     try:
         found = Failures.model_validate_json(content or b"{}")
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Which of the lines that the bucket knows a sweep takes up, so that no trial is in two paid jobs at once."""
+"""Reconcile stored lines with the requested trials, so that no trial runs in two paid jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from psa.storage.store import Store
 
 @dataclass
 class Reconciliation:
-    """No trial is in two lines of `known`, nor in one of them and in one that has a job at work.
+    """Stored lines by their further treatment. No trial is in two lines of `known`, nor in one of them and in
+    one with a running job.
 
-    known: hold nothing but what is asked for; they go on, attempt after attempt. running: hold something of
-    it and have a job at work, which is watched to its end, and then no other; doubles: those of them whose
-    trials another job has in hand as well. past: hold something of it and have no job at work; what they
-    left is taken home, and the rest is lined up anew.
+    known: hold only requested trials, and continue attempt after attempt. running: hold some of them and have
+    a running job, which is watched to its end and gets no successor; doubles: those of them whose trials
+    another running job trains as well. past: hold some of them and have no running job; their results are
+    downloaded, and the rest is planned anew.
     """
 
     known: list[ManagedJob] = field(default_factory=list)
@@ -26,15 +27,15 @@ class Reconciliation:
 
     @property
     def taken(self) -> list[ManagedJob]:
-        """All that are watched."""
+        """All lines that are watched."""
         return [*self.known, *self.running]
 
 
 def reconcile(
     stored: Iterable[ManagedJob], live: Collection[str], store: Store, wanted: Mapping[str, int]
 ) -> Reconciliation:
-    """Sort out the stored lines. live: names of those that have a job at work; wanted: the horizon of each
-    trial that is asked for, by id.
+    """Sort the stored lines. live: names of those with a running job; wanted: the horizon of each requested
+    trial, by id.
     """
     found, taken = Reconciliation(), set[str]()
     for line in sorted(stored, key=lambda line: (line.name not in live, line.name)):
@@ -56,7 +57,7 @@ def reconcile(
 
 
 def is_wanted(line: ManagedJob, store: Store, wanted: Mapping[str, int]) -> bool:
-    """Whether a line trains nothing but what is asked for, as far as it is asked for."""
+    """Return whether a line trains only requested trials, each to the requested horizon."""
     pending = line.pending(store)
     same = all(
         wanted.get(trial.id, pack.horizon) == pack.horizon

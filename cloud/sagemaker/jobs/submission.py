@@ -13,23 +13,23 @@ from psa.core.errors import UserError
 from psa.core.formatting import pluralize
 from psa.execution.worker.protocol import WorkerEvent
 
-QUOTA_RETRY_SECONDS: Final = 180.0  # after which a full quota is tried again: jobs of others may have ended
+QUOTA_RETRY_SECONDS: Final = 180.0  # after which a full quota is tried again, since other jobs may have ended
 
 
 class Submission:
-    """Submits the courses that have no job. at_once: the most jobs that may be at work.
+    """Submits lines without a job. at_once: the maximum number of running jobs.
 
-    stall: why the last submission came to nothing; whoever sees a job end may clear it.
+    stall: the result of the last failed submission; the controller clears it when a job ends.
     """
 
     def __init__(self, desk: JobBackend, courses: Sequence[JobState], at_once: int | None) -> None:
         self.desk, self.courses, self.at_once = desk, courses, at_once
         self.stall: SubmitResult | None = None
-        self._asked = 0.0  # when that was
+        self._asked = 0.0  # time of that submission
         self._said_full = False
 
     def events(self) -> Iterator[WorkerEvent]:
-        """Submit what is waiting, as far as the quota, the budget and the user allow."""
+        """Submit waiting lines, as far as the quota, the budget and the user allow."""
         for course in self.courses:
             busy = sum(each.running for each in self.courses)
             if self._is_waiting() or (self.at_once is not None and busy >= self.at_once):
@@ -39,7 +39,7 @@ class Submission:
             course.attempt += 1
             try:
                 answer = self.desk.submit(course)
-            except Unreachable as trouble:  # while its inputs were laid into the bucket
+            except Unreachable as trouble:  # while its inputs were uploaded
                 answer = SubmitResult("later", trouble.message, trouble.hint)
             course.running, course.begun = answer.started, False
             if not answer.started:
@@ -51,13 +51,13 @@ class Submission:
             yield WorkerEvent("tick", course.pack)
 
     def _is_waiting(self) -> bool:
-        """Return whether it is too early to try again. AWS itself is asked again at the next look."""
+        """Return whether it is too early to retry. A throttled request is retried at the next tick."""
         if self.stall is None or self.stall.kind == "later":
             return False
         return time.monotonic() - self._asked < QUOTA_RETRY_SECONDS
 
     def _stalled(self, answer: SubmitResult, busy: int) -> Iterator[WorkerEvent]:
-        """Say once that the quota is full. Raises UserError where it is none at all, and nothing is lost."""
+        """Report a full quota once. Raises UserError if the quota is zero and no job is running."""
         if answer.kind != "full":
             return
         if answer.zero_quota and not busy:
@@ -71,7 +71,7 @@ class Submission:
             yield WorkerEvent("said", self.courses[0].pack, {"said": said})
 
     def postponed(self) -> Unreachable | None:
-        """Return why AWS takes no submission at present, if it asks for patience."""
+        """Return the error if AWS throttles submissions at present, else None."""
         if self.stall is None or self.stall.kind != "later":
             return None
         return Unreachable(self.stall.said, self.stall.hint)
