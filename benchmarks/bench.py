@@ -1,10 +1,10 @@
-"""psa beside the loop one would write by hand, in one run, over the whole published grid.
+"""Compare psa with the loop one would write by hand, in one run over the whole published grid.
 
     python benchmarks/bench.py --output results/bench
 
-For every architecture of both families the two take turns on the same machine: the hand-written loop with
-all cores (one trial at a time), then psa with one process per core, and again. Timed slices are scaled to the
-grid: 60 trials of 100 meta-loops each. Loading, calibration and checkpoints of psa are added to its side.
+For every architecture of both families the two sides take turns on the same machine: the hand-written loop
+with all cores (one trial at a time), then psa with one process per core, and again. Timed slices are scaled
+to the grid of 60 trials of 100 meta-loops each. psa's side includes loading, calibration and checkpoints.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from psa.specs.shapes import shape_of
 
 mpl.use("Agg")
 ROOT = Path(__file__).parents[1]
-DISTURBED = 0.05  # share of all cores that other processes may take in a round that counts
+DISTURBED = 0.05  # largest share of all cores that other processes may take in a valid round
 MOST_ROUNDS = 8
-ROUNDS = 2  # in which the two sides take turns; the best slice of each is taken, since others' work only adds
+ROUNDS = 2  # of both sides in turn; each side's best slice counts, since other processes only add time
 TRIALS, LOOPS, TRAIN, VALIDATION = 60, 100, 50_000, 10_000
 
 
 class Watch:
-    """How much of the machine others take from now on: threads that wait for each other suffer from it by
-    far more than single ones do, and a comparison made then would flatter psa.
+    """The load of other processes from now on. They slow down synchronized threads far more than single ones,
+    so a comparison under load would flatter psa.
     """
 
     def __init__(self, own: list[int]) -> None:
@@ -53,7 +53,7 @@ class Watch:
         self.before = self._busy() - self._own()
 
     def others(self) -> float:
-        """Their share of all cores; 0 where the system does not tell."""
+        """Return their share of all cores; 0 if the system does not report it."""
         ticks = os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1) * (time.monotonic() - self.begun)
         return (self._busy() - self._own() - self.before) / ticks
 
@@ -92,7 +92,7 @@ class Side:
         self.loading = max(answer["loading"] for answer in self._answers())
 
     def all(self, task: dict[str, Any]) -> list[dict[str, Any]]:
-        """The same task for all of them at once, so that they compete as they will in a sweep."""
+        """Run a task on all of them at once, so that they compete as in a sweep."""
         for process in self.processes:
             process.stdin.write(json.dumps(task) + "\n")
             process.stdin.flush()
@@ -105,14 +105,14 @@ class Side:
         return [json.loads(line) for line in lines]
 
     def close(self) -> None:
-        """End them."""
+        """End the processes."""
         for process in self.processes:
             process.stdin.close()
             process.wait()
 
 
 def gemm_peak() -> float:
-    """FLOP/s of a 2048 x 2048 product on all cores: the best of some."""
+    """Return the FLOP/s of a 2048 x 2048 product on all cores, the best of several."""
     x = torch.randn(2048, 2048, generator=torch.Generator().manual_seed(0))
     best = math.inf
     for _ in range(8):
@@ -123,14 +123,14 @@ def gemm_peak() -> float:
 
 
 def arithmetic(family: str, arch: str) -> float:
-    """FLOP of one trial-epoch: forward and backward (without the input's gradient) and an evaluation."""
+    """Return the FLOP of one trial-epoch: forward, backward (without the input's gradient) and evaluation."""
     shape = shape_of(PublishedModelSpec(family=family, arch=Arch.coerce(arch)))
     first = shape.linears[0].inputs * shape.linears[0].outputs
     return 2.0 * (TRAIN * (3 * shape.multiplications - first) + VALIDATION * shape.multiplications)
 
 
 def compare(family: str, arch: str, side: Side, splits: Any, seconds: float) -> dict[str, Any]:
-    """One architecture on both sides."""
+    """Time one architecture on both sides."""
     calibrated = side.all({"task": "calibrate", "family": family, "arch": arch})
     steps = {
         int(size): max(each["steps"].get(size, math.inf) for each in calibrated)
@@ -165,11 +165,11 @@ def compare(family: str, arch: str, side: Side, splits: Any, seconds: float) -> 
 
 
 def totals(rows: list[dict[str, Any]], family: str, loading: float, peak: float) -> dict[str, float]:
-    """The whole grid of a family, in hours."""
+    """Return the totals of a family's grid, in hours."""
     mine = [row for row in rows if row["family"] == family]
     hand = sum(row["hand"] for row in mine) * TRIALS * LOOPS
     training = sum(row["ours"] for row in mine) * TRIALS * LOOPS
-    # psa's engine writes at most 2 % of the time; here one write per trial and loop is the most it could be
+    # psa's engine spends at most 2 % of the time on writes; one write per trial and loop is the upper bound
     checkpoints = min(0.02 * training, sum(row["checkpoint"] for row in mine) * TRIALS * LOOPS)
     extra = loading + sum(row["calibration"] for row in mine) + checkpoints
     return {
@@ -183,7 +183,7 @@ def totals(rows: list[dict[str, Any]], family: str, loading: float, peak: float)
 
 
 def figure(rows: list[dict[str, Any]], peak: float, path: Path) -> None:
-    """Seconds per trial-epoch against arithmetic, both sides, with the line of the machine's peak."""
+    """Plot seconds per trial-epoch against arithmetic for both sides, with the line of the machine's peak."""
     import matplotlib.pyplot as plt
 
     families = sorted({row["family"] for row in rows})
@@ -208,7 +208,7 @@ def figure(rows: list[dict[str, Any]], peak: float, path: Path) -> None:
 
 
 def main() -> None:
-    """Run, print, and write JSON and a figure."""
+    """Run the benchmark, print the results, and write JSON and a figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench")
     parser.add_argument("--data-dir", type=Path, default=ROOT / "dataset")

@@ -1,10 +1,10 @@
-"""What a sweep costs through Ray, beside the same sweep without it.
+"""The overhead of a sweep through Ray, compared with the same sweep without it.
 
     python benchmarks/cluster.py
 
-Starts a Ray node with this machine's cores and, in turns, so that both see the same machine: the sweep of a
-grid by --backend local, by --backend ray on that node, and Ray Tune alone with as many trials that do
-nothing: what Ray itself takes to begin and to end. Without that the sweep through Ray is compared once more.
+Starts a Ray node with this machine's cores. In turns, so that all see the same machine, it runs the sweep of
+a grid with --backend local, with --backend ray on that node, and as many empty trials with Ray Tune alone,
+which measures Ray's own start and end. The comparison is also printed without that part.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ tune.Tuner(trainable, param_space={"pack": tune.grid_search([1, 2])}, run_config
 
 @contextlib.contextmanager
 def node(cores: int) -> Iterator[str]:
-    """A Ray node of its own; its address."""
+    """Run a Ray node of its own. Yield its address."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores, "include_dashboard": False})
@@ -49,7 +49,7 @@ def node(cores: int) -> Iterator[str]:
 
 
 def seconds(command: Sequence[str], folder: Path) -> float:
-    """How long a process takes, from its start to its end."""
+    """Return the duration of a process in seconds, from its start to its end."""
     quiet = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "PYTHONPATH": str(ROOT)}
     begun = time.perf_counter()
     subprocess.run(
@@ -64,16 +64,16 @@ def seconds(command: Sequence[str], folder: Path) -> float:
 
 
 def sweep(folder: Path, loops: int, *words: str) -> float:
-    """The sweep of the smoke grid in a new folder, as a user types it."""
+    """Time the sweep of the smoke grid in a new folder, as a user would run it."""
     grid, data = ROOT / "reproduction/smoke.toml", ROOT / "dataset"
     command = ["sweep", str(grid), f"meta_loops={loops}", "--data-dir", str(data), "--device", "cpu", *words]
-    # pack by pack as the machine's cores want it, without the measurement that a first local sweep makes
+    # a fixed pack size, so that the first local sweep does not calibrate
     start = "from psa.cli.app import main; main()"
     return seconds(["-c", start, *command, "--pack-size", "12"], folder)
 
 
 def measure(rounds: int, loops: int, cores: int) -> dict[str, list[float]]:
-    """Seconds of each, round by round."""
+    """Return the seconds of each variant, round by round."""
     found: dict[str, list[float]] = {"local": [], "ray": [], "nothing": []}
     with node(cores) as address, tempfile.TemporaryDirectory() as top:
         for number in range(rounds + 1):
@@ -82,11 +82,11 @@ def measure(rounds: int, loops: int, cores: int) -> dict[str, list[float]]:
                 folder.mkdir()
                 found[name].append(sweep(folder, loops, *words))
             found["nothing"].append(seconds(["-c", NOTHING, address, top], Path(top)))
-    return {name: times[1:] for name, times in found.items()}  # the first of each warms caches
+    return {name: times[1:] for name, times in found.items()}  # the first round warms caches
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

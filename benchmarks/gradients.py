@@ -1,11 +1,11 @@
-"""What it costs to keep every sample's gradient of one epoch, and to cluster them: seconds and memory.
+"""The cost of keeping every sample's gradient of one epoch, and of clustering them: seconds and memory.
 
     python benchmarks/gradients.py --hidden 512 --data-dir dataset
 
 One epoch of MNIST (784 -> hidden -> 10, batches of 64, Adam 1e-3 with L2 1e-4): written by hand, by psa, and
 by psa with delta and activation of both layers kept before each step; then k-means on either layer. Each
-measurement is a process of its own, so that its peak of memory is its own. Beside them: what the gradients
-would take written out, and the agreement of clusters and digits.
+measurement runs in its own process, so that its peak memory is its own. The report also shows the size of the
+materialized gradients and the agreement of clusters with digits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BATCH, RATE, DECAY = 64, 1e-3, 1e-4
 
 @dataclass(frozen=True)
 class Kept:
-    """Of every sample in the order of training: both layers' gradients, its digit, and the file's bytes."""
+    """Results per sample in the order of training: gradients of both layers, digits, and the file's bytes."""
 
     hidden: Factored
     output: Factored
@@ -57,7 +57,7 @@ class Kept:
 
 
 def by_hand(split: Split, hidden: int, seed: int = 0) -> float:
-    """One epoch as one would write it in plain torch; seconds."""
+    """Train one epoch as one would write it in plain torch. Return the seconds."""
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(784, hidden), nn.ReLU(), nn.Linear(hidden, 10))
     adam = torch.optim.Adam(net.parameters(), lr=RATE, weight_decay=DECAY)
@@ -72,7 +72,7 @@ def by_hand(split: Split, hidden: int, seed: int = 0) -> float:
 
 
 def epoch(split: Split, hidden: int, seed: int = 0, *, keep: bool) -> tuple[float, Kept | None]:
-    """One epoch of psa, with or without the gradients, which are also stored; seconds, and what was kept."""
+    """Train one epoch with psa, with or without storing the gradients. Return the seconds and gradients."""
     net = Dense(NetworkSpec(family="mlp", arch=f"1*{hidden}"), 10)
     rows = [RowSettings(seed, 1, 0.0, RATE, DECAY)]
     active = net.initial(seed)
@@ -100,13 +100,13 @@ def epoch(split: Split, hidden: int, seed: int = 0, *, keep: bool) -> tuple[floa
 
 
 def peak() -> int:
-    """Bytes of memory that this process has taken at most."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def measured(what: str, hidden: int, data_dir: Path) -> dict[str, Any]:
-    """One measurement, in a process of its own."""
-    spec = DataSpec(val_size=1)  # as nearly all of the train file as there may be
+    """Make one measurement in this process."""
+    spec = DataSpec(val_size=1)  # use almost all of the train file
     split = load_splits(spec, data_dir).train
     loaded = peak()
     if what == "hand":
@@ -133,14 +133,14 @@ def measured(what: str, hidden: int, data_dir: Path) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came of it."""
+    """Call a function. Return the seconds and its result."""
     begin = time.perf_counter()
     found = work()
     return time.perf_counter() - begin, found
 
 
 def in_a_process(what: str, hidden: int, data_dir: Path) -> dict[str, Any]:
-    """The measurement, made elsewhere."""
+    """Make one measurement in a process of its own."""
     command = [sys.executable, __file__, "--only", what, "--hidden", str(hidden), "--data-dir", str(data_dir)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -157,7 +157,7 @@ ROWS = {
 
 
 def report(hidden: int, data_dir: Path) -> Table:
-    """Everything, one row each."""
+    """Return a table with one row per measurement."""
     found = {what: in_a_process(what, hidden, data_dir) for what in ROWS}
     table = Table(title=f"784 -> {hidden} -> 10, 59,999 samples, one thread", title_justify="left")
     for heading in ("what", "time", "memory it added", "purity", "NMI", "ARI"):
@@ -179,7 +179,7 @@ def report(hidden: int, data_dir: Path) -> Table:
 
 
 def main() -> None:
-    """Measure, and show."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--data-dir", type=Path, default=Path("dataset"))

@@ -1,6 +1,6 @@
 """The loop one would write by hand: nn.Sequential, a DataLoader over a TensorDataset, AdamW per loop.
 
-One trial at a time, with torch's own defaults for everything that psa chooses differently.
+One trial at a time, with torch's defaults for everything that psa chooses differently.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Block(nn.Module):
         self.enter, self.leave = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """ReLU(x + W2 ReLU(W1 x))."""
+        """Compute ReLU(x + W2 ReLU(W1 x))."""
         return torch.relu(x + self.leave(torch.relu(self.enter(x))))
 
 
 def network(family: str, widths: Sequence[int]) -> nn.Sequential:
-    """A SimpleMLP or a ResMLP."""
+    """Return a SimpleMLP or a ResMLP."""
     layers: list[nn.Module] = []
     inputs = 784
     for number, width in enumerate(widths):
@@ -43,7 +43,7 @@ def network(family: str, widths: Sequence[int]) -> nn.Sequential:
 
 
 class Loop:
-    """Meta-loops of mode `none`, in slices of a given time."""
+    """Meta-loops of mode `none`, run in slices of a given time."""
 
     def __init__(self, family: str, widths: Sequence[int], splits: Splits, batch_size: int = 256) -> None:
         self.net = network(family, widths)
@@ -53,7 +53,7 @@ class Loop:
         self.loss = nn.CrossEntropyLoss()
 
     def seconds_per_epoch(self, slice_seconds: float) -> float:
-        """Seconds of one training epoch and one evaluation, from timed slices of each."""
+        """Return the seconds of one training epoch and one evaluation, from timed slices of each."""
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, weight_decay=0.0)
         step = self._slice(self._training_steps(optimizer), slice_seconds)
         evaluation = self._slice(self._evaluation_steps(), slice_seconds / 5)
@@ -79,7 +79,7 @@ class Loop:
 
     @staticmethod
     def _slice(steps, seconds: float) -> float:  # type: ignore[no-untyped-def]
-        """Seconds per step; the first is warm-up."""
+        """Return the seconds per step; the first step is warm-up."""
         next(steps)
         begun, count = time.perf_counter(), 0
         while count < 2 or time.perf_counter() - begun < seconds:

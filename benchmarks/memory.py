@@ -1,9 +1,9 @@
-"""What a hidden-state memory costs: inserting 100,000 entries, early and late, and a training step's search.
+"""The cost of a hidden-state memory: early and late insertions of 100,000 entries, and a step's search.
 
     python benchmarks/memory.py
 
-One thread, one trial: 80 + 64 dimensions, batches of 128. A bank that copied itself for every batch would get
-slower as it fills; the last column is what says that this one does not.
+One thread, one trial: 80 + 64 dimensions, batches of 128. A bank that copied itself for every batch would
+become slower as it fills; the last column shows that this one does not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RULES = {
 
 
 def insertions(rule: EvictionPolicy, capacity: int) -> list[float]:
-    """Seconds of each batch."""
+    """Return the seconds of each batch."""
     bank = Bank(1, capacity, KEYS, VALUES, CPU, rule.ttl_steps)
     keys = hash_rng.keys_of([1], "reservoir", [0], CPU)
     draws = torch.Generator().manual_seed(1)
@@ -49,7 +49,7 @@ def insertions(rule: EvictionPolicy, capacity: int) -> list[float]:
 
 
 def searches(size: int) -> float:
-    """Seconds of the fastest search of a batch among so many entries, 8 neighbours."""
+    """Return the seconds of the fastest search of a batch among `size` entries, 8 neighbours."""
     bank = Bank(1, size, KEYS, VALUES, CPU)
     draws = torch.Generator().manual_seed(1)
     bank.keys[:, :size] = torch.randn(1, size, KEYS, generator=draws)

@@ -1,7 +1,4 @@
-"""psa's own loop in timed slices: a process per core, each training packs of the size that psa would choose.
-
-Run as a process it reads one task a line from standard input and answers one line with its timings.
-"""
+"""psa's own loop in timed slices: one process per core, each training packs of the size psa would choose."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ from psa.storage.trial_state import encode_state
 
 
 def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:
-    """The trials of one architecture of the grid: six modes, ten seeds."""
+    """Return the trials of one architecture of the grid: six modes, ten seeds."""
     made = [
         ablation.trial(
             arch=Arch.coerce(arch),
@@ -52,7 +49,7 @@ def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:
 
 
 def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
-    """Seconds per trial-epoch (evaluation included) and per checkpoint of one pack, on one thread."""
+    """Return the seconds per trial-epoch (with evaluation) and per checkpoint of one pack, on one thread."""
     trials = trials_of(task["family"], task["arch"])[: task["size"]]
     net = Dense(trials[0].model, 10)
     states = [fresh_state(trial, net, 1) for trial in trials]

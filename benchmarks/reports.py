@@ -1,11 +1,11 @@
-"""How long the whole published grid takes from its records to a DataFrame, and to every report.
+"""The time from the records of the whole published grid to a DataFrame, and to every report.
 
     python benchmarks/reports.py
 
-Writes 5,880 made-up records of 100 meta-loops (their numbers mean nothing, their form is that of the engine)
-and times: the records as one frame by psa.analysis.records_frame, beside the rows one would append by hand
-and give to pandas; `psa bundle`, and reading the bundle, with the most memory that each takes as a process;
-and `psa report` with all its tables, figures and the page.
+Writes 5,880 synthetic records of 100 meta-loops (with meaningless numbers, in the engine's format) and times:
+the records as one frame by psa.analysis.records_frame, compared with rows appended by hand and given to
+pandas; `psa bundle`, and reading the bundle, with the peak memory of each as a process; and `psa report` with
+all its tables, figures and the page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VALIDATION, TEST, ZERO_R = 10_000, 10_000, 1102
 
 
 def made_up(trial: Trial, loops: int) -> Record:
-    """A record of the engine's form: a noisy curve that saturates the higher the larger the network."""
+    """Return a synthetic record in the engine's format: a noisy curve, higher for larger networks."""
     draws = np.random.default_rng(int(trial.digest[:8], 16))
     parameters = shape_of(trial.model).parameters
     top = min(9_800, ZERO_R + 900 * np.log2(parameters / 700))
@@ -76,7 +76,7 @@ def made_up(trial: Trial, loops: int) -> Record:
 
 
 def by_hand(store: Store) -> pd.DataFrame:
-    """What one would write without psa.analysis.records_frame: a dictionary for every loop of every file."""
+    """Build the frame without psa.analysis.records_frame: one dictionary for every loop of every file."""
     rows: list[dict[str, Any]] = []
     for path in store.record_paths():
         record = decode_record(path.read_bytes(), str(path))
@@ -91,7 +91,7 @@ def by_hand(store: Store) -> pd.DataFrame:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Return the duration of one call in seconds."""
     begun = time.perf_counter()
     function()
     return time.perf_counter() - begun
@@ -105,7 +105,7 @@ print(sum(1 for _ in RecordStore(pathlib.Path(sys.argv[1])).all()))
 
 
 def called(*words: str) -> None:
-    """Call `psa` as a user does, imports included."""
+    """Run `psa` as a user would, imports included."""
     command = [sys.executable, "-c", "from psa.cli.app import main; main()", *words]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
@@ -116,25 +116,25 @@ def read(bundle: Path) -> None:
 
 
 def megabytes() -> float:
-    """Return the most memory that any process started so far took, in MB."""
+    """Return the peak memory of any process started so far, in MB."""
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return most / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def report(results: Path, output: Path) -> None:
-    """`psa report` as a user calls it, imports included."""
+    """Run `psa report` as a user would, imports included."""
     options = ["--grid", "reproduction/simplemlp.toml", "--results-dir", str(results)]
     called("report", "ablation", *options, "--output-dir", str(output))
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Seconds of each, in a folder that is empty before."""
+    """Return the seconds of each step, in a folder that is empty at first."""
     store, grid = (
         Store(folder / "models", folder / "results"),
         load_grid(ROOT / "reproduction/simplemlp.toml"),
     )
     for trial in grid.trials:
-        path = store.record_path(trial)  # without the engine's flush to disk of every file
+        path = store.record_path(trial)  # skips the engine's flush to disk for every file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_record(made_up(trial, grid.meta_loops)))
     bundle = folder / "all.parquet"
@@ -153,7 +153,7 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

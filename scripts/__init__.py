@@ -1,1 +1,1 @@
-"""Commands by the names that users of the study know; each a few lines over psa."""
+"""Commands under the names that users of the original study know; each is a few lines on top of psa."""

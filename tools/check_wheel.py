@@ -1,7 +1,8 @@
-"""Proves a built wheel: what is in it, and that it imports and starts away from the checkout.
+"""Check a built wheel: its content, and that it imports and starts outside the checkout.
 
-Usage: python tools/check_wheel.py FOLDER, with the project's own Python; FOLDER holds the one wheel, which
-goes into a fresh environment outside the checkout. That one borrows all other packages from this Python's.
+Usage: python tools/check_wheel.py FOLDER, with the project's own Python. FOLDER holds the one wheel, which is
+installed into a fresh environment outside the checkout. All other packages come from this Python's
+environment.
 """
 
 import os
@@ -19,11 +20,11 @@ PACKAGES = ("psa", "cloud")
 
 
 class BadWheel(Exception):
-    """What the wheel lacks, or has too much of."""
+    """The wheel lacks a file, has an extra one, or does not run."""
 
 
 def main(folder: Path) -> int:
-    """Check the wheel in `folder`; the exit status is 0 if all is well."""
+    """Check the wheel in `folder`. Return the exit status, 0 if it is fine."""
     (wheel,) = folder.glob("*.whl")
     with tempfile.TemporaryDirectory(prefix="psa-wheel-") as outside:
         try:
@@ -37,7 +38,7 @@ def main(folder: Path) -> int:
 
 
 def check_contents(wheel: Path) -> None:
-    """The wheel holds the two packages with their type markers and the licence, and nothing else."""
+    """Raise BadWheel unless the wheel holds exactly the two packages with type markers, and the licence."""
     names = set(zipfile.ZipFile(wheel).namelist())
     strangers = {name for name in names if name.split("/")[0] not in PACKAGES and ".dist-info/" not in name}
     if strangers:
@@ -48,12 +49,12 @@ def check_contents(wheel: Path) -> None:
 
 
 def check_installed(wheel: Path, outside: Path) -> list[str]:
-    """Install the wheel into `outside`, import it and start each of its commands; gives their names."""
+    """Install the wheel into `outside`, import it, and start each of its commands. Return their names."""
     fresh = outside / "env"
     venv.create(fresh, symlinks=True)
     python = str(fresh / "bin" / "python")
     site = Path(sysconfig.get_path("purelib", vars={"base": str(fresh)}))
-    # A .pth line adds that folder alone and reads no .pth file in it: the link to the checkout stays out.
+    # A .pth line adds only that folder and ignores .pth files in it, so the link to the checkout is not used.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     run(outside, *pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel))
@@ -68,13 +69,13 @@ def check_installed(wheel: Path, outside: Path) -> list[str]:
 
 
 def installed(site: Path) -> Distribution:
-    """The project as installed in `site`."""
+    """Return the project as installed in `site`."""
     (found,) = distributions(name=DISTRIBUTION, path=[str(site)])
     return found
 
 
 def run(folder: Path, *command: str) -> str:
-    """What the command prints, run in `folder`; a failure is the wheel's."""
+    """Run a command in `folder` and return its output. Raises BadWheel if it fails."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(command, cwd=folder, env=plain, capture_output=True, text=True, check=False)
     if done.returncode:

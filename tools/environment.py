@@ -1,11 +1,9 @@
-"""Lays the project's two environments: `.poetry` (Poetry itself) and `.venv` (what poetry.lock names).
+"""Create the project's environments: `.poetry` (Poetry itself) and `.venv` (packages of poetry.lock).
 
-make runs it on a Python that has nothing installed, so it needs the standard library alone. Poetry only
-reads the lock and links the project; pip does the installing. That also works where the package index
-serves plain HTML pages, which `poetry install` cannot read. Each environment holds a stamp, written last,
-of what it was made from: a call that finds both stamps right and every installed file in its place does
-nothing, and a call after a kill goes on where that one stopped. An environment that was copied or moved here
-is made anew, since its scripts and records lead to the folder it came from.
+make runs this on a bare Python, so it needs only the standard library. Poetry reads the lock and links the
+project; pip installs, also from an index of plain HTML pages, which `poetry install` cannot read. Each
+environment has a stamp of its inputs, written last: if both match and all files are in place, nothing is
+done; after a kill the next call continues. A copied or moved environment has stale paths and is recreated.
 """
 
 import argparse
@@ -28,15 +26,15 @@ from installed import fault_of, linked_project, name_of, recorded, remove
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / ".build"
 PINS = ROOT / "tools" / "poetry.txt"
-SUPPORTED = ((3, 11), (3, 14))  # from the first up to, but without, the second; the Makefile says the same
+SUPPORTED = ((3, 11), (3, 14))  # includes the first and excludes the second; the Makefile repeats the range
 
 
 class SetUpError(Exception):
-    """The set-up cannot go on; the message says why and what to do."""
+    """The set-up cannot continue; the message says why and what to do."""
 
 
 class Environment:
-    """A virtual environment in `folder`, with the stamp of what it was made from."""
+    """A virtual environment in `folder`, with a stamp of its inputs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,10 +43,7 @@ class Environment:
         self.unfinished = folder / "unfinished"
 
     def extent(self, made_from: str | None = None) -> set[str]:
-        """Return what was installed from `made_from` ("plain", groups, extras), or from anything if None.
-
-        Nothing when in doubt.
-        """
+        """Return "plain", groups and extras installed from `made_from` (None: any); empty if unknown."""
         try:
             stamp = json.loads(self.stamp.read_text())
             return set(stamp["extent"]) if made_from in {None, stamp["made_from"]} else set()
@@ -56,7 +51,7 @@ class Environment:
             return set()
 
     def seal(self, made_from: str, extent: set[str]) -> None:
-        """Write the stamp, in one step."""
+        """Write the stamp atomically."""
         fresh = self.stamp.with_suffix(".new")
         packages = sorted(name_of(info) for info in self.packages())
         fresh.write_text(json.dumps({"made_from": made_from, "extent": sorted(extent), "packages": packages}))
@@ -67,10 +62,7 @@ class Environment:
         return sorted(self.folder.glob("lib/python*/site-packages/*.dist-info"))
 
     def damage(self) -> dict[str, str]:
-        """Return the names of damaged packages, each with what is wrong with it.
-
-        Compares names and sizes with the RECORDs of pip: 46,000 files in half a second, no content is read.
-        """
+        """Return the faults of damaged packages, by RECORD's names and sizes (46,000 files in 0.5 s)."""
         faults = {name_of(info): fault_of(info) for info in self.packages()}
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             sealed = json.loads(self.stamp.read_text())["packages"]
@@ -78,9 +70,8 @@ class Environment:
         return {name: fault for name, fault in faults.items() if fault}
 
     def made_here(self) -> bool:
-        """Return whether the environment was made in its present folder, not copied or moved to it.
-
-        Python's venv writes into pyvenv.cfg where that was; virtualenv, Poetry and uv only into bin/activate.
+        """Return whether the environment was created in its present folder, not copied or moved to it.
+        Python's venv records the folder in pyvenv.cfg; virtualenv, Poetry and uv only in bin/activate.
         """
         try:
             lines = (self.folder / "pyvenv.cfg").read_text("utf-8", "surrogateescape").splitlines()
@@ -94,7 +85,7 @@ class Environment:
         return any(folder.strip().strip("'\"") == str(self.folder) for folder in folders)
 
     def version(self) -> tuple[int, ...] | None:
-        """The interpreter's (major, minor), or None where there is no finished environment with a pip."""
+        """Return Python's (major, minor) version, or None without a complete environment with pip."""
         if self.unfinished.exists() or not self.made_here():
             return None
         ask = "import sys, pip; print(*sys.version_info[:2])"
@@ -105,34 +96,30 @@ class Environment:
         return tuple(int(part) for part in answer.stdout.split())
 
     def make(self) -> None:
-        """Make the environment anew, with the Python that runs this file."""
+        """Recreate the environment with the Python that runs this file."""
         say(f"a new {self.folder.name} with Python {dotted(sys.version_info[:2])}")
         if self.folder.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir()
-        self.unfinished.touch()  # until the next line but one: a kill in between is seen by the next call
-        # Where .venv is active its own Python runs this file, and has just been removed.
+        self.unfinished.touch()  # removed two lines below: the next call detects a kill in between
+        # If .venv is active, its own Python runs this file, and has just been removed.
         run(getattr(sys, "_base_executable", sys.executable), "-m", "venv", self.folder)
         self.unfinished.unlink()
 
     def install(self, requirements: Path) -> None:
-        """Install exactly the lines of a requirements file; pip's own settings name the index, as ever."""
+        """Install exactly the lines of a requirements file; pip's own settings select the index."""
         options = ("--no-deps", "--no-input", "--disable-pip-version-check")
         run(self.python, "-m", "pip", "install", *options, "--requirement", requirements)
 
     def sweep(self) -> None:
-        """Forget packages that are damaged or half installed, or pip would count them as installed.
-
-        pip renames to `~...` what it is about to replace.
-        """
+        """Remove damaged packages, which pip would count as installed, and its `~...` leftovers of a kill."""
         damaged = [info for info in self.packages() if fault_of(info)]
         for leftover in {*damaged, *self.folder.glob("lib/python*/site-packages/~*")}:
             remove(leftover)
 
     def unlink(self, project: Path) -> None:
-        """Remove what links `project` into the environment, under whatever name it was linked.
-
-        Poetry would follow the absolute paths of RECORD, wherever they lead; this stays in the folder.
+        """Remove the links of `project` from the environment, under any name. Poetry would follow the
+        absolute paths in RECORD anywhere; this stays in the folder.
         """
         for info in self.packages():
             if linked_project(info) != project.as_uri():
@@ -144,7 +131,7 @@ class Environment:
 
 
 def main() -> int:
-    """Lay both environments; the exit status is 0 once they are there."""
+    """Create both environments. Return the exit status, 0 on success."""
     options = parse()
     try:
         wanted = {"plain", *(f"--with={name}" for name in options.group), *extras_of(options.extra)}
@@ -161,7 +148,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Lay .poetry and .venv; do nothing where they are right.")
     parser.add_argument("--group", action="append", default=[], help="a dependency group to install as well")
     parser.add_argument("--extra", action="append", default=[], help="extras to install as well, or all")
@@ -170,10 +157,7 @@ def parse() -> argparse.Namespace:
 
 
 def extras_of(words: Iterable[str]) -> set[str]:
-    """Return the options that name the extras in `words`, which spaces or commas separate.
-
-    Raises SetUpError if pyproject.toml has no such extra.
-    """
+    """Return the options of the extras in `words` (split at spaces, commas). Raises SetUpError if unknown."""
     known = list(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
     names = " ".join(words).replace(",", " ").split()
     for name in names:
@@ -187,7 +171,7 @@ def extras_of(words: Iterable[str]) -> set[str]:
 
 
 def refuse_links() -> None:
-    """Raise SetUpError if a folder of ours is a link, since its content would be removed elsewhere."""
+    """Raise SetUpError if a folder of ours is a link, since the content of its target would be removed."""
     for folder in (BUILD, ROOT / ".poetry", ROOT / ".venv"):
         if folder.is_symlink():
             raise SetUpError(
@@ -197,7 +181,7 @@ def refuse_links() -> None:
 
 
 def lay_poetry(poetry: Environment) -> None:
-    """`.poetry`: small, so it is made anew whenever its pins change."""
+    """Recreate `.poetry` whenever its pins change; it is small."""
     made_from = digest(PINS.read_bytes(), os.fsencode(ROOT))
     if poetry.version() and poetry.extent(made_from) and not poetry.damage():
         return
@@ -208,15 +192,15 @@ def lay_poetry(poetry: Environment) -> None:
 
 
 def lay_venv(venv: Environment, wanted: set[str], *, same_python: bool) -> None:
-    """`.venv`: what the lock names for `wanted`, and the project itself, linked rather than copied."""
+    """Install into `.venv` the packages that the lock has for `wanted`, and link the project itself."""
     version = venv.version()
     if same_python and version not in {None, sys.version_info[:2]}:
         raise SetUpError(
             f".venv holds Python {dotted(version)}, not {dotted(sys.version_info[:2])}; remove it first"
         )
-    wanted = wanted | (venv.extent() - obsolete(venv.extent()))  # an extra, once asked for, is kept
+    wanted = wanted | (venv.extent() - obsolete(venv.extent()))  # an extra, once requested, is kept
     damage = venv.damage()
-    without_pip = "pip" in damage  # which installs all else
+    without_pip = "pip" in damage  # which installs everything else
     if version is None or without_pip or not SUPPORTED[0] <= version < SUPPORTED[1]:
         venv.make()
         damage = {}
@@ -240,15 +224,15 @@ def obsolete(extent: set[str]) -> set[str]:
 
 
 def needs() -> bytes:
-    """The parts of pyproject.toml that an installation depends on; a linter's settings are none."""
+    """Return the parts of pyproject.toml that affect an installation, so not a linter's settings."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     return json.dumps([project["project"], project["tool"]["poetry"], project["build-system"]]).encode()
 
 
 def export(extent: set[str]) -> Path:
-    """What the lock names for `extent`, with hashes, as a requirements file for pip."""
+    """Write the locked packages for `extent`, with hashes, to a requirements file. Return its path."""
     requirements = BUILD / "requirements.txt"
-    requirements.unlink(missing_ok=True)  # it may share its content with another checkout by a hard link
+    requirements.unlink(missing_ok=True)  # it may be a hard link that is shared with another checkout
     options = sorted(extent - {"plain"})
     run_poetry("export", "--quiet", "--format=requirements.txt", f"--output={requirements}", *options)
     return requirements
@@ -256,7 +240,7 @@ def export(extent: set[str]) -> Path:
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Hold the set-up's lock. Children inherit it: a pip that outlives a killed make keeps others off."""
+    """Hold the set-up's lock. Children inherit it: a pip that outlives a killed make still blocks others."""
     BUILD.mkdir(exist_ok=True)
     with (BUILD / "set-up.lock").open("a") as lock:
         os.set_inheritable(lock.fileno(), True)
@@ -271,7 +255,7 @@ def one_at_a_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch(folder: Path) -> Iterator[None]:
-    """Temporary files in `folder`: no small /tmp to overflow, and the next call clears what a kill left."""
+    """Put temporary files into `folder`, as /tmp may be small; the next call clears a kill's leftovers."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     os.environ["TMPDIR"] = str(folder)
@@ -282,13 +266,13 @@ def scratch(folder: Path) -> Iterator[None]:
 
 
 def run_poetry(*arguments: str) -> None:
-    """Run our own Poetry; it needs no password here, so it is kept from waiting for a desktop's keyring."""
+    """Run our own Poetry. It needs no password, so it must not wait for a desktop's keyring."""
     os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
     run(ROOT / ".poetry" / "bin" / "poetry", "--no-interaction", *arguments)
 
 
 def run(*command: str | Path) -> None:
-    """Run a command in the project's folder, or say which one failed."""
+    """Run a command in the project's folder. Raises SetUpError that names it if it fails."""
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, close_fds=False, check=False)
     if done.returncode:
         line = " ".join(Path(part).name if isinstance(part, Path) else part for part in command)
@@ -296,17 +280,17 @@ def run(*command: str | Path) -> None:
 
 
 def digest(*parts: bytes) -> str:
-    """One name for all the parts together."""
+    """Return one digest of all parts together."""
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def dotted(version: tuple[int, ...]) -> str:
-    """(3, 11) as 3.11."""
+    """Format (3, 11) as 3.11."""
     return ".".join(str(part) for part in version)
 
 
 def say(line: str) -> None:
-    """One line for whoever waits, before pip's own."""
+    """Print a line of progress, before pip's own output."""
     print(f"set-up: {line}", flush=True)
 
 

@@ -14,9 +14,9 @@ def name_of(info: Path) -> str:
 
 
 def fault_of(info: Path) -> str:
-    """Return what is wrong with an installed package, "" if nothing is.
+    """Return the fault of an installed package, or "" without any.
 
-    pip writes INSTALLER after all files of a wheel: without it the package was never whole.
+    pip writes INSTALLER after all files of a wheel: without it the installation was never complete.
     """
     if not (info / "INSTALLER").exists():
         return "its installation was cut short"
@@ -28,14 +28,14 @@ def fault_of(info: Path) -> str:
 
 
 def is_wrong(path: Path, size: str) -> bool:
-    """Return whether a file is missing or has another size; Python makes its caches again by itself."""
+    """Return whether a file is missing or has another size. Python recreates its caches by itself."""
     return size_of(path) != int(size) if size else path.suffix != ".pyc" and not path.exists()
 
 
 def recorded(info: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the files of an installed package with their sizes in bytes, "" where none is recorded.
+    """Yield the files of an installed package with their sizes in bytes, "" if none is recorded.
 
-    Nothing where there is no RECORD.
+    Yields nothing without a RECORD.
     """
     if not (info / "RECORD").exists():
         return
@@ -45,7 +45,7 @@ def recorded(info: Path) -> Iterator[tuple[Path, str]]:
 
 
 def size_of(path: Path) -> int | None:
-    """Return the size of a file, None if there is none."""
+    """Return the size of a file, or None if it does not exist."""
     try:
         return path.stat().st_size
     except OSError:
@@ -53,7 +53,7 @@ def size_of(path: Path) -> int | None:
 
 
 def linked_project(info: Path) -> str:
-    """Return the address of the project that a .dist-info links, "" if it links none."""
+    """Return the address of the project that a .dist-info links, or "" if it links none."""
     try:
         origin = json.loads((info / "direct_url.json").read_text())
         return str(origin["url"]) if origin["dir_info"]["editable"] else ""

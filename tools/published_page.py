@@ -1,8 +1,8 @@
-"""Writes into docs/reproduction.md how much of the published grids stands in the committed bundles.
+"""Update docs/reproduction.md with the share of the published grids in the committed bundles.
 
     python tools/published_page.py [--check]
 
-A test checks that the page says what this would write.
+A test checks that the page is up to date.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/reproduction.md"
 PLACE: Final = re.compile(r"(?<=<!-- published -->\n).*?(?=<!-- /published -->)", re.DOTALL)
 GRIDS: Final = ("simplemlp", "resmlp")
-MODES: Final = ("none", "dropout", "full", "hidden", "output")  # decay is none to the bit
+MODES: Final = ("none", "dropout", "full", "hidden", "output")  # decay is bit-identical to none
 SEEDS: Final = 2
 
 
 def sentence() -> str:
-    """Return the lines of the page, made from the bundles in results/published."""
+    """Return the generated lines of the page, from the bundles in results/published."""
     return "".join(f"{line}\n" for line in map(_line, GRIDS))
 
 
@@ -45,7 +45,7 @@ def _line(name: str) -> str:
 
 
 def page() -> str:
-    """Return the page with those lines in their place."""
+    """Return the page with the generated lines in place."""
     text, count = PLACE.subn(lambda _: sentence(), PAGE.read_text())
     if count != 1:
         sys.exit(f"{PAGE} must hold the two marks of the published part once, got {count} times")

@@ -1,8 +1,8 @@
-"""Writes docs/tools.md: every command, as it explains itself with --help.
+"""Write docs/tools.md: the help text of every command.
 
     python tools/tools_page.py [--check]
 
-A test checks that the page is what this would write, so that neither is ahead of the other.
+A test checks that the page is up to date.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ that was finished stored.
 
 
 def scripts() -> dict[str, str]:
-    """The installed commands and where each begins."""
+    """Return the entry point of each installed command."""
     found = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     return {str(name): str(where) for name, where in found.items()}
 
 
 def words() -> Iterator[tuple[str, ...]]:
-    """Every command with words of its own."""
+    """Yield every command with a help text of its own, as its arguments."""
     from psa.cli.app import PSA
     from psa.experiments.study import study_names
 
@@ -51,7 +51,7 @@ def words() -> Iterator[tuple[str, ...]]:
 
 
 def said(command: tuple[str, ...]) -> str:
-    """What a command prints with --help, on a terminal of a fixed width."""
+    """Return the output of a command with --help, on a terminal of fixed width."""
     module, _, name = scripts()[command[0]].partition(":")
     start: Callable[[], None] = getattr(importlib.import_module(module), name)
     arguments, out = sys.argv, io.StringIO()
@@ -65,13 +65,13 @@ def said(command: tuple[str, ...]) -> str:
 
 
 def page() -> str:
-    """The whole page, as a process writes it that has COLUMNS set before it begins."""
+    """Return the whole page. COLUMNS must be set before."""
     parts = [f"## {' '.join(command)}\n\n```text\n{said(command)}\n```\n" for command in words()]
     return "\n".join([INTRODUCTION, *parts])
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page; with --check only say, by exit code 1, whether it is not what would be written."""
+    """Write the page. With --check write nothing and return 1 if the page is out of date."""
     os.environ["COLUMNS"] = WIDTH
     if arguments != ["--check"]:
         PAGE.write_text(page())
