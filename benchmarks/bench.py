@@ -145,7 +145,7 @@ def compare(family: str, arch: str, side: Side, splits: Any, seconds: float) -> 
         hand = loop.seconds_per_epoch(seconds)
         torch.set_num_threads(1)
         answers = side.all(task)
-        # so many processes work side by side, each at its own pace
+        # all processes work side by side, each at its own pace
         ours = 1 / sum(1 / answer["epoch"] for answer in answers)
         rounds.append((hand, ours, max(each["checkpoint"] for each in answers), watch.others()))
     calm = [each for each in rounds if each[3] < DISTURBED]

@@ -47,7 +47,7 @@ _LOGIN: Final = "Renew the credentials (`aws sso login`, `aws login`); the same 
 
 
 class Unreachable(UserError):
-    """AWS cannot be reached, or throttles: the same request may succeed later."""
+    """A failure to reach AWS, or throttling by AWS: the same request may succeed later."""
 
 
 class MalformedAnswer(Exception):

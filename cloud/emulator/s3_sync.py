@@ -90,7 +90,7 @@ def upload_archive(storage: Any, folder: Path, uri: str, scratch: Path) -> None:
 
 
 class S3Mirror:
-    """Mirrors a folder to a prefix for the duration of a block: new, changed and deleted files.
+    """A mirror of a folder at a prefix for the duration of a block: new, changed and deleted files.
 
     The initial content of the folder must come from the prefix.
     """

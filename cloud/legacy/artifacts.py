@@ -35,7 +35,7 @@ ReadObject = Callable[[LegacyJobName], bytes | None]
 
 
 class NoResults(Exception):
-    """A cell has no results. token: the reason as one word of the summary; why: the message."""
+    """A cell without results. token: the reason as one word of the summary; why: the message."""
 
     def __init__(self, token: str, why: str = "") -> None:
         self.token, self.why = token, why

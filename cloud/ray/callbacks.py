@@ -20,7 +20,7 @@ tell: _Tell = print  # a module-level function, since Tune pickles its callbacks
 
 
 class EventCallback(tune.Callback):
-    """Converts Tune's callbacks to events.
+    """A Tune callback that emits events.
 
     mailbox: the name of the actor that receives them if Tune runs on the cluster (ray://), else "".
     """

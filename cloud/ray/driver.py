@@ -42,7 +42,7 @@ from psa.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
-ERRORS_ALLOWED: Final = 20  # of a pack's process or node: on spot machines many are nobody's fault
+ERRORS_ALLOWED: Final = 20  # of a pack's process or node: many failures on spot machines are nobody's fault
 PACKS_SHARING_A_GPU: Final = 4
 _ANSWER_SECONDS: Final = 10.0
 _TRIES: Final = 3  # to join a cluster from outside: its head starts a process per client, and may be slow

@@ -68,7 +68,7 @@ def run_pack_trial(config: Mapping[str, Any], data: Mapping[str, Files]) -> None
 
 
 class UploadFailed(Exception):
-    """A checkpoint could not be stored for now. Training since the last one is repeated."""
+    """A checkpoint that could not be stored for now. Training since the last one is repeated."""
 
 
 def _download(checkpoint: tune.Checkpoint, folder: Path) -> None:

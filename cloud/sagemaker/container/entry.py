@@ -43,7 +43,7 @@ PROGRESS_SECONDS: Final = 2.0
 
 
 class _ProgressWriter:
-    """Writes files for the watching sweep, beside the checkpoints: progress of packs and failed trials."""
+    """A writer of files for the watching sweep, beside the checkpoints: progress of packs, failed trials."""
 
     def __init__(self, folder: Path, names: dict[int, str], job: str) -> None:
         self.folder, self.names, self.job = folder, names, job

@@ -34,7 +34,7 @@ _LONGEST_REASON, _HEAD = 600, 60  # characters shown of a failure reason, and of
 
 
 class JobController:
-    """Runs lines to their end.
+    """A controller that runs lines to their end.
 
     wanted: the horizon of each requested trial, by id; last: the names of lines that get no further job,
     since not all of their trials are requested; choices: the number of instance types to try.

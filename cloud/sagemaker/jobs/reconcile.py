@@ -11,13 +11,13 @@ from psa.storage.store import Store
 
 @dataclass
 class Reconciliation:
-    """Stored lines by their further treatment. No trial is in two lines of `known`, nor in one of them and in
-    one with a running job.
+    """The stored lines, sorted by further treatment. No trial is in two lines of `known`, nor in one of them
+    and in one with a running job.
 
     known: hold only requested trials, and continue attempt after attempt. running: hold some of them and have
     a running job, which is watched to its end and gets no successor; doubles: those of them whose trials
     another running job trains as well. past: hold some of them and have no running job; their results are
-    downloaded, and the rest is planned anew.
+    downloaded, and the rest is planned again.
     """
 
     known: list[ManagedJob] = field(default_factory=list)

@@ -17,7 +17,7 @@ QUOTA_RETRY_SECONDS: Final = 180.0  # after which a full quota is tried again, s
 
 
 class Submission:
-    """Submits lines without a job. at_once: the maximum number of running jobs.
+    """The submission of lines without a job. at_once: the maximum number of running jobs.
 
     stall: the result of the last failed submission; the controller clears it when a job ends.
     """
