@@ -1,4 +1,4 @@
-"""How the weights and activations of the LKG are distributed: moments and histograms."""
+"""Distributions of the weights and activations of the LKG: moments and histograms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOMENTS: Final = ("mean", "std", "min", "max", "sparsity", "negative")
 
 @dataclass
 class _Values:
-    """Numbers of one place, gathered batch by batch."""
+    """The values of one tensor, gathered batch by batch."""
 
     parts: list[Tensor] = field(default_factory=list)
 
@@ -64,11 +64,11 @@ class Distributions:
     name = "distributions"
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """What the moments and the sums are, in order."""
+        """Return the names of the moments and of the sums, in order."""
         return {"moments": list(_MOMENTS), "sum": ["mean", "least", "greatest"]}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """Nothing: only the LKG is looked at."""
+        """Return nothing: only the LKG is observed."""
         return [{} for _ in look.loops]
 
     def last(self, look: ProbeInput) -> list[Observation]:
@@ -97,7 +97,7 @@ class Distributions:
 
 
 def _acting(look: ProbeInput, row: int) -> dict[str, Tensor]:
-    """Every parameter tensor; of a simplex layer the weights that its numbers stand for."""
+    """Return every parameter tensor; of a simplex layer the effective weights."""
     one = look.weights[row : row + 1]
     plan = look.net.bind(one, loops=look.loops[row : row + 1]).plan
     names = {f"{linear.name}.weight": number for number, linear in enumerate(look.net.shape.linears)}

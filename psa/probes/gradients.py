@@ -101,15 +101,15 @@ class _Silent:
     """A probe whose numbers are all in files."""
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """None: there are no numbers beside the files."""
+        """Return nothing: all results are in files."""
         return {}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """Nothing."""
+        """Return nothing: all results are in files."""
         return [{} for _ in look.loops]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """Nothing."""
+        """Return nothing: all results are in files."""
         return [{} for _ in look.loops]
 
 

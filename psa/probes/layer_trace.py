@@ -1,4 +1,4 @@
-"""What every hidden layer does on a split, one batch after another, for probes."""
+"""The values of hidden layers before and after activation on a split, batch by batch, for probes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def trace_layers(
 
 
 def ignore(logits: Tensor, labels: Tensor) -> None:
-    """For those who watch hidden layers alone."""
+    """Ignore the logits, for probes that need hidden layers alone."""
 
 
 def hidden_layers(look: ProbeInput) -> list[int]:
-    """The numbers of the layers that have an activation."""
+    """Return the numbers of the layers that have an activation."""
     return [number for number, linear in enumerate(look.net.shape.linears) if linear.role != "output"]

@@ -1,4 +1,4 @@
-"""How well the training split is known: after an epoch, and not on the way as running averages have it."""
+"""Accuracy on the training split after an epoch, unlike a running average over the epoch."""
 
 from __future__ import annotations
 

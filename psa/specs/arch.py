@@ -56,7 +56,7 @@ class Arch:
 
     @classmethod
     def coerce(cls, value: object) -> Arch:
-        """An Arch from itself, from `[4*8]`, or from the short form `4*8` that grids and tables use."""
+        """Return an Arch unchanged, or parse `[4*8]` or the short form `4*8` that grids and tables use."""
         if isinstance(value, Arch):
             return value
         if not isinstance(value, str):
@@ -94,7 +94,7 @@ def _stack(segment: str) -> tuple[int, int]:
 
 
 def quote(value: object) -> str:
-    """A value as Python writes it, on one line and cut short."""
+    """Return a value as Python writes it, on one line and cut short."""
     try:
         shown = repr(value)
     except (ValueError, RecursionError):  # a number of very many digits, lists very deep in lists

@@ -25,7 +25,7 @@ MAX_SEED: Final = 2**63 - 1
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN. Equal values give equal bytes."""
+    """Return the canonical JSON of a value: sorted keys, no spaces, no NaN. Equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
@@ -47,7 +47,7 @@ class Spec(BaseModel):
     )
 
 
-# By which pydantic tells the members of a union; a user has not written them there.
+# The tags by which pydantic distinguishes the members of a union; users do not write them.
 _TAGS: Final = frozenset({"ratchet", "keep", "published", "named"})
 
 S = TypeVar("S", bound="Spec")

@@ -50,7 +50,7 @@ class Linear:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it learns."""
+        """The number of learned parameters."""
         return self.inputs * self.outputs + self.outputs * (not self.simplex) + self.threshold
 
 
@@ -133,7 +133,7 @@ _BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
 
 
 def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shape:
-    """The shape of a model. Raises UserError where it has more parameters than any machine could train."""
+    """Return the shape of a model. Raises UserError if no machine could train that many parameters."""
     simplex, learns = "none", False
     if isinstance(model, NetworkSpec):
         simplex, learns = model.simplex, model.activation.learns

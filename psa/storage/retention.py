@@ -1,4 +1,6 @@
-"""Which states of finished trials are kept. Records always are, and the same bits can be trained again."""
+"""Retention policy for states of finished trials. Records are always kept, and a deleted state can be
+reproduced bit for bit.
+"""
 
 from __future__ import annotations
 

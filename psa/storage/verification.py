@@ -41,7 +41,7 @@ class Check:
     """One pass over the two folders of a store.
 
     Arrays must be those that a state or a record names; of those that none names yet (a kill came between
-    them and their state) nothing can be said but that they are whole files.
+    them and their state) it is only known that they are whole files.
     """
 
     def __init__(self, models: Path, results: Path) -> None:
