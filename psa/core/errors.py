@@ -33,7 +33,7 @@ class RunFailure(UserError):
 
 
 class Interrupted(Exception):
-    """A stop was asked for (Ctrl-C, SIGTERM); every finished loop is safe on disk."""
+    """A stop was requested (Ctrl-C, SIGTERM); every finished loop is safe on disk."""
 
 
 _OF_MEMORY: Final = (

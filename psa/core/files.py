@@ -138,7 +138,7 @@ def temp_path(path: Path) -> Path:
 def leftovers(folder: Path, begin: str) -> list[Path]:
     """Return the temporary files in a folder of all files whose names begin like this.
 
-    To remove them is safe only where nobody can be writing such a file, which a lock must say.
+    Removing them is safe only under a lock that excludes other writers of such files.
     """
     names = folder.iterdir() if folder.is_dir() else ()
     return [path for path in names if path.name.startswith(f".{begin}") and path.name.endswith(_TEMPORARY)]

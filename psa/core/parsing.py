@@ -63,7 +63,7 @@ def _lines(folder: Path, name: str, where: str) -> list[str]:
 
 
 def _check_place(folder: Path, name: str, where: str) -> None:
-    """Raise UserError for a file that a grid of somebody else's should not make psa read: a message that
+    """Raise UserError for a file that a grid from another person must not make psa read: a message that
     refuses a value quotes it.
     """
     path = folder / name

@@ -64,7 +64,7 @@ class StopRequest:
         return 128 + (self.signal or signal.SIGINT)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but no longer than until a stop is asked for."""
+        """Sleep, at most until a stop is requested."""
         if not self():
             with contextlib.suppress(queue.Empty):
                 self._woken.get(timeout=seconds)

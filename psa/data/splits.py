@@ -231,8 +231,8 @@ def _pixel_values(scaling: str) -> npt.NDArray[np.float32]:
 
 
 def _scaled(images: npt.NDArray[np.float32], scaling: str) -> npt.NDArray[np.float32]:
-    """Images as the scaling has them beyond its table of pixel values: on the simplex each is non-negative
-    and sums to 100.
+    """Scale whole images after the table of pixel values: with `simplex` each becomes non-negative and sums
+    to 100; otherwise they are unchanged.
     """
     if scaling != "simplex":
         return images

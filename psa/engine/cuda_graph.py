@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @lru_cache
 def _aside(device: torch.device) -> torch.cuda.Stream:
-    """One for all times: memory that was used on one stream is not reused on another."""
+    """Return the one side stream of a device: memory used on one stream is not reused on another."""
     return torch.cuda.Stream(device)
 
 

@@ -51,7 +51,7 @@ class LoopReport:
 
     @property
     def score(self) -> float:
-        """Return the validation accuracy of the LKG by now, as a share; 0 for a trial that has diverged."""
+        """Return the present validation accuracy of the LKG, as a share; 0 for a trial that has diverged."""
         state = self.state
         lost = training_diverged(state.trial.method, state.history, state.lkg_loop)
         return 0.0 if lost else state.best_correct / self.total

@@ -28,16 +28,16 @@ EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on 
 
 
 class Observer(Protocol):
-    """Is shown every training step before the optimiser takes it; copies what it keeps, changes nothing."""
+    """An observer of training steps before the optimiser's update. Copies what it keeps, changes nothing."""
 
     def step(self, number: int, chosen: Tensor, logits: Tensor) -> None:
-        """Batch `number` of the epoch: its samples as places in the split, int64 [T, B], and what the weights
-        of this moment say of them, [T, classes, B].
+        """Observe batch `number` of the epoch: its samples as places in the split, int64 [T, B], and their
+        logits under the present weights, [T, classes, B].
         """
 
     def layer(self, number: int, x: Tensor, delta: Tensor) -> None:
-        """A linear layer in this step: its input ([T, inputs, B]; of the first layer anything), and the
-        gradient of the batch's mean loss with respect to its product, [T, outputs, B].
+        """Observe a linear layer in this step: its input ([T, inputs, B]; undefined for the first layer), and
+        the gradient of the batch's mean loss with respect to its product, [T, outputs, B].
         """
 
 
@@ -105,8 +105,8 @@ class _Step:
         self.number = torch.zeros((), dtype=torch.int32, device=device)
         self.chosen = torch.empty(len(batches.rows), size, dtype=torch.int64, device=device)
         self.visited = visited
-        # what an observer does is not part of a recording, and it needs to be told every time; a memory
-        # allocates, and asks how full it is: nothing that could be recorded
+        # Not recorded as a CUDA graph: an observer must be called in every step, and a memory allocates and
+        # reads its fill level from the device.
         self.work: Callable[[], None] = self._remembering if visited is not None else self._work
         if visited is None and observer is None:
             self.work = CudaGraphStep(self._work, device)
@@ -131,7 +131,7 @@ class _Step:
             self.observer.step(int(self.number), self.chosen[self.batches.group], logits)
 
     def _remembering(self) -> None:
-        """The same with a memory in between, which learns from the step."""
+        """Do the same as `_work` with a memory, which learns from the step."""
         if self.visited is None:
             return
         inputs, labels = self.batches.gathered(self.chosen)
@@ -192,7 +192,7 @@ def evaluate(
     """Return the correct answers [T] (int64) and mean loss [T] (float64) per trial on a split. The loss is
     NaN if any logit is not finite, even one that the loss does not depend on.
 
-    loops: the epochs that made the weights, where the network asks for them. visited: memories that act, of
+    loops: the epochs that made the weights, if the network depends on them. visited: memories that act, of
     the rows and at their epochs; they stay as they are.
     """
     trials, device = len(weights), weights.first.device

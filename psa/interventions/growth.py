@@ -75,7 +75,7 @@ State = dict[str, np.ndarray]
 
 
 def _linears(state: Mapping[str, np.ndarray]) -> list[str]:
-    """`hidden.0`, `hidden.1`, ..., `output` of a plain MLP's state. Raises ValueError for another network."""
+    """List `hidden.0`, `hidden.1`, ..., `output` of a plain MLP's state. Raises ValueError for others."""
     hidden = sum(name.startswith("hidden.") and name.endswith(".weight") for name in state)
     names = [*(f"hidden.{number}" for number in range(hidden)), "output"]
     expected = {f"{name}.{part}" for name in names for part in ("weight", "bias")}

@@ -76,7 +76,7 @@ def scales(kind: Activation, loops: Sequence[int], device: torch.device) -> Tens
 
 
 def _shares(values: Tensor, setting: ActivationParams) -> Tensor:
-    """(values + eps) over their sum, times the scale."""
+    """Return (values + eps) over their sum, times the scale."""
     raised = values + setting.kind.number("eps")
     return raised / raised.sum(dim=1, keepdim=True) * setting.factor
 
@@ -86,7 +86,7 @@ def _softmax(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _power(x: Tensor, setting: ActivationParams) -> Tensor:
-    """clamp(relu(x / T) + eps, eps, 1e6) ** alpha over its sum + eps; T is 1 where there is none."""
+    """Return clamp(relu(x / T) + eps, eps, 1e6) ** alpha over its sum + eps; T is 1 if not given."""
     eps = setting.kind.number("eps")
     tempered = x / setting.kind.number("temperature", 1.0)
     powers = (torch.relu(tempered) + eps).clamp(eps, 1e6) ** setting.kind.number("alpha")
@@ -94,7 +94,7 @@ def _power(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _sparsemax(x: Tensor, setting: ActivationParams) -> Tensor:
-    """The Euclidean projection of each sample on the simplex (Martins and Astudillo 2016, algorithm 1)."""
+    """Project each sample on the simplex (Euclidean; Martins and Astudillo 2016, algorithm 1)."""
     x = x - x.detach().amax(dim=1, keepdim=True)  # the projection is the same, and 1 is not lost beside it
     with torch.no_grad():
         ordered = torch.sort(x, dim=1, descending=True).values
@@ -111,7 +111,7 @@ def _sparsemax(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _threshold(x: Tensor, setting: ActivationParams) -> Tensor:
-    """x sigmoid(s (x - theta)); outside of training x where x >= theta, unless hard = false."""
+    """Return x sigmoid(s (x - theta)); outside of training x where x >= theta, unless hard = false."""
     theta = setting.clamped
     if not setting.training and setting.kind["hard"]:
         return x * (x >= theta)
@@ -119,7 +119,7 @@ def _threshold(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _fixed_threshold(x: Tensor, setting: ActivationParams) -> Tensor:
-    """max(x, threshold) over its sum in the same sample, times the scale."""
+    """Return max(x, threshold) over its sum in the same sample, times the scale."""
     raised = x.clamp(min=setting.kind.number("threshold"))
     return raised / raised.sum(dim=1, keepdim=True) * setting.factor
 

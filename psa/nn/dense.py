@@ -80,7 +80,7 @@ class Dense:
         return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)
 
     def initial(self, seed: int) -> StackedParams:
-        """One row, drawn on the CPU whatever the device, so that every device starts from the same bits.
+        """Return one row, drawn on the CPU so that every device starts from the same bits.
 
         Linear layers as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)); or, with init
         `he`, weights of variance 2/inputs from a normal cut off at two deviations and biases 0 (He et al.
@@ -191,10 +191,10 @@ class Bound:
         tap: Tap | None = None,
         change: Change | None = None,
     ) -> Tensor:
-        """Logits [T, classes, B]. A later backward() writes every gradient into the buffers bound.
+        """Return logits [T, classes, B]. A later backward() writes every gradient into the buffers bound.
 
-        tap: is shown every hidden layer before and after its activation. change: is done to the hidden
-        vectors at its place.
+        tap: called with every hidden layer before and after its activation. change: the place of a change
+        of hidden vectors, and the function that makes it.
         """
         h, skip, total = inputs.x, None, None
         for layer, role in self.plan:

@@ -66,7 +66,7 @@ _MIX_2: Final = -1028477387
 
 @lru_cache(maxsize=4096)
 def _layer_terms(layers: tuple[int, ...], device: torch.device) -> Tensor:
-    """int32 [layers, 1]. Kept, because a tensor cannot be brought to a GPU while a step is being recorded."""
+    """Return terms int32 [layers, 1], cached: no tensor can be copied to a GPU while a step is recorded."""
     numbers = torch.tensor(layers, dtype=torch.int64).mul_(_LAYER)
     return numbers.to(torch.int32).unsqueeze(1).to(device)
 

@@ -78,8 +78,8 @@ class Layer:
 
 
 def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None = None) -> Tensor:
-    """[T, outputs, B] = dropout(relu(W x + b + skip)), parts as `layer` says; x is [T, inputs, B], or for
-    the first layer [S, B, features].
+    """Return dropout(relu(W x + b + skip)), [T, outputs, B], with the parts that `layer` has; x is
+    [T, inputs, B], or for the first layer [S, B, features].
 
     Gradients of weights and biases are written into the layer's buffers, not accumulated: each layer is
     used once a pass. `anchor` is any tensor that requires a gradient; it ties the first layer, whose input
@@ -169,8 +169,8 @@ class _StackedLinear(torch.autograd.Function):
 
 
 def _through_softmax(layer: Layer, weight: Tensor) -> None:
-    """Turn the gradient of the effective weights into that of the numbers that are learned, in place; there
-    is no bias.
+    """Turn the gradient of the effective weights into that of the learned parameters, in place; there is no
+    bias.
     """
     if layer.weight_grad is None or layer.bias_grad is None or layer.temperature is None:
         return

@@ -18,8 +18,8 @@ from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
 from psa.storage.trial_state import Observation
 
 BINS: Final = 60
-_ZERO: Final = 1e-8  # below it a number counts as none
-_SAMPLES: Final = 1_000  # of the validation split, whose activations are looked at
+_ZERO: Final = 1e-8  # smaller numbers count as zero
+_SAMPLES: Final = 1_000  # images of the validation split whose activations are observed
 _MOMENTS: Final = ("mean", "std", "min", "max", "sparsity", "negative")
 
 
@@ -33,7 +33,7 @@ class _Values:
         self.parts.append(values.flatten().to(torch.float64).cpu())
 
     def facts(self) -> dict[str, list[float]]:
-        """The moments, the norm, and a histogram of BINS equal bins between the least and the greatest."""
+        """Return the moments, the norm, and a histogram of BINS equal bins between minimum and maximum."""
         values = torch.cat(self.parts)
         low, high = float(values.min()), float(values.max())
         spread = math.isfinite(low) and math.isfinite(high) and high > low  # a diverged network has no bins
@@ -72,7 +72,7 @@ class Distributions:
         return [{} for _ in look.loops]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe the LKG of each trial, as the class describes."""
         return [dict(self._of(look, row)) for row in range(len(look.loops))]
 
     def _of(self, look: ProbeInput, row: int) -> Iterator[tuple[str, list[float]]]:

@@ -12,7 +12,7 @@ from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
 from psa.nn.layers import Inputs
 
-# Of one trial: a hidden layer, and [width, B] before and after its activation.
+# A function of one trial's hidden layer: its number, and [width, B] before and after its activation.
 _Watch = Callable[[int, Tensor, Tensor], None]
 
 

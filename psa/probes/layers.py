@@ -33,11 +33,11 @@ class LayerUsage:
         return {"parameters_l1": names, "mean_output": hidden, "active_share": hidden}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe each network, as the class describes."""
         return [self._of(look, row) for row in range(len(look.loops))]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """The same of the LKG."""
+        """Do the same for the LKG."""
         return self.each(look)
 
     def _of(self, look: ProbeInput, row: int) -> Observation:
@@ -116,7 +116,7 @@ class Thresholds:
         return {"threshold": [net.shape.linears[layer].name for layer in net.layout.threshold_at]}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe each network, as the class describes."""
         kind, layout = look.net.activation, look.net.layout
         low, high = kind.number("min"), kind.number("max")
         found: list[Observation] = [{"threshold": []} for _ in look.loops]
@@ -127,5 +127,5 @@ class Thresholds:
         return found
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """The same of the LKG."""
+        """Do the same for the LKG."""
         return self.each(look)

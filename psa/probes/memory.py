@@ -98,11 +98,11 @@ class RetrievalProbe:
         return {"": list(SPLITS)}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe each network, as the class describes."""
         return [self._of(look, row, [look.splits.val]) for row in range(len(look.loops))]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe the LKG of each trial, as the class describes."""
         splits = [split for _, split in both_splits(look)]
         return [self._of(look, row, splits) for row in range(len(look.loops))]
 

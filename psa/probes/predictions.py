@@ -36,7 +36,7 @@ class LkgProbe:
         return [{} for _ in look.loops]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe the LKG of each trial, as the class describes."""
         return [self._of(look, row) for row in range(len(look.loops))]
 
     def _of(self, look: ProbeInput, row: int) -> Observation:

@@ -161,7 +161,7 @@ class Activation:
         return re.sub(r"[^a-z0-9.-]", "-", "-".join(parts).lower())[:80]
 
     def __str__(self) -> str:
-        """Its full text: every parameter, defaults too."""
+        """Return the full text: every parameter, defaults included."""
         shown = ", ".join(f"{key}={_shown(value)}" for key, value in self.parameters)
         return f"{self.name}({shown})" if shown else self.name
 

@@ -11,7 +11,7 @@ from psa.core.errors import UserError
 
 MAX_WIDTH: Final = 65_536
 MAX_DEPTH: Final = 10_000
-_MAX_TEXT: Final = 4_000  # longer strings are refused unread: nobody types them
+_MAX_TEXT: Final = 4_000  # longer strings are refused without parsing
 _MAX_DIGITS: Final = 9
 _MAX_SHOWN: Final = 60  # of a wrong value, in an error
 _SEGMENT: Final = re.compile(r"\s*([0-9]+)\s*\*\s*([0-9]+)\s*", re.ASCII)
@@ -84,7 +84,7 @@ class Arch:
 
 
 def _stack(segment: str) -> tuple[int, int]:
-    """`4*8` as (4, 8). Raises UserError."""
+    """Parse `4*8` as (4, 8). Raises UserError."""
     match = _SEGMENT.fullmatch(segment)
     if match is None:
         raise UserError(f"arch: segment {quote(segment.strip())} is not count*width", _HELP)

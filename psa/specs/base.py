@@ -62,7 +62,7 @@ def parse_spec(kind: type[S], values: dict[str, Any], where: str) -> S:
 
 
 def first_error(error: ValidationError) -> str:
-    """`method.lr = -1.0: input should be greater than 0` for the first fault of a validation."""
+    """Return the first fault of a validation, as `method.lr = -1.0: input should be greater than 0`."""
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -83,7 +83,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class GrowthEvent:
-    """One time that the schedule asked for growth; `grew` is False where the caps left no room."""
+    """A growth due by the schedule; `grew` is False if the caps left no room."""
 
     epoch: int
     global_step: int
@@ -117,7 +117,7 @@ class GrowthEvent:
 
 
 def parameters(widths: Sequence[int], inputs: int, classes: int) -> int:
-    """Weights and biases of a plain MLP with these hidden widths."""
+    """Return the number of weights and biases of a plain MLP with these hidden widths."""
     sizes = [inputs, *widths, classes]
     return sum((one + 1) * other for one, other in pairwise(sizes))
 

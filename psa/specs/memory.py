@@ -1,6 +1,6 @@
 """The options of a hidden-state memory, and the combinations of them that are invalid.
 
-An option that would do nothing where it stands must keep its default, so two specs that compute the same
+An option that has no effect in a spec must keep its default, so two specs that compute the same
 numbers are one spec and an experiment cannot report a difference between them. Four equivalences are left
 to their users, since they are points of a sweep: with k = 1 every weighting gives the one entry all weight;
 mode gated with a constant alpha and no uncertainty is residual (delta values) or overwrite (absolute ones)

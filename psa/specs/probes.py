@@ -1,4 +1,4 @@
-"""Probes: their names, the options that each takes, and where its class is."""
+"""Probes: their names, their options, and the modules of their classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKPOINT: Final = "gradients"
 # The columns of a file beside `LAYER.delta` and `LAYER.activation`, all int64 [N].
 GRADIENT_COLUMNS: Final = ("index", "digit", "label", "prediction")
 
-# name -> where its class is; imported when a trial asks for it
+# name -> module and class, imported when a trial uses the probe
 PROBES: Final = {
     "layer_usage": "psa.probes.layers:LayerUsage",
     "early_exit": "psa.probes.layers:EarlyExit",

@@ -69,7 +69,7 @@ class Trial(Spec):
 
     @model_validator(mode="after")
     def _nothing_contaminates_the_arms(self) -> Self:
-        """Under the ratchet decay belongs to mode decay and dropout to mode dropout, nowhere else.
+        """Refuse weight decay outside mode decay and dropout outside mode dropout, under the ratchet.
 
         Two published data sets had to be discarded because every arm silently had one or the other.
         """

@@ -1,7 +1,7 @@
 """Arrays of many samples as one safetensors file: written in pieces, read where they lie, never unpickled.
 
-Beside the arrays stands one metadata entry with the facts of whoever wrote them. The bytes are a function of
-both alone, so that the SHA-256 of the file says that every number in it is the one that was written.
+The file holds the arrays and one metadata entry with facts of their writer. The bytes are a function of both
+alone, so the SHA-256 of the file proves that every number in it is unchanged.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class ArrayFile:
 
 
 class MappedArrays(Mapping[str, NDArray[Any]]):
-    """The arrays of a file, each mapped anew whenever it is asked for.
+    """The arrays of a file, each mapped anew on every access.
 
     A map holds a file descriptor as long as it lives. Keeping the maps of many trials would keep a
     descriptor open for each of their arrays.

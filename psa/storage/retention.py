@@ -17,7 +17,7 @@ KeepWeights = Literal["all", "best", "none"]
 
 
 def delete_checkpoints(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> None:
-    """Remove the states of finished trials that are not to be kept; those that anybody is training stay.
+    """Remove the states of finished trials that are not to be kept, except those in training.
 
     best: the seed of highest bounty (the lowest seed among equals) of trials that differ in nothing else; one
     that diverged comes last.

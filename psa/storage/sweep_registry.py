@@ -23,7 +23,7 @@ from psa.storage.helper_files import SWEEP_PROGRESS, SweepStatus, read_helper
 logger = logging.getLogger(__name__)
 
 REGISTRY_FOLDER: Final = ".sweeps"
-STALE_SECONDS: Final = 5.0  # for somebody who looks whether the new lock is a stale one
+STALE_SECONDS: Final = 5.0  # for another process that checks whether the new lock is stale
 
 Describe = Callable[[dict[str, Any]], None]
 

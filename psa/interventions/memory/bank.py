@@ -92,7 +92,7 @@ class Bank:
         self.most = min(self.capacity, self.most + slots.shape[1])
 
     def _highest(self, slots: Tensor) -> Tensor:
-        """One more than the highest slot written, [T]; slots are first filled in their order."""
+        """Return one more than the highest slot written, [T]; slots are first filled in order."""
         return torch.where(slots < self.capacity, slots + 1, 0).amax(dim=1)
 
     def _empty_the_last_slot(self) -> None:
@@ -133,7 +133,7 @@ class Bank:
     def _average(
         self, buffer: Tensor, slots: Tensor, arrivals: Tensor, share: float, ranks: tuple[Tensor, Tensor]
     ) -> None:
-        """buffer[t, slot] = share^n old + sum of (1 - share) share^(number of later ones) arrival."""
+        """Set buffer[t, slot] = share^n old + sum of (1 - share) share^(number of later ones) arrival."""
         later, total = ranks
         # Powers from a table: a vectorised pow rounds otherwise than a scalar one.
         powers = torch.tensor([share**number for number in range(slots.shape[1] + 1)], dtype=torch.float32)

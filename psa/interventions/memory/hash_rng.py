@@ -46,12 +46,12 @@ def uniform(draws: Tensor) -> Tensor:
 
 
 def _mixed(numbers: Tensor) -> Tensor:
-    """SplitMix64's finaliser; products wrap as two's complement on every device."""
+    """Apply SplitMix64's finaliser; products wrap as two's complement on every device."""
     numbers = (numbers ^ _shifted(numbers, 30)) * _MIX_1
     numbers = (numbers ^ _shifted(numbers, 27)) * _MIX_2
     return numbers ^ _shifted(numbers, 31)
 
 
 def _shifted(numbers: Tensor, places: int) -> Tensor:
-    """A right shift that brings in zeros."""
+    """Shift right and bring in zeros."""
     return (numbers >> places).bitwise_and(2 ** (64 - places) - 1)

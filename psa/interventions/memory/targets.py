@@ -37,7 +37,7 @@ class Dims:
         return cls(*(torch.from_numpy(np.stack(each)).to(device) for each in (affected, query)))
 
     def take(self, rows: Sequence[int]) -> Dims:
-        """Those of some trials."""
+        """Return those of some trials."""
         return Dims(self.affected[list(rows)], self.query[list(rows)])
 
 
@@ -142,7 +142,7 @@ class Centroids:
         return self.means.gather(1, index).transpose(1, 2)
 
     def take(self, rows: Sequence[int]) -> Centroids:
-        """Those of some trials."""
+        """Return those of some trials."""
         some = Centroids(0, 0, 0, self.momentum, self.means.device)
         some.means, some.seen = self.means[list(rows)], self.seen[list(rows)]
         return some
