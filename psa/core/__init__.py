@@ -1,1 +1,1 @@
-"""Errors, files, locks, random streams, parsing and formatting: nothing here knows of networks or trials."""
+"""Errors, files, locks, random streams, parsing and formatting, independent of networks and trials."""

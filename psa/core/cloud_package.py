@@ -1,4 +1,4 @@
-"""Import psa's own package `cloud`, and no other of that name that stands before it on Python's path."""
+"""Import psa's own package `cloud`, and no other one of that name earlier on Python's path."""
 
 from __future__ import annotations
 

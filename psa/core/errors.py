@@ -1,4 +1,4 @@
-"""The errors a user may meet: one line each that says what is wrong, where, and what to do."""
+"""The errors shown to users, on one line each: what is wrong, where, and what to do."""
 
 import unicodedata
 from typing import Final
@@ -33,7 +33,7 @@ class RunFailure(UserError):
 
 
 class Interrupted(Exception):
-    """A stop was asked for (Ctrl-C, SIGTERM); every finished loop is safe on disk."""
+    """A stop was requested (Ctrl-C, SIGTERM); every finished loop is safe on disk."""
 
 
 _OF_MEMORY: Final = (
@@ -46,7 +46,7 @@ _OF_MEMORY: Final = (
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out, which torch and the loader tell in several ways."""
+    """Return whether an error means that memory ran out. torch and the loader report it in several ways."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OF_MEMORY)
 
 
@@ -60,7 +60,7 @@ def memory_error(error: BaseException) -> UserError:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, and with nothing in it that a terminal would obey."""
+    """Return a text on one line, without characters that a terminal would interpret."""
     return printable(" ".join(text.split()))
 
 
@@ -85,6 +85,6 @@ def _is_harmless(char: str) -> bool:
 
 
 def cut(text: str, most: int) -> str:
-    """Its beginning and its end, where it is longer: what is wrong stands at one of them."""
+    """Return the beginning and the end of a text that is too long: the fault stands in one of them."""
     half = most // 2 - 3
     return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"

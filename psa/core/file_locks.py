@@ -80,7 +80,7 @@ def locked(path: Path, patience: float = 0.0, what: str = "", hint: str = "") ->
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether anybody holds the lock of a file. Needs no more than the right to read it.
+    """Return whether any process holds the lock of a file. Needs only the right to read it.
 
     Raises:
         UserError: The file cannot be opened, or its file system has no locks.
@@ -207,7 +207,7 @@ _mutex = threading.RLock()
 
 @contextlib.contextmanager
 def locked_bytes(path: Path, offsets: Iterable[int]) -> Iterator[set[int]]:
-    """Hold those of these bytes of a file that nobody holds until the block ends, and yield their offsets.
+    """Lock those of these bytes of a file that are free, until the block ends, and yield their offsets.
 
     Raises:
         UserError: The file cannot be opened or locked.
@@ -225,7 +225,7 @@ def locked_bytes(path: Path, offsets: Iterable[int]) -> Iterator[set[int]]:
 
 
 def unlocked_bytes(path: Path, offsets: Iterable[int]) -> set[int]:
-    """Return those of these bytes of a file that nobody holds. Locks and writes nothing.
+    """Return those of these bytes of a file that are free. Locks and writes nothing.
 
     Raises:
         UserError: The file cannot be read, or its file system has no locks.

@@ -1,4 +1,4 @@
-"""Every write to disk: whole or not at all, and an error that says what to do."""
+"""Atomic writes to disk, and file errors with a hint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NO_FOLDER_SYNC: Final = frozenset(
 
 
 def file_error(error: OSError, what: str) -> UserError:
-    """The one line for a failed file operation."""
+    """Return the one-line error for a failed file operation."""
     reason = error.strerror or str(error)
     return UserError(f"{what}: {reason[:1].lower()}{reason[1:]}", _WAYS_OUT.get(error.errno or 0, _RETRY))
 
@@ -92,7 +92,7 @@ def check_writable(folder: Path) -> None:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """The content of a file, None where there is none. Raises UserError where it cannot be read."""
+    """Return the content of a file, None if it is missing. Raises UserError if it cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def write_atomically(path: Path, content: bytes, previous: Path | None = None) -
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview], previous: Path | None = None) -> None:
-    """The same of a content that comes piece by piece, so that it need not be in memory as a whole."""
+    """Do the same as write_atomically for content in pieces, which need not fit in memory as a whole."""
     ensure_dir(path.parent)
     temporary = temp_path(path)
     try:
@@ -138,7 +138,7 @@ def temp_path(path: Path) -> Path:
 def leftovers(folder: Path, begin: str) -> list[Path]:
     """Return the temporary files in a folder of all files whose names begin like this.
 
-    To remove them is safe only where nobody can be writing such a file, which a lock must say.
+    Removing them is safe only under a lock that excludes other writers of such files.
     """
     names = folder.iterdir() if folder.is_dir() else ()
     return [path for path in names if path.name.startswith(f".{begin}") and path.name.endswith(_TEMPORARY)]
@@ -163,7 +163,7 @@ def _hidden(name: str) -> str:
 
 
 def unique_name() -> str:
-    """`<pid>-<random>`, which nobody else has: containers that share a folder may also share process ids."""
+    """Return a unique `<pid>-<random>`: containers that share a folder may also share process ids."""
     return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 

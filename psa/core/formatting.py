@@ -1,4 +1,4 @@
-"""Numbers as people read them: durations, sizes, counted things."""
+"""Numbers in readable form: durations, sizes, counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def format_duration(seconds: float) -> str:
-    """`3 h 05 min`, `4 min 10 s`, `12 s`, `less than 1 s`, `0 s`."""
+    """Return a duration as `3 h 05 min`, `4 min 10 s`, `12 s`, `less than 1 s` or `0 s`."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
@@ -16,7 +16,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Bytes in the unit that fits: `17.8 GB`, `330 MB`, `94 kB`, `512 B`."""
+    """Return bytes in the unit that fits: `17.8 GB`, `330 MB`, `94 kB`, `512 B`."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         # from where rounding would fill the unit: 999.7 kB is 1.0 MB
         if count >= 0.9995 * unit:
@@ -26,11 +26,11 @@ def format_bytes(count: float) -> str:
 
 
 def join_names(names: Sequence[str], most: int = 12) -> str:
-    """Names with commas, the first of them where there are many: `1*1, 1*2 and 96 more`."""
+    """Join names with commas, only the first of many: `1*1, 1*2 and 96 more`."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def pluralize(count: int, thing: str) -> str:
-    """`1 trial`, `5,880 trials`."""
+    """Return a count with its noun: `1 trial`, `5,880 trials`."""
     return f"{count:,} {thing}{'s' * (count != 1)}"

@@ -1,4 +1,4 @@
-"""How values are written in a grid and on the command line: lists, ranges, files of values, `key=value`."""
+"""Parsing of the values in a grid and on the command line: lists, ranges, files of values, `key=value`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RANGE: Final = re.compile(r"\s*([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})\s*", re.ASC
 
 
 def parse_values(value: Any, folder: Path, where: str) -> list[Any]:
-    """A list as it stands, "0..9" as numbers, "@file" as its lines. Raises UserError."""
+    """Return a list unchanged, "0..9" as numbers, "@file" as the lines of the file. Raises UserError."""
     if isinstance(value, str) and value.startswith("@"):
         value = _lines(folder, value[1:], where)
     elif isinstance(value, str) and (match := _RANGE.fullmatch(value)):
@@ -63,7 +63,7 @@ def _lines(folder: Path, name: str, where: str) -> list[str]:
 
 
 def _check_place(folder: Path, name: str, where: str) -> None:
-    """Raise UserError for a file that a grid of somebody else's should not make psa read: a message that
+    """Raise UserError for a file that a grid from another person must not make psa read: a message that
     refuses a value quotes it.
     """
     path = folder / name
@@ -81,7 +81,7 @@ def _check_place(folder: Path, name: str, where: str) -> None:
 
 
 def parse_seeds(value: Any, folder: Path, where: str) -> list[Any]:
-    """What values_of gives, and several of it in one text: "0..4,7"."""
+    """Return the values of a text as parse_values does, or of several joined by commas: "0..4,7"."""
     if not isinstance(value, str) or "," not in value:
         return parse_values(value, folder, where)
     found: list[Any] = []
@@ -93,7 +93,7 @@ def parse_seeds(value: Any, folder: Path, where: str) -> list[Any]:
 
 
 def parse_assignment(text: str, what: str) -> tuple[str, str]:
-    """`key=value` as its two halves. Raises UserError."""
+    """Split `key=value` into key and value. Raises UserError."""
     key, equals, value = text.partition("=")
     if not equals or not key or not value:
         raise UserError(f"{what} {text!r} is not key=value", "For example lr=1e-3")
@@ -101,7 +101,7 @@ def parse_assignment(text: str, what: str) -> tuple[str, str]:
 
 
 def parse_int(value: Any, where: str) -> int:
-    """A whole number from a number or a text. Raises UserError."""
+    """Return the integer in a number or a text. Raises UserError."""
     text = str(value).strip()
     if isinstance(value, bool | float) or re.fullmatch(r"[+-]?[0-9]{1,30}", text, re.ASCII) is None:
         raise UserError(f"{where}: {value!r} is not a whole number", "Write 0, 1, 2, ...")
@@ -109,7 +109,7 @@ def parse_int(value: Any, where: str) -> int:
 
 
 def strip_brackets(text: str) -> str:
-    """A list without the brackets around all of it; those of its last item, `a,b(c=1)`, are the item's."""
+    """Return a list without the brackets around all of it; in `a,b(c=1)` they belong to the last item."""
     first, last = 0, len(text)  # no copies: a text of very many brackets would take time by its square
     while True:
         while first < last and text[first].isspace():
@@ -122,7 +122,7 @@ def strip_brackets(text: str) -> str:
 
 
 def split_top_level(text: str, separator: str) -> list[str]:
-    """The parts of a text between separators that stand outside of brackets, without what surrounds them.
+    """Split a text at separators outside of brackets, and strip the parts.
 
     `[2*4, 1*7],1*16` has two parts: the comma within an architecture is its own.
     """
@@ -142,7 +142,7 @@ def nearest(name: str, known: Iterable[str], likeness: float = 0.4) -> str | Non
 
 
 def check_choice(key: str, names: set[str], where: str, what: str = "key") -> None:
-    """Raise UserError for a key (or what it is called) that is none of `names`, with the nearest of them."""
+    """Raise UserError unless a key (or what it is called) is in `names`; the hint is the nearest of them."""
     if key not in names:
         near = nearest(key, names)
         hint = f"Did you mean {near}?" if near else f"Known: {', '.join(sorted(names))}"

@@ -1,4 +1,4 @@
-"""The process of a command: its standard streams, whatever they are, and that it belongs to psa alone."""
+"""The process of a command: its standard streams, and whether psa owns the process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def escape_unencodable(stream: TextIO) -> None:
 
 
 class _Printable(logging.Formatter):
-    """A record of the log without anything that a terminal obeys."""
+    """A log formatter that escapes control characters of terminals."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of a record."""
@@ -71,7 +71,7 @@ def _open_closed(descriptor: int, flags: int) -> None:
 
 
 def discard_output() -> None:
-    """Send standard output nowhere: without this the interpreter would fail once again while it ends."""
+    """Discard standard output: otherwise the interpreter would fail once again at its exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

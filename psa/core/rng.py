@@ -1,7 +1,7 @@
-"""Every random number: a stateless stream for each (seed, purpose, loop). No global generator is used.
+"""Random numbers: a stateless stream for each (seed, purpose, loop). No global generator is used.
 
-Since a stream is a function of its three names alone, turning one purpose on shifts no other, no generator
-state is ever stored, and a resumed run draws what the undisturbed one would have drawn.
+A stream is a function of these three alone, so a new purpose does not change the others, no generator state
+is stored, and a resumed run draws the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ PURPOSES: Final = frozenset(
 
 
 def stream_key(seed: int, purpose: str, loop: int = 0) -> bytes:
-    """32 bytes that name the stream. Raises ValueError for a purpose that is not in PURPOSES."""
+    """Return the 32 bytes that name a stream. Raises ValueError for a purpose that is not in PURPOSES."""
     if purpose not in PURPOSES:
         raise ValueError(f"unknown random purpose {purpose!r}: one of {sorted(PURPOSES)}")
     return hashlib.sha256(f"psa:{seed}:{purpose}:{loop}".encode()).digest()
 
 
 def generator(seed: int, purpose: str, loop: int = 0) -> np.random.Generator:
-    """A fresh counter-based generator (Philox 4x64-10) for this seed, purpose and loop."""
+    """Return a new counter-based generator (Philox 4x64-10) for this seed, purpose and loop."""
     words = np.frombuffer(stream_key(seed, purpose, loop)[:16], dtype="<u8")
     return np.random.Generator(np.random.Philox(key=words))
 
 
 def hash_seed(seed: int, purpose: str, loop: int = 0) -> int:
-    """A signed 32-bit key for draws made by hashing counters on the device (dropout masks)."""
+    """Return a signed 32-bit key for draws made by hashing counters on the device (dropout masks)."""
     return int(np.frombuffer(stream_key(seed, purpose, loop)[16:20], dtype="<i4")[0])

@@ -1,4 +1,4 @@
-"""Signals as a question that is asked between two steps, in place of an exception at any moment."""
+"""Stop signals as a flag that is checked between two steps, in place of an exception at any moment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def held_back() -> Iterator[None]:
 
 
 def let_through() -> None:
-    """Deliver what was held back in this process."""
+    """Deliver the signals that were held back in this process."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
@@ -43,10 +43,10 @@ def heeded() -> list[int]:
 
 
 class StopRequest:
-    """Turns signals that stop into a flag that the engine reads between two steps.
+    """A flag that stop signals set, and that the engine reads between two steps.
 
-    No exception can then fall between two halves of a finished loop. Only the main thread may handle signals:
-    in another one they stay as they are, and nothing asks for a stop.
+    No exception can then interrupt the end of a loop. Only the main thread may handle signals: in another
+    one their handling is unchanged, and the flag is never set.
     """
 
     def __init__(self) -> None:
@@ -55,16 +55,16 @@ class StopRequest:
         self._woken = queue.SimpleQueue[None]()
 
     def __call__(self) -> bool:
-        """Whether a stop was asked for."""
+        """Return True once a stop has been requested."""
         return self.signal is not None
 
     @property
     def exit_code(self) -> int:
-        """What the shell expects of a process that a signal has ended: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit code that shells expect after the signal: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but no longer than until a stop is asked for."""
+        """Sleep, at most until a stop is requested."""
         if not self():
             with contextlib.suppress(queue.Empty):
                 self._woken.get(timeout=seconds)

@@ -236,7 +236,7 @@ def _precedence(link: str) -> tuple[bool, str]:
 
 
 def _place(folder: str) -> Iterator[tuple[int, int]]:
-    """Yield what identifies a folder whatever its name, nothing where it is gone."""
+    """Yield the identity of a folder, which is independent of its name; nothing if it is gone."""
     try:
         facts = Path(folder).stat()
     except OSError:

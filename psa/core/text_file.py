@@ -1,7 +1,7 @@
-"""Text and TOML as people write them by hand, with editors of any system.
+"""Text and TOML files written by hand, with editors of any system.
 
-UTF-8 with or without a byte order mark, LF or CRLF. TOML that no hand would write is refused before it costs
-time or memory.
+UTF-8 with or without a byte order mark, LF or CRLF. Very large or deeply nested TOML is refused before it
+costs time or memory.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def decode_text(content: bytes, where: str) -> str:
 
 
 def read_toml(content: bytes, where: str, what: str) -> dict[str, Any]:
-    """The tables of a file. what: the file should be, in errors. Raises UserError."""
+    """Return the tables of a TOML file. what: the expected kind of file, for errors. Raises UserError."""
     if len(content) > _MAX_SIZE:
         raise UserError(f"{where} is {len(content):,} bytes long", f"That is no {what}")
     text = decode_text(content, where)
@@ -63,7 +63,7 @@ def read_toml(content: bytes, where: str, what: str) -> dict[str, Any]:
 
 
 def _check(tables: dict[str, Any], where: str, what: str) -> None:
-    """Raise UserError for numbers that are none of TOML, and for tables deep inside of each other."""
+    """Raise UserError for numbers beyond the range of TOML, and for deeply nested tables."""
     level: list[Any] = [tables]
     for _ in range(_MAX_DEPTH):
         level = [

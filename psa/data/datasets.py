@@ -23,7 +23,7 @@ _IDX_SIZES: Final = (47_040_016, 60_008, 7_840_016, 10_008)
 
 @dataclass(frozen=True)
 class IdxFile:
-    """What one file's uncompressed bytes must be: their MD5 and their number."""
+    """The MD5 and the number of the uncompressed bytes of one file."""
 
     md5: str
     size: int
@@ -80,9 +80,9 @@ class SourceFailed(Exception):
 
 
 def unpacked(name: str, expected: IdxFile, found: bytes) -> bytes:
-    """The uncompressed bytes of `found`, which may be gzip, if they are the published ones.
+    """Return the uncompressed bytes of `found`, which may be gzip, if they are the published ones.
 
-    Raises SourceFailed with the difference. Gzip is told by its first bytes, not by the file's name.
+    Raises SourceFailed with the difference. Gzip is recognised by its first bytes, not by the file's name.
     """
     data = found
     if found[:2] == b"\x1f\x8b":
@@ -101,7 +101,7 @@ def unpacked(name: str, expected: IdxFile, found: bytes) -> bytes:
 
 
 def locate(folder: Path, name: str) -> Path | None:
-    """The file called `name` in one of its spellings (`train-images.idx3-ubyte`, .gz), or None."""
+    """Return the file called `name` in one of its spellings (`train-images.idx3-ubyte`, .gz), or None."""
     dotted = name.replace("-idx", ".idx")
     candidates = (folder / f"{stem}{end}" for stem in (name, dotted) for end in ("", ".gz"))
     # os.path.isfile says no, where Path.is_file raises, for a folder that may not be looked into.

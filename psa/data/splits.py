@@ -1,4 +1,4 @@
-"""A data set as tensors: split, scaled, filtered by digit, each image with its place in the original file."""
+"""Data sets as tensors: split, scaled, filtered by digit, each image with its place in the original file."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Split:
         return len(self.labels)
 
     def first(self, count: int) -> Split:
-        """Its first samples, at most `count`."""
+        """Return the first samples, at most `count`."""
         return Split(self.images[:count], self.labels[:count], self.digits[:count], self.index[:count])
 
     def to(self, device: torch.device | str) -> Split:
-        """The same split on another device."""
+        """Return the same split on another device."""
         return Split(
             images=self.images.to(device),
             labels=self.labels.to(device),
@@ -76,7 +76,7 @@ class Split:
 class Splits:
     """Train and validation from the train file, test from the test file.
 
-    classes: how many labels there are. digits: the original label of each, in rising order.
+    classes: the number of labels. digits: the original label of each, in rising order.
     """
 
     train: Split
@@ -86,14 +86,14 @@ class Splits:
     digits: tuple[int, ...]
 
     def to(self, device: torch.device | str) -> Splits:
-        """The same splits on another device."""
+        """Return the same splits on another device."""
         train, val, test = (part.to(device) for part in (self.train, self.val, self.test))
         return Splits(train, val, test, self.classes, self.digits)
 
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How often each class occurs in a part of the data. counts: digit -> images, zeros included."""
+    """The class counts of a part of the data. counts: digit -> images, zeros included."""
 
     title: str
     counts: dict[int, int]
@@ -118,7 +118,7 @@ def load_splits(
 
     All arithmetic is done before the move, so the same spec gives the same bits on every device.
     workers: threads that read and check the files; 0 or 1 for none.
-    Raises UserError (no source has the data, data_dir is of no use, a split is empty) and CorruptFileError.
+    Raises UserError (no source has the data, data_dir cannot be used, a split is empty) and CorruptFileError.
     """
     train_file, test_file = _files(spec, data_dir, progress, workers)
     train, val, test = _indices(spec, len(train_file.digits), len(test_file.digits))
@@ -137,7 +137,7 @@ def class_counts(
 ) -> list[ClassCounts]:
     """Return the class counts of the train file, the test file, the training and the validation split.
 
-    Only the digits that spec keeps are counted. workers: as for load. Raises what load raises.
+    Only the digits that spec keeps are counted. workers and exceptions: as for load_splits.
     """
     train_file, test_file = _files(spec, data_dir, progress, workers)
     train, val, test = _indices(spec, len(train_file.digits), len(test_file.digits))
@@ -164,7 +164,8 @@ def split_indices(total: int, val_size: int, seed: int) -> tuple[Indices, Indice
 
 
 def _indices(spec: DataSpec, train_images: int, test_images: int) -> tuple[Indices, Indices, Indices]:
-    """Places of the training and validation splits in the train file, and of the test in the test file.
+    """Return the places of the training and validation splits in the train file, and of the test split in the
+    test file.
 
     Parts of them are the beginnings of permutations: the halves of MNIST's test file are not equally hard.
     Raises UserError.
@@ -219,7 +220,7 @@ def _kept_digits(spec: DataSpec) -> tuple[int, ...]:
 
 
 def _pixel_values(scaling: str) -> npt.NDArray[np.float32]:
-    """What each byte becomes, float32 [256], by the operations of torchvision's ToTensor and Normalize.
+    """Return the scaled value of each byte, float32 [256], as torchvision's ToTensor and Normalize have it.
 
     A table, because a byte has 256 values: one look-up per pixel in place of three passes over 150 MB.
     """
@@ -230,8 +231,8 @@ def _pixel_values(scaling: str) -> npt.NDArray[np.float32]:
 
 
 def _scaled(images: npt.NDArray[np.float32], scaling: str) -> npt.NDArray[np.float32]:
-    """Images as the scaling has them beyond its table of pixel values: on the simplex each is non-negative
-    and sums to 100.
+    """Scale whole images after the table of pixel values: with `simplex` each becomes non-negative and sums
+    to 100; otherwise they are unchanged.
     """
     if scaling != "simplex":
         return images
@@ -253,7 +254,7 @@ def _split(file: _File, index: Indices, digits: tuple[int, ...], scaling: str) -
 
 
 def _filtered(file: _File, index: Indices, digits: tuple[int, ...]) -> Indices:
-    """The places among `index` that show one of the digits. Raises UserError if there is none."""
+    """Return the places among `index` that show one of the digits. Raises UserError if there is none."""
     kept = index[np.isin(file.digits[index], digits)]
     if not len(kept):
         shown = ", ".join(map(str, digits))

@@ -1,4 +1,4 @@
-"""The batches of a pack: an epoch is a permutation of tensors that lie on the device; there is no loader.
+"""The batches of a pack: an epoch is a permutation of tensors on the device, without a data loader.
 
 Trials of one seed and loop read the same batch, which is gathered once for all of them.
 """
@@ -20,7 +20,7 @@ from psa.nn.layers import Inputs
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What one row of a pack needs to know for one epoch."""
+    """The settings of one row of a pack for one epoch."""
 
     seed: int
     loop: int
@@ -31,7 +31,7 @@ class RowSettings:
 
 
 def batch_order(rows: Sequence[RowSettings]) -> list[int]:
-    """Positions of `rows` in the order that puts those of one (seed, loop) side by side: they share their
+    """Return the positions of `rows`, those of one (seed, loop) side by side, since they share their
     batches. Within a seed, rows of equal rate and decay are neighbours too.
     """
     return sorted(
@@ -41,7 +41,7 @@ def batch_order(rows: Sequence[RowSettings]) -> list[int]:
 
 
 def equal_runs(values: Sequence[object]) -> list[slice]:
-    """Maximal slices of equal neighbours."""
+    """Return the maximal slices of equal neighbours."""
     starts = [at for at in range(len(values)) if at == 0 or values[at] != values[at - 1]]
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(values)], strict=True)]
 
@@ -67,22 +67,22 @@ class Batches:
         return math.ceil(len(self.split) / self.batch_size)
 
     def size(self, step: int) -> int:
-        """Samples in batch `step`; the last one holds what is left."""
+        """Return the number of samples in batch `step`; the last batch may be smaller."""
         return min(self.batch_size, len(self.split) - step * self.batch_size)
 
     def chosen(self, step: int) -> Tensor:
-        """Which samples batch `step` holds, int64 [S, B]."""
+        """Return the samples of batch `step`, int64 [S, B]."""
         return self.order[:, step * self.batch_size : (step + 1) * self.batch_size]
 
     def gathered(self, chosen: Tensor) -> tuple[Inputs, Tensor]:
-        """Inputs of the S x B chosen samples, and labels [T, B]."""
+        """Return the inputs of the S x B chosen samples, and labels [T, B]."""
         x = self.split.images.index_select(0, chosen.reshape(-1)).view(*chosen.shape, -1)
         return Inputs(x, self.rows), self.split.labels[chosen][self.group]
 
     def numbers(self, chosen: Tensor) -> Tensor:
-        """The numbers of the S x B chosen samples in their data set, int64 [T, B]."""
+        """Return the numbers of the S x B chosen samples in their data set, int64 [T, B]."""
         return self.split.index[chosen][self.group]
 
     def __getitem__(self, step: int) -> tuple[Inputs, Tensor]:
-        """Inputs and labels of batch `step`."""
+        """Return the inputs and labels of batch `step`."""
         return self.gathered(self.chosen(step))

@@ -1,4 +1,4 @@
-"""Work that is done many times over the same buffers: on a GPU it is recorded once and played back.
+"""CUDA graphs: work over the same buffers, recorded once on a GPU and played back many times.
 
 A small network's step is a few dozen kernels of microseconds each, and starting them one by one from Python
 takes far longer than running them. A CUDA graph starts all of them at once.
@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 
 @lru_cache
 def _aside(device: torch.device) -> torch.cuda.Stream:
-    """One for all times: memory that was used on one stream is not reused on another."""
+    """Return the one side stream of a device: memory used on one stream is not reused on another."""
     return torch.cuda.Stream(device)
 
 
 class CudaGraphStep:
-    """Calls `work`, which takes nothing, returns nothing, and finds all it needs in tensors that stay put.
+    """A repeated call of `work`, which has no arguments and no result, and uses tensors at fixed addresses.
 
-    On a GPU the first call runs it as it is (libraries set themselves up then), the second records it, and
-    that and all further ones play the recording back. Elsewhere every call runs it.
+    On a GPU the first call runs it directly (libraries initialise then), the second records it, and that and
+    all further ones play the recording back. On other devices every call runs it.
     """
 
     def __init__(self, work: Callable[[], None], device: torch.device) -> None:
@@ -35,7 +35,7 @@ class CudaGraphStep:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        """Do the work once."""
+        """Run the work once."""
         self.calls += 1
         if self.records and self.calls == 1:
             self._aside()
@@ -55,7 +55,7 @@ class CudaGraphStep:
         main.wait_stream(aside)
 
     def _recording(self) -> torch.cuda.CUDAGraph | None:
-        """The work as a graph. None, and a warning, where this machine cannot record it."""
+        """Return the work as a graph. None, and a warning, if this machine cannot record it."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):

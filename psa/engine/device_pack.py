@@ -23,8 +23,8 @@ from psa.storage.trial_state import TrialState
 
 @dataclass
 class EpochBuffers:
-    """What one epoch works on: the weights being trained, their gradients, the optimiser over them, the
-    damage done before, and the buffers that outlive the epoch, by name.
+    """The buffers of one epoch: the weights being trained, their gradients, the optimiser over them, the
+    ablated unit of each row, and the buffers that outlive the epoch, by name.
     """
 
     active: StackedParams
@@ -57,7 +57,7 @@ class DevicePack:
         return self._stacked([state.carried.get(kind, blank) for state in self.states])
 
     def snapshot(self) -> list[TrialState]:
-        """The states, with what lies on the device copied into them."""
+        """Return the states, with the values on the device copied into them."""
         for row, state in enumerate(self.states):
             state.lkg = self._named(self.lkg, row)
             for kind, buffer in self.carried.items():
@@ -71,7 +71,7 @@ class DevicePack:
         return {name: tensor.numpy() for name, tensor in self.net.unstack(one).items()}
 
     def memories(self, rows: Sequence[int], loops: Sequence[int]) -> MemorySite | None:
-        """Copies of the memories of some rows, at these epochs; None where trials have none."""
+        """Return copies of the memories of some rows at these epochs, None if trials have none."""
         if self.visited is None:
             return None
         some = self.visited.take(rows)
@@ -80,7 +80,7 @@ class DevicePack:
 
 
 def group_by_network(net: Dense, states: Sequence[TrialState], device: torch.device) -> list[DevicePack]:
-    """One DevicePack for each network that trials have grown to from `net`; without growth there is one."""
+    """Return one DevicePack per network that trials have grown to from `net`; without growth there is one."""
     if all(state.trial.growth is None for state in states):
         return [DevicePack(net, states, device)]
     groups: dict[tuple[int, ...], list[TrialState]] = {}
@@ -90,7 +90,7 @@ def group_by_network(net: Dense, states: Sequence[TrialState], device: torch.dev
 
 
 def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> MemorySite | None:
-    """The memories as the states hold them, in the place that the network has for them by now."""
+    """Return the memories in the states, at the present position of their site in the network."""
     trial = states[0].trial
     if trial.memory is None:
         return None
@@ -104,6 +104,6 @@ def _visited(net: Dense, states: Sequence[TrialState], device: torch.device) -> 
 
 
 def fresh_state(trial: Trial, net: Dense, horizon: int) -> TrialState:
-    """A trial before its first loop."""
+    """Return the state of a trial before its first loop."""
     lkg = {name: tensor.numpy() for name, tensor in net.unstack(net.initial(trial.seed)).items()}
     return TrialState(trial, horizon, lkg)

@@ -34,7 +34,7 @@ from psa.storage.trial_state import Observation, TrialState
 
 @dataclass(frozen=True)
 class LoopReport:
-    """One finished loop of one trial, for whoever watches. Counts are of `total` validation samples."""
+    """One finished loop of one trial, for listeners. Counts are of `total` validation samples."""
 
     state: TrialState
     correct: int
@@ -51,14 +51,14 @@ class LoopReport:
 
     @property
     def score(self) -> float:
-        """Return the validation accuracy of the LKG by now, as a share; 0 for a trial that has diverged."""
+        """Return the present validation accuracy of the LKG, as a share; 0 for a trial that has diverged."""
         state = self.state
         lost = training_diverged(state.trial.method, state.history, state.lkg_loop)
         return 0.0 if lost else state.best_correct / self.total
 
 
 class TestResult(NamedTuple):
-    """The test of a finished trial, what each probe (by name) says of its LKG, and the files kept of it."""
+    """The test of a finished trial, the last observation of each probe (by name), and the files kept."""
 
     correct: int
     loss: float
@@ -67,7 +67,7 @@ class TestResult(NamedTuple):
 
 
 def row_of(state: TrialState) -> RowSettings:
-    """The settings of a state's next loop."""
+    """Return the settings of a state's next loop."""
     trial = state.trial
     return RowSettings(
         seed=trial.seed,
@@ -94,10 +94,10 @@ def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
     probes: Sequence[Probe] = (),
     keep: KeepArrays | None = None,
 ) -> list[TestResult]:
-    """Train every state up to `horizon`; test counts and mean test losses of the final LKGs, in order.
+    """Train every state up to `horizon`. Return test counts and mean test losses of the final LKGs, in order.
 
-    States share data, shape and batch size; they are brought up to date in place and saved at the engine's
-    pace. `keep` stores the arrays of probes that have any. Raises Interrupted when `stop` says so, after
+    States share data, shape and batch size; they are updated in place and saved at the engine's interval.
+    `keep` stores the arrays of probes that have any. Raises Interrupted when `stop` returns True, after
     saving every finished loop.
     """
     course = _TrainingRun(net, states, device, save, pace or SaveInterval())
@@ -120,7 +120,7 @@ def run_loops(  # noqa: PLR0913  # it is handed its pieces, one by one
 
 
 class _TrainingRun:
-    """A training under way: what is on the device, and whether all of it is stored."""
+    """A training run: its trials on the device, and whether all of their state is stored."""
 
     def __init__(
         self,
@@ -135,11 +135,11 @@ class _TrainingRun:
         self.stored = True
 
     def trained(self) -> None:
-        """A loop is done that no file holds."""
+        """Note that a loop has finished that is not stored yet."""
         self.stored = False
 
     def grow(self, asked: Sequence[tuple[TrialState, GrowthEvent | None]]) -> None:
-        """Let those networks grow that are to, and put those of one shape together anew."""
+        """Grow the networks whose growth is due, and group the trials by network anew."""
         growing = [(state, event) for state, event in asked if event is not None]
         if not growing:
             return
@@ -151,13 +151,13 @@ class _TrainingRun:
         self.packs = group_by_network(self.net, self.states, self.device)
 
     def store_when_due(self) -> None:
-        """Store at the engine's pace."""
+        """Store the states if the save interval has passed."""
         if self.pace.should_save():
             self.pace.timed_save(self.store)
 
     def store(self) -> None:
-        """Store what is not. A network that has grown and has not been trained since is not of its loop:
-        the file of that trial stays as it was before.
+        """Store the states, unless they are stored. A trial whose network has grown and has not been trained
+        since is left out: its file stays as it was before the growth.
         """
         if self.stored:
             return
@@ -168,7 +168,7 @@ class _TrainingRun:
 
 
 def _next_rows(states: Sequence[TrialState], horizon: int) -> list[int]:
-    """Which trials train now, in the order that lets them share batches."""
+    """Return the rows of the trials that train next, in an order in which they share batches."""
     waiting = [row for row, state in enumerate(states) if not state.finished(horizon)]
     return [waiting[at] for at in batch_order([row_of(states[row]) for row in waiting])]
 
@@ -223,7 +223,7 @@ def _one_loop(
 def _commit(
     pack: DevicePack, rows: list[int], epoch: EpochBuffers, kept: list[bool], visited: MemorySite | None
 ) -> None:
-    """Take over what outlives the epoch: the better weights become the LKG."""
+    """Copy the results of an epoch into the pack: better weights become the LKG."""
     if pack.visited is not None and visited is not None:
         pack.visited.memory.put_back(rows, visited.memory)
     for kind, buffer in epoch.carried.items():
@@ -240,7 +240,7 @@ def _reported(policy: Policy, report: LoopReport) -> LoopReport:
 
 
 def _book(policy: Policy, report: LoopReport, device: torch.device) -> None:
-    """Write a loop into the trial's books."""
+    """Add a loop to the history of its trial."""
     state = report.state
     state.loops += 1
     if report.kept:
@@ -263,12 +263,12 @@ def _book(policy: Policy, report: LoopReport, device: torch.device) -> None:
 
 
 def finite_or_none(value: float) -> float | None:
-    """The value, or None (missing) where it is not a number that JSON can hold."""
+    """Return a value, or None (missing) if it is NaN or infinite, which JSON cannot hold."""
     return value if math.isfinite(value) else None
 
 
 def _test(pack: DevicePack, splits: Splits, observing: ProbeRunner) -> list[tuple[TrialState, TestResult]]:
-    """The one look at the test split, after selection; and the probes' last."""
+    """Evaluate the LKGs on the test split, once and after selection, and run the probes for the last time."""
     correct, loss = evaluate_lkgs(pack, list(range(len(pack.states))), splits.test)
     seen = observing.on_finish(pack)
     return [(state, TestResult(correct[row], loss[row], *seen[row])) for row, state in enumerate(pack.states)]

@@ -17,7 +17,7 @@ from psa.specs.training import OptimizerName as Kind
 
 
 class StackedOptimizer(Protocol):
-    """What an epoch works with. moments: what it remembers of each param, by name."""
+    """The interface of optimisers. moments: the names of the values that it keeps for each parameter."""
 
     moments: ClassVar[tuple[str, ...]]
     param_groups: list[dict[str, Any]]
@@ -117,9 +117,9 @@ class FusedSgd:
 def optimizer_for(
     kind: Kind, rows: Sequence[RowSettings], active: StackedParams, gradients: StackedParams
 ) -> StackedOptimizer:
-    """A fresh optimiser over `active`, fed by `gradients`.
+    """Return a new optimiser over `active` that reads `gradients`.
 
-    It works on whole rows: the thousands of small tensors of a deep network are two.
+    It works on whole rows, so a deep network has two tensors in place of thousands of small ones.
     """
     groups = []
     for run in equal_runs([(row.lr, row.weight_decay, row.momentum, row.loop) for row in rows]):

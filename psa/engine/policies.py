@@ -1,4 +1,4 @@
-"""What happens between epochs: `ratchet` keeps only a strictly better state, `keep` trains ordinarily."""
+"""Policies between epochs: `ratchet` keeps only strictly better weights, `keep` is standard training."""
 
 from __future__ import annotations
 
@@ -116,15 +116,15 @@ class RatchetPolicy:
         return EpochBuffers(active, gradients, optimizer_for("adamw", settings, active, gradients), units)
 
     def is_better(self, state: TrialState, correct: int, loss: float) -> bool:
-        """Strict improvement of validation accuracy; a draw is discarded."""
+        """Return True if validation accuracy strictly improved; equal accuracy is discarded."""
         return correct > state.best_correct
 
     def should_stop(self, state: TrialState) -> bool:
-        """The ratchet never stops by itself."""
+        """Return False: the ratchet never stops early."""
         return False
 
     def growth_due(self, state: TrialState, validation: int) -> GrowthEvent | None:
-        """Nothing grows: the next loop begins with the LKG as it is."""
+        """Return None: networks do not grow under the ratchet."""
         return None
 
 
@@ -138,7 +138,7 @@ class KeepPolicy:
     def begin_epoch(
         self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]
     ) -> EpochBuffers:
-        """Go on from the present weights and moments; a new trial from its LKG and zero moments."""
+        """Continue with the present weights and moments; a new trial has its LKG and zero moments."""
         if not pack.carried:
             pack.carried = {kind: pack.lkg.zeros_like() for kind in ("active", *MOMENTS[self.optimizer])}
         fresh = [row for row in rows if pack.states[row].loops == 0]
@@ -154,7 +154,7 @@ class KeepPolicy:
     def _remember(
         self, optimizer: StackedOptimizer, carried: dict[str, StackedParams], settings: Sequence[RowSettings]
     ) -> None:
-        """Give the optimiser its moments back. Its step count is a function of the loop, so not stored."""
+        """Restore the moments of the optimiser. Its step count follows from the loop and is not stored."""
         start = 0
         for group in optimizer.param_groups:
             part = slice(start, start + len(group["params"][0]))
@@ -167,27 +167,27 @@ class KeepPolicy:
             start = part.stop
 
     def is_better(self, state: TrialState, correct: int, loss: float) -> bool:
-        """The last state without patience, the least validation loss with it."""
+        """Return True without patience; with it, if the validation loss is the least so far."""
         return True if _patience(state) is None else loss < state.best_loss
 
     def should_stop(self, state: TrialState) -> bool:
-        """Whether patience has run out."""
+        """Return True once patience has run out."""
         patience = _patience(state)
         return patience is not None and state.loops - state.lkg_loop >= patience
 
     def growth_due(self, state: TrialState, validation: int) -> GrowthEvent | None:
-        """As the trial's schedule has it."""
+        """Return the growth that the trial's schedule asks for."""
         return growth_due(state, self.steps_per_epoch, validation)
 
 
 def _patience(state: TrialState) -> int | None:
-    """That of the trial itself: the trials of a pack may differ in it."""
+    """Return the patience of a trial, in which the trials of a pack may differ."""
     method = state.trial.method
     return method.patience if isinstance(method, StandardTraining) else None
 
 
 def policy_for(trial: Trial, net: Dense, splits: Splits) -> Policy:
-    """The policy that a trial's method names."""
+    """Return the policy of a trial's method."""
     if isinstance(trial.method, StandardTraining):
         return KeepPolicy(trial.method, -(-len(splits.train) // trial.method.batch_size))
 

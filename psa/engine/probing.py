@@ -1,4 +1,4 @@
-"""Probing: what a probe is handed and when, and the probes of a pack on their way through its loops."""
+"""Probing: the interface of probes, and the calls of a pack's probes during its loops."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from psa.storage.trial_state import Observation, TrialState
 
 @dataclass(frozen=True)
 class ProbeInput:
-    """What a probe is shown: T networks, the loop that made the weights of each, and their memories where
-    they have any, begun at those loops. It changes nothing.
+    """The input of a probe: T networks, the loop that made the weights of each, and their memories if they
+    have any, begun at those loops. A probe must not change it.
     """
 
     net: Dense
@@ -189,13 +189,13 @@ class ArrayProbe(Protocol):
 
 Entry = dict[str, Any]
 
-# Stores the arrays of a trial under a name, and says what the record is to say of the file.
+# Stores the arrays of a trial under a name, and returns the entry of the file for the record.
 KeepArrays = Callable[[TrialState, str, Arrays], Entry]
 
 
 @dataclass(frozen=True)
 class ObserverGroup:
-    """Several observers of one epoch, as one."""
+    """A group of observers of one epoch, used as one."""
 
     each: Sequence[EpochObserver]
 
@@ -211,19 +211,19 @@ class ObserverGroup:
 
 
 class ProbeRunner:
-    """The probes of a pack. keep: where arrays go; without it they are not asked for."""
+    """The probes of a pack. keep: stores arrays; without it probes are not asked for any."""
 
     def __init__(self, splits: Splits, probes: Sequence[Probe], keep: KeepArrays | None) -> None:
         self.splits, self.probes, self.keep = splits, probes, keep
 
     def on_start(self, pack: DevicePack) -> None:
-        """What they see before the first loop, of the trials that have not begun."""
+        """Run the probes before the first loop, on the trials that have not begun."""
         rows = [row for row, state in enumerate(pack.states) if self.probes and state.loops == 0]
         if rows:
             self.on_loop_end(pack, rows, pack.lkg[rows])
 
     def on_loop_end(self, pack: DevicePack, rows: Sequence[int], weights: StackedParams) -> None:
-        """Write what they see after a loop into the books of its trials."""
+        """Run the probes after a loop, and add their observations to the states of its trials."""
         if not self.probes:
             return
         states = [pack.states[row] for row in rows]
@@ -237,7 +237,7 @@ class ProbeRunner:
                 )  # a diverged threshold must not stop its pack
 
     def epoch_observers(self, net: Dense, batches: Batches, loops: Sequence[int]) -> dict[str, EpochObserver]:
-        """Who follows the next epoch, by probe."""
+        """Return the observers of the next epoch, by probe name."""
         followers = [probe for probe in self.probes if isinstance(probe, TrainingProbe)] if self.keep else []
         found = {probe.name: probe.follow(net, self.splits, batches, loops) for probe in followers}
         return {name: each for name, each in found.items() if each is not None}
@@ -252,7 +252,7 @@ class ProbeRunner:
                     state.files[file] = self.keep(state, file, arrays)
 
     def on_finish(self, pack: DevicePack) -> list[tuple[dict[str, Observation], dict[str, Entry]]]:
-        """What each probe says of the LKG of every trial, and the files of those that keep more."""
+        """Return each probe's observation of the LKG of every trial, and the entries of its array files."""
         if not self.probes:
             return [({}, {}) for _ in pack.states]
         made_in = [max(1, state.lkg_loop) for state in pack.states]

@@ -1,4 +1,4 @@
-"""When a running trial is saved: often enough to lose little, seldom enough to cost little."""
+"""The interval between saves of a running trial: short enough to lose little, long enough to cost little."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class SaveInterval:
-    """When to save: often enough to lose little, seldom enough to cost little.
+    """The interval between saves of a running trial, adapted to the measured time of a write.
 
     The interval is Young's and Daly's sqrt(2 w M) for a write of w seconds and a failure every M seconds,
     but never so short that writing takes more than `share` of the time.
@@ -20,11 +20,11 @@ class SaveInterval:
         self.saved_at = time.monotonic()
 
     def should_save(self) -> bool:
-        """Whether the next save is due."""
+        """Return True if the next save is due."""
         return time.monotonic() - self.saved_at >= self.interval
 
     def timed_save(self, save: Callable[[], None]) -> None:
-        """Save, and learn from how long it took."""
+        """Save, and adapt the interval to the time that it took."""
         begun = time.monotonic()
         save()
         self.saved_at = time.monotonic()

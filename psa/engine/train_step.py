@@ -28,16 +28,16 @@ EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on 
 
 
 class Observer(Protocol):
-    """Is shown every training step before the optimiser takes it; copies what it keeps, changes nothing."""
+    """An observer of training steps before the optimiser's update. Copies what it keeps, changes nothing."""
 
     def step(self, number: int, chosen: Tensor, logits: Tensor) -> None:
-        """Batch `number` of the epoch: its samples as places in the split, int64 [T, B], and what the weights
-        of this moment say of them, [T, classes, B].
+        """Observe batch `number` of the epoch: its samples as places in the split, int64 [T, B], and their
+        logits under the present weights, [T, classes, B].
         """
 
     def layer(self, number: int, x: Tensor, delta: Tensor) -> None:
-        """A linear layer in this step: its input ([T, inputs, B]; of the first layer anything), and the
-        gradient of the batch's mean loss with respect to its product, [T, outputs, B].
+        """Observe a linear layer in this step: its input ([T, inputs, B]; undefined for the first layer), and
+        the gradient of the batch's mean loss with respect to its product, [T, outputs, B].
         """
 
 
@@ -59,14 +59,14 @@ class DropoutPlan:
         self.scale = torch.tensor(scale, dtype=torch.float32, device=device).view(-1, 1, 1)
 
     def at(self, step: Tensor) -> Dropout | None:
-        """The dropout of batch number `step` (int32 []), None where no row has any."""
+        """Return the dropout of batch number `step` (int32 []), None if no row has any."""
         if not self.any:
             return None
         return Dropout(self.rows, self.keys, self.threshold, self.scale, step, self.layers)
 
 
 def _evenly_spaced(places: Sequence[int]) -> slice | None:
-    """The slice that picks `places`, where there is one: views are cheaper than gathered copies."""
+    """Return the slice that picks `places`, if there is one: views are cheaper than gathered copies."""
     if not places:
         return None
     step = places[1] - places[0] if len(places) > 1 else 1
@@ -75,7 +75,7 @@ def _evenly_spaced(places: Sequence[int]) -> slice | None:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed loss per trial [T] (float64) of logits [T, classes, B], and the gradient of the batch mean."""
+    """Return the summed loss [T] (float64) of logits [T, classes, B], and the gradient of the batch mean."""
     log_p = torch.log_softmax(logits, dim=1)
     chosen = labels.unsqueeze(1)
     loss = -log_p.gather(1, chosen).squeeze(1).to(torch.float64).sum(dim=1)
@@ -105,8 +105,8 @@ class _Step:
         self.number = torch.zeros((), dtype=torch.int32, device=device)
         self.chosen = torch.empty(len(batches.rows), size, dtype=torch.int64, device=device)
         self.visited = visited
-        # what an observer does is not part of a recording, and it needs to be told every time; a memory
-        # allocates, and asks how full it is: nothing that could be recorded
+        # Not recorded as a CUDA graph: an observer must be called in every step, and a memory allocates and
+        # reads its fill level from the device.
         self.work: Callable[[], None] = self._remembering if visited is not None else self._work
         if visited is None and observer is None:
             self.work = CudaGraphStep(self._work, device)
@@ -131,7 +131,7 @@ class _Step:
             self.observer.step(int(self.number), self.chosen[self.batches.group], logits)
 
     def _remembering(self) -> None:
-        """The same with a memory in between, which learns from the step."""
+        """Do the same as `_work` with a memory, which learns from the step."""
         if self.visited is None:
             return
         inputs, labels = self.batches.gathered(self.chosen)
@@ -160,7 +160,7 @@ def train_epoch(  # what an epoch works on is many things
 
     visited: the memories of the rows, which learn.
 
-    Raises Interrupted between two steps when `stop` says so; `active` is then of no use.
+    Raises Interrupted between two steps when `stop` returns True; `active` is then invalid.
     """
     device = active.first.device
     dropout = DropoutPlan(rows, device, net.dropping)
@@ -189,10 +189,10 @@ def evaluate(
     loops: Sequence[int] | None = None,
     visited: MemorySite | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Correct answers per trial [T] (int64) and mean loss per trial [T] (float64) on a split. The loss is NaN
-    where any logit is not finite, also one that the loss does not depend on.
+    """Return the correct answers [T] (int64) and mean loss [T] (float64) per trial on a split. The loss is
+    NaN if any logit is not finite, even one that the loss does not depend on.
 
-    loops: the epochs that made the weights, where the network asks for them. visited: memories that act, of
+    loops: the epochs that made the weights, if the network depends on them. visited: memories that act, of
     the rows and at their epochs; they stay as they are.
     """
     trials, device = len(weights), weights.first.device
@@ -214,12 +214,12 @@ def evaluate(
 
 
 def batch_sizes(samples: int, batch_size: int) -> set[int]:
-    """The sizes of the batches that `samples` samples are cut into."""
+    """Return the sizes of the batches that `samples` samples are cut into."""
     return {min(samples, batch_size), samples % batch_size} - {0}
 
 
 def padded(net: Dense, trials: int, batches: set[int]) -> bool:
-    """Whether a lone trial must be computed beside a copy of itself to get the bits it has in a pack.
+    """Return True if a lone trial must be computed beside a copy of itself to get the bits it has in a pack.
 
     A batched product of one matrix with a dimension of 1 goes to another kernel (measured); two do not.
     """

@@ -22,7 +22,9 @@ from psa.specs.training import Mode
 
 @dataclass(frozen=True)
 class Unit:
-    """A neuron: the linear layer that computes it, its number in it, and whether its readers go too."""
+    """A neuron: the linear layer that computes it, its number in that layer, and whether the weights that
+    read it are zeroed too.
+    """
 
     layer: int
     number: int
@@ -62,9 +64,9 @@ CHOICES: dict[Mode, Callable[[Shape, np.random.Generator], Unit | None]] = {
 
 
 def choose_unit(mode: Mode, shape: Shape, seed: int, loop: int) -> Unit | None:
-    """The neuron to damage before `loop` (from 1), a function of its arguments alone.
+    """Return the neuron to damage before `loop` (from 1), a function of the arguments alone.
 
-    None in the modes that damage nothing, and always before loop 1: there is no good state to perturb yet.
+    None in the modes without damage, and always before loop 1, when there is no good state to perturb yet.
     """
     if loop == 1:
         return None
@@ -72,7 +74,7 @@ def choose_unit(mode: Mode, shape: Shape, seed: int, loop: int) -> Unit | None:
 
 
 def ablate(copy: StackedParams, layout: Layout, units: Sequence[Unit | None]) -> None:
-    """Zero the units, one per row at most, in `copy`: incoming weights, bias, and readers if any."""
+    """Zero at most one unit per row in `copy`: incoming weights, bias, and any weights that read it."""
     first, rest = [_NOWHERE], [_NOWHERE]
     for row, unit in enumerate(units):
         if unit is None:
@@ -91,8 +93,8 @@ _NOWHERE = np.empty(0, dtype=np.int64)
 
 
 def _places(layout: Layout, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
-    """Where in its part of a row the incoming weights of a unit lie; and where in `rest` its bias and, if
-    they go too, the weights that read it (weights are stored [outputs, inputs]).
+    """Return the places of a unit's incoming weights in its part of a row; and those in `rest` of its bias
+    and, if they are zeroed too, of the weights that read it (weights are stored [outputs, inputs]).
     """
     linear = layout.linears[unit.layer]
     start = layout.weight_at[unit.layer] + unit.number * linear.inputs

@@ -1,9 +1,9 @@
-"""Growth between two epochs: whether it is due, and the wider or deeper state that computes what it did.
+"""Growth between two epochs: whether it is due, and a wider or deeper state that computes the same function.
 
 A network grows as its next epoch begins, so a trial that ends at a horizon is tested as it was trained, and
-a longer run of it goes on to the same bits. New units read their inputs at random and are read with weight 0
-by the units there before, so only training makes them heard. A new layer is the identity, which is exact
-because what it reads has passed a ReLU.
+a longer run of it goes on to the same bits. New units have random incoming weights, and outgoing weights of
+0 to the old units, so they have no effect before training. A new layer is the identity, which is exact
+because its inputs have passed a ReLU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from psa.storage.trial_state import TrialState
 
 
 def growth_due(state: TrialState, steps_per_epoch: int, validation: int) -> GrowthEvent | None:
-    """The growth that a trial's schedule asks for after its last loop and that is not done yet.
+    """Return the growth that is due after a trial's last loop and not done yet, None if there is none.
 
     validation: samples of the validation split.
     """
@@ -41,12 +41,12 @@ def growth_due(state: TrialState, steps_per_epoch: int, validation: int) -> Grow
 
 
 def just_grown(state: TrialState) -> bool:
-    """Whether the growth after its last loop is done, and no loop since."""
+    """Return True if the network has grown after its last loop and has not been trained since."""
     return bool(state.events) and state.events[-1]["epoch"] == state.loops
 
 
 def apply_growth(state: TrialState, event: GrowthEvent) -> None:
-    """Book an event, and grow weights and what the optimiser remembers of them, in place."""
+    """Record an event, and grow the weights and their optimiser moments in place."""
     number = 1 + sum(each["grew"] for each in state.events)
     state.events.append(growth_event_json(event))
     if not event.grew:
@@ -61,7 +61,7 @@ def apply_growth(state: TrialState, event: GrowthEvent) -> None:
 
 
 def growth_event_json(event: GrowthEvent) -> dict[str, Any]:
-    """An event as JSON holds it."""
+    """Return an event as a mapping for JSON."""
     facts = asdict(event) | {
         "old_depth": event.old_depth,
         "new_depth": event.new_depth,
@@ -75,7 +75,7 @@ State = dict[str, np.ndarray]
 
 
 def _linears(state: Mapping[str, np.ndarray]) -> list[str]:
-    """`hidden.0`, `hidden.1`, ..., `output` of a plain MLP's state. Raises ValueError for another network."""
+    """List `hidden.0`, `hidden.1`, ..., `output` of a plain MLP's state. Raises ValueError for others."""
     hidden = sum(name.startswith("hidden.") and name.endswith(".weight") for name in state)
     names = [*(f"hidden.{number}" for number in range(hidden)), "output"]
     expected = {f"{name}.{part}" for name in names for part in ("weight", "bias")}
@@ -85,15 +85,15 @@ def _linears(state: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def hidden_widths(state: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-    """The widths of the hidden layers of a state."""
+    """Return the widths of the hidden layers of a state."""
     return tuple(len(state[f"{name}.bias"]) for name in _linears(state)[:-1])
 
 
 def grow(state: Mapping[str, np.ndarray], widths: Sequence[int], seed: int, number: int) -> State:
-    """A plain MLP's state with these hidden widths, computing what it did; float32, a copy.
+    """Return a copy of a plain MLP's state with these hidden widths that computes the same function, float32.
 
     seed, number: of the trial, and of the growth in it (from 1), which name the draws. Raises ValueError
-    where a width would shrink or the depth would.
+    if a width or the depth would shrink.
     """
     old = hidden_widths(state)
     _check(old, widths)
@@ -101,7 +101,7 @@ def grow(state: Mapping[str, np.ndarray], widths: Sequence[int], seed: int, numb
 
 
 def grow_moments(moments: Mapping[str, np.ndarray], widths: Sequence[int]) -> State:
-    """An optimiser's moments for the grown network: what there was in its place, zeros for what is new."""
+    """Return an optimiser's moments for the grown network: old ones in place, zeros for new units."""
     names, old = _linears(moments), hidden_widths(moments)
     _check(old, widths)
     sizes = [moments["hidden.0.weight"].shape[1], *widths, len(moments["output.bias"])]

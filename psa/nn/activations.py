@@ -1,6 +1,6 @@
 """The activations of stacked layers: functions of [T, width, B] that treat every sample by itself.
 
-What is said of a row in the literature (a sum of 1, a projection) holds here for the width, dimension 1. No
+Statements about rows in the literature (a sum of 1, a projection) hold here for the width, dimension 1. No
 function mixes samples or trials. Parameters come from psa.specs.activation and act in every layer.
 """
 
@@ -21,7 +21,7 @@ from psa.specs.activation import Activation
 
 @dataclass(frozen=True)
 class ActivationParams:
-    """What an activation is told beside its input.
+    """The parameters of an activation besides its input.
 
     kind: name and parameters. threshold: [T, 1, 1] where it has a learned one. scale: [T, 1, 1] where it
     depends on the epoch. training: whether weights are being learned.
@@ -34,7 +34,7 @@ class ActivationParams:
 
     @property
     def factor(self) -> Tensor | float:
-        """By what the output is multiplied."""
+        """The factor of the output."""
         return self.kind.number("scale", 1.0) if self.scale is None else self.scale
 
     @property
@@ -47,7 +47,7 @@ class ActivationParams:
         return self.threshold + (inside - self.threshold.detach())
 
     def of(self, row: int) -> ActivationParams:
-        """That of one trial."""
+        """Return the parameters of one trial."""
         part = slice(row, row + 1)
         return replace(
             self,
@@ -57,7 +57,7 @@ class ActivationParams:
 
 
 def activate(x: Tensor, setting: ActivationParams) -> Tensor:
-    """The activation of x, [T, width, B].
+    """Apply the activation to x, [T, width, B].
 
     On the CPU an exponential has other bits at the end of a run of numbers than within it (measured: vectors
     of 16, two at a time). Such functions are applied trial by trial, so that a run is always one trial's.
@@ -69,14 +69,14 @@ def activate(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def scales(kind: Activation, loops: Sequence[int], device: torch.device) -> Tensor | None:
-    """[T, 1, 1] of the scale in each trial's epoch, None where it is the same in all."""
+    """Return the scale in each trial's epoch, [T, 1, 1], None if it is the same in all epochs."""
     if not kind.decays:
         return None
     return torch.tensor([kind.scale_at(loop) for loop in loops], device=device).view(-1, 1, 1)
 
 
 def _shares(values: Tensor, setting: ActivationParams) -> Tensor:
-    """(values + eps) over their sum, times the scale."""
+    """Return (values + eps) over their sum, times the scale."""
     raised = values + setting.kind.number("eps")
     return raised / raised.sum(dim=1, keepdim=True) * setting.factor
 
@@ -86,7 +86,7 @@ def _softmax(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _power(x: Tensor, setting: ActivationParams) -> Tensor:
-    """clamp(relu(x / T) + eps, eps, 1e6) ** alpha over its sum + eps; T is 1 where there is none."""
+    """Return clamp(relu(x / T) + eps, eps, 1e6) ** alpha over its sum + eps; T is 1 if not given."""
     eps = setting.kind.number("eps")
     tempered = x / setting.kind.number("temperature", 1.0)
     powers = (torch.relu(tempered) + eps).clamp(eps, 1e6) ** setting.kind.number("alpha")
@@ -94,7 +94,7 @@ def _power(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _sparsemax(x: Tensor, setting: ActivationParams) -> Tensor:
-    """The Euclidean projection of each sample on the simplex (Martins and Astudillo 2016, algorithm 1)."""
+    """Project each sample on the simplex (Euclidean; Martins and Astudillo 2016, algorithm 1)."""
     x = x - x.detach().amax(dim=1, keepdim=True)  # the projection is the same, and 1 is not lost beside it
     with torch.no_grad():
         ordered = torch.sort(x, dim=1, descending=True).values
@@ -111,7 +111,7 @@ def _sparsemax(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _threshold(x: Tensor, setting: ActivationParams) -> Tensor:
-    """x sigmoid(s (x - theta)); outside of training x where x >= theta, unless hard = false."""
+    """Return x sigmoid(s (x - theta)); outside of training x where x >= theta, unless hard = false."""
     theta = setting.clamped
     if not setting.training and setting.kind["hard"]:
         return x * (x >= theta)
@@ -119,7 +119,7 @@ def _threshold(x: Tensor, setting: ActivationParams) -> Tensor:
 
 
 def _fixed_threshold(x: Tensor, setting: ActivationParams) -> Tensor:
-    """max(x, threshold) over its sum in the same sample, times the scale."""
+    """Return max(x, threshold) over its sum in the same sample, times the scale."""
     raised = x.clamp(min=setting.kind.number("threshold"))
     return raised / raised.sum(dim=1, keepdim=True) * setting.factor
 
@@ -190,7 +190,7 @@ _EXPONENTIAL: Final = frozenset(
 
 
 class _Learned(torch.autograd.Function):
-    """A number of each trial that is learned: a copy of it, whose gradient goes into its buffer."""
+    """A copy of a learned number of each trial, whose gradient is written into a buffer."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, value: Tensor, into: Tensor | None) -> Tensor:
@@ -206,7 +206,7 @@ class _Learned(torch.autograd.Function):
 
 
 def learned(anchor: Tensor, value: Tensor, into: Tensor | None) -> Tensor:
-    """[T, 1, 1] of numbers that live in a buffer; backward() writes their gradients into another.
+    """Return numbers of a buffer as [T, 1, 1]; backward() writes their gradients into another buffer.
 
     `anchor` is any tensor that requires a gradient; it ties them into the graph.
     """
@@ -238,7 +238,7 @@ class _Placed(torch.autograd.Function):
 
 
 def placed(x: Tensor, dropout: Dropout | None = None, layer: int = 0) -> Tensor:
-    """x as products want it: a trial's bits do not depend on where in a pack its numbers lie. A layer's
+    """Align x for products, so that a trial's bits do not depend on its position in a pack. A layer's
     dropout is applied to it where there is any.
     """
     if dropout is None and x.is_contiguous() and x[0].numel() % LANES == 0 and not x.requires_grad:
@@ -261,6 +261,6 @@ class _Sum(torch.autograd.Function):
 
 
 def added(a: Tensor, b: Tensor) -> Tensor:
-    """a + b of two [T, width, B]."""
+    """Return a + b of two [T, width, B]."""
     found: Tensor = _Sum.apply(a, b)
     return found

@@ -1,4 +1,4 @@
-"""Convolutions as products of patches: what lies between the stacked linear layers of a small CNN.
+"""Convolutions as products of patches: the operations between the stacked linear layers of a small CNN.
 
 A hidden vector is [T, channels x side x side, B] between layers, as torch flattens an image. A 3 x 3
 convolution with a border of zeros is a product with patches [T, 9 x channels, B x side x side], so that it
@@ -19,7 +19,7 @@ _KERNEL: Final = 3
 
 
 def first_patches(x: Tensor, side: int, rows: Rows) -> tuple[Tensor, Rows]:
-    """[T, B x side x side, 9] of images [S, B, side x side] that trials share, and a group for each trial.
+    """Return patches [T, B x side x side, 9] of shared images [S, B, side x side], and a group per trial.
 
     Not one product for all trials of a group: with so many columns its rounding depends on its rows.
     """
@@ -32,7 +32,7 @@ def first_patches(x: Tensor, side: int, rows: Rows) -> tuple[Tensor, Rows]:
 
 
 def patches(h: Tensor, side: int) -> Tensor:
-    """[T, 9 x channels, B x side x side] of hidden images [T, channels x side x side, B]."""
+    """Return patches [T, 9 x channels, B x side x side] of hidden images [T, channels x side x side, B]."""
     trials, size, batch = h.shape
     images = h.permute(0, 2, 1).reshape(trials * batch, size // side**2, side, side)
     cut = torch.nn.functional.unfold(images, _KERNEL, padding=1)
@@ -41,13 +41,13 @@ def patches(h: Tensor, side: int) -> Tensor:
 
 
 def flattened(y: Tensor, side: int) -> Tensor:
-    """[T, channels x side x side, B] of what a convolution makes, [T, channels, B x side x side]."""
+    """Return [T, channels x side x side, B] of a convolution's output, [T, channels, B x side x side]."""
     trials, channels, _ = y.shape
     return y.view(trials, channels, -1, side * side).transpose(2, 3).reshape(trials, channels * side**2, -1)
 
 
 def pooled(h: Tensor, side: int) -> Tensor:
-    """[T, channels x (side // 2) ** 2, B]: the greatest of every 2 x 2 pixels; an odd border is lost."""
+    """Return the maximum of every 2 x 2 pixels, [T, channels x (side // 2) ** 2, B]; odd borders are lost."""
     trials, size, batch = h.shape
     planes = h.permute(0, 2, 1).reshape(-1, size // side**2, side, side)
     small = torch.nn.functional.max_pool2d(planes, 2)

@@ -22,7 +22,7 @@ from psa.specs.memory_sites import SitePosition
 from psa.specs.model import NetworkSpec, PublishedModelSpec
 from psa.specs.shapes import Linear, Shape, shape_of
 
-# Of a hidden layer: its number, and [T, width, B] before and after its activation.
+# A function of a hidden layer's number, and of [T, width, B] before and after its activation.
 Tap = Callable[[int, Tensor, Tensor], None]
 # What is done to [T, width, B] at a place of a plain network: another tensor like it.
 Change = tuple[SitePosition, Callable[[Tensor], Tensor]]
@@ -40,14 +40,14 @@ class Dense:
         self.layout = Layout(self.shape.linears)
 
     def grown(self, widths: Sequence[int]) -> Dense:
-        """The same network with these hidden widths; itself where it has them."""
+        """Return the network with these hidden widths; itself if it has them."""
         if tuple(widths) == self.arch.widths:
             return self
         arch = Arch.of_stacks([(1, width) for width in widths])
         return Dense(self.model.model_copy(update={"arch": arch}), self.classes)
 
     def described(self) -> dict[str, object]:
-        """What was really built, for the record."""
+        """Return a description of the network as built, for the record."""
         built: dict[str, object] = {
             "family": self.family,
             "arch": str(self.arch),
@@ -80,7 +80,7 @@ class Dense:
         return min(min(linear.inputs, linear.outputs) for linear in self.shape.linears)
 
     def initial(self, seed: int) -> StackedParams:
-        """One row, drawn on the CPU whatever the device, so that every device starts from the same bits.
+        """Return one row, drawn on the CPU so that every device starts from the same bits.
 
         Linear layers as torch draws an nn.Linear: weights and biases ~ U(+-1/sqrt(inputs)); or, with init
         `he`, weights of variance 2/inputs from a normal cut off at two deviations and biases 0 (He et al.
@@ -109,7 +109,7 @@ class Dense:
     def bind(
         self, rows: StackedParams, gradients: StackedParams | None = None, loops: Sequence[int] | None = None
     ) -> Bound:
-        """This network with the parameters of `rows`; with `gradients`, backward() writes them there.
+        """Bind the network to the parameters of `rows`; with `gradients`, backward() writes them there.
 
         loops: the epoch of each row, which only activations with a schedule ask for.
         """
@@ -136,11 +136,11 @@ class Dense:
         )
 
     def unstack(self, row: StackedParams) -> dict[str, Tensor]:
-        """One trial's row as an ordinary state dict: weights [outputs, inputs], biases [outputs]."""
+        """Return one trial's row as an ordinary state dict: weights [outputs, inputs], biases [outputs]."""
         return {name: view.clone() for name, view in self.layout.tensors(row).items()}
 
     def stack(self, state: dict[str, Tensor]) -> StackedParams:
-        """The row of an ordinary state dict. Raises KeyError or RuntimeError where it does not fit."""
+        """Return the row of an ordinary state dict. Raises KeyError or RuntimeError if it does not fit."""
         row = self.layout.zeros(1)
         for name, view in self.layout.tensors(row).items():
             view.copy_(state[name])
@@ -148,7 +148,7 @@ class Dense:
 
 
 def _cut_normal(draws: np.random.Generator, shape: torch.Size, std: float) -> Tensor:
-    """Draws of a normal of that standard deviation, none beyond two of them."""
+    """Draw from a normal of that standard deviation, cut off at two of them."""
     values = draws.standard_normal(shape.numel(), dtype=np.float32)
     while (far := np.flatnonzero(np.abs(values) > 2)).size:
         values[far] = draws.standard_normal(far.size, dtype=np.float32)
@@ -191,10 +191,10 @@ class Bound:
         tap: Tap | None = None,
         change: Change | None = None,
     ) -> Tensor:
-        """Logits [T, classes, B]. A later backward() writes every gradient into the buffers bound.
+        """Return logits [T, classes, B]. A later backward() writes every gradient into the buffers bound.
 
-        tap: is shown every hidden layer before and after its activation. change: is done to the hidden
-        vectors at its place.
+        tap: called with every hidden layer before and after its activation. change: the place of a change
+        of hidden vectors, and the function that makes it.
         """
         h, skip, total = inputs.x, None, None
         for layer, role in self.plan:
@@ -225,7 +225,7 @@ class Bound:
             layer.watch = watch
 
     def _convolved(self, h: Tensor, layer: Layer, tap: Tap | None, change: Change | None) -> Tensor:
-        """A convolution, ReLU, what is done there, pooling: hidden images in, smaller ones out."""
+        """Apply a convolution, ReLU, the change at its place and pooling, to hidden images."""
         side = self.sides[layer.number]
         if layer.number == 0:
             cut, layer.rows = first_patches(h, side, layer.rows or ())
@@ -239,7 +239,7 @@ class Bound:
     def _hidden(
         self, h: Tensor, layer: Layer, skip: Tensor | None, dropout: Dropout | None, tap: Tap | None
     ) -> Tensor:
-        """One hidden layer: product, skip connection, activation, dropout."""
+        """Apply one hidden layer: product, skip connection, activation, dropout."""
         if layer.relu and tap is None:
             layer.dropout = dropout
             return stacked_linear(h, layer, self.anchor, skip)

@@ -1,4 +1,4 @@
-"""Dropout masks as hashes of where an element is, so that every device and every pack draws the same."""
+"""Dropout masks as hashes of an element's position, so that every device and every pack draws the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Dropout:
         self._shape = (0, 0)
 
     def mask(self, layer: int, width: int, batch: int) -> Tensor:
-        """[n, width, batch]: 0 where dropped, `scale` where kept."""
+        """Return the mask [n, width, batch]: 0 where dropped, `scale` where kept."""
         if self._shape != (width, batch) or layer not in self._ready:
             # A deep narrow network would spend its time on a dozen tiny operations a layer: the masks of
             # several layers are hashed at once, as many as stay in the cache.
@@ -66,13 +66,13 @@ _MIX_2: Final = -1028477387
 
 @lru_cache(maxsize=4096)
 def _layer_terms(layers: tuple[int, ...], device: torch.device) -> Tensor:
-    """int32 [layers, 1]. Kept, because a tensor cannot be brought to a GPU while a step is being recorded."""
+    """Return terms int32 [layers, 1], cached: no tensor can be copied to a GPU while a step is recorded."""
     numbers = torch.tensor(layers, dtype=torch.int64).mul_(_LAYER)
     return numbers.to(torch.int32).unsqueeze(1).to(device)
 
 
 def _mixed(bits: Tensor) -> Tensor:
-    """MurmurHash3's finaliser on int32, in place. The product wraps as two's complement on every device."""
+    """Apply MurmurHash3's finaliser to int32, in place. Products wrap as two's complement on every device."""
     bits ^= (bits >> 16).bitwise_and_(0xFFFF)
     bits *= _MIX_1
     bits ^= (bits >> 13).bitwise_and_(0x7FFFF)

@@ -42,11 +42,11 @@ class Inputs:
 
     @classmethod
     def same_for_all(cls, x: Tensor, trials: int) -> Inputs:
-        """Every one of `trials` trials reads the same B x features."""
+        """Return inputs with the same B x features for all of `trials` trials."""
         return cls(x.unsqueeze(0), (slice(0, trials),))
 
     def by_row(self) -> Tensor:
-        """The samples of every trial, [T, features, B], copied where trials share them."""
+        """Return the samples of every trial, [T, features, B], copied where trials share them."""
         parts = [
             group.T.expand(rows.stop - rows.start, -1, -1)
             for group, rows in zip(self.x, self.rows, strict=True)
@@ -78,8 +78,8 @@ class Layer:
 
 
 def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None = None) -> Tensor:
-    """[T, outputs, B] = dropout(relu(W x + b + skip)), parts as `layer` says; x is [T, inputs, B], or for
-    the first layer [S, B, features].
+    """Return dropout(relu(W x + b + skip)), [T, outputs, B], with the parts that `layer` has; x is
+    [T, inputs, B], or for the first layer [S, B, features].
 
     Gradients of weights and biases are written into the layer's buffers, not accumulated: each layer is
     used once a pass. `anchor` is any tensor that requires a gradient; it ties the first layer, whose input
@@ -89,7 +89,7 @@ def stacked_linear(x: Tensor, layer: Layer, anchor: Tensor, skip: Tensor | None 
 
 
 def effective(layer: Layer) -> Tensor:
-    """[T, outputs, inputs] by which a layer multiplies: its weights, or of a simplex layer their softmax."""
+    """Return a layer's effective weights [T, outputs, inputs]: its weights, or their softmax if simplex."""
     if layer.temperature is None:
         return layer.weight
     weight = empty_rows(*layer.weight.shape, device=layer.weight.device)
@@ -112,7 +112,7 @@ def _product(layer: Layer, weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _shared_product(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """[n, outputs, B] of n trials that read the same x [B, features], as one product of two matrices."""
+    """Return [n, outputs, B] of n trials that read the same x [B, features], as one product of matrices."""
     trials, outputs, features = weight.shape
     matrix, column = weight.reshape(-1, features), bias.reshape(-1, 1)
     samples = len(x)
@@ -169,8 +169,8 @@ class _StackedLinear(torch.autograd.Function):
 
 
 def _through_softmax(layer: Layer, weight: Tensor) -> None:
-    """Turn the gradient of the effective weights into that of the numbers that are learned, in place; there
-    is no bias to learn.
+    """Turn the gradient of the effective weights into that of the learned parameters, in place; there is no
+    bias.
     """
     if layer.weight_grad is None or layer.bias_grad is None or layer.temperature is None:
         return

@@ -1,4 +1,4 @@
-"""T trials' parameters as rows of two buffers, and where in them each layer's lie.
+"""T trials' parameters as rows of two buffers, and the place of each layer in them.
 
 Every matrix starts on a 64-byte boundary: an odd size would move its neighbours to another kernel, and a
 trial's bits would depend on its pack.
@@ -19,12 +19,12 @@ LANES: Final = 16  # float32 per 64 bytes
 
 
 def aligned(count: int) -> int:
-    """The next multiple of 64 bytes, in floats."""
+    """Return the next multiple of 64 bytes, in floats."""
     return -(-count // LANES) * LANES
 
 
 def empty_rows(trials: int, *shape: int, device: torch.device) -> Tensor:
-    """An uninitialised [trials, *shape] tensor whose rows each start on a 64-byte boundary."""
+    """Return an uninitialised [trials, *shape] tensor whose rows each start on a 64-byte boundary."""
     count = 1
     for size in shape:
         count *= size
@@ -51,7 +51,7 @@ class StackedParams:
         return self.first, self.rest
 
     def __getitem__(self, rows: slice | list[int]) -> StackedParams:
-        """Some rows: views for a slice, a copy for a list."""
+        """Return some rows: views for a slice, a copy for a list."""
         return StackedParams(self.first[rows], self.rest[rows])
 
     def put(self, rows: list[int], values: StackedParams) -> None:
@@ -60,19 +60,19 @@ class StackedParams:
         self.rest[rows] = values.rest
 
     def clone(self) -> StackedParams:
-        """A copy."""
+        """Return a copy."""
         return StackedParams(self.first.clone(), self.rest.clone())
 
     def zeros_like(self) -> StackedParams:
-        """As many zeros."""
+        """Return zeros of the same shape."""
         return StackedParams(torch.zeros_like(self.first), torch.zeros_like(self.rest))
 
     def repeat(self, times: int) -> StackedParams:
-        """All rows, `times` over."""
+        """Return all rows, repeated `times` times."""
         return StackedParams(self.first.repeat(times, 1), self.rest.repeat(times, 1))
 
     def to(self, device: torch.device) -> StackedParams:
-        """The same on another device."""
+        """Return the same parameters on another device."""
         return StackedParams(self.first.to(device), self.rest.to(device))
 
     def finite(self) -> Tensor:
@@ -85,12 +85,12 @@ class StackedParams:
 
     @classmethod
     def stacked(cls, rows: Sequence[StackedParams]) -> StackedParams:
-        """Several one below the other."""
+        """Return the rows of several StackedParams, concatenated."""
         return cls(torch.cat([row.first for row in rows]), torch.cat([row.rest for row in rows]))
 
 
 class Layout:
-    """Where each weight [outputs, inputs], bias [outputs] and threshold lies in the buffers of Rows.
+    """The offsets of weights [outputs, inputs], biases [outputs] and thresholds in StackedParams.
 
     weight_at, bias_at, threshold_at: per layer, the offset in the row; the first layer's weight is alone in
     `first`. A layer without a bias has zeros in its place, which no gradient moves.
@@ -116,7 +116,7 @@ class Layout:
         self.size = size
 
     def zeros(self, trials: int) -> StackedParams:
-        """Rows of zeros, on the CPU."""
+        """Return rows of zeros, on the CPU."""
         return StackedParams(torch.zeros(trials, self.first_size), torch.zeros(trials, self.size))
 
     def weight(self, rows: StackedParams, layer: int) -> Tensor:
@@ -138,7 +138,7 @@ class Layout:
         return rows.rest[:, start : start + 1].unsqueeze(2)
 
     def tensors(self, row: StackedParams) -> dict[str, Tensor]:
-        """The parameters of one row as views under ordinary names and with ordinary sizes."""
+        """Return the parameters of one row as views under ordinary names and with ordinary sizes."""
         found = {}
         for layer, linear in enumerate(self.linears):
             weight = f"{linear.name}.weight"
@@ -151,5 +151,5 @@ class Layout:
         return found
 
     def views(self, rows: StackedParams) -> list[tuple[Tensor, Tensor]]:
-        """(weight, bias) of every layer, in compute order."""
+        """Return (weight, bias) of every layer, in compute order."""
         return [(self.weight(rows, layer), self.bias(rows, layer)) for layer in range(len(self.linears))]

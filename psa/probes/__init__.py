@@ -1,4 +1,4 @@
-"""Pure observers of networks; what each sees is part of a trial's record. Their names: psa.specs.probes."""
+"""Probes: read-only observers of networks, with results in a trial's record (names: psa.specs.probes)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def probe_named(text: str) -> Probe:
-    """A probe with its options. Raises UserError with the nearest name."""
+    """Return a probe with its options. Raises UserError with the nearest name."""
     name, options = parse_probe(text)
     module, _, kind = PROBES[name].partition(":")
     found: Probe = getattr(importlib.import_module(module), kind)(**options)

@@ -1,4 +1,4 @@
-"""How sure a network is, and which classes it takes for which."""
+"""Calibration of the predicted probabilities, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from psa.storage.trial_state import Observation
 
 
 class Calibration(LkgProbe):
-    """Of the LKG on validation and test: ece, the expected calibration error over 15 bins; confidence, the
-    mean greatest probability; accuracy, as a share. Of a network that diverged, whose outputs are no
-    numbers, ece and confidence are missing.
+    """The calibration of the LKG on validation and test: ece, the expected calibration error over 15 bins;
+    confidence, the mean greatest probability; accuracy, as a share. For a diverged network, whose outputs
+    are not finite, ece and confidence are missing.
     """
 
     name = "calibration"
@@ -29,19 +29,19 @@ class Calibration(LkgProbe):
 
 
 def _ece(seen: Predictions) -> float:
-    """A trial that diverged has a record too: what its outputs do not allow to say is missing from it."""
+    """Return the expected calibration error, NaN for a diverged trial, whose record leaves it out."""
     if not np.isfinite(seen.confidence).all():
         return float("nan")
     return expected_calibration_error(seen.confidence, seen.correct)
 
 
 class Confusion(LkgProbe):
-    """Of the LKG on the test split, counts: how many samples of each class it took for each."""
+    """The confusion matrix of the LKG on the test split, as counts."""
 
     name = "confusion"
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """`true>answer`, row by row."""
+        """Return `true>answer`, row by row."""
         classes = range(net.classes)
         return {"": [f"{true}>{answer}" for true in classes for answer in classes]}
 

@@ -1,4 +1,4 @@
-"""How the weights and activations of the LKG are distributed: moments and histograms."""
+"""Distributions of the weights and activations of the LKG: moments and histograms."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
 from psa.storage.trial_state import Observation
 
 BINS: Final = 60
-_ZERO: Final = 1e-8  # below it a number counts as none
-_SAMPLES: Final = 1_000  # of the validation split, whose activations are looked at
+_ZERO: Final = 1e-8  # smaller numbers count as zero
+_SAMPLES: Final = 1_000  # images of the validation split whose activations are observed
 _MOMENTS: Final = ("mean", "std", "min", "max", "sparsity", "negative")
 
 
 @dataclass
 class _Values:
-    """Numbers of one place, gathered batch by batch."""
+    """The values of one tensor, gathered batch by batch."""
 
     parts: list[Tensor] = field(default_factory=list)
 
@@ -33,7 +33,7 @@ class _Values:
         self.parts.append(values.flatten().to(torch.float64).cpu())
 
     def facts(self) -> dict[str, list[float]]:
-        """The moments, the norm, and a histogram of BINS equal bins between the least and the greatest."""
+        """Return the moments, the norm, and a histogram of BINS equal bins between minimum and maximum."""
         values = torch.cat(self.parts)
         low, high = float(values.min()), float(values.max())
         spread = math.isfinite(low) and math.isfinite(high) and high > low  # a diverged network has no bins
@@ -64,15 +64,15 @@ class Distributions:
     name = "distributions"
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """What the moments and the sums are, in order."""
+        """Return the names of the moments and of the sums, in order."""
         return {"moments": list(_MOMENTS), "sum": ["mean", "least", "greatest"]}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """Nothing: only the LKG is looked at."""
+        """Return nothing: only the LKG is observed."""
         return [{} for _ in look.loops]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe the LKG of each trial, as the class describes."""
         return [dict(self._of(look, row)) for row in range(len(look.loops))]
 
     def _of(self, look: ProbeInput, row: int) -> Iterator[tuple[str, list[float]]]:
@@ -97,7 +97,7 @@ class Distributions:
 
 
 def _acting(look: ProbeInput, row: int) -> dict[str, Tensor]:
-    """Every parameter tensor; of a simplex layer the weights that its numbers stand for."""
+    """Return every parameter tensor; of a simplex layer the effective weights."""
     one = look.weights[row : row + 1]
     plan = look.net.bind(one, loops=look.loops[row : row + 1]).plan
     names = {f"{linear.name}.weight": number for number, linear in enumerate(look.net.shape.linears)}

@@ -1,4 +1,4 @@
-"""A classifier that learns nothing more: the nearest embeddings of the training split vote."""
+"""A nearest-neighbour classifier on the embeddings of the training split, without further training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EmbeddingKnn(LkgProbe):
 
 
 def embeddings(look: ProbeInput, split: Split, row: int) -> Tensor:
-    """[N, width]: outputs of the last hidden layer of one trial."""
+    """Return the outputs of the last hidden layer of one trial, [N, width]."""
     last, parts = hidden_layers(look)[-1], list[Tensor]()
 
     def watch(layer: int, before: Tensor, after: Tensor) -> None:
@@ -52,7 +52,9 @@ def embeddings(look: ProbeInput, split: Split, row: int) -> Tensor:
 def voted(
     known: Tensor, labels: Tensor, queries: Tensor, classes: int, neighbours: int = NEIGHBOURS
 ) -> np.ndarray:
-    """int64 [N]: what the nearest of known [M, width] with labels [M] say of queries [N, width]."""
+    """Return the majority label, int64 [N], of the nearest neighbours of queries [N, width] in known
+    [M, width] with labels [M].
+    """
     lengths = known.square().sum(dim=1)
     answers = []
     for part in queries.split(EVALUATION_BATCH):

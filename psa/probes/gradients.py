@@ -29,7 +29,7 @@ class Factors:
     """Room for N samples of T trials, filled batch by batch; an observer of training. Rows beyond the T (a
     twin that only lends a lone trial its bits) are not kept.
 
-    layers: which linear layers, by number.
+    layers: the linear layers, by number.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Factors:
 
 
 class Followed:
-    """One epoch of some trials. wanted: of which of them the factors are kept."""
+    """One epoch of some trials. wanted: the trials whose factors are kept."""
 
     def __init__(self, factors: Factors, splits: Splits, wanted: Sequence[bool]) -> None:
         self.factors, self.splits, self.wanted = factors, splits, wanted
@@ -101,15 +101,15 @@ class _Silent:
     """A probe whose numbers are all in files."""
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """None: there are no numbers beside the files."""
+        """Return nothing: all results are in files."""
         return {}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """Nothing."""
+        """Return nothing: all results are in files."""
         return [{} for _ in look.loops]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """Nothing."""
+        """Return nothing: all results are in files."""
         return [{} for _ in look.loops]
 
 
@@ -117,7 +117,7 @@ class GradientsOnline(_Silent):
     """Each sample's gradient in the step that trained on it: with the weights (and the dropout) of that
     moment, before the optimiser's step. Samples stand in the order of training.
 
-    epochs: which, all if none is named. layers: which, by name, all if none is named.
+    epochs: by number, all if none is given. layers: by name, all if none is given.
     """
 
     name = "gradients_online"
@@ -126,7 +126,7 @@ class GradientsOnline(_Silent):
         self.epochs, self.layers = {int(epoch) for epoch in epochs}, tuple(layers)
 
     def follow(self, net: Dense, splits: Splits, batches: Batches, loops: Sequence[int]) -> Followed | None:
-        """See psa.engine.probing.TrainingProbe. Raises UserError for a layer that there is not."""
+        """See psa.engine.probing.TrainingProbe. Raises UserError for an unknown layer."""
         layers = numbers_of(net, self.layers)
         wanted = [not self.epochs or loop in self.epochs for loop in loops]
         if not any(wanted):
@@ -140,7 +140,7 @@ class Gradients(_Silent):
     """Each training sample's gradient at one checkpoint: the LKG after selection, without dropout. Samples
     stand in the order of the training split.
 
-    layers: which, by name, all if none is named.
+    layers: by name, all if none is given.
     """
 
     name = "gradients"
@@ -159,7 +159,7 @@ class Gradients(_Silent):
         bound.training = False
         bound.watch(factors.layer)
         for layer, _ in bound.plan:
-            layer.weight_grad = layer.bias_grad = None  # their sums over samples are not asked for
+            layer.weight_grad = layer.bias_grad = None  # their sums over samples are not needed
         places = torch.arange(len(split), device=split.images.device)
         for number, start in enumerate(range(0, len(split), EVALUATION_BATCH)):
             part = slice(start, start + EVALUATION_BATCH)
@@ -171,9 +171,9 @@ class Gradients(_Silent):
 
 
 def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
-    """The layers of these names, all if none is named. Raises UserError for one that there is not, and for
-    those whose gradient is no outer product: that of a stochastic one goes through a softmax, and that of a
-    convolution is a sum over the places of an image.
+    """Return the numbers of the named layers, all if none is named. Raises UserError for an unknown layer and
+    for those whose gradient is not an outer product: that of a stochastic layer passes a softmax, and that
+    of a convolution is a sum over the places of an image.
     """
     linears = {linear.name: number for number, linear in enumerate(net.shape.linears)}
     for name in names:

@@ -1,4 +1,4 @@
-"""What every hidden layer does on a split, one batch after another, for probes."""
+"""The values of hidden layers before and after activation on a split, batch by batch, for probes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
 from psa.nn.layers import Inputs
 
-# Of one trial: a hidden layer, and [width, B] before and after its activation.
+# A function of one trial's hidden layer: its number, and [width, B] before and after its activation.
 _Watch = Callable[[int, Tensor, Tensor], None]
 
 
@@ -34,9 +34,9 @@ def trace_layers(
 
 
 def ignore(logits: Tensor, labels: Tensor) -> None:
-    """For those who watch hidden layers alone."""
+    """Ignore the logits, for probes that need hidden layers alone."""
 
 
 def hidden_layers(look: ProbeInput) -> list[int]:
-    """The numbers of the layers that have an activation."""
+    """Return the numbers of the layers that have an activation."""
     return [number for number, linear in enumerate(look.net.shape.linears) if linear.role != "output"]

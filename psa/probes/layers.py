@@ -1,4 +1,4 @@
-"""What each layer contributes: its size and use, the accuracy of an early exit behind it, its threshold."""
+"""Probes of layers: their size and use, the accuracy of an early exit behind each, their thresholds."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class LayerUsage:
     name = "layer_usage"
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """The layers by name; the output has parameters alone."""
+        """Return the layers by name; the output layer has parameters alone."""
         names, hidden = [linear.name for linear in net.shape.linears], _hidden(net)
         return {"parameters_l1": names, "mean_output": hidden, "active_share": hidden}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe each network, as the class describes."""
         return [self._of(look, row) for row in range(len(look.loops))]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """The same of the LKG."""
+        """Do the same for the LKG."""
         return self.each(look)
 
     def _of(self, look: ProbeInput, row: int) -> Observation:
@@ -66,9 +66,9 @@ class LayerUsage:
 
 
 class EarlyExit(LkgProbe):
-    """How many validation images the network answers correctly when its head reads only the first k hidden
-    layers: their sum where the network sums them, else the k-th layer. Layers of another width than the
-    head's have no answer (null).
+    """The number of validation images that the network classifies correctly when its head reads only the
+    first k hidden layers: their sum if the network sums them, else the k-th layer. It is null for layers
+    whose width differs from the input of the head.
 
     correct: for k = 1, 2, ... hidden layers.
     """
@@ -76,7 +76,7 @@ class EarlyExit(LkgProbe):
     name = "early_exit"
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """The hidden layers behind which one may leave."""
+        """Return the hidden layers with an early exit behind them."""
         return {"correct": _hidden(net)}
 
     def _of(self, look: ProbeInput, row: int) -> Observation:
@@ -112,11 +112,11 @@ class Thresholds:
     name = "thresholds"
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """The layers that have one."""
+        """Return the layers that have a threshold."""
         return {"threshold": [net.shape.linears[layer].name for layer in net.layout.threshold_at]}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe each network, as the class describes."""
         kind, layout = look.net.activation, look.net.layout
         low, high = kind.number("min"), kind.number("max")
         found: list[Observation] = [{"threshold": []} for _ in look.loops]
@@ -127,5 +127,5 @@ class Thresholds:
         return found
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """The same of the LKG."""
+        """Do the same for the LKG."""
         return self.each(look)

@@ -1,4 +1,4 @@
-"""What a hidden-state memory finds and what it does: retrieval, gate, size, and losses with and without."""
+"""Probes of a hidden-state memory: retrieval, gate, size, and losses with and without the memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BAND: Final = 1e-6  # nats; differences up to it are rounding
 EDGES: Final = (
     -1.0, -0.5, -STRONG, -0.1, -0.03, -0.01, -0.001, -_BAND, _BAND, 0.001, 0.01, 0.03, 0.1, STRONG, 0.5, 1.0,
 )  # fmt: skip
-# Of a split with a loss that is no number, as of a network that diverged, no change is known.
+# A split with a loss that is not finite, as a diverged network has, gives no changes.
 _UNKNOWN: Final[Mapping[str, float | None]] = dict.fromkeys(
     ("helped", "harmed", "neutral", "strong_help", "strong_harm", "mean", "std")
 )
@@ -34,7 +34,7 @@ class ToggleProbe(LkgProbe):
     samples, helped, harmed, neutral (within 1e-6), strong_help and strong_harm (beyond 0.2): counts. mean,
     std: nats. with_correct, without_correct: counts. histogram.SPLIT: samples between EDGES.
     distance.SPLIT, change.SPLIT: mean retrieval distance and mean change of ten parts of equal size, from
-    near to far. Where a loss is no number, only samples and what was answered correctly are there.
+    near to far. If a loss is not finite, only samples and the counts of correct answers exist.
     """
 
     name = "toggle"
@@ -70,7 +70,7 @@ def _by_change(split: str, change: NDArray[np.float64]) -> Observation:
 
 
 def _by_distance(split: str, distance: NDArray[np.float64], change: NDArray[np.float64]) -> Observation:
-    """Nothing where fewer samples than parts found an entry."""
+    """Return nothing if fewer samples than parts found an entry."""
     there = np.flatnonzero(np.isfinite(distance))
     if len(there) < PARTS:
         return {}
@@ -82,7 +82,8 @@ def _by_distance(split: str, distance: NDArray[np.float64], change: NDArray[np.f
 
 
 class RetrievalProbe:
-    """What the memory finds and does in evaluation: after each epoch on validation, of the LKG on both.
+    """The retrieval and the effect of the memory in evaluation: on validation after each epoch, and for the
+    LKG on validation and test.
 
     acted: share of samples that were changed. distance (mean over k), purity (share of entries with the
     sample's label), top1 (whether the nearest has it): means over those. gate, gate_std, magnitude
@@ -93,15 +94,15 @@ class RetrievalProbe:
     name = "retrieval"
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """The splits."""
+        """Return the splits."""
         return {"": list(SPLITS)}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe each network, as the class describes."""
         return [self._of(look, row, [look.splits.val]) for row in range(len(look.loops))]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe the LKG of each trial, as the class describes."""
         splits = [split for _, split in both_splits(look)]
         return [self._of(look, row, splits) for row in range(len(look.loops))]
 

@@ -28,7 +28,7 @@ class ModeToggle:
 
     @property
     def shares(self) -> dict[str, float]:
-        """The counts as shares of the samples; helped, harmed and neutral add up to 1."""
+        """Return the counts as shares of the samples; helped, harmed and neutral add up to 1."""
         counts = asdict(self)
         named = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
         return {name: counts[name] / self.samples if self.samples else float("nan") for name in named}
@@ -62,7 +62,7 @@ def toggle(
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """int64 [classes, classes]: samples of the class of the row that were taken for that of the column."""
+    """Return the counts of samples by true (row) and predicted class (column), int64 [classes, classes]."""
     labels, predicted = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
     for each in (labels, predicted):
         if len(each) and (each.min() < 0 or each.max() >= classes):
@@ -83,7 +83,9 @@ class ByClass:
 
 
 def by_class(matrix: np.ndarray) -> ByClass:
-    """From a confusion matrix. A class never predicted has no precision, one without samples no recall."""
+    """Return the scores of a confusion matrix: precision is NaN for a class never predicted, recall for one
+    without samples.
+    """
     right = np.diagonal(matrix).astype(np.float64)
     predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,4 +1,4 @@
-"""What one trial answers on a split, with its memory or without: the pass that several probes share."""
+"""The predictions of one trial on a split, with its memory or without, which several probes share."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ SPLITS: Final = ("validation", "test")
 
 
 class LkgProbe:
-    """A probe that asks the LKG alone; what it finds is said by `_of`, on both splits where it names no other
-    places.
+    """The base of probes that observe only the LKG. `_of` returns the observation of one trial, for both
+    splits unless `places` is overridden.
     """
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """The splits."""
+        """Return the splits."""
         return {"": list(SPLITS)}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """Nothing: only the LKG is asked."""
+        """Return nothing: only the LKG is observed."""
         return [{} for _ in look.loops]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe the LKG of each trial, as the class describes."""
         return [self._of(look, row) for row in range(len(look.loops))]
 
     def _of(self, look: ProbeInput, row: int) -> Observation:
-        """What there is to say of one trial."""
+        """Return the observation of one trial."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of each of N samples: loss (nats), answer, the greatest probability, and the label; memory: what its
-    memory did there (see HiddenMemory.observed), empty without one.
+    """The predictions for N samples: loss (nats), answer, greatest probability and label of each; memory: the
+    values of HiddenMemory.observed, empty without a memory.
     """
 
     losses: NDArray[np.float64]
@@ -58,13 +58,13 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each is answered correctly."""
+        """True for each sample that is classified correctly."""
         return np.asarray(self.answers == self.labels)
 
 
 @torch.no_grad()
 def predict(look: ProbeInput, split: Split, row: int, with_memory: bool = True) -> Predictions:
-    """Of one trial, beside a copy of itself: the numbers then have the same bits in any pack."""
+    """Return the predictions of one trial, computed beside a copy of itself for the same bits in any pack."""
     loops = [look.loops[row]] * 2
     bound = look.net.bind(look.weights[[row, row]], loops=loops)
     visited = look.visited.take([row, row]) if with_memory and look.visited is not None else None
@@ -102,10 +102,10 @@ def predict(look: ProbeInput, split: Split, row: int, with_memory: bool = True) 
 
 
 def both_splits(look: ProbeInput) -> tuple[tuple[str, Split], ...]:
-    """Validation and test, which a probe's last look may see."""
+    """Return validation and test, both of which a probe may read in `last`."""
     return tuple(zip(SPLITS, (look.splits.val, look.splits.test), strict=True))
 
 
 def finite_rows(values: Iterable[float]) -> list[float | None]:
-    """Numbers as JSON can hold them: what is none is missing."""
+    """Return numbers as JSON can hold them: None (missing) for those that are not finite."""
     return [float(value) if math.isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""How well the training split is known: after an epoch, and not on the way as running averages have it."""
+"""Accuracy on the training split after an epoch, unlike a running average over the epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from psa.storage.trial_state import Observation
 
 
 class TrainAccuracy:
-    """correct, total: training images answered correctly by the weights as they are after the epoch.
+    """The number of training images that the weights after the epoch classify correctly: correct, total.
 
     A pass over the training split; about a third of an epoch's time.
     """
@@ -17,11 +17,11 @@ class TrainAccuracy:
     name = "train_accuracy"
 
     def places(self, net: Dense) -> dict[str, list[str]]:
-        """One number of each, which stands for itself."""
+        """Return no names: each quantity has one number."""
         return {}
 
     def each(self, look: ProbeInput) -> list[Observation]:
-        """See the class."""
+        """Observe each network, as the class describes."""
         trials, split = len(look.loops), look.splits.train
         twin = padded(look.net, trials, batch_sizes(len(split), EVALUATION_BATCH))
         weights, loops = look.weights, list(look.loops)
@@ -31,5 +31,5 @@ class TrainAccuracy:
         return [{"correct": [int(count)], "total": [len(split)]} for count in correct[:trials]]
 
     def last(self, look: ProbeInput) -> list[Observation]:
-        """The same of the LKG."""
+        """Do the same for the LKG."""
         return self.each(look)

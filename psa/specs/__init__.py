@@ -1,1 +1,1 @@
-"""Frozen, validated values that say what a trial is, and its identity; no torch, no files."""
+"""Frozen, validated values that define a trial and its identity; no torch, no files."""

@@ -1,7 +1,7 @@
 """An activation and its parameters as people write them: `JumpReLU(initial=0.5)`. Imports no torch.
 
 Every parameter is part of the value, given or not, so that none can be dropped on the way: the name of a
-trial says what was asked, and its digest what was built. The functions are in psa.nn.activations.
+trial shows the given text, and its digest the resolved parameters. The functions are in psa.nn.activations.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _POSITIVE: Final = frozenset(
         "decay_rate",
     }
 )
-# Beyond these, single precision has nothing but 0, infinity and NaN to answer.
+# Beyond these, single precision gives only 0, infinity or NaN.
 _BOUNDS: Final = (("eps", 1e-20, 1.0), ("temperature", 1e-6, 1e6), ("alpha", 1e-3, 100.0))
 _TEXT: Final = re.compile(r"\s*([A-Za-z]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 _LARGEST: Final = 1e9  # of a parameter's value
@@ -87,7 +87,7 @@ class Activation:
 
     @classmethod
     def coerce(cls, value: object) -> Activation:
-        """An Activation from itself or from its text. Raises UserError."""
+        """Return an Activation unchanged, or parse its text. Raises UserError."""
         if isinstance(value, Activation):
             return value
         if not isinstance(value, str) or len(value) > _MAX_TEXT:
@@ -109,26 +109,26 @@ class Activation:
         return dict(self.parameters)[key]
 
     def number(self, key: str, otherwise: float = 0.0) -> float:
-        """A parameter as a number; `otherwise` where the activation has none of that name."""
+        """Return a parameter as a number, or `otherwise` if the activation has none of that name."""
         return float(dict(self.parameters).get(key, otherwise))
 
     @property
     def is_relu(self) -> bool:
-        """Whether it is the one that layers have built in."""
+        """True for ReLU, which the layers compute themselves."""
         return self.name == "ReLU"
 
     @property
     def learns(self) -> bool:
-        """Whether each layer has a threshold of its own that is learned."""
+        """True if each layer has a learned threshold of its own."""
         return "initial" in dict(self.parameters)
 
     @property
     def decays(self) -> bool:
-        """Whether its scale depends on the epoch."""
+        """True if the scale depends on the epoch."""
         return "decay_epochs" in dict(self.parameters)
 
     def scale_at(self, epoch: int) -> float:
-        """By what its output is multiplied in an epoch, from 1: the first has the initial scale, and those
+        """Return the factor of the output in an epoch (from 1): the first has the initial scale, and those
         after `decay_epochs` epochs the final one.
         """
         if not self.decays:
@@ -161,7 +161,7 @@ class Activation:
         return re.sub(r"[^a-z0-9.-]", "-", "-".join(parts).lower())[:80]
 
     def __str__(self) -> str:
-        """Its full text: every parameter, defaults too."""
+        """Return the full text: every parameter, defaults included."""
         shown = ", ".join(f"{key}={_shown(value)}" for key, value in self.parameters)
         return f"{self.name}({shown})" if shown else self.name
 
@@ -171,7 +171,7 @@ class Activation:
 
 
 def _given(name: str, text: str, defaults: Mapping[str, Number]) -> dict[str, Number]:
-    """The parameters in brackets: by name, or in their order."""
+    """Return the parameters in brackets: by name, or in their order."""
     found: dict[str, Number] = {}
     for place, part in enumerate(split_top_level(text, ",")):
         key, equals, value = (each.strip() for each in part.partition("="))

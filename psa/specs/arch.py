@@ -11,7 +11,7 @@ from psa.core.errors import UserError
 
 MAX_WIDTH: Final = 65_536
 MAX_DEPTH: Final = 10_000
-_MAX_TEXT: Final = 4_000  # longer strings are refused unread: nobody types them
+_MAX_TEXT: Final = 4_000  # longer strings are refused without parsing
 _MAX_DIGITS: Final = 9
 _MAX_SHOWN: Final = 60  # of a wrong value, in an error
 _SEGMENT: Final = re.compile(r"\s*([0-9]+)\s*\*\s*([0-9]+)\s*", re.ASCII)
@@ -56,7 +56,7 @@ class Arch:
 
     @classmethod
     def coerce(cls, value: object) -> Arch:
-        """An Arch from itself, from `[4*8]`, or from the short form `4*8` that grids and tables use."""
+        """Return an Arch unchanged, or parse `[4*8]` or the short form `4*8` that grids and tables use."""
         if isinstance(value, Arch):
             return value
         if not isinstance(value, str):
@@ -84,7 +84,7 @@ class Arch:
 
 
 def _stack(segment: str) -> tuple[int, int]:
-    """`4*8` as (4, 8). Raises UserError."""
+    """Parse `4*8` as (4, 8). Raises UserError."""
     match = _SEGMENT.fullmatch(segment)
     if match is None:
         raise UserError(f"arch: segment {quote(segment.strip())} is not count*width", _HELP)
@@ -94,7 +94,7 @@ def _stack(segment: str) -> tuple[int, int]:
 
 
 def quote(value: object) -> str:
-    """A value as Python writes it, on one line and cut short."""
+    """Return a value as Python writes it, on one line and cut short."""
     try:
         shown = repr(value)
     except (ValueError, RecursionError):  # a number of very many digits, lists very deep in lists

@@ -25,7 +25,7 @@ MAX_SEED: Final = 2**63 - 1
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN. Equal values give equal bytes."""
+    """Return the canonical JSON of a value: sorted keys, no spaces, no NaN. Equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
@@ -47,7 +47,7 @@ class Spec(BaseModel):
     )
 
 
-# By which pydantic tells the members of a union; a user has not written them there.
+# The tags by which pydantic distinguishes the members of a union; users do not write them.
 _TAGS: Final = frozenset({"ratchet", "keep", "published", "named"})
 
 S = TypeVar("S", bound="Spec")
@@ -62,7 +62,7 @@ def parse_spec(kind: type[S], values: dict[str, Any], where: str) -> S:
 
 
 def first_error(error: ValidationError) -> str:
-    """`method.lr = -1.0: input should be greater than 0` for the first fault of a validation."""
+    """Return the first fault of a validation, as `method.lr = -1.0: input should be greater than 0`."""
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")

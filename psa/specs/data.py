@@ -29,8 +29,8 @@ Scaling = Literal["standard", "unit", "simplex"]
 class DataSpec(Spec):
     """A named data set, how it is split and scaled, which digits stay, and how much of it is used.
 
-    train_size, test_size: so many images of the training split and of the test file, drawn by split_seed;
-    all of them where none is named.
+    train_size, test_size: the number of images of the training split and of the test file, drawn by
+    split_seed; all if None.
     """
 
     name: DatasetName = "mnist"
@@ -43,7 +43,7 @@ class DataSpec(Spec):
 
     @model_serializer(mode="wrap")
     def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Sizes that are not named are left out, so that no earlier trial becomes another one."""
+        """Leave out sizes that are None, so that the digests of earlier trials stay the same."""
         body: dict[str, Any] = handler(self)
         return {
             key: value
@@ -61,7 +61,7 @@ class DataSpec(Spec):
 
     @property
     def classes(self) -> int:
-        """How many outputs a network needs."""
+        """The number of classes, and so of outputs of the network."""
         return 10 if self.digits is None else len(self.digits)
 
 
@@ -82,9 +82,9 @@ _HINT: Final = f"Write digits such as 0,1,7, or {', '.join(PRESETS)}"
 
 
 def digits_of(text: str) -> tuple[int, ...]:
-    """The digits that `even` or `0,1,7` stands for, with or without brackets.
+    """Return the digits that `even` or `0,1,7` stands for, with or without brackets.
 
-    Raises UserError for an unknown name (with the nearest one) and for a set that is none: see checked.
+    Raises UserError for an unknown name (with the nearest one) and for an invalid set: see checked.
     """
     bare = text.strip("[]() \t")
     if re.search("[a-z]", bare, re.IGNORECASE) and "," not in bare:
@@ -98,8 +98,8 @@ def digits_of(text: str) -> tuple[int, ...]:
 
 
 def checked(digits: tuple[int, ...]) -> tuple[int, ...]:
-    """The digits themselves. Raises UserError for one digit, one given twice, and any order but a rising
-    one: label 0 is the least digit, so that another order would promise another labelling.
+    """Return the digits. Raises UserError for a single digit, for one given twice, and unless they rise:
+    label 0 is the least digit, so another order would suggest another labelling.
     """
     shown = ", ".join(map(str, digits[:_SHOWN])) + ", ..." * (len(digits) > _SHOWN)
     counts = Counter(digits)
@@ -119,8 +119,8 @@ def checked(digits: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def resolved(value: Any) -> Any:
-    """A text as the digits it stands for, a list of digits if it is a set; whatever else is left to the type
-    of the setting.
+    """Return the digits of a text, or a list of digits if it is a valid set. Other values are returned
+    unchanged, to be checked by the type of the setting.
 
     Raises ValueError, which pydantic reports with the key it belongs to.
     """
@@ -133,5 +133,5 @@ def resolved(value: Any) -> Any:
 
 
 def label_mapping(digits: tuple[int, ...]) -> str:
-    """`2→0 3→1 5→2 7→3`: the label that stands for each digit while training."""
+    """Return the label of each digit during training: `2→0 3→1 5→2 7→3`."""
     return " ".join(f"{digit}→{label}" for label, digit in enumerate(digits))

@@ -1,4 +1,4 @@
-"""Growth: when a network grows by how much, and by what schedule."""
+"""Growth: the schedule by which a network grows, and the size of each growth."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _NO_GAIN: Final = 1e-4
 
 
 class Growth(Spec):
-    """When a network grows, and by how much.
+    """The schedule by which a network grows, and the size of each growth.
 
     schedule: `epoch`, every `interval` epochs; `plateau`, after `interval` epochs without a validation
     accuracy better than the best by more than min_delta, counted anew after each growth; `performance`, at
     an accuracy of at least `threshold`, and `interval` epochs after the last; `fixed_step`, `interval` steps
     after the last or at the end of the epoch in which they are done. width: units added to every hidden
-    layer. depth: layers added behind the last, as wide as it. max_width, max_depth: nothing grows beyond.
-    warmup_epochs: none grows in the first so many. stop_epoch: none grows in that epoch or later. Epochs
-    count from 1; a network grows after an epoch's validation.
+    layer. depth: layers added behind the last, as wide as it. max_width, max_depth: upper limits.
+    warmup_epochs: the number of first epochs without growth. stop_epoch: the first epoch from which there
+    is no growth. Epochs count from 1; a network grows after an epoch's validation.
     """
 
     schedule: Schedule = "epoch"
@@ -62,7 +62,7 @@ class Growth(Spec):
         return self
 
     def grown(self, widths: tuple[int, ...]) -> tuple[int, ...]:
-        """The hidden widths after one growth, held back by the caps; a cap never shrinks anything."""
+        """Return the hidden widths after one growth, limited by the caps; a cap never shrinks a network."""
         most = math.inf if self.max_width is None else self.max_width
         wider = tuple(max(width, int(min(width + self.width, most))) for width in widths)
         deepest = len(wider) + self.depth if self.max_depth is None else self.max_depth
@@ -72,8 +72,8 @@ class Growth(Spec):
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Where a network may grow: after epoch `epoch` (from 1), `step` steps in all, with this validation
-    accuracy, a share.
+    """The end of an epoch, after which a network may grow: the epoch (from 1), all steps so far, and the
+    validation accuracy (0 to 1).
     """
 
     epoch: int
@@ -83,7 +83,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class GrowthEvent:
-    """One time that the schedule asked for growth; `grew` is False where the caps left no room."""
+    """A growth due by the schedule; `grew` is False if the caps left no room."""
 
     epoch: int
     global_step: int
@@ -117,14 +117,14 @@ class GrowthEvent:
 
 
 def parameters(widths: Sequence[int], inputs: int, classes: int) -> int:
-    """Weights and biases of a plain MLP with these hidden widths."""
+    """Return the number of weights and biases of a plain MLP with these hidden widths."""
     sizes = [inputs, *widths, classes]
     return sum((one + 1) * other for one, other in pairwise(sizes))
 
 
 @dataclass(frozen=True)
 class _Counters:
-    """What a schedule remembers: where it last fired, the best accuracy, and epochs without a better one."""
+    """The state of a schedule: its last growth, the best accuracy, and the epochs without a better one."""
 
     epoch: int
     step: int
@@ -159,10 +159,9 @@ def _reason(spec: Growth, counters: _Counters, moment: EpochResult) -> str | Non
 def growth_events(
     spec: Growth, widths: Sequence[int], history: Sequence[EpochResult], inputs: int = 784, classes: int = 10
 ) -> list[GrowthEvent]:
-    """Every growth of a network that started with these hidden widths, up to the end of its history.
+    """Return every growth of a network that started with these hidden widths, up to the end of its history.
 
-    A network that is at the last moment of its history grows now if the last event is of that moment. Raises
-    ValueError for moments out of order.
+    A growth after the last epoch of the history is due now. Raises ValueError for epochs out of order.
     """
     counters, sizes = _Counters(0, 0), tuple(widths)
     found: list[GrowthEvent] = []

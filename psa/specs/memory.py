@@ -1,6 +1,6 @@
-"""What a hidden-state memory is asked to do: every option, and which combinations are none.
+"""The options of a hidden-state memory, and the combinations of them that are invalid.
 
-An option that would do nothing where it stands must keep its default, so two specs that compute the same
+An option that has no effect in a spec must keep its default, so two specs that compute the same
 numbers are one spec and an experiment cannot report a difference between them. Four equivalences are left
 to their users, since they are points of a sweep: with k = 1 every weighting gives the one entry all weight;
 mode gated with a constant alpha and no uncertainty is residual (delta values) or overwrite (absolute ones)
@@ -32,16 +32,17 @@ FIELDS_BYTES: Final = 8 + 8 + 4 + 4 + 4  # label, insert step, retrieval count, 
 
 
 def _idle(spec: Spec, option: str, where: str) -> None:
-    """Refuse a value other than the default of an option that does nothing here. Raises ValueError."""
+    """Raise ValueError unless an option that has no effect here has its default."""
     if getattr(spec, option) != type(spec).model_fields[option].default:
         raise ValueError(f"{option} acts with {where} only: leave it out")
 
 
 class Retrieval(Spec):
-    """Which entries a query finds, and how much each of them weighs.
+    """The search for the entries nearest to a query, and the weight of each.
 
-    metric: euclidean is ||q - k||, cosine 1 - cos(q, k). weighting: the same for all; 1 / (d + 1e-8); or
-    softmax(-d / temperature). normalize_*: to length 1, keys and values when they are stored.
+    metric: euclidean is ||q - k||, cosine 1 - cos(q, k). weighting: uniform, the same for all;
+    inverse_distance, 1 / (d + 1e-8); softmax, softmax(-d / temperature). normalize_*: scale to length 1;
+    keys and values are scaled when they are stored.
     """
 
     k: Neighbours = 8
@@ -62,7 +63,7 @@ class Retrieval(Spec):
 
 
 class Query(Spec):
-    """What of the hidden vector is compared: all, the dimensions left alone, or a fixed random subset."""
+    """The dimensions that are compared: all, those that the memory leaves alone, or a fixed random subset."""
 
     source: Literal["full", "untouched", "projection"] = "full"
     dims: EntryCount = 64
@@ -75,7 +76,7 @@ class Query(Spec):
 
 
 class Target(Spec):
-    """What an entry holds, made after the backward pass from h, g = d(its own loss)/dh and class means c.
+    """The value of an entry, made after the backward pass from h, g = d(its own loss)/dh and class means c.
 
     delta: -step_size g (grad_delta), or c - h (class_centroid). absolute: h (current_hidden),
     h - step_size g (grad_target), or c (class_centroid).
@@ -103,7 +104,7 @@ class Target(Spec):
 
 
 class Gate(Spec):
-    """How much of the change is let through: clip(a g + bias, 0, 1).
+    """The share of the change that is applied: clip(a g + bias, 0, 1).
 
     a: alpha, or with linear_warmup alpha x min(e / (rise_epochs + 1), 1) in the e-th active epoch, so that
     rise_epochs epochs stay below alpha. g: 1, or with uncertainty sigmoid(-mean distance / temperature).
@@ -128,7 +129,7 @@ class Gate(Spec):
 
 
 class Affected(Spec):
-    """Which dimensions of the hidden vector may be changed; all of them where it has no more than `dims`."""
+    """The dimensions of the hidden vector that may be changed; all if it has at most `dims`."""
 
     dims: EntryCount = 64
     selection: Literal["first", "random"] = "first"
@@ -147,8 +148,8 @@ class Refresh(Spec):
 
 
 class EvictionPolicy(Spec):
-    """Who makes room in a full memory (see psa.interventions.memory.eviction). none: nobody; more is an
-    error.
+    """The choice of entries to replace in a full memory (see psa.interventions.memory.eviction). none: a
+    further entry is an error.
     """
 
     policy: Literal["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"] = "fifo"
@@ -168,10 +169,10 @@ class Memory(Spec):
     """One hidden-state memory of one network.
 
     site: early, middle, late, penultimate or the name of a site. clip: the most that any dimension is
-    changed by. train, inference: in which passes it acts. warmup_epochs: the first so many epochs it only
-    fills, or without fill_during_warmup does nothing. control: inactive fills and never acts; random uses k
-    entries drawn with replacement, equal weights, distance 0. A control keeps all options of the arm it is
-    compared with, though some of them have nothing to act on.
+    changed by. train, inference: the passes in which it acts. warmup_epochs: the number of first epochs in
+    which it only fills, or without fill_during_warmup does nothing. control: inactive fills and never acts;
+    random uses k entries drawn with replacement, equal weights, distance 0. A control keeps all options of
+    the arm that it is compared with, even those that have no effect.
     """
 
     site: Name = "penultimate"
@@ -230,16 +231,16 @@ class Memory(Spec):
         return f"{kind}-{self.mode}-{self.site.replace('_', '')}"
 
     def acts(self, epoch: int, training: bool) -> bool:
-        """Whether hidden vectors are changed in this epoch (from 1)."""
+        """Return True if the memory changes hidden vectors in this epoch (from 1)."""
         wanted = self.train if training else self.inference
         return wanted and self.control != "inactive" and epoch > self.warmup_epochs
 
     def fills(self, epoch: int) -> bool:
-        """Whether entries are stored in this epoch (from 1)."""
+        """Return True if the memory stores entries in this epoch (from 1)."""
         return self.fill_during_warmup or epoch > self.warmup_epochs
 
     def alpha(self, epoch: int) -> float:
-        """The gate's a in this epoch (from 1); the first epoch after the warm-up is its first."""
+        """Return the gate's a in this epoch (from 1). Active epochs count from the end of the warm-up."""
         if self.gate.schedule == "constant":
             return self.gate.alpha
         risen = max(epoch - self.warmup_epochs, 0) / (self.gate.rise_epochs + 1)
@@ -247,7 +248,7 @@ class Memory(Spec):
 
 
 def check_query(spec: Memory, width: int) -> None:
-    """Refuse a query that has nothing to compare at a site of this width, or is another one. UserError."""
+    """Raise UserError if a query has no dimensions to compare at a site of this width, or projects to all."""
     if spec.query.source == "untouched" and spec.affected.dims >= width:
         raise UserError(
             f"memory: query untouched, but all {width} dimensions of the site are affected",
@@ -261,7 +262,7 @@ def check_query(spec: Memory, width: int) -> None:
 
 
 def check_room(spec: Memory, samples: int, epochs: int) -> None:
-    """Before so many epochs: refuse `none` with more arrivals than capacity. Raises UserError."""
+    """Refuse policy `none` if a training of that length has more arrivals than capacity. Raises UserError."""
     arrivals = samples * sum(spec.fills(epoch) for epoch in range(1, epochs + 1))
     if spec.forgetting.policy == "none" and arrivals > spec.capacity:
         raise UserError(
@@ -271,5 +272,5 @@ def check_room(spec: Memory, samples: int, epochs: int) -> None:
 
 
 def footprint_bytes(entries: int, key_dims: int, value_dims: int) -> int:
-    """Bytes of so many entries: float32 keys and values, and five fields of 8, 8, 4, 4 and 4 bytes."""
+    """Return the bytes of entries: float32 keys and values, and five fields of 8, 8, 4, 4 and 4 bytes."""
     return entries * ((key_dims + value_dims) * 4 + FIELDS_BYTES)

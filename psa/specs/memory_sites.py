@@ -1,4 +1,4 @@
-"""Where in a plain network a memory may act: its sites by name, and which layer each is behind."""
+"""The sites of a plain network at which a memory may act: their names, and the layer before each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psa.specs.model import IMAGE_SIDE, NetworkSpec, PublishedModelSpec
 
 
 def site_of(site: str, candidates: Sequence[str]) -> str:
-    """The site meant among those of a network, first to last; the last one is `penultimate`.
+    """Return the name of a site among those of a network, first to last; the last one is `penultimate`.
 
     early is the first, late the last before the penultimate, middle the one half-way. Raises UserError.
     """
@@ -24,14 +24,14 @@ def site_of(site: str, candidates: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class SitePosition:
-    """Behind which hidden layer (from 0) of a plain network a site is, before or after its dropout."""
+    """The hidden layer (from 0) of a plain network behind which a site is, before or after its dropout."""
 
     layer: int
     dropped: bool
 
 
 def site_widths(model: PublishedModelSpec | NetworkSpec) -> tuple[int, ...]:
-    """How long the hidden vector behind each layer is; of a convolution, before pooling."""
+    """Return the length of the hidden vector behind each layer; of a convolution, before pooling."""
     widths = model.arch.widths
     if model.family != "cnn":
         return widths
@@ -40,14 +40,15 @@ def site_widths(model: PublishedModelSpec | NetworkSpec) -> tuple[int, ...]:
 
 
 def sites(depth: int) -> tuple[str, ...]:
-    """The sites of a plain network of so many hidden layers, first to last."""
+    """Return the sites of a plain network of `depth` hidden layers, first to last."""
     return *(f"hidden_{layer}" for layer in range(depth)), "penultimate"
 
 
 def position_of(site: str, depth: int, now: int | None = None) -> SitePosition:
-    """Where a site is in a network that began with `depth` hidden layers and has `now`. Raises UserError.
+    """Return the position of a site in a network that had `depth` hidden layers at first and has `now`.
 
-    What a growing network reads last is penultimate throughout; every other site stays where it began.
+    In a growing network penultimate is always the last hidden layer; every other site stays in its place.
+    Raises UserError.
     """
     name = site_of(site, sites(depth))
     if name == "penultimate":

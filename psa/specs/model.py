@@ -25,7 +25,7 @@ MAX_PARAMETERS: Final = 1_000_000_000
 def _arch(value: object) -> Arch:
     try:
         return Arch.coerce(value)
-    except UserError as error:  # pydantic reports ValueErrors with the key they belong to
+    except UserError as error:  # pydantic reports a ValueError with its key
         raise ValueError(str(error)) from error
 
 
@@ -49,7 +49,7 @@ Temperature = Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=Fa
 
 
 class PublishedModelSpec(Spec):
-    """A family of networks, its hidden layers, and the dropout that is really built in."""
+    """A family of networks, its hidden layers, and its dropout as built."""
 
     family: Family = "resmlp"
     arch: ArchField = Arch(((1, 1024),))
@@ -62,7 +62,7 @@ class PublishedModelSpec(Spec):
 
     @property
     def shape_key(self) -> tuple[Any, ...]:
-        """What trials must share to be stacked: all but dropout, which each row draws for itself."""
+        """The values that stacked trials must share: all but dropout, which each row draws for itself."""
         return self.family, str(self.arch)
 
 
@@ -111,14 +111,14 @@ class NetworkSpec(Spec):
 
     @property
     def shape_key(self) -> tuple[Any, ...]:
-        """What trials must share to be stacked."""
+        """The values that stacked trials must share."""
         return (
             self.family, str(self.arch), str(self.activation), self.init, self.simplex, self.temperature,
         )  # fmt: skip
 
 
 def _kind_of_model(value: Any) -> str:
-    """Which of the two a model is; without a family it is one of the published study."""
+    """Return the kind of a model; one without a family is of the published study."""
     family = value.get("family") if isinstance(value, dict) else getattr(value, "family", None)
     return "named" if family in get_args(NetworkFamily) else "published"
 

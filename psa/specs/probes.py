@@ -1,4 +1,4 @@
-"""Probes: their names, the options that each takes, and where its class is."""
+"""Probes: their names, their options, and the modules of their classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKPOINT: Final = "gradients"
 # The columns of a file beside `LAYER.delta` and `LAYER.activation`, all int64 [N].
 GRADIENT_COLUMNS: Final = ("index", "digit", "label", "prediction")
 
-# name -> where its class is; imported when a trial asks for it
+# name -> module and class, imported when a trial uses the probe
 PROBES: Final = {
     "layer_usage": "psa.probes.layers:LayerUsage",
     "early_exit": "psa.probes.layers:EarlyExit",
@@ -37,7 +37,7 @@ PROBES: Final = {
     "retrieval": "psa.probes.memory:RetrievalProbe",
 }
 
-# Of those that have any: what each option is.
+# The type of each option, for probes with options.
 OPTIONS: Final = {
     "gradients": {"layers": "names of layers"},
     "gradients_online": {"epochs": "numbers from 1", "layers": "names of layers"},
@@ -45,12 +45,12 @@ OPTIONS: Final = {
 _VALUES: Final = {"epochs": "[1-9][0-9]{0,8}", "layers": "[a-z0-9_.]+"}
 _TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
 
-# What these observe is the trial's memory.
+# Probes that observe the memory of a trial.
 MEMORY_PROBES: Final = frozenset({"toggle", "retrieval"})
 
 
 def parse_probe(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """The name of a probe and the values of its options. Raises UserError."""
+    """Parse the name of a probe and the values of its options. Raises UserError."""
     match = _TEXT.fullmatch(text)
     if match is None:
         raise UserError(f"probe {text!r} is not NAME or NAME(key=value)", _example())

@@ -50,7 +50,7 @@ class Linear:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it learns."""
+        """The number of learned parameters."""
         return self.inputs * self.outputs + self.outputs * (not self.simplex) + self.threshold
 
 
@@ -67,12 +67,12 @@ class Shape:
 
     @cached_property
     def parameters(self) -> int:
-        """Weights and biases of the whole network."""
+        """The number of weights and biases of the whole network."""
         return sum(linear.parameters for linear in self.linears)
 
     @property
     def multiplications(self) -> int:
-        """Multiply-adds of one forward pass of one sample."""
+        """The number of multiply-adds in a forward pass of one sample."""
         return sum(linear.inputs * linear.outputs * max(1, linear.side**2) for linear in self.linears)
 
 
@@ -86,7 +86,7 @@ def _plain(widths: tuple[int, ...], classes: int) -> Shape:
 
 
 def _residual(widths: tuple[int, ...], classes: int) -> Shape:
-    """A stack of equal widths is a projection (only where the width changes) and one block per layer."""
+    """Build each stack of equal widths: a projection (only where the width changes) and a block per layer."""
     linears: list[Linear] = []
     inputs = PIXELS
     stack = block = -1
@@ -106,13 +106,13 @@ def _residual(widths: tuple[int, ...], classes: int) -> Shape:
 
 
 def _summed(widths: tuple[int, ...], classes: int) -> Shape:
-    """GloNet: the last layer of a plain network reads the sum of all hidden outputs, without the input."""
+    """Build a GloNet: the last layer of a plain network reads the sum of hidden outputs, not the input."""
     plain = _plain(widths, classes)
     return replace(plain, summed=True)
 
 
 def _convolved(widths: tuple[int, ...], classes: int) -> Shape:
-    """Convolutions with these many channels, the side halved behind each, and one layer of the last width."""
+    """Build convolutions of these channels, the side halved behind each, and one layer of the last width."""
     linears, channels, side = [], 1, IMAGE_SIDE
     for number, width in enumerate(widths[:-1]):
         linears.append(Linear(f"conv.{number}", 9 * channels, width, "conv", side=side))
@@ -133,7 +133,7 @@ _BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
 
 
 def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shape:
-    """The shape of a model. Raises UserError where it has more parameters than any machine could train."""
+    """Return the shape of a model. Raises UserError if no machine could train that many parameters."""
     simplex, learns = "none", False
     if isinstance(model, NetworkSpec):
         simplex, learns = model.simplex, model.activation.learns
@@ -146,7 +146,7 @@ def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shap
     return shape
 
 
-@lru_cache(maxsize=1024)  # a plan asks for each of its architectures thousands of times
+@lru_cache(maxsize=1024)  # a plan uses each of its architectures thousands of times
 def _built(family: str, arch: Arch, classes: int, simplex: str, learns: bool) -> Shape:
     shape = _BUILDERS[family](arch.widths, classes)
     linears = tuple(

@@ -16,7 +16,7 @@ from psa.specs.data import IMAGES
 Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
-# Strict: a truth or a text is no number. A whole number is a rate, too.
+# Strict: booleans and strings are refused. An integer is accepted as a rate.
 LearningRate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
 WeightDecay = Annotated[
     float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)
@@ -65,6 +65,6 @@ Method = Annotated[RatchetTraining | StandardTraining, Field(discriminator="poli
 
 
 class Ablation(Spec):
-    """Which neuron may be damaged in the copy of the LKG before an epoch (see psa.interventions.ablation)."""
+    """The ablation of a neuron in the copy of the LKG before an epoch (see psa.interventions.ablation)."""
 
     mode: Mode = "none"

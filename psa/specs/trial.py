@@ -1,6 +1,6 @@
-"""What is run: a Trial, frozen and validated, with one identity on every machine.
+"""Trial: one run of a study, frozen and validated, with the same identity on every machine.
 
-A trial says everything that touches its numbers and nothing else. The horizon (how many meta-loops) and
+A trial holds everything that affects its results and nothing else. The horizon (number of meta-loops) and
 the machine (device, threads, folders) are not part of it, so a longer run continues the same trial.
 """
 
@@ -24,7 +24,7 @@ from psa.specs.training import Ablation, Method, RatchetTraining, StandardTraini
 
 
 def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
-    """In one order, whichever they are asked for in: it changes nothing, and must not make another trial."""
+    """Sort the names: their order has no effect, so it must not change the digest."""
     return tuple(sorted(names))
 
 
@@ -33,7 +33,7 @@ _LATER: Final[dict[str, Any]] = {"kind": "ablation", "probes": [], "memory": Non
 
 
 class Leg(Spec):
-    """How a continued trial was trained up to and including loop `until`, before its present settings."""
+    """The settings of a continued trial up to and including loop `until`, before its present ones."""
 
     until: Annotated[int, Field(ge=1)]
     model: Model
@@ -44,9 +44,9 @@ class Leg(Spec):
 class Trial(Spec):
     """One network trained once: the unit that is stored, resumed, paired by seed and counted.
 
-    study: under which name it is stored; kind: the study whose report speaks of it. probes: what is observed
-    beside its scores (see psa.probes). memory, growth: what else is done to a plain network that is trained
-    ordinarily, in the forward pass and between epochs.
+    study: the name under which it is stored; kind: the study whose report covers it. probes: observations
+    beside its scores (see psa.probes). memory, growth: further interventions on a plain network under
+    standard training, in the forward pass and between epochs.
     """
 
     study: Annotated[str, Field(pattern=STUDY_NAME)] = "ablation"
@@ -63,13 +63,13 @@ class Trial(Spec):
 
     @model_serializer(mode="wrap")
     def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What came later is left out at its default, so that no earlier trial becomes another one."""
+        """Leave out later fields at their defaults, so that the digests of earlier trials stay the same."""
         body: dict[str, Any] = handler(self)
         return {key: value for key, value in body.items() if value != _LATER.get(key, _LATER)}
 
     @model_validator(mode="after")
     def _nothing_contaminates_the_arms(self) -> Self:
-        """Under the ratchet decay belongs to mode decay and dropout to mode dropout, nowhere else.
+        """Refuse weight decay outside mode decay and dropout outside mode dropout, under the ratchet.
 
         Two published data sets had to be discarded because every arm silently had one or the other.
         """
@@ -142,7 +142,7 @@ class Trial(Spec):
         return f"{self.study}/{'-'.join(parts)}/{self.intervention.mode}/s{self.seed:02d}-{self.digest[:6]}"
 
     def at_loop(self, loop: int) -> Trial:
-        """The settings under which `loop` (from 1) was trained."""
+        """Return the settings under which `loop` (from 1) was trained."""
         for leg in self.legs:
             if loop <= leg.until:
                 return self.changed(
@@ -151,16 +151,16 @@ class Trial(Spec):
         return self
 
     def changed(self, **changes: object) -> Trial:
-        """This trial, validated anew, with some fields changed; its dict() would hold the digest as well."""
+        """Return this trial, validated anew, with some fields changed; dict() would include the digest."""
         return Trial.model_validate({name: getattr(self, name) for name in Trial.model_fields} | changes)
 
     @property
     def _settings(self) -> tuple[PublishedModelSpec | NetworkSpec, Method, Ablation]:
-        """What may change on the way."""
+        """The settings that a continuation may change."""
         return self.model, self.method, self.intervention
 
     def continued_by(self, later: Trial, loops: int) -> Trial:
-        """`later` as the continuation of this trial after `loops` finished loops.
+        """Return `later` as the continuation of this trial after `loops` finished loops.
 
         Only what is trained *with* may change (mode, rates, batch size); the network, its data and its seed
         are what is continued. Raises UserError naming the first difference.
@@ -214,7 +214,7 @@ class Pack(Spec):
 
 
 def pack_key(trial: Trial) -> str:
-    """What trials must share to be trained as one tensor."""
+    """Return the values, as JSON, that trials must share to be trained as one tensor."""
     method = trial.method
     kind = method.optimizer if isinstance(method, StandardTraining) else "ratchet"
     shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]

@@ -1,7 +1,7 @@
 """Arrays of many samples as one safetensors file: written in pieces, read where they lie, never unpickled.
 
-Beside the arrays stands one metadata entry with the facts of whoever wrote them. The bytes are a function of
-both alone, so that the SHA-256 of the file says that every number in it is the one that was written.
+The file holds the arrays and one metadata entry with facts of their writer. The bytes are a function of both
+alone, so the SHA-256 of the file proves that every number in it is unchanged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LONGEST_HEADER: Final = 100_000_000
 
 @dataclass(frozen=True)
 class LazyArray:
-    """An array that is made while it is written. pieces: called once, its parts along the first axis."""
+    """An array that is made while it is written. pieces: called once, returns its parts along axis 0."""
 
     shape: tuple[int, ...]
     kind: np.dtype[Any]
@@ -49,12 +49,12 @@ class LazyArray:
 
     @property
     def nbytes(self) -> int:
-        """What it takes."""
+        """The size in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.kind.itemsize
 
 
 def lazy(array: NDArray[Any]) -> LazyArray:
-    """An array that is there, handed over in parts."""
+    """Return an existing array as a LazyArray, in parts."""
     kind = array.dtype.newbyteorder("<")
     each = max(1, array.nbytes // max(1, len(array)))
     step = max(1, PIECE // each)
@@ -64,7 +64,7 @@ def lazy(array: NDArray[Any]) -> LazyArray:
 def write_arrays(
     path: Path, arrays: Mapping[str, NDArray[Any] | LazyArray], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the file, whole or not at all; its `sha256` and `bytes`. Raises UserError."""
+    """Write the file atomically and return its `sha256` and `bytes`. Raises UserError."""
     planned = {name: array if isinstance(array, LazyArray) else lazy(array) for name, array in arrays.items()}
     digest, total = hashlib.sha256(), 0
 
@@ -99,7 +99,7 @@ def _content(planned: Mapping[str, LazyArray], facts: Mapping[str, Any]) -> Iter
 
 
 def sha256_of(path: Path) -> str | None:
-    """The SHA-256 of a file, None where there is none. Raises UserError where it cannot be read."""
+    """Return the SHA-256 of a file, None if it is missing. Raises UserError if it cannot be read."""
     try:
         with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -119,10 +119,10 @@ class ArrayFile:
 
 
 class MappedArrays(Mapping[str, NDArray[Any]]):
-    """The arrays of a file, each mapped anew whenever it is asked for.
+    """The arrays of a file, each mapped anew on every access.
 
-    A map holds a file descriptor as long as it lives. Whoever reads the files of many trials and kept the
-    maps would have as many open as all of them have arrays.
+    A map holds a file descriptor as long as it lives. Keeping the maps of many trials would keep a
+    descriptor open for each of their arrays.
     """
 
     def __init__(self, path: Path, begin: int, header: Mapping[str, Any]) -> None:
@@ -159,7 +159,7 @@ def read_arrays(path: Path, sha256: str | None = None) -> ArrayFile:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a file into CorruptFileError, or UserError where there is none."""
+    """Turn errors of reading a file into CorruptFileError, or UserError if it is missing."""
     try:
         yield
     except FileNotFoundError:
@@ -176,8 +176,8 @@ DELETE_HINT: Final = "Remove it and train its trial again, with another --result
 
 
 def read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file that is open at its beginning, and where the arrays begin. Raises
-    ValueError and RecursionError for bytes that are none.
+    """Return the header of a safetensors file that is open at its beginning, and the offset of the arrays.
+    Raises ValueError and RecursionError for other bytes.
     """
     length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     return json.loads(file.read(min(length, _LONGEST_HEADER))), _LENGTH_BYTES + length
@@ -196,12 +196,12 @@ def _opened(path: Path) -> ArrayFile:
 
 
 def _mapped(path: Path, start: int, part: Mapping[str, Any]) -> NDArray[Any]:
-    """One array of a file whose arrays begin at `start`. Raises ValueError where its sizes do not agree."""
+    """Return an array of a file whose arrays begin at `start`. Raises ValueError if its sizes disagree."""
     kind, shape, (begin, end) = _TYPES[part["dtype"]], tuple(part["shape"]), part["data_offsets"]
     if not all(type(size) is int and size >= 0 for size in (*shape, begin, end)):
         raise ValueError("no size")
     if end - begin != math.prod(shape) * kind.itemsize:
         raise ValueError("sizes that do not agree")
-    if 0 in shape:  # nothing can be mapped of nothing
+    if 0 in shape:  # an empty range cannot be mapped
         return np.empty(shape, kind)
     return np.memmap(path, kind, mode="r", offset=start + begin, shape=shape)

@@ -1,7 +1,6 @@
-"""How long a sweep still takes: the trial-loops that are really left, at the speed they really have.
+"""Checkpoints: the state file of a trial in two generations, and the files of arrays beside it.
 
-The cost model says how trial-loops compare (one of a wide network outweighs many of a narrow one) and how
-long they take as long as nothing is measured. Imports no torch.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def trained_loops(path: Path) -> int:
-    """The loops of a stored state; 0 where there is none that can be read (its worker will say more)."""
+    """Return the number of loops of a stored state, 0 if none can be read (the worker reports why)."""
     try:
         with open_regular(path) as file:
             header, _ = read_header(file)
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def arrays_beside(state: Path, name: str) -> Path:
-    """The file of the arrays called `name` beside a state file."""
+    """Return the path of the arrays called `name` beside a state file."""
     return state.with_name(f"{state.stem}.{name}{array_file.ARRAY_SUFFIX}")
 
 
@@ -50,7 +49,7 @@ def _stored(path: Path) -> TrialState | None:
 
 
 class CheckpointFile:
-    """One trial's state: the present generation, and the one before it beside it."""
+    """The state file of one trial: the present generation, and the previous one beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,11 +58,11 @@ class CheckpointFile:
         self._warned = False
 
     def load(self) -> TrialState | None:
-        """The newest sound TrialState, None where there is no file.
+        """Return the newest sound TrialState, None if there is no file.
 
-        A damaged present file is reported loudly and the generation before it is used: the loops in
-        between are trained again to the same bits. Raises CorruptFileError where none is sound; a fresh start
-        is never made unasked.
+        For a damaged present file a warning is logged and the generation before it is used: the loops in
+        between are trained again to the same bits. Raises CorruptFileError if none is sound, since a trial
+        must not start anew by itself.
         """
         self._sound = False
         problem, missing = "", f"{self.path} is missing"
@@ -85,11 +84,11 @@ class CheckpointFile:
         return state
 
     def arrays_path(self, name: str) -> Path:
-        """Where arrays of that name lie: beside the state."""
+        """Return the path of the arrays called `name`, beside the state."""
         return arrays_beside(self.path, name)
 
     def keep(self, trial: Trial, name: str, arrays: Arrays) -> dict[str, Any]:
-        """Store arrays of samples of a trial beside its state; the `sha256` and `bytes` of their file.
+        """Store arrays of samples of a trial beside its state. Return the `sha256` and `bytes` of their file.
 
         They are written before the state that names them. After a kill in between, the epoch is trained again
         and they are replaced: by the same bits, where the processor promises them. Raises UserError.
@@ -98,13 +97,13 @@ class CheckpointFile:
         return array_file.write_arrays(self.arrays_path(name), arrays, facts)
 
     def _warn(self, message: str) -> None:
-        """Say it once, however often the file is read."""
+        """Log the warning once, however often the file is read."""
         if not self._warned:
             logger.warning("%s", message)
         self._warned = True
 
     def hint(self) -> str:
-        """Return the hint for a state of no use."""
+        """Return the hint for a state that cannot be used."""
         command = shlex.join(["clean", "--model-dir", str(self.path.parent), self.path.name])
         return f"Put a sound copy in its place, or start anew after `{command}`"
 
@@ -125,22 +124,22 @@ class CheckpointFile:
         self._sound = True
 
     def remove(self) -> None:
-        """Remove both generations and what a kill left of them; what was set aside as damaged stays."""
+        """Remove both generations and their temporary files; files set aside as damaged stay."""
         for path in (self.path, self.previous):
             _unlink(path)
         self.clear_leftovers()
         self._sound = False
 
     def clear_leftovers(self) -> None:
-        """Remove what killed writers have left of both generations and of arrays. Raises UserError.
+        """Remove temporary files of killed writers, of both generations and of arrays. Raises UserError.
 
-        Only for whoever alone may write them: the holder of the trial's lease, or of the folder's lock.
+        Only the process that may write them may call this: the holder of the trial's lease or folder's lock.
         """
         for path in leftovers(self.path.parent, f"{self.path.stem}."):
             _unlink(path)
 
     def _free_name(self) -> Path:
-        """Where a damaged file goes; an earlier one stays."""
+        """Return a free path to move a damaged file to; earlier ones stay."""
         number, stem, suffix = 1, self.path.stem, self.path.suffix
         name = f"{stem}.damaged{suffix}"
         while self.path.with_name(name).exists():

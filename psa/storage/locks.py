@@ -21,7 +21,7 @@ TRIAL_LOCK: Final = ".trials.lock"
 
 @contextlib.contextmanager
 def lock_trials(store: Store, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
-    """Lease as many of `trials` as nobody else holds until the block ends, and yield those.
+    """Lease those of `trials` that are free, until the block ends, and yield them.
 
     Two trials that share a byte, which hardly ever happens, are leased together.
 
@@ -38,7 +38,7 @@ def lock_trials(store: Store, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
 
 
 def unlocked_trials(store: Store, trials: Sequence[Trial]) -> list[Trial]:
-    """Return those of `trials` that nobody holds now. Asking leases none of them. Raises UserError."""
+    """Return those of `trials` that are not leased now. The call leases none of them. Raises UserError."""
     places = _places(store, trials)
     unlocked = unlocked_bytes(store.models / TRIAL_LOCK, places.values())
     return [trial for trial in trials if places.get(trial.id) in unlocked]

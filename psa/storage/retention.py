@@ -1,4 +1,6 @@
-"""Which states of finished trials are kept. Records always are, and the same bits can be trained again."""
+"""Retention policy for states of finished trials. Records are always kept, and a deleted state can be
+reproduced bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ KeepWeights = Literal["all", "best", "none"]
 
 
 def delete_checkpoints(store: Store, finished: Sequence[Trial], keep: KeepWeights) -> None:
-    """Remove the states of finished trials that are not to be kept; those that anybody is training stay.
+    """Remove the states of finished trials that are not to be kept, except those in training.
 
     best: the seed of highest bounty (the lowest seed among equals) of trials that differ in nothing else; one
     that diverged comes last.

@@ -1,4 +1,4 @@
-"""Every path and every stored thing: states under models/, records under results/, and what is pending.
+"""The store of a study: states under models/, records under results/, and the trials still pending.
 
 A state has two generations; a record exists only when its trial is done and is never changed, except that
 a longer run of the same trial may extend it.
@@ -69,7 +69,7 @@ class Store:
         self._files: dict[str, CheckpointFile] = {}
 
     def state_file(self, trial: Trial) -> CheckpointFile:
-        """Where a trial's state lives; the same object each time it is asked for."""
+        """Return the state file of a trial; the same object on every call."""
         name = f"{trial.id}/{STATE_NAME}"
         if self.single is not None:
             seed = "" if trial.seed == self.plain_seed else f".s{trial.seed:02d}"
@@ -79,20 +79,20 @@ class Store:
         return self._files[name]
 
     def has_states_of(self, trial: Trial) -> bool:
-        """Whether there may be a state of any trial of this one's network."""
+        """Return True if there may be a state of any trial with this trial's network."""
         network = trial.id.rsplit("/", 2)[0]
         return self.single is not None or (self.models / network).is_dir()
 
     def record_path(self, trial: Trial) -> Path:
-        """Where a trial's record lives."""
+        """Return the path of a trial's record."""
         return self.records.path(trial.id)
 
     def pending(self, trials: Iterable[Trial], horizon: int) -> list[Trial]:
-        """The trials whose record does not reach `horizon` yet, in their order. Raises CorruptFileError."""
+        """Return the trials whose record does not reach `horizon` yet, in order. Raises CorruptFileError."""
         return [trial for trial in trials if not self.done(trial, horizon)]
 
     def progress(self, trials: Iterable[Trial], horizon: int) -> StoreProgress:
-        """What is done, what is pending, and which records are damaged, each record read once."""
+        """Return the trials that are done or pending and the damaged records. Each record is read once."""
         found, read = StoreProgress([], [], {}, []), self.records.reader()
         for trial in trials:
             try:
@@ -107,12 +107,12 @@ class Store:
         return found
 
     def done(self, trial: Trial, horizon: int) -> bool:
-        """Whether a record of at least `horizon` loops (or of an early stop) is stored."""
+        """Return True if a record of at least `horizon` loops (or of an early stop) is stored."""
         record = self.read(trial)
         return record is not None and reaches(record, horizon)
 
     def read(self, trial: Trial) -> Record | None:
-        """A trial's record, None where it is not done. Raises CorruptFileError, also for another trial's."""
+        """Return a trial's record, None if it has none. Raises CorruptFileError, also for another trial's."""
         return self.records.read(trial)
 
     def load_state(self, trial: Trial) -> TrialState | None:
@@ -127,7 +127,7 @@ class Store:
         return state
 
     def sidecar(self, trial: str) -> Record | None:
-        """Return the machine of a trial's record, by id: see RecordStore.machine_of."""
+        """Return the sidecar of a trial's record, by id: see RecordStore.sidecar."""
         return self.records.sidecar(trial)
 
     def write(self, trial: Trial, record: Record, machine: Record) -> None:
@@ -165,7 +165,7 @@ class Store:
         remove_leftovers(record.parent, f"{record.stem}.", but=FAILURE_SUFFIX)
 
     def failure(self, trial: Trial) -> str | None:
-        """Why a trial's last try failed, None where it did not."""
+        """Return why a trial's last attempt failed, None if it did not."""
         try:
             content = read_stored(self.record_path(trial).with_suffix(FAILURE_SUFFIX))
             return (
@@ -177,19 +177,19 @@ class Store:
             return "unknown: what was written of it is damaged"
 
     def write_failure(self, trial: Trial, error: str) -> None:
-        """Remember why a trial failed, until it is done."""
+        """Store why a trial failed, until it is done."""
         write_atomically(self.record_path(trial).with_suffix(FAILURE_SUFFIX), encode_record({"error": error}))
 
     def state_paths(self) -> Iterator[Path]:
-        """Every state file, both generations, in a fixed order; not what was set aside as damaged."""
+        """Return every state file, both generations, in a fixed order, without those set aside as damaged."""
         yield from (path for path in self._state_files() if not layout.is_set_aside(path.name))
 
     def set_aside_paths(self) -> Iterator[Path]:
-        """The damaged state files that a later save has put out of the way."""
+        """Return the damaged state files that a later save has set aside."""
         yield from (path for path in self._state_files() if layout.is_set_aside(path.name))
 
     def array_paths(self) -> Iterator[Path]:
-        """Every file of arrays that lies beside a state, in a fixed order."""
+        """Return every file of arrays beside a state, in a fixed order."""
         yield from files_below(self.models, layout.is_arrays).files
 
     def _state_files(self) -> list[Path]:
@@ -203,7 +203,7 @@ class Store:
         return self.records.loose_paths(studies)
 
     def warn_of_strays(self, studies: Sequence[str]) -> None:
-        """Name copies of records that lie where psa keeps none, in one warning."""
+        """Log one warning that names copies of records in places where psa keeps none."""
         self.records.loose_paths(studies)
 
     def verify(self) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
-"""Which sweeps are at work on a folder of states: a lock file each, and beside it how far they are.
+"""The registry of active sweeps on a folder of states: a lock file for each, and its progress beside it.
 
-A sweep lives exactly as long as its lock is held, which the kernel ends with the process. A process id
-would tell less: another process may have it by now, and a container counts its own.
+A sweep is active exactly as long as its lock is held; the kernel releases it with the process. A process id
+would be less reliable: the system reuses ids, and a container has its own.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from psa.storage.helper_files import SWEEP_PROGRESS, SweepStatus, read_helper
 logger = logging.getLogger(__name__)
 
 REGISTRY_FOLDER: Final = ".sweeps"
-STALE_SECONDS: Final = 5.0  # for somebody who looks whether the new lock is a stale one
+STALE_SECONDS: Final = 5.0  # for another process that checks whether the new lock is stale
 
 Describe = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class ActiveSweep:
-    """A living sweep: its process, and its last progress (None: nothing yet, or it cannot be used)."""
+    """An active sweep: its process, and its last progress (None if there is none or it cannot be read)."""
 
     pid: str
     progress: SweepStatus | None
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return a readable line."""
         last = self.progress
         if last is None:
             return f"sweep {self.pid}: at work"
@@ -50,9 +50,9 @@ class ActiveSweep:
 
 @contextlib.contextmanager
 def register_sweep(models: Path) -> Iterator[Describe]:
-    """Be known as a living sweep; what is yielded tells how far it is.
+    """Register a sweep as active, and yield a function that writes its progress.
 
-    That others know is a courtesy: where it cannot be written, a warning says so once and the sweep goes on.
+    Registration is optional: if it cannot be written, one warning is logged and the sweep goes on.
     """
     path = models / REGISTRY_FOLDER / f"{unique_name()}.json"
     sign = _StatusFile(path)
@@ -65,20 +65,20 @@ def register_sweep(models: Path) -> Iterator[Describe]:
 
 
 class _StatusFile:
-    """What a sweep says of itself."""
+    """The status file of a sweep."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._warned = path, False
 
     def tell(self, facts: dict[str, Any]) -> None:
-        """Say how far it is."""
+        """Write the progress of the sweep."""
         with self.courteous():
             facts = {"host": socket.gethostname(), **facts}
             write_atomically(self.path, canonical_json(facts).encode())
 
     @contextlib.contextmanager
     def courteous(self) -> Iterator[None]:
-        """Failing to be polite is no reason to stop."""
+        """Turn errors into one warning: the status is optional, so they must not stop the sweep."""
         try:
             yield
         except (UserError, OSError) as error:
@@ -89,7 +89,7 @@ class _StatusFile:
 
 
 def active_sweeps(models: Path) -> list[ActiveSweep]:
-    """The sweeps that are at work on a folder."""
+    """Return the active sweeps on a folder."""
     return [
         ActiveSweep(lock.name.partition("-")[0], _progress(lock.with_suffix(".json")))
         for lock in sorted((models / REGISTRY_FOLDER).glob("*.lock"))
@@ -104,20 +104,20 @@ def _progress(path: Path) -> SweepStatus | None:
 def _is_held(path: Path) -> bool:
     try:
         return is_locked(path)
-    except UserError:  # what cannot be asked is taken to be alive
+    except UserError:  # assumed active if the lock cannot be queried
         return True
 
 
 def _clear(own: Path) -> None:
-    """Remove what killed sweeps have left behind."""
+    """Remove the files of killed sweeps."""
     for path in set(own.parent.glob("*.lock")) - {_lock_of(own)}:
-        # removed while it is held: whoever is about to lock it sees that it has gone, and makes a new one
+        # removed while it is held: a process about to lock it sees that it has gone, and makes a new one
         with contextlib.suppress(UserError, OSError), locked(path):
             _remove(path.with_suffix(".json"))
 
 
 def _remove(path: Path) -> None:
-    """Remove a sweep's files, and what a kill has left half written."""
+    """Remove a sweep's files, half-written ones included."""
     for each in (path, *leftovers(path.parent, f"{path.name}."), _lock_of(path)):
         with contextlib.suppress(OSError):
             each.unlink()

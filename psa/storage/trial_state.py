@@ -1,4 +1,4 @@
-"""What is known of one trial between two loops: all that a resume needs, and how it becomes one file.
+"""The state of one trial between two loops, which is all that a resume needs, and its file format.
 
 The file is an ordinary safetensors file: the LKG under the names of an ordinary module, and one metadata
 entry with the rest. Its bytes are a function of the state alone, so reading it back and writing it again must
@@ -82,7 +82,7 @@ Observation = dict[str, list[Any]]
 
 
 def empty_history() -> dict[str, list[Any]]:
-    """No loops yet: one empty list per column."""
+    """Return the history before the first loop: one empty list per column."""
     return {column: [] for column in HISTORY_COLUMNS}
 
 
@@ -118,7 +118,7 @@ class TrialState:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def finished(self, horizon: int) -> bool:
-        """Whether nothing is left to train up to `horizon`."""
+        """Return True if nothing is left to train up to `horizon`."""
         return self.stopped or self.loops >= horizon
 
     @property
@@ -128,7 +128,7 @@ class TrialState:
 
 
 def encode_state(state: TrialState) -> bytes:
-    """The file of a state; equal states give equal bytes."""
+    """Return the bytes of a state file. Equal states give equal bytes."""
     tensors: dict[str, NDArray[Any]] = dict(state.lkg)
     tensors |= {f"{_MEMORY}/{name}": tensor for name, tensor in state.memory.items()}
     for kind, parts in state.carried.items():
@@ -166,7 +166,7 @@ def _digest(facts: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> str:
 
 
 def decode_state(content: bytes, where: str) -> TrialState:
-    """The state of a file's bytes; `where` names the file in errors.
+    """Return the state in the bytes of a file. `where` names the file in errors.
 
     Raises CorruptFileError where a single bit differs from what was written, and UserError where the file is
     sound but not ours to read (another program's, a pickle, a newer format).
@@ -192,7 +192,7 @@ def decode_state(content: bytes, where: str) -> TrialState:
 
 
 def _facts(content: bytes, where: str) -> dict[str, Any]:
-    """The metadata entry, judged before anything else is read."""
+    """Return the metadata entry, which is checked before anything else is read."""
     metadata = _metadata(content, where)
     if "psa" not in metadata:
         raise UserError(
@@ -214,7 +214,7 @@ def _facts(content: bytes, where: str) -> dict[str, Any]:
 
 
 def _metadata(content: bytes, where: str) -> dict[str, Any]:
-    """The metadata of a safetensors header: a length of 8 bytes, then JSON of that length."""
+    """Return the metadata of a safetensors header: a length of 8 bytes, then JSON of that length."""
     size = int.from_bytes(content[:8], "little")
     try:
         metadata = json.loads(content[8 : 8 + size] if size <= len(content) - 8 else b"").get(
@@ -257,7 +257,7 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> TrialState:
 
 
 def model_now(state: TrialState) -> PublishedModelSpec | NetworkSpec:
-    """The network as it has grown to."""
+    """Return the network of a trial at its present size."""
     model = state.trial.model
     if not state.events:
         return model
@@ -274,7 +274,7 @@ def _is_history(history: dict[str, list[Any]]) -> bool:
 
 
 def _consistent(state: TrialState) -> bool:
-    """Whether the parts fit each other; of a file that psa itself wrote they always do."""
+    """Return True if the parts fit each other, as they always do in a file that psa wrote."""
     sizes: dict[str, tuple[int, ...]] = {}
     for linear in shape_of(model_now(state), state.trial.data.classes).linears:
         sizes |= linear.tensors

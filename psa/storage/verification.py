@@ -1,4 +1,4 @@
-"""Check every stored file: its digest, and that it lies where what it holds belongs."""
+"""Check every stored file: its digest, and that its place fits its content."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Check:
     """One pass over the two folders of a store.
 
     Arrays must be those that a state or a record names; of those that none names yet (a kill came between
-    them and their state) nothing can be said but that they are whole files.
+    them and their state) it is only known that they are whole files.
     """
 
     def __init__(self, models: Path, results: Path) -> None:
@@ -69,7 +69,7 @@ class Check:
                 yield from self._finding(path, self._arrays)
 
     def _finding(self, path: Path, check: Callable[[Path], Path | None]) -> Iterator[Finding]:
-        """Yield what became of checking a file, nothing where it was removed meanwhile."""
+        """Yield the finding of a file, nothing if it was removed meanwhile."""
         try:
             folder = check(path)
         except FileNotFoundError:

@@ -70,7 +70,9 @@ class Bank:
         return torch.arange(len(self), device=self.keys.device).unsqueeze(1)
 
     def live(self, rows: slice = slice(None), slots: int | None = None) -> Tensor:
-        """Which of the first `slots` slots (default: capacity) hold an entry not expired, bool [n, slots]."""
+        """Return True for each of the first `slots` slots (default: capacity) with an unexpired entry,
+        bool [n, slots].
+        """
         slots = self.capacity if slots is None else slots
         inside = torch.arange(slots, device=self.keys.device) < self.size[rows].unsqueeze(1)
         if self.ttl_steps is None:
@@ -90,11 +92,11 @@ class Bank:
         self.most = min(self.capacity, self.most + slots.shape[1])
 
     def _highest(self, slots: Tensor) -> Tensor:
-        """One more than the highest slot written, [T]; slots are first filled in their order."""
+        """Return one more than the highest slot written, [T]; slots are first filled in order."""
         return torch.where(slots < self.capacity, slots + 1, 0).amax(dim=1)
 
     def _empty_the_last_slot(self) -> None:
-        """A number that is none would otherwise spread from there through products with weight 0."""
+        """Zero the last slot: a NaN or infinity there would spread through products with weight 0."""
         self.keys[:, self.capacity] = 0
         self.values[:, self.capacity] = 0
 
@@ -131,7 +133,7 @@ class Bank:
     def _average(
         self, buffer: Tensor, slots: Tensor, arrivals: Tensor, share: float, ranks: tuple[Tensor, Tensor]
     ) -> None:
-        """buffer[t, slot] = share^n old + sum of (1 - share) share^(number of later ones) arrival."""
+        """Set buffer[t, slot] = share^n old + sum of (1 - share) share^(number of later ones) arrival."""
         later, total = ranks
         # Powers from a table: a vectorised pow rounds otherwise than a scalar one.
         powers = torch.tensor([share**number for number in range(slots.shape[1] + 1)], dtype=torch.float32)
@@ -144,7 +146,7 @@ class Bank:
         buffer.view(-1, buffer.shape[2]).index_add_(0, flat, weighted.flatten(0, 1))
 
     def snapshot(self, row: int) -> dict[str, np.ndarray]:
-        """All that one memory holds, for a state file: entries [size, ...] and counters []."""
+        """Return the content of one memory for a state file: entries [size, ...] and counters []."""
         size = int(self.size[row])
         held = {name: getattr(self, name)[row, :size].cpu().numpy().copy() for name in ENTRY_FIELDS}
         return held | {name: getattr(self, name)[row].cpu().numpy().copy() for name in COUNTERS}
@@ -167,7 +169,7 @@ class Bank:
         self.most = max(self.most, size)
 
     def take(self, rows: Sequence[int]) -> Bank:
-        """Some of the memories, as a bank of their own."""
+        """Return some of the memories as a new bank."""
         some = object.__new__(Bank)
         some.capacity, some.ttl_steps, some.most = self.capacity, self.ttl_steps, self.most
         for name in (*ENTRY_FIELDS, *COUNTERS):
@@ -175,13 +177,13 @@ class Bank:
         return some
 
     def put_back(self, rows: Sequence[int], some: Bank) -> None:
-        """Take over what became of some of the memories (see `take`)."""
+        """Copy memories that `take` returned back to their places."""
         for name in (*ENTRY_FIELDS, *COUNTERS):
             getattr(self, name)[list(rows)] = getattr(some, name)[: len(rows)]
         self.most = max(self.most, some.most)
 
     def statistics(self, row: int) -> dict[str, float]:
-        """Size, bytes, and means over the live entries of age, count, usefulness and freshness."""
+        """Return size, bytes, and means over the live entries of age, count, usefulness and freshness."""
         live = self.live()[row].cpu()
         now, size = int(self.now[row]), int(live.sum())
         footprint = footprint_bytes(size, self.keys.shape[2], self.values.shape[2])
@@ -200,21 +202,21 @@ class Bank:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Whether keys and values are kept at length 1."""
+    """The normalisation of a bank: True where keys or values are kept at length 1."""
 
     keys: bool
     values: bool
 
 
 def of_length_1(vectors: Tensor) -> Tensor:
-    """Each vector [T, n, d] divided by its length + 1e-8; the zero vector stays."""
+    """Return each vector [T, n, d] divided by its length + 1e-8; the zero vector stays."""
     return per_trial(lambda x: (x / (torch.linalg.vector_norm(x, dim=2, keepdim=True) + EPSILON),), vectors)[
         0
     ]
 
 
 def _ranks(slots: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of slots [T, B]: how many later places hold the same slot, and how many do in all."""
+    """Return, for each of slots [T, B], the count of later places with the same slot, and of all."""
     ordered, order = slots.sort(dim=1, stable=True)
     start = torch.searchsorted(ordered, ordered)
     end = torch.searchsorted(ordered, ordered, right=True)

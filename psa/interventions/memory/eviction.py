@@ -1,12 +1,12 @@
-"""Where arrivals go, and so who leaves a full memory.
+"""Eviction: the slots of arriving entries, and so the entries that a full memory replaces.
 
-A batch is treated at once: its members have the same age, and none of them has had a chance to be retrieved,
-so which of them came first decides nothing about usage or helpfulness. Each rule is the rule for one arrival
-after the other, with victims chosen among the entries that were there before the batch; under fifo and
-reservoir, where the order counts, the outcome is the same as one by one. Of a batch larger than the memory
-only the last ones stay (not under reservoir, where every arrival has its fair chance).
+A batch is treated at once: its members have the same age, and none of them can have been retrieved yet, so
+their order does not affect usage or helpfulness. Each rule is the rule for one arrival after the other, with
+the replaced entries chosen among those that were there before the batch; under fifo and reservoir, where the
+order counts, the result is the same as one by one. Of a batch larger than the memory only the last ones stay
+(except under reservoir, where every arrival has the same chance).
 
-none: nobody leaves, and an arrival too many is an error. ttl, fifo: the oldest. reservoir: algorithm R
+none: nothing is replaced, and an arrival too many is an error. ttl, fifo: the oldest. reservoir: algorithm R
 (Vitter 1985). usage: the least retrieved. helpfulness: the least useful. helpfulness_age: the least
 (1 - w) u' - w a', u' the usefulness scaled to 0..1 and a' the age as a share of the greatest. Ties: the
 oldest, then the lowest slot.
@@ -29,7 +29,7 @@ Score = Callable[[Bank, Tensor, float], Tensor]
 
 
 def slots_for(bank: Bank, kept: Tensor, forgetting: EvictionPolicy, keys: Tensor) -> Tensor:
-    """Slots [T, B] for the arrivals `kept` (bool [T, B]); `capacity` for those that are not stored.
+    """Return slots [T, B] for the arrivals `kept` (bool [T, B]); `capacity` for those that are not stored.
 
     keys: int64 [T], of the reservoir's draws. Counts the arrivals. Raises UserError under policy none.
     """
@@ -46,7 +46,7 @@ def slots_for(bank: Bank, kept: Tensor, forgetting: EvictionPolicy, keys: Tensor
 
 
 def _ranked(kept: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
-    """Of each arrival its number among those kept, from 0; and whether it is of the last `capacity`."""
+    """Return each arrival's number among those kept, from 0; and whether it is one of the last `capacity`."""
     rank = kept.cumsum(dim=1) - 1
     surplus = kept.sum(dim=1, keepdim=True) - capacity
     return rank, kept & (rank >= surplus)
@@ -70,7 +70,7 @@ def _reservoir(bank: Bank, kept: Tensor, keys: Tensor) -> Tensor:
     drawn = integers(random_bits(keys.unsqueeze(1), number), number.clamp(min=1))
     slots = torch.where(number <= bank.capacity, number - 1, drawn)
     slots = torch.where(kept & (slots < bank.capacity), slots, bank.capacity)
-    # Of those that were dealt the same slot the last one has it.
+    # Of several arrivals with the same slot the last one gets it.
     order = torch.arange(kept.shape[1], device=kept.device).expand_as(slots)
     last = torch.full((len(bank), bank.capacity + 1), -1, device=kept.device, dtype=torch.int64)
     last.scatter_reduce_(1, slots, order, "amax")
@@ -90,7 +90,7 @@ def _in_place_of_the_least(bank: Bank, kept: Tensor, forgetting: EvictionPolicy)
 
 
 def _least_first(bank: Bank, forgetting: EvictionPolicy) -> Tensor:
-    """The slots [T, C] by score, age and number; those not in use come last."""
+    """Return the slots [T, C] sorted by score, age and number; those not in use come last."""
     live = bank.live()
     score = SCORES[forgetting.policy](bank, live, forgetting.age_weight)
     score = torch.where(live, score, torch.inf)

@@ -1,6 +1,6 @@
 """Draws of the memory as hashes of counters: no state, no order, the same in every pack.
 
-The counter is what the draw is for (a sample's number, an arrival's number), so neither the size of a batch
+The counter identifies the draw (a sample's number, an arrival's number), so neither the size of a batch
 nor its place in an epoch matters. 64-bit, because arrivals are counted over a whole training.
 """
 
@@ -21,14 +21,14 @@ _MIX_2: Final = 0x94D049BB133111EB - 2**64
 
 
 def keys_of(seeds: Sequence[int], purpose: str, loops: Sequence[int], device: torch.device) -> Tensor:
-    """int64 [T]: what names the draws of each (seed, purpose, loop)."""
+    """Return the keys of the draws of each (seed, purpose, loop), int64 [T]."""
     words = [stream_key(seed, purpose, loop)[24:32] for seed, loop in zip(seeds, loops, strict=True)]
     numbers = [int.from_bytes(word, "little", signed=True) for word in words]
     return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 def random_bits(keys: Tensor, *counters: Tensor) -> Tensor:
-    """int64, 63 random bits for each key and counters, all broadcast against each other."""
+    """Return 63 random bits, int64, for each key and counters, all broadcast against each other."""
     mixed = keys
     for counter in counters:
         mixed = _mixed(mixed + (counter + 1) * _STEP)
@@ -36,22 +36,22 @@ def random_bits(keys: Tensor, *counters: Tensor) -> Tensor:
 
 
 def integers(draws: Tensor, bound: Tensor) -> Tensor:
-    """Uniform integers in [0, bound); the bias is below bound / 2**63."""
+    """Return uniform integers in [0, bound); the bias is below bound / 2**63."""
     return draws % bound
 
 
 def uniform(draws: Tensor) -> Tensor:
-    """Uniform float32 in [0, 1), multiples of 2**-24."""
+    """Return uniform float32 in [0, 1), multiples of 2**-24."""
     return (draws >> 39).to(torch.float32) * 2.0**-24
 
 
 def _mixed(numbers: Tensor) -> Tensor:
-    """SplitMix64's finaliser; products wrap as two's complement on every device."""
+    """Apply SplitMix64's finaliser; products wrap as two's complement on every device."""
     numbers = (numbers ^ _shifted(numbers, 30)) * _MIX_1
     numbers = (numbers ^ _shifted(numbers, 27)) * _MIX_2
     return numbers ^ _shifted(numbers, 31)
 
 
 def _shifted(numbers: Tensor, places: int) -> Tensor:
-    """A right shift that brings in zeros."""
+    """Shift right and bring in zeros."""
     return (numbers >> places).bitwise_and(2 ** (64 - places) - 1)

@@ -22,10 +22,10 @@ from psa.specs.memory import Memory
 
 @dataclass(frozen=True)
 class Trace:
-    """One batch's visit: h [T, width, B] as it came, what was found, and what was done.
+    """The trace of one batch: h [T, width, B] before the change, the entries found, and the effect.
 
-    found and effect are None where no trial's memory acts in this epoch. on: bool [T, B], where something
-    was found and applied.
+    found and effect are None if no trial's memory acts in this epoch. on: bool [T, B], True where entries
+    were found and applied.
     """
 
     h: Tensor
@@ -56,7 +56,7 @@ class HiddenMemory:
         self.begin([1] * count)
 
     def begin(self, epochs: Sequence[int]) -> None:
-        """The epoch (from 1) that each trial is about to train or to be evaluated after."""
+        """Set the epoch (from 1) that each trial trains next, or after which it is evaluated."""
         spec = self.spec
         self._random = hash_rng.keys_of(self.seeds, "control", epochs, self.device)
         self._refresh = hash_rng.keys_of(self.seeds, "refresh", epochs, self.device)
@@ -73,7 +73,7 @@ class HiddenMemory:
         return torch.tensor(values, dtype=kind, device=self.device)
 
     def forward(self, h: Tensor, samples: Tensor, training: bool) -> tuple[Tensor, Trace]:
-        """h' for h [T, width, B], and the trace of it. Changes nothing.
+        """Return h' for h [T, width, B], and its trace. Changes no memory.
 
         samples: int64 [T, B], the samples' numbers in the data set, by which the random control draws.
         """
@@ -97,7 +97,7 @@ class HiddenMemory:
         return changed, Trace(h.detach(), found, effect, on)
 
     def observed(self, trace: Trace, labels: Tensor) -> dict[str, Tensor]:
-        """Per sample, float32 [T, B], for records; before `learn` overwrites entries. labels: int64 [T, B].
+        """Return values per sample for records, float32 [T, B]; to call before `learn`. labels: int64 [T, B].
 
         distance (mean over the entries found), purity, top1 (see retrieval.purity): NaN where nothing was
         found and applied, distance 0 in the random control. gate, magnitude, relative: see Effect.
@@ -126,7 +126,8 @@ class HiddenMemory:
         labels: Tensor,
         samples: Tensor,
     ) -> Tensor:
-        """After a training step: note who helped, update or store. How many entries were new, int64 [T].
+        """Record the retrieval of a training step, and update or store entries. Return the number of new
+        entries, int64 [T].
 
         gradient: [T, width, B], of each sample's own loss at h as it came (see targets.per_sample); may be
         None unless values are made of it. losses: [T, B]. right: bool [T, B], of the predictions made with
@@ -166,7 +167,7 @@ class HiddenMemory:
         return Entries(targets.target_keys(trace.h, self.dims, spec.retrieval), values, labels)
 
     def _to_refresh(self, trace: Trace, kept: Tensor, samples: Tensor) -> Tensor | None:
-        """Slots [T, B] of the entries to update, `capacity` for arrivals that update none."""
+        """Return slots [T, B] of the entries to update, `capacity` for arrivals that update none."""
         if self.spec.refresh is None:
             return None
         refresh = self.spec.refresh
@@ -179,7 +180,7 @@ class HiddenMemory:
         return torch.where(kept & near & (draws < refresh.rate), found.slots[..., 0], self.bank.capacity)
 
     def snapshot(self, row: int) -> dict[str, np.ndarray]:
-        """All that one trial's memory holds, for its state file."""
+        """Return the content of one trial's memory for its state file."""
         held = self.bank.snapshot(row)
         if self.centroids is not None:
             held["centroids"] = self.centroids.means[row].cpu().numpy().copy()
@@ -198,7 +199,7 @@ class HiddenMemory:
         self.bank.restore(row, rest)
 
     def take(self, rows: Sequence[int]) -> HiddenMemory:
-        """The memories of some trials; `begin` must follow."""
+        """Return the memories of some trials; `begin` must follow."""
         some = object.__new__(HiddenMemory)
         some.spec, some.device = self.spec, self.device
         some.seeds = tuple(self.seeds[row] for row in rows)
@@ -208,7 +209,7 @@ class HiddenMemory:
         return some
 
     def put_back(self, rows: Sequence[int], some: HiddenMemory) -> None:
-        """Take over what became of the memories of some trials (see `take`); further ones are forgotten."""
+        """Copy memories that `take` returned back to their places; further ones are dropped."""
         self.bank.put_back(rows, some.bank)
         if self.centroids is not None and some.centroids is not None:
             self.centroids.means[list(rows)] = some.centroids.means[: len(rows)]

@@ -13,17 +13,17 @@ from psa.specs.memory_sites import SitePosition
 
 
 class MemorySite:
-    """The memories of some rows of a pack, and where in their networks they are."""
+    """The memories of some rows of a pack, and their site in the networks."""
 
     def __init__(self, memory: HiddenMemory, place: SitePosition) -> None:
         self.memory, self.place = memory, place
 
     def take(self, rows: Sequence[int]) -> MemorySite:
-        """Copies of the memories of some rows; `begin` must follow."""
+        """Return copies of the memories of some rows; `begin` must follow."""
         return MemorySite(self.memory.take(rows), self.place)
 
     def begin(self, epochs: Sequence[int]) -> None:
-        """The epoch (from 1) that each row is about to train or to be evaluated after."""
+        """Set the epoch (from 1) that each row trains next, or after which it is evaluated."""
         self.memory.begin(epochs)
 
 
@@ -40,11 +40,11 @@ class MemoryHook:
 
     @property
     def change(self) -> tuple[SitePosition, MemoryHook]:
-        """What a network asks for (see psa.nn.dense)."""
+        """The site and the function that changes hidden vectors there, as psa.nn.dense takes them."""
         return self.visited.place, self
 
     def __call__(self, h: Tensor) -> Tensor:
-        """h' [T, width, B]."""
+        """Return h' [T, width, B]."""
         self.h = h
         if self.training:
             h.retain_grad()
@@ -52,15 +52,15 @@ class MemoryHook:
         return changed
 
     def observed(self, labels: Tensor) -> dict[str, Tensor]:
-        """See HiddenMemory.observed. Raises ValueError before the batch has come by."""
+        """Return HiddenMemory.observed of the batch. Raises ValueError before the batch has passed."""
         if self.trace is None:
             raise ValueError("no batch has passed the memory")
         return self.visited.memory.observed(self.trace, labels)
 
     def learn(self, logits: Tensor, labels: Tensor) -> None:
-        """After the backward pass of logits [T, classes, B]: book, update, store. labels: int64 [T, B].
+        """Update the memories after the backward pass of logits [T, classes, B]. labels: int64 [T, B].
 
-        Raises ValueError where there was none.
+        Raises ValueError if there was no backward pass.
         """
         if self.trace is None or self.h is None or self.h.grad is None:
             raise ValueError("no batch has passed the memory forward and back")

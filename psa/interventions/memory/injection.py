@@ -1,4 +1,4 @@
-"""How retrieved values change hidden vectors: overwrite, residual, gated; and by how much they did."""
+"""Injection of retrieved values into hidden vectors (overwrite, residual, gated), and its effect."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from psa.specs.memory import Gate, Memory
 
 @dataclass(frozen=True)
 class InjectionEffect:
-    """What was done to B hidden vectors of T trials; all float32 [T, B].
+    """The effect of an injection on B hidden vectors of T trials; all float32 [T, B].
 
-    gate: the share of the change that was let through (1 but in mode gated; 0 where nothing was done).
+    gate: the share of the change that was applied (1 except in mode gated; 0 where nothing was changed).
     magnitude: ||h' - h||. relative: that as a share of ||h|| (0 where nothing changed).
     """
 
@@ -28,7 +28,7 @@ class InjectionEffect:
 
 
 def gate_of(gate: Gate, alpha: Tensor, distance: Tensor) -> Tensor:
-    """clip(a g + bias, 0, 1), [T, B], from a [T] (see Memory.alpha) and mean distances [T, B]."""
+    """Return clip(a g + bias, 0, 1), [T, B], from a [T] (see Memory.alpha) and mean distances [T, B]."""
     share = alpha.unsqueeze(1).expand_as(distance)
     if gate.uncertainty:
         share = share * per_trial(lambda d: (torch.sigmoid(-d / gate.temperature),), distance)[0]
@@ -38,9 +38,9 @@ def gate_of(gate: Gate, alpha: Tensor, distance: Tensor) -> Tensor:
 def inject(
     spec: Memory, h: Tensor, r: Tensor, affected: Tensor, gate: Tensor, on: Tensor
 ) -> tuple[Tensor, InjectionEffect]:
-    """h' [T, width, B] and what was done.
+    """Return h' [T, width, B] and the effect.
 
-    r: [T, dv, B], retrieved for the dimensions `affected` (int64 [T, dv]). gate: [T, B], 1 but in mode gated.
+    r: [T, dv, B], retrieved for the dimensions `affected` (int64 [T, dv]). gate: [T, B], 1 unless mode gated.
     on: bool [T, B], where there is something to apply. Where it is off, or strength, gate or clip is 0, h'
     has the bits of h. The gradient flows through h and never through r or the gate. Each trial's h' starts
     on a 64-byte boundary, as the layer that reads it needs (see psa.nn.layers).
@@ -56,7 +56,7 @@ def inject(
         change = change * gate.detach().unsqueeze(1)
     if spec.clip is not None:
         change = change.clamp(-spec.clip, spec.clip)
-    # Not h + 0 where nothing is applied: that would turn -0 into 0, and what is no number into no number.
+    # Not h + 0 where nothing is applied: that would turn -0 into 0, and a non-finite change x 0 is NaN.
     after = torch.where(applied.unsqueeze(1), before + change, before)
     changed = _Aligned.apply(h.scatter(1, affected.unsqueeze(2).expand_as(after), after))
     share = torch.where(applied, gate, 0.0)

@@ -1,8 +1,8 @@
-"""Trial by trial on a CPU, all at once on a GPU: how a function's bits are kept free of the pack.
+"""Functions computed trial by trial on a CPU and all at once on a GPU, with results independent of the pack.
 
-Sums, exponentials and products are done by other code at other lengths and alignments, so a trial in the
-middle of a tensor may be rounded otherwise than alone. A trial in a tensor of its own cannot. The searches of
-a memory take milliseconds per trial, beside which a loop over trials costs nothing.
+Sums, exponentials and products use other code at other lengths and alignments, so a trial in the middle of a
+tensor may be rounded otherwise than alone. A trial in a tensor of its own cannot. The searches of a memory
+take milliseconds per trial, so the cost of a loop over trials is negligible.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RowFunction = Callable[..., tuple[Tensor, ...]]
 
 
 def per_trial(work: RowFunction, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """work(*tensors) for functions of tensors [n, ...] that treat the n trials independently."""
+    """Return work(*tensors) of a function of tensors [n, ...] that treats the n trials independently."""
     if not needs_isolation(tensors[0].device):
         return work(*tensors)
     rows = range(len(tensors[0]))
@@ -25,10 +25,10 @@ def per_trial(work: RowFunction, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def needs_isolation(device: torch.device) -> bool:
-    """Whether trials are computed one by one there."""
+    """Return True if trials are computed one by one on a device."""
     return device.type == "cpu"
 
 
 def isolated_row(tensor: Tensor, row: int) -> Tensor:
-    """[1, ...]: one row, copied to memory of its own (which starts on a 64-byte boundary)."""
+    """Return a copy of one row, [1, ...], in memory of its own (which starts on a 64-byte boundary)."""
     return tensor[row : row + 1].clone(memory_format=torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Which entries a query finds, how they are weighed, what they say together; no bank is changed by it."""
+"""Retrieval: the search for entries near a query, their weights and weighted sum. Banks do not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCORES_AT_ONCE: Final = 1 << 27  # of a search on a GPU: half a GB
 class NearestEntries:
     """The entries that B queries of T trials found, nearest first.
 
-    slots: int64 [T, B, k]. distance: float32 [T, B, k]. valid: bool [T, B, k], not where a memory has fewer
+    slots: int64 [T, B, k]. distance: float32 [T, B, k]. valid: bool [T, B, k], False where a memory has fewer
     than k entries; distance is then 0.
     """
 
@@ -30,7 +30,7 @@ class NearestEntries:
 
 
 def search_memory(bank: Bank, queries: Tensor, k: int, metric: str) -> NearestEntries:
-    """The k nearest live entries of queries [T, dk, B]; ties go to the lowest slot.
+    """Return the k nearest live entries of queries [T, dk, B]; ties go to the lowest slot.
 
     Candidates are ranked by ||k||^2 - 2 q k (or -q k for cosine, whose keys and queries have length 1), one
     product for all; the distances of the k chosen are then computed without cancellation and ordered anew,
@@ -67,7 +67,7 @@ def _block(bank: Bank, rows: slice, queries: Tensor, k: int, metric: str) -> tup
 
 
 def _gathered(buffer: Tensor, slots: Tensor) -> Tensor:
-    """The vectors [n, ..., d] of buffer [n, S, d] at slots [n, ...]."""
+    """Return the vectors [n, ..., d] of buffer [n, S, d] at slots [n, ...]."""
     first = (
         torch.arange(len(buffer), device=slots.device).view(-1, *[1] * (slots.dim() - 1)) * buffer.shape[1]
     )
@@ -82,7 +82,7 @@ def _distance(queries: Tensor, keys: Tensor, metric: str) -> Tensor:
 
 
 def _least(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Slots [n, B, k] of the k least scores [n, B, slots], of equal ones the lowest; and which are finite.
+    """Return slots [n, B, k] of the k least scores [n, B, slots], and which are finite. Ties: lowest slot.
 
     topk picks any of equal scores. One more than k shows whether that matters, which is rare: only then, and
     only for those queries, are scores and slots packed into whole numbers, all different.
@@ -101,7 +101,7 @@ def _least(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def drawn(bank: Bank, keys: Tensor, samples: Tensor, k: int) -> NearestEntries:
-    """The random control: k live entries for each of samples int64 [T, B], with replacement, distance 0.
+    """Draw k live entries for each of samples int64 [T, B], with replacement, distance 0: the random control.
 
     keys: int64 [T], of the draws. A draw depends on the sample's number, not on its place in a batch.
     """
@@ -115,7 +115,7 @@ def drawn(bank: Bank, keys: Tensor, samples: Tensor, k: int) -> NearestEntries:
 
 
 def weights_of(found: NearestEntries, retrieval: Retrieval) -> Tensor:
-    """float32 [T, B, k]: they add up to 1 over the entries found, and are 0 elsewhere (see Retrieval)."""
+    """Return weights (see Retrieval), float32 [T, B, k]: of sum 1 over the entries found, 0 elsewhere."""
 
     def work(distance: Tensor, valid: Tensor) -> tuple[Tensor]:
         if retrieval.weighting == "uniform":
@@ -132,12 +132,12 @@ def weights_of(found: NearestEntries, retrieval: Retrieval) -> Tensor:
 
 
 def even_weights(found: NearestEntries) -> Tensor:
-    """The weights of the random control: the same for all."""
+    """Return the weights of the random control: the same for all."""
     return found.valid.to(torch.float32) / found.valid.shape[2]
 
 
 def retrieved(bank: Bank, found: NearestEntries, weights: Tensor) -> Tensor:
-    """r [T, dv, B] = sum over the entries of weight x value."""
+    """Return r [T, dv, B], the sum over the entries of weight x value."""
     total = torch.zeros(*found.slots.shape[:2], bank.values.shape[2], device=weights.device)
     # One entry after the other, product and sum apart: every element is rounded alike wherever it lies.
     for number in range(found.slots.shape[2]):
@@ -146,12 +146,12 @@ def retrieved(bank: Bank, found: NearestEntries, weights: Tensor) -> Tensor:
 
 
 def mean_distance(found: NearestEntries) -> Tensor:
-    """float32 [T, B]: over the entries found; NaN where there are none."""
+    """Return the mean distance of the entries found, float32 [T, B]; NaN where there are none."""
     return per_trial(lambda d, v: (d.sum(dim=2) / v.sum(dim=2),), found.distance, found.valid)[0]
 
 
 def retrieval_purity(bank: Bank, found: NearestEntries, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of the entries found that have the query's label, and whether the nearest has; NaN for none.
+    """Return the share of the entries found with the query's label, and whether the nearest has it; else NaN.
 
     labels: int64 [T, B]. Both float32 [T, B].
     """

@@ -1,4 +1,4 @@
-"""What is stored: which dimensions, keys and values from hidden vectors, their gradients and class means."""
+"""Dimensions, keys and values of entries, made from hidden vectors, their gradients and class means."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Dims:
 
     @classmethod
     def of(cls, spec: Memory, width: int, seeds: Sequence[int], device: torch.device) -> Dims:
-        """The dimensions of a site of that width, functions of spec and seed. Raises UserError.
+        """Return the dimensions at a site of that width, a function of spec and seed. Raises UserError.
 
-        They are drawn among the width that the site has when the trial begins: a network that grows keeps
-        its memory, whose entries know nothing of later units.
+        They are drawn from the width that the site has when the trial begins: a network that grows keeps
+        its memory, whose entries do not have the later units.
         """
         check_query(spec, width)
         affected = [_affected(spec.affected, width, seed) for seed in seeds]
@@ -37,7 +37,7 @@ class Dims:
         return cls(*(torch.from_numpy(np.stack(each)).to(device) for each in (affected, query)))
 
     def take(self, rows: Sequence[int]) -> Dims:
-        """Those of some trials."""
+        """Return those of some trials."""
         return Dims(self.affected[list(rows)], self.query[list(rows)])
 
 
@@ -57,18 +57,18 @@ def _query(query: Query, width: int, seed: int, affected: np.ndarray) -> np.ndar
 
 
 def picked(h: Tensor, dims: Tensor) -> Tensor:
-    """[T, n, B]: the dimensions [T, n] of h [T, width, B]."""
+    """Return the dimensions [T, n] of h [T, width, B], as [T, n, B]."""
     return h.gather(1, dims.unsqueeze(2).expand(-1, -1, h.shape[2]))
 
 
 def queries_of(h: Tensor, dims: Dims, retrieval: Retrieval) -> Tensor:
-    """What is searched for, [T, dk, B], detached."""
+    """Return the queries of hidden vectors, [T, dk, B], detached."""
     raw = picked(h.detach(), dims.query)
     return _normalised(raw) if retrieval.normalize_queries else raw
 
 
 def target_keys(h: Tensor, dims: Dims, retrieval: Retrieval) -> Tensor:
-    """What entries are found by, [T, B, dk], detached."""
+    """Return the keys of entries, [T, B, dk], detached."""
     raw = picked(h.detach(), dims.query)
     return (_normalised(raw) if retrieval.normalize_keys else raw).transpose(1, 2)
 
@@ -78,10 +78,10 @@ def _normalised(columns: Tensor) -> Tensor:
 
 
 def per_sample(gradient: Tensor) -> Tensor:
-    """Each sample's gradient of its own loss, from the gradient [T, width, B] of the batch mean.
+    """Return each sample's gradient of its own loss, from the gradient [T, width, B] of the batch mean.
 
-    A sample's hidden vector touches its own loss only, so the two differ by the batch size, and an entry
-    made from the mean would depend on the company of its sample: at 1 / B the values were a numerical zero.
+    A sample's hidden vector affects its own loss only, so the two differ by the factor B. An entry made from
+    the gradient of the mean would depend on the batch size: at 1 / B the values were numerically zero.
     """
     return gradient * gradient.shape[2]
 
@@ -89,7 +89,7 @@ def per_sample(gradient: Tensor) -> Tensor:
 def target_values(
     target: Target, h: Tensor, gradient: Tensor | None, centroids: Tensor | None, normalize: bool = False
 ) -> Tensor:
-    """The values [T, B, dv] of entries.
+    """Return the values [T, B, dv] of entries.
 
     h: the affected dimensions [T, dv, B]. gradient: per sample, the same shape (grad_*). centroids: the mean
     of each sample's class, the same shape (class_centroid). normalize: to length 1.
@@ -122,7 +122,7 @@ class Centroids:
         self.seen = torch.zeros(trials, classes, dtype=torch.bool, device=device)
 
     def update(self, h: Tensor, labels: Tensor) -> None:
-        """Take in a batch: h [T, dv, B], labels int64 [T, B]."""
+        """Update the means with a batch: h [T, dv, B], labels int64 [T, B]."""
         classes = self.means.shape[1]
 
         def work(h: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,19 +137,19 @@ class Centroids:
         self.seen = self.seen | present.squeeze(2)
 
     def of(self, labels: Tensor) -> Tensor:
-        """The mean of each sample's class, [T, dv, B]."""
+        """Return the mean of each sample's class, [T, dv, B]."""
         index = labels.unsqueeze(2).expand(-1, -1, self.means.shape[2])
         return self.means.gather(1, index).transpose(1, 2)
 
     def take(self, rows: Sequence[int]) -> Centroids:
-        """Those of some trials."""
+        """Return those of some trials."""
         some = Centroids(0, 0, 0, self.momentum, self.means.device)
         some.means, some.seen = self.means[list(rows)], self.seen[list(rows)]
         return some
 
 
 def stored(keep: str, losses: Tensor) -> Tensor:
-    """bool [T, B]: which samples become entries; all, or those whose loss [T, B] is above the batch mean."""
+    """Return the samples to store, bool [T, B]: all, or those with a loss [T, B] above the batch mean."""
     if keep == "always":
         return torch.ones_like(losses, dtype=torch.bool)
     return per_trial(lambda loss: (loss > loss.mean(dim=1, keepdim=True),), losses)[0]

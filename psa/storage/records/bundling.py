@@ -21,7 +21,7 @@ class Bundled:
     """The outcome of adding records to a bundle: how many it holds, and what became of those of the source.
 
     extended: trials of which the bundle held a shorter run. completed: those of which it held no machine.
-    unwanted: records of trials that were not asked for.
+    unwanted: records of trials that were not requested.
     refused: why a record was left out, a line each. bytes: the size of the file.
     """
 
@@ -36,7 +36,7 @@ class Bundled:
 
     @property
     def from_source(self) -> int:
-        """Records that the source held and that were asked for, damaged ones included."""
+        """The number of requested records that the source held, damaged ones included."""
         return self.added + self.extended + self.completed + self.known + len(self.refused)
 
 

@@ -14,21 +14,21 @@ from psa.storage.records.divergence import diverged_after
 
 RECORD_FORMAT: Final = 1
 REMOVE: Final = "Remove it and run the same command again"
-# What a longer run of the same trial may change: the rest must stay as it was.
+# The keys that a longer run of the same trial may change.
 _GROWING: Final = frozenset({"loops", "history", "finals", "events", "device", "probes", "files"})
 
 Record = dict[str, Any]
 
 
 def encode_record(record: Record) -> bytes:
-    """Canonical JSON with the SHA-256 of itself, NaN and infinity as null; equal records give equal bytes."""
+    """Return canonical JSON with its own SHA-256, non-finite numbers as null. Equal records, equal bytes."""
     body = {**storable(record), "format": RECORD_FORMAT}
     digest = hashlib.sha256(canonical_json(body).encode()).hexdigest()
     return canonical_json({**body, "sha256": digest}).encode() + b"\n"
 
 
 def storable(value: Any) -> Any:
-    """The value with None, which is missing, for every number that JSON cannot hold."""
+    """Return a value with None (missing) in place of every number that JSON cannot hold."""
     if isinstance(value, dict):
         return {key: storable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -37,7 +37,7 @@ def storable(value: Any) -> Any:
 
 
 def decode_record(content: bytes, where: str) -> Record:
-    """The record of a file's bytes.
+    """Return the record in the bytes of a file.
 
     Raises CorruptFileError where a bit differs from what was written, UserError where a newer psa wrote it.
     """
@@ -55,8 +55,8 @@ def decode_record(content: bytes, where: str) -> Record:
 
 
 def _is_of_the_rest(digest: str, content: bytes) -> bool:
-    """Whether a digest is that of the text without itself. Taking it out of the text is five times as fast
-    as writing the whole record anew.
+    """Return True if a digest is that of the text without it. Removing it from the text is five times as
+    fast as encoding the whole record anew.
     """
     own = f'"sha256":"{digest}"'.encode()
     part = own + b"," if own + b"," in content else b"," + own
@@ -65,7 +65,7 @@ def _is_of_the_rest(digest: str, content: bytes) -> bool:
 
 
 def difference(shorter: Record, longer: Record) -> str | None:
-    """The first key that tells why `longer` is not the trial of `shorter` trained at least as far."""
+    """Return the first key by which `longer` differs from the trial of `shorter` trained at least as far."""
     if longer["loops"] == shorter["loops"]:
         keys = [key for key in sorted(longer.keys() | shorter.keys()) if longer.get(key) != shorter.get(key)]
     else:
@@ -81,12 +81,12 @@ def difference(shorter: Record, longer: Record) -> str | None:
 
 
 def reaches(record: Record, horizon: int) -> bool:
-    """Whether it is of at least so many loops, or of a trial that ended early by itself."""
+    """Return True if a record has at least `horizon` loops or its trial stopped early."""
     return bool(record["loops"] >= horizon or record["finals"]["stopped_early"])
 
 
 def bounty_after(record: Record, loops: int) -> Fraction:
-    """Validation accuracy of the LKG as it was after `loops` meta-loops, however far the trial went on. 0
+    """Return the validation accuracy of the LKG after `loops` meta-loops, however far the trial went on. 0
     where it had diverged by then.
     """
     if diverged_after(record, loops):

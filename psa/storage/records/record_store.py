@@ -126,9 +126,9 @@ class RecordStore:
                     yield stored
 
     def sidecar(self, trial: str) -> Record | None:
-        """Return what stands beside the record of a trial (by id): the machine, the time its pack took, and
+        """Return the sidecar of the record of a trial (by id): the machine, the time its pack took, and
         other things that differ from run to run. None where there is none, or it is damaged. A record that is
-        damaged keeps what stands beside it.
+        damaged keeps its sidecar.
         """
         try:
             stored = self.locate(trial)

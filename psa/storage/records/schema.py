@@ -1,6 +1,6 @@
-"""The shapes of what stands in stored files, which are checked wherever one is read.
+"""The schemas of stored files, which are checked wherever one is read.
 
-A digest says that a file is what was written; these say that it is what this psa understands.
+A digest proves that a file is unchanged; a schema proves that this version of psa can read it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FileEntry(TypedDict):
 
 
 class Grown(TypedDict):
-    """That a network grew, or was asked to; what else an event holds is told and not used."""
+    """An event of growth, carried out or only due. Its other fields are for information."""
 
     __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
     epoch: NonNegativeInt

@@ -1,6 +1,6 @@
-"""What a trial's record holds: its shape, which is checked wherever one is read.
+"""The schema of a trial's record, which is checked wherever one is read.
 
-A digest says that a file is what was written; this says that it is what this psa understands.
+A digest proves that a file is unchanged; the schema proves that this version of psa can read it.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ _RECORD: Final = TypeAdapter(_TrialRecord)
 
 
 def decode_trial_record(content: bytes, where: str) -> Record:
-    """The record of a trial, from a file's bytes.
+    """Return the record of a trial from the bytes of a file.
 
-    Raises CorruptFileError where a bit differs from what was written, or where it is no record of a trial as
-    this psa writes them; UserError where a newer psa wrote it.
+    Raises CorruptFileError if a bit differs from what was written or the record does not fit the schema, and
+    UserError if a newer psa wrote it.
     """
     record = decode_record(content, where)
     try:
