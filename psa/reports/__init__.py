@@ -3,5 +3,5 @@
 from psa.core import process
 from psa.reports.plotting import load_matplotlib
 
-if process.is_owned():  # a notebook or a program keeps its own settings; figures are drawn by psa's anyhow
+if process.is_owned():  # a notebook or a program keeps its own settings
     load_matplotlib()

@@ -1,4 +1,4 @@
-"""What the report of any study is handed beside its rows, and what it answers: one shape for all studies.
+"""The interface of a report: its context beside the rows and its results, the same for all studies.
 
 `psa report` finds the report of a kind of study as the module psa.reports.KIND.report.
 """
@@ -24,12 +24,12 @@ from psa.storage.store import Store
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What a report knows beside the rows.
+    """The context of a report beside its rows.
 
-    folder: for its pictures. order, asymmetric, reference: of the ablation study: the order and labels of
-    architectures, and published numbers. observed: what probes saw (psa.analysis.probe_frame), of these rows
-    alone. store: where weights and records lie, for what cannot be said in rows; data_dir: where images do.
-    say: is told what is being worked on, where that takes a while.
+    folder: for its figures. order, asymmetric, reference: of the ablation study: order and labels of
+    architectures, and published numbers. observed: probe results of these rows (psa.analysis.probe_frame).
+    store: the folder of weights and records, for content that rows do not have; data_dir: the folder of
+    images. say: called with a progress message during slow steps.
     """
 
     folder: Path
@@ -149,16 +149,16 @@ Runs = Callable[[pd.DataFrame, ReportContext], Iterator[tuple[str, dict[str, byt
 
 
 def load_runs(report: Report) -> Runs | None:
-    """The run folders of a report, None where it has none."""
+    """Return the function `runs` of a report, None if it has none."""
     return cast(Runs | None, getattr(report, "runs", None))
 
 
 def report_of(kind: str) -> Report:
-    """The report of a kind of study. Raises UserError where there is none."""
+    """Return the report of a kind of study. Raises UserError if there is none."""
     name = f"psa.reports.{kind}.report"
     try:
         known = importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # of the package that would hold it
+    except ModuleNotFoundError:  # raised for the package that would contain it
         known = False
     if not known:
         raise UserError(f"studies of kind {kind!r} have no report", f"Write it: a module {name}")

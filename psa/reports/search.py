@@ -24,8 +24,8 @@ _ACROSS: Final = 3  # panels beside each other
 
 
 def search_table(ledger: SearchLog) -> Table:
-    """Every configuration: its settings, its mean accuracy over the seeds with the 95 % t interval, how far
-    it was trained, and how it ended.
+    """Return every configuration: its settings, its mean accuracy over the seeds with the 95 % t interval,
+    how far it was trained, and how it ended.
     """
     search, ended = ledger.search, ledger.ended
     keys = list(search.space)
@@ -51,7 +51,7 @@ def _settings(search: Search, each: Configuration) -> tuple[Cell, ...]:
 
 
 def format_configuration(value: Any) -> str | None:
-    """A setting as a reader wants it: 0.000312 rather than 0.00031174234."""
+    """Format a setting for reading: 0.000312 rather than 0.00031174234."""
     return None if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -82,7 +82,7 @@ def _note(ledger: SearchLog) -> str:
 
 
 def search_figure(ledger: SearchLog) -> Figure:
-    """The mean accuracy of each configuration over the meta-loops, and a panel per setting."""
+    """Plot the mean accuracy of each configuration over the meta-loops, and a panel per setting."""
     keys = list(ledger.search.space)
     ended = [each for each in ledger.ended if each.finite]
     count = 1 + len(keys)
@@ -131,7 +131,7 @@ def plot_setting(
     values: Range | WholeRange | tuple[Any, ...],
     winner: Configuration | None = None,
 ) -> Axes:
-    """The accuracy that each configuration ended with, over one of its settings."""
+    """Draw the final accuracy of each configuration against one of its settings."""
     names = None if isinstance(values, RANGES) else [format_configuration(value) for value in values]
     for each in reversed(ended):
         setting = each.settings[key]
@@ -169,7 +169,7 @@ def _legend(figure: Figure, height: float) -> None:
 
 
 def best_lines(ledger: SearchLog, most: int) -> list[str]:
-    """The best few as lines for a terminal."""
+    """Return the best few configurations as lines for a terminal."""
     lines, search = [], ledger.search
     for rank, each in enumerate(ledger.ended[:most], 1):
         acting = [key for key in search.space if search.acts(each.settings, key)]

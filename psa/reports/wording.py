@@ -1,4 +1,4 @@
-"""Sentences that reports share: settings that all rows have, and where numbers come from."""
+"""Sentences that reports share: common settings, and the origin of the numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from psa.core.formatting import pluralize
 
-# Columns that are settings, in the order in which tables show them, and what they are called there.
+# Columns that are settings, in the order in which tables show them, and their headings there.
 SETTINGS: Final[Mapping[str, str]] = {
     "activation": "Activation", "arch": "Architecture", "family": "Wiring", "simplex": "Simplex",
     "temperature": "Temperature", "dropout": "Dropout", "init": "Init", "optimizer": "Optimizer", "lr": "lr",
@@ -21,16 +21,16 @@ SETTINGS: Final[Mapping[str, str]] = {
 
 
 def format_setting(value: Any) -> str:
-    """A setting as text; what is not set is a dash."""
+    """Format a setting as text; an unset one is a dash."""
     if value is None:
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shared_settings(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:
-    """The settings that all trials share, but for those named: `optimizer adam, lr 0.001`; "" for none.
+    """Return the settings that all trials share, except `besides`: `optimizer adam, lr 0.001`; "" for none.
 
-    What is not known of a missing trial is taken to be as in the others.
+    A missing trial is assumed to share the settings that are unknown.
     """
     same = {key: rows[key].dropna() for key in SETTINGS if key not in besides}
     return ", ".join(
@@ -41,8 +41,8 @@ def shared_settings(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:
 
 
 def origin(rows: pd.DataFrame, beside: str) -> str:
-    """The records behind a page, from rows of one per trial. beside: what lies beside it for whoever wants
-    more than the page shows.
+    """Describe the records behind a page, from rows of one per trial. beside: the detail in the files beside
+    the page.
     """
     done = rows[rows["status"] == "done"]
     devices = ", ".join(devices_of(rows)) or "unknown"
@@ -54,12 +54,12 @@ def origin(rows: pd.DataFrame, beside: str) -> str:
 
 
 def devices_of(rows: pd.DataFrame) -> list[str]:
-    """The kinds of device that trained what is there."""
+    """Return the kinds of device that trained these trials."""
     return sorted(set(rows["device"].dropna()))
 
 
 def absence(rows: pd.DataFrame) -> str | None:
-    """`3 of 60 expected trials are not there (1 failed, 2 missing)`; None where all are done."""
+    """Return `3 of 60 expected trials are not there (1 failed, 2 missing)`; None if all are done."""
     counts = Counter(rows["status"][rows["status"] != "done"])
     if not counts:
         return None
@@ -68,7 +68,7 @@ def absence(rows: pd.DataFrame) -> str | None:
 
 
 def unequal_lengths(lengths: Sequence[int], unit: str) -> str | None:
-    """What is to be known of finished trials of these lengths, rising; None where there is one length."""
+    """Return a note on finished trials of these lengths, ascending; None if there is one length."""
     if len(lengths) < 2:
         return None
     return (
@@ -78,7 +78,7 @@ def unequal_lengths(lengths: Sequence[int], unit: str) -> str | None:
 
 
 def several_devices(rows: pd.DataFrame) -> str | None:
-    """Why arms of one seed may differ in their last bits; None where one kind of device trained them all."""
+    """Return a reason why arms of one seed may differ in their last bits; None for one kind of device."""
     devices = devices_of(rows)
     if len(devices) < 2:
         return None

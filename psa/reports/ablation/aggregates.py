@@ -1,4 +1,4 @@
-"""The modes over all architectures at once: interquartile means, and how probably a run beats one of none."""
+"""The modes compared over all architectures: interquartile means and probabilities of improvement."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BOOTSTRAP_RESAMPLES: Final = 1_000
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The modes compared over the architectures in which no trial of any of them is missing.
+    """The modes compared over the architectures without missing trials.
 
-    trials: how many each mode has in each of them; means: IQM of the bounty in percent; improvements: how
-    probably a trial of a mode beats one of mode `against`, on an architecture drawn at random. The intervals
-    are of a stratified bootstrap at 95 %, NaN where nothing can be drawn.
+    trials: number of trials per mode and architecture; means: interquartile mean (IQM) of the bounty in
+    percent; improvements: probability that a trial of a mode beats one of mode `against`, on an architecture
+    drawn at random. The intervals are 95 % stratified bootstrap intervals, NaN with a single trial per mode.
     """
 
     archs: tuple[str, ...]
@@ -40,9 +40,9 @@ class Aggregate:
 def aggregate(
     cells: Cells, against: str = "none", seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES
 ) -> Aggregate:
-    """Compare the modes of which there are trials; `seed` fixes the bootstrap's draws.
+    """Compare the modes that have trials; `seed` fixes the draws of the bootstrap.
 
-    Architectures that lack a trial are left out, since a mean over others would be another quantity.
+    Architectures with missing trials are excluded, since a mean over others would be another quantity.
     """
     archs = cells.complete()
     if not archs:
@@ -59,7 +59,7 @@ def aggregate(
 
 
 def _scores(cells: Cells, archs: Sequence[str], mode: str) -> Values:
-    """Bounties [trials, architectures]."""
+    """Return the bounties [trials, architectures]."""
     return np.stack([present(cells.cell(arch, mode).bounties) for arch in archs], axis=1)
 
 
@@ -67,6 +67,6 @@ def _interval(
     statistic: Callable[..., ArrayLike], scores: Sequence[Values], seed: int, resamples: int
 ) -> Interval:
     value = float(np.asarray(statistic(*scores)))
-    if len(scores[0]) < 2:  # nothing can be drawn anew from a single trial
+    if len(scores[0]) < 2:  # a single trial cannot be resampled
         return Interval(value, float("nan"), float("nan"))
     return Interval(value, *stratified_interval(scores, statistic, seed, resamples=resamples))

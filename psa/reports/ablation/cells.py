@@ -33,20 +33,21 @@ _ONE_OF: Final = (
     ("batch_size", "Name one grid with --grid"),
     ("source", "Published trials are shown on their own"),
 )
-_ONE_PER_MODE: Final = ("weight_decay", "dropout")  # which belong to one mode each
-_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged")  # what is not simply missing
+_ONE_PER_MODE: Final = ("weight_decay", "dropout")  # settings with one value per mode
+_ABSENT: Final = ("failed", "damaged", "unfinished", "diverged")  # statuses of incomplete trials
 _ROUNDING: Final = 1e-9
-_NAMED: Final = 8  # cells that a note names one by one
+_NAMED: Final = 8  # most cells that a note lists
 _SAMPLES: Final = 10_000  # of the published validation split
 
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one cell. correct: validation images that the bounty stands for, one per seed of the
-    frame in the order of Cells.seeds, NaN where there is none; samples: how many images there were;
-    statuses: how many trials are done, failed, damaged, missing.
+    """The trials of one cell. correct: validation images that the bounty stands for, one per seed in the
+    order of Cells.seeds, NaN where there is none; samples: number of validation images; statuses: number of
+    trials by status (done, failed, damaged, missing).
 
-    Whole numbers, because differences of equal percentages are not always equal, nor their mean one of them.
+    Counts are stored because equal differences of percentages are not always equal in floating point, and the
+    mean of equal percentages may differ from them.
     """
 
     correct: Values
@@ -55,24 +56,24 @@ class Trials:
 
     @property
     def found(self) -> list[int]:
-        """The counts that are there."""
+        """The counts of the trials that have one."""
         return [int(count) for count in present(self.correct)]
 
     @property
     def bounties(self) -> Values:
-        """Percentages, NaN where there is none."""
+        """The bounties in percent, NaN where there is none."""
         return 100 * self.correct / self.samples
 
     @property
     def summary(self) -> Summary:
-        """In percent; from the counts, whose mean is one of them where all are equal."""
+        """The summary in percent, from the counts: the mean of equal counts is exactly that count."""
         of = asdict(summary(self.correct))
         return Summary(of.pop("n"), **{name: 100 * count / self.samples for name, count in of.items()})
 
     @property
     def numbers(self) -> RegimeCell:
-        """Mean, population standard deviation, least and greatest bounty in percent. Raises StatisticsError
-        where there is none.
+        """The mean, population standard deviation, least and greatest bounty in percent. Raises
+        StatisticsError for an empty cell.
         """
         found = self.found
         counts = (statistics.fmean(found), statistics.pstdev(found), min(found), max(found))
@@ -80,16 +81,16 @@ class Trials:
 
     @property
     def token(self) -> str:
-        """In one word why nothing is there."""
+        """A one-word reason why the cell is empty."""
         return next((word.upper() for word in _ABSENT if self.statuses.get(word)), "MISSING")
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Every cell of a frame. expected: trials that a cell has where none is missing; zero_r: what always
-    answering the majority class would score, in percent; paired: whether equal seeds share their beginnings,
-    as ours do and published trials do not; loops: every length that a finished trial has; classes: digits
-    told apart.
+    """All cells of a frame. expected: number of trials of a complete cell; zero_r: score in percent of always
+    answering the majority class; paired: True if equal seeds share their initial state, as in psa's trials
+    but not in published ones; loops: every length of a finished trial; classes: number of digits that are
+    classified.
     """
 
     study: str
@@ -107,17 +108,17 @@ class Cells:
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """The modes of which any trial was to be trained."""
+        """The modes with at least one requested trial."""
         asked = {mode for _, mode in self.trials}
         return tuple(mode for mode in MODES if mode in asked)
 
     def cell(self, arch: str, mode: str) -> Trials:
-        """The trials of a cell, also where the frame does not know it."""
+        """Return the trials of a cell, empty if the frame does not have the cell."""
         nothing = Trials(np.full(len(self.seeds), np.nan), self.samples, {})
         return self.trials.get((arch, mode), nothing)
 
     def uncertain(self, arch: str, mode: str) -> MeanSd | None:
-        """Mean and population standard deviation of a cell in percent; None where it is empty."""
+        """Return the mean and population standard deviation of a cell in percent, None if it is empty."""
         cell = self.cell(arch, mode)
         n = len(cell.found)
         if not n:
@@ -125,20 +126,20 @@ class Cells:
         return MeanSd(cell.numbers.mean, cell.numbers.sd if n > 1 else float("nan"), n, self.expected)
 
     def numbers(self, arch: str) -> dict[str, RegimeCell]:
-        """What the regime of an architecture is decided from; a mode without any trial is left out."""
+        """Return the numbers that decide the regime of an architecture, by mode; empty modes are left out."""
         cells = {mode: self.cell(arch, mode) for mode in MODES}
         return {mode: cell.numbers for mode, cell in cells.items() if cell.found}
 
     def above_zero_r(self, arch: str) -> bool:
-        """Whether any trial of any mode scored more than ZeroR."""
+        """Return whether any trial of any mode scored above ZeroR."""
         return any(cell.high > self.zero_r + _ROUNDING for cell in self.numbers(arch).values())
 
     def complete(self) -> tuple[str, ...]:
-        """The architectures none of whose trials is missing."""
+        """Return the architectures without missing trials."""
         return tuple(arch for arch in self.archs if not any(self._absent(arch, mode) for mode in self.modes))
 
     def note(self) -> str:
-        """Of how many trials the cells are, and which of them have fewer."""
+        """Return a sentence on the number of trials per cell and the cells that have fewer."""
         said = f"n = {self.expected} trial{'s' * (self.expected != 1)} per cell"
         unasked = [mode for mode in MODES if mode not in self.modes]
         said += f" ({', '.join(unasked)}: no trial)" if unasked else ""
@@ -163,7 +164,7 @@ class Cells:
 
 
 def cells_of(frame: pd.DataFrame) -> Cells:
-    """The cells of a frame of one family. Raises UserError where it holds several experiments."""
+    """Return the cells of a frame of one family. Raises UserError if it holds several experiments."""
     rows = trials_of(frame)
     _check(rows)
     seeds = tuple(sorted(int(seed) for seed in rows["seed"].unique()))
@@ -189,7 +190,7 @@ def cells_of(frame: pd.DataFrame) -> Cells:
 
 
 def _classes(digits: pd.Series[Any]) -> int:
-    """Of the digits listed, which are the same in all trials; ten where no trial names any."""
+    """Return the number of digits listed, the same in all trials; 10 if no trial lists any."""
     return len(str(digits.iloc[0]).split(",")) if len(digits) else 10
 
 
@@ -200,7 +201,7 @@ def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> Trials:
 
 
 def _only(values: pd.Series[Any], otherwise: Any) -> Any:
-    """The one value of a column; what else it is where no trial has one. Raises UserError for several."""
+    """Return the only value of a column, or `otherwise` if it is empty. Raises UserError for several."""
     found = sorted(values.dropna().unique())
     if len(found) > 1:
         raise UserError(
@@ -211,7 +212,7 @@ def _only(values: pd.Series[Any], otherwise: Any) -> Any:
 
 
 def _check(rows: pd.DataFrame) -> None:
-    """Raise UserError where a cell would mix what must not be averaged."""
+    """Raise UserError without trials, or if a cell would mix trials that must not be averaged."""
     if not len(rows):
         raise UserError("the rows hold no trial", "Run `psa sweep GRID` first")
     for column, hint in _ONE_OF:
@@ -234,7 +235,7 @@ def _check(rows: pd.DataFrame) -> None:
 
 
 def one_family(frame: pd.DataFrame, family: str) -> pd.DataFrame:
-    """The rows of one family. Raises UserError where there is none."""
+    """Return the rows of one family. Raises UserError if there are none."""
     found = frame[frame["family"] == family]
     if not len(found):
         others = ", ".join(sorted(frame["family"].astype(str).unique()))
@@ -243,14 +244,14 @@ def one_family(frame: pd.DataFrame, family: str) -> pd.DataFrame:
 
 
 def mode_order(archs: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
-    """The architectures in the order of a list; those that it does not name come after, as they stood."""
+    """Sort architectures in the order of a list; those not in it follow in their original order."""
     position = {arch: at for at, arch in enumerate(order)}
     return tuple(sorted(archs, key=lambda arch: position.get(arch, len(position))))
 
 
 def archs_in(path: Path, option: str = "") -> tuple[str, ...]:
-    """The architectures listed in a file, one a line, `#` before remarks. Raises UserError, which names the
-    option that asked for it.
+    """Read the architectures listed in a file, one per line, with comments after `#`. Raises UserError, which
+    names the option that the file was given with.
     """
     if not path.is_file():
         asked = f"{option}: " if option else ""

@@ -1,4 +1,4 @@
-"""How trials got where they are: LKG over the meta-loops per mode, best trials, late jumps. Numbers only."""
+"""The course of training in numbers: LKG over the meta-loops per mode, best trials, late jumps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import regimes
 from psa.specs.training import MODES
 
-NOTICEABLE: Final = 1.0  # points in one loop below which nobody would speak of a breakthrough
+NOTICEABLE: Final = 1.0  # the least rise in one loop, in points, that counts as a breakthrough
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Curve:
     """The LKG of one mode over meta-loops 1..N, in percent of the validation split.
 
     mean, low, high: over n seeds, with the 95 % t interval of the mean (NaN below two); best: the trial with
-    the highest bounty. shorter: trials that are not N loops long and have no part in it.
+    the highest bounty. shorter: number of trials with fewer than N loops, which are excluded.
     """
 
     mode: str
@@ -39,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of one architecture, of the modes that have trials."""
+    """The curves of one architecture, for the modes that have trials."""
 
     arch: str
     regime: Regime
@@ -49,7 +49,7 @@ class Panel:
 
 
 def panel_of(frame: pd.DataFrame, cells: Cells, arch: str) -> Panel:
-    """The curves of an architecture; without any where the frame holds no loop of it."""
+    """Return the curves of an architecture, none if the frame holds no loop of it."""
     rows = frame[(frame["arch"] == arch) & frame["loop"].notna()]
     loops = int(rows["loop"].max()) if len(rows) else 0
     curves = tuple(
@@ -59,7 +59,7 @@ def panel_of(frame: pd.DataFrame, cells: Cells, arch: str) -> Panel:
 
 
 def _curve(rows: pd.DataFrame, mode: str, loops: int) -> Curve:
-    """A mean is always over the same seeds: a shorter trial would shift it where it ends."""
+    """Return the curve of a mode. Shorter trials are excluded: the mean would shift where they end."""
     lkg = lkg_matrix(rows, loops)
     whole = lkg[~np.isnan(lkg[:, -1])]
     n = len(whole)
@@ -74,8 +74,8 @@ def _curve(rows: pd.DataFrame, mode: str, loops: int) -> Curve:
 
 
 def lkg_matrix(rows: pd.DataFrame, loops: int, column: str = "lkg") -> Values:
-    """LKG [trials, loops], in percent or as `lkg_correct`. NaN after a trial's end; one that stopped early
-    keeps its LKG.
+    """Return the LKG [trials, loops], in percent or as `lkg_correct`; NaN after a trial's end, but a trial
+    that stopped early keeps its LKG.
     """
     trials = pd.Categorical(rows["id"].astype(str), list(dict.fromkeys(rows["id"].astype(str))))
     lkg = np.full((len(trials.categories), loops), np.nan)
@@ -90,7 +90,7 @@ def lkg_matrix(rows: pd.DataFrame, loops: int, column: str = "lkg") -> Values:
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trial with the highest bounty of each arch; among equals the earliest to reach it, then by seed."""
+    """Return the trial with the highest bounty of each arch; ties go to the earliest loop, then by seed."""
     done = trials[trials["status"] == "done"]
     order = done.sort_values(["bounty", "bounty_loop", "seed"], ascending=[False, True, True], kind="stable")
     return order.drop_duplicates("arch")
@@ -98,10 +98,10 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Jump:
-    """The best trial of an architecture, and the loop at which its LKG rose most.
+    """The best trial of an architecture, and the loop in which its LKG rose most.
 
-    late: whether that was in the second half of its loops, where it is looked for first. others: the LKG of
-    the other seeds of its mode.
+    late: True if that loop is in the second half, which is searched first. others: the LKG of the other seeds
+    of the same mode.
     """
 
     arch: str
@@ -116,7 +116,7 @@ class Jump:
 
 
 def jumps_of(frame: pd.DataFrame, cells: Cells, archs: Sequence[str]) -> list[Jump]:
-    """The jump of every architecture that has a finished trial of at least two loops."""
+    """Return the jump of every architecture that has a finished trial of at least two loops."""
     looped = frame[frame["loop"].notna()]
     best = best_trials(looped.drop_duplicates("id")).set_index("arch")
     found = []
@@ -140,9 +140,9 @@ def _jump(arch: str, one: pd.Series, rows: pd.DataFrame, zero_r: float) -> Jump:
 
 
 def largest_gain(lkg: Values) -> tuple[int, float]:
-    """The loop of the largest rise of the LKG within one loop, and the rise in points.
+    """Return the loop of the largest rise of the LKG within one loop, and the rise in points.
 
-    It is the largest after half of the loops if that is noticeable (1 point), else the largest of all.
+    A rise after half of the loops takes precedence if it is noticeable (1 point).
     """
     rises = np.nan_to_num(np.diff(lkg))
     half = len(lkg) // 2
@@ -152,9 +152,9 @@ def largest_gain(lkg: Values) -> tuple[int, float]:
 
 
 def latest_jumps(frame: pd.DataFrame, cells: Cells, count: int = 4) -> list[Jump]:
-    """The architectures whose best trial rose most within one loop of the second half of its loops.
+    """Return the architectures whose best trial rose most within one loop of the second half of its loops.
 
-    Where too few did, the largest rises of all follow.
+    If there are too few, those with the largest rises of all follow.
     """
     everyone = jumps_of(frame, cells, [arch for arch in cells.archs if cells.above_zero_r(arch)])
     return sorted(everyone, key=lambda jump: (not jump.late, -jump.gain))[:count]

@@ -1,4 +1,4 @@
-"""What damaging a neuron does, in the ablation study: each mode beside mode none, and all modes together."""
+"""Tables of the effects of ablation: each mode against mode none, and all modes together."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def paired_table(
     caption: str = "Ablative modes minus mode none, seed by seed (percentage points)",
     label: str = "tab:paired",
 ) -> Table:
-    """Each ablative mode minus none in each architecture of a frame of one family: pairs, mean difference
-    with its 95 % interval, p of the sign-flip test, p corrected over the whole table (Holm: for any false
-    alarm; FDR: for the share of them), Hedges' g. Trials that are not paired by seed are not compared.
+    """Return a table of each ablative mode minus none, per architecture of a frame of one family: pairs, mean
+    difference with its 95 % interval, p of the sign-flip test, p corrected over the whole table (Holm:
+    family-wise error; FDR: false discovery rate), Hedges' g. Trials that are not paired by seed are not
+    compared.
     """
     cells = cells_of(frame)
     places = [(arch, mode) for arch in mode_order(cells.archs, order) for mode in ABLATIVE]
@@ -45,13 +46,13 @@ _UNPAIRED: Final = "Nothing is compared: equal numbers of these trials are no eq
 
 
 def _both(cells: Cells, arch: str, mode: str) -> tuple[Values, Values]:
-    """The arm and the one it is compared with; nothing where seeds mean nothing."""
+    """Return the counts of a mode and of mode none; empty if the trials are not paired by seed."""
     arm, none = (cells.cell(arch, each).correct for each in (mode, _NONE))
     return (arm, none) if cells.paired else (arm[:0], none[:0])
 
 
 def _in_percent(found: Paired, samples: int) -> Paired:
-    """What was compared in counts, in percentage points."""
+    """Convert a comparison of counts to percentage points."""
     return replace(
         found,
         difference=100 * found.difference / samples,
@@ -61,7 +62,7 @@ def _in_percent(found: Paired, samples: int) -> Paired:
 
 
 def _floor(found: Sequence[Paired]) -> str:
-    """How small a p can get at all: with few pairs a correction over many comparisons leaves none small."""
+    """Return a note on the least possible p, since a correction over many tests leaves none small."""
     pairs, tests = max((each.n for each in found), default=0), sum(not np.isnan(each.p) for each in found)
     if not 2 <= pairs <= EXACT_PAIRS:
         return "p: two-sided sign-flip test."
@@ -79,9 +80,9 @@ def aggregate_table(
     label: str = "tab:aggregate",
     seed: int = 0,
 ) -> Table:
-    """Of each mode the interquartile mean over all trials and architectures, and how probably one of its
-    trials beats one of mode none on an architecture drawn at random; with stratified bootstrap intervals
-    (95 %, drawn by `seed`). Only architectures none of whose trials is missing take part.
+    """Return the interquartile mean of each mode over all trials and architectures, and the probability that
+    one of its trials beats one of mode none on an architecture drawn at random, with stratified bootstrap
+    intervals (95 %, seeded by `seed`). Architectures with missing trials are excluded.
     """
     cells = cells_of(frame)
     found = aggregate(cells, _NONE, seed)

@@ -27,8 +27,8 @@ _NOTHING: Final = "N/A"
 
 
 def trials_markdown(frame: pd.DataFrame) -> str:
-    """The bounty of every trial, a table per architecture, its rows the seeds. psa.analysis.published reads
-    it.
+    """Return the bounty of every trial, a table per architecture with a row per seed. psa.analysis.published
+    reads it.
     """
     cells = cells_of(frame)
     heads = ["Trial", *map(str.capitalize, MODES)]
@@ -46,7 +46,7 @@ def trials_markdown(frame: pd.DataFrame) -> str:
 
 
 def convergence_markdown(frame: pd.DataFrame) -> str:
-    """The accuracy of the LKG after each meta-loop, mean over the trials of a cell."""
+    """Return the accuracy of the LKG after each meta-loop, mean over the trials of a cell."""
     said = (
         "Validation accuracy of the LKG in percent after each meta-loop, mean over the trials of a cell; "
         "Final Test: mean test accuracy of their last LKG in percent."
@@ -55,7 +55,7 @@ def convergence_markdown(frame: pd.DataFrame) -> str:
 
 
 def lkg_growth_markdown(frame: pd.DataFrame) -> str:
-    """What each meta-loop added to the accuracy of the LKG, mean over the trials of a cell."""
+    """Return the gain in LKG accuracy of each meta-loop, mean over the trials of a cell."""
     said = (
         "Growth of the LKG in percentage points, LKG(t) - LKG(t-1) of its validation accuracy, 0.00 in the "
         "first meta-loop, mean over the trials of a cell; Final Test: mean test accuracy of their last LKG "
@@ -65,8 +65,9 @@ def lkg_growth_markdown(frame: pd.DataFrame) -> str:
 
 
 def _by_loop(frame: pd.DataFrame, title: str, said: str, values: Callable[[Values], Values]) -> str:
-    """A row per cell and a column per meta-loop. A loop that one trial of the cell has not reached is N/A:
-    a mean of other trials than the loop before would jump. One that stopped early keeps its LKG.
+    """Return a row per cell and a column per meta-loop. A loop that one trial of the cell has not reached is
+    N/A, since a mean over other trials than the loop before would jump. A trial that stopped early keeps its
+    LKG.
     """
     cells, done = cells_of(frame), frame[frame["status"] == "done"]
     loops = range(1, int(done["loop"].max()) + 1) if done["loop"].notna().any() else range(0)
@@ -96,8 +97,8 @@ def _name(cells: Cells, arch: str, mode: str) -> str:
 
 
 def _mean_curves(done: pd.DataFrame, loops: range) -> dict[tuple[str, str], Values]:
-    """Return the mean number of images that the LKG of a cell classifies correctly, per meta-loop. Of counts,
-    so that at the end it is the mean of the bounties to the last bit.
+    """Return the mean number of images that the LKG of a cell classifies correctly, per meta-loop. Counts
+    make the last one equal to the mean of the bounties to the last bit.
     """
     looped = done[done["loop"].notna()]
     return {
@@ -129,8 +130,8 @@ class Block:
 
 
 def summary_markdown(frame: pd.DataFrame, tokens: Mapping[tuple[str, str], str] | None = None) -> str:
-    """The summary of a frame of one family. Std is the population's; a cell without any trial says FAILED,
-    DAMAGED or MISSING, or what `tokens` has for its arch and mode, and n counts the trials that are there.
+    """Return the summary of a frame of one family. Std is the population standard deviation; an empty cell
+    shows FAILED, DAMAGED or MISSING, or its entry in `tokens` by arch and mode; n counts the trials present.
     """
     cells = cells_of(frame)
     blocks = []
@@ -152,7 +153,7 @@ def _said(cells: Cells, arch: str, mode: str, tokens: Mapping[tuple[str, str], s
 
 
 def read_summary(path: Path) -> list[Block]:
-    """The architectures of a summary. Raises UserError that names the line which is not so."""
+    """Read the architectures of a summary. Raises UserError, which names the malformed line."""
     content = read_bytes(path)
     if content is None:
         raise UserError(f"there is no summary {path}", "Name a file like results/psa_simplemlp_summary.md")
@@ -192,7 +193,7 @@ def _read_mode(text: str, blocks: list[Block], where: str) -> None:
 
 
 def _expecting(block: Block, trials: int) -> Block:
-    """A cell has as many trials as the fullest of the file, or some of its own are missing."""
+    """Return the block with `trials` expected per cell, the number of the fullest cell of the file."""
     modes = {
         name: None if mode is None else MeanSd(mode.mean, mode.sd, mode.n, trials)
         for name, mode in block.modes.items()

@@ -1,4 +1,4 @@
-"""Which architectures have as many parameters as they were meant to have: computed, beside their label."""
+"""The parameter budgets of architectures, computed beside the labels of the study."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from psa.specs.arch import Arch
 from psa.specs.model import PublishedModelSpec
 from psa.specs.shapes import shape_of
 
-MATCHED: Final = 0.10  # share by which parameters may differ from the budget they were meant to meet
+MATCHED: Final = 0.10  # largest relative difference between parameters and budget that counts as matched
 MatchRole = Literal["budget", "partnered", "none"]
 
 
 @dataclass(frozen=True)
 class Match:
-    """An architecture beside the budget it was meant to meet.
+    """An architecture and the parameter budget that it was meant to meet.
 
-    labelled: whether the study calls it matched; role: whether it is a budget itself, was meant to meet
-    one, or neither; partner: the network with one layer whose parameters are that budget ("" if it has
-    none); deviation: the share by which it has more parameters (NaN without a partner).
+    labelled: whether the study calls it matched; role: whether it is a budget itself, was meant to meet one,
+    or neither; partner: the network with one layer whose parameters are that budget ("" if it has none);
+    deviation: relative excess of its parameters over the budget (NaN without a partner).
     """
 
     parameters: int
@@ -31,17 +31,17 @@ class Match:
     deviation: float
 
     def within(self, tolerance: float = MATCHED) -> bool:
-        """Whether its own number of parameters says that it is matched; a budget meets itself."""
+        """Return whether the parameters meet the budget within a tolerance; a budget meets itself."""
         return self.role == "budget" or abs(self.deviation) <= tolerance
 
 
 def parameters_of(family: str, arch: str, classes: int = 10) -> int:
-    """Weights and biases of an architecture. Raises UserError for one that is none."""
+    """Return the number of weights and biases of an architecture. Raises UserError for an invalid one."""
     return shape_of(PublishedModelSpec.model_validate({"family": family, "arch": arch}), classes).parameters
 
 
 def sizes(cells: Cells) -> Callable[[str], int]:
-    """The parameters of any architecture, with or without trials, as these cells' networks have them."""
+    """Return a function from any architecture, with or without trials, to its parameters in these cells."""
     return lambda arch: cells.parameters.get(arch) or parameters_of(cells.family, arch, cells.classes)
 
 
@@ -51,7 +51,7 @@ def matches(
     asymmetric: Collection[str],
     order: Sequence[str] = (),
 ) -> dict[str, Match]:
-    """Each architecture beside its partner in `order`, the list of the whole study (see partners)."""
+    """Return each architecture with its partner in `order`, the list of the whole study (see partners)."""
     meant = partners(order)
     return {arch: _match(arch, meant.get(arch, ""), parameters, arch not in asymmetric) for arch in archs}
 
@@ -69,12 +69,13 @@ def _is_budget(arch: str) -> bool:
 
 
 def partners(archs: Sequence[str]) -> dict[str, str]:
-    """The network with one layer whose parameters each architecture was meant to have, where there is one.
+    """Return the network with one layer whose parameters each architecture was meant to have, if there is
+    one.
 
     The study chose widths for depth L by solving (L-1)W^2 + (794+L)W + 10 = P for the parameters P of each
     1*W. Its list does not name the pairs; they follow from the order: within a depth, and among the squares,
     the i-th widest goes with the i-th widest 1*W. Squares beside others (32*32, 31*31, ... 1*1) are a series
-    of all sizes, and what is deeper than wide mirrors another architecture: they were meant to match none.
+    of all sizes, and an architecture that is deeper than wide mirrors another: neither was meant to match.
     """
     sizes = {stacks[0]: arch for arch in archs if len(stacks := Arch.coerce(arch).stacks) == 1}
     squares = {width for depth, width in sizes if depth == width}

@@ -1,4 +1,4 @@
-"""The numbers behind the figures: what the maps show of an architecture, and what every figure says below."""
+"""The numbers behind the maps, and the notes below every figure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from psa.reports.ablation.cells import Cells
 from psa.specs.training import MODES
 
 _ROUNDING: Final = 1e-9
-_NAMED: Final = 6  # architectures that a note names one by one
+_NAMED: Final = 6  # most architectures that a note lists
 _NAN: Final = float("nan")
 
 
 def notes_of(cells: Cells) -> list[str]:
-    """n, the horizon, and in a second line what is missing."""
+    """Return n and the horizon, and in a second line the missing trials."""
     done = {place: each.statuses["done"] for place, each in cells.trials.items() if each.statuses.get("done")}
     sizes = sorted(set(done.values())) or [0]
     per_cell = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -37,7 +37,7 @@ def notes_of(cells: Cells) -> list[str]:
 
 
 def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> str:
-    """What of the trials asked for is not there; archs, modes: those with any finished trial."""
+    """Return a note on missing trials. archs, modes: those with a finished trial."""
     statuses: Counter[str] = Counter()
     for each in cells.trials.values():
         statuses.update(each.statuses)
@@ -53,7 +53,7 @@ def _missing(cells: Cells, archs: Collection[str], modes: Collection[str]) -> st
 
 @dataclass(frozen=True)
 class Level:
-    """Mean bounty of mode none (NaN without a trial), and whether anything at all beat ZeroR."""
+    """The mean bounty of mode none (NaN without a trial), and whether any trial of any mode beat ZeroR."""
 
     n: int
     mean: float
@@ -61,7 +61,7 @@ class Level:
 
 
 def baseline(cells: Cells, arch: str) -> Level:
-    """What the architecture reaches without any ablation."""
+    """Return the accuracy that the architecture reaches without ablation."""
     values = present(cells.cell(arch, "none").bounties)
     mean = float(values.mean()) if len(values) else _NAN
     return Level(len(values), mean, cells.above_zero_r(arch))
@@ -72,7 +72,7 @@ EffectVerdict = Literal["gain", "loss", "unclear", "equal", "unknown"]
 
 @dataclass(frozen=True)
 class ModeEffect:
-    """One mode minus another: mean difference in points with its 95 % interval, of n pairs or trials."""
+    """One mode minus another: mean difference in points with its 95 % interval, over n pairs or trials."""
 
     n: int
     difference: float
@@ -81,7 +81,7 @@ class ModeEffect:
 
     @property
     def verdict(self) -> EffectVerdict:
-        """gain or loss where the interval excludes 0, equal where no pair differs, unknown below two."""
+        """The verdict: equal (no pair differs), gain or loss (interval excludes 0), unknown (n < 2)."""
         if self.n < 2:
             return "unknown"
         if self.low == self.high == 0:
@@ -92,7 +92,7 @@ class ModeEffect:
 
 
 def effect(cells: Cells, arch: str, mode: str, against: str = "none") -> ModeEffect:
-    """What a mode does to the bounty: paired by seed (t interval), or by Welch where seeds share nothing."""
+    """Return the effect of a mode on the bounty: paired by seed (t interval), or by Welch if not paired."""
     one, other = cells.cell(arch, mode), cells.cell(arch, against)
     if not cells.paired:
         n, found = min(len(one.found), len(other.found)), welch(one.summary, other.summary)
@@ -104,14 +104,14 @@ def effect(cells: Cells, arch: str, mode: str, against: str = "none") -> ModeEff
 
 @dataclass(frozen=True)
 class Spread:
-    """The largest standard deviation over seeds (ddof 1) among the modes, and the mode; NaN, "" if none."""
+    """The largest standard deviation over seeds (ddof 1) among the modes, and its mode; NaN, "" if none."""
 
     sd: float
     mode: str
 
 
 def instability(cells: Cells, arch: str) -> Spread:
-    """How much chance decides. Modes with fewer than two trials have no say."""
+    """Return the largest spread over seeds. Modes with fewer than two trials are ignored."""
     spreads = {}
     for mode in MODES:
         values = present(cells.cell(arch, mode).bounties)
@@ -125,8 +125,8 @@ def instability(cells: Cells, arch: str) -> Spread:
 
 @dataclass(frozen=True)
 class ModeStrategy:
-    """The modes whose mean is within a tolerance of the greatest, in the order of MODES; clear where a test
-    with Holm's correction tells a sole winner from every other mode.
+    """The modes whose mean is within a tolerance of the greatest, in the order of MODES; clear: a test with
+    Holm's correction separates a sole winner from every other mode.
     """
 
     best: tuple[str, ...]
@@ -135,7 +135,7 @@ class ModeStrategy:
 
 
 def strategy(cells: Cells, arch: str, tolerance: float = TIE) -> ModeStrategy:
-    """Which mode wins; means are compared unrounded."""
+    """Return the winning modes of an architecture; means are compared unrounded."""
     means = {mode: cell.mean for mode, cell in cells.numbers(arch).items()}
     if not means:
         return ModeStrategy((), clear=False, above_zero_r=False)
@@ -146,8 +146,8 @@ def strategy(cells: Cells, arch: str, tolerance: float = TIE) -> ModeStrategy:
 
 
 def _stands_out(cells: Cells, arch: str, best: str) -> bool:
-    """Whether no other mode could be as good: the paired test of the table of accuracies, or Welch's where
-    seeds share nothing.
+    """Return whether `best` differs significantly from every other mode: by the paired test of the table of
+    accuracies, or by Welch's test if the trials are not paired.
     """
     arms = {mode: cells.cell(arch, mode) for mode in MODES if cells.cell(arch, mode).found}
     if cells.paired:
@@ -157,5 +157,5 @@ def _stands_out(cells: Cells, arch: str, best: str) -> bool:
 
 
 def regimes(cells: Cells, archs: Sequence[str]) -> dict[str, Regime]:
-    """The regime of each, computed from its trials and the data's ZeroR."""
+    """Return the regime of each architecture, computed from its trials and the data's ZeroR."""
     return {arch: regime_of(cells.numbers(arch), cells.zero_r) for arch in archs}

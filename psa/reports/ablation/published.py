@@ -1,4 +1,4 @@
-"""The ablation study beside what was published of it: regimes and accuracies, cell by cell."""
+"""The ablation study compared with its published results: regimes and accuracies, cell by cell."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def regime_table(
     caption: str = "Regimes",
     label: str = "tab:regimes",
 ) -> Table:
-    """The regime of each architecture of a frame of one family, the published one where there is one, and
-    whether they agree. A regime is unknown where a mode is missing.
+    """Return the regime of each architecture of a frame of one family, the published one if there is one, and
+    whether they agree. A regime is unknown if a mode is missing.
     """
     cells = cells_of(frame)
     known = {} if reference is None else reference.regimes
@@ -57,7 +57,7 @@ def regime_table(
 
 
 def few_seeds(cells: Cells) -> str:
-    """What single trials do to the rules, which were made for ten."""
+    """Return a caveat if there are only single trials, since the rules were made for ten."""
     if cells.expected > 1:
         return ""
     return (
@@ -71,7 +71,7 @@ def _yes(truth: bool) -> str:
 
 
 def _counts(cells: Cells, arch: str) -> str:
-    """`10`, or `7 to 10` where modes have different numbers of trials."""
+    """Return the number of trials: `10`, or `7 to 10` if it differs among modes."""
     counts = [len(cells.cell(arch, mode).found) for mode in MODES]
     return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
@@ -95,9 +95,9 @@ def published_comparison(
     caption: str = "Published and reproduced validation accuracy (percent)",
     label: str = "tab:published_comparison",
 ) -> Table:
-    """Each cell of a frame of one family beside the published one, both with the 95 % t interval of the mean;
-    their difference with Welch's interval, whether it is within so many points, and whether it is
-    significant after Holm's correction over the whole table.
+    """Return each cell of a frame of one family beside the published one, both with the 95 % t interval of
+    the mean; their difference with Welch's interval, whether it is within `within` points, and whether it is
+    significant at `alpha` after Holm's correction over the whole table.
     """
     cells = cells_of(frame)
     places = [(arch, mode) for arch in mode_order(cells.archs, order) for mode in MODES]
@@ -123,8 +123,9 @@ def published_comparison(
 
 @dataclass(frozen=True)
 class PublishedAgreement:
-    """How many cells lie near the published mean, of how many; training: the same of architectures that
-    any trial of ours brought above ZeroR. The others agree because they answer the majority class.
+    """The number of cells near the published mean, and of cells compared; training: the same for
+    architectures that any trial of ours brought above ZeroR. The others agree because they answer the
+    majority class.
     """
 
     near: int
@@ -136,7 +137,7 @@ class PublishedAgreement:
 
 
 def published_agreement(cells: Cells, reference: Reference, within: float = WITHIN) -> PublishedAgreement:
-    """How many cells of ours are within so many points of the published mean."""
+    """Count the cells of ours whose mean is within `within` points of the published mean."""
     places = [place for place in reference.cells if cells.cell(*place).found]
     near = {
         place: abs(cells.cell(*place).summary.mean - reference.cells[place].mean) <= within
@@ -179,7 +180,7 @@ def _verdict(rows: Sequence[tuple[Cell, ...]], near: PublishedAgreement, within:
 
 
 def _others(cells: Cells, reference: Reference) -> str:
-    """What could not be compared because one side does not know it."""
+    """Return a note on the architectures that only one side has."""
     here, there = set(cells.archs), set(reference.regimes)
     parts = [
         f"{count:,} {what} "

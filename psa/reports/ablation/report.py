@@ -1,4 +1,4 @@
-"""What is said of the ablation study: one page of tables, figures and sentences, all from one frame."""
+"""The report of the ablation study: one page of tables, figures and text, all from one frame."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _CAPTIONS: Final = {
 
 
 def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
-    """Every table of a frame of one family, by name. Raises UserError where it holds several experiments."""
+    """Return all tables of a frame of one family by name. Raises UserError for several experiments."""
     order = setting.order
     found = {
         "architectures": architecture_table(frame, order=order, asymmetric=setting.asymmetric),
@@ -70,7 +70,7 @@ def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
 
 
 def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a frame of one family, by name."""
+    """Yield all figures of a frame of one family by name."""
     cells = cells_of(frame)
     archs = [arch for arch in setting.order if arch in cells.archs]
     archs += [arch for arch in cells.archs if arch not in archs]
@@ -85,8 +85,8 @@ def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, 
 
 
 def _telling(cells: Cells) -> list[str]:
-    """The architectures whose curves are shown: those of the study where they are there, else the most
-    accurate one and the one with the widest spread.
+    """Return the architectures whose curves are shown: those of the study if present, else the most accurate
+    one and the one with the widest spread.
     """
     study: list[str] = [arch for arch in ("1*1024", "18*18") if arch in cells.archs]
     if study:
@@ -100,13 +100,13 @@ def _telling(cells: Cells) -> list[str]:
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """A page for each family of networks of each study."""
+    """Yield a page for each family of networks of each study."""
     for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
         yield f"{study}_{family}", rows
 
 
 def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
-    """The Markdown files of the published format, by file name."""
+    """Return the Markdown files of the published format, by file name."""
     family = cells_of(frame).family
     found = {
         f"psa_{family}_summary.md": summary_markdown(frame),
@@ -120,7 +120,7 @@ def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
 def page(
     frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
-    """The report of a frame of one family, from its tables and the stored PNG of each of its figures."""
+    """Return the report of a frame of one family, from its tables and the stored PNG of each figure."""
     cells = cells_of(frame)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
@@ -196,8 +196,8 @@ def _sections(
 
 
 def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Of each mode but none: in how many pairs every loop of its trial equals that of mode none, and how many
-    pairs there are. An arm that always does is no arm of its own.
+    """Return for each mode but none: the number of pairs whose loops all equal those of mode none, and the
+    number of pairs. An arm whose pairs are all equal duplicates mode none.
     """
     loops = frame[frame["loop"].notna()]
     keys = ["arch", "seed", "loop"]
@@ -216,7 +216,7 @@ def identical_arms(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
 
 
 def _why_equal(frame: pd.DataFrame, mode: str) -> str:
-    """Weight decay multiplies a weight by 1 - lr * weight_decay in each step, in single precision."""
+    """Return a reason why mode decay equals none: 1 - lr * weight_decay may be 1 in single precision."""
     rows = frame[frame["mode"] == mode].dropna(subset=["lr", "weight_decay"])
     if mode != "decay" or not len(rows):
         return ""

@@ -50,8 +50,8 @@ echo "{count} architectures, $failed with failed trials"
 
 
 def reproduction_script(grid: Grid, path: str) -> str:
-    """The script for a grid that is stored at `path`. Its exit code: 0 all is done, 1 trials failed, else
-    that of the sweep that was stopped. Raises UserError for a grid with stages.
+    """Return the script for a grid that is stored at `path`. Its exit code: 0 if all trials are done, 1 if
+    trials failed, else that of the sweep that was stopped. Raises UserError for a grid with stages.
     """
     if len(grid.stages) > 1:
         raise UserError(
@@ -71,6 +71,6 @@ def reproduction_script(grid: Grid, path: str) -> str:
 
 
 def _seeds(seeds: Sequence[int]) -> str:
-    """`seeds=0..9 `; nothing for seeds with gaps, which the grid lists itself."""
+    """Return `seeds=0..9 `, or nothing for seeds with gaps, which the grid lists itself."""
     is_range = list(seeds) == list(range(seeds[0], seeds[-1] + 1))
     return f"seeds={seeds[0]}..{seeds[-1]} " if is_range else ""

@@ -1,4 +1,4 @@
-"""The two tables of the ablation study that say what was trained and how well: architectures, accuracies."""
+"""The tables of the architectures and accuracies of the ablation study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from psa.reports.rendering.tables import Bold, Cell, Column, MeanSd, Table
 from psa.specs.training import MODES
 
 _ONE_PAGE: Final = 40  # rows
-_NAMED: Final = 8  # empty cells that a note names one by one
+_NAMED: Final = 8  # most empty cells that a note lists
 ARCHITECTURES: Final = "Parameters for Network Architectures"
 ARCHITECTURES_LABEL: Final = "tab:architecture_parameters"
 ACCURACIES: Final = "Best validation accuracy (percent, mean ± sd over trials)"
@@ -32,7 +32,7 @@ def architecture_table(
     caption: str = ARCHITECTURES,
     label: str = ARCHITECTURES_LABEL,
 ) -> Table:
-    """The architectures of a frame of one family; see architectures."""
+    """Return the table of the architectures of a frame of one family; see architectures."""
     cells = cells_of(frame)
     return architectures(
         mode_order(cells.archs, order),
@@ -57,11 +57,11 @@ def architectures(
     caption: str = ARCHITECTURES,
     label: str = ARCHITECTURES_LABEL,
 ) -> Table:
-    """Architectures, their parameters, and whether these meet a budget.
+    """Return a table of architectures, their parameters, and whether these meet a budget.
 
-    published: only the label that the study gave, Asymmetric for those in the list `asymmetric`. Otherwise
-    also what is computed: the partner (see partners; `order` is the list of the whole study, without which
-    there is none), and whether the parameters lie within `tolerance` of the partner's.
+    published: show only the label that the study gave, Asymmetric for those in the list `asymmetric`.
+    Otherwise show the computed values, too: the partner (see partners; `order` is the list of the whole
+    study, without which there is none), and whether the parameters lie within `tolerance` of the partner's.
     """
     columns = [Column("Architecture"), Column("Parameters", "count"), Column("Label of the study")]
     if not published:
@@ -98,7 +98,7 @@ def _said(arch: str, match: Match, asymmetric: Collection[str]) -> tuple[Cell, .
 
 
 def _met(match: Match, tolerance: float) -> tuple[Cell, ...]:
-    """Partner, difference in percent, within the tolerance."""
+    """Return the partner, the difference in percent, and whether it is within the tolerance."""
     if not match.partner:
         return match.role, None, None
     return match.partner, 100 * match.deviation, "yes" if match.within(tolerance) else "no"
@@ -113,10 +113,11 @@ def accuracy_table(
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
 ) -> Table:
-    """Mean, standard deviation and n of every cell of a frame of one family, and which modes win.
+    """Return the mean, standard deviation and n of every cell of a frame of one family, and the winning
+    modes.
 
-    Winners are bold: those whose unrounded mean is within `tolerance` of the best. Beside them those that a
-    paired test with Holm's correction cannot tell from the best at `alpha`, where trials are paired.
+    Winners are bold: those whose unrounded mean is within `tolerance` of the best. If trials are paired, a
+    column lists the modes that a paired test with Holm's correction cannot separate from the best at `alpha`.
     """
     cells = cells_of(frame)
     means = {arch: {mode: cells.uncertain(arch, mode) for mode in MODES} for arch in cells.archs}
@@ -137,7 +138,7 @@ def _tie(tolerance: float, means: str) -> str:
 
 
 def _how(cells: Cells, alpha: float) -> str:
-    """How the winners by test were found, and how small a p so few pairs allow."""
+    """Return a note on the test of the winners, with the least p that few pairs allow."""
     if not cells.paired:
         return "Winner (test): not computed, since equal numbers of these trials are no equal seeds."
     pairs = max((len(cell.found) for cell in cells.trials.values()), default=0)
@@ -167,7 +168,7 @@ def accuracies(
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
 ) -> Table:
-    """The table of accuracy_table from means that are there already: of each architecture, of each mode."""
+    """Return the table of accuracy_table from given means: by architecture, then by mode."""
     columns = [Column("Architecture"), *(Column(mode.capitalize(), "uncertain") for mode in MODES)]
     columns += [Column("Winner", breaks=2.7), Column("Winner (test)", breaks=3.2)]
     rows = [(arch, *_marked(means[arch], tolerance), by_test.get(arch)) for arch in mode_order(means, order)]
@@ -182,7 +183,7 @@ def accuracies_of(
     caption: str = ACCURACIES,
     label: str = ACCURACIES_LABEL,
 ) -> Table:
-    """The table of accuracy_table from a summary that was read: its means are rounded, its trials unknown."""
+    """Return the table of accuracy_table from a summary file: its means are rounded, its trials unknown."""
     cells = [(block.arch, mode, block.modes.get(mode)) for block in blocks for mode in MODES]
     empty = [f"{arch} {mode}" for arch, mode, cell in cells if cell is None]
     absent = f"{len(empty):,} of {len(cells):,} cells are empty: {', '.join(empty[:_NAMED])}" if empty else ""
@@ -193,7 +194,7 @@ def accuracies_of(
 
 
 def _marked(means: Mapping[str, MeanSd | None], tolerance: float) -> tuple[Cell, ...]:
-    """The cells of a row, those that win in bold, and the winners' names."""
+    """Return the cells of a row with the winners in bold, and the winners' names."""
     there = {mode: [cell.mean] for mode in MODES if (cell := means.get(mode)) is not None}
     best = winners(there, tolerance).by_tolerance
     cells = [Bold(means.get(mode)) if mode in best else means.get(mode) for mode in MODES]
@@ -201,8 +202,8 @@ def _marked(means: Mapping[str, MeanSd | None], tolerance: float) -> tuple[Cell,
 
 
 def _named(best: Sequence[str], there: Collection[str]) -> str | None:
-    """`full`, `Tie: decay/full`, `Tie: all but full`; and of how many modes where not all are there. None
-    where none is.
+    """Return the winners as `full`, `Tie: decay/full` or `Tie: all but full`, with the number of modes if
+    some are missing. None without a winner.
     """
     if not best:
         return None

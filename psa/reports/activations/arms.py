@@ -1,4 +1,4 @@
-"""Arms of a study: trials that differ in nothing but their seed, and which settings tell arms apart."""
+"""Arms of a study: trials that differ only in their seed, and the settings that distinguish arms."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from psa.core.errors import UserError
 from psa.reports.wording import SETTINGS, format_setting
 from psa.specs.activation import ACTIVATIONS
 
-_BARE: Final = ("activation", "arch", "family", "variant")  # which say by themselves what they are
+_BARE: Final = ("activation", "arch", "family", "variant")  # settings shown without their name
 NEAR_ZERO_R: Final = 1.0  # points above ZeroR up to which a network has learned nothing
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What the trials of an arm share, by column; their rows, in the order of seeds; seeds: of all arms."""
+    """The settings that the trials of an arm share; its rows, in the order of seeds; seeds: of all arms."""
 
     settings: Mapping[str, Any]
     rows: pd.DataFrame = field(repr=False)
@@ -30,21 +30,21 @@ class Arm:
 
     @property
     def ids(self) -> list[str]:
-        """Of its trials, also of those that are missing."""
+        """The ids of its trials, including missing ones."""
         return [str(each) for each in self.rows["id"]]
 
     @property
     def expected(self) -> int:
-        """How many trials there were to be."""
+        """The number of requested trials."""
         return len(self.rows)
 
     @cached_property
     def n(self) -> int:
-        """How many there are."""
+        """The number of finished trials."""
         return int((self.rows["status"] == "done").sum())
 
     def values(self, column: str) -> Values:
-        """One number per seed, in the order of `seeds`; NaN where there is none."""
+        """Return one number per seed, in the order of `seeds`; NaN where there is none."""
         if column not in self.rows:
             return np.full(len(self.seeds), np.nan)
         numbers = self.rows[column].astype("float64").to_numpy()
@@ -52,11 +52,11 @@ class Arm:
         return np.array([found.get(seed, np.nan) for seed in self.seeds], dtype=np.float64)
 
     def summary(self, column: str) -> Summary:
-        """Of the trials that are there."""
+        """Return the summary of a column over the trials that have a number."""
         return summary(self.values(column))
 
     def label(self, keys: Iterable[str]) -> str:
-        """These settings in words: `ReLU, 1*512, dropout 0.1`."""
+        """Format these settings as text: `ReLU, 1*512, dropout 0.1`."""
         return ", ".join(
             format_setting(self.settings[key])
             if key in _BARE
@@ -66,18 +66,18 @@ class Arm:
         )
 
     def dead(self) -> int:
-        """How many of its trials scored no more than NEAR_ZERO_R points above ZeroR on validation."""
+        """Count its trials that scored at most NEAR_ZERO_R points above ZeroR on validation."""
         beyond = present(self.values("bounty") - self.values("zero_r"))
         return int((beyond <= NEAR_ZERO_R).sum())
 
 
 def shortened(text: str, most: int) -> str:
-    """A text where there is little room."""
+    """Cut a text to at most `most` characters."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per trial; one that is missing has the settings of the others of its network."""
+    """Return one row per trial; a missing one gets the settings of the others of its network."""
     rows = trials_of(frame)
     for name in SETTINGS:
         rows[name] = rows[name].astype(object).where(rows[name].notna(), None)
@@ -92,8 +92,8 @@ def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ranks(rows: pd.DataFrame) -> dict[int, tuple[Any, ...]]:
-    """By what rows are sorted: activations as psa.specs.activation lists them, architectures as they stand,
-    numbers rising.
+    """Return the sort key of each row: activations in the order of psa.specs.activation, architectures in the
+    order of the rows, numbers ascending.
     """
     known, archs = list(ACTIVATIONS), list(dict.fromkeys(rows["arch"]))
     numbers = ("temperature", "dropout", "lr", "momentum", "batch_size", "weight_decay")
@@ -106,14 +106,15 @@ def _ranks(rows: pd.DataFrame) -> dict[int, tuple[Any, ...]]:
 
 
 def varying(rows: pd.DataFrame, always: Sequence[str] = ()) -> tuple[str, ...]:
-    """The settings in which trials differ, and those that are `always` shown."""
+    """Return the settings in which trials differ, and those in `always`."""
     return tuple(name for name in SETTINGS if name in always or len(set(rows[name])) > 1)
 
 
 def arms_of(rows: pd.DataFrame, keys: Sequence[str]) -> list[Arm]:
-    """The trials grouped by some columns, in the order in which their values stand in the rows.
+    """Group the trials by some columns, in the order in which their values appear in the rows.
 
-    Raises UserError where an arm holds a seed twice: something else differs, and must not be averaged.
+    Raises UserError if an arm holds a seed twice: its trials differ in something else and must not be
+    averaged.
     """
     seeds = tuple(sorted({int(seed) for seed in rows["seed"]}))
     found: dict[tuple[Any, ...], list[int]] = {}
@@ -133,22 +134,22 @@ def arms_of(rows: pd.DataFrame, keys: Sequence[str]) -> list[Arm]:
 
 
 def _plain(value: Any) -> Any:
-    """None for what is missing; a list cannot be a key."""
+    """Return a hashable value: None for a missing one, text for a list."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return None if pd.isna(value) else value
 
 
 def of_done(observed: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame | None:
-    """What probes saw of the trials that are done: of others it takes part in nothing."""
+    """Return the probe results of finished trials; those of other trials are never used."""
     if observed is None:
         return None
     return observed[observed["id"].isin(set(rows["id"][rows["status"] == "done"].astype(str)))]
 
 
 def with_seen(rows: pd.DataFrame, observed: pd.DataFrame | None) -> pd.DataFrame:
-    """The rows with what probes saw of the LKG: `train`, its training accuracy in percent, and `thresholds`,
-    a tuple with that of each layer, None where there is none, or where the trial is not done.
+    """Return the rows with the probe results of the LKG: `train`, its training accuracy in percent, and
+    `thresholds`, a tuple with that of each layer, None if there is none or the trial is not done.
     """
     rows, observed = rows.copy(), of_done(observed, rows)
     rows["train"], rows["thresholds"] = np.nan, None
@@ -163,7 +164,7 @@ def with_seen(rows: pd.DataFrame, observed: pd.DataFrame | None) -> pd.DataFrame
 
 
 def train_accuracies(observed: pd.DataFrame | None) -> pd.DataFrame:
-    """The training accuracy after each epoch, in percent: id, loop, train."""
+    """Return the training accuracy after each epoch, in percent: id, loop, train."""
     if observed is None:
         return pd.DataFrame({"id": [], "loop": [], "train": []})
     loops = observed[observed["loop"].notna() & (observed["loop"] > 0)]
@@ -171,7 +172,7 @@ def train_accuracies(observed: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _shares(seen: pd.DataFrame, keys: list[str]) -> pd.Series[Any]:
-    """100 * correct / total of the probe train_accuracy, by the columns `keys`."""
+    """Return 100 * correct / total of the probe train_accuracy, by the columns `keys`."""
     of = seen[seen["probe"] == "train_accuracy"].copy()
     of["id"] = of["id"].astype(str)
     counts = {
@@ -182,7 +183,7 @@ def _shares(seen: pd.DataFrame, keys: list[str]) -> pd.Series[Any]:
 
 
 def layers_of(observed: pd.DataFrame | None, ids: Sequence[str]) -> pd.DataFrame:
-    """The learned thresholds of some trials: id, loop (missing for the LKG), index, place, value."""
+    """Return the learned thresholds of some trials: id, loop (missing for the LKG), index, place, value."""
     if observed is None:
         return pd.DataFrame({name: [] for name in ("id", "loop", "index", "place", "value")})
     of = observed[(observed["probe"] == "thresholds") & observed["id"].isin(list(ids))]

@@ -1,4 +1,4 @@
-"""Test accuracies of arms beside each other."""
+"""The figure that compares the test accuracies of arms."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from psa.reports.plotting.style import (
 
 _ZOOM: Final = 4.0  # points below the best within which arms are shown once more, larger
 _BARS: Final = "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %; ticks: every seed."
-_FAR: Final = 12.0  # points between arms from which on that is needed
+_FAR: Final = 12.0  # spread of the arms in points from which on they are enlarged
 
 
 def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -> Figure:
-    """Mean test accuracy of each arm with its interval and every seed; a row per group. Where arms are far
-    apart the best of them are shown once more at the right, larger.
+    """Return a figure of the mean test accuracy of each arm with its interval and every seed; a row per
+    group. If arms are far apart, the best of them are shown again at the right, enlarged.
     """
     groups, rest = group_arms(arms, keys), rest_of(arms, keys)
     looks = looks_of(list(dict.fromkeys(rest.values())))

@@ -1,4 +1,4 @@
-"""Figures of arms: training curves, test accuracies beside each other, learned thresholds."""
+"""Figures of arms: training curves and learned thresholds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from psa.reports.plotting.style import (
     title,
 )
 
-PANELS: Final = 20  # of one figure; more are continued in another
+PANELS: Final = 20  # per figure; more are continued in another
 _COLUMNS: Final = 4
 # Inches: above all panels, for note and legend; left of a panel, above and below it; a panel's height.
 HEAD, _NOTE, _LEFT, _ABOVE, _BELOW, _HIGH = 0.32, 0.42, 0.46, 0.36, 0.4, 1.05
@@ -38,7 +38,7 @@ GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
 
 
 def looks_of(names: Sequence[str]) -> dict[str, LineStyle]:
-    """Colour, marker and line for each; in a scale from dark to light where there are more than six."""
+    """Return a colour, marker and line for each name; colours from dark to light for more than six."""
     known = list(MODE_LOOKS.values())
     if len(names) <= len(known):
         return dict(zip(names, known, strict=False))
@@ -51,7 +51,7 @@ def looks_of(names: Sequence[str]) -> dict[str, LineStyle]:
 
 
 def group_arms(arms: Sequence[Arm], keys: Sequence[str]) -> dict[str, list[Arm]]:
-    """Arms by what stands above their panel: the first of the settings in which they differ."""
+    """Group arms by the heading of their panel: the first of the settings in which they differ."""
     found: dict[str, list[Arm]] = {}
     for arm in arms:
         found.setdefault(arm.label(_first(arms, keys)), []).append(arm)
@@ -64,7 +64,7 @@ def _first(arms: Sequence[Arm], keys: Sequence[str]) -> list[str]:
 
 
 def rest_of(arms: Sequence[Arm], keys: Sequence[str]) -> dict[int, str]:
-    """What tells an arm from the others of its panel, by the arm's id(); empty where nothing does."""
+    """Return what distinguishes an arm within its panel, by the arm's id(); empty if nothing does."""
     first = _first(arms, keys)
     others = [key for key in keys if key not in first and len({arm.settings[key] for arm in arms}) > 1]
     return {id(arm): arm.label(others) for arm in arms}
@@ -87,7 +87,7 @@ def _panels(
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], foot: float) -> None:
-    """At the left, its upper end `foot` inches above the lower edge."""
+    """Draw the legend at the left, its upper end `foot` inches above the lower edge."""
     wide, high = figure.get_size_inches()
     figure.legend(
         handles=list(handles), loc="upper left", bbox_to_anchor=(0.1 / wide, foot / high), ncols=_COLUMNS,
@@ -96,7 +96,7 @@ def legend(figure: Figure, handles: Sequence[Line2D], foot: float) -> None:
 
 
 def foot_of(handles: int, lines: int = 2) -> float:
-    """Inches that the legend and the lines of the note take."""
+    """Return the height in inches of the legend and the lines of the note."""
     return 0.16 * math.ceil(handles / _COLUMNS) + 0.12 + 0.11 * lines + 0.08
 
 
@@ -104,7 +104,7 @@ def foot_of(handles: int, lines: int = 2) -> float:
 
 
 def curves_of(arm: Arm, frame: pd.DataFrame, column: str) -> list[np.ndarray[Any, Any]]:
-    """One array per seed that has any number: the column after each epoch."""
+    """Return the column after each epoch, one array per seed that has any number."""
     of = frame[frame["id"].isin(arm.ids) & frame["loop"].notna()].sort_values(["id", "loop"])
     parts = [
         part[column].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -116,7 +116,7 @@ def curves_of(arm: Arm, frame: pd.DataFrame, column: str) -> list[np.ndarray[Any
 def plot_arm_curves(
     ax: Axes, curves: Sequence[np.ndarray[Any, Any]], look: LineStyle, line: Any, gid: str
 ) -> Axes:
-    """Every seed thin; their mean as far as all of them were trained."""
+    """Draw every seed as a thin line, and their mean as far as all of them were trained."""
     for curve in curves:
         ax.plot(
             np.arange(1, len(curve) + 1), curve, color=look.colour, linewidth=0.4, alpha=0.45, linestyle=line
@@ -134,8 +134,9 @@ def plot_arm_curves(
 def curve_figures(
     arms: Sequence[Arm], keys: Sequence[str], frame: pd.DataFrame, columns: Mapping[str, str], what: str
 ) -> Iterator[tuple[str, Figure]]:
-    """A panel per group of arms. columns: of the frame, to the words for it; the first is drawn in full, the
-    second dashed. what: the axis; the figures are called `training_WHAT`, then `training_WHAT_2`.
+    """Yield figures with a panel per group of arms. columns: of the frame, with their labels; the first is
+    drawn solid, the second dashed. what: the axis; the figures are called `training_WHAT`, then
+    `training_WHAT_2`.
     """
     groups, rest = list(group_arms(arms, keys).items()), rest_of(arms, keys)
     looks = looks_of(list(dict.fromkeys(rest.values())))
@@ -176,7 +177,7 @@ def _curves(
 
 
 def _titled(name: str) -> str:
-    """In two lines where it is long."""
+    """Break a long name into two lines."""
     lines = wrap(name.replace("(", " (", 1), 27) if len(name) > 27 else [name]
     return "\n".join([lines[0], *([shortened(" ".join(lines[1:]), 30)] if lines[1:] else [])])
 
@@ -199,7 +200,7 @@ def _dressed(ax: Axes, name: str, label: str) -> Axes:
 def threshold_figures(
     arms: Sequence[Arm], keys: Sequence[str], observed: pd.DataFrame | None
 ) -> Iterator[tuple[str, Figure]]:
-    """A panel per arm that learns thresholds, a line per layer, from before training on."""
+    """Yield figures with a panel per arm that learns thresholds, and a line per layer."""
     seen = {arm.label(keys): layers_of(observed, arm.ids) for arm in arms}
     seen = {name: each for name, each in seen.items() if len(each)}
     for number, start in enumerate(range(0, len(seen), PANELS), 1):
@@ -212,7 +213,7 @@ def threshold_figure(
     heading: str = "Learned thresholds",
     remark: str = f"{_THIN} Epoch 0 is before training.",
 ) -> Figure:
-    """Thresholds by panel (id, loop, index, place, value) over the epochs; loop 0 is before training."""
+    """Plot thresholds by panel (id, loop, index, place, value) over the epochs; loop 0 is before training."""
     places = list(dict.fromkeys(str(place) for each in panels.values() for place in each["place"]))
     looks = looks_of(places)
     with plot_style():

@@ -1,4 +1,4 @@
-"""What is said of studies of activations and stochastic layers: tables, figures, one page, run folders."""
+"""The report of studies of activations and stochastic layers: tables, figures, one page, run folders."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _CAPTIONS: Final = {
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """A page for each study."""
+    """Yield a page for each study."""
     for study, rows in frame.groupby("study", observed=True, sort=False):
         yield str(study), rows
 
 
 def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
-    """Results, comparisons with the baseline, learned thresholds where there are any."""
+    """Return the results, comparisons with the baseline, and learned thresholds if there are any."""
     made = ActivationResults.of(frame, setting)
     found = {
         "results": results_table(made.arms, made.shown),
@@ -53,7 +53,7 @@ def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
 
 
 def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Comparison, accuracy against temperature, curves, thresholds: those for which there is something."""
+    """Yield the comparison, accuracy against temperature, curves and thresholds, as far as there is data."""
     made = ActivationResults.of(frame, setting)
     if not made.there:
         return
@@ -73,12 +73,12 @@ def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, 
 
 
 def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
-    """None."""
+    """Return no files besides the tables."""
     return {}
 
 
 def runs(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """A folder for each trial that is there: its name and its files (see
+    """Yield the name and the files of a folder for each trial that is done or diverged (see
     psa.reports.activations.run_folders).
     """
     if setting.store is not None:
@@ -88,7 +88,7 @@ def runs(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, dic
 def page(
     frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
-    """The report of one study."""
+    """Return the report of one study."""
     found = ActivationResults.of(frame, setting)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])

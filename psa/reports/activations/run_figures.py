@@ -1,4 +1,4 @@
-"""Figures of one run: its curves, how its weights and activations are distributed, its thresholds."""
+"""Figures of one run: its curves, the distributions of its weights and activations, its thresholds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BEFORE: Final = "#0072B2"
 _AFTER: Final = "#009E73"
 _WEIGHT: Final = "#56B4E9"
 _DASHED: Final = (0, (3, 1.2))
-_LAYERS: Final = 12  # of a deep network the first ones are drawn
+_LAYERS: Final = 12  # drawn at most: the first ones of a deep network
 _OVER: Final = (
     "Over the first 1,000 validation images with the weights of the best epoch; counts on a logarithmic axis."
 )
@@ -30,7 +30,7 @@ _SAME: Final = 1e-3  # relative; float32 sums of a layer differ by less
 
 
 def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
-    """Loss and accuracy over the epochs; the epoch of the tested weights is marked."""
+    """Return a figure of loss and accuracy over the epochs, with the epoch of the tested weights marked."""
     curves, best = stats["curves"], stats["final_metrics"]["best_epoch"]
     panels = (
         ("loss", {"validation": curves["val_loss"], "training (mean over the epoch)": curves["train_loss"]}),
@@ -60,7 +60,7 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
 
 
 def run_thresholds(stats: Mapping[str, Any], name: str) -> Figure:
-    """The threshold of every layer over the epochs."""
+    """Return a figure of the threshold of every layer over the epochs."""
     parts = [
         pd.DataFrame(
             {
@@ -77,7 +77,7 @@ def run_thresholds(stats: Mapping[str, Any], name: str) -> Figure:
 
 
 def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
-    """A histogram of each weight matrix of the tested weights."""
+    """Return a figure with a histogram of each weight matrix of the tested weights."""
     seen = record["probes"]["distributions"]["last"]
     linears = shape_of(trial.model, trial.data.classes).linears
     with plot_style():
@@ -92,7 +92,7 @@ def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
 
 
 def activation_figure(record: Record, trial: Trial, name: str) -> Figure:
-    """Each hidden layer before its activation (blue) and after (green), over the first validation images."""
+    """Plot each hidden layer before (blue) and after (green) activation, over the first validation images."""
     seen = record["probes"]["distributions"]["last"]
     linears = [each for each in shape_of(trial.model, trial.data.classes).linears if each.role != "output"]
     with plot_style():
@@ -108,7 +108,7 @@ def activation_figure(record: Record, trial: Trial, name: str) -> Figure:
 
 
 def _summed(sums: Sequence[float | None]) -> str:
-    """What the outputs of a layer sum to, sample by sample: mean, and least and greatest where known."""
+    """Format the sum of a layer's outputs per sample: mean, and least and greatest if known."""
     if not sums or any(each is None for each in sums):
         return ""
     mean, *ends = (float(each) for each in sums if each is not None)
@@ -118,7 +118,7 @@ def _summed(sums: Sequence[float | None]) -> str:
 
 
 def _grid(linears: Sequence[Linear], name: str, columns: int) -> tuple[Figure, list[Axes], str]:
-    """A figure with a panel for each, and what the note must say of those there is no room for."""
+    """Return a figure, a panel for each layer that fits, and a note on the layers left out."""
     most = _LAYERS * (2 if columns == 2 else 1)
     count, high = min(len(linears), most), 1.15
     columns = min(columns, max(2, count))
@@ -141,7 +141,7 @@ def _grid(linears: Sequence[Linear], name: str, columns: int) -> tuple[Figure, l
 
 
 def _histogram(ax: Axes, seen: Mapping[str, Any], name: str, colour: str) -> Sequence[float | None]:
-    """The counts of one place on a logarithmic axis; its moments, nothing where they are missing."""
+    """Draw the counts of one place on a logarithmic axis. Return its moments, empty if not finite."""
     moments: Sequence[float | None] = seen.get(f"{name}.moments", ())
     counts: Sequence[int] = seen.get(f"{name}.counts", ())
     if not moments or moments[2] is None or moments[3] is None:
@@ -154,7 +154,7 @@ def _histogram(ax: Axes, seen: Mapping[str, Any], name: str, colour: str) -> Seq
     edges = np.linspace(low, high, len(counts) + 1)
     ax.stairs(np.maximum(counts, 0.5), edges, fill=True, color=colour, baseline=0.5)
     ax.set_yscale("log")
-    ax.set_ylim(0.5, 0.5 * (2 * max(counts)) ** 1.45)  # room for what is written above the bars
+    ax.set_ylim(0.5, 0.5 * (2 * max(counts)) ** 1.45)  # room for the text above the bars
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.tick_params(labelsize=6)
     ax.minorticks_off()

@@ -1,4 +1,4 @@
-"""A folder for each trial: its weights as ordinary files, all numbers of its run as JSON, its pictures."""
+"""A folder for each trial: its weights as ordinary files, all numbers of its run as JSON, its figures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from psa.storage.records.record import Record
 from psa.storage.store import Store
 from psa.storage.trial_state import Tensors
 
-_DPI = 150  # a picture of one run among hundreds
+_DPI = 150  # low, since there are hundreds of run folders
 
 
 def run_folders(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The folder's name and its files, of every trial that is done or diverged.
+    """Yield the folder's name and its files, for every trial that is done or diverged.
 
     best_model.safetensors: the weights that were tested (the LKG); final_model.safetensors: those after the
-    last epoch. Where the state was not kept neither is there, and run_stats.json says so. A trial that
-    diverged has no best model, and nothing is said of one.
+    last epoch. If the state was not kept, both are missing, and run_stats.json says so. A trial that diverged
+    has no best model and no numbers of one.
     """
     done = frame[frame["status"].isin(["done", "diverged"])].drop_duplicates("id")
     for record in records_of(store, map(str, done["id"])):
@@ -38,8 +38,8 @@ def run_folders(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, dict[s
 
 
 def run_name(trial: Trial) -> str:
-    """`1x512-1x256_relu_dropout0.1_s00_3fa9c1`: architecture, activation, temperature of stochastic layers
-    and dropout where there are any, seed, and the beginning of the digest.
+    """Return the name `1x512-1x256_relu_dropout0.1_s00_3fa9c1`: architecture, activation, temperature of
+    stochastic layers and dropout if there are any, seed, and the beginning of the digest.
     """
     model = trial.model
     parts = [model.arch.slug, model.activation.slug if isinstance(model, NetworkSpec) else "relu"]
@@ -73,18 +73,19 @@ def _files(record: Record, trial: Trial, store: Store) -> dict[str, bytes]:
 
 
 def _model(tensors: Tensors, trial: Trial, epoch: int) -> bytes:
-    """Weights under ordinary names; one metadata entry, since the order of several is not defined."""
+    """Return weights under ordinary names; one metadata entry, since the order of several is not defined."""
     return encode_tensors(dict(tensors), metadata={"psa": json.dumps({"id": trial.id, "epoch": epoch})})
 
 
 def strict_json(value: Any) -> bytes:
-    """Indented JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
+    """Return indented JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 def run_stats(record: Record, trial: Trial, sidecar: dict[str, Any]) -> dict[str, Any]:
-    """Everything about a run: metadata, curves (one number per epoch, accuracies in percent), thresholds by
-    layer (from before training on), final metrics, analysis of weights and activations of the tested weights.
+    """Return all numbers of a run: metadata, curves (one number per epoch, accuracies in percent), thresholds
+    by layer (from before training on), final metrics, analysis of weights and activations of the tested
+    weights.
     """
     probes, history, samples = record.get("probes", {}), record["history"], record["samples"]
     lost = diverged(record)
@@ -141,7 +142,7 @@ def _finals(record: Record, fit: dict[str, Any]) -> dict[str, Any]:
 
 
 def _thresholds(seen: dict[str, Any] | None, lost: bool) -> dict[str, dict[str, Any]]:
-    """Of each layer: every epoch's from before training on, and that of the tested weights."""
+    """Return the thresholds of each layer: by epoch from before training on, and of the tested weights."""
     if seen is None:
         return {}
     return {
@@ -154,7 +155,7 @@ def _thresholds(seen: dict[str, Any] | None, lost: bool) -> dict[str, dict[str, 
 
 
 def _weights(record: Record, trial: Trial) -> dict[str, dict[str, Any]]:
-    """Moments of every parameter tensor, by name; those of a stochastic layer are of softmax(V / T)."""
+    """Return the moments of every parameter tensor, by name; of softmax(V / T) for a stochastic layer."""
     seen = record.get("probes", {}).get("distributions")
     if seen is None:
         return {}
@@ -174,7 +175,7 @@ def _weights(record: Record, trial: Trial) -> dict[str, dict[str, Any]]:
 
 
 def _activations(record: Record) -> dict[str, dict[str, Any]]:
-    """Moments of each hidden layer before and after its activation, and the sum of its outputs per sample."""
+    """Return moments of each hidden layer before and after its activation, and its output sum per sample."""
     seen = record.get("probes", {}).get("distributions")
     if seen is None:
         return {}

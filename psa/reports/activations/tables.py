@@ -1,4 +1,4 @@
-"""Tables of arms: what each became, which differ from a baseline seed by seed, learned thresholds."""
+"""Tables of arms: results, differences from a baseline seed by seed, learned thresholds."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ ArmVerdict = Literal["higher", "lower", "not told apart"]
 def results_table(
     arms: Sequence[Arm], keys: Sequence[str], *, caption: str = "Results", label: str = "tab:results"
 ) -> Table:
-    """A row for each arm: how many trials, mean test accuracy (percent) with its 95 % t interval and sample
-    sd, mean training and validation accuracy of the tested weights, the epoch they are of, epochs trained,
-    and the learned thresholds of the hidden layers, first to last. The greatest mean is bold.
+    """Return a row for each arm: number of trials, mean test accuracy (percent) with its 95 % t interval and
+    sample sd, mean training and validation accuracy of the tested weights, their epoch, epochs trained, and
+    the learned thresholds of the hidden layers, first to last. The greatest mean is bold.
     """
     means = {id(arm): arm.summary("test").mean for arm in arms}
     best = max((mean for mean in means.values() if not math.isnan(mean)), default=None)
@@ -71,7 +71,7 @@ def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool) -> Iterato
 
 
 def _thresholds(arm: Arm) -> str:
-    """The mean over seeds of each layer's."""
+    """Format the threshold of each layer, mean over seeds."""
     found = [each for each in arm.rows.get("thresholds", ()) if isinstance(each, tuple)]
     return ", ".join(rounded(summary(each).mean, 3) for each in zip(*found, strict=True)) if found else ""
 
@@ -90,7 +90,7 @@ def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class ArmComparison:
-    """An arm minus its baseline, seed by seed: as psa.analysis.stats.paired has it, p corrected by Holm's
+    """An arm minus its baseline, seed by seed: as psa.analysis.stats.paired returns it, p corrected by Holm's
     method over all comparisons, and the t interval of the mean at 1 - ALPHA / (number of comparisons).
     """
 
@@ -103,15 +103,15 @@ class ArmComparison:
 
     @property
     def verdict(self) -> ArmVerdict:
-        """By the corrected interval (Bonferroni): few seeds decide nothing in a permutation test."""
+        """The verdict by the Bonferroni interval, since few seeds decide nothing in a permutation test."""
         if self.low > 0:
             return "higher"
         return "lower" if self.high < 0 else "not told apart"
 
 
 def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """What an arm is compared with: the same settings with ReLU; where none is there with Identity. Where
-    all have one activation, the first arm. None for a baseline itself, and where there is none.
+    """Return the arm to compare with: the same settings with ReLU, or with Identity if no arm has ReLU. If
+    all have one activation, the first arm. None for a baseline itself, and if there is none.
     """
     kinds = {other.settings.get("activation") for other in arms}
     if len(kinds) < 2:
@@ -122,7 +122,7 @@ def baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
 
 
 def comparisons(arms: Sequence[Arm], column: str = "test") -> list[ArmComparison]:
-    """Every arm that has a baseline and shares a seed with it."""
+    """Return the comparison of every arm that has a baseline and shares a seed with it."""
     pairs = [(arm, base) for arm in arms if (base := baseline_of(arm, arms)) is not None]
     pairs = [(arm, base) for arm, base in pairs if len(present(arm.values(column) - base.values(column)))]
     found = [paired(arm.values(column), base.values(column)) for arm, base in pairs]
@@ -135,8 +135,8 @@ def comparisons(arms: Sequence[Arm], column: str = "test") -> list[ArmComparison
 
 
 def paired_table(made: Sequence[ArmComparison], keys: Sequence[str], *, label: str = "tab:paired") -> Table:
-    """Each arm minus its baseline in test accuracy: pairs, difference with its 95 % interval, p of the
-    sign-flip test, p corrected over the table, Hedges' g, and what the corrected interval decides.
+    """Return each arm minus its baseline in test accuracy: pairs, difference with its 95 % interval, p of the
+    sign-flip test, p corrected over the table, Hedges' g, and the verdict of the corrected interval.
     """
     rows: list[tuple[Cell, ...]] = [
         (
@@ -168,7 +168,7 @@ def paired_table(made: Sequence[ArmComparison], keys: Sequence[str], *, label: s
 
 
 def paired_note(made: Sequence[ArmComparison]) -> str:
-    """How it was computed, and what so few seeds can show at all."""
+    """Return a note on the tests, and on the least p that few seeds allow."""
     if not made:
         return "There is nothing to compare: no arm shares a seed with a baseline."
     most, tests = max(each.found.n for each in made), sum(each.found.n > 1 for each in made)
@@ -189,8 +189,8 @@ def paired_note(made: Sequence[ArmComparison]) -> str:
 
 
 def thresholds_table(arms: Sequence[Arm], keys: Sequence[str], observed: pd.DataFrame | None) -> Table | None:
-    """A row for each arm and layer: the threshold before training, that of the tested weights (mean over
-    seeds with its interval), and the change. None where nothing learns one.
+    """Return a row for each arm and layer: the threshold before training, that of the tested weights (mean
+    over seeds with its interval), and the change. None if no arm learns one.
     """
     rows: list[tuple[Cell, ...]] = []
     for arm in arms:

@@ -1,4 +1,4 @@
-"""Accuracy against the temperature of stochastic layers."""
+"""The figure of accuracy against the temperature of stochastic layers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from psa.reports.plotting.style import GREY, LineStyle, add_axes, footnote, new_
 
 
 def temperatures(arms: Sequence[Arm]) -> list[float]:
-    """Every temperature that occurs, rising."""
+    """Return every temperature that occurs, ascending."""
     return sorted({float(each) for arm in arms if (each := arm.settings.get("temperature")) is not None})
 
 
 def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -> Figure:
-    """Mean test accuracy with its interval; a line for each combination of the other settings."""
+    """Plot mean test accuracy with its interval, a line for each combination of the other settings."""
     others = [key for key in keys if key not in ("temperature", "simplex")]
     others = [key for key in others if len({arm.settings[key] for arm in arms}) > 1]
     lines: dict[str, list[Arm]] = {}

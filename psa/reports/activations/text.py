@@ -1,4 +1,4 @@
-"""The sentences of studies of activations and stochastic layers, and the arms that they speak of."""
+"""The sentences of studies of activations and stochastic layers, and the arms that they refer to."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _NAMED: Final = 8
 
 @dataclass(frozen=True)
 class ActivationResults:
-    """A frame as arms: their trials with what probes saw, the settings that tables show, those that tell arms
-    apart, what ZeroR scores, and what probes saw of the trials that are done.
+    """The arms of a frame: their trials with probe results, the settings that tables show, those that
+    distinguish arms, the score of ZeroR, and the probe results of finished trials.
     """
 
     rows: pd.DataFrame
@@ -36,7 +36,7 @@ class ActivationResults:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, setting: ReportContext) -> ActivationResults:
-        """The arms of the trials of one study."""
+        """Return the results of the trials of one study."""
         rows = with_seen(rows_of(frame), setting.observed)
         columns, zero_r = varying(rows, _ALWAYS), rows["zero_r"].dropna()
         return cls(
@@ -50,27 +50,27 @@ class ActivationResults:
 
     @property
     def there(self) -> list[Arm]:
-        """The arms of which there is any trial."""
+        """The arms with at least one finished trial."""
         return [arm for arm in self.arms if arm.n]
 
     @property
     def dead(self) -> list[Arm]:
-        """Those of them that learned nothing, whatever the seed."""
+        """The arms that learned nothing with any seed."""
         return [arm for arm in self.there if arm.dead() == arm.n]
 
     def named(self, arms: Sequence[Arm]) -> str:
-        """Arms in words, the first of them where there are many."""
+        """Format arms as text, only the first of them if there are many."""
         return _listed([arm.label(self.keys) for arm in arms])
 
 
 def _listed(names: Sequence[str]) -> str:
-    """With semicolons, since an arm's own name has commas."""
+    """Join with semicolons, since the name of an arm has commas."""
     more = f"; and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return "; ".join(names[:_NAMED]) + more
 
 
 def facts(found: ActivationResults) -> Iterator[Fact]:
-    """The headlines."""
+    """Yield the headlines."""
     done = int((found.rows["status"] == "done").sum())
     yield Fact("Trials", f"{done:,} of {len(found.rows):,}", f"{pluralize(len(found.arms), 'arm')}")
     if found.there:
@@ -86,13 +86,13 @@ def facts(found: ActivationResults) -> Iterator[Fact]:
 
 
 def alike_words(found: ActivationResults) -> Iterator[str]:
-    """The settings that all trials share."""
+    """Yield the settings that all trials share."""
     if shared := shared_settings(found.rows, found.shown):
         yield f"All arms share: {shared}."
 
 
 def dead_words(found: ActivationResults) -> Iterator[str]:
-    """Which arms learned nothing, in all seeds or in some."""
+    """Yield sentences on the arms that learned nothing, in all seeds or in some."""
     if found.dead:
         yield (
             f"{pluralize(len(found.dead), 'arm')} learned nothing: every seed of {found.named(found.dead)} "
@@ -107,7 +107,7 @@ def dead_words(found: ActivationResults) -> Iterator[str]:
 
 
 def baseline_words(found: ActivationResults) -> Iterator[str]:
-    """Which arms are told apart from their baseline, and which have none."""
+    """Yield sentences on the arms that differ from their baseline, and on those that have none."""
     compared = comparisons(found.arms)
     verdicts = Counter(each.verdict for each in compared)
     if not compared:
@@ -137,7 +137,7 @@ def _of_activations(found: ActivationResults) -> bool:
 
 
 def temperature_words(found: ActivationResults) -> Iterator[str]:
-    """The best temperature of each combination of the other settings."""
+    """Yield the best temperature of each combination of the other settings."""
     best: dict[str, Arm] = {}
     others = [key for key in found.keys if key not in ("temperature", "simplex")]
     for arm in found.there:
@@ -154,7 +154,7 @@ def temperature_words(found: ActivationResults) -> Iterator[str]:
 
 
 def warnings(found: ActivationResults) -> Iterator[str]:
-    """What a reader must know first."""
+    """Yield the warnings at the top of the page."""
     if absent := wording.absence(found.rows):
         empty = [arm for arm in found.arms if not arm.n]
         none = f" Without any trial: {found.named(empty)}." if empty else ""
@@ -176,7 +176,7 @@ def warnings(found: ActivationResults) -> Iterator[str]:
 
 
 def sources(found: ActivationResults) -> Iterator[str]:
-    """Where the numbers come from, and how the tested epoch was chosen."""
+    """Yield the origin of the numbers, and the rule that chose the tested epoch."""
     yield wording.origin(found.rows, "every epoch of every trial")
     yield (
         "The epoch is chosen by validation loss alone; the test split is looked at once, with the weights of "

@@ -1,4 +1,4 @@
-"""What the depth study says in words, each sentence decided by the numbers and said either way."""
+"""The conclusions of the depth study: sentences for either outcome, chosen by the numbers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from psa.reports.glonet.networks import GlonetResults, Network, Trained, mean
 from psa.reports.glonet.tables import CHANCE, CLAIMED, CLAIMED_EPOCHS, exits_of, own_columns, trained_for
 
 RESILIENT: Final = 1.0  # points of accuracy that depth may cost
-_DEEP: Final = 50  # layers from which an earlier document speaks of deep networks
+_DEEP: Final = 50  # layers from which on an earlier document calls networks deep
 
 
 def measured(depths: GlonetResults, model: str, features: int) -> list[Trained]:
-    """The networks of a model and width that have a finished trial, from few layers to many."""
+    """Return the networks of a model and width that have a finished trial, ascending by layers."""
     return [each for each in depths.of(model, features) if each.n]
 
 
 def ends_of(networks: Sequence[Trained]) -> tuple[Trained, Trained]:
-    """The networks with the greatest and the least mean test accuracy."""
+    """Return the networks with the greatest and the least mean test accuracy."""
     best = max(networks, key=lambda each: float(mean(each.test)))
     worst = min(networks, key=lambda each: float(mean(each.test)))
     return best, worst
 
 
 def resilience(depths: GlonetResults, model: str = "GloNet") -> Iterator[str]:
-    """Whether depth costs a model accuracy: a sentence for each width."""
+    """Yield a sentence for each width on whether depth costs a model accuracy."""
     for features in depths.features:
         networks = measured(depths, model, features)
         if len(networks) < 2:
@@ -57,7 +57,7 @@ def resilience(depths: GlonetResults, model: str = "GloNet") -> Iterator[str]:
 
 
 def _verdict(lost: Paired) -> str:
-    """By what depth costs at least and at most; a gain is no cost."""
+    """Return the verdict by the interval of the cost of depth; a gain counts as no cost."""
     if lost.high <= RESILIENT:
         return f"depth costs no more than {RESILIENT:g} point, which is resilient"
     if lost.low > RESILIENT:
@@ -72,19 +72,19 @@ def _points(value: float, low: float, high: float) -> str:
 
 
 def at_chance(depths: GlonetResults, each: Trained) -> bool:
-    """Whether no trial of a network scores above ZeroR by more than CHANCE points."""
+    """Return whether no trial of a network scores above ZeroR by more than CHANCE points."""
     return each.n > 0 and bool((present(each.validation) <= depths.zero_r + CHANCE).all())
 
 
 def chance_from(depths: GlonetResults, model: str, features: int) -> int | None:
-    """The least number of layers from which on every network of a model is at chance; None where none is."""
+    """Return the least number of layers from which on all networks of a model are at chance, None if none."""
     deepest_first = reversed(measured(depths, model, features))
     lost = list(takewhile(lambda each: at_chance(depths, each), deepest_first))
     return lost[-1].network.layers if lost else None
 
 
 def chance(depths: GlonetResults, model: str = "MLP") -> Iterator[str]:
-    """Whether a model learns nothing from some depth on: a sentence for each width."""
+    """Yield a sentence for each width on whether a model learns nothing from some depth on."""
     for features in depths.features:
         networks = measured(depths, model, features)
         if not networks:
@@ -111,7 +111,7 @@ def chance(depths: GlonetResults, model: str = "MLP") -> Iterator[str]:
 
 
 def _learning(depths: GlonetResults, networks: Sequence[Trained]) -> str:
-    """Of networks whose deepest learns: whether all of their trials do."""
+    """Return a phrase on whether all trials learn, for networks of which the deepest learns."""
     done = sum(each.n for each in networks)
     lost = {
         each.network.layers: count
@@ -127,7 +127,7 @@ def _learning(depths: GlonetResults, networks: Sequence[Trained]) -> str:
 
 
 def degradation(depths: GlonetResults) -> Iterator[str]:
-    """Whether MLPs lose accuracy as gently as an earlier document says they do, at the depths it names."""
+    """Yield sentences on whether MLPs degrade as gently as an earlier document claims, at its depths."""
     for features in depths.features:
         parts, wrong = [], 0
         for layers, claimed in CLAIMED.items():
@@ -149,7 +149,7 @@ def degradation(depths: GlonetResults) -> Iterator[str]:
 def usage(
     depths: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet", *, beside: bool = True
 ) -> Iterator[str]:
-    """Whether a model uses only its first layers; beside: with what an earlier document says of it."""
+    """Yield sentences on whether a model uses only its first layers; beside: cite the earlier document."""
     found = [uses[each.network] for each in _all(depths, model) if each.network in uses]
     told = [use for use in found if use.verdict != "short"]
     if not told:
@@ -186,7 +186,7 @@ def _all(depths: GlonetResults, model: str) -> list[Trained]:
 
 
 def exits(depths: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet") -> Iterator[str]:
-    """After how many layers one may leave a network."""
+    """Yield a sentence on the number of layers after which a network can be left."""
     parts = []
     for each in _all(depths, model):
         if each.network not in uses:
@@ -208,7 +208,7 @@ def exits(depths: GlonetResults, uses: Mapping[Network, Use], model: str = "GloN
 
 
 def speed_of_learning(depths: GlonetResults) -> Iterator[str]:
-    """Whether GloNet converges in fewer epochs than MLP, where both learn."""
+    """Yield sentences on whether GloNet converges in fewer epochs than MLP, where both learn."""
     for features in depths.features:
         fewer, same, more = _compared(depths, features)
         total = len(fewer) + len(same) + len(more)
@@ -222,7 +222,7 @@ def speed_of_learning(depths: GlonetResults) -> Iterator[str]:
 
 
 def _compared(depths: GlonetResults, features: int) -> tuple[list[str], list[str], list[str]]:
-    """Depths at which GloNet needs fewer, as many, and more epochs, on the mean over the seeds of both."""
+    """Return the depths at which GloNet needs fewer, as many, and more epochs, by the mean over seeds."""
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
     for one in measured(depths, "GloNet", features):
         other = depths.get("MLP", one.network.layers, features)

@@ -43,7 +43,7 @@ def _layers(use: Use) -> Iterator[dict[str, Any]]:
 
 
 def layers_csv(uses: Iterable[Use]) -> bytes:
-    """A row for each layer, networks in their order."""
+    """Return the CSV with a row for each layer, in the order of the networks."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _LAYER_COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
@@ -64,13 +64,13 @@ LayerVerdict = Literal[
 
 @dataclass(frozen=True)
 class Use:
-    """The layers of one network, means over the seeds of which probes are there.
+    """The use of the layers of one network, over the seeds that have probe results.
 
     start, end: [seeds, hidden layers] mean |h| over the validation split before training and of the final
     weights; active: share of outputs that are not 0, of the final weights; norms: [seeds, epochs + 1, layers]
     entrywise L1 norm of weights and biases, first before training; places: names of the layers, the last
     being the head; exits: [seeds, hidden layers] accuracy in percent when the head reads the first k layers.
-    Each is NaN where a seed is missing, and has no columns where the probe was not asked.
+    Each is NaN for a missing seed, and has no columns if the probe was not requested.
     """
 
     network: Network
@@ -83,22 +83,22 @@ class Use:
 
     @property
     def shares(self) -> Values:
-        """[hidden layers] of the total mean output after training, mean over seeds; they sum to 1."""
+        """The shares [hidden layers] of the total mean output after training, mean over seeds; sum 1."""
         return _shares(self.end)
 
     @property
     def shares_at_start(self) -> Values:
-        """The same before training."""
+        """The shares [hidden layers] before training."""
         return _shares(self.start)
 
     def first(self, count: int) -> float:
-        """The share that the first `count` hidden layers hold; NaN where there are not more than that."""
+        """Return the share of the first `count` hidden layers; NaN unless there are more than that."""
         shares = self.shares
         return float(shares[:count].sum()) if len(shares) > count else float("nan")
 
     @property
     def holding(self) -> int | None:
-        """The fewest layers, wherever they stand, that hold MOST of the total mean output."""
+        """The least number of layers, at any position, that hold MOST of the total mean output."""
         shares = np.sort(self.shares)[::-1]
         if not len(shares) or np.isnan(shares).any():
             return None
@@ -106,8 +106,8 @@ class Use:
 
     @property
     def exit(self) -> Values:
-        """[seeds] the smallest k from which the answers of the first k layers are within NEAR points of those
-        of the whole network; NaN without a probe.
+        """The smallest k [seeds] from which on the answers of the first k layers are within NEAR points of
+        those of the whole network; NaN without a probe.
         """
         if not self.exits.shape[1]:
             return np.full(len(self.exits), np.nan)
@@ -116,8 +116,8 @@ class Use:
 
     @property
     def verdict(self) -> LayerVerdict:
-        """Whether use is concentrated in the first 8 layers (4, of a network of fewer than 16 hidden ones):
-        MOST of the total; even where the share is that of equal use, give or take a tenth of the total.
+        """The verdict on the first 8 layers (4, of a network of fewer than 16 hidden ones): concentrated if
+        they hold MOST of the total; even if their share is that of equal use, within a tenth of the total.
         """
         count = telling(len(self.shares))
         share = self.first(count) if count else float("nan")
@@ -132,7 +132,7 @@ class Use:
 
 
 def telling(hidden: int) -> int:
-    """How many of the first layers a verdict is about; 0 where equal use of all would look concentrated."""
+    """Return the number of first layers that a verdict is about; 0 if equal use would look concentrated."""
     return next((count for count in reversed(FIRST) if hidden >= 2 * count), 0)
 
 
@@ -143,7 +143,7 @@ def _shares(outputs: Values) -> Values:
 
 
 def uses_of(depths: GlonetResults, observed: pd.DataFrame | None) -> dict[Network, Use]:
-    """Of every network of which anything was observed. observed: as psa.analysis.probe_frame gives it."""
+    """Return the use of every observed network. observed: the result of psa.analysis.probe_frame."""
     if observed is None or not len(observed):
         return {}
     by_trial = {str(name): rows for name, rows in observed.groupby("id", observed=True)}
@@ -183,7 +183,7 @@ def _places(rows: pd.DataFrame | None) -> tuple[str, ...]:
 def _matrix(
     rows: pd.DataFrame | None, probe: str, quantity: str, when: Literal["first", "last", "all"]
 ) -> Values | None:
-    """[times, places] of one trial."""
+    """Return the numbers [times, places] of one trial, None without any."""
     if rows is None:
         return None
     rows = rows[(rows["probe"] == probe) & (rows["quantity"] == quantity)]
@@ -197,7 +197,7 @@ def _matrix(
 
 
 def _stacked(found: list[Values | None]) -> Values:
-    """[trials, times, places]; NaN where a trial has none, or was trained for fewer epochs."""
+    """Stack to [trials, times, places]; NaN where a trial has none, or was trained for fewer epochs."""
     there = [each for each in found if each is not None]
     times = max((len(each) for each in there), default=1)
     places = max((each.shape[1] for each in there), default=0)

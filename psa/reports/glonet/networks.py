@@ -1,4 +1,4 @@
-"""The trials of the depth study as numbers: networks by model, layers and width, seed by seed. No drawing."""
+"""The trials of the depth study as numbers: networks by model, layers and width, seed by seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARED_SETTINGS: Final = (
 
 @dataclass(frozen=True, order=True)
 class Network:
-    """layers counts the head, as the study's num_layers does; of a ResMLP it counts blocks of two layers."""
+    """A network. layers includes the head, as the study's num_layers; a ResMLP counts two-layer blocks."""
 
     features: int
     layers: int
@@ -36,12 +36,12 @@ class Network:
 
     @property
     def label(self) -> str:
-        """`GloNet, 50 layers of 256`."""
+        """The label, such as `GloNet, 50 layers of 256`."""
         return f"{self.model}, {self.layers} layers of {self.features}"
 
 
 def network_label(family: str, arch: str) -> Network:
-    """The network of a row. Raises ValueError where its hidden layers differ in width."""
+    """Return the network of a row. Raises ValueError if its hidden layers differ in width."""
     widths = Arch.coerce(arch).widths
     if len(set(widths)) > 1:
         raise ValueError(f"{arch} has layers of several widths")
@@ -50,10 +50,10 @@ def network_label(family: str, arch: str) -> Network:
 
 @dataclass(frozen=True)
 class Trained:
-    """The trials of one network, one place per seed of the study, NaN (or "missing") where there is none.
+    """The trials of one network, one entry per seed of the study, NaN (or "missing") if there is none.
 
-    validation, test: accuracy in percent; loss: on the validation split after the last epoch; epochs: how
-    many were trained; curves: [seeds, epochs] of validation accuracy, and of both losses, NaN behind the end.
+    validation, test: accuracy in percent; loss: on the validation split after the last epoch; epochs: number
+    trained; curves: [seeds, epochs] of validation accuracy, and of both losses, NaN after the end.
     """
 
     network: Network
@@ -68,18 +68,18 @@ class Trained:
 
     @property
     def n(self) -> int:
-        """How many are done."""
+        """The number of finished trials."""
         return self.statuses.count("done")
 
     @property
     def done_ids(self) -> tuple[str, ...]:
-        """One per seed, empty where its trial is not done: what is stored of others takes part in nothing."""
+        """The ids, one per seed, empty if its trial is not done: results of other trials are never used."""
         pairs = zip(self.ids, self.statuses, strict=True)
         return tuple(each if status == "done" else "" for each, status in pairs)
 
     def reaching(self, target: Values | float) -> Values:
-        """[seeds] the first epoch after which validation accuracy is at least `target` percent (one number,
-        or one per seed); NaN where that never was.
+        """Return [seeds] the first epoch after which validation accuracy is at least `target` percent (one
+        number, or one per seed); NaN if it is never reached.
         """
         enough = (
             self.accuracies >= np.broadcast_to(np.asarray(target, dtype=np.float64), len(self.ids))[:, None]
@@ -91,9 +91,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class GlonetResults:
-    """Every network of one frame. zero_r: percent of the validation split that the majority class makes.
+    """All networks of one frame. zero_r: percent of the validation split in the majority class.
 
-    samples: of the validation split. epochs: every length that a finished trial has.
+    samples: size of the validation split. epochs: every length of a finished trial.
     """
 
     seeds: tuple[int, ...]
@@ -105,27 +105,27 @@ class GlonetResults:
 
     @cached_property
     def features(self) -> tuple[int, ...]:
-        """Widths, in rising order."""
+        """The widths, ascending."""
         return tuple(sorted({network.features for network in self.trained}))
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        """Depths of any model, in rising order."""
+        """The depths of all models, ascending."""
         return tuple(sorted({network.layers for network in self.trained}))
 
     @cached_property
     def models(self) -> tuple[str, ...]:
-        """GloNet first."""
+        """The models, GloNet first."""
         there = {network.model for network in self.trained}
         return tuple(model for model in MODEL_NAMES.values() if model in there)
 
     @property
     def zero_r_shown(self) -> str:
-        """In words; without a finished trial nobody knows it."""
+        """The accuracy of ZeroR as text; unknown without a finished trial."""
         return "unknown" if np.isnan(self.zero_r) else f"{self.zero_r:.2f} %"
 
     def of(self, model: str, features: int) -> list[Trained]:
-        """The networks of one model and width, from few layers to many."""
+        """Return the networks of one model and width, ascending by layers."""
         return [
             found
             for network, found in sorted(self.trained.items())
@@ -133,19 +133,19 @@ class GlonetResults:
         ]
 
     def get(self, model: str, layers: int, features: int) -> Trained | None:
-        """One network, None where the frame does not know it."""
+        """Return one network, None if the frame does not have it."""
         return self.trained.get(Network(features, layers, model))
 
 
 def mean(values: Values, axis: int | None = None) -> Values:
-    """Over what is there; NaN, and no warning, where nothing is."""
+    """Return the mean of the numbers present; NaN, without a warning, if there are none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.asarray(np.nanmean(values, axis=axis), dtype=np.float64)
 
 
 def depths_of(frame: pd.DataFrame) -> GlonetResults:
-    """The networks of one experiment. Raises UserError where the frame holds several."""
+    """Return the networks of one experiment. Raises UserError if the frame holds several."""
     trials = trials_of(frame)
     known = trials[trials["status"].isin(["done", "unfinished", "diverged"])]
     for column in SHARED_SETTINGS:
@@ -199,7 +199,7 @@ def _networks(frame: pd.DataFrame, trials: pd.DataFrame) -> Iterator[tuple[Netwo
 
 
 def _curves(rows: list[pd.DataFrame | None], column: str) -> Values:
-    """[seeds, epochs], NaN where there is nothing."""
+    """Return [seeds, epochs], NaN where there is no number."""
     longest = max((len(each) for each in rows if each is not None), default=0)
     found = np.full((len(rows), longest), np.nan)
     for at, each in enumerate(rows):
@@ -209,10 +209,10 @@ def _curves(rows: list[pd.DataFrame | None], column: str) -> Values:
 
 
 def seconds_of(depths: GlonetResults, store: Store | None) -> dict[Network, Values]:
-    """Seconds per epoch and trial, seed by seed, as the sidecars of the records tell; NaN where none does.
+    """Return seconds per epoch and trial, seed by seed, from the sidecars of the records; NaN without any.
 
-    What it is: the time of the pack in which the trial was trained, with its evaluations, probes and
-    checkpoints, shared out among all epochs of all its trials.
+    The time of the pack in which the trial was trained, including evaluations, probes and checkpoints, is
+    divided equally among all epochs of all its trials.
     """
     if store is None:
         return {}

@@ -1,4 +1,4 @@
-"""What is said of the depth study: whether GloNet bears depth, and what its layers are used for."""
+"""The report of the depth study: the effect of depth on GloNet, and the use of its layers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class _Seen:
 
     @cached_property
     def claimed(self) -> bool:
-        """Whether the earlier document speaks of such networks, on such data."""
+        """True if the earlier document covers such networks, on such data."""
         data = trials_of(self.frame)[["dataset", "digits"]]
         alike = set(data["dataset"].dropna()) == {CLAIMED_OF} and data["digits"].isna().all()
         return bool(alike) and any(layers in CLAIMED for layers in self.depths.layers)
@@ -79,8 +79,8 @@ class _Seen:
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """A page for each study, and where its trials differ in settings other than model, depth, width and
-    seed, for each of those settings; a trial that is only known to be missing stands on a page of its study.
+    """Yield a page for each study and, if its trials differ in settings other than model, depth, width and
+    seed, for each of those settings; a trial that is only known to be missing is on a page of its study.
     """
     for study, rows in frame.groupby("study", observed=True, sort=False):
         known = rows[rows["dataset"].notna()]
@@ -88,7 +88,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         if not varied:
             yield str(study), rows
             continue
-        # without a grid nobody knows of which setting a missing trial would be
+        # without a grid the setting of a missing trial is unknown
         for values, part in known.groupby([known[name].astype(str) for name in varied], sort=True):
             named = zip(varied, map(str, values), strict=True)
             part.attrs["apart"] = dict(named)  # which the page cannot tell from its own rows
@@ -101,7 +101,7 @@ def _plain(value: str) -> str:
 
 
 def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
-    """Every table, by name. Raises UserError where the frame holds several experiments."""
+    """Return all tables by name. Raises UserError if the frame holds several experiments."""
     seen = _Seen(frame, setting)
     depths = seen.depths
     found = {
@@ -119,7 +119,7 @@ def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
 
 
 def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Every figure, by name."""
+    """Yield all figures by name."""
     seen = _Seen(frame, setting)
     depths = seen.depths
     yield "accuracy_by_depth", accuracy_figure(depths)
@@ -140,7 +140,7 @@ def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, 
 
 
 def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
-    """layers.csv: every layer of every network, means over seeds."""
+    """Return layers.csv: every layer of every network, means over seeds."""
     seen = _Seen(frame, setting)
     if not seen.uses:
         return {}
@@ -150,7 +150,7 @@ def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
 def page(
     frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
-    """The report, from its tables and the stored PNG of each of its figures."""
+    """Return the report, from its tables and the stored PNG of each of its figures."""
     seen = _Seen(frame, setting)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     return Page(
@@ -164,7 +164,7 @@ def page(
 
 
 def _title(seen: _Seen) -> str:
-    """The study, its networks, and what sets this page apart where the study has several."""
+    """Return the study, its networks, and the settings of this page if the study has several pages."""
     layers = seen.depths.layers
     span = f"{layers[0]} to {layers[-1]}" if len(layers) > 1 else f"{layers[0]}"
     named = seen.frame.attrs.get("apart", {}).items()
@@ -174,7 +174,7 @@ def _title(seen: _Seen) -> str:
 
 
 def _told(key: str, value: str) -> str:
-    """A setting that may be missing: of digits that means all of them."""
+    """Format a setting that may be missing; missing digits mean all of them."""
     return value if value not in ("nan", "None", "<NA>") else "all" if key == "digits" else "none"
 
 
@@ -217,7 +217,7 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
         return tuple(picture for name, picture in pictures.items() if name.startswith(starts))
 
     listed = partial(pick, made)
-    # what tells networks apart is in every table
+    # every table has the settings that distinguish networks
     shared = shared_settings(trials_of(seen.frame), ("arch", "family"))
     told = (*claims.resilience(depths), *claims.chance(depths))
     told += (f"All trials share: {shared}.",) if shared else ()

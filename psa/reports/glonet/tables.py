@@ -19,7 +19,7 @@ CHANCE: Final = 1.0  # points above ZeroR up to which a trial has learned nothin
 _ONE_PAGE: Final = 40  # rows
 _WHO: Final = (Column("Model"), Column("Features", "count"), Column("Layers", "count"))
 
-# What the document that came with the earlier program says is reached (test accuracy, width 256), by layers.
+# Claims of the document that came with the earlier program (test accuracy, width 256), by layers.
 CLAIMED: Final[dict[int, dict[str, float]]] = {
     6: {"MLP": 97.5, "GloNet": 98.0},
     24: {"MLP": 97.0, "GloNet": 98.0},
@@ -33,24 +33,24 @@ CLAIMED_EPOCHS: Final = "50 or 200 epochs (it does not say which)"
 
 
 def network_order(depths: GlonetResults) -> list[Trained]:
-    """Every network: by model, width, then layers."""
+    """Return every network, sorted by model, width, then layers."""
     return [each for model in depths.models for wide in depths.features for each in depths.of(model, wide)]
 
 
 def uncertain(values: Values) -> MeanSd | None:
-    """Mean and sample standard deviation of the seeds that are there; None where there is none."""
+    """Return mean and sample standard deviation of the seeds present; None without any."""
     found = summary(values)
     return MeanSd(found.mean, found.sd, found.n, len(values)) if found.n else None
 
 
 def with_interval(values: Values) -> Interval | None:
-    """Mean of percentages and its 95 % t interval, which ends at 0 and at 100."""
+    """Return the mean of percentages and its 95 % t interval, clipped to 0..100."""
     found = summary(values)
     return Interval(found.mean, *_cut(found.low, found.high)) if found.n else None
 
 
 def _cut(low: float, high: float) -> tuple[float, float]:
-    """The ends of an interval of percentages; NaN stays."""
+    """Clip the ends of an interval of percentages to 0..100; NaN stays."""
     return float(np.maximum(low, 0)), float(np.minimum(high, 100))
 
 
@@ -66,7 +66,7 @@ def _table(
 
 
 def seeds_note(depths: GlonetResults) -> str:
-    """Of how many seeds the numbers are, and what is missing."""
+    """Return a note on the number of seeds and on missing trials."""
     done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
     text = f"{pluralize(done, 'trial')} of {asked:,}, {pluralize(len(depths.seeds), 'seed')} per network"
     text += f", {trained_for(depths)}." if depths.epochs else "."
@@ -77,14 +77,14 @@ def seeds_note(depths: GlonetResults) -> str:
 
 
 def trained_for(depths: GlonetResults) -> str:
-    """`50 epochs`, `1 epoch`, `2 to 50 epochs`."""
+    """Return the number of epochs: `50 epochs`, `1 epoch`, `2 to 50 epochs`."""
     if len(depths.epochs) > 1:
         return f"{depths.epochs[0]} to {depths.epochs[-1]} epochs"
     return pluralize(depths.epochs[0], "epoch") if depths.epochs else "no epoch"
 
 
 def accuracy_table(depths: GlonetResults) -> Table:
-    """Accuracy of every network on both splits, its sd and its interval."""
+    """Return the accuracy of every network on both splits, its sd and its interval."""
     columns = (
         *_WHO,
         Column("Parameters", "count"),
@@ -109,7 +109,7 @@ def accuracy_table(depths: GlonetResults) -> Table:
 
 
 def paired_table(depths: GlonetResults, against: str = "MLP") -> Table:
-    """Every other model minus MLP, seed by seed, on the test split."""
+    """Return every other model minus `against`, seed by seed, on the test split."""
     pairs = [
         (each, other)
         for each in network_order(depths)
@@ -130,7 +130,7 @@ def paired_table(depths: GlonetResults, against: str = "MLP") -> Table:
 
 
 def convergence_table(depths: GlonetResults) -> Table:
-    """The first epoch at which a trial was good enough, in several senses."""
+    """Return the first epoch at which a trial was good enough, by several criteria."""
     columns = (
         *_WHO,
         Column("Trained (epochs)", "count"),
@@ -166,7 +166,7 @@ def convergence_table(depths: GlonetResults) -> Table:
 
 
 def own_columns(each: Trained, depths: GlonetResults) -> Values:
-    """[seeds] the first epoch within a point of the trial's own best; NaN of trials that learned nothing."""
+    """Return [seeds] the first epoch within a point of the trial's own best; NaN if it learned nothing."""
     if not each.accuracies.shape[1]:
         return np.full(len(each.ids), np.nan)
     best = np.nan_to_num(each.accuracies, nan=-1.0).max(axis=1)
@@ -174,7 +174,7 @@ def own_columns(each: Trained, depths: GlonetResults) -> Values:
 
 
 def speed_table(depths: GlonetResults, seconds: Mapping[Network, Values]) -> Table:
-    """How long an epoch of one trial took."""
+    """Return the time per epoch of one trial."""
     columns = (
         *_WHO,
         Column("Parameters", "count"),
@@ -196,7 +196,7 @@ SPEED: Final = (
 
 
 def usage_table(depths: GlonetResults, uses: Mapping[Network, Use]) -> Table:
-    """Where the mean output of a network comes from, and from where on an early exit is as good."""
+    """Return the share of the first layers in the mean output, and the first exit that is as good."""
     columns = (
         *_WHO,
         Column("Hidden layers", "count"),
@@ -237,12 +237,12 @@ def _used(depths: GlonetResults, use: Use, trained: Trained) -> tuple[Cell, ...]
 
 
 def exits_of(depths: GlonetResults, use: Use, trained: Trained) -> Values:
-    """[seeds] after how many layers one may leave; NaN of trials that learned nothing."""
+    """Return [seeds] the number of layers after which one may leave; NaN for trials that learned nothing."""
     return np.where(trained.validation > depths.zero_r + CHANCE, use.exit, np.nan)
 
 
 def claims_table(depths: GlonetResults) -> Table:
-    """What an earlier document says beside what was measured, at its width or the nearest."""
+    """Return the claims of an earlier document beside measured values, at its width or the nearest."""
     features = min(depths.features, key=lambda wide: abs(wide - CLAIMED_FEATURES))
     columns = (
         Column("Layers", "count"),

@@ -1,4 +1,4 @@
-"""Gradient space in figures: its picture, the agreement of clusters, how many clusters there are, norms."""
+"""Figures of gradient space: its embedding, agreement of clusters, number of clusters, norms."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _BINS: Final = 60
 
 
 def colour(number: int) -> str:
-    """Of a digit or a cluster; those beyond ten begin anew."""
+    """Return the colour of a digit or a cluster; the colours repeat after ten."""
     return COLOURS[number % len(COLOURS)]
 
 
 def plot_classes(ax: Axes, coordinates: _Values, classes: _Labels) -> Axes:
-    """Points [n, 2] in the colours of their classes int64 [n], with each class's number at its median."""
+    """Draw points [n, 2] in the colours of their classes int64 [n], and each class's number at its median."""
     ax.scatter(
         coordinates[:, 0], coordinates[:, 1], s=1.6, linewidths=0, rasterized=True,
         c=[colour(int(number)) for number in classes],
@@ -57,7 +57,7 @@ def plot_classes(ax: Axes, coordinates: _Values, classes: _Labels) -> Axes:
 
 
 def _middle(points: _Values) -> _Values:
-    """The point nearest to the median: a number always stands on its class."""
+    """Return the point nearest to the median, so that a number always lies on its class."""
     apart = np.abs(points - np.median(points, axis=0)).sum(axis=1)
     return np.asarray(points[apart.argmin()])
 
@@ -70,7 +70,7 @@ def tsne_figure(
     notes: Sequence[str] = (),
     heading: str = "Gradient space",
 ) -> Figure:
-    """The same n points three times: by digit, by cluster, by prediction (as a digit)."""
+    """Plot the same n points three times: by digit, by cluster, by prediction (as a digit)."""
     with plot_style():
         figure = new_figure(2.95)
         title(figure, heading)
@@ -89,7 +89,7 @@ def tsne_figure(
 
 
 def plot_agreements(ax: Axes, estimates: Sequence[Interval], colours: Sequence[str]) -> Axes:
-    """A bar per estimate from 0, its interval as a line, the number beside it."""
+    """Draw a bar per estimate from 0, its interval as a line, the number beside it."""
     for row, (each, fill) in enumerate(zip(estimates, colours, strict=True)):
         ax.barh(row, each.value, 0.62, color=fill, linewidth=0)
         ax.plot([each.low, each.high], [row, row], color="black", linewidth=1.1, solid_capstyle="butt")
@@ -105,7 +105,7 @@ def plot_agreements(ax: Axes, estimates: Sequence[Interval], colours: Sequence[s
 
 
 def agreement_figure(found: Mapping[str, Mapping[str, LabelAgreement]], notes: Sequence[str] = ()) -> Figure:
-    """Purity, NMI and ARI side by side. found: what was clustered -> compared with what -> agreement."""
+    """Plot purity, NMI and ARI side by side. found: what was clustered -> compared with what -> agreement."""
     rows = [
         (f"{name}: {other}", each, colour(at))
         for name, compared in found.items()
@@ -133,7 +133,7 @@ def agreement_figure(found: Mapping[str, Mapping[str, LabelAgreement]], notes: S
 
 
 def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[str] = ()) -> Figure:
-    """Each measure over the number of clusters, its best one marked; expected: how many digits there are."""
+    """Plot each measure over the number of clusters, its best one marked; expected: the number of digits."""
     counts = [each.clusters for each in choice.qualities]
     with plot_style():
         figure = new_figure(2.15)
@@ -156,7 +156,7 @@ def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[s
 
 
 def plot_choice(ax: Axes, counts: Sequence[int], values: Sequence[float], best: int | None) -> Axes:
-    """One measure over the number of clusters, with a mark at the best; a gap where it is not defined."""
+    """Draw a measure over the number of clusters, with a mark at the best; a gap where it is not defined."""
     if np.isnan(values).all():
         return empty(ax, "not defined")
     ax.plot(counts, values, color="#0072B2", marker="o", markersize=2.5)
@@ -170,9 +170,9 @@ def plot_choice(ax: Axes, counts: Sequence[int], values: Sequence[float], best: 
 
 
 def norms_figure(norms: _Values, clusters: _Labels, count: int, notes: Sequence[str] = ()) -> Figure:
-    """How long the gradients of each cluster are: one histogram per row, on one logarithmic axis.
+    """Plot the lengths of the gradients of each cluster: one histogram per row, on one logarithmic axis.
 
-    norms: [N], of the raw gradients; clusters: int64 [N] in 0..count-1. Gradients of zero are counted aside.
+    norms: [N], of the raw gradients; clusters: int64 [N] in 0..count-1. Gradients of zero are only counted.
     """
     positive = norms[norms > 0]
     high = 0.3 * count
@@ -203,7 +203,7 @@ def norms_figure(norms: _Values, clusters: _Labels, count: int, notes: Sequence[
 
 
 def plot_norms(ax: Axes, norms: _Values, row: int, edges: _Values) -> Axes:
-    """The histogram of one cluster, standing on the line row + 1."""
+    """Draw the histogram of one cluster, standing on the line row + 1."""
     found = norms[norms > 0]
     if not len(found):
         return ax

@@ -1,6 +1,6 @@
-"""What is measured on the gradients of one trial: clusters of several views of them, controls, and starts.
+"""Measurements of the gradients of one trial: clusters of several views of them, controls, and starts.
 
-All on some of its training samples: the inner products of a few thousand gradients serve every run. Pure.
+All use a sample of its training images: the inner products of a few thousand gradients serve every run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from psa.core.rng import generator
 _SAMPLE: Final = 4_000  # gradients of a trial that are clustered: 64 MB of inner products
 CHOICE_SAMPLE: Final = 1_500
 PICTURE: Final = 2_000  # points
-WARM_UP: Final = 0.2  # of an epoch: before, what a sample asks is mostly that the weights are still random
+WARM_UP: Final = 0.2  # of an epoch: earlier gradients mostly reflect that the weights are still random
 STARTS_PER_VIEW: Final = 10
 COUNTS: Final = range(2, 13)
 OUTPUT: Final = "output"
@@ -58,7 +58,7 @@ Init = Literal["k-means++", "random"]
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at the gradients of the sample: which, whether at length 1, and a word of why."""
+    """A view of the gradients of the sample: name, points, and whether they are scaled to length 1."""
 
     name: str
     points: Factored
@@ -67,7 +67,7 @@ class View:
 
 @dataclass(frozen=True)
 class ClusteredView:
-    """The clusters of a view, and how far they agree with what is on the images and what was predicted."""
+    """The clusters of a view, and their agreement with the digits and with the predictions."""
 
     view: View
     clusters: Clusters
@@ -77,7 +77,7 @@ class ClusteredView:
 
 @dataclass(frozen=True)
 class ClusteringStart:
-    """One run of k-means from one start: where it ended."""
+    """The result of one run of k-means from one start."""
 
     init: Init
     number: int
@@ -86,10 +86,10 @@ class ClusteringStart:
 
 
 class GradientMeasurements:
-    """The gradients of one trial, measured. sample: int64 [n], places in the file, rising.
+    """The measurements of the gradients of one trial. sample: int64 [n], places in the file, rising.
 
-    say: told what is being measured, since that takes a while.
-    Raises UserError where there are too few of them, or their network diverged.
+    say: called with progress messages, since measuring takes a while. Raises UserError if there are too few
+    gradients, or if the network diverged.
     """
 
     def __init__(self, kept: GradientFile, sample: int = _SAMPLE, say: KMeansProgress = silent) -> None:
@@ -103,7 +103,7 @@ class GradientMeasurements:
         self._check()
 
     def _check(self) -> None:
-        """Raise UserError for gradients of which nothing can be said."""
+        """Raise UserError for gradients that cannot be analysed."""
         what = f"{self.kept.trial.id}: of {self.kept.name}"
         if len(self.sample) < self.count:
             raise UserError(
@@ -116,7 +116,7 @@ class GradientMeasurements:
 
     @property
     def hidden(self) -> str | None:
-        """The first layer, where its gradients are there and it is not the output."""
+        """The first layer whose gradients were kept, except the output; None without one."""
         names = [name for name in self.kept.layers if name != OUTPUT]
         return names[0] if names else None
 
@@ -127,7 +127,7 @@ class GradientMeasurements:
 
     @cached_property
     def views(self) -> dict[str, View]:
-        """Everything that is clustered, by its key."""
+        """The views that are clustered, by key."""
         found = []
         if OUTPUT in self.kept.layers:
             found += self._pair(OUTPUT, "output")
@@ -169,12 +169,12 @@ class GradientMeasurements:
 
     @cached_property
     def main(self) -> ClusteredView | None:
-        """What pictures show: the hidden layer at length 1 where it is there, else the output layer."""
+        """The view of the figures: the hidden layer at length 1 if present, else the output layer."""
         return self.found.get("hidden_unit") or self.found.get("output_unit")
 
     @cached_property
     def permuted(self) -> LabelAgreement | None:
-        """The main clusters compared with digits dealt out anew: what chance gives."""
+        """The agreement of the main clusters with permuted digits, the level of chance."""
         if self.main is None:
             return None
         dealt = generator(self.seed, "permutation").permutation(self.digits)
@@ -182,15 +182,15 @@ class GradientMeasurements:
 
     @cached_property
     def read_off(self) -> float | None:
-        """The share of samples whose label is where the output's delta is least."""
+        """The share of samples whose label is the place of the least delta of the output."""
         view = self.views.get("output_unit")
         return (
             None if view is None else float((view.points.delta.argmin(dim=1).numpy() == self.labels).mean())
         )
 
     def shorter(self, key: str) -> float:
-        """Of all pairs of a sample of the largest cluster and one of another, the share in which the first
-        has the shorter gradient; a tie counts half. NaN where there is one cluster only.
+        """Return the share of pairs of a sample of the largest cluster and one of another in which the first
+        has the shorter gradient; a tie counts half. NaN if there is only one cluster.
         """
         from scipy.stats import rankdata
 
@@ -203,7 +203,7 @@ class GradientMeasurements:
         return 1 - longer / (inside * outside)
 
     def without_largest(self, key: str) -> float:
-        """The purity of the samples outside of the largest cluster; NaN where there are none."""
+        """Return the purity of the samples outside of the largest cluster; NaN if there are none."""
         labels = self.found[key].clusters.labels.numpy()
         rest = labels != 0
         if not rest.any():
@@ -212,7 +212,7 @@ class GradientMeasurements:
 
     @cached_property
     def starts(self) -> tuple[ClusteringStart, ...]:
-        """Every run of k-means on the hidden layer at length 1 by itself, from both kinds of start."""
+        """Every single run of k-means on the hidden layer at length 1, from both kinds of start."""
         view = self.views.get("hidden_unit")
         if view is None:
             return ()
@@ -220,7 +220,7 @@ class GradientMeasurements:
         return tuple(self._start(space, init, number) for init in _INITS for number in range(STARTS_PER_VIEW))
 
     def _told(self, what: str) -> KMeansProgress:
-        """Say of which trial and what a step is."""
+        """Return a progress callback that names the seed and the step."""
         return lambda message: self.say(f"seed {self.seed}, {what}: {message}")
 
     def _start(self, space: MetricSpace, init: Init, number: int) -> ClusteringStart:
@@ -245,16 +245,16 @@ class GradientMeasurements:
         return choose_samples(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE, told)
 
     def groups(self, key: str) -> tuple[ClusterSummary, ...]:
-        """Every cluster of a view in a few numbers."""
+        """Return a summary of every cluster of a view."""
         return groups(self.found[key].clusters, self.digits, self.predictions)
 
     def diversity(self) -> Mapping[str, Diversity]:
-        """How far samples are from their centres, by view."""
+        """Return the distances of samples from their centres, by view."""
         return {key: diversity(each.clusters) for key, each in self.found.items()}
 
     @cached_property
     def picture(self) -> Embedding | None:
-        """The main view in the plane. rows: places in the sample."""
+        """The embedding of the main view in the plane. rows: places in the sample."""
         if self.main is None or min(PICTURE, len(self.sample)) <= PERPLEXITY:
             return None
         try:
@@ -264,7 +264,7 @@ class GradientMeasurements:
             return None
 
     def norms(self, key: str) -> NDArray[np.float64]:
-        """The lengths of the raw gradients of a view, [n]."""
+        """Return the lengths of the raw gradients of a view, [n]."""
         return np.asarray(self.views[key].points.norms().numpy(), dtype=np.float64)
 
 

@@ -1,6 +1,6 @@
-"""What is said of the gradient study: which samples ask for the same change, and how much that says.
+"""The report of the gradient study: which samples have similar gradients, and what that shows.
 
-Every sentence with a number in it is made from the data, also those that correct what was thought before.
+Every sentence with a number is generated from the data, including corrections of earlier conclusions.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _CAPTIONS: Final = {
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """A page for each set of digits and architecture of each study."""
+    """Yield a page for each set of digits and architecture of each study."""
     digits = frame["digits"].astype("object").where(frame["digits"].notna(), "all")
     for (study, arch, chosen), rows in frame.groupby(
         [frame["study"].astype(str), frame["arch"].astype(str), digits.astype(str)], sort=False
@@ -65,7 +65,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
-    """Every table of a page, by name."""
+    """Return all tables of a page by name."""
     found = {"training": gradient_tables.training_table(frame)}
     measured, _ = measured_of(frame, setting)
     if measured:
@@ -81,7 +81,7 @@ def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
 
 
 def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a page, of its first seed, by name."""
+    """Yield all figures of a page by name, of its first seed."""
     measured, _ = measured_of(frame, setting)
     if not measured or (main := measured[0].main) is None:
         return
@@ -140,14 +140,14 @@ def _images(one: GradientMeasurements, notes: Sequence[str]) -> Iterator[tuple[s
 
 
 def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
-    """None beside the tables."""
+    """Return no files besides the tables."""
     return {}
 
 
 def page(
     frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
-    """The report, from its tables and the stored PNG of each of its figures."""
+    """Return the report, from its tables and the stored PNG of each of its figures."""
     measured, missing = measured_of(frame, setting)
     pictures = {name: Picture(path, _CAPTIONS[name.partition("_")[0]]) for name, path in stored.items()}
     trials = trials_of(frame)
@@ -165,7 +165,7 @@ def page(
 
 
 def _mixed(trials: pd.DataFrame) -> Iterator[str]:
-    """What the networks of a page differ in beside the seed, by which alone its rows are named."""
+    """Yield the settings other than the seed in which the networks of a page differ."""
     for setting in _SETTINGS:
         values = trials[setting].dropna().unique()
         if len(values) > 1:
@@ -186,9 +186,9 @@ def _facts(measured: Sequence[GradientMeasurements]) -> Iterator[Fact]:
 
 
 def measured_of(frame: pd.DataFrame, setting: ReportContext) -> tuple[list[GradientMeasurements], list[str]]:
-    """What is measured on each trial of a page whose gradients are here, by seed; what is said of the others.
+    """Measure each trial of a page whose gradients are stored, by seed. Return notes on the others, too.
 
-    Of several files of a trial the last epoch while training counts, else the checkpoint's.
+    Of several files of a trial, that of the last epoch while training is used, else the checkpoint's.
     """
     if setting.store is None:
         return [], ["No folder of gradients was named."]
@@ -203,7 +203,7 @@ def measured_of(frame: pd.DataFrame, setting: ReportContext) -> tuple[list[Gradi
 
 
 def _file_of(record: Record, store: Store) -> _File | str:
-    """The file of a trial that is measured, or why there is none."""
+    """Return the gradients file of a trial, or the reason why there is none."""
     paths = paths_of(store, record)
     if not paths:
         return f"{record['id']} kept no gradients."
@@ -214,11 +214,11 @@ def _file_of(record: Record, store: Store) -> _File | str:
     return paths[name], record["files"][name]["sha256"]
 
 
-@lru_cache(maxsize=1)  # tables, figures and sentences of a page are of the same numbers
+@lru_cache(maxsize=1)  # tables, figures and sentences of a page share the numbers
 def _measured(
     wanted: tuple[_File | str, ...], data_dir: Path, say: Callable[[str], object]
 ) -> tuple[GradientMeasurements | str, ...]:
-    """What each file holds, or why nothing can be said of it."""
+    """Measure each file, or return the reason why it cannot be measured."""
     return tuple(each if isinstance(each, str) else _one_measured(*each, data_dir, say) for each in wanted)
 
 

@@ -1,4 +1,4 @@
-"""Images of the study of gradients: what centres ask of the input, whom clusters hold, what was predicted."""
+"""Image figures of the gradient study: centres of a first layer, samples of clusters, predictions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Images = NDArray[Any]
 
 
 def plot_image(ax: Axes, image: Images, limit: float | None = None) -> Axes:
-    """One image [784] without axes: dark on white, or with a limit in blue (below 0) and red (above 0)."""
+    """Draw an image [784] without axes: dark on white, or with a limit blue (below 0) and red (above 0)."""
     picture = image.reshape(_SIDE, _SIDE)
     if limit is None:
         ax.imshow(picture, cmap="gray_r")
@@ -40,7 +40,7 @@ def plot_image(ax: Axes, image: Images, limit: float | None = None) -> Axes:
 def centres_figure(
     images: CentreImages, groups: Sequence[ClusterSummary], notes: Sequence[str] = ()
 ) -> Figure:
-    """The centres of a first layer, a column each: the input they agree on, then their strongest units."""
+    """Plot the centres of a first layer, a column each: their common input, then their strongest units."""
     count, shown = len(images.pattern), images.units.shape[1]
     step = min(0.66, 6.55 / count)
     side = step - 0.05
@@ -76,7 +76,7 @@ def _limit(image: Images) -> float:
 
 
 def _who(group: ClusterSummary) -> str:
-    """`3 (98 %)`: the digit of most samples; `empty`."""
+    """Return the digit of most samples and its share, `3 (98 %)`, or `empty`."""
     return "empty" if group.digit is None else f"{group.digit} ({group.digit_share:.0%})"
 
 
@@ -86,7 +86,7 @@ def samples_figure(
     groups: Sequence[ClusterSummary],
     notes: Sequence[str] = (),
 ) -> Figure:
-    """Some samples of each cluster, a row each. images: per cluster [m, 784]; digits: per cluster [m]."""
+    """Plot samples of each cluster, a row each. images: per cluster [m, 784]; digits: per cluster [m]."""
     most = max((len(each) for each in images), default=1)
     side = min(0.5, 5.5 / max(1, most) - 0.03)
     step = side + 0.03
@@ -117,7 +117,7 @@ def _frame(ax: Axes, colour: str) -> None:
 def predictions_figure(
     images: Images, digits: _Labels, predictions: _Labels, notes: Sequence[str] = ()
 ) -> Figure:
-    """Images [n, 784] with what was predicted: green where it is the digit, else orange with both."""
+    """Plot images [n, 784] with their predictions: green if equal to the digit, else orange with both."""
     rows = math.ceil(len(images) / ACROSS)
     side, step = 0.5, 0.58
     with plot_style():

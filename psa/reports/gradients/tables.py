@@ -1,4 +1,4 @@
-"""The tables of the gradient study, from what was measured on its trials. Pure."""
+"""The tables of the gradient study, from the measurements of its trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MEASURES: Final = (
 
 
 def training_table(frame: pd.DataFrame) -> Table:
-    """How well every network was trained: without it nobody knows what its gradients are of."""
+    """Return the training results of every network, the context of its gradients."""
     rows = tuple(
         (
             str(row["arch"]), int(row["seed"]), str(row["status"]), _whole(row["parameters"]),
@@ -39,7 +39,7 @@ def training_table(frame: pd.DataFrame) -> Table:
 
 
 def agreement_table(measured: Sequence[GradientMeasurements]) -> Table:
-    """Purity, NMI and ARI of every view against digits and predictions, and of controls."""
+    """Return purity, NMI and ARI of every view against digits and predictions, and of controls."""
     rows = tuple(row for each in measured for row in _agreements(each))
     columns = (
         Column("Seed", "count"), Column("Gradients"), Column("Clusters compared with"),
@@ -67,7 +67,7 @@ def _cells(found: LabelAgreement) -> tuple[Cell, ...]:
 
 
 def clusters_table(each: GradientMeasurements) -> Table:
-    """Every cluster of every view: its size, how tight it is, and whom it holds."""
+    """Return every cluster of every view: its size, its tightness, and its digits."""
     rows = tuple(
         (
             found.view.name, group.number, group.size, 100 * group.share, group.mean, group.sd, group.digit,
@@ -88,7 +88,7 @@ def clusters_table(each: GradientMeasurements) -> Table:
 
 
 def starts_table(measured: Sequence[GradientMeasurements]) -> Table:
-    """Single runs of k-means beside the best of them."""
+    """Return single runs of k-means beside the best of them."""
     rows = tuple(
         (each.seed, start.init, start.number + 1, start.inertia, start.purity)
         for each in measured
@@ -105,7 +105,7 @@ def starts_table(measured: Sequence[GradientMeasurements]) -> Table:
 
 
 def choice_table(each: GradientMeasurements) -> Table:
-    """The quality of every number of clusters that was tried."""
+    """Return the quality of every number of clusters that was tried."""
     qualities = () if each.choice is None else each.choice.qualities
     rows = tuple(
         (q.clusters, q.inertia, q.silhouette, q.calinski_harabasz, q.davies_bouldin) for q in qualities
@@ -118,7 +118,7 @@ def choice_table(each: GradientMeasurements) -> Table:
 
 
 def diversity_table(measured: Sequence[GradientMeasurements]) -> Table:
-    """How far samples are from their centres, and how long gradients are."""
+    """Return the distances of samples from their cluster centres, for every view."""
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (each.seed, each.views[key].name, d.variance, d.mean, d.sd, d.least, d.greatest)
         for each in measured
@@ -133,7 +133,7 @@ def diversity_table(measured: Sequence[GradientMeasurements]) -> Table:
 
 
 def norms_table(measured: Sequence[GradientMeasurements]) -> Table:
-    """Mean, standard deviation, least and greatest length of the gradients of each layer's weights."""
+    """Return mean, standard deviation, least and greatest length of the gradients of each layer's weights."""
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (each.seed, name, *_summary(lengths)) for each in measured for name, lengths in each.lengths.items()
     )

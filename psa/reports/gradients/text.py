@@ -1,4 +1,4 @@
-"""The sentences of the gradient study: what is a tautology, what is an artefact, and how one knows. Pure."""
+"""The sentences of the gradient study: tautologies, artefacts, and the evidence for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLEARLY: Final = 0.9  # of pairs
 def sections(
     measured: Sequence[GradientMeasurements], made: Mapping[str, Table], pictures: Mapping[str, Picture]
 ) -> Iterator[Section]:
-    """Everything on the page, in order."""
+    """Yield all sections of the page, in order."""
     yield Section("Networks", (), (), pick(made, "training"))
     if not measured:
         return
@@ -41,7 +41,7 @@ def sections(
 
 
 def output_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
-    """Why the clusters of the output layer are the digits."""
+    """Explain why the clusters of the output layer are the digits."""
     here = [each for each in measured if "output_unit" in each.found]
     if not here:
         return
@@ -62,7 +62,7 @@ def output_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
 
 
 def raw_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
-    """What raw gradients cluster by."""
+    """Describe what raw gradients cluster by."""
     for key, layer in (("output_raw", "output"), ("hidden_raw", "hidden")):
         here = [each for each in measured if key in each.found]
         if not here:
@@ -91,7 +91,7 @@ def raw_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
 
 
 def hidden_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
-    """How much of the hidden layer's clusters is in delta alone, and how much in the input."""
+    """Compare the hidden layer's clusters with those of delta alone and of the input alone."""
     here = [each for each in measured if "hidden_unit" in each.found]
     if not here:
         return
@@ -125,7 +125,7 @@ def hidden_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
 
 
 def start_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
-    """What a single run of k-means would have found."""
+    """Describe the results of single runs of k-means."""
     here = [each for each in measured if each.starts]
     if not here:
         return
@@ -153,7 +153,7 @@ def start_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
 
 
 def choice_words(one: GradientMeasurements) -> Iterator[str]:
-    """What each measure would choose."""
+    """Yield the number of clusters that each measure would choose."""
     if one.choice is None:
         return
     chosen = {
@@ -177,6 +177,6 @@ def _purities(measured: Sequence[GradientMeasurements], key: str) -> str:
 
 
 def span(values: Sequence[float], *, percent: bool = False) -> str:
-    """`0.998`, or `0.997 to 0.999` over the seeds."""
+    """Return `0.998`, or `0.997 to 0.999` over the seeds."""
     shown = [f"{100 * value:.1f} %" if percent else f"{value:.3f}" for value in (min(values), max(values))]
     return shown[0] if shown[0] == shown[1] else f"{shown[0]} to {shown[1]}"

@@ -1,7 +1,7 @@
-"""The questions of the study: which arms are compared, seed by seed, and what follows from it.
+"""The questions of the study: the arms compared seed by seed, and the conclusions.
 
-All is computed from runs (psa.reports.memory.runs). Arms are chosen by what they are and, where one of
-several is compared, by validation accuracy alone; the comparison is of test accuracy.
+Everything is computed from runs (psa.reports.memory.runs). Arms are chosen by their settings and, where one
+of several is compared, by validation accuracy alone; the comparison is of test accuracy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from psa.analysis.stats import Paired, benjamini_hochberg, paired, t_test
 from psa.reports.memory.runs import KNN, final_stage
 
-# What the memory is compared with, in the order of the questions.
+# The arms that the memory is compared with, in the order of the questions.
 RIVALS: Final = ("nn", "random_memory", "hybrid_inactive", "nn_large", KNN, "best_fixed_hybrid")
 NEEDED: Final = ("random_memory", "hybrid_inactive", "nn_large", KNN)
 _ASKED: Final = {
@@ -32,7 +32,7 @@ HypothesisVerdict = Literal["promising", "currently unsupported", "unresolved", 
 
 @dataclass(frozen=True)
 class Arms:
-    """Which arm plays which part; rivals by their names in RIVALS, those alone that there are.
+    """The arms by their roles. rivals: those that exist, by their names in RIVALS.
 
     memory: the memory that the verdict is on. growing, fixed, matched: the growing network without a memory,
     the best fixed one, and the fixed one with exactly as many parameters.
@@ -47,8 +47,8 @@ class Arms:
 
 @dataclass(frozen=True)
 class MemoryComparison:
-    """One arm minus another in test accuracy, percentage points. p: of the paired t test, adjusted by
-    Benjamini and Hochberg over all questions of the page in `adjusted`.
+    """One arm minus another in test accuracy, percentage points. p: of the paired t test; adjusted: p
+    adjusted by Benjamini and Hochberg over all questions of the page.
     """
 
     key: str
@@ -63,12 +63,12 @@ class MemoryComparison:
 
     @property
     def positive(self) -> bool:
-        """Whether the difference and all of its 95 % interval are above 0."""
+        """True if the difference and all of its 95 % interval are above 0."""
         return self.found.difference > 0 and self.found.low > 0
 
 
 def compared_arms(runs: pd.DataFrame) -> Arms:
-    """The parts that the arms of the final stage play."""
+    """Return the roles of the arms of the final stage."""
     last = final_stage(runs)
     grows = last["network"].str.startswith("growing ")
     fixed, plain = last[~grows], last[last["method"] == "nn"]
@@ -95,7 +95,7 @@ def compared_arms(runs: pd.DataFrame) -> Arms:
 
 
 def _treatment(last: pd.DataFrame) -> str | None:
-    """The memory that has the most of its two controls; of several the best by validation."""
+    """Return the memory with the most of its two controls; of several the best by validation."""
     hybrids = last[last["method"] == "hybrid"]
     controls = last[last["method"].isin(["random_memory", "hybrid_inactive"])]
     count = hybrids["same"].map(controls.groupby("same")["method"].nunique()).fillna(0)
@@ -103,12 +103,12 @@ def _treatment(last: pd.DataFrame) -> str | None:
 
 
 def _largest(runs: pd.DataFrame) -> str | None:
-    """Of plain networks with more parameters than a memory's own: no other says what parameters are worth."""
+    """Return the best of the largest networks; runs: of plain ones with more parameters than the memory."""
     return _best(runs[runs["parameters"] == runs["parameters"].max()])
 
 
 def _best(runs: pd.DataFrame) -> str | None:
-    """The arm with the greatest mean validation accuracy; of equal ones the first by name."""
+    """Return the arm with the greatest mean validation accuracy; of equal ones the first by name."""
     if runs.empty:
         return None
     means = runs.groupby("arm")["validation"].mean()
@@ -116,7 +116,7 @@ def _best(runs: pd.DataFrame) -> str | None:
 
 
 def comparisons_of(runs: pd.DataFrame) -> list[MemoryComparison]:
-    """Every question that the arms of the final stage allow."""
+    """Return every comparison that the arms of the final stage allow."""
     last, arms = final_stage(runs), compared_arms(runs)
     asked: list[tuple[str, str, str, str]] = []
     if arms.memory is not None:
@@ -141,11 +141,11 @@ def _compared(last: pd.DataFrame, key: str, question: str, one: str, other: str)
 
 
 def verdict(comparisons: Mapping[str, MemoryComparison]) -> tuple[HypothesisVerdict, str]:
-    """What the comparisons (by key) of a memory say of it, and why.
+    """Return the verdict on a memory from its comparisons (by key), and the reason.
 
     promising: better than random entries, than an idle memory, than the largest network and than the vote.
     currently unsupported: not better than random entries or than an idle memory. unresolved: better than
-    both, but not than the two others. undecided: one of the four is not there, or has one seed.
+    both, but not than the two others. undecided: one of the four is missing, or has one seed.
     """
     lacking = [name for name in NEEDED if name not in comparisons or comparisons[name].found.n < 2]
     if lacking:

@@ -37,7 +37,7 @@ _LINE: Final = 0.19
 def figures_of(
     runs: pd.DataFrame, last: pd.DataFrame, observed: pd.DataFrame | None, memory: str | None
 ) -> Iterator[tuple[str, Figure]]:
-    """Every figure that the runs allow. last: those of the final stage; memory: the arm that is judged."""
+    """Yield every figure that the runs allow. last: those of the final stage; memory: the arm to judge."""
     with plot_style():
         yield "test_accuracy", _arms(last, "test", "Test accuracy, percent")
         first = runs[runs["stage"] == runs["stage"].iloc[0]]
@@ -59,7 +59,7 @@ def figures_of(
 
 
 def _arms(runs: pd.DataFrame, column: str, label: str) -> Figure:
-    """A line per arm, best above: its seeds, and their mean."""
+    """Plot a line per arm, best above: its seeds, and their mean."""
     order = list(runs.groupby("arm")[column].mean().sort_values().index)
     figure = new_figure(1.0 + _LINE * len(order))
     ax = add_axes(figure, _LEFT, 0.65, 7.0 - _LEFT, _LINE * len(order))
@@ -76,7 +76,7 @@ def _per_arm(runs: pd.DataFrame) -> str:
 
 
 def arm_axes(ax: Axes, runs: pd.DataFrame, column: str, order: Sequence[str]) -> Axes:
-    """The values of a column for each arm, from the bottom to the top in the order given."""
+    """Draw the values of a column for each arm, from the bottom to the top in the order given."""
     for height, arm in enumerate(order):
         mine = runs[runs["arm"] == arm]
         values, look = mine[column].dropna(), LOOKS[str(mine["method"].iloc[0])]
@@ -90,7 +90,7 @@ def arm_axes(ax: Axes, runs: pd.DataFrame, column: str, order: Sequence[str]) ->
 
 
 def _helped(runs: pd.DataFrame) -> Figure:
-    """Shares of test samples whose loss fell and rose with the memory, side by side."""
+    """Plot the shares of test samples whose loss fell and rose with the memory, side by side."""
     means = runs.groupby("arm")[["helped", "harmed", "strong_help", "strong_harm"]].mean()
     means = means.sort_values("helped")
     figure = new_figure(1.0 + _LINE * len(means))
@@ -110,7 +110,7 @@ def _helped(runs: pd.DataFrame) -> Figure:
 
 
 def _cost(runs: pd.DataFrame) -> Figure:
-    """What a memory takes, in bytes and in speed, beside the accuracy of its arm."""
+    """Plot the bytes and the speed of a memory against the accuracy of its arm."""
     figure = new_figure(2.9)
     for at, (column, label) in enumerate(
         (("footprint", "Memory, MB"), ("throughput", "Training, images a second, evaluation included"))
@@ -132,7 +132,7 @@ def _cost(runs: pd.DataFrame) -> Figure:
 
 
 def _panels(seen: pd.DataFrame, memory: str) -> Figure:
-    """How losses changed on the test split, and how that depends on the distance of what was found."""
+    """Plot the change of loss on the test split, and its dependence on the distance of retrieved entries."""
     figure = new_figure(2.9)
     histogram_axes(add_axes(figure, 0.6, 0.75, 2.8, 1.75), seen)
     distance_axes(add_axes(figure, 4.3, 0.75, 2.8, 1.75), seen)
@@ -142,12 +142,12 @@ def _panels(seen: pd.DataFrame, memory: str) -> Figure:
 
 
 def _of(seen: pd.DataFrame, quantity: str) -> pd.Series:
-    """Means over trials of a quantity's numbers, in their order."""
+    """Return the means over trials of a quantity's numbers, in their order."""
     return seen[seen["quantity"] == quantity].groupby("index")["value"].mean()
 
 
 def histogram_axes(ax: Axes, seen: pd.DataFrame) -> Axes:
-    """Samples per bin of the change of loss."""
+    """Draw the number of samples per bin of the change of loss."""
     counts = _of(seen, "histogram.test")
     if counts.empty:
         return empty(ax, "no test samples")
@@ -160,13 +160,13 @@ def histogram_axes(ax: Axes, seen: pd.DataFrame) -> Axes:
 
 
 def _colour(number: int) -> str:
-    """Bins of help, of neither, and of harm."""
+    """Return the colour of a bin: help, neither, or harm."""
     middle = len(EDGES) // 2
     return "#009E73" if number < middle else GREY if number == middle else "#D55E00"
 
 
 def distance_axes(ax: Axes, seen: pd.DataFrame) -> Axes:
-    """The mean change of loss of tenths of the samples, by the distance of what they found."""
+    """Draw the mean change of loss of tenths of the samples, by the distance of their retrieved entries."""
     distance, change = _of(seen, "distance.test"), _of(seen, "change.test")
     if distance.empty:
         return empty(ax, "the memory found nothing, or did not act")

@@ -1,4 +1,4 @@
-"""The hypotheses of the study, each with an answer and the numbers it rests on; a no is said as plainly."""
+"""The hypotheses of the study, each with an answer, positive or negative, and its evidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from psa.reports.memory.comparisons import Arms, MemoryComparison
 from psa.reports.memory.runs import final_stage
 
-NOTICED: Final = 0.001  # of the length of a hidden vector: less is no intervention to speak of
+NOTICED: Final = 0.001  # of the length of a hidden vector: a smaller change counts as none
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Hypothesis:
 def hypotheses(
     runs: pd.DataFrame, arms: Arms, comparisons: Mapping[str, MemoryComparison]
 ) -> list[Hypothesis]:
-    """All of them that the runs say anything about."""
+    """Return all hypotheses that the runs give evidence on."""
     found = [
         _compared("A memory makes a network more accurate", comparisons.get("nn")),
         _both("What is retrieved matters, not that something is", comparisons),
@@ -42,7 +42,7 @@ def hypotheses(
 
 
 def _said(comparison: MemoryComparison) -> str:
-    """A difference with its interval; of one seed, without."""
+    """Format a difference with its interval; for a single seed without."""
     found = comparison.found
     if not found.n:
         return f"{comparison.one} and {comparison.other} have no seed in common"
@@ -65,7 +65,7 @@ def _compared(claim: str, comparison: MemoryComparison | None) -> Hypothesis | N
 
 
 def _both(claim: str, comparisons: Mapping[str, MemoryComparison]) -> Hypothesis | None:
-    """It takes both controls."""
+    """Return the hypothesis that needs both controls, None if one of them is missing."""
     there = [comparisons[name] for name in ("random_memory", "hybrid_inactive") if name in comparisons]
     if len(there) < 2:
         return None
@@ -76,7 +76,7 @@ def _both(claim: str, comparisons: Mapping[str, MemoryComparison]) -> Hypothesis
 
 
 def _effect(runs: pd.DataFrame, arms: Arms) -> Iterator[Hypothesis]:
-    """Whether the memory did anything that could have had consequences."""
+    """Yield the hypothesis that the memory changes what the network computes."""
     mine = final_stage(runs).query("arm == @arm", local_dict={"arm": arms.memory})
     seen = mine[["relative", "neutral", "delta"]].mean()
     if seen.isna().any():
@@ -94,7 +94,7 @@ def _effect(runs: pd.DataFrame, arms: Arms) -> Iterator[Hypothesis]:
 
 
 def _spread(runs: pd.DataFrame, key: str, claim: str) -> Iterator[Hypothesis]:
-    """Arms that differ from the usual memory in one setting alone, in the stage that has the most of them."""
+    """Yield a hypothesis on one setting of the memory, in the stage with the most arms that vary it alone."""
     hybrids = runs[(runs["method"] == "hybrid") & runs["changed"].isin(["", key])]
     groups = hybrids.groupby(["stage", "network"])["arm"].nunique()
     if groups.empty or groups.max() < 2:

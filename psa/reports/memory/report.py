@@ -1,4 +1,4 @@
-"""What is said of memory and growth: one page of tables, figures and answers, all from the records."""
+"""The report of memory and growth: one page of tables, figures and answers, all from the records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CAPTIONS: Final = {
     "size_of_the_effect": "By how much the memory moves hidden vectors, as a share of their length.",
     "loss_changes": "Changes of loss by the memory, and how they depend on the distance of what it found.",
 }
-# Of the consolidated table: column of the runs, heading, kind of its cells, digits.
+# The consolidated table: column of the runs, heading, kind of its cells, digits.
 _SHOWN: Final = (
     ("validation", "Validation %", 2), ("test", "Test %", 2), ("test_loss", "Test loss", 4),
     ("ece", "ECE %", 2),
@@ -50,13 +50,13 @@ _SHOWN: Final = (
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """A page for each study of this kind."""
+    """Yield a page for each study of this kind."""
     for study, rows in frame.groupby("study", observed=True, sort=False):
         yield f"{study}", rows
 
 
 def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
-    """Every table, by name. Raises UserError without records."""
+    """Return all tables by name. Raises UserError without records."""
     runs = build_runs(frame, setting)
     if runs.empty:
         return {}
@@ -72,7 +72,7 @@ def _by_key(comparisons: list[MemoryComparison]) -> dict[str, MemoryComparison]:
 
 
 def consolidated(runs: pd.DataFrame) -> Table:
-    """Every arm of every stage, means with standard deviations over its seeds; empty columns are left out."""
+    """Return every arm of every stage, means and standard deviations over seeds, without empty columns."""
     shown = [each for each in _SHOWN if runs[each[0]].notna().any()]
     columns = (
         Column("Stage"), Column("Arm", breaks=5), Column("Seeds", "count"), Column("Parameters", "count"),
@@ -99,7 +99,7 @@ def _uncertain(values: pd.Series) -> MeanSd | None:
 
 
 def comparison_table(comparisons: list[MemoryComparison]) -> Table:
-    """Each question with its difference, p-value and effect."""
+    """Return each question with its difference, p-value and effect."""
     columns = (
         Column("Question", breaks=5), Column("Arm", breaks=4), Column("Minus", breaks=4),
         Column("Seeds", "count"), Column("Arm %", "number"), Column("Minus %", "number"),
@@ -129,7 +129,7 @@ def _hypothesis_table(answers: list[Hypothesis]) -> Table:
 
 
 def _class_table(last: pd.DataFrame, setting: ReportContext) -> Table | None:
-    """Precision, recall and F1 by class of the judged memory and of its network without one, seeds summed."""
+    """Return per-class precision, recall and F1 of the judged memory and its plain network, seeds summed."""
     seen, arms = setting.observed, compared_arms(last)
     chosen = [arm for arm in (arms.memory, arms.rivals.get("nn")) if arm is not None]
     if seen is None or not chosen:
@@ -143,7 +143,7 @@ def _class_table(last: pd.DataFrame, setting: ReportContext) -> Table | None:
             continue
         names = [
             int(name) for name in runs["classes"].iloc[0].split()
-        ]  # of a filtered data set not 0, 1, ...
+        ]  # in a filtered data set not 0, 1, ...
         found = by_class(total.astype(np.int64).reshape(len(names), len(names)))
         each = zip(names, found.precision, found.recall, found.f1, found.support, strict=True)
         rows += [(arm, name, *map(float, facts), int(count)) for name, *facts, count in each]
@@ -156,14 +156,14 @@ def _class_table(last: pd.DataFrame, setting: ReportContext) -> Table | None:
 
 
 def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Every figure, by name."""
+    """Yield all figures by name."""
     runs = build_runs(frame, setting)
     if len(runs):
         yield from figures_of(runs, final_stage(runs), setting.observed, compared_arms(runs).memory)
 
 
 def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
-    """Every run as CSV and JSON, and the report in Markdown."""
+    """Return every run as CSV and JSON, and the report in Markdown."""
     runs = build_runs(frame, setting)
     if runs.empty:
         return {}
@@ -179,7 +179,7 @@ def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
 
 
 def _verdict_text(runs: pd.DataFrame) -> list[str]:
-    """The verdict on the memory and why; nothing where there is no memory to judge."""
+    """Return the verdict on the memory and the reason; empty without a memory to judge."""
     arms = compared_arms(runs)
     if arms.memory is None:
         return []
@@ -190,7 +190,7 @@ def _verdict_text(runs: pd.DataFrame) -> list[str]:
 def page(
     frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
-    """The report of one study, from its tables and the stored PNG of each of its figures."""
+    """Return the report of one study, from its tables and the stored PNG of each of its figures."""
     runs, rows = build_runs(frame, setting), trials_of(frame)
     study = str(frame["study"].iloc[0])
     pictures = {name: Picture(path, _CAPTIONS[name]) for name, path in stored.items()}

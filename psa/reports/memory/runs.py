@@ -1,8 +1,8 @@
-"""One row per trial of the study of memory and growth: what was asked, what came of it, what its probes saw.
+"""One row per trial of the study of memory and growth: its settings, its results, its probe results.
 
-An arm is what trials share that differ in seed and in how many images they have alone; network: what is
-trained and how, where that is not the usual way; changed: in what its memory is not the usual one. A stage is
-how much was trained: images and epochs.
+An arm is a set of trials that differ only in seed and number of images; network: the network and its
+training, where that is not the usual one; changed: the settings in which its memory is not the usual one. A
+stage is an amount of training: images and epochs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from psa.storage.records.record import Record
 from psa.storage.store import Store
 
 KNN: Final = "embedding_knn"
-# In percent: validation, test, ece, and what parts of the test samples a memory helped, harmed, left alone.
+# In percent: validation, test, ece, and the shares of test samples a memory helped, harmed, left alone.
 # delta: nats. magnitude, distance: lengths of hidden vectors. footprint: MB. growth_delta: points of
 # validation from the epoch of a growth to the next, mean. throughput: images a second, evaluation included.
 NUMBERS: Final = (
@@ -39,7 +39,7 @@ NUMBERS: Final = (
 )  # fmt: skip
 _DIGITS: Final = 10  # classes of an unfiltered data set
 _SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
-# What settings of a memory are called on the command line, where two would otherwise have one name.
+# Settings of a memory by their command-line names, where two would otherwise have one name.
 _REMEMBERING: Final = {
     "affected.dims": "affected_dims", "query.dims": "projection_dims",
     "gate.temperature": "gate_temperature", "gate.schedule": "gate_schedule",
@@ -49,7 +49,7 @@ _METHODS: Final = {control: method for method, control in CONTROLS.items()}
 
 
 def build_runs(frame: pd.DataFrame, setting: ReportContext) -> pd.DataFrame:
-    """The runs of the trials of a frame that are done. Raises UserError without their records."""
+    """Return the runs of the finished trials of a frame. Raises UserError without their records."""
     if setting.store is None:
         raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
     done = trials_of(frame).query("status == 'done'")
@@ -58,13 +58,13 @@ def build_runs(frame: pd.DataFrame, setting: ReportContext) -> pd.DataFrame:
 
 @lru_cache(maxsize=1)  # tables, figures, listings and sentences of a page are of the same runs
 def _stored_runs(store: Store, trials: tuple[str, ...], loops: tuple[int, ...]) -> pd.DataFrame:
-    """The runs of these trials, of so many loops: a record with more loops is another one."""
+    """Return the runs of these trials; loops: their lengths, as a record with more loops is another one."""
     records = list(records_of(store, trials))
     return runs_from(records, {trial: store.sidecar(trial) or {} for trial in trials})
 
 
 def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None = None) -> pd.DataFrame:
-    """The runs of records; see the module and NUMBERS for the columns."""
+    """Return the runs of records; see the module and NUMBERS for the columns."""
     records = list(records)
     usual = Usual.of([record["spec"] for record in records])
     rows = [_row(record, usual, (machines or {}).get(record["id"], {})) for record in records]
@@ -88,7 +88,7 @@ def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None =
 
 @dataclass(frozen=True)
 class Usual:
-    """What the arms of a report are variants of: a memory, a growth, and all other settings of training."""
+    """The usual settings, of which the arms of a report are variants: memory, growth, and other training."""
 
     memory: Mapping[str, Any]
     growth: Mapping[str, Any]
@@ -96,7 +96,7 @@ class Usual:
 
     @classmethod
     def of(cls, specs: Sequence[Mapping[str, Any]]) -> Usual:
-        """Of memories the one in the middle, since every arm may vary it; of the others the commonest."""
+        """Return the medoid of the memories, since every arm may vary it, and the commonest of the others."""
         return cls(
             _medoid([spec["memory"] for spec in specs if spec.get("memory")]),
             _commonest([spec["growth"] for spec in specs if spec.get("growth")]),
@@ -105,7 +105,7 @@ class Usual:
 
 
 def _training(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that tell arms apart beside layers, growth and memory."""
+    """Return the settings that distinguish arms beside layers, growth and memory."""
     model = {key: value for key, value in spec["model"].items() if key not in ("arch", "family")}
     data = {key: value for key, value in spec["data"].items() if not key.endswith("_size")}
     return {"model": model, "method": spec["method"], "data": data}
@@ -149,7 +149,7 @@ def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
     if KNN in probes:
         right, total = probes[KNN]["correct"], probes[KNN]["total"]
         found |= {"validation": 100 * right[0] / total[0], "test": 100 * right[1] / total[1]}
-        found |= {"test_loss": None, "ece": None}  # votes are no probabilities
+        found |= {"test_loss": None, "ece": None}  # votes give no probabilities
     return found
 
 
@@ -162,7 +162,7 @@ def _percent_of(count: int | None, total: int) -> float | None:
 
 
 def _memory(probes: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
-    """What the probes of a memory saw on the test split."""
+    """Return the probe results of a memory on the test split."""
     found: dict[str, Any] = {}
     if "toggle" in probes:
         toggle = {name: values[1] for name, values in probes["toggle"].items() if "." not in name}
@@ -179,7 +179,7 @@ def _memory(probes: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]
 
 
 def _growth(record: Record) -> dict[str, Any]:
-    """How often the network grew, and what validation gained from that epoch to the next."""
+    """Return the number of growths, and the mean gain in validation accuracy from each to the next epoch."""
     grown = [event for event in record["events"] if event["grew"]]
     correct = record["history"]["correct"]
     gains = [correct[event["epoch"]] - correct[event["epoch"] - 1] for event in grown]
@@ -192,14 +192,14 @@ def _widths(arch: str) -> list[int]:
 
 
 def method_of(spec: Mapping[str, Any]) -> str:
-    """hybrid and its controls, embedding_knn, or nn: networks without a memory."""
+    """Return the method: hybrid or one of its controls, embedding_knn, or nn (a network without a memory)."""
     if spec.get("memory"):
         return _METHODS[spec["memory"]["control"]]
     return KNN if KNN in spec.get("probes", []) else "nn"
 
 
 def memory_network(spec: Mapping[str, Any], usual: Usual) -> str:
-    """Its hidden layers, that it grows from there, and in what its training and growth are not the usual."""
+    """Return its hidden layers, whether it grows from there, and unusual settings of training and growth."""
     arch = str(spec["model"]["arch"]).strip("[]")
     arch = f"cnn {arch}" if spec["model"]["family"] == "cnn" else arch
     arch = f"growing {arch}" if spec.get("growth") else arch
@@ -213,7 +213,7 @@ def memory_network(spec: Mapping[str, Any], usual: Usual) -> str:
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
-    """`site=early` for each setting in which mine are not theirs; names: by dotted names, what to call it."""
+    """Return `site=early` for each setting of mine that differs from theirs; names: replace dotted names."""
     flat = _flat(mine)
     return [
         f"{names.get(key, key.rpartition('.')[2])}={_shown(flat.get(key))}"
@@ -222,7 +222,7 @@ def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], names: Mapp
 
 
 def label_of(spec: Mapping[str, Any], usual: Usual) -> str:
-    """An arm by its method, its network, and in what its memory is not the usual one."""
+    """Return the label of an arm: its method, its network, and the unusual settings of its memory."""
     parts = [f"{method_of(spec)} {memory_network(spec, usual)}"]
     if spec.get("memory"):
         parts += _differences(spec["memory"], usual.memory, _REMEMBERING)
@@ -230,7 +230,7 @@ def label_of(spec: Mapping[str, Any], usual: Usual) -> str:
 
 
 def changed_in(settings: Mapping[str, Any] | None, usual: Mapping[str, Any]) -> list[str]:
-    """The settings, by dotted names, which are not the usual ones; being a control is none of them."""
+    """Return the unusual settings, by dotted names; being a control does not count."""
     mine, theirs = _flat(settings or usual), _flat(usual)
     keys = sorted({*mine, *theirs} - {"control"})
     return [key for key in keys if mine.get(key) != theirs.get(key)]
@@ -241,7 +241,7 @@ def _shown(value: Any) -> str:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
+    """Return nested settings by dotted names."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
@@ -249,7 +249,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _medoid(memories: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The memory that has most in common with the others, the one that variants are variants of; of several
+    """Return the memory that has most in common with the others, from which variants are derived; of several
     the commonest.
     """
     counts = Counter(canonical_json(each | {"control": "none"}) for each in memories)
@@ -263,20 +263,20 @@ def _medoid(memories: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _without_control(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What an arm shares with its controls."""
+    """Return the settings that an arm shares with its controls."""
     memory = dict(spec["memory"]) | {"control": None} if spec.get("memory") else None
     trained = {"arch": spec["model"]["arch"], "family": spec["model"]["family"], **_training(spec)}
     return {**trained, "growth": spec.get("growth"), "memory": memory}
 
 
 def final_stage(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the stage with the most seeds, of several the longest: what is concluded from."""
+    """Return the runs of the stage with the most seeds, of several the longest: the basis of conclusions."""
     seeds = runs.groupby(["stage", "images", "loops"])["seed"].nunique()
     best = max(seeds.index, key=lambda key: (seeds[key], key[1], key[2]))
     return runs[runs["stage"] == best[0]]
 
 
 def json_of(runs: pd.DataFrame) -> bytes:
-    """The runs as JSON, a missing number as null."""
+    """Return the runs as JSON, a missing number as null."""
     rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
     return (json.dumps(rows, indent=1, sort_keys=True, default=float) + "\n").encode()

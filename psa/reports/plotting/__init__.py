@@ -1,4 +1,4 @@
-"""Load matplotlib as it comes, whatever the user's environment and files say of it."""
+"""Loading of matplotlib with its own defaults, whatever the user's environment and files set."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 
 def load_matplotlib() -> None:
-    """Import matplotlib with its own settings, where nobody has imported it yet.
+    """Import matplotlib with its own settings, unless it is already imported.
 
-    While it is imported it reads MPLBACKEND and a matplotlibrc (of the current folder, of MATPLOTLIBRC or of
-    the user's home). An invalid one ends the import or warns; none of them is for psa's figures.
+    The import reads MPLBACKEND and a matplotlibrc (of the current folder, of MATPLOTLIBRC or of the user's
+    home). An invalid one makes it fail or warn, and none of them is meant for psa's figures.
     """
     spec = importlib.util.find_spec("matplotlib")
     if "matplotlib" in sys.modules or spec is None or spec.origin is None:
         return
-    # that its folder of settings cannot be written to costs a second, and no reader of a report needs to know
+    # hides the warning that the settings folder is not writable: it costs a second, and reports are the same
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     shipped = Path(spec.origin).absolute().parent / "mpl-data"
     # a file in the current folder comes before MATPLOTLIBRC; a folder that is gone cannot be returned to
@@ -33,7 +33,7 @@ def load_matplotlib() -> None:
 
 @contextlib.contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Set variables for a while."""
+    """Set environment variables within a context."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""Place labels beside their marks: none on another, none on a mark, leader lines that do not cross.
+"""Placement of labels beside their marks: no overlaps, no covered marks, leader lines that do not cross.
 
 Libraries were tried on the map of 98 architectures (2026-11): this module places 98 labels with 10 leader
 lines and no overlap; textalloc 1.2.4 places 64 with 50 crossing leaders, or 47 with none; adjustText 1.4.0
@@ -31,7 +31,7 @@ _RINGS: Final = (0.0, 2.5, 5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 40.0, 55.0, 75.0, 1
 _ANGLES: Final = np.deg2rad([0, 180, 90, 270, 30, -30, 150, -150, 60, -60, 120, -120, 15, -15, 165, -165])
 _LEADER_FROM: Final = 1.6  # from a mark to its label: without a line it would seem another mark's
 _SWEEPS: Final = 8
-# Costs in points of distance: what one is ready to move a label for.
+# Costs in points of distance: how far a label is moved to avoid each.
 _CROSSING: Final = 40.0
 _OVER_MARK: Final = 6.0
 _OVER_LABEL: Final = 60.0
@@ -39,7 +39,7 @@ _OVER_LABEL: Final = 60.0
 
 @dataclass(frozen=True)
 class Placed:
-    """The lower left corner of a label and the end of its leader, in points from the point's mark."""
+    """The lower left corner of a label and the end of its leader, in points from its mark."""
 
     corner: Pair
     leader: Pair | None
@@ -49,11 +49,11 @@ class Placed:
 def place(
     anchors: tuple[Pair, ...], sizes: tuple[Pair, ...], box: Pair, radius: float
 ) -> tuple[Placed | None, ...]:
-    """A place for each label, None where there is no room.
+    """Return a place for each label, None if there is no room.
 
     anchors: marks in points from the lower left corner of axes of size `box`, each of `radius`; sizes: width
-    and height of the labels of the first of them, the others have none. Every label takes the best of about
-    200 places, given all the others, again and again until nothing changes. No random numbers.
+    and height of the labels of the first anchors, the others have none. Each label in turn takes the best of
+    about 200 places, given all the others, until nothing changes. No random numbers.
     """
     if not anchors:
         return ()
@@ -65,7 +65,7 @@ def place(
 
 
 class _Layout:
-    """Candidate places of every label, which of them are chosen, and what a choice costs."""
+    """Candidate places of every label, the chosen ones, and the cost of a choice."""
 
     def __init__(self, anchors: Array, sizes: Array, box: Array, radius: float) -> None:
         self.anchors, self.radius = anchors, radius
@@ -81,7 +81,7 @@ class _Layout:
         self.order = np.argsort(-(gaps < 30).sum(axis=1)[: len(sizes)], kind="stable")
 
     def _candidates(self, at: int, size: Array, box: Array) -> tuple[Array, Array, Array]:
-        """Boxes [n, 4], the ends of their leaders [n, 2], and what each costs whatever the others do."""
+        """Return boxes [n, 4], ends of their leaders [n, 2], and their cost regardless of other labels."""
         rings, angles = np.meshgrid(_RINGS, _ANGLES, indexing="ij")
         ways = np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(-1, 2)
         rings = rings.reshape(-1, 1)
@@ -99,7 +99,7 @@ class _Layout:
         return boxes, ends, rings[:, 0] + preference + _OVER_MARK * self._marks_on_the_way(at, ends)
 
     def _marks_on_the_way(self, at: int, ends: Array) -> Array:
-        """Over how many marks of others each leader runs; short ones are not drawn."""
+        """Count the marks of others that each leader crosses; short leaders are not drawn."""
         others = np.delete(self.anchors, at, axis=0)
         way = ends - self.anchors[at]
         length = np.linalg.norm(way, axis=1)
@@ -112,7 +112,7 @@ class _Layout:
         return counts
 
     def sweep(self) -> bool:
-        """Give each label its best place once; whether any moved."""
+        """Give each label its best place once. Return whether any moved."""
         moved = False
         for at in self.order:
             best = self._best(at)
@@ -136,7 +136,7 @@ class _Layout:
         return int(free[np.argmin(cost)])
 
     def placed(self, at: int) -> Placed | None:
-        """The chosen place of a label, from its mark."""
+        """Return the chosen place of a label, relative to its mark."""
         if self.chosen[at] < 0:
             return None
         box, end = self.boxes[at][self.chosen[at]], self.ends[at][self.chosen[at]] - self.anchors[at]
@@ -146,14 +146,14 @@ class _Layout:
 
 
 def _overlaps(ones: Array, others: Array, pad: float = 0.0) -> Truths:
-    """Which boxes [n, 4] overlap which [m, 4]."""
+    """Return whether boxes [n, 4] and [m, 4] overlap, or are closer than `pad`: [n, m]."""
     low = np.maximum(ones[:, None, :2], others[None, :, :2])
     high = np.minimum(ones[:, None, 2:], others[None, :, 2:])
     return np.asarray((low - high < pad).all(axis=2), dtype=np.bool_)
 
 
 def _cross(start: Array, end: Array, starts: Array, ends: Array) -> Truths:
-    """Which segments [n] cross which [m]."""
+    """Return whether segments [n] and [m] cross: [n, m]."""
 
     def side(a: Array, b: Array, c: Array) -> Array:
         return (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (
@@ -165,7 +165,7 @@ def _cross(start: Array, end: Array, starts: Array, ends: Array) -> Truths:
 
 
 def _runs_through(starts: Array, ends: Array, boxes: Array) -> Truths:
-    """Which segments [n] run through which boxes [m, 4], looked at in eight of their points."""
+    """Return whether segments [n] run through boxes [m, 4], tested at eight of their points: [n, m]."""
     share = np.linspace(0.1, 0.9, 8)[None, :, None]
     spots = starts[:, None] + share * (ends - starts)[:, None]
     low, high = boxes[None, None, :, :2], boxes[None, None, :, 2:]
@@ -176,10 +176,10 @@ def _runs_through(starts: Array, ends: Array, boxes: Array) -> Truths:
 def place_label(
     ax: Axes, places: list[Pair], texts: list[str], radius: float, background: bool = False
 ) -> list[str]:
-    """Write each text beside its place (in data coordinates of finished axes); those there is no room for.
+    """Write each text beside its place (in data coordinates of finished axes). Return those without room.
 
     places may be more than texts: marks without a label. radius: of the marks, in typographic points.
-    background: a white ground where lines run below.
+    background: a white background where lines run below.
     """
     to_points = ax.figure.dpi_scale_trans.inverted() + Affine2D().scale(72)
     corner, opposite = to_points.transform(ax.bbox.get_points())
@@ -198,7 +198,7 @@ def place_label(
 
 
 def _write(ax: Axes, place_: Pair, text: str, placed: Placed, background: bool) -> None:
-    # below the marks (3), so that no ground hides one
+    # below the marks (3), so that no background hides one
     foot = (placed.corner[0], placed.corner[1] + _ink(text)[2])
     ground = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
     if placed.leader is not None:
@@ -214,7 +214,7 @@ def _write(ax: Axes, place_: Pair, text: str, placed: Placed, background: bool) 
 
 @functools.lru_cache(maxsize=4096)
 def _ink(text: str) -> tuple[float, float, float]:
-    """Width and height of what is inked of a label, and how far that goes below its line, in points."""
+    """Return width and height of the inked part of a label, and its depth below its line, in points."""
     fine = 10  # times the usual resolution, at which widths are whole pixels
     renderer = FigureCanvasAgg(Figure(figsize=(1, 1), dpi=72 * fine)).get_renderer()  # type: ignore[no-untyped-call]
     found = renderer.get_text_width_height_descent(text, FontProperties(size=LABEL_SIZE), False)

@@ -1,4 +1,4 @@
-"""How figures look and how they are stored: sizes, fonts, colours, marks, notes; the same bytes each time."""
+"""The style and the encoding of figures: sizes, fonts, colours, marks, notes; the same bytes each time."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ STYLE: Final[dict[Any, Any]] = {
 
 
 class LineStyle(NamedTuple):
-    """How one thing is drawn everywhere; a reader without colours tells it by marker and line."""
+    """The style of one item in all figures; marker and line distinguish it without colours."""
 
     colour: str
     marker: str
     line: Literal["-"] | tuple[int, tuple[float, ...]] = "-"
 
 
-# Okabe and Ito's colours: told apart with any of the usual colour deficiencies. Baselines black and blue.
+# Okabe and Ito's colours: distinguishable with the usual colour deficiencies. Baselines black and blue.
 _LOOKS: Final = {
     "none": LineStyle("#000000", "o"),
     "decay": LineStyle("#0072B2", "s", (0, (5, 1.5))),
@@ -69,7 +69,7 @@ _LOOKS: Final = {
     "hidden": LineStyle("#009E73", "v", (0, (3, 1, 1, 1, 1, 1))),
     "output": LineStyle("#E69F00", "P", (0, (1.2, 0.8))),
 }
-# For modes that somebody adds to those of the study.
+# For modes added to those of the study.
 _FURTHER: Final = (
     LineStyle("#CC79A7", "*"),
     LineStyle("#F0E442", "X", (0, (6, 1))),
@@ -90,7 +90,7 @@ REGIME_NUMERALS: Final = dict(zip(REGIMES, ("I", "II", "III", "IV", "?"), strict
 
 @contextlib.contextmanager
 def plot_style() -> Iterator[None]:
-    """The looks of all figures, whatever the user's matplotlibrc says; draw and save within it."""
+    """Apply the style of all figures, whatever the user's matplotlibrc sets; draw and save within it."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
@@ -98,24 +98,24 @@ def plot_style() -> Iterator[None]:
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, in inches. It belongs to no pyplot, so that nothing has to be closed."""
+    """Return an empty figure, in inches. It belongs to no pyplot, so that nothing has to be closed."""
     return Figure(figsize=(width, height))
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches."""
+    """Add axes at a place given in inches."""
     wide, high = figure.get_size_inches()
     return figure.add_axes((left / wide, bottom / high, width / wide, height / high))
 
 
 def title(figure: Figure, text: str) -> None:
-    """The figure's title, at the top left."""
+    """Write the figure's title at the top left."""
     wide, high = figure.get_size_inches()
     figure.text(0.1 / wide, 1 - 0.08 / high, text, ha="left", va="top", fontsize=10.5)
 
 
 def footnote(figure: Figure, lines: Sequence[str]) -> None:
-    """What a reader must know beside the picture (n, what is missing, how it was computed), at the foot."""
+    """Write notes (n, what is missing, how it was computed) at the foot of a figure."""
     wide, high = figure.get_size_inches()
     # DejaVu Sans is about 0.54 of its size wide on average
     columns = int((wide - 0.2) * 72 / (0.54 * NOTE_SIZE))
@@ -127,14 +127,14 @@ def footnote(figure: Figure, lines: Sequence[str]) -> None:
 
 
 def empty(ax: Axes, why: str) -> Axes:
-    """Say in the place of a picture why there is none."""
+    """Write the reason for a missing picture into its axes."""
     ax.set_axis_off()
     ax.text(0.5, 0.5, why, ha="center", va="center", color=GREY, transform=ax.transAxes, wrap=True)
     return ax
 
 
 def mode_handle(mode: str, label: str = "") -> Line2D:
-    """The line of a mode, for a legend."""
+    """Return the line of a mode, for a legend."""
     look = MODE_LOOKS[mode]
     return Line2D(
         [], [],
@@ -144,7 +144,7 @@ def mode_handle(mode: str, label: str = "") -> Line2D:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write the figure as PNG (300 dpi) and PDF (fonts embedded); their paths. Raises UserError.
+    """Write the figure as PNG (300 dpi) and PDF (fonts embedded). Return their paths. Raises UserError.
 
     Neither holds a date or a version: the same rows give the same bytes.
     """
@@ -156,7 +156,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return written
 
 
-# What would make the bytes of a figure differ from day to day.
+# Metadata that would make the bytes of a figure differ from day to day.
 _METADATA: Final[dict[str, dict[str, None]]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
@@ -164,7 +164,7 @@ _METADATA: Final[dict[str, dict[str, None]]] = {
 
 
 def encoded(figure: Figure, kind: str, dpi: float = DPI) -> bytes:
-    """The bytes of a figure as `png` or `pdf`."""
+    """Return the bytes of a figure as `png` or `pdf`."""
     content = io.BytesIO()
     with plot_style():
         figure.savefig(content, format=kind, metadata=_METADATA[kind], dpi=dpi)

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML page: no network, no other file; tables that sort, pictures inside."""
+"""A report as one self-contained HTML page: no network, no other file; sortable tables, embedded pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WRAPPED_FROM: Final = 40  # characters: shorter cells in several lines make row
 
 @dataclass(frozen=True)
 class Fact:
-    """A headline: what it is, its value with its interval, and of what it is."""
+    """A headline: its name, its value with its interval, and what the value refers to."""
 
     name: str
     value: str
@@ -28,7 +28,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Picture:
-    """A stored PNG and the sentence below it, which is also what is read out in its place."""
+    """A stored PNG and its caption, which is also its alternative text."""
 
     path: Path
     caption: str
@@ -46,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report. warnings: what a reader must know first, such as what is missing."""
+    """A whole report. warnings: shown first, such as missing trials."""
 
     title: str
     question: str
@@ -62,7 +62,7 @@ def pick(found: Mapping[str, T], *names: str) -> tuple[T, ...]:
 
 
 def html(page: Page) -> str:
-    """The page as HTML; equal pages give equal texts. Raises OSError where a picture cannot be read."""
+    """Return the page as HTML; equal pages give equal texts. Raises OSError if a picture cannot be read."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(),
@@ -130,7 +130,7 @@ def _row(table: Table, number: int) -> Iterator[dict[str, Any]]:
 
 
 def _key(value: Value) -> str | float:
-    """What a cell is sorted by; missing ones have nothing."""
+    """Return the sort key of a cell, empty for a missing one."""
     number = central(value)
     return "" if number is None else number
 

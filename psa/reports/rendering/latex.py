@@ -1,4 +1,4 @@
-"""How a table is written in LaTeX: booktabs rules, siunitx numbers, and pages where one is not enough."""
+"""Tables in LaTeX: booktabs rules, siunitx numbers, and several pages where one is not enough."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ _NUMBERS: Final = (
 
 
 def escape(text: str) -> str:
-    """Any text as it stands, on one line: no character of it is a command. A line may break after a slash.
+    """Escape a text for LaTeX, on one line: no character is a command. A line may break after a slash.
 
-    Raises UserError for a character that LaTeX has no sign for.
+    Raises UserError for a character that LaTeX cannot print.
     """
     return "".join(map(_sign, " ".join(text.split()))).replace("/", r"\slash ")
 
@@ -71,7 +71,7 @@ def _sign(character: str) -> str:
 @dataclass(frozen=True)
 class Sheet:
     """A table whose cells are LaTeX already. columns: one specification per column, e.g. `l` or
-    `S[table-format=2.2]`; caption and note: plain text, escaped here; wide: it is turned on its page.
+    `S[table-format=2.2]`; caption and note: plain text, escaped here; wide: the table is turned on its page.
     """
 
     caption: str
@@ -83,7 +83,7 @@ class Sheet:
     wide: bool = False
 
     def float(self) -> str:
-        """On one page, where LaTeX finds room for it."""
+        """Return the table as a float on one page."""
         note = [rf"\par\smallskip\parbox{{\linewidth}}{{{_SMALL} {escape(self.note)}}}"] if self.note else []
         return self._turned(
             r"\begin{table}[htbp]",
@@ -103,7 +103,7 @@ class Sheet:
         )
 
     def long(self) -> str:
-        """Over as many pages as it takes, with its head on each."""
+        """Return the table over as many pages as it takes, with its head on each."""
         width = len(self.columns)
         # below the table and not in it: a cell as wide as the page would pull the columns apart
         note = [rf"\par\noindent{{{_SMALL} {escape(self.note)}\par}}"] if self.note else []
@@ -128,7 +128,7 @@ class Sheet:
         )
 
     def _turned(self, *lines: str) -> str:
-        """The lines below what they need, on pages that are turned where they are too wide."""
+        """Return the lines below the packages that they need, on a turned page if the table is wide."""
         if self.wide:
             lines = (r"\begin{landscape}", *lines, r"\end{landscape}")
         needs = r"% \usepackage{booktabs, longtable, pdflscape, siunitx}, siunitx from 3.0"
@@ -159,16 +159,16 @@ def _row(cells: Sequence[str]) -> str:
 
 _TAG: Final = re.compile(r"<(?=[A-Za-z/!?])")
 
-# A number with its sign is none.
+# A signed number does not count as a formula.
 _FORMULA: Final = re.compile(r"[=@\t\r]|[+-](?![0-9.]+$)(?=.)")
 
 
 def escape_markdown(text: str) -> str:
-    """A text in which Markdown sees no HTML and no emphasis: two stars would make `4*4, 2*8` italic."""
+    """Escape HTML and emphasis in a text for Markdown: two stars would make `4*4, 2*8` italic."""
     plain = _TAG.sub("&lt;", text)
     return plain.replace("*", r"\*") if plain.count("*") > 1 else plain
 
 
 def escape_formula(text: str) -> str:
-    """A text that a spreadsheet shows, where it would compute what begins like a formula."""
+    """Escape a text that a spreadsheet would otherwise compute as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text

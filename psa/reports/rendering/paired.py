@@ -23,7 +23,7 @@ def paired_columns(difference: str = "Difference") -> tuple[Column, ...]:
 def paired_cells(found: Sequence[Paired]) -> list[tuple[Cell, ...]]:
     """Return the cells of each comparison, with p corrected over all of them.
 
-    With two pairs the correction of Hedges' g is zero, and that is no effect of zero: it is left out.
+    With two pairs the correction of Hedges' g is zero, which does not mean a zero effect: it is left out.
     """
     p_values = [each.p for each in found]
     corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)

@@ -1,4 +1,4 @@
-"""A report as a PDF document, to print and to hand on: the content of the HTML page, set by typst."""
+"""A report as a PDF document for printing and sharing: the content of the HTML page, set by typst."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TEMPLATE: Final = Path(__file__).parent / "page.typ"
 
 
 def check_typst() -> None:
-    """Raise UserError where typst is not installed."""
+    """Raise UserError if typst is not installed."""
     try:
         import typst  # noqa: F401
     except ImportError:

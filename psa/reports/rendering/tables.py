@@ -1,4 +1,4 @@
-"""A table as one value, and the three ways it is shown: Markdown, LaTeX, CSV."""
+"""A table as one value, and its formats: Markdown, LaTeX, CSV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psa.reports.rendering import latex
 from psa.reports.rendering.latex import escape_formula, escape_markdown
 
 MISSING: Final = "n/a"
-_FEW: Final = r"\,\textsuperscript{{n={}}}"  # in LaTeX, of how many trials a cell is that lacks some
+_FEW: Final = r"\,\textsuperscript{{n={}}}"  # in LaTeX, the number of trials of an incomplete cell
 # A count is shown as 1,234; a number and a percentage with the digits of their column, a p-value down to the
 # last of them (<0.001); the two last are values of the classes of those names.
 ColumnKind = Literal["text", "count", "number", "percent", "p", "uncertain", "interval"]
@@ -24,7 +24,7 @@ ColumnKind = Literal["text", "count", "number", "percent", "p", "uncertain", "in
 
 @dataclass(frozen=True)
 class MeanSd:
-    """A mean and the standard deviation of the n trials it is of, out of `expected`; NaN where n is 1."""
+    """A mean and the standard deviation of its n trials, out of `expected`; NaN where n is 1."""
 
     mean: float
     sd: float
@@ -37,7 +37,7 @@ Value = str | int | float | MeanSd | Interval | None
 
 @dataclass(frozen=True)
 class Bold:
-    """A value that is to stand out, as a winner does."""
+    """A value to highlight, such as a winner."""
 
     value: Value
 
@@ -56,8 +56,8 @@ _TYPES: Final[dict[ColumnKind, type | tuple[type, ...]]] = {
 
 @dataclass(frozen=True)
 class Column:
-    """What stands in a column. digits: after the point, where it is shown; signed: also a plus is; breaks: in
-    LaTeX the text may take several lines of that many centimetres.
+    """A column of a table. digits: after the decimal point; signed: show a plus, too; breaks: in LaTeX the
+    text may take several lines of that many centimetres.
     """
 
     name: str
@@ -69,9 +69,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; None and NaN are missing. note: of how many trials it is, what is missing, how it
-    was computed. In LaTeX a long table takes several pages, and a wide one is turned. Raises ValueError for
-    a row that does not fit the columns.
+    """Rows under columns; None and NaN are missing. note: the number of trials, what is missing, how it was
+    computed. In LaTeX a long table takes several pages, and a wide one is turned. Raises ValueError for a row
+    that does not fit the columns.
     """
 
     caption: str
@@ -90,7 +90,7 @@ class Table:
                     raise ValueError(f"{value!r} in column {column.name!r} is no {column.kind}")
 
     def markdown(self) -> str:
-        """A heading, an aligned table, the note. What is missing is `n/a`, what stands out is bold."""
+        """Return a heading, an aligned table, the note. A missing cell is `n/a`, a highlighted one bold."""
         heads = [column.name for column in self.columns]
         rows = [
             [in_markdown(cell, column) for column, cell in zip(self.columns, row, strict=True)]
@@ -103,7 +103,7 @@ class Table:
         return "\n\n".join([*parts, *([escape_markdown(self.note)] if self.note else [])]) + "\n"
 
     def latex(self) -> str:
-        """A float or a longtable; needs booktabs, longtable, pdflscape, siunitx. A missing cell is a dash."""
+        """Return a float or longtable (booktabs, longtable, pdflscape, siunitx). A missing cell is a dash."""
         cells = [list(column) for column in zip(*self.rows, strict=True)] or [[] for _ in self.columns]
         sheet = latex.Sheet(
             self.caption,
@@ -117,7 +117,7 @@ class Table:
         return sheet.long() if self.long else sheet.float()
 
     def csv(self) -> str:
-        """Numbers as they are, unrounded; means, deviations and counts in columns of their own."""
+        """Return the numbers unrounded; means, deviations and counts in columns of their own."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(name for column in self.columns for name in _csv_names(column))
@@ -131,7 +131,7 @@ class Table:
 
 
 def write_table(table: Table, folder: Path, name: str) -> list[Path]:
-    """Store the table as `name`.md, .tex and .csv; their paths. Raises UserError."""
+    """Store the table as `name`.md, .tex and .csv. Return their paths. Raises UserError."""
     renderings = {".md": table.markdown, ".tex": table.latex, ".csv": table.csv}
     for ending, rendered in renderings.items():
         write_atomically(folder / f"{name}{ending}", rendered().encode())
@@ -139,7 +139,7 @@ def write_table(table: Table, folder: Path, name: str) -> list[Path]:
 
 
 def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[bool]) -> str:
-    """A Markdown table whose bars stand below each other; a column is aligned left or right."""
+    """Return a Markdown table with aligned bars; a column is aligned left or right."""
     lines = [[text.replace("|", r"\|") for text in row] for row in [heads, *rows]]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     padded = [
@@ -157,20 +157,20 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[boo
 
 
 def rounded(value: float, digits: int, *, signed: bool = False) -> str:
-    """A number as text, without the minus of a negative zero."""
+    """Return a number as text, without the minus of a negative zero."""
     text = f"{value:{'+' if signed else ''}.{digits}f}"
     return text if float(text) else text.lstrip("+-")
 
 
 def value_of(cell: Cell) -> Value:
-    """What is in a cell; None where it is missing in one way or another."""
+    """Return the value of a cell, None if it is missing."""
     value = cell.value if isinstance(cell, Bold) else cell
     number = central(value)
     return None if isinstance(number, float) and math.isnan(number) else value
 
 
 def central(value: Value) -> str | float | None:
-    """The number that other numbers are around; a single one, or a text, is itself."""
+    """Return the central number of a mean or an interval; a single number or a text is returned as is."""
     match value:
         case MeanSd():
             return value.mean
@@ -185,7 +185,7 @@ def _is_left(column: Column) -> bool:
 
 
 def _plain(value: str | float, column: Column) -> str:
-    """A value that is one number, or a text, in any format."""
+    """Format a single number or a text, for any format."""
     if isinstance(value, str):
         return value
     if column.kind == "count":
@@ -198,7 +198,7 @@ def _plain(value: str | float, column: Column) -> str:
 def _shown(
     value: MeanSd | Interval, column: Column, number: Callable[[float], str], plus_minus: str, few: str
 ) -> str:
-    """A value of several numbers, each written by `number`."""
+    """Format a value of several numbers, each written by `number`."""
     if isinstance(value, MeanSd):
         sd = "" if math.isnan(value.sd) else f"{plus_minus}{rounded(value.sd, column.digits)}"
         count = few.format(value.n) if value.n < value.expected else ""
@@ -209,7 +209,7 @@ def _shown(
 
 
 def in_markdown(cell: Cell, column: Column) -> str:
-    """A cell as it stands between two bars."""
+    """Return a cell as the text between two bars."""
     value = value_of(cell)
     if value is None:
         return MISSING
@@ -245,7 +245,7 @@ def _head(column: Column) -> str:
 
 
 def _specification(column: Column, cells: Iterable[Cell]) -> str:
-    """How LaTeX sets a column: numbers on their points, with room for the widest."""
+    """Return the LaTeX specification of a column: numbers on their points, with room for the widest."""
     if column.kind == "text":
         return rf">{{\raggedright\arraybackslash}}p{{{column.breaks:g}cm}}" if column.breaks else "l"
     if column.kind == "interval":
@@ -262,7 +262,7 @@ def _specification(column: Column, cells: Iterable[Cell]) -> str:
 
 
 def _widest(numbers: Sequence[str]) -> str:
-    """The room that numbers take around their points, in the words of siunitx: `<1.3`, `+2.2`, `7`."""
+    """Return the room of numbers around their points in the notation of siunitx: `<1.3`, `+2.2`, `7`."""
     small = "<" if any(number.startswith("<") for number in numbers) else ""
     sign = "+" if any(number[0] in "+-" for number in numbers) else ""
     halves = [number.lstrip("<+-").partition(".") for number in numbers]

@@ -1,4 +1,4 @@
-"""The modes over all architectures at once: interquartile means and probabilities of improvement."""
+"""Figures of the modes over all architectures: interquartile means and probabilities of improvement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from psa.reports.plotting.style import (
 
 
 def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> Axes:
-    """A bar from low to high per mode, the estimate as its mark and as a number."""
+    """Draw a bar from low to high per mode, and the estimate as a mark and a number."""
     ax.use_sticky_edges = False  # room on both sides of the bars
     ax.xaxis.set_major_locator(MaxNLocator(5))
     for row, (mode, each) in enumerate(estimates.items()):
@@ -49,7 +49,7 @@ def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> 
 
 
 def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> Figure:
-    """Interval plots side by side."""
+    """Return the figure of both interval plots side by side."""
     with plot_style():
         figure = new_figure(2.5)
         title(figure, "All architectures together")

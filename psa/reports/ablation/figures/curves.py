@@ -1,4 +1,4 @@
-"""Curves over the meta-loops as figures: one panel per architecture."""
+"""Figures of curves over the meta-loops: one panel per architecture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _INSET: Final = (0.42, 0.16, 0.55, 0.5)  # of a panel's axes
 
 
 def _panels(count: int, height: float, extra: float) -> tuple[Figure, list[Axes]]:
-    """A figure with panels of `height` inches, two in a row, and `extra` inches for legend and note."""
+    """Return a figure with panels of `height` inches, two per row, and `extra` inches for legend and note."""
     columns = min(count, 2)
     rows = math.ceil(count / columns)
     wide = WIDTH / columns - _LEFT - _RIGHT
@@ -58,7 +58,7 @@ def _panels(count: int, height: float, extra: float) -> tuple[Figure, list[Axes]
 
 
 def plot_panel(ax: Axes, panel: Panel, log: bool = False) -> Axes:
-    """Mean with its band and, thin, the best trial of each mode; ZeroR as a dashed line."""
+    """Draw the mean with its band and, thin, the best trial of each mode; ZeroR as a dashed line."""
     if not panel.curves:
         return empty(ax, f"no meta-loop of {panel.arch}")
     for at, curve in enumerate(panel.curves):
@@ -71,13 +71,13 @@ def plot_panel(ax: Axes, panel: Panel, log: bool = False) -> Axes:
 
 
 def _settled(panel: Panel, ends: tuple[float, float]) -> bool:
-    """Whether the means end close together, far above most of the axis: then there is room below them."""
+    """Return whether the means end close together near the top of the axis, with room for an inset below."""
     late = np.concatenate([curve.mean[panel.loops // 2 :] for curve in panel.curves])
     return panel.loops >= 10 and bool(np.all(late > ends[0] + 0.72 * (ends[1] - ends[0])))
 
 
 def _second_half(ax: Axes, panel: Panel) -> None:
-    """The second half of the loops once more, large enough to tell the modes apart."""
+    """Draw the second half of the loops as an inset, large enough to distinguish the modes."""
     inner = ax.inset_axes(_INSET)
     first = panel.loops // 2
     for at, curve in enumerate(panel.curves):
@@ -109,7 +109,7 @@ def _plot_curve(ax: Axes, curve: Curve, at: int, loops: int) -> None:
 
 
 def _ends(panel: Panel, log: bool) -> tuple[float, float]:
-    """The least and the greatest value; bands have no say in the lower end of a logarithmic axis."""
+    """Return the least and the greatest value; bands do not affect the lower end of a logarithmic axis."""
     parts = [
         np.concatenate([each.mean, each.mean if log else each.low, each.high, each.best])
         for each in panel.curves
@@ -119,7 +119,7 @@ def _ends(panel: Panel, log: bool) -> tuple[float, float]:
 
 
 def _dressed(ax: Axes, ends: tuple[float, float], zero_r: float, loops: int, log: bool) -> Axes:
-    """Axes from the least to the greatest value; ZeroR as a line if it is near them, else in words."""
+    """Set limits, ticks and labels of the axes; show ZeroR as a line if near the values, else as text."""
     low, high = _zero_r(ax, ends, zero_r)
     if log:
         ax.set_yscale("log")
@@ -140,7 +140,7 @@ def _dressed(ax: Axes, ends: tuple[float, float], zero_r: float, loops: int, log
 
 
 def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float) -> tuple[float, float]:
-    """Show ZeroR; the ends of the axis, which go as far as its line."""
+    """Draw ZeroR. Return the ends of the axis, extended to its line."""
     low, high = ends
     span = max(high - low, 0.5)
     how: dict[str, Any] = {"fontsize": 6, "color": GREY, "gid": "zero_r"}
@@ -158,14 +158,14 @@ def _zero_r(ax: Axes, ends: tuple[float, float], zero_r: float) -> tuple[float, 
 
 
 def panel_title(ax: Axes, arch: str, rest: str) -> Axes:
-    """The architecture at the left, what it is at the right."""
+    """Write the architecture at the left, and `rest` at the right."""
     ax.set_title(arch, loc="left", pad=4)
     ax.set_title(rest, loc="right", fontsize=7, color="#404040", pad=4)
     return ax
 
 
 def convergence_figure(panels: Sequence[Panel], cells: Cells, log: bool = False) -> Figure:
-    """One panel per target architecture with all modes."""
+    """Return a figure with one panel per target architecture and all modes in each."""
     with plot_style():
         figure, axes = _panels(len(panels), 2.5, _LEGEND + _FOOT)
         title(figure, "Convergence")
@@ -191,7 +191,7 @@ def convergence_figure(panels: Sequence[Panel], cells: Cells, log: bool = False)
 
 
 def _panel_notes(panels: Sequence[Panel]) -> list[str]:
-    """How many seeds each mean is of, where it is not the same everywhere."""
+    """Return a note on the number of seeds of each mean."""
     counts = {panel.arch: {curve.mode: curve.n for curve in panel.curves} for panel in panels if panel.curves}
     lines = []
     for arch, found in counts.items():
@@ -212,7 +212,7 @@ _JUMPS: Final = (
 
 
 def plot_jump(ax: Axes, jump: Jump) -> Axes:
-    """The best trial, the other seeds of its mode in grey, and the loop of the jump."""
+    """Draw the best trial, the other seeds of its mode in grey, and the loop of the jump."""
     loops, look = len(jump.lkg), MODE_LOOKS[jump.mode]
     x = np.arange(1, loops + 1)
     for other in jump.others:
@@ -233,7 +233,7 @@ def plot_jump(ax: Axes, jump: Jump) -> Axes:
 
 
 def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
-    """One panel per architecture: when its best trial got going."""
+    """Return a figure with one panel per architecture, showing the jump of its best trial."""
     with plot_style():
         figure, axes = _panels(max(1, len(jumps)), 2.1, _FOOT)
         late = any(jump.late for jump in jumps) or not jumps

@@ -1,4 +1,4 @@
-"""The design space: depth x width of every architecture on two logarithmic axes, which the maps share too."""
+"""The design space: depth x width of every architecture on two logarithmic axes, shared by all maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEFT: Final = 0.58  # inches beside it, above it and below it
 _HEAD: Final = 0.32
 _FOOT: Final = 1.7
 _CROWDED: Final = 6.5  # points between neighbours below which their labels need more room than there is
-_WORTH_IT: Final = 1.5  # times larger, or an enlargement helps nobody
+_WORTH_IT: Final = 1.5  # the least magnification for which an enlargement is drawn
 _FEWEST: Final = 6
 _MARGIN: Final = (0.05, 0.1)  # decades around the crowd that are enlarged, too: labels need room at the right
 _SHORT: Final = 30  # times from end to end below which an axis has too few powers of ten to be read
@@ -41,7 +41,7 @@ SHAPES: Final = {
 
 @dataclass(frozen=True)
 class Spot:
-    """Where an architecture stands: its hidden layers, and the units of its widest one."""
+    """The position of an architecture: its number of hidden layers, and the units of its widest one."""
 
     arch: str
     depth: int
@@ -49,7 +49,7 @@ class Spot:
 
     @property
     def shape(self) -> str:
-        """Which of SHAPES it is."""
+        """The shape, one of SHAPES."""
         wide, square, deep, other = SHAPES
         if self.depth == self.width:
             return square
@@ -59,7 +59,7 @@ class Spot:
 
 
 def spots(archs: Sequence[str]) -> dict[str, Spot]:
-    """Every architecture's place, in the order given."""
+    """Return the position of every architecture, in the order given."""
     found = {}
     for arch in archs:
         widths = Arch.coerce(arch).widths
@@ -77,22 +77,22 @@ class Enlarged:
     top: float
 
     def holds(self, spot: Spot) -> bool:
-        """Whether a spot is drawn large."""
+        """Return whether a spot lies in the enlarged square."""
         return self.low < min(spot.depth, spot.width) and max(spot.depth, spot.width) < self.high
 
 
 def end_of(sizes: Iterable[int]) -> float:
-    """The upper end of an axis: some room beyond the largest, 3,900 for a width of 2,048."""
+    """Return the upper end of an axis, beyond the largest size: 3,900 for a width of 2,048."""
     return 1.9 * max([3, *sizes])
 
 
 def limit(found: Sequence[Spot]) -> float:
-    """The upper end of both axes of a square map."""
+    """Return the upper end of both axes of a square map."""
     return end_of(max(spot.depth, spot.width) for spot in found)
 
 
 def enlargement(found: Sequence[Spot], side: float = _SIDE * 72) -> Enlarged | None:
-    """The square to enlarge, where marks crowd and the upper right of the map (of `side` points) is free."""
+    """Return the crowded square of a map of `side` points, None if no enlargement is needed or fits."""
     if len(found) < _FEWEST:
         return None
     logs = np.log10([(spot.depth, spot.width) for spot in found])
@@ -112,7 +112,7 @@ def enlargement(found: Sequence[Spot], side: float = _SIDE * 72) -> Enlarged | N
 
 @dataclass(frozen=True)
 class Map:
-    """A figure with the axes of a map: the whole, and the enlarged part where there is one."""
+    """A figure with the axes of a map, and those of its enlarged part if there is one."""
 
     figure: Figure
     spots: Mapping[str, Spot]
@@ -122,20 +122,20 @@ class Map:
 
     @property
     def below(self) -> float:
-        """Where a legend begins: inches from the foot of the figure, clear of the axis."""
+        """The upper end of the legend, in inches from the foot of the figure, clear of the axis."""
         return self.foot - 0.42
 
     def draw(self, plot: Callable[[Axes], Axes]) -> None:
-        """Draw the same into each of the axes."""
+        """Draw the same content into each of the axes."""
         for ax in self.axes:
             plot(ax)
 
     def write_labels(self, texts: Mapping[str, str] | None = None, background: bool = False) -> list[str]:
-        """Label every spot, in the enlarged part where it stands there; archs that found no room."""
+        """Label every spot, enlarged ones in their enlargement. Return the archs without room for a label."""
         inside = {arch for arch, spot in self.spots.items() if self.enlarged and self.enlarged.holds(spot)}
         left_out = []
         for ax, archs in zip(self.axes, (self.spots.keys() - inside, inside), strict=False):
-            # a set has no order, and what is placed first matters
+            # a set has no order, and the order of placement matters
             chosen = [arch for arch in self.spots if arch in archs]
             marks = chosen + [arch for arch in self.spots if arch not in archs and ax is self.axes[0]]
             places = [(float(self.spots[arch].depth), float(self.spots[arch].width)) for arch in marks]
@@ -146,16 +146,17 @@ class Map:
 
 
 def new_map(archs: Sequence[str], name: str, foot: float = _FOOT) -> Map:
-    """A figure with empty log-log axes for these architectures, and `foot` inches for what stands below them.
+    """Return a figure with empty log-log axes for these architectures, and `foot` inches for content below
+    them.
 
-    Call within figures.style().
+    Call within plot_style().
     """
     found = spots(archs)
     enlarged = enlargement(list(found.values()))
     right, top = (end_of(getattr(spot, side) for spot in found.values()) for side in ("depth", "width"))
-    if enlarged is not None:  # which lies on a square map
+    if enlarged is not None:  # an enlargement needs a square map
         right = top = limit(list(found.values()))
-    # a decade up is as long as one across, unless that would make a tower of the map
+    # decades are equally long on both axes, unless the map would become too tall
     height = _SIDE * min(1.0, math.log10(top / LOW) / math.log10(right / LOW))
     figure = new_figure(_HEAD + height + foot)
     title(figure, name)
@@ -178,12 +179,12 @@ def _log_log(ax: Axes, across: tuple[float, float], up: tuple[float, float]) -> 
 
 
 def _two_or_five(value: float, _: int | None) -> str:
-    """What a short axis names between the powers of ten."""
+    """Return the label of a tick at 2, 5, 20 or 50 on a short axis, else an empty text."""
     return f"{value:.0f}" if round(value, 6) in (2, 5, 20, 50) else ""
 
 
 def _window(ax: Axes, enlarged: Enlarged) -> Axes:
-    """Axes in the free corner that show the crowded square, which is framed in the map."""
+    """Add axes in the free corner that show the crowded square, and frame that square in the map."""
     place, size = enlarged.place, enlarged.top - enlarged.place
     inner = ax.inset_axes((place, place, size, size), transform=ax.transData, zorder=4)
     both = (enlarged.low, enlarged.high)
@@ -208,7 +209,7 @@ def _window(ax: Axes, enlarged: Enlarged) -> Axes:
 
 
 def rectangles(ax: Axes, found: Sequence[Spot]) -> Axes:
-    """A rectangle from (1, 1) to each architecture, and a mark at its corner; squares on top."""
+    """Draw a rectangle from (1, 1) to each architecture, and a mark at its corner; squares on top."""
     ordered = sorted(found, key=lambda spot: (spot.depth == spot.width, -spot.depth * spot.width))
     for layer, spot in enumerate(ordered):
         look = SHAPES[spot.shape]
@@ -234,7 +235,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 
 
 def design_space_figure(archs: Sequence[str], name: str = "Testing design space") -> Figure:
-    """Every architecture as the rectangle of its depth and width."""
+    """Return the figure of every architecture as the rectangle of its depth and width."""
     with plot_style():
         drawn = new_map(archs, name, foot=1.0)
         found = list(drawn.spots.values())
@@ -258,7 +259,7 @@ def design_space_figure(archs: Sequence[str], name: str = "Testing design space"
 
 
 def map_notes(archs: Sequence[str], left_out: Sequence[str]) -> list[str]:
-    """What every map says: how it is labelled, and what it had no room for."""
+    """Return the note of every map: the meaning of labels, and the number of labels left out."""
     mixed = [arch for arch in archs if len(Arch.coerce(arch).stacks) > 1]
     lines = [f"{pluralize(len(archs), 'architecture')}, labelled depth*width."]
     if mixed:

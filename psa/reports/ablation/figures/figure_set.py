@@ -1,4 +1,4 @@
-"""The figures of the ablation study by name: what is drawn from one frame, and from which of its rows."""
+"""The figures of the ablation study by name, each drawn from some of the rows of one frame."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BREAKTHROUGHS: Final = ("18*18", "10*10", "17*17", "4*2")  # those of the study
 
 
 def chosen(frame: pd.DataFrame, archs: Sequence[str]) -> pd.DataFrame:
-    """The rows of these architectures. Raises UserError where there is none of any."""
+    """Return the rows of these architectures. Raises UserError if there are none."""
     rows = frame[frame["arch"].isin(archs)]
     if not len(rows):
         there = join_names(sorted(map(str, frame["arch"].unique())), 6)
@@ -43,8 +43,8 @@ def maps(
     effects: Sequence[str] = ("full",),
     order: Sequence[str] = (),
 ) -> Named:
-    """The six maps (one of effects per mode asked for) of these architectures, whether they have trials or
-    not; order: all architectures of the study. Raises UserError where none has a trial.
+    """Yield the six maps of these architectures (one of effects per mode in `effects`), with or without
+    trials. order: all architectures of the study. Raises UserError if none has a trial.
     """
     rows = trials_of(chosen(frame, archs))
     cells = cells_of(rows)
@@ -58,7 +58,7 @@ def maps(
 
 
 def convergence(frame: pd.DataFrame, targets: Sequence[str], log: bool = False) -> Named:
-    """One figure with a panel per target. Raises UserError for a target without a trial."""
+    """Yield one figure with a panel per target. Raises UserError for a target without a trial."""
     for target in targets:
         chosen_target(frame, target)
     rows = chosen(frame, targets)
@@ -68,15 +68,15 @@ def convergence(frame: pd.DataFrame, targets: Sequence[str], log: bool = False) 
 
 
 def chosen_target(frame: pd.DataFrame, target: str) -> None:
-    """Raise UserError where an architecture that was asked for has no trial."""
+    """Raise UserError if a requested architecture has no trial."""
     if target not in set(frame["arch"]):
         there = join_names(sorted(map(str, frame["arch"].unique())), 6)
         raise UserError(f"--targets: there is no trial of {target}", f"There are trials of {there}")
 
 
 def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
-    """One figure with a panel per target; without targets of the study's four that have trials, or, if none
-    has, of those whose best trial jumped most in the second half of its loops.
+    """Yield one figure with a panel per target. Without targets, show those of the study's four that have
+    trials or, if none has, those whose best trial jumped most in the second half of its loops.
     """
     for target in targets:
         chosen_target(frame, target)
@@ -87,7 +87,7 @@ def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
 
 
 def comparison(frame: pd.DataFrame, published: Reference | None) -> Named:
-    """The modes over all architectures, and, cell by cell, ours beside published ones where there are any."""
+    """Yield the modes over all architectures and, if given, published cells against ours."""
     cells = cells_of(frame)
     yield "aggregate", aggregate_figure(aggregate(cells), cells)
     if published is not None:

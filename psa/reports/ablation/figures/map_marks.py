@@ -26,7 +26,7 @@ EDGE: Final = "#303030"
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers as colours, and how the bar beside the map names them."""
+    """A colour scale for numbers, and the labels of its bar beside the map."""
 
     norm: Normalize
     name: str
@@ -36,16 +36,16 @@ class Scale:
 
     @property
     def colours(self) -> Colormap:
-        """Its colour map."""
+        """The colour map."""
         return mpl.colormaps[self.name]
 
     def rgba(self, values: Sequence[float]) -> Any:
-        """One colour per value."""
+        """Return one colour per value."""
         return self.colours(self.norm(np.array(values, dtype=np.float64)))
 
 
 def marks(ax: Axes, spots: Spots, archs: Sequence[str], marker: Any, colours: Any, **how: Any) -> Axes:
-    """One kind of mark at the places of these architectures."""
+    """Draw one kind of mark at the positions of these architectures."""
     places = [(spots[arch].depth, spots[arch].width) for arch in archs]
     if places:
         looks: dict[str, Any] = {"s": MARK**2, "edgecolors": EDGE, "linewidths": 0.4, "zorder": 3} | how
@@ -55,23 +55,23 @@ def marks(ax: Axes, spots: Spots, archs: Sequence[str], marker: Any, colours: An
 
 
 def unknown(ax: Axes, spots: Spots, archs: Sequence[str]) -> Axes:
-    """A question mark where there is no number."""
+    """Draw a question mark where there is no number."""
     return marks(ax, spots, archs, "$?$", GREY, linewidths=0.2, edgecolors=GREY)
 
 
 def nothing(ax: Axes, spots: Spots, archs: Sequence[str]) -> Axes:
-    """A crossed-out black square: no trial scored more than ZeroR."""
+    """Draw a crossed-out black square where no trial scored above ZeroR."""
     marks(ax, spots, archs, "s", "black", linewidths=0)
     return marks(ax, spots, archs, "x", "white", s=(0.6 * MARK) ** 2, linewidths=0.7, edgecolors=None)
 
 
 def dash(ax: Axes, spots: Spots, archs: Sequence[str]) -> Axes:
-    """A black dash: there are numbers, and they are all the same."""
+    """Draw a black dash where all numbers are equal."""
     return marks(ax, spots, archs, "_", "black", linewidths=1.2, edgecolors=None)
 
 
 def handle(marker: Any, face: str, edge: str = EDGE, size: float = MARK) -> Line2D:
-    """A mark for a legend."""
+    """Return a mark for a legend."""
     with plot_style():  # "$?$" is set by TeX where the user's matplotlibrc says so
         return Line2D(
             [], [], linestyle="", marker=marker, markerfacecolor=face, markeredgecolor=edge,
@@ -88,20 +88,20 @@ NOTHING: Final = (
 
 
 class Legend:
-    """Marks with what they mean and how many architectures bear them; those that none bears are left out."""
+    """A legend of marks with their meanings and numbers of architectures; unused marks are left out."""
 
     def __init__(self) -> None:
         self.handles: list[Any] = []
         self.labels: list[str] = []
 
     def add(self, mark: Any, label: str, archs: Collection[str]) -> None:
-        """A line of it; several marks are drawn on one another."""
+        """Add a line; several marks are drawn on top of each other."""
         if archs:
             self.handles.append(mark)
             self.labels.append(f"{label} ({len(archs)})")
 
     def draw(self, drawn: Map, left: float, columns: int = 1, heading: str = "") -> None:
-        """Below the map, `left` inches from the side of the figure."""
+        """Draw the legend below the map, `left` inches from the side of the figure."""
         wide, high = drawn.figure.get_size_inches()
         legend = drawn.figure.legend(
             self.handles, self.labels, loc="upper left", bbox_to_anchor=(left / wide, drawn.below / high),
@@ -112,7 +112,7 @@ class Legend:
 
 
 def colour_bar(drawn: Map, scale: Scale) -> None:
-    """The colours of a scale with their numbers, below the map at the left."""
+    """Draw the colours of a scale with their numbers, below the map at the left."""
     ax = add_axes(drawn.figure, LEFT, drawn.below - 0.2, 2.75, 0.12)
     shown = mpl.cm.ScalarMappable(scale.norm, scale.colours)
     bar = drawn.figure.colorbar(shown, cax=ax, orientation="horizontal", extend=scale.extend)
@@ -125,12 +125,12 @@ def colour_bar(drawn: Map, scale: Scale) -> None:
 
 
 def _tick(value: float, _: int | None) -> str:
-    """`0.03`, `−10`, `100,000`."""
+    """Format the number of a tick: `0.03`, `−10`, `100,000`."""
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", "−")
 
 
 def finish_map(drawn: Map, cells: Cells, how: str) -> Figure:
-    """Label the spots and say what a reader must know; the map's figure."""
+    """Label the spots and write the notes below the map. Return the figure."""
     left_out = drawn.write_labels()
     footnote(drawn.figure, [*notes_of(cells), how, *map_notes(tuple(drawn.spots), left_out)])
     return drawn.figure

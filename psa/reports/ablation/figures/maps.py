@@ -1,4 +1,4 @@
-"""Maps over the design space: what is reached, what ablation changes, how stable it is, in which regime."""
+"""Maps over the design space: baseline performance, effects of ablation, instability, regimes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _UNCORRECTED: Final = "not corrected for the number of comparisons"
 
 
 def plot_baseline(ax: Axes, spots: Spots, levels: Mapping[str, Level], scale: Scale) -> Axes:
-    """The mean of mode none as colour; crossed out where nothing beat ZeroR."""
+    """Draw the mean of mode none as colour, crossed out where no trial beat ZeroR."""
     shown, dead, missing = _by_level(levels)
     marks(ax, spots, shown, "o", scale.rgba([levels[arch].mean for arch in shown]))
     return unknown(nothing(ax, spots, dead), spots, missing)
@@ -64,7 +64,7 @@ def _by_level(levels: Mapping[str, Level]) -> tuple[list[str], list[str], list[s
 
 
 def baseline_map(cells: Cells, archs: Sequence[str]) -> Figure:
-    """What each architecture reaches without ablation."""
+    """Return the map of the accuracy that each architecture reaches without ablation."""
     levels = {arch: baseline(cells, arch) for arch in archs}
     zero_r = cells.zero_r
     ticks = (zero_r, *(tick for tick in (20.0, 40.0, 60.0, 80.0, 100.0) if tick > zero_r + 5))
@@ -84,7 +84,7 @@ def baseline_map(cells: Cells, archs: Sequence[str]) -> Figure:
 
 
 def plot_effects(ax: Axes, spots: Spots, effects: Mapping[str, ModeEffect], scale: Scale) -> Axes:
-    """The difference as colour, its sign as a triangle where the interval excludes 0."""
+    """Draw the difference as colour, and its sign as a triangle where the interval excludes 0."""
     for verdict, (marker, _) in _VERDICTS.items():
         archs = _with_verdict(effects, verdict)
         size = MARK if verdict != "unclear" else 0.75 * MARK
@@ -98,7 +98,7 @@ def _with_verdict(effects: Mapping[str, ModeEffect], verdict: EffectVerdict) -> 
 
 
 def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figure:
-    """What an ablative mode changes against mode none."""
+    """Return the map of the difference that an ablative mode makes against mode none."""
     effects = {arch: effect(cells, arch, mode) for arch in archs}
     scale = Scale(
         SymLogNorm(0.1, linscale=0.5, vmin=-100, vmax=100), DIFFERENCE,
@@ -121,7 +121,7 @@ def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figur
 
 
 def plot_instability(ax: Axes, spots: Spots, spreads: Mapping[str, Spread], scale: Scale) -> Axes:
-    """The largest standard deviation as colour, the mode it is of as the mark."""
+    """Draw the largest standard deviation as colour, and its mode as the mark."""
     for mode, look in MODE_LOOKS.items():
         archs = _unstable_in(spreads, mode)
         marks(ax, spots, archs, look.marker, scale.rgba([spreads[arch].sd for arch in archs]))
@@ -138,7 +138,7 @@ def _still(spreads: Mapping[str, Spread]) -> list[str]:
 
 
 def instability_map(cells: Cells, archs: Sequence[str]) -> Figure:
-    """How far apart the seeds of an architecture end up, in its least stable mode."""
+    """Return the map of the standard deviation over the seeds of each architecture's least stable mode."""
     spreads = {arch: instability(cells, arch) for arch in archs}
     scale = Scale(
         LogNorm(0.03, 50), "cividis", "largest standard deviation among the modes (percentage points)",
@@ -164,7 +164,7 @@ def instability_map(cells: Cells, archs: Sequence[str]) -> Figure:
 
 
 def plot_regimes(ax: Axes, spots: Spots, found: Mapping[str, Regime]) -> Axes:
-    """The regime as mark and colour."""
+    """Draw the regime as mark and colour."""
     for regime, look in REGIME_LOOKS.items():
         archs = [arch for arch, each in found.items() if each == regime]
         if regime == "unknown":
@@ -175,7 +175,7 @@ def plot_regimes(ax: Axes, spots: Spots, found: Mapping[str, Regime]) -> Axes:
 
 
 def regimes_map(cells: Cells, archs: Sequence[str]) -> Figure:
-    """What ablation does to each architecture, in four words."""
+    """Return the map of the regime of each architecture under ablation."""
     found = regimes(cells, archs)
     with plot_style():
         drawn = new_map(archs, "Regimes", foot=1.3)

@@ -1,4 +1,4 @@
-"""Published means beside ours, cell by cell: where they agree, and by how much they differ."""
+"""Figures of published means against ours, cell by cell: agreement and differences."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _COLUMNS: Final = (
     "mean_published", "mean_ours", "half_published", "half_ours", "difference", "half",
 )  # fmt: skip
 _BAND: Final = 2.0  # points that the study's own criterion of success allows
-_NEAR: Final = (86.0, 99.2)  # percent; where most of what trains ends up
+_NEAR: Final = (86.0, 99.2)  # percent; the range of most cells that train
 
 
 def beside(published: Reference, cells: Cells) -> pd.DataFrame:
-    """Cells of which both have trials, in the order of the published numbers: arch, mode, mean_published,
-    mean_ours with half_published and half_ours (of the 95 % t intervals); difference: ours - published, with
-    half of its interval by Welch; NaN where an n is below two.
+    """Return the cells of which both have trials, in the order of the published numbers: arch, mode,
+    mean_published, mean_ours with half_published and half_ours (of the 95 % t intervals); difference: ours -
+    published, with half of its interval by Welch; NaN where an n is below two.
     """
     pairs = (
         (arch, mode, there, here)
@@ -60,7 +60,7 @@ def _sides(there: Summary, here: Summary) -> tuple[float, ...]:
 
 
 def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> Axes:
-    """Published means across, ours up, with their intervals; the diagonal and the band around it."""
+    """Draw published means (x) and ours (y) with their intervals, the diagonal and the band around it."""
     ax.fill_between(
         ends, (ends[0] - _BAND, ends[1] - _BAND), (ends[0] + _BAND, ends[1] + _BAND), color="#EBEBEB",
         linewidth=0, zorder=0,
@@ -79,7 +79,7 @@ def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> A
 
 
 def agreement_figure(both: pd.DataFrame, cells: Cells) -> Figure:
-    """Two panels: all cells, and those that train."""
+    """Return a figure with two panels: all cells, and those that train."""
     with plot_style():
         figure = new_figure(4.65)
         title(figure, "Published and our means")
@@ -100,7 +100,7 @@ def agreement_figure(both: pd.DataFrame, cells: Cells) -> Figure:
 
 
 def _near(both: pd.DataFrame) -> tuple[float, float]:
-    """What is worth a second look: the cells that train, or where none does the range of all."""
+    """Return the range of the second panel: the cells that train or, if none does, all cells."""
     means = both[["mean_published", "mean_ours"]]
     if not len(both) or (means > _NEAR[0]).all(axis=1).any():
         return _NEAR
@@ -130,7 +130,7 @@ def _notes(both: pd.DataFrame, cells: Cells, how: str) -> list[str]:
 
 
 def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[str]) -> Axes:
-    """Ours minus published, one row per architecture, linear within the band and logarithmic beyond."""
+    """Draw ours minus published, one row per architecture; linear within the band, logarithmic beyond."""
     look = MODE_LOOKS[mode]
     rows = both[both["mode"] == mode]
     ax.axvspan(-_BAND, _BAND, color="#EBEBEB", linewidth=0, zorder=0)
@@ -152,7 +152,7 @@ def plot_differences(ax: Axes, both: pd.DataFrame, mode: str, archs: Sequence[st
 
 
 def difference_figure(both: pd.DataFrame, cells: Cells) -> Figure:
-    """Six columns, one per mode, and a row per architecture: a page."""
+    """Return a figure of one page with six columns, one per mode, and a row per architecture."""
     archs = list(dict.fromkeys(both["arch"]))
     with plot_style():
         height = max(0.8, 0.082 * len(archs))

@@ -1,4 +1,4 @@
-"""The map of sizes: parameters, the study's label for them, and what the numbers themselves say."""
+"""The map of sizes: parameters, their label in the study, and whether they meet their budget."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HOW: Final = (
 
 
 def plot_matching(ax: Axes, spots: Spots, found: Mapping[str, Match], scale: Scale) -> Axes:
-    """Parameters as colour; the published label as the mark; filled where the numbers agree, too."""
+    """Draw parameters as colour, and the published label as the mark, filled if the budget is met."""
     for (labelled, close), (marker, _) in _KINDS.items():
         archs = _alike(found, labelled, close)
         colours = scale.rgba([found[arch].parameters for arch in archs])
@@ -51,8 +51,8 @@ def matching_map(
     order: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Figure:
-    """How many parameters each architecture has, and whether it has as many as it was meant to have; order:
-    the list of the whole study, in which that is found.
+    """Return the map of the parameters of each architecture, and of whether they meet its budget. order: the
+    list of the whole study, from which the budgets follow.
     """
     found = matches(archs, parameters, asymmetric, order)
     sizes = [each.parameters for each in found.values()]

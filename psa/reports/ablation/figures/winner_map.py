@@ -1,4 +1,4 @@
-"""The map of winners: which mode has the highest mean, alone or with others."""
+"""The map of winners: the mode with the highest mean, alone or with others."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from psa.specs.training import MODES
 
 
 def slot(mode: str) -> Shape:
-    """The part of a circle that belongs to a mode, clockwise from the top in the order of MODES."""
+    """Return the sector of a circle that belongs to a mode, clockwise from the top in the order of MODES."""
     part = 360 / len(MODES)
     middle = 90 - part * MODES.index(mode)
     return Shape.wedge(middle - part / 2, middle + part / 2)
 
 
 def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, ModeStrategy]) -> Axes:
-    """A sole winner as its mark (hollow where it may be chance), a tie as a circle with slots filled."""
+    """Draw a sole winner as its mark (hollow if it may be chance), a tie as a circle with slots filled."""
     for mode, look in MODE_LOOKS.items():
         sole = _won_by(found, mode)
         clear = [arch for arch in sole if found[arch].clear]
@@ -64,7 +64,7 @@ def _dead(found: Mapping[str, ModeStrategy]) -> list[str]:
 
 
 def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> Figure:
-    """Which mode has the highest mean bounty."""
+    """Return the map of the mode with the highest mean bounty."""
     found = {arch: strategy(cells, arch, tolerance) for arch in archs}
     with plot_style():
         drawn = new_map(archs, "Winning strategy")

@@ -1,4 +1,4 @@
-"""Accuracy and training speed against depth, as figures: a panel per width."""
+"""Figures of accuracy and training speed against depth: a panel per width."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ Numbers = Callable[[Trained], Values]
 def plot_depths(
     ax: Axes, depths: GlonetResults, features: int, numbers: Numbers, most: float = math.inf
 ) -> Axes:
-    """Mean with its 95 % t interval per model, and every trial as a dot, over depths at equal distances.
+    """Draw the mean with its 95 % t interval per model, and every trial as a dot, over depths at equal
+    distances.
 
-    most: the greatest number that there can be, at which an interval ends.
+    most: the greatest possible number, at which an interval ends.
     """
     for at, model in enumerate(depths.models):
         look = MODEL_LOOKS[model]
@@ -59,7 +60,7 @@ def _zero_r(ax: Axes, depths: GlonetResults) -> None:
 
 
 def _learned_range(depths: GlonetResults) -> tuple[float, float] | None:
-    """The range of the means far above ZeroR, where differences between depths are to be seen."""
+    """Return the range of the means far above ZeroR, where differences between depths are visible."""
     means = np.array([mean(each.test) for each in depths.trained.values() if each.n])
     means = means[means > max(depths.zero_r + CHANCE, means.max() - 10)] if len(means) else means
     if not len(means):
@@ -69,7 +70,7 @@ def _learned_range(depths: GlonetResults) -> tuple[float, float] | None:
 
 
 def accuracy_figure(depths: GlonetResults) -> Figure:
-    """Test accuracy over depth: all of it above, what lies within ten points of the best below."""
+    """Plot test accuracy over depth: the full range above, within ten points of the best below."""
     shown = _learned_range(depths)
     count = min(len(depths.features), _COLUMNS)
     with plot_style():
@@ -103,7 +104,7 @@ def _left_out(depths: GlonetResults) -> str:
 
 
 def speed_figure(depths: GlonetResults, seconds: Mapping[Network, Values]) -> Figure:
-    """Seconds per epoch and trial over depth."""
+    """Plot seconds per epoch and trial over depth."""
     nothing = np.full(len(depths.seeds), np.nan)
     with plot_style():
         figure, axes = panels("Training speed", 1, min(len(depths.features), _COLUMNS), 1.9)
@@ -121,7 +122,7 @@ def speed_figure(depths: GlonetResults, seconds: Mapping[Network, Values]) -> Fi
 
 
 def _one_range(axes: list[Axes]) -> None:
-    """The same limits everywhere, so that panels can be compared, from what is drawn in any."""
+    """Set the same limits on all axes, from the data of all, so that panels can be compared."""
     values = [
         np.asarray(line.get_ydata(), dtype=np.float64)[np.asarray(line.get_ydata(), dtype=np.float64) > 0]
         for ax in axes

@@ -1,4 +1,4 @@
-"""Losses and accuracy over the epochs, as figures: a row of panels per depth."""
+"""Figures of losses and accuracy over the epochs: a row of panels per depth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psa.reports.glonet.networks import GlonetResults, Trained
 from psa.reports.plotting.style import GREY, empty, plot_style
 
 _QUANTITIES: Final = ("training loss", "validation loss", "validation accuracy (%)")
-ROWS: Final = 8  # of panels that fit on a page
+ROWS: Final = 8  # of panels per page
 
 
 def _of(each: Trained) -> tuple[Values, Values, Values]:
@@ -24,9 +24,9 @@ def _of(each: Trained) -> tuple[Values, Values, Values]:
 
 
 def plot_epochs(ax: Axes, curves: Sequence[tuple[str, Values]]) -> Axes:
-    """Mean over seeds, and from the least to the greatest of them, for each model.
+    """Draw the mean over seeds, and the range from the least to the greatest, for each model.
 
-    curves: a model and [seeds, epochs]. A mean is of the trials that were trained so far.
+    curves: a model and [seeds, epochs]. A mean is over the trials that were trained that far.
     """
     if not any((~np.isnan(values)).any() for _, values in curves):
         return empty(ax, "no trial")
@@ -57,7 +57,7 @@ def _dress_loss(ax: Axes, range_: tuple[float, float] | None) -> None:
 
 
 def _range(depths: GlonetResults, at: int) -> tuple[float, float] | None:
-    """Of a loss, over all networks, by its means over seeds."""
+    """Return the range of a loss over all networks, from its means over seeds; None without any."""
     found = [bands(_of(each)[at])[0] for each in depths.trained.values() if each.n]
     values = np.concatenate(found or [np.empty(0)])
     values = values[np.isfinite(values) & (values > 0)]
@@ -65,7 +65,7 @@ def _range(depths: GlonetResults, at: int) -> tuple[float, float] | None:
 
 
 def curves_figure(depths: GlonetResults, features: int, layers: Sequence[int]) -> Figure:
-    """Training loss, validation loss (both on one logarithmic range) and validation accuracy, per depth."""
+    """Plot training loss, validation loss (on one logarithmic range) and validation accuracy, per depth."""
     ranges = [_range(depths, at) for at in (0, 1)]
     with plot_style():
         figure, axes = panels(f"Learning curves, width {features}", len(layers), 3, 0.85)

@@ -1,4 +1,4 @@
-"""What layers are used for, as figures: their outputs, their parameters through training, early exits."""
+"""Figures of the use of layers: their outputs, their parameters through training, early exits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Draw = Callable[[Axes, Sequence[Use]], Axes]
 
 
 def _by_depth(uses: Mapping[Network, Use], features: int, models: Sequence[str]) -> dict[int, list[Use]]:
-    """The networks of a width that were observed, by their layers, in the order of the models."""
+    """Return the observed networks of a width, by their layers, in the order of the models."""
     there = sorted(
         (each for each in uses if each.features == features and each.model in models),
         key=lambda each: (each.layers, models.index(each.model)),
@@ -42,7 +42,7 @@ def _by_depth(uses: Mapping[Network, Use], features: int, models: Sequence[str])
 def _drawn(
     name: str, found: Mapping[int, Sequence[Use]], draw: _Draw, labels: tuple[str, str], right: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
-    """A panel per depth; labels: of the axes."""
+    """Draw a panel per depth; labels: of the axes."""
     rows = math.ceil(len(found) / _COLUMNS)
     columns = math.ceil(len(found) / rows)
     figure, axes = panels(name, rows, columns, 1.25, right)
@@ -50,7 +50,7 @@ def _drawn(
     for number, ax in enumerate(flat):
         if number >= len(found):
             ax.remove()
-        elif number >= len(found) - columns:  # nothing stands below
+        elif number >= len(found) - columns:  # the last panel of its column
             ax.set_xlabel(labels[0])
     for ax, (layers, uses) in zip(flat, found.items(), strict=False):
         draw(ax, uses)
@@ -62,7 +62,7 @@ def _drawn(
 
 
 def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
-    """The share of each hidden layer in the total mean output, after training and (thin) before it."""
+    """Draw the share of each hidden layer in the total mean output, after training and (thin) before it."""
     hidden = max(len(use.shares) for use in uses)
     if not hidden:
         return empty(ax, "not observed")
@@ -85,7 +85,7 @@ def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
 
 
 def usage_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
-    """How much each layer contributes, per depth; None where nothing was observed."""
+    """Plot the contribution of each layer, per depth; None if nothing was observed."""
     found = _by_depth(uses, features, depths.models)
     if not found:
         return None
@@ -106,13 +106,13 @@ def usage_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: i
 
 
 def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
-    """Accuracy when the head reads the first k layers: mean, least and greatest seed."""
+    """Draw accuracy when the head reads the first k layers: mean, least and greatest seed."""
     if not any(use.exits.shape[1] for use in uses):
         return empty(ax, "not observed")
     for use in uses:
         look = MODEL_LOOKS[use.network.model]
         middle, low, high = bands(use.exits)
-        there = ~np.isnan(middle)  # a residual network is left after its blocks alone
+        there = ~np.isnan(middle)  # a residual network has exits only after its blocks
         x = np.flatnonzero(there) + 1
         ax.fill_between(x, low[there], high[there], color=look.colour, alpha=0.13, linewidth=0)
         ax.plot(
@@ -129,7 +129,7 @@ def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
 
 
 def _mark(ax: Axes, depths: GlonetResults, uses: Sequence[Use]) -> None:
-    """For every seed a mark where an exit is as good as the whole network."""
+    """Draw a mark for every seed where an exit is as good as the whole network."""
     for use in uses:
         look, found = MODEL_LOOKS[use.network.model], exits_of(depths, use, depths.trained[use.network])
         for seed in np.flatnonzero(~np.isnan(found)):
@@ -142,7 +142,7 @@ def _mark(ax: Axes, depths: GlonetResults, uses: Sequence[Use]) -> None:
 
 
 def exits_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
-    """Accuracy against the layer at which the network is left; None where nothing was observed."""
+    """Plot accuracy against the layer at which the network is left; None if nothing was observed."""
     found = _by_depth(uses, features, depths.models)
     if not any(use.exits.shape[1] for each in found.values() for use in each):
         return None
@@ -162,7 +162,7 @@ def exits_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: i
 
 
 def growth(use: Use) -> Values:
-    """[layers, epochs + 1] the L1 norm of a layer's parameters over that at first, mean over seeds."""
+    """Return [layers, epochs + 1] the L1 norm of a layer's parameters over that at first, mean over seeds."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return mean(use.norms / use.norms[:, :1], axis=0).T
 
@@ -170,7 +170,7 @@ def growth(use: Use) -> Values:
 def norms_figure(
     depths: GlonetResults, uses: Mapping[Network, Use], features: int, model: str
 ) -> Figure | None:
-    """A heat map per depth: how the parameters of each layer (from below) grow over the epochs."""
+    """Plot a heat map per depth: the growth of the parameters of each layer (from below) over the epochs."""
     found = _by_depth(uses, features, [model])
     values = [growth(each[0]) for each in found.values() if each[0].norms.shape[2]]
     finite = np.concatenate([each[np.isfinite(each) & (each > 0)] for each in values] or [np.empty(0)])
@@ -203,7 +203,7 @@ def norms_figure(
 
 
 def _scale(values: Values) -> Normalize:
-    """From the least to the greatest, on a logarithmic scale: twice as large and half are equally far."""
+    """Return a logarithmic scale from the least to the greatest: a doubling and a halving look equal."""
     low, high = float(values.min()), float(values.max())
     if high / low < 1.02:
         low, high = low / 1.01, high * 1.01
@@ -211,7 +211,7 @@ def _scale(values: Values) -> Normalize:
 
 
 def _bar(figure: Figure, beside: Axes, norm: Normalize) -> None:
-    """The scale, at the right of the first row."""
+    """Draw the colour bar at the right of the first row."""
     wide, high = figure.get_size_inches()
     place = beside.get_position()
     ax = add_axes(figure, wide - _BAR + 0.1, place.y0 * high, 0.1, place.height * high)

@@ -1,4 +1,4 @@
-"""What the figures of the depth study share: the looks of models, a grid of panels, and what stands below."""
+"""Shared parts of the figures of the depth study: styles of models, a grid of panels, legend and note."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _BELOW: Final = 0.36
 def panels(
     name: str, rows: int, columns: int, height: float, right: float = 0.0
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with rows of panels of `height` inches and room for a legend and a note below; right: inches
-    that stay free beside the panels.
+    """Return a figure with rows of panels of `height` inches and room for a legend and a note below; right:
+    inches that stay free beside the panels.
     """
     each = _ABOVE + height + _BELOW
     figure = new_figure(_HEAD + rows * each + LEGEND + _FOOT)
@@ -59,7 +59,7 @@ def panels(
 
 
 def model_line(model: str, label: str = "") -> Line2D:
-    """The line of a model, for a legend."""
+    """Return the line of a model, for a legend."""
     look = MODEL_LOOKS[model]
     return Line2D(
         [], [],
@@ -69,14 +69,14 @@ def model_line(model: str, label: str = "") -> Line2D:
 
 
 def thin_line(label: str, line: Literal["--", ":"] = "--", colour: str = GREY) -> Line2D:
-    """A line that is not a model's, for a legend."""
+    """Return a thin line for a legend that does not belong to a model."""
     return Line2D([], [], color=colour, linestyle=line, linewidth=0.9, label=label)
 
 
 def finish_panels(
     figure: Figure, depths: GlonetResults, handles: Iterable[Line2D], how: Sequence[str]
 ) -> Figure:
-    """Legend and note below the panels."""
+    """Draw legend and note below the panels."""
     wide, high = figure.get_size_inches()
     found = list(handles)
     if found:
@@ -89,7 +89,7 @@ def finish_panels(
 
 
 def bands(values: Values) -> tuple[Values, Values, Values]:
-    """Mean, least and greatest of the seeds for each column of [seeds, columns]; NaN where none is.
+    """Return mean, least and greatest of the seeds for each column of [seeds, columns]; NaN if there is none.
 
     A t interval of three seeds would cover the panel, and on a logarithmic axis begin below 0.
     """
