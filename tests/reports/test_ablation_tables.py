@@ -224,7 +224,7 @@ def test_what_must_not_be_averaged_is_refused(parts: list[dict[str, Any]], said:
 def test_different_data_are_refused() -> None:
     """Percentages of different validation splits are no trials of one cell."""
     made = pd.concat(
-        [frame(even("1*4", 90.0)), frame(even("1*8", 90.0), validation=5_000)], ignore_index=True
+        [frame(even("1*4", 90.0)), frame(even("1*8", 90.0), validation_size=5_000)], ignore_index=True
     )
     with pytest.raises(UserError, match="different data"):
         cells_of(made)
