@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Experiment", "Store", "Trial", "__version__", "load_records_frame"]
 
-# Each is imported when it is first asked for: `import psa` loads none of the libraries they need.
+# Each is imported on first access: `import psa` loads none of the libraries they need.
 _MODULES = {
     "Experiment": "psa.experiment",
     "Store": "psa.storage.store",
@@ -36,5 +36,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, loaded or not, and what else the module holds."""
+    """Return the public names, loaded or not, and the other names of the module."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Experiments from Python: what a grid file declares, as arguments; what `psa sweep` does, as a method.
+"""Experiments from Python: the content of a grid file as arguments, and `psa sweep` as a method.
 
 results = Experiment("activations", name="mine", axes={"activation": ["ReLU", "Tanh"]}, epochs=5).run()
 print(results)
@@ -40,9 +40,9 @@ class Experiment:
     """A declared experiment: every combination of `axes` and `variants`, each with every seed.
 
     study: a study of psa (activations, ablation, ...), whose settings are the keys of `base`, `axes` and
-    `variants`. name: under which results are stored. epochs: how long each trial is trained at most. seeds:
-    how many (3 means 0, 1, 2), or which. stages: as in a grid file.
-    Raises UserError that names the key and the nearest right one.
+    `variants`. name: under which results are stored. epochs: maximum epochs of each trial. seeds: their
+    number (3 means 0, 1, 2) or the seeds themselves. stages: as in a grid file.
+    Raises UserError that names the key and the nearest valid one.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Experiment:
         self.grid: Grid = load_grid(declared)
 
     def __len__(self) -> int:
-        """How many trials it has."""
+        """Return the number of trials."""
         return len(self.grid.trials)
 
     def run(
@@ -90,9 +90,9 @@ class Experiment:
         results_dir: str | os.PathLike[str] = "results",
         quiet: bool = False,
     ) -> Results:
-        """Train what is not done yet, like `psa sweep`; run again, it goes on after any interruption.
+        """Train the trials that are not done, like `psa sweep`; run again to resume after an interruption.
 
-        workers: processes, one per core where it is None. quiet: say nothing meanwhile. Raises
+        workers: processes, one per core where it is None. quiet: print nothing. Raises
         KeyboardInterrupt (SystemExit after SIGTERM) once all workers have saved what they had, UserError.
         """
         store, stop, out = Store(Path(model_dir), Path(results_dir)), StopRequest(), console()
@@ -117,13 +117,13 @@ class Experiment:
         model_dir: str | os.PathLike[str] = "models",
         results_dir: str | os.PathLike[str] = "results",
     ) -> Results:
-        """What is stored of it by now; trains nothing."""
+        """Return the results stored so far. Train nothing."""
         return Results(self, Store(Path(model_dir), Path(results_dir)))
 
 
 @dataclass(frozen=True)
 class Results:
-    """What came of an experiment, read from its records."""
+    """The results of an experiment, read from its records."""
 
     experiment: Experiment
     store: Store
@@ -154,14 +154,14 @@ class Results:
         return rows
 
     def summary(self) -> Table:
-        """A row for each combination of the axes: trials, test accuracy with its interval, and so on."""
+        """Return a row for each combination of the axes: trials, test accuracy with interval, and so on."""
         from psa.reports.activations.tables import results_table
 
         axes = self.experiment.axes or ("arch",)
         return results_table(self._arms(axes), axes, caption=self.experiment.name, label="tab:experiment")
 
     def _arms(self, axes: Sequence[str]) -> list[Arm]:
-        """In the order of the experiment, not of the records."""
+        """Return the arms in the order of the experiment, not of the records."""
         from psa.reports.activations.arms import arms_of
 
         order = {trial.id: place for place, trial in enumerate(self.experiment.grid.trials)}
@@ -169,15 +169,15 @@ class Results:
         return arms_of(frame, axes)
 
     def markdown(self) -> str:
-        """The summary as Markdown."""
+        """Return the summary as Markdown."""
         return self.summary().markdown()
 
     def latex(self) -> str:
-        """The summary as a LaTeX table (booktabs, siunitx)."""
+        """Return the summary as a LaTeX table (booktabs, siunitx)."""
         return self.summary().latex()
 
     def __str__(self) -> str:
-        """The summary, how many trials diverged, and why others are missing."""
+        """Return the summary, the number of diverged trials, and the reasons for missing ones."""
         failed = {
             str(reason)
             for trial in self.experiment.grid.trials
@@ -192,7 +192,7 @@ class Results:
 
 
 def _seeds(seeds: Any) -> Any:
-    """A number is how many; a grid would take it for the one seed. Raises UserError for half a seed."""
+    """Convert a number of seeds to the list that a grid needs. Raises UserError for a fraction."""
     seeds = _plain(seeds)
     if isinstance(seeds, bool | float):
         raise UserError(f"seeds = {seeds!r}", "How many (3), which ([0, 7]), or a range ('0..9')")
@@ -202,7 +202,7 @@ def _seeds(seeds: Any) -> Any:
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
-    """Settings by name. Raises UserError for what is none."""
+    """Return settings by name. Raises UserError for anything but a mapping."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -211,7 +211,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A number of NumPy as one of Python, all else as it is."""
+    """Convert a number of NumPy to one of Python; return any other value as it is."""
     if isinstance(value, bool):
         return value
     if isinstance(value, Integral):
@@ -220,7 +220,7 @@ def _plain(value: Any) -> Any:
 
 
 def _values(values: Any) -> Any:
-    """What a grid file would hold: "0..9" and single values as they are, all else as a list."""
+    """Return values as a grid file holds them: "0..9" and single values as they are, others as a list."""
     if isinstance(values, Iterable) and not isinstance(values, str):
         return [_plain(each) for each in values]
     return values

@@ -86,12 +86,12 @@ _NO_LOOPS: Final = {
 
 
 def trials_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per trial: the frame without its loops."""
+    """Return one row per trial: the frame without its loops."""
     return frame.drop_duplicates("id")[list(TRIAL_COLUMNS)].reset_index(drop=True)
 
 
 def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of trials, each with its history where there is one, as the frame.
+    """Build the frame from rows of trials, each with its history where there is one.
 
     The trial columns are typed once per trial and then repeated, the loop columns joined: 5,880 trials of
     100 loops take seconds and not a minute.
@@ -127,18 +127,18 @@ def as_arrays(history: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
-    """Numbers and truths as floats, None as NaN."""
+    """Return numbers and truth values as floats, None as NaN."""
     return np.array(values, dtype=np.float64)
 
 
 def _lkg(scores: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The score of the copy that was kept last, after each loop."""
+    """Return the score of the copy that was kept last, after each loop."""
     last = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), -1))
     return np.where(last >= 0, scores[last], np.nan)
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Studies by name; within one, architectures from few to many layers and wide to narrow, then modes."""
+    """Return a sort key: studies by name, then architectures by depth and falling width, then modes."""
     widths = Arch.coerce(row["arch"]).widths
     mode = MODES.index(row["mode"]) if row["mode"] in MODES else len(MODES)
     return (
@@ -148,7 +148,7 @@ def _order(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _typed(columns: dict[str, Any]) -> pd.DataFrame:
-    """Missing is missing in every type: no count becomes a fraction because another one is not there."""
+    """Return a frame of nullable types, so that counts stay integers where others are missing."""
     kinds = dict.fromkeys(_TEXTS, "category") | dict.fromkeys(_COUNTS, "Int64")
     kinds |= dict.fromkeys(_TRUTHS, "boolean")
     return pd.DataFrame(

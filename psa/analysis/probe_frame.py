@@ -1,4 +1,4 @@
-"""What probes saw, from records to one tidy frame: a row per trial, probe, quantity, loop and place."""
+"""Observations of probes, from records to one tidy frame: a row per trial, probe, quantity, loop, place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROBE_COLUMNS: Final = ("id", "probe", "quantity", "loop", "index", "place", "va
 
 
 def load_probe_frame(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
-    """Everything that the probes of the stored trials (of the studies called `names`) have seen."""
+    """Return all observations of the probes of stored trials (of the studies called `names`, or of all)."""
     parts = [part for record in store.records.all(names) for part in _parts(record)]
     columns: dict[str, Any] = {
         name: [part[name] for part in parts] for name in ("id", "probe", "quantity", "loop")
@@ -40,7 +40,7 @@ def load_probe_frame(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _parts(record: Record) -> Iterator[dict[str, Any]]:
-    """One for every list of numbers in a record."""
+    """Yield one part for every list of numbers in a record."""
     for probe, seen in record.get("probes", {}).items():
         places = seen["places"]
         looks = [*enumerate(seen["loops"]), (pd.NA, seen["last"])]

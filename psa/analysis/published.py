@@ -37,8 +37,8 @@ class Reference:
 
 
 def read_reference(path: Path) -> Reference:
-    """Published numbers from a TSV with the columns arch, regime, mode, mean, std_pop, min, max, n (see
-    reproduction/published). Raises UserError that names the line which is not so.
+    """Read published numbers from a TSV with the columns arch, regime, mode, mean, std_pop, min, max, n (see
+    reproduction/published). Raises UserError that names the invalid line.
     """
     content = read_bytes(path)
     if content is None:
@@ -59,7 +59,7 @@ def read_reference(path: Path) -> Reference:
 
 
 def _summary(row: dict[str, str]) -> Summary:
-    """A published cell. Its deviation divides by n; that of a sample, by n - 1, is what intervals need."""
+    """Return a published cell with its deviation, which divides by n, converted to n - 1 for intervals."""
     n, mean = int(row["n"]), float(row["mean"])
     if n < 2:
         return Summary(n, mean, math.nan, math.nan, math.nan, float(row["min"]), float(row["max"]))
@@ -74,10 +74,10 @@ _CELL: Final = re.compile(r"(?P<percent>[0-9]{1,3}(\.[0-9]+)?)\s*%")
 
 
 def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFrame:
-    """The frame of a published table of trials (Markdown): a heading `### Architecture: 1*2048` before each
-    table, whose columns are Trial and the modes and whose cells are percentages of `total` or N/A.
+    """Read a published table of trials (Markdown) as a frame: a heading `### Architecture: 1*2048` before
+    each table, whose columns are Trial and the modes and whose cells are percentages of `total` or N/A.
 
-    Raises UserError that names the line which is not so.
+    Raises UserError that names the invalid line.
     """
     content = read_bytes(path)
     if content is None:
@@ -120,7 +120,7 @@ def _arch(text: str, path: Path, number: int) -> str:
 
 
 def _modes(cells: Sequence[str], path: Path, number: int) -> list[str]:
-    """The heads of the columns. Raises UserError for one that is no mode, or stands there twice."""
+    """Return the headings of the columns. Raises UserError for an unknown mode, or one that occurs twice."""
     modes = [cell.lower() for cell in cells]
     for mode in modes:
         if mode not in MODES or modes.count(mode) > 1:
@@ -141,7 +141,7 @@ def _percent(cell: str, path: Path, number: int) -> float | None:
 def published_row(
     family: str, arch: str, mode: str, trial: int, bounty: float | None, total: int = 10_000
 ) -> dict[str, Any]:
-    """A trial of which only the bounty is known, in percent of `total`, or that is missing (None)."""
+    """Return the row of a trial whose bounty alone is known, in percent of `total`, or missing (None)."""
     model = PublishedModelSpec.model_validate({"family": family, "arch": arch})
     return {
         "id": f"published/{family}/{arch}/{mode}/{trial}",

@@ -1,7 +1,7 @@
 """The only reader of records for reports: records in, one tidy DataFrame out.
 
-One row per trial and meta-loop, in a fixed order. What belongs to the trial stands in each of its rows; a
-trial that is expected but not there has one row without a loop, so that what is missing can be counted.
+One row per trial and meta-loop, in a fixed order. Values of the trial are repeated in each of its rows. A
+trial that is expected but missing has one row without a loop, so that missing trials can be counted.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def load_records_frame(
     expected: Iterable[Trial] = (),
     horizons: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """Every stored record of the studies called `names` (of all, if none is named) as one frame.
+    """Return the stored records of the studies called `names` (of all, if none is named) as one frame.
 
     expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
     that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
     observed of them the longest is taken, of equally long ones that with the most probes. horizons:
-    meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers take
-    part in nothing, as those of one that `diverged` (see psa.storage.records.divergence). Raises UserError
-    where there is no record at all, or none of those expected.
+    meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers are
+    left out, as those of one that `diverged` (see psa.storage.records.divergence). Raises UserError if there
+    is no record at all, or none of those expected.
     """
     wanted = {trial.id: trial for trial in expected}
     # only the row of each record is kept: thousands of records as JSON is read would take much memory
@@ -75,7 +75,7 @@ def load_records_frame(
 
 
 def records_of(store: Store, trials: Iterable[str]) -> Iterator[Record]:
-    """Yield the records of some trials (by id) that a frame of `collect` names, for what no column holds: the
+    """Yield the records of some trials (by id) that a frame of records names, for what no column holds: the
     parts of a memory, names of files, lists of a probe.
     """
     found = (store.records.locate(trial) for trial in trials)
@@ -95,8 +95,8 @@ def _fullest(read: Sequence[tuple[dict[str, Any], int, dict[str, Any]]]) -> list
 
 
 def _without_observation(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What a trial's numbers depend on. In the study of memories the vote of embeddings is an arm of its own,
-    which takes the place of the network's answers: it is no further observation of the arm without it.
+    """Return the settings that a trial's numbers depend on. In the memory study the vote of embeddings is an
+    arm of its own, as it replaces the network's answers; it is not just another probe of the arm without it.
     """
     votes = spec.get("kind") == "memory" and "embedding_knn" in spec.get("probes", ())
     return {key: value for key, value in spec.items() if key != "probes"} | {"votes": votes}
@@ -111,7 +111,7 @@ def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
 
 
 def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
-    """Store the frame as Parquet (types kept) and CSV; their paths."""
+    """Store the frame as Parquet (types kept) and CSV. Return their paths."""
     paths = [folder / "rows.parquet", folder / "rows.csv"]
     write_atomically(paths[0], frame.to_parquet(index=False))
     write_atomically(paths[1], frame.to_csv(index=False).encode())
@@ -119,7 +119,7 @@ def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _row_of(record: Record, horizon: int) -> dict[str, Any]:
-    """The row of a record: what was asked, and the results where they may take part in means."""
+    """Return the row of a record: its settings, and its results if they may be used in means."""
     row = _with_results(record)
     if not reaches(record, horizon):
         return _without_results(row, "unfinished")
@@ -127,7 +127,7 @@ def _row_of(record: Record, horizon: int) -> dict[str, Any]:
 
 
 def _with_results(record: Record) -> dict[str, Any]:
-    """The trial columns of a record; its history beside them."""
+    """Return the trial columns of a record and its history."""
     spec, samples, finals = record["spec"], record["samples"], record["finals"]
     return {
         **_spec_columns(spec),
@@ -152,9 +152,9 @@ def _with_results(record: Record) -> dict[str, Any]:
 
 
 def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
-    """What was asked, in the words of the grids."""
+    """Return the settings of a spec, under the names that grids use."""
     data, model, method = spec["data"], spec["model"], spec["method"]
-    # what the published families do not name is theirs by definition
+    # settings that specs of the published families leave out have fixed values
     return {
         "study": spec["study"],
         "kind": spec.get("kind", "ablation"),
@@ -188,7 +188,7 @@ def _label(activation: str) -> str:
 
 
 def _absent(store: Store, trial: Trial) -> dict[str, Any]:
-    """The row of a trial without a record: what was asked, and why there is nothing."""
+    """Return the row of a trial without a record: its settings, and why there is no result."""
     parameters = shape_of(trial.model, trial.data.classes).parameters
     return {
         **_spec_columns(trial.model_dump(mode="json")),
@@ -200,7 +200,7 @@ def _absent(store: Store, trial: Trial) -> dict[str, Any]:
 
 
 def _holes(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row for each combination of arch, mode and seed of a study and family that no sound record has."""
+    """Yield a row for each arch, mode and seed of a study and family that has no sound record."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["study"], row["family"]), []).append(row)
@@ -222,5 +222,5 @@ def _holes(store: Store, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, A
 
 
 def _network(row: Mapping[str, Any]) -> str:
-    """The study and the network in a trial's path."""
+    """Return the study and the network in a trial's path."""
     return str(row["id"]).rsplit("/", 2)[0]

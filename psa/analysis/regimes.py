@@ -1,8 +1,8 @@
 """The four regimes of the PSA study: what ablation does to an architecture, decided by published rules.
 
 The rules and their numbers are those of the study's final version. They work on percentages: of each mode the
-mean, the population standard deviation, the least and the greatest bounty of its trials, and on ZeroR, what
-always answering the majority class of the validation split would score.
+mean, the population standard deviation, the least and the greatest bounty of its trials, and on ZeroR, the
+score of always answering the majority class of the validation split.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class RegimeCell:
 
     @classmethod
     def of(cls, bounties: list[float]) -> RegimeCell:
-        """Of single trials. Raises statistics.StatisticsError where there is none."""
+        """Summarise the bounties of single trials. Raises statistics.StatisticsError if there are none."""
         return cls(statistics.fmean(bounties), statistics.pstdev(bounties), min(bounties), max(bounties))
 
 
 def regime_of(cells: Mapping[str, RegimeCell], zero_r: float = PUBLISHED_ZERO_R) -> Regime:
-    """The regime of an architecture from its six modes; unknown where one is missing."""
+    """Return the regime of an architecture from its six modes; unknown where one is missing."""
     if any(mode not in cells for mode in (*BASELINES, *ABLATIVE)):
         return "unknown"
     baselines = [cells[mode] for mode in BASELINES]
@@ -69,7 +69,7 @@ def _means(cells: list[RegimeCell]) -> list[float]:
 
 
 def _tolerance(baselines: list[RegimeCell]) -> float:
-    """How far from the baselines' common mean still counts as equal to them."""
+    """Return the distance from the baselines' common mean that still counts as equal to them."""
     return max(statistics.pstdev(_means(baselines)), _LEAST_SPREAD)
 
 
@@ -79,7 +79,7 @@ def _consistent(baselines: list[RegimeCell]) -> bool:
 
 
 def _untrainable(baselines: list[RegimeCell], ablative: list[RegimeCell], zero_r: float) -> bool:
-    """Nothing ever beat ZeroR, or only a lucky baseline did and no mean."""
+    """Return True if nothing beats ZeroR, or only a lucky baseline does and no mean."""
     everything = [*baselines, *ablative]
     if max(cell.high for cell in everything) <= zero_r:
         return True
@@ -87,7 +87,7 @@ def _untrainable(baselines: list[RegimeCell], ablative: list[RegimeCell], zero_r
 
 
 def _beneficial(baselines: list[RegimeCell], ablative: list[RegimeCell]) -> bool:
-    """Ablation costs nothing, or helps a little; a mode far above the baselines is another story."""
+    """Return True if ablation costs nothing or helps a little, and no mode is far above the baselines."""
     middle, tolerance = statistics.fmean(_means(baselines)), _tolerance(baselines)
     if any(mean > middle + tolerance for mean in _means(ablative)) or not _consistent(baselines):
         return False
@@ -96,7 +96,7 @@ def _beneficial(baselines: list[RegimeCell], ablative: list[RegimeCell]) -> bool
 
 
 def _optimally_sized(baselines: list[RegimeCell], ablative: list[RegimeCell]) -> bool:
-    """Every neuron is needed: ablation makes it worse."""
+    """Return True if every neuron is needed: ablation makes the network worse."""
     middle, ablated = statistics.fmean(_means(baselines)), statistics.fmean(_means(ablative))
     if ablated < middle - _tolerance(baselines):
         return True
@@ -113,7 +113,7 @@ def _optimally_sized(baselines: list[RegimeCell], ablative: list[RegimeCell]) ->
 
 
 def _chaotic(baselines: list[RegimeCell], ablative: list[RegimeCell], zero_r: float) -> bool:
-    """Only ablation gets it going, or chance decides."""
+    """Return True if the network learns only with ablation, or chance decides."""
     middle, ablated = statistics.fmean(_means(baselines)), statistics.fmean(_means(ablative))
     rescued = max(cell.high for cell in baselines) <= zero_r < max(cell.high for cell in ablative)
     return rescued or ablated > middle + _CLEARLY_BETTER or any(cell.sd > _UNSTABLE for cell in baselines)

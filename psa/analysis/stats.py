@@ -2,7 +2,7 @@
 
 Values are percentages or counts, one per trial; NaN stands for a trial that is missing. The arms of a seed
 share initial weights and batches, so that modes are compared seed by seed; a seed that lacks one arm is left
-out of that comparison and counted in nothing.
+out of that comparison and of its counts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ LEVEL: Final = 0.95
 ALPHA: Final = 0.05
 TIE: Final = 0.01  # points between unrounded means within which arms share a win
 _RESAMPLES: Final = 5_000
-EXACT_PAIRS: Final = 13  # up to here all 2^n sign flips are tried, beyond a sample of them
-_ROUNDING: Final = 1e-9  # what a difference of two decimal fractions may be off by
+EXACT_PAIRS: Final = 13  # all 2^n sign flips are tried up to here, a sample of them beyond
+_ROUNDING: Final = 1e-9  # rounding error of a difference of two decimal fractions
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and the interval around it; NaN ends where there is none."""
+    """A number and the interval around it, whose ends are NaN if there is none."""
 
     value: float
     low: float
@@ -38,7 +38,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Summary:
-    """Some trials in a few numbers. sd is the sample's (ddof 1), low and high the t interval of the mean at
+    """Summary statistics of trials. sd is the sample's (ddof 1), low and high the t interval of the mean at
     LEVEL; NaN where n does not allow them.
     """
 
@@ -52,13 +52,13 @@ class Summary:
 
 
 def present(values: ArrayLike) -> Values:
-    """The values that are there."""
+    """Return the values that are not NaN."""
     found = np.asarray(values, dtype=np.float64)
     return found[~np.isnan(found)]
 
 
 def summary(values: ArrayLike) -> Summary:
-    """Count, mean, sd, interval and range of the values that are there."""
+    """Return count, mean, sd, interval and range of the values that are not NaN."""
     found = present(values)
     if not len(found):
         return Summary(0, *[float("nan")] * 6)
@@ -68,7 +68,7 @@ def summary(values: ArrayLike) -> Summary:
 
 
 def t_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """Student's interval of the mean; NaN below two values, a point where all are equal."""
+    """Return Student's interval of the mean; NaN below two values, a point where all are equal."""
     found = present(values)
     if len(found) < 2:
         return float("nan"), float("nan")
@@ -92,8 +92,8 @@ class Paired:
 
 
 def paired(one: ArrayLike, other: ArrayLike, seed: int = 0) -> Paired:
-    """Compare two arms whose values stand in the order of the same seeds. Raises ValueError for lengths
-    that differ. Without any difference p is 1; below two pairs all but n and the difference are NaN.
+    """Compare two arms whose values are in the order of the same seeds. Raises ValueError for lengths
+    that differ. Without any difference p is 1; below two pairs, only n and the difference are not NaN.
     """
     first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if first.shape != second.shape:
@@ -108,8 +108,8 @@ def paired(one: ArrayLike, other: ArrayLike, seed: int = 0) -> Paired:
 
 
 def _sign_flip_p(differences: Values, seed: int) -> float:
-    """All flips of few pairs, a sample of them for many. A product of matrices: a table asks for thousands
-    of tests, and scipy's general permutation test takes milliseconds for each.
+    """Return p from all flips of few pairs, or a sample of them for many. Computed as a matrix product: a
+    table has thousands of tests, and scipy's general permutation test takes milliseconds for each.
     """
     n = len(differences)
     if n <= EXACT_PAIRS:
@@ -124,7 +124,7 @@ def _sign_flip_p(differences: Values, seed: int) -> float:
 
 @lru_cache
 def _all_flips(n: int) -> Values:
-    """Every choice of n signs, [2^n, n]."""
+    """Return every choice of n signs, [2^n, n]."""
     bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
     return 1.0 - 2.0 * bits.astype(np.float64)
 
@@ -166,7 +166,7 @@ def _effect(differences: Values) -> float:
 
 
 def holm(p_values: ArrayLike) -> Values:
-    """Adjusted for the chance of any false alarm among them (Holm 1979). NaN stays NaN and is not counted."""
+    """Adjust p-values for the chance of any false alarm (Holm 1979). NaN stays NaN and is not counted."""
     found = np.array(p_values, dtype=np.float64)
     order = np.argsort(found)[: np.count_nonzero(~np.isnan(found))]  # NaN are sorted last
     found[order] = np.minimum(1, np.maximum.accumulate(found[order] * np.arange(len(order), 0, -1)))
@@ -174,7 +174,7 @@ def holm(p_values: ArrayLike) -> Values:
 
 
 def benjamini_hochberg(p_values: ArrayLike) -> Values:
-    """Adjusted for the share of false alarms (Benjamini & Hochberg 1995). NaN stays NaN, not counted."""
+    """Adjust p-values for the share of false alarms (Benjamini & Hochberg 1995). NaN stays NaN, uncounted."""
     found = np.array(p_values, dtype=np.float64)
     there = ~np.isnan(found)
     if there.any():
@@ -194,7 +194,7 @@ class Winners:
 
 
 def winners(arms: Mapping[str, ArrayLike], tolerance: float = TIE, alpha: float = ALPHA) -> Winners:
-    """Who wins among arms whose values stand in the order of the same seeds; empty where nothing is there.
+    """Return the winners among arms whose values are in the order of the same seeds; empty without values.
 
     Means are compared unrounded: 98.115 and 98.105 tie at a tolerance of 0.01, 98.12 and 98.1099 do not.
     """
@@ -214,15 +214,15 @@ def winners(arms: Mapping[str, ArrayLike], tolerance: float = TIE, alpha: float 
 
 
 def interquartile_mean(scores: ArrayLike) -> Values:
-    """The mean of the middle half of all scores [..., runs, tasks] taken together (Agarwal et al. 2021)."""
+    """Return the mean of the middle half of all scores [..., runs, tasks] (Agarwal et al. 2021)."""
     found = np.asarray(scores, dtype=np.float64)
     together = found.reshape(*found.shape[:-2], -1)
     return np.asarray(scipy_stats.trim_mean(together, proportiontocut=0.25, axis=-1))
 
 
 def probability_of_improvement(one: ArrayLike, other: ArrayLike) -> Values:
-    """How probably a run of one beats a run of the other on a task drawn at random: the mean over tasks of
-    P(x > y) + P(x = y) / 2, for scores [..., runs, tasks] (Agarwal et al. 2021). Runs may differ in number.
+    """Return the probability that a run of `one` beats one of `other` on a random task: the mean over tasks
+    of P(x > y) + P(x = y) / 2, for scores [..., runs, tasks] (Agarwal et al. 2021); run counts may differ.
     """
     first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     wins = [  # task by task: all at once would be gigabytes in a bootstrap
@@ -239,7 +239,7 @@ def stratified_interval(
     level: float = LEVEL,
     resamples: int = 1_000,
 ) -> tuple[float, float]:
-    """Percentile interval of statistic(*scores), the runs of every task drawn anew on their own.
+    """Return the percentile interval of statistic(*scores), with the runs of every task resampled separately.
 
     scores: one matrix [runs, tasks] per argument; the statistic takes many at once, [resamples, runs, tasks].
     """
@@ -263,7 +263,7 @@ def stratified_interval(
 
 
 def t_test(one: ArrayLike, other: ArrayLike) -> float:
-    """The two-sided p of the paired t test of two arms whose values stand in the order of the same seeds.
+    """Return the two-sided p of the paired t test of two arms with values in the order of the same seeds.
 
     1 without any difference, 0 where all differences are one and the same; NaN below two pairs.
     """

@@ -1,6 +1,6 @@
-"""The commands people type: which there are, and what every one of them does with a mistake or a stop.
+"""The console commands, and their common handling of errors and interruptions.
 
-Planning imports no torch, so that help and mistakes answer at once.
+Planning imports no torch, so that help and errors appear at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EXIT_STOPPED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 
 
-# An interruption is answered here: cyclopts would end the process without a word.
+# Interruptions are handled here: cyclopts would end the process without a message.
 _SHARED: Final[dict[str, Any]] = {
     "version": __version__,
     "help_format": "plaintext",
@@ -46,7 +46,7 @@ _SHARED: Final[dict[str, Any]] = {
 
 
 def command(name: str, function: Callable[..., int], group: str | None = None) -> App:
-    """A function as a command of that name. group: the heading it stands under in `psa --help`."""
+    """Return a function as a command. group: the heading under which `psa --help` lists it."""
     # The lines of a docstring are as long as those of the source; the terminal breaks paragraphs anew.
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
@@ -56,8 +56,8 @@ def command(name: str, function: Callable[..., int], group: str | None = None) -
     return app
 
 
-# name -> its module in psa.cli.commands, or elsewhere by its full name, and its heading (None: no word
-# of `psa`). A command is imported when it is asked for: all of them together take a while.
+# name -> its module in psa.cli.commands, or elsewhere by its full name, and its heading (None: not a
+# subcommand of `psa`). Commands are imported on demand, since importing all of them is slow.
 _COMMANDS: Final = {
     "train": ("train", "Train"),
     "sweep": ("sweep", "Train"),
@@ -87,14 +87,14 @@ More:  psa COMMAND --help"""
 
 @functools.cache
 def app_of(name: str) -> App:
-    """The command of that name."""
+    """Return the command of that name."""
     where, group = _COMMANDS[name]
     function = "analyze_dataset" if name == "data" else name.replace("-", "_")
     return command(name, imported(where if "." in where else f"psa.cli.commands.{where}", function), group)
 
 
 def imported(module: str, function: str) -> Callable[..., int]:
-    """Return the function of a command, or what stands for it where its module cannot be imported."""
+    """Return the function of a command, or a substitute if its module cannot be imported."""
     try:
         where = import_cloud(module) if module.startswith("cloud.") else importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - `psa --help` lists the others, and running this one says why
@@ -103,7 +103,7 @@ def imported(module: str, function: str) -> Callable[..., int]:
 
 
 def _unavailable(error: Exception) -> Callable[..., int]:
-    """Return what stands for a command that cannot be imported: it is listed, and says why."""
+    """Return a substitute for a command that cannot be imported: it is listed, and raises the error."""
 
     def refuse(*_: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
         raise error
@@ -113,7 +113,7 @@ def _unavailable(error: Exception) -> Callable[..., int]:
 
 
 def __getattr__(name: str) -> App:
-    """TRAIN, CLEAN_ALL and so on: the commands, by a name that can be imported."""
+    """Return a command by an importable name: TRAIN, CLEAN_ALL and so on."""
     title = name.lower().replace("_", "-")
     if not name.isupper() or title not in _COMMANDS:
         raise AttributeError(name)
@@ -121,7 +121,7 @@ def __getattr__(name: str) -> App:
 
 
 def _called() -> str:
-    """Return the words that have started psa, for its help and its errors."""
+    """Return the command line that started psa, for its help and its errors."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     # a shell completes a command and its words, not Python and what it runs
     is_module = spec is not None and spec.name == "psa.__main__" and "--install-completion" not in sys.argv
@@ -145,7 +145,7 @@ for _option in ("--help", "--version"):
 
 
 def run(app: App, arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code. A mistake is one line on standard error and exit code 2."""
+    """Run a command. Return its exit code. A user error is one line on standard error and exit code 2."""
     tokens = _without_separator(app, list(sys.argv[1:] if arguments is None else arguments))
     tokens, foreign = _parted(app, tokens)
     if app is PSA and tokens[:1] in ([], ["--help"], ["-h"]):
@@ -167,7 +167,7 @@ def run(app: App, arguments: Sequence[str] | None = None) -> int:
 
 
 def _without_separator(app: App, tokens: list[str]) -> list[str]:
-    """The tokens less the `--` that `poetry run train -- --arch x` hands on."""
+    """Return the tokens without the `--` that `poetry run train -- --arch x` passes on."""
     at = 1 if app is PSA and tokens[:1] != ["--"] else 0
     if tokens[:at] in _CARRIERS:
         return tokens
@@ -175,7 +175,7 @@ def _without_separator(app: App, tokens: list[str]) -> list[str]:
 
 
 def _parted(app: App, tokens: list[str]) -> tuple[list[str], list[str]]:
-    """The tokens that are ours, and those from the `--` on that belong to a command we are to run."""
+    """Return our own tokens, and those from `--` on, which belong to a command that is to be run."""
     if app is PSA and tokens[:1] in _CARRIERS and "--" in tokens:
         at = tokens.index("--")
         return tokens[:at], tokens[at:]
@@ -183,7 +183,7 @@ def _parted(app: App, tokens: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
-    """`train --study NAME` has the options of that study, which are not those of `train`."""
+    """Return the app and tokens to run: `train --study NAME` has the options of that study."""
     called = app is PSA and tokens[:1] == ["train"]
     if not called and "train" not in app.name:
         return app, tokens
@@ -196,13 +196,13 @@ def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
         return app, tokens
     from psa.cli.train_study import train_of
 
-    with contextlib.suppress(UserError):  # an unknown study is `train`'s own to refuse
+    with contextlib.suppress(UserError):  # `train` itself rejects an unknown study
         return command("train", train_of(named[-1])), [_hyphened(word) for word in tokens[called:]]
     return app, tokens
 
 
 def _hyphened(word: str) -> str:
-    """--num_layers is --num-layers, as the options of the original studies are written."""
+    """Replace underscores in an option by hyphens: the original studies write --num_layers."""
     option, equals, value = word.partition("=")
     return f"{option.replace('_', '-')}{equals}{value}" if option.startswith("--") else word
 
@@ -212,7 +212,7 @@ _EXPECTED: Final = (CycloptsError, UserError, KeyboardInterrupt, OSError)
 
 
 def _failed(error: BaseException, app: App) -> int:
-    """Say in one line what went wrong; the exit code."""
+    """Print an error in one line. Return the exit code."""
     if isinstance(error, MemoryError | ImportError | OSError | RuntimeError) and lacks_memory(error):
         error = memory_error(error)
     elif isinstance(error, Exception) and not isinstance(error, _EXPECTED):
@@ -242,14 +242,14 @@ def _failed(error: BaseException, app: App) -> int:
 
 
 def _said(message: str, code: int) -> int:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it, or the disk is full: the code counts
+    with contextlib.suppress(OSError, ValueError):  # no reader, or a full disk: the exit code still counts
         sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
         sys.stderr.flush()
     return code
 
 
 def _end_of(app: App) -> NoReturn:
-    """Run a command as all that this process does."""
+    """Run a command and exit with its code."""
     process.take_over()
     sys.exit(run(app))
 
@@ -265,25 +265,25 @@ def entry(name: str, module: str, function: str) -> Callable[[], None]:
 
 
 def main() -> None:
-    """`psa`."""
+    """Run `psa`."""
     _end_of(PSA)
 
 
 def train_command() -> None:
-    """`train`."""
+    """Run `train`."""
     _end_of(app_of("train"))
 
 
 def clean_command() -> None:
-    """`clean`."""
+    """Run `clean`."""
     _end_of(app_of("clean"))
 
 
 def clean_all_command() -> None:
-    """`clean-all`."""
+    """Run `clean-all`."""
     _end_of(app_of("clean-all"))
 
 
 def analyze_dataset_command() -> None:
-    """`analyze-dataset`."""
+    """Run `analyze-dataset`."""
     _end_of(app_of("analyze-dataset"))

@@ -1,4 +1,4 @@
-"""The folder of checkpoints: which files in it belong together, and one command at a time at work in it."""
+"""The folder of checkpoints: its files by checkpoint, and its lock for one command at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psa.storage import locks
 
 FOLDER_LOCK: Final = ".train.lock"
 _LOCKS: Final = frozenset({FOLDER_LOCK, locks.TRIAL_LOCK})
-# x.safetensors, the generations and arrays beside it, and what a kill left of one half written
+# x.safetensors, the generations and arrays beside it, and partly written files that a killed process left
 _GENERATION: Final = re.compile(
     r"(?P<stem>.+?)(\.previous|\.damaged(-[0-9]+)?|\.[a-z][a-z0-9_]*-[0-9]+\.arrays)?\.safetensors"
 )
@@ -22,7 +22,7 @@ _LEFT_OVER: Final = re.compile(r"\.(?P<name>.+\.safetensors)\.[0-9]+(-[0-9a-f]+)
 
 
 def lock_folder(folder: Path) -> AbstractContextManager[None]:
-    """Hold the folder for this process. Raises UserError where another one does."""
+    """Lock the folder for this process. Raises UserError if another process holds it."""
     return locked(
         folder / FOLDER_LOCK,
         what=f"another `train` or `clean` is at work in {folder}",
@@ -31,12 +31,12 @@ def lock_folder(folder: Path) -> AbstractContextManager[None]:
 
 
 def all_files(folder: Path) -> list[Path]:
-    """Every file and link below the folder but its locks, in a fixed order. Links are not followed."""
+    """Return every file and link below the folder but its locks, in a fixed order. Links are not followed."""
     return _sorted(folder.rglob("*")) if folder.is_dir() else []
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Every file and link in the folder itself but its locks, in a fixed order. Raises UserError."""
+    """Return every file and link in the folder itself but its locks, in a fixed order. Raises UserError."""
     try:
         return _sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -48,7 +48,7 @@ def _sorted(paths: Iterable[Path]) -> list[Path]:
 
 
 def checkpoint_of(path: Path) -> Path:
-    """The checkpoint that a file belongs to: `x.safetensors` for itself and its generations."""
+    """Return the checkpoint that a file belongs to: `x.safetensors` for itself and its generations."""
     left_over = _LEFT_OVER.fullmatch(path.name)
     name = left_over["name"] if left_over else path.name
     generation = _GENERATION.fullmatch(name)

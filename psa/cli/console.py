@@ -1,4 +1,4 @@
-"""What a person sees while one network trains: tables and lines, plain where there is no terminal."""
+"""The console output of training one network: tables and lines, plain text without a terminal."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from psa.storage.store import Record
     from psa.storage.trial_state import TrialState
 
-_FIRST = 20  # lines of a list without an end
+_FIRST = 20  # lines printed of a long list
 _WIDE = 200  # a log has no width; a line of the run must stay one line
 
 
 class _Console(Console):
-    lasting = False  # the command goes on though nobody reads its output any more
+    lasting = False  # the command continues after the reader of its output has gone
 
     def on_broken_pipe(self) -> None:
-        """Go on without output, or leave it to psa.cli.app, which knows the exit code; rich would exit with
-        1.
+        """Continue without output, or raise for psa.cli.app, which knows the exit code; rich would exit
+        with 1.
         """
         if not self.lasting:
             raise BrokenPipeError
         discard_output()
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Return the segments of what is printed: stored text may hold what a terminal would obey."""
+        """Return the segments to print, escaped: stored text may contain control codes of terminals."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def console(*, lasting: bool = False) -> Console:
-    """A terminal where there is one, plain unwrapped lines elsewhere.
+    """Return a console: styled on a terminal, plain unwrapped lines elsewhere.
 
-    lasting: when the reader of a pipe leaves, the command goes on without output.
+    lasting: when the reader of a pipe exits, the command continues without output.
     """
     terminal = _Console(highlight=False)
     found = terminal if terminal.is_terminal else _Console(highlight=False, width=_WIDE)
@@ -57,7 +57,7 @@ def console(*, lasting: bool = False) -> Console:
 
 
 def print_first(out: Console, lines: Sequence[str], rest: str) -> None:
-    """Print the first of many lines, and how many there are beyond them: `and 3 more failed`."""
+    """Print the first of many lines, and the number of the others: `and 3 more failed`."""
     for line in lines[:_FIRST]:
         out.print(line, markup=False, soft_wrap=True)
     if len(lines) > _FIRST:
@@ -65,12 +65,12 @@ def print_first(out: Console, lines: Sequence[str], rest: str) -> None:
 
 
 def percent(correct: int, total: int) -> str:
-    """`91.20 %` of counts."""
+    """Return a share of counts as `91.20 %`."""
     return f"{100 * correct / total:.2f} %"
 
 
 def summary_table(family: str, arch: str, shape: Shape, activation: str = "ReLU") -> Table:
-    """The layers of a network, equal neighbours counted together, and its parameters."""
+    """Return a table of the layers of a network, equal neighbours in one row, and its parameters."""
     table = Table(title=f"{family} {arch}: {shape.parameters:,} parameters", title_justify="left")
     for heading in ("layers", "inputs", "outputs", "parameters"):
         table.add_column(heading, justify="right")
@@ -128,7 +128,7 @@ class TrainView:
         self._progress = None
 
     def loop(self, reports: Sequence[LoopReport]) -> None:
-        """One line for each trial that finished a loop."""
+        """Print one line for each trial that finished a loop."""
         now = time.monotonic()
         seconds, self._last = now - self._last, now
         several = len(reports) > 1
@@ -161,7 +161,7 @@ class TrainView:
         return " | ".join(parts)
 
     def stopped(self, reached: int, command: str) -> None:
-        """What a stop leaves behind, and how to go on."""
+        """Print the progress at a stop, and the command that resumes."""
         loops = min(self.reached.values(), default=reached)
         self.out.print(
             f"Stopped at loop {loops} of {self.horizon}; every finished loop is saved. Go on with: {command}",
@@ -170,7 +170,7 @@ class TrainView:
         )
 
     def finals(self, records: Sequence[Record]) -> None:
-        """Bounty and test accuracy of every trial, after the one look at the test split."""
+        """Print bounty and test accuracy of every trial, after the only evaluation of the test split."""
         for record in records:
             who = f"seed {record['spec']['seed']}: " if len(records) > 1 else ""
             self.out.print(f"{who}{_result(record)}", markup=False, soft_wrap=True)
@@ -196,7 +196,7 @@ def _result(record: Record) -> str:
 
 
 def resumed(state: TrialState, horizon: int, *, finishing: bool, recorded: bool = False) -> str:
-    """The line that says from where a run goes on, and how far. recorded: there is a record of it."""
+    """Return the line that tells where a run resumes and ends. recorded: it has a record already."""
     if state.loops == 0:
         return f"Training to loop {horizon}"
     begun = f"Going on from loop {state.loops} (LKG of loop {state.lkg_loop})"
@@ -210,7 +210,7 @@ def resumed(state: TrialState, horizon: int, *, finishing: bool, recorded: bool 
 
 
 def class_table(counts: ClassCounts) -> Table:
-    """Samples per class of one split; the majority class, which ZeroR always answers, is marked."""
+    """Return a table of samples per class of a split; the majority class (the answer of ZeroR) is marked."""
     table = Table(title=counts.title, title_justify="left")
     for heading in ("class", "count", "percent"):
         table.add_column(heading, justify="right")

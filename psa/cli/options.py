@@ -1,4 +1,4 @@
-"""The options that several commands share, and numbers read strictly: 1.5 is no number of images."""
+"""Options that several commands share, and strict parsing of numbers: 1.5 images are rejected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NUMBER: Final = re.compile(
 
 
 def _whole(_type: Any, tokens: Sequence[Token]) -> int:
-    """A whole number, and nothing that would have to be rounded to one. Raises ValueError."""
+    """Parse a whole number; reject one that would have to be rounded. Raises ValueError."""
     text = tokens[0].value
     if _WHOLE.fullmatch(text) is None:
         raise ValueError(f'"{text[:40]}" is not a whole number.')
@@ -79,7 +79,7 @@ Device = Annotated[DeviceName | None, Parameter(help="Where to compute. [default
 
 @dataclass(frozen=True, kw_only=True)
 class SweepCommandOptions:
-    """Where packs run."""
+    """Options that select and configure a backend."""
 
     backend: Annotated[
         Literal["local", "ray", "sagemaker"] | None,
@@ -125,13 +125,13 @@ class SweepCommandOptions:
 
     @property
     def where(self) -> BackendOptions:
-        """What the backend is told."""
+        """The options of the backend."""
         return BackendOptions(**{field.name: getattr(self, field.name) for field in fields(BackendOptions)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a sweep goes about it."""
+    """Options of a sweep that apply to every backend."""
 
     pack_size: PackSize = None
     keep_weights: Annotated[
@@ -152,7 +152,7 @@ class Options:
     ] = None
 
     def sweep_on(self, runs: SweepCommandOptions) -> SweepOptions:
-        """Return the options of a sweep whose packs run where `runs` says."""
+        """Return the options of a sweep on the backend that `runs` selects."""
         return SweepOptions(
             backend=runs.backend or "local",
             where=runs.where,

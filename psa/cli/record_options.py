@@ -1,4 +1,4 @@
-"""Which trials a table or figure is of: the options that say so, and the one frame they lead to."""
+"""Options that select the trials of a table or figure, and the frame of those trials."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Records:
     results_dir: ResultsDir = Path("results")
 
     def frame(self) -> pd.DataFrame:
-        """Their rows. Raises UserError where there is none."""
+        """Return the rows of the records. Raises UserError if there are none."""
         from psa.analysis.records_frame import load_records_frame
         from psa.reports.ablation.cells import one_family
 
@@ -61,18 +61,18 @@ RecordsOf = Annotated[Records, Parameter(name="*")]
 
 
 def published(path: Path, family: Family | None) -> pd.DataFrame:
-    """The rows of a published table of trials, which does not say of which family it is. Raises UserError."""
+    """Read a published table of trials, which does not name its family. Raises UserError."""
     from psa.analysis.published import published_trials
 
     return published_trials(path, family or FAMILY)
 
 
 def only_family(families: Iterable[str]) -> Family:
-    """Which family is meant where none is named."""
+    """Return the family to use if none is named."""
     found = list(families)
     return "resmlp" if found == ["resmlp"] else FAMILY
 
 
 def family_of(frame: pd.DataFrame) -> str:
-    """The family of a frame of one."""
+    """Return the family of a frame with one family."""
     return str(frame["family"].iloc[0])

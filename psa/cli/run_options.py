@@ -1,4 +1,4 @@
-"""How networks named on the command line are trained: seeds, folders, machine, and what is seen meanwhile."""
+"""Training of networks from the command line: seeds, folders, machine, and display of progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MACHINE_PANEL: Final = Group.create_ordered("Machine")
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Which seeds, in which folders, on what."""
+    """Options of a run: seeds, folders, device and display."""
 
     seed: Annotated[
         WholeOption,
@@ -73,17 +73,17 @@ class RunOptions:
 
     @property
     def seeds(self) -> range:
-        """One for each run."""
+        """The seeds, one for each run."""
         return range(self.seed, self.seed + self.num_runs)
 
     @property
     def machine(self) -> Machine:
-        """What trains."""
+        """The machine to train on."""
         return Machine(self.data_dir, self.device, self.threads, self.num_workers)
 
 
 def in_range(option: str, value: float, low: int, high: int) -> None:
-    """Raise UserError for a number that is not."""
+    """Raise UserError for a number below `low` or above `high`."""
     if not low <= value <= high:
         raise UserError(
             f"{option} {str(value).removesuffix('.0')} is out of range", f"Choose {low:,} to {high:,}"
@@ -92,9 +92,9 @@ def in_range(option: str, value: float, low: int, high: int) -> None:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The pack that continues what is stored. reached: loops of its least trained trial.
+    """The pack that continues stored trials. reached: loops of its least trained trial.
 
-    finishing: the run was begun earlier and is brought to the end it had then.
+    finishing: the run was begun earlier and is trained to the horizon it had then.
     """
 
     pack: Pack
@@ -103,7 +103,7 @@ class TrainingOptions:
 
 
 def trained(plan: TrainingOptions, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
-    """Train a pack and show it; the exit code. Raises UserError."""
+    """Train a pack and show its progress. Return the exit code. Raises UserError."""
     from psa.execution.worker.run import (
         RunHooks,
         run_pack,

@@ -1,4 +1,4 @@
-"""Progress of a sweep: a live table on a terminal, a line per pack elsewhere, and word for `psa status`."""
+"""Progress of a sweep: a live table on a terminal, a line per pack elsewhere, a status for `psa status`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUS_SECONDS: Final = 2.0
 
 
 class SweepView:
-    """What a sweep has said so far (done, running, failed, best), and how it is shown."""
+    """The progress of a sweep (done, running, failed, best), and its display."""
 
     def __init__(self, out: Console, name: str, total: int, time_left: EtaEstimator, tell: Describe) -> None:
         self.out, self.name, self.total, self.time_left, self.tell = out, name, total, time_left, tell
@@ -35,12 +35,12 @@ class SweepView:
         self._told = 0.0
 
     def handle_event(self, event: WorkerEvent) -> None:
-        """Take an event in."""
+        """Process an event."""
         pack = event.pack
         match event.kind:
             case "tick":
                 self._tell()
-            case "said":  # by a backend, of what nobody sees
+            case "said":  # a message of the backend
                 self._line(event.facts["said"])
             case "ready":  # a cluster has been counted
                 self.time_left.workers = event.facts["workers"]
@@ -57,7 +57,7 @@ class SweepView:
                 self._over(event)
 
     def _over(self, event: WorkerEvent) -> None:
-        """A pack is done, or has failed."""
+        """Count and print a pack that is done or has failed."""
         self.running.pop(id(event.pack), None)
         self.time_left.finish(event.pack)
         name, trained = label(event.pack), event.facts.get("trained", 0)
@@ -68,19 +68,19 @@ class SweepView:
             self._line(f"FAILED {name}: {error}")
 
     def show_measuring(self, networks: int) -> None:
-        """So many networks are still to be measured, before anything is trained."""
+        """Show that `networks` networks are to be measured before the training starts."""
         self.doing = f"measuring {pluralize(networks, 'network')} on this machine"
         self._tell()
 
     def show_waiting(self, trials: int) -> None:
-        """Nothing can be done but wait for so many trials, which others have in hand."""
+        """Show that the sweep waits for `trials` trials that other processes hold."""
         before, self.doing = self.doing, f"waiting for {pluralize(trials, 'trial')} in the hands of others"
         if self.doing != before:
             self._line(f"{self.done:,}/{self.total:,} trials | {self.doing}")
         self._tell()
 
     def show_training(self) -> None:
-        """From now on packs are trained."""
+        """Show that packs are being trained."""
         self.doing = ""
 
     def _line(self, text: str) -> None:
@@ -90,7 +90,7 @@ class SweepView:
         return self.doing or f"{format_duration(self.time_left.remaining())} left"
 
     def table(self) -> Table:
-        """The live picture."""
+        """Return the table of the live display."""
         title = f"{self.done:,} of {self.total:,} trials done, {self._left()}"
         table = Table(title=title, title_justify="left", min_width=min(len(title), self.out.width))
         for heading in ("running pack", "trials", "meta-loop"):
@@ -120,7 +120,7 @@ class SweepView:
 
 
 def label(pack: Pack) -> str:
-    """A pack in a few words: `simplemlp 1*16 seeds 0-9`."""
+    """Return a short name of a pack: `simplemlp 1*16 seeds 0-9`."""
     trial = pack.trials[0]
     seeds = sorted({each.seed for each in pack.trials})
     shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
@@ -151,7 +151,7 @@ class Refreshed:
 
 
 def waiting(stage: StageStatus) -> str:
-    """What there is to say of a stage that nobody has reached yet."""
+    """Describe a stage that cannot start yet: its number of trials and the stage before it."""
     before = stage.grid.stages[stage.number - 1].name
     return f"{stage.title}up to {pluralize(stage.seats, 'trial')}, chosen when stage {before} is complete"
 
@@ -176,7 +176,7 @@ class ConsoleProgress:
         say_damaged(self.out, reasons)
 
     def waiting(self, stage: StageStatus) -> None:
-        """Say what a stage waits for that nobody has reached yet."""
+        """Show what a stage that cannot start yet waits for."""
         self.say(waiting(stage))
 
     @contextlib.contextmanager

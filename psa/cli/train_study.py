@@ -31,7 +31,7 @@ _SETTINGS: Final = Group.create_ordered("Settings of the study")
 
 
 def train_of(name: str) -> Callable[..., int]:
-    """`train` for one study: a function whose options are the settings of its grids. Raises UserError."""
+    """Return `train` for one study: a function with its settings as options. Raises UserError."""
     study = study_named(name, "--study")
 
     def train(**given: Any) -> int:
@@ -52,7 +52,7 @@ def train_of(name: str) -> Callable[..., int]:
 
 
 def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any]]:
-    """Each option: its name, its type, how it is shown, and its default."""
+    """Yield each option: its name, its type, its parameter in the help, and its default."""
     for key, field in study.Settings.model_fields.items():
         yield key, str | None, _option(key, field, study), None
     yield "study", str, Parameter(help="The study.", group=TRAINING), name
@@ -64,7 +64,7 @@ def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any
 
 
 def _epochs(study: Study) -> int:
-    """How long its networks are trained where nobody says so."""
+    """Return the default number of epochs of a study."""
     return int(getattr(study, "EPOCHS", DEFAULT_EPOCHS))
 
 
@@ -75,7 +75,7 @@ def _keyword(name: str, kind: Any, shown: Parameter, default: Any) -> inspect.Pa
 
 
 def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
-    """A setting as an option, under the other names that users know it by."""
+    """Return a setting as an option, with its aliases."""
     names = [key, *(other for other, setting in study.ALIASES.items() if setting == key)]
     spelled = tuple(f"--{name.replace('_', '-')}" for name in names)
     kind = unwrap_annotation(field.annotation)
@@ -100,7 +100,7 @@ def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]
 
 
 def _fault(error: ValidationError, study: Study) -> str:
-    """The first fault under the option's name, where it is of one; of several together it is a sentence."""
+    """Return the first error with the option's name; an error of several options is a sentence."""
     said, place = first_error(error), error.errors()[0]["loc"]
     if error.title != study.Settings.__name__ or not place:
         return said

@@ -1,6 +1,6 @@
-"""Where packs run: the protocol of a backend (plan, launch, fetch), and this machine's.
+"""The protocol of a backend (plan, launch, fetch), the options of backends, and the table of their names.
 
-`Local` hands each of its worker processes the longest pack that is left; other backends are found by name.
+The local backend gives each idle worker process the longest pack left; others are imported by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from psa.storage.store import Store
 
 @dataclass(frozen=True)
 class Job:
-    """What one process is asked to do, and how long that should take."""
+    """A pack for one worker process, and its expected time in seconds."""
 
     pack: Pack
     seconds: float
@@ -32,11 +32,11 @@ class Job:
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """What a user says of where packs run; what is None is left to the backend.
+    """Options that select and configure a backend. A field that is None takes the backend's default.
 
-    workers: packs at once; of sagemaker: jobs at once. address, storage, gpus_per_pack: of a Ray cluster.
-    jobs: training jobs in all; spot: on spare capacity; detach: leave them alone once they are submitted;
-    max_cost: dollars; prices: a table of them.
+    workers: packs trained at once (sagemaker: jobs at once). address, storage, gpus_per_pack: of a Ray
+    cluster. jobs: total number of training jobs; spot: use spare capacity; detach: exit after the jobs are
+    submitted; max_cost: in dollars; prices: a price table.
     """
 
     workers: int | None = None
@@ -142,7 +142,7 @@ class Backend(Protocol):
             loop: Progress of the pack. loop: loops of its least trained trial; trained: loops trained since
                 the last such event, summed over trials; best: best validation accuracy so far, a share;
                 trial: id of the trial that has it.
-            died: A worker or job ended too early, and the pack is given out again. error: the reason.
+            died: A worker or job ended too early, and the pack is retried. error: the reason.
             done: Records and states are stored here. trained: number of trials; elsewhere: number of trials
                 that another process holds; failed: the error of each failed trial, by id.
             failed: All trials of the pack failed. error: the reason.
@@ -158,7 +158,7 @@ class Backend(Protocol):
             detached: The jobs continue without this process. said: the line to print. The last event.
 
         Raises:
-            UserError: A mistake that no other pack would survive, such as an unusable device.
+            UserError: An error that every other pack would meet, too, such as an unusable device.
 
         """
 
@@ -187,7 +187,7 @@ BACKENDS: Final = {
     "sagemaker": "cloud.sagemaker.backend:SageMakerBackend",
 }
 
-# Which of Where's fields mean something to which backend; another one's option is a mistake.
+# The fields of BackendOptions that each backend takes; an option of another backend is an error.
 BACKEND_OPTIONS: Final = {
     "local": frozenset({"workers"}),
     "ray": frozenset({"workers", "address", "storage", "gpus_per_pack"}),
@@ -196,7 +196,7 @@ BACKEND_OPTIONS: Final = {
 
 
 def backend_named(name: str, where: BackendOptions) -> type[Backend]:
-    """The class of a backend. Raises UserError for an option that is not its own."""
+    """Return the class of a backend. Raises UserError for an option that it does not take."""
     for option, value in vars(where).items():
         if value is not None and value is not False and option not in BACKEND_OPTIONS[name]:
             those = " or ".join(each for each, known in BACKEND_OPTIONS.items() if option in known)
@@ -214,13 +214,13 @@ def _imported(module: str) -> ModuleType:
 
 
 def plan_jobs(packs: Sequence[Pack], costs: CostModel) -> list[Job]:
-    """One job per pack, the longest first."""
+    """Return one job per pack, the longest first."""
     jobs = [Job(pack, pack.horizon * costs.loop_seconds(pack.trials)) for pack in packs]
     return sorted(jobs, key=lambda job: -job.seconds)
 
 
 def describe_jobs(jobs: Sequence[Job], workers: int) -> str:
-    """`4 packs, 24 trials: 20 s estimated, with 2 workers`."""
+    """Return a line such as `4 packs, 24 trials: 20 s estimated, with 2 workers`."""
     trials = sum(len(job.pack.trials) for job in jobs)
     seconds = max(sum(job.seconds for job in jobs) / max(1, workers), jobs[0].seconds)
     return (

@@ -1,7 +1,7 @@
-"""What training costs on this machine: seconds, memory and bytes; and which pack size is the fastest.
+"""The cost of training on this machine (seconds, memory, bytes on disk), and the fastest pack size.
 
 Measured step times per network and pack size are cached in a file per machine (made by
-psa.execution.worker.benchmark). Where nothing is measured yet an estimate from the arithmetic stands in.
+psa.execution.worker.benchmark). Without a measurement they are estimated from the number of operations.
 Imports no torch.
 """
 
@@ -51,7 +51,7 @@ _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 
 @dataclass(frozen=True)
 class WorkloadKey:
-    """What the speed of a pack depends on, apart from its size."""
+    """The properties of a pack that determine its speed, apart from its size."""
 
     network: str
     batch_size: int
@@ -59,19 +59,19 @@ class WorkloadKey:
 
     @classmethod
     def of(cls, trial: Trial) -> WorkloadKey:
-        """The kind of a trial's packs."""
+        """Return the key of a trial's packs."""
         network = " ".join(map(str, trial.model.shape_key))
         network += "" if trial.memory is None else f" {trial.memory.slug} {trial.memory.capacity}"
         return cls(network, trial.method.batch_size, trial.data.classes)
 
     @property
     def key(self) -> str:
-        """Its name in the cache."""
+        """The name of the entry in the cache."""
         return f"{self.network} {self.batch_size} {self.classes}"
 
 
 class CostModel:
-    """Step times of one machine, measured or estimated, and what follows from them.
+    """Step times of one machine, measured or estimated, and the costs derived from them.
 
     steps: kind key -> pack size -> seconds of one training step of the whole pack, on one thread.
     """
@@ -83,15 +83,15 @@ class CostModel:
 
     @classmethod
     def of_machine(cls, models: Path, device: str | None = None) -> CostModel:
-        """The cache of this machine (and device, where one is named), kept beside the states."""
+        """Return the cached costs of this machine (and device, if one is named), stored beside the states."""
         return cls(models / ".machines" / f"{machine_key()}-{device or 'best'}.json")
 
     def measured(self, kind: WorkloadKey) -> bool:
-        """Whether step times of a kind are known."""
+        """Return True if step times of a kind have been measured."""
         return kind.key in self.steps
 
     def update(self, kind: WorkloadKey, seconds: dict[int, float]) -> None:
-        """Keep measured step times; where the file cannot be written, for this process alone."""
+        """Store measured step times; if the file cannot be written, keep them for this process only."""
         stored = read_helper(self.path, STEP_TIMES) or {}  # another sweep may have measured meanwhile
         self.steps = stored | self.steps | {kind.key: seconds}
         if self._refused:
@@ -104,7 +104,7 @@ class CostModel:
             logger.warning("%s; the next sweep measures step times again", error.message)
 
     def step(self, trial: Trial, size: int) -> float:
-        """Seconds of one step of a pack of `size` such trials."""
+        """Return the seconds of one step of a pack of `size` such trials."""
         known = self.steps.get(WorkloadKey.of(trial).key, {})
         if not known:
             plain = _estimate(shape_of(trial.model, trial.data.classes), trial.method.batch_size, size)
@@ -117,14 +117,14 @@ class CostModel:
         )
 
     def best_size(self, trial: Trial, available: int) -> int:
-        """The fastest pack size among those that fit into memory."""
+        """Return the fastest pack size among those that fit into memory."""
         fits = candidate_sizes(trial, available)
         known = self.steps.get(WorkloadKey.of(trial).key)
         choices = [size for size in fits if known is None or size in known] or fits[:1]
         return fastest({size: self.step(trial, size) for size in choices})
 
     def loop_seconds(self, trials: Sequence[Trial]) -> float:
-        """Seconds of one meta-loop of a pack, evaluation included, on one thread."""
+        """Return the seconds of one meta-loop of a pack, evaluation included, on one thread."""
         trial = trials[0]
         steps = -(-gradient_storage.train_samples(trial) // trial.method.batch_size)
         share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
@@ -132,8 +132,8 @@ class CostModel:
 
 
 def candidate_sizes(trial: Trial, available: int) -> list[int]:
-    """The pack sizes of at most `available` such trials that are worth trying: one, and all that fit into
-    what every worker may take of the memory.
+    """Return the pack sizes of at most `available` such trials that are worth trying: one, and all that fit
+    into each worker's share of the memory.
     """
     row = 4 * shape_of(trial.model, trial.data.classes).parameters * _BUFFERS + _BANKS * bank_bytes(trial)
     row += gradient_storage.epoch_bytes(trial)
@@ -141,9 +141,9 @@ def candidate_sizes(trial: Trial, available: int) -> list[int]:
 
 
 def fastest(steps: Mapping[int, float]) -> int:
-    """The smallest pack whose time per trial is within a few percent of the least, by seconds of a step.
+    """Return the smallest pack size whose time per trial is within a few percent of the least.
 
-    Smaller packs share the cores better, and lose less when one fails.
+    steps: seconds of a step by pack size. Smaller packs share the cores better, and lose less when one fails.
     """
     each = {size: seconds / size for size, seconds in steps.items()}
     return next(size for size in sorted(each) if each[size] <= WORTH_IT * min(each.values()))
@@ -156,7 +156,7 @@ def _estimate(shape: Shape, batch_size: int, size: int) -> float:
 
 
 def _dims(trial: Trial) -> tuple[int, int]:
-    """How long keys and values are at most, of a trial that has a memory."""
+    """Return the maximum lengths of keys and values in a trial's memory; (0, 0) without a memory."""
     widths = site_widths(trial.model)
     if trial.memory is None:
         return 0, 0
@@ -165,12 +165,12 @@ def _dims(trial: Trial) -> tuple[int, int]:
 
 
 def bank_bytes(trial: Trial) -> int:
-    """Bytes of a full hidden-state memory, 0 without one."""
+    """Return the bytes of a full hidden-state memory, 0 without one."""
     return 0 if trial.memory is None else footprint_bytes(trial.memory.capacity, *_dims(trial))
 
 
 def _search_seconds(trial: Trial) -> float:
-    """What a step spends on a full memory: a product of the batch and all keys, and the least of each row."""
+    """Return the seconds to search a full memory in a step: batch times keys, and the minimum of each row."""
     if trial.memory is None:
         return 0.0
     scores = trial.method.batch_size * trial.memory.capacity
@@ -178,7 +178,7 @@ def _search_seconds(trial: Trial) -> float:
 
 
 def memory_bytes(trials: Sequence[Trial]) -> int:
-    """Peak bytes of a worker that trains this pack: torch and the data, parameters, and activations."""
+    """Return the peak bytes of a worker that trains this pack: torch, data, parameters and activations."""
     shape = shape_of(trials[0].model, trials[0].data.classes)
     parameters = 4 * shape.parameters * _BUFFERS * len(trials)
     widths = sum(linear.outputs for linear in shape.linears)
@@ -189,8 +189,8 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
 
 
 def trial_bytes(trial: Trial, meta_loops: int) -> int:
-    """Bytes on disk of one finished trial: two generations of its state, its record and the sidecar, and
-    the gradients of its samples.
+    """Return the bytes on disk of one finished trial: two generations of its state, its record and the
+    sidecar, and the gradients of its samples.
     """
     parameters = shape_of(trial.model, trial.data.classes).parameters
     copies = 1 if isinstance(trial.method, RatchetTraining) else 2 + len(MOMENTS[trial.method.optimizer])
@@ -199,7 +199,7 @@ def trial_bytes(trial: Trial, meta_loops: int) -> int:
 
 
 def machine_key() -> str:
-    """Names what step times depend on: processor, number of cores, torch."""
+    """Return a name for what step times depend on: processor, number of cores, torch."""
     facts = [processor(), os.cpu_count(), platform.machine(), version("torch")]
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, and how many workers share each. Imports no torch: `nvidia-smi` is asked."""
+"""The GPUs of this machine (from `nvidia-smi`) and the workers that share each. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from psa.execution.machine import DeviceName, usable_cores
 
 WORKERS_PER_GPU: Final = 4  # one prepares a loop or saves while others compute
-ASKING_SECONDS: Final = 10.0  # the first question wakes the driver, which takes seconds
+ASKING_SECONDS: Final = 10.0  # the first query wakes the driver, which takes seconds
 _VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _MIB: Final = 2**20
 _QUESTION: Final = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
@@ -20,20 +20,20 @@ _QUESTION: Final = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,nohe
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: what makes it the only one that a process sees, and its memory in bytes."""
+    """A GPU: the environment that makes it the only one a process sees, and its memory in bytes."""
 
     environment: tuple[tuple[str, str], ...]
     memory: float
 
 
-DeviceSlot = Gpu | None  # where a worker runs: on one GPU of several, or on the processor or device there is
+DeviceSlot = Gpu | None  # one GPU of several; None: the CPU or the only device
 
 
 def device_slots(device: DeviceName | None, need: int, asked: int | None = None) -> list[DeviceSlot]:
-    """One place for each worker: `asked`, or as many as this machine is good for.
+    """Return one slot for each worker: `asked`, or the default for this machine.
 
-    That is one per core; with GPUs at most 4 per GPU, and no more than its memory holds of `need` bytes each
-    (but one, which then says itself what is missing).
+    The default is one per core; with GPUs at most 4 per GPU, and no more than its memory holds at `need`
+    bytes each (but at least one, which then reports the lack of memory).
     """
     gpus = found() if device in (None, "cuda") else []
     cores = usable_cores()
@@ -47,19 +47,19 @@ def device_slots(device: DeviceName | None, need: int, asked: int | None = None)
 
 
 def found() -> list[Gpu]:
-    """The GPUs that this process may use, in the order of the user's CUDA_VISIBLE_DEVICES where it is set."""
+    """Return the GPUs that this process may use, in the order of CUDA_VISIBLE_DEVICES if it is set."""
     memory = _asked()
     visible = os.environ.get(_VISIBLE)
     if not memory:
         return []
     if visible is None:
-        order = ("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # that of nvidia-smi; CUDA's own is another
+        order = ("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of nvidia-smi; the default of CUDA differs
         return [Gpu((order, (_VISIBLE, str(number))), there) for number, there in enumerate(memory)]
     return [Gpu(((_VISIBLE, name),), _memory_of(name, memory)) for name in _named(visible, len(memory))]
 
 
 def _named(visible: str, count: int) -> list[str]:
-    """The entries of CUDA_VISIBLE_DEVICES up to the first that names no GPU: CUDA ignores the rest, too."""
+    """Return the entries of CUDA_VISIBLE_DEVICES before the first invalid one; CUDA ignores the rest, too."""
     names = [name.strip() for name in visible.split(",")]
 
     def names_one(name: str) -> bool:
@@ -69,14 +69,14 @@ def _named(visible: str, count: int) -> list[str]:
 
 
 def _memory_of(name: str, memory: Sequence[float]) -> float:
-    """What is told for its number; of one named by its UUID the least is certain, of a slice an eighth."""
+    """Return the bytes of a GPU given by number; by UUID the least of all GPUs, for a MIG slice 1/8 of it."""
     if name.isdecimal():
         return memory[int(name)]
     return min(memory) / (8 if name.startswith("MIG-") else 1)
 
 
 def _asked() -> list[float]:
-    """Bytes of each GPU, in the order of nvidia-smi; none where it is missing, fails or takes too long."""
+    """Return the bytes of each GPU in the order of nvidia-smi; [] if that is missing, fails or is slow."""
     try:
         said = subprocess.run(
             _QUESTION,

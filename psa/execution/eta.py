@@ -1,7 +1,7 @@
-"""How long a sweep still takes: the trial-loops that are really left, at the speed they really have.
+"""The remaining time of a sweep: the trial-loops that are left, at the measured speed.
 
-The cost model says how trial-loops compare (one of a wide network outweighs many of a narrow one) and how
-long they take as long as nothing is measured. Imports no torch.
+The cost model gives the relative cost of trial-loops (one of a wide network outweighs many of a narrow one),
+and their time until something is measured. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from psa.specs.trial import Pack
 from psa.storage.checkpoint import trained_loops
 from psa.storage.store import Store
 
-_TRUST_SECONDS: Final = 10.0  # of work after which what is measured counts as much as what was estimated
+_TRUST_SECONDS: Final = 10.0  # of work after which the measurement counts as much as the estimate
 
 
 def loops_left(store: Store, pack: Pack) -> int:
-    """Trial-loops to train for a pack, by what its states say on their first page; no digest is checked."""
+    """Return the trial-loops left for a pack, from the first page of its states; no digest is checked."""
     if not store.has_states_of(pack.trials[0]):
         return pack.horizon * len(pack.trials)
     return sum(max(0, pack.horizon - trained_loops(store.state_file(trial).path)) for trial in pack.trials)
@@ -28,7 +28,7 @@ def loops_left(store: Store, pack: Pack) -> int:
 
 @dataclass
 class _Share:
-    """What is left of one pack. seconds: of one trial-loop, estimated; since: when its present loop began."""
+    """The rest of one pack. seconds: estimate for one trial-loop; since: start time of its present loop."""
 
     seconds: float
     loops: int
@@ -40,10 +40,10 @@ class _Share:
 
 
 class EtaEstimator:
-    """The time that some packs still take on so many workers, as their events come in.
+    """An estimator of the time that packs still take on a number of workers, updated by their events.
 
-    A pack counts from where its worker really begins: what is stored already was not done in this time, and
-    what a dead worker had not saved is to be done again.
+    A pack counts from the loop at which its worker starts: loops stored before took none of this time, and
+    loops that a dead worker had not saved are trained again.
     """
 
     def __init__(self, costs: CostModel, workers: int) -> None:
@@ -52,20 +52,20 @@ class EtaEstimator:
         self.spent = self.done = 0.0  # seconds of workers, and the seconds estimated for the same work
 
     def plan(self, packs: Sequence[Pack], store: Store) -> None:
-        """These packs are to be trained, and no others."""
+        """Set the packs that are to be trained."""
         self.shares = {
             id(pack): _Share(self.costs.loop_seconds(pack.trials) / len(pack.trials), loops_left(store, pack))
             for pack in packs
         }
 
     def start(self, pack: Pack, loops: int) -> None:
-        """A worker has taken a pack in hand, and so many trial-loops are left of it."""
+        """Record that a worker has started a pack with `loops` trial-loops left."""
         share = self.shares.get(id(pack))
         if share is not None:
             share.loops, share.since = loops, time.monotonic()
 
     def advance(self, pack: Pack, loops: int) -> None:
-        """So many trials of a pack have finished a loop."""
+        """Record that `loops` trials of a pack have finished a loop each."""
         share = self.shares.get(id(pack))
         if share is None or share.since is None:
             return
@@ -75,11 +75,11 @@ class EtaEstimator:
         share.loops, share.since = max(0, share.loops - loops), now
 
     def finish(self, pack: Pack) -> None:
-        """Nothing more is done for a pack."""
+        """Remove a pack that has ended."""
         self.shares.pop(id(pack), None)
 
     def remaining(self) -> float:
-        """What is left; no schedule ends before its longest pack."""
+        """Return the seconds left; at least those of the longest pack."""
         work = [share.work for share in self.shares.values()]
         slowness = (_TRUST_SECONDS + self.spent) / (_TRUST_SECONDS + self.done)
         return slowness * max([sum(work) / self.workers, *work], default=0.0)

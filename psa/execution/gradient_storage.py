@@ -1,4 +1,4 @@
-"""What kept gradients of samples take, before any is kept. Imports no torch."""
+"""The size on disk of per-sample gradients, computed before any is stored. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from psa.specs.trial import Trial
 
 
 def keeps_gradients(trial: Trial) -> bool:
-    """Whether a trial keeps any."""
+    """Return True if a trial stores per-sample gradients."""
     return bool(_files(trial))
 
 
 def epoch_bytes(trial: Trial) -> int:
-    """Bytes of the gradients of one epoch as factors (see psa.analysis.gradients.factored), of the probe that
-    keeps most of them; 0 without such a probe.
+    """Return the bytes of the gradients of one epoch as factors (see psa.analysis.gradients.factored), for
+    the probe that keeps most of them; 0 without such a probe.
     """
     return max((_file_bytes(trial, probe) for probe in _files(trial)), default=0)
 
 
 def gradient_bytes(trial: Trial, epochs: int) -> int:
-    """Bytes of all its files of gradients: one for every epoch that is asked for, and one after the last."""
+    """Return the bytes of all gradient files of a trial: one per requested epoch, and one after the last."""
     return sum(_file_bytes(trial, probe) * _count(probe, epochs) for probe in _files(trial))
 
 
 def unreached(trials: Iterable[Trial], horizons: Mapping[str, int]) -> list[str]:
-    """A line for each probe that would keep nothing: none of its epochs is trained. horizons: by trial id."""
+    """Return a line for each probe none of whose epochs is trained. horizons: meta-loops by trial id."""
     found = {
         f"{probe} keeps nothing: training ends at epoch {horizons[trial.id]:,}": None
         for trial in trials
@@ -39,7 +39,7 @@ def unreached(trials: Iterable[Trial], horizons: Mapping[str, int]) -> list[str]
 
 
 def train_samples(trial: Trial) -> int:
-    """About how many samples a trial trains on, as if all digits were equally frequent."""
+    """Return the approximate number of training samples of a trial, as if all digits were equally common."""
     images = trial.data.train_size or IMAGES - trial.data.val_size
     return round(images * trial.data.classes / 10)
 
@@ -56,7 +56,7 @@ def _count(probe: str, epochs: int) -> int:
 
 
 def _file_bytes(trial: Trial, probe: str) -> int:
-    """Of every sample both factors of each layer, but not the image, which is the second one of the first."""
+    """Return the bytes of a file: both factors of each layer per sample, without the images (first layer)."""
     linears = shape_of(trial.model, trial.data.classes).linears
     layers = parse_probe(probe)[1].get("layers", tuple(linear.name for linear in linears))
     numbers = sum(

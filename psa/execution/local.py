@@ -17,7 +17,7 @@ from psa.storage.store import Store
 
 
 class LocalBackend:
-    """This machine: one process of one thread for each place."""
+    """The backend of this machine: one single-threaded worker process per slot."""
 
     stopped = STOP_MESSAGE
 
@@ -25,24 +25,24 @@ class LocalBackend:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
-        """One job per pack, the longest first."""
+        """Return one job per pack, the longest first."""
         return plan_jobs(packs, self.costs)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
-        """How many packs, and how long they take."""
+        """Yield a line with the number of packs and their expected time."""
         places = self._places([Task(job.pack, "") for job in jobs])
         yield describe_jobs(jobs, len(places))
 
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
-        """Run the jobs to their end; a tick (kind "tick") comes at least once a second."""
+        """Run the jobs to their end. Yield their events, a tick at least once a second."""
         tasks = [Task(job.pack, self._task("train", job.pack)) for job in jobs]
         yield from WorkerPool(self.machine, self._places(tasks)).run(tasks)
 
     def calibrate(self, groups: Sequence[Pack]) -> Generator[int, None, None]:
-        """Measure step times of packs like these; how many are left, at least once a second.
+        """Measure step times of packs like these. Yield the number of groups left, at least once a second.
 
-        A group that fails is left to the estimate. Closing it stops the workers at once: they have nothing
-        to save.
+        A group that fails keeps its estimate. Closing the generator stops the workers at once: they have
+        nothing to save.
         """
         tasks = [Task(pack, self._task("calibrate", pack)) for pack in groups]
         left = len(tasks)
@@ -57,7 +57,7 @@ class LocalBackend:
                 yield left
 
     def fetch(self) -> None:
-        """Nothing: everything is here already."""
+        """Do nothing: all results are on this machine already."""
 
     def _places(self, tasks: Sequence[Task]) -> list[DeviceSlot]:
         need = max(memory_bytes(task.pack.trials) for task in tasks)

@@ -24,10 +24,10 @@ DeviceName = Literal["cpu", "cuda", "mps"]
 
 @dataclass(frozen=True)
 class Machine:
-    """Where data sets are kept, and what to train on.
+    """The data folder and the device to train on.
 
-    device: None means the best one there is. threads: of one process; one gives the same bits in any pack
-    and is the fastest for small networks. readers: threads that read and check the data files.
+    device: None selects the best one available. threads: per process; one gives the same bits in any pack
+    and is the fastest for small networks. loader_threads: threads that read and verify the data files.
     """
 
     data_dir: Path = Path("dataset")
@@ -36,7 +36,7 @@ class Machine:
     loader_threads: int = 4
 
     def prepare(self) -> torch.device:
-        """Set torch up in this process and return the device. Raises UserError where it is not there."""
+        """Set torch up in this process and return the device. Raises UserError if it is not available."""
         import torch
 
         torch.set_num_threads(self.threads)
@@ -62,12 +62,12 @@ def _device(wanted: DeviceName | None) -> torch.device:
 
 
 def check_memory(parameters: int, trials: int, device: torch.device, kept: int = 0, bank: int = 0) -> None:
-    """Find out before any work is done whether a pack fits. Raises UserError.
+    """Raise UserError if a pack does not fit into memory, before any work is done.
 
-    parameters: of one trial, 4 bytes each. Counted is the least that training holds at one moment: on the
-    device the LKG, its copy, gradients and two moments; on the host the LKG twice more, as it is written.
-    kept, bank: bytes of what else a trial keeps on the device while it trains: the gradients of its samples,
-    and the entries of its hidden-state memory, whose room is taken at once.
+    parameters: of one trial, 4 bytes each. The check counts the least that training holds at one moment: on
+    the device the LKG, its copy, gradients and two moments; on the host two more LKGs while it is written.
+    kept, bank: bytes that a trial also keeps on the device while it trains: the gradients of its samples, and
+    the entries of its hidden-state memory, which are allocated at the start.
     """
     row = 4 * parameters * trials
     on_device = 5 * row + (kept + bank) * trials
@@ -90,7 +90,7 @@ def check_memory(parameters: int, trials: int, device: torch.device, kept: int =
 
 
 def usable_cores() -> int:
-    """Return how many processes can compute at once here: the allotted cores, within the cgroup's quota.
+    """Return the number of processes that can compute at once: the allotted cores within the cgroup's quota.
 
     A batch system, `taskset` or a container gives fewer than the machine has. A part of a core counts as one:
     what a quota leaves over would be lost otherwise.
@@ -102,7 +102,7 @@ def usable_cores() -> int:
 
 
 def _host_memory() -> float:
-    """Bytes this process may use: of the machine, its cgroup and its own limit; infinity where unknown."""
+    """Return the bytes this process may use: the least of machine, cgroup and own limit; inf if unknown."""
     try:
         there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError):
@@ -121,7 +121,7 @@ def _address_space() -> float:
 
 
 def describe(device: torch.device, threads: int) -> dict[str, Any]:
-    """What a record's sidecar says of the machine: differs from run to run and never touches the result."""
+    """Return the facts on the machine for a record's sidecar, which differ by run and affect no result."""
     import numpy as np
     import torch
 

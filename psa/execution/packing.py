@@ -1,4 +1,4 @@
-"""From pending trials to packs: what can be one tensor is grouped, and cut to the fastest size."""
+"""Packing of pending trials: those that fit into one tensor are grouped, and cut to the fastest size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psa.specs.trial import Pack, Trial, pack_key
 
 
 def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """Trials that could be one tensor, each group in the order that lets neighbours share batches."""
+    """Return groups of trials that fit into one tensor, ordered so that neighbours share batches."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(pack_key(trial), []).append(trial)
@@ -21,9 +21,9 @@ def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
 
 
 def enough(group: Sequence[Trial], count: int) -> tuple[Trial, ...]:
-    """A group filled up to `count` trials with further seeds.
+    """Return a group filled up to `count` trials with further seeds.
 
-    What a machine is measured with does not depend on how much of a grid is asked for today.
+    So the measurement of a machine does not depend on the part of a grid that is requested.
     """
     seeds = {trial.seed for trial in group}
     unused = (seed for seed in itertools.count() if seed not in seeds)
@@ -39,7 +39,7 @@ def enough(group: Sequence[Trial], count: int) -> tuple[Trial, ...]:
 def packed(
     groups: Sequence[Sequence[Trial]], horizon: int, costs: CostModel, size: int | None = None
 ) -> list[Pack]:
-    """Packs of the best size for this machine (or of `size`), the longest first."""
+    """Return packs of the best size for this machine (or of `size`), the longest first."""
     packs = []
     for group in groups:
         each = size or costs.best_size(group[0], len(group))

@@ -1,8 +1,8 @@
-"""Train stored loops again and compare the bits: the proof that a store is what this code makes.
+"""Train stored loops again and compare the bits, to prove that this code produces the store.
 
-What can be replayed is loop 1 of each trial, from the initial weights, and the loop after a previous
-generation of its state. The books of the present state (and its weights, where that loop made them) say what
-must come out; where no state was kept, the history in the trial's record does.
+Two loops of a trial can be replayed: loop 1, from the initial weights, and the loop after a previous
+generation of its state. The outcome is compared with the history in the present state (and its weights, where
+that loop made them) or, if no state was kept, with the history in the trial's record.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from psa.storage.trial_state import HISTORY_COLUMNS, Tensors, TrialState, decode
 
 @dataclass(frozen=True)
 class Step:
-    """One loop that can be trained again: which loop it is, and the file of the state with its outcome, or
-    the id of the trial whose record holds it where its state was not kept.
+    """A loop that can be trained again: its number, and the state file with its outcome, or the id of the
+    trial whose record holds the outcome if no state was kept.
     """
 
     state: Path | None
@@ -47,8 +47,8 @@ class Step:
 class Replayed:
     """The outcome of a replayed loop; difference is None where every bit was the same.
 
-    place: where the outcome is stored. machines: on which machines the loop was trained the first time and
-    now, where they are of two kinds.
+    place: where the outcome is stored. machines: those of the first training and of the replay, if they
+    differ in kind.
     """
 
     place: str
@@ -71,7 +71,7 @@ class _Stored:
 
 
 def steps_of(store: Store) -> list[Step]:
-    """Every step that the stored states and records allow, in a fixed order.
+    """Return every step that the stored states and records allow, in a fixed order.
 
     Damaged files and misplaced ones are left to `verify`.
     """
@@ -96,7 +96,7 @@ def steps_of(store: Store) -> list[Step]:
 
 
 def _promised(devices: str) -> bool:
-    """Return whether bits are promised: only of the CPU. With a GPU they may differ without a fault."""
+    """Return True if equal bits are guaranteed: only on the CPU. On a GPU they may differ without a fault."""
     return devices == "cpu"
 
 
@@ -121,7 +121,7 @@ def _trained(stored: _Stored, loop: int, machine: Machine, device: torch.device)
     net = Dense(trial.model, splits.classes)
     state = fresh_state(trial, net, loop) if stored.before is None else copy.deepcopy(stored.before)
     state.trial = trial
-    # the engine ends with a look at the test split, which is not to be looked at here
+    # the engine would evaluate the test split at the end, which must not happen here
     blind = replace(splits, test=splits.val)
     policy = policy_for(trial, net, splits)
     engine.run_loops(net, blind, [state], loop, policy, device=device, save=lambda states: None)
@@ -129,7 +129,7 @@ def _trained(stored: _Stored, loop: int, machine: Machine, device: torch.device)
 
 
 def _of_state(step: Step, path: Path, store: Store) -> _Stored | None:
-    """Return what the state file of a step says, None where it has been removed or damaged meanwhile."""
+    """Return the outcome in the state file of a step, None if it was removed or damaged meanwhile."""
     state = _sound(path, store)
     before = _sound(CheckpointFile(path).previous, store) if step.from_previous else None
     if state is None or (step.from_previous and before is None):
@@ -139,7 +139,7 @@ def _of_state(step: Step, path: Path, store: Store) -> _Stored | None:
 
 
 def _of_record(step: Step, store: Store) -> _Stored | None:
-    """Return what the record of a step says, None where it has been removed or damaged meanwhile."""
+    """Return the outcome in the record of a step, None if it was removed or damaged meanwhile."""
     try:
         stored = store.records.locate(str(step.record))
     except CorruptFileError:
@@ -151,7 +151,7 @@ def _of_record(step: Step, store: Store) -> _Stored | None:
 
 
 def two_kinds(then: Record | None, now: Record) -> str:
-    """Describe the machines of two runs, where equal bits are not promised of both; empty where they are."""
+    """Describe the machines of two runs if equal bits are not guaranteed between them; else return ""."""
     if then is None:
         return "the machine it was made on is not recorded"
     if all(then.get(key) == now[key] for key in ("processor", "torch")):
@@ -163,7 +163,7 @@ def two_kinds(then: Record | None, now: Record) -> str:
 
 
 def _kind(machine: Record) -> str:
-    """`Intel(R) Xeon(R) with torch 2.15.0`, of what a sidecar says."""
+    """Return a text such as `Intel(R) Xeon(R) with torch 2.15.0` from the machine in a sidecar."""
     name = machine.get("processor") or f"a processor that is not recorded ({machine.get('platform')})"
     return f"{name} with torch {machine.get('torch')}"
 
@@ -184,13 +184,13 @@ def _same_trial(before: TrialState, after: TrialState) -> bool:
 
 
 def _settings(trial: Trial, loop: int) -> Trial:
-    """What a loop was trained with, whatever came before and after it."""
+    """Return a trial with the settings of one loop, without those of the loops before and after it."""
     return trial.at_loop(loop).changed(legs=())
 
 
 def _sound(path: Path, store: Store) -> TrialState | None:
-    """Return a state that can be replayed, None for one that is missing, damaged, misplaced or not psa's:
-    `verify` names those.
+    """Return a state that can be replayed, None if it is missing, damaged, misplaced or not written by psa.
+    `verify` reports those.
     """
     try:
         content = read_stored(path)

@@ -33,9 +33,9 @@ MAX_TRIALS: Final = 200_000
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One trial of a grid, and how it came about: its variant ("" where none is declared) and settings.
+    """A trial of a grid with its variant ("" where none is declared) and its settings.
 
-    candidate: what is promoted from stage to stage; points that differ in seed and stage alone share it.
+    candidate: the unit of promotion from stage to stage; points that differ only in seed and stage share it.
     """
 
     trial: Trial
@@ -44,18 +44,18 @@ class GridPoint:
     candidate: int
 
     def value(self, key: str) -> Any:
-        """What a key of the grid is here: a setting, `seed` or `variant`."""
+        """Return the value of a key of the grid: a setting, `seed` or `variant`."""
         named: dict[str, Any] = {"seed": self.trial.seed, "variant": self.variant}
         return named[key] if key in named else getattr(self.settings, key)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Trials that are trained together up to `meta_loops`; in all stages but the first only candidates that
-    `promotion` takes over from the stage before (see psa.experiments.promotion).
+    """Trials that are trained together up to `meta_loops`. Every stage but the first trains only candidates
+    that `promotion` selects from the stage before (see psa.experiments.promotion).
 
-    everyone: the points that were declared, by which is decided who goes on; points: those of them that
-    --only selects, which is all that is trained and shown.
+    everyone: all declared points, among which promotion decides; points: those of them that --only selects,
+    the only ones that are trained and shown.
     """
 
     name: str
@@ -66,14 +66,14 @@ class Stage:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Every trial selected that it may hold."""
+        """The selected trials that the stage may train."""
         return tuple(point.trial for point in self.points)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A declared experiment, resolved: its stages in order, one called "" where none is declared, and what
-    its study warns of it.
+    """A declared experiment, resolved: its stages in order (one called "" where none is declared), and the
+    warnings of its study.
     """
 
     name: str
@@ -82,30 +82,30 @@ class Grid:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Every trial of every stage, each once, in the order of the file."""
+        """The trials of all stages, each once, in the order of the file."""
         return tuple({trial.id: trial for stage in self.stages for trial in stage.trials}.values())
 
     @property
     def horizons(self) -> dict[str, int]:
-        """Meta-loops that each trial (by id) is trained at least: those of the first stage that has it."""
+        """The minimum meta-loops of each trial by id: those of the first stage that has it."""
         return {trial.id: stage.meta_loops for stage in reversed(self.stages) for trial in stage.trials}
 
     @property
     def meta_loops(self) -> int:
-        """How far the trials of the last stage are trained."""
+        """The meta-loops of the last stage."""
         return self.stages[-1].meta_loops
 
     @property
     def points(self) -> tuple[GridPoint, ...]:
-        """Every point of every stage."""
+        """The points of all stages."""
         return tuple(point for stage in self.stages for point in stage.points)
 
 
 def load_grid(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), only: str = "") -> Grid:
-    """Read a grid (a file, or a mapping of what one would hold), apply `key=value` overrides, and keep what
-    `only` ("arch=1*16 mode=hidden") selects.
+    """Read a grid (a file, or a mapping of the same form), apply `key=value` overrides, and keep the points
+    that `only` ("arch=1*16 mode=hidden") selects.
 
-    Raises UserError that names the file, the key and the nearest right name.
+    Raises UserError that names the file, the key and the nearest valid name.
     """
     declared = GridFile(source, overrides)
     _check_size(declared)
@@ -114,7 +114,7 @@ def load_grid(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), o
         points = tuple(_points(declared, stage))
         stages.append(Stage(stage.name, stage.meta_loops, points, points, stage.promotion))
     grid = Grid(declared.title, tuple(_selected(declared, stages, only)))
-    horizons = {trial.id: grid.meta_loops for trial in grid.trials}  # as far as any stage may take it
+    horizons = {trial.id: grid.meta_loops for trial in grid.trials}  # the maximum over the stages
     warnings = [*declared.study.warnings(grid.trials), *unreached(grid.trials, horizons)]
     return replace(grid, warnings=tuple(warnings))
 
@@ -129,7 +129,7 @@ def _check_size(declared: GridFile) -> None:
 
 
 def _points(declared: GridFile, stage: DeclaredStage) -> Iterator[GridPoint]:
-    """Every point of a stage, in the order of the file. Raises UserError."""
+    """Yield every point of a stage, in the order of the file. Raises UserError."""
     seen: dict[str, str] = {}
     combinations = itertools.product(
         declared.variants.items() or [("", {})], itertools.product(*declared.axes.values())
@@ -148,7 +148,7 @@ def _points(declared: GridFile, stage: DeclaredStage) -> Iterator[GridPoint]:
 
 
 def _twice(declared: GridFile, trial: Trial, digest: str) -> UserError:
-    """Why two trials may not have one name."""
+    """Return the error for two trials with one name."""
     if trial.digest == digest:
         return UserError(
             f"{declared.where}: the same trial is asked for twice ({trial.id})",
@@ -173,7 +173,7 @@ def _trial(declared: GridFile, settings: Spec, seed: int) -> Trial:
 
 
 def _selected(declared: GridFile, stages: list[Stage], only: str) -> list[Stage]:
-    """The stages with those points for which every `key=value[,value]` of the filter holds."""
+    """Return the stages with the points that match every `key=value[,value]` of the filter."""
     for clause in split_top_level(only, " "):
         key, values = _clause(declared, clause)
         _check_found(clause, key, values, stages)
@@ -190,7 +190,7 @@ def _selected(declared: GridFile, stages: list[Stage], only: str) -> list[Stage]
 
 
 def _check_found(clause: str, key: str, values: list[Any], stages: list[Stage]) -> None:
-    """Raise UserError for a value that no trial has: it is more likely a slip than a wish."""
+    """Raise UserError for a value that no trial has, since it is probably a typing error."""
     there = {point.value(key) for stage in stages for point in stage.points}
     for value in values:
         if value not in there:
@@ -201,7 +201,7 @@ def _check_found(clause: str, key: str, values: list[Any], stages: list[Stage]) 
 
 
 def _clause(declared: GridFile, clause: str) -> tuple[str, list[Any]]:
-    """A clause of --only: its key, and the values it asks for."""
+    """Return the key and the values of a clause of --only."""
     key, text = parse_assignment(clause, "--only")
     check_choice(key, {"seed", "variant", *declared.fields}, "--only")
     where = f"--only {key}"
@@ -214,7 +214,7 @@ def _clause(declared: GridFile, clause: str) -> tuple[str, list[Any]]:
 
 
 def _setting(declared: GridFile, key: str, text: str, where: str) -> Any:
-    """A text as the value that a setting would have: `2*4` and `[2*4]` are one architecture."""
+    """Parse a text as the value of a setting: `2*4` and `[2*4]` are one architecture."""
     field: FieldInfo = declared.fields[key]
     kind: Any = Annotated[field.annotation, field]  # with its limits and conversions
     try:

@@ -1,4 +1,4 @@
-"""What a grid file says, as it says it: tables and keys, overrides of the command line, and mistakes."""
+"""The content of a grid file: its tables and keys, overrides of the command line, and their checks."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from psa.specs.arch import quote
 from psa.specs.base import STUDY_NAME, Spec, parse_spec
 
 MAX_LOOPS: Final = 10_000_000
-_GRIDS: Final = Path("reproduction")  # where those of the studies lie
+_GRIDS: Final = Path("reproduction")  # the folder of the grids of the studies
 _MAX_STAGES: Final = 100
-# Folders are named so, and Windows, to which results may be copied, has no folders of these names.
+# Names become folders, and Windows, to which results may be copied, reserves these names.
 _RESERVED: Final = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
 _KEYS: Final = {"study", "name", "about", "meta_loops", "seeds", "base", "axes", "variants", "stages"}
 _STAGE_KEYS: Final = {"name", "meta_loops", "seeds", "settings", "promote"}
 
 
 class Promotion(Spec):
-    """Which candidates of a stage go on to the next, by validation accuracy alone.
+    """The rule that promotes candidates of a stage to the next, by validation accuracy alone.
 
-    best: how many of each group. within: settings (or "variant"); candidates equal in them form a group.
-    groups: groups as lists of variants, in place of `within`. always: variants that go on in any case.
+    best: number per group. within: settings (or "variant"); candidates with equal values form a group.
+    groups: groups as lists of variants, instead of `within`. always: variants that are always promoted.
     """
 
     best: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 1
@@ -61,10 +61,10 @@ class DeclaredStage:
 
 
 class GridFile:
-    """A grid file, or what one would hold, with its overrides. `tables`: further ones it may have, which are
-    left as they are. title: what it is called while it is run.
+    """A grid file, or a mapping of the same form, with its overrides. `tables`: further tables that it may
+    have, which are left unparsed. title: the name shown while it runs.
 
-    Raises UserError that names the file, the key and the nearest name.
+    Raises UserError that names the file, the key and the nearest valid name.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class GridFile:
         return DeclaredStage(name, body["meta_loops"], body["seeds"], settings, promotion)
 
     def _override(self, key: str, value: str) -> None:
-        """Set a key from the command line; an axis of that name gives way. `stage.key` is of one stage."""
+        """Set a key from the command line, replacing an axis of that name. `stage.key` is for one stage."""
         name, dot, inner = key.rpartition(".")
         if dot:
             if not self.stages[0].name:
@@ -169,12 +169,12 @@ class GridFile:
         self._check_override(key, value)
         self.base.pop(key, None)
         if len(values) > 1 or key in self.axes:
-            self.axes[key] = values  # where it stood: the order of axes decides who wins a tie
+            self.axes[key] = values  # in its position: the order of axes decides ties
         else:
             self.base[key] = values[0]
 
     def _check_override(self, key: str, value: str) -> None:
-        """Raise UserError where a variant or a stage sets the key: not all would be reached."""
+        """Raise UserError if a variant or a stage sets the key: the override would not reach all trials."""
         for name, settings in self.variants.items():
             if key in settings:
                 raise UserError(f"override {key}: variant {name!r} sets it", f"Change it in {self.where}")
@@ -185,7 +185,7 @@ class GridFile:
                 )
 
     def parts(self, key: str, value: str) -> list[str]:
-        """The values in a text: `mode=none,full` are two, `digits=0,1` is one and `digits=[0,1],even` two.
+        """Split a text into values: `mode=none,full` has two, `digits=0,1` one and `digits=[0,1],even` two.
         Ranges and files of values are written as in a grid.
         """
         if value.startswith("@") or ".." in value:
@@ -208,7 +208,7 @@ class GridFile:
                 check_choice(key, set(self.fields), f"{self.where}: {place}")
 
     def _check_places(self) -> None:
-        """A setting has one place; another would silently win. A stage and a variant may change the base."""
+        """Raise UserError for a setting in two places. A stage or a variant may override the base."""
         places = [("base", self.base)]
         places += [(f"variant {name!r}", settings) for name, settings in self.variants.items()]
         places += [(f"stage {stage.name!r}", stage.settings) for stage in self.stages]
@@ -259,7 +259,7 @@ class GridFile:
 
 
 def _grids_in(folder: Path) -> list[Path]:
-    """What may be meant by a name that is not there."""
+    """Return the grid files of a folder, to suggest for a name that does not exist."""
     return [path for path in sorted(folder.glob("*.toml")) if path.name != "pyproject.toml"]
 
 

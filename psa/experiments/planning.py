@@ -1,4 +1,4 @@
-"""Planning: what is still to be done for some trials on this machine, by which packs and where."""
+"""Planning: the trials that remain to be trained on this machine, their packs and their slots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from psa.storage.store import Store
 
 @dataclass(frozen=True)
 class Plan:
-    """What is still to be done for some trials, on this machine: by which packs, and in which places."""
+    """The remaining work of a set of trials on this machine: pending trials, packs, and worker slots."""
 
     trials: Sequence[Trial]
     horizon: int
@@ -26,7 +26,7 @@ class Plan:
 
     @property
     def done(self) -> int:
-        """Trials that are done."""
+        """The number of trials that are done."""
         return len(self.trials) - len(self.pending) - len(self.damaged)
 
 
@@ -39,7 +39,7 @@ def planned_for(
     workers: int | None,
     pack_size: int | None,
 ) -> Plan:
-    """What is to be done of some trials up to a horizon."""
+    """Return the plan that trains a set of trials up to a horizon."""
     survey = store.progress(trials, horizon)
     packs = packed(groups_of(survey.pending), horizon, costs, pack_size)
     need = max((memory_bytes(pack.trials) for pack in packs), default=1)

@@ -1,4 +1,4 @@
-"""Who goes on from stage to stage of a grid: decided by records alone, and by validation accuracy only."""
+"""Promotion of candidates from stage to stage of a grid, by the validation accuracy in records alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from psa.storage.store import Store
 
 @dataclass(frozen=True)
 class StageStatus:
-    """A stage and those of its points that are to be trained, None while the stage before it goes on."""
+    """A stage and its points that are to be trained; None until the stage before it is complete."""
 
     grid: Grid
     number: int
@@ -24,27 +24,27 @@ class StageStatus:
 
     @property
     def stage(self) -> Stage:
-        """As it was declared."""
+        """The stage as declared."""
         return self.grid.stages[self.number]
 
     @property
     def meta_loops(self) -> int:
-        """How far its trials are trained."""
+        """The meta-loops of its trials."""
         return self.stage.meta_loops
 
     @property
     def last(self) -> bool:
-        """Whether no stage follows."""
+        """True for the last stage of the grid."""
         return self.number == len(self.grid.stages) - 1
 
     @property
     def title(self) -> str:
-        """What to put before a line about it: `stage short: `, nothing in a grid without stages."""
+        """The prefix of lines about the stage: `stage short: `, empty in a grid without stages."""
         return f"stage {self.stage.name}: " if self.stage.name else ""
 
     @property
     def seats(self) -> int:
-        """How many trials it will hold at most, known before anybody is chosen."""
+        """The maximum number of its trials, known before any candidate is promoted."""
         candidates = {point.candidate for point in self.stage.points}
         if self.number == 0 or not candidates:
             return len(self.stage.points)
@@ -53,15 +53,15 @@ class StageStatus:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """What is to be trained as far as that is known."""
+        """The trials to be trained, as far as they are known."""
         return tuple(point.trial for point in self.points or ())
 
 
 def stage_statuses(grid: Grid, store: Store) -> Iterator[StageStatus]:
-    """Each stage with who has reached it by now. Lazy: what is trained meanwhile counts for the next one.
+    """Yield each stage with its promoted points. Lazy: trials trained meanwhile count for the next stage.
 
-    A stage is closed when all its trials are done; a failed one keeps it open, since to rank the others
-    without it would give another answer once it is done. Who goes on does not depend on --only.
+    A stage is closed when all its trials are done. A failed trial keeps it open, since a ranking without it
+    could change once it is done. Promotion does not depend on --only.
     """
     before: tuple[GridPoint, ...] | None = None
     for number, stage in enumerate(grid.stages):
@@ -81,14 +81,14 @@ def stage_statuses(grid: Grid, store: Store) -> Iterator[StageStatus]:
 
 
 def _scores(points: Sequence[GridPoint], meta_loops: int, store: Store) -> dict[int, Fraction] | None:
-    """The mean validation accuracy over the seeds of each candidate after `meta_loops`; None while a record
-    is missing or damaged. What a trial reached later, in a longer stage, does not count.
+    """Return the mean validation accuracy over the seeds of each candidate after `meta_loops`; None while a
+    record is missing or damaged. Later loops of a trial, from a longer stage, do not count.
     """
     found: dict[int, list[Fraction]] = {}
     for point in points:
         try:
             record = store.read(point.trial)
-        except CorruptFileError:  # as good as missing; who looks at the stage itself says so
+        except CorruptFileError:  # counts as missing; the stage itself reports it
             return None
         if record is None or not reaches(record, meta_loops):
             return None
@@ -97,7 +97,7 @@ def _scores(points: Sequence[GridPoint], meta_loops: int, store: Store) -> dict[
 
 
 def promoted(promotion: Promotion, points: Sequence[GridPoint], scores: dict[int, Fraction]) -> set[int]:
-    """The candidates that go on. Among equal scores the one that the file names first is taken."""
+    """Return the promoted candidates. Among equal scores the first in the file is taken."""
     chosen = {point.candidate for point in points if point.variant in promotion.always}
     for group in _groups(promotion, points):
         ranked = sorted(group, key=lambda candidate: (-scores[candidate], candidate))
@@ -106,13 +106,13 @@ def promoted(promotion: Promotion, points: Sequence[GridPoint], scores: dict[int
 
 
 def max_promoted(promotion: Promotion, points: Sequence[GridPoint]) -> int:
-    """How many candidates will go on at most, known before any score is."""
+    """Return the maximum number of promoted candidates, known before any score is."""
     always = {point.candidate for point in points if point.variant in promotion.always}
     return len(always) + sum(min(promotion.best, len(group)) for group in _groups(promotion, points))
 
 
 def _groups(promotion: Promotion, points: Sequence[GridPoint]) -> list[set[int]]:
-    """The candidates that compete with each other; those that go on anyhow compete with nobody."""
+    """Return groups of candidates that compete; those that are always promoted are in none."""
     open_to = [point for point in points if point.variant not in promotion.always]
     if promotion.groups:
         found = [

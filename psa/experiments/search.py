@@ -1,10 +1,11 @@
 """A declared search: a TOML file and overrides in, packs for sampled settings out. Pure; imports no torch.
 
-study, name, meta_loops, seeds, [base]    as in a grid (psa.experiments.grid); every configuration is run over
-all seeds [space]     setting = { low = 1e-5, high = 1e-2, log = true }, or a list of choices, "a..b" or
-"@file"; of a
-            setting that is a whole number, low and high are whole numbers and both are drawn
+study, name, meta_loops, seeds, [base]    as in a grid (psa.experiments.grid)
+[space]     setting = { low = 1e-5, high = 1e-2, log = true }, or a list of choices, "a..b" or "@file"; if the
+            setting is a whole number, low and high are whole numbers and both are included
 [search]    samples, scheduler (asha, pbt or none), sampler (random or optuna), grace, reduction, seed
+
+Every configuration is run over all seeds.
 """
 
 from __future__ import annotations
@@ -65,12 +66,12 @@ SearchValues = Annotated[WholeRange | Range | tuple[Any, ...], Field(union_mode=
 
 
 class SearchStrategy(Spec):
-    """How the space is searched.
+    """The strategy of a search.
 
-    samples: configurations. scheduler: asha stops the worse of them early, after `grace` meta-loops and then
-    each time after `reduction` times as many; pbt lets the worse ones go on, every `grace` meta-loops, from
-    the weights of better ones with settings near theirs; none trains all to the end. sampler: random, or
-    Optuna's (TPE).
+    samples: number of configurations. scheduler: asha stops the worse of them early, after `grace` meta-loops
+    and then each time after `reduction` times as many; pbt continues the worse ones, every `grace`
+    meta-loops, from the weights of better ones with settings near theirs; none trains all to the end.
+    sampler: random, or Optuna's (TPE).
     """
 
     samples: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 20
@@ -82,7 +83,7 @@ class SearchStrategy(Spec):
 
 
 class SearchTemplate(Spec):
-    """What all configurations of a search share; with sampled settings it becomes a pack."""
+    """The settings that all configurations of a search share; with sampled settings it becomes a pack."""
 
     study: str
     name: str
@@ -91,7 +92,7 @@ class SearchTemplate(Spec):
     meta_loops: int
 
     def pack(self, sampled: Mapping[str, Any]) -> Pack:
-        """The configuration with these settings over all seeds. Raises UserError for what cannot be."""
+        """Return the configuration with these settings over all seeds. Raises UserError for invalid ones."""
         study = study_named(self.study, self.name)
         settings = parse_spec(study.Settings, {**self.base, **sampled}, self.name)
         try:
@@ -120,25 +121,25 @@ class Search(Spec):
         return self.template.pack(corner)
 
     def acts(self, sampled: Mapping[str, Any], key: str) -> bool:
-        """Whether a setting does anything beside the others: dropout does not in mode none."""
+        """Return True if a setting has an effect given the others: dropout has none in mode none."""
         values = self.space[key]
         others = (values.low, values.high) if isinstance(values, RANGES) else values
         try:
             mine = self.template.pack(sampled).trials
             return any(self.template.pack({**sampled, key: other}).trials != mine for other in others)
-        except UserError:  # beside such a neighbour it certainly does
+        except UserError:  # if a neighbour is invalid, the setting certainly has an effect
             return True
 
     @property
     def digest(self) -> str:
-        """Of everything that decides what is tried."""
+        """The SHA-256 digest of everything that decides which configurations are tried."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
 
 
 def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     """Read a search and apply `key=value` overrides of its base, seeds and meta-loops.
 
-    Raises UserError that names the file, the key and the nearest right name.
+    Raises UserError that names the file, the key and the nearest valid name.
     """
     declared = GridFile(path, overrides, TABLES)
     for table in ("axes", "variants"):
@@ -177,7 +178,7 @@ def _values(declared: GridFile, key: str, value: Any) -> WholeRange | Range | tu
 
 
 def _is_whole(annotation: Any) -> bool:
-    """Return whether a setting is a whole number, or one that may also be left out."""
+    """Return True if a setting is a whole number, or an optional one."""
     if get_origin(annotation) is Annotated:
         return _is_whole(get_args(annotation)[0])
     parts = [part for part in get_args(annotation) if part is not type(None)]
@@ -185,7 +186,7 @@ def _is_whole(annotation: Any) -> bool:
 
 
 def _check(found: Search, path: Path) -> None:
-    """Raise UserError where a corner of the space holds no trial, or the scheduler can do nothing."""
+    """Raise UserError if a corner of the space has no valid trial, or the scheduler has nothing to do."""
     corners = {
         key: (values.low, values.high) if isinstance(values, RANGES) else values
         for key, values in found.space.items()

@@ -1,7 +1,7 @@
-"""The ledger of a search: every configuration with its curve and its outcome, in one file.
+"""The log of a search: every configuration with its curve and its outcome, in one file.
 
-Records are of trials that came to their end; a configuration that was stopped early, or failed, is told of
-here only, as what it is.
+Only trials that were trained to the end have records; a configuration that was stopped early, or failed, is
+in the log only.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ConfigurationStatus = Literal["running", "finished", "stopped early", "failed"]
 
 
 class Configuration(Spec):
-    """Settings that were tried. accuracies: meta-loop -> of each seed the best validation accuracy so far,
-    in percent, 0 if it has diverged; diverged: of each seed, after the last loop; trials: ids of those that
-    came to their end, whose records are stored.
+    """Settings that were tried. accuracies: meta-loop -> best validation accuracy so far of each seed, in
+    percent, 0 if it has diverged; diverged: for each seed, after the last loop; trials: ids of those trained
+    to the end, whose records are stored.
     """
 
     name: str
@@ -39,17 +39,17 @@ class Configuration(Spec):
 
     @property
     def loops(self) -> int:
-        """Meta-loops trained."""
+        """The number of meta-loops trained."""
         return max(self.accuracies, default=0)
 
     @property
     def last(self) -> tuple[float, ...]:
-        """The accuracies it ended with, one per seed; none where it never finished a loop."""
+        """The final accuracies, one per seed; empty if no loop was finished."""
         return self.accuracies[self.loops] if self.accuracies else ()
 
     @property
     def finite(self) -> tuple[float, ...]:
-        """The accuracies it ended with, of the seeds that have not diverged."""
+        """The final accuracies of the seeds that have not diverged."""
         return self._kept(self.last)
 
     @property
@@ -78,7 +78,7 @@ class Configuration(Spec):
 
 
 class SearchLog:
-    """The configurations of one search, stored whenever one of them ends. Raises UserError."""
+    """The configurations of one search, saved whenever one of them ends. Raises UserError."""
 
     def __init__(self, search: Search, results: Path) -> None:
         self.search = search
@@ -87,7 +87,7 @@ class SearchLog:
         self.configurations = self._read()
 
     def handle_event(self, said: dict[str, Any]) -> Configuration | None:
-        """Take in an event of a backend. Return the configuration if it has ended thereby."""
+        """Process an event of a backend. Return the configuration if the event ends it."""
         name, kind = said.get("pack"), said["event"]
         if name is None:
             return None
@@ -115,14 +115,14 @@ class SearchLog:
         if kind not in ended:
             return None
         self.save()
-        if found.status == self.configurations[name].status:  # it was known
+        if found.status == self.configurations[name].status:  # known already
             return None
         return self.configurations[name]
 
     @property
     def ended(self) -> list[Configuration]:
         """The configurations that have ended, the best first: finished ones by their mean accuracy, then the
-        others by the meta-loops trained, since a comparison with the first would not be fair.
+        others by the meta-loops trained, since their accuracies are not comparable with the first.
         """
         order = {"finished": 0, "stopped early": 1, "failed": 2}
         found = [each for each in self.configurations.values() if each.status != "running"]
@@ -150,7 +150,7 @@ class SearchLog:
             raise CorruptFileError(f"{self.path} is damaged ({type(error).__name__})", "Remove it") from None
 
     def save(self) -> None:
-        """Store it, with the curves of what is still in training."""
+        """Store the log, with the curves of configurations still in training."""
         body = {
             "search": self.search.model_dump(mode="json"),
             "configurations": [each.model_dump(mode="json") for each in self.configurations.values()],

@@ -1,8 +1,8 @@
-"""What a study hands the grid: its settings, what they are called, and how a trial is made of them.
+"""The protocol of a study: its settings, their names, and the function that makes a trial of them.
 
 A study is a module of `psa.experiments.studies` with `Settings`, a Spec whose fields are the keys of its
-grids, and
-`from_settings(settings, seed, name) -> Trial` and `warnings(trials)`. Nothing else needs to know of it.
+grids, `from_settings(settings, seed, name) -> Trial` and `warnings(trials)`. It is found by its file name and
+registered nowhere else.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from psa.specs.probes import PROBES, ProbeName, parse_probe
 from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
 from psa.specs.trial import Trial
 
-# found by its path: its modules import this one, and no module may import what imports it
+# located by path: the study modules import this one, and circular imports are not allowed
 _STUDIES: Final = Path(__file__).with_name("studies")
 
 
 def _known_probes(names: Any) -> Any:
-    """Before any pattern is asked, which could only say that a text is not like it."""
+    """Check the names of probes before the pattern of the field does, whose error would suggest no name."""
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return names  # whatever else it is, is told by its type
+        return names  # the type check reports any other value
     unknown = next((name for name in names if name.partition("(")[0] not in PROBES), None)
     if unknown is not None:
         near = nearest(unknown, PROBES) or ", ".join(PROBES)
@@ -61,7 +61,7 @@ Probes = Annotated[
 
 
 class DataSettings(Spec):
-    """The settings of every study that say which data are used."""
+    """The settings of every study that select its data."""
 
     dataset: DatasetName = "mnist"
     scaling: Scaling = "standard"
@@ -77,7 +77,7 @@ class DataSettings(Spec):
 
     @property
     def data(self) -> DataSpec:
-        """The data they name. Raises pydantic.ValidationError."""
+        """The data that the settings select. Raises pydantic.ValidationError."""
         return DataSpec(
             name=self.dataset,
             scaling=self.scaling,
@@ -100,7 +100,7 @@ class TrainingSettings(DataSettings):
     weight_decay: WeightDecay = 0.0
 
     def training(self, patience: int | None = None) -> StandardTraining:
-        """Return the training they describe. Raises pydantic.ValidationError."""
+        """Return the training that the settings describe. Raises pydantic.ValidationError."""
         shared = StandardTraining.model_fields.keys() & TrainingSettings.model_fields.keys()
         return StandardTraining(patience=patience, **{name: getattr(self, name) for name in shared})
 
@@ -174,12 +174,12 @@ class Study(Protocol):
 
 
 def study_names() -> set[str]:
-    """Every study that there is."""
+    """Return the names of all studies."""
     return {module.name for module in pkgutil.iter_modules([str(_STUDIES)])}
 
 
 def study_named(name: Any, where: str) -> Study:
-    """The study of that name. Raises UserError with the nearest name."""
+    """Return the study of that name. Raises UserError with the nearest name."""
     known = study_names()
     if not isinstance(name, str):
         raise UserError(f"{where}: study = {name!r} is no name", f"Known: {', '.join(sorted(known))}")
@@ -188,8 +188,8 @@ def study_named(name: Any, where: str) -> Study:
 
 
 def parse_setting(annotation: Any, text: str, where: str) -> Any:
-    """The value that a text from the command line stands for, by the type of its setting: lr=1e-4 is a
-    number, and a list may have a name. What it may be is left to the setting. Raises UserError.
+    """Parse a text from the command line by the type of its setting: lr=1e-4 is a number, and a list may
+    have a name. Limits are left to the setting. Raises UserError.
     """
     kind = unwrap_annotation(annotation)
     if get_origin(kind) is tuple:
@@ -212,12 +212,12 @@ def parse_setting(annotation: Any, text: str, where: str) -> Any:
 
 
 def is_list_setting(annotation: Any) -> bool:
-    """Whether one value of a setting is itself a list, such as digits."""
+    """Return True if one value of a setting is itself a list, such as digits."""
     return get_origin(unwrap_annotation(annotation)) is tuple
 
 
 def unwrap_annotation(annotation: Any) -> Any:
-    """A type without its limits, and without the None that it may also be."""
+    """Return a type without its limits, and without None if it is optional."""
     if get_origin(annotation) is Annotated:
         return unwrap_annotation(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):

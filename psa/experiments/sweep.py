@@ -1,4 +1,4 @@
-"""The sweep: train what is left of a declared grid, stage by stage, whatever happens meanwhile."""
+"""The sweep: train the remaining trials of a grid stage by stage, across failures and interruptions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from psa.storage.retention import KeepWeights, delete_checkpoints
 from psa.storage.store import Store
 from psa.storage.sweep_registry import Describe, register_sweep
 
-FIRST_WAIT_SECONDS: Final = 1.0  # for others' trials, before they are looked at again; then twice as long
+FIRST_WAIT_SECONDS: Final = 1.0  # before trials of other processes are checked again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0
 RefreshCallback = Callable[[], None]
 
@@ -47,26 +47,26 @@ class SweepOptions:
 
 
 class StageProgress(Protocol):
-    """Progress of one stage, which takes in the events of its packs."""
+    """The progress of one stage, updated by the events of its packs."""
 
     done: int
     time_left: EtaEstimator
 
     def handle_event(self, event: WorkerEvent) -> None:
-        """Take an event in."""
+        """Process an event."""
 
     def show_measuring(self, networks: int) -> None:
-        """So many networks are still to be measured, before anything is trained."""
+        """Show that `networks` networks are to be measured before the training starts."""
 
     def show_waiting(self, trials: int) -> None:
-        """Nothing can be done but wait for so many trials, which others have in hand."""
+        """Show that the sweep waits for `trials` trials that other processes hold."""
 
     def show_training(self) -> None:
-        """From now on packs are trained."""
+        """Show that packs are being trained."""
 
 
 class SweepProgress(Protocol):
-    """Messages of a sweep, and the progress of each of its stages."""
+    """The messages of a sweep, and the progress of each of its stages."""
 
     def say(self, text: str) -> None:
         """Show a line."""
@@ -75,17 +75,17 @@ class SweepProgress(Protocol):
         """Name the records that cannot be read."""
 
     def waiting(self, stage: StageStatus) -> None:
-        """Say what a stage waits for that nobody has reached yet."""
+        """Show what a stage that cannot start yet waits for."""
 
     def stage(
         self, name: str, total: int, time_left: EtaEstimator, tell: Describe
     ) -> contextlib.AbstractContextManager[tuple[StageProgress, RefreshCallback]]:
-        """Show the progress of a stage of so many trials while the block lasts, anew at each refresh."""
+        """Show the progress of a stage of `total` trials within the block, updated at each refresh."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that can start: its grid, and the backend that trains it."""
+    """A sweep that is ready to start: its grid, and the backend that trains it."""
 
     declared: Grid
     store: Store
@@ -128,7 +128,7 @@ class Sweep:
 
 
 def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
-    """Say how far a stage is; whether it is complete."""
+    """Show the progress of a stage. Return True if it is complete."""
     if stage.points is None:
         work.progress.waiting(stage)
         return False
@@ -140,8 +140,8 @@ def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
 
 
 def _drop(stages: Sequence[StageStatus], store: Store, keep: KeepWeights) -> None:
-    """Drop the weights that are not to be kept: of trials that are done in every stage they have reached,
-    and of none while it is open who goes on.
+    """Delete the weights that are not to be kept: those of trials that are done in every stage they have
+    reached, and none while a promotion is undecided.
     """
     if keep == "all" or any(stage.points is None for stage in stages):
         return
@@ -153,22 +153,22 @@ def _drop(stages: Sequence[StageStatus], store: Store, keep: KeepWeights) -> Non
 
 @dataclass
 class _SweepRunner:
-    """What all that is trained in one sweep shares. `failed`: ids of trials that are not tried again."""
+    """The state shared by the stages of one sweep. `failed`: ids of trials that are not tried again."""
 
     sweep: Sweep
     progress: SweepProgress
     stop: StopRequest
     tell: Describe
     failed: set[str] = field(default_factory=set)
-    detached: str = ""  # what there is to say of what goes on without this sweep
+    detached: str = ""  # the message about jobs that continue without this process
     keep: KeepWeights = "all"
 
     def train(self, stage: StageStatus) -> None:
-        """Train the trials of a stage, until none is left to be done but those that failed.
+        """Train the trials of a stage until only failed ones are left.
 
-        Ends early when a stop is asked for, or at a failure where that is wanted.
+        Ends early at a stop request, or at a failure with `fail_fast`.
         """
-        # those who go on to a later stage need their weights there
+        # promoted trials need their weights in a later stage
         self.keep = self.sweep.options.keep_weights if stage.last else "all"
         planned = self._planned(stage)
         time_left = EtaEstimator(self.sweep.costs, len(planned.places))
@@ -196,7 +196,7 @@ class _SweepRunner:
     def _calibrate(
         self, backend: LocalBackend, planned: Plan, view: StageProgress, refresh: RefreshCallback
     ) -> None:
-        """Measure the kinds of network that this machine has not seen yet, once."""
+        """Measure the step times of networks that this machine has not measured yet."""
         unknown: dict[WorkloadKey, Pack] = {}
         for group in groups_of(planned.pending):
             kind = WorkloadKey.of(group[0])
@@ -213,10 +213,10 @@ class _SweepRunner:
                     return
 
     def _rounds(self, planned: Plan, view: StageProgress, refresh: RefreshCallback) -> None:
-        """Train what is free, again and again.
+        """Train the trials that no other process holds, round after round.
 
-        What another sweep, or a worker that outlived its own, is at work on comes round until it is done or
-        free. Meanwhile no worker is started.
+        Trials held by another sweep, or by a worker that outlived its own, are checked again until they are
+        done or free. No worker is started for them meanwhile.
         """
         pending, wait = planned.pending, FIRST_WAIT_SECONDS
         while not self.ends():
@@ -258,8 +258,8 @@ class _SweepRunner:
                     return
 
     def ends(self) -> bool:
-        """Whether nothing more is to be trained here: a stop was asked for, a failure ends it, or the rest
-        goes on without this sweep.
+        """Return True if nothing more is to be trained here: a stop was requested, a failure ends the sweep,
+        or the remaining jobs continue without this process.
         """
         return self.stop() or bool(self.detached) or (self.sweep.options.fail_fast and bool(self.failed))
 
@@ -272,7 +272,7 @@ class _SweepRunner:
 
 
 def _booked(store: Store, event: WorkerEvent, keep: KeepWeights) -> None:
-    """What a finished or failed pack leaves to be done."""
+    """Store the failures of a pack that has ended, and delete its checkpoints if none are kept."""
     errors = failures_of(event)
     failed = [trial for trial in event.pack.trials if trial.id in errors]
     # a worker that died over one trial may have stored the records of others: those are done, not failed

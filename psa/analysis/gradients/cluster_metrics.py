@@ -1,4 +1,4 @@
-"""What is said of a clustering: how many clusters, how tight they are, and whom each of them holds. Pure."""
+"""Measures of a clustering: number of clusters, quality of fit, and the samples in each cluster. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClusterQuality:
-    """How well `clusters` clusters fit. Inertia always falls; the silhouette (Rousseeuw 1987, -1 to 1) and
+    """The fit of `clusters` clusters. Inertia always falls; the silhouette (Rousseeuw 1987, -1 to 1) and
     the index of Calinski & Harabasz (1974) are best high, that of Davies & Bouldin (1979) low. NaN where
     a measure is not defined: fewer than two clusters hold anything, or every sample is alone.
     """
@@ -47,16 +47,16 @@ class ClusterQuality:
 
 @dataclass(frozen=True)
 class Choice:
-    """The quality of every number of clusters that was tried, on `samples` gradients; what each measure
-    would choose, None where it is defined nowhere.
+    """The quality of every number of clusters that was tried, on `samples` gradients; `best` is the
+    choice of a measure, None where it is defined nowhere.
     """
 
     qualities: tuple[ClusterQuality, ...]
     samples: int
 
     def best(self, measure: str) -> int | None:
-        """The number of clusters that `silhouette`, `calinski_harabasz` or `davies_bouldin` is best for; the
-        least of equal ones.
+        """Return the number of clusters for which `silhouette`, `calinski_harabasz` or `davies_bouldin` is
+        best; the least of equal ones.
         """
         sign = -1 if measure == "davies_bouldin" else 1
         values = [sign * getattr(each, measure) for each in self.qualities]
@@ -94,7 +94,7 @@ def choose_samples(
 
 
 def quality(space: MetricSpace, labels: Tensor, count: int, distances: Tensor) -> ClusterQuality:
-    """Every measure of one clustering. labels: int64 [n]; distances: [n, n], among all points."""
+    """Return every measure of one clustering. labels: int64 [n]; distances: [n, n], among all points."""
     from sklearn.metrics import silhouette_score  # takes a second to import
 
     sizes = torch.bincount(labels, minlength=count)
@@ -115,18 +115,18 @@ def quality(space: MetricSpace, labels: Tensor, count: int, distances: Tensor) -
 
 
 def _calinski_harabasz(space: MetricSpace, within: float, held: int) -> float:
-    """Scatter between clusters over scatter within, each per degree of freedom."""
+    """Return the scatter between clusters over the scatter within, each per degree of freedom."""
     everyone = torch.zeros(len(space), dtype=torch.int64, device=_device(space))
     total = float(space.to_centres(space.centres(everyone, 1)).sum(dtype=torch.float64))
     if within == 0:
-        return 1.0  # as scikit-learn says
+        return 1.0  # as in scikit-learn
     return (total - within) * (len(space) - held) / (within * (held - 1))
 
 
 def _davies_bouldin(
     space: MetricSpace, labels: Tensor, centres: Tensor, distances: Tensor, there: Tensor
 ) -> float:
-    """The mean over clusters of the greatest (spread + spread) / distance of centres."""
+    """Return the mean over clusters of the greatest (spread + spread) / distance of centres."""
     count = len(there)
     spread = torch.zeros(count, dtype=torch.float64, device=labels.device).index_add_(0, labels, distances)
     spread /= torch.bincount(labels, minlength=count).clamp_min(1)
@@ -140,8 +140,8 @@ def _davies_bouldin(
 
 @dataclass(frozen=True)
 class ClusterSummary:
-    """One cluster: how many samples of all, how far they are from its centre (sd as of a population), and the
-    digit and the prediction that most of them have with their shares. NaN and None for an empty one.
+    """One cluster: its size and share of all samples, their distances to its centre (population sd), and the
+    most frequent digit and prediction with their shares. NaN and None for an empty one.
 
     variance: the mean squared distance to the centre, which is the sum of the variances of all coordinates.
     """
@@ -172,7 +172,7 @@ class Diversity:
 
 
 def groups(found: Clusters, digits: _Labels, predictions: _Labels) -> tuple[ClusterSummary, ...]:
-    """Every cluster in a few numbers; digits, predictions: int64 [N], in the order of the gradients."""
+    """Return a summary of every cluster; digits, predictions: int64 [N], in the order of the gradients."""
     labels, distances = _numpy(found)
     if not len(labels) == len(digits) == len(predictions):
         raise ValueError(f"{len(labels)} gradients, {len(digits)} digits, {len(predictions)} predictions")
@@ -205,14 +205,14 @@ def _group(number: int, members: NDArray[np.bool_], distances: _Values, *names: 
 
 
 def _most(values: _Labels) -> tuple[int, float]:
-    """The most frequent value, the least of equal ones, and its share."""
+    """Return the most frequent value, the least of equal ones, and its share."""
     found, counts = np.unique(values, return_counts=True)
     at = int(counts.argmax())
     return int(found[at]), float(counts[at] / len(values))
 
 
 def diversity(found: Clusters) -> Diversity:
-    """How far samples are from their centres, over all clusters that hold any."""
+    """Return the spread of samples around their centres, over all clusters that are not empty."""
     labels, distances = _numpy(found)
     sizes = np.bincount(labels, minlength=len(found.centres))
     sums = np.bincount(labels, weights=np.square(distances), minlength=len(found.centres))
@@ -230,7 +230,7 @@ def _numpy(found: Clusters) -> tuple[_Labels, _Values]:
 
 
 def examples(found: Clusters, each: int, seed: int) -> list[_Labels]:
-    """Up to `each` places of every cluster, int64, drawn without replacement; none of an empty cluster."""
+    """Return up to `each` places of every cluster, int64, drawn without replacement; [] if it is empty."""
     labels = found.labels.cpu().numpy()
     members = [np.flatnonzero(labels == number) for number in range(len(found.centres))]
     return [own[sampled_rows(len(own), each, seed).numpy()] for own in members]
@@ -238,7 +238,7 @@ def examples(found: Clusters, each: int, seed: int) -> list[_Labels]:
 
 @dataclass(frozen=True)
 class CentreImages:
-    """What the K centres of a first layer ask of its inputs; each is a matrix [outputs, inputs].
+    """The input patterns of the K centres of a first layer; each centre is a matrix [outputs, inputs].
 
     pattern: [K, inputs], the first right singular vector, of length 1: of all directions in input space the
     one in which the rows of the centre agree most, with the sign of the strongest row. share: [K], the part
@@ -253,7 +253,7 @@ class CentreImages:
 
 
 def centre_images(centres: Tensor) -> CentreImages:
-    """The images in centres [K, outputs, inputs]. Of an empty cluster everything is zero."""
+    """Return the images in centres [K, outputs, inputs]. Those of an empty cluster are zero."""
     found = centres.to(torch.float64)
     lengths = torch.linalg.vector_norm(found, dim=2)
     strongest = lengths.argsort(dim=1, descending=True, stable=True)[:, :SHOWN_ROWS]

@@ -1,4 +1,4 @@
-"""Gradients written out: all numbers of every parameter and sample, for programs that know no factors.
+"""Export of gradients: all numbers of every parameter and sample, for programs that read no factors.
 
 That is outputs x inputs numbers a sample: 96 GB for 60,000 samples of a layer 784 -> 512 that takes 0.3 GB as
 factors. Files are written piece by piece, so that memory does not grow with them.
@@ -27,7 +27,7 @@ FLOAT = np.dtype("<f4")
 
 @dataclass(frozen=True)
 class Export:
-    """One file to be written: a parameter, and the samples of an epoch or of a batch."""
+    """A file to be written: a parameter, and the samples of an epoch or of a batch."""
 
     name: str
     parameter: str
@@ -36,19 +36,19 @@ class Export:
 
     @property
     def samples(self) -> int:
-        """How many."""
+        """The number of samples."""
         return int(self.rows.stop) - int(self.rows.start)
 
     @property
     def nbytes(self) -> int:
-        """What its gradients take, less the header and the labels."""
+        """The bytes of the gradients, without the header and the labels."""
         return self.samples * math.prod(self.shape) * FLOAT.itemsize
 
 
 def planned(kept: GradientFile, by: By = "epoch", parameters: tuple[str, ...] = ()) -> list[Export]:
-    """The files: `{parameter}_epoch_{e}`, by batch with `_batch_{b}` (both from 1), in the order of training.
+    """Return the files `{parameter}_epoch_{e}`, by batch with `_batch_{b}` (from 1), in training order.
 
-    parameters: by name, all of the layers there are if none is named. Raises UserError for an unknown one.
+    parameters: by name; those of all layers if none is named. Raises UserError for an unknown one.
     """
     shapes = kept.parameters
     for name in parameters:
@@ -69,8 +69,8 @@ def planned(kept: GradientFile, by: By = "epoch", parameters: tuple[str, ...] = 
 
 
 def check_free(kept: GradientFile, exports: Sequence[Export], folder: Path) -> None:
-    """Raise UserError where a file of that name holds something else: names say no trial and no probe, and
-    what one of several exports left over would be taken for a part of the next.
+    """Raise UserError if a file of that name has other content: names contain neither trial nor probe, so a
+    file left by an earlier export would pass for a part of this one.
     """
     own = {"trial": kept.trial.id, "of": kept.name}
     for each in exports:
@@ -90,9 +90,9 @@ def _path(export: Export, folder: Path) -> Path:
 
 
 def write_export(kept: GradientFile, export: Export, folder: Path) -> dict[str, Any]:
-    """Write one file; its `sha256` and `bytes`. Raises UserError.
+    """Write one file. Return its `sha256` and `bytes`. Raises UserError.
 
-    Beside `gradients` [n, *shape] stand `index`, `digit`, `label` and `prediction` of the same samples [n].
+    The file holds `gradients` [n, *shape], and `index`, `digit`, `label` and `prediction` of the samples [n].
     """
     rows = export.rows
     arrays: dict[str, NDArray[Any] | LazyArray] = {

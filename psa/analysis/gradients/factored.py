@@ -25,7 +25,7 @@ LEAST_NORM: Final = 1e-20  # squares of smaller ones are lost in float32; such a
 
 
 def sampled_rows(total: int, most: int, seed: int) -> Tensor:
-    """`most` places among `total` drawn without replacement, rising; all of them where there are no more."""
+    """Return `most` places among `total`, drawn without replacement, rising; all if there are no more."""
     if total <= most:
         return torch.arange(total)
     drawn = generator(seed, "subset").choice(total, most, replace=False)
@@ -53,14 +53,14 @@ class Factored:
 
     @classmethod
     def of_bias(cls, delta: Tensor) -> Factored:
-        """The gradients of the bias, delta [N, outputs] itself, as those of a layer whose one input is 1."""
+        """Return the gradients of the bias, delta [N, outputs], as those of a layer whose one input is 1."""
         return cls(delta, delta.new_ones(len(delta), 1))
 
     def __len__(self) -> int:
         return len(self.delta)
 
     def __getitem__(self, rows: slice | Tensor) -> Factored:
-        """Some of the samples: views for a slice, copies for int64 places."""
+        """Return some of the samples: views for a slice, copies for int64 places."""
         scale = None if self.scale is None else self.scale[rows]
         return Factored(self.delta[rows], self.activation[rows], scale)
 
@@ -71,34 +71,34 @@ class Factored:
 
     @property
     def device(self) -> torch.device:
-        """Where the factors are."""
+        """The device of the factors."""
         return self.delta.device
 
     @property
     def nbytes(self) -> int:
-        """What the factors take."""
+        """The size of the factors in bytes."""
         parts = [self.delta, self.activation, *([] if self.scale is None else [self.scale])]
         return sum(part.numel() * part.element_size() for part in parts)
 
     @property
     def dense_nbytes(self) -> int:
-        """What the same gradients would take written out."""
+        """The size of the same gradients in bytes if they were written out."""
         outputs, inputs = self.shape
         return len(self) * outputs * inputs * self.delta.element_size()
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Factored:
-        """The same on another device or of another type, for example torch.float64."""
+        """Return the same gradients on another device or of another type, for example torch.float64."""
         scale = None if self.scale is None else self.scale.to(device, dtype)
         return Factored(self.delta.to(device, dtype), self.activation.to(device, dtype), scale)
 
     def norms(self) -> Tensor:
-        """|g_i|, [N]."""
+        """Return |g_i|, [N]."""
         found: Tensor = torch.linalg.vector_norm(self.delta, dim=1)
         found = found * torch.linalg.vector_norm(self.activation, dim=1)
         return found if self.scale is None else found * self.scale.abs()
 
     def normalised(self) -> Factored:
-        """The same directions at length 1, as a view with N scales; a gradient of zero stays zero."""
+        """Return the same directions at length 1, as a view with N scales; a gradient of zero stays zero."""
         norms = Factored(self.delta, self.activation).norms()
         scale = torch.where(norms > LEAST_NORM, 1 / norms.clamp_min(LEAST_NORM), torch.zeros_like(norms))
         if self.scale is not None:
@@ -106,7 +106,7 @@ class Factored:
         return Factored(self.delta, self.activation, scale)
 
     def inner(self, other: Factored) -> Tensor:
-        """<g_i, h_j> of N samples with M others of the same layer, [N, M]."""
+        """Return <g_i, h_j> of N samples with M others of the same layer, [N, M]."""
         theirs = other._scaled(slice(None))
         found = self.delta.new_empty(len(self), len(other))
         for rows in blocks(len(self), len(other)):
@@ -115,10 +115,10 @@ class Factored:
         return found
 
     def squared_distances(self, other: Factored) -> Tensor:
-        """|g_i - h_j|^2, [N, M]. Rounding can leave less than zero, which becomes zero: a root may be taken.
+        """Return |g_i - h_j|^2, [N, M]. Values below zero after rounding become zero: a root may be taken.
 
-        In float32 the error is about 1e-7 (|g_i|^2 + |h_j|^2); for neighbours far closer than that, ask for
-        float64 by `to`.
+        In float32 the error is about 1e-7 (|g_i|^2 + |h_j|^2); for neighbours far closer than that,
+        convert to float64 with `to`.
         """
         found = self.inner(other).mul_(-2)
         found += self.norms().square().unsqueeze(1)
@@ -126,11 +126,11 @@ class Factored:
         return found.clamp_min_(0)
 
     def distances(self) -> Tensor:
-        """|g_i - g_j| among the samples themselves, [N, N]; exactly 0 between a sample and itself."""
+        """Return |g_i - g_j| among the samples themselves, [N, N]; exactly 0 between a sample and itself."""
         return self.squared_distances(self).sqrt_().fill_diagonal_(0)
 
     def inner_with(self, centres: Tensor) -> Tensor:
-        """<g_i, C_k> with dense centres [K, outputs, inputs], [N, K]."""
+        """Return <g_i, C_k> with dense centres [K, outputs, inputs], [N, K]."""
         outputs, inputs = self.shape
         count = len(centres)
         # whichever factor is contracted first, the arithmetic is the same; the shorter rest is kept
@@ -147,14 +147,14 @@ class Factored:
         return found
 
     def squared_distances_to(self, centres: Tensor) -> Tensor:
-        """|g_i - C_k|^2 with dense centres [K, outputs, inputs], [N, K]; at least zero."""
+        """Return |g_i - C_k|^2 with dense centres [K, outputs, inputs], [N, K]; at least zero."""
         found = self.inner_with(centres).mul_(-2)
         found += self.norms().square().unsqueeze(1)
         found += centres.flatten(1).square().sum(dim=1)
         return found.clamp_min_(0)
 
     def sums(self, groups: Tensor, count: int) -> Tensor:
-        """The sum of the gradients of each group, dense [count, outputs, inputs]; groups: int64 [N]."""
+        """Return the sum of gradients of each group, dense [count, outputs, inputs]; groups: int64 [N]."""
         outputs, inputs = self.shape
         found = self.delta.new_zeros(count, outputs, inputs)
         for group in range(count):
@@ -165,7 +165,7 @@ class Factored:
         return found
 
     def dense(self, rows: slice | Tensor | Sequence[int]) -> Tensor:
-        """The gradients of some samples written out, [n, outputs, inputs], for export and for tests."""
+        """Return the gradients of some samples written out, [n, outputs, inputs], for export and tests."""
         chosen = rows if isinstance(rows, slice | Tensor) else torch.tensor(rows, dtype=torch.int64)
         return self._scaled(chosen).unsqueeze(2) * self.activation[chosen].unsqueeze(1)
 
@@ -176,7 +176,7 @@ class Factored:
 
 
 def blocks(total: int, each: int) -> Iterator[slice]:
-    """`total` rows cut so that `each` numbers a row make temporaries of at most BLOCK numbers."""
+    """Yield slices of `total` rows such that `each` numbers a row make at most BLOCK numbers."""
     step = max(1, BLOCK // max(1, each))
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))

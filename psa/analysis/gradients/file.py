@@ -1,6 +1,6 @@
-"""Gradients of samples read back from the file that a probe left (psa.probes.gradients): whose, and which.
+"""Gradients of samples, read from the file that a probe has written (psa.probes.gradients).
 
-Images are gathered from the data when a first layer is asked for; everything else is mapped from the file.
+Images are gathered from the data when a first layer is requested; everything else is mapped from the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Labels = NDArray[np.int64]
 @dataclass(frozen=True)
 class GradientFile:
     """The gradients of N samples: those of one epoch in the order of training, or those of a checkpoint in
-    the order of the training split. file: where they are; data_dir: where the images are.
+    the order of the training split. file: the stored arrays; data_dir: folder of the images.
     """
 
     file: ArrayFile
@@ -48,12 +48,12 @@ class GradientFile:
 
     @property
     def epoch(self) -> int:
-        """From 1."""
+        """The number of the epoch, from 1."""
         return int(self.name.rpartition("-")[2])
 
     @property
     def online(self) -> bool:
-        """Whether they are of training rather than of a checkpoint."""
+        """True for gradients of training, False for those of a checkpoint."""
         return self.name.startswith(f"{ONLINE}-")
 
     def __len__(self) -> int:
@@ -71,17 +71,17 @@ class GradientFile:
 
     @cached_property
     def labels(self) -> Labels:
-        """What the network was trained on: the place of the digit among those kept, int64 [N]."""
+        """The labels in training: the place of the digit among those kept, int64 [N]."""
         return np.array(self.file.arrays["label"])
 
     @cached_property
     def predictions(self) -> Labels:
-        """What the weights of that moment said, as digits, int64 [N]."""
+        """The predictions with the weights of that moment, as digits, int64 [N]."""
         return np.array(self.file.arrays["prediction"])
 
     @property
     def layers(self) -> list[str]:
-        """The layers that are there, in compute order. A network that grows has more of them than its trial
+        """The layers in the file, in compute order. A network that grows has more of them than its trial
         begins with: numbered on, before the output.
         """
         there = {name.removesuffix(".delta") for name in self.file.arrays if name.endswith(".delta")}
@@ -92,7 +92,7 @@ class GradientFile:
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight and bias whose gradients are there."""
+        """The shape of every weight and bias whose gradients are in the file."""
         found: dict[str, tuple[int, ...]] = {}
         for layer in self.layers:
             stored = self.file.arrays.get(f"{layer}.activation")
@@ -102,11 +102,11 @@ class GradientFile:
         return found
 
     def reads_images(self, name: str) -> bool:
-        """Whether the inputs of a layer are the images themselves, whole."""
+        """Return True if the inputs of a layer are the whole images."""
         return f"{name}.activation" not in self.file.arrays
 
     def layer(self, name: str, rows: slice | Labels = slice(None)) -> Factored:
-        """The gradients of a layer's weights, of all or some samples (places in this order).
+        """Return the gradients of a layer's weights, of all or some samples (places in this order).
 
         Raises UserError.
         """
@@ -118,7 +118,7 @@ class GradientFile:
         return Factored(delta, activation)
 
     def images(self, rows: slice | Labels = slice(None)) -> Tensor:
-        """What the network read, scaled as it was, float32 [n, 784]."""
+        """Return the images as the network read them, with their scaling, float32 [n, 784]."""
         places = np.searchsorted(self._sorted[0], self.index[rows])
         return self._split.images[torch.from_numpy(self._sorted[1][places])]
 
@@ -128,7 +128,7 @@ class GradientFile:
 
     @cached_property
     def _sorted(self) -> tuple[Labels, Labels]:
-        """The indices of the split in rising order, and where each stands."""
+        """The indices of the split in rising order, and the place of each."""
         index = self._split.index.numpy()
         order = np.argsort(index)
         return index[order], order
@@ -140,7 +140,7 @@ def _train_split(data: DataSpec, data_dir: Path) -> Split:
 
 
 def read_gradients(path: Path, data_dir: Path = Path("dataset"), sha256: str | None = None) -> GradientFile:
-    """Open a file of gradients; with sha256, only if it is that one. Raises CorruptFileError and
+    """Open a file of gradients; with sha256, only if its digest is that. Raises CorruptFileError and
     UserError.
     """
     file = array_file.read_arrays(path, sha256)
@@ -150,7 +150,7 @@ def read_gradients(path: Path, data_dir: Path = Path("dataset"), sha256: str | N
 
 
 def paths_of(store: Store, record: Mapping[str, Any]) -> dict[str, Path]:
-    """Where the files of gradients that a record names ought to lie, by name, in the order of epochs."""
+    """Return the expected paths of the gradient files of a record, by name, in the order of epochs."""
     state = store.state_file(Trial.model_validate(record["spec"])).path
     names = [name for name in record.get("files", {}) if name.rpartition("-")[0] in (ONLINE, CHECKPOINT)]
     names.sort(key=lambda name: (name.rpartition("-")[0], int(name.rpartition("-")[2])))

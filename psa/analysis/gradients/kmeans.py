@@ -1,8 +1,8 @@
 """k-means on per-sample gradients that are kept as factors: which samples ask for the same change of a layer.
 
-Lloyd's algorithm (1982) from k-means++ (Arthur & Vassilvitskii 2007, with scikit-learn's greedy trials). It
-is our own only because scikit-learn's needs the gradients written out; psa.analysis.gradients.metric_space
-computes the distances.
+Lloyd's algorithm (1982) from k-means++ (Arthur & Vassilvitskii 2007, with scikit-learn's greedy trials). The
+k-means of scikit-learn is not used because it needs the gradients written out;
+psa.analysis.gradients.metric_space computes the distances.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ KMeansProgress = Callable[[str], object]
 
 
 def silent(_message: str) -> None:
-    """No progress is shown."""
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
 class KMeansConfig:
-    """What is clustered, and how. The defaults of n_init and max_iter are those of the study. One run alone
+    """The options of a clustering. The defaults of n_init and max_iter are those of the study. A single run
     often ends with digits merged: for 784 -> 32 (MNIST, one epoch) purity 0.80 where the best run has 1.00.
 
     normalise: gradients at length 1 (raw ones cluster by their norm). The centres are fitted to the samples
@@ -89,7 +89,7 @@ class Clusters:
 
     @property
     def sizes(self) -> list[int]:
-        """Samples per cluster; 0 where there were fewer different gradients than clusters."""
+        """The number of samples per cluster; 0 if there were fewer different gradients than clusters."""
         return [int(size) for size in torch.bincount(self.labels, minlength=len(self.centres))]
 
 
@@ -108,7 +108,7 @@ def cluster(
 ) -> Clusters:
     """Fit centres to the chosen samples and assign all N. gradients: in the order of training.
 
-    Raises UserError where fewer samples are left than clusters are asked for.
+    Raises UserError if fewer samples are left than clusters are requested.
     """
     fitted = fitted_rows(gradients, options, seed)
     points = gradients.normalised() if options.normalise else gradients
@@ -122,7 +122,7 @@ def cluster(
 
 
 def fitted_rows(gradients: Factored, options: KMeansConfig, seed: int) -> Tensor:
-    """The places of the samples that the centres are fitted to: int64, rising. Raises UserError."""
+    """Return the places of the samples that the centres are fitted to: int64, rising. Raises UserError."""
     total = len(gradients)
     window = slice(math.floor(options.start_fraction * total), math.ceil(options.end_fraction * total))
     rows = torch.arange(total)[window]
@@ -143,7 +143,7 @@ def fitted_rows(gradients: Factored, options: KMeansConfig, seed: int) -> Tensor
 def best_run(
     space: MetricSpace, options: KMeansConfig, seed: int, progress: KMeansProgress = silent
 ) -> KMeansRun:
-    """The run of least inertia among n_init, each with draws of its own."""
+    """Return the run of least inertia among n_init, each with random draws of its own."""
     begin = plus_plus if options.init == "k-means++" else _any_points
     runs = []
     for number in range(options.n_init):
@@ -154,7 +154,7 @@ def best_run(
 
 
 def lloyd(space: MetricSpace, first: Tensor, max_iter: int, tolerance: float) -> KMeansRun:
-    """One run that begins with the points `first` (int64 [K]) as centres."""
+    """Return one run that begins with the points `first` (int64 [K]) as centres."""
     count = len(first)
     distances = space.to_points(first)
     labels, inertia = first, math.inf
@@ -182,7 +182,7 @@ def _none_empty(labels: Tensor, nearest: Tensor, count: int) -> Tensor:
 
 
 def plus_plus(space: MetricSpace, count: int, draws: np.random.Generator) -> Tensor:
-    """`count` different points (int64), drawn by their squared distances to those chosen before.
+    """Return `count` different points (int64), drawn by their squared distances to those chosen before.
 
     Of 2 + log(count) candidates the one that lowers the sum most is taken (as in scikit-learn). Where all
     points lie on those chosen, any other point is as good.
@@ -190,7 +190,7 @@ def plus_plus(space: MetricSpace, count: int, draws: np.random.Generator) -> Ten
     chosen = [int(draws.integers(len(space)))]
     nearest = _to(space, chosen)[:, 0]
     while len(chosen) < count:
-        nearest[chosen] = 0  # what rounding leaves of a distance to itself is no chance to be drawn again
+        nearest[chosen] = 0  # rounding must not leave it a chance to be drawn again
         cumulated = np.cumsum(nearest)
         if cumulated[-1] == 0:
             rest = np.setdiff1d(np.arange(len(space)), chosen)
@@ -219,7 +219,7 @@ def _to(space: MetricSpace, rows: list[int]) -> np.ndarray[tuple[int, int], np.d
 
 
 def _by_size(labels: Tensor, count: int) -> Tensor:
-    """The same clusters, the largest first; of equal ones the one with the earlier sample."""
+    """Return the same clusters, the largest first; of equal ones the one with the earlier sample."""
     sizes = torch.bincount(labels, minlength=count).tolist()
     first = [int((labels == group).nonzero()[0]) if sizes[group] else len(labels) for group in range(count)]
     order = sorted(range(count), key=lambda group: (-sizes[group], first[group]))

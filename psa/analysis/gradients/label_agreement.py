@@ -1,4 +1,4 @@
-"""How far two labellings of the same samples agree: purity, NMI, ARI, each with a bootstrap interval. Pure.
+"""Agreement of two labellings of the same samples: purity, NMI, ARI with bootstrap intervals. Pure.
 
 All three are functions of the contingency table alone, and drawing N samples with replacement is drawing that
 table from a multinomial: so a thousand resamples of 60,000 samples take milliseconds.
@@ -23,13 +23,13 @@ _Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """Of N clustered samples and their labels. purity: the share of samples that have the most frequent
+    """The agreement of N clustered samples with their labels. purity: share of samples with the most frequent
     label of their cluster (1 also where every sample is a cluster). nmi: mutual information over the mean
     of both entropies, 0 to 1. ari: pairs agreed upon, corrected for chance (Hubert & Arabie 1985): 0 by
     chance, 1 for equal labellings.
 
-    The percentile intervals say what another sample of the same size would give with the same centres; that
-    k-means might end elsewhere is not in them.
+    The percentile intervals cover other samples of the same size with the same centres; they do not cover
+    other outcomes of k-means.
     """
 
     samples: int
@@ -50,7 +50,7 @@ def label_agreement(
 
 
 def contingency(clusters: Counts, labels: Counts) -> Counts:
-    """How often each pair occurs, [clusters, labels], rows and columns in rising order of what is there."""
+    """Return the count of each pair, [clusters, labels], rows and columns in rising order of their values."""
     if clusters.shape != labels.shape or clusters.ndim != 1 or not len(clusters):
         raise ValueError(f"labellings of {clusters.shape} and {labels.shape} samples cannot be compared")
     rows, row = np.unique(clusters, return_inverse=True)
@@ -60,12 +60,12 @@ def contingency(clusters: Counts, labels: Counts) -> Counts:
 
 
 def cluster_purity(tables: Counts) -> _Values:
-    """Of tables [R, clusters, labels]: [R]."""
+    """Return the purity of tables [R, clusters, labels], shape [R]."""
     return np.asarray(tables.max(axis=2).sum(axis=1) / tables.sum(axis=(1, 2)))
 
 
 def nmi(tables: Counts) -> _Values:
-    """Of tables [R, clusters, labels]: [R]. 1 where both have one class, as scikit-learn says."""
+    """Return the NMI of tables [R, clusters, labels], shape [R]; 1 if both have one class (scikit-learn)."""
     total = tables.sum(axis=(1, 2))
     both = _entropy(tables.reshape(len(tables), -1), total)
     rows, columns = _entropy(tables.sum(axis=2), total), _entropy(tables.sum(axis=1), total)
@@ -80,7 +80,7 @@ def _entropy(counts: Counts, total: Counts) -> _Values:
 
 
 def ari(tables: Counts) -> _Values:
-    """Of tables [R, clusters, labels]: [R]. 1 where both have one class, or each sample its own."""
+    """Return the ARI of tables [R, clusters, labels], shape [R]; 1 if both have one class or N classes."""
     pairs = _pairs(tables).sum(axis=(1, 2))
     rows, columns = _pairs(tables.sum(axis=2)).sum(axis=1), _pairs(tables.sum(axis=1)).sum(axis=1)
     expected = rows * columns / np.maximum(_pairs(tables.sum(axis=(1, 2))), 1)
@@ -95,6 +95,6 @@ def _pairs(counts: Counts) -> _Values:
 
 
 def _estimate(values: _Values) -> Interval:
-    """The first value is that of the samples themselves, the others are resampled."""
+    """Return the interval of values, of which the first is that of the samples and the others resampled."""
     low, high = np.percentile(values[1:], [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Interval(float(values[0]), float(low), float(high))

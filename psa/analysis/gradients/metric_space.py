@@ -1,4 +1,4 @@
-"""Where clustering happens: distances of factored gradients to each other and to centres, in two ways.
+"""Distances of factored gradients to each other and to centres, computed in two ways.
 
 Both give the same numbers: a few thousand samples through their inner products (one matrix for all runs and
 all numbers of clusters), more of them through centres that are written out.
@@ -18,21 +18,21 @@ GRAM_ROWS: Final = 8_192  # up to here all inner products are kept: 268 MB in fl
 
 
 class MetricSpace(Protocol):
-    """What Lloyd's algorithm asks of n points. Centres are whatever suits the space, one for each of K."""
+    """The operations on n points that Lloyd's algorithm needs. Each space has its own form of centres."""
 
     def __len__(self) -> int: ...
 
     def to_points(self, rows: Tensor) -> Tensor:
-        """Squared distances of every point to some of them, [n, m]."""
+        """Return the squared distances of every point to some of them, [n, m]."""
 
     def centres(self, groups: Tensor, count: int) -> Tensor:
-        """The mean of each group; groups: int64 [n]. That of an empty group is the origin."""
+        """Return the mean of each group; groups: int64 [n]. That of an empty group is the origin."""
 
     def to_centres(self, centres: Tensor) -> Tensor:
-        """Squared distances of every point to every centre, [n, K]."""
+        """Return the squared distances of every point to every centre, [n, K]."""
 
     def between(self, centres: Tensor) -> Tensor:
-        """Inner products of the centres, [K, K]."""
+        """Return the inner products of the centres, [K, K]."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class DenseSpace:
         return len(self.points)
 
     def to_points(self, rows: Tensor) -> Tensor:
-        """See Space."""
+        """See MetricSpace."""
         return self.points.squared_distances(self.points[rows])
 
     def centres(self, groups: Tensor, count: int) -> Tensor:
-        """See Space; [K, outputs, inputs]."""
+        """See MetricSpace; [K, outputs, inputs]."""
         sizes = torch.bincount(groups, minlength=count).clamp_min(1)
         return self.points.sums(groups, count) / sizes.view(-1, 1, 1)
 
     def to_centres(self, centres: Tensor) -> Tensor:
-        """See Space."""
+        """See MetricSpace."""
         return self.points.squared_distances_to(centres)
 
     def between(self, centres: Tensor) -> Tensor:
-        """See Space."""
+        """See MetricSpace."""
         flat = centres.flatten(1)
         return flat @ flat.T
 
@@ -78,31 +78,31 @@ class GramSpace:
         return len(self.gram)
 
     def to_points(self, rows: Tensor) -> Tensor:
-        """See Space."""
+        """See MetricSpace."""
         return (self.squares.unsqueeze(1) + self.squares[rows] - 2 * self.gram[:, rows]).clamp_min_(0)
 
     def centres(self, groups: Tensor, count: int) -> Tensor:
-        """See Space; [n, K]."""
+        """See MetricSpace; [n, K]."""
         members = torch.nn.functional.one_hot(groups, count).to(self.gram.dtype)
         return members / members.sum(dim=0).clamp_min(1)
 
     def to_centres(self, centres: Tensor) -> Tensor:
-        """See Space."""
+        """See MetricSpace."""
         inner = self.gram @ centres
         own = (centres * inner).sum(dim=0)
         return (self.squares.unsqueeze(1) + own - 2 * inner).clamp_min_(0)
 
     def between(self, centres: Tensor) -> Tensor:
-        """See Space."""
+        """See MetricSpace."""
         return centres.T @ self.gram @ centres
 
     def distances(self) -> Tensor:
-        """Among the points themselves, [n, n]; exactly 0 between a point and itself."""
+        """Return the distances among the points, [n, n]; exactly 0 between a point and itself."""
         found = self.gram.mul(-2).add_(self.squares).add_(self.squares.unsqueeze(1))
         return found.clamp_min_(0).sqrt_().fill_diagonal_(0)
 
 
 def space_of(points: Factored) -> MetricSpace:
-    """The space in which clustering takes least time."""
+    """Return the space in which clustering takes the least time."""
     outputs, inputs = points.shape
     return GramSpace(points) if len(points) <= min(GRAM_ROWS, outputs * inputs) else DenseSpace(points)

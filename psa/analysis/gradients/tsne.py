@@ -69,9 +69,9 @@ def embed(
 
 
 def principal(gradients: Factored, components: int, draws: np.random.Generator) -> tuple[_Values, _Values]:
-    """PCA of n gradients: coordinates [n, c] and shares of the variance [c], c at most `components`.
+    """Return the PCA of n gradients: coordinates [n, c], shares of the variance [c], c at most `components`.
 
-    Components without variance are left out. draws: where the search for eigenvectors begins.
+    Components without variance are left out. draws: for the start of the search for eigenvectors.
     Raises UserError where all gradients are equal.
     """
     from sklearn.decomposition import KernelPCA
@@ -91,5 +91,5 @@ def principal(gradients: Factored, components: int, draws: np.random.Generator) 
 
 
 def _seed_from(draws: np.random.Generator) -> int:
-    """A seed for scikit-learn, which takes no generator of this kind."""
+    """Return a seed for scikit-learn, which does not accept a NumPy Generator."""
     return int(draws.integers(2**32, dtype=np.uint64))

@@ -1,4 +1,4 @@
-"""Per-sample gradients of any function of parameters, by torch.func: the general way beside the factored.
+"""Per-sample gradients of any function of parameters, by torch.func: the general alternative to factors.
 
 It costs a forward and a backward pass of each sample in one vectorised call, and N times the parameters in
 memory; for linear layers psa.analysis.gradients.factored holds the same numbers in a fraction of either.
@@ -23,12 +23,12 @@ def per_sample_gradients(
     loss: Loss = torch.nn.functional.cross_entropy,
     chunk: int | None = None,
 ) -> dict[str, Tensor]:
-    """The gradient of every sample's own loss with respect to every parameter, each [N, *parameter.shape].
+    """Return the gradient of every sample's own loss for every parameter, each [N, *parameter.shape].
 
     function: (parameters, one sample of x) -> one prediction; of an nn.Module
     `lambda p, x: torch.func.functional_call(module, p, (x[None],))[0]`. It must treat samples apart: batch
     norm in training mode does not. x: [N, ...], y: [N, ...]. loss: (one prediction, one label) -> number.
-    chunk: how many samples at once, for less memory. Raises ValueError where x and y differ in length.
+    chunk: number of samples at once, to use less memory. Raises ValueError where x and y differ in length.
     """
     if len(x) != len(y):
         raise ValueError(f"{len(x)} samples and {len(y)} labels")

@@ -57,7 +57,7 @@ def bundle(
 
 
 def _check(file: Path, source: Path, grid: Path | None, only: str) -> None:
-    """Raise UserError for options that cannot be."""
+    """Raise UserError for invalid options."""
     if not is_bundle_name(file.name):
         raise UserError(
             f"a bundle must be called NAME{BUNDLE_SUFFIX}, got {file.name}", "Give it such a name"
@@ -70,7 +70,7 @@ def _check(file: Path, source: Path, grid: Path | None, only: str) -> None:
 
 
 def _summary(outcome: Bundled) -> str:
-    """Return `600 records, 0.7 MB: 40 added, 560 there already`."""
+    """Return a line such as `600 records, 0.7 MB: 40 added, 560 there already`."""
     parts = {
         "added": outcome.added,
         "extended by a longer run": outcome.extended,

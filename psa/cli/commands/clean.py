@@ -83,16 +83,16 @@ def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) 
 
 
 def _is_default(path: Path) -> bool:
-    """Whether a file is of a checkpoint of `train`, of its first seed or of a further one (.s07)."""
+    """Return True if a file belongs to a checkpoint of `train`, of its first seed or a further one (.s07)."""
     name, dot, seed = checkpoint_of(path).name.removesuffix(".safetensors").partition(".")
     further = seed[:1] == "s" and seed[1:].isdecimal()
     return name in _DEFAULTS and (not dot or further)
 
 
 def _named(file: Path, folder: Path) -> list[Path]:
-    """The file, given by its path or by its name in the folder, with its generations. Raises UserError.
+    """Return a file, given by its path or its name in the folder, and its generations. Raises UserError.
 
-    Only what lies in the folder is removed, so that a slip of the hand costs no other file, and no record.
+    Only files in the folder are removed, so that a mistyped path deletes no other file and no record.
     """
     if is_record_file(file.name):
         raise UserError(
@@ -142,7 +142,7 @@ def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -
 
 
 def _unlink(chosen: Iterable[Path], folder: Path) -> None:
-    """Remove the files and the folders that this leaves empty; show what became of each. Raises UserError."""
+    """Remove files, and folders that become empty; print the outcome of each. Raises UserError."""
     table, refused = _table(()), None
     for path in chosen:
         facts = _facts(path)
@@ -176,7 +176,7 @@ def _facts(path: Path) -> tuple[Text, str, str]:
 
 
 def _agreed(question: str) -> bool:
-    """Ask; a pipe may answer too, but silence is not an answer. Raises UserError."""
+    """Ask for confirmation; a pipe may answer, too. Raises UserError if no answer comes."""
     console().print(question, end="", markup=False, soft_wrap=True)
     answer = sys.stdin.readline()
     if not answer:

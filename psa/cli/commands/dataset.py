@@ -1,4 +1,4 @@
-"""`analyze-dataset`: how many of each class, and what answering the majority class would score."""
+"""`analyze-dataset`: samples per class, and the score of always answering the majority class."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _print_classes(counted: list[ClassCounts], out: Console) -> None:
 
 
 def _print_filters(counted: list[ClassCounts], out: Console) -> None:
-    """One line per named set: digits, labels while training, samples of the three splits."""
+    """Print one line per named set: digits, labels while training, samples of the three splits."""
     _, test, train, validation = counted
     table = Table(title="Named sets of digits", title_justify="left")
     for heading in ("name", "digits", "digit→label"):

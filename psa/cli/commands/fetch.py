@@ -1,4 +1,4 @@
-"""`psa fetch`: bring home what jobs elsewhere have finished, and say what is still missing."""
+"""`psa fetch`: download the finished results of remote jobs, and list the missing ones."""
 
 from __future__ import annotations
 

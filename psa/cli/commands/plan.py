@@ -1,4 +1,4 @@
-"""`psa plan`: what a declared grid holds, what of it is done, and what the rest would take."""
+"""`psa plan`: the content of a declared grid, its progress, and the cost of the rest."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def plan(
 
 
 def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatus]:
-    """The stages whose trials are known; of each other one it is said what it waits for."""
+    """Yield the stages whose trials are known; print what each of the others waits for."""
     for stage in stage_statuses(declared, store):
         if stage.stage.points and stage.points is None:
             out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
@@ -119,7 +119,7 @@ def _rows(planned: Plan, store: Store, costs: CostModel) -> Iterator[tuple[str, 
 
 
 def _sizes(packs: Sequence[Pack]) -> str:
-    """`66 of 60 trials, 26 of 30`: how many packs there are of each size."""
+    """Return the number of packs of each size: `66 of 60 trials, 26 of 30`."""
     counts = sorted(Counter(len(pack.trials) for pack in packs).items(), reverse=True)
     first, *others = [(f"{count:,} of", each) for each, count in counts]
     shown = [f"{first[0]} {pluralize(first[1], 'trial')}", *(f"{of} {each:,}" for of, each in others)]
@@ -127,7 +127,7 @@ def _sizes(packs: Sequence[Pack]) -> str:
 
 
 def previewed(sweep: Sweep, out: Console) -> int:
-    """Say what would be launched for the stages that have been reached. Launches nothing."""
+    """Print what would be launched for the stages that have been reached. Launch nothing."""
     options, backend = sweep.options, sweep.backend
     for stage in has_begun(sweep.declared, sweep.store, out):
         planned = planned_for(

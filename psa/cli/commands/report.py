@@ -1,4 +1,4 @@
-"""`psa report`: everything a paper needs, from a folder of records."""
+"""`psa report`: the pages, tables and figures of a study, from a folder of records."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def report(  # noqa: PLR0913  # each is an option
 
 
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
-    """Say what is being worked on, and for which page."""
+    """Return a function that reports progress with the folder of the page in front."""
     return lambda message: say(f"{folder}: {message}")
 
 
 def _run_folders(
     report: Report, rows: pd.DataFrame, setting: ReportContext, say: Callable[[str], object]
 ) -> int:
-    """Store a folder for each trial, where the report has such; how many."""
+    """Store a folder for each trial, if the report has such folders. Return their number."""
     from psa.reports.contract import load_runs
 
     runs, made = load_runs(report), 0
@@ -145,7 +145,7 @@ def _setting(
 def _written(
     report: Report, rows: pd.DataFrame, setting: ReportContext, say: Callable[[str], object], *, pdf: bool
 ) -> list[Path]:
-    """Store the page and all that is on it; the paths of what is beside the page."""
+    """Store the page and its parts. Return the paths of the files beside the page."""
     from psa.analysis import records_frame
     from psa.reports.plotting import style
     from psa.reports.rendering import html, tables

@@ -30,10 +30,10 @@ _SHOWN = 10
 
 
 class Searcher(Protocol):
-    """What a search asks of a backend."""
+    """The protocol of a backend that can run a search."""
 
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
-        """Try configurations; what happens, None at least once a second."""
+        """Try configurations. Yield their events, or None, at least once a second."""
 
 
 def search(

@@ -1,4 +1,4 @@
-"""`psa status`: how far a declared grid is, and what the sweeps at work on it say."""
+"""`psa status`: the progress of a declared grid, and the status of the sweeps that train it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`psa sweep`: train what is left of a declared grid, whatever happens meanwhile."""
+"""`psa sweep`: train the remaining trials of a declared grid."""
 
 from __future__ import annotations
 

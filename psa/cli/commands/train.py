@@ -27,7 +27,7 @@ from psa.specs.training import Mode, RatchetTraining
 from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
 
-# Its trials may change their settings on the way, so they stay out of every study's rows.
+# Trials of `train` may change their settings between loops, so no study includes them in its rows.
 STUDY: Final = "train"
 DECAY: Final = 1e-4
 DROPOUT: Final = 0.1
@@ -87,7 +87,7 @@ class TrainOptions:
     ] = None
 
     def check(self) -> None:
-        """Raise UserError for what is not the trial's own to check."""
+        """Raise UserError for invalid options that the trial itself does not check."""
         in_range("--meta-loops", self.meta_loops, 1, 1_000_000)
         if self.hidden_layers == ():
             raise UserError("--hidden-layers names no width", "Give one width per hidden layer, e.g. 64 32")
@@ -95,7 +95,7 @@ class TrainOptions:
             raise UserError("--arch and --hidden-layers say the same thing twice", "Give one of them")
 
     def trials(self, seeds: range) -> tuple[Trial, ...]:
-        """One trial per seed. Raises UserError."""
+        """Return one trial per seed. Raises UserError."""
         if self.arch is not None:
             arch = Arch.parse(self.arch)
         else:
@@ -103,7 +103,7 @@ class TrainOptions:
         decay = DECAY if self.weight_decay is None else self.weight_decay
         dropout = DROPOUT if self.dropout is None else self.dropout
         try:
-            # Judged even where the mode has no use for them.
+            # Validated even if the mode does not use them.
             RatchetTraining(weight_decay=decay), PublishedModelSpec(dropout=dropout)
             return tuple(self._trial(arch, decay, dropout, seed) for seed in seeds)
         except ValidationError as error:
@@ -125,7 +125,7 @@ class TrainOptions:
         )
 
     def idle(self) -> list[str]:
-        """Options that were given but act in another mode only."""
+        """Return a note on each option that was given but acts in another mode only."""
         given = {"--weight-decay": (self.weight_decay, "decay"), "--dropout": (self.dropout, "dropout")}
         return [
             f"note: {option} acts in mode {mode} only; mode {self.ablation_mode} trains without it"
@@ -172,7 +172,7 @@ def train(
 
 
 def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> TrainingOptions:
-    """What to train: an unfinished run to its end, a finished one `meta_loops` further. Raises UserError."""
+    """Plan an unfinished run to its end, or a finished one `meta_loops` further. Raises UserError."""
     stored = [store.state_file(trial).load() for trial in trials]
     going_on = [
         trial if state is None else state.trial.continued_by(trial, state.loops)

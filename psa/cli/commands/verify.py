@@ -71,8 +71,8 @@ def _check_folders(model_dir: Path, results_dir: Path) -> None:
 
 
 def _checked(store: Store, out: Console) -> tuple[Counter[str], Counter[Path]]:
-    """Check every file and name those with a problem. Return how many there are of each kind, and of each
-    folder of its own inside.
+    """Check every file and name those with a problem. Return the number of files of each kind, and of files
+    in each nested results or models folder.
     """
     counts, folders = Counter[str](), Counter[Path]()
     with out.status("checking") as shown:
@@ -104,11 +104,11 @@ def _summary(counts: Counter[str]) -> str:
 
 
 def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
-    """Train stored loops again; how many came out differently."""
+    """Train stored loops again. Return the number that came out differently."""
     from psa.execution.replay import replay  # torch is imported here, not while options are read
 
     done = differing = 0
-    # bits are promised for one processor thread, so that is what they are compared on
+    # equal bits are guaranteed for one CPU thread only, so the comparison uses one
     with out.status("training stored loops again") as shown:
         for found in replay(store, Machine(data_dir, "cpu"), count):
             done += 1

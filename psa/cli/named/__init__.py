@@ -1,4 +1,4 @@
-"""The commands that users know by name, as console scripts: `make-figure-heatmaps` and its kin."""
+"""The commands that users know by name, as console scripts, such as `make-figure-heatmaps`."""
 
 from __future__ import annotations
 

@@ -150,14 +150,14 @@ def make_comparison_figures(
 
 
 def _targets(text: str) -> list[str]:
-    """The architectures of an option, each once, in order. Raises UserError."""
+    """Return the architectures of an option, each once, in order. Raises UserError."""
     return list(dict.fromkeys(Arch.coerce(part).label for part in split_top_level(text, ",")))
 
 
 def _saved(
     figures: Iterator[tuple[str, Figure]] | list[tuple[str, Figure]], folder: Path, family: str = ""
 ) -> int:
-    """Store each figure and say where it is."""
+    """Store each figure and print its path."""
     from psa.reports.plotting.style import save
 
     for name, figure in figures:

@@ -100,7 +100,7 @@ class _Networks:
 
 
 def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...]) -> _Networks:
-    """The networks of a grid, or those listed. Raises UserError where there are none."""
+    """Return the networks of a grid, or those listed. Raises UserError if there are none."""
     if grid is None:
         if not listed:
             raise UserError(
@@ -118,7 +118,7 @@ def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...])
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Where the trials of a table come from; by default records."""
+    """The source of the trials of a table; by default records."""
 
     datafile: Annotated[
         Path | None, Parameter(help="A summary or a table of trials (Markdown), or a folder of records.")
@@ -130,13 +130,13 @@ class _Source:
 
     @property
     def summary(self) -> Path | None:
-        """The file, if it is a summary: means without the trials that they are of."""
+        """The file, if it is a summary: means without the single trials."""
         path = self.datafile
         content = read_bytes(path) if path is not None and path.is_file() else None
         return path if content is not None and b"Results Shape" in content else None
 
     def frame(self) -> pd.DataFrame:
-        """The rows of one family. Raises UserError."""
+        """Return the rows of one family. Raises UserError."""
         path, table = self.datafile, self.published_trials
         if path is not None and table is not None:
             raise UserError("--datafile and --published-trials say the same twice", "Give one of them")
@@ -174,7 +174,7 @@ def make_trial_accuracy_table(
         table = tables.accuracies_of(read_summary(source.summary), listed, tolerance, *said)
         return _written(table, output_dir, f"psa_{source.records.family or FAMILY}_accuracy")
     frame = source.frame()
-    if source.records.grid is not None:  # it says what should be there; what else the list names is no gap
+    if source.records.grid is not None:  # only architectures of the grid are expected
         listed = tuple(arch for arch in listed if arch in set(frame["arch"]))
     table = tables.accuracy_table(frame, order=listed, tolerance=tolerance, caption=said[0], label=said[1])
     return _written(table, output_dir, f"psa_{family_of(frame)}_accuracy")
@@ -208,7 +208,7 @@ def _check(label: str | None) -> None:
 
 
 def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
-    """The architectures of a list; of the usual one where none is named, nothing where that is not there."""
+    """Return the architectures of a list; without a path those of the usual one, if that exists."""
     from psa.reports.ablation.cells import archs_in
 
     if path is None and not usual.is_file():
@@ -217,7 +217,7 @@ def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
 
 
 def _written(table: Table, folder: Path, name: str) -> int:
-    """Store a table in every format and say where, and what it says of itself."""
+    """Store a table in every format. Print the paths and its note."""
     from psa.reports.rendering.tables import write_table
 
     out = console()

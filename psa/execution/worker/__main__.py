@@ -22,9 +22,9 @@ from psa.storage.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m psa.execution.worker`: 0 done, 2 a user's error, 75 to be run again.
+    """Run `python -m psa.execution.worker`. Return 0 when done, 2 after a user error, 75 to be run again.
 
-    75: it was interrupted, with everything saved, or others have trials of the pack in hand.
+    75: the worker was interrupted with everything saved, or other processes hold trials of the pack.
     """
     parser = argparse.ArgumentParser(
         prog="python -m psa.execution.worker", description=(__doc__ or "").split("\n")[0]

@@ -1,4 +1,4 @@
-"""How long one training step of a pack takes here, by pack size: a few steps of each, on made-up samples."""
+"""Measurement of the time of a training step by pack size: a few steps of each, on made-up samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_BETTER = 2  # larger packs in a row that were no faster per trial; one may ha
 
 
 def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[int, float]:
-    """Seconds of a step for each pack size worth trying, the first `size` of `trials` being the pack."""
+    """Return the seconds of a step for each pack size worth trying; a pack is the first `size` trials."""
     net = Dense(trials[0].model, trials[0].data.classes)
     samples = STEPS * trials[0].method.batch_size
     split = _made_up(samples, trials[0].data.classes, device)
@@ -38,7 +38,7 @@ def measure_step_times(trials: Sequence[Trial], device: torch.device) -> dict[in
 
 
 def _made_up(samples: int, classes: int, device: torch.device) -> Split:
-    """Samples that look like scaled images; fixed, so that no generator is touched."""
+    """Return samples that look like scaled images; fixed, so that no random generator advances."""
     images = torch.linspace(-0.4, 2.8, samples * 784, device=device).view(samples, 784)
     labels = torch.arange(samples, device=device) % classes
     return Split(images, labels, labels, labels)

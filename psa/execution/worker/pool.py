@@ -51,7 +51,7 @@ sys.exit(main())
 
 @dataclass
 class Task:
-    """A pack, what a worker is told of it, and how many workers died over it."""
+    """A pack, the line that is sent to its worker, and the number of workers that died while training it."""
 
     pack: Pack
     line: str
@@ -59,7 +59,7 @@ class Task:
 
 
 class _Worker:
-    """One process, and the task it has in hand."""
+    """A worker process and its current task."""
 
     def __init__(self, machine: Machine, place: DeviceSlot) -> None:
         # -P: a file called queue.py or torch.py in the user's folder is not imported in place of the real one
@@ -85,14 +85,14 @@ class _Worker:
         self.rest = b""
 
     def give(self, task: Task) -> None:
-        """Hand it a task."""
+        """Send the worker a task."""
         self.task = task
-        with contextlib.suppress(BrokenPipeError):  # it has died; reading its output will say so
+        with contextlib.suppress(BrokenPipeError):  # it has died, which reading its output will show
             self.input.write(task.line.encode() + b"\n")
             self.input.flush()
 
     def read(self) -> list[dict[str, Any]] | None:
-        """The events that have come in; None when the process has ended."""
+        """Return the events that have arrived; None if the process has ended."""
         chunk = os.read(self.output.fileno(), 1 << 16)
         if not chunk:
             return None
@@ -100,19 +100,19 @@ class _Worker:
         return [event for line in lines if (event := parse_event(line)) is not None]
 
     def dismiss(self) -> None:
-        """End its input: it saves what it has in hand, leaves, and its output ends."""
+        """Close the worker's input: it saves its task, exits, and its output ends."""
         with contextlib.suppress(OSError):
             self.input.close()
 
     def end(self, patience: float = STOP_SECONDS) -> None:
-        """Dismiss it and wait; it is killed if it does not leave."""
+        """Dismiss the worker and wait; kill it if it has not exited after `patience` seconds."""
         self.dismiss()
         wait_or_kill(self.process, patience)
         self.output.close()
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], patience: float) -> None:
-    """Wait for a process that was asked to leave; one that does not is killed."""
+    """Wait for a process that was asked to exit; kill it after `patience` seconds."""
     try:
         process.wait(patience)
     except subprocess.TimeoutExpired:
@@ -121,13 +121,13 @@ def wait_or_kill(process: subprocess.Popen[bytes], patience: float) -> None:
 
 
 def how_ended(code: int) -> str:
-    """Return what an exit code says of the end of a process, -N after signal N."""
+    """Describe the end of a process by its exit code, which is -N after signal N."""
     cause = " (killed, most often for lack of memory)" if code == -signal.SIGKILL else ""
     return f"ended with code {code}{cause}"
 
 
 class WorkerPool:
-    """Some workers on a queue of tasks, one worker to a place. `patience`: seconds to save and leave in."""
+    """A pool of workers on a queue of tasks, one worker per slot. `patience`: seconds to save and exit."""
 
     def __init__(
         self, machine: Machine, places: Sequence[DeviceSlot], patience: float = STOP_SECONDS
@@ -135,11 +135,11 @@ class WorkerPool:
         self.machine, self.places, self.patience = machine, places, patience
         self.waiting: deque[Task] = deque()
         self.workers: list[_Worker] = []
-        self.stopped: list[tuple[float, DeviceSlot, Task]] = []  # by a signal: when each is replaced
+        self.stopped: list[tuple[float, DeviceSlot, Task]] = []  # by a signal: time of replacement
         self.ready = selectors.DefaultSelector()
 
     def run(self, tasks: Sequence[Task]) -> Generator[WorkerEvent, None, None]:
-        """Events until all tasks are done or failed. Closing the generator stops the workers, who save."""
+        """Yield events until all tasks are done or failed. Closing the generator stops the workers."""
         self.waiting.extend(tasks)
         with self.ready, self._ending():
             for place in self.places:
@@ -152,7 +152,7 @@ class WorkerPool:
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """At the end all are told to leave, and then waited for: they save side by side."""
+        """Ask all workers to exit at the end of the block, and then wait for them: they save in parallel."""
         try:
             yield
         finally:
@@ -190,7 +190,7 @@ class WorkerPool:
 
     def _heard(self, worker: _Worker, event: dict[str, Any]) -> Iterator[WorkerEvent]:
         kind = event.pop("event")
-        if kind == "unusable":  # no worker will be: it is a mistake of the user's, and not a pack's failure
+        if kind == "unusable":  # no worker will be usable: an error of the user, not a failure of the pack
             raise UserError(event["what"], event["way_out"])
         if kind == "ready" or worker.task is None:
             return
@@ -212,7 +212,7 @@ class WorkerPool:
         task = worker.task
         if task is None:
             return
-        if worker.process.returncode == EXIT_INTERRUPTED:  # it was told to, and has saved: no death
+        if worker.process.returncode == EXIT_INTERRUPTED:  # it saved and exited on request: no death
             self.stopped.append((time.monotonic() + RESTART_SECONDS, worker.place, task))
             return
         task.deaths += 1

@@ -15,7 +15,7 @@ from psa.specs.trial import Pack
 
 
 def failures_of(event: WorkerEvent) -> dict[str, str]:
-    """Why trials have failed, by id: all of a pack, or some of one that is otherwise done."""
+    """Return the errors of failed trials by id: all trials of a failed pack, or some of one that is done."""
     if event.kind == "failed":
         return {trial.id: event.facts["error"] for trial in event.pack.trials}
     return dict(event.facts.get("failed", {}))
@@ -43,8 +43,8 @@ EVENT_KINDS: Final = frozenset(
 
 @dataclass(frozen=True)
 class WorkerEvent:
-    """Something a worker said or did. kind: ready, begun, loop, done, failed, calibrated, died, tick; or
-    said, a line of a backend's own.
+    """An event of a worker or a backend. kind: ready, begun, loop, done, failed, calibrated, died, tick; or
+    said, a message of the backend (see psa.execution.backend.Backend.launch).
     """
 
     kind: str
@@ -53,7 +53,7 @@ class WorkerEvent:
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """What a worker says on a line; None where that is no event: a library may print what it likes."""
+    """Return the event in a line of a worker's output; None for any other line, such as a library prints."""
     try:
         said = json.loads(line)
     except (ValueError, RecursionError):
@@ -66,25 +66,25 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
 
 
 class EventWriter:
-    """Standard output, kept for events: what else is printed, by Python or by C, goes to standard error."""
+    """Standard output, reserved for events; all other output, of Python or C, goes to standard error."""
 
     def __init__(self) -> None:
         sys.stdout.flush()
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
-        # whatever was printed before this, its line ends here
+        # end the line of whatever was printed before
         self._out.write("\n")
 
     def close(self) -> None:
-        """Close it, whether or not anybody still reads it."""
+        """Close the output, even if its reader has gone."""
         with contextlib.suppress(OSError):
             self._out.close()
 
     def emit(self, event: str, **facts: Any) -> None:
-        """Tell the parent."""
+        """Send an event to the parent."""
         try:
             self._out.write(canonical_json({"event": event, **facts}) + "\n")
             self._out.flush()
         except BrokenPipeError:
-            # The parent has gone; standard input says so too, and the pack in hand is saved there.
+            # The parent has gone. Standard input ends as well, and the reader there saves the current pack.
             self._out = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives on

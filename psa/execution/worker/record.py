@@ -1,4 +1,4 @@
-"""What becomes of a trained trial: its immutable record."""
+"""The immutable record of a trained trial, and its probes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from psa.storage.trial_state import TrialState, model_now
 
 
 def probes_for(trial: Trial) -> list[Probe]:
-    """The probes that a trial names. Raises UserError for one that there is not or has nothing to see."""
+    """Return the probes that a trial names. Raises UserError for one that is unknown or cannot observe it."""
     for name in MEMORY_PROBES.intersection(trial.probes):
         if trial.memory is None:
             raise UserError(f"probe {name!r} observes a memory, and {trial.id} has none", "Leave it out")
@@ -28,7 +28,7 @@ def probes_for(trial: Trial) -> list[Probe]:
 
 
 def build_record(state: TrialState, net: Dense, splits: Splits, test: loop.TestResult) -> Record:
-    """The immutable result of a trial: counts, not percentages; what the built model says of itself."""
+    """Return the immutable record of a trial: counts, not percentages, and a description of its model."""
     trial, final = state.trial, Dense(model_now(state), net.classes)
     _, majority, _ = zero_r(splits.val.labels)
     record: Record = {
@@ -67,5 +67,5 @@ def build_record(state: TrialState, net: Dense, splits: Splits, test: loop.TestR
 
 
 def _grown(initial: Dense, final: Dense) -> Record:
-    """What the last network says of itself, and the first one."""
+    """Return the description of the final network, and that of the initial one as `initial`."""
     return final.described() | {"initial": initial.described()}

@@ -38,12 +38,12 @@ from psa.storage.trial_state import TrialState
 
 @dataclass(frozen=True)
 class RunHooks:
-    """Callbacks of a pack in training, when it is saved, and what stops it.
+    """The callbacks of a pack in training, the interval of its saves, and its stop request.
 
     on_start: called with the states that training begins with. on_loop: called after each meta-loop with a
     report per trial. on_save: called whenever states have been stored; the time it takes counts as saving.
-    on_failure: called with a trial of its own error, while the others go on; without it the error is raised.
-    progress: called with what the data need. save_interval: the engine's own where None.
+    on_failure: called with a trial and its error, while the others continue; without it the error is raised.
+    progress: called with messages about the data. save_interval: None for the default of the engine.
     """
 
     on_start: Callable[[Sequence[TrialState]], None] = lambda states: None
@@ -58,11 +58,11 @@ class RunHooks:
 def run_unlocked(
     pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None = None
 ) -> tuple[list[Record], int]:
-    """Train those trials of a pack that are still to be done and that nobody else is training.
+    """Train the trials of a pack that are not done and that no other process is training.
 
-    Their records, and how many trials somebody else has in hand. Otherwise like `run_pack`.
+    Return their records, and the number of trials that other processes hold. Otherwise like `run_pack`.
     """
-    shape_of(pack.trials[0].model, pack.trials[0].data.classes)  # what cannot be built leaves no trace
+    shape_of(pack.trials[0].model, pack.trials[0].data.classes)  # fails before anything is written
     hooks = hooks or RunHooks()
     with locks.lock_trials(store, pack.trials) as got:
         todo = []
@@ -82,8 +82,8 @@ def run_unlocked(
 def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None = None) -> list[Record]:
     """Train a pack up to its horizon, store each trial's record, and return them in the pack's order.
 
-    Training goes on from stored states. A trial fails on its own where its stored state cannot be used, or
-    where its record differs from the stored one. Raises Interrupted (every finished loop saved) and
+    Training continues from stored states. A trial fails on its own if its stored state cannot be used, or
+    if its record differs from the stored one. Raises Interrupted (every finished loop saved) and
     UserError.
     """
     hooks = hooks or RunHooks()
@@ -135,8 +135,8 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
 
 
 def _speed(seconds: float, trials: int, epochs: int, samples: int) -> dict[str, Any]:
-    """What a sidecar says of the training of a pack: so many epochs of all its trials in so many seconds,
-    evaluation included; samples: of one epoch.
+    """Return the training speed of a pack for a sidecar: `epochs` of all its trials in `seconds`, evaluation
+    included. samples: of one epoch.
     """
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -149,7 +149,7 @@ def _speed(seconds: float, trials: int, epochs: int, samples: int) -> dict[str, 
 
 @contextmanager
 def _report_failures(trial: Trial, hooks: RunHooks) -> Iterator[None]:
-    """Hand a trial's own error to `on_failure`, where there is one."""
+    """Pass a trial's own error to `on_failure`, if it is set."""
     try:
         yield
     except UserError as error:
@@ -167,7 +167,7 @@ def splits_of(
     device: torch.device,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Splits:
-    """The data of a pack; a process that trains pack after pack reads it once."""
+    """Return the data of a pack; a process that trains pack after pack reads it once."""
     key = canonical_json([spec.model_dump(mode="json"), str(machine.data_dir.absolute()), str(device)])
     if key not in _kept:
         _kept.clear()
@@ -178,17 +178,17 @@ def splits_of(
 
 
 def _state(trial: Trial, file: Any, net: Dense, horizon: int) -> TrialState:
-    """Return the stored state of a trial, or its beginning.
+    """Return the stored state of a trial, or its initial one.
 
-    Raises UserError where the stored one is another's, or where its LKG is not finite, as earlier versions
-    may have stored it.
+    Raises UserError if the stored state is that of another trial, or if its LKG is not finite, as earlier
+    versions may have stored it.
     """
     stored: TrialState | None = file.load()
     if stored is None:
         return fresh_state(trial, net, horizon)
     try:
         continued = stored.trial.continued_by(trial, stored.loops)
-    except UserError:  # it would name an option that nobody gave; the file says more
+    except UserError:  # its message names an option that was not given; the file says more
         continued = stored.trial
     if continued != trial:
         check_digest(file.path, (stored.trial.id, stored.trial.digest), trial, "--model-dir")

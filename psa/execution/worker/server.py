@@ -1,7 +1,7 @@
 """A worker process that trains one pack after another: tasks as JSON lines in, events as JSON lines out.
 
-The importing of torch and the reading of the data are then paid once a process and not once a pack. When
-its standard input ends (its parent has gone, however), it saves and leaves.
+Importing torch and reading the data then cost time once per process, not once per pack. When its standard
+input ends (the parent has gone, for whatever reason), the process saves and exits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ParentWatch(StopRequest):
         self.tasks = tasks
 
     def __call__(self) -> bool:
-        """Whether a stop was asked for, or nobody is left to work for."""
+        """Return True if a stop was requested or the parent has gone."""
         return self.orphaned.is_set() or super().__call__()
 
     def _asked(self, number: int, frame: object) -> None:
@@ -49,8 +49,8 @@ class ParentWatch(StopRequest):
 
 
 def serve(machine: Machine) -> int:
-    """Work until standard input ends. 0 when idle then, 75 when a pack was interrupted (and saved), or when a
-    signal has asked to stop: a batch system sends it to every process of a job.
+    """Work until standard input ends. Return 0 if idle then, 75 if a pack was interrupted (and saved) or a
+    signal has requested a stop: a batch system sends it to every process of a job.
     """
     tasks = queue.SimpleQueue[str | None]()
     with ParentWatch(tasks) as stop:
@@ -95,7 +95,7 @@ def _worked(
         except UserError as error:
             say("failed", error=str(error))
         except Exception as error:
-            # one pack must not take the others down with it; where it happened goes to the terminal
+            # a failing pack must not end the others; the traceback goes to the terminal
             logger.exception("a pack failed")
             say("failed", error=cut(named_error(error), 500))
         if stop():
@@ -116,12 +116,12 @@ def _train(pack: Pack, store: Store, machine: Machine, stop: StopRequest, say: S
 
 
 def loops_to_train(states: Sequence[TrialState], horizon: int) -> int:
-    """Trial-loops that are still to be trained, of trials that a worker has in hand."""
+    """Return the trial-loops still to be trained for the trials of a worker."""
     return sum(0 if state.finished(horizon) else horizon - state.loops for state in states)
 
 
 def loop_facts(reports: Sequence[LoopReport]) -> dict[str, Any]:
-    """What is told of a finished loop: how far the pack is, and its best trial so far."""
+    """Return the facts of a `loop` event: the progress of the pack and its best trial so far."""
     best = max(reports, key=lambda report: report.score)
     return {
         "loop": min(report.state.loops for report in reports),

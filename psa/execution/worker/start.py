@@ -39,7 +39,7 @@ def _give_way() -> None:
 
 
 def _refuse(error: Exception) -> int:
-    """Tell the parent, or whoever reads standard error, why no worker can start here."""
+    """Report to the parent, or on standard error, why no worker can start here. Return the exit code."""
     if lacks_memory(error):
         refusal = memory_error(error)
     else:

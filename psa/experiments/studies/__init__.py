@@ -1,1 +1,1 @@
-"""What runs: one file per study; each names pieces and has no loops."""
+"""The studies, one module each: settings and the trials made of them, without any training loop."""

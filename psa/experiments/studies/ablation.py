@@ -33,7 +33,7 @@ def trial(
     dropout: float,
     study: str = STUDY,
 ) -> Trial:
-    """A trial of the study. Decay and dropout reach the arm they belong to and no other.
+    """Return a trial of the study. Decay and dropout apply only in the mode of the same name.
 
     Raises pydantic.ValidationError for values out of range.
     """
@@ -50,7 +50,7 @@ def trial(
 
 
 class Settings(DataSettings):
-    """What a grid of this study may set. Decay and dropout are those of the arms named after them."""
+    """The settings of a grid of this study. Decay and dropout apply only in the mode of the same name."""
 
     family: Family = "resmlp"
     arch: ArchField
@@ -62,7 +62,7 @@ class Settings(DataSettings):
 
 
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
-    """The trial of one point of a grid. Raises pydantic.ValidationError."""
+    """Return the trial of one point of a grid. Raises pydantic.ValidationError."""
     return trial(
         study=name,
         arch=settings.arch,
@@ -78,7 +78,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
 
 
 def warnings(trials: Sequence[Trial]) -> list[str]:
-    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    """Return warnings about a grid that is valid but may not do what the user expects."""
     products = {
         trial.method.lr * trial.method.weight_decay
         for trial in trials

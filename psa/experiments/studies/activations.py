@@ -1,6 +1,6 @@
 """Activations that normalise, threshold or project, and stochastic layers whose columns sum to 1.
 
-Ordinary training with early stopping on validation loss; the test is of the weights with the least.
+Ordinary training with early stopping on validation loss; the test uses the weights with the lowest one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEARNED: Final = "thresholds"
 
 
 class Settings(TrainingSettings):
-    """What a grid of this study may set."""
+    """The settings of a grid of this study."""
 
     val_size: ValidationSize = 6_000
     family: Annotated[NetworkFamily, Field(description="How layers are connected.")] = "mlp"
@@ -51,7 +51,7 @@ class Settings(TrainingSettings):
 
 
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
-    """The trial of one point of a grid. Learned thresholds are always recorded.
+    """Return the trial of one point of a grid. Learned thresholds are always recorded.
 
     Raises pydantic.ValidationError.
     """
@@ -76,7 +76,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
 
 
 def warnings(trials: Sequence[Trial]) -> list[str]:
-    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    """Return warnings about a grid that is valid but may not do what the user expects."""
     flat = [
         trial
         for trial in trials

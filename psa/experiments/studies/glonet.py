@@ -1,8 +1,8 @@
 """Depth resilience: networks of many layers with and without GloNet's sum, and what each layer is used for.
 
 After Di Cecco et al., "GloNets: Globally Connected Neural Networks" (2023). Depth counts the head: a network
-of num_layers = L has L - 1 hidden layers. Unlike the original, a validation split is kept apart and the test
-split is looked at once.
+of num_layers = L has L - 1 hidden layers. Unlike the original, a validation split is held out and the test
+split is used once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from psa.specs.training import Ablation, BatchSize, Mode, OptimizerName, Ratchet
 from psa.specs.trial import Trial
 
 STUDY: Final = "glonet"
-# The options of `train --study glonet`, as users of the original know them, beside the names of the settings.
+# Further names of options of `train --study glonet`: those of the original.
 ALIASES: Final[dict[str, str]] = {"learning_rate": "lr"}
 DEEP: Final = 100
 DEEP_RATE: Final = 1e-3
@@ -34,7 +34,7 @@ def _lower(value: Any) -> Any:
 
 
 class Settings(TrainingSettings):
-    """What a grid of this study may set. num_layers: hidden layers and the head; of ResMLP, blocks of two."""
+    """The settings of a grid of this study. num_layers: hidden layers and head (ResMLP: blocks of two)."""
 
     scaling: Scaling = "unit"
     model: Annotated[GlonetModel, Field(description="How layers are connected.")] = "GloNet"
@@ -64,7 +64,7 @@ class Settings(TrainingSettings):
 
 
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
-    """The trial of one point of a grid. Raises pydantic.ValidationError."""
+    """Return the trial of one point of a grid. Raises pydantic.ValidationError."""
     depth = settings.num_layers - 1
     method: StandardTraining | RatchetTraining = settings.training()
     if settings.policy == "ratchet":
@@ -89,7 +89,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
 
 
 def warnings(trials: Sequence[Trial]) -> list[str]:
-    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    """Return warnings about a grid that is valid but may not do what the user expects."""
     fast = [
         trial for trial in trials if len(trial.model.arch.widths) + 1 >= DEEP and trial.method.lr > DEEP_RATE
     ]

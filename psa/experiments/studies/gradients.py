@@ -1,7 +1,7 @@
 """What single samples ask of a network: the gradient of every training sample, and which of them are alike.
 
-One hidden layer and one epoch, as in the original; unlike there, a validation split is kept apart, the test
-split is looked at once, and every gradient stands beside the digit and the prediction that are its own.
+One hidden layer and one epoch, as in the original. Unlike there, a validation split is held out, the test
+split is used once, and every gradient is stored with the digit and the prediction of its sample.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardT
 from psa.specs.trial import Trial
 
 STUDY: Final = "gradients"
-# The options of `train --study gradients`, as users of the original know them.
+# Further names of options of `train --study gradients`: those of the original.
 ALIASES: Final[dict[str, str]] = {
     "hidden_sizes": "arch",
     "filter_digits": "digits",
@@ -30,18 +30,18 @@ ALIASES: Final[dict[str, str]] = {
     "dropout_rate": "dropout",
 }
 EPOCHS: Final = 1
-LARGE: Final = 4_000_000_000  # bytes of gradients, from which on they are worth a remark
+LARGE: Final = 4_000_000_000  # bytes of gradients above which a warning is given
 _SIZES: Final = re.compile(r"\s*\[?\s*([0-9]+(?:\s*,\s*[0-9]+)*)\s*\]?\s*", re.ASCII)
 
 
 def _of_sizes(value: Any) -> Any:
-    """`512,256` is `1*512, 1*256`, as the hidden sizes of the original are written."""
+    """Convert hidden sizes as the original writes them, `512,256`, to `1*512, 1*256`."""
     match = _SIZES.fullmatch(value) if isinstance(value, str) else None
     return ", ".join(f"1*{width.strip()}" for width in match[1].split(",")) if match else value
 
 
 class Settings(DataSettings):
-    """What a grid of this study may set."""
+    """The settings of a grid of this study."""
 
     arch: Annotated[
         ArchField, BeforeValidator(_of_sizes), Field(description="Hidden layers: 1*512, or 512.")
@@ -55,7 +55,7 @@ class Settings(DataSettings):
 
 
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
-    """The trial of one point of a grid. Raises pydantic.ValidationError."""
+    """Return the trial of one point of a grid. Raises pydantic.ValidationError."""
     return Trial(
         study=name,
         kind=STUDY,
@@ -73,7 +73,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
 
 
 def warnings(trials: Sequence[Trial]) -> list[str]:
-    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    """Return warnings about a grid that is valid but may not do what the user expects."""
     found = []
     if not all(map(keeps_gradients, trials)):
         found.append(

@@ -1,8 +1,8 @@
 """Hidden-state memory and growing networks: whether either helps, beside its controls.
 
 Ordinary training of plain networks; the last state is tested once. The settings of the memory are of the
-methods hybrid, hybrid_inactive and random_memory, those of growth of networks that are growing; for other
-methods they say nothing, so that the variants of one grid can share them.
+methods hybrid, hybrid_inactive and random_memory, those of growth of networks that are growing; other
+methods ignore them, so that the variants of one grid can share them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MemoryMethod = Literal[
 ]
 CONTROLS: Final = {"hybrid": "none", "hybrid_inactive": "inactive", "random_memory": "random"}
 METHODS: Final[tuple[str, ...]] = get_args(MemoryMethod)
-# What the parts of a growth are called as settings.
+# The parts of a growth and the names of their settings.
 GROWTH: Final = {
     "schedule": "grow_schedule", "interval": "grow_interval", "width": "grow_width", "depth": "grow_depth",
     "max_width": "max_width", "max_depth": "max_depth", "warmup_epochs": "grow_after",
@@ -46,8 +46,8 @@ def _setting(text: str) -> Any:
 
 
 class Settings(TrainingSettings):
-    """What a grid of this study may set. Limits are those of psa.specs.memory and psa.specs.growth, and given
-    here too, so that an error names what a user has written.
+    """The settings of a grid of this study. Limits are those of psa.specs.memory and psa.specs.growth,
+    repeated here so that an error names the setting as the user wrote it.
     """
 
     val_size: ValidationSize = 5_000
@@ -132,7 +132,7 @@ class Settings(TrainingSettings):
 
 
 def memory_of(settings: Settings) -> Memory | None:
-    """The memory that the settings describe, None for methods without one. Raises ValidationError."""
+    """Return the memory that the settings describe, None for methods without one. Raises ValidationError."""
     control = CONTROLS.get(settings.method)
     if control is None:
         return None
@@ -173,7 +173,7 @@ def memory_of(settings: Settings) -> Memory | None:
 
 
 def _same(settings: Settings, *names: str) -> dict[str, Any]:
-    """Settings that are called as they are in the spec."""
+    """Return the settings of these names, which are the same in the spec."""
     return {name: getattr(settings, name) for name in names}
 
 
@@ -187,14 +187,14 @@ def _target(settings: Settings) -> dict[str, Any]:
 
 
 def growth_of(settings: Settings) -> Growth | None:
-    """How the network grows, None where it does not. Raises ValidationError."""
+    """Return the growth of the network, None for methods without growth. Raises ValidationError."""
     if not settings.growing:
         return None
     return Growth(**{part: getattr(settings, name) for part, name in GROWTH.items()})
 
 
 def arch_of(settings: Settings) -> Arch:
-    """The hidden layers that the method trains."""
+    """Return the hidden layers that the method trains."""
     widths = list(settings.arch.widths)
     if settings.method == "nn_large":
         widths = [_LARGER * width for width in widths]
@@ -204,7 +204,7 @@ def arch_of(settings: Settings) -> Arch:
 
 
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
-    """The trial of one point of a grid. What a memory does is always recorded.
+    """Return the trial of one point of a grid. The activity of a memory is always recorded.
 
     Raises pydantic.ValidationError and UserError.
     """
@@ -225,7 +225,7 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
 
 
 def warnings(trials: Sequence[Trial]) -> list[str]:
-    """What a user should know of a grid that is not wrong, but not what it seems either."""
+    """Return warnings about a grid that is valid but may not do what the user expects."""
     found = []
     for trial in trials:
         memory = trial.memory

@@ -1,5 +1,5 @@
-"""Who else is told of finished trials, if a user wants: TensorBoard and MLflow. Off unless asked for.
+"""Optional trackers of finished trials: TensorBoard and MLflow. Off by default.
 
-They are told what stands in the records, whichever backend made them; nothing is read back from them, and
-their failure stops no sweep. What they do not know yet, of earlier sweeps too, they are told by the next one.
+They receive the content of records, whichever backend made them. No result is read back from them, and their
+failure stops no sweep. Whatever they have missed, of earlier sweeps too, they receive from the next sweep.
 """

@@ -1,4 +1,4 @@
-"""What a listener is, and what it shows of a record."""
+"""The protocol of a tracker, and the curves that trackers show of a record."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class Curves:
-    """What listeners show of a record: the settings of the trial, a point per loop, and the results.
+    """The content of a record that trackers show: the settings of the trial, a point per loop, the results.
 
-    Accuracies in percent; what is missing or not finite is left out. Of a trial that diverged the finals are
-    `diverged`, 1, and `diverged_loops`; of another one with such loops the latter stands beside its results.
+    Accuracies in percent; missing and non-finite values are left out. The finals of a diverged trial are
+    `diverged` (1) and `diverged_loops`; another trial with diverged loops has the latter beside its results.
     """
 
     settings: dict[str, str]
@@ -81,7 +81,7 @@ class Curves:
 
 
 def curves(record: Record) -> Curves:
-    """What there is to show of a record."""
+    """Return the curves of a record."""
     history, samples, finals = record["history"], record["samples"], record["finals"]
     share, lkg, lost = 100 / samples["validation"], None, set(diverged_loops(history))
     points = []
@@ -108,7 +108,7 @@ def curves(record: Record) -> Curves:
 
 
 def masked(text: str) -> str:
-    """What a library says, without the password that an address in it may hold."""
+    """Return a message of a library without the passwords of addresses in it."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
@@ -117,7 +117,7 @@ def _there(values: dict[str, float | None]) -> dict[str, float]:
 
 
 def _settings(spec: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """`model.arch`, `method.lr` and so on, of what a trial sets."""
+    """Yield the names and values of the settings in a spec: `model.arch`, `method.lr` and so on."""
     for key, value in spec.items():
         if isinstance(value, dict):
             yield from _settings(value, f"{before}{key}.")

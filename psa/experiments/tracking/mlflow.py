@@ -16,16 +16,16 @@ from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 
 _ID, _LOOPS = "psa.id", "psa.loops"
-_AT_ONCE: Final = 1_000  # metrics that a server takes in one request
+_AT_ONCE: Final = 1_000  # metrics that a server accepts in one request
 _PARAMS_AT_ONCE: Final = 100
 # A server that does not answer must not hold a sweep up for MLflow's own ten minutes.
 _PATIENCE: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class MLflow:
-    """Tells a tracking server (http://..., sqlite:///runs.db).
+    """A tracker that logs to an MLflow server (http://..., sqlite:///runs.db).
 
-    A run that is known goes on where more loops are. Raises UserError where the server does not answer.
+    An existing run is continued with further loops. Raises UserError if the server does not answer.
     """
 
     name = "MLflow"
@@ -66,7 +66,7 @@ class MLflow:
             self.client.log_batch(name, params=params[start : start + _PARAMS_AT_ONCE])
         for start in range(0, len(metrics), _AT_ONCE):
             self.client.log_batch(name, metrics=metrics[start : start + _AT_ONCE])
-        # last: a run without it was not finished, and is told once more
+        # last: a run without it was not finished, and is logged again
         self.client.log_batch(name, tags=[RunTag(_LOOPS, str(record["loops"]))])
         self.client.set_terminated(name)
 

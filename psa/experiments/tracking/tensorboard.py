@@ -15,13 +15,13 @@ from psa.specs.trial import Trial
 from psa.storage.helper_files import LISTENER_PROGRESS, read_helper
 from psa.storage.records.record import Record
 
-_KNOWN: Final = "psa.json"  # written last: a folder without it was not finished, and is made anew
+_KNOWN: Final = "psa.json"  # written last: a folder without it was not finished, and is rewritten
 
 
 class TensorBoard:
-    """Writes DIR/<trial id>/. A run is made anew where more loops are known: it follows from its record.
+    """A tracker that writes DIR/<trial id>/. A run with more loops is rewritten from its record.
 
-    Raises UserError where the folder cannot be written to.
+    Raises UserError if the folder cannot be written to.
     """
 
     name = "TensorBoard"

@@ -1,4 +1,4 @@
-"""The listeners of a sweep: which are asked for, and what each of them does not know yet."""
+"""The trackers of a sweep: those requested, and the trials that each of them has not logged yet."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 class TrackerGroup:
-    """The listeners of one sweep."""
+    """The trackers of one sweep."""
 
     def __init__(self, listeners: Sequence[Tracker], store: Store) -> None:
         self.listeners, self.store = list(listeners), store
 
     def tell(self, trials: Sequence[Trial], horizon: int) -> None:
-        """Tell every listener of those trials that are done, what it does not know yet.
+        """Log the finished ones of these trials with every tracker that does not have them yet.
 
-        One that fails is told no more in this sweep.
+        A tracker that fails is not used again in this sweep.
         """
         for trial in self.store.progress(trials, horizon).done if self.listeners else ():
             record = self.store.read(trial)
@@ -37,7 +37,7 @@ class TrackerGroup:
         try:
             if listener.logged_loops(trial) < record["loops"]:
                 listener.log_trial(trial, record)
-        except Exception as error:  # noqa: BLE001 - whatever its library does, the training goes on
+        except Exception as error:  # noqa: BLE001 - no error of a tracker may stop the training
             reason = masked(named_error(error))[:300]
             logger.warning(
                 "%s is told no more in this sweep (%s); nothing is lost, the next sweep tells it the rest",
@@ -51,7 +51,7 @@ TRACKER_EXTRAS: Final = {"tensorboard": "--tensorboard", "mlflow": "--mlflow"}
 
 
 def listeners_for(study: str, tensorboard: Path | None, mlflow: str | None) -> list[Tracker]:
-    """Those that are asked for. study: what their runs are kept under. Raises UserError."""
+    """Return the requested trackers. study: the name under which runs are stored. Raises UserError."""
     found: list[Tracker] = []
     try:
         if tensorboard is not None:
