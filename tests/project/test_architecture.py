@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -303,3 +304,15 @@ def test_a_public_name_has_one_meaning() -> None:
             if not name.startswith("_") and name not in SHARED_NAMES:
                 places[name].append(name_of(path))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+QUESTIONS = re.compile(r"(What|Who|Whose|Whether|How|Which|Where|When|Why|Of)\b")
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_docstrings_state_and_do_not_ask(path: Path) -> None:
+    """A docstring begins with a verb or a noun phrase, as in the documentation of PyTorch or Ray."""
+    kinds = ast.Module | ast.FunctionDef | ast.ClassDef
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    texts = [ast.get_docstring(node) or "" for node in nodes]
+    assert [text.partition("\n")[0] for text in texts if QUESTIONS.match(text)] == []

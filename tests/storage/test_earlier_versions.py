@@ -29,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_they_verify(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every digest is right, and every file lies where its trial belongs."""
     assert run(PSA, ["verify"]) == 0
-    files = [*STORED.rglob("s??-*/*.safetensors")] + [*STORED.rglob("s??-*.json")]
+    files = [*STORED.rglob("s??-*/*.safetensors"), *STORED.rglob("s??-*.json")]
     assert f"Files checked in models and results: {len(files)}, damaged: 0" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""What single samples ask of a network: the gradient of every training sample, and which of them are alike.
+"""The gradient of every training sample, and which samples ask the same of a network.
 
 One hidden layer and one epoch, as in the original. Unlike there, a validation split is held out, the test
 split is used once, and every gradient is stored with the digit and the prediction of its sample.
