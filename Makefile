@@ -37,7 +37,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help install train test check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory docs format lint types wheel fix set-up set-up-tests
+.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory docs format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -51,10 +51,13 @@ train: ARGS = --arch "[2*64]" --ablation-mode hidden --meta-loops 10 --model-dir
 train: set-up ## train one small network, in less than a minute
 	@$(POETRY) run train $(ARGS)
 
-test: set-up-tests ## run the tests
-	@$(PYTEST) $(ARGS)
+test: set-up-tests ## run the tests of every module, in at most five minutes on two cores
+	@$(PYTEST) --durations=10 $(ARGS)
 
-check: format lint types $(if $(TESTED),,test) wheel ## all that a change must pass (TESTED=1: all but the tests)
+test-long: set-up-tests ## run the tests that take longer: documents end to end, clusters, emulators, wide fuzzing
+	@$(PYTEST) --durations=10 -m "slow and not crash" $(ARGS)
+
+check: format lint types $(if $(TESTED),,test test-long) wheel ## all that a change must pass (TESTED=1: all but the tests)
 
 crash: set-up-tests ## kill sweeps hundreds of times and compare what is left with an undisturbed one
 	@$(RUN) tests/crash/harness.py $(or $(ARGS),--kills 200)

@@ -1,6 +1,7 @@
 """What every test may use: the data folder, filled once, and one thread, as in a worker."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ LONGEST = (
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
+# Under nohup, and in the background of a script, pytest hands an ignored signal to the processes of a test,
+# and psa respects it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,7 +63,7 @@ def test_a_sweep_on_sagemaker(
 
     with (
         rehearsal(tmp_path / "stage") as stage,
-        failing(stage.s3.port, 60_000) as (storage, of_storage),
+        failing(stage.s3.port, 25_000) as (storage, of_storage),
         failing(int(stage.endpoint.rpartition(":")[2]), 8_000) as (plane, of_plane),
     ):
         environment = {"AWS_ENDPOINT_URL_S3": storage.endpoint, "AWS_ENDPOINT_URL": plane.endpoint}
