@@ -70,7 +70,7 @@ def _jobs(usage: Usage, prices: PriceTable) -> Table:
 def _table(head: str, sizes: dict[str, tuple[int, int]], prices: PriceTable) -> Table:
     table = Table(title=f"Storage by {head}", title_justify="left")
     table.add_column(head)
-    for each in ("files", "format_bytes", "dollars a month"):
+    for each in ("files", "size", "dollars a month"):
         table.add_column(each, justify="right")
     for name, (files, count) in sizes.items():
         table.add_row(name, f"{files:,}", format_bytes(count), f"{prices.monthly(count):,.4f}")

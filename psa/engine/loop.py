@@ -1,6 +1,6 @@
 """The one epoch loop: perturb a copy of the LKG, train it, evaluate it, keep it where it is better.
 
-The engine is handed its pieces (network, data, policy, perturbation, listeners) and imports none of the
+The engine is handed its pieces (network, data, policy, probes, callbacks) and imports none of the
 studies. It trains any number of trials as one tensor; they may differ in mode, seed, rates and in the
 loop they have reached.
 """
@@ -34,7 +34,7 @@ from psa.storage.trial_state import Observation, TrialState
 
 @dataclass(frozen=True)
 class LoopReport:
-    """One finished loop of one trial, for listeners. Counts are of `total` validation samples."""
+    """One finished loop of one trial, as callbacks receive it. Counts are of `total` validation samples."""
 
     state: TrialState
     correct: int

@@ -29,7 +29,7 @@ class Policy(Protocol):
     A policy has no state of its own: a resumed run starts with a new one.
 
     Example:
-        A ratchet that damages nothing and ends at the first loop without improvement:
+        A ratchet that ablates nothing and ends at the first loop without improvement:
 
         >>> class HillClimb(RatchetPolicy):
         ...     def __init__(self):
@@ -94,10 +94,12 @@ class Policy(Protocol):
 
 
 class Perturb(Protocol):
-    """A function that damages a copy of the LKG of each trial before an epoch."""
+    """A function that ablates units in a copy of the LKG of each trial before an epoch."""
 
     def __call__(self, copy: StackedParams, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
-        """Damage `copy` in place, one row per state. Return the ablated unit of each row, None for none."""
+        """Ablate in place at most one unit per row of `copy`, which has a row per state. Return the ablated
+        unit of each row, None for none.
+        """
 
 
 class RatchetPolicy:

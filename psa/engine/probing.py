@@ -97,7 +97,7 @@ class Probe(Protocol):
 
 
 class EpochObserver(Observer, Protocol):
-    """The observer of one epoch that a `Follower` returns: `step` and `layer` of
+    """The observer of one epoch that a `TrainingProbe` returns: `step` and `layer` of
     `psa.engine.train_step.Observer` during the epoch, then `arrays`.
 
     Example:

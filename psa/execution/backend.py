@@ -61,7 +61,7 @@ class Backend(Protocol):
         store: The states and records of this machine.
         machine: The data folder and the device that the user asked for.
         costs: The expected time of a loop of a pack.
-        where: The options of the user, of which `UNDERSTOOD` lists those that this backend takes.
+        where: The options of the user, of which `BACKEND_OPTIONS` lists those that this backend takes.
 
     Raises:
         UserError: An option, an account or a package that is missing or unusable.

@@ -73,7 +73,7 @@ class WorkloadKey:
 class CostModel:
     """Step times of one machine, measured or estimated, and the costs derived from them.
 
-    steps: kind key -> pack size -> seconds of one training step of the whole pack, on one thread.
+    steps: key of a workload -> pack size -> seconds of one training step of the whole pack, on one thread.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Persistent stochastic ablation: which neuron is damaged before an epoch, always on a copy of the LKG.
+"""Persistent stochastic ablation: the choice of a neuron, and its ablation in a copy of the LKG.
 
-none, decay, dropout: nothing is damaged. output: a neuron of the last linear layer. full: a layer chosen
+none, decay, dropout: nothing is ablated. output: a neuron of the last linear layer. full: a layer chosen
 uniformly among all linear layers, then a neuron in it. hidden: a neuron chosen uniformly among those of the
 hidden set, and its outgoing column is zeroed as well. In a residual network the skip connection still
 carries such a unit: the column is that of the next linear layer only, as in the published study.
@@ -64,9 +64,9 @@ CHOICES: dict[Mode, Callable[[Shape, np.random.Generator], Unit | None]] = {
 
 
 def choose_unit(mode: Mode, shape: Shape, seed: int, loop: int) -> Unit | None:
-    """Return the neuron to damage before `loop` (from 1), a function of the arguments alone.
+    """Return the neuron to ablate before `loop` (from 1), a function of the arguments alone.
 
-    None in the modes without damage, and always before loop 1, when there is no good state to perturb yet.
+    None in the modes without ablation, and always before loop 1, when there is no good state to perturb yet.
     """
     if loop == 1:
         return None

@@ -17,13 +17,12 @@ logger = logging.getLogger(__name__)
 _MAX_BYTES: Final = 10_000_000
 _Text = Annotated[str, Field(max_length=1_000)]
 _Whole = Annotated[int, Field(strict=True, ge=0, le=10**12)]
-# A pack of more trials, or a step of more than a day, has never been measured; shorter steps than a tick of
-# the clock neither.
+# Limits of what can have been measured: pack sizes, and steps from a tick of the clock to a day.
 _PackSize = Annotated[int, Field(ge=1, le=100_000)]
 _Seconds = Annotated[float, Field(strict=True, ge=1e-9, le=1e5, allow_inf_nan=False)]
 
 _Content = TypeVar("_Content")
-# The kind of network -> pack size -> seconds of a training step.
+# The key of a workload (see psa.execution.cost_model) -> pack size -> seconds of a training step.
 STEP_TIMES: Final = TypeAdapter(dict[str, Annotated[dict[_PackSize, _Seconds], Field(min_length=1)]])
 
 
@@ -41,7 +40,7 @@ class SweepStatus(TypedDict):
 
 
 class ListenerProgress(TypedDict):
-    """The number of meta-loops of a trial that a listener has stored."""
+    """The number of meta-loops of a trial that a tracker has stored."""
 
     loops: _Whole
 

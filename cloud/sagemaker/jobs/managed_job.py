@@ -1,4 +1,6 @@
-"""A line: the packs of one training job and of its next attempts, and their location in the bucket.
+"""Managed jobs: the packs of one training job and of its next attempts, and their place in the bucket.
+
+Messages, and the folder `lines/` of the bucket, call a managed job a line.
 
 lines/<name>/inputs/packs.json: the definition; inputs/models/...: the states before it; checkpoints/...: the
 present states and records; output/<job>/...: the artifact of each attempt.
@@ -32,7 +34,7 @@ MOST_TRIALS: Final = 5_000  # per line: its records, sidecars and states must fi
 
 @dataclass(frozen=True)
 class ManagedJob:
-    """The packs of a line, by name. home: the id of their workspace, 8 hexadecimal digits."""
+    """A managed job: its packs, by name. home: the id of their workspace, 8 hexadecimal digits."""
 
     home: str
     packs: dict[str, Pack]

@@ -78,7 +78,7 @@ def export_gradients(
 
 def _table(exports: list[Export]) -> Table:
     table = Table()
-    for heading in ("file", "samples", "shape of one", "format_bytes"):
+    for heading in ("file", "samples", "shape of one", "size"):
         table.add_column(heading, justify="left" if heading == "file" else "right")
     for each in exports[:_SHOWN]:
         shape = " x ".join(map(str, each.shape))

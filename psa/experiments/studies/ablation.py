@@ -1,4 +1,4 @@
-"""The PSA study: six modes, of which three damage a neuron and three are the controls."""
+"""The PSA study: six modes, of which three ablate a neuron and three are the controls."""
 
 from __future__ import annotations
 

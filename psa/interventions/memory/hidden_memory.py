@@ -99,8 +99,8 @@ class HiddenMemory:
     def observed(self, trace: Trace, labels: Tensor) -> dict[str, Tensor]:
         """Return values per sample for records, float32 [T, B]; to call before `learn`. labels: int64 [T, B].
 
-        distance (mean over the entries found), purity, top1 (see retrieval.purity): NaN where nothing was
-        found and applied, distance 0 in the random control. gate, magnitude, relative: see Effect.
+        distance (mean over the entries found), purity, top1 (see retrieval_purity): NaN where nothing was
+        found and applied, distance 0 in the random control. gate, magnitude, relative: see InjectionEffect.
         """
         nothing = torch.zeros(labels.shape, device=self.device)
         missing = torch.full_like(nothing, torch.nan)
