@@ -120,7 +120,7 @@ class Study(Protocol):
 
         >>> from psa.specs.arch import Arch
         >>> from psa.specs.model import NetworkSpec
-        >>> from psa.specs.training import StandardTraining, LearningRate
+        >>> from psa.specs.training import LearningRate, StandardTraining
         >>> ALIASES = {}
         >>> class Settings(DataSettings):
         ...     lr: LearningRate = 1e-3
