@@ -47,7 +47,7 @@ class Report(Protocol):
 
     All functions are pure: the same rows give the same bytes. `psa report` calls `parts` once, then the
     others for each page, and writes what they return. Functions of a module take no `self`. A module may have
-    a further function `runs`, see `runs_of`.
+    a further function `runs`, see `load_runs`.
 
     Example:
         The text of a module:
@@ -88,7 +88,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            setting: What the report knows beside the rows.
+            setting: The context of the report beside the rows.
 
         Returns:
             The tables by name, which is the name of their files.
@@ -103,7 +103,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            setting: What the report knows beside the rows.
+            setting: The context of the report beside the rows.
 
         Yields:
             The name of a figure, with a slash where it belongs in a subfolder, and the figure.
@@ -115,7 +115,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            setting: What the report knows beside the rows.
+            setting: The context of the report beside the rows.
 
         Returns:
             The content of each file, by its name.
@@ -133,7 +133,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            setting: What the report knows beside the rows.
+            setting: The context of the report beside the rows.
             made: The result of `tables`.
             stored: The path of the PNG of each figure, by the name of the figure.
 

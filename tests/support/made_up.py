@@ -39,7 +39,7 @@ def some_state(loops: int = 3, arch: str = "[1*1]", trial: Trial | None = None) 
 
 
 def some_record(loops: int = 3, trial: Trial | None = None) -> dict[str, Any]:
-    """A record of the trial of `some_state`, shaped like those of psa.execution.worker.run."""
+    """A record of the trial of `some_state`, shaped like those of psa.execution.worker.record."""
     state = some_state(loops, trial=trial)
     return {
         "id": state.trial.id,
