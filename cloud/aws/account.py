@@ -75,7 +75,7 @@ def described(client: Any, names: list[str], tell: ProgressCallback) -> tuple[li
     return found, unknown
 
 
-def credentials(
+def stored_objects(
     account: Account, folder: str = "", tell: ProgressCallback | None = None
 ) -> Iterator[tuple[str, int, str]]:
     """Yield the name (relative to the prefix), size in bytes and storage class of every file below a folder
@@ -100,7 +100,7 @@ def credentials(
 def stored_names(account: Account, tell: ProgressCallback) -> list[str]:
     """Return the names of all jobs with a folder in the bucket, sorted. Raises UserError."""
     found: dict[str, None] = {}
-    for key, _, _ in credentials(account, tell=tell):
+    for key, _, _ in stored_objects(account, tell=tell):
         name = job_in(key)
         if name:
             found[name] = None

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from cloud.aws.account import credentials
+from cloud.aws.account import stored_objects
 from cloud.aws.job_description import written
 from cloud.aws.pricing import PriceTable, price_table
 from cloud.commands.common import JobsFile, PriceFile, Region, named_jobs, open_account, remark, say, working
@@ -40,7 +40,7 @@ def estimate_storage(
     only = named_jobs(jobs_file)[0] or None
     where = open_account(region)
     with working(out, f"Listing {where.uri}") as tell:
-        usage = usage_of(credentials(where, tell=tell), only)
+        usage = usage_of(stored_objects(where, tell=tell), only)
     out.print(_kinds(usage, table))
     if detailed:
         out.print(_jobs(usage, table))

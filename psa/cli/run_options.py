@@ -91,7 +91,7 @@ def in_range(option: str, value: float, low: int, high: int) -> None:
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class PackRun:
     """The pack that continues stored trials. reached: loops of its least trained trial.
 
     finishing: the run was begun earlier and is trained to the horizon it had then.
@@ -102,7 +102,7 @@ class TrainingOptions:
     finishing: bool
 
 
-def trained(plan: TrainingOptions, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
+def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out: Console) -> int:
     """Train a pack and show its progress. Return the exit code. Raises UserError."""
     from psa.execution.worker.run import (
         RunHooks,

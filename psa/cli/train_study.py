@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from psa.cli.checkpoint_folder import lock_folder
 from psa.cli.console import TrainView, console, summary_table
 from psa.cli.options import WholeOption
-from psa.cli.run_options import TRAINING, RunOptions, TrainingOptions, in_range, trained
+from psa.cli.run_options import TRAINING, PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.cost_model import bank_bytes
@@ -129,6 +129,4 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
         reached = min(0 if state is None else state.loops for state in stored)
         pack = parse_spec(Pack, {"trials": trials, "horizon": epochs}, "train")
         view = TrainView(out, shape, epochs, debug=run.debug)
-        return trained(
-            TrainingOptions(pack, reached, finishing=reached < epochs), store, run.machine, view, out
-        )
+        return trained(PackRun(pack, reached, finishing=reached < epochs), store, run.machine, view, out)

@@ -214,7 +214,7 @@ def _one_loop(
     score_untrained(pack, [row for row, each in zip(rows, reports, strict=True) if each.diverged], splits)
     _commit(pack, rows, epoch, [report.kept for report in reports], visited)
     for report in reports:
-        _book(policy, report, pack.device)
+        _record_loop(policy, report, pack.device)
     observing.on_loop_end(pack, rows, epoch.active[: len(rows)])
     observing.on_epoch_end(states, following)
     return reports
@@ -239,7 +239,7 @@ def _reported(policy: Policy, report: LoopReport) -> LoopReport:
     return replace(report, kept=better)
 
 
-def _book(policy: Policy, report: LoopReport, device: torch.device) -> None:
+def _record_loop(policy: Policy, report: LoopReport, device: torch.device) -> None:
     """Add a loop to the history of its trial."""
     state = report.state
     state.loops += 1

@@ -93,7 +93,7 @@ class Policy(Protocol):
         """
 
 
-class Perturb(Protocol):
+class Perturbation(Protocol):
     """A function that ablates units in a copy of the LKG of each trial before an epoch."""
 
     def __call__(self, copy: StackedParams, states: Sequence[TrialState]) -> Sequence[ablation.Unit | None]:
@@ -105,7 +105,7 @@ class Perturb(Protocol):
 class RatchetPolicy:
     """Every loop starts from a copy of the LKG, perturbed, with a fresh AdamW."""
 
-    def __init__(self, perturb: Perturb) -> None:
+    def __init__(self, perturb: Perturbation) -> None:
         self.perturb = perturb
 
     def begin_epoch(

@@ -21,7 +21,7 @@ from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
-from psa.experiments.tracking.trackers import TrackerGroup, listeners_for
+from psa.experiments.tracking.trackers import TrackerGroup, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
 from psa.storage.retention import KeepWeights, delete_checkpoints
@@ -103,7 +103,7 @@ class Sweep:
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         costs = CostModel.of_machine(store.models, machine.device)
         backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
-        audience = TrackerGroup(listeners_for(declared.name, options.tensorboard, options.mlflow), store)
+        audience = TrackerGroup(trackers_for(declared.name, options.tensorboard, options.mlflow), store)
         return cls(declared, store, machine, options, costs, backend, audience)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:

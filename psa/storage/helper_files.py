@@ -39,14 +39,14 @@ class SweepStatus(TypedDict):
     running: Annotated[list[_Text], Field(max_length=10_000)]
 
 
-class ListenerProgress(TypedDict):
+class TrackerProgress(TypedDict):
     """The number of meta-loops of a trial that a tracker has stored."""
 
     loops: _Whole
 
 
 SWEEP_PROGRESS: Final = TypeAdapter(SweepStatus)
-LISTENER_PROGRESS: Final = TypeAdapter(ListenerProgress)
+TRACKER_PROGRESS: Final = TypeAdapter(TrackerProgress)
 
 
 def read_helper(path: Path, shape: TypeAdapter[_Content], consequence: str = "") -> _Content | None:

@@ -29,7 +29,7 @@ from test_sagemaker_watch import Desk
 from test_sagemaker_watch import line as watched_line
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLError
 
-from cloud.aws.account import Account, credentials, fetched, job_names
+from cloud.aws.account import Account, fetched, job_names, stored_objects
 from cloud.aws.bucket import Bucket
 from cloud.aws.errors import Unreachable, aws_error, aws_errors
 from cloud.aws.training_jobs import TrainingJobs
@@ -114,7 +114,7 @@ def requests(client: Broken) -> dict[str, Any]:
         "job described": lambda: jobs.described("x"),
         "job stopped": lambda: jobs.stop("x"),
         "names": lambda: job_names(client, lambda _: None),
-        "keys": lambda: list(credentials(account)),
+        "keys": lambda: list(stored_objects(account)),
         "fetched": lambda: fetched(account, "x", 10),
     }
 

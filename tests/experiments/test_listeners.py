@@ -19,7 +19,7 @@ from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.experiments.tracking.base import curves
-from psa.experiments.tracking.trackers import TrackerGroup, listeners_for
+from psa.experiments.tracking.trackers import TrackerGroup, trackers_for
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -142,7 +142,7 @@ def test_nobody_is_told_unasked(tmp_path: Path, sweep: Sweep) -> None:
     assert sweep("meta_loops=1") == (0, "")
     assert {path.name for path in tmp_path.iterdir()} == {"models", "results"}
     assert not {"mlflow", "tensorboard"} & set(sys.modules)
-    assert listeners_for("smoke", None, None) == []
+    assert trackers_for("smoke", None, None) == []
 
 
 class Failing:
@@ -170,7 +170,7 @@ def test_one_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureF
         store.write(trial, some_record(3, trial), {})
     failing, folder = Failing(), tmp_path / "runs"
     pytest.importorskip("tensorboard")
-    audience = TrackerGroup([failing, *listeners_for("x", folder, None)], store)
+    audience = TrackerGroup([failing, *trackers_for("x", folder, None)], store)
     with caplog.at_level(logging.WARNING):
         audience.tell(trials, 3)
     assert failing.told == [trials[0].id]
@@ -193,7 +193,7 @@ def test_an_extra_that_is_not_there_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     asked: dict[str, Any] = {"tensorboard": None, "mlflow": None, option: tmp_path / "x"}
     with pytest.raises(UserError, match=rf"--{option} needs .*{re.escape(how_to_install(option))}"):
-        listeners_for("x", **asked)
+        trackers_for("x", **asked)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:sqlalchemy")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from psa.cli.checkpoint_folder import lock_folder
 from psa.cli.console import TrainView, console, summary_table
 from psa.cli.options import NumberOption, WholeOption, Wholes
-from psa.cli.run_options import TRAINING, RunOptions, TrainingOptions, in_range, trained
+from psa.cli.run_options import TRAINING, PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory
@@ -171,7 +171,7 @@ def train(
         return trained(plan, store, run.machine, view, out)
 
 
-def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> TrainingOptions:
+def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> PackRun:
     """Plan an unfinished run to its end, or a finished one `meta_loops` further. Raises UserError."""
     stored = [store.state_file(trial).load() for trial in trials]
     going_on = [
@@ -192,4 +192,4 @@ def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> TrainingOpt
         )
         horizon = first.horizon if finishing else first.loops + meta_loops
     pack = parse_spec(Pack, {"trials": tuple(going_on), "horizon": horizon}, "train")
-    return TrainingOptions(pack, min(0 if state is None else state.loops for state in stored), finishing)
+    return PackRun(pack, min(0 if state is None else state.loops for state in stored), finishing)

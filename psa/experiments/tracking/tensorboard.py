@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from psa.core.files import check_writable, write_atomically
 from psa.experiments.tracking.base import curves
 from psa.specs.trial import Trial
-from psa.storage.helper_files import LISTENER_PROGRESS, read_helper
+from psa.storage.helper_files import TRACKER_PROGRESS, read_helper
 from psa.storage.records.record import Record
 
 _KNOWN: Final = "psa.json"  # written last: a folder without it was not finished, and is rewritten
@@ -33,7 +33,7 @@ class TensorBoard:
     def logged_loops(self, trial: Trial) -> int:
         """See psa.experiments.tracking.base.Tracker."""
         path = self.folder / trial.id / _KNOWN
-        known = read_helper(path, LISTENER_PROGRESS, "the run is written anew")
+        known = read_helper(path, TRACKER_PROGRESS, "the run is written anew")
         return -1 if known is None else known["loops"]
 
     def log_trial(self, trial: Trial, record: Record) -> None:

@@ -50,7 +50,7 @@ class TrackerGroup:
 TRACKER_EXTRAS: Final = {"tensorboard": "--tensorboard", "mlflow": "--mlflow"}
 
 
-def listeners_for(study: str, tensorboard: Path | None, mlflow: str | None) -> list[Tracker]:
+def trackers_for(study: str, tensorboard: Path | None, mlflow: str | None) -> list[Tracker]:
     """Return the requested trackers. study: the name under which runs are stored. Raises UserError."""
     found: list[Tracker] = []
     try:

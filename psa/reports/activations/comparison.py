@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from psa.reports.activations.arms import Arm, shortened
-from psa.reports.activations.curves import GRID, HEAD, foot_of, group_arms, legend, looks_of, rest_of
+from psa.reports.activations.curves import GRID, HEAD, foot_of, group_arms, legend, rest_of, styles_of
 from psa.reports.plotting.style import (
     GREY,
     WIDTH,
@@ -34,7 +34,7 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
     group. If arms are far apart, the best of them are shown again at the right, enlarged.
     """
     groups, rest = group_arms(arms, keys), rest_of(arms, keys)
-    looks = looks_of(list(dict.fromkeys(rest.values())))
+    looks = styles_of(list(dict.fromkeys(rest.values())))
     means = [arm.summary("test").mean for arm in arms]
     best, worst = float(np.nanmax(means)), float(np.nanmin(means))
     highs = [np.nanmax([arm.summary("test").high, *arm.values("test"), best]) for arm in arms]

@@ -37,7 +37,7 @@ _RUNNING: Final = "The training loss is the mean over the epoch, with dropout wh
 GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
 
 
-def looks_of(names: Sequence[str]) -> dict[str, LineStyle]:
+def styles_of(names: Sequence[str]) -> dict[str, LineStyle]:
     """Return a colour, marker and line for each name; colours from dark to light for more than six."""
     known = list(MODE_LOOKS.values())
     if len(names) <= len(known):
@@ -139,7 +139,7 @@ def curve_figures(
     `training_WHAT_2`.
     """
     groups, rest = list(group_arms(arms, keys).items()), rest_of(arms, keys)
-    looks = looks_of(list(dict.fromkeys(rest.values())))
+    looks = styles_of(list(dict.fromkeys(rest.values())))
     for number, start in enumerate(range(0, len(groups), PANELS), 1):
         name = what.partition(" ")[0] + (f"_{number}" if number > 1 else "")
         yield f"training_{name}", _curves(groups[start : start + PANELS], rest, looks, frame, columns, what)
@@ -215,7 +215,7 @@ def threshold_figure(
 ) -> Figure:
     """Plot thresholds by panel (id, loop, index, place, value) over the epochs; loop 0 is before training."""
     places = list(dict.fromkeys(str(place) for each in panels.values() for place in each["place"]))
-    looks = looks_of(places)
+    looks = styles_of(places)
     with plot_style():
         handles = [
             Line2D([], [], color=each.colour, linestyle=each.line, label=name) for name, each in looks.items()

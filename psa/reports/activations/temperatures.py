@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from psa.reports.activations.arms import Arm
-from psa.reports.activations.curves import looks_of
+from psa.reports.activations.curves import styles_of
 from psa.reports.plotting.style import GREY, LineStyle, add_axes, footnote, new_figure, plot_style, title
 
 
@@ -26,7 +26,7 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
     for arm in arms:
         if arm.settings.get("temperature") is not None and arm.n:
             lines.setdefault(arm.label(others), []).append(arm)
-    looks = looks_of(list(lines))
+    looks = styles_of(list(lines))
     with plot_style():
         figure = new_figure(3.0)
         title(figure, "Test accuracy and temperature of stochastic layers")
