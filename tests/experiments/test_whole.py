@@ -180,7 +180,7 @@ def test_what_was_bundled_in_its_folder_stays(
     folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The published records are added to it, by the real `psa bundle`."""
-    words = f'exec {shlex.quote(sys.executable)} -c "from psa.cli import main; main()" "$@"'
+    words = f'exec {shlex.quote(sys.executable)} -c "from psa.cli.app import main; main()" "$@"'
     (folder / "bin/psa").write_text(f'#!/usr/bin/env bash\n[ "$1" = bundle ] || exit 2\n{words}\n')
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     name = next((ROOT / "results/published").glob("*.parquet")).name
