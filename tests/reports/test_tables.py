@@ -13,7 +13,7 @@ import pytest
 
 from psa.core.errors import UserError
 from psa.reports.rendering.latex import escape
-from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table, grid, rounded, write_table
+from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table, grid, rounded, save_table
 
 NAN = float("nan")
 COLUMNS = (
@@ -198,7 +198,7 @@ def test_escaped_text_holds_no_command() -> None:
 
 def test_a_table_is_written_three_times(tmp_path: Path) -> None:
     """Markdown, LaTeX and CSV side by side, equal to what is rendered."""
-    paths = write_table(TABLE, tmp_path / "new", "made_up")
+    paths = save_table(TABLE, tmp_path / "new", "made_up")
     assert [path.name for path in paths] == ["made_up.md", "made_up.tex", "made_up.csv"]
     assert [path.read_text() for path in paths] == [TABLE.markdown(), TABLE.latex(), TABLE.csv()]
 

@@ -157,7 +157,7 @@ def _written(
     say(f"{folder}: tables")
     made = report.tables(rows, setting)
     for name, table in made.items():
-        paths += tables.write_table(table, folder, name)
+        paths += tables.save_table(table, folder, name)
     for name, content in report.listings(rows, setting).items():
         paths.append(folder / name)
         write_atomically(paths[-1], content)

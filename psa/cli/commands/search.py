@@ -109,13 +109,13 @@ def _report(ledger: SearchLog, folder: Path, out: Console) -> None:
     """Store the table and the figure, and show the best."""
     from psa.reports import search as reports
     from psa.reports.plotting.style import save
-    from psa.reports.rendering.tables import write_table
+    from psa.reports.rendering.tables import save_table
 
     if not ledger.ended:
         return
     name = f"{ledger.search.template.name}_search"
     table = reports.search_table(ledger)
-    for path in (*write_table(table, folder, name), *save(reports.search_figure(ledger), folder / name)):
+    for path in (*save_table(table, folder, name), *save(reports.search_figure(ledger), folder / name)):
         out.print(str(path), markup=False, soft_wrap=True)
     for line in reports.best_lines(ledger, _SHOWN):
         out.print(line, markup=False, soft_wrap=True)

@@ -218,10 +218,10 @@ def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
 
 def _written(table: Table, folder: Path, name: str) -> int:
     """Store a table in every format. Print the paths and its note."""
-    from psa.reports.rendering.tables import write_table
+    from psa.reports.rendering.tables import save_table
 
     out = console()
-    for path in write_table(table, folder, name):
+    for path in save_table(table, folder, name):
         out.print(f"Table {path}", markup=False, soft_wrap=True)
     if table.note:
         out.print(table.note, markup=False, soft_wrap=True)

@@ -130,7 +130,7 @@ class Table:
         return text.getvalue()
 
 
-def write_table(table: Table, folder: Path, name: str) -> list[Path]:
+def save_table(table: Table, folder: Path, name: str) -> list[Path]:
     """Store the table as `name`.md, .tex and .csv. Return their paths. Raises UserError."""
     renderings = {".md": table.markdown, ".tex": table.latex, ".csv": table.csv}
     for ending, rendered in renderings.items():
