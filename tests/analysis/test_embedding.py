@@ -36,6 +36,7 @@ def test_components_without_variance_are_left_out() -> None:
         principal(Factored(torch.ones(30, 2), torch.ones(30, 3)), 5, generator(0, "tsne"))
 
 
+@pytest.mark.slow
 def test_kinds_of_gradients_are_apart_and_the_seed_decides() -> None:
     """Neighbours in the plane are of one kind; the same seed gives the same picture and the same sample."""
     points, said = gradients(260, 4, 0, 0.2).normalised(), list[str]()

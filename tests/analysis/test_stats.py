@@ -66,6 +66,7 @@ def test_the_sign_flip_test_is_scipys() -> None:
         assert stats.paired(differences, np.zeros(9)).p == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_corrections_are_those_of_statsmodels() -> None:
     """Holm and Benjamini-Hochberg, on random p-values with ties."""
     for seed in range(5):
@@ -150,6 +151,7 @@ def test_the_aggregates_are_those_of_rliable() -> None:
     assert stats.probability_of_improvement(ties, ties[::-1]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_stratified_intervals_draw_runs_within_each_task() -> None:
     """Against a loop in plain numpy; that of rliable cannot be imported beside present pandas."""
     scores = draws(11, 10, 8) + np.arange(8) * 20

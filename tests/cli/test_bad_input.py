@@ -91,6 +91,7 @@ WRONG_VALUES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "value", "said"), WRONG_VALUES)
 def test_a_wrong_value_is_named_with_what_would_be_right(
     option: str, value: str, said: str, refused: Run
@@ -141,6 +142,7 @@ def test_an_unknown_command_is_named(refused: Run) -> None:
     assert "--nope" in refused("--nope", app=cli.CLEAN)
 
 
+@pytest.mark.slow
 def test_wrong_archs_by_the_dozen_are_refused(refused: Run) -> None:
     """Text of the signs of the grammar and of others, through the whole command: none crashes or hangs."""
     draws = random.Random(11)
@@ -231,6 +233,7 @@ def test_a_disk_that_fills_up_loses_nothing(tiny: Path, train: Callable[..., tup
     assert train("--model-dir", models, "--meta-loops", "3")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
 def test_a_save_that_fails_at_any_moment_is_one_line_and_loses_nothing(
@@ -363,6 +366,7 @@ def process(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProc
     return subprocess.run([*command, *arguments], text=True, stderr=subprocess.PIPE, check=False, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["--arch", "[4x4]"], ["--lr", "nan"], ["--device", "cuda:7"], ["--model-dir", "/proc/x"], ["extra"]],
@@ -381,6 +385,7 @@ def test_arguments_that_are_no_text_are_refused(place: Path) -> None:
     assert_one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_an_output_that_is_full_is_one_line(place: Path, data_dir: Path) -> None:
     """`train > /dev/full`: the fault is that of the output, and the interpreter adds nothing to it."""
     if not Path("/dev/full").exists():

@@ -103,6 +103,7 @@ def continued(home: Home, *runs: list[str]) -> tuple[bytes, dict[str, bytes]]:
     return home.checkpoint.read_bytes(), home.records()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("mode", ["none", "decay", "dropout", "full", "hidden", "output"])
 def test_n_loops_and_then_m_are_n_plus_m(mode: str, homes: tuple[Home, Home]) -> None:
@@ -155,6 +156,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_what_is_trained_and_recorded_is_not_called_missing(home: Home) -> None:
     """The study's command shows the result again; of a lost record it says that it makes it."""
     assert home.train(*SMALL, "--memory-size", "300") == 0
@@ -340,6 +342,7 @@ def background(home: Home, data_dir: Path) -> Iterator[Callable[..., subprocess.
         process.communicate()
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_no_finished_loop_and_says_how_to_go_on(
     home: Home,
     background: Callable[..., subprocess.Popen[str]],
@@ -370,6 +373,7 @@ def test_ctrl_c_loses_no_finished_loop_and_says_how_to_go_on(
     assert home.records() == undisturbed.records()
 
 
+@pytest.mark.slow
 def test_sigterm_does_the_same_and_meanwhile_the_folder_is_taken(
     home: Home, background: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -389,6 +393,7 @@ def test_sigterm_does_the_same_and_meanwhile_the_folder_is_taken(
     assert cli.run(cli.CLEAN, ["--model-dir", str(home.models)]) == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(
     home: Home, background: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -402,6 +407,7 @@ def test_a_reader_that_leaves_is_no_error(
     assert home.state().loops >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["main", "train_command", "clean_command", "clean_all_command", "analyze_dataset_command"]
 )

@@ -674,6 +674,7 @@ def sidecars(draw: st.DrawFn) -> bytes:
             return encode_record(changed(draw, sound))
 
 
+@pytest.mark.slow
 @fuzzed(20)
 @given(sidecars(), sidecars())
 def test_sidecars(failure: bytes, machine: bytes) -> None:

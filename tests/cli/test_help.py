@@ -39,6 +39,7 @@ def test_the_list_of_commands_fits_a_screen(
     assert "psa sweep reproduction/smoke.toml" in "\n".join(lines[-4:])
 
 
+@pytest.mark.slow
 def test_the_page_of_commands_is_what_they_say() -> None:
     """docs/tools.md is what `make docs` would write now."""
     words = [sys.executable, ROOT / "tools/tools_page.py", "--check"]

@@ -50,6 +50,7 @@ def shell(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", STREAMS)
 def test_closed_streams_do_not_change_the_exit_code(streams: str, done: Path) -> None:
     """A complete sweep ends with 0, and a mistake with 2."""
@@ -73,6 +74,7 @@ def test_files_never_take_the_number_of_a_closed_stream(done: Path) -> None:
     assert (done / "psa.txt").read_bytes() == b""
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_when_the_reader_of_its_output_leaves(tmp_path: Path, data_dir: Path) -> None:
     """`psa sweep ... | head -1`: the trials are done, and the exit code is the sweep's."""
     process = psa(
@@ -97,6 +99,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_figures_are_drawn_with_the_settings_of_psa_alone(settings: str, tmp_path: Path) -> None:
     """The same bytes whatever the user has, and nothing on standard error."""
@@ -126,6 +129,7 @@ def test_figures_are_drawn_with_the_settings_of_psa_alone(settings: str, tmp_pat
         assert (tmp_path / "a" / f"x.{kind}").read_bytes() == (tmp_path / "b" / f"x.{kind}").read_bytes()
 
 
+@pytest.mark.slow
 def test_another_package_called_cloud_is_named(done: Path) -> None:
     """What needs no cloud works; what does ends with one line."""
     (done / "other" / "cloud").mkdir(parents=True, exist_ok=True)
@@ -149,6 +153,7 @@ OF_CLOUD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_CLOUD)
 def test_scripts_of_cloud_name_another_package_of_that_name(name: str, tmp_path: Path) -> None:
     """In one line, as `psa` does; and without that package they start."""
@@ -234,6 +239,7 @@ def test_memory_limits_of_cgroups_count(
     assert cgroups.memory_limit(*lay_group(tmp_path, membership, files)) == limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["sweep", str(GRID), *ONE], ["train", "--arch", "[1*4]"]])
 def test_memory_too_small_for_torch_is_one_line(words: list[str], tmp_path: Path, data_dir: Path) -> None:
     """`ulimit -v`: no traceback of every worker, exit code 2."""
@@ -266,6 +272,7 @@ def test_no_control_character_of_stored_text_reaches_the_terminal(
     assert not re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", out + err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_what_a_terminal_cannot_encode_is_escaped(encoding: str, done: Path) -> None:
     """A path of Chinese characters and one that is no text at all."""
@@ -361,6 +368,7 @@ def test_a_user_without_a_home_can_clean(done: Path, monkeypatch: pytest.MonkeyP
     assert app.run(app.PSA, ["clean", "--all", "--dry-run"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("library", "entry"), [("numpy", ""), ("torch", "shelf"), ("matplotlib", "")])
 def test_a_file_in_the_place_of_a_library_is_named(
     library: str, entry: str, done: Path, tmp_path: Path

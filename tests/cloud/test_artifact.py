@@ -169,6 +169,7 @@ def test_headers_that_call_for_the_next_one_are_refused() -> None:
     assert "no sound gzipped tar archive" in refused(gzip.compress(one * 5_000 + bytes(1024)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
 def test_an_archive_that_is_cut_off_is_told(share: float) -> None:
     """Wherever the download ended; also one that was cut before it was packed."""
@@ -229,6 +230,7 @@ def test_a_pickle_under_another_name_is_not_loaded(name: str, tmp_path: Path) ->
     assert (tmp_path / "loaded").exists()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_damaged_archives_never_crash(data: st.DataObject) -> None:

@@ -111,6 +111,7 @@ def test_the_role_of_a_container(
     assert access_key(read_settings(tmp_path)) == KEY
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_refuses_is_one_line(
     endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ s3 =
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "addresses"),
     [
@@ -178,6 +180,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 STORE = "import sys; from cloud.object_store import ObjectStore; ObjectStore.at(sys.argv[1]).check_writable()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identity", ["container", "profile", "address"])
 def test_the_storage_of_ray(
     identity: str, endpoint: str, server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -208,6 +211,7 @@ FILES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_files_are_found_by_processes_of_ray(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -265,6 +265,7 @@ def bucket(network: Proxy) -> Bucket:
     return Bucket(client, BUCKET, "psa")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "after"),
     [

@@ -214,6 +214,7 @@ def test_mistakes_are_said_before_anything_starts(
     assert not list((tmp_path / "models").glob(".ray/psa-*"))
 
 
+@pytest.mark.slow
 def test_without_ray_the_extra_is_named(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

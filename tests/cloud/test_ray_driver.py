@@ -60,6 +60,7 @@ def broken_ray(folder: Path, line: str) -> str:
     return str(folder / "broken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_sweep_whose_driver_dies_has_failed(death: str, tmp_path: Path, data_dir: Path) -> None:
     """Nothing that the user wrote is wrong: the exit code is that of a sweep with failed trials."""

@@ -169,6 +169,7 @@ def statuses(job: dict[str, Any]) -> list[str]:
     return [each["Status"] for each in job["SecondaryStatusTransitions"]]
 
 
+@pytest.mark.slow
 def test_a_job_from_its_data_to_its_model(aws: Aws) -> None:
     """Channel, hyperparameters and environment come in; logs, checkpoint, output and model go out."""
     aws.put("data/a/one.txt", b"one\n")
@@ -404,6 +405,7 @@ def stranger(stage: Emulator, key: str) -> Iterator[Any]:
         yield made
 
 
+@pytest.mark.slow
 def test_a_list_is_filtered_then_sorted_then_cut(tmp_path: Path) -> None:
     """Every filter of the API, both orders, and pages that hold as many as were asked for."""
     with staged(tmp_path) as aws:
@@ -445,6 +447,7 @@ def test_a_list_is_filtered_then_sorted_then_cut(tmp_path: Path) -> None:
         assert {"TrainingJobArn", "CreationTime", "TrainingEndTime", "SecondaryStatus"} <= set(summary)
 
 
+@pytest.mark.slow
 def test_spot_capacity_is_taken_back_and_comes_again(tmp_path: Path) -> None:
     """Interrupted, then all over again on a new disk, with the checkpoints; billed less than used."""
     script = (
@@ -469,6 +472,7 @@ def test_spot_capacity_is_taken_back_and_comes_again(tmp_path: Path) -> None:
         assert "Interrupted" in statuses(job)
 
 
+@pytest.mark.slow
 def test_a_quota_frees_as_jobs_end(tmp_path: Path) -> None:
     """ResourceLimitExceeded for one too many of a type; other types and spot have quotas of their own."""
     with staged(tmp_path, quota=1, no_capacity=frozenset({"ml.p4d.24xlarge"})) as aws:
@@ -494,6 +498,7 @@ def test_a_quota_frees_as_jobs_end(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_too_many_requests_are_throttled(tmp_path: Path) -> None:
     """With the code that botocore's retries know: a patient client gets all its answers.
 
@@ -521,6 +526,7 @@ def test_a_throttle_lets_its_rate_pass() -> None:
     assert [throttle.allows() for _ in range(3)] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_a_second_rehearsal_of_a_folder_knows_the_first(tmp_path: Path) -> None:
     """Objects, jobs and logs stay; what still ran when it ended was stopped, and had time to save."""
     with staged(tmp_path) as aws:
@@ -591,6 +597,7 @@ def test_a_container_can_be_made_without_being_root(tmp_path: Path) -> None:
     assert (tmp_path / "ml/pid").read_text() == "1\n"
 
 
+@pytest.mark.slow
 def test_the_s3_server_leaves_nothing_in_the_systems_temporary_folder(tmp_path: Path) -> None:
     """Neither the sockets that it makes there by its ports, nor a log by its process."""
     shared = Path("/tmp")  # noqa: S108
@@ -611,6 +618,7 @@ def test_a_machine_without_namespaces_is_told_so(tmp_path: Path, monkeypatch: py
         _ = Namespaces(tmp_path).flags
 
 
+@pytest.mark.slow
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra that brings it."""
     monkeypatch.setattr("cloud.emulator.s3_server.sys.executable", str(tmp_path / "python"))
@@ -657,6 +665,7 @@ def submit(name, script):
 """
 
 
+@pytest.mark.slow
 def test_the_command_and_its_options_are_left_alone(tmp_path: Path) -> None:
     """What follows the hyphens is another command's, --help and hyphens too; its exit code is ours."""
     done = psa(
@@ -677,6 +686,7 @@ def test_the_command_and_its_options_are_left_alone(tmp_path: Path) -> None:
     assert left_of(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_jobs_that_are_left_behind_are_waited_for(tmp_path: Path) -> None:
     """A detached sweep: one line says so; --no-wait stops them."""
     # the job ends after the command has, however slow this machine is
@@ -699,6 +709,7 @@ def test_jobs_that_are_left_behind_are_waited_for(tmp_path: Path) -> None:
         assert job["TrainingJobStatus"] == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda each: each.name
 )

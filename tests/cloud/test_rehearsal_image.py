@@ -42,6 +42,7 @@ def output_of(python: Path, *words: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_image_holds_torch_and_not_psa(tmp_path: Path) -> None:
     """Whatever the user's folder and the interpreter of psa hold."""
     python = image_python(tmp_path)
@@ -100,6 +101,7 @@ def test_two_rehearsals_at_once_make_one_image(
     assert made[0].is_relative_to(cache)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["unfinished", "a link leads nowhere", "no interpreter"])
 def test_a_damaged_image_is_made_again(
     damage: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -246,6 +246,7 @@ def test_half_a_tree_and_a_hostile_artifact(
     assert tree(tmp_path) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -617,6 +617,7 @@ def test_without_boto3_the_extra_is_named(name: str, run: Run, monkeypatch: pyte
     assert err == f"error: boto3 is not installed. {how_to_install('aws')}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_has_an_example_and_needs_no_boto3(name: str, home: Path) -> None:
     """`python scripts/x.py --help` where neither boto3 nor anything heavy can be imported."""

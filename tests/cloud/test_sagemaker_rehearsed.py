@@ -65,6 +65,7 @@ def job_of_the_study(stage: Emulator) -> None:
     client.close()
 
 
+@pytest.mark.slow
 def test_a_job_of_the_study_from_its_log_to_its_bill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,6 +144,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("config")
 @pytest.mark.parametrize(
     ("environment", "file", "region"),
@@ -176,6 +177,7 @@ def test_region_and_keys_are_found_where_aws_finds_them(
     assert found.client("s3").meta.region_name == region
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("config")
 def test_keys_of_two_places_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session token of .env would make the keys of the environment invalid; a profile that is named in the

@@ -144,6 +144,7 @@ def test_a_network_that_fails_once_is_not_noticed(fault: Fault, network: Proxy) 
     assert not network.faults
 
 
+@pytest.mark.slow
 def test_what_passes_is_waited_for(
     network: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -130,6 +130,7 @@ def wheel(folder: Path, tag: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_downloaded_once_for_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,6 +128,7 @@ FAILING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAILING)
 def test_a_container_that_fails_says_why(kind: str, aws: Aws, code: Code) -> None:
     """Whatever fails, at whatever moment: its last words are the job's FailureReason, and are logged."""
@@ -147,6 +148,7 @@ def test_the_entry_as_it_was_finds_no_code(aws: Aws, code: Code) -> None:
     assert "No module named 'cloud'" in "\n".join(aws.printed(job["TrainingJobName"]))
 
 
+@pytest.mark.slow
 def test_the_log_names_the_archive_by_its_digest(aws: Aws, code: Code) -> None:
     """What ran is what was packed here; a mistake that ends it is one line."""
     line, job = run(aws, 101, code.content, b"[]")
@@ -165,6 +167,7 @@ def test_a_container_reaches_no_network_and_no_psa(aws: Aws) -> None:
     assert not [interface for interface in said if interface.startswith(("eth", "en"))]
 
 
+@pytest.mark.slow
 def test_a_pack_whose_workers_are_killed_fails_with_that_reason(aws: Aws, code: Code) -> None:
     """As for lack of memory: the entry lives, and tells the watcher through the checkpoints."""
     body = "import os\n\nos.kill(os.getpid(), 9)\n"

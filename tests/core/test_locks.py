@@ -207,6 +207,7 @@ def trials() -> tuple[Trial, ...]:
     return load_grid(GRID, ("arch=1*4", "meta_loops=1")).trials
 
 
+@pytest.mark.slow
 def test_the_published_grid_is_leased_with_256_open_files(tmp_path: Path) -> None:
     """5,880 trials, all leased, none free meanwhile, all free afterwards."""
     done = subprocess.run(
@@ -270,6 +271,7 @@ def test_a_file_system_without_locks_is_refused(
         assert taken == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK], ids=errno.errorcode.get)
 def test_a_sweep_without_locks_trains_nothing(number: int, tmp_path: Path, data_dir: Path) -> None:
     """One line and exit code 2, before any worker is started; `train` says the same."""

@@ -44,6 +44,7 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int
     return process.returncode, (out.splitlines() or [""])[-1], err, seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_sweep_that_trains_saves_and_answers_with_the_signal(
     number: signal.Signals, code: int, tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
@@ -61,6 +62,7 @@ def test_a_sweep_that_trains_saves_and_answers_with_the_signal(
     assert list((tmp_path / "models" / ".sweeps").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "number", "code"),
     [
@@ -124,6 +126,7 @@ def test_a_signal_ends_a_wait(number: signal.Signals) -> None:
     assert stop.exit_code == 128 + number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [

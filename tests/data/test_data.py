@@ -166,6 +166,7 @@ def test_the_threads_asked_for_read_the_files(
     assert asked == [workers, workers]
 
 
+@pytest.mark.slow
 def test_torchvision_is_not_imported_for_data_that_is_here(data_dir: Path) -> None:
     """It takes longer to import than everything else together."""
     code = (

@@ -85,6 +85,7 @@ def test_every_layout_is_found(tmp_path: Path, place: str, *, dotted: bool, gz: 
     assert download_dataset(TINY_SET, tmp_path) == TINY
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_real_mnist_from_gz_files(data_dir: Path, tmp_path: Path) -> None:
     """The real thing, packed, in torchvision's folder: the published MD5s accept it."""

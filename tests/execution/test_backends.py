@@ -72,6 +72,7 @@ def finished(
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_as_in_process(
     swept: tuple[Path, subprocess.CompletedProcess[str]], trained: Callable[[int], dict[str, bytes]]
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_sidecar_says_which_code_has_trained(
     assert all(each["torch"] and each["device_name"] and each["cpu_capability"] for each in sidecars)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(
     swept: tuple[Path, subprocess.CompletedProcess[str]], backend: str, data_dir: Path
 ) -> None:
@@ -105,6 +107,7 @@ def test_what_is_done_is_not_done_again(
     assert {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*.json")} == before
 
 
+@pytest.mark.slow
 def test_a_longer_horizon_goes_on(
     swept: tuple[Path, subprocess.CompletedProcess[str]],
     where: tuple[str, ...],
@@ -128,6 +131,7 @@ def going(where: tuple[str, ...], tmp_path: Path, data_dir: Path) -> Iterator[su
     end(process)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on(
     going: subprocess.Popen[str],
     where: tuple[str, ...],
@@ -145,6 +149,7 @@ def test_a_stopped_sweep_goes_on(
     assert tree(tmp_path) == trained(LONG)
 
 
+@pytest.mark.slow
 def test_a_pack_that_fails_does_not_stop_the_others(
     swept: tuple[Path, subprocess.CompletedProcess[str]],
     where: tuple[str, ...],
@@ -196,6 +201,7 @@ SISTERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "grid",
     [

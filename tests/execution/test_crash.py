@@ -77,6 +77,7 @@ def short_then_full(name: str, real: Callable[..., Any], arguments: tuple[Any, .
     return real(arguments[0], bytes(arguments[1])[: max(1, len(arguments[1]) // 3)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fails",
     [raising(errno.ENOSPC), raising(errno.EIO), raising(errno.EACCES), short_then_full],
@@ -221,6 +222,7 @@ def undisturbed(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
     return trained(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "size"), [(1, 60), (2, 1), (2, 5)])
 def test_workers_pack_sizes_and_order_change_nothing(
     workers: int, size: int, tmp_path: Path, undisturbed: dict[str, bytes], data_dir: Path
@@ -231,6 +233,7 @@ def test_workers_pack_sizes_and_order_change_nothing(
     assert tree(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_two_sweeps_on_one_folder_do_not_collide(
     tmp_path: Path, undisturbed: dict[str, bytes], data_dir: Path
 ) -> None:
@@ -240,6 +243,7 @@ def test_two_sweeps_on_one_folder_do_not_collide(
     assert tree(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_ends_as_an_undisturbed_one(data_dir: Path) -> None:
     """SIGKILL at random moments and inside writes, of everything, a worker or the parent; `make crash` does
     two hundred of these, here are some.

@@ -144,6 +144,7 @@ def test_another_device_asks_for_no_gpu(
     assert not (tmp_path / "asked").exists()
 
 
+@pytest.mark.slow
 def test_plan_and_sweep_count_alike(tmp_path: Path) -> None:
     """`psa plan` names workers and GPUs, and with --device cpu the cores."""
     path = stand_in(tmp_path, "printf '81559\\n81559\\n'")
@@ -158,6 +159,7 @@ def test_plan_and_sweep_count_alike(tmp_path: Path) -> None:
     assert "with 3 workers on 2 GPUs" in out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads what workers see in /proc")
 def test_each_worker_of_a_sweep_sees_one_gpu(
     tmp_path: Path, data_dir: Path, request: pytest.FixtureRequest

@@ -97,6 +97,7 @@ def served(tmp_path: Path, data_dir: Path) -> Iterator[Served]:
     end(worker.process)
 
 
+@pytest.mark.slow
 def test_a_worker_says_what_is_left_and_what_it_has_trained(served: Served) -> None:
     """Trial-loops that are still to be done when it begins, also when it goes on from stored states."""
     for horizon, left in ((2, 4), (5, 6)):
@@ -113,6 +114,7 @@ def test_a_worker_says_what_is_left_and_what_it_has_trained(served: Served) -> N
     assert served.end() == (0, "")
 
 
+@pytest.mark.slow
 def test_one_that_nobody_listens_to_any_more_saves_and_leaves(served: Served) -> None:
     """Its parent has gone, and with it both ends: what is trained is stored, and no traceback is left."""
     served.give(Pack(trials=TRIALS, horizon=1_000_000))
@@ -131,6 +133,7 @@ def test_one_that_nobody_listens_to_any_more_saves_and_leaves(served: Served) ->
     assert state.loops > 0
 
 
+@pytest.mark.slow
 def test_prints_of_libraries_do_not_reach_the_line(tmp_path: Path, data_dir: Path) -> None:
     """A sweep whose workers are as noisy as can be ends well; the noise is on standard error."""
     (tmp_path / "noise").mkdir()

@@ -158,6 +158,7 @@ def test_a_record_is_byte_for_byte_the_same_in_one_pack_or_two(
     assert state_bytes(tmp_path, TRIALS) == state_bytes(real, TRIALS)
 
 
+@pytest.mark.slow
 def test_the_same_pack_again_changes_nothing(tmp_path: Path, data_dir: Path) -> None:
     """Records and states keep their bytes; a shorter horizon takes nothing back."""
     assert worked(tmp_path, TRIALS, 2, data_dir) == 0
@@ -167,6 +168,7 @@ def test_the_same_pack_again_changes_nothing(tmp_path: Path, data_dir: Path) -> 
         assert (record_bytes(tmp_path, TRIALS), state_bytes(tmp_path, TRIALS)) == before
 
 
+@pytest.mark.slow
 def test_a_longer_horizon_extends_record_and_state(real: Path, tmp_path: Path, data_dir: Path) -> None:
     """One loop and then one more is two in one go, byte for byte, and begins with the record of one."""
     for horizon in (1, 2):
@@ -179,6 +181,7 @@ def test_a_longer_horizon_extends_record_and_state(real: Path, tmp_path: Path, d
         assert {column: values[:1] for column, values in two.items()} == one
 
 
+@pytest.mark.slow
 def test_ordinary_training_runs_the_same_way(tmp_path: Path, data_dir: Path) -> None:
     """A pack of policy keep, with patience: resumed through its files it is the run in one go."""
     trials = [kept_trial("1*4", seed, batch_size=256, patience=1, lr=0.01) for seed in (1, 2)]
@@ -207,6 +210,7 @@ def assert_goes_on(root: Path, data_dir: Path) -> None:
     assert state_bytes(root, TRIALS) == state_bytes(root / "undisturbed", TRIALS)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_terminated_goes_on_later(tmp_path: Path, data_dir: Path) -> None:
     """SIGTERM in the middle of a loop: it leaves with 75 and one line; nothing is lost, no bit changes."""
     pack_file(tmp_path, TRIALS, 1_000_000)  # more loops than it will get to
@@ -225,6 +229,7 @@ def test_a_process_that_is_terminated_goes_on_later(tmp_path: Path, data_dir: Pa
     assert_goes_on(tmp_path, data_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_heard_between_two_steps(tmp_path: Path, data_dir: Path, number: signal.Signals) -> None:
     """Also the very moment a loop ends; afterwards the signals mean again what they meant before."""
@@ -247,6 +252,7 @@ def test_a_signal_is_heard_between_two_steps(tmp_path: Path, data_dir: Path, num
 # Trials that others have in hand
 
 
+@pytest.mark.slow
 def test_a_worker_leaves_to_others_what_they_have_in_hand(tmp_path: Path, data_dir: Path) -> None:
     """One of two trials is held by another process: the other one is trained, the first not touched, and the
     worker says so with 75. Run again when it is free, it is trained as if nothing had been.
@@ -269,6 +275,7 @@ def test_a_worker_leaves_to_others_what_they_have_in_hand(tmp_path: Path, data_d
     assert store.pending(TRIALS, 1) == []
 
 
+@pytest.mark.slow
 def test_a_trial_is_held_while_a_worker_trains_it(tmp_path: Path, data_dir: Path) -> None:
     """Nobody else can take it then, and everybody once the worker has ended, however it ended."""
     pack_file(tmp_path, TRIALS, 1_000_000)

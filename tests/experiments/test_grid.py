@@ -55,6 +55,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["simplemlp", "resmlp"])
 def test_the_published_grids(family: str) -> None:
     """98 architectures x 6 modes x 10 seeds x 100 loops, in the order of the study."""
@@ -333,6 +334,7 @@ def test_the_nearest_right_name_is_offered(tmp_path: Path) -> None:
         load_grid(written(tmp_path, GOOD).with_name("gird.toml"))
 
 
+@pytest.mark.slow
 def test_a_grid_too_large_is_refused_without_being_built(tmp_path: Path) -> None:
     """Ten million trials are counted, not made: memory stays bounded."""
     path = written(tmp_path, BAD["ten million trials"])
@@ -344,6 +346,7 @@ def test_a_grid_too_large_is_refused_without_being_built(tmp_path: Path) -> None
     assert peak < 200_000_000
 
 
+@pytest.mark.slow
 def test_planning_imports_no_torch() -> None:
     """`psa plan` of 5,880 trials needs neither torch nor ray nor boto3."""
     code = (

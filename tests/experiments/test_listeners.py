@@ -104,6 +104,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_tensorboard_has_a_run_of_each_trial(told: Path) -> None:
     """Its curves are the record's, also those of a longer horizon."""
     assert len(stored(told)) == 2
@@ -135,6 +136,7 @@ def test_mlflow_has_a_run_of_each_trial(told: Path) -> None:
         assert each.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_nobody_is_told_unasked(tmp_path: Path, sweep: Sweep) -> None:
     """No folder, no import, and no look at the records of what is done."""
     for name in [name for name in sys.modules if name.partition(".")[0] in ("mlflow", "tensorboard")]:
@@ -196,6 +198,7 @@ def test_an_extra_that_is_not_there_is_named(
         trackers_for("x", **asked)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:sqlalchemy")
 def test_a_server_that_is_not_there_is_said_before_any_training(tmp_path: Path, sweep: Sweep) -> None:
     """Exit code 2, one line without the password in it, and nothing trained."""

@@ -53,6 +53,7 @@ def psa(
     return call
 
 
+@pytest.mark.slow
 def test_the_best_are_trained_on_and_the_others_are_not(psa: Psa, tmp_path: Path) -> None:
     """One command does both stages; promoted trials hold three loops, the others one."""
     code, said = psa("plan")
@@ -75,6 +76,7 @@ def test_the_best_are_trained_on_and_the_others_are_not(psa: Psa, tmp_path: Path
     assert psa("sweep")[0] == 0
 
 
+@pytest.mark.slow
 def test_weights_are_kept_for_those_who_go_on(psa: Psa, tmp_path: Path) -> None:
     """With --keep-weights none nothing is trained twice on the way, and nothing is left at the end."""
     code, said = psa("sweep", "--keep-weights", "none", "--workers", "1", "--pack-size", "8")
@@ -89,6 +91,7 @@ def test_weights_are_kept_for_those_who_go_on(psa: Psa, tmp_path: Path) -> None:
         assert (tmp_path / "other" / path).read_bytes() == content
 
 
+@pytest.mark.slow
 def test_no_weights_are_dropped_while_it_is_open_who_goes_on(psa: Psa, tmp_path: Path) -> None:
     """One failure in the first stage must not cost the others the loops they have."""
     assert psa("sweep", "--only", "seed=0,1", "full.meta_loops=1", "--workers", "1", *PACKS)[0] == 0

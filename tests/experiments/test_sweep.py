@@ -72,6 +72,7 @@ def test_one_bad_trial_does_not_hold_up_its_pack(psa: Psa, tmp_path: Path) -> No
     assert "failed" not in psa("status", str(GRID), "meta_loops=4", *ONLY)[1]
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_named_and_stops_nothing_else(psa: Psa, tmp_path: Path) -> None:
     """plan, status and sweep say which record is damaged; the rest is trained; exit code 1."""
     assert sweep(psa, "meta_loops=1")[0] == 0
@@ -89,6 +90,7 @@ def test_a_damaged_record_is_named_and_stops_nothing_else(psa: Psa, tmp_path: Pa
     assert sweep(psa)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_record_that_differs_is_refused_and_the_others_are_written(psa: Psa, tmp_path: Path) -> None:
     """A stored record that this code would not make is an error, never overwritten."""
     assert sweep(psa, "meta_loops=1", "--keep-weights", "none")[0] == 0
@@ -105,6 +107,7 @@ def test_a_record_that_differs_is_refused_and_the_others_are_written(psa: Psa, t
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_weights_are_kept_as_asked_and_a_longer_horizon_finds_the_same_bits(psa: Psa, tmp_path: Path) -> None:
     """none and best remove states of finished trials; what they held can be trained again."""
     assert sweep(psa, "--keep-weights", "best")[0] == 0
@@ -122,6 +125,7 @@ def test_weights_are_kept_as_asked_and_a_longer_horizon_finds_the_same_bits(psa:
     assert store_of(tmp_path).progress(trials, 4).pending == []
 
 
+@pytest.mark.slow
 def test_a_second_sweep_trains_nothing(psa: Psa, tmp_path: Path) -> None:
     """What is done is never run again."""
     assert sweep(psa)[0] == 0
@@ -142,6 +146,7 @@ def test_numbers_out_of_range_are_one_line(words: tuple[str, str], psa: Psa) -> 
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_files_beside_the_user_are_not_imported(psa: Psa, tmp_path: Path) -> None:
     """A queue.py or torch.py in the folder of a study does not end up in the workers."""
     for name in ("queue.py", "torch.py", "random.py"):
@@ -149,6 +154,7 @@ def test_files_beside_the_user_are_not_imported(psa: Psa, tmp_path: Path) -> Non
     assert sweep(psa, "meta_loops=1")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_done_is_not_marked_as_failed(psa: Psa, tmp_path: Path) -> None:
     """A worker that dies over the last trial of a pack leaves the others done, and no mark on them."""
     assert sweep(psa, "meta_loops=1")[0] == 0
@@ -161,6 +167,7 @@ def test_a_trial_that_is_done_is_not_marked_as_failed(psa: Psa, tmp_path: Path) 
     assert not list((tmp_path / "results").rglob("*.failed.json"))
 
 
+@pytest.mark.slow
 def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Path) -> None:
     """Four hundred trials under a limit of 256 open files leave no weights."""
     code = (
@@ -184,6 +191,7 @@ def test_weights_of_more_trials_than_files_may_be_open_are_dropped(tmp_path: Pat
     assert not list((tmp_path / "models").rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_one_line(psa: Psa, tmp_path: Path) -> None:
     """No worker can use it: that is no failure of any trial, and nothing is marked as failed."""
     if torch.cuda.is_available():
@@ -194,6 +202,7 @@ def test_a_device_that_is_not_there_is_one_line(psa: Psa, tmp_path: Path) -> Non
     assert not list((tmp_path / "results").rglob("*.failed.json"))
 
 
+@pytest.mark.slow
 def test_the_largest_seed_is_a_seed(psa: Psa) -> None:
     """What a machine is measured with takes seeds that there are."""
     code, out, err = psa(

@@ -143,6 +143,7 @@ def test_exit_codes(code: int, ends: bool, folder: Path, start: Start) -> None:
     assert len(calls(folder)) == (1 if ends else 3 * len(GROUPS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("code", "signals"), [(143, 1), (143, 2), (1, 1), (0, 1)])
 def test_a_stop_reaches_the_sweep_and_is_waited_for(

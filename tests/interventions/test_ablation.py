@@ -79,6 +79,7 @@ def damaged(state: dict[str, Tensor], names: list[str], mode: Mode, unit: Unit |
     return after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("arch", SHAPES)

@@ -93,6 +93,7 @@ def offer(bank: Bank, numbers: torch.Tensor, kept: torch.Tensor, policy: str, ke
     bank.put(slots_for(bank, kept, rule(policy), keys), Entries(values, values, numbers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @settings(max_examples=40, deadline=None)
 @given(

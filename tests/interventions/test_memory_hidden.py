@@ -35,6 +35,7 @@ def state(hidden: HiddenMemory, row: int) -> dict[str, Any]:
     return {name: (value.dtype.str, value.tobytes()) for name, value in hidden.snapshot(row).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIED, ids=str)
 @pytest.mark.parametrize(("size", "width"), [(8, 12), (13, 9), (1, 10), (3, 33)])
 def test_packing_changes_nothing(changes: dict[str, Any], size: int, width: int) -> None:

@@ -108,6 +108,7 @@ INTERVENED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", INTERVENED.values(), ids=INTERVENED.keys())
 def test_a_trial_is_the_same_in_any_pack_and_in_parts(small: Splits, parts: dict[str, Any]) -> None:
     """Alone, among others, and from a file after every epoch: one sequence of bits."""

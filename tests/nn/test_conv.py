@@ -78,6 +78,7 @@ def test_logits_and_gradients_are_those_of_torchs_convolutions(arch: str, few: S
         assert torch.allclose(parameter.grad, tensor, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("site", [None, "early", "hidden_1", "penultimate"])
 def test_a_cnn_trains_to_the_same_bits_in_any_pack(few: Splits, site: str | None) -> None:
     """Alone and among others, with a memory behind a convolution and without."""

@@ -487,6 +487,7 @@ def test_a_mask_is_a_function_of_its_place() -> None:
                 assert torch.equal(dropout.mask(*place)[seeds.index(8)], alone[place])
 
 
+@pytest.mark.slow
 def test_steps_and_layers_of_an_epoch_never_share_a_mask() -> None:
     """No two of 196 steps x 40 layers begin alike: a repeated mask would be a repeated start."""
     starts = set()
@@ -500,6 +501,7 @@ def test_steps_and_layers_of_an_epoch_never_share_a_mask() -> None:
 # Gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [0.0, 0.3])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("arch", SHAPES)

@@ -136,6 +136,7 @@ def test_the_columns_of_a_simplex_layer_sum_to_one_and_outputs_to_100(
     assert shape_of(net.model).parameters == 784 * 60 + 60 * 40 + 40 * 30 + 30 * 10  # no biases
 
 
+@pytest.mark.slow
 def test_images_on_the_simplex_are_not_negative_and_sum_to_100(data_dir: object) -> None:
     """What simplex layers read."""
     from psa.data.splits import load_splits
@@ -157,6 +158,7 @@ PACKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", PACKS, ids=lambda parts: "-".join(map(str, parts.values())))
 def test_a_pack_gives_every_trial_the_bits_it_has_alone(parts: dict[str, object], small: Splits) -> None:
     """Weights, books, what probes see, and the test: alone, and at every position of a pack."""

@@ -133,6 +133,7 @@ EVERY_PLACE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("contract", "place"), EVERY_PLACE)
 def test_every_implementation_keeps_its_contract(contract: type, place: str) -> None:
     """The same parameters in the same order, all attributes, and no error that the contract does not name."""
@@ -289,6 +290,7 @@ def launched(
     return list(backend.launch(jobs)), asked, store, request.param
 
 
+@pytest.mark.slow
 def test_events_come_in_the_order_of_the_contract(
     launched: tuple[list[WorkerEvent], list[Pack], Store, str],
 ) -> None:

@@ -47,6 +47,7 @@ def ready(reader: Reader) -> Reader:
     return reader
 
 
+@pytest.mark.slow
 def test_the_readme_can_be_followed_from_top_to_bottom(reader: Reader) -> None:
     """Every console line and every Python block of the README, in its order, without error."""
     assert EVERY_COMMAND[0] == "make train"
@@ -58,6 +59,7 @@ def test_the_readme_can_be_followed_from_top_to_bottom(reader: Reader) -> None:
                 reader.type(command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 def test_every_block_of_the_docs_runs(page: Path, ready: Reader) -> None:
     """In the order of the page, without error; but for commands that the README has, too, and for the page
@@ -78,6 +80,7 @@ def test_every_block_of_the_docs_runs(page: Path, ready: Reader) -> None:
         assert "| JumpReLU(initial=0.5) | 0.1     |   2 |" in said
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(ready: Reader) -> None:
     """Its code cells in order, as one program in an empty folder; it is stored without outputs."""
     cells = json.loads((ROOT / "docs/gradients.ipynb").read_text())["cells"]
@@ -88,6 +91,7 @@ def test_the_notebook_runs_from_top_to_bottom(ready: Reader) -> None:
     assert len(list((ready.folder / "results/notebook").glob("*.png"))) == 4
 
 
+@pytest.mark.slow
 def test_make_train_prints_what_the_readme_shows(ready: Reader) -> None:
     """The options of `make train` train a network; two loops of them are enough to see it.
 
@@ -146,6 +150,7 @@ SHELL_LINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), SHELL_LINES, ids=lambda part: getattr(part, "name", None))
 def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line: str) -> None:
     """They cannot run here: commands and options are bound, and the grids and the targets they name exist."""
@@ -254,6 +259,7 @@ def test_the_table_has_every_earlier_program() -> None:
         assert any(name in row for row in rows), name
 
 
+@pytest.mark.slow
 def test_every_grid_is_in_the_guide_to_reproduction() -> None:
     """With its number of trials as it is."""
     guide = (ROOT / "docs/reproduction.md").read_text()

@@ -56,6 +56,7 @@ def records(folder: Path) -> list[dict[str, object]]:
     return [json.loads(path.read_bytes()) for path in paths if ".machine." not in path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_example_is_short_and_runs(section: str, project: Path) -> None:
     """Fewer than 40 lines of code each, imports included."""

@@ -84,6 +84,7 @@ def test_another_name_is_no_attribute() -> None:
         exec("from psa import Experimnt")  # noqa: S102 - the text stands here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [[], ["train", "--help"], ["--version"], ["trian"], ["train", "--no-such-option"], ["plan"]]
 )

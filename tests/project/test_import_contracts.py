@@ -68,6 +68,7 @@ def test_the_contracts_are_kept() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("contract", "planted"),
     [(contract, (name, line)) for contract, name, line in PLANTED],

@@ -80,6 +80,7 @@ def test_poetry_is_pinned_to_what_wrote_the_lock() -> None:
     assert f"poetry=={version[1]}" in pins
 
 
+@pytest.mark.slow
 def test_help_lists_targets_that_exist() -> None:
     """`make` alone lists the targets; each can be planned, and names only files that are there."""
     targets = [line.split()[1] for line in make().splitlines()]
@@ -161,6 +162,7 @@ def test_linter_settings_ask_for_no_new_installation(
     assert needs[0] == needs[1] != needs[2]
 
 
+@pytest.mark.slow
 def test_the_page_says_how_much_is_published() -> None:
     """By the bundles, not by hand."""
     done = subprocess.run([sys.executable, "tools/published_page.py", "--check"], cwd=ROOT, check=False)

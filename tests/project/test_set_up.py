@@ -181,6 +181,7 @@ def checkout(root: Path, original: Path, monkeypatch: pytest.MonkeyPatch) -> Che
     return Checkout(root, original.parent / "needed-1.0-py3-none-any.whl", monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", COPIES)
 def test_a_copied_checkout_leaves_the_original_alone(
     way: str, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +198,7 @@ def test_a_copied_checkout_leaves_the_original_alone(
     assert source.works()
 
 
+@pytest.mark.slow
 def test_a_moved_checkout_is_set_up_again(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +273,7 @@ def broken(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_broken_environment_is_mended(
     damage: str, broken: Path, original: Path, monkeypatch: pytest.MonkeyPatch
@@ -302,6 +305,7 @@ def test_a_project_that_changed_its_name_is_linked_once(
     assert not list(site.glob("former*"))
 
 
+@pytest.mark.slow
 def test_extras_are_kept_when_the_lock_changes(
     broken: Path, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

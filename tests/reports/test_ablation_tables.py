@@ -305,6 +305,7 @@ def test_the_published_table_has_three_columns() -> None:
     assert table.note == ""
 
 
+@pytest.mark.slow
 def test_trials_are_read_again(tmp_path: Path) -> None:
     """psa.analysis.published takes what is written: the same bounties, and the same holes."""
     path = tmp_path / "psa_simplemlp_trials.md"

@@ -95,6 +95,7 @@ def ran(experiment: Experiment, folder: Path, data_dir: Path) -> Results:
 # The report
 
 
+@pytest.mark.slow
 def test_one_page_with_its_tables_and_figures(reported: Path) -> None:
     """Results, comparisons, thresholds; curves, comparison, thresholds; each as files of its own."""
     names = {path.name for path in reported.iterdir()}
@@ -119,6 +120,7 @@ def test_every_number_of_the_results_is_that_of_the_records(reported: Path, stor
     assert float(line.split(",")[4]) == pytest.approx(sum(percents) / 2)
 
 
+@pytest.mark.slow
 def test_a_missing_arm_is_said(home: Path, store: Store) -> None:
     """Asked for and not trained: the page says which, and its row has n = 0."""
     words = ["--model-dir", str(home / "models"), "--results-dir", str(home / "results")]
@@ -228,6 +230,7 @@ def test_run_stats_are_strict_json_with_everything_in_them(reported: Path, home:
 # The API
 
 
+@pytest.mark.slow
 def test_the_api_makes_the_records_of_the_grid(
     home: Path, store: Store, tmp_path: Path, data_dir: Path
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_mistake_is_one_clear_error(changes: dict[str, Any], said: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_what_the_next_call_goes_on_from(tmp_path: Path, data_dir: Path) -> None:
     """It is raised once workers have saved; afterwards signals are as before, and the rest is trained."""
     experiment = Experiment("activations", name="stopped", base=BASE, epochs=100_000, seeds=1)
@@ -332,6 +336,7 @@ def test_what_is_not_done_takes_part_in_nothing(store: Store) -> None:
     assert set(left["id"].astype(str)) == set(rows[rows["seed"] == 0]["id"].astype(str))
 
 
+@pytest.mark.slow
 def test_a_trial_without_any_finite_loss_has_no_results(store: Store, tmp_path: Path) -> None:
     """It diverged: counted, its arm named, and no number of its initial weights is anywhere."""
     copy = Store(store.models, tmp_path / "results")

@@ -126,6 +126,7 @@ def test_the_latest_jumps_are_found() -> None:
     assert [jump.arch for jump in jumps_of(rows, cells, ["16*1", "4*1"])] == ["4*1"]
 
 
+@pytest.mark.slow
 def test_the_lines_are_the_numbers() -> None:
     """A mean and a best trial per mode, in the mode's colour; the x axis is loops 1 to N."""
     rows = frame()

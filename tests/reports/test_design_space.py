@@ -90,6 +90,7 @@ def check_labels(figure: Figure, count: int) -> None:
             assert not (ink(figure, marks) & (inked > 0)).any()
 
 
+@pytest.mark.slow
 def test_the_labels_of_all_98_stand_free() -> None:
     """As every map has them; each architecture is named once."""
     figure = baseline_map(cells(ARCHS, 1), ARCHS)
@@ -98,6 +99,7 @@ def test_the_labels_of_all_98_stand_free() -> None:
     assert "No room" not in note(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [regimes_map, strategy_map, instability_map, effects_map])
 def test_the_labels_stand_where_they_do_in_every_map(make: object) -> None:
     """A reader who compares two maps finds an architecture in the same place."""
@@ -110,11 +112,13 @@ def test_the_labels_stand_where_they_do_in_every_map(make: object) -> None:
     assert places[0] == places[1]
 
 
+@pytest.mark.slow
 def test_the_design_space_names_all_98() -> None:
     """Labels have a ground there, since the sides of rectangles run below them."""
     check_labels(design_space_figure(ARCHS), 98)
 
 
+@pytest.mark.slow
 def test_without_room_for_an_enlargement_labels_are_led_away() -> None:
     """A crowd on the diagonal and one network in the free corner."""
     archs = [*(f"{size}*{size}" for size in range(10, 40)), "3000*3000", "1*4"]
@@ -124,6 +128,7 @@ def test_without_room_for_an_enlargement_labels_are_led_away() -> None:
     assert len(every_axes(figure)) == 1
 
 
+@pytest.mark.slow
 def test_labels_without_room_are_left_out_and_counted() -> None:
     """Many networks in one corner: no label covers another, and the note says how many lack."""
     archs = [f"{depth}*{width}" for depth in range(31, 45) for width in range(31, 51)]
@@ -156,6 +161,7 @@ def test_every_shape_is_counted_in_the_legend() -> None:
     assert {"wide: at most 4 layers (30)", "square: as deep as wide (38)"} <= texts
 
 
+@pytest.mark.slow
 def test_mixed_widths_stand_at_their_widest_and_the_note_says_so() -> None:
     """A network of 4, 4 and 8 units has depth 3 and width 8."""
     spot = spots(["2*4, 1*8"])["2*4, 1*8"]

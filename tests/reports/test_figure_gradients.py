@@ -103,6 +103,7 @@ def said(figure: Figure) -> str:
     return " ".join(" ".join(text.get_text().split()) for text in figure.texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", ALL, ids=lambda draw: str(draw.__name__))
 def test_every_figure_is_the_same_each_time(
     draw: Callable[[], Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -86,6 +86,7 @@ def note(figure: Figure) -> str:
     return " ".join(found.split())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not mpl.__version__.startswith(f"{DRAWN_BY}."), reason=f"the pictures were drawn by {DRAWN_BY}"
 )
@@ -147,6 +148,7 @@ def half() -> dict[str, Figure]:
     return every_figure(partial())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "design_space"])
 def test_half_of_the_data_gives_every_figure(name: str, half: dict[str, Figure]) -> None:
     """All that is missing is said, where trials are shown."""
@@ -157,6 +159,7 @@ def test_half_of_the_data_gives_every_figure(name: str, half: dict[str, Figure])
     half[name].draw_without_rendering()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_cut_off_and_nothing_meets(
     name: str, whole: dict[str, Figure], half: dict[str, Figure]
@@ -191,6 +194,7 @@ for name, figure in [*maps(frame(), FEW, ASYMMETRIC), *convergence(frame(), ["1*
 """
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     """Also in other processes that order sets otherwise, on another day."""
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -206,6 +210,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_a_file_embeds_its_fonts_and_tells_no_date(tmp_path: Path) -> None:
     """TrueType, since journals refuse Type 3; 300 dpi at the width of two columns."""
     rows = frame(("1*16", "2*30"), 2, 4)
@@ -385,6 +390,7 @@ COMMANDS: dict[str, tuple[Callable[..., int], list[str], set[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_write_png_and_pdf(
     name: str,
@@ -475,6 +481,7 @@ def test_the_commands_load_nothing_to_draw_with_until_they_draw() -> None:
     assert done.stdout == "set()\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_are_the_commands(name: str) -> None:
     """`python scripts/x.py --help` answers with its options."""

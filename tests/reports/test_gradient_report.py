@@ -50,6 +50,7 @@ def test_a_network_that_diverged_and_one_of_a_handful_of_images_are_told(page: C
     assert "Agreement" not in text
 
 
+@pytest.mark.slow
 def test_seeds_that_kept_different_layers_share_a_page(page: Callable[..., str]) -> None:
     """What is said of the output layer is said of the seed that kept it."""
     text = page(
@@ -60,6 +61,7 @@ def test_seeds_that_kept_different_layers_share_a_page(page: Callable[..., str])
     assert "delta alone" in text
 
 
+@pytest.mark.slow
 def test_only_what_reads_images_is_shown_as_images(page: Callable[..., str]) -> None:
     """The second layer reads the first one's units: its centres are no pictures of 28 x 28."""
     text = page("--hidden-sizes 8,4 --train-size 700 --probes gradients_online(layers=hidden.1)")
@@ -107,6 +109,7 @@ def test_numbers_that_cannot_be_clustered_are_refused(number: float) -> None:
         GradientMeasurements(made_up(**{"output.delta": delta}))
 
 
+@pytest.mark.slow
 def test_all_layers_have_lengths_and_what_differs_is_told(page: Callable[..., str]) -> None:
     """Seeds of equal purity have one number; networks of two learning rates are not taken for seeds."""
     words = "--hidden-sizes 8,4 --train-size 700 --lr"

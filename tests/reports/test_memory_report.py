@@ -200,6 +200,7 @@ def _probes(trial: Trial) -> dict[str, Any]:
     return {name: {"places": {"": places}, "loops": empty, "last": last[name]} for name in trial.probes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grid", "only"),
     [

@@ -94,6 +94,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     return Reported(folder, code, out.getvalue(), err.getvalue())
 
 
+@pytest.mark.slow
 def test_one_command_makes_everything(whole: Reported) -> None:
     """A page, and beside it tables in three formats, figures in two, the rows and the published listings."""
     assert whole.code == 0, whole.err
@@ -113,6 +114,7 @@ def test_one_command_makes_everything(whole: Reported) -> None:
     assert len(again) == 54
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes_and_what_another_report_left_is_named(
     whole: Reported, report: Report, tmp_path: Path
 ) -> None:
@@ -168,6 +170,7 @@ def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> N
     assert rows["1*2"]["None n"] == "0"
 
 
+@pytest.mark.slow
 def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial of fewer loops than the grid asks for is unfinished; without the grid the page warns."""
     monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)

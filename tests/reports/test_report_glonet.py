@@ -88,6 +88,7 @@ def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFra
     return whole.astype({"status": "category"}).reset_index(drop=True)
 
 
+@pytest.mark.slow
 def test_every_table_comes_out(frame: pd.DataFrame, setting: ReportContext) -> None:
     """Each in three formats, with a row for each network."""
     found = report.tables(frame, setting)
@@ -151,6 +152,7 @@ def test_layers_are_listed(frame: pd.DataFrame, setting: ReportContext) -> None:
     assert all(bool(row["mean_output"]) == (row["place"] != "output") for row in rows)
 
 
+@pytest.mark.slow
 def test_what_is_missing_shows(frame: pd.DataFrame, setting: ReportContext) -> None:
     """Some trials of one model, then all: tables, figures and page come out and say so."""
     for gone, text in (((0,), "2 of 12"), ((0, 1, 2), "6 of 12")):
@@ -324,6 +326,7 @@ def test_pairs_are_by_seed() -> None:
     assert row[4].value == pytest.approx(1.5)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_the_command_writes_page_and_pdf(
     store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

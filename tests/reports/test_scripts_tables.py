@@ -219,6 +219,7 @@ def reproduced(home: Path, failing: str, code: int, *words: str) -> tuple[int, l
     return done.returncode, [shlex.split(line) for line in (home / "calls").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_reproduction_script_sweeps_every_architecture(home: Path, run: Run) -> None:
     """All 98, each with all seeds; together they are the grid, and words are handed on."""
     code, out, _ = run("generate-reproduction-tests")
@@ -266,6 +267,7 @@ def test_an_architecture_with_several_widths_reaches_its_sweep(home: Path, run: 
     assert len(load_grid(home / "mixed.toml", (), "arch=[4*4, 2*8]").trials) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_scripts_run(name: str, home: Path) -> None:
     """`python scripts/x.py` is the command of that name, its exit code included."""
@@ -285,6 +287,7 @@ def test_scripts_run(name: str, home: Path) -> None:
         assert name in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_regimes_are_classified_from_files(home: Path) -> None:
     """As a line of Python, in the order of the list; what the table lacks is Unknown."""
     (home / "psa_simplemlp_trials.md").write_text(trials_markdown(some_study()))

@@ -223,6 +223,7 @@ def test_scales_fall_from_the_first_epoch_to_the_last(schedule: str, middle: flo
         assert scales[5] == pytest.approx(1 + 99 * (0.4**5 - end) / (1 - end))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pack_gives_every_trial_the_bits_it_has_alone(name: str, small: Splits) -> None:
     """Two epochs of the engine: alone, at any position, and beside other rates."""

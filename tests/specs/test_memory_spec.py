@@ -122,6 +122,7 @@ PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0]} | {pair[1]}".replace("'", ""))
 def test_every_option_changes_what_comes_out(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Hidden vectors of nine training steps and one evaluation are not the same with another value."""

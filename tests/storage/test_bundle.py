@@ -439,6 +439,7 @@ def test_traces_of_absent_trials_take_no_time_that_grows_with_a_bundle(home: Pat
     assert not bundle.has_prefix("zzz")
 
 
+@pytest.mark.slow
 def test_the_trials_of_a_bundle_are_done(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_loop_that_is_not_finite_is_never_kept(
     assert (bounty_after(record, 2) == 0) == last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["ratchet", "keep", "patience"])
 def test_where_the_first_loop_diverges_the_initial_weights_are_the_lkg(policy: str, small: Splits) -> None:
     """In a pack and alone, with their own score; a kill after any loop changes no bit."""
@@ -364,6 +365,7 @@ def test_a_sweep_and_its_status_count_what_diverged(here: Path, capsys: Capture)
     assert command(PSA, ["verify"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_report_leaves_out_what_diverged_and_says_how_many(study: str, here: Path, capsys: Capture) -> None:
     """The two trials that diverged take part in no mean, and the page counts them."""
@@ -390,6 +392,7 @@ POISONED: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", POISONED)
 def test_the_tables_of_a_report_are_those_without_the_trials_that_diverged(
     study: str, here: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch

@@ -52,6 +52,7 @@ def test_they_are_reported(name: str, place: Path) -> None:
     assert len(list(Path("results/reports").glob("*.html"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ablation", "glonet", "memory"])
 def test_they_are_trained_further(name: str, place: Path, data_dir: Path) -> None:
     """A longer sweep goes on from their states, and their loops stay what they were."""

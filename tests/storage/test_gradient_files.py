@@ -228,6 +228,7 @@ def test_an_export_asks_for_something_sound(copy: Path, capsys: pytest.CaptureFi
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_the_report_says_what_is_a_tautology(copy: Path) -> None:
     """Tables, figures and sentences of what is there; what is not is said."""
     for path in files(copy)[2:]:

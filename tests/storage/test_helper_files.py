@@ -112,6 +112,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_step_times_that_cannot_be_used_are_estimated(
     command: str, folder: Path, capfd: pytest.CaptureFixture[str]
@@ -142,6 +143,7 @@ def test_what_is_no_file_in_the_place_of_step_times_holds_nobody_up(
         assert capfd.readouterr().err.count("must be a regular file, got a") == 1, what
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_step_times_again(
     folder: Path, data_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     assert locks.unlocked_trials(store_of(tmp_path), trials()) == list(trials())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
 def test_no_worker_is_started_for_what_others_have_in_hand(
     tmp_path: Path, data_dir: Path, request: pytest.FixtureRequest

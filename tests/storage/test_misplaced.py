@@ -150,6 +150,7 @@ COPIES: dict[str, Callable[[Path], Path]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", COPIES)
 def test_a_copy_is_never_counted_and_named_in_one_line(
     who: str, home: Store, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
@@ -349,6 +350,7 @@ STRANGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["record", "sidecar", "state", "previous"])
 @pytest.mark.parametrize("kind", STRANGE)
 def test_what_is_no_regular_file_is_named_and_waited_for_by_nobody(

@@ -79,6 +79,7 @@ WRITES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", WORKS)
 def test_what_only_reads_works_without_write_access(command: str, study: Path) -> None:
     """The same as its owner sees."""
@@ -88,6 +89,7 @@ def test_what_only_reads_works_without_write_access(command: str, study: Path) -
     assert re.search("4 of 4 trials done|damaged: 0|trials done +│ 4", done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", WRITES)
 def test_what_writes_is_refused_in_one_line(command: str, study: Path) -> None:
     """Before any work is done."""
@@ -102,6 +104,7 @@ CLOSED = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("closed", "command"), CLOSED)
 def test_folders_that_cannot_be_read_are_named(closed: str, command: str, study: Path) -> None:
     """In one line: none is taken for an empty folder."""

@@ -93,6 +93,7 @@ def refused(content: bytes) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_a_bit_flipped_in_any_byte_is_detected() -> None:
     """One bit of every byte, another in each: header, spec, history, digest and weights."""
     content = encode_state(some_state())

@@ -110,6 +110,7 @@ def test_failing_to_say_how_far_it_is_is_one_warning(
         assert caplog.messages[0].endswith("the sweep goes on, but `psa status` may not show it")
 
 
+@pytest.mark.slow
 def test_a_sweep_that_cannot_say_how_far_it_is_ends_well(tmp_path: Path, data_dir: Path) -> None:
     """The real command: it trains all the same, with one line on standard error."""
     (tmp_path / "models").mkdir()
@@ -121,6 +122,7 @@ def test_a_sweep_that_cannot_say_how_far_it_is_ends_well(tmp_path: Path, data_di
     assert "the sweep goes on" in err
 
 
+@pytest.mark.slow
 def test_status_and_clean_go_by_what_lives(
     tmp_path: Path, data_dir: Path, request: pytest.FixtureRequest
 ) -> None:
