@@ -206,7 +206,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UserError(f"{where} = {value!r} is no mapping", "Write {'lr': 0.01, ...}")
+        raise UserError(f"{where} must be a mapping, got {value!r}", "Write {'lr': 0.01, ...}")
     return {key: _plain(each) for key, each in value.items()}
 
 

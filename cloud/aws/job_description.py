@@ -87,7 +87,7 @@ def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
 def _text(answer: Mapping[str, Any], key: str, where: str) -> str:
     value = answer.get(key)
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) < 200:
-        raise UserError(f"{where}: {key} = {quote(value)} is no name", _HINT)
+        raise UserError(f"{where}: {key} must be a name, got {quote(value)}", _HINT)
     return value
 
 
@@ -95,7 +95,7 @@ def _seconds(answer: Any, key: str, where: str) -> float:
     value = answer.get(key, 0) if isinstance(answer, Mapping) else None
     value = 0 if value is None and isinstance(answer, Mapping) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e10:
-        raise UserError(f"{where}: {key} = {quote(value)} is no number of seconds", _HINT)
+        raise UserError(f"{where}: {key} must be a number of seconds, got {quote(value)}", _HINT)
     return float(value)
 
 
@@ -124,7 +124,7 @@ def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
     """Read a list of jobs: names, or JSON descriptions, without duplicates. Raises UserError."""
     content = read_bytes(path)
     if content is None:
-        raise UserError(f"there is no list of jobs {path}", _HINT)
+        raise UserError(f"the list of jobs {path} must exist, and does not", _HINT)
     text = decode_text(content, str(path)).strip()
     if not text.startswith(("[", "{")):
         return names_in(text, str(path)), []
@@ -150,7 +150,7 @@ def names_in(text: str, where: str) -> list[str]:
         if not name:
             continue
         if not is_name(name):
-            raise UserError(f"{where}, line {number}: {quote(name)} is no name of a job", _HINT)
+            raise UserError(f"{where}, line {number}: must be the name of a job, got {quote(name)}", _HINT)
         names[name] = None
     if not names or len(names) > MOST_JOBS:
         raise UserError(f"{where} lists {len(names):,} jobs", _HINT)

@@ -77,7 +77,7 @@ def price_table(path: Path | None = None) -> PriceTable:
         return _table(content, "cloud/aws/prices.toml")
     found = read_bytes(path)
     if found is None:
-        raise UserError(f"there is no table of prices {path}", _HINT)
+        raise UserError(f"the table of prices {path} must exist, and does not", _HINT)
     return _table(found, str(path))
 
 
@@ -87,9 +87,11 @@ def _table(content: bytes, where: str) -> PriceTable:
         check_choice(key, _KEYS, where, "key")
     dated, region, instances = table.get("dated"), table.get("region"), table.get("instances")
     if type(dated) is not dt.date:
-        raise UserError(f"{where}: dated = {quote(dated)} is no day", "Write it like 2025-06-01")
+        raise UserError(f"{where}: dated must be a date, got {quote(dated)}", "Write it like 2025-06-01")
     if not isinstance(region, str) or not region:
-        raise UserError(f"{where}: region = {quote(region)} is no region", "Write it like us-east-1")
+        raise UserError(
+            f"{where}: region must be the name of a region, got {quote(region)}", "Write it like us-east-1"
+        )
     if not isinstance(instances, dict) or not instances:
         raise UserError(f"{where} has no [instances]", _HINT)
     spot = _shares(table.get("spot"), where)
@@ -103,15 +105,15 @@ def _table(content: bytes, where: str) -> PriceTable:
 
 def _price(name: str, values: Any, spot: tuple[float, float], where: str) -> Price:
     if _TYPE.fullmatch(name) is None:
-        raise UserError(f"{where} is no instance type of SageMaker", "They read like ml.g4dn.xlarge")
+        raise UserError(f"{where} must be an instance type of SageMaker", "They read like ml.g4dn.xlarge")
     if not isinstance(values, dict):
-        raise UserError(f"{where} = {quote(values)} is no price", _HINT)
+        raise UserError(f"{where} must be a table of prices, got {quote(values)}", _HINT)
     for key in values:
         check_choice(key, {"dollars", "vcpus", "gpus", "spot"}, where, "key")
     vcpus, gpus = (values.get(key) for key in ("vcpus", "gpus"))
     for key, count, least in (("vcpus", vcpus, 1), ("gpus", gpus, 0)):
         if type(count) is not int or not least <= count <= 10_000:
-            raise UserError(f"{where}: {key} = {quote(count)} is no count", _HINT)
+            raise UserError(f"{where}: {key} must be a count, got {quote(count)}", _HINT)
     return Price(
         name,
         _number(values.get("dollars"), f"{where}: dollars"),
@@ -123,17 +125,23 @@ def _price(name: str, values: Any, spot: tuple[float, float], where: str) -> Pri
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise UserError(f"{where} = {quote(value)} is no price", "Write dollars, such as 0.7364")
+        raise UserError(
+            f"{where} must be a price in USD, got {quote(value)}", "Write dollars, such as 0.7364"
+        )
     return float(value)
 
 
 def _shares(value: Any, where: str) -> tuple[float, float]:
     is_pair = isinstance(value, list) and len(value) == 2
     if not is_pair or any(isinstance(each, bool) or not isinstance(each, int | float) for each in value):
-        raise UserError(f"{where}: spot = {quote(value)} is no range of shares", "Write it like [0.3, 0.5]")
+        raise UserError(
+            f"{where}: spot must be a range of shares, got {quote(value)}", "Write it like [0.3, 0.5]"
+        )
     low, high = value
     if not 0 <= low <= high <= 1:
-        raise UserError(f"{where}: spot = {quote(value)} is no range of shares", "Write it like [0.3, 0.5]")
+        raise UserError(
+            f"{where}: spot must be a range of shares, got {quote(value)}", "Write it like [0.3, 0.5]"
+        )
     return float(low), float(high)
 
 

@@ -88,9 +88,14 @@ class GridFile:
         self.fields = self.study.Settings.model_fields
         self.name = body.get("name", study)
         if not isinstance(self.name, str) or re.fullmatch(STUDY_NAME, self.name) is None:
-            raise UserError(f"{self.where}: name = {quote(self.name)} is no name", "Write a-z, 0-9, - and _")
+            raise UserError(
+                f"{self.where}: name must be a name, got {quote(self.name)}", "Write a-z, 0-9, - and _"
+            )
         if _RESERVED.fullmatch(self.name):
-            raise UserError(f"{self.where}: name = {self.name!r} is no folder on Windows", "Choose another")
+            raise UserError(
+                f"{self.where}: name must be possible as a folder on Windows, got {self.name!r}",
+                "Choose another",
+            )
         self.base = _table(body, "base", self.where)
         self.axes = _table(body, "axes", self.where)
         self.variants = _variants(_table(body, "variants", self.where), self.where)
@@ -130,7 +135,7 @@ class GridFile:
         for key in body:
             check_choice(key, _STAGE_KEYS, where)
         if not isinstance(name, str) or not name.isidentifier():
-            raise UserError(f"{where}: name = {name!r} is no name", "Write letters, digits and _")
+            raise UserError(f"{where}: name must be a name, got {name!r}", "Write letters, digits and _")
         settings, promotion = _table(body, "settings", where), None
         if number == 0 and "promote" in body:
             raise UserError(f"{where}: the first stage takes all", "Write promote in the stages after it")

@@ -182,7 +182,9 @@ def study_named(name: Any, where: str) -> Study:
     """Return the study of that name. Raises UserError with the nearest name."""
     known = study_names()
     if not isinstance(name, str):
-        raise UserError(f"{where}: study = {name!r} is no name", f"Known: {', '.join(sorted(known))}")
+        raise UserError(
+            f"{where}: study must be the name of a study, got {name!r}", f"Known: {', '.join(sorted(known))}"
+        )
     check_choice(name, known, where, "study")
     return cast(Study, importlib.import_module(f"psa.experiments.studies.{name}"))
 

@@ -201,12 +201,12 @@ def test_raw_gradients_cluster_by_norm_and_directions_by_kind() -> None:
         ({"n_clusters": 1}, "n_clusters = 1 is too few"),
         ({"n_init": 0}, "n_init = 0 is too few"),
         ({"max_iter": 0}, "max_iter = 0 is too few"),
-        ({"init": "kmeans++"}, "init = 'kmeans\\+\\+' is no way to begin"),
+        ({"init": "kmeans++"}, "init must be 'k-means\\+\\+' or 'random', got 'kmeans\\+\\+'"),
         ({"start_fraction": 0.5, "end_fraction": 0.5}, "hold nothing"),
         ({"end_fraction": 1.2}, "hold nothing"),
-        ({"min_grad_percentile": 100}, "no percentile that leaves anything"),
-        ({"min_grad_percentile": float("nan")}, "no percentile"),
-        ({"tolerance": -1.0}, "no share"),
+        ({"min_grad_percentile": 100}, "must be a percentile below 100, got 100"),
+        ({"min_grad_percentile": float("nan")}, "must be a percentile below 100, got nan"),
+        ({"tolerance": -1.0}, "tolerance must be a share, got -1.0"),
     ],
 )
 def test_options_out_of_range_are_named(options: dict[str, Any], said: str) -> None:

@@ -130,22 +130,22 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("dated = 2025-06-01", 'dated = "June"', "dated = 'June' is no day"),
-        ("dated = 2025-06-01", "", "dated = None is no day"),
-        ('region = "us-east-1"', "region = 3", "region = 3 is no region"),
-        ("storage = 0.023", "storage = -1", "storage = -1 is no price"),
+        ("dated = 2025-06-01", 'dated = "June"', "dated must be a date, got 'June'"),
+        ("dated = 2025-06-01", "", "dated must be a date, got None"),
+        ('region = "us-east-1"', "region = 3", "region must be the name of a region, got 3"),
+        ("storage = 0.023", "storage = -1", "storage must be a price in USD, got -1"),
         ("storage = 0.023", "storages = 0.023", "unknown key 'storages'. Did you mean storage?"),
-        ("spot = [0.3, 0.5]", "spot = [0.5, 0.3]", "is no range of shares"),
-        ("spot = [0.3, 0.5]", "spot = 0.5", "is no range of shares"),
-        ("spot = [0.3, 0.5]", 'spot = ["a", "b"]', "is no range of shares"),
-        ("dollars = 0.7364", "dollars = nan", "ml.g4dn.xlarge: dollars = nan is no price"),
-        ("dollars = 0.7364", 'dollars = "0.7364"', "is no price"),
-        ("dollars = 0.7364", "dollars = true", "is no price"),
+        ("spot = [0.3, 0.5]", "spot = [0.5, 0.3]", "spot must be a range of shares, got [0.5, 0.3]"),
+        ("spot = [0.3, 0.5]", "spot = 0.5", "spot must be a range of shares, got 0.5"),
+        ("spot = [0.3, 0.5]", 'spot = ["a", "b"]', "spot must be a range of shares, got ['a', 'b']"),
+        ("dollars = 0.7364", "dollars = nan", "ml.g4dn.xlarge: dollars must be a price in USD, got nan"),
+        ("dollars = 0.7364", 'dollars = "0.7364"', "dollars must be a price in USD, got '0.7364'"),
+        ("dollars = 0.7364", "dollars = true", "dollars must be a price in USD, got True"),
         ("dollars = 0.7364", "dollar = 0.7364", "unknown key 'dollar'"),
-        ("gpus = 1 } # what", "gpus = 1.5 } # what", "gpus = 1.5 is no count"),
-        ("dollars = 0.7364, vcpus = 4", "dollars = 0.7364, vcpus = 0", "vcpus = 0 is no count"),
-        ('"ml.g4dn.xlarge"', '"g4dn.xlarge"', "is no instance type of SageMaker"),
-        ('"ml.m5.large" = {', '"ml.m5.large" = 3\n"ml.m6.large" = {', "= 3 is no price"),
+        ("gpus = 1 } # what", "gpus = 1.5 } # what", "gpus must be a count, got 1.5"),
+        ("dollars = 0.7364, vcpus = 4", "dollars = 0.7364, vcpus = 0", "vcpus must be a count, got 0"),
+        ('"ml.g4dn.xlarge"', '"g4dn.xlarge"', "must be an instance type of SageMaker"),
+        ('"ml.m5.large" = {', '"ml.m5.large" = 3\n"ml.m6.large" = {', "must be a table of prices, got 3"),
         ("[instances]", "[instances", "is no TOML"),
         ("[instances]", "", "unknown key"),
     ],
@@ -160,7 +160,9 @@ def test_a_wrong_table_is_told(old: str, new: str, said: str, tmp_path: Path) ->
 
 def test_a_missing_or_binary_table_is_told(tmp_path: Path) -> None:
     """With what it should look like."""
-    with pytest.raises(UserError, match=r"no table of prices .*cloud/aws/prices\.toml"):
+    with pytest.raises(
+        UserError, match=r"the table of prices .* must exist, and does not.*cloud/aws/prices\.toml"
+    ):
         prices(tmp_path / "nowhere.toml")
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="must be UTF-8 text, it is UTF-16"):

@@ -574,13 +574,17 @@ def test_damaged_results_are_a_word(home: Path, run: Run, content: bytes) -> Non
 # All of them
 
 MISTAKES = [
-    ("sagemaker-cost-estimator", ["--jobs-file", "nowhere.json"], "no list of jobs nowhere.json"),
+    ("sagemaker-cost-estimator", ["--jobs-file", "nowhere.json"], "the list of jobs nowhere.json must exist"),
     ("sagemaker-cost-estimator", ["--jobs-file", "bad.json"], "bad.json is no JSON"),
     ("sagemaker-cost-estimator", ["--jobs-file", "empty.json"], "empty.json lists no job"),
     ("sagemaker-cost-estimator", ["--by", "moon"], "moon"),
-    ("sagemaker-cost-estimator", ["--prices", "nowhere.toml"], "no table of prices nowhere.toml"),
-    ("sagemaker-estimate-storage", ["--jobs-file", "nowhere.txt"], "no list of jobs nowhere.txt"),
-    ("sagemaker-get-training-logs", ["--jobs-file", "paths.txt"], "paths.txt, line 1: '../up' is no name"),
+    ("sagemaker-cost-estimator", ["--prices", "nowhere.toml"], "the table of prices nowhere.toml must exist"),
+    ("sagemaker-estimate-storage", ["--jobs-file", "nowhere.txt"], "the list of jobs nowhere.txt must exist"),
+    (
+        "sagemaker-get-training-logs",
+        ["--jobs-file", "paths.txt"],
+        "paths.txt, line 1: must be the name of a job, got '../up'",
+    ),
     ("sagemaker-logs-parser", [], "results/logs holds no log"),
     ("sagemaker-logs-parser", ["--family", "cnn"], "cnn"),
     ("sagemaker-results-parser", ["--artifacts-dir", "nowhere"], "there is no folder nowhere"),

@@ -277,11 +277,11 @@ def test_any_field_is_an_axis() -> None:
         ({"axes": {"activation": ["RuLU"]}}, "unknown name 'RuLU'. Did you mean ReLU"),
         ({"axes": {"activation": []}}, "axes.activation is empty"),
         ({"axes": {"lr": ["fast"]}}, "lr = 'fast'"),
-        ({"name": "My Experiment"}, "is no name"),
+        ({"name": "My Experiment"}, "name must be a name, got 'My Experiment'"),
         ({"epochs": 0}, "meta_loops = 0"),
         ({"seeds": 0}, "seeds is empty"),
         ({"seeds": 2.5}, "seeds = 2.5"),
-        ({"base": [1]}, "base = [1] is no mapping"),
+        ({"base": [1]}, "base must be a mapping, got [1]"),
         ({"axes": {"arch": ["1*6"]}}, "arch stands in axes and in base"),
     ],
 )

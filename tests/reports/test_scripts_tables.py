@@ -158,7 +158,7 @@ def test_order_tolerance_and_texts_of_accuracies(home: Path, run: Run) -> None:
 
 MISTAKES = [
     ("make-architecture-table", ["--order", "nowhere.txt"], "no list of architectures nowhere.txt"),
-    ("make-architecture-table", ["--label", "a}b"], "is no LaTeX label"),
+    ("make-architecture-table", ["--label", "a}b"], "--label must be a LaTeX label, got 'a}b'"),
     ("make-architecture-table", ["--tolerance", "-1"], "--tolerance -1 is out of range"),
     ("make-architecture-table", ["--tolerance", "nan"], "--tolerance nan is out of range"),
     (

@@ -219,8 +219,8 @@ def test_an_export_asks_for_something_sound(copy: Path, capsys: pytest.CaptureFi
     """Each parameter once, and a limit that something can exceed."""
     words = ["export-gradients", str(files(copy)[0]), "--output-dir", "out"]
     for more, said in (
-        (["--limit", "nan"], "--limit nan is no size in GB"),
-        (["--limit", "-1"], "--limit -1 is no size in GB"),
+        (["--limit", "nan"], "--limit must be a size in GB, got nan"),
+        (["--limit", "-1"], "--limit must be a size in GB, got -1"),
         (["--parameters", "output.bias", "output.bias"], "one is there twice"),
     ):
         assert run(PSA, [*words, *more]) == 2

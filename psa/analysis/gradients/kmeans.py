@@ -55,7 +55,7 @@ class KMeansConfig:
             if getattr(self, name) < least:
                 raise UserError(f"{name} = {getattr(self, name)} is too few", f"Write {least} or more")
         if self.init not in ("k-means++", "random"):
-            raise UserError(f"init = {self.init!r} is no way to begin", "Write k-means++ or random")
+            raise UserError(f"init must be 'k-means++' or 'random', got {self.init!r}")
         if not 0 <= self.start_fraction < self.end_fraction <= 1:
             raise UserError(
                 f"start_fraction {self.start_fraction} and end_fraction {self.end_fraction} hold nothing",
@@ -63,11 +63,11 @@ class KMeansConfig:
             )
         if not 0 <= self.min_grad_percentile < 100:
             raise UserError(
-                f"min_grad_percentile = {self.min_grad_percentile} is no percentile that leaves anything",
+                f"min_grad_percentile must be a percentile below 100, got {self.min_grad_percentile}",
                 "Write 0 up to less than 100: 50 leaves out the smaller half",
             )
         if not self.tolerance >= 0:
-            raise UserError(f"tolerance = {self.tolerance} is no share", "Write 0 or more")
+            raise UserError(f"tolerance must be a share, got {self.tolerance}", "Write 0 or more")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def export_gradients(
     from psa.analysis.gradients.file import read_gradients
 
     if not limit >= 0:  # nor is nan, which nothing exceeds
-        raise UserError(f"--limit {limit:g} is no size in GB", "Choose 0 or more")
+        raise UserError(f"--limit must be a size in GB, got {limit:g}", "Choose 0 or more")
     kept = read_gradients(file, data_dir)
     exports, out = planned(kept, by, parameters), console()
     total = sum(each.nbytes for each in exports)

@@ -204,7 +204,9 @@ def generate_reproduction_tests(
 
 def _check(label: str | None) -> None:
     if label is not None and _LABEL.fullmatch(label) is None:
-        raise UserError(f"--label {label[:60]!r} is no LaTeX label", "Write letters, digits and : . _ -")
+        raise UserError(
+            f"--label must be a LaTeX label, got {label[:60]!r}", "Write letters, digits and : . _ -"
+        )
 
 
 def _listed(path: Path | None, usual: Path) -> tuple[str, ...]:
