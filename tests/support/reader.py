@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,11 +22,12 @@ class Reader:
     """A shell in a folder, beside the environment that the lines typed so far have made there.
 
     `make` installs gigabytes: here its environment is linked together from the packages of the tests' own,
-    with the extras that the Makefile asks for. `make test`, which a reader may skip, installs nothing.
+    with the extras that the Makefile asks for, once for all readers of `environments`, who only read it.
+    `make test`, which a reader may skip, installs nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, environments: Path) -> None:
+        self.folder, self.environments = folder, environments
         self.extras = set[str]()
         self.active = ""
         self.program = ""  # the Python of the page so far
@@ -69,6 +69,10 @@ class Reader:
             words = re.findall(r'--extra="([^"]*)"', planned)
             options = load_tool("environment").extras_of(words)
             self.extras |= {option.partition("=")[2] for option in options}
-            shutil.rmtree(self.folder / ".venv", ignore_errors=True)
-            make_environment(self.folder / ".venv", [f"{DISTRIBUTION}[{','.join(sorted(self.extras))}]"])
+            extras = ",".join(sorted(self.extras))
+            environment = self.environments / f"with-{extras}"
+            if not environment.exists():
+                make_environment(environment, [f"{DISTRIBUTION}[{extras}]"])
+            (self.folder / ".venv").unlink(missing_ok=True)
+            (self.folder / ".venv").symlink_to(environment)
         return planned

@@ -91,7 +91,8 @@ def _link(distribution: metadata.Distribution, packages: Path) -> None:
 def _parts(distribution: metadata.Distribution, root: Path) -> Iterator[Path]:
     """Yield the files and whole folders of a distribution, relative to its site-packages."""
     # Poetry lists the files of a linked project by absolute paths, pip by relative ones.
-    files = [Path(os.path.relpath(root / file, root)) for file in distribution.files or ()]
+    listed = distribution.files or ()
+    files = [Path(os.path.relpath(file, root)) if file.is_absolute() else Path(file) for file in listed]
     files = [file for file in files if file.parts[0] not in ("..", "__pycache__")]
     regular = {file.parts[0] for file in files if len(file.parts) == 2 and file.name == "__init__.py"}
     whole = set[str]()
@@ -116,13 +117,10 @@ def _write_scripts(distribution: metadata.Distribution, python: Path) -> None:
 def _link_programs(distribution: metadata.Distribution, python: Path) -> None:
     """Link compiled programs such as SeaweedFS's; a script would start the interpreter that it names."""
     for file in distribution.files or ():
+        if file.parts[0] != ".." or file.parts[-2:-1] != ("bin",):
+            continue
         source, target = Path(str(distribution.locate_file(file))).resolve(), python.with_name(file.name)
-        if (
-            file.parts[-2:-1] == ("bin",)
-            and file.parts[0] == ".."
-            and source.exists()
-            and not target.exists()
-        ):
+        if source.exists() and not target.exists():
             with source.open("rb") as content:
                 if content.read(2) != b"#!":
                     target.symlink_to(source)
