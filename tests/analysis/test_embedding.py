@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from made_up_gradients import dense, gradients
 from sklearn.decomposition import PCA
-from test_clustering import dense, gradients
 
 from psa.analysis.gradients import tsne
 from psa.analysis.gradients.factored import Factored

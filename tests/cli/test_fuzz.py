@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import pytest
+from archives import tarred
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_up import some_record, some_state
@@ -661,10 +662,8 @@ def test_records(content: bytes) -> None:
         clean(lambda: trials_of(load_records_frame(store)))
 
 
-@st.composite
-def sidecars(draw: st.DrawFn) -> bytes:
-    """Of a failure or a machine: damaged, odd, or no JSON at all."""
-    sound = {"error": "it fell over", "host": "h", "seconds": 1.5}
+def spoilt(draw: st.DrawFn, sound: dict[str, Any]) -> bytes:
+    """A file that was sound: damaged, odd, or no JSON at all."""
     match draw(st.integers(0, 3)):
         case 0:
             return damaged(draw, encode_record(sound))
@@ -672,6 +671,13 @@ def sidecars(draw: st.DrawFn) -> bytes:
             return json.dumps(draw(values())).encode()
         case _:
             return encode_record(changed(draw, sound))
+
+
+@st.composite
+def sidecars(draw: st.DrawFn) -> bytes:
+    """Of a failure or a machine: damaged, odd, or no JSON at all."""
+    sound = {"error": "it fell over", "host": "h", "seconds": 1.5}
+    return spoilt(draw, sound)
 
 
 @pytest.mark.slow
@@ -738,13 +744,7 @@ def ledgers(draw: st.DrawFn) -> bytes:
         "accuracies": {"1": [90.0], "2": [91.0]},
     }
     sound = {"search": {}, "configurations": [one, one | {"name": "c1", "status": "failed", "error": "x"}]}
-    match draw(st.integers(0, 3)):
-        case 0:
-            return damaged(draw, encode_record(sound))
-        case 1:
-            return json.dumps(draw(values())).encode()
-        case _:
-            return encode_record(changed(draw, sound))
+    return spoilt(draw, sound)
 
 
 @fuzzed(20)
@@ -831,11 +831,11 @@ def test_tars(content: bytes, wanted: tuple[str, ...] | None) -> None:
 @given(
     st.one_of(
         tars(),
-        values().map(lambda value: tar_of({"comprehensive_results.json": json.dumps(value).encode()})),
+        values().map(lambda value: tarred({"comprehensive_results.json": json.dumps(value).encode()})),
         st.lists(st.fixed_dictionaries({"bounty": values()})).map(
-            lambda value: tar_of({"comprehensive_results.json": json.dumps(value).encode()})
+            lambda value: tarred({"comprehensive_results.json": json.dumps(value).encode()})
         ),
-        texts("98.1", "\n").map(lambda text: tar_of({"results.txt": text.encode(errors="replace")})),
+        texts("98.1", "\n").map(lambda text: tarred({"results.txt": text.encode(errors="replace")})),
     )
 )
 def test_results_of_the_ancestors_jobs(content: bytes) -> None:
@@ -847,17 +847,6 @@ def test_results_of_the_ancestors_jobs(content: bytes) -> None:
     found = results_of([name], ["1*8"], lambda _: content, lambda _: None)
     assert all(remark.isprintable() and len(remark) <= LONGEST for remark in found.remarks)
     clean(lambda: frame_of_results(found, "simplemlp"))
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    """A sound archive."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return gzip.compress(stream.getvalue(), 1, mtime=0)
 
 
 ENV: Final = (
@@ -1107,7 +1096,7 @@ def test_records_that_were_found(changes: dict[str, Any]) -> None:
 
 def test_results_and_prices_beyond_all_numbers() -> None:
     """Whole numbers too large to be divided."""
-    content = tar_of({"comprehensive_results.json": json.dumps([{"bounty": 10**400}]).encode()})
+    content = tarred({"comprehensive_results.json": json.dumps([{"bounty": 10**400}]).encode()})
     name = "psa-1x8-none-2025-08-04-19-17-02-730"
     with pytest.raises(NoResults):
         bounties_of(LegacyJobName(name, "1*8", "none", (2025,)), lambda _: content)

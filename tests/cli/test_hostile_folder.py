@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import SMALL
 from paths import ROOT
 from processes import GRID, PATIENCE_SECONDS
-from test_search import SMALL
 
 from psa.experiments.grid import load_grid
 from psa.storage.store import Store

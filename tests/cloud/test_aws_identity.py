@@ -17,9 +17,9 @@ pytest.importorskip("boto3", reason="the extra aws is not installed")
 pytest.importorskip("dotenv", reason="the extra aws is not installed")
 
 from botocore.utils import ContainerMetadataFetcher
+from clusters import broken_ray
 from processes import ROOT
 from s3 import s3_server
-from test_ray_driver import broken_ray
 
 from cloud.aws.account import account
 from cloud.aws.settings import Settings, read_settings

@@ -21,12 +21,10 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
+from managed_jobs import A, Desk, left, line, state, store
 from processes import tree
 from proxy import Fault, Kind, Proxy, proxy
 from s3 import BUCKET, s3_server
-from test_sagemaker_lines import A, left, line, state, store
-from test_sagemaker_watch import Desk
-from test_sagemaker_watch import line as watched_line
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLError
 
 from cloud.aws.account import Account, fetched, job_names, stored_objects
@@ -249,16 +247,16 @@ def network(server: S3) -> Iterator[Proxy]:
         yield found
 
 
-def bucket(network: Proxy) -> Bucket:
-    """Return the bucket behind the network; its client tries nothing again and waits for a second."""
+def bucket(network: Proxy, seconds: float = 60.0) -> Bucket:
+    """Return the bucket behind the network; its client tries nothing again and waits so many seconds."""
     client = SESSION.client(
         "s3",
         endpoint_url=network.endpoint,
         config=Config(
             proxies={},
             s3={"addressing_style": "path"},
-            connect_timeout=0.4,  # counts for the answer to `Expect: 100-continue`, too
-            read_timeout=0.4,
+            connect_timeout=seconds,  # counts for the answer to `Expect: 100-continue`, too
+            read_timeout=seconds,
             retries={"total_max_attempts": 1},
         ),
     )
@@ -279,19 +277,19 @@ def test_a_network_that_fails_in_an_answer(kind: Kind, after: int, network: Prox
     """Before its head, in it, and in the body; a body that breaks off once is read again."""
     network.always = Fault(kind, after)
     with pytest.raises(Unreachable, match="cannot be read"):
-        bucket(network).read("x")
+        bucket(network, 0.4).read("x")
     network.always = None
     assert bucket(network).read("x") == CONTENT
     if after > 1_000:
         network.faults.append(Fault(kind, after))
-        assert bucket(network).read("x") == CONTENT
+        assert bucket(network, 3.0).read("x") == CONTENT
 
 
 @pytest.mark.parametrize("kind", ["torn", "reset", "slow"])
 def test_a_network_that_fails_in_other_requests(kind: Kind, network: Proxy) -> None:
     """Lists, checks and writes."""
     network.always = Fault(kind, 30)
-    broken = bucket(network)
+    broken = bucket(network, 0.4)
     with pytest.raises(Unreachable):
         list(broken.tree(""))
     network.always = Fault(kind, 5)
@@ -363,7 +361,7 @@ def test_a_watch_keeps_its_patience_at_every_question(
     desk = Losing(tmp_path)
     desk.question, desk.times, desk.kind = question, 5, kind
     desk.refused = {}
-    events = list(JobController(desk, [watched_line()], {}).events())
+    events = list(JobController(desk, [line()], {}).events())
     assert desk.times == 0
     assert [event.kind for event in events if event.kind == "done"] == ["done"]
     assert sum("it is tried again" in entry.getMessage() for entry in caplog.records) == 1
@@ -381,7 +379,7 @@ def test_patience_ends(question: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(watching.time, "monotonic", lambda: next(clock))
     begun = next(clock)
     with pytest.raises(Unreachable, match="AWS cannot be asked"):
-        list(JobController(desk, [watched_line()], {}).events())
+        list(JobController(desk, [line()], {}).events())
     assert next(clock) - begun > PATIENCE_SECONDS
 
 
@@ -393,7 +391,7 @@ def test_a_line_that_is_at_home_is_done_though_it_cannot_be_removed(
     desk = Losing(tmp_path)
     desk.question, desk.times = "dropped", 1
     monkeypatch.setattr(JobController, "_pending", lambda *_: set())
-    events = list(JobController(desk, [watched_line()], {}).events())
+    events = list(JobController(desk, [line()], {}).events())
     assert [event.kind for event in events if event.kind == "done"] == ["done"]
     assert any("psa fetch" in entry.getMessage() for entry in caplog.records)
 

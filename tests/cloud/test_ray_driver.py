@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clusters import broken_ray
+from helpers import SMALL
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep
-from test_search import SMALL
 
 from cloud import patience
 from cloud.aws.errors import Unreachable
@@ -51,13 +52,6 @@ DEATHS = {
         "ended with code -6: Ray's memory guard ended it: Task was killed due to the node running low",
     ),
 }
-
-
-def broken_ray(folder: Path, line: str) -> str:
-    """Make a package `ray` that runs a line when it is imported. Return what PYTHONPATH must hold."""
-    (folder / "broken" / "ray").mkdir(parents=True)
-    (folder / "broken" / "ray" / "__init__.py").write_text(line)
-    return str(folder / "broken")
 
 
 @pytest.mark.slow

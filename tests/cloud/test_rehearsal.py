@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,8 @@ from typing import Any
 
 import pytest
 from paths import ROOT
-from processes import children
+from processes import PATIENCE_SECONDS, children, until
+from rehearsals import IMAGE, Aws, staged
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
 from botocore.config import Config
@@ -45,9 +45,6 @@ from psa.core.file_locks import locked
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux's namespaces"
 )
-ROLE = "arn:aws:iam::123456789012:role/psa-rehearsal"
-GROUP = "/aws/sagemaker/TrainingJobs"
-IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
 # A process that says when a signal will be heard: PID 1 ignores what it has no handler for.
 PATIENT = (
     "trap 'echo saved > /opt/ml/checkpoints/last; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
@@ -55,103 +52,10 @@ PATIENT = (
 DEAF = "echo ready; while :; do sleep 0.05; done"
 
 
-class Aws:
-    """A stage as its clients see it."""
-
-    def __init__(self, stage: Emulator) -> None:
-        self.stage, self.bucket = stage, stage.s3.bucket
-        self.jobs = client("sagemaker", stage.endpoint)
-        self.logs = client("logs", stage.endpoint)
-        self.s3 = client("s3", stage.s3.endpoint)
-
-    def close(self) -> None:
-        for each in (self.jobs, self.logs, self.s3):
-            each.close()
-
-    def request(self, name: str, script: str, **changes: Any) -> dict[str, Any]:
-        request: dict[str, Any] = {
-            "TrainingJobName": name,
-            "RoleArn": ROLE,
-            "AlgorithmSpecification": {
-                "TrainingImage": IMAGE,
-                "TrainingInputMode": "File",
-                "ContainerEntrypoint": ["/bin/bash", "-c"],
-                "ContainerArguments": ['eval "$*"', "script", *textwrap.wrap(script, 250)],
-            },
-            "OutputDataConfig": {"S3OutputPath": f"s3://{self.bucket}/out"},
-            "CheckpointConfig": {"S3Uri": f"s3://{self.bucket}/checkpoints/{name}"},
-            "ResourceConfig": {"InstanceType": "ml.g4dn.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1},
-            "StoppingCondition": {"MaxRuntimeInSeconds": 60},
-        }
-        return request | changes
-
-    def spot(self, name: str, script: str, **changes: Any) -> dict[str, Any]:
-        stopping = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60} | changes
-        return self.request(name, script, EnableManagedSpotTraining=True, StoppingCondition=stopping)
-
-    def create(self, *words: Any, **changes: Any) -> None:
-        self.jobs.create_training_job(**self.request(*words, **changes))
-
-    def describe(self, name: str) -> dict[str, Any]:
-        return dict(self.jobs.describe_training_job(TrainingJobName=name))
-
-    def ended(self, name: str, seconds: float = 20) -> dict[str, Any]:
-        """Its description, once it has ended."""
-        until(lambda: self.describe(name)["TrainingJobStatus"] not in ("InProgress", "Stopping"), seconds)
-        return self.describe(name)
-
-    def run(self, *words: Any, **changes: Any) -> dict[str, Any]:
-        self.create(*words, **changes)
-        return self.ended(words[0])
-
-    def printed(self, name: str) -> list[str]:
-        """What a job has printed, as a watcher of AWS would read it."""
-        streams = self.logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/algo-1-")
-        names = [each["logStreamName"] for each in streams["logStreams"]]
-        events = [
-            event
-            for stream in names
-            for event in self.logs.get_log_events(
-                logGroupName=GROUP, logStreamName=stream, startFromHead=True
-            )["events"]
-        ]
-        return [event["message"] for event in events]
-
-    def ready(self, name: str) -> None:
-        """Wait until a job has said so."""
-        until(lambda: "ready" in self.printed(name))
-
-    def put(self, key: str, body: bytes) -> None:
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
-
-    def get(self, key: str) -> bytes:
-        with contextlib.closing(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"]) as body:
-            return bytes(body.read())
-
-    def keys(self, prefix: str) -> list[str]:
-        found = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
-        return [each["Key"].removeprefix(prefix) for each in found.get("Contents", [])]
-
-
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def staged(folder: Path, **faults: Any) -> Iterator[Aws]:
-    """A rehearsal and its clients."""
-    with rehearsal(folder, Faults(**faults)) as stage, contextlib.closing(Aws(stage)) as aws:
-        yield aws
-
-
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    """One rehearsal for all tests that need no faults; a grace of a second."""
-    with staged(tmp_path_factory.mktemp("stage"), grace=1.0) as made:
+    """One rehearsal for all tests that need no faults."""
+    with staged(tmp_path_factory.mktemp("stage")) as made:
         yield made
 
 
@@ -314,14 +218,15 @@ def test_a_stopped_job_may_save(aws: Aws) -> None:
     assert (code, "in status Stopped" in message) == ("ValidationException", True)
 
 
-def test_a_job_that_does_not_listen_is_killed_after_the_grace(aws: Aws) -> None:
+def test_a_job_that_does_not_listen_is_killed_after_the_grace(tmp_path: Path) -> None:
     """PID 1 ignores a SIGTERM that it has no handler for; after the grace nothing of it is left."""
-    aws.create("deaf", DEAF)
-    aws.ready("deaf")
-    began = time.monotonic()
-    aws.jobs.stop_training_job(TrainingJobName="deaf")
-    assert aws.ended("deaf")["TrainingJobStatus"] == "Stopped"  # by itself it never ends
-    assert time.monotonic() - began > 0.9
+    with staged(tmp_path, grace=1.0) as aws:
+        aws.create("deaf", DEAF)
+        aws.ready("deaf")
+        began = time.monotonic()
+        aws.jobs.stop_training_job(TrainingJobName="deaf")
+        assert aws.ended("deaf")["TrainingJobStatus"] == "Stopped"  # by itself it never ends
+        assert time.monotonic() - began > 0.9
 
 
 def test_the_longest_time_is_an_end_like_a_stop(aws: Aws) -> None:
@@ -455,11 +360,11 @@ def test_spot_capacity_is_taken_back_and_comes_again(tmp_path: Path) -> None:
         "echo $(( $(cat checkpoints/n || echo 0) + 1 )) > checkpoints/n; "
         "[ $(cat checkpoints/n) = 3 ] && exit 0; trap 'exit 0' TERM; while :; do sleep 0.05; done"
     )
-    with staged(tmp_path, interrupt_every=0.7, interruptions=2, grace=1.0) as aws:
+    with staged(tmp_path, interrupt_every=2.0, interruptions=2, grace=1.0) as aws:
         aws.jobs.create_training_job(**aws.spot("spot", script))
-        aws.create("on-demand", "sleep 1.5")
+        aws.create("on-demand", "sleep 2.5")
         # the longest wait counts from the start, with all interruptions
-        aws.jobs.create_training_job(**aws.spot("waits", DEAF, MaxRuntimeInSeconds=1, MaxWaitTimeInSeconds=1))
+        aws.jobs.create_training_job(**aws.spot("waits", DEAF, MaxRuntimeInSeconds=3, MaxWaitTimeInSeconds=3))
         job = aws.ended("spot")
         once = ["Starting", "Downloading", "Training"]
         assert statuses(job) == [*once, "Interrupted", *once, "Interrupted", *once, "Uploading", "Completed"]
@@ -587,13 +492,13 @@ def test_a_container_can_be_made_without_being_root(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "ml").mkdir()
     probe = Container(tmp_path, ["true"], {}, said.append, ["--user", "--map-root-user"])
-    if probe.wait(20) != 0:
+    if probe.wait(PATIENCE_SECONDS) != 0:
         pytest.skip("this machine lets nobody make user namespaces")
     script = "trap 'exit 7' TERM; echo $$ > /opt/ml/pid; echo ready; while :; do sleep 0.05; done"
     container = Container(tmp_path, ["bash", "-c", script], {}, said.append, ["--user", "--map-root-user"])
     until(lambda: "ready" in said)
     container.terminate()
-    assert container.wait(10) == 7
+    assert container.wait(PATIENCE_SECONDS) == 7
     assert (tmp_path / "ml/pid").read_text() == "1\n"
 
 
@@ -681,7 +586,7 @@ def test_the_command_and_its_options_are_left_alone(tmp_path: Path) -> None:
         "--",
         "--debug",
     )
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate(timeout=PATIENCE_SECONDS)
     assert (out, err, done.returncode) == ("--help -- --debug\n", "", 7)
     assert left_of(tmp_path) == []
 
@@ -703,7 +608,7 @@ def test_jobs_that_are_left_behind_are_waited_for(tmp_path: Path) -> None:
         assert "the command has ended, 1 job in progress" in line
         if status == "Completed":
             flag.touch()
-        _, rest = process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, rest) == (0, "")
         job = json.loads((tmp_path / status / "jobs/job/job.json").read_text())
         assert job["TrainingJobStatus"] == status
@@ -725,7 +630,7 @@ def test_nothing_outlives_a_rehearsal(tmp_path: Path, number: signal.Signals) ->
             os.killpg(process.pid, number)  # as a terminal does
         else:
             process.send_signal(number)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
         until(lambda: left_of(tmp_path) == [])
     finally:

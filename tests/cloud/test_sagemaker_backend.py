@@ -170,14 +170,20 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
         swept(there, C, horizon=2)
 
 
-def test_a_job_that_trains_more_than_is_asked_for_is_watched_before_anything_is_submitted(
-    tmp_path: Path, trained: dict[str, bytes], with_role: Path
-) -> None:
-    """`--only` while a detached job runs: no second job trains B; what comes home of C does so as well."""
+def at_work(tmp_path: Path, with_role: Path) -> tuple[SageMakerBackend, Any, ManagedJob]:
+    """A backend, its account, and the job there that trains A, B and C."""
     there = backend(tmp_path, with_role)
     account = there.clients["sagemaker"]
     whole = line(there, A, B, C)
     account.there(whole.job(1))
+    return there, account, whole
+
+
+def test_a_job_that_trains_more_than_is_asked_for_is_watched_before_anything_is_submitted(
+    tmp_path: Path, trained: dict[str, bytes], with_role: Path
+) -> None:
+    """`--only` while a detached job runs: no second job trains B; what comes home of C does so as well."""
+    there, account, whole = at_work(tmp_path, with_role)
 
     def run(job: dict[str, Any]) -> None:
         assert not account.created
@@ -198,10 +204,7 @@ def test_what_such_a_job_did_not_train_is_lined_up_anew(
     tmp_path: Path, trained: dict[str, bytes], with_role: Path
 ) -> None:
     """In a line of just what is asked for, once the job has ended; the same for another horizon."""
-    there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
-    whole = line(there, A, B, C)
-    account.there(whole.job(1))
+    there, account, whole = at_work(tmp_path, with_role)
 
     def run(job: dict[str, Any]) -> None:
         job["TrainingJobStatus"] = "Stopped"

@@ -14,21 +14,18 @@ from typing import Any
 
 import boto3
 import pytest
+from archives import tarred
 from botocore.stub import Stubber
-from made_up_jobs import ROOT, described, log, study, tarred
+from made_up_jobs import COMMANDS, ROOT, described, log, study
 from moto import mock_aws
+from rendered_tables import cells
 from s3 import BUCKET, s3_server
-from test_tables import cells
 
 from cloud.aws.account import Account
 from cloud.aws.cloudwatch import LOG_GROUP
 from cloud.aws.job_description import names_in
 from cloud.aws.job_names import is_ours, latest, parse_legacy_name
 from cloud.commands import common
-from cloud.commands.cost import cost_estimator
-from cloud.commands.logs import get_training_logs, logs_parser
-from cloud.commands.results import results_parser
-from cloud.commands.storage import estimate_storage
 from cloud.commands.storage_report import place_in_bucket
 from cloud.emulator.s3_server import S3
 from cloud.legacy.logs import runs_in
@@ -38,13 +35,6 @@ from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.reports.ablation.markdown import read_summary
 
-COMMANDS: dict[str, Callable[..., int]] = {
-    "sagemaker-cost-estimator": cost_estimator,
-    "sagemaker-estimate-storage": estimate_storage,
-    "sagemaker-get-training-logs": get_training_logs,
-    "sagemaker-logs-parser": logs_parser,
-    "sagemaker-results-parser": results_parser,
-}
 PREFIX = "psa-experiment"
 OURS = "psa-0123abcd-0123456789ab-01"
 LINE = "lines/0123abcd-0123456789ab"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import re
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import tarred
 from helpers import trial
 
 pytest.importorskip("boto3", reason="the extra aws is not installed")
 pytest.importorskip("dotenv", reason="the extra aws is not installed")
 
 from buckets import bucket
+from managed_jobs import HOME, LOOPS, A, B, C, left, line, state, store
 
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
@@ -24,7 +24,7 @@ from cloud.aws.settings import MOST_RUN_SECONDS, Settings
 from cloud.sagemaker.budget import LEAST_SECONDS, START_SECONDS, Budget
 from cloud.sagemaker.estimate import CostEstimator
 from cloud.sagemaker.jobs import managed_job as lines_module
-from cloud.sagemaker.jobs.managed_job import ManagedJob, partition_packs, upload_inputs
+from cloud.sagemaker.jobs.managed_job import partition_packs, upload_inputs
 from cloud.sagemaker.jobs.reconcile import reconcile
 from cloud.sagemaker.planner import RequestPlanner
 from cloud.sagemaker.request import SPOT_WAIT_SECONDS, request_of
@@ -39,21 +39,9 @@ from psa.specs.trial import Pack
 from psa.storage.records.record import decode_record, encode_record
 from psa.storage.store import Store
 
-HOME, LOOPS = "0123abcd", 2
-A, B, C = (trial("1*4", seed=seed, batch_size=500) for seed in range(3))
 SETTINGS = Settings(
     "arn:aws:iam::123456789012:role/psa", "us-east-1", "a-bucket", "psa", ("ml.c5.xlarge",), True, 3600
 )
-
-
-def line(*trials: Any, horizon: int = LOOPS) -> ManagedJob:
-    """A line of one pack."""
-    return ManagedJob(HOME, {"p0000": Pack(trials=trials, horizon=horizon)})
-
-
-def store(folder: Path) -> Store:
-    """The trees of a folder."""
-    return Store(folder / "models", folder / "results")
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +51,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[st
     run_pack(Pack(trials=(A, B), horizon=LOOPS), store(folder), Machine(data_dir, "cpu"))
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".trials.lock"]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def left(files: dict[str, bytes], where: ManagedJob) -> Bucket:
-    """A bucket in which a line has left these checkpoints."""
-    found = bucket()
-    for name, content in files.items():
-        found.write(f"{where.folder}/checkpoints/{name}", content)
-    return found
-
-
-def state(each: Any) -> str:
-    """The name of a trial's state."""
-    return f"models/{each.id}/lkg.safetensors"
 
 
 def record(each: Any) -> str:
@@ -241,23 +216,12 @@ def test_nothing_is_removed_while_weights_are_missing(
     assert not list(there.tree(line(A, B).folder))
 
 
-def packed(files: dict[str, bytes]) -> bytes:
-    """An artifact."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        for name, body in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
-    return content.getvalue()
-
-
 def test_what_the_checkpoints_lack_comes_from_an_artifact(tmp_path: Path, trained: dict[str, bytes]) -> None:
     """Of whichever attempt; records and weights."""
     here, there, mine = store(tmp_path), bucket(), line(A, B)
     for attempt, each in ((1, A), (2, B)):
         files = {name: body for name, body in trained.items() if each.id in name}
-        there.write(f"{mine.folder}/output/{mine.job(attempt)}/output/model.tar.gz", packed(files))
+        there.write(f"{mine.folder}/output/{mine.job(attempt)}/output/model.tar.gz", tarred(files))
     there.write(f"{mine.folder}/output/{mine.job(3)}/output/model.tar.gz", b"no archive")
     assert download_results(mine, there, here) == {}
     assert (mine.pending(here), missing_weights(mine, here)) == ([], [])

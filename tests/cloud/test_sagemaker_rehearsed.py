@@ -7,8 +7,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from made_up_jobs import log
-from test_sagemaker_commands import COMMANDS
+from made_up_jobs import COMMANDS, log
+from processes import PATIENCE_SECONDS
 
 from cloud.emulator import Emulator, rehearsal
 from psa.cli import app
@@ -60,7 +60,7 @@ def job_of_the_study(stage: Emulator) -> None:
         ResourceConfig={"InstanceType": "ml.g4dn.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30},
         StoppingCondition={"MaxRuntimeInSeconds": 600},
     )
-    assert stage.wait(60)
+    assert stage.wait(PATIENCE_SECONDS)
     storage.close()
     client.close()
 

@@ -7,26 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import trial
 
 pytest.importorskip("boto3", reason="the extra aws is not installed")
 
 from botocore.exceptions import ClientError
+from managed_jobs import A, B, C, Desk, line
 
 from cloud.aws.errors import Unreachable
 from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
 from cloud.sagemaker.jobs import controller as watching
 from cloud.sagemaker.jobs.controller import JOB_ATTEMPTS, JobController
-from cloud.sagemaker.jobs.course import JobState
 from cloud.sagemaker.jobs.managed_job import ManagedJob
 from cloud.sagemaker.jobs.messages import detach_message
 from cloud.sagemaker.jobs.submission import QUOTA_RETRY_SECONDS
 from psa.core.errors import UserError
 from psa.execution.worker.protocol import WorkerEvent
-from psa.specs.trial import Pack
-from psa.storage.store import Store
 
-TRIALS = tuple(trial("1*4", seed=seed) for seed in range(2))
+TRIALS = (A, B)
 WANTED = {each.id: 2 for each in TRIALS}
 HOME = "0123abcd"
 NO_CAPACITY = {"FailureReason": "CapacityError: none", "SecondaryStatus": "Failed"}
@@ -38,53 +35,6 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look follows the other at once."""
     for name in ("SOON", "LATE", "NAP"):
         monkeypatch.setattr(watching, name, 0.0)
-
-
-def line(*trials: Any, horizon: int = 2) -> ManagedJob:
-    """A line of one pack."""
-    return ManagedJob(HOME, {"p0000": Pack(trials=trials or TRIALS, horizon=horizon)})
-
-
-class Desk:
-    """answers: to submissions, "submitted" when they are used up; ends: of each job, status and description;
-    refused: what `home` says.
-    """
-
-    def __init__(self, folder: Path, answers: list[SubmitResult] = [], **ends: Any) -> None:  # noqa: B006
-        self.store = Store(folder / "models", folder / "results")
-        self.answers, self.ends = list(answers), ends
-        self.jobs: dict[str, TrainingJobStatus] = {}
-        self.asked: list[tuple[str, int]] = []
-        self.refused: dict[str, str] = {}
-        self.files: dict[str, bytes] = {}
-        self.homes: list[str] = []
-        self.dropped_lines: list[ManagedJob] = []
-        self.trouble: list[Exception] = []
-
-    def submit(self, course: JobState) -> SubmitResult:
-        self.asked.append((course.job, course.choice))
-        answer = self.answers.pop(0) if self.answers else SubmitResult("submitted")
-        if answer.started:
-            self.jobs[course.job] = TrainingJobStatus(self.ends.get("status", "Failed"), "")
-        return answer
-
-    def listed(self) -> dict[str, TrainingJobStatus]:
-        return dict(self.jobs)
-
-    def described(self, name: str) -> dict[str, Any]:
-        return dict(self.ends.get("said", {}))
-
-    def told(self, _line: ManagedJob, name: str) -> bytes | None:
-        return self.files.get(name)
-
-    def home(self, _line: ManagedJob, job: str) -> dict[str, str]:
-        if self.trouble:
-            raise self.trouble.pop()
-        self.homes.append(job)
-        return self.refused
-
-    def dropped(self, line: ManagedJob) -> None:
-        self.dropped_lines.append(line)
 
 
 def watched(desk: Desk, lines: list[ManagedJob], most: int = 500, **options: Any) -> list[WorkerEvent]:
@@ -242,7 +192,7 @@ def test_a_record_that_disagrees_fails_its_trial_at_once(tmp_path: Path) -> None
 
 def test_of_a_line_with_more_than_was_asked_for_only_the_present_job_is_watched(tmp_path: Path) -> None:
     """No other one follows; what it has not trained is failed by nobody."""
-    other = line(*TRIALS, trial("1*4", seed=7), horizon=9)
+    other = line(*TRIALS, C, horizon=9)
     desk = Desk(tmp_path)
     desk.jobs[other.job(3)] = TrainingJobStatus("InProgress", "Starting")
     watch = JobController(desk, [other], WANTED, last={other.name})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import shutil
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import tarred
 from helpers import trial
-from test_rehearsal import GROUP, Aws, staged
+from rehearsals import GROUP, Aws, staged
 
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
@@ -49,17 +49,6 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         yield made
 
 
-def archive(files: Files) -> bytes:
-    """A tar.gz of files."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        for name, body in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
-    return gzip.compress(content.getvalue(), 1)
-
-
 def unpacked(code: Code) -> Files:
     """The files of the archive, as a container gets them."""
     with tarfile.open(fileobj=io.BytesIO(code.content)) as tar:
@@ -88,30 +77,30 @@ def run(
     bucket.write(f"{DATA}/mark", b"")
     request = request_of(place, line, 1, bucket, code, instance="ml.c5.xlarge", gpu=False, seconds=100)
     aws.jobs.create_training_job(**request, **({"Environment": environment} if environment else {}))
-    return line, aws.ended(request["TrainingJobName"], 120)
+    return line, aws.ended(request["TrainingJobName"])
 
 
 def changed(name: str, body: str) -> Callable[[Files], bytes]:
     """The archive with another text for one of its files."""
-    return lambda files: archive({**files, name: body.encode()})
+    return lambda files: tarred({**files, name: body.encode()})
 
 
 def without(name: str) -> Callable[[Files], bytes]:
     """The archive less a file."""
-    return lambda files: archive({each: body for each, body in files.items() if each != name})
+    return lambda files: tarred({each: body for each, body in files.items() if each != name})
 
 
 FAILING = {
     "no archive": (lambda files: b"nonsense", {}, "not in gzip format"),
-    "no Python": (archive, {"PATH": "/bin"}, "python: command not found"),
+    "no Python": (tarred, {"PATH": "/bin"}, "python: command not found"),
     "a package is missing": (without("psa/core/errors.py"), {}, "No module named 'psa.core.errors'"),
     "psa is missing": (
-        lambda files: archive({each: body for each, body in files.items() if not each.startswith("psa/")}),
+        lambda files: tarred({each: body for each, body in files.items() if not each.startswith("psa/")}),
         {},
         "No module named 'psa'",
     ),
     "what the image lacks is missing": (
-        lambda files: archive({each: body for each, body in files.items() if "safetensors" not in each}),
+        lambda files: tarred({each: body for each, body in files.items() if "safetensors" not in each}),
         {},
         "No module named 'safetensors'",
     ),

@@ -14,29 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up_data import NAMES, TINY, TINY_SET, dataset_of
 from paths import ROOT
+from processes import PATIENCE_SECONDS
 
 from psa.core.errors import CorruptFileError, UserError
 from psa.data import download as fetch_module
 from psa.data import sources
-from psa.data.datasets import DATASETS, Dataset, IdxFile, SourceFailed
+from psa.data.datasets import DATASETS, SourceFailed
 from psa.data.download import download_dataset
 from psa.data.sources import DataSource
-
-NAMES = tuple(DATASETS["mnist"].files)
-TINY = {name: bytes([0, 0, 8, 1 + i]) + bytes(range(200)) * (i + 1) for i, name in enumerate(NAMES)}
-
-
-def dataset_of(contents: dict[str, bytes], name: str = "tiny", **places: Any) -> Dataset:
-    """A data set whose published files are these bytes."""
-    files = {
-        key: IdxFile(hashlib.md5(data, usedforsecurity=False).hexdigest(), len(data))
-        for key, data in contents.items()
-    }
-    return Dataset(name=name, files=files, torchvision="MNIST", **places)
-
-
-TINY_SET = dataset_of(TINY)
 
 
 def put(folder: Path, contents: dict[str, bytes], *, gz: bool = False, dotted: bool = False) -> None:
@@ -207,7 +194,7 @@ def test_four_threads_read_four_files_at_once(tmp_path: Path, monkeypatch: pytes
     together = threading.Barrier(4)
 
     def read(path: Path) -> bytes:
-        together.wait(timeout=30)
+        together.wait(timeout=PATIENCE_SECONDS)
         return path.read_bytes()
 
     with monkeypatch.context() as patched:
@@ -225,7 +212,7 @@ def test_of_two_damaged_files_the_first_is_named(tmp_path: Path, monkeypatch: py
 
     def read(path: Path) -> bytes:
         if path.name == NAMES[1]:
-            assert later_is_read.wait(timeout=30)
+            assert later_is_read.wait(timeout=PATIENCE_SECONDS)
         if path.name == NAMES[3]:
             later_is_read.set()
         return path.read_bytes()

@@ -20,26 +20,13 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 import torchvision  # type: ignore[import-untyped]
+from made_up_data import NAMES, TINY, TINY_SET, dataset_of
+from processes import PATIENCE_SECONDS
 
 from psa.core.errors import UserError
 from psa.data import sources
-from psa.data.datasets import DATASETS, Dataset, IdxFile, SourceFailed
+from psa.data.datasets import DATASETS, SourceFailed
 from psa.data.download import download_dataset
-
-NAMES = tuple(DATASETS["mnist"].files)
-TINY = {name: bytes([0, 0, 8, 1 + i]) + bytes(range(200)) * (i + 1) for i, name in enumerate(NAMES)}
-
-
-def dataset_of(contents: dict[str, bytes], name: str = "tiny", **places: Any) -> Dataset:
-    """A data set whose published files are these bytes."""
-    files = {
-        key: IdxFile(hashlib.md5(data, usedforsecurity=False).hexdigest(), len(data))
-        for key, data in contents.items()
-    }
-    return Dataset(name=name, files=files, torchvision="MNIST", **places)
-
-
-TINY_SET = dataset_of(TINY)
 
 
 def test_the_order_of_the_real_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +196,7 @@ def test_every_answer_is_closed(tmp_path: Path, mirrors: list[str], monkeypatch:
             opened.append(error)
             raise
         if len(opened) == 6:  # the only file of the third mirror
-            assert late.wait(timeout=30)
+            assert late.wait(timeout=PATIENCE_SECONDS)
         return opened[-1]
 
     def hurry(line: str) -> None:

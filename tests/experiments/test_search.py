@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import EXPLODING, SMALL
 from paths import ROOT
 from processes import PATIENCE_SECONDS, psa, until
-from test_divergence import EXPLODING
 
 from psa.analysis.records_frame import load_records_frame
 from psa.core.errors import UserError
@@ -23,25 +23,6 @@ from psa.reports.search import best_lines, search_figure, search_table
 from psa.storage.store import Store
 
 DECLARED = ROOT / "reproduction/search.toml"
-SMALL = """
-study = "ablation"
-name = "small"
-meta_loops = 6
-seeds = "0..1"
-[base]
-family = "simplemlp"
-arch = "1*4"
-digits = [0, 1]
-[space]
-lr = { low = 1e-5, high = 1e-2, log = true }
-dropout = { low = 0.1, high = 0.5 }
-mode = ["none", "dropout"]
-[search]
-samples = 6
-scheduler = "asha"
-grace = 1
-reduction = 2
-"""
 
 
 def written(folder: Path, text: str = SMALL, *changes: tuple[str, str]) -> Path:

@@ -317,3 +317,11 @@ def test_docstrings_state_and_do_not_ask(path: Path) -> None:
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
     texts = [ast.get_docstring(node) or "" for node in nodes]
     assert [text.partition("\n")[0] for text in texts if QUESTIONS.match(text)] == []
+
+
+def test_no_test_takes_anything_from_another() -> None:
+    """What two of them use is in tests/support, where it is looked for and may be changed."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    tests = {path.stem for path in files if path.name.startswith("test_")}
+    taken = {named(path): {name.rpartition(".")[2] for name in imports(path)} & tests for path in files}
+    assert {path: names for path, names in taken.items() if names} == {}

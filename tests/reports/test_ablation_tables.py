@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from made_up_study import ARCHS, Outcome, even, frame, some_study
 from paths import ROOT
+from rendered_tables import cells, compiled
 from scipy import stats as scipy_stats
-from test_tables import cells, compiled
 
 from psa.analysis.published import published_trials, read_reference
 from psa.analysis.regimes import REGIMES

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from made_up_study import some_study, stored
 from paths import ROOT
-from test_tables import cells
+from rendered_tables import cells
 
 from psa.cli import app
 from psa.cli.named.tables import (

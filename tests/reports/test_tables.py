@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from rendered_tables import cells, compiled
 
 from psa.core.errors import UserError
 from psa.reports.rendering.latex import escape
@@ -39,12 +38,6 @@ ROWS = (
     ("2*1", None, None, None, None, NAN, None),
 )
 TABLE = Table("Made up", "tab:made_up", COLUMNS, ROWS, "n = 10; 2*1 and 2*2 are missing.")
-
-
-def cells(markdown: str) -> list[list[str]]:
-    """The rows of the one table in a text, head first."""
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in [lines[0], *lines[2:]]]
 
 
 def test_markdown_shows_each_kind_and_what_is_missing() -> None:
@@ -201,27 +194,6 @@ def test_a_table_is_written_three_times(tmp_path: Path) -> None:
     paths = save_table(TABLE, tmp_path / "new", "made_up")
     assert [path.name for path in paths] == ["made_up.md", "made_up.tex", "made_up.csv"]
     assert [path.read_text() for path in paths] == [TABLE.markdown(), TABLE.latex(), TABLE.csv()]
-
-
-PACKAGES = ("booktabs", "geometry", "longtable", "pdflscape", "siunitx")
-
-
-def compiled(folder: Path, *tables: str) -> str:
-    """What pdflatex says of a document that holds these tables. Skips where LaTeX is not all there."""
-    if shutil.which("pdflatex") is None:
-        pytest.skip("pdflatex is not installed")
-    for package in PACKAGES:
-        if subprocess.run(["kpsewhich", f"{package}.sty"], capture_output=True, check=False).returncode:
-            pytest.skip(f"LaTeX has no package {package}")
-    body = "\n\\clearpage\n".join(tables)
-    used = f"\\usepackage[margin=2cm]{{geometry}}\n\\usepackage{{{','.join(PACKAGES)}}}\n"
-    (folder / "all.tex").write_text(
-        f"\\documentclass[a4paper]{{article}}\n{used}\\begin{{document}}\n{body}\n\\end{{document}}\n"
-    )
-    command = ["pdflatex", "-draftmode", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout[-2000:]
-    return done.stdout
 
 
 def test_latex_takes_every_table(tmp_path: Path) -> None:

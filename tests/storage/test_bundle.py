@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_up import some_record
+from made_up import TINY, some_record
 from paths import ROOT
 from processes import PATIENCE_SECONDS
 
@@ -40,17 +40,8 @@ from psa.storage.records.record import decode_record, encode_record
 from psa.storage.records.record_store import RecordStore, StoredRecord
 from psa.storage.store import Store
 
+GRID = TINY.replace("[0, 1]", "[0, 1, 2]")
 PUBLISHED = ROOT / "results/published/simplemlp.parquet"
-GRID = """
-name = "tiny"
-seeds = [0, 1, 2]
-meta_loops = 3
-[base]
-family = "simplemlp"
-[axes]
-arch = ["1*1"]
-mode = ["none", "hidden"]
-"""
 
 
 @pytest.fixture

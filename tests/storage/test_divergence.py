@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from helpers import kept_trial, net_trial, run, trial
+from helpers import EXPLODING, kept_trial, net_trial, run, trial
 from made_up import some_record, some_state
 from memories import memory
 from processes import train_in_process
@@ -47,7 +47,6 @@ from psa.storage.retention import delete_checkpoints
 from psa.storage.store import Store
 from psa.storage.trial_state import TrialState, decode_state, encode_state
 
-EXPLODING = "60*16"  # at a learning rate of 10 its logits overflow within an epoch
 POLICIES: dict[str, Callable[..., Trial]] = {
     "ratchet": trial,
     "keep": kept_trial,

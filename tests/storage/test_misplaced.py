@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_up import some_record, some_state
+from made_up import TINY, some_record, some_state
 
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.probe_frame import load_probe_frame
@@ -33,16 +33,6 @@ from psa.storage.checkpoint import CheckpointFile
 from psa.storage.store import Store
 from psa.storage.trial_state import encode_state
 
-GRID = """
-name = "tiny"
-seeds = [0, 1]
-meta_loops = 3
-[base]
-family = "simplemlp"
-[axes]
-arch = ["1*1"]
-mode = ["none", "hidden"]
-"""
 MEAN = 10.02  # of the bounties in the records of `home`
 
 
@@ -50,7 +40,7 @@ MEAN = 10.02  # of the bounties in the records of `home`
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Four done trials of a grid `tiny` in the folders that commands use by default."""
     monkeypatch.chdir(tmp_path)
-    Path("grid.toml").write_text(GRID)
+    Path("grid.toml").write_text(TINY)
     store = Store(Path("models"), Path("results"))
     for trial in trials():
         store.write(trial, some_record(3, trial), {"host": "here"})

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from made_up import some_record, some_state
+from made_up import TINY, some_record, some_state
 from processes import PATIENCE_SECONDS, ROOT
 
 from psa.experiments.grid import load_grid
@@ -21,16 +21,6 @@ from psa.storage.store import Store
 NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
 START = [sys.executable, "-c", "from psa.cli.app import main; main()"]
-GRID = """
-name = "tiny"
-seeds = [0, 1]
-meta_loops = 3
-[base]
-family = "simplemlp"
-[axes]
-arch = ["1*1"]
-mode = ["none", "hidden"]
-"""
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("setpriv"), reason="takes on another user's rights"
 )
@@ -41,7 +31,7 @@ def study(tmp_path: Path) -> Iterator[Path]:
     """A folder with four done trials of a grid, which everybody may read and its owner alone may change."""
     folder = tmp_path / "study"
     folder.mkdir()
-    (folder / "grid.toml").write_text(GRID)
+    (folder / "grid.toml").write_text(TINY)
     store = Store(folder / "models", folder / "results")
     for trial in load_grid(folder / "grid.toml").trials:
         store.write(trial, some_record(3, trial), {"host": "here"})

@@ -7,6 +7,7 @@ import gc
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -44,3 +45,10 @@ def cluster_of(**head: Any) -> Iterator[Cluster]:
         yield Cluster(made)
     finally:
         made.shutdown()
+
+
+def broken_ray(folder: Path, line: str) -> str:
+    """Make a package `ray` that runs a line when it is imported. Return what PYTHONPATH must hold."""
+    (folder / "broken" / "ray").mkdir(parents=True)
+    (folder / "broken" / "ray" / "__init__.py").write_text(line)
+    return str(folder / "broken")

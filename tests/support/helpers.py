@@ -20,6 +20,28 @@ from psa.specs.training import MODES, Ablation, Mode, RatchetTraining, StandardT
 from psa.specs.trial import Trial
 from psa.storage.trial_state import TrialState
 
+EXPLODING = "60*16"  # at a learning rate of 10 its logits overflow within an epoch
+# A search of six configurations, two seeds each, seconds of training.
+SMALL = """
+study = "ablation"
+name = "small"
+meta_loops = 6
+seeds = "0..1"
+[base]
+family = "simplemlp"
+arch = "1*4"
+digits = [0, 1]
+[space]
+lr = { low = 1e-5, high = 1e-2, log = true }
+dropout = { low = 0.1, high = 0.5 }
+mode = ["none", "dropout"]
+[search]
+samples = 6
+scheduler = "asha"
+grace = 1
+reduction = 2
+"""
+
 
 def trial(arch: str, mode: Mode = "none", seed: int = 0, family: str = "simplemlp", **method: Any) -> Trial:
     """A trial of the ratchet; batches of 64 and a rate at which a few steps already move something."""

@@ -13,6 +13,18 @@ from psa.specs.training import Ablation
 from psa.specs.trial import Trial
 from psa.storage.trial_state import HISTORY_COLUMNS, Tensors, TrialState, empty_history
 
+# A grid of four trials.
+TINY = """
+name = "tiny"
+seeds = [0, 1]
+meta_loops = 3
+[base]
+family = "simplemlp"
+[axes]
+arch = ["1*1"]
+mode = ["none", "hidden"]
+"""
+
 
 def weights(model: PublishedModelSpec, offset: float = 0.0) -> Tensors:
     """Made-up weights of the right shapes, all different."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import tarfile
+from collections.abc import Callable
 from typing import Any
 
 from paths import ROOT
 
+from cloud.commands.cost import cost_estimator
+from cloud.commands.logs import get_training_logs, logs_parser
+from cloud.commands.results import results_parser
+from cloud.commands.storage import estimate_storage
 from psa.reports.ablation.cells import archs_in
 from psa.specs.training import MODES
 
+COMMANDS: dict[str, Callable[..., int]] = {
+    "sagemaker-cost-estimator": cost_estimator,
+    "sagemaker-estimate-storage": estimate_storage,
+    "sagemaker-get-training-logs": get_training_logs,
+    "sagemaker-logs-parser": logs_parser,
+    "sagemaker-results-parser": results_parser,
+}
 # $640.32 at $0.7364 an hour; 869.5 hours
 STUDY_SECONDS = 3_130_298
 LONGEST_SECONDS = 100_440  # 27.9 hours
@@ -44,17 +53,6 @@ def study() -> list[dict[str, Any]]:
     usual = left // (len(names) - 1)
     seconds = [LONGEST_SECONDS, *[usual] * (len(names) - 2), left - usual * (len(names) - 2)]
     return [described(name, each) for name, each in zip(names, seconds, strict=True)]
-
-
-def tarred(files: dict[str, bytes]) -> bytes:
-    """A model.tar.gz."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return gzip.compress(stream.getvalue(), mtime=0)
 
 
 def log(horizon: int, trials: int, *, width: int = 200, start: float = 90.0) -> str:

@@ -21,7 +21,7 @@ from psa.storage.store import Store
 
 GRID = ROOT / "reproduction" / "smoke.toml"
 LONG = 40  # meta-loops of the smoke grid: enough seconds of training to be killed within
-PATIENCE_SECONDS = 120.0  # of waiting for what takes a few
+PATIENCE_SECONDS = 600.0  # of waiting for what takes seconds: enough where a machine is ten times as slow
 
 
 def psa(folder: Path, *words: str, before: str = "", **environment: str) -> subprocess.Popen[str]:
