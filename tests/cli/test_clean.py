@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from made_up import some_record, some_state
 from paths import ROOT
+from processes import PATIENCE_SECONDS
 
 from psa.cli import app as cli
 from psa.storage.store import Store
@@ -190,7 +191,7 @@ def test_a_person_at_a_terminal_is_asked(place: Path) -> None:
     assert b"to be removed" in seen
     assert len(left(place)) == 2
     os.write(keyboard, b"y\n")
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE_SECONDS) == 0
     os.close(keyboard)
     assert left(place) == set()
 

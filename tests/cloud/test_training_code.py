@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from paths import ROOT
+from processes import PATIENCE_SECONDS, until
 
 from cloud.sagemaker.container import supervisor, wheels
 from cloud.sagemaker.container.code import COMMAND, START, Code, build_archive, unpacked_digest
@@ -205,7 +205,7 @@ def test_a_failure_of_any_kind_leaves_its_reason(
     file.parent.mkdir()
     command = [sys.executable, "-c", f"import sys; {script}", str(file)]
     done = supervised(command, file)
-    _, err = done.communicate(timeout=60)
+    _, err = done.communicate(timeout=PATIENCE_SECONDS)
     assert done.returncode == code, err
     if left is None:
         assert not file.exists()
@@ -241,12 +241,9 @@ def test_a_signal_reaches_the_entry(number: signal.Signals, tmp_path: Path) -> N
         "while True: time.sleep(0.01)"
     )
     process = supervised([sys.executable, "-c", script], tmp_path / "failure")
-    deadline = time.monotonic() + 60
-    while not ready.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(ready.exists, process)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 75
     assert not (tmp_path / "failure").exists()
 

@@ -128,7 +128,7 @@ def test_no_answer_is_no_gpu(body: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("PATH", stand_in(tmp_path, body))
     begun = time.monotonic()
     assert visible() == [""] * 64
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 300  # it would hang for 600
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert visible() == [""] * 64
 

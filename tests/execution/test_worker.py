@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 import torch
 from helpers import kept_trial, trial
 from paths import ROOT
+from processes import PATIENCE_SECONDS, until
 from safetensors.numpy import load_file
 
 from psa.core.errors import Interrupted
@@ -32,7 +32,6 @@ from psa.storage import locks
 from psa.storage.store import Store, decode_record
 from psa.storage.trial_state import decode_state
 
-PATIENCE_SECONDS = 60.0  # of waiting for a process that takes three
 TRIALS = [trial("1*4", "none", 1, batch_size=256), trial("1*4", "hidden", 2, batch_size=256)]
 
 
@@ -215,12 +214,8 @@ def test_a_process_that_is_terminated_goes_on_later(tmp_path: Path, data_dir: Pa
     """SIGTERM in the middle of a loop: it leaves with 75 and one line; nothing is lost, no bit changes."""
     pack_file(tmp_path, TRIALS, 1_000_000)  # more loops than it will get to
     path = store_of(tmp_path).state_file(TRIALS[0]).path
-    deadline = time.monotonic() + PATIENCE_SECONDS
     with started(tmp_path, data_dir) as process:
-        while not path.exists():  # until the first loop is saved
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(path.exists, process)  # the first loop is saved
         process.terminate()
         out, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (EXIT_INTERRUPTED, "")
@@ -280,11 +275,8 @@ def test_a_trial_is_held_while_a_worker_trains_it(tmp_path: Path, data_dir: Path
     """Nobody else can take it then, and everybody once the worker has ended, however it ended."""
     pack_file(tmp_path, TRIALS, 1_000_000)
     store = store_of(tmp_path)
-    deadline = time.monotonic() + PATIENCE_SECONDS
     with started(tmp_path, data_dir) as process:
-        while not store.state_file(TRIALS[0]).path.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(store.state_file(TRIALS[0]).path.exists, process)
         assert locks.unlocked_trials(store, TRIALS) == []
         assert worked(tmp_path, TRIALS, 1_000_000, data_dir) == EXIT_INTERRUPTED
         process.kill()

@@ -10,14 +10,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from made_up import some_record
 from paths import ROOT
-from processes import PATIENCE_SECONDS
+from processes import PATIENCE_SECONDS, until
 
 from psa.core.parsing import parse_seeds
 from psa.execution.cost_model import CostModel
@@ -70,11 +69,7 @@ def start(folder: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 def wait_for(path: Path, script: subprocess.Popen[bytes]) -> None:
     """Wait until a file is there, as long as the script runs."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not path.exists():
-        assert script.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    until(path.exists, script)
 
 
 def calls(folder: Path) -> list[list[str]]:

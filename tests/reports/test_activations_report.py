@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from processes import until
 from safetensors.numpy import load_file
 
 from psa.analysis.probe_frame import load_probe_frame
@@ -300,10 +300,10 @@ def test_ctrl_c_leaves_what_the_next_call_goes_on_from(tmp_path: Path, data_dir:
     before = signal.getsignal(signal.SIGINT)
 
     def stop_it() -> None:
-        until = time.monotonic() + 120
-        while not list((tmp_path / "models").rglob("lkg.safetensors")) and time.monotonic() < until:
-            time.sleep(0.2)
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            until(lambda: list((tmp_path / "models").rglob("lkg.safetensors")))
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     watcher = threading.Thread(target=stop_it, daemon=True)
     watcher.start()

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE_SECONDS
 
 from psa.reports.rendering.html import Fact, Page, Picture, Section, html
 from psa.reports.rendering.tables import Bold, Column, Interval, MeanSd, Table
@@ -105,7 +106,7 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     found = re.search(r'data-found="([^"]*)"', done.stdout)
     assert found is not None, done.stdout[-500:]
