@@ -91,42 +91,51 @@ def test_a_sweep_goes_on_when_the_reader_of_its_output_leaves(tmp_path: Path, da
 
 RC = "backend: nonsense\ntext.usetex: true\nfont.family: fantasy\naxes.facecolor: red\nno line\n"
 SETTINGS = {
-    "backend of a notebook": {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
-    "backend that is none": {"MPLBACKEND": "nonsense"},
-    "settings of the user": {"MATPLOTLIBRC": "user"},
-    "no folder for settings": {"MPLCONFIGDIR": "/proc/none", "HOME": "/nonexistent"},
+    "a notebook, settings of the user": {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": "user",
+    },
+    "backend that is none, no folder for settings": {
+        "MPLBACKEND": "nonsense", "MPLCONFIGDIR": "/proc/none", "HOME": "/nonexistent",
+    },
     "settings of the folder": {},
-}
+}  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", SETTINGS)
-def test_figures_are_drawn_with_the_settings_of_psa_alone(settings: str, tmp_path: Path) -> None:
-    """The same bytes whatever the user has, and nothing on standard error."""
-    (tmp_path / "user").mkdir()
-    (tmp_path / "archs.txt").write_text("1*4\n2*3\n")
-    (tmp_path / "user" / "matplotlibrc").write_text(RC)
-    if settings == "settings of the folder":
-        (tmp_path / "matplotlibrc").write_bytes(RC.encode() + b"\xff\n")
+def drawn(folder: Path, **environment: str) -> dict[str, bytes]:
+    """The files of a figure that is drawn in a folder, by a process of its own."""
+    (folder / "archs.txt").write_text("1*4\n2*3\n")
     script = (
         "import sys; from psa.core import process; process.take_over(); from psa.cli import app as cli\n"
         "import psa.reports.ablation.figures.map_marks\n"
         "from psa.cli.named import make_design_space_figure as start; start()"
     )
-    for folder, environment in (("a", {"MPLBACKEND": "agg"}), ("b", SETTINGS[settings])):
-        cwd = tmp_path if folder == "b" else tmp_path / "user" / ".."
-        variables = {key: value for key, value in os.environ.items() if not key.startswith("MPL")}
-        if folder == "a":
-            (tmp_path / "clean").mkdir()
-            cwd = tmp_path / "clean"
-        words = ["--config-file", str(tmp_path / "archs.txt"), "--output-file", str(tmp_path / folder / "x")]
-        result = subprocess.run(
-            [sys.executable, "-c", script, *words], cwd=cwd, capture_output=True, text=True, check=False,
-            env=variables | environment | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        assert (result.returncode, result.stderr) == (0, "")
-    for kind in ("png", "pdf"):
-        assert (tmp_path / "a" / f"x.{kind}").read_bytes() == (tmp_path / "b" / f"x.{kind}").read_bytes()
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("MPL")}
+    result = subprocess.run(
+        [sys.executable, "-c", script, "--config-file", "archs.txt", "--output-file", "out/x"], cwd=folder,
+        env=variables | environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    return {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of the figure where nobody has set anything."""
+    return drawn(tmp_path_factory.mktemp("plain"), MPLBACKEND="agg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_figures_are_drawn_with_the_settings_of_psa_alone(
+    settings: str, plain: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The same bytes whatever the user has, and nothing on standard error."""
+    (tmp_path / "user").mkdir()
+    (tmp_path / "user" / "matplotlibrc").write_text(RC)
+    if settings == "settings of the folder":
+        (tmp_path / "matplotlibrc").write_bytes(RC.encode() + b"\xff\n")
+    assert plain.keys() == {"x.png", "x.pdf"}
+    assert drawn(tmp_path, **SETTINGS[settings]) == plain
 
 
 @pytest.mark.slow

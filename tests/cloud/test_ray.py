@@ -128,15 +128,16 @@ def test_a_sweep_from_outside_of_the_cluster(
     here: Here, started: list[subprocess.Popen[str]], tmp_path: Path, data_dir: Path
 ) -> None:
     """Through Ray's client port: Tune runs on the head, and what it says is heard here."""
-    process = sweep(tmp_path, data_dir, "--backend", "ray", "--address", f"ray://127.0.0.1:{here.port}")
+    words = ("meta_loops=1", "--pack-size", "12", "--backend", "ray")
+    process = sweep(tmp_path, data_dir, *words, "--address", f"ray://127.0.0.1:{here.port}")
     started.append(process)
     assert ended(process) == (0, "24 of 24 trials done, 0 failed", "")
     store = Store(tmp_path / "models", tmp_path / "results")
-    assert not store.pending(load_grid(GRID).trials, 3)
+    assert not store.pending(load_grid(GRID).trials, 1)
 
 
 @pytest.mark.slow
-def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
+def test_a_sweep_is_killed_with_everything_on_s3(
     here: Here,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
@@ -150,8 +151,6 @@ def test_a_worker_and_the_sweep_are_killed_with_everything_on_s3(
     words = (*WORDS, "--address", here.cluster.address, "--storage", here.s3.uri("runs"))
     process = sweep(tmp_path, data_dir, *words)
     started.append(process)
-    trains(tmp_path, process)
-    os.kill(trainers()[0], signal.SIGKILL)
     trains(tmp_path, process)
     process.kill()
     again = sweep(tmp_path, data_dir, *words)
@@ -191,7 +190,6 @@ def test_what_a_kill_has_left_half_written_is_gone_on_from(
     ("words", "said"),
     [
         (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1: no Ray cluster answers there"),
-        (["--gpus-per-pack", "1"], "a pack needs 1 CPU and 1 GPU on one node"),
         (["--gpus-per-pack", "-1"], "--gpus-per-pack -1"),
         (["--storage", "s3://nowhere/x?endpoint_override=127.0.0.1:1&scheme=http"], "--storage s3://nowhere"),
         (["--storage", "/proc/psa"], "--storage"),
@@ -202,7 +200,20 @@ def test_mistakes_are_said_before_anything_starts(
     words: list[str], said: str, tmp_path: Path, data_dir: Path
 ) -> None:
     """One line, exit code 2, and nothing was trained."""
-    process = sweep(tmp_path, data_dir, "--backend", "ray", *words, RAY_ADDRESS="")
+    assert_refused(sweep(tmp_path, data_dir, "--backend", "ray", *words, RAY_ADDRESS=""), said, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_pack_that_no_node_has_room_for_is_a_mistake(
+    cluster: Cluster, tmp_path: Path, data_dir: Path
+) -> None:
+    """No node of the cluster has a GPU."""
+    words = ("--backend", "ray", "--gpus-per-pack", "1", "--address", cluster.address)
+    assert_refused(sweep(tmp_path, data_dir, *words), "a pack needs 1 CPU and 1 GPU on one node", tmp_path)
+
+
+def assert_refused(process: subprocess.Popen[str], said: str, tmp_path: Path) -> None:
+    """Check that a sweep ends with one line, that says so, and leaves nothing."""
     try:
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
@@ -225,14 +236,10 @@ def test_without_ray_the_extra_is_named(
         "find = u.find_spec\n"
         "u.find_spec = lambda name, package=None: None if name == 'ray' else find(name, package)\n"
     )
-    process = sweep(tmp_path, data_dir, "--backend", "ray", PYTHONPATH=str(tmp_path))
-    try:
-        _, err = process.communicate(timeout=PATIENCE_SECONDS)
-    finally:
-        end(process)
-    assert process.returncode == 2
     monkeypatch.chdir(tmp_path)
-    assert err == f"error: --backend ray: Ray is not installed. {how_to_install('ray')}\n"
+    process = sweep(tmp_path, data_dir, "--backend", "ray", PYTHONPATH=str(tmp_path))
+    said = f"error: --backend ray: Ray is not installed. {how_to_install('ray')}\n"
+    assert_refused(process, said, tmp_path)
 
 
 def test_a_shared_folder_that_another_made_is_not_used(

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import signal
 import subprocess
-import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import GRID, PATIENCE_SECONDS, descendants, psa, sweep, tree, until
+from archives import tarred
+from processes import GRID, LONG, PATIENCE_SECONDS, descendants, psa, sweep, tree, until
 
-from psa.execution.machine import Machine
-from psa.execution.packing import groups_of
-from psa.execution.worker.run import run_pack
-from psa.experiments.grid import load_grid
-from psa.specs.trial import Pack
-from psa.storage.store import Store
 from psa.storage.sweep_registry import active_sweeps
 
 pytest.importorskip("moto", reason="the extra rehearse is not installed")
@@ -29,21 +23,16 @@ from cloud.aws.bucket import Bucket
 from cloud.emulator import rehearsal
 from cloud.emulator.faults import Faults
 
-LOOPS = 60
-ALWAYS = ("--backend", "sagemaker", f"meta_loops={LOOPS}")
+ALWAYS = ("--backend", "sagemaker", f"meta_loops={LONG}")
 WORDS = (*ALWAYS, "--pack-size", "6")
 TEN = (*ALWAYS, "--pack-size", "2", "--jobs", "10")
 DONE = "24 of 24 trials done, 0 failed"
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, bytes]:
-    """What an undisturbed run leaves, in this process."""
-    folder = tmp_path_factory.mktemp("in-process")
-    store = Store(folder / "models", folder / "results")
-    for group in groups_of(load_grid(GRID).trials):
-        run_pack(Pack(trials=tuple(group), horizon=LOOPS), store, Machine(data_dir, "cpu"))
-    return tree(folder)
+def expected(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
+    """What an undisturbed run leaves."""
+    return trained(LONG)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -80,18 +69,26 @@ def interruptions(job: dict[str, Any]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "times", [1, pytest.param(10, marks=pytest.mark.crash)], ids=["one interruption", "ten interruptions"]
+    ("times", "loops"),
+    [(1, LONG), pytest.param(10, 60, marks=pytest.mark.crash)],
+    ids=["one interruption", "ten interruptions"],
 )
 def test_spot_interruptions_lose_nothing(
-    times: int, tmp_path: Path, data_dir: Path, expected: dict[str, bytes], started: list[Any]
+    times: int,
+    loops: int,
+    tmp_path: Path,
+    data_dir: Path,
+    trained: Callable[[int], dict[str, bytes]],
+    started: list[Any],
 ) -> None:
     """Each job loses its instance so often, and goes on from its checkpoints."""
     faults = Faults(interrupt_every=2.0, interruptions=times, grace=10)
     with rehearsal(tmp_path / "stage", faults) as stage:
-        started.append(sweep(tmp_path, data_dir, *WORDS, "--spot", **stage.environment))
+        words = ("--backend", "sagemaker", f"meta_loops={loops}", "--pack-size", "6", "--spot")
+        started.append(sweep(tmp_path, data_dir, *words, **stage.environment))
         assert ended(started[-1]) == (0, DONE)
         assert [interruptions(job) for job in jobs_of(stage)] == [times]
-    assert tree(tmp_path) == expected
+    assert tree(tmp_path) == trained(loops)
 
 
 @pytest.mark.slow
@@ -173,7 +170,7 @@ def test_a_detached_sweep_comes_home_later(
         last = out.splitlines()[-1]
         assert (started[-1].returncode, last.split(".")[0]) == (0, "1 job at work without this sweep")
         assert "in the hands of others" not in out
-        words = ("fetch", str(GRID), f"meta_loops={LOOPS}")
+        words = ("fetch", str(GRID), f"meta_loops={LONG}")
         early = psa(tmp_path, *words, **stage.environment)
         started.append(early)
         out, _ = early.communicate(timeout=PATIENCE_SECONDS)
@@ -205,17 +202,6 @@ def test_a_part_is_not_trained_twice_while_a_job_trains_all(
     assert tree(tmp_path) == expected
 
 
-def packed(names: dict[str, bytes]) -> bytes:
-    """A tar.gz of these files."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        for name, body in names.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            tar.addfile(info, io.BytesIO(body))
-    return content.getvalue()
-
-
 @pytest.mark.slow
 @pytest.mark.crash
 def test_half_a_tree_and_a_hostile_artifact(
@@ -231,8 +217,8 @@ def test_half_a_tree_and_a_hostile_artifact(
         for part in ("models", "results"):
             bucket.remove(f"lines/{line}/checkpoints/{part}/smoke/simplemlp-1x4")
         (artifact,) = (name for name in bucket.tree("lines") if name.endswith("model.tar.gz"))
-        bucket.write(f"lines/{artifact}", packed({"../../etc/psa": b"gotcha"}))
-        started.append(psa(tmp_path, "fetch", str(GRID), f"meta_loops={LOOPS}", **stage.environment))
+        bucket.write(f"lines/{artifact}", tarred({"../../etc/psa": b"gotcha"}))
+        started.append(psa(tmp_path, "fetch", str(GRID), f"meta_loops={LONG}", **stage.environment))
         out, _ = started[-1].communicate(timeout=PATIENCE_SECONDS)
         assert started[-1].returncode == 1
         assert "smoke: 12 of 24 trials are here" in out

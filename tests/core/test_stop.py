@@ -45,7 +45,11 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize(
+    ("number", "code"),
+    # Ctrl-C is tested every time with every backend
+    [pytest.param(*SIGNALS[0], marks=pytest.mark.crash), SIGNALS[1]],
+)
 def test_a_sweep_that_trains_saves_and_answers_with_the_signal(
     number: signal.Signals, code: int, tmp_path: Path, data_dir: Path, started: list[subprocess.Popen[str]]
 ) -> None:
@@ -119,9 +123,9 @@ def test_a_signal_ends_a_wait(number: signal.Signals) -> None:
     with StopRequest() as stop:
         threading.Timer(0.2, os.kill, [os.getpid(), number]).start()
         begun = time.monotonic()
-        stop.wait(60)
-        stop.wait(60)
-        assert time.monotonic() - begun < 10
+        stop.wait(600)
+        stop.wait(600)
+        assert time.monotonic() - begun < 300
     assert stop()
     assert stop.exit_code == 128 + number
 

@@ -223,11 +223,11 @@ def undisturbed(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "size"), [(1, 60), (2, 1), (2, 5)])
+@pytest.mark.parametrize(("workers", "size"), [(1, 60), (2, 1)])
 def test_workers_pack_sizes_and_order_change_nothing(
     workers: int, size: int, tmp_path: Path, undisturbed: dict[str, bytes], data_dir: Path
 ) -> None:
-    """One worker or two, packs of 1, 5 or all: the same bytes in every record and state."""
+    """One worker or two, packs of one or all: the same bytes in every record and state."""
     process = harness.sweep(tmp_path, data_dir.absolute(), workers=workers, size=size)
     assert process.wait() == 0, (tmp_path / "out.txt").read_text()
     assert tree(tmp_path) == undisturbed
@@ -248,4 +248,4 @@ def test_a_killed_sweep_ends_as_an_undisturbed_one(data_dir: Path) -> None:
     """SIGKILL at random moments and inside writes, of everything, a worker or the parent; `make crash` does
     two hundred of these, here are some.
     """
-    assert harness.campaign(6, seed=1, data_dir=data_dir.absolute(), say=False) >= 1
+    assert harness.campaign(4, seed=1, data_dir=data_dir.absolute(), say=False) >= 1

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from psa.cli.app import PSA, run
+from psa.execution.machine import Machine
+from psa.execution.packing import groups_of
+from psa.execution.worker.run import run_pack
 from psa.experiments.grid import load_grid
 from psa.experiments.promotion import stage_statuses
+from psa.specs.trial import Pack
 from psa.storage.store import Store
 
 GRID = """
@@ -77,18 +81,20 @@ def test_the_best_are_trained_on_and_the_others_are_not(psa: Psa, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_weights_are_kept_for_those_who_go_on(psa: Psa, tmp_path: Path) -> None:
-    """With --keep-weights none nothing is trained twice on the way, and nothing is left at the end."""
+def test_weights_are_kept_for_those_who_go_on(psa: Psa, tmp_path: Path, data_dir: Path) -> None:
+    """With --keep-weights none the promoted go on from theirs to the records of an undisturbed training, and
+    nothing is left at the end.
+    """
     code, said = psa("sweep", "--keep-weights", "none", "--workers", "1", "--pack-size", "8")
     assert code == 0, said
     assert not list((tmp_path / "models").rglob("*.safetensors"))
-    stored = {
-        path.relative_to(tmp_path / "results"): path.read_bytes()
-        for path in Store(tmp_path / "models", tmp_path / "results").record_paths()
-    }
-    assert psa("sweep", "--keep-weights", "none", "--results-dir", "other", *PACKS)[0] == 0
-    for path, content in stored.items():
-        assert (tmp_path / "other" / path).read_bytes() == content
+    store = Store(tmp_path / "models", tmp_path / "results")
+    alone = Store(tmp_path / "alone/models", tmp_path / "alone/results")
+    for status in stage_statuses(load_grid(tmp_path / "staged.toml"), store):
+        for group in groups_of(status.trials):
+            run_pack(Pack(trials=tuple(group), horizon=status.meta_loops), alone, Machine(data_dir, "cpu"))
+    for path in store.record_paths():
+        assert (alone.results / path.relative_to(store.results)).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.slow

@@ -142,8 +142,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_a_partial_grid_is_reported_as_such(report: Report, tmp_path: Path) -> None:
+def test_a_partial_grid_is_reported_as_such(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of the cells missing, one mode missing, one trial failed: all comes out and says so."""
+    monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
     trials = stored(
         tmp_path,
         lambda trial: (

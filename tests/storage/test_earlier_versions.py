@@ -59,7 +59,16 @@ def test_they_are_trained_further(name: str, place: Path, data_dir: Path) -> Non
     grid = load_grid(Path(f"{name}.toml"), ["meta_loops=3"])
     store = Store(Path("models"), Path("results"))
     before = [store.read(trial) for trial in load_grid(Path(f"{name}.toml")).trials]
-    options = ["--data-dir", str(data_dir.absolute()), "--device", "cpu", "--workers", "1"]
+    options = [
+        "--data-dir",
+        str(data_dir.absolute()),
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+        "--pack-size",
+        "8",
+    ]
     assert run(PSA, ["sweep", f"{name}.toml", "meta_loops=3", *options]) == 0
     for trial, earlier in zip(grid.trials, before, strict=True):
         later = store.read(trial)
