@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.aws.account import ProgressCallback
+from cloud.aws.bucket import ProgressCallback
 from cloud.aws.errors import aws_errors, error_code, required
 from cloud.aws.job_description import written
 from psa.core.files import read_bytes, write_atomically
@@ -28,7 +28,7 @@ def is_kept(folder: Path) -> bool:
         return False
 
 
-def keep(client: Any, job: str, folder: Path, tell: ProgressCallback) -> dict[str, Any] | None:
+def keep(client: Any, job: str, folder: Path, progress: ProgressCallback) -> dict[str, Any] | None:
     """Store the logs of a job in a folder. Return the summary, or None without logs. Raises UserError."""
     files = []
     for stream in _streams(client, job):
@@ -37,7 +37,7 @@ def keep(client: Any, job: str, folder: Path, tell: ProgressCallback) -> dict[st
             lines.append(event["message"].rstrip("\n"))
             first, last = first or event["timestamp"], event["timestamp"]
             if len(lines) % 10_000 == 0:
-                tell(f"{job}: {len(lines):,} lines")
+                progress(f"{job}: {len(lines):,} lines")
         content = "".join(f"{line}\n" for line in lines).encode()
         name = f"{_UNSAFE.sub('_', stream.rpartition('/')[2]) or 'log'}.log"
         write_atomically(folder / name, content)

@@ -33,8 +33,8 @@ _WRONG_CLOCK: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired", "Requ
 _SIGNATURE_TIMES: Final = ("signature expired", "signature not yet current")
 _REFUSED_STATUS: Final = frozenset({400, 401, 403})
 CLOCK_SECONDS: Final = 900.0  # by which S3, which alone answers HEAD, lets a clock be wrong
-WAY_OUT: Final = "Check the region, the bucket and the credentials (see .env.example)"
-_NETWORK: Final = "Check the network and the region; the same command goes on from what is stored"
+CHECK_SETTINGS: Final = "Check the region, the bucket and the credentials (see .env.example)"
+_NETWORK_HINT: Final = "Check the network and the region; the same command goes on from what is stored"
 _SDK_ERROR: Final = re.compile(r"AWS Error ([A-Z0-9_]+)(?: \(HTTP status ([0-9]{3})\))?")
 _SDK_NETWORK: Final = "NetworkConnection"
 _TRANSIENT_ERRNO: Final = frozenset(
@@ -43,7 +43,7 @@ _TRANSIENT_ERRNO: Final = frozenset(
         errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     }
 )  # fmt: skip
-_LOGIN: Final = "Renew the credentials (`aws sso login`, `aws login`); the same command goes on"
+_LOGIN_HINT: Final = "Renew the credentials (`aws sso login`, `aws login`); the same command goes on"
 
 
 class Unreachable(UserError):
@@ -75,7 +75,7 @@ def aws_error(error: Exception, action: str) -> UserError:
     said = answer.get("Error", {})
     reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error) or type(error).__name__
     kind = Unreachable if is_transient(error) else UserError
-    return kind(f"{action}: {redact(one_line(reason))[:300]}", _way_out(error, kind))
+    return kind(f"{action}: {redact(one_line(reason))[:300]}", _hint(error, kind))
 
 
 def error_code(error: Exception) -> str:
@@ -165,10 +165,10 @@ def _login_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def _way_out(error: Exception, kind: type[UserError]) -> str:
+def _hint(error: Exception, kind: type[UserError]) -> str:
     if isinstance(error, _login_errors()):
-        return _LOGIN
-    return _NETWORK if kind is Unreachable and not _answer(error) else WAY_OUT
+        return _LOGIN_HINT
+    return _NETWORK_HINT if kind is Unreachable and not _answer(error) else CHECK_SETTINGS
 
 
 def _clock_skew(answer: Mapping[str, Any]) -> str:

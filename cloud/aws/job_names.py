@@ -68,3 +68,17 @@ def job_parts(name: str) -> tuple[str, str, int] | None:
     """Return the workspace id, line and attempt in a sweep's job name, or None for any other name."""
     found = _JOB.fullmatch(name)
     return None if found is None else (found["home"], found["line"], int(found["attempt"]))
+
+
+def is_psa_job(name: str) -> bool:
+    """Return whether a name is that of a job of psa or of the original study."""
+    return name.startswith(JOB_NAME_STARTS) and is_name(name)
+
+
+def job_in(key: str) -> str:
+    """Return the job that owns a file (`<job>/...` or `lines/<line>/output/<job>/...`), or ""."""
+    parts = key.split("/")
+    if parts[0] == "lines":
+        parts = parts[3:] if len(parts) > 4 and parts[2] == "output" else []
+    name = parts[0] if len(parts) > 1 else ""
+    return name if is_psa_job(name) else ""

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from cloud.aws.bucket import ProgressCallback
 from cloud.aws.errors import (
+    CHECK_SETTINGS,
     Unreachable,
     aws_error,
     aws_errors,
@@ -17,6 +19,7 @@ from cloud.aws.errors import (
     retry_malformed,
 )
 from cloud.aws.job_description import ENDED
+from psa.core.errors import UserError
 
 _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
@@ -61,6 +64,10 @@ class TrainingJobStatus:
         return self.status in ENDED
 
 
+class UnknownJob(UserError):
+    """A job that the account does not have in its region."""
+
+
 class TrainingJobs:
     """The training jobs of an account and region. client: boto3's, of sagemaker."""
 
@@ -83,32 +90,44 @@ class TrainingJobs:
             raise refused from None
         return SubmitResult("submitted")
 
-    def listed(self, beginning: str) -> dict[str, TrainingJobStatus]:
-        """Return the jobs whose names contain `beginning`, by name. Raises UserError."""
+    def list_jobs(
+        self, beginning: str, progress: ProgressCallback | None = None
+    ) -> dict[str, TrainingJobStatus]:
+        """Return the jobs whose names contain `beginning`, by name. progress: called after each page of the
+        listing. Raises UserError.
+        """
+
+        def pages() -> dict[str, TrainingJobStatus]:
+            found: dict[str, TrainingJobStatus] = {}
+            paginator = self.client.get_paginator("list_training_jobs")
+            for page in paginator.paginate(NameContains=beginning, PaginationConfig={"PageSize": _PAGE}):
+                for item in required(page, "TrainingJobSummaries"):
+                    found[item["TrainingJobName"]] = TrainingJobStatus(
+                        item["TrainingJobStatus"], item.get("SecondaryStatus", "")
+                    )
+                if progress is not None:
+                    progress(f"{len(found):,} jobs listed")
+            return found
+
         with aws_errors("the training jobs cannot be listed"):
-            return retry_malformed(lambda: self._listed(beginning))
+            return retry_malformed(pages)
 
-    def _listed(self, beginning: str) -> dict[str, TrainingJobStatus]:
-        pages = self.client.get_paginator("list_training_jobs").paginate(
-            NameContains=beginning, PaginationConfig={"PageSize": _PAGE}
-        )
-        return {
-            item["TrainingJobName"]: TrainingJobStatus(
-                item["TrainingJobStatus"], item.get("SecondaryStatus", "")
-            )
-            for page in pages
-            for item in required(page, "TrainingJobSummaries")
-        }
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the full description of a job. Raises UserError, and UnknownJob if it does not exist."""
 
-    def described(self, name: str) -> dict[str, Any]:
-        """Return the full description of a job. Raises UserError."""
+        def described() -> dict[str, Any]:
+            found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
+            required(found, "TrainingJobStatus")
+            return found
+
         with aws_errors(f"job {name} cannot be described"):
-            return retry_malformed(lambda: self._described(name))
-
-    def _described(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
-        required(found, "TrainingJobStatus")
-        return found
+            try:
+                return retry_malformed(described)
+            except aws_exceptions() as error:
+                # SageMaker has no error code of its own for an unknown job
+                if error_code(error) == "ValidationException" and "not found" in str(error).lower():
+                    raise UnknownJob(f"{name} must be a job of this region", CHECK_SETTINGS) from None
+                raise
 
     def stop(self, name: str) -> bool:
         """Ask a job to save and stop. Return False if it has already ended. Raises UserError."""

@@ -10,8 +10,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from cloud.aws import account as accounts
-from cloud.aws.account import Account, ProgressCallback
+from cloud.aws.bucket import ProgressCallback
 from cloud.aws.job_description import JOBS_FILE, TrainingJob, read_jobs
 from psa.core.formatting import join_names, pluralize
 
@@ -48,11 +47,6 @@ def remark(out: Console, count: int, thing: str, what: str, names: Sequence[str]
     """Print a remark about `count` unexpected items, unless it is zero."""
     if count:
         say(out, f"{pluralize(count, thing)} {what}: {join_names(list(names), _NAMED)}")
-
-
-def open_account(region: str | None = None) -> Account:
-    """Return the account of the settings. Raises UserError."""
-    return accounts.account(region)
 
 
 def named_jobs(path: Path | None) -> tuple[list[str], list[TrainingJob]]:

@@ -9,10 +9,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from cloud.aws.account import described, job_names
-from cloud.aws.job_description import TrainingJob, written
+from cloud.aws import account as accounts
+from cloud.aws.job_description import TrainingJob, job_of, written
 from cloud.aws.pricing import price_table
-from cloud.commands.common import JobsFile, PriceFile, named_jobs, open_account, remark, say, working
+from cloud.aws.training_jobs import UnknownJob
+from cloud.commands.common import JobsFile, PriceFile, named_jobs, remark, say, working
 from cloud.commands.cost_report import Bill, Sum, bill_of
 from psa.cli.console import console
 from psa.core.errors import UserError
@@ -70,10 +71,15 @@ def _asked(out: Console, names: list[str], region: str | None) -> tuple[list[Tra
     """Query the account for the named jobs, or for all if `names` is empty. Raises UserError if none
     exist.
     """
-    where = open_account(region)
-    client = where.client("sagemaker")
-    with working(out, "Asking SageMaker") as tell:
-        jobs, unknown = described(client, names or job_names(client, tell), tell)
+    where, jobs, unknown = accounts.open_account(region), list[TrainingJob](), list[str]()
+    with working(out, "Asking SageMaker") as progress:
+        wanted = names or where.job_names(progress)
+        for number, name in enumerate(wanted, 1):
+            progress(f"{number:,} of {len(wanted):,} jobs: {name}")
+            try:
+                jobs.append(job_of(where.jobs.describe(name), "SageMaker"))
+            except UnknownJob:
+                unknown.append(name)
     if not jobs:
         raise UserError(
             f"{where.region} has none of these jobs" if names else f"{where.region} has no job of psa",

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from cloud.aws.account import ProgressCallback, job_names, stored_names
+from cloud.aws import account as accounts
+from cloud.aws.bucket import ProgressCallback
 from cloud.aws.cloudwatch import DOWNLOADS, is_kept, keep
 from cloud.aws.job_description import JOBS_FILE, written
-from cloud.commands.common import JobsFile, Region, named_jobs, open_account, remark, say, working
+from cloud.commands.common import JobsFile, Region, named_jobs, remark, say, working
 from psa.cli.console import console
 from psa.cli.record_options import FAMILY
 from psa.core.errors import UserError
@@ -43,23 +44,23 @@ def get_training_logs(
     Example: sagemaker-get-training-logs --reconstruct-jobs --output-dir results/logs
     """
     out = console()
-    where = open_account(region)
+    account = accounts.open_account(region)
     check_writable(output_dir)
     if reconstruct_jobs:
-        with working(out, f"Listing {where.uri}") as tell:
-            names = stored_names(where, tell)
+        with working(out, f"Listing {account.bucket.uri}") as progress:
+            names = account.stored_job_names(progress)
         if not names:
-            raise UserError(f"{where.uri} holds no folder of a job", "Name jobs with --jobs-file")
+            raise UserError(f"{account.bucket.uri} holds no folder of a job", "Name jobs with --jobs-file")
         path = jobs_file or JOBS_FILE
         write_atomically(path, "".join(f"{name}\n" for name in names).encode())
         say(out, f"{pluralize(len(names), 'job')} found, listed in {path}")
     else:
         names = named_jobs(jobs_file)[0]
-    with working(out, "Fetching logs") as tell:
-        names = names or job_names(where.client("sagemaker"), tell)
+    with working(out, "Fetching logs") as progress:
+        names = names or account.job_names(progress)
         if not names:
-            raise UserError(f"{where.region} has no job of psa", "Name another region, or --jobs-file")
-        done = _fetched(where.client("logs"), names, output_dir, force, tell)
+            raise UserError(f"{account.region} has no job of psa", "Name another region, or --jobs-file")
+        done = _fetched(account.client("logs"), names, output_dir, force, progress)
     write_atomically(output_dir / DOWNLOADS, written(done))
     say(
         out,
@@ -73,16 +74,16 @@ def get_training_logs(
 
 
 def _fetched(
-    client: Any, names: list[str], folder: Path, force: bool, tell: ProgressCallback
+    client: Any, names: list[str], folder: Path, force: bool, progress: ProgressCallback
 ) -> dict[str, Any]:
     """Fetch the logs of each job. Return a summary. Logs already fetched are kept if a later job fails."""
     downloaded, skipped, nothing, count = [], [], [], 0
     for at, name in enumerate(names, 1):
-        tell(f"{at:,} of {len(names):,} jobs: {name}")
+        progress(f"{at:,} of {len(names):,} jobs: {name}")
         if not force and is_kept(folder / name):
             skipped.append(name)
             continue
-        summary = keep(client, name, folder / name, tell)
+        summary = keep(client, name, folder / name, progress)
         if summary is None:
             nothing.append(name)
         else:

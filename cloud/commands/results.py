@@ -9,9 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from cloud.aws.account import Account, fetched, stored_names
+from cloud.aws import account as accounts
+from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import is_name, is_ours, parse_legacy_name
-from cloud.commands.common import JobsFile, Region, named_jobs, open_account, say, working
+from cloud.commands.common import JobsFile, Region, named_jobs, say, working
 from cloud.legacy.artifacts import (
     ARTIFACT,
     MOST_BYTES,
@@ -58,15 +59,15 @@ def results_parser(
     out = console()
     archs = archs_in(order or CONFIGURATIONS) if order or CONFIGURATIONS.is_file() else ()
     listed = named_jobs(jobs_file)[0]
-    with working(out, "Collecting results") as tell:
+    with working(out, "Collecting results") as progress:
         if artifacts_dir is not None:
             names, read = _here(artifacts_dir)
         else:
-            where = open_account(region)
-            names, read = listed or stored_names(where, tell), _in_bucket(where)
+            account = accounts.open_account(region)
+            names, read = listed or account.stored_job_names(progress), _in_bucket(account.bucket)
         names = listed or names
         _check(names, str(artifacts_dir or "the bucket"))
-        results = results_of(names, archs, read, tell)
+        results = results_of(names, archs, read, progress)
     frame = frame_of_results(results, family)
     for name, text in (
         ("summary", summary_markdown(frame, results.tokens)),
@@ -99,8 +100,8 @@ def _here(folder: Path) -> tuple[list[str], ReadObject]:
     return names, lambda job: read_bytes(folder / job.name / ARTIFACT)
 
 
-def _in_bucket(where: Account) -> ReadObject:
-    return lambda job: fetched(where, f"{job.name}/{ARTIFACT}", MOST_BYTES)
+def _in_bucket(bucket: Bucket) -> ReadObject:
+    return lambda job: bucket.read(f"{job.name}/{ARTIFACT}", MOST_BYTES)
 
 
 def _say(out: Console, results: LegacyResults, ours: int) -> None:

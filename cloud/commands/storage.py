@@ -8,10 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from cloud.aws.account import stored_objects
+from cloud.aws import account as accounts
 from cloud.aws.job_description import written
 from cloud.aws.pricing import PriceTable, price_table
-from cloud.commands.common import JobsFile, PriceFile, Region, named_jobs, open_account, remark, say, working
+from cloud.commands.common import JobsFile, PriceFile, Region, named_jobs, remark, say, working
 from cloud.commands.storage_report import Usage, usage_of
 from psa.cli.console import console
 from psa.core.files import write_atomically
@@ -38,23 +38,23 @@ def estimate_storage(
     """
     out, table = console(), price_table(prices)
     only = named_jobs(jobs_file)[0] or None
-    where = open_account(region)
-    with working(out, f"Listing {where.uri}") as tell:
-        usage = usage_of(stored_objects(where, tell=tell), only)
+    bucket = accounts.open_account(region).bucket
+    with working(out, f"Listing {bucket.uri}") as progress:
+        usage = usage_of(bucket.objects(progress=progress), only)
     out.print(_kinds(usage, table))
     if detailed:
         out.print(_jobs(usage, table))
     missing = [name for name in only or [] if name not in usage.by_job()]
-    remark(out, len(missing), "job", f"without any file below {where.uri}", missing)
+    remark(out, len(missing), "job", f"without any file below {bucket.uri}", missing)
     others = [kind for kind in usage.classes if kind != "STANDARD"]
     remark(out, len(others), "storage class", "counted at the price of S3 Standard", others)
     say(
         out,
-        f"{where.uri}: {pluralize(usage.count, 'file')}, {format_bytes(usage.size)}: "
+        f"{bucket.uri}: {pluralize(usage.count, 'file')}, {format_bytes(usage.size)}: "
         f"${table.monthly(usage.size):,.2f} a month ({table.said})",
     )
     if output_file is not None:
-        write_atomically(output_file, written(usage.json(where.uri, table)))
+        write_atomically(output_file, written(usage.json(bucket.uri, table)))
         say(out, f"Report {output_file}")
     return 0
 

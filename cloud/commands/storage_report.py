@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cloud.aws.account import job_in
+from cloud.aws.job_names import job_in
 from cloud.aws.pricing import PriceTable
 
 STORAGE_KINDS: Final = ("model artifacts", "checkpoints", "profiler output", "code", "other")

@@ -52,7 +52,7 @@ class LegacyResults:
 
 
 def results_of(
-    names: Sequence[str], archs: Sequence[str], read: ReadObject, tell: Callable[[str], None]
+    names: Sequence[str], archs: Sequence[str], read: ReadObject, progress: Callable[[str], None]
 ) -> LegacyResults:
     """Return the results of the latest job of each mode of these architectures, or of all that have jobs if
     `archs` is empty. read: returns the artifact of a job, or None if it does not exist.
@@ -61,7 +61,7 @@ def results_of(
     results = LegacyResults()
     listed = tuple(archs) or tuple(dict.fromkeys(arch for arch, _ in jobs))
     for arch in listed:
-        tell(arch)
+        progress(arch)
         for mode in MODES:
             _take(results, arch, mode, jobs.get((arch, mode), []), read)
     left = sorted({arch for arch, _ in jobs} - set(listed))

@@ -12,10 +12,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from cloud.aws import settings
+from cloud.aws import account as accounts
 from cloud.aws.bucket import Bucket
 from cloud.aws.job_names import job_parts
-from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
+from cloud.aws.training_jobs import SubmitResult, TrainingJobStatus
 from cloud.sagemaker.budget import Budget
 from cloud.sagemaker.container.entry import PROGRESS
 from cloud.sagemaker.estimate import work_of
@@ -59,8 +59,7 @@ class SageMakerBackend:
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
-        self.place = settings.read_settings(submits=False)
-        self.clients: dict[str, Any] = {}
+        self.account = accounts.open_account()
         self.budget = Budget(where.max_cost)
         self.wanted: dict[str, int] = {}  # the horizon of each requested trial, by id
         self.asked_to_stop = 0
@@ -152,18 +151,18 @@ class SageMakerBackend:
                 pass
         request = self.offers.request(course, seconds)
         check_request(request)
-        answer = self.jobs.submit(request)
+        answer = self.account.jobs.submit(request)
         if answer.started:
             self.budget.begun(course.job, price.dollars(seconds))
         return answer
 
     def listed(self) -> dict[str, TrainingJobStatus]:
         """Return the jobs of this workspace, by name."""
-        return self.jobs.listed(f"psa-{self.home_name}-")
+        return self.account.jobs.list_jobs(f"psa-{self.home_name}-")
 
     def described(self, name: str) -> dict[str, Any]:
         """Return the full description of a job."""
-        return self.jobs.described(name)
+        return self.account.jobs.describe(name)
 
     def told(self, line: ManagedJob, name: str) -> bytes | None:
         """Return a file that the running job keeps beside its states."""
@@ -187,22 +186,12 @@ class SageMakerBackend:
     @property
     def bucket(self) -> Bucket:
         """The part of the bucket that holds all files."""
-        return Bucket(self._client("s3"), self.place.bucket, self.place.prefix)
-
-    @property
-    def jobs(self) -> TrainingJobs:
-        """The account's training jobs."""
-        return TrainingJobs(self._client("sagemaker"))
+        return self.account.bucket
 
     @property
     def home_name(self) -> str:
         """The id of this workspace, which distinguishes its folder of states from others."""
         return workspace_id(self.store.models)
-
-    def _client(self, service: str) -> Any:
-        if service not in self.clients:
-            self.clients[service] = self.place.client(service)
-        return self.clients[service]
 
     def _live(self) -> set[str]:
         """Return the names of the lines that have a running job."""
@@ -288,7 +277,7 @@ class SageMakerBackend:
 
     def _ask_to_stop(self, job: str) -> None:
         try:
-            self.asked_to_stop += self.jobs.stop(job)
+            self.asked_to_stop += self.account.jobs.stop(job)
         except UserError as error:
             self.not_reached.append(job)
             logger.warning("%s", error.message)

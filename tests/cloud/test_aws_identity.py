@@ -21,7 +21,7 @@ from processes import ROOT
 from s3 import s3_server
 from test_ray_driver import broken_ray
 
-from cloud.aws.account import account
+from cloud.aws.account import open_account
 from cloud.aws.settings import Settings, read_settings
 from cloud.emulator.s3_server import KEY, S3, SECRET
 from cloud.ray.driver_process import Driver
@@ -162,7 +162,7 @@ def test_addresses_of_services(
     (tmp_path / "config").write_text(CONFIG.format(key=KEY, secret=SECRET))
     for name, value in {"AWS_CONFIG_FILE": str(tmp_path / "config"), **environment}.items():
         monkeypatch.setenv(name, value)
-    for found in (read_settings(tmp_path), account()):
+    for found in (read_settings(tmp_path), open_account()):
         for service, address in addresses.items():
             assert address in found.client(service).meta.endpoint_url
 

@@ -29,7 +29,7 @@ from test_sagemaker_watch import Desk
 from test_sagemaker_watch import line as watched_line
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLError
 
-from cloud.aws.account import Account, fetched, job_names, stored_objects
+from cloud.aws.account import Account
 from cloud.aws.bucket import Bucket
 from cloud.aws.errors import Unreachable, aws_error, aws_errors
 from cloud.aws.training_jobs import TrainingJobs
@@ -110,12 +110,12 @@ def requests(client: Broken) -> dict[str, Any]:
         "folders": lambda: bucket.folders("x"),
         "tree": lambda: list(bucket.tree("x")),
         "remove": lambda: bucket.remove("x"),
-        "jobs listed": lambda: jobs.listed("x"),
-        "job described": lambda: jobs.described("x"),
+        "jobs listed": lambda: jobs.list_jobs("x"),
+        "job described": lambda: jobs.describe("x"),
         "job stopped": lambda: jobs.stop("x"),
-        "names": lambda: job_names(client, lambda _: None),
-        "keys": lambda: list(stored_objects(account)),
-        "fetched": lambda: fetched(account, "x", 10),
+        "names": lambda: account.job_names(lambda _: None),
+        "keys": lambda: account.stored_job_names(lambda _: None),
+        "fetched": lambda: account.bucket.read("x", 10),
     }
 
 
@@ -160,7 +160,7 @@ def test_an_answer_that_is_not_amazons_is_not_taken_for_one(request_: str) -> No
         requests(Proxied(ValueError()))[request_]()
 
 
-@pytest.mark.parametrize("request_", ["jobs listed", "job described", "names", "tree", "folders"])
+@pytest.mark.parametrize("request_", ["jobs listed", "job described", "names", "keys", "tree", "folders"])
 def test_an_answer_that_is_malformed_once_is_asked_for_again(request_: str) -> None:
     """An answer that is torn in its head looks whole to botocore, and empty."""
     whole = {"TrainingJobSummaries": [], "TrainingJobStatus": "Completed", "IsTruncated": False}
@@ -454,10 +454,10 @@ def test_an_object_that_is_not_removed_is_told() -> None:
             return self
 
         def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
-            yield {"IsTruncated": False, "Contents": [{"Key": "psa/x/a"}]}
+            yield {"IsTruncated": False, "Contents": [{"Key": "psa/x/a", "Size": 1}]}
 
         def delete_objects(self, **_: Any) -> dict[str, Any]:
             return {"Errors": [{"Key": "psa/x/a", "Code": "AccessDenied", "Message": "no"}]}
 
-    with pytest.raises(UserError, match="x cannot be removed: AccessDenied"):
+    with pytest.raises(UserError, match="s3://a-bucket/psa/x/a cannot be removed: AccessDenied: no"):
         Bucket(Keeping(ValueError()), "a-bucket", "psa").remove("x")

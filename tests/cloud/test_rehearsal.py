@@ -772,7 +772,7 @@ def test_a_job_whose_s3_has_ended_is_one_line(tmp_path: Path, caplog: pytest.Log
     job = EmulatedJob.created(tmp_path / "job-1", request)
     JobRunner(job, Site(Gone(), [], Path("python"), LogStore(), Faults(), threading.Event())).run()
     assert [(record.exc_info, "\n" in record.getMessage()) for record in caplog.records] == [(None, False)]
-    assert "job-1: a request to the S3 of the rehearsal failed: Could not connect" in caplog.text
+    assert "job-1: s3://bucket/data cannot be listed: Could not connect" in caplog.text
     assert job["TrainingJobStatus"] == "Failed"
 
 

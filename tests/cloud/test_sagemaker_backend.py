@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from buckets import bucket
 
 from cloud.aws import settings
+from cloud.aws.account import Account
 from cloud.sagemaker.backend import SageMakerBackend
 from cloud.sagemaker.container import entry
 from cloud.sagemaker.jobs import controller as watching
@@ -39,7 +40,7 @@ PLACE = {
 ROLE = {"AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa"}
 
 
-class Account:
+class FakeSageMaker:
     """SageMaker's side: jobs by name, as they would be described. run: what becomes of a job, asked at each
     listing for all that are in progress.
     """
@@ -75,7 +76,7 @@ class Account:
         """Ask it to stop."""
         self.stopped.append(TrainingJobName)
 
-    def get_paginator(self, _operation: str) -> Account:
+    def get_paginator(self, _operation: str) -> FakeSageMaker:
         """Of list_training_jobs."""
         return self
 
@@ -123,7 +124,8 @@ def backend(tmp_path: Path, data_dir: Path = Path("nowhere"), **where: Any) -> S
     made = SageMakerBackend(
         store, Machine(data_dir), CostModel(tmp_path / "costs.json"), BackendOptions(**where)
     )
-    made.clients = {"s3": bucket().client, "sagemaker": Account()}
+    clients = {"s3": bucket().client, "sagemaker": FakeSageMaker()}
+    made.account = Account("us-east-1", "a-bucket", "psa-experiment", clients.__getitem__)
     return made
 
 
@@ -155,7 +157,7 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
     there = backend(tmp_path, prices=tmp_path / "none.toml")
     monkeypatch.setattr("cloud.sagemaker.planner.build_archive", lambda: pytest.fail("the code was packed"))
     done, live, half = line(there, A), line(there, B), line(there, A, C, horizon=2)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     account.run = lambda job: None
     account.there(live.job(1))
     leave(there, done, trained, A)
@@ -175,7 +177,7 @@ def test_a_job_that_trains_more_than_is_asked_for_is_watched_before_anything_is_
 ) -> None:
     """`--only` while a detached job runs: no second job trains B; what comes home of C does so as well."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
     account.there(whole.job(1))
 
@@ -199,7 +201,7 @@ def test_what_such_a_job_did_not_train_is_lined_up_anew(
 ) -> None:
     """In a line of just what is asked for, once the job has ended; the same for another horizon."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
     account.there(whole.job(1))
 
@@ -219,7 +221,7 @@ def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
 ) -> None:
     """Its progress is not lost, and its unwanted trials are not paid for."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
     account.there(whole.job(1), "Stopped")
     leave(there, whole, trained, A)
@@ -240,7 +242,7 @@ def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
 ) -> None:
     """Both are watched to their end."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     lines = [line(there, A, B), line(there, B, C)]
     for each in lines:
         account.there(each.job(2))
@@ -275,7 +277,7 @@ def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_hear
         next(steps)
     steps.close()
     assert len(list(there.bucket.tree("data"))) == 1
-    assert there.clients["sagemaker"].created == []
+    assert there.account.client("sagemaker").created == []
     assert there.stopped == "no job was asked to stop."
     swept(there, A)
     assert len(list(there.bucket.tree("data"))) == 4
@@ -284,13 +286,13 @@ def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_hear
 def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, with_role: Path) -> None:
     """They take a while."""
     there = backend(tmp_path, with_role)
-    there.clients["sagemaker"].run = lambda job: None
+    there.account.client("sagemaker").run = lambda job: None
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
-    while not there.clients["sagemaker"].created:
+    while not there.account.client("sagemaker").created:
         next(steps)
     next(steps)
     steps.close()
-    assert there.clients["sagemaker"].stopped == there.clients["sagemaker"].created
+    assert there.account.client("sagemaker").stopped == there.account.client("sagemaker").created
     assert there.stopped == "1 job asked to save and stop, which may take two minutes."
 
 
@@ -309,7 +311,7 @@ def test_a_job_that_was_not_reached_is_named(
 ) -> None:
     """It is not counted among those that stop; nor is one that has ended by itself."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     account.run = lambda job: None
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
     while not account.created:
@@ -327,7 +329,7 @@ def test_a_job_that_was_not_reached_is_named(
 def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_role: Path) -> None:
     """With what they were billed; those at work with the most that they may be."""
     there = backend(tmp_path, with_role, max_cost=1.0)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     past, mine = line(there, B), line(there, A)
     account.there(past.job(1), "Completed", billed=3 * 3600)
     account.there(mine.job(1), "Failed", billed=2 * 3600)
@@ -335,7 +337,7 @@ def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_ro
         swept(there, A)
     assert account.created == []
     there = backend(tmp_path / "again", with_role, max_cost=1.0)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     account.run = lambda job: None
     account.there(line(there, A).job(1))
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))

@@ -20,11 +20,11 @@ from moto import mock_aws
 from s3 import BUCKET, s3_server
 from test_tables import cells
 
+from cloud.aws import account as accounts
 from cloud.aws.account import Account
 from cloud.aws.cloudwatch import LOG_GROUP
 from cloud.aws.job_description import names_in
 from cloud.aws.job_names import is_ours, latest, parse_legacy_name
-from cloud.commands import common
 from cloud.commands.cost import cost_estimator
 from cloud.commands.logs import get_training_logs, logs_parser
 from cloud.commands.results import results_parser
@@ -101,8 +101,8 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The clients of the account that commands find, by service."""
     found: dict[str, Any] = {}
     monkeypatch.setattr(
-        common.accounts,
-        "account",
+        accounts,
+        "open_account",
         lambda region=None: Account(region or "us-east-1", BUCKET, PREFIX, lambda service: found[service]),
     )
     return found
@@ -183,12 +183,12 @@ def test_the_cost_of_jobs_of_the_account(home: Path, run: Run, clients: dict[str
     stub.add_response(
         "list_training_jobs",
         {"TrainingJobSummaries": summaries[:2], "NextToken": "2"},
-        {"NameContains": "psa-"},
+        {"NameContains": "psa-", "MaxResults": 100},
     )
     stub.add_response(
         "list_training_jobs",
         {"TrainingJobSummaries": summaries[2:]},
-        {"NameContains": "psa-", "NextToken": "2"},
+        {"NameContains": "psa-", "MaxResults": 100, "NextToken": "2"},
     )
     for name in names:
         stub.add_response("describe_training_job", answer(name, 3_600), {"TrainingJobName": name})
