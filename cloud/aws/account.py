@@ -10,7 +10,7 @@ from typing import Any
 
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket, ProgressCallback
-from cloud.aws.job_names import JOB_NAME_STARTS, is_psa_job, job_in
+from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key
 from cloud.aws.training_jobs import TrainingJobs
 
 
@@ -34,14 +34,14 @@ class Account:
         return TrainingJobs(self.client("sagemaker"))
 
     def job_names(self, progress: ProgressCallback) -> list[str]:
-        """Return the names of all jobs that psa or the original study made, in SageMaker's order. Raises
-        UserError.
-        """
-        return list(filter(is_psa_job, self.jobs.list_jobs(JOB_NAME_STARTS, progress)))
+        """Return the names of all jobs of psa or of the original study. Raises UserError."""
+        return list(filter(is_psa_job, self.jobs.list_jobs(JOB_NAME_PREFIX, progress)))
 
     def stored_job_names(self, progress: ProgressCallback) -> list[str]:
         """Return the names of all jobs with a folder in the bucket, sorted. Raises UserError."""
-        return sorted({job_in(found.name) for found in self.bucket.objects(progress=progress)} - {""})
+        return sorted(
+            {job_name_in_key(found.name) for found in self.bucket.objects(progress=progress)} - {""}
+        )
 
 
 def open_account(region: str | None = None) -> Account:

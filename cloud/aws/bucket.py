@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 
 from cloud.aws.errors import (
     NOT_FOUND,
-    MalformedAnswer,
+    MalformedResponse,
     aws_errors,
     error_code,
     is_transient,
-    required,
+    require_member,
     retry_malformed,
 )
 from psa.core.errors import UserError
@@ -70,12 +70,12 @@ class Bucket:
                     return None
                 try:
                     # a response with truncated headers has no length, and looks like an empty file
-                    _check_length(uri, required(response, "ContentLength"), max_bytes)
+                    _check_length(uri, require_member(response, "ContentLength"), max_bytes)
                     return bytes(response["Body"].read())
                 except Exception as error:
                     if not (left and is_transient(error)):
                         raise
-        raise MalformedAnswer(uri)  # unreachable: the last attempt returns or raises
+        raise MalformedResponse(uri)  # unreachable: the last attempt returns or raises
 
     def _get(self, name: str) -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
@@ -109,9 +109,7 @@ class Bucket:
         return True
 
     def objects(self, start: str = "", progress: ProgressCallback | None = None) -> list[StoredObject]:
-        """Return every object whose name starts with `start`, in the order of S3. progress: called after each
-        page of the listing. Raises UserError.
-        """
+        """Return every object whose name starts with `start`. progress: called per page. Raises UserError."""
         skipped = len(self._key(""))
         return [
             StoredObject(item["Key"][skipped:], int(item["Size"]), item.get("StorageClass", "STANDARD"))
@@ -158,7 +156,8 @@ class Bucket:
             found: list[dict[str, Any]] = []
             paginator = self.client.get_paginator("list_objects_v2")
             for page in paginator.paginate(Bucket=self.name, Prefix=self._key(start), **options):
-                required(page, "IsTruncated")  # a response with truncated headers looks like an empty list
+                # a response with truncated headers looks like an empty list
+                require_member(page, "IsTruncated")
                 found += page.get(member, [])
                 if progress is not None:
                     progress(f"{len(found):,} files listed")

@@ -18,7 +18,7 @@ from cloud.emulator.containers.container import HOST, NO_NETWORK, SYSTEM_PATH, C
 from cloud.emulator.faults import Faults
 from cloud.emulator.jobs import EmulatedJob
 from cloud.emulator.log_store import LogStore
-from cloud.emulator.s3_server import _REGION
+from cloud.emulator.s3_server import REGION
 from psa.core.errors import UserError
 from psa.core.files import ensure_dir, write_atomically
 
@@ -159,16 +159,14 @@ class JobRunner(threading.Thread):
     def _environment(self) -> dict[str, str]:
         return {
             "PATH": f"{self._site.python.parent}:{SYSTEM_PATH}",
-            "AWS_REGION": _REGION,
+            "AWS_REGION": REGION,
             "TRAINING_JOB_NAME": self._job.name,
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
             **self._job.get("Environment", {}),
         }
 
     def _watch(self, container: Container) -> tuple[Why, int]:
-        """Wait for the end of the container, or for a reason to end it. Return the reason and the exit
-        code.
-        """
+        """Wait until the container ends or must end. Return the reason and the exit code."""
         began = time.monotonic()
         while True:
             code = container.wait(_TICK)
@@ -247,9 +245,9 @@ class JobRunner(threading.Thread):
 def _failure(ml: Path, code: int) -> str:
     """Return the FailureReason: the content of /opt/ml/output/failure, and the exit code."""
     file = ml / "output/failure"
-    said = file.read_text(errors="replace").strip() if file.is_file() else ""
+    text = file.read_text(errors="replace").strip() if file.is_file() else ""
     end = f", exit code: {code}"
-    return f"AlgorithmError: {said[: 1024 - len('AlgorithmError: ') - len(end)]}{end}"
+    return f"AlgorithmError: {text[: 1024 - len('AlgorithmError: ') - len(end)]}{end}"
 
 
 def _configuration(job: EmulatedJob, channels: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from cloud.emulator.control_plane import Throttle
 from cloud.emulator.job_runner import JobRunner, Site
 from cloud.emulator.jobs import EmulatedJob, JobTable
 from cloud.emulator.log_store import LogStore
-from cloud.emulator.s3_server import KEY, SECRET, client, s3_server
+from cloud.emulator.s3_server import ACCESS_KEY, SECRET_KEY, loopback_client, s3_server
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 
@@ -60,9 +60,9 @@ class Aws:
 
     def __init__(self, stage: Emulator) -> None:
         self.stage, self.bucket = stage, stage.s3.bucket
-        self.jobs = client("sagemaker", stage.endpoint)
-        self.logs = client("logs", stage.endpoint)
-        self.s3 = client("s3", stage.s3.endpoint)
+        self.jobs = loopback_client("sagemaker", stage.endpoint)
+        self.logs = loopback_client("logs", stage.endpoint)
+        self.s3 = loopback_client("s3", stage.s3.endpoint)
 
     def close(self) -> None:
         for each in (self.jobs, self.logs, self.s3):
@@ -398,7 +398,7 @@ def stranger(stage: Emulator, key: str) -> Iterator[Any]:
             "us-east-1",
             endpoint_url=stage.endpoint,
             aws_access_key_id=key,
-            aws_secret_access_key=SECRET,
+            aws_secret_access_key=SECRET_KEY,
             config=Config(retries={"total_max_attempts": 1}, proxies={}),
         )
     ) as made:
@@ -505,7 +505,7 @@ def test_too_many_requests_are_throttled(tmp_path: Path) -> None:
     A tenth of a second passes with each request, however fast this machine is.
     """
     ticks = itertools.count()
-    with staged(tmp_path, throttle=5.0) as aws, stranger(aws.stage, KEY) as hasty:
+    with staged(tmp_path, throttle=5.0) as aws, stranger(aws.stage, ACCESS_KEY) as hasty:
         assert aws.stage.plane._throttle._rate == 5.0
         aws.stage.plane._throttle = Throttle(5.0, lambda: next(ticks) / 10)
         for _ in range(9):  # five at once, and half of one more with each
@@ -558,9 +558,9 @@ def test_a_job_that_was_cut_short_has_failed(tmp_path: Path) -> None:
 def test_sts_iam_and_the_environment_agree(aws: Aws) -> None:
     """Account and role are the same wherever a client asks."""
     environment = aws.stage.environment
-    with contextlib.closing(client("sts", aws.stage.endpoint)) as sts:
+    with contextlib.closing(loopback_client("sts", aws.stage.endpoint)) as sts:
         assert sts.get_caller_identity()["Account"] == environment["AWS_ACCOUNT_ID"]
-    with contextlib.closing(client("iam", aws.stage.endpoint)) as iam:
+    with contextlib.closing(loopback_client("iam", aws.stage.endpoint)) as iam:
         assert iam.get_role(RoleName="psa-rehearsal")["Role"]["Arn"] == environment["AWS_SAGEMAKER_ROLE"]
 
 

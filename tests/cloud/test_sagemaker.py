@@ -171,8 +171,8 @@ def test_a_detached_sweep_comes_home_later(
         started.append(sweep(tmp_path, data_dir, *WORDS, "--detach", **stage.environment))
         out, _ = started[-1].communicate(timeout=2 * PATIENCE_SECONDS)
         last = out.splitlines()[-1]
-        assert (started[-1].returncode, last.split(".")[0]) == (0, "1 job at work without this sweep")
-        assert "in the hands of others" not in out
+        assert (started[-1].returncode, last.split(".")[0]) == (0, "1 job left running")
+        assert "of other processes" not in out
         words = ("fetch", str(GRID), f"meta_loops={LOOPS}")
         early = psa(tmp_path, *words, **stage.environment)
         started.append(early)

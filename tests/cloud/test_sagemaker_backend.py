@@ -96,7 +96,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name, value in PLACE.items():
         monkeypatch.setenv(name, value)
-    for name, seconds in {"SOON": 0.01, "LATE": 0.01, "NAP": 0.0}.items():
+    for name, seconds in {
+        "MIN_POLL_SECONDS": 0.01,
+        "MAX_POLL_SECONDS": 0.01,
+        "WAIT_TICK_SECONDS": 0.0,
+    }.items():
         monkeypatch.setattr(watching, name, seconds)
 
 
@@ -131,7 +135,7 @@ def backend(tmp_path: Path, data_dir: Path = Path("nowhere"), **where: Any) -> S
 
 def line(there: SageMakerBackend, *trials: Any, horizon: int = 1) -> ManagedJob:
     """A line that the bucket knows."""
-    made = ManagedJob(there.home_name, {"p0000": Pack(trials=trials, horizon=horizon)})
+    made = ManagedJob(there.workspace, {"p0000": Pack(trials=trials, horizon=horizon)})
     for _ in upload_inputs(made, there.bucket, there.store):
         pass
     return made
@@ -159,7 +163,7 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
     done, live, half = line(there, A), line(there, B), line(there, A, C, horizon=2)
     account = there.account.client("sagemaker")
     account.run = lambda job: None
-    account.there(live.job(1))
+    account.there(live.job_name(1))
     leave(there, done, trained, A)
     leave(there, live, trained, B)
     leave(there, half, trained, C)
@@ -167,8 +171,8 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
     assert there.store.progress([A, B, C], 1).pending == []
     names = "\n".join(there.bucket.tree("lines"))
     assert [f"{each.name}/checkpoints" in names for each in (done, live, half)] == [False, True, True]
-    assert [said.partition(":")[0] for said in there.status()] == [half.job(1)]
-    with pytest.raises(UserError, match="AWS_SAGEMAKER_ROLE is not set"):
+    assert [said.partition(":")[0] for said in there.status()] == [half.job_name(1)]
+    with pytest.raises(UserError, match="AWS_SAGEMAKER_ROLE must be set"):
         swept(there, C, horizon=2)
 
 
@@ -179,7 +183,7 @@ def test_a_job_that_trains_more_than_is_asked_for_is_watched_before_anything_is_
     there = backend(tmp_path, with_role)
     account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
-    account.there(whole.job(1))
+    account.there(whole.job_name(1))
 
     def run(job: dict[str, Any]) -> None:
         assert not account.created
@@ -191,9 +195,9 @@ def test_a_job_that_trains_more_than_is_asked_for_is_watched_before_anything_is_
     assert account.created == []
     assert [event.facts["trained"] for event in events if event.kind == "done"] == [1]
     assert there.store.progress([A, B, C], 1).pending == [A]
-    said = [event.facts["said"] for event in events if event.kind == "said"]
+    said = [event.facts["message"] for event in events if event.kind == "message"]
     assert len(said) == 1
-    assert said[0].startswith("1 job at work with more than is asked for")
+    assert said[0].startswith("1 job running with more trials than requested")
 
 
 def test_what_such_a_job_did_not_train_is_lined_up_anew(
@@ -203,16 +207,18 @@ def test_what_such_a_job_did_not_train_is_lined_up_anew(
     there = backend(tmp_path, with_role)
     account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
-    account.there(whole.job(1))
+    account.there(whole.job_name(1))
 
     def run(job: dict[str, Any]) -> None:
         job["TrainingJobStatus"] = "Stopped"
         if account.created:
-            leave(there, ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}), trained, B)
+            leave(there, ManagedJob(whole.workspace, {"p0000": Pack(trials=(B,), horizon=1)}), trained, B)
 
     account.run = run
     swept(there, B)
-    assert account.created == [ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}).job(1)]
+    assert account.created == [
+        ManagedJob(whole.workspace, {"p0000": Pack(trials=(B,), horizon=1)}).job_name(1)
+    ]
     assert there.store.progress([B], 1).pending == []
 
 
@@ -223,9 +229,9 @@ def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
     there = backend(tmp_path, with_role)
     account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
-    account.there(whole.job(1), "Stopped")
+    account.there(whole.job_name(1), "Stopped")
     leave(there, whole, trained, A)
-    rest = ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)})
+    rest = ManagedJob(whole.workspace, {"p0000": Pack(trials=(B,), horizon=1)})
 
     def run(job: dict[str, Any]) -> None:
         leave(there, rest, trained, B)
@@ -233,7 +239,7 @@ def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
 
     account.run = run
     swept(there, A, B)
-    assert account.created == [rest.job(1)]
+    assert account.created == [rest.job_name(1)]
     assert there.store.progress([A, B, C], 1).pending == [C]
 
 
@@ -245,7 +251,7 @@ def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
     account = there.account.client("sagemaker")
     lines = [line(there, A, B), line(there, B, C)]
     for each in lines:
-        account.there(each.job(2))
+        account.there(each.job_name(2))
 
     def run(job: dict[str, Any]) -> None:
         for each in lines:
@@ -261,7 +267,7 @@ def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
             account.run = run
         trained_trials += event.facts.get("trained", 0) if event.kind == "done" else 0
     assert trained_trials == 3
-    assert account.stopped == [max(lines, key=lambda each: each.name).job(2)]
+    assert account.stopped == [max(lines, key=lambda each: each.name).job_name(2)]
     assert account.created == []
     assert there.store.progress([A, B, C], 1).pending == []
 
@@ -278,7 +284,7 @@ def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_hear
     steps.close()
     assert len(list(there.bucket.tree("data"))) == 1
     assert there.account.client("sagemaker").created == []
-    assert there.stopped == "no job was asked to stop."
+    assert there.stopped == "No job was running."
     swept(there, A)
     assert len(list(there.bucket.tree("data"))) == 4
 
@@ -293,16 +299,16 @@ def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, wi
     next(steps)
     steps.close()
     assert there.account.client("sagemaker").stopped == there.account.client("sagemaker").created
-    assert there.stopped == "1 job asked to save and stop, which may take two minutes."
+    assert there.stopped == "1 job stopping after a save, which may take two minutes."
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ClientError({"Error": {"Code": "ValidationException"}}, "Stop"), "no job was asked to stop."),
+        (ClientError({"Error": {"Code": "ValidationException"}}, "Stop"), "No job was running."),
         (
             EndpointConnectionError(endpoint_url="https://nowhere"),
-            "1 job could not be asked to stop and may run on, at a price: {job}. Stop them with",
+            "1 job could not be stopped and may cause further costs: {job}. Stop them with",
         ),
     ],
 )
@@ -331,19 +337,19 @@ def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_ro
     there = backend(tmp_path, with_role, max_cost=1.0)
     account = there.account.client("sagemaker")
     past, mine = line(there, B), line(there, A)
-    account.there(past.job(1), "Completed", billed=3 * 3600)
-    account.there(mine.job(1), "Failed", billed=2 * 3600)
+    account.there(past.job_name(1), "Completed", billed=3 * 3600)
+    account.there(mine.job_name(1), "Failed", billed=2 * 3600)
     with pytest.raises(UserError, match=r"--max-cost 1: .* beside the \$1\.02 that are spent"):
         swept(there, A)
     assert account.created == []
     there = backend(tmp_path / "again", with_role, max_cost=1.0)
     account = there.account.client("sagemaker")
     account.run = lambda job: None
-    account.there(line(there, A).job(1))
+    account.there(line(there, A).job_name(1))
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
     while not there.budget.reserved:
         next(steps)
-    assert there.budget.reserved == {line(there, A).job(1): pytest.approx(0.204)}
+    assert there.budget.reserved == {line(there, A).job_name(1): pytest.approx(0.204)}
     steps.close()
 
 
@@ -351,9 +357,9 @@ def test_what_failed_in_a_container_is_told_with_its_job(tmp_path: Path) -> None
     """So that nobody takes it for the failure of a later one."""
     pack = Pack(trials=(A,), horizon=1)
     said = entry._ProgressWriter(tmp_path, {id(pack): "p0000"}, "psa-a-job")
-    said.heard(WorkerEvent("failed", pack, {"error": "it blew up"}))
+    said.handle_event(WorkerEvent("failed", pack, {"error": "it blew up"}))
     said.write()
-    told = json.loads((tmp_path / entry.FAILURES).read_text())
+    told = json.loads((tmp_path / entry.FAILURES_FILE).read_text())
     assert told == {"job": "psa-a-job", "trials": {A.id: "it blew up"}}
 
 
@@ -368,7 +374,7 @@ def test_an_artifact_holds_records_and_then_states(
         (tmp_path / name).write_bytes(content)
     records = sum(len(content) for name, content in trained.items() if name.startswith("results"))
     if is_full:
-        monkeypatch.setattr(entry, "KEPT_BYTES", records)
-    entry._keep(store, tmp_path / "model")
+        monkeypatch.setattr(entry, "MAX_ARTIFACT_BYTES", records)
+    entry._fill_artifact(store, tmp_path / "model")
     kept = {path.relative_to(tmp_path / "model").parts[0] for path in (tmp_path / "model").rglob("*.*")}
     assert kept == ({"results"} if is_full else {"results", "models"})

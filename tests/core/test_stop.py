@@ -173,7 +173,7 @@ def test_a_signal_to_the_workers_alone_is_not_a_death(
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (0, "")
     assert "12 of 12 trials done, 0 failed" in out
-    assert "a worker was stopped by a signal and has saved; it is given out again" in out
+    assert "a worker was stopped by a signal and has saved; retrying its pack" in out
 
 
 def test_nohup_is_respected() -> None:
