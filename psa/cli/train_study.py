@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Final, Literal, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from cyclopts import Group, Parameter
 from pydantic import ValidationError
@@ -27,6 +27,7 @@ from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
 
 DEFAULT_EPOCHS: Final = 10
+_TYPES: Final[dict[Any, str]] = {bool: "BOOL", int: "INT", float: "FLOAT"}
 _SETTINGS: Final = Group.create_ordered("Settings of the study")
 
 
@@ -54,7 +55,7 @@ def train_of(name: str) -> Callable[..., int]:
 def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any]]:
     """Yield each option: its name, its type, its parameter in the help, and its default."""
     for key, field in study.Settings.model_fields.items():
-        yield key, _shown_type(field) | None, _option(key, field, study), None
+        yield key, str | None, _option(key, field, study), None
     yield "study", str, option(EXPERIMENT, "Name of the study."), name
     epochs = option(
         TRAINING,
@@ -80,18 +81,13 @@ def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
     """Return a setting as an option, with its aliases."""
     names = [key, *(other for other, setting in study.ALIASES.items() if setting == key)]
     spelled = tuple(f"--{name.replace('_', '-')}" for name in names)
+    kind = unwrap_annotation(field.annotation)
+    choices = f" [choices: {', '.join(map(str, get_args(kind)))}]" if get_origin(kind) is Literal else ""
     default = field.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    text = f"{field.description or key.replace('_', ' ').capitalize() + '.'} [default: {shown}]"
-    return option(_SETTINGS, text, name=spelled, negative="", converter=lambda _type, tokens: tokens[0].value)
-
-
-def _shown_type(field: FieldInfo) -> Any:
-    """Return the type that the help shows for a setting. The study itself parses the text."""
-    kind = unwrap_annotation(field.annotation)
-    if kind is bool:
-        return Literal["true", "false"]
-    return kind if kind in (int, float) or get_origin(kind) is Literal else str
+    text = f"{field.description or key.replace('_', ' ').capitalize() + '.'}{choices} [default: {shown}]"
+    shown_type = "CHOICE" if choices else _TYPES.get(kind, "STR")  # the study itself parses the text
+    return option(_SETTINGS, text, name=spelled, negative="", metavar=shown_type)
 
 
 def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]) -> tuple[Trial, ...]:
