@@ -329,10 +329,10 @@ def test_the_driver_waits_for_its_storage(
             begun.append(where)
             raise ValueError("nothing is stored")
 
-    for name in ("connect", "slots", "data_of"):
+    for name in ("connect", "count_parallel_packs", "load_data_files"):
         monkeypatch.setattr(ray_driver, name, lambda *_: 1)
     monkeypatch.setattr(ray_driver.tune, "Tuner", Restorer)
-    monkeypatch.setattr(ray_driver.listener, "tell", lambda _facts: None)
+    monkeypatch.setattr(ray_driver.callbacks, "emit", lambda _facts: None)
     monkeypatch.setattr(ray_driver.ObjectStore, "at", faults.around("at", ObjectStore.at, every=3))
     task = {
         "address": "local", "storage": str(tmp_path), "experiment": "x", "restore": True, "workers": 1,

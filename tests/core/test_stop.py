@@ -109,7 +109,7 @@ def test_help_names_the_exit_codes(tmp_path: Path) -> None:
     """What a script may go by is said."""
     out, _ = psa(tmp_path, "sweep", "--help").communicate(timeout=PATIENCE_SECONDS)
     said = " ".join(out.split())
-    assert "0: complete, also where trials diverged; 1: trials failed;" in said
+    assert "0: complete, even if trials diverged; 1: trials failed;" in said
     assert "130: stopped by Ctrl-C; 143: stopped by SIGTERM" in said
 
 
