@@ -20,7 +20,7 @@ _HINT: Final = (
     "s3://bucket/prefix?endpoint_override=HOST:PORT&scheme=http)"
 )
 
-_NETWORK: Final = "Check the network and that address; the same command goes on from what is stored"
+_NETWORK: Final = "Check the network and that address; run the same command again to resume"
 _KEYS: Final = "Leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _OBJECT_STORES: Final = ("s3", "gcs")  # folders are only prefixes of names
 _READS: Final = 3  # attempts, if a file or folder appears to be empty
@@ -145,5 +145,5 @@ class ObjectStore:
 
 def _refusal(uri: str, what: str, error: Exception) -> UserError:
     reason = one_line(redact(str(error)))[:300]
-    said = f"--storage {uri}: {what}: {reason}"
-    return Unreachable(said, _NETWORK) if is_transient_in_storage(error) else UserError(said, _HINT)
+    message = f"--storage {uri}: {what}: {reason}"
+    return Unreachable(message, _NETWORK) if is_transient_in_storage(error) else UserError(message, _HINT)

@@ -96,7 +96,7 @@ def _take_arrays(read: ReadFile, folder: str, trial: Trial, files: Mapping[str, 
         if content is None:
             continue
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            logger.warning("%s has not arrived whole and is left there", there)
+            logger.warning("%s was not downloaded: its digest differs", there)
             continue
         write_atomically(here, content)
 
@@ -178,7 +178,7 @@ def _content(read: ReadFile, name: str, where: str) -> bytes | None:
     """
     content = read(name)
     if content is None:
-        logger.warning("%s: %s is not there; it is trained again from what is here", where, name)
+        logger.warning("%s: %s is missing; training resumes from the local state", where, name)
     return content
 
 
@@ -188,4 +188,4 @@ def _heeded() -> Iterator[None]:
     try:
         yield
     except UserError as damage:
-        logger.warning("%s; it is trained again from what is here", damage.message)
+        logger.warning("%s; training resumes from the local state", damage.message)

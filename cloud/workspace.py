@@ -33,8 +33,7 @@ def read_workspace_id(models: Path) -> str:
         return NO_ID
     if _NAME.fullmatch(content.strip()) is None:
         raise UserError(
-            f"{path} does not hold 8 hexadecimal digits, the name under which this folder's jobs are known",
-            "Put the name back (it is in the names of the jobs: psa-NAME-...), or remove the file: jobs that "
-            "were sent out before are then not found again",
+            f"{path} must hold 8 hexadecimal digits, the id of this folder in the names of its jobs",
+            "Restore the id (the names are psa-ID-...), or remove the file: earlier jobs are then not found",
         )
     return content.strip().decode()

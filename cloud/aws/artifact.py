@@ -48,17 +48,21 @@ class Limits:
     ratio: float = 200.0
     small: int = 10 * 2**20
 
-    def room(self, packed: int) -> int:
+    def max_expanded_bytes(self, packed: int) -> int:
         """Return the most bytes that an archive of `packed` bytes may expand to."""
         return min(self.bytes, max(self.small, int(self.ratio * packed)))
 
 
-LIMITS: Final = Limits()
-OURS: Final = Limits(files=50_000)  # a record, its sidecar and a state per trial, and their folders
+DEFAULT_LIMITS: Final = Limits()
+SWEEP_LIMITS: Final = Limits(files=50_000)  # a record, its sidecar and a state per trial, and their folders
 
 
-def contents(
-    source: bytes | Path, limits: Limits = LIMITS, *, name: str = "", wanted: Collection[str] | None = None
+def read_artifact(
+    source: bytes | Path,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    name: str = "",
+    wanted: Collection[str] | None = None,
 ) -> dict[str, bytes]:
     """Return the plain files of a gzipped tar archive by their names.
 
@@ -69,7 +73,7 @@ def contents(
     """
     called = name or (str(source) if isinstance(source, Path) else "the archive")
     with _opened(source, called) as (stream, packed):
-        expanded = _Expanded(stream, limits.room(packed), called, packed)
+        expanded = _Expanded(stream, limits.max_expanded_bytes(packed), called, packed)
         try:
             found = _read(expanded, limits, called, wanted)
             expanded.to_the_end()
@@ -159,7 +163,7 @@ def _place(member: tarfile.TarInfo, called: str, room: int) -> str:
     if member.issym() or member.islnk():
         raise _refused(called, member, f"is a link to {quote(member.linkname)}")
     if member.issparse() or not (member.isreg() or member.isdir()):
-        raise _refused(called, member, "is neither a plain file nor a folder")
+        raise _refused(called, member, "must be a plain file or a folder")
     if not 0 <= member.size <= room:
         raise _refused(called, member, f"says that it holds {member.size:,} bytes")
     place = "/".join(part for part in name.split("/") if part not in ("", "."))
@@ -188,4 +192,4 @@ def _damaged(called: str, error: BaseException) -> UserError:
     reason = one_line(str(error))[:120] or type(error).__name__
     if isinstance(error, EOFError):
         return UserError(f"{called} is cut off ({reason})", _CUT)
-    return UserError(f"{called} is no sound gzipped tar archive ({reason})", _CUT)
+    return UserError(f"{called} must be a gzipped tar archive, and cannot be read ({reason})", _CUT)

@@ -6,17 +6,17 @@ exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cloud.aws.errors import (
     NOT_FOUND,
-    MalformedAnswer,
+    MalformedResponse,
     aws_errors,
     error_code,
     is_transient,
-    required,
+    require_member,
     retry_malformed,
 )
 from psa.core.errors import UserError
@@ -24,6 +24,15 @@ from psa.core.errors import UserError
 _THERE: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _READS: Final = 3  # attempts to read an object: botocore retries a request, but not a body that breaks off
 _AT_ONCE: Final = 1000  # keys that S3 deletes in one request
+ProgressCallback = Callable[[str], None]
+
+
+class StoredObject(NamedTuple):
+    """An object of a listing. name: relative to the prefix of the bucket; size: in bytes."""
+
+    name: str
+    size: int
+    storage_class: str
 
 
 @dataclass(frozen=True)
@@ -41,16 +50,43 @@ class Bucket:
 
     def under(self, name: str) -> str:
         """Return the URI of a folder or file."""
-        return f"{self.uri}/{name}"
+        return f"s3://{self.name}/{self._key(name)}"
 
     def check(self) -> None:
         """Raise UserError unless the bucket exists and can be read."""
         with aws_errors(f"bucket {self.name} cannot be used"):
             self.client.head_bucket(Bucket=self.name)
 
-    def read(self, name: str) -> bytes | None:
-        """Return the content of a file, or None if it does not exist. Raises UserError."""
-        return object_bytes(self.client, self.name, self._key(name))
+    def read(self, name: str, max_bytes: int | None = None) -> bytes | None:
+        """Return the content of a file, or None if it does not exist. A body that breaks off is read again.
+
+        Raises UserError, also if the file has more than `max_bytes` bytes.
+        """
+        uri = self.under(name)
+        with aws_errors(f"{uri} cannot be read"):
+            for left in reversed(range(_READS)):
+                response = self._get(name)
+                if response is None:
+                    return None
+                try:
+                    # a response with truncated headers has no length, and looks like an empty file
+                    _check_length(uri, require_member(response, "ContentLength"), max_bytes)
+                    return bytes(response["Body"].read())
+                except Exception as error:
+                    if not (left and is_transient(error)):
+                        raise
+        raise MalformedResponse(uri)  # unreachable: the last attempt returns or raises
+
+    def _get(self, name: str) -> dict[str, Any] | None:
+        from botocore.exceptions import ClientError
+
+        try:
+            found: dict[str, Any] = self.client.get_object(Bucket=self.name, Key=self._key(name))
+        except ClientError as error:
+            if error_code(error) in NOT_FOUND:
+                return None
+            raise
+        return found
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file. Raises UserError."""
@@ -72,88 +108,71 @@ class Bucket:
                 raise
         return True
 
+    def objects(self, start: str = "", progress: ProgressCallback | None = None) -> list[StoredObject]:
+        """Return every object whose name starts with `start`. progress: called per page. Raises UserError."""
+        skipped = len(self._key(""))
+        return [
+            StoredObject(item["Key"][skipped:], int(item["Size"]), item.get("StorageClass", "STANDARD"))
+            for item in self._listed(start, "Contents", progress)
+        ]
+
     def tree(self, name: str) -> Iterator[str]:
         """Yield every file below a folder, by its name relative to that folder, sorted. Raises UserError."""
-        start = len(self._key(name).rstrip("/")) + 1
-        for item in sorted(
-            self._listed("list_objects_v2", f"{name}/", "Contents"), key=lambda each: each["Key"]
-        ):
-            if not item["Key"].endswith("/"):
-                yield item["Key"][start:]
+        folder = f"{name.rstrip('/')}/"
+        for found in sorted(self.objects(folder)):
+            if not found.name.endswith("/"):
+                yield found.name[len(folder) :]
 
     def folders(self, name: str) -> list[str]:
         """Return the names of the folders in a folder, sorted. Raises UserError."""
-        found = self._listed("list_objects_v2", f"{name}/", "CommonPrefixes", Delimiter="/")
+        found = self._listed(f"{name}/", "CommonPrefixes", Delimiter="/")
         return sorted(item["Prefix"].rstrip("/").rpartition("/")[2] for item in found)
 
     def remove(self, name: str) -> None:
         """Remove a folder and its content. Raises UserError."""
-        keys = [self._key(f"{name}/{file}") for file in self.tree(name)]
-        for at in range(0, len(keys), _AT_ONCE):
-            objects = [{"Key": key} for key in keys[at : at + _AT_ONCE]]
-            with aws_errors(f"{self.under(name)} cannot be removed"):
-                answer = self.client.delete_objects(
+        self.remove_files([f"{name}/{file}" for file in self.tree(name)])
+
+    def remove_files(self, names: Sequence[str]) -> None:
+        """Remove files. Raises UserError."""
+        for at in range(0, len(names), _AT_ONCE):
+            chunk = names[at : at + _AT_ONCE]
+            objects = [{"Key": self._key(name)} for name in chunk]
+            with aws_errors(f"{self.under(chunk[0])} cannot be removed"):
+                response = self.client.delete_objects(
                     Bucket=self.name, Delete={"Objects": objects, "Quiet": True}
                 )
-            kept = (answer or {}).get("Errors")  # one object each; the request itself is a success
+            kept = (response or {}).get("Errors")  # one object each; the request itself is a success
             if kept:
                 raise UserError(
-                    f"{self.under(name)} cannot be removed: {kept[0].get('Code')}: {kept[0].get('Message')}",
+                    f"s3://{self.name}/{kept[0].get('Key')} cannot be removed: {kept[0].get('Code')}: "
+                    f"{kept[0].get('Message')}",
                     "The role or user needs s3:DeleteObject below the prefix",
                 )
 
-    def _listed(self, operation: str, name: str, kind: str, **how: str) -> list[dict[str, Any]]:
-        with aws_errors(f"{self.under(name)} cannot be listed"):
-            return retry_malformed(lambda: self._pages(operation, name, kind, **how))
+    def _listed(
+        self, start: str, member: str, progress: ProgressCallback | None = None, **options: str
+    ) -> list[dict[str, Any]]:
+        def pages() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = []
+            paginator = self.client.get_paginator("list_objects_v2")
+            for page in paginator.paginate(Bucket=self.name, Prefix=self._key(start), **options):
+                # a response with truncated headers looks like an empty list
+                require_member(page, "IsTruncated")
+                found += page.get(member, [])
+                if progress is not None:
+                    progress(f"{len(found):,} files listed")
+            return found
 
-    def _pages(self, operation: str, name: str, kind: str, **how: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for page in self.client.get_paginator(operation).paginate(
-            Bucket=self.name, Prefix=self._key(name), **how
-        ):
-            required(page, "IsTruncated")  # a response with truncated headers looks like an empty list
-            found += page.get(kind, [])
-        return found
+        with aws_errors(f"{self.under(start)} cannot be listed"):
+            return retry_malformed(pages)
 
     def _key(self, name: str) -> str:
-        return f"{self.prefix}/{name}"
+        return f"{self.prefix}/{name}" if self.prefix else name
 
 
-def object_bytes(client: Any, bucket: str, key: str, most: int | None = None) -> bytes | None:
-    """Return the content of an object, or None if it does not exist. A body that breaks off is read again.
-
-    Raises UserError, also if the object has more than `most` bytes.
-    """
-    where = f"s3://{bucket}/{key}"
-    with aws_errors(f"{where} cannot be read"):
-        for left in reversed(range(_READS)):
-            answer = _opened(client, bucket, key)
-            if answer is None:
-                return None
-            try:
-                # a response with truncated headers has no length, and looks like an empty file
-                _check_length(where, required(answer, "ContentLength"), most)
-                return bytes(answer["Body"].read())
-            except Exception as error:
-                if not (left and is_transient(error)):
-                    raise
-    raise MalformedAnswer(where)  # unreachable: the last attempt returns or raises
-
-
-def _check_length(where: str, length: int, most: int | None) -> None:
-    if most is not None and length > most:
+def _check_length(where: str, length: int, max_bytes: int | None) -> None:
+    if max_bytes is not None and length > max_bytes:
         raise UserError(
-            f"{where} must have at most {most:,} bytes, got {length:,}", "Remove it if psa did not write it"
+            f"{where} must have at most {max_bytes:,} bytes, got {length:,}",
+            "Remove it if psa did not write it",
         )
-
-
-def _opened(client: Any, bucket: str, key: str) -> dict[str, Any] | None:
-    from botocore.exceptions import ClientError
-
-    try:
-        found: dict[str, Any] = client.get_object(Bucket=bucket, Key=key)
-    except ClientError as error:
-        if error_code(error) in NOT_FOUND:
-            return None
-        raise
-    return found

@@ -8,27 +8,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.aws.account import ProgressCallback
-from cloud.aws.errors import aws_errors, error_code, required
-from cloud.aws.job_description import written
+from cloud.aws.bucket import ProgressCallback
+from cloud.aws.errors import aws_errors, error_code, require_member
+from cloud.aws.job_description import encode_report
 from psa.core.files import read_bytes, write_atomically
 
 LOG_GROUP: Final = "/aws/sagemaker/TrainingJobs"
-SUMMARY: Final = "summary.json"
-DOWNLOADS: Final = "download_summary.json"
+SUMMARY_FILE: Final = "summary.json"
+DOWNLOADS_FILE: Final = "download_summary.json"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
-def is_kept(folder: Path) -> bool:
+def is_downloaded(folder: Path) -> bool:
     """Return whether a folder holds the complete logs of a job. Its summary, written last, lists them."""
     try:
-        files = json.loads(read_bytes(folder / SUMMARY) or b"")["log_files"]
+        files = json.loads(read_bytes(folder / SUMMARY_FILE) or b"")["log_files"]
         return bool(files) and all((folder / file["name"]).stat().st_size == file["bytes"] for file in files)
     except (ValueError, LookupError, TypeError, OSError):
         return False
 
 
-def keep(client: Any, job: str, folder: Path, tell: ProgressCallback) -> dict[str, Any] | None:
+def download_logs(client: Any, job: str, folder: Path, progress: ProgressCallback) -> dict[str, Any] | None:
     """Store the logs of a job in a folder. Return the summary, or None without logs. Raises UserError."""
     files = []
     for stream in _streams(client, job):
@@ -37,7 +37,7 @@ def keep(client: Any, job: str, folder: Path, tell: ProgressCallback) -> dict[st
             lines.append(event["message"].rstrip("\n"))
             first, last = first or event["timestamp"], event["timestamp"]
             if len(lines) % 10_000 == 0:
-                tell(f"{job}: {len(lines):,} lines")
+                progress(f"{job}: {len(lines):,} lines")
         content = "".join(f"{line}\n" for line in lines).encode()
         name = f"{_UNSAFE.sub('_', stream.rpartition('/')[2]) or 'log'}.log"
         write_atomically(folder / name, content)
@@ -53,7 +53,7 @@ def keep(client: Any, job: str, folder: Path, tell: ProgressCallback) -> dict[st
         "total_files": len(files),
         "total_bytes": sum(int(str(file["bytes"])) for file in files),
     }
-    write_atomically(folder / SUMMARY, written(summary))
+    write_atomically(folder / SUMMARY_FILE, encode_report(summary))
     return summary
 
 
@@ -66,7 +66,9 @@ def _streams(client: Any, job: str) -> list[str]:
     )
     with aws_errors(f"the logs of {job} cannot be listed"):
         try:
-            return [stream["logStreamName"] for page in pages for stream in required(page, "logStreams")]
+            return [
+                stream["logStreamName"] for page in pages for stream in require_member(page, "logStreams")
+            ]
         except ClientError as error:
             # the log group does not exist in an account that never ran a job
             if error_code(error) == "ResourceNotFoundException":
@@ -84,7 +86,7 @@ def _events(client: Any, stream: str) -> Iterator[dict[str, Any]]:
             page = client.get_log_events(
                 logGroupName=LOG_GROUP, logStreamName=stream, startFromHead=True, **token
             )
-            yield from required(page, "events")
+            yield from require_member(page, "events")
             if token.get("nextToken") == page["nextForwardToken"]:
                 return
             token = {"nextToken": page["nextForwardToken"]}

@@ -33,8 +33,8 @@ _WRONG_CLOCK: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired", "Requ
 _SIGNATURE_TIMES: Final = ("signature expired", "signature not yet current")
 _REFUSED_STATUS: Final = frozenset({400, 401, 403})
 CLOCK_SECONDS: Final = 900.0  # by which S3, which alone answers HEAD, lets a clock be wrong
-WAY_OUT: Final = "Check the region, the bucket and the credentials (see .env.example)"
-_NETWORK: Final = "Check the network and the region; the same command goes on from what is stored"
+CHECK_SETTINGS: Final = "Check the region, the bucket and the credentials (see .env.example)"
+_NETWORK_HINT: Final = "Check the network and the region; run the same command again to resume"
 _SDK_ERROR: Final = re.compile(r"AWS Error ([A-Z0-9_]+)(?: \(HTTP status ([0-9]{3})\))?")
 _SDK_NETWORK: Final = "NetworkConnection"
 _TRANSIENT_ERRNO: Final = frozenset(
@@ -43,14 +43,16 @@ _TRANSIENT_ERRNO: Final = frozenset(
         errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH,
     }
 )  # fmt: skip
-_LOGIN: Final = "Renew the credentials (`aws sso login`, `aws login`); the same command goes on"
+_LOGIN_HINT: Final = (
+    "Renew the credentials (`aws sso login`, `aws login`); run the same command again to resume"
+)
 
 
 class Unreachable(UserError):
     """A failure to reach AWS, or throttling by AWS: the same request may succeed later."""
 
 
-class MalformedAnswer(Exception):
+class MalformedResponse(Exception):
     """A response without a member that AWS always sends, for example one made by a proxy."""
 
 
@@ -72,10 +74,12 @@ def aws_error(error: Exception, action: str) -> UserError:
             f"{action}: the clock of this machine is wrong ({skew})",
             "Set the clock (for example with NTP); AWS refuses requests from another time",
         )
-    said = answer.get("Error", {})
-    reason = f"{said.get('Code')}: {said.get('Message')}" if said else str(error) or type(error).__name__
+    details = answer.get("Error", {})
+    reason = (
+        f"{details.get('Code')}: {details.get('Message')}" if details else str(error) or type(error).__name__
+    )
     kind = Unreachable if is_transient(error) else UserError
-    return kind(f"{action}: {redact(one_line(reason))[:300]}", _way_out(error, kind))
+    return kind(f"{action}: {redact(one_line(reason))[:300]}", _hint(error, kind))
 
 
 def error_code(error: Exception) -> str:
@@ -106,15 +110,15 @@ def retry_malformed(request: Callable[[], _Result]) -> _Result:
     a response whose headers are cut off for a complete, empty one.
     """
     for _ in range(_TRIES - 1):
-        with contextlib.suppress(MalformedAnswer):
+        with contextlib.suppress(MalformedResponse):
             return request()
     return request()
 
 
-def required(answer: Mapping[str, Any], member: str) -> Any:
-    """Return a member that AWS always sends. Raises MalformedAnswer."""
+def require_member(answer: Mapping[str, Any], member: str) -> Any:
+    """Return a member that AWS always sends. Raises MalformedResponse."""
     if member not in answer:
-        raise MalformedAnswer(f"an answer has no {member}: a proxy or another server may have sent it")
+        raise MalformedResponse(f"an answer has no {member}: a proxy or another server may have sent it")
     return answer[member]
 
 
@@ -131,7 +135,7 @@ def aws_exceptions() -> tuple[type[Exception], ...]:
     from urllib3.exceptions import HTTPError
 
     # reading a body bypasses botocore: its TLS and decoding errors are urllib3's
-    return (ClientError, BotoCoreError, ResponseParserError, HTTPError, MalformedAnswer)
+    return (ClientError, BotoCoreError, ResponseParserError, HTTPError, MalformedResponse)
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
@@ -149,7 +153,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
         exceptions.MetadataRetrievalError,
         ResponseParserError,
         HTTPError,
-        MalformedAnswer,
+        MalformedResponse,
     )
 
 
@@ -165,25 +169,25 @@ def _login_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def _way_out(error: Exception, kind: type[UserError]) -> str:
+def _hint(error: Exception, kind: type[UserError]) -> str:
     if isinstance(error, _login_errors()):
-        return _LOGIN
-    return _NETWORK if kind is Unreachable and not _answer(error) else WAY_OUT
+        return _LOGIN_HINT
+    return _NETWORK_HINT if kind is Unreachable and not _answer(error) else CHECK_SETTINGS
 
 
 def _clock_skew(answer: Mapping[str, Any]) -> str:
     """Return the error of this machine's clock as text if it is why a request was refused, else ""."""
-    said = answer.get("Error", {})
+    details = answer.get("Error", {})
     about = answer.get("ResponseMetadata", {})
     seconds = _seconds_ahead(about.get("HTTPHeaders", {}).get("date", ""))
     by = f"{abs(seconds):,.0f} s {'ahead of' if seconds > 0 else 'behind'} AWS"
-    message = str(said.get("Message", "")).lower()
-    if said.get("Code") in _WRONG_CLOCK or any(words in message for words in _SIGNATURE_TIMES):
-        return by if abs(seconds) > 1 else str(said.get("Code"))
+    message = str(details.get("Message", "")).lower()
+    if details.get("Code") in _WRONG_CLOCK or any(words in message for words in _SIGNATURE_TIMES):
+        return by if abs(seconds) > 1 else str(details.get("Code"))
     # The response to HEAD has no body: botocore uses its status as the code, and only the time in it
     # distinguishes a wrong clock from a missing permission.
     status = about.get("HTTPStatusCode")
-    is_bare = status in _REFUSED_STATUS and said.get("Code") == str(status)
+    is_bare = status in _REFUSED_STATUS and details.get("Code") == str(status)
     return by if is_bare and abs(seconds) > CLOCK_SECONDS else ""
 
 

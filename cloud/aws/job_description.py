@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.aws.job_names import is_name, job_parts, parse_legacy_name
+from cloud.aws.job_names import is_valid_job_name, parse_job_name, parse_legacy_name
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.core.text_file import decode_text
 from psa.specs.arch import quote
 
 JOBS_FILE: Final = Path("requested-jobs.txt")
-MOST_JOBS: Final = 100_000
-ENDED: Final = ("Completed", "Failed", "Stopped")
-_HINT: Final = "Write one job name a line, or a JSON list of what `aws sagemaker describe-training-job` says"
+MAX_JOBS: Final = 100_000
+ENDED_STATUSES: Final = ("Completed", "Failed", "Stopped")
+_HINT: Final = (
+    "Write one job name per line, or a JSON list of responses of `aws sagemaker describe-training-job`"
+)
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,19 @@ class TrainingJob:
     @property
     def arch(self) -> str:
         """The architecture of a job of the original study; a sweep's job has several."""
-        ancestor = parse_legacy_name(self.name)
-        return ancestor.arch if ancestor is not None else self._other
+        return self._cell[0]
 
     @property
     def mode(self) -> str:
         """The mode of a job of the original study; a sweep's job has several."""
-        ancestor = parse_legacy_name(self.name)
-        return ancestor.mode if ancestor is not None else self._other
+        return self._cell[1]
 
     @property
-    def _other(self) -> str:
-        parts = job_parts(self.name)
-        return f"sweep {parts[0]}" if parts is not None else "other jobs"
+    def _cell(self) -> tuple[str, str]:
+        legacy, parts = parse_legacy_name(self.name), parse_job_name(self.name)
+        if legacy is not None:
+            return legacy.arch, legacy.mode
+        return (f"sweep {parts.workspace}" if parts else "other jobs",) * 2
 
     @property
     def count(self) -> int:
@@ -64,10 +66,10 @@ class TrainingJob:
         return (self.billable_seconds + self.retained_seconds) * self.count
 
 
-def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
+def parse_description(answer: Mapping[str, Any], where: str) -> TrainingJob:
     """Parse a response of DescribeTrainingJob. Raises UserError that names the invalid part."""
     if not isinstance(answer, Mapping):
-        raise UserError(f"{where}: {quote(answer)} describes no training job", _HINT)
+        raise UserError(f"{where} must describe a training job, got {quote(answer)}", _HINT)
     name = _text(answer, "TrainingJobName", where)
     where = f"{where}: {name}"
     pool = answer.get("WarmPoolStatus") or {}
@@ -79,7 +81,7 @@ def job_of(answer: Mapping[str, Any], where: str) -> TrainingJob:
         billable_seconds=_seconds(answer, "BillableTimeInSeconds", where),
         retained_seconds=_seconds(pool, "ResourceRetainedBillableTimeInSeconds", where),
         training_seconds=_seconds(answer, "TrainingTimeInSeconds", where),
-        ended=answer["TrainingJobStatus"] in ENDED,
+        ended=answer["TrainingJobStatus"] in ENDED_STATUSES,
         region=_region(answer.get("TrainingJobArn")),
     )
 
@@ -127,36 +129,36 @@ def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
         raise UserError(f"the list of jobs {path} must exist, and does not", _HINT)
     text = decode_text(content, str(path)).strip()
     if not text.startswith(("[", "{")):
-        return names_in(text, str(path)), []
+        return parse_job_names(text, str(path)), []
     try:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {str(error)[:120]}", _HINT) from None
+        raise UserError(f"{path} must be JSON: {str(error)[:120]}", _HINT) from None
     if isinstance(body, Mapping):
         body = body.get("TrainingJobs", [body])
-    if not isinstance(body, list) or len(body) > MOST_JOBS:
-        raise UserError(f"{path} holds no list of jobs", _HINT)
-    jobs = {each.name: each for each in (job_of(answer, str(path)) for answer in body)}
+    if not isinstance(body, list) or len(body) > MAX_JOBS:
+        raise UserError(f"{path} must hold a list of at most {MAX_JOBS:,} jobs", _HINT)
+    jobs = {each.name: each for each in (parse_description(answer, str(path)) for answer in body)}
     if not jobs:
-        raise UserError(f"{path} lists no job", _HINT)
+        raise UserError(f"{path} must list a job, got none", _HINT)
     return list(jobs), list(jobs.values())
 
 
-def names_in(text: str, where: str) -> list[str]:
+def parse_job_names(text: str, where: str) -> list[str]:
     """Parse names, one per line, without duplicates; `#` starts a comment. Raises UserError with the line."""
     names: dict[str, None] = {}
     for number, line in enumerate(text.splitlines(), 1):
         name = line.split("#")[0].strip()
         if not name:
             continue
-        if not is_name(name):
+        if not is_valid_job_name(name):
             raise UserError(f"{where}, line {number}: must be the name of a job, got {quote(name)}", _HINT)
         names[name] = None
-    if not names or len(names) > MOST_JOBS:
-        raise UserError(f"{where} lists {len(names):,} jobs", _HINT)
+    if not names or len(names) > MAX_JOBS:
+        raise UserError(f"{where} must list 1 to {MAX_JOBS:,} jobs, got {len(names):,}", _HINT)
     return list(names)
 
 
-def written(body: Any) -> bytes:
+def encode_report(body: Any) -> bytes:
     """Encode a report as indented JSON."""
     return (json.dumps(body, indent=2, allow_nan=False) + "\n").encode()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from psa.core.errors import UserError
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
-JOB_NAME_STARTS: Final = "psa-"  # of every job
+JOB_NAME_PREFIX: Final = "psa-"  # of every job
 _NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _ANCESTOR: Final = re.compile(
     rf"psa-(?P<depth>[0-9]{{1,9}})x(?P<width>[0-9]{{1,9}})-(?P<mode>{'|'.join(MODES)})-(?P<stamp>[0-9][0-9-]*)"
@@ -41,12 +41,12 @@ def parse_legacy_name(name: str) -> LegacyJobName | None:
     return LegacyJobName(name, arch, match["mode"], stamp)
 
 
-def is_ours(name: str) -> bool:
+def is_sweep_job(name: str) -> bool:
     """Return whether a name is that of a sweep's job, whose results are records."""
-    return job_parts(name) is not None
+    return parse_job_name(name) is not None
 
 
-def latest(names: Iterable[str]) -> dict[tuple[str, str], list[LegacyJobName]]:
+def latest_legacy_jobs(names: Iterable[str]) -> dict[tuple[str, str], list[LegacyJobName]]:
     """Group jobs of the original study by (arch, mode), the latest first."""
     found: dict[tuple[str, str], list[LegacyJobName]] = {}
     for name in sorted(set(names)):
@@ -56,15 +56,37 @@ def latest(names: Iterable[str]) -> dict[tuple[str, str], list[LegacyJobName]]:
     return {cell: sorted(jobs, key=lambda job: job.stamp, reverse=True) for cell, jobs in found.items()}
 
 
-def is_name(name: str) -> bool:
+def is_valid_job_name(name: str) -> bool:
     """Return whether SageMaker accepts a job name. Such a name is also safe as a folder name."""
     return _NAME.fullmatch(name) is not None
 
 
-_JOB: Final = re.compile(r"psa-(?P<home>[0-9a-f]{8})-(?P<line>[0-9a-f]{12})-(?P<attempt>[0-9]{2,4})")
+_JOB: Final = re.compile(r"psa-([0-9a-f]{8})-([0-9a-f]{12})-([0-9]{2,4})")
 
 
-def job_parts(name: str) -> tuple[str, str, int] | None:
-    """Return the workspace id, line and attempt in a sweep's job name, or None for any other name."""
+class SweepJobName(NamedTuple):
+    """The parsed name of a sweep's job: the id of its workspace, its managed job, and the attempt."""
+
+    workspace: str
+    managed_job: str
+    attempt: int
+
+
+def parse_job_name(name: str) -> SweepJobName | None:
+    """Parse the name of a sweep's job. Return None for any other name."""
     found = _JOB.fullmatch(name)
-    return None if found is None else (found["home"], found["line"], int(found["attempt"]))
+    return None if found is None else SweepJobName(found[1], found[2], int(found[3]))
+
+
+def is_psa_job(name: str) -> bool:
+    """Return whether a name is that of a job of psa or of the original study."""
+    return name.startswith(JOB_NAME_PREFIX) and is_valid_job_name(name)
+
+
+def job_name_in_key(key: str) -> str:
+    """Return the job that owns a file (`<job>/...` or `lines/<line>/output/<job>/...`), or ""."""
+    parts = key.split("/")
+    if parts[0] == "lines":
+        parts = parts[3:] if len(parts) > 4 and parts[2] == "output" else []
+    name = parts[0] if len(parts) > 1 else ""
+    return name if is_psa_job(name) else ""

@@ -36,14 +36,14 @@ class Price:
     gpus: int
     spot: tuple[float, float]
 
-    def dollars(self, seconds: float) -> float:
+    def cost(self, seconds: float) -> float:
         """Return the on-demand cost in USD of one instance for `seconds`."""
         return seconds / 3600 * self.hourly
 
-    def spot_dollars(self, seconds: float) -> tuple[float, float]:
+    def spot_cost(self, seconds: float) -> tuple[float, float]:
         """Return the range of the cost in USD of one spot instance for `seconds`. For estimates only."""
         low, high = self.spot
-        return low * self.dollars(seconds), high * self.dollars(seconds)
+        return low * self.cost(seconds), high * self.cost(seconds)
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,14 @@ class PriceTable:
     storage: float
     instances: Mapping[str, Price]
 
-    def monthly(self, size: float) -> float:
+    def monthly_cost(self, size: float) -> float:
         """Return the cost in USD per month of `size` bytes in S3."""
         return size / _GB * self.storage
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """A short description of the table."""
         return f"prices of {self.region}, {self.dated.isoformat()}"
-
-
-def prices(path: Path | None = None) -> dict[str, Price]:
-    """Return the price of each instance type, from a user's table or the built-in one. Raises UserError."""
-    return dict(price_table(path).instances)
 
 
 def price_table(path: Path | None = None) -> PriceTable:
@@ -133,25 +128,22 @@ def _number(value: Any, where: str) -> float:
 
 def _shares(value: Any, where: str) -> tuple[float, float]:
     is_pair = isinstance(value, list) and len(value) == 2
-    if not is_pair or any(isinstance(each, bool) or not isinstance(each, int | float) for each in value):
+    low, high = value if is_pair else (None, None)
+    numbers = [each for each in (low, high) if isinstance(each, int | float) and not isinstance(each, bool)]
+    if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] <= 1:
         raise UserError(
             f"{where}: spot must be a range of shares, got {quote(value)}", "Write it like [0.3, 0.5]"
         )
-    low, high = value
-    if not 0 <= low <= high <= 1:
-        raise UserError(
-            f"{where}: spot must be a range of shares, got {quote(value)}", "Write it like [0.3, 0.5]"
-        )
-    return float(low), float(high)
+    return float(numbers[0]), float(numbers[1])
 
 
-def dollars(job: TrainingJob, table: Mapping[str, Price]) -> float:
+def job_cost(job: TrainingJob, table: Mapping[str, Price]) -> float:
     """Return the cost of a job in USD: billable seconds x instances x the on-demand price, also for spot
     instances, since their discount is already in the billable seconds. Raises UserError for an instance type
     without a price.
     """
     return math.fsum(
-        count * _priced(instance, table).dollars(job.billable_seconds + job.retained_seconds)
+        count * _priced(instance, table).cost(job.billable_seconds + job.retained_seconds)
         for instance, count in job.instances
     )
 

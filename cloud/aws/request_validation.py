@@ -32,11 +32,6 @@ def request_errors(operation: str, request: Mapping[str, Any], service: str = "s
     return found
 
 
-def operations(service: str = "sagemaker") -> Sequence[str]:
-    """Return the names of all operations of a service."""
-    return tuple(_service(service).operation_names)
-
-
 @functools.cache
 def output_members(operation: str, service: str = "sagemaker") -> frozenset[str]:
     """Return the names of all members that an operation's response may have."""
@@ -144,9 +139,7 @@ def _java(pattern: str) -> Any:
 
 
 def _beyond_the_model(request: Mapping[str, Any]) -> Iterator[str]:
-    """Yield errors that the model does not cover but CreateTrainingJob reports, for the parameters used
-    here.
-    """
+    """Yield errors beyond the model that CreateTrainingJob reports for the parameters used here."""
     for name in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
         if name not in request:
             yield f"{name}: missing"

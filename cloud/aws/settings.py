@@ -11,8 +11,8 @@ import functools
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ DEFAULTS: Final = {
     "USE_SPOT_INSTANCES": "false",
     "MAX_RUN_SECONDS": "172800",
 }
-MOST_RUN_SECONDS: Final = 28 * 86_400
+RUN_SECONDS_LIMIT: Final = 28 * 86_400
 _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
 _ROLE_NAME: Final = re.compile(r"[\w+=,.@-]{1,64}")
 _BUCKET: Final = re.compile(r"(?!xn--)(?!\d+\.\d+\.\d+\.\d+$)(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -70,10 +70,6 @@ class Settings:
         retries = {"mode": "adaptive", "max_attempts": 10}
         return session.client(service, config=Config(retries=retries, connect_timeout=10, read_timeout=30))
 
-    def with_spot(self, spot: bool) -> Settings:
-        """Return a copy with or without spot instances."""
-        return replace(self, spot=spot)
-
 
 def redact(text: str) -> str:
     """Return a text of AWS with any key of .env that it quotes removed."""
@@ -102,8 +98,8 @@ def read_settings(folder: Path = Path(), *, submits: bool = True) -> Settings:
     found["AWS_REGION"] = _region(found, profile)
     if not submits:
         found.pop("AWS_SAGEMAKER_ROLE", None)
-    checks = {name: check for name, check in _CHECKS.items() if submits or name != "AWS_SAGEMAKER_ROLE"}
-    faults = [fault for name, check in checks.items() if (fault := check(found.get(name, "")))]
+    names = [name for name in _RULES if submits or name != "AWS_SAGEMAKER_ROLE"]
+    faults = [fault for name in names if (fault := _fault(name, found.get(name, "")))]
     faults += _region_faults(found["AWS_REGION"])
     if faults:
         raise UserError("; ".join(faults), f"Set it in {ENV_FILE} or the environment (see .env.example)")
@@ -140,44 +136,33 @@ def _found(path: Path) -> dict[str, str]:
 
 
 def _known(file: Mapping[str, Any]) -> set[str]:
-    return {*_CHECKS, *DEFAULTS, *_SECRETS, *_REGIONS, "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *file}
+    return {*_RULES, *DEFAULTS, *_SECRETS, *_REGIONS, "AWS_ACCOUNT_ID", "TRAINING_IMAGE", *file}
 
 
-def _role_fault(value: str) -> str:
-    if not value:
-        return "AWS_SAGEMAKER_ROLE is not set"
-    if _ROLE.fullmatch(value) or _ROLE_NAME.fullmatch(value):
-        return ""
-    return f"AWS_SAGEMAKER_ROLE: {value!r} is no role (arn:aws:iam::123456789012:role/NAME)"
+def _is_run_time(value: str) -> bool:
+    is_number = re.fullmatch("[0-9]{1,9}", value, re.ASCII) is not None
+    return is_number and 60 <= int(value) <= RUN_SECONDS_LIMIT
 
 
-def _bucket_fault(value: str) -> str:
-    if not value:
-        return "S3_BUCKET_NAME is not set"
-    return "" if _BUCKET.fullmatch(value) else f"S3_BUCKET_NAME: {value!r} is no bucket ({BUCKET_HINT})"
-
-
-def _prefix_fault(value: str) -> str:
-    return "" if _PREFIX.fullmatch(value.strip("/")) else f"S3_PREFIX: {value!r} is no prefix (words with /)"
-
-
-def _truth_fault(value: str) -> str:
-    return "" if value.lower() in _TRUTHS else f"USE_SPOT_INSTANCES: {value!r} is neither true nor false"
-
-
-def _seconds_fault(value: str) -> str:
-    if re.fullmatch("[0-9]{1,9}", value, re.ASCII) and 60 <= int(value) <= MOST_RUN_SECONDS:
-        return ""
-    return f"MAX_RUN_SECONDS: {value!r} is no number from 60 to {MOST_RUN_SECONDS} (28 days)"
-
-
-_CHECKS: Final = {
-    "AWS_SAGEMAKER_ROLE": _role_fault,
-    "S3_BUCKET_NAME": _bucket_fault,
-    "S3_PREFIX": _prefix_fault,
-    "USE_SPOT_INSTANCES": _truth_fault,
-    "MAX_RUN_SECONDS": _seconds_fault,
+# name -> whether a value is valid, and what it must be
+_RULES: Final[Mapping[str, tuple[Callable[[str], Any], str]]] = {
+    "AWS_SAGEMAKER_ROLE": (
+        lambda value: _ROLE.fullmatch(value) or _ROLE_NAME.fullmatch(value),
+        "a role (arn:aws:iam::123456789012:role/NAME)",
+    ),
+    "S3_BUCKET_NAME": (_BUCKET.fullmatch, f"a bucket ({BUCKET_HINT})"),
+    "S3_PREFIX": (lambda value: _PREFIX.fullmatch(value.strip("/")), "words separated by /"),
+    "USE_SPOT_INSTANCES": (lambda value: value.lower() in _TRUTHS, "true or false"),
+    "MAX_RUN_SECONDS": (_is_run_time, f"from 60 to {RUN_SECONDS_LIMIT} (28 days)"),
 }
+
+
+def _fault(name: str, value: str) -> str:
+    """Return the error of a setting, or "" if it is valid."""
+    is_valid, expected = _RULES[name]
+    if not value:
+        return f"{name} must be set"
+    return "" if is_valid(value) else f"{name} must be {expected}, got {value!r}"
 
 
 def _region_faults(region: str) -> list[str]:
@@ -187,7 +172,7 @@ def _region_faults(region: str) -> list[str]:
         return []
     near = nearest(region, known, likeness=0.5)
     hint = f"; did you mean {near}?" if near else ""
-    return [f"AWS_REGION: SageMaker has no region {region!r}{hint}"]
+    return [f"AWS_REGION must be a region of SageMaker, got {region!r}{hint}"]
 
 
 @functools.cache
@@ -206,7 +191,7 @@ def _role_of(value: str, account: str) -> str:
         return value
     if not re.fullmatch(r"\d{12}", account):
         raise UserError(
-            f"AWS_SAGEMAKER_ROLE: {value!r} is a name, and AWS_ACCOUNT_ID is no number of 12 digits",
+            f"AWS_ACCOUNT_ID must have 12 digits if AWS_SAGEMAKER_ROLE is a name, got {account!r}",
             "Set the role as an ARN, arn:aws:iam::123456789012:role/NAME, or the account",
         )
     return f"arn:aws:iam::{account}:role/{value}"
@@ -216,7 +201,8 @@ def _check_account(settings: Settings, account: str) -> None:
     found = _ROLE.fullmatch(settings.role)
     if account and found and found[1] != account:
         raise UserError(
-            f"AWS_SAGEMAKER_ROLE is of account {found[1]}, AWS_ACCOUNT_ID is {account}", "Correct one of them"
+            f"AWS_SAGEMAKER_ROLE must be of account {account} (AWS_ACCOUNT_ID), got account {found[1]}",
+            "Correct one of them",
         )
 
 
@@ -226,7 +212,7 @@ def _check_keys(settings: Settings) -> None:
         if settings.keys or _session(settings.profile).get_credentials() is not None:
             return
     raise UserError(
-        "there are no AWS credentials",
+        "AWS credentials must be set, and none are found",
         "Run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
 

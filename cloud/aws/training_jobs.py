@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from cloud.aws.bucket import ProgressCallback
 from cloud.aws.errors import (
+    CHECK_SETTINGS,
     Unreachable,
     aws_error,
     aws_errors,
     aws_exceptions,
     error_code,
-    required,
+    require_member,
     retry_malformed,
 )
-from cloud.aws.job_description import ENDED
+from cloud.aws.job_description import ENDED_STATUSES
+from psa.core.errors import UserError
 
 _FULL: Final = frozenset({"ResourceLimitExceeded"})
 _THERE: Final = frozenset({"ResourceInUse"})
@@ -28,24 +31,24 @@ _NO_QUOTA: Final = re.compile(r"\bis 0 Instances\b")
 
 @dataclass(frozen=True)
 class SubmitResult:
-    """The result of a submission. kind: "there" if the job was submitted before, "full" if the account's
-    quota is used up, "later" if AWS throttles, "unpaid" if running jobs may use up the budget; said: AWS's
-    message; hint: the hint shown with it.
+    """The result of a submission. kind: "exists" if the job was submitted before, "quota" if the account's
+    quota is used up, "throttled" if AWS throttles, "budget" if running jobs may use up the budget; message:
+    AWS's message; hint: the hint shown with it.
     """
 
-    kind: Literal["submitted", "there", "full", "later", "unpaid"]
-    said: str = ""
+    kind: Literal["submitted", "exists", "quota", "throttled", "budget"]
+    message: str = ""
     hint: str = ""
 
     @property
     def started(self) -> bool:
         """True if the job exists now."""
-        return self.kind in ("submitted", "there")
+        return self.kind in ("submitted", "exists")
 
     @property
     def zero_quota(self) -> bool:
         """True if the quota itself is zero, so that no ending job will free it."""
-        return self.kind == "full" and _NO_QUOTA.search(self.said) is not None
+        return self.kind == "quota" and _NO_QUOTA.search(self.message) is not None
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,13 @@ class TrainingJobStatus:
     secondary: str
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         """True if the job has ended, successfully or not."""
-        return self.status in ENDED
+        return self.status in ENDED_STATUSES
+
+
+class UnknownJob(UserError):
+    """A job that the account does not have in its region."""
 
 
 class TrainingJobs:
@@ -75,40 +82,52 @@ class TrainingJobs:
             code = error_code(error)
             refused = aws_error(error, f"job {request['TrainingJobName']} is refused")
             if code in _THERE:
-                return SubmitResult("there")
+                return SubmitResult("exists")
             if code in _FULL:
-                return SubmitResult("full", refused.message)
+                return SubmitResult("quota", refused.message)
             if isinstance(refused, Unreachable):  # if the request did arrive, the next attempt finds the job
-                return SubmitResult("later", refused.message, refused.hint)
+                return SubmitResult("throttled", refused.message, refused.hint)
             raise refused from None
         return SubmitResult("submitted")
 
-    def listed(self, beginning: str) -> dict[str, TrainingJobStatus]:
-        """Return the jobs whose names contain `beginning`, by name. Raises UserError."""
+    def list_jobs(
+        self, beginning: str, progress: ProgressCallback | None = None
+    ) -> dict[str, TrainingJobStatus]:
+        """Return the jobs whose names contain `beginning`. progress: called per page. Raises UserError."""
+
+        def pages() -> dict[str, TrainingJobStatus]:
+            found: dict[str, TrainingJobStatus] = {}
+            paginator = self.client.get_paginator("list_training_jobs")
+            for page in paginator.paginate(NameContains=beginning, PaginationConfig={"PageSize": _PAGE}):
+                for item in require_member(page, "TrainingJobSummaries"):
+                    found[item["TrainingJobName"]] = TrainingJobStatus(
+                        item["TrainingJobStatus"], item.get("SecondaryStatus", "")
+                    )
+                if progress is not None:
+                    progress(f"{len(found):,} jobs listed")
+            return found
+
         with aws_errors("the training jobs cannot be listed"):
-            return retry_malformed(lambda: self._listed(beginning))
+            return retry_malformed(pages)
 
-    def _listed(self, beginning: str) -> dict[str, TrainingJobStatus]:
-        pages = self.client.get_paginator("list_training_jobs").paginate(
-            NameContains=beginning, PaginationConfig={"PageSize": _PAGE}
-        )
-        return {
-            item["TrainingJobName"]: TrainingJobStatus(
-                item["TrainingJobStatus"], item.get("SecondaryStatus", "")
-            )
-            for page in pages
-            for item in required(page, "TrainingJobSummaries")
-        }
+    def describe(self, name: str) -> dict[str, Any]:
+        """Return the full description of a job. Raises UserError, and UnknownJob if it does not exist."""
 
-    def described(self, name: str) -> dict[str, Any]:
-        """Return the full description of a job. Raises UserError."""
+        def described() -> dict[str, Any]:
+            found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
+            require_member(found, "TrainingJobStatus")
+            return found
+
         with aws_errors(f"job {name} cannot be described"):
-            return retry_malformed(lambda: self._described(name))
-
-    def _described(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
-        required(found, "TrainingJobStatus")
-        return found
+            try:
+                return retry_malformed(described)
+            except aws_exceptions() as error:
+                # SageMaker has no error code of its own for an unknown job
+                if error_code(error) == "ValidationException" and "not found" in str(error).lower():
+                    raise UnknownJob(
+                        f"job {name} must exist in this region, and does not", CHECK_SETTINGS
+                    ) from None
+                raise
 
     def stop(self, name: str) -> bool:
         """Ask a job to save and stop. Return False if it has already ended. Raises UserError."""
@@ -117,11 +136,13 @@ class TrainingJobs:
         except aws_exceptions() as error:
             if error_code(error) == "ValidationException":
                 return False
-            raise aws_error(error, f"job {name} runs on") from error
+            raise aws_error(error, f"job {name} cannot be stopped") from error
         return True
 
 
-def lacked_capacity(said: Mapping[str, Any]) -> bool:
+def lacked_capacity(description: Mapping[str, Any]) -> bool:
     """Return whether a job never started for lack of capacity: refused at once, or after waiting."""
-    has_waited = said.get("SecondaryStatus") == _WAITED_TOO_LONG and not said.get("TrainingStartTime")
-    return has_waited or str(said.get("FailureReason", "")).startswith(_NO_CAPACITY)
+    has_waited = description.get("SecondaryStatus") == _WAITED_TOO_LONG and not description.get(
+        "TrainingStartTime"
+    )
+    return has_waited or str(description.get("FailureReason", "")).startswith(_NO_CAPACITY)

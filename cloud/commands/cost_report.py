@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cloud.aws.job_description import TrainingJob
-from cloud.aws.pricing import PriceTable, dollars
+from cloud.aws.pricing import PriceTable, job_cost
 
 GROUPS: Final[Mapping[str, Callable[[TrainingJob], tuple[str, ...]]]] = {
     "status": lambda job: (job.status,),
@@ -19,7 +19,7 @@ GROUPS: Final[Mapping[str, Callable[[TrainingJob], tuple[str, ...]]]] = {
 
 
 @dataclass(frozen=True)
-class Sum:
+class CostTotal:
     """Totals of several jobs. hours: billed instance hours; longest: billed hours of the longest job."""
 
     jobs: int
@@ -51,7 +51,7 @@ class Bill:
     elsewhere: tuple[str, ...]
 
     @property
-    def total(self) -> Sum:
+    def total(self) -> CostTotal:
         """The totals of all jobs."""
         return self._sum(self.jobs)
 
@@ -67,7 +67,7 @@ class Bill:
         billed = math.fsum(job.billable_seconds * job.count for job in self.jobs if job.spot and job.ended)
         return 1 - billed / ran if ran else None
 
-    def by(self, group: str) -> dict[tuple[str, ...], Sum]:
+    def by(self, group: str) -> dict[tuple[str, ...], CostTotal]:
         """Return totals by a key of GROUPS, the most expensive first."""
         parts: dict[tuple[str, ...], list[TrainingJob]] = {}
         for job in self.jobs:
@@ -75,11 +75,11 @@ class Bill:
         sums = {name: self._sum(jobs) for name, jobs in parts.items()}
         return dict(sorted(sums.items(), key=lambda each: (-each[1].dollars, each[0])))
 
-    def _sum(self, jobs: Sequence[TrainingJob]) -> Sum:
-        return Sum(
+    def _sum(self, jobs: Sequence[TrainingJob]) -> CostTotal:
+        return CostTotal(
             len(jobs),
             math.fsum(job.instance_seconds for job in jobs) / 3600,
-            math.fsum(dollars(job, self.table.instances) for job in jobs),
+            math.fsum(job_cost(job, self.table.instances) for job in jobs),
             max((job.billable_seconds for job in jobs), default=0.0) / 3600,
         )
 
@@ -112,11 +112,11 @@ class Bill:
             "instances": [list(each) for each in job.instances],
             "spot": job.spot,
             "billable_seconds": job.billable_seconds,
-            "dollars": round(dollars(job, self.table.instances), 4),
+            "dollars": round(job_cost(job, self.table.instances), 4),
         }
 
 
-def bill_of(jobs: Sequence[TrainingJob], table: PriceTable) -> Bill:
+def make_bill(jobs: Sequence[TrainingJob], table: PriceTable) -> Bill:
     """Sum up the jobs that have a price, and list those that have none."""
     unpriced: dict[str, list[str]] = {}
     priced = []

@@ -1,6 +1,4 @@
-"""`sagemaker-get-training-logs` and `sagemaker-logs-parser`: fetch the logs of jobs, and parse the
-study's.
-"""
+"""`sagemaker-get-training-logs`, `sagemaker-logs-parser`: download the logs of jobs, and parse them."""
 
 from __future__ import annotations
 
@@ -9,11 +7,13 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from cloud.aws.account import ProgressCallback, job_names, stored_names
-from cloud.aws.cloudwatch import DOWNLOADS, is_kept, keep
-from cloud.aws.job_description import JOBS_FILE, written
-from cloud.commands.common import JobsFile, Region, named_jobs, open_account, remark, say, working
-from psa.cli.console import console
+from cloud.aws import account as accounts
+from cloud.aws.bucket import ProgressCallback
+from cloud.aws.cloudwatch import DOWNLOADS_FILE, download_logs, is_downloaded
+from cloud.aws.job_description import JOBS_FILE, encode_report
+from cloud.commands.common import JobsFile, Region, print_notice, progress_line, read_jobs_file
+from psa.cli.console import console, print_line
+from psa.cli.options import OUTPUT_FILES, option
 from psa.cli.record_options import FAMILY
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
@@ -26,63 +26,69 @@ LOGS_DIR: Final = Path("results/logs")
 def get_training_logs(
     *,
     reconstruct_jobs: Annotated[
-        bool,
-        Parameter(help="Find the jobs by their folders in S3, and write the list of them.", negative=""),
+        bool, Parameter(help="Find the jobs by their folders in S3, and write --jobs-file.", negative="")
     ] = False,
     output_dir: Annotated[
-        Path, Parameter(help="Folder of the logs, a folder in it for each job.")
+        Path, option(OUTPUT_FILES, "Folder of the logs, with a subfolder per job.")
     ] = LOGS_DIR,
     jobs_file: JobsFile = None,
-    force: Annotated[bool, Parameter(help="Also fetch what is here already.", negative="")] = False,
+    force: Annotated[bool, Parameter(help="Download logs again that already exist.", negative="")] = False,
     region: Region = None,
 ) -> int:
-    """Fetch the logs of training jobs from CloudWatch; those that are here already stay as they are.
+    """Download the logs of training jobs from CloudWatch.
 
-    With --reconstruct-jobs the list that is written is --jobs-file, or requested-jobs.txt.
+    Existing logs are not downloaded again. --reconstruct-jobs writes --jobs-file, by default
+    requested-jobs.txt.
 
     Example: sagemaker-get-training-logs --reconstruct-jobs --output-dir results/logs
     """
     out = console()
-    where = open_account(region)
+    account = accounts.open_account(region)
     check_writable(output_dir)
     if reconstruct_jobs:
-        with working(out, f"Listing {where.uri}") as tell:
-            names = stored_names(where, tell)
+        with progress_line(out, f"Listing {account.bucket.uri}") as progress:
+            names = account.stored_job_names(progress)
         if not names:
-            raise UserError(f"{where.uri} holds no folder of a job", "Name jobs with --jobs-file")
+            raise UserError(
+                f"{account.bucket.uri} must have a folder of a job, and has none",
+                "Name jobs with --jobs-file",
+            )
         path = jobs_file or JOBS_FILE
         write_atomically(path, "".join(f"{name}\n" for name in names).encode())
-        say(out, f"{pluralize(len(names), 'job')} found, listed in {path}")
+        print_line(out, f"{pluralize(len(names), 'job')} found, listed in {path}")
     else:
-        names = named_jobs(jobs_file)[0]
-    with working(out, "Fetching logs") as tell:
-        names = names or job_names(where.client("sagemaker"), tell)
+        names = read_jobs_file(jobs_file)[0]
+    with progress_line(out, "Fetching logs") as progress:
+        names = names or account.job_names(progress)
         if not names:
-            raise UserError(f"{where.region} has no job of psa", "Name another region, or --jobs-file")
-        done = _fetched(where.client("logs"), names, output_dir, force, tell)
-    write_atomically(output_dir / DOWNLOADS, written(done))
-    say(
+            raise UserError(
+                f"{account.region} must have a job of psa, and has none",
+                "Name another region, or --jobs-file",
+            )
+        done = _fetched(account.client("logs"), names, output_dir, force, progress)
+    write_atomically(output_dir / DOWNLOADS_FILE, encode_report(done))
+    print_line(
         out,
         f"{pluralize(done['downloaded'], 'job')} fetched, {format_bytes(done['bytes'])}; "
         f"{done['skipped']:,} were here "
         "already",
     )
-    remark(out, len(done["without_log"]), "job", "without a log", done["without_log"])
-    say(out, f"Logs {output_dir}")
+    print_notice(out, len(done["without_log"]), "job", "without a log", done["without_log"])
+    print_line(out, f"Logs {output_dir}")
     return 0
 
 
 def _fetched(
-    client: Any, names: list[str], folder: Path, force: bool, tell: ProgressCallback
+    client: Any, names: list[str], folder: Path, force: bool, progress: ProgressCallback
 ) -> dict[str, Any]:
     """Fetch the logs of each job. Return a summary. Logs already fetched are kept if a later job fails."""
     downloaded, skipped, nothing, count = [], [], [], 0
     for at, name in enumerate(names, 1):
-        tell(f"{at:,} of {len(names):,} jobs: {name}")
-        if not force and is_kept(folder / name):
+        progress(f"{at:,} of {len(names):,} jobs: {name}")
+        if not force and is_downloaded(folder / name):
             skipped.append(name)
             continue
-        summary = keep(client, name, folder / name, tell)
+        summary = download_logs(client, name, folder / name, progress)
         if summary is None:
             nothing.append(name)
         else:
@@ -101,34 +107,36 @@ def _fetched(
 
 def logs_parser(
     *,
-    logs_dir: Annotated[Path, Parameter(help="Folder of the logs, a folder in it for each job.")] = LOGS_DIR,
-    output_dir: Annotated[Path, Parameter(help="Folder of the two tables.")] = Path("results"),
-    family: Annotated[Family, Parameter(help="Which networks, which the logs do not say.")] = FAMILY,
+    logs_dir: Annotated[Path, Parameter(help="Folder of the logs, with a subfolder per job.")] = LOGS_DIR,
+    output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the two tables.")] = Path("results"),
+    family: Annotated[Family, Parameter(help="Family of the networks.")] = FAMILY,
 ) -> int:
-    """Write how the jobs of the original study converged, and how their LKG grew, from their log lines.
+    """Write tables of the convergence and the LKG of the original study's jobs, from their logs.
 
-    Two Markdown tables in the study's layout, means over the trials of the latest job of each architecture
-    and mode. Trials that are cut off are named and left out. Sweeps of psa have records: see `psa report`.
+    Writes two Markdown tables in the layout of the study, with means over the trials of the latest job of
+    each architecture and mode. Incomplete trials are listed and left out. For sweeps of psa see `psa report`.
 
     Example: sagemaker-logs-parser --logs-dir results/logs --output-dir results
     """
-    from cloud.legacy.logs import frame_of_logs, logs_in
+    from cloud.legacy.logs import frame_of_logs, read_logs
     from psa.reports.ablation.markdown import convergence_markdown, lkg_growth_markdown
 
     out = console()
-    with working(out, f"Reading {logs_dir}"):
-        logs = logs_in(logs_dir)
+    with progress_line(out, f"Reading {logs_dir}"):
+        logs = read_logs(logs_dir)
         frame = frame_of_logs(logs, family)
     for text in logs.remarks:
-        say(out, text)
+        print_line(out, text)
     runs = [run for found in logs.runs.values() for run in found]
-    whole = sum(run.whole for run in runs)
-    say(out, f"{pluralize(len(logs.runs), 'job')}, {whole:,} of {pluralize(len(runs), 'trial')} whole")
+    complete = sum(run.complete for run in runs)
+    print_line(
+        out, f"{pluralize(len(logs.runs), 'job')}, {complete:,} of {pluralize(len(runs), 'trial')} complete"
+    )
     for name, text in (
         ("convergence", convergence_markdown(frame)),
         ("lkg_growth", lkg_growth_markdown(frame)),
     ):
         path = output_dir / f"psa_{family}_trials_{name}.md"
         write_atomically(path, text.encode())
-        say(out, f"Table {path}")
+        print_line(out, f"Table {path}")
     return 0

@@ -8,63 +8,55 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from cloud.aws.account import stored_objects
-from cloud.aws.job_description import written
+from cloud.aws import account as accounts
+from cloud.aws.job_description import encode_report
 from cloud.aws.pricing import PriceTable, price_table
-from cloud.commands.common import JobsFile, PriceFile, Region, named_jobs, open_account, remark, say, working
-from cloud.commands.storage_report import Usage, usage_of
-from psa.cli.console import console
+from cloud.commands.common import JobsFile, PriceFile, Region, print_notice, progress_line, read_jobs_file
+from cloud.commands.storage_report import measure_usage
+from psa.cli.console import console, print_line
+from psa.cli.options import OUTPUT_FILES, option
 from psa.core.files import write_atomically
 from psa.core.formatting import format_bytes, pluralize
 
 
 def estimate_storage(
     *,
-    detailed: Annotated[bool, Parameter(help="Also a table of every job.", negative="")] = False,
+    detailed: Annotated[bool, Parameter(help="Also print a table of all jobs.", negative="")] = False,
     jobs_file: JobsFile = None,
     output_file: Annotated[
-        Path | None,
-        Parameter(help="The report, as JSON, such as aws/sagemaker/storage_report.json. [default: none]"),
+        Path | None, option(OUTPUT_FILES, "Path of the report (JSON). [default: none]")
     ] = None,
     prices: PriceFile = None,
     region: Region = None,
 ) -> int:
-    """Say how many bytes the jobs hold in S3, of which kind, and what they cost a month.
+    """Measure the storage of jobs in S3, by kind of file, and its cost per month.
 
-    Old versions of files, which a bucket with versioning keeps, are not seen. Sweeps of psa are counted by
-    line: all attempts of a line share its checkpoints.
+    Old versions of files in a bucket with versioning are not counted. Checkpoints of psa's sweeps are listed
+    per managed job, since all of its attempts share them.
 
     Example: sagemaker-estimate-storage --detailed
     """
     out, table = console(), price_table(prices)
-    only = named_jobs(jobs_file)[0] or None
-    where = open_account(region)
-    with working(out, f"Listing {where.uri}") as tell:
-        usage = usage_of(stored_objects(where, tell=tell), only)
-    out.print(_kinds(usage, table))
+    only = read_jobs_file(jobs_file)[0] or None
+    bucket = accounts.open_account(region).bucket
+    with progress_line(out, f"Listing {bucket.uri}") as progress:
+        usage = measure_usage(bucket.objects(progress=progress), only)
+    out.print(_table("kind", usage.by_kind(), table))
     if detailed:
-        out.print(_jobs(usage, table))
+        out.print(_table("job", usage.by_job(), table))
     missing = [name for name in only or [] if name not in usage.by_job()]
-    remark(out, len(missing), "job", f"without any file below {where.uri}", missing)
+    print_notice(out, len(missing), "job", f"without any file below {bucket.uri}", missing)
     others = [kind for kind in usage.classes if kind != "STANDARD"]
-    remark(out, len(others), "storage class", "counted at the price of S3 Standard", others)
-    say(
+    print_notice(out, len(others), "storage class", "counted at the price of S3 Standard", others)
+    print_line(
         out,
-        f"{where.uri}: {pluralize(usage.count, 'file')}, {format_bytes(usage.size)}: "
-        f"${table.monthly(usage.size):,.2f} a month ({table.said})",
+        f"{bucket.uri}: {pluralize(usage.count, 'file')}, {format_bytes(usage.size)}: "
+        f"${table.monthly_cost(usage.size):,.2f} a month ({table.description})",
     )
     if output_file is not None:
-        write_atomically(output_file, written(usage.json(where.uri, table)))
-        say(out, f"Report {output_file}")
+        write_atomically(output_file, encode_report(usage.json(bucket.uri, table)))
+        print_line(out, f"Report {output_file}")
     return 0
-
-
-def _kinds(usage: Usage, prices: PriceTable) -> Table:
-    return _table("kind", usage.by_kind(), prices)
-
-
-def _jobs(usage: Usage, prices: PriceTable) -> Table:
-    return _table("job", usage.by_job(), prices)
 
 
 def _table(head: str, sizes: dict[str, tuple[int, int]], prices: PriceTable) -> Table:
@@ -73,5 +65,5 @@ def _table(head: str, sizes: dict[str, tuple[int, int]], prices: PriceTable) -> 
     for each in ("files", "size", "dollars a month"):
         table.add_column(each, justify="right")
     for name, (files, count) in sizes.items():
-        table.add_row(name, f"{files:,}", format_bytes(count), f"{prices.monthly(count):,.4f}")
+        table.add_row(name, f"{files:,}", format_bytes(count), f"{prices.monthly_cost(count):,.4f}")
     return table

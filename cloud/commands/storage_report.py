@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cloud.aws.account import job_in
+from cloud.aws.job_names import job_name_in_key
 from cloud.aws.pricing import PriceTable
 
 STORAGE_KINDS: Final = ("model artifacts", "checkpoints", "profiler output", "code", "other")
@@ -18,8 +18,8 @@ _CODE: Final = ("source", "code", "sourcedir.tar.gz")
 
 @dataclass
 class Usage:
-    """Bytes and files by (job, kind). The checkpoints of a line are listed under the line, since all of its
-    jobs share them; classes: bytes by S3 storage class.
+    """Bytes and files by (job, kind). The checkpoints of a managed job are listed under it, since all of its
+    attempts share them; classes: bytes by S3 storage class.
     """
 
     sizes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -38,13 +38,11 @@ class Usage:
 
     def by_kind(self) -> dict[str, tuple[int, int]]:
         """Return the number of files and bytes of each kind."""
-        return {
-            kind: tuple_of(
-                sum(count for (_, each), count in counts.items() if each == kind)
-                for counts in (self.files, self.sizes)
-            )
-            for kind in STORAGE_KINDS
-        }
+        files, sizes = Counter[str](), Counter[str]()
+        for (job, kind), size in self.sizes.items():
+            files[kind] += self.files[job, kind]
+            sizes[kind] += size
+        return {kind: (files[kind], sizes[kind]) for kind in STORAGE_KINDS}
 
     def by_job(self) -> dict[str, tuple[int, int]]:
         """Return the number of files and bytes of each job, the largest first."""
@@ -63,7 +61,7 @@ class Usage:
             "jobs": len(set(jobs) - {SHARED_FOLDERS}),
             "files": self.count,
             "bytes": self.size,
-            "dollars_a_month": round(table.monthly(self.size), 4),
+            "dollars_a_month": round(table.monthly_cost(self.size), 4),
             "kinds": {kind: {"files": n, "bytes": size} for kind, (n, size) in self.by_kind().items()},
             "storage_classes": dict(sorted(self.classes.items())),
             "job_details": [
@@ -78,13 +76,7 @@ class Usage:
         }
 
 
-def tuple_of(values: Iterable[int]) -> tuple[int, int]:
-    """Return two numbers as a pair."""
-    first, second = values
-    return first, second
-
-
-def usage_of(listing: Iterable[tuple[str, int, str]], only: Collection[str] | None = None) -> Usage:
+def measure_usage(listing: Iterable[tuple[str, int, str]], only: Collection[str] | None = None) -> Usage:
     """Sum up a listing of (name, bytes, storage class), restricted to the jobs in `only` if it is given."""
     usage = Usage()
     for key, size, kept in listing:
@@ -98,12 +90,12 @@ def usage_of(listing: Iterable[tuple[str, int, str]], only: Collection[str] | No
 
 
 def place_in_bucket(key: str) -> tuple[str, str]:
-    """Return the owner (a job, a line or shared folders) and the kind of a file, from its name."""
+    """Return the owner (a job, a managed job or shared folders) and the kind of a file, from its name."""
     parts = key.split("/")
     if parts[0] == "lines" and len(parts) > 3:
-        owner = job_in(key) or f"line {parts[1]}"
+        owner = job_name_in_key(key) or f"managed job {parts[1]}"
     else:
-        owner = job_in(key) or SHARED_FOLDERS
+        owner = job_name_in_key(key) or SHARED_FOLDERS
     return owner, _kind(parts)
 
 

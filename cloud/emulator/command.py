@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter, Token
 
-from cloud.emulator.containers.processes import ends_with_us
+from cloud.emulator.containers.processes import end_with_parent
 from cloud.emulator.emulator import LOCK_NAME, Emulator, rehearsal
 from cloud.emulator.faults import AWS_GRACE, Faults
 from psa.cli.options import CountOption
@@ -40,14 +40,14 @@ def _seconds(_type: Any, tokens: Sequence[Token]) -> float:
     text = tokens[0].value
     read = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", text, re.ASCII)
     if read is None:
-        raise ValueError(f'"{text[:40]}" is no length of time, such as 30s or 2m.')
+        raise ValueError(f'must be a time such as 30s or 2m, got "{text[:40]}".')
     return float(read[1]) * _UNITS[read[2]]
 
 
 def _rate(kind: Any, tokens: Sequence[Token]) -> float:
     value = _seconds(kind, tokens)
     if not tokens[0].value[-1].isdigit() or value <= 0:
-        raise ValueError(f'"{tokens[0].value[:40]}" is no number above 0.')
+        raise ValueError(f'must be a number above 0, got "{tokens[0].value[:40]}".')
     return value
 
 
@@ -55,42 +55,46 @@ Seconds = Annotated[float, Parameter(converter=_seconds)]
 
 
 def rehearse(
-    *command: Annotated[str, Parameter(help="What to run, with its own options.", allow_leading_hyphen=True)],
+    *command: Annotated[str, Parameter(help="Command to run, with its options.", allow_leading_hyphen=True)],
     dir: Annotated[  # noqa: A002 -- the option's name
         Path | None,
-        Parameter(help="Folder of the bucket and the jobs. [default: one that is removed at the end]"),
+        Parameter(help="Folder of the bucket and the jobs. [default: a temporary one]"),
     ] = None,
     quota: Annotated[
-        CountOption, Parameter(help="Jobs at once per instance type; one more is refused.")
+        CountOption, Parameter(help="Maximum number of concurrent jobs per instance type.")
     ] = None,
     throttle: Annotated[
-        float | None, Parameter(help="Requests a second that SageMaker answers.", converter=_rate)
+        float | None, Parameter(help="Maximum number of SageMaker requests per second.", converter=_rate)
     ] = None,
     capacity_error: Annotated[
         tuple[str, ...],
-        Parameter(help="An instance type that is not to be had; can be repeated.", negative=""),
+        Parameter(help="Simulate a lack of capacity for this instance type; repeatable.", negative=""),
     ] = (),
     interrupt_every: Annotated[
-        Seconds | None, Parameter(help="Take spot capacity back after so long: 30s, 2m.")
+        Seconds | None, Parameter(help="Interrupt spot jobs after this time: 30s, 2m.")
     ] = None,
-    interruptions: Annotated[CountOption, Parameter(help="At most so many per job.")] = None,
-    grace: Annotated[Seconds, Parameter(help="From SIGTERM to SIGKILL.")] = AWS_GRACE,
-    network: Annotated[bool, Parameter(help="Let containers reach the network. Training needs none.")] = True,
-    wait: Annotated[bool, Parameter(help="For jobs that still run when the command has ended.")] = True,
+    interruptions: Annotated[CountOption, Parameter(help="Maximum number of interruptions per job.")] = None,
+    grace: Annotated[Seconds, Parameter(help="Time from SIGTERM to SIGKILL.")] = AWS_GRACE,
+    network: Annotated[
+        bool, Parameter(help="Give containers access to the network, which training does not need.")
+    ] = True,
+    wait: Annotated[bool, Parameter(help="Wait for jobs that still run when the command has ended.")] = True,
 ) -> int:
-    """Run a command with SageMaker on this machine, free.
+    """Run a command against a local SageMaker emulator.
 
-    S3, SageMaker and CloudWatch are here, without an account and without Docker. Nothing but environment
-    variables leads the command here, and nothing of it reaches AWS. Jobs run as processes with a /opt/ml of
-    their own, with a copy of this environment without psa as their image. The exit code is the command's.
+    Emulates S3, SageMaker and CloudWatch without an account, charges or Docker. Environment variables direct
+    the command to the emulator; nothing reaches AWS. Jobs run as processes, each with its own /opt/ml and a
+    copy of this environment without psa as its image. The exit code is that of the command.
 
     Example: psa rehearse --interrupt-every 30s -- psa sweep reproduction/smoke.toml --backend sagemaker
     """
     if not command:
-        raise UserError("there is no command to rehearse", "Write it after two hyphens: psa rehearse -- ...")
+        raise UserError(
+            "psa rehearse needs a command to run", "Write it after two hyphens: psa rehearse -- ..."
+        )
     if interruptions is not None and interrupt_every is None:
         raise UserError(
-            "--interruptions without --interrupt-every", "Say after how long: --interrupt-every 30s"
+            "--interruptions must go with --interrupt-every", "Add the time, e.g. --interrupt-every 30s"
         )
     faults = Faults(
         quota=quota,
@@ -171,10 +175,10 @@ def _ran(command: Sequence[str], stage: Emulator, signals: _Signals) -> int:
     environment["PATH"] = os.pathsep.join(places)
     if shutil.which(command[0], path=environment["PATH"]) is None:
         raise UserError(
-            f"there is no command {command[0]!r}", "Check how it is spelt, and that it is on PATH"
+            f"the command must exist, got {command[0]!r}", "Check the spelling, and that it is on PATH"
         )
     # In our process group: the command may use the terminal, and receives a Ctrl-C there directly.
-    process = subprocess.Popen(ends_with_us(command, "TERM"), env=environment)
+    process = subprocess.Popen(end_with_parent(command, "TERM"), env=environment)
     while process.poll() is None:
         got = signals.wait(_TICK)
         if got is not None and signals.count >= _ENOUGH:

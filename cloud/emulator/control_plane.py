@@ -49,7 +49,7 @@ class ControlPlane:
     def __init__(self, table: JobTable, site: Site, role_exists: Callable[[str], bool]) -> None:
         self._table, self._site, self._role_exists = table, site, role_exists
         self._throttle = Throttle(site.faults.throttle)
-        self._courses: list[JobRunner] = []
+        self._runners: list[JobRunner] = []
         self._creating = threading.Lock()  # so that one of two jobs with the same name is refused
         self._operations: dict[str, Callable[[Mapping[str, Any]], _Answer]] = {
             "CreateTrainingJob": self._create,
@@ -83,8 +83,8 @@ class ControlPlane:
             self._site.closing.set()
         for job in self._table:
             job.ask_to_stop()
-        for course in self._courses:
-            course.join()
+        for runner in self._runners:
+            runner.join()
 
     def _create(self, request: Mapping[str, Any]) -> _Answer:
         name = request["TrainingJobName"]
@@ -102,9 +102,9 @@ class ControlPlane:
             job = self._table.add(request, self._site.faults.quota)
             if job is None:
                 raise ApiError("ResourceLimitExceeded", self._over_quota(request))
-            course = JobRunner(job, self._site)
-            self._courses.append(course)
-            course.start()
+            runner = JobRunner(job, self._site)
+            self._runners.append(runner)
+            runner.start()
         return {"TrainingJobArn": self._arn(name)}
 
     def _arn(self, name: str) -> str:

@@ -51,9 +51,7 @@ class Emulator:
         }
 
     def inherited(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """Return a copy of an environment without AWS profiles, tokens and certificates, and with
-        `environment` set.
-        """
+        """Return a copy of an environment with `environment` set, and without other AWS variables."""
         kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
         proxied = {
             name: ",".join(filter(None, (environment.get(name), _LOCAL))) for name in ("NO_PROXY", "no_proxy")
@@ -93,14 +91,14 @@ def rehearsal(folder: Path, faults: Faults | None = None) -> Iterator[Emulator]:
             hint="Wait for its end, or choose another folder",
         ),
         contextlib.closing(Namespaces(folder / "probe")) as namespaces,
-        s3_server(folder / "s3", meanwhile=http_server.prepare) as s3,
+        s3_server(folder / "s3", meanwhile=http_server.import_modules) as s3,
         contextlib.closing(s3.client()) as storage,
-        http_server.memory(),
+        http_server.moto_state(),
     ):
         table, book = JobTable(folder / "jobs"), LogStore()
         for job in table:
             book.recall(job.folder)
         site = Site(storage, namespaces.flags, python, book, faults or Faults(), threading.Event())
         plane = ControlPlane(table, site, http_server.role_exists)
-        with http_server.serving(plane) as endpoint, contextlib.closing(plane):
+        with http_server.serve_http(plane) as endpoint, contextlib.closing(plane):
             yield Emulator(s3, endpoint, plane)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from cloud.emulator.control_plane import ROLE, ApiError, ControlPlane
 from cloud.emulator.jobs import ACCOUNT
-from cloud.emulator.s3_server import KEY
+from cloud.emulator.s3_server import ACCESS_KEY
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 
@@ -44,15 +44,14 @@ _Start = Callable[[str, list[tuple[str, str]]], Any]
 _App = Callable[[dict[str, Any], _Start], Iterable[bytes]]
 
 
-def prepare() -> None:
+def import_modules() -> None:
     """Import modules that are slow to load. Raises UserError if they are not installed."""
     try:
         for name in _NEEDED:
             importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"{error.name} is not installed, which a rehearsal needs",
-            how_to_install("rehearse"),
+            f"{error.name} is not installed, which a rehearsal needs", how_to_install("rehearse")
         ) from None
 
 
@@ -61,7 +60,7 @@ def role_exists(name: str) -> bool:
     return any(role.name == name for role in _iam().roles.values())
 
 
-def make_role() -> None:
+def create_role() -> None:
     """Create the role of a rehearsal's jobs, as on AWS."""
     if not role_exists(ROLE):
         _iam().create_role(
@@ -76,7 +75,7 @@ def make_role() -> None:
 
 
 @contextlib.contextmanager
-def memory() -> Iterator[None]:
+def moto_state() -> Iterator[None]:
     """Reset moto's in-memory state, and keep it for the duration of the block.
 
     The state is shared by all rehearsals that run at the same time in a process.
@@ -88,7 +87,7 @@ def memory() -> Iterator[None]:
         if not _SHARERS:
             iam_backends.reset()
             logs_backends.reset()
-        make_role()
+        create_role()
         me = object()
         _SHARERS.append(me)
     try:
@@ -105,7 +104,7 @@ def _iam() -> Any:
 
 
 @contextlib.contextmanager
-def serving(plane: ControlPlane) -> Iterator[str]:
+def serve_http(plane: ControlPlane) -> Iterator[str]:
     """Serve on loopback until the block ends. Yield the address."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -141,10 +140,7 @@ def _application(plane: ControlPlane) -> _App:
         else:
             status, answer = _answered(plane, target.removeprefix(_SAGEMAKER), environ)
         body = json.dumps(answer).encode()
-        start(
-            status,
-            [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(body)))],
-        )
+        start(status, [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(body)))])
         return [body]
 
     return application
@@ -163,7 +159,7 @@ def _answered(plane: ControlPlane, operation: str, environ: dict[str, Any]) -> t
 
 
 def _check_key(environ: dict[str, Any]) -> None:
-    if f"Credential={KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
+    if f"Credential={ACCESS_KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
         raise ApiError(
             "UnrecognizedClientException", "The security token included in the request is invalid."
         )

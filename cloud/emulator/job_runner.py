@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from cloud.aws.errors import aws_error, aws_exceptions
 from cloud.emulator import s3_sync
 from cloud.emulator.containers.container import HOST, NO_NETWORK, SYSTEM_PATH, Container
 from cloud.emulator.faults import Faults
 from cloud.emulator.jobs import EmulatedJob
 from cloud.emulator.log_store import LogStore
-from cloud.emulator.s3_server import _REGION
+from cloud.emulator.s3_server import REGION
+from psa.core.errors import UserError
 from psa.core.files import ensure_dir, write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -68,10 +68,9 @@ class JobRunner(threading.Thread):
             self._all()
         except _Stopped:
             self._job.end("Stopped", "Training job stopped")
-        except aws_exceptions() as error:  # its S3 has ended, for example by a signal to every process
-            trouble = aws_error(error, f"{self._job.name}: a request to the S3 of the rehearsal failed")
-            _LOG.error("%s", trouble.message)
-            self._job.end("Failed", f"InternalServerError: {trouble.message}")
+        except UserError as error:  # its S3 has ended, for example by a signal to every process
+            _LOG.error("%s: %s", self._job.name, error.message)
+            self._job.end("Failed", f"InternalServerError: {error.message}")
         except Exception as error:  # noqa: BLE001 -- clients that wait for the job must see its end
             _LOG.exception("%s", self._job.name)
             self._job.end("Failed", f"InternalServerError: {error}")
@@ -160,16 +159,14 @@ class JobRunner(threading.Thread):
     def _environment(self) -> dict[str, str]:
         return {
             "PATH": f"{self._site.python.parent}:{SYSTEM_PATH}",
-            "AWS_REGION": _REGION,
+            "AWS_REGION": REGION,
             "TRAINING_JOB_NAME": self._job.name,
             "TRAINING_JOB_ARN": self._job["TrainingJobArn"],
             **self._job.get("Environment", {}),
         }
 
     def _watch(self, container: Container) -> tuple[Why, int]:
-        """Wait for the end of the container, or for a reason to end it. Return the reason and the exit
-        code.
-        """
+        """Wait until the container ends or must end. Return the reason and the exit code."""
         began = time.monotonic()
         while True:
             code = container.wait(_TICK)
@@ -248,9 +245,9 @@ class JobRunner(threading.Thread):
 def _failure(ml: Path, code: int) -> str:
     """Return the FailureReason: the content of /opt/ml/output/failure, and the exit code."""
     file = ml / "output/failure"
-    said = file.read_text(errors="replace").strip() if file.is_file() else ""
+    text = file.read_text(errors="replace").strip() if file.is_file() else ""
     end = f", exit code: {code}"
-    return f"AlgorithmError: {said[: 1024 - len('AlgorithmError: ') - len(end)]}{end}"
+    return f"AlgorithmError: {text[: 1024 - len('AlgorithmError: ') - len(end)]}{end}"
 
 
 def _configuration(job: EmulatedJob, channels: Sequence[dict[str, Any]]) -> dict[str, Any]:

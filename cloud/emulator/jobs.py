@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.aws.request_validation import output_members
-from cloud.emulator.s3_server import _REGION
+from cloud.emulator.s3_server import REGION
 from psa.core.files import ensure_dir, write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -32,14 +32,14 @@ _LEFT: Final = "InternalServerError: the rehearsal ended while the job was runni
 
 
 class EmulatedJob:
-    """One job. `said` is the response of DescribeTrainingJob, with times in seconds since 1970.
+    """One job. `description` is the response of DescribeTrainingJob, with times in seconds since 1970.
 
     The job is stored at every change, so that a later rehearsal in the same folder knows it.
     """
 
-    def __init__(self, folder: Path, said: dict[str, Any], interruptions: int = 0) -> None:
+    def __init__(self, folder: Path, description: dict[str, Any], interruptions: int = 0) -> None:
         self.folder = folder
-        self._said = said
+        self._description = description
         self.interruptions = interruptions
         self._lock = threading.RLock()
         self.stop = threading.Event()  # set when a stop has been requested
@@ -49,14 +49,14 @@ class EmulatedJob:
         """Create a job in its state right after CreateTrainingJob."""
         name, now = request["TrainingJobName"], time.time()
         known = output_members("DescribeTrainingJob")
-        said = {key: copy.deepcopy(value) for key, value in request.items() if key in known}
-        said |= {
-            "TrainingJobArn": f"arn:aws:sagemaker:{_REGION}:{ACCOUNT}:training-job/{name}",
+        description = {key: copy.deepcopy(value) for key, value in request.items() if key in known}
+        description |= {
+            "TrainingJobArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{name}",
             "CreationTime": now,
             "LastModifiedTime": now,
             "SecondaryStatusTransitions": [],
         }
-        job = cls(folder, said)
+        job = cls(folder, description)
         ensure_dir(folder)
         job.enter("Starting", "Starting the training job")
         return job
@@ -72,54 +72,56 @@ class EmulatedJob:
     def described(self) -> dict[str, Any]:
         """Return the response of DescribeTrainingJob."""
         with self._lock:
-            return copy.deepcopy(self._said)
+            return copy.deepcopy(self._description)
 
     def summary(self) -> dict[str, Any]:
         """Return the entry of ListTrainingJobs."""
         with self._lock:
-            return {name: self._said[name] for name in _SUMMARY if name in self._said}
+            return {name: self._description[name] for name in _SUMMARY if name in self._description}
 
     def __getitem__(self, name: str) -> Any:
         """Return a member of the description."""
-        return self._said[name]
+        return self._description[name]
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a member of the description, or the default if it is missing."""
-        return self._said.get(name, default)
+        return self._description.get(name, default)
 
     @property
     def name(self) -> str:
         """The unique name of the job."""
-        return str(self._said["TrainingJobName"])
+        return str(self._description["TrainingJobName"])
 
     @property
     def live(self) -> bool:
         """True until the job has ended."""
-        return self._said["TrainingJobStatus"] in LIVE
+        return self._description["TrainingJobStatus"] in LIVE
 
     @property
     def spot(self) -> bool:
         """True for a spot job, whose capacity may be reclaimed."""
-        return bool(self._said.get("EnableManagedSpotTraining"))
+        return bool(self._description.get("EnableManagedSpotTraining"))
 
     def enter(self, secondary: str, message: str, status: str | None = None, **changes: Any) -> None:
         """Enter a secondary status; the primary one is unchanged unless it is given."""
         with self._lock:
             now = time.time()
-            transitions = self._said["SecondaryStatusTransitions"]
+            transitions = self._description["SecondaryStatusTransitions"]
             if transitions:
                 transitions[-1].setdefault("EndTime", now)
             transitions.append({"Status": secondary, "StartTime": now, "StatusMessage": message})
-            self._said["TrainingJobStatus"] = status or self._said.get("TrainingJobStatus", "InProgress")
-            self._said["SecondaryStatus"] = secondary
-            self._said["LastModifiedTime"] = now
-            self._said |= changes
+            self._description["TrainingJobStatus"] = status or self._description.get(
+                "TrainingJobStatus", "InProgress"
+            )
+            self._description["SecondaryStatus"] = secondary
+            self._description["LastModifiedTime"] = now
+            self._description |= changes
             self._store()
 
     def ask_to_stop(self) -> None:
         """Handle StopTrainingJob; a repeated call does nothing."""
         with self._lock:
-            if self._said["TrainingJobStatus"] == "InProgress":
+            if self._description["TrainingJobStatus"] == "InProgress":
                 self.enter("Stopping", "Stopping the training job", "Stopping")
                 self.stop.set()
 
@@ -129,18 +131,18 @@ class EmulatedJob:
             if status == "Failed":
                 changes["FailureReason"] = message[:_LONGEST_REASON]
             now = time.time()
-            started = self._said.get("TrainingStartTime")
+            started = self._description.get("TrainingStartTime")
             changes.setdefault("TrainingEndTime", now)
             if started is not None:
                 changes.setdefault("TrainingTimeInSeconds", max(1, round(now - started)))
                 changes.setdefault("BillableTimeInSeconds", changes["TrainingTimeInSeconds"])
             self.enter(secondary or status, message[:_LONGEST_REASON], status, **changes)
-            last = self._said["SecondaryStatusTransitions"][-1]
+            last = self._description["SecondaryStatusTransitions"][-1]
             last["EndTime"] = last["StartTime"]
             self._store()
 
     def _store(self) -> None:
-        write_atomically(self.folder / "job.json", json.dumps(self._said).encode())
+        write_atomically(self.folder / "job.json", json.dumps(self._description).encode())
 
 
 class JobTable:

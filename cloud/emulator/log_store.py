@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud.emulator.jobs import ACCOUNT
-from cloud.emulator.s3_server import _REGION
+from cloud.emulator.s3_server import REGION
 
 _GROUP: Final = "/aws/sagemaker/TrainingJobs"
 _FILE: Final = "log.jsonl"
@@ -21,7 +21,7 @@ class LogStore:
     def __init__(self) -> None:
         from moto.logs.models import logs_backends
 
-        self._backend: Any = logs_backends[ACCOUNT][_REGION]
+        self._backend: Any = logs_backends[ACCOUNT][REGION]
         self._lock = threading.Lock()
         if _GROUP not in self._backend.groups:
             self._backend.create_log_group(_GROUP, {})

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.emulator.containers.processes import ends_with_us
+from cloud.emulator.containers.processes import end_with_parent
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.core.files import ensure_dir, write_atomically
 
-_REGION: Final = "us-east-1"
-KEY: Final = "rehearsal"
-SECRET: Final = "rehearsal-secret"  # noqa: S105 -- of a server that listens only on loopback
+REGION: Final = "us-east-1"
+ACCESS_KEY: Final = "rehearsal"
+SECRET_KEY: Final = "rehearsal-secret"  # noqa: S105 -- of a server that listens only on loopback
 _READY_SECONDS: Final = 60.0
 _GRPC: Final = 10_000  # SeaweedFS uses a second port at this offset from each
 _QUIET: Final = [
@@ -50,23 +50,23 @@ class S3:
         """The environment variables that S3 clients in any language need."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint,
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": _REGION,
-            "AWS_DEFAULT_REGION": _REGION,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
     def client(self) -> Any:
         """Return a boto3 client that ignores the user's variables and files."""
-        return client("s3", self.endpoint)
+        return loopback_client("s3", self.endpoint)
 
     def uri(self, prefix: str) -> str:
         """Return the URI of a prefix of the bucket, for pyarrow and Ray."""
         return f"s3://{self.bucket}/{prefix}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
 
 
-def client(service: str, endpoint: str) -> Any:
+def loopback_client(service: str, endpoint: str) -> Any:
     """Return a boto3 client of the rehearsal for any service.
 
     Profiles, proxies and certificates of the user must not affect a loopback connection.
@@ -86,10 +86,10 @@ def client(service: str, endpoint: str) -> Any:
     )
     return session.create_client(
         service,
-        _REGION,
+        REGION,
         endpoint_url=endpoint,
-        aws_access_key_id=KEY,
-        aws_secret_access_key=SECRET,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
         config=Config(proxies={}, s3={"addressing_style": "path"}, max_pool_connections=50),
     )
 
@@ -107,7 +107,7 @@ def s3_server(
     ports = _free_ports(5)
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(
-            ends_with_us(_command(folder, ports)),
+            end_with_parent(_command(folder, ports)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -145,7 +145,7 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
         )
     identity = {
         "name": "rehearsal",
-        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     config = folder / "s3.json"

@@ -7,46 +7,41 @@ import logging
 import os
 import tarfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from psa.core.files import ensure_dir, write_parts
+from cloud.aws.bucket import Bucket
+from psa.core.errors import UserError
+from psa.core.files import ensure_dir, write_atomically
 
 _LOG = logging.getLogger(__name__)
 EVERY_SECONDS: Final = 0.5
 _Seen = dict[str, tuple[int, int, int]]  # name -> modification time, size, inode
 
 
-def split_uri(uri: str) -> tuple[str, str]:
-    """Split `s3://BUCKET/KEY` into bucket and key."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
-def list_keys(storage: Any, uri: str) -> Iterator[str]:
-    """Yield every key that starts with the URI's key."""
-    bucket, prefix = split_uri(uri)
-    for page in storage.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        yield from (each["Key"] for each in page.get("Contents", []))
+def parse_uri(storage: Any, uri: str) -> tuple[Bucket, str]:
+    """Return the bucket and the key of `s3://BUCKET/KEY`. storage: the boto3 client of S3."""
+    name, _, key = uri.removeprefix("s3://").partition("/")
+    return Bucket(storage, name, prefix=""), key
 
 
 def has_objects(storage: Any, uri: str) -> bool:
     """Return whether any key starts with the URI's key."""
-    bucket, prefix = split_uri(uri)
-    return bool(storage.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("KeyCount"))
+    bucket, prefix = parse_uri(storage, uri)
+    return bool(bucket.objects(prefix))
 
 
 def has_bucket(storage: Any, uri: str) -> bool:
     """Return whether the bucket of a URI exists."""
-    return split_uri(uri)[0] in {each["Name"] for each in storage.list_buckets()["Buckets"]}
+    bucket, _ = parse_uri(storage, uri)
+    return bucket.name in {each["Name"] for each in storage.list_buckets()["Buckets"]}
 
 
 def download_prefix(storage: Any, uri: str, folder: Path) -> None:
     """Download all objects of a prefix into a folder, or the one object that the URI names."""
-    bucket, prefix = split_uri(uri)
+    bucket, prefix = parse_uri(storage, uri)
     ensure_dir(folder)
-    for key in list_keys(storage, uri):
+    for key in (found.name for found in bucket.objects(prefix)):
         if key == prefix and key.endswith("/"):  # a console's placeholder for an empty folder
             continue
         target = folder / _name(key, prefix)
@@ -55,13 +50,9 @@ def download_prefix(storage: Any, uri: str, folder: Path) -> None:
         if key.endswith("/"):
             ensure_dir(target)
             continue
-        _get(storage, bucket, key, target)
-
-
-def _get(storage: Any, bucket: str, key: str, target: Path) -> None:
-    body = storage.get_object(Bucket=bucket, Key=key)["Body"]
-    with contextlib.closing(body):
-        write_parts(target, body.iter_chunks(1 << 20))
+        content = bucket.read(key)
+        if content is not None:  # None: it has been removed since the listing
+            write_atomically(target, content)
 
 
 def _name(key: str, prefix: str) -> str:
@@ -74,18 +65,18 @@ def _name(key: str, prefix: str) -> str:
 
 def upload_tree(storage: Any, folder: Path, uri: str) -> None:
     """Upload every file of a folder to a prefix."""
-    bucket, prefix = split_uri(uri)
+    bucket, prefix = parse_uri(storage, uri)
     for name in _scan(folder):
-        storage.put_object(Bucket=bucket, Key=_key(prefix, name), Body=(folder / name).read_bytes())
+        bucket.write(_key(prefix, name), (folder / name).read_bytes())
 
 
 def upload_archive(storage: Any, folder: Path, uri: str, scratch: Path) -> None:
     """Upload a folder as one tar.gz. scratch: a path for the temporary archive."""
-    bucket, key = split_uri(uri)
+    bucket, key = parse_uri(storage, uri)
     with tarfile.open(scratch, "w:gz") as archive:
         for entry in sorted(folder.iterdir()):
             archive.add(entry, arcname=entry.name)
-    storage.put_object(Bucket=bucket, Key=key, Body=scratch.read_bytes())
+    bucket.write(key, scratch.read_bytes())
     scratch.unlink()
 
 
@@ -96,8 +87,8 @@ class S3Mirror:
     """
 
     def __init__(self, storage: Any, folder: Path, uri: str) -> None:
-        self._storage, self._folder = storage, folder
-        self._bucket, self._prefix = split_uri(uri)
+        self._folder = folder
+        self._bucket, self._prefix = parse_uri(storage, uri)
         self._seen = _scan(folder)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -112,12 +103,10 @@ class S3Mirror:
         self._sync()  # changes since the last pass
 
     def _follow(self) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         while not self._over.wait(EVERY_SECONDS):
             try:
                 self._sync()
-            except (BotoCoreError, ClientError, OSError) as error:
+            except (UserError, OSError) as error:
                 _LOG.warning("checkpoints of %s were not synced: %s", self._prefix, error)
 
     def _sync(self) -> None:
@@ -126,7 +115,7 @@ class S3Mirror:
             if self._seen.get(name) != state:
                 self._put(name, state)
         for name in self._seen.keys() - now.keys():
-            self._storage.delete_object(Bucket=self._bucket, Key=_key(self._prefix, name))
+            self._bucket.remove_files([_key(self._prefix, name)])
             del self._seen[name]
 
     def _put(self, name: str, state: tuple[int, int, int]) -> None:
@@ -134,7 +123,7 @@ class S3Mirror:
             body = (self._folder / name).read_bytes()
         except FileNotFoundError:  # a temporary file that has been renamed meanwhile
             return
-        self._storage.put_object(Bucket=self._bucket, Key=_key(self._prefix, name), Body=body)
+        self._bucket.write(_key(self._prefix, name), body)
         self._seen[name] = state
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud.aws.artifact import Limits, contents
-from cloud.aws.job_names import LegacyJobName, latest
+from cloud.aws.artifact import Limits, read_artifact
+from cloud.aws.job_names import LegacyJobName, latest_legacy_jobs
 from psa.core.errors import UserError
 from psa.specs.training import MODES
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ARTIFACT: Final = "output/model.tar.gz"
-MOST_BYTES: Final = 256 * 2**20  # size limit of a packed artifact; the study's have a few hundred bytes
+MAX_ARTIFACT_SIZE: Final = 256 * 2**20  # in bytes, packed; the study's have a few hundred
 COMPREHENSIVE: Final = "comprehensive_results.json"
 _PLAIN: Final = "results.txt"
 # Why a cell is empty: the study's own tokens and two more, for an artifact that is refused or damaged, and
@@ -51,17 +51,17 @@ class LegacyResults:
     remarks: list[str] = field(default_factory=list)
 
 
-def results_of(
-    names: Sequence[str], archs: Sequence[str], read: ReadObject, tell: Callable[[str], None]
+def collect_results(
+    names: Sequence[str], archs: Sequence[str], read: ReadObject, progress: Callable[[str], None]
 ) -> LegacyResults:
     """Return the results of the latest job of each mode of these architectures, or of all that have jobs if
     `archs` is empty. read: returns the artifact of a job, or None if it does not exist.
     """
-    jobs = latest(names)
+    jobs = latest_legacy_jobs(names)
     results = LegacyResults()
     listed = tuple(archs) or tuple(dict.fromkeys(arch for arch, _ in jobs))
     for arch in listed:
-        tell(arch)
+        progress(arch)
         for mode in MODES:
             _take(results, arch, mode, jobs.get((arch, mode), []), read)
     left = sorted({arch for arch, _ in jobs} - set(listed))
@@ -77,7 +77,7 @@ def _take(
         results.tokens[arch, mode] = NO_JOB
         return
     try:
-        results.bounties[arch, mode] = bounties_of(jobs[0], read)
+        results.bounties[arch, mode] = read_bounties(jobs[0], read)
     except NoResults as nothing:
         results.tokens[arch, mode] = nothing.token
         why = f" ({nothing.why})" if nothing.why else ""
@@ -85,13 +85,13 @@ def _take(
         results.remarks.append(f"{jobs[0].name}: {nothing.token}{why}{older}")
 
 
-def bounties_of(job: LegacyJobName, read: ReadObject) -> list[float]:
+def read_bounties(job: LegacyJobName, read: ReadObject) -> list[float]:
     """Return the bounties in a job's artifact, in percent. Raises NoResults."""
     data = read(job)
     if data is None:
         raise NoResults(INCOMPLETE)
     try:
-        files = contents(data, _LIMITS, name=f"{job.name}/{ARTIFACT}", wanted=(COMPREHENSIVE, _PLAIN))
+        files = read_artifact(data, _LIMITS, name=f"{job.name}/{ARTIFACT}", wanted=(COMPREHENSIVE, _PLAIN))
     except UserError as error:
         raise NoResults(REFUSED, error.message) from None
     if any(len(content) > _MOST_RESULTS for content in files.values()):
@@ -113,9 +113,9 @@ def _comprehensive(content: bytes) -> list[float]:
     try:
         items = json.loads(content) if content.strip() else []
     except (ValueError, RecursionError):
-        raise NoResults(DAMAGED, f"{COMPREHENSIVE} is no JSON") from None
+        raise NoResults(DAMAGED, f"{COMPREHENSIVE} must be JSON") from None
     if not isinstance(items, list):
-        raise NoResults(DAMAGED, f"{COMPREHENSIVE} is no list")
+        raise NoResults(DAMAGED, f"{COMPREHENSIVE} must be a list")
     return [_percent(item.get("bounty") if isinstance(item, Mapping) else None) for item in items]
 
 
@@ -128,14 +128,12 @@ def _plain(content: bytes) -> list[float]:
 def _percent(value: Any) -> float:
     sound = isinstance(value, int | float) and not isinstance(value, bool)
     if not sound or not 0 <= value <= 100:  # NaN fails the comparison, too
-        raise NoResults(DAMAGED, f"{str(value)[:40]} is no percentage")
+        raise NoResults(DAMAGED, f"a result must be a percentage, got {str(value)[:40]}")
     return float(value)
 
 
 def frame_of_results(results: LegacyResults, family: str) -> pd.DataFrame:
-    """Return the trials as the data frame of reports, numbered from 1; an empty cell gets one missing
-    value.
-    """
+    """Return the trials as the frame of reports, numbered from 1; an empty cell has one missing value."""
     from psa.analysis.frame_schema import build_frame
     from psa.analysis.published import published_row
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud.aws.job_names import LegacyJobName, latest
+from cloud.aws.job_names import LegacyJobName, latest_legacy_jobs
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
 from psa.specs.model import PublishedModelSpec
@@ -44,12 +44,12 @@ class LegacyRun:
     gap: bool = False
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """True if every loop is present."""
         return len(self.current) == self.horizon and not self.gap
 
 
-def runs_in(text: str) -> list[LegacyRun]:
+def parse_runs(text: str) -> list[LegacyRun]:
     """Parse the trials of a log, in order; the last may be truncated, and `gap` marks missing lines."""
     runs: list[LegacyRun] = []
     expected = 1
@@ -71,18 +71,16 @@ def runs_in(text: str) -> list[LegacyRun]:
 
 @dataclass(frozen=True)
 class Logs:
-    """The logs of a folder: trials of the latest job of each arch and mode, and remarks on what was left out,
-    one line each.
-    """
+    """The trials of the latest job of each arch and mode, and remarks on omissions, one line each."""
 
     runs: Mapping[LegacyJobName, Sequence[LegacyRun]]
     remarks: Sequence[str]
 
 
-def logs_in(folder: Path) -> Logs:
+def read_logs(folder: Path) -> Logs:
     """Read the logs of all jobs below a folder. Raises UserError without any of the original study."""
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    jobs = latest(names)
+    jobs = latest_legacy_jobs(names)
     if not jobs:
         raise UserError(
             f"{folder} holds no log of a job of the original study",
@@ -102,7 +100,7 @@ def _runs_of(folder: Path, remarks: list[str]) -> list[LegacyRun]:
     """Return the trials of a job's last attempt: an interrupted job of the study started from scratch."""
     attempts = []
     for path in sorted(folder.rglob("*.log"), key=_order):
-        runs = runs_in((read_bytes(path) or b"").decode(errors="replace"))
+        runs = parse_runs((read_bytes(path) or b"").decode(errors="replace"))
         if runs:
             attempts.append((path, runs))
     if not attempts:
@@ -115,7 +113,7 @@ def _runs_of(folder: Path, remarks: list[str]) -> list[LegacyRun]:
     for number, run in enumerate(runs, 1):
         if run.gap:
             remarks.append(f"{folder.name}: lines of trial {number} are missing; the trial counts as missing")
-        elif not run.whole:
+        elif not run.complete:
             remarks.append(
                 f"{folder.name}: trial {number} is cut off at loop {len(run.current)} of {run.horizon}; "
                 "it counts as missing"
@@ -156,7 +154,7 @@ def _row(job: LegacyJobName, number: int, run: LegacyRun, family: str) -> dict[s
         ).parameters,
         "source": "published",
     }
-    if not run.whole:
+    if not run.complete:
         return row
     loops = len(run.current)
     before = [-1.0, *run.lkg[:-1]]

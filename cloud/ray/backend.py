@@ -14,15 +14,14 @@ import importlib.util
 import json
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cloud.aws.errors import Unreachable
 from cloud.object_store import ObjectStore
-from cloud.patience import patiently
 from cloud.ray.driver_process import Driver, check_socket_folder
-from cloud.ray.protocol import INPUTS_FILE
+from cloud.ray.protocol import INPUTS_FOLDER, RayExperiment
 from cloud.results_sync import sync_results
+from cloud.retry import retry_with_ticks
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
@@ -39,7 +38,7 @@ from psa.storage import locks
 from psa.storage.store import STATE_NAME, Store
 
 logger = logging.getLogger(__name__)
-_PACKS: Final = f"{INPUTS_FILE}/packs.json"
+_PACKS: Final = f"{INPUTS_FOLDER}/packs.json"
 
 
 class RayBackend:
@@ -80,18 +79,19 @@ class RayBackend:
         self._check_room_for_sockets()
         packs = [job.pack for job in jobs]
         tick = WorkerEvent("tick", packs[0])
-        stored = yield from patiently(lambda: self._interrupted(packs), tick)
+        stored = yield from retry_with_ticks(lambda: self._interrupted(packs), tick)
         if stored is not None:
             if (yield from self._run(stored, restore=True)):
                 return
             # an experiment that a kill left incomplete cannot be restored, but its checkpoints can
             yield from self._settled(stored)
-        new = yield from patiently(lambda: self._prepared(packs), tick)
+        new = yield from retry_with_ticks(lambda: self._prepared(packs), tick)
         try:
             yield from self._run(new, restore=False)
         except UserError:
             with contextlib.suppress(Unreachable):
-                if not self._begun(new.name):  # the experiment was refused: there is nothing to resume
+                # a refused experiment leaves nothing to resume
+                if not self._is_restorable(new.name):
                     self.storage.remove(new.name)
             raise
 
@@ -101,10 +101,10 @@ class RayBackend:
         what = {"packs": list(experiment.packs)}
         driver = self._driver()
         with contextlib.closing(driver.events(self._task(experiment.name, restore, what))) as events:
-            for said in events:
-                if said is not None and said["event"] == "unrestorable":
+            for event in events:
+                if event is not None and event["event"] == "unrestorable":
                     return False
-                yield from self._events(experiment, said, left)
+                yield from self._events(experiment, event, left)
         if not (driver.taken or driver.interrupted):  # it ran to its end
             yield from self._settled(experiment)
         return True
@@ -112,26 +112,29 @@ class RayBackend:
     def _settled(self, experiment: RayExperiment) -> Generator[WorkerEvent, None, None]:
         """Download the results that are not here yet, and remove the experiment."""
         first = next(iter(experiment.packs.values()))
-        yield from patiently(lambda: self._settle(experiment), WorkerEvent("tick", first))
+        yield from retry_with_ticks(lambda: self._settle(experiment), WorkerEvent("tick", first))
 
     def _settle(self, experiment: RayExperiment) -> None:
-        for name, pack in experiment.packs.items():
-            if self.store.pending(pack.trials, pack.horizon):
-                self.bring_home(experiment.name, name)
+        self._download_pending(experiment)
         self.storage.remove(experiment.name)
 
+    def _download_pending(self, experiment: RayExperiment) -> None:
+        for name, pack in experiment.packs.items():
+            if self.store.pending(pack.trials, pack.horizon):
+                self.download_pack(experiment.name, name)
+
     def _events(
-        self, experiment: RayExperiment, said: dict[str, Any] | None, left: dict[str, int]
+        self, experiment: RayExperiment, event: dict[str, Any] | None, left: dict[str, int]
     ) -> Iterator[WorkerEvent]:
         """Yield the events of a pack. Its results are downloaded before it is reported as done."""
         first = next(iter(experiment.packs))
-        facts = said or {"event": "tick"}
+        facts = event or {"event": "tick"}
         kind, name = facts.pop("event"), facts.pop("pack", first)
         if kind == "begun":
             facts["left"] = left[name] if facts["left"] is None else facts["left"]
         if kind in ("done", "failed"):
             tick = WorkerEvent("tick", experiment.packs[name])
-            yield from patiently(lambda: self.bring_home(experiment.name, name), tick)
+            yield from retry_with_ticks(lambda: self.download_pack(experiment.name, name), tick)
         yield WorkerEvent(kind, experiment.packs[name], facts)
 
     def search(self, search: Search) -> Generator[dict[str, Any] | None, None, None]:
@@ -140,12 +143,12 @@ class RayBackend:
             raise UserError('sampler = "optuna": Optuna is not installed', how_to_install("search"))
         self._check_room_for_sockets()
         name = f"{self.prefix}{search.digest[:16]}"
-        begun = yield from patiently(lambda: self._begun(name), None)
+        begun = yield from retry_with_ticks(lambda: self._is_restorable(name), None)
         ended = begun and (yield from self._searched(name, search, restore=True))
         if not ended:
-            yield from patiently(lambda: self.storage.remove(name), None)
+            yield from retry_with_ticks(lambda: self.storage.remove(name), None)
             yield from self._searched(name, search, restore=False)
-        yield from patiently(lambda: self.storage.remove(name), None)
+        yield from retry_with_ticks(lambda: self.storage.remove(name), None)
 
     def _searched(
         self, experiment: str, search: Search, restore: bool
@@ -153,17 +156,18 @@ class RayBackend:
         """Run a search to its end. Return whether it could be started or restored."""
         driver, what = self._driver(), {"search": search.model_dump(mode="json")}
         with contextlib.closing(driver.events(self._task(experiment, restore, what))) as events:
-            for said in events:
-                if said is not None and said["event"] == "unrestorable":
+            for event in events:
+                if event is not None and event["event"] == "unrestorable":
                     return False
-                if said is not None and said["event"] == "done":
-                    yield from patiently(functools.partial(self.bring_home, experiment, said["pack"]), None)
-                yield said
+                if event is not None and event["event"] == "done":
+                    download = functools.partial(self.download_pack, experiment, event["pack"])
+                    yield from retry_with_ticks(download, None)
+                yield event
         if driver.interrupted:
-            raise UserError("a signal has stopped Ray", "Run the same command again: it goes on from there")
+            raise UserError("a signal has stopped Ray", "Run the same command again to resume")
         return True
 
-    def _begun(self, experiment: str) -> bool:
+    def _is_restorable(self, experiment: str) -> bool:
         """Return whether Tune has stored enough of an experiment to restore it."""
         files = [name for name in self.storage.tree(experiment) if "/" not in name]
         states = [name for name in files if name.startswith("experiment_state-")]
@@ -175,16 +179,12 @@ class RayBackend:
         return False
 
     def fetch(self) -> None:
-        """Download the results of interrupted sweeps from the storage: records, and states that are further
-        trained than the local ones.
-        """
+        """Download records and further trained states of interrupted sweeps from the storage."""
         for experiment in self._experiments():
             if self._is_ours(experiment):
-                for name, pack in experiment.packs.items():
-                    if self.store.pending(pack.trials, pack.horizon):
-                        self.bring_home(experiment.name, name)
+                self._download_pending(experiment)
 
-    def bring_home(self, experiment: str, name: str) -> None:
+    def download_pack(self, experiment: str, name: str) -> None:
         """Download the content of a Tune trial's newest checkpoint into the store."""
         folder = self._newest(experiment, name)
         if folder:
@@ -253,7 +253,8 @@ class RayBackend:
         for experiment in self._experiments():
             same = {pack.horizon for pack in experiment.packs.values()} == {pack.horizon for pack in packs}
             if same and {trial.id for trial in self._left(experiment)} == wanted:
-                return experiment if self._begun(experiment.name) and self._is_ours(experiment) else None
+                is_open = self._is_restorable(experiment.name) and self._is_ours(experiment)
+                return experiment if is_open else None
         return None
 
     def _prepared(self, packs: Sequence[Pack]) -> RayExperiment:
@@ -269,7 +270,7 @@ class RayBackend:
         )
         bodies = {name: pack.model_dump(mode="json") for name, pack in experiment.packs.items()}
         for name, pack in experiment.packs.items():
-            place = f"{experiment.name}/{INPUTS_FILE}/{name}"
+            place = f"{experiment.name}/{INPUTS_FOLDER}/{name}"
             for trial in pack.trials:
                 content = read_stored(self.store.state_file(trial).path)
                 if content is not None:
@@ -279,18 +280,12 @@ class RayBackend:
         return experiment
 
 
-@dataclass(frozen=True)
-class RayExperiment:
-    """Packs by name, as stored in an experiment."""
-
-    name: str
-    packs: dict[str, Pack]
-
-
 def _check_gpus(asked: float | None) -> None:
     """Raise UserError unless `asked` is a fraction of one GPU or a whole number, as Ray requires."""
     if asked is not None and not (0 <= asked <= 1 or (asked > 1 and asked.is_integer())):
-        raise UserError(f"--gpus-per-pack {asked:g} is no number of GPUs", "Choose 0 to 1, or a whole number")
+        raise UserError(
+            f"--gpus-per-pack must be 0 to 1, or a whole number, got {asked:g}", "See `psa sweep --help`"
+        )
 
 
 def _digest(packs: Sequence[Pack]) -> str:

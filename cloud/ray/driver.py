@@ -26,10 +26,10 @@ from ray import tune
 import cloud
 import psa
 from cloud.object_store import ObjectStore
-from cloud.patience import insist
-from cloud.ray import callbacks as listener
-from cloud.ray.protocol import INPUTS_FILE, Files, pack_in
+from cloud.ray import callbacks
+from cloud.ray.protocol import INPUTS_FOLDER, Files, read_pack
 from cloud.ray.trainable import train_pack
+from cloud.retry import retry_until_reachable
 from psa.core.errors import EXIT_USER_ERROR, UserError, one_line
 from psa.core.file_locks import locked
 from psa.core.stop import heeded, let_through
@@ -60,8 +60,8 @@ def connect(address: str, gpus_per_pack: float) -> None:
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             logger.exception("joining %s failed", address)
             if not (left and address.startswith("ray://")):
-                raise _nobody(address, error) from None
-    _heed_signals()
+                raise _no_cluster(address, error) from None
+    _handle_signals()
     _check_room(gpus_per_pack)
 
 
@@ -74,10 +74,10 @@ def _check_answers(address: str) -> None:
         with socket.create_connection((host, int(port)), _ANSWER_SECONDS):
             pass
     except (OSError, ValueError, OverflowError) as error:
-        raise _nobody(address, error) from None
+        raise _no_cluster(address, error) from None
 
 
-def _nobody(address: str, error: Exception) -> UserError:
+def _no_cluster(address: str, error: Exception) -> UserError:
     reason = one_line(str(error))[:300]
     if address == "local":
         return UserError(
@@ -104,7 +104,7 @@ def _check_room(gpus_per_pack: float) -> None:
     )
 
 
-def gpus_of(asked: float | None, device: str | None) -> float:
+def choose_gpus_per_pack(asked: float | None, device: str | None) -> float:
     """Return the share of a GPU per pack: by default a quarter, if the cluster has any GPU."""
     if asked is not None:
         return asked
@@ -112,7 +112,7 @@ def gpus_of(asked: float | None, device: str | None) -> float:
     return 1 / PACKS_SHARING_A_GPU if there and device != "cpu" else 0.0
 
 
-def slots(gpus_per_pack: float) -> int:
+def count_parallel_packs(gpus_per_pack: float) -> int:
     """Return the number of packs that the cluster trains at once."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not gpus_per_pack:
@@ -120,7 +120,7 @@ def slots(gpus_per_pack: float) -> int:
     return int(sum(min(node.get("CPU", 0), node.get("GPU", 0) // gpus_per_pack) for node in nodes))
 
 
-def data_of(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
+def load_data_files(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
     """Return the files of these data sets, by name. Raises UserError."""
     return {
         name: {
@@ -131,7 +131,7 @@ def data_of(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
     }
 
 
-def drive(task: Mapping[str, Any]) -> None:
+def run_task(task: Mapping[str, Any]) -> None:
     """Run a task. Raises UserError."""
     if "search" in task:
         search = Search.model_validate(task["search"])
@@ -140,12 +140,12 @@ def drive(task: Mapping[str, Any]) -> None:
         with locked(lock, what="this search is at work in another process"):
             _tuned(task, names, search.strategy.samples, functools.partial(_searched, task, search))
         return
-    inputs = insist(functools.partial(_inputs_of, task))
-    packs = [insist(functools.partial(pack_in, inputs, name)) for name in task["packs"]]
+    inputs = retry_until_reachable(functools.partial(_inputs_of, task))
+    packs = [retry_until_reachable(functools.partial(read_pack, inputs, name)) for name in task["packs"]]
     trials = [trial for pack in packs for trial in pack.trials]
     with locks.lock_trials(Store(Path(task["models"]), Path(task["results"])), trials) as got:
         if len(got) < len(trials):
-            listener.tell({"event": "taken"})
+            callbacks.emit({"event": "taken"})
         else:
             names = {trial.data.name for trial in trials}
             _tuned(task, names, len(packs), functools.partial(_swept, task))
@@ -153,21 +153,23 @@ def drive(task: Mapping[str, Any]) -> None:
 
 def _inputs_of(task: Mapping[str, Any]) -> ObjectStore:
     """Open the inputs of a sweep. Opening them asks S3 for the region of the bucket."""
-    return ObjectStore.at(ObjectStore.at(task["storage"]).under(f"{task['experiment']}/{INPUTS_FILE}"))
+    return ObjectStore.at(ObjectStore.at(task["storage"]).under(f"{task['experiment']}/{INPUTS_FOLDER}"))
 
 
 def _tuned(
     task: Mapping[str, Any], names: Iterable[str], most: int, experiment: Callable[[], dict[str, Any]]
 ) -> None:
     """Run a Tune experiment to its end, either a new one or a stored one that is restored."""
-    data = data_of(names, Path(task["data_dir"]))
+    data = load_data_files(names, Path(task["data_dir"]))
     connect(task["address"], task["gpus"] or 0.0)
-    gpus = gpus_of(task["gpus"], task["device"])
-    listener.tell({"event": "ready", "workers": max(1, min(slots(gpus), task["workers"] or most))})
+    gpus = choose_gpus_per_pack(task["gpus"], task["device"])
+    callbacks.emit(
+        {"event": "ready", "workers": max(1, min(count_parallel_packs(gpus), task["workers"] or most))}
+    )
     trainable = tune.with_resources(
         tune.with_parameters(train_pack, data=data), {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
     )
-    storage = insist(functools.partial(ObjectStore.at, task["storage"]))
+    storage = retry_until_reachable(functools.partial(ObjectStore.at, task["storage"]))
     mailbox = f"psa-{task['experiment']}" if task["address"].startswith("ray://") else ""
     if task["restore"]:
         where = storage.under(task["experiment"])
@@ -175,23 +177,23 @@ def _tuned(
             restored = tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True)
         except Exception:  # any error that Ray raises for files that a kill left incomplete
             logger.exception("the experiment cannot be restored")
-            listener.tell({"event": "unrestorable"})
+            callbacks.emit({"event": "unrestorable"})
             return
-        with listener.mail(mailbox):
+        with callbacks.forward_events(mailbox):
             results = restored.fit()
         if "search" in task:  # some may have ended while the driver was not running
             for result in (results[at] for at in range(len(results))):
-                listener.tell_result(Path(result.path).name, result.config, result.metrics)
+                callbacks.emit_result(Path(result.path).name, result.config, result.metrics)
         return
     run = tune.RunConfig(
         name=task["experiment"],
         storage_path=storage.uri,
         failure_config=tune.FailureConfig(max_failures=ERRORS_ALLOWED),
         checkpoint_config=tune.CheckpointConfig(num_to_keep=None if _is_pbt(task) else 2),
-        callbacks=[listener.EventCallback(mailbox)],
+        callbacks=[callbacks.EventCallback(mailbox)],
         verbose=0,
     )
-    with listener.mail(mailbox):
+    with callbacks.forward_events(mailbox):
         tune.Tuner(trainable, run_config=run, **experiment()).fit()
 
 
@@ -207,8 +209,8 @@ def _swept(task: Mapping[str, Any]) -> dict[str, Any]:
         "tune_config": tune.TuneConfig(
             max_concurrent_trials=task["workers"],
             reuse_actors=True,  # import torch and read the data once per process, not once per pack
-            trial_name_creator=listener.name_of,
-            trial_dirname_creator=listener.name_of,
+            trial_name_creator=callbacks.trial_folder_name,
+            trial_dirname_creator=callbacks.trial_folder_name,
         ),
     }
 
@@ -217,9 +219,12 @@ def _searched(task: Mapping[str, Any], search: Search) -> dict[str, Any]:
     """Return the settings of an experiment with one Tune trial per configuration."""
     from cloud.ray import search_space
 
-    config = search_space.config_of(search, task["workers"])
-    config.trial_name_creator = config.trial_dirname_creator = listener.name_of
-    shared = {"template": search.template.model_dump(mode="json"), "space": search_space.space(search)}
+    config = search_space.tune_config(search, task["workers"])
+    config.trial_name_creator = config.trial_dirname_creator = callbacks.trial_folder_name
+    shared = {
+        "template": search.template.model_dump(mode="json"),
+        "space": search_space.tune_search_space(search),
+    }
     return {"param_space": {**_common(task), **shared, "often": _is_pbt(task)}, "tune_config": config}
 
 
@@ -237,7 +242,7 @@ def _stopped_by(number: int, _frame: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def _heed_signals() -> None:
+def _handle_signals() -> None:
     """Handle termination signals like Ctrl-C. Call this after Ray's start, which sets a SIGTERM handler."""
     for number in heeded():
         if number != signal.SIGINT:
@@ -254,8 +259,8 @@ def main() -> int:
     """Run one task and write its events. Return 0, or 2 if the task cannot be started."""
     logging.basicConfig(level=logging.ERROR)
     events = EventWriter()
-    listener.tell = functools.partial(_say, events)
-    _heed_signals()
+    callbacks.emit = functools.partial(_say, events)
+    _handle_signals()
     let_through()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports unless the user enables them
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the older reporter can be silenced
@@ -265,9 +270,9 @@ def main() -> int:
         if not line:  # no task was sent
             return 0
         threading.Thread(target=_stop_with_the_parent, daemon=True).start()
-        drive(json.loads(line))
+        run_task(json.loads(line))
     except UserError as error:
-        listener.tell({"event": "unusable", "what": error.message, "way_out": error.hint})
+        callbacks.emit({"event": "unusable", "what": error.message, "way_out": error.hint})
         return EXIT_USER_ERROR
     except KeyboardInterrupt:  # before Tune started; nothing has been done
         return EXIT_INTERRUPTED

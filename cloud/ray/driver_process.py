@@ -56,9 +56,7 @@ def _started(log: Path) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of Ray's processes, which run in a folder of their own without importing from
-    it. Relative paths are made absolute.
-    """
+    """Return the environment of Ray's processes, which do not import from their own folder."""
     places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = [str(Path(place).absolute()) for place in places if place]  # an empty one is the folder itself
     path = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
@@ -98,7 +96,7 @@ def _longest_folder() -> int:
     return _LONGEST_SOCKET_PATH.get(sys.platform, min(_LONGEST_SOCKET_PATH.values())) - _OF_SESSION
 
 
-def cause_in(text: str) -> str:
+def find_cause(text: str) -> str:
     """Return the line of Ray's output that names a cause, or "" if none does.
 
     The memory guard's line is followed by pages of advice; in a traceback the last line is the cause.
@@ -135,11 +133,11 @@ class Driver:
         self._unused.detach()
         try:
             self._give(task)
-            for said in self._said():
-                if said is not None and said["event"] == "unusable":
-                    raise UserError(said["what"], said["way_out"])
-                self.taken = self.taken or (said is not None and said["event"] == "taken")
-                yield said
+            for event in self._read_events():
+                if event is not None and event["event"] == "unusable":
+                    raise UserError(event["what"], event["way_out"])
+                self.taken = self.taken or (event is not None and event["event"] == "taken")
+                yield event
             code = self.process.wait()
             self.interrupted = code == EXIT_INTERRUPTED
             failed = code != 0 and not self.interrupted
@@ -154,13 +152,13 @@ class Driver:
             self.input.flush()
 
     def _failure(self, code: int) -> RunFailure:
-        cause = cause_in(self.log.text())
+        cause = find_cause(self.log.text())
         return RunFailure(
             f"the process that drives Ray Tune {how_ended(code)}{cause and ': '}{cause}",
-            f"Run the same command again: it goes on from what is stored. What Ray said: {self.log.path}",
+            f"Run the same command again to resume. Output of Ray: {self.log.path}",
         )
 
-    def _said(self) -> Iterator[dict[str, Any] | None]:
+    def _read_events(self) -> Iterator[dict[str, Any] | None]:
         rest = b""
         with selectors.DefaultSelector() as ready:
             ready.register(self.output, selectors.EVENT_READ)

@@ -24,8 +24,8 @@ from cloud.aws.errors import Unreachable, is_transient_in_storage
 from cloud.aws.settings import redact
 from cloud.cache import private_temp_folder
 from cloud.object_store import ObjectStore
-from cloud.patience import insist
-from cloud.ray.protocol import FACTS, INPUTS_FILE, METRIC, Files, pack_in
+from cloud.ray.protocol import FACTS_KEY, INPUTS_FOLDER, METRIC_KEY, Files, read_pack
+from cloud.retry import retry_until_reachable
 from psa.core.errors import UserError, cut, named_error, one_line
 from psa.core.files import write_atomically
 from psa.engine.loop import LoopReport
@@ -51,11 +51,11 @@ def run_pack_trial(config: Mapping[str, Any], data: Mapping[str, Files]) -> None
         checkpoint = tune.get_checkpoint()
         try:
             if checkpoint is not None:
-                insist(functools.partial(_download, checkpoint, work.folder))
+                retry_until_reachable(functools.partial(_download, checkpoint, work.folder))
             elif "pack" in config:
-                insist(lambda: work.begin(_inputs(config), config["pack"]))
+                retry_until_reachable(lambda: work.load_inputs(_inputs(config), config["pack"]))
             if "template" in config:
-                work.adopt()
+                work.adopt_checkpoint()
             facts = work.train(Machine(_on_this_node(data), config["device"], threads=1))
         except UserError as error:
             facts = {"error": str(error)}
@@ -64,7 +64,7 @@ def run_pack_trial(config: Mapping[str, Any], data: Mapping[str, Files]) -> None
         except Exception as error:  # a failing pack must not end the others
             logger.exception("a pack failed")
             facts = {"error": cut(named_error(error), 500)}
-        work.end(facts)
+        work.report_end(facts)
 
 
 class UploadFailed(Exception):
@@ -82,12 +82,12 @@ def _download(checkpoint: tune.Checkpoint, folder: Path) -> None:
 
 
 def _inputs(config: Mapping[str, Any]) -> ObjectStore:
-    return ObjectStore.at(ObjectStore.at(config["storage"]).under(f"{config['experiment']}/{INPUTS_FILE}"))
+    return ObjectStore.at(ObjectStore.at(config["storage"]).under(f"{config['experiment']}/{INPUTS_FOLDER}"))
 
 
 def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
-        return insist(lambda: pack_in(_inputs(config), config["pack"]))
+        return retry_until_reachable(lambda: read_pack(_inputs(config), config["pack"]))
     return SearchTemplate.model_validate(config["template"]).pack(config["space"])
 
 
@@ -103,14 +103,14 @@ class PackTrial:
         self.store = Store(folder / MODELS, folder / RESULTS)
         self.left = 0
         self.accuracy = 0.0  # mean over the trials of the best accuracy so far
-        self.said: dict[str, Any] | None = None  # facts of the last loop, not reported yet
+        self.unreported: dict[str, Any] | None = None  # facts of the last loop, not reported yet
 
-    def begin(self, inputs: ObjectStore, name: str) -> None:
+    def load_inputs(self, inputs: ObjectStore, name: str) -> None:
         """Copy the earlier states of the pack into the folder."""
         for path in inputs.tree(name):
             write_atomically(self.folder / path, inputs.read(f"{name}/{path}") or b"")
 
-    def adopt(self) -> None:
+    def adopt_checkpoint(self) -> None:
         """Adopt a checkpoint of a search, which may be another configuration's (population-based training).
         Each seed then continues from those weights under this configuration's settings, and its id records
         that.
@@ -149,11 +149,11 @@ class PackTrial:
         ids = [trial.id for trial in self.pack.trials]
         return {"trained": len(records), "elsewhere": elsewhere, "failed": errors, "trials": ids}
 
-    def end(self, facts: dict[str, Any]) -> None:
+    def report_end(self, facts: dict[str, Any]) -> None:
         """Report the last loop and the end of the pack, with all of its files."""
         # in one report: a scheduler that stops the trial at the last loop stops a finished one
-        said, self.said = self.said or {}, None
-        self._report({**said, "final": facts}, keep=True)
+        last, self.unreported = self.unreported or {}, None
+        self._report({**last, "final": facts}, keep=True)
 
     def _listen(self, reports: Sequence[LoopReport]) -> None:
         # A loop is reported together with the next one: until then the engine may save it, and a checkpoint
@@ -163,7 +163,7 @@ class PackTrial:
         each = [report.score for report in reports]
         self.accuracy = statistics.fmean(each)
         lost = [_diverged(report.state) for report in reports]
-        self.said = {**loop_facts(reports), "left": self.left, "each": each, "diverged": lost}
+        self.unreported = {**loop_facts(reports), "left": self.left, "each": each, "diverged": lost}
 
     def _saved(self) -> None:
         """Report stored states. The upload time counts for the engine's checkpoint interval."""
@@ -171,12 +171,15 @@ class PackTrial:
             self._flush(keep=True)
 
     def _flush(self, keep: bool = False) -> None:
-        said, self.said = self.said, None  # first, since Tune ends a stopped trial inside the report
-        if said is not None:
-            self._report(said, keep)
+        facts, self.unreported = (
+            self.unreported,
+            None,
+        )  # first, since Tune ends a stopped trial inside the report
+        if facts is not None:
+            self._report(facts, keep)
 
     def _report(self, facts: dict[str, Any], keep: bool) -> None:
-        metrics = {FACTS: facts, METRIC: self.accuracy}
+        metrics = {FACTS_KEY: facts, METRIC_KEY: self.accuracy}
         kept = self._kept() if keep else []
         if not kept:
             tune.report(metrics)

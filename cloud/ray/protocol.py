@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -15,18 +16,26 @@ from psa.specs.base import first_error
 from psa.specs.trial import Pack
 
 Files = Mapping[str, npt.NDArray[np.uint8]]
-INPUTS_FILE: Final = "inputs"
-FACTS: Final = "psa"  # key of an event's facts in a Tune result
-METRIC: Final = "accuracy"  # key of the metric that a search maximizes
+INPUTS_FOLDER: Final = "inputs"
+FACTS_KEY: Final = "psa"  # key of an event's facts in a Tune result
+METRIC_KEY: Final = "accuracy"  # key of the metric that a search maximizes
 
 
-def pack_in(inputs: ObjectStore, name: str) -> Pack:
+@dataclass(frozen=True)
+class RayExperiment:
+    """Packs by name, as stored in an experiment."""
+
+    name: str
+    packs: dict[str, Pack]
+
+
+def read_pack(inputs: ObjectStore, name: str) -> Pack:
     """Read a pack that a sweep has uploaded. Raises UserError if it has been removed."""
     content = inputs.read(f"{name}.json")
     if content is None:
         raise UserError(
-            f"--storage {inputs.uri}: {name}.json is not there any more",
-            "Run the same command again: what has come home is kept, the rest is laid out anew",
+            f"--storage {inputs.uri}: {name}.json must exist, and has been removed",
+            "Run the same command again: downloaded results are kept, the rest is uploaded again",
         )
     try:
         return Pack.model_validate_json(content)

@@ -10,13 +10,13 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from cloud.ray.protocol import METRIC
+from cloud.ray.protocol import METRIC_KEY
 from psa.experiments.search import RANGES, Range, Search, WholeRange
 
-TIME: Final = "training_iteration"  # Tune's count of reports: one per meta-loop
+TIME_ATTRIBUTE: Final = "training_iteration"  # Tune's count of reports: one per meta-loop
 
 
-def space(search: Search) -> dict[str, Any]:
+def tune_search_space(search: Search) -> dict[str, Any]:
     """Return the sampling distribution of each setting."""
     return {key: _domain(values) for key, values in search.space.items()}
 
@@ -31,11 +31,11 @@ def _domain(values: Range | WholeRange | tuple[Any, ...]) -> Any:
     return tune.choice(list(values))
 
 
-def config_of(search: Search, workers: int | None) -> tune.TuneConfig:
+def tune_config(search: Search, workers: int | None) -> tune.TuneConfig:
     """Return Tune's configuration: metric, sampler and scheduler."""
     strategy = search.strategy
     return tune.TuneConfig(
-        metric=METRIC,
+        metric=METRIC_KEY,
         mode="max",
         num_samples=strategy.samples,
         max_concurrent_trials=workers,
@@ -57,14 +57,14 @@ def _scheduler(search: Search) -> TrialScheduler:
     strategy, loops = search.strategy, search.template.meta_loops
     if strategy.scheduler == "asha":
         return ASHAScheduler(
-            time_attr=TIME,
+            time_attr=TIME_ATTRIBUTE,
             max_t=loops + 1,  # a configuration that is trained to its end stops by itself
             grace_period=strategy.grace,
             reduction_factor=strategy.reduction,
         )
     if strategy.scheduler == "pbt":
         return PopulationBasedTraining(
-            time_attr=TIME,
+            time_attr=TIME_ATTRIBUTE,
             perturbation_interval=strategy.grace,
             hyperparam_mutations={"space": {key: _mutation(values) for key, values in search.space.items()}},
             custom_explore_fn=functools.partial(_within, dict(search.space)),
@@ -84,7 +84,5 @@ def _within(
 
 
 def _mutation(values: Range | WholeRange | tuple[Any, ...]) -> Any:
-    """Return the distribution or list that population-based training resamples a setting from; instead of
-    resampling, it may also change the setting by 20 %.
-    """
+    """Return the distribution or list that population-based training resamples a setting from."""
     return _domain(values) if isinstance(values, RANGES) else list(values)

@@ -12,22 +12,22 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from cloud.aws import settings
+from cloud.aws import account as accounts
 from cloud.aws.bucket import Bucket
-from cloud.aws.job_names import job_parts
-from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
+from cloud.aws.job_names import parse_job_name
+from cloud.aws.training_jobs import SubmitResult, TrainingJobStatus
 from cloud.sagemaker.budget import Budget
-from cloud.sagemaker.container.entry import PROGRESS
-from cloud.sagemaker.estimate import work_of
+from cloud.sagemaker.container.entry import PROGRESS_FILE
+from cloud.sagemaker.estimate import plan_remaining_jobs
 from cloud.sagemaker.jobs.controller import JobController
-from cloud.sagemaker.jobs.course import JobState
+from cloud.sagemaker.jobs.job_state import JobState
 from cloud.sagemaker.jobs.managed_job import (
     ManagedJob,
     last_attempts,
     list_managed_jobs,
-    unfinished,
+    unfinished_jobs,
     upload_inputs,
-    without,
+    without_trials_of,
 )
 from cloud.sagemaker.jobs.messages import (
     describe_job,
@@ -40,7 +40,7 @@ from cloud.sagemaker.jobs.reconcile import reconcile
 from cloud.sagemaker.planner import RequestPlanner
 from cloud.sagemaker.request import check_request
 from cloud.sagemaker.results import delete_if_complete, download_results
-from cloud.sagemaker.upload import uploaded
+from cloud.sagemaker.upload import upload_sweep_inputs
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
 from psa.execution.backend import BackendOptions, Job
@@ -59,27 +59,26 @@ class SageMakerBackend:
 
     def __init__(self, store: Store, machine: Machine, costs: CostModel, where: BackendOptions) -> None:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
-        self.place = settings.read_settings(submits=False)
-        self.clients: dict[str, Any] = {}
+        self.account = accounts.open_account()
         self.budget = Budget(where.max_cost)
         self.wanted: dict[str, int] = {}  # the horizon of each requested trial, by id
         self.asked_to_stop = 0
         self.not_reached: list[str] = []  # jobs that keep running, since the request to stop failed
 
     @cached_property
-    def offers(self) -> RequestPlanner:
+    def planner(self) -> RequestPlanner:
         """The planner of requests and their cost. Raises UserError."""
         return RequestPlanner(self.store, self.machine, self.costs, self.where)
 
     def plan(self, packs: Sequence[Pack]) -> list[Job]:
         """Return one job per pack, the longest first, with its remaining seconds on one core."""
-        return work_of(packs, self.costs, self.store)
+        return plan_remaining_jobs(packs, self.costs, self.store)
 
     def preview(self, jobs: Sequence[Job]) -> Iterator[str]:
         """Yield each request, validated against AWS's own model, and the estimated totals. Nothing is sent or
         written. Raises UserError for what AWS or the budget would refuse.
         """
-        yield from self.offers.said(jobs)
+        yield from self.planner.preview(jobs)
 
     def launch(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, None]:
         """Submit the jobs and watch them to their end; a tick comes several times a second. Closing the
@@ -95,13 +94,13 @@ class SageMakerBackend:
                 if watch is None:
                     return
                 yield from self._watched(watch)
-                # pending trials of lines that hold more than was requested go into new lines
-                is_open = any(course.last for course in watch.courses) and not self.where.detach
-                jobs = unfinished(jobs, self.store, watch.failed) if is_open else []
+                # pending trials of managed jobs that hold more than was requested go into new managed jobs
+                is_open = any(state.last for state in watch.states) and not self.where.detach
+                jobs = unfinished_jobs(jobs, self.store, watch.failed) if is_open else []
 
     def _watched(self, watch: JobController) -> Generator[WorkerEvent, None, None]:
-        pack = watch.courses[0].pack
-        yield WorkerEvent("ready", pack, {"workers": self.offers.cores(len(watch.courses))})
+        pack = watch.states[0].pack
+        yield WorkerEvent("ready", pack, {"workers": self.planner.cores(len(watch.states))})
         try:
             yield from watch.events(detach=self.where.detach)
         except GeneratorExit:
@@ -110,7 +109,7 @@ class SageMakerBackend:
         except UserError as error:
             raise with_running_jobs(error, watch) from None
         if self.where.detach:
-            yield WorkerEvent("detached", pack, {"said": detach_message(watch)})
+            yield WorkerEvent("detached", pack, {"message": detach_message(watch)})
 
     @property
     def stopped(self) -> str:
@@ -118,177 +117,164 @@ class SageMakerBackend:
         return stop_message(self.asked_to_stop, self.not_reached)
 
     def fetch(self) -> None:
-        """Download all results of this workspace's jobs so far; delete completed lines from the bucket."""
+        """Download the results of this workspace so far; delete completed managed jobs from the bucket."""
         live: set[str] | None = None
-        for line in list_managed_jobs(self.bucket, self.home_name):
-            pending = line.pending(self.store)
+        for managed in list_managed_jobs(self.bucket, self.workspace):
+            pending = managed.pending(self.store)
             with locks.lock_trials(self.store, pending) as leased:
                 if pending and len(leased) == len(pending):
-                    download_results(line, self.bucket, self.store)
-                    pending = line.pending(self.store)
+                    download_results(managed, self.bucket, self.store)
+                    pending = managed.pending(self.store)
             if not pending:
                 live = self._live() if live is None else live
-                if line.name not in live:
-                    delete_if_complete(line, self.bucket, self.store)
+                if managed.name not in live:
+                    delete_if_complete(managed, self.bucket, self.store)
 
     def status(self) -> Iterator[str]:
-        """Yield a status line for the last job of each unfinished line, with the progress of its packs."""
-        jobs = self.listed()
-        for line in list_managed_jobs(self.bucket, self.home_name):
-            pending = line.pending(self.store)
+        """Yield the status of the last training job of each unfinished managed job, one line each."""
+        jobs = self.list_jobs()
+        for managed in list_managed_jobs(self.bucket, self.workspace):
+            pending = managed.pending(self.store)
             if pending:
-                yield describe_job(line, len(pending), jobs, self.told(line, PROGRESS))
+                yield describe_job(managed, len(pending), jobs, self.read_file(managed, PROGRESS_FILE))
 
     # The interface that the controller uses (JobBackend).
 
-    def submit(self, course: JobState) -> SubmitResult:
-        """Submit the present job of a line, as far as the budget allows."""
-        price = self.offers.price(course)
-        seconds = self.budget.seconds(price.hourly, self.offers.longest(course.line))
+    def submit(self, state: JobState) -> SubmitResult:
+        """Submit the present training job of a managed job, as far as the budget allows."""
+        price = self.planner.price(state)
+        seconds = self.budget.allowed_seconds(price.hourly, self.planner.max_seconds(state.managed_job))
         if not seconds:
-            return SubmitResult("unpaid")
-        if course.attempt > 1:  # continue from the local states, in case the bucket has lost its own
-            for _ in upload_inputs(course.line, self.bucket, self.store):
+            return SubmitResult("budget")
+        if state.attempt > 1:  # continue from the local states, in case the bucket has lost its own
+            for _ in upload_inputs(state.managed_job, self.bucket, self.store):
                 pass
-        request = self.offers.request(course, seconds)
+        request = self.planner.request(state, seconds)
         check_request(request)
-        answer = self.jobs.submit(request)
+        answer = self.account.jobs.submit(request)
         if answer.started:
-            self.budget.begun(course.job, price.dollars(seconds))
+            self.budget.reserve(state.job_name, price.cost(seconds))
         return answer
 
-    def listed(self) -> dict[str, TrainingJobStatus]:
+    def list_jobs(self) -> dict[str, TrainingJobStatus]:
         """Return the jobs of this workspace, by name."""
-        return self.jobs.listed(f"psa-{self.home_name}-")
+        return self.account.jobs.list_jobs(f"psa-{self.workspace}-")
 
-    def described(self, name: str) -> dict[str, Any]:
+    def describe_job(self, name: str) -> dict[str, Any]:
         """Return the full description of a job."""
-        return self.jobs.described(name)
+        return self.account.jobs.describe(name)
 
-    def told(self, line: ManagedJob, name: str) -> bytes | None:
+    def read_file(self, managed: ManagedJob, name: str) -> bytes | None:
         """Return a file that the running job keeps beside its states."""
-        return self.bucket.read(f"{line.folder}/checkpoints/{name}")
+        return self.bucket.read(f"{managed.folder}/checkpoints/{name}")
 
-    def home(self, line: ManagedJob, job: str) -> dict[str, str]:
-        """Download the results of a job, except trials locked by other local processes. Return why some of
-        them, by trial id, contradict the local ones.
-        """
-        refused = self._take_home(line)
+    def download(self, managed: ManagedJob, job: str) -> dict[str, str]:
+        """Download a job's results, except locked trials. Return why some contradict local ones, by id."""
+        refused = self._download(managed)
         if self.where.max_cost is not None:
-            self._book(self.described(job), watched=True)
+            self._book(self.describe_job(job), watched=True)
         return refused
 
-    def dropped(self, line: ManagedJob) -> None:
-        """Delete a line's files from the bucket if all of its results are here."""
-        delete_if_complete(line, self.bucket, self.store)
+    def delete_files(self, managed: ManagedJob) -> None:
+        """Delete a managed job's files from the bucket if all of its results are here."""
+        delete_if_complete(managed, self.bucket, self.store)
 
     # Parts.
 
     @property
     def bucket(self) -> Bucket:
         """The part of the bucket that holds all files."""
-        return Bucket(self._client("s3"), self.place.bucket, self.place.prefix)
+        return self.account.bucket
 
     @property
-    def jobs(self) -> TrainingJobs:
-        """The account's training jobs."""
-        return TrainingJobs(self._client("sagemaker"))
-
-    @property
-    def home_name(self) -> str:
+    def workspace(self) -> str:
         """The id of this workspace, which distinguishes its folder of states from others."""
         return workspace_id(self.store.models)
 
-    def _client(self, service: str) -> Any:
-        if service not in self.clients:
-            self.clients[service] = self.place.client(service)
-        return self.clients[service]
-
     def _live(self) -> set[str]:
-        """Return the names of the lines that have a running job."""
-        live = (job_parts(name) for name, status in self.listed().items() if not status.over)
-        return {parts[1] for parts in live if parts}
+        """Return the names of the managed jobs that have a running job."""
+        live = (parse_job_name(name) for name, status in self.list_jobs().items() if not status.ended)
+        return {parts.managed_job for parts in live if parts}
 
     def _prepared(self, jobs: Sequence[Job]) -> Generator[WorkerEvent, None, JobController | None]:
-        """Reconcile stored lines with the jobs, plan new lines for the rest, and upload their inputs. Return
-        the controller, or None if nothing is left to train after the downloads.
+        """Reconcile stored managed jobs with the jobs, plan new managed jobs for the rest, and upload their
+        inputs. Return the controller, or None if nothing is left to train after the downloads.
         """
-        self.offers.check_device()
+        self.planner.check_device()
         self.bucket.check()
         tick = WorkerEvent("tick", jobs[0].pack)
         self.wanted = {trial.id: job.pack.horizon for job in jobs for trial in job.pack.trials}
-        stored, live = list(list_managed_jobs(self.bucket, self.home_name)), self._live()
+        stored, live = list(list_managed_jobs(self.bucket, self.workspace)), self._live()
         found = reconcile(stored, live, self.store, self.wanted)
-        for line in found.past:
+        for managed in found.past:
             yield tick
-            self._take_home(line)
-            if not line.pending(self.store):
-                delete_if_complete(line, self.bucket, self.store)
-        rest = without(unfinished(jobs, self.store), found.taken)
-        new = self.offers.lines(self.home_name, rest) if rest else []
-        lines = [*found.taken, *new]
-        if not lines:
+            self._download(managed)
+            if not managed.pending(self.store):
+                delete_if_complete(managed, self.bucket, self.store)
+        rest = without_trials_of(unfinished_jobs(jobs, self.store), found.taken)
+        new = self.planner.managed_jobs(self.workspace, rest) if rest else []
+        managed_jobs = [*found.taken, *new]
+        if not managed_jobs:
             return None
-        for _ in self._counted(stored, lines):
+        for _ in self._counted(stored, managed_jobs):
             yield tick
-        if any(line.name not in live for line in lines):
-            self.offers.check(lines, sum(self.budget.spent.values()))
-        for said in startup_notices(found, self.offers.quotes.foreign if self.where.max_cost else ""):
-            yield WorkerEvent("said", jobs[0].pack, {"said": said})
-        upload = uploaded(
-            [*found.known, *new], self.bucket, self.store, self.offers.code, self.machine.data_dir
+        if any(managed.name not in live for managed in managed_jobs):
+            self.planner.check(managed_jobs, sum(self.budget.spent.values()))
+        for text in startup_notices(
+            found, self.planner.estimator.region_notice if self.where.max_cost else ""
+        ):
+            yield WorkerEvent("message", jobs[0].pack, {"message": text})
+        upload = upload_sweep_inputs(
+            [*found.known, *new], self.bucket, self.store, self.planner.code, self.machine.data_dir
         )
         for _ in upload:
             yield tick
-        attempts = last_attempts(self.listed()) if found.doubles else {}
-        for line in found.doubles:
-            self._ask_to_stop(line.job(attempts[line.name]))
+        attempts = last_attempts(self.list_jobs()) if found.doubles else {}
+        for managed in found.doubles:
+            self._ask_to_stop(managed.job_name(attempts[managed.name]))
         return JobController(
             self,
-            lines,
+            managed_jobs,
             self.wanted,
-            choices=len(self.offers.quotes.prices),
+            choices=len(self.planner.estimator.prices),
             at_once=self.where.workers,
-            last={line.name for line in found.running},
+            last={managed.name for managed in found.running},
         )
 
     def _counted(self, stored: Sequence[ManagedJob], watched: Sequence[ManagedJob]) -> Iterator[str]:
-        """Charge the budget with past jobs of these studies and the maximum cost of running ones. Yield each
-        job's name.
-        """
+        """Charge the budget with earlier jobs of these studies. Yield the name of each job."""
         if self.where.max_cost is None:
             return
-        studies = {trial.study for line in watched for trial in line.trials}
-        mine = {line.name for line in stored if any(trial.study in studies for trial in line.trials)}
-        names = {line.name for line in watched}
-        for job in self.listed():
-            parts = job_parts(job)
-            if parts is not None and parts[1] in mine:
-                self._book(self.described(job), watched=parts[1] in names)
+        studies = {trial.study for managed in watched for trial in managed.trials}
+        mine = {managed.name for managed in stored if any(trial.study in studies for trial in managed.trials)}
+        names = {managed.name for managed in watched}
+        for job in self.list_jobs():
+            parts = parse_job_name(job)
+            if parts is not None and parts.managed_job in mine:
+                self._book(self.describe_job(job), watched=parts.managed_job in names)
                 yield job
 
-    def _book(self, said: Mapping[str, Any], watched: bool) -> None:
-        self.budget.charge(
-            said, self.offers.quotes.price(said["ResourceConfig"]["InstanceType"]).hourly, watched
-        )
+    def _book(self, description: Mapping[str, Any], watched: bool) -> None:
+        price = self.planner.estimator.price(description["ResourceConfig"]["InstanceType"])
+        self.budget.charge(description, price.hourly, watched)
 
-    def _take_home(self, line: ManagedJob) -> dict[str, str]:
-        others = [trial for trial in line.trials if trial.id not in self.wanted]
+    def _download(self, managed: ManagedJob) -> dict[str, str]:
+        others = [trial for trial in managed.trials if trial.id not in self.wanted]
         with locks.lock_trials(self.store, others) as leased:
             ours = {trial.id for trial in leased} | self.wanted.keys()
-            return download_results(line, self.bucket, self.store, ours)
+            return download_results(managed, self.bucket, self.store, ours)
 
     def _stop(self, watch: JobController) -> None:
         """Ask the jobs to save and stop; the next sweep continues from what they saved."""
         if self.where.detach:
             return
-        for course in watch.courses:
-            if course.running:
-                self._ask_to_stop(course.job)
+        for state in watch.states:
+            if state.running:
+                self._ask_to_stop(state.job_name)
 
     def _ask_to_stop(self, job: str) -> None:
         try:
-            self.asked_to_stop += self.jobs.stop(job)
+            self.asked_to_stop += self.account.jobs.stop(job)
         except UserError as error:
             self.not_reached.append(job)
             logger.warning("%s", error.message)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cloud.aws.job_description import ENDED
+from cloud.aws.job_description import ENDED_STATUSES
 from psa.core.errors import UserError
 
-START_SECONDS: Final = 120.0  # billed before training starts: the container and the data
-LEAST_SECONDS: Final = 300  # shortest job worth starting: a shorter one only pays for start-up
+STARTUP_SECONDS: Final = 120.0  # billed before training starts: the container and the data
+MIN_JOB_SECONDS: Final = 300  # shortest job worth starting: a shorter one only pays for start-up
 
 
 class Budget:
@@ -20,7 +20,7 @@ class Budget:
         self.spent: dict[str, float] = {}
         self.reserved: dict[str, float] = {}
 
-    def seconds(self, hourly: float, wanted: int) -> int:
+    def allowed_seconds(self, hourly: float, wanted: int) -> int:
         """Return how many seconds a job may run: `wanted`, or what the rest of the budget pays for; 0 while
         running jobs reserve all of it. Raises UserError if the budget is spent.
         """
@@ -28,36 +28,36 @@ class Budget:
             return wanted
         left = self.limit - sum(self.spent.values()) - sum(self.reserved.values())
         paid = int(3600 * left / hourly)
-        if paid >= min(wanted, LEAST_SECONDS):
+        if paid >= min(wanted, MIN_JOB_SECONDS):
             return min(wanted, paid)
         if self.reserved:
             return 0
         raise UserError(
-            f"--max-cost {self.limit:g}: ${sum(self.spent.values()):.2f} are spent and not all is trained",
-            "What is finished is at home; the same command with a larger --max-cost goes on",
+            f"--max-cost {self.limit:g}: ${sum(self.spent.values()):.2f} are spent, trials are unfinished",
+            "Finished trials are downloaded; run the same command with a larger --max-cost to resume",
         )
 
-    def begun(self, job: str, dollars: float) -> None:
+    def reserve(self, job: str, dollars: float) -> None:
         """Reserve the maximum cost of a submitted job."""
         self.spent.pop(job, None)
         self.reserved[job] = dollars
 
-    def ended(self, job: str, dollars: float) -> None:
+    def spend(self, job: str, dollars: float) -> None:
         """Record the cost of a finished job."""
         self.reserved.pop(job, None)
         self.spent[job] = dollars
 
-    def charge(self, said: Mapping[str, Any], hourly: float, watched: bool) -> None:
+    def charge(self, description: Mapping[str, Any], hourly: float, watched: bool) -> None:
         """Charge a job of an earlier sweep by its description: the billed cost, or the maximum cost of a
         running one. watched: the controller will report its end; the cost of another running job counts as
         spent.
         """
-        job, is_over = said["TrainingJobName"], said["TrainingJobStatus"] in ENDED
+        job, is_over = description["TrainingJobName"], description["TrainingJobStatus"] in ENDED_STATUSES
         if is_over:
-            self.ended(job, said.get("BillableTimeInSeconds", 0) / 3600 * hourly)
+            self.spend(job, description.get("BillableTimeInSeconds", 0) / 3600 * hourly)
             return
-        most = said["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600 * hourly
+        most = description["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600 * hourly
         if watched:
-            self.begun(job, most)
+            self.reserve(job, most)
         else:
-            self.ended(job, most)
+            self.spend(job, most)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cloud.aws.pricing import Price, PriceTable
 from cloud.aws.settings import Settings
-from cloud.sagemaker.budget import START_SECONDS
+from cloud.sagemaker.budget import STARTUP_SECONDS
 from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
 from psa.core.formatting import format_bytes, format_duration, pluralize
@@ -20,9 +20,9 @@ from psa.storage.store import Store
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """The estimate for a line. dollars: on demand; spot: lower and upper bound; bytes: kept in the bucket."""
+    """The estimate for a managed job. dollars: on demand; spot: bounds; bytes: kept in the bucket."""
 
-    line: ManagedJob
+    managed_job: ManagedJob
     seconds: float
     dollars: float
     spot: tuple[float, float]
@@ -30,7 +30,7 @@ class CostEstimate:
 
 
 class CostEstimator:
-    """Prices of the instances in the settings, and estimates for lines. limit: in USD."""
+    """Prices of the instances in the settings, and estimates for managed jobs. limit: in USD."""
 
     def __init__(
         self, table: PriceTable, settings: Settings, costs: CostModel, store: Store, limit: float | None
@@ -43,46 +43,45 @@ class CostEstimator:
         if instance not in self.table.instances:
             known = ", ".join(sorted(self.table.instances))
             raise UserError(
-                f"INSTANCE_TYPE: there is no price of {instance!r} ({self.table.said} have {known})",
+                f"INSTANCE_TYPE must have a price, got {instance!r} ({self.table.description} have {known})",
                 "Choose one of these, or name a table that has it with --prices",
             )
         return self.table.instances[instance]
 
-    def of(self, line: ManagedJob) -> CostEstimate:
-        """Estimate the rest of a line from this machine's speed, assuming equally fast cores."""
-        price, jobs = self.prices[0], work_of(list(line.packs.values()), self.costs, self.store)
-        seconds = START_SECONDS + max(sum(job.seconds for job in jobs) / price.vcpus, jobs[0].seconds)
+    def estimate(self, managed: ManagedJob) -> CostEstimate:
+        """Estimate the rest of a managed job from this machine's speed, assuming equally fast cores."""
+        price, jobs = (
+            self.prices[0],
+            plan_remaining_jobs(list(managed.packs.values()), self.costs, self.store),
+        )
+        seconds = STARTUP_SECONDS + max(sum(job.seconds for job in jobs) / price.vcpus, jobs[0].seconds)
         stored = sum(
-            trial_bytes(trial, pack.horizon) for pack in line.packs.values() for trial in pack.trials
+            trial_bytes(trial, pack.horizon) for pack in managed.packs.values() for trial in pack.trials
         )
-        return CostEstimate(line, seconds, price.dollars(seconds), price.spot_dollars(seconds), stored)
+        return CostEstimate(managed, seconds, price.cost(seconds), price.spot_cost(seconds), stored)
 
-    def said(self, quotes: Sequence[CostEstimate], code: int) -> Iterator[str]:
-        """Yield a line per job, and the totals. code: bytes of the archive. Raises UserError beyond the
-        limit.
-        """
-        for quote in quotes:
-            packs, trials = (
-                pluralize(len(quote.line.packs), "pack"),
-                pluralize(len(quote.line.trials), "trial"),
-            )
+    def describe(self, estimates: Sequence[CostEstimate], code: int) -> Iterator[str]:
+        """Yield a line per job, and the totals. code: size of the archive. Raises UserError like `check`."""
+        for estimate in estimates:
+            managed = estimate.managed_job
             yield (
-                f"{quote.line.job(1)}: {packs}, {trials}, about {format_duration(quote.seconds)} on "
-                f"{self.prices[0].instance}, {self._dollars([quote])}, {format_bytes(quote.bytes)}"
+                f"{managed.job_name(1)}: {pluralize(len(managed.packs), 'pack')}, "
+                f"{pluralize(len(managed.trials), 'trial')}, about {format_duration(estimate.seconds)} on "
+                f"{self.prices[0].instance}, {self._dollars([estimate])}, {format_bytes(estimate.bytes)}"
             )
-        total = sum(quote.seconds for quote in quotes)
+        hours = sum(estimate.seconds for estimate in estimates) / 3600
+        stored = format_bytes(sum(estimate.bytes for estimate in estimates))
         yield (
-            f"{pluralize(len(quotes), 'job')}: {total / 3600:.2f} instance-hours, {self._dollars(quotes)} "
-            f"({self.table.said}), {format_bytes(sum(quote.bytes for quote in quotes))} of states and "
-            "records, "
-            f"{format_bytes(code)} of code; times are estimated from this machine's"
+            f"{pluralize(len(estimates), 'job')}: {hours:.2f} instance-hours, {self._dollars(estimates)} "
+            f"({self.table.description}), {stored} of states and records, {format_bytes(code)} of code; "
+            "times are estimated from this machine's"
         )
-        if self.foreign:
-            yield self.foreign
-        self.check(quotes)
+        if self.region_notice:
+            yield self.region_notice
+        self.check(estimates)
 
     @property
-    def foreign(self) -> str:
+    def region_notice(self) -> str:
         """A remark if the jobs run in another region than that of the prices, else ""."""
         if self.table.region == self.settings.region:
             return ""
@@ -91,16 +90,14 @@ class CostEstimator:
             "--prices names a table of your own"
         )
 
-    def _dollars(self, quotes: Sequence[CostEstimate]) -> str:
-        low, high = (sum(quote.spot[end] for quote in quotes) for end in (0, 1))
-        demand = sum(quote.dollars for quote in quotes)
+    def _dollars(self, estimates: Sequence[CostEstimate]) -> str:
+        low, high = (sum(estimate.spot[end] for estimate in estimates) for end in (0, 1))
+        demand = sum(estimate.dollars for estimate in estimates)
         return f"${low:.2f} to ${high:.2f} as spot" if self.settings.spot else f"${demand:.2f}"
 
-    def check(self, quotes: Sequence[CostEstimate], spent: float = 0.0) -> None:
-        """Raise UserError if the estimated on-demand cost exceeds the limit. spent: by earlier jobs, in
-        USD.
-        """
-        dollars = sum(quote.dollars for quote in quotes)
+    def check(self, estimates: Sequence[CostEstimate], spent: float = 0.0) -> None:
+        """Raise UserError if the on-demand cost exceeds the limit. spent: by earlier jobs, in USD."""
+        dollars = sum(estimate.dollars for estimate in estimates)
         if self.limit is not None and dollars + spent > self.limit:
             before = f" beside the ${spent:.2f} that are spent" if spent else ""
             raise UserError(
@@ -109,7 +106,7 @@ class CostEstimator:
             )
 
 
-def work_of(packs: Sequence[Pack], costs: CostModel, store: Store) -> list[Job]:
+def plan_remaining_jobs(packs: Sequence[Pack], costs: CostModel, store: Store) -> list[Job]:
     """Return one job per pack, the longest first, with its remaining seconds on one core."""
     jobs = [replace(job, seconds=job.seconds * _left(job.pack, store)) for job in plan_jobs(packs, costs)]
     return sorted(jobs, key=lambda job: -job.seconds)

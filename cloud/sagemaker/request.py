@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from cloud.aws.bucket import Bucket
 from cloud.aws.request_validation import request_errors
-from cloud.aws.settings import MOST_RUN_SECONDS, Settings
-from cloud.sagemaker.container.code import COMMAND, Code
+from cloud.aws.settings import RUN_SECONDS_LIMIT, Settings
+from cloud.sagemaker.container.code import COMMAND, CodeArchive
 from cloud.sagemaker.container.images import image_table
 from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.core.errors import UserError
@@ -18,7 +18,7 @@ SPOT_WAIT_SECONDS: Final = 6 * 3600  # total wait for capacity, in addition to t
 _ACCOUNT: Final = "763104351884"
 
 
-def image_of(settings: Settings, gpu: bool) -> str:
+def container_image(settings: Settings, gpu: bool) -> str:
     """Return the container image: that of the settings, or AWS's own with PyTorch in that region."""
     if settings.image:
         return settings.image
@@ -29,12 +29,12 @@ def image_of(settings: Settings, gpu: bool) -> str:
     return f"{account}.dkr.ecr.{settings.region}.{suffix}/pytorch:{tag}"
 
 
-def request_of(
+def build_request(
     settings: Settings,
-    line: ManagedJob,
+    managed: ManagedJob,
     attempt: int,
     bucket: Bucket,
-    code: Code,
+    code: CodeArchive,
     *,
     instance: str,
     gpu: bool,
@@ -44,31 +44,27 @@ def request_of(
     """Return the CreateTrainingJob request. seconds: the maximum run time; the next job continues."""
     stopping = {"MaxRuntimeInSeconds": seconds}
     if settings.spot:
-        stopping["MaxWaitTimeInSeconds"] = min(seconds + SPOT_WAIT_SECONDS, MOST_RUN_SECONDS)
-    channels = {
-        "code": code.folder,
-        "line": f"{line.folder}/inputs",
-        DATA: DATA,
-    }
+        stopping["MaxWaitTimeInSeconds"] = min(seconds + SPOT_WAIT_SECONDS, RUN_SECONDS_LIMIT)
+    channels = {"code": code.folder, "line": f"{managed.folder}/inputs", DATA: DATA}
     return {
-        "TrainingJobName": line.job(attempt),
+        "TrainingJobName": managed.job_name(attempt),
         "RoleArn": settings.role,
         "AlgorithmSpecification": {
-            "TrainingImage": image_of(settings, gpu),
+            "TrainingImage": container_image(settings, gpu),
             "TrainingInputMode": "File",
             "ContainerEntrypoint": ["/bin/bash", "-c"],
             "ContainerArguments": [COMMAND],
         },
         "InputDataConfig": [_channel(name, bucket.under(folder)) for name, folder in channels.items()],
-        "OutputDataConfig": {"S3OutputPath": bucket.under(f"{line.folder}/output")},
-        "CheckpointConfig": {"S3Uri": bucket.under(f"{line.folder}/checkpoints")},
+        "OutputDataConfig": {"S3OutputPath": bucket.under(f"{managed.folder}/output")},
+        "CheckpointConfig": {"S3Uri": bucket.under(f"{managed.folder}/checkpoints")},
         "ResourceConfig": {"InstanceType": instance, "InstanceCount": 1, "VolumeSizeInGB": VOLUME_GB},
         "StoppingCondition": stopping,
         "EnableManagedSpotTraining": settings.spot,
         "HyperParameters": {"device": device or ("cuda" if gpu else "cpu")},
         # on by default; it filled 14 GB of the study's bucket
         "ProfilerConfig": {"DisableProfiler": True},
-        "Tags": [{"Key": "psa", "Value": line.home}],
+        "Tags": [{"Key": "psa", "Value": managed.workspace}],
     }
 
 

@@ -1,4 +1,4 @@
-"""Download a line's results from the bucket, and delete them there when they are complete here."""
+"""Download a managed job's results from the bucket, and delete them there when they are complete here."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _SHOWN: Final = 5
 
 
 def download_results(
-    line: ManagedJob, bucket: Bucket, store: Store, only: Collection[str] | None = None
+    managed: ManagedJob, bucket: Bucket, store: Store, only: Collection[str] | None = None
 ) -> dict[str, str]:
-    """Download the results of a line's jobs: from its checkpoints, or from the artifacts if those are
+    """Download the results of a managed job's jobs: from its checkpoints, or from the artifacts if those are
     missing.
 
-    only: ids of trials, by default all of the line's. Returns, by trial id, why some records contradict the
-    local ones. Raises UserError.
+    only: ids of trials, by default all of the managed job's. Returns, by trial id, why some records
+    contradict the local ones. Raises UserError.
     """
-    mine = {trial.id for trial in line.trials} & set(only if only is not None else _ids(line.trials))
-    refused = sync_results(bucket, f"{line.folder}/checkpoints", store, mine)
-    artifacts = _artifacts(line, bucket)
-    while _ids(line.pending(store)) & mine - refused.keys():
+    mine = {trial.id for trial in managed.trials} & set(only if only is not None else _ids(managed.trials))
+    refused = sync_results(bucket, f"{managed.folder}/checkpoints", store, mine)
+    artifacts = _artifacts(managed, bucket)
+    while _ids(managed.pending(store)) & mine - refused.keys():
         found = next(artifacts, None)
         if found is None:
             break
@@ -41,41 +41,42 @@ def download_results(
     return refused
 
 
-def delete_if_complete(line: ManagedJob, bucket: Bucket, store: Store) -> bool:
-    """Delete a line's files from the bucket if all of its results are here, weights included. Return whether
-    the bucket holds none any more. The line's definition is kept for cost reports. Raises UserError.
+def delete_if_complete(managed: ManagedJob, bucket: Bucket, store: Store) -> bool:
+    """Delete a managed job's files from the bucket if all of its results are here, weights included. Return
+    whether the bucket holds none any more. The managed job's definition is kept for cost reports. Raises
+    UserError.
     """
-    if not _holds_anything(line, bucket):
+    if not _holds_anything(managed, bucket):
         return True
-    missing = missing_weights(line, store)
+    missing = missing_weights(managed, store)
     if missing:
         ids = _ids(missing)
-        sync_results(bucket, f"{line.folder}/checkpoints", store, ids)
-        for where, files in _artifacts(line, bucket):
+        sync_results(bucket, f"{managed.folder}/checkpoints", store, ids)
+        for where, files in _artifacts(managed, bucket):
             import_records(files, where, store, ids)
-        missing = missing_weights(line, store)
+        missing = missing_weights(managed, store)
     if missing:
         logger.warning(
             "of %s the record or the last weights are neither here nor sound in %s, which is kept: %s",
             pluralize(len(missing), "trial"),
-            bucket.under(line.folder),
+            bucket.under(managed.folder),
             join_names([trial.id for trial in missing], _SHOWN),
         )
         return False
     for part in _HELD:
-        bucket.remove(f"{line.folder}/{part}")
+        bucket.remove(f"{managed.folder}/{part}")
     return True
 
 
-def _holds_anything(line: ManagedJob, bucket: Bucket) -> bool:
-    """Return whether a line holds files. Folders do not count, since some S3 servers keep empty ones."""
-    there = set(bucket.folders(line.folder)) - {"inputs"}
-    return any(True for part in there for _ in bucket.tree(f"{line.folder}/{part}"))
+def _holds_anything(managed: ManagedJob, bucket: Bucket) -> bool:
+    """Return whether a managed job has files. Folders do not count: some S3 servers keep empty ones."""
+    there = set(bucket.folders(managed.folder)) - {"inputs"}
+    return any(True for part in there for _ in bucket.tree(f"{managed.folder}/{part}"))
 
 
-def missing_weights(line: ManagedJob, store: Store) -> list[Trial]:
+def missing_weights(managed: ManagedJob, store: Store) -> list[Trial]:
     """Return the trials without an intact record, or without an intact state that is as far trained."""
-    return [trial for trial in line.trials if not _has_weights(trial, store)]
+    return [trial for trial in managed.trials if not _has_weights(trial, store)]
 
 
 def _has_weights(trial: Trial, store: Store) -> bool:
@@ -86,18 +87,16 @@ def _has_weights(trial: Trial, store: Store) -> bool:
     return record is not None and state is not None and state.loops >= record["loops"]
 
 
-def _artifacts(line: ManagedJob, bucket: Bucket) -> Iterator[tuple[str, Mapping[str, bytes]]]:
-    """Yield the URI and the files of each artifact of a line's jobs, the latest first, read lazily. A refused
-    artifact is logged and skipped.
-    """
-    for job in reversed(bucket.folders(f"{line.folder}/output")):
-        name = f"{line.folder}/output/{job}/output/model.tar.gz"
+def _artifacts(managed: ManagedJob, bucket: Bucket) -> Iterator[tuple[str, Mapping[str, bytes]]]:
+    """Yield URI and files of each artifact, the latest first; log and skip refused ones."""
+    for job in reversed(bucket.folders(f"{managed.folder}/output")):
+        name = f"{managed.folder}/output/{job}/output/model.tar.gz"
         content = bucket.read(name)
         if content is None:
             continue
         try:
             where = bucket.under(name)
-            yield where, artifact.contents(content, artifact.OURS, name=where)
+            yield where, artifact.read_artifact(content, artifact.SWEEP_LIMITS, name=where)
         except UserError as error:
             logger.warning("%s", error.message)
 

@@ -51,33 +51,35 @@ def command(name: str, function: Callable[..., int], group: str | None = None) -
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     heading = () if group is None else _GROUPS[group]
-    app = App(name=name, help=text, help_epilogue="", group=heading, **_SHARED)
+    order = list(_COMMANDS).index(name) if name in _COMMANDS else None  # in `psa --help`
+    app = App(name=name, help=text, help_epilogue="", group=heading, sort_key=order, **_SHARED)
     app.default(function)
     return app
 
 
 # name -> its module in psa.cli.commands, or elsewhere by its full name, and its heading (None: not a
-# subcommand of `psa`). Commands are imported on demand, since importing all of them is slow.
+# subcommand of `psa`), in the order in which they are used. Commands are imported on demand, since importing
+# all of them is slow.
 _COMMANDS: Final = {
     "train": ("train", "Train"),
     "sweep": ("sweep", "Train"),
     "search": ("search", "Train"),
-    "plan": ("plan", "Look"),
-    "status": ("status", "Look"),
-    "data": ("dataset", "Look"),
+    "plan": ("plan", "Inspect"),
+    "status": ("status", "Inspect"),
+    "verify": ("verify", "Inspect"),
+    "data": ("dataset", "Inspect"),
     "report": ("report", "Results"),
-    "export-gradients": ("export_gradients", "Results"),
-    "verify": ("verify", "Look"),
     "bundle": ("bundle", "Results"),
+    "export-gradients": ("export_gradients", "Results"),
     "clean": ("clean", "Results"),
-    "fetch": ("fetch", "Elsewhere"),
-    "rehearse": ("cloud.emulator.command", "Elsewhere"),
+    "rehearse": ("cloud.emulator.command", "Remote"),
+    "fetch": ("fetch", "Remote"),
     "clean-all": ("clean", None),
     "analyze-dataset": ("dataset", None),
 }
 _GROUPS: Final = {
     name: Group(name, sort_key=number)
-    for number, name in enumerate(("Train", "Look", "Results", "Elsewhere", "This command"))
+    for number, name in enumerate(("Train", "Inspect", "Results", "Remote", "Options"))
 }
 _FIRST_STEPS: Final = """Start: psa train --arch "[2*64]" --ablation-mode hidden --meta-loops 10
        psa sweep reproduction/smoke.toml
@@ -138,10 +140,10 @@ for _name, (_, _group) in _COMMANDS.items():
     if _group is not None:
         PSA.command(f"psa.cli.app:{_name.upper()}", name=_name)
 PSA.register_install_completion_command(
-    help="Let the shell complete commands and options.", group=_GROUPS["This command"]
+    help="Enable tab completion of commands and options.", group=_GROUPS["Options"]
 )
 for _option in ("--help", "--version"):
-    PSA[_option].group = (_GROUPS["This command"],)
+    PSA[_option].group = (_GROUPS["Options"],)
 
 
 def run(app: App, arguments: Sequence[str] | None = None) -> int:
@@ -220,28 +222,28 @@ def _failed(error: BaseException, app: App) -> int:
     match error:
         case CycloptsError():
             called = " ".join(dict.fromkeys((*app.name, *(error.command_chain or ()))))
-            return _said(f"error: {error} See `{called} --help`", EXIT_USER_ERROR)
+            return _print_error(f"error: {error} See `{called} --help`", EXIT_USER_ERROR)
         case UserError():
             failed = isinstance(error, RunFailure)
-            return _said(f"error: {error}", EXIT_FAILED if failed else EXIT_USER_ERROR)
+            return _print_error(f"error: {error}", EXIT_FAILED if failed else EXIT_USER_ERROR)
         case KeyboardInterrupt():
-            return _said("stopped; nothing that was stored is lost", EXIT_STOPPED)
+            return _print_error("stopped; nothing that was stored is lost", EXIT_STOPPED)
         case BrokenPipeError():
             process.discard_output()
             return EXIT_BROKEN_PIPE
         case OSError():
             what = f"cannot use {error.filename}" if error.filename else "cannot write the output"
             process.discard_output()
-            return _said(f"error: {file_error(error, what)}", EXIT_USER_ERROR)
+            return _print_error(f"error: {file_error(error, what)}", EXIT_USER_ERROR)
         case _:
-            return _said(
+            return _print_error(
                 f"unexpected {type(error).__name__}: {str(error)[:300]}. What was stored is untouched; "
                 "run the same command again with --debug to see where it happened",
                 EXIT_INTERNAL,
             )
 
 
-def _said(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     with contextlib.suppress(OSError, ValueError):  # no reader, or a full disk: the exit code still counts
         sys.stderr.write(f"{cut(one_line(message), LONGEST + len('error: '))}\n")
         sys.stderr.flush()

@@ -32,9 +32,7 @@ class _Console(Console):
     lasting = False  # the command continues after the reader of its output has gone
 
     def on_broken_pipe(self) -> None:
-        """Continue without output, or raise for psa.cli.app, which knows the exit code; rich would exit
-        with 1.
-        """
+        """Continue without output, or raise for psa.cli.app; rich would exit with code 1."""
         if not self.lasting:
             raise BrokenPipeError
         discard_output()
@@ -56,10 +54,15 @@ def console(*, lasting: bool = False) -> Console:
     return found
 
 
+def print_line(out: Console, text: str) -> None:
+    """Print a line without wrapping or markup."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
 def print_first(out: Console, lines: Sequence[str], rest: str) -> None:
     """Print the first of many lines, and the number of the others: `and 3 more failed`."""
     for line in lines[:_FIRST]:
-        out.print(line, markup=False, soft_wrap=True)
+        print_line(out, line)
     if len(lines) > _FIRST:
         out.print(f"and {len(lines) - _FIRST:,} more {rest}", markup=False)
 
@@ -92,10 +95,10 @@ def summary_table(family: str, arch: str, shape: Shape, activation: str = "ReLU"
         groups[-1][1].append(linear)
     for (inputs, outputs, kind), linears in groups:
         count = len(linears)
-        said = f"{count // 2} residual block{'s' * (count > 2)} of two" if kind == "block" else kind
-        said += ", columns sum to 1" if linears[0].simplex else ""
+        effect = f"{count // 2} residual block{'s' * (count > 2)} of two" if kind == "block" else kind
+        effect += ", columns sum to 1" if linears[0].simplex else ""
         parameters = sum(linear.parameters for linear in linears)
-        table.add_row(f"{count:,}", f"{inputs:,}", f"{outputs:,}", f"{parameters:,}", said)
+        table.add_row(f"{count:,}", f"{inputs:,}", f"{outputs:,}", f"{parameters:,}", effect)
     return table
 
 
@@ -134,7 +137,7 @@ class TrainView:
         several = len(reports) > 1
         for report in sorted(reports, key=lambda report: report.state.trial.seed):
             self.reached[report.state.trial.id] = report.state.loops
-            self.out.print(self._line(report, several), soft_wrap=True, markup=False)
+            print_line(self.out, self._line(report, several))
         if self.debug:
             self.out.print(f"    {seconds:.2f} s for {len(reports)} trial(s)", markup=False)
         if self._progress is not None:
@@ -163,17 +166,16 @@ class TrainView:
     def stopped(self, reached: int, command: str) -> None:
         """Print the progress at a stop, and the command that resumes."""
         loops = min(self.reached.values(), default=reached)
-        self.out.print(
+        print_line(
+            self.out,
             f"Stopped at loop {loops} of {self.horizon}; every finished loop is saved. Go on with: {command}",
-            markup=False,
-            soft_wrap=True,
         )
 
     def finals(self, records: Sequence[Record]) -> None:
         """Print bounty and test accuracy of every trial, after the only evaluation of the test split."""
         for record in records:
             who = f"seed {record['spec']['seed']}: " if len(records) > 1 else ""
-            self.out.print(f"{who}{_result(record)}", markup=False, soft_wrap=True)
+            print_line(self.out, f"{who}{_result(record)}")
         samples = records[0]["samples"]
         zero_r = percent(samples["zero_r_validation"], samples["validation"])
         self.out.print(f"Always answering the majority class scores {zero_r} on validation", markup=False)

@@ -9,12 +9,32 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 from psa.execution.backend import BackendOptions
 from psa.execution.machine import DeviceName
 from psa.experiments.sweep import SweepOptions
 from psa.storage.retention import KeepWeights
+
+# In the order in which `--help` shows them.
+NETWORK: Final = Group.create_ordered("Network")
+TRAINING: Final = Group.create_ordered("Training")
+EXPERIMENT: Final = Group.create_ordered("Experiment")
+EXECUTION: Final = Group.create_ordered("Execution")
+RAY: Final = Group.create_ordered("Ray")
+SAGEMAKER: Final = Group.create_ordered("SageMaker")
+OUTPUT_FILES: Final = Group.create_ordered("Output")
+
+
+def option(group: Group, text: str, **more: Any) -> Parameter:
+    """Return an option that `--help` lists under a heading."""
+    return Parameter(group=group, help=text, **more)
+
+
+def flag(group: Group, text: str) -> Parameter:
+    """Return an option without a value."""
+    return option(group, text, negative="")
+
 
 MAX_COUNT: Final = 100_000
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
@@ -27,7 +47,7 @@ def _whole(_type: Any, tokens: Sequence[Token]) -> int:
     """Parse a whole number; reject one that would have to be rounded. Raises ValueError."""
     text = tokens[0].value
     if _WHOLE.fullmatch(text) is None:
-        raise ValueError(f'"{text[:40]}" is not a whole number.')
+        raise ValueError(f'must be a whole number, got "{text[:40]}".')
     return int(text)
 
 
@@ -38,21 +58,21 @@ def _wholes(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
 def _number(_type: Any, tokens: Sequence[Token]) -> float:
     text = tokens[0].value
     if _NUMBER.fullmatch(text) is None:
-        raise ValueError(f'"{text[:40]}" is not a number.')
+        raise ValueError(f'must be a number, got "{text[:40]}".')
     return float(text)
 
 
 def _dollars(kind: Any, tokens: Sequence[Token]) -> float:
     value = _number(kind, tokens)
     if not 0 < value < math.inf:
-        raise ValueError(f"{value:g} is not a number of dollars above 0.")
+        raise ValueError(f"must be a number of dollars above 0, got {value:g}.")
     return value
 
 
 def _count(kind: Any, tokens: Sequence[Token]) -> int:
     value = _whole(kind, tokens)
     if not 1 <= value <= MAX_COUNT:
-        raise ValueError(f"{value} is not a number from 1 to {MAX_COUNT:,}.")
+        raise ValueError(f"must be from 1 to {MAX_COUNT:,}, got {value}.")
     return value
 
 
@@ -62,19 +82,29 @@ CountOption = Annotated[int | None, Parameter(converter=_count)]
 Dollars = Annotated[float, Parameter(converter=_dollars)]
 NumberOption = Annotated[float, Parameter(converter=_number)]
 
-ModelDir = Annotated[Path, Parameter(env_var="SAGEMAKER_MODEL_DIR", help="Folder of the checkpoints.")]
-ResultsDir = Annotated[Path, Parameter(help="Folder of the records, one per finished trial.")]
-DataDir = Annotated[Path, Parameter(help="Folder of the data sets; what is missing is fetched into it.")]
+ModelDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the checkpoints.", env_var="SAGEMAKER_MODEL_DIR")]
+ResultsDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the records, one per finished trial.")]
+DataDir = Annotated[Path, option(EXECUTION, "Folder of the data sets. Missing files are downloaded into it.")]
 
-GridFileArgument = Annotated[Path, Parameter(help="A declared experiment, e.g. reproduction/smoke.toml.")]
-Override = Annotated[str, Parameter(help="Settings that override the file's: lr=1e-3 seeds=0..4")]
-Only = Annotated[str, Parameter(help="A part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
+GridFileArgument = Annotated[
+    Path, option(EXPERIMENT, "Grid file of the experiment, e.g. reproduction/smoke.toml.")
+]
+Override = Annotated[str, option(EXPERIMENT, "Settings that override those of the file: lr=1e-3 seeds=0..4")]
+Only = Annotated[str, option(EXPERIMENT, "Select a part of the grid: 'arch=1*16 mode=hidden,none seed=0'.")]
 Workers = Annotated[
     CountOption,
-    Parameter(help="Processes of one thread. [default: one per core; with GPUs up to four on each of them]"),
+    option(
+        EXECUTION,
+        "Number of worker processes, each with one thread. [default: one per core; with GPUs up to "
+        "four per GPU]",
+    ),
 ]
-PackSize = Annotated[CountOption, Parameter(help="Trials per pack. [default: the fastest, by measurement]")]
-Device = Annotated[DeviceName | None, Parameter(help="Where to compute. [default: the best one there is]")]
+PackSize = Annotated[
+    CountOption, option(EXECUTION, "Trials per pack. [default: the fastest, by measurement]")
+]
+Device = Annotated[
+    DeviceName | None, option(EXECUTION, "Device to train on. [default: the fastest available]")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,44 +113,50 @@ class SweepCommandOptions:
 
     backend: Annotated[
         Literal["local", "ray", "sagemaker"] | None,
-        Parameter(
-            help="Here, as trials of Ray Tune on a cluster, or as jobs of SageMaker. "
-            "[default: local; a search: ray]"
+        option(
+            EXECUTION,
+            "Run on this machine, as Ray Tune trials on a cluster, or as SageMaker training jobs. "
+            "[default: local; psa search: ray]",
         ),
     ] = None
     workers: Workers = None
     address: Annotated[
         str | None,
-        Parameter(
-            help="Of a Ray cluster: auto, HOST:PORT, ray://HOST:10001. [default: local, one made here]"
+        option(
+            RAY,
+            "Address of the cluster: auto, HOST:PORT or ray://HOST:10001. [ray] [default: start one on "
+            "this machine]",
         ),
     ] = None
     gpus_per_pack: Annotated[
         NumberOption | None,
-        Parameter(help="Of Ray's GPUs, e.g. 0.25. [default: a quarter of one, if there are any]"),
+        option(RAY, "GPUs per pack, may be a fraction. [ray] [default: 0.25 if the cluster has GPUs]"),
     ] = None
     storage: Annotated[
         str | None,
-        Parameter(
-            help="A folder or s3://BUCKET/PREFIX that all nodes of Ray reach. [default: in --model-dir]"
+        option(
+            RAY, "Folder or s3://BUCKET/PREFIX that all nodes can reach. [ray] [default: below --model-dir]"
         ),
     ] = None
 
     jobs: Annotated[
-        CountOption, Parameter(help="Of SageMaker, in all. [default: as many as hold four hours each]")
+        CountOption, option(SAGEMAKER, "Number of jobs. [sagemaker] [default: jobs of about four hours each]")
     ] = None
     spot: Annotated[
-        bool, Parameter(negative="", help="Of SageMaker: on spare capacity, cheaper and interrupted.")
+        bool, flag(SAGEMAKER, "Use spot instances, which are cheaper and may be interrupted. [sagemaker]")
     ] = False
     detach: Annotated[
-        bool, Parameter(negative="", help="Of SageMaker: submit what the quota allows, and leave.")
+        bool, flag(SAGEMAKER, "Submit as many jobs as the quota allows, then exit. [sagemaker]")
     ] = False
     max_cost: Annotated[
         Dollars | None,
-        Parameter(help="Of SageMaker: dollars that the jobs of a study may cost at most, all that it had."),
+        option(
+            SAGEMAKER,
+            "Maximum cost in USD of all jobs of the study, including those already billed. [sagemaker]",
+        ),
     ] = None
     prices: Annotated[
-        Path | None, Parameter(help="Of SageMaker: a table of prices like cloud/aws/prices.toml.")
+        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/prices.toml. [sagemaker]")
     ] = None
 
     @property
@@ -135,19 +171,21 @@ class Options:
 
     pack_size: PackSize = None
     keep_weights: Annotated[
-        KeepWeights, Parameter(help="Of finished trials: all, the best seed per arch and mode, or none.")
+        KeepWeights,
+        option(
+            OUTPUT_FILES,
+            "Keep the weights of all finished trials, of the best seed per arch and mode, or none.",
+        ),
     ] = "all"
-    fail_fast: Annotated[bool, Parameter(negative="", help="Stop at the first pack that fails.")] = False
-    dry_run: Annotated[bool, Parameter(negative="", help="Only show, and check, what would be launched.")] = (
-        False
-    )
+    fail_fast: Annotated[bool, flag(EXECUTION, "Stop at the first failed pack.")] = False
+    dry_run: Annotated[bool, flag(EXECUTION, "Print and check what would be launched, then exit.")] = False
     tensorboard: Annotated[
-        Path | None, Parameter(help="Folder in which TensorBoard finds every finished trial as a run.")
+        Path | None, option(OUTPUT_FILES, "Write each finished trial as a TensorBoard run to this folder.")
     ] = None
     mlflow: Annotated[
         str | None,
-        Parameter(
-            help="MLflow's server that is told of finished trials: http://HOST:5000, sqlite:///runs.db."
+        option(
+            OUTPUT_FILES, "Log finished trials to this MLflow server: http://HOST:5000 or sqlite:///runs.db."
         ),
     ] = None
 

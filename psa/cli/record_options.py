@@ -25,7 +25,7 @@ STUDY: Final = "ablation"
 FAMILY: Final = "simplemlp"
 
 FamilyOf = Annotated[
-    Family | None, Parameter(help=f"Which networks. [default: the only ones there are, or {FAMILY}]")
+    Family | None, Parameter(help=f"Family of the networks. [default: the only one, or {FAMILY}]")
 ]
 
 
@@ -34,10 +34,10 @@ class Records:
     """Records of one family of one study."""
 
     family: FamilyOf = None
-    study: Annotated[str | None, Parameter(help=f"Which study. [default: that of --grid, or {STUDY}]")] = None
-    grid: Annotated[
-        Path | None, Parameter(help="The grid that was run, so that what is missing of it is known.")
+    study: Annotated[
+        str | None, Parameter(help=f"Name of the study. [default: that of --grid, or {STUDY}]")
     ] = None
+    grid: Annotated[Path | None, Parameter(help="Grid of the sweep, to list missing trials.")] = None
     results_dir: ResultsDir = Path("results")
 
     def frame(self) -> pd.DataFrame:

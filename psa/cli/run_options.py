@@ -8,23 +8,28 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
 from rich.console import Console
 
-from psa.cli.console import TrainView, resumed
-from psa.cli.options import DataDir, ModelDir, ResultsDir, WholeOption
+from psa.cli.console import TrainView, print_line, resumed
+from psa.cli.options import (
+    EXECUTION,
+    TRAINING,
+    DataDir,
+    Device,
+    ModelDir,
+    ResultsDir,
+    WholeOption,
+    flag,
+    option,
+)
 from psa.core.errors import Interrupted, UserError, lacks_memory
 from psa.core.stop import StopRequest
-from psa.execution.machine import DeviceName, Machine
+from psa.execution.machine import Machine
 from psa.specs.base import MAX_SEED
 from psa.specs.trial import Pack
 from psa.storage.store import Store
-
-TRAINING: Final = Group.create_ordered("Training")
-PLACES: Final = Group.create_ordered("Folders")
-MACHINE_PANEL: Final = Group.create_ordered("Machine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,37 +37,25 @@ class RunOptions:
     """Options of a run: seeds, folders, device and display."""
 
     seed: Annotated[
-        WholeOption,
-        Parameter(group=TRAINING, help="Decides the initial weights, the shuffles and the neurons hit."),
+        WholeOption, option(TRAINING, "Seed of the initial weights, the shuffles and the ablated neurons.")
     ] = 0
     num_runs: Annotated[
-        WholeOption,
-        Parameter(group=TRAINING, help="Independent trials at once, with seeds SEED, SEED+1, ..."),
+        WholeOption, option(TRAINING, "Number of independent trials, with seeds SEED, SEED+1, ...")
     ] = 1
-    model_dir: Annotated[ModelDir, Parameter(group=PLACES)] = Path("models")
-    results_dir: Annotated[ResultsDir, Parameter(group=PLACES)] = Path("results")
-    data_dir: Annotated[DataDir, Parameter(group=PLACES)] = Path("dataset")
-    device: Annotated[
-        DeviceName | None,
-        Parameter(group=MACHINE_PANEL, help="Where to compute. [default: the best one there is]"),
-    ] = None
+    model_dir: ModelDir = Path("models")
+    results_dir: ResultsDir = Path("results")
+    data_dir: DataDir = Path("dataset")
+    device: Device = None
     threads: Annotated[
-        WholeOption,
-        Parameter(
-            group=MACHINE_PANEL, help="Processor threads. One gives the same bits on every run; more may not."
-        ),
+        WholeOption, option(EXECUTION, "CPU threads. Only with one thread are runs bit-identical.")
     ] = 1
     num_workers: Annotated[
         WholeOption,
-        Parameter(
-            group=MACHINE_PANEL,
-            help="Threads that read and check the data files at the start; then none is needed.",
+        option(
+            EXECUTION, "Threads used to read and verify the data files at startup. Not used during training."
         ),
     ] = 4
-    debug: Annotated[
-        bool,
-        Parameter(group=MACHINE_PANEL, negative="", help="Show losses and times, and where errors happened."),
-    ] = False
+    debug: Annotated[bool, flag(EXECUTION, "Show losses, times, and the traceback of errors.")] = False
 
     def check(self) -> None:
         """Raise UserError for a number that is out of range."""
@@ -86,7 +79,8 @@ def in_range(option: str, value: float, low: int, high: int) -> None:
     """Raise UserError for a number below `low` or above `high`."""
     if not low <= value <= high:
         raise UserError(
-            f"{option} {str(value).removesuffix('.0')} is out of range", f"Choose {low:,} to {high:,}"
+            f"{option} must be from {low:,} to {high:,}, got {str(value).removesuffix('.0')}",
+            "Choose a number in this range",
         )
 
 
@@ -112,8 +106,8 @@ def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out:
     def started(states: Sequence[Any]) -> None:
         found = store.progress(plan.pack.trials, plan.pack.horizon)
         recorded = len(found.done) == len(plan.pack.trials)
-        said = resumed(states[0], plan.pack.horizon, finishing=plan.finishing, recorded=recorded)
-        out.print(said, markup=False, soft_wrap=True)
+        text = resumed(states[0], plan.pack.horizon, finishing=plan.finishing, recorded=recorded)
+        print_line(out, text)
 
     stop = StopRequest()
     try:
@@ -121,7 +115,7 @@ def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out:
             hooks = RunHooks(
                 on_start=started,
                 on_loop=view.loop,
-                progress=lambda message: out.print(message, markup=False, soft_wrap=True),
+                progress=lambda message: print_line(out, message),
                 stop=stop,
             )
             records = run_pack(plan.pack, store, machine, hooks)
@@ -137,8 +131,8 @@ def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out:
         raise
     view.finals(records)
     for trial in plan.pack.trials:
-        out.print(f"Checkpoint {store.state_file(trial).path}", markup=False, soft_wrap=True)
+        print_line(out, f"Checkpoint {store.state_file(trial).path}")
         stored = store.records.locate(trial.id)
         place = store.record_path(trial) if stored is None else stored.place
-        out.print(f"Record     {place}", markup=False, soft_wrap=True)
+        print_line(out, f"Record     {place}")
     return 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from psa.cli.console import print_first
+from psa.cli.console import print_first, print_line
 from psa.core.formatting import format_duration, pluralize
 from psa.execution.eta import EtaEstimator
 from psa.execution.worker.protocol import WorkerEvent, failures_of
@@ -26,22 +26,24 @@ STATUS_SECONDS: Final = 2.0
 class SweepView:
     """The progress of a sweep (done, running, failed, best), and its display."""
 
-    def __init__(self, out: Console, name: str, total: int, time_left: EtaEstimator, tell: Describe) -> None:
-        self.out, self.name, self.total, self.time_left, self.tell = out, name, total, time_left, tell
+    def __init__(
+        self, out: Console, name: str, total: int, time_left: EtaEstimator, report: Describe
+    ) -> None:
+        self.out, self.name, self.total, self.time_left, self.report = out, name, total, time_left, report
         self.running: dict[int, tuple[Pack, int]] = {}
         self.best: tuple[float, str] = (0.0, "")
         self.done = 0
         self.doing = ""  # something else than training
-        self._told = 0.0
+        self._reported_at = 0.0
 
     def handle_event(self, event: WorkerEvent) -> None:
         """Process an event."""
         pack = event.pack
         match event.kind:
             case "tick":
-                self._tell()
-            case "said":  # a message of the backend
-                self._line(event.facts["said"])
+                self._report()
+            case "message":  # a message of the backend
+                self._line(event.facts["message"])
             case "ready":  # a cluster has been counted
                 self.time_left.workers = event.facts["workers"]
             case "begun":
@@ -52,7 +54,7 @@ class SweepView:
                 self.best = max(self.best, (event.facts["best"], event.facts["trial"]))
             case "died":
                 self.running.pop(id(pack), None)
-                self._line(f"{label(pack)}: {event.facts['error']}; it is given out again")
+                self._line(f"{label(pack)}: {event.facts['error']}; retrying its pack")
             case "done" | "failed":
                 self._over(event)
 
@@ -70,21 +72,21 @@ class SweepView:
     def show_measuring(self, networks: int) -> None:
         """Show that `networks` networks are to be measured before the training starts."""
         self.doing = f"measuring {pluralize(networks, 'network')} on this machine"
-        self._tell()
+        self._report()
 
     def show_waiting(self, trials: int) -> None:
         """Show that the sweep waits for `trials` trials that other processes hold."""
-        before, self.doing = self.doing, f"waiting for {pluralize(trials, 'trial')} in the hands of others"
+        before, self.doing = self.doing, f"waiting for {pluralize(trials, 'trial')} of other processes"
         if self.doing != before:
             self._line(f"{self.done:,}/{self.total:,} trials | {self.doing}")
-        self._tell()
+        self._report()
 
     def show_training(self) -> None:
         """Show that packs are being trained."""
         self.doing = ""
 
     def _line(self, text: str) -> None:
-        self.out.print(text, markup=False, soft_wrap=True)
+        print_line(self.out, text)
 
     def _left(self) -> str:
         return self.doing or f"{format_duration(self.time_left.remaining())} left"
@@ -101,11 +103,11 @@ class SweepView:
             table.caption = f"best so far {100 * self.best[0]:.2f} % validation, {self.best[1]}"
         return table
 
-    def _tell(self) -> None:
-        if time.monotonic() - self._told < STATUS_SECONDS:
+    def _report(self) -> None:
+        if time.monotonic() - self._reported_at < STATUS_SECONDS:
             return
-        self._told = time.monotonic()
-        self.tell(
+        self._reported_at = time.monotonic()
+        self.report(
             {
                 "grid": self.name,
                 "done": self.done,
@@ -169,7 +171,7 @@ class ConsoleProgress:
 
     def say(self, text: str) -> None:
         """Show a line."""
-        self.out.print(text, markup=False, soft_wrap=True)
+        print_line(self.out, text)
 
     def damaged(self, reasons: Mapping[str, str]) -> None:
         """Name the records that cannot be read."""
@@ -181,9 +183,9 @@ class ConsoleProgress:
 
     @contextlib.contextmanager
     def stage(
-        self, name: str, total: int, time_left: EtaEstimator, tell: Describe
+        self, name: str, total: int, time_left: EtaEstimator, report: Describe
     ) -> Iterator[tuple[StageProgress, RefreshCallback]]:
         """Show a live table of a stage while the block lasts."""
-        view = SweepView(self.out, name, total, time_left, tell)
+        view = SweepView(self.out, name, total, time_left, report)
         with Refreshed(view) as refresh:
             yield view, refresh

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from psa.cli.checkpoint_folder import lock_folder
-from psa.cli.console import TrainView, console, summary_table
-from psa.cli.options import WholeOption
-from psa.cli.run_options import TRAINING, PackRun, RunOptions, in_range, trained
+from psa.cli.console import TrainView, console, print_line, summary_table
+from psa.cli.options import EXPERIMENT, TRAINING, WholeOption, option
+from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.cost_model import bank_bytes
@@ -27,6 +27,7 @@ from psa.specs.trial import Pack, Trial
 from psa.storage.store import Store
 
 DEFAULT_EPOCHS: Final = 10
+_TYPES: Final[dict[Any, str]] = {bool: "BOOL", int: "INT", float: "FLOAT"}
 _SETTINGS: Final = Group.create_ordered("Settings of the study")
 
 
@@ -55,9 +56,11 @@ def _options(study: Study, name: str) -> Iterator[tuple[str, Any, Parameter, Any
     """Yield each option: its name, its type, its parameter in the help, and its default."""
     for key, field in study.Settings.model_fields.items():
         yield key, str | None, _option(key, field, study), None
-    yield "study", str, Parameter(help="The study.", group=TRAINING), name
-    epochs = Parameter(
-        name=("--epochs", "--meta-loops"), help="Epochs in all; more go on from there.", group=TRAINING
+    yield "study", str, option(EXPERIMENT, "Name of the study."), name
+    epochs = option(
+        TRAINING,
+        "Total number of epochs; a larger number continues the run.",
+        name=("--epochs", "--meta-loops"),
     )
     yield "epochs", WholeOption, epochs, _epochs(study)
     yield "run", RunOptions | None, Parameter(name="*"), None
@@ -79,11 +82,12 @@ def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
     names = [key, *(other for other, setting in study.ALIASES.items() if setting == key)]
     spelled = tuple(f"--{name.replace('_', '-')}" for name in names)
     kind = unwrap_annotation(field.annotation)
-    choices = f" One of {', '.join(map(str, get_args(kind)))}." if get_origin(kind) is Literal else ""
+    choices = f" [choices: {', '.join(map(str, get_args(kind)))}]" if get_origin(kind) is Literal else ""
     default = field.default
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     text = f"{field.description or key.replace('_', ' ').capitalize() + '.'}{choices} [default: {shown}]"
-    return Parameter(name=spelled, help=text, group=_SETTINGS, negative="")
+    shown_type = "CHOICE" if choices else _TYPES.get(kind, "STR")  # the study itself parses the text
+    return option(_SETTINGS, text, name=spelled, negative="", metavar=shown_type)
 
 
 def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]) -> tuple[Trial, ...]:
@@ -101,11 +105,11 @@ def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]
 
 def _fault(error: ValidationError, study: Study) -> str:
     """Return the first error with the option's name; an error of several options is a sentence."""
-    said, place = first_error(error), error.errors()[0]["loc"]
+    text, place = first_error(error), error.errors()[0]["loc"]
     if error.title != study.Settings.__name__ or not place:
-        return said
+        return text
     key = str(place[0])
-    return f"--{key.replace('_', '-')}{said.removeprefix(key)}"
+    return f"--{key.replace('_', '-')}{text.removeprefix(key)}"
 
 
 def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epochs: int) -> int:
@@ -115,7 +119,7 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     shape, out = shape_of(trials[0].model, trials[0].data.classes), console()
     horizons = {trial.id: epochs for trial in trials}
     for warning in [*study.warnings(trials), *unreached(trials, horizons)]:
-        out.print(f"note: {warning}", markup=False, soft_wrap=True)
+        print_line(out, f"note: {warning}")
     check_writable(run.results_dir)
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir)

@@ -152,10 +152,10 @@ class Backend(Protocol):
             tick: Nothing new. An event of some kind must come at least once a second, since the sweep
                 notices a stop and refreshes its display only between two events.
             ready: The size of the cluster is known. workers: packs that it trains at once.
-            said: A message for the user. said: the line to print.
+            message: A message for the user. message: the line to print.
             taken: Another process holds these trials, and no pack of these jobs will be trained. The last
                 event.
-            detached: The jobs continue without this process. said: the line to print. The last event.
+            detached: The jobs continue without this process. message: the line to print. The last event.
 
         Raises:
             UserError: An error that every other pack would meet, too, such as an unusable device.

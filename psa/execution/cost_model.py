@@ -189,9 +189,7 @@ def memory_bytes(trials: Sequence[Trial]) -> int:
 
 
 def trial_bytes(trial: Trial, meta_loops: int) -> int:
-    """Return the bytes on disk of one finished trial: two generations of its state, its record and the
-    sidecar, and the gradients of its samples.
-    """
+    """Return the bytes on disk of one finished trial: two states, record, sidecar and gradients."""
     parameters = shape_of(trial.model, trial.data.classes).parameters
     copies = 1 if isinstance(trial.method, RatchetTraining) else 2 + len(MOMENTS[trial.method.optimizer])
     state = 4 * copies * parameters + bank_bytes(trial) + 3_000 + 80 * meta_loops

@@ -78,7 +78,7 @@ def _memory_of(name: str, memory: Sequence[float]) -> float:
 def _asked() -> list[float]:
     """Return the bytes of each GPU in the order of nvidia-smi; [] if that is missing, fails or is slow."""
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             _QUESTION,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -89,7 +89,7 @@ def _asked() -> list[float]:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     # "[N/A]" where GPU and processor share their memory: no limit of its own
-    told = [float(line) * _MIB if line.isdecimal() else float("inf") for line in lines]
-    return told if all(line.isdecimal() or line.startswith("[") for line in lines) else []
+    sizes = [float(line) * _MIB if line.isdecimal() else float("inf") for line in lines]
+    return sizes if all(line.isdecimal() or line.startswith("[") for line in lines) else []

@@ -16,9 +16,7 @@ def keeps_gradients(trial: Trial) -> bool:
 
 
 def epoch_bytes(trial: Trial) -> int:
-    """Return the bytes of the gradients of one epoch as factors (see psa.analysis.gradients.factored), for
-    the probe that keeps most of them; 0 without such a probe.
-    """
+    """Return the bytes of one epoch's gradients as factors; 0 without a probe that keeps them."""
     return max((_file_bytes(trial, probe) for probe in _files(trial)), default=0)
 
 

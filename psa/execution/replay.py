@@ -189,9 +189,7 @@ def _settings(trial: Trial, loop: int) -> Trial:
 
 
 def _sound(path: Path, store: Store) -> TrialState | None:
-    """Return a state that can be replayed, None if it is missing, damaged, misplaced or not written by psa.
-    `verify` reports those.
-    """
+    """Return a state that can be replayed, or None; `verify` reports missing and damaged ones."""
     try:
         content = read_stored(path)
         state = None if content is None else decode_state(content, str(path))

@@ -78,7 +78,7 @@ class SweepProgress(Protocol):
         """Show what a stage that cannot start yet waits for."""
 
     def stage(
-        self, name: str, total: int, time_left: EtaEstimator, tell: Describe
+        self, name: str, total: int, time_left: EtaEstimator, report_status: Describe
     ) -> contextlib.AbstractContextManager[tuple[StageProgress, RefreshCallback]]:
         """Show the progress of a stage of `total` trials within the block, updated at each refresh."""
 
@@ -93,7 +93,7 @@ class Sweep:
     options: SweepOptions
     costs: CostModel
     backend: Backend
-    audience: TrackerGroup
+    trackers: TrackerGroup
 
     @classmethod
     def prepared(cls, declared: Grid, store: Store, machine: Machine, options: SweepOptions) -> Self:
@@ -103,15 +103,15 @@ class Sweep:
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         costs = CostModel.of_machine(store.models, machine.device)
         backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
-        audience = TrackerGroup(trackers_for(declared.name, options.tensorboard, options.mlflow), store)
-        return cls(declared, store, machine, options, costs, backend, audience)
+        trackers = TrackerGroup(trackers_for(declared.name, options.tensorboard, options.mlflow), store)
+        return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
         """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError."""
         locks.check_lockable(self.store)
-        with stop, register_sweep(self.store.models) as tell:
+        with stop, register_sweep(self.store.models) as report_status:
             self.backend.fetch()
-            work = _SweepRunner(self, progress, stop, tell)
+            work = _SweepRunner(self, progress, stop, report_status)
             for stage in stage_statuses(self.declared, self.store):
                 if not work.ends() and stage.points is not None:
                     work.train(stage)
@@ -158,7 +158,7 @@ class _SweepRunner:
     sweep: Sweep
     progress: SweepProgress
     stop: StopRequest
-    tell: Describe
+    report_status: Describe
     failed: set[str] = field(default_factory=set)
     detached: str = ""  # the message about jobs that continue without this process
     keep: KeepWeights = "all"
@@ -172,9 +172,9 @@ class _SweepRunner:
         self.keep = self.sweep.options.keep_weights if stage.last else "all"
         planned = self._planned(stage)
         time_left = EtaEstimator(self.sweep.costs, len(planned.places))
-        self.sweep.audience.tell(stage.trials, stage.meta_loops)
+        self.sweep.trackers.log_finished(stage.trials, stage.meta_loops)
         name = stage.title + self.sweep.declared.name
-        with self.progress.stage(name, len(stage.trials), time_left, self.tell) as (view, refresh):
+        with self.progress.stage(name, len(stage.trials), time_left, self.report_status) as (view, refresh):
             view.done = planned.done
             backend = self.sweep.backend
             if planned.packs and not self.sweep.options.pack_size and isinstance(backend, LocalBackend):
@@ -250,10 +250,10 @@ class _SweepRunner:
                 refresh()
                 self.failed |= failures_of(event).keys()
                 if event.kind == "detached":
-                    self.detached = event.facts["said"]
+                    self.detached = event.facts["message"]
                 _booked(self.sweep.store, event, self.keep)
                 if event.kind == "done":
-                    self.sweep.audience.tell(event.pack.trials, event.pack.horizon)
+                    self.sweep.trackers.log_finished(event.pack.trials, event.pack.horizon)
                 if self.ends():
                     return
 

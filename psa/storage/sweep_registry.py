@@ -61,7 +61,7 @@ def register_sweep(models: Path) -> Iterator[Describe]:
             ending.enter_context(locked(_lock_of(path), STALE_SECONDS))
             _clear(path)
         ending.callback(_remove, path)  # before the lock is given back
-        yield sign.tell
+        yield sign.write_status
 
 
 class _StatusFile:
@@ -70,7 +70,7 @@ class _StatusFile:
     def __init__(self, path: Path) -> None:
         self.path, self._warned = path, False
 
-    def tell(self, facts: dict[str, Any]) -> None:
+    def write_status(self, facts: dict[str, Any]) -> None:
         """Write the progress of the sweep."""
         with self.courteous():
             facts = {"host": socket.gethostname(), **facts}

@@ -67,7 +67,7 @@ WRONG_VALUES = [
     ("--arch", "\x1b[31m[4*4]", "is not in brackets"),
     ("--hidden-layers", "0", "Counts and widths start at 1"),
     ("--hidden-layers", "70000", "At most 10,000 hidden layers"),
-    ("--hidden-layers", "x", '"x" is not a whole number'),
+    ("--hidden-layers", "x", 'must be a whole number, got "x"'),
     *(
         ("--lr", value, "--lr")
         for value in ("0", "-1", "nan", "inf", "-inf", "11", "1e400", "1,5", "abc", "", "1_0", "٣")
@@ -126,7 +126,7 @@ def test_a_rate_is_judged_in_its_own_mode_as_well(mode: str, refused: Run) -> No
         (["--arch"], "--arch requires an argument"),
         (["--hidden-layers"], "--hidden-layers"),
         (["--lr", "1e-3", "--lr", "1e-4"], "--lr"),
-        (["--arch", "[1*4]", "--hidden-layers", "4"], "--arch and --hidden-layers say the same thing twice"),
+        (["--arch", "[1*4]", "--hidden-layers", "4"], "--arch and --hidden-layers exclude each other"),
     ],
 )
 def test_an_unknown_or_incomplete_option_is_named(arguments: list[str], said: str, refused: Run) -> None:

@@ -288,7 +288,8 @@ def test_a_name_that_is_not_there_removes_nothing_at_all(place: Path, run: Run) 
     code, _, err = run("clean", "a.safetensors", "b.safetensors")
     assert (code, err) == (
         2,
-        "error: there is no file b.safetensors in models. See what there is: clean --all --dry-run\n",
+        "error: b.safetensors must be a file in models, and does not exist. List the files "
+        "with clean --all --dry-run\n",
     )
     assert left(place) == {"a.safetensors"}
     assert run("clean", "--all", "a.safetensors")[2] == (
@@ -356,8 +357,8 @@ def test_verify_of_folders_that_are_not_there_is_a_slip(place: Path, run: Run) -
     assert run("psa", "verify", "--model-dir", "modles", "--results-dir", "r") == (
         2,
         "",
-        "error: there is neither a folder modles nor a folder r. Name those to check with --model-dir and "
-        "--results-dir\n",
+        "error: one of the folders modles and r must exist, and neither does. Name those to check with "
+        "--model-dir and --results-dir\n",
     )
 
 

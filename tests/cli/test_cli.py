@@ -439,7 +439,7 @@ def test_the_help_of_train_shows_choices_and_defaults(capsys: pytest.CaptureFixt
         "[default: 0.0001]",
         "[default: 256]",
         "[default: 0.1]",
-        "[default: the best one there is]",
+        "[default: the fastest available]",
         "[env var: SAGEMAKER_MODEL_DIR] [default: models]",
         'Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10',
     ):

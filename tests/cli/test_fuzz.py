@@ -30,13 +30,13 @@ from made_up import some_record, some_state
 from paths import ROOT
 from safetensors.numpy import save as encode_tensors
 
-from cloud.aws.artifact import Limits, contents
-from cloud.aws.job_description import job_of, read_jobs
+from cloud.aws.artifact import Limits, read_artifact
+from cloud.aws.job_description import parse_description, read_jobs
 from cloud.aws.job_names import LegacyJobName
 from cloud.aws.pricing import price_table
 from cloud.aws.settings import read_settings
-from cloud.legacy.artifacts import NoResults, bounties_of, frame_of_results, results_of
-from cloud.legacy.logs import frame_of_logs, logs_in, runs_in
+from cloud.legacy.artifacts import NoResults, collect_results, frame_of_results, read_bounties
+from cloud.legacy.logs import frame_of_logs, parse_runs, read_logs
 from cloud.results_sync import import_records
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.records_frame import load_records_frame
@@ -822,7 +822,7 @@ def test_tars(content: bytes, wanted: tuple[str, ...] | None) -> None:
     """What is read has plain names and fits the limits; nothing is ever written."""
     limits = Limits(bytes=2**20, small=2**16)
     with place():
-        found = clean(lambda: contents(content, limits, name="job/model.tar.gz", wanted=wanted)) or {}
+        found = clean(lambda: read_artifact(content, limits, name="job/model.tar.gz", wanted=wanted)) or {}
     assert sum(map(len, found.values())) <= limits.bytes
     assert not any(name.startswith("/") or ".." in name.split("/") for name in found)
 
@@ -843,8 +843,8 @@ def test_results_of_the_ancestors_jobs(content: bytes) -> None:
     name = "psa-1x8-none-2025-08-04-19-17-02-730"
     job = LegacyJobName(name, "1*8", "none", (2025,))
     with contextlib.suppress(NoResults):
-        assert all(0 <= each <= 100 for each in bounties_of(job, lambda _: content))
-    found = results_of([name], ["1*8"], lambda _: content, lambda _: None)
+        assert all(0 <= each <= 100 for each in read_bounties(job, lambda _: content))
+    found = collect_results([name], ["1*8"], lambda _: content, lambda _: None)
     assert all(remark.isprintable() and len(remark) <= LONGEST for remark in found.remarks)
     clean(lambda: frame_of_results(found, "simplemlp"))
 
@@ -930,11 +930,11 @@ LINE: Final = "Loop 3/100 (Global: 103) | Current: 97.10% | LKG: 97.30% | Bounty
 )
 def test_job_logs(text: str, tail: bytes, job: str) -> None:
     """Whole lines, parts of lines, and lines broken anywhere."""
-    runs_in(text)
+    parse_runs(text)
     with place() as folder:
         (folder / job).mkdir()
         (folder / job / "algo-1-123.log").write_bytes(text.encode(errors="replace") + tail)
-        clean(lambda: frame_of_logs(logs_in(folder), "simplemlp"))
+        clean(lambda: frame_of_logs(read_logs(folder), "simplemlp"))
 
 
 DESCRIBED: Final = {
@@ -960,7 +960,7 @@ def job_lists(draw: st.DrawFn) -> bytes:
 @given(job_lists(), values())
 def test_lists_of_jobs(content: bytes, value: Any) -> None:
     """As files, and as what AWS answers."""
-    clean(lambda: job_of(value, "jobs"))
+    clean(lambda: parse_description(value, "jobs"))
     with place() as folder:
         path = folder / "jobs.txt"
         path.write_bytes(content)
@@ -1099,7 +1099,7 @@ def test_results_and_prices_beyond_all_numbers() -> None:
     content = tarred({"comprehensive_results.json": json.dumps([{"bounty": 10**400}]).encode()})
     name = "psa-1x8-none-2025-08-04-19-17-02-730"
     with pytest.raises(NoResults):
-        bounties_of(LegacyJobName(name, "1*8", "none", (2025,)), lambda _: content)
+        read_bounties(LegacyJobName(name, "1*8", "none", (2025,)), lambda _: content)
     with place() as folder:
         path = folder / "prices.toml"
         path.write_text(

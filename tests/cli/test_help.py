@@ -34,7 +34,7 @@ def test_the_list_of_commands_fits_a_screen(
     for name in COMMANDS:
         (line,) = (line for line in lines if re.match(rf"│ {name} ", line))
         assert line.rstrip("│ ").endswith("."), line
-    for heading in ("Train", "Look", "Results", "Elsewhere"):
+    for heading in ("Train", "Inspect", "Results", "Remote"):
         assert sum(f"─ {heading} ─" in line for line in lines) == 1
     assert "psa sweep reproduction/smoke.toml" in "\n".join(lines[-4:])
 

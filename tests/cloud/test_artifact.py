@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import pickle
+import re
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.aws.artifact import Limits, contents
+from cloud.aws.artifact import Limits, read_artifact
 from psa.core.errors import UserError
 from psa.storage.trial_state import decode_state
 
@@ -40,7 +41,7 @@ def packed(files: dict[str, bytes], change: Change = lambda member: None, **opti
 def refused(data: bytes | Path, limits: Limits | None = None) -> str:
     """The one line of the refusal, which names the archive."""
     with pytest.raises(UserError) as caught:
-        contents(data, limits or Limits(), name="the-job/model.tar.gz")
+        read_artifact(data, limits or Limits(), name="the-job/model.tar.gz")
     said = str(caught.value)
     assert "the-job/model.tar.gz" in said
     assert said.isprintable()
@@ -51,9 +52,9 @@ def refused(data: bytes | Path, limits: Limits | None = None) -> str:
 def test_plain_files_are_read(layout: int, tmp_path: Path) -> None:
     """From bytes and from a file, in each layout of tar; folders say nothing, `./` is no part of a name."""
     data = packed({f"./{name}": content for name, content in RESULTS.items()}, format=layout)
-    assert contents(data) == RESULTS
+    assert read_artifact(data) == RESULTS
     (tmp_path / "model.tar.gz").write_bytes(data)
-    assert contents(tmp_path / "model.tar.gz") == RESULTS
+    assert read_artifact(tmp_path / "model.tar.gz") == RESULTS
 
 
 def test_what_the_command_tar_packs_is_read(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_what_the_command_tar_packs_is_read(tmp_path: Path) -> None:
         archive.add(tmp_path / "model", ".")
     whole = (tmp_path / "model.tar").read_bytes()
     data = gzip.compress(whole[:700]) + gzip.compress(whole[700:])
-    assert contents(data) == {f"{'a' * 120}/{'b' * 120}/results.txt": b"12.00\n"}
+    assert read_artifact(data) == {f"{'a' * 120}/{'b' * 120}/results.txt": b"12.00\n"}
 
 
 def as_link(kind: bytes) -> Change:
@@ -99,9 +100,9 @@ HOSTILE = [
     ({"a" * 2000: b"x"}, None, "no name that can be used"),
     ({"results.txt": b"x"}, as_link(tarfile.SYMTYPE), "is a link to '../../etc/passwd'"),
     ({"results.txt": b"x"}, as_link(tarfile.LNKTYPE), "is a link to '../../etc/passwd'"),
-    ({"dev": b""}, as_kind(tarfile.CHRTYPE), "neither a plain file nor a folder"),
-    ({"dev": b""}, as_kind(tarfile.BLKTYPE), "neither a plain file nor a folder"),
-    ({"pipe": b""}, as_kind(tarfile.FIFOTYPE), "neither a plain file nor a folder"),
+    ({"dev": b""}, as_kind(tarfile.CHRTYPE), "must be a plain file or a folder"),
+    ({"dev": b""}, as_kind(tarfile.BLKTYPE), "must be a plain file or a folder"),
+    ({"pipe": b""}, as_kind(tarfile.FIFOTYPE), "must be a plain file or a folder"),
     ({"results.txt": b"1", "./results.txt": b"2"}, None, "stands there twice"),
     ({"model.pkl": b"x"}, None, "'model.pkl' is a pickle by its name"),
     ({"model.PTH": b"x"}, None, "is a pickle by its name"),
@@ -142,15 +143,17 @@ def test_bombs_are_refused_before_they_expand() -> None:
 def test_the_ratio_counts_from_a_size_on() -> None:
     """What packs well and is small is no bomb; the same, larger, is one."""
     log = {"a.log": b"equal lines\n" * 10_000}
-    assert contents(packed(log), Limits(ratio=2)) == log
+    assert read_artifact(packed(log), Limits(ratio=2)) == log
     assert "expand to more than 1,000" in refused(packed(log), Limits(ratio=2, small=1_000))
 
 
 def test_sparse_files_are_refused() -> None:
     """They hold less than they say."""
-    assert "neither a plain file nor a folder" in refused(
+    assert "must be a plain file or a folder" in refused(
         packed({"sparse": bytes(1024)}, _sparse_type, format=tarfile.GNU_FORMAT)
-    ) or "no sound" in refused(packed({"sparse": bytes(1024)}, _sparse_type, format=tarfile.GNU_FORMAT))
+    ) or "must be a gzipped" in refused(
+        packed({"sparse": bytes(1024)}, _sparse_type, format=tarfile.GNU_FORMAT)
+    )
 
 
 def _sparse_type(member: tarfile.TarInfo) -> None:
@@ -166,7 +169,7 @@ def _header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 def test_headers_that_call_for_the_next_one_are_refused() -> None:
     """Thousands of extended headers in a row exhaust no stack, and end."""
     one = _header("././@LongLink", 5, tarfile.GNUTYPE_LONGNAME) + b"name\0".ljust(512, b"\0")
-    assert "no sound gzipped tar archive" in refused(gzip.compress(one * 5_000 + bytes(1024)))
+    assert "must be a gzipped tar archive" in refused(gzip.compress(one * 5_000 + bytes(1024)))
 
 
 @pytest.mark.slow
@@ -177,7 +180,7 @@ def test_an_archive_that_is_cut_off_is_told(share: float) -> None:
     assert "Fetch it again" in refused(data[: int(len(data) * share)])
     whole = gzip.decompress(data)
     cut = whole[: -(-len(whole) // 512 // 2) * 512 + 100]
-    assert "cut off" in refused(gzip.compress(cut)) or "no sound" in refused(gzip.compress(cut))
+    assert "cut off" in refused(gzip.compress(cut)) or "must be a gzipped" in refused(gzip.compress(cut))
 
 
 @pytest.mark.parametrize(
@@ -185,13 +188,13 @@ def test_an_archive_that_is_cut_off_is_told(share: float) -> None:
 )
 def test_what_is_no_archive_is_told(data: bytes) -> None:
     """Text, nothing at all, and a gzip of something else."""
-    assert "model.tar.gz is" in refused(data)
+    assert re.search(r"model\.tar\.gz (is cut off|must be a gzipped tar archive)", refused(data))
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     """With its path."""
     with pytest.raises(UserError, match=r"cannot read .*nowhere"):
-        contents(tmp_path / "nowhere.tar.gz")
+        read_artifact(tmp_path / "nowhere.tar.gz")
 
 
 def test_unwanted_files_are_skipped_unread() -> None:
@@ -199,9 +202,9 @@ def test_unwanted_files_are_skipped_unread() -> None:
     state = io.BytesIO()
     torch.save({"weight": torch.zeros(3)}, state)
     files = {"model/results.txt": b"98.25\n", "mnist_lkg.safetensors": state.getvalue(), "old.pkl": b"x"}
-    assert contents(packed(files), wanted=["results.txt"]) == {"model/results.txt": b"98.25\n"}
+    assert read_artifact(packed(files), wanted=["results.txt"]) == {"model/results.txt": b"98.25\n"}
     with pytest.raises(UserError, match="leads out"):
-        contents(packed({"results.txt": b"1", "../old.pkl": b"x"}), wanted=["results.txt"])
+        read_artifact(packed({"results.txt": b"1", "../old.pkl": b"x"}), wanted=["results.txt"])
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def _touch(path: str) -> None:
 def test_a_pickle_under_another_name_is_not_loaded(name: str, tmp_path: Path) -> None:
     """Its bytes are returned as they are; the reader of a checkpoint refuses them."""
     content = pickle.dumps(Canary(tmp_path / "loaded"))
-    assert contents(packed({name: content})) == {name: content}
+    assert read_artifact(packed({name: content})) == {name: content}
     with pytest.raises(UserError, match="is a pickle"):
         decode_state(content, name)
     assert not (tmp_path / "loaded").exists()
@@ -276,5 +279,5 @@ def _damaged(whole: bytes, data: st.DataObject) -> bytes:
 
 def _must_be_clean(data: bytes) -> None:
     with contextlib.suppress(UserError):
-        found = contents(data, Limits(bytes=2**20))
+        found = read_artifact(data, Limits(bytes=2**20))
         assert all(".." not in name.split("/") and not name.startswith("/") for name in found)

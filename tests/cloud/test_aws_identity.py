@@ -21,9 +21,9 @@ from clusters import broken_ray
 from processes import ROOT
 from s3 import s3_server
 
-from cloud.aws.account import account
+from cloud.aws.account import open_account
 from cloud.aws.settings import Settings, read_settings
-from cloud.emulator.s3_server import KEY, S3, SECRET
+from cloud.emulator.s3_server import ACCESS_KEY, S3, SECRET_KEY
 from cloud.ray.driver_process import Driver
 from psa.core.errors import RunFailure, UserError
 
@@ -44,7 +44,7 @@ class Endpoint(BaseHTTPRequestHandler):
         if self.path != "/role" or self.headers.get("Authorization") != TOKEN:
             self._say(403, "{}")
             return
-        keys = {"AccessKeyId": KEY, "SecretAccessKey": SECRET, "Token": ""}
+        keys = {"AccessKeyId": ACCESS_KEY, "SecretAccessKey": SECRET_KEY, "Token": ""}
         self._say(200, json.dumps({**keys, "Expiration": "2999-01-01T00:00:00Z"}))
 
     def do_POST(self) -> None:
@@ -108,7 +108,7 @@ def test_the_role_of_a_container(
     address = f"{endpoint}/role" if name == "FULL" else "/role"
     monkeypatch.setenv(f"AWS_CONTAINER_CREDENTIALS_{name}_URI", address)
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", TOKEN)
-    assert access_key(read_settings(tmp_path)) == KEY
+    assert access_key(read_settings(tmp_path)) == ACCESS_KEY
 
 
 @pytest.mark.slow
@@ -159,10 +159,10 @@ def test_addresses_of_services(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The endpoint of a profile, of its services or of the environment is used by every command."""
-    (tmp_path / "config").write_text(CONFIG.format(key=KEY, secret=SECRET))
+    (tmp_path / "config").write_text(CONFIG.format(key=ACCESS_KEY, secret=SECRET_KEY))
     for name, value in {"AWS_CONFIG_FILE": str(tmp_path / "config"), **environment}.items():
         monkeypatch.setenv(name, value)
-    for found in (read_settings(tmp_path), account()):
+    for found in (read_settings(tmp_path), open_account()):
         for service, address in addresses.items():
             assert address in found.client(service).meta.endpoint_url
 
@@ -192,7 +192,7 @@ def test_the_storage_of_ray(
         environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{endpoint}/role"
         environment["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = TOKEN
     elif identity == "profile":
-        keys = f"[local]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
+        keys = f"[local]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
         (tmp_path / "credentials").write_text(keys)
         environment |= {"AWS_PROFILE": "local", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")}
     else:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from made_up_jobs import described, study
 from paths import ROOT
 
-from cloud.aws.job_description import job_of
-from cloud.aws.pricing import dollars, price_table, prices
-from cloud.commands.cost_report import bill_of
+from cloud.aws.job_description import parse_description
+from cloud.aws.pricing import job_cost, price_table
+from cloud.commands.cost_report import make_bill
 from psa.core.errors import UserError
 
 SHIPPED = ROOT / "cloud/aws/prices.toml"
@@ -23,7 +23,7 @@ SHIPPED = ROOT / "cloud/aws/prices.toml"
 
 def test_the_bill_of_the_original_study() -> None:
     """588 jobs, 869.5 billed hours, $640.32, the longest 27.9 hours."""
-    bill = bill_of([job_of(answer, "x") for answer in study()], price_table())
+    bill = make_bill([parse_description(answer, "x") for answer in study()], price_table())
     total = bill.total
     assert total.jobs == 588
     assert f"{total.hours:.1f} {total.dollars:.2f} {total.longest:.1f}" == "869.5 640.32 27.9"
@@ -41,12 +41,13 @@ def test_the_bill_of_the_original_study() -> None:
 def test_a_spot_discount_is_counted_once() -> None:
     """It is inside the billable seconds: the same seconds cost the same, and what was saved is said apart."""
     on_demand, spot = (
-        job_of(described("psa-1x8-none-1", 3_600, spot=spot, training=12_000), "x") for spot in (False, True)
+        parse_description(described("psa-1x8-none-1", 3_600, spot=spot, training=12_000), "x")
+        for spot in (False, True)
     )
-    assert dollars(spot, prices()) == dollars(on_demand, prices()) == 0.7364
-    bill = bill_of([on_demand, spot], price_table())
+    assert job_cost(spot, price_table().instances) == job_cost(on_demand, price_table().instances) == 0.7364
+    bill = make_bill([on_demand, spot], price_table())
     assert bill.saved == pytest.approx(0.7)
-    assert bill_of([on_demand], price_table()).saved is None
+    assert make_bill([on_demand], price_table()).saved is None
 
 
 def test_instances_groups_and_warm_pools_are_billed() -> None:
@@ -60,7 +61,7 @@ def test_instances_groups_and_warm_pools_are_billed() -> None:
         },
         "WarmPoolStatus": {"Status": "Terminated", "ResourceRetainedBillableTimeInSeconds": 1_800},
     }
-    assert dollars(job_of(many, "x"), prices()) == pytest.approx(2 * 0.23 + 0.7364)
+    assert job_cost(parse_description(many, "x"), price_table().instances) == pytest.approx(2 * 0.23 + 0.7364)
 
 
 def test_what_has_no_price_or_has_not_ended_is_named() -> None:
@@ -70,13 +71,13 @@ def test_what_has_no_price_or_has_not_ended_is_named() -> None:
     running = described("psa-c", 0, "InProgress")
     del running["BillableTimeInSeconds"]
     far = described("psa-d", 60) | {"TrainingJobArn": "arn:aws:sagemaker:eu-west-1:1:training-job/psa-d"}
-    bill = bill_of([job_of(answer, "x") for answer in (dear, running, far)], price_table())
+    bill = make_bill([parse_description(answer, "x") for answer in (dear, running, far)], price_table())
     assert bill.unpriced == {"ml.p9.huge": ["psa-b"]}
     assert bill.running == ("psa-c",)
     assert bill.elsewhere == ("psa-d",)
     assert bill.total.jobs == 2
     with pytest.raises(UserError, match=r"ml\.p9\.huge has no price.*--prices"):
-        dollars(job_of(dear, "x"), prices())
+        job_cost(parse_description(dear, "x"), price_table().instances)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 8), st.booleans()), max_size=20))
@@ -86,8 +87,8 @@ def test_groups_always_add_up(jobs: list[tuple[int, int, bool]]) -> None:
     for at, (seconds, count, spot) in enumerate(jobs):
         answer = described(f"psa-{at + 1}x2-none-1", seconds, spot=spot)
         answer["ResourceConfig"]["InstanceCount"] = count
-        made.append(job_of(answer, "x"))
-    bill = bill_of(made, price_table())
+        made.append(parse_description(answer, "x"))
+    bill = make_bill(made, price_table())
     wanted = sum(seconds * count for seconds, count, _ in jobs) / 3600
     assert bill.total.hours == pytest.approx(wanted)
     assert bill.total.dollars == pytest.approx(wanted * 0.7364)
@@ -98,14 +99,14 @@ def test_the_table_that_is_shipped() -> None:
     """Dated, of a region, with the study's instances; spot is a part of the price."""
     table = price_table()
     assert table.dated <= dt.datetime.now(dt.UTC).date()
-    assert table.said == f"prices of us-east-1, {table.dated}"
-    assert table.monthly(100 * 2**30) == pytest.approx(2.3)
+    assert table.description == f"prices of us-east-1, {table.dated}"
+    assert table.monthly_cost(100 * 2**30) == pytest.approx(2.3)
     study = table.instances["ml.g4dn.xlarge"]
     assert (study.hourly, study.vcpus, study.gpus) == (0.7364, 4, 1)
-    assert prices(SHIPPED) == dict(table.instances)
+    assert price_table(SHIPPED).instances == dict(table.instances)
     for price in table.instances.values():
-        low, high = price.spot_dollars(3600)
-        assert 0 < low <= high <= price.hourly == price.dollars(3600)
+        low, high = price.spot_cost(3600)
+        assert 0 < low <= high <= price.hourly == price.cost(3600)
 
 
 def changed(tmp_path: Path, old: str, new: str) -> Path:
@@ -119,9 +120,9 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 
 def test_a_table_of_ones_own(tmp_path: Path) -> None:
     """Every price of it counts, and a type may have a spot range of its own."""
-    mine = prices(
+    mine = price_table(
         changed(tmp_path, "dollars = 0.7364, vcpus = 4,", "dollars = 1, spot = [0, 0.1], vcpus = 4,")
-    )
+    ).instances
     assert mine["ml.g4dn.xlarge"].hourly == 1.0
     assert mine["ml.g4dn.xlarge"].spot == (0.0, 0.1)
     assert mine["ml.m5.large"].spot == (0.3, 0.5)
@@ -153,7 +154,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 def test_a_wrong_table_is_told(old: str, new: str, said: str, tmp_path: Path) -> None:
     """One line that names the file and the key."""
     with pytest.raises(UserError, match=re.escape(said)) as caught:
-        prices(changed(tmp_path, old, new))
+        price_table(changed(tmp_path, old, new))
     assert "mine.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -163,10 +164,10 @@ def test_a_missing_or_binary_table_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"the table of prices .* must exist, and does not.*cloud/aws/prices\.toml"
     ):
-        prices(tmp_path / "nowhere.toml")
+        price_table(tmp_path / "nowhere.toml")
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="must be UTF-8 text, it is UTF-16"):
-        prices(tmp_path / "noise.toml")
+        price_table(tmp_path / "noise.toml")
 
 
 WRONG: list[dict[str, Any]] = [
@@ -188,4 +189,4 @@ WRONG: list[dict[str, Any]] = [
 def test_a_wrong_description_is_told(change: dict[str, Any]) -> None:
     """With the file that it stands in."""
     with pytest.raises(UserError, match=r"jobs\.json"):
-        job_of(described("psa-a", 60) | change, "jobs.json")
+        parse_description(described("psa-a", 60) | change, "jobs.json")

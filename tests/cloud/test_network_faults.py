@@ -27,13 +27,13 @@ from proxy import Fault, Kind, Proxy, proxy
 from s3 import BUCKET, s3_server
 from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLError
 
-from cloud.aws.account import Account, fetched, job_names, stored_objects
+from cloud.aws.account import Account
 from cloud.aws.bucket import Bucket
 from cloud.aws.errors import Unreachable, aws_error, aws_errors
 from cloud.aws.training_jobs import TrainingJobs
-from cloud.emulator.s3_server import _REGION, KEY, S3, SECRET
-from cloud.patience import PATIENCE_SECONDS
+from cloud.emulator.s3_server import ACCESS_KEY, REGION, S3, SECRET_KEY
 from cloud.results_sync import sync_results
+from cloud.retry import MAX_OUTAGE_SECONDS
 from cloud.sagemaker.jobs import controller as watching
 from cloud.sagemaker.jobs.controller import JobController
 from cloud.sagemaker.results import download_results
@@ -108,12 +108,12 @@ def requests(client: Broken) -> dict[str, Any]:
         "folders": lambda: bucket.folders("x"),
         "tree": lambda: list(bucket.tree("x")),
         "remove": lambda: bucket.remove("x"),
-        "jobs listed": lambda: jobs.listed("x"),
-        "job described": lambda: jobs.described("x"),
+        "jobs listed": lambda: jobs.list_jobs("x"),
+        "job described": lambda: jobs.describe("x"),
         "job stopped": lambda: jobs.stop("x"),
-        "names": lambda: job_names(client, lambda _: None),
-        "keys": lambda: list(stored_objects(account)),
-        "fetched": lambda: fetched(account, "x", 10),
+        "names": lambda: account.job_names(lambda _: None),
+        "keys": lambda: account.stored_job_names(lambda _: None),
+        "fetched": lambda: account.bucket.read("x", 10),
     }
 
 
@@ -127,7 +127,7 @@ def test_every_exception_of_the_client_is_one_line(kind: type[BotoCoreError]) ->
         assert isinstance(caught.value, Unreachable) or not isinstance(error, TRANSIENT)
         assert "\n" not in str(caught.value)
     if isinstance(error, TRANSIENT):
-        assert TrainingJobs(Broken(error)).submit({"TrainingJobName": "x"}).kind == "later"
+        assert TrainingJobs(Broken(error)).submit({"TrainingJobName": "x"}).kind == "throttled"
 
 
 def test_the_class_tree_is_walked_to_its_leaves() -> None:
@@ -158,7 +158,7 @@ def test_an_answer_that_is_not_amazons_is_not_taken_for_one(request_: str) -> No
         requests(Proxied(ValueError()))[request_]()
 
 
-@pytest.mark.parametrize("request_", ["jobs listed", "job described", "names", "tree", "folders"])
+@pytest.mark.parametrize("request_", ["jobs listed", "job described", "names", "keys", "tree", "folders"])
 def test_an_answer_that_is_malformed_once_is_asked_for_again(request_: str) -> None:
     """An answer that is torn in its head looks whole to botocore, and empty."""
     whole = {"TrainingJobSummaries": [], "TrainingJobStatus": "Completed", "IsTruncated": False}
@@ -237,7 +237,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 CONTENT = bytes(range(256)) * 4096
-SESSION = boto3.session.Session(KEY, SECRET, region_name=_REGION)  # one: it reads AWS's models from disk
+SESSION = boto3.session.Session(
+    ACCESS_KEY, SECRET_KEY, region_name=REGION
+)  # one: it reads AWS's models from disk
 
 
 @pytest.fixture
@@ -304,7 +306,7 @@ def test_a_network_that_fails_in_other_requests(kind: Kind, network: Proxy) -> N
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a look follow the other at once."""
-    for name in ("SOON", "LATE", "NAP"):
+    for name in ("MIN_POLL_SECONDS", "MAX_POLL_SECONDS", "WAIT_TICK_SECONDS"):
         monkeypatch.setattr(watching, name, 0.0)
 
 
@@ -315,8 +317,8 @@ def lost(kind: type[BotoCoreError]) -> UserError:
     return caught.value
 
 
-class Losing(Desk):
-    """A desk that AWS is lost sight of so many times at one of its questions."""
+class Losing(FakeJobBackend):
+    """A backend that AWS is lost sight of so many times at one of its questions."""
 
     question, times = "", 0
     kind: type[BotoCoreError] = exceptions.ReadTimeoutError
@@ -326,26 +328,26 @@ class Losing(Desk):
             self.times -= 1
             raise lost(self.kind)
 
-    def submit(self, course: Any) -> Any:
+    def submit(self, job_state: Any) -> Any:
         self._ask("submit")
-        return super().submit(course)
+        return super().submit(job_state)
 
-    def listed(self) -> Any:
+    def list_jobs(self) -> Any:
         if self.asked:
             self._ask("listed")
-        return super().listed()
+        return super().list_jobs()
 
-    def described(self, name: str) -> Any:
+    def describe_job(self, name: str) -> Any:
         self._ask("described")
-        return super().described(name)
+        return super().describe_job(name)
 
-    def home(self, line: Any, job: str) -> Any:
+    def download(self, line: Any, job: str) -> Any:
         self._ask("home")
-        return super().home(line, job)
+        return super().download(line, job)
 
-    def dropped(self, line: Any) -> None:
+    def delete_files(self, line: Any) -> None:
         self._ask("dropped")
-        super().dropped(line)
+        super().delete_files(line)
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -364,16 +366,16 @@ def test_a_watch_keeps_its_patience_at_every_question(
     events = list(JobController(desk, [line()], {}).events())
     assert desk.times == 0
     assert [event.kind for event in events if event.kind == "done"] == ["done"]
-    assert sum("it is tried again" in entry.getMessage() for entry in caplog.records) == 1
-    assert len({job for job, _ in desk.asked}) == len(desk.asked)
+    assert sum("retrying, the" in entry.getMessage() for entry in caplog.records) == 1
+    assert len({job for job, _ in backend.asked}) == len(backend.asked)
 
 
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("question", ["submit", "listed"])
 def test_patience_ends(question: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time that is promised, and not before; with the reason."""
-    desk = Losing(tmp_path)
-    desk.question, desk.times = question, 10**9
+    backend = Losing(tmp_path)
+    backend.question, backend.times = question, 10**9
     now = time.monotonic()
     clock = iter(now + 200.0 * tick for tick in range(10_000))
     monkeypatch.setattr(watching.time, "monotonic", lambda: next(clock))
@@ -388,8 +390,8 @@ def test_a_line_that_is_at_home_is_done_though_it_cannot_be_removed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Objects that could not be read stay in the bucket for the next fetch."""
-    desk = Losing(tmp_path)
-    desk.question, desk.times = "dropped", 1
+    backend = Losing(tmp_path)
+    backend.question, backend.times = "dropped", 1
     monkeypatch.setattr(JobController, "_pending", lambda *_: set())
     events = list(JobController(desk, [line()], {}).events())
     assert [event.kind for event in events if event.kind == "done"] == ["done"]
@@ -440,7 +442,7 @@ def test_an_object_that_vanished_is_not_called_damaged(
 
     assert sync_results(Vanishing(), "x", store(tmp_path), {A.id}) == {}
     said = [entry.getMessage() for entry in caplog.records]
-    assert any(state(A) in each and "is not there" in each for each in said)
+    assert any(state(A) in each and "is missing" in each for each in said)
     assert not [each for each in said if "damaged" in each]
 
 
@@ -452,10 +454,10 @@ def test_an_object_that_is_not_removed_is_told() -> None:
             return self
 
         def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
-            yield {"IsTruncated": False, "Contents": [{"Key": "psa/x/a"}]}
+            yield {"IsTruncated": False, "Contents": [{"Key": "psa/x/a", "Size": 1}]}
 
         def delete_objects(self, **_: Any) -> dict[str, Any]:
             return {"Errors": [{"Key": "psa/x/a", "Code": "AccessDenied", "Message": "no"}]}
 
-    with pytest.raises(UserError, match="x cannot be removed: AccessDenied"):
+    with pytest.raises(UserError, match="s3://a-bucket/psa/x/a cannot be removed: AccessDenied: no"):
         Bucket(Keeping(ValueError()), "a-bucket", "psa").remove("x")

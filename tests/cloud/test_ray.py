@@ -20,7 +20,7 @@ from s3 import s3_server
 from cloud.cache import private_temp_folder
 from cloud.emulator.s3_server import S3
 from cloud.object_store import ObjectStore
-from cloud.ray.driver_process import cause_in
+from cloud.ray.driver_process import find_cause
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
 from psa.experiments.grid import load_grid
@@ -257,14 +257,14 @@ def test_a_shared_folder_that_another_made_is_not_used(
 
 def test_a_pack_that_was_removed_from_the_storage_is_one_line(tmp_path: Path) -> None:
     """In place of a page of pydantic's."""
-    from cloud.ray.protocol import pack_in
+    from cloud.ray.protocol import read_pack
 
     storage = ObjectStore.at(str(tmp_path))
-    with pytest.raises(UserError, match=r"p0000\.json is not there any more"):
-        pack_in(storage, "p0000")
+    with pytest.raises(UserError, match=r"p0000\.json must exist, and has been removed"):
+        read_pack(storage, "p0000")
     storage.write("p0000.json", b"{}")
     with pytest.raises(UserError) as caught:
-        pack_in(storage, "p0000")
+        read_pack(storage, "p0000")
     assert "http" not in str(caught.value)
 
 
@@ -285,4 +285,4 @@ def test_a_pack_that_was_removed_from_the_storage_is_one_line(tmp_path: Path) ->
 )
 def test_the_cause_in_what_ray_says(text: str, cause: str) -> None:
     """Not the advice that follows it."""
-    assert cause_in(text) == cause
+    assert find_cause(text) == cause

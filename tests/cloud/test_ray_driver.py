@@ -18,7 +18,7 @@ from clusters import broken_ray
 from helpers import SMALL
 from processes import GRID, PATIENCE_SECONDS, end, psa, sweep
 
-from cloud import patience
+from cloud import retry
 from cloud.aws.errors import Unreachable
 from cloud.object_store import ObjectStore
 from cloud.ray import driver_log, driver_process
@@ -67,7 +67,7 @@ def test_a_sweep_whose_driver_dies_has_failed(death: str, tmp_path: Path, data_d
         end(process)
     assert (process.returncode, err.count("\n")) == (1, 1), err
     assert f"error: the process that drives Ray Tune {cause}" in err
-    log = re.search(r"What Ray said: (.*)$", err)
+    log = re.search(r"Output of Ray: (.*)$", err)
     assert log is not None
     assert (tmp_path / log[1]).is_file()
 
@@ -266,7 +266,7 @@ class Idle(Driver):
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
     """Faults of the storage, between which nobody waits."""
-    monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.0)
     return Faults()
 
 
@@ -323,17 +323,17 @@ def test_the_driver_waits_for_its_storage(
             begun.append(where)
             raise ValueError("nothing is stored")
 
-    for name in ("connect", "slots", "data_of"):
+    for name in ("connect", "count_parallel_packs", "load_data_files"):
         monkeypatch.setattr(ray_driver, name, lambda *_: 1)
     monkeypatch.setattr(ray_driver.tune, "Tuner", Restorer)
-    monkeypatch.setattr(ray_driver.listener, "tell", lambda _facts: None)
+    monkeypatch.setattr(ray_driver.callbacks, "emit", lambda _facts: None)
     monkeypatch.setattr(ray_driver.ObjectStore, "at", faults.around("at", ObjectStore.at, every=3))
     task = {
         "address": "local", "storage": str(tmp_path), "experiment": "x", "restore": True, "workers": 1,
         "gpus": 0, "device": "cpu", "data_dir": str(tmp_path), "models": str(tmp_path / "models"),
         "results": str(tmp_path / "results"), "packs": ["p0"],
     }  # fmt: skip
-    ray_driver.drive(task)
+    ray_driver.run_task(task)
     assert begun == [str(tmp_path / "x")]
 
 

@@ -38,7 +38,7 @@ from cloud.emulator.control_plane import Throttle
 from cloud.emulator.job_runner import JobRunner, Site
 from cloud.emulator.jobs import EmulatedJob, JobTable
 from cloud.emulator.log_store import LogStore
-from cloud.emulator.s3_server import KEY, SECRET, client, s3_server
+from cloud.emulator.s3_server import ACCESS_KEY, SECRET_KEY, loopback_client, s3_server
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 
@@ -303,7 +303,7 @@ def stranger(stage: Emulator, key: str) -> Iterator[Any]:
             "us-east-1",
             endpoint_url=stage.endpoint,
             aws_access_key_id=key,
-            aws_secret_access_key=SECRET,
+            aws_secret_access_key=SECRET_KEY,
             config=Config(retries={"total_max_attempts": 1}, proxies={}),
         )
     ) as made:
@@ -410,7 +410,7 @@ def test_too_many_requests_are_throttled(tmp_path: Path) -> None:
     A tenth of a second passes with each request, however fast this machine is.
     """
     ticks = itertools.count()
-    with staged(tmp_path, throttle=5.0) as aws, stranger(aws.stage, KEY) as hasty:
+    with staged(tmp_path, throttle=5.0) as aws, stranger(aws.stage, ACCESS_KEY) as hasty:
         assert aws.stage.plane._throttle._rate == 5.0
         aws.stage.plane._throttle = Throttle(5.0, lambda: next(ticks) / 10)
         for _ in range(9):  # five at once, and half of one more with each
@@ -463,9 +463,9 @@ def test_a_job_that_was_cut_short_has_failed(tmp_path: Path) -> None:
 def test_sts_iam_and_the_environment_agree(aws: Aws) -> None:
     """Account and role are the same wherever a client asks."""
     environment = aws.stage.environment
-    with contextlib.closing(client("sts", aws.stage.endpoint)) as sts:
+    with contextlib.closing(loopback_client("sts", aws.stage.endpoint)) as sts:
         assert sts.get_caller_identity()["Account"] == environment["AWS_ACCOUNT_ID"]
-    with contextlib.closing(client("iam", aws.stage.endpoint)) as iam:
+    with contextlib.closing(loopback_client("iam", aws.stage.endpoint)) as iam:
         assert iam.get_role(RoleName="psa-rehearsal")["Role"]["Arn"] == environment["AWS_SAGEMAKER_ROLE"]
 
 
@@ -677,7 +677,7 @@ def test_a_job_whose_s3_has_ended_is_one_line(tmp_path: Path, caplog: pytest.Log
     job = EmulatedJob.created(tmp_path / "job-1", request)
     JobRunner(job, Site(Gone(), [], Path("python"), LogStore(), Faults(), threading.Event())).run()
     assert [(record.exc_info, "\n" in record.getMessage()) for record in caplog.records] == [(None, False)]
-    assert "job-1: a request to the S3 of the rehearsal failed: Could not connect" in caplog.text
+    assert "job-1: s3://bucket/data cannot be listed: Could not connect" in caplog.text
     assert job["TrainingJobStatus"] == "Failed"
 
 

@@ -15,7 +15,7 @@ from paths import ROOT
 
 from cloud.emulator.containers import image
 from cloud.emulator.containers.environment import make_environment
-from cloud.emulator.containers.image import HOLDS, image_python, lacking
+from cloud.emulator.containers.image import IMAGE_PACKAGES, image_python, packages_from_archive
 from cloud.sagemaker.container import wheels
 from psa.core.errors import UserError
 
@@ -46,11 +46,11 @@ def output_of(python: Path, *words: str, **environment: str) -> str:
 def test_the_image_holds_torch_and_not_psa(tmp_path: Path) -> None:
     """Whatever the user's folder and the interpreter of psa hold."""
     python = image_python(tmp_path)
-    names = (*HOLDS, "psa", "cloud", "safetensors", "boto3", "pytest", "rich")
-    assert output_of(python, FINDS, *names).split() == list(HOLDS)
+    names = (*IMAGE_PACKAGES, "psa", "cloud", "safetensors", "boto3", "pytest", "rich")
+    assert output_of(python, FINDS, *names).split() == list(IMAGE_PACKAGES)
     assert output_of(python, "import site; print(site.ENABLE_USER_SITE)") == "False"
     assert output_of(python, "import torch; print(float(torch.ones(2) @ torch.ones(2)))") == "2.0"
-    assert lacking() == ("safetensors",) or os.uname().machine != "x86_64"
+    assert packages_from_archive() == ("safetensors",) or os.uname().machine != "x86_64"
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_the_image_holds_what_the_interpreter_here_cannot_load_from_the_archive(
     about = {"safetensors-1.dist-info/WHEEL": f"Wheel-Version: 1.0\nTag: {built_for}\n".encode()}
     monkeypatch.setattr(wheels, "sys_tags", lambda: iter(ours))
     monkeypatch.setattr(wheels, "package_files", lambda *_, **__: about)
-    assert lacking() == (("safetensors",) if is_brought else ())
+    assert packages_from_archive() == (("safetensors",) if is_brought else ())
 
 
 def test_the_image_holds_what_would_have_to_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a network a rehearsal has no other source for it."""
     monkeypatch.setattr(wheels, "package_files", lambda *_, **__: None)
-    assert lacking() == ()
+    assert packages_from_archive() == ()
 
 
 def test_two_rehearsals_at_once_make_one_image(
@@ -92,7 +92,7 @@ def test_two_rehearsals_at_once_make_one_image(
         made.append(folder)
         return make_environment(folder, *words, **options)
 
-    monkeypatch.setattr(image, "HOLDS", ("numpy", "filelock"))
+    monkeypatch.setattr(image, "IMAGE_PACKAGES", ("numpy", "filelock"))
     monkeypatch.setattr(image, "make_environment", counted)
     with ThreadPoolExecutor() as pool:
         pythons = set(pool.map(image_python, [tmp_path / "a", tmp_path / "b"]))
@@ -107,7 +107,7 @@ def test_a_damaged_image_is_made_again(
     damage: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rehearsal was killed while it made it, or the installation has moved since."""
-    monkeypatch.setattr(image, "HOLDS", ("numpy", "filelock"))
+    monkeypatch.setattr(image, "IMAGE_PACKAGES", ("numpy", "filelock"))
     python = image_python(tmp_path)
     folder = python.parents[1]
     packages = next(folder.glob("lib/*/site-packages"))
@@ -128,7 +128,7 @@ def test_a_cache_that_cannot_be_written_to_is_gone_around(
 ) -> None:
     """The image then lies in the rehearsal's own folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
-    monkeypatch.setattr(image, "HOLDS", ("filelock",))
+    monkeypatch.setattr(image, "IMAGE_PACKAGES", ("filelock",))
     assert image_python(tmp_path).is_relative_to(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_an_image_in_which_psa_is_found_is_refused(
         packages = next(python.parents[1].glob("lib/*/site-packages"))
         (packages / "psa.pth").write_text(f"{ROOT}\n")
 
-    monkeypatch.setattr(image, "HOLDS", ("filelock",))
+    monkeypatch.setattr(image, "IMAGE_PACKAGES", ("filelock",))
     monkeypatch.setattr(image, "make_environment", leaking)
     with pytest.raises(UserError, match=r"must find filelock and not psa.*wrong about cloud, psa"):
         image_python(tmp_path)

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from buckets import bucket
 
 from cloud.aws import settings
+from cloud.aws.account import Account
 from cloud.sagemaker.backend import SageMakerBackend
 from cloud.sagemaker.container import entry
 from cloud.sagemaker.jobs import controller as watching
@@ -39,7 +40,7 @@ PLACE = {
 ROLE = {"AWS_SAGEMAKER_ROLE": "arn:aws:iam::123456789012:role/psa"}
 
 
-class Account:
+class FakeSageMaker:
     """SageMaker's side: jobs by name, as they would be described. run: what becomes of a job, asked at each
     listing for all that are in progress.
     """
@@ -75,7 +76,7 @@ class Account:
         """Ask it to stop."""
         self.stopped.append(TrainingJobName)
 
-    def get_paginator(self, _operation: str) -> Account:
+    def get_paginator(self, _operation: str) -> FakeSageMaker:
         """Of list_training_jobs."""
         return self
 
@@ -95,7 +96,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name, value in PLACE.items():
         monkeypatch.setenv(name, value)
-    for name, seconds in {"SOON": 0.01, "LATE": 0.01, "NAP": 0.0}.items():
+    for name, seconds in {
+        "MIN_POLL_SECONDS": 0.01,
+        "MAX_POLL_SECONDS": 0.01,
+        "WAIT_TICK_SECONDS": 0.0,
+    }.items():
         monkeypatch.setattr(watching, name, seconds)
 
 
@@ -123,13 +128,14 @@ def backend(tmp_path: Path, data_dir: Path = Path("nowhere"), **where: Any) -> S
     made = SageMakerBackend(
         store, Machine(data_dir), CostModel(tmp_path / "costs.json"), BackendOptions(**where)
     )
-    made.clients = {"s3": bucket().client, "sagemaker": Account()}
+    clients = {"s3": bucket().client, "sagemaker": FakeSageMaker()}
+    made.account = Account("us-east-1", "a-bucket", "psa-experiment", clients.__getitem__)
     return made
 
 
 def line(there: SageMakerBackend, *trials: Any, horizon: int = 1) -> ManagedJob:
     """A line that the bucket knows."""
-    made = ManagedJob(there.home_name, {"p0000": Pack(trials=trials, horizon=horizon)})
+    made = ManagedJob(there.workspace, {"p0000": Pack(trials=trials, horizon=horizon)})
     for _ in upload_inputs(made, there.bucket, there.store):
         pass
     return made
@@ -155,9 +161,9 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
     there = backend(tmp_path, prices=tmp_path / "none.toml")
     monkeypatch.setattr("cloud.sagemaker.planner.build_archive", lambda: pytest.fail("the code was packed"))
     done, live, half = line(there, A), line(there, B), line(there, A, C, horizon=2)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     account.run = lambda job: None
-    account.there(live.job(1))
+    account.there(live.job_name(1))
     leave(there, done, trained, A)
     leave(there, live, trained, B)
     leave(there, half, trained, C)
@@ -165,15 +171,15 @@ def test_fetch_and_status_need_no_role_no_prices_and_no_code(
     assert there.store.progress([A, B, C], 1).pending == []
     names = "\n".join(there.bucket.tree("lines"))
     assert [f"{each.name}/checkpoints" in names for each in (done, live, half)] == [False, True, True]
-    assert [said.partition(":")[0] for said in there.status()] == [half.job(1)]
-    with pytest.raises(UserError, match="AWS_SAGEMAKER_ROLE is not set"):
+    assert [said.partition(":")[0] for said in there.status()] == [half.job_name(1)]
+    with pytest.raises(UserError, match="AWS_SAGEMAKER_ROLE must be set"):
         swept(there, C, horizon=2)
 
 
 def at_work(tmp_path: Path, with_role: Path) -> tuple[SageMakerBackend, Any, ManagedJob]:
     """A backend, its account, and the job there that trains A, B and C."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
     account.there(whole.job(1))
     return there, account, whole
@@ -195,9 +201,9 @@ def test_a_job_that_trains_more_than_is_asked_for_is_watched_before_anything_is_
     assert account.created == []
     assert [event.facts["trained"] for event in events if event.kind == "done"] == [1]
     assert there.store.progress([A, B, C], 1).pending == [A]
-    said = [event.facts["said"] for event in events if event.kind == "said"]
+    said = [event.facts["message"] for event in events if event.kind == "message"]
     assert len(said) == 1
-    assert said[0].startswith("1 job at work with more than is asked for")
+    assert said[0].startswith("1 job running with more trials than requested")
 
 
 def test_what_such_a_job_did_not_train_is_lined_up_anew(
@@ -209,11 +215,13 @@ def test_what_such_a_job_did_not_train_is_lined_up_anew(
     def run(job: dict[str, Any]) -> None:
         job["TrainingJobStatus"] = "Stopped"
         if account.created:
-            leave(there, ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}), trained, B)
+            leave(there, ManagedJob(whole.workspace, {"p0000": Pack(trials=(B,), horizon=1)}), trained, B)
 
     account.run = run
     swept(there, B)
-    assert account.created == [ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)}).job(1)]
+    assert account.created == [
+        ManagedJob(whole.workspace, {"p0000": Pack(trials=(B,), horizon=1)}).job_name(1)
+    ]
     assert there.store.progress([B], 1).pending == []
 
 
@@ -222,11 +230,11 @@ def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
 ) -> None:
     """Its progress is not lost, and its unwanted trials are not paid for."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
-    account.there(whole.job(1), "Stopped")
+    account.there(whole.job_name(1), "Stopped")
     leave(there, whole, trained, A)
-    rest = ManagedJob(whole.home, {"p0000": Pack(trials=(B,), horizon=1)})
+    rest = ManagedJob(whole.workspace, {"p0000": Pack(trials=(B,), horizon=1)})
 
     def run(job: dict[str, Any]) -> None:
         leave(there, rest, trained, B)
@@ -234,7 +242,7 @@ def test_a_line_without_a_job_gives_what_it_has_and_is_passed_over(
 
     account.run = run
     swept(there, A, B)
-    assert account.created == [rest.job(1)]
+    assert account.created == [rest.job_name(1)]
     assert there.store.progress([A, B, C], 1).pending == [C]
 
 
@@ -243,10 +251,10 @@ def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
 ) -> None:
     """Both are watched to their end."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     lines = [line(there, A, B), line(there, B, C)]
     for each in lines:
-        account.there(each.job(2))
+        account.there(each.job_name(2))
 
     def run(job: dict[str, Any]) -> None:
         for each in lines:
@@ -262,7 +270,7 @@ def test_the_second_of_two_jobs_upon_one_trial_is_asked_to_stop(
             account.run = run
         trained_trials += event.facts.get("trained", 0) if event.kind == "done" else 0
     assert trained_trials == 3
-    assert account.stopped == [max(lines, key=lambda each: each.name).job(2)]
+    assert account.stopped == [max(lines, key=lambda each: each.name).job_name(2)]
     assert account.created == []
     assert there.store.progress([A, B, C], 1).pending == []
 
@@ -278,8 +286,8 @@ def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_hear
         next(steps)
     steps.close()
     assert len(list(there.bucket.tree("data"))) == 1
-    assert there.clients["sagemaker"].created == []
-    assert there.stopped == "no job was asked to stop."
+    assert there.account.client("sagemaker").created == []
+    assert there.stopped == "No job was running."
     swept(there, A)
     assert len(list(there.bucket.tree("data"))) == 4
 
@@ -287,23 +295,23 @@ def test_a_known_line_gets_the_data_as_well_and_a_stop_during_the_upload_is_hear
 def test_jobs_that_are_asked_to_stop_are_not_said_to_be_saved(tmp_path: Path, with_role: Path) -> None:
     """They take a while."""
     there = backend(tmp_path, with_role)
-    there.clients["sagemaker"].run = lambda job: None
+    there.account.client("sagemaker").run = lambda job: None
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
-    while not there.clients["sagemaker"].created:
+    while not there.account.client("sagemaker").created:
         next(steps)
     next(steps)
     steps.close()
-    assert there.clients["sagemaker"].stopped == there.clients["sagemaker"].created
-    assert there.stopped == "1 job asked to save and stop, which may take two minutes."
+    assert there.account.client("sagemaker").stopped == there.account.client("sagemaker").created
+    assert there.stopped == "1 job stopping after a save, which may take two minutes."
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ClientError({"Error": {"Code": "ValidationException"}}, "Stop"), "no job was asked to stop."),
+        (ClientError({"Error": {"Code": "ValidationException"}}, "Stop"), "No job was running."),
         (
             EndpointConnectionError(endpoint_url="https://nowhere"),
-            "1 job could not be asked to stop and may run on, at a price: {job}. Stop them with",
+            "1 job could not be stopped and may cause further costs: {job}. Stop them with",
         ),
     ],
 )
@@ -312,7 +320,7 @@ def test_a_job_that_was_not_reached_is_named(
 ) -> None:
     """It is not counted among those that stop; nor is one that has ended by itself."""
     there = backend(tmp_path, with_role)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     account.run = lambda job: None
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
     while not account.created:
@@ -330,21 +338,21 @@ def test_a_job_that_was_not_reached_is_named(
 def test_earlier_jobs_of_a_study_count_towards_its_limit(tmp_path: Path, with_role: Path) -> None:
     """With what they were billed; those at work with the most that they may be."""
     there = backend(tmp_path, with_role, max_cost=1.0)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     past, mine = line(there, B), line(there, A)
-    account.there(past.job(1), "Completed", billed=3 * 3600)
-    account.there(mine.job(1), "Failed", billed=2 * 3600)
+    account.there(past.job_name(1), "Completed", billed=3 * 3600)
+    account.there(mine.job_name(1), "Failed", billed=2 * 3600)
     with pytest.raises(UserError, match=r"--max-cost 1: .* beside the \$1\.02 that are spent"):
         swept(there, A)
     assert account.created == []
     there = backend(tmp_path / "again", with_role, max_cost=1.0)
-    account = there.clients["sagemaker"]
+    account = there.account.client("sagemaker")
     account.run = lambda job: None
-    account.there(line(there, A).job(1))
+    account.there(line(there, A).job_name(1))
     steps = there.launch(there.plan([Pack(trials=(A,), horizon=1)]))
     while not there.budget.reserved:
         next(steps)
-    assert there.budget.reserved == {line(there, A).job(1): pytest.approx(0.204)}
+    assert there.budget.reserved == {line(there, A).job_name(1): pytest.approx(0.204)}
     steps.close()
 
 
@@ -352,9 +360,9 @@ def test_what_failed_in_a_container_is_told_with_its_job(tmp_path: Path) -> None
     """So that nobody takes it for the failure of a later one."""
     pack = Pack(trials=(A,), horizon=1)
     said = entry._ProgressWriter(tmp_path, {id(pack): "p0000"}, "psa-a-job")
-    said.heard(WorkerEvent("failed", pack, {"error": "it blew up"}))
+    said.handle_event(WorkerEvent("failed", pack, {"error": "it blew up"}))
     said.write()
-    told = json.loads((tmp_path / entry.FAILURES).read_text())
+    told = json.loads((tmp_path / entry.FAILURES_FILE).read_text())
     assert told == {"job": "psa-a-job", "trials": {A.id: "it blew up"}}
 
 
@@ -369,7 +377,7 @@ def test_an_artifact_holds_records_and_then_states(
         (tmp_path / name).write_bytes(content)
     records = sum(len(content) for name, content in trained.items() if name.startswith("results"))
     if is_full:
-        monkeypatch.setattr(entry, "KEPT_BYTES", records)
-    entry._keep(store, tmp_path / "model")
+        monkeypatch.setattr(entry, "MAX_ARTIFACT_BYTES", records)
+    entry._fill_artifact(store, tmp_path / "model")
     kept = {path.relative_to(tmp_path / "model").parts[0] for path in (tmp_path / "model").rglob("*.*")}
     assert kept == ({"results"} if is_full else {"results", "models"})

@@ -21,6 +21,7 @@ from moto import mock_aws
 from rendered_tables import cells
 from s3 import BUCKET, s3_server
 
+from cloud.aws import account as accounts
 from cloud.aws.account import Account
 from cloud.aws.cloudwatch import LOG_GROUP
 from cloud.aws.job_description import names_in
@@ -28,7 +29,7 @@ from cloud.aws.job_names import is_ours, latest, parse_legacy_name
 from cloud.commands import common
 from cloud.commands.storage_report import place_in_bucket
 from cloud.emulator.s3_server import S3
-from cloud.legacy.logs import runs_in
+from cloud.legacy.logs import parse_runs
 from psa.analysis.published import published_trials
 from psa.cli import app
 from psa.core.errors import UserError
@@ -91,8 +92,8 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The clients of the account that commands find, by service."""
     found: dict[str, Any] = {}
     monkeypatch.setattr(
-        common.accounts,
-        "account",
+        accounts,
+        "open_account",
         lambda region=None: Account(region or "us-east-1", BUCKET, PREFIX, lambda service: found[service]),
     )
     return found
@@ -121,13 +122,15 @@ def test_names_of_jobs() -> None:
     assert parse_legacy_name("psa-1024x1-other-2025-08-04") is None
     assert parse_legacy_name("psa-0x4-none-1") is None
     assert parse_legacy_name(OURS) is None
-    assert is_ours(OURS)
-    assert not is_ours("psa-1024x1-none-2025-08-04-19-56-46-515")
+    assert is_sweep_job(OURS)
+    assert not is_sweep_job("psa-1024x1-none-2025-08-04-19-56-46-515")
 
 
 def test_the_latest_job_by_time_and_not_by_letters() -> None:
     """`-9-` comes before `-10-`."""
-    found = latest(["psa-1x8-none-2025-9-1", "psa-1x8-none-2025-10-1", "psa-1x8-full-2024", OURS, "x"])
+    found = latest_legacy_jobs(
+        ["psa-1x8-none-2025-9-1", "psa-1x8-none-2025-10-1", "psa-1x8-full-2024", OURS, "x"]
+    )
     assert [job.name for job in found["1*8", "none"]] == ["psa-1x8-none-2025-10-1", "psa-1x8-none-2025-9-1"]
     assert set(found) == {("1*8", "none"), ("1*8", "full")}
 
@@ -138,7 +141,7 @@ def test_the_latest_job_by_time_and_not_by_letters() -> None:
 def test_a_list_of_jobs_holds_names(text: str) -> None:
     """Nothing else, for a name becomes the name of a folder."""
     with pytest.raises(UserError, match=r"jobs\.txt"):
-        names_in(text, "jobs.txt")
+        parse_job_names(text, "jobs.txt")
 
 
 # Cost
@@ -160,7 +163,7 @@ def test_the_cost_of_the_study(home: Path, run: Run) -> None:
     assert len(report["by_arch_and_mode"]) == len(report["details"]) == 588
     assert report["by_status"][0]["name"] == "Completed"
     code, _, err = run("sagemaker-cost-estimator", "--jobs-file", "jobs.json", "--region", "eu-west-1")
-    assert (code, "no job of the list is of --region eu-west-1" in err) == (2, True)
+    assert (code, "--jobs-file must list jobs of --region eu-west-1, got none" in err) == (2, True)
 
 
 def test_the_cost_of_jobs_of_the_account(home: Path, run: Run, clients: dict[str, Any]) -> None:
@@ -173,12 +176,12 @@ def test_the_cost_of_jobs_of_the_account(home: Path, run: Run, clients: dict[str
     stub.add_response(
         "list_training_jobs",
         {"TrainingJobSummaries": summaries[:2], "NextToken": "2"},
-        {"NameContains": "psa-"},
+        {"NameContains": "psa-", "MaxResults": 100},
     )
     stub.add_response(
         "list_training_jobs",
         {"TrainingJobSummaries": summaries[2:]},
-        {"NameContains": "psa-", "NextToken": "2"},
+        {"NameContains": "psa-", "MaxResults": 100, "NextToken": "2"},
     )
     for name in names:
         stub.add_response("describe_training_job", answer(name, 3_600), {"TrainingJobName": name})
@@ -250,9 +253,9 @@ def test_files_have_their_place() -> None:
         ("psa-1x8-none-2025-08-04", "profiler output"),
         ("psa-1x8-none-2025-08-04", "code"),
         ("psa-1x8-full-2025-08-04", "model artifacts"),
-        ("line 0123abcd-0123456789ab", "checkpoints"),
-        ("line 0123abcd-0123456789ab", "checkpoints"),
-        ("line 0123abcd-0123456789ab", "other"),
+        ("managed job 0123abcd-0123456789ab", "checkpoints"),
+        ("managed job 0123abcd-0123456789ab", "checkpoints"),
+        ("managed job 0123abcd-0123456789ab", "other"),
         (OURS, "model artifacts"),
         ("(shared)", "code"),
     ]
@@ -394,9 +397,9 @@ def test_an_account_without_any_log(home: Path, run: Run, clients: dict[str, Any
 @pytest.mark.parametrize("width", [200, 100, 80, 60, 45])
 def test_log_lines_are_read_at_any_width(width: int) -> None:
     """Terminals broke them between words and put the name of the source in between."""
-    runs = runs_in(log(5, 3, width=width))
+    runs = parse_runs(log(5, 3, width=width))
     assert [run.horizon for run in runs] == [5, 5, 5]
-    assert all(run.whole for run in runs)
+    assert all(run.complete for run in runs)
     assert runs[1].current == [91.5, 90.0, 92.5, 90.0, 93.5]
     assert runs[1].lkg == [91.5, 91.5, 92.5, 92.5, 93.5]
     assert runs[1].test == 93.25
@@ -424,7 +427,7 @@ def test_logs_become_convergence_and_growth(home: Path, run: Run) -> None:
     assert "psa-1x8-full-2025-07-01: left out, psa-1x8-full-2025-08-04 is later" in out
     assert "algo-1-9.log is of an earlier attempt" in out
     assert "psa-4x8-none-2025-08-04: no loop in its logs" in out
-    assert "3 jobs, 5 of 6 trials whole" in out
+    assert "3 jobs, 5 of 6 trials complete" in out
     rows = {tuple(row[:2]): row for row in table(home / "results/psa_simplemlp_trials_convergence.md")}
     heads = ["Architecture", "Mode", *(f"Meta-Loop {n}" for n in (1, 2, 3, 4)), "Final Test"]
     assert rows["Architecture", "Mode"] == heads
@@ -565,8 +568,8 @@ def test_damaged_results_are_a_word(home: Path, run: Run, content: bytes) -> Non
 
 MISTAKES = [
     ("sagemaker-cost-estimator", ["--jobs-file", "nowhere.json"], "the list of jobs nowhere.json must exist"),
-    ("sagemaker-cost-estimator", ["--jobs-file", "bad.json"], "bad.json is no JSON"),
-    ("sagemaker-cost-estimator", ["--jobs-file", "empty.json"], "empty.json lists no job"),
+    ("sagemaker-cost-estimator", ["--jobs-file", "bad.json"], "bad.json must be JSON"),
+    ("sagemaker-cost-estimator", ["--jobs-file", "empty.json"], "empty.json must list a job, got none"),
     ("sagemaker-cost-estimator", ["--by", "moon"], "moon"),
     ("sagemaker-cost-estimator", ["--prices", "nowhere.toml"], "the table of prices nowhere.toml must exist"),
     ("sagemaker-estimate-storage", ["--jobs-file", "nowhere.txt"], "the list of jobs nowhere.txt must exist"),
@@ -577,9 +580,17 @@ MISTAKES = [
     ),
     ("sagemaker-logs-parser", [], "results/logs holds no log"),
     ("sagemaker-logs-parser", ["--family", "cnn"], "cnn"),
-    ("sagemaker-results-parser", ["--artifacts-dir", "nowhere"], "there is no folder nowhere"),
-    ("sagemaker-results-parser", ["--artifacts-dir", ".", "--region", "x"], "--region means nothing"),
-    ("sagemaker-results-parser", ["--artifacts-dir", "."], "there is no job of the original study"),
+    (
+        "sagemaker-results-parser",
+        ["--artifacts-dir", "nowhere"],
+        "the folder nowhere must exist, and does not",
+    ),
+    (
+        "sagemaker-results-parser",
+        ["--artifacts-dir", ".", "--region", "x"],
+        "--region and --artifacts-dir exclude each other",
+    ),
+    ("sagemaker-results-parser", ["--artifacts-dir", "."], "must have a job of the original study"),
     ("sagemaker-results-parser", ["--order", "nowhere.txt"], "no list of architectures nowhere.txt"),
 ]
 

@@ -20,14 +20,14 @@ from managed_jobs import HOME, LOOPS, A, B, C, left, line, state, store
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
 from cloud.aws.pricing import price_table
-from cloud.aws.settings import MOST_RUN_SECONDS, Settings
-from cloud.sagemaker.budget import LEAST_SECONDS, START_SECONDS, Budget
+from cloud.aws.settings import RUN_SECONDS_LIMIT, Settings
+from cloud.sagemaker.budget import MIN_JOB_SECONDS, STARTUP_SECONDS, Budget
 from cloud.sagemaker.estimate import CostEstimator
 from cloud.sagemaker.jobs import managed_job as lines_module
 from cloud.sagemaker.jobs.managed_job import partition_packs, upload_inputs
 from cloud.sagemaker.jobs.reconcile import reconcile
 from cloud.sagemaker.planner import RequestPlanner
-from cloud.sagemaker.request import SPOT_WAIT_SECONDS, request_of
+from cloud.sagemaker.request import SPOT_WAIT_SECONDS, build_request
 from cloud.sagemaker.results import delete_if_complete, download_results, missing_weights
 from cloud.workspace import NO_ID, read_workspace_id, workspace_id
 from psa.core.errors import UserError
@@ -107,12 +107,12 @@ def test_no_two_lines_that_go_on_share_a_trial(tmp_path: Path) -> None:
 
 def test_lines_do_not_outgrow_an_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was asked for; every trial is in one line."""
-    monkeypatch.setattr(lines_module, "MOST_TRIALS", 4)
+    monkeypatch.setattr(lines_module, "MAX_TRIALS_PER_JOB", 4)
     packs = [
         Pack(trials=tuple(trial("1*4", seed=10 * at + each) for each in range(size)), horizon=1)
         for at, size in enumerate((3, 3, 2, 1, 6))
     ]
-    made = partition_packs(HOME, [Job(pack, 1.0) for pack in packs], 2)
+    made = partition_jobs(HOME, [Job(pack, 1.0) for pack in packs], 2)
     sizes = [len(each.trials) for each in made]
     assert sum(sizes) == 15
     assert all(size <= 4 or len(each.packs) == 1 for size, each in zip(sizes, made, strict=True))
@@ -251,24 +251,24 @@ def test_a_budget_knows_earlier_jobs() -> None:
     budget.charge(said, 1.0, watched=True)
     budget.charge(said | at_work | {"TrainingJobName": "b"}, 1.0, watched=True)
     assert (budget.spent, budget.reserved) == ({"a": 0.5}, {"b": 0.25})
-    assert budget.seconds(1.0, 100_000) == 900
+    assert budget.allowed_seconds(1.0, 100_000) == 900
     budget.charge(said | at_work | {"TrainingJobName": "c"}, 1.0, watched=False)
-    assert budget.seconds(1.0, 100_000) == 0
-    budget.ended("b", 0.25)
+    assert budget.allowed_seconds(1.0, 100_000) == 0
+    budget.spend("b", 0.25)
     with pytest.raises(UserError, match=r"\$1\.00 are spent"):
-        budget.seconds(1.0, 100_000)
-    budget.begun("c", 0.1)
+        budget.allowed_seconds(1.0, 100_000)
+    budget.reserve("c", 0.1)
     assert (budget.spent, budget.reserved) == ({"a": 0.5, "b": 0.25}, {"c": 0.1})
 
 
 def test_no_job_is_paid_for_that_can_only_start_up() -> None:
     """A short one that wants no more is."""
-    assert LEAST_SECONDS > START_SECONDS
+    assert MIN_JOB_SECONDS > STARTUP_SECONDS
     budget = Budget(200 / 3600)
-    assert budget.seconds(1.0, 150) == 150
+    assert budget.allowed_seconds(1.0, 150) == 150
     with pytest.raises(UserError, match="--max-cost"):
-        budget.seconds(1.0, 1000)
-    assert budget.seconds(0.0, 1000) == 1000
+        budget.allowed_seconds(1.0, 1000)
+    assert budget.allowed_seconds(0.0, 1000) == 1000
 
 
 def quotes(where: Store, limit: float | None = None, **changes: Any) -> CostEstimator:
@@ -280,35 +280,37 @@ def quotes(where: Store, limit: float | None = None, **changes: Any) -> CostEsti
 def test_a_quote_is_of_what_is_left(tmp_path: Path, trained: dict[str, bytes]) -> None:
     """Loops that are here already cost nothing more."""
     here, mine = store(tmp_path), line(A, B, horizon=2 * LOOPS)
-    whole = quotes(here).of(mine).seconds - START_SECONDS
+    whole = quotes(here).estimate(mine).seconds - STARTUP_SECONDS
     download_results(line(A, B), left(trained, line(A, B)), here)
-    assert quotes(here).of(mine).seconds - START_SECONDS == pytest.approx(whole / 2)
+    assert quotes(here).estimate(mine).seconds - STARTUP_SECONDS == pytest.approx(whole / 2)
 
 
 def test_prices_of_another_region_are_told_apart(tmp_path: Path) -> None:
     """Nothing is said where they are this region's."""
     here = store(tmp_path)
-    assert quotes(here).foreign == ""
+    assert quotes(here).region_notice == ""
     there = quotes(here, region="eu-west-1")
-    assert "those of us-east-1, and jobs in eu-west-1" in "\n".join(there.said([there.of(line(A))], 1))
+    assert "those of us-east-1, and jobs in eu-west-1" in "\n".join(
+        there.describe([there.estimate(line(A))], 1)
+    )
 
 
 def test_what_is_spent_counts_towards_the_limit(tmp_path: Path) -> None:
     """Before anything new is submitted."""
     asked = quotes(store(tmp_path), limit=1.0)
-    asked.check([asked.of(line(A))], spent=0.5)
+    asked.check([asked.estimate(line(A))], spent=0.5)
     with pytest.raises(UserError, match=r"beside the \$1\.00 that are spent"):
-        asked.check([asked.of(line(A))], spent=1.0)
+        asked.check([asked.estimate(line(A))], spent=1.0)
 
 
 @pytest.mark.parametrize(
     ("seconds", "wait"),
-    [(3600, 3600 + SPOT_WAIT_SECONDS), (MOST_RUN_SECONDS - 60, MOST_RUN_SECONDS), (MOST_RUN_SECONDS,) * 2],
+    [(3600, 3600 + SPOT_WAIT_SECONDS), (RUN_SECONDS_LIMIT - 60, RUN_SECONDS_LIMIT), (RUN_SECONDS_LIMIT,) * 2],
 )
 def test_spot_is_waited_for_some_hours(seconds: int, wait: int) -> None:
     """Beside the time of the run, and within what AWS allows."""
     code: Any = type("Code", (), {"folder": "code/x"})
-    request = request_of(
+    request = build_request(
         SETTINGS, line(A), 1, bucket(), code, instance="ml.c5.xlarge", gpu=False, seconds=seconds
     )
     assert request["StoppingCondition"] == {
@@ -332,14 +334,14 @@ def test_a_device_that_an_instance_lacks_is_refused(
     """Before anything is paid."""
     monkeypatch.setattr(settings, "read_settings", lambda: dataclasses.replace(SETTINGS, instances=instances))
     here = store(tmp_path)
-    offers = RequestPlanner(
+    planner = RequestPlanner(
         here, Machine(tmp_path, device), CostModel(tmp_path / "costs.json"), BackendOptions()
     )
     if said:
         with pytest.raises(UserError, match=re.escape(said)):
-            offers.check_device()
+            planner.check_device()
     else:
-        offers.check_device()
+        planner.check_device()
 
 
 def test_a_dry_run_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,14 +350,14 @@ def test_a_dry_run_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     here, costs = store(tmp_path), CostModel(tmp_path / "costs.json")
     packs = [Pack(trials=(A, B), horizon=LOOPS)]
     said = list(
-        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions()).said(plan_jobs(packs, costs))
+        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions()).preview(plan_jobs(packs, costs))
     )
     assert f"psa-{NO_ID}-" in said[0]
     assert said[1].startswith(f"{NO_ID} in the names stands for")
     assert not list(tmp_path.iterdir())
     name = workspace_id(here.models)
     said = list(
-        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions()).said(plan_jobs(packs, costs))
+        RequestPlanner(here, Machine(tmp_path), costs, BackendOptions()).preview(plan_jobs(packs, costs))
     )
     assert f"psa-{name}-" in said[0]
     assert NO_ID not in "".join(said)
@@ -371,5 +373,5 @@ def test_the_name_of_a_folder_is_checked(tmp_path: Path) -> None:
     assert workspace_id(tmp_path) == name
     for wrong in (b"", b"../../up", b"0123ABCD", b"\xff" * 8, b"0123abcde"):
         (tmp_path / ".home").write_bytes(wrong)
-        with pytest.raises(UserError, match=r"\.home does not hold 8 hexadecimal digits"):
+        with pytest.raises(UserError, match=r"\.home must hold 8 hexadecimal digits"):
             workspace_id(tmp_path)

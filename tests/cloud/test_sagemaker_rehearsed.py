@@ -87,7 +87,7 @@ def test_a_job_of_the_study_from_its_log_to_its_bill(
         out = said("sagemaker-get-training-logs", "--reconstruct-jobs")
         assert "1 job fetched" in out
         assert (home / "requested-jobs.txt").read_text() == f"{JOB}\n"
-        assert "1 job, 2 of 2 trials whole" in said("sagemaker-logs-parser")
+        assert "1 job, 2 of 2 trials complete" in said("sagemaker-logs-parser")
         assert "2 trials in 1 cell" in said("sagemaker-results-parser")
         assert "profiler output" in said("sagemaker-estimate-storage", "--output-file", "storage.json")
         assert "1 job, " in said("sagemaker-cost-estimator")

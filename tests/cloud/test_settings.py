@@ -63,17 +63,20 @@ def test_a_role_may_be_named_where_the_account_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"AWS_SAGEMAKER_ROLE": ""}, "AWS_SAGEMAKER_ROLE is not set"),
-        ({"AWS_SAGEMAKER_ROLE": "arn:aws:iam::1:user/x"}, "AWS_SAGEMAKER_ROLE: .* is no role"),
-        ({"AWS_SAGEMAKER_ROLE": "psa"}, "AWS_ACCOUNT_ID is no number of 12 digits"),
-        ({"AWS_ACCOUNT_ID": "999999999999"}, "is of account 123456789012, AWS_ACCOUNT_ID is 999999999999"),
-        ({"AWS_REGION": "us-east-11"}, "no region 'us-east-11'; did you mean us-east-1"),
-        ({"S3_BUCKET_NAME": "My_Bucket"}, "S3_BUCKET_NAME: 'My_Bucket' is no bucket"),
-        ({"S3_BUCKET_NAME": "192.168.0.1"}, "is no bucket"),
-        ({"S3_PREFIX": "a//b"}, "S3_PREFIX: 'a//b' is no prefix"),
-        ({"USE_SPOT_INSTANCES": "maybe"}, "USE_SPOT_INSTANCES: 'maybe' is neither true nor false"),
-        ({"MAX_RUN_SECONDS": "1e9"}, "MAX_RUN_SECONDS: '1e9' is no number from 60"),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "there are no AWS credentials"),
+        ({"AWS_SAGEMAKER_ROLE": ""}, "AWS_SAGEMAKER_ROLE must be set"),
+        (
+            {"AWS_SAGEMAKER_ROLE": "arn:aws:iam::1:user/x"},
+            "AWS_SAGEMAKER_ROLE must be a role .*, got 'arn:aws:iam::1:user/x'",
+        ),
+        ({"AWS_SAGEMAKER_ROLE": "psa"}, "AWS_ACCOUNT_ID must have 12 digits"),
+        ({"AWS_ACCOUNT_ID": "999999999999"}, "must be of account 999999999999 .*, got account 123456789012"),
+        ({"AWS_REGION": "us-east-11"}, "got 'us-east-11'; did you mean us-east-1"),
+        ({"S3_BUCKET_NAME": "My_Bucket"}, "S3_BUCKET_NAME must be a bucket .*, got 'My_Bucket'"),
+        ({"S3_BUCKET_NAME": "192.168.0.1"}, "must be a bucket .*, got '192.168.0.1'"),
+        ({"S3_PREFIX": "a//b"}, "S3_PREFIX must be words separated by /, got 'a//b'"),
+        ({"USE_SPOT_INSTANCES": "maybe"}, "USE_SPOT_INSTANCES must be true or false, got 'maybe'"),
+        ({"MAX_RUN_SECONDS": "1e9"}, "MAX_RUN_SECONDS must be from 60 to .*, got '1e9'"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "AWS credentials must be set"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, str], said: str, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 from proxy import Fault, Proxy, proxy
 from s3 import BUCKET, s3_server
 
-from cloud import patience
+from cloud import retry
 from cloud.aws.errors import Unreachable, is_transient_in_storage
 from cloud.emulator.s3_server import S3
 from cloud.object_store import ObjectStore
-from cloud.patience import insist, patiently
+from cloud.retry import retry_until_reachable, retry_with_ticks
 from psa.core.errors import UserError
 
 
@@ -149,24 +149,24 @@ def test_what_passes_is_waited_for(
     network: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One warning, ticks meanwhile, and in the end the content."""
-    monkeypatch.setattr(patience, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(retry, "RETRY_SECONDS", 0.1)
     there = behind(network)
     network.always = Fault("reset", 0)
     with pytest.raises(Unreachable, match=r"--storage .*cannot be read \(x\).*Check the network"):
         there.read("x")
-    waiting = patiently(lambda: there.read("x"), "tick")
+    waiting = retry_with_ticks(lambda: there.read("x"), "tick")
     assert next(waiting) == "tick"
     network.always = None
-    assert insist(lambda: there.read("x")) == CONTENT
+    assert retry_until_reachable(lambda: there.read("x")) == CONTENT
     assert set(waiting) <= {"tick"}
-    assert sum("it is tried again" in entry.getMessage() for entry in caplog.records) == 1
+    assert sum("retrying, the" in entry.getMessage() for entry in caplog.records) == 1
 
 
 def test_what_does_not_pass_is_told_at_once(server: S3) -> None:
     """A bucket that is not there: no patience, and the way out."""
     there = ObjectStore.at(server.uri("runs").replace(BUCKET, "no-such-bucket"))
     with pytest.raises(UserError, match="Name a folder that all nodes share") as caught:
-        insist(lambda: there.write("x", b"x"))
+        retry_until_reachable(lambda: there.write("x", b"x"))
     assert not isinstance(caught.value, Unreachable)
 
 

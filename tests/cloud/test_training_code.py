@@ -16,9 +16,9 @@ from paths import ROOT
 from processes import PATIENCE_SECONDS, until
 
 from cloud.sagemaker.container import supervisor, wheels
-from cloud.sagemaker.container.code import COMMAND, START, Code, build_archive, unpacked_digest
-from cloud.sagemaker.container.images import WheelTarget, target
-from cloud.sagemaker.container.wheels import package_files, pins
+from cloud.sagemaker.container.code import COMMAND, START_SCRIPT, CodeArchive, build_archive, unpacked_digest
+from cloud.sagemaker.container.images import WheelTarget, container_target
+from cloud.sagemaker.container.wheels import package_files, pinned_requirements
 from psa.core.errors import UserError
 from psa.execution.machine import describe
 from psa.execution.worker import protocol
@@ -56,13 +56,13 @@ def test_equal_code_gives_equal_bytes_and_what_is_unpacked_has_their_digest(tmp_
 def test_the_archive_brings_what_the_image_lacks_for_the_containers_platform() -> None:
     """Compiled modules for its processor; nothing of this installation's."""
     names = members(build_archive().content)
-    assert target().lacks == ("safetensors",)
+    assert container_target().lacks == ("safetensors",)
     module = next(content for name, content in names.items() if name.endswith("_safetensors_rust.abi3.so"))
     assert (module[:4], module[18:20]) == (b"\x7fELF", b"\x3e\x00")  # of x86-64
     assert "packages/safetensors/safetensors/torch.py" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith(("RECORD", "INSTALLER"))]
-    assert pins(target()) == names["requirements.txt"].decode().split("\n")[1:-1]
-    assert "pip" not in START
+    assert pinned_requirements(container_target()) == names["requirements.txt"].decode().split("\n")[1:-1]
+    assert "pip" not in START_SCRIPT
 
 
 def installed(folder: Path, tag: str, *, is_editable: bool = False) -> None:
@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_downloaded_once_for_the_container(
     """
     monkeypatch.syspath_prepend(str(tmp_path))
     installed(tmp_path, f"cp311-cp311-{LINUX}")
-    code = Code({"psa/__init__.py": b""}, TARGET)
+    code = CodeArchive({"psa/__init__.py": b""}, TARGET)
     links = tmp_path / "links"
     wheel(links, f"cp311-cp311-{LINUX}")
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_CONFIG_FILE"):
@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_downloaded_once_for_the_container(
     assert brought["packages/made_up/made_up/__init__.py"] == b"DOWNLOADED = 1\n"
     assert "packages/made_up/made_up-1.0.dist-info/RECORD" not in brought
     monkeypatch.setattr(wheels, "_download", lambda *_: pytest.fail("it was downloaded twice"))
-    again = Code({"psa/__init__.py": b""}, TARGET)
+    again = CodeArchive({"psa/__init__.py": b""}, TARGET)
     assert (again.content, again.digest) == (code.content, digest)
     assert again.size == len(code.content) > small
 
@@ -256,7 +256,7 @@ def test_the_supervisor_imports_nothing_that_may_fail() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not {"torch", "numpy", "psa", "pydantic", "safetensors"} & set(done.stdout.split())
-    assert supervisor.TO_BE_RUN_AGAIN == protocol.EXIT_INTERRUPTED
+    assert supervisor.EXIT_RETRY == protocol.EXIT_INTERRUPTED
 
 
 def test_workers_run_the_code_of_their_parent(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from rehearsals import GROUP, Aws, staged
 
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket
-from cloud.sagemaker.container.code import NAME, Code, build_archive
-from cloud.sagemaker.container.entry import FAILURES, PACKS_FILE
-from cloud.sagemaker.container.images import target
+from cloud.sagemaker.container.code import ARCHIVE_NAME, CodeArchive, build_archive
+from cloud.sagemaker.container.entry import FAILURES_FILE, PACKS_FILE
+from cloud.sagemaker.container.images import container_target
 from cloud.sagemaker.jobs.managed_job import ManagedJob, upload_inputs
-from cloud.sagemaker.request import DATA, request_of
+from cloud.sagemaker.request import DATA, build_request
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -56,7 +56,7 @@ def unpacked(code: Code) -> Files:
 
 
 @pytest.fixture(scope="module")
-def code() -> Code:
+def code() -> CodeArchive:
     """The code of this checkout, packed once."""
     return build_archive()
 
@@ -72,10 +72,10 @@ def run(
         pass
     if packs:
         bucket.write(f"{line.folder}/inputs/{PACKS_FILE}", packs)
-    code = Code({"number": str(number).encode()}, target())
-    bucket.write(f"{code.folder}/{NAME}", content)
+    code = CodeArchive({"number": str(number).encode()}, container_target())
+    bucket.write(f"{code.folder}/{ARCHIVE_NAME}", content)
     bucket.write(f"{DATA}/mark", b"")
-    request = request_of(place, line, 1, bucket, code, instance="ml.c5.xlarge", gpu=False, seconds=100)
+    request = build_request(place, line, 1, bucket, code, instance="ml.c5.xlarge", gpu=False, seconds=100)
     aws.jobs.create_training_job(**request, **({"Environment": environment} if environment else {}))
     return line, aws.ended(request["TrainingJobName"])
 
@@ -119,7 +119,7 @@ FAILING = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FAILING)
-def test_a_container_that_fails_says_why(kind: str, aws: Aws, code: Code) -> None:
+def test_a_container_that_fails_says_why(kind: str, aws: Aws, code: CodeArchive) -> None:
     """Whatever fails, at whatever moment: its last words are the job's FailureReason, and are logged."""
     change, environment, reason = FAILING[kind]
     _, job = run(aws, list(FAILING).index(kind), change(unpacked(code)), **environment)
@@ -130,7 +130,7 @@ def test_a_container_that_fails_says_why(kind: str, aws: Aws, code: Code) -> Non
         assert reason in "\n".join(aws.printed(job["TrainingJobName"]))
 
 
-def test_the_entry_as_it_was_finds_no_code(aws: Aws, code: Code) -> None:
+def test_the_entry_as_it_was_finds_no_code(aws: Aws, code: CodeArchive) -> None:
     """It did in containers that had psa installed, and would not have done so on AWS."""
     _, job = run(aws, 100, changed("start.sh", OLD_START)(unpacked(code)))
     assert job["FailureReason"] == "AlgorithmError: , exit code: 1"
@@ -138,10 +138,10 @@ def test_the_entry_as_it_was_finds_no_code(aws: Aws, code: Code) -> None:
 
 
 @pytest.mark.slow
-def test_the_log_names_the_archive_by_its_digest(aws: Aws, code: Code) -> None:
+def test_the_log_names_the_archive_by_its_digest(aws: Aws, code: CodeArchive) -> None:
     """What ran is what was packed here; a mistake that ends it is one line."""
     line, job = run(aws, 101, code.content, b"[]")
-    assert f"INFO code {code.digest} in /opt/ml/code" in aws.printed(line.job(1))
+    assert f"INFO code {code.digest} in /opt/ml/code" in aws.printed(line.job_name(1))
     mistake = "/opt/ml/input/data/line/packs.json holds no packs. Submit the sweep again"
     assert job["FailureReason"] == f"AlgorithmError: {mistake}, exit code: 2"
 
@@ -157,12 +157,12 @@ def test_a_container_reaches_no_network_and_no_psa(aws: Aws) -> None:
 
 
 @pytest.mark.slow
-def test_a_pack_whose_workers_are_killed_fails_with_that_reason(aws: Aws, code: Code) -> None:
+def test_a_pack_whose_workers_are_killed_fails_with_that_reason(aws: Aws, code: CodeArchive) -> None:
     """As for lack of memory: the entry lives, and tells the watcher through the checkpoints."""
     body = "import os\n\nos.kill(os.getpid(), 9)\n"
     line, _ = run(aws, 102, changed("psa/execution/worker/__main__.py", body)(unpacked(code)))
-    told = json.loads(aws.get(f"{settings.read_settings().prefix}/{line.folder}/checkpoints/{FAILURES}"))
-    assert told["job"] == line.job(1)
+    told = json.loads(aws.get(f"{settings.read_settings().prefix}/{line.folder}/checkpoints/{FAILURES_FILE}"))
+    assert told["job"] == line.job_name(1)
     (reason,) = told["trials"].values()
     assert (
         reason
@@ -172,6 +172,6 @@ def test_a_pack_whose_workers_are_killed_fails_with_that_reason(aws: Aws, code: 
 
 def test_the_watcher_names_the_group_and_the_stream_as_they_are() -> None:
     """What its message says can be typed into CloudWatch."""
-    from cloud.sagemaker.jobs.controller import log_of
+    from cloud.sagemaker.jobs.controller import log_stream_of
 
-    assert log_of("a-job") == f"log stream a-job/algo-1-* in {GROUP}"
+    assert log_stream_of("a-job") == f"log stream a-job/algo-1-* in {GROUP}"

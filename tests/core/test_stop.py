@@ -113,7 +113,7 @@ def test_help_names_the_exit_codes(tmp_path: Path) -> None:
     """What a script may go by is said."""
     out, _ = psa(tmp_path, "sweep", "--help").communicate(timeout=PATIENCE_SECONDS)
     said = " ".join(out.split())
-    assert "0: complete, also where trials diverged; 1: trials failed;" in said
+    assert "0: complete, even if trials diverged; 1: trials failed;" in said
     assert "130: stopped by Ctrl-C; 143: stopped by SIGTERM" in said
 
 
@@ -177,7 +177,7 @@ def test_a_signal_to_the_workers_alone_is_not_a_death(
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, err) == (0, "")
     assert "12 of 12 trials done, 0 failed" in out
-    assert "a worker was stopped by a signal and has saved; it is given out again" in out
+    assert "a worker was stopped by a signal and has saved; retrying its pack" in out
 
 
 def test_nohup_is_respected() -> None:

@@ -259,8 +259,7 @@ def test_a_worker_leaves_to_others_what_they_have_in_hand(tmp_path: Path, data_d
             out, said = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, out) == (EXIT_INTERRUPTED, "")
         assert said == (
-            "1 of 2 trials are in the hands of another process; nothing is lost, run this again once it has "
-            "ended\n"
+            "1 of 2 trials are locked by another process; nothing is lost, run this again once it has ended\n"
         )
         assert store.pending(TRIALS, 1) == TRIALS[:1]
         assert not store.state_file(TRIALS[0]).path.exists()

@@ -148,7 +148,7 @@ def test_nobody_is_told_unasked(tmp_path: Path, sweep: Sweep) -> None:
 
 
 class Failing:
-    """A listener that fails at its second trial, as a server does that goes away."""
+    """A tracker that fails at its second trial, as a server does that goes away."""
 
     name = "Failing"
 
@@ -172,13 +172,13 @@ def test_one_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureF
         store.write(trial, some_record(3, trial), {})
     failing, folder = Failing(), tmp_path / "runs"
     pytest.importorskip("tensorboard")
-    audience = TrackerGroup([failing, *trackers_for("x", folder, None)], store)
+    trackers = TrackerGroup([failing, *trackers_for("x", folder, None)], store)
     with caplog.at_level(logging.WARNING):
-        audience.tell(trials, 3)
+        trackers.log_finished(trials, 3)
     assert failing.told == [trials[0].id]
     (line,) = [each.getMessage() for each in caplog.records]
     assert line.startswith(
-        "Failing is told no more in this sweep (ConnectionError: the server http://host has gone)"
+        "Failing is not used any more in this sweep (ConnectionError: the server http://host has gone)"
     )
     assert all((folder / trial.id / "psa.json").is_file() for trial in trials)
 

@@ -60,7 +60,7 @@ def test_whole_numbers_are_drawn_whole_with_both_ends(log: bool, tmp_path: Path)
     line = f"batch_size = {{ low = 16, high = 18, log = {str(log).lower()} }}"
     found = load_search(written(tmp_path, SMALL, (DROPOUT, line)))
     assert Search.model_validate(json.loads(found.model_dump_json())) == found
-    domain = search_space.space(found)["batch_size"]
+    domain = search_space.tune_search_space(found)["batch_size"]
     drawn = OptunaSearch.convert_search_space({"batch_size": domain})["batch_size"]
     assert drawn == optuna.distributions.IntDistribution(16, 18, log=log)
     values = [domain.sample() for _ in range(200)]
@@ -146,8 +146,10 @@ def test_optuna_draws_from_the_space_and_the_same_for_the_same_seed(tmp_path: Pa
     found = load_search(written(tmp_path, SMALL, ('"asha"', '"asha"\nsampler = "optuna"\nseed = 7')))
     drawn = []
     for _ in range(2):
-        sampler = search_space.config_of(found, None).search_alg
-        assert sampler.set_search_properties("accuracy", "max", {"space": search_space.space(found)})
+        sampler = search_space.tune_config(found, None).search_alg
+        assert sampler.set_search_properties(
+            "accuracy", "max", {"space": search_space.tune_search_space(found)}
+        )
         drawn.append([])
         for number in range(4):
             settings = sampler.suggest(f"c{number}")["space"]

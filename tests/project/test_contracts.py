@@ -239,7 +239,7 @@ def test_the_example_of_a_tracker_is_told_once(tmp_path: Path) -> None:
     store.write(one, some_record(3, one), {})
     tracker = example(Tracker)["Scores"]()
     assert tracker.logged_loops(one) == -1
-    TrackerGroup([tracker], store).tell([one], 3)
+    TrackerGroup([tracker], store).log_finished([one], 3)
     assert tracker.logged_loops(one) == 3
     assert tracker.scores[one.id][1]["test_accuracy"] == pytest.approx(10.03)
 

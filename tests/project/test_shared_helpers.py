@@ -42,6 +42,6 @@ def test_a_section_shows_what_the_page_has_in_the_order_asked_for() -> None:
 )
 def test_a_number_out_of_range_is_shown_as_it_was_written(value: float, shown: str) -> None:
     """Whole numbers without a fraction, and both ends of the range in the hint."""
-    with pytest.raises(UserError, match=rf"^--n {shown} is out of range\. Choose 1 to 1,000"):
+    with pytest.raises(UserError, match=rf"^--n must be from 1 to 1,000, got {shown}\. "):
         in_range("--n", value, 1, 1_000)
     in_range("--n", 1, 1, 1_000)

@@ -90,6 +90,6 @@ def test_no_worker_is_started_for_what_others_have_in_hand(
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
     assert [line for line in lines if "waiting" in line] == [
-        "6/12 trials | waiting for 6 trials in the hands of others"
+        "6/12 trials | waiting for 6 trials of other processes"
     ]
     assert lines[-1] == "12 of 12 trials done, 0 failed"

@@ -46,7 +46,10 @@ class Memory:
         """One page of all."""
         names = sorted(name for name in self.files if name.startswith(Prefix))
         if not Delimiter:
-            yield {"IsTruncated": False, "Contents": [{"Key": name} for name in names]}
+            yield {
+                "IsTruncated": False,
+                "Contents": [{"Key": name, "Size": len(self.files[name])} for name in names],
+            }
             return
         folders = {name[len(Prefix) :].partition("/")[0] for name in names if "/" in name[len(Prefix) :]}
         yield {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from cloud.emulator.containers.processes import ends_with_us
+from cloud.emulator.containers.processes import end_with_parent
 from psa.core.errors import UserError, one_line
 from psa.core.files import ensure_dir
 
@@ -64,16 +64,16 @@ class Namespaces:
     @property
     def flags(self) -> Sequence[str]:
         """The options of `unshare`. Raises UserError if namespaces cannot be created."""
-        said = ""
+        errors = ""
         try:
             for way, process in self._tried:
-                _, said = process.communicate() if process else ("", "there is no `unshare` here")
+                _, errors = process.communicate() if process else ("", "`unshare` is not installed")
                 if process and process.returncode == 0:
                     return way
         finally:
             self.close()
         raise UserError(
-            f"this machine makes no namespaces for a rehearsal's containers: {one_line(said)[:200]}",
+            f"this machine makes no namespaces for a rehearsal's containers: {one_line(errors)[:200]}",
             "It takes Linux with util-linux, and root or user namespaces that anybody may make",
         )
 
@@ -102,7 +102,7 @@ def _probe(way: Sequence[str], folder: Path) -> subprocess.Popen[str] | None:
 
 def _unshared(way: Sequence[str], folder: Path, command: Sequence[str]) -> list[str]:
     kinds = ["--mount", "--pid", "--uts", "--fork", "--kill-child", "--propagation", "private"]
-    return ends_with_us(
+    return end_with_parent(
         ["unshare", *way, *kinds, "sh", "-c", _SETUP, _MARK, str(folder.absolute()), *command]
     )
 

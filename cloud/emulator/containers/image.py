@@ -18,13 +18,13 @@ from typing import Final
 from cloud.cache import cache_folder
 from cloud.emulator.containers import environment
 from cloud.emulator.containers.environment import make_environment
-from cloud.sagemaker.container.images import target
-from cloud.sagemaker.container.wheels import loads_here
+from cloud.sagemaker.container.images import container_target
+from cloud.sagemaker.container.wheels import is_loadable_here
 from psa.core.errors import UserError
 from psa.core.file_locks import locked
 from psa.core.files import check_writable
 
-HOLDS: Final = ("torch", "numpy", "pydantic", "filelock")
+IMAGE_PACKAGES: Final = ("torch", "numpy", "pydantic", "filelock")
 _OURS: Final = ("psa", "cloud")
 _MARK: Final = "complete"
 _PATIENCE_SECONDS: Final = 120.0  # wait for another rehearsal that makes it; it takes seconds
@@ -49,14 +49,14 @@ def image_python(folder: Path) -> Path:
     return _made(images / _key())
 
 
-def lacking() -> tuple[str, ...]:
+def packages_from_archive() -> tuple[str, ...]:
     """Return the packages that containers get only from the code archive.
 
     The archive has them for the Python and platform of AWS's image; a rehearsal's image must contain those
     that the interpreter here cannot load from it.
     """
-    inside = target()
-    return tuple(name for name in inside.lacks if loads_here(name, inside))
+    inside = container_target()
+    return tuple(name for name in inside.lacks if is_loadable_here(name, inside))
 
 
 def _key() -> str:
@@ -64,7 +64,7 @@ def _key() -> str:
     # Folder names contain the versions; reading the metadata of 200 distributions would take longer.
     installed = sorted(str(path) for entry in sys.path for path in Path(entry).glob("*.dist-info"))
     made_by = Path(str(environment.__file__)).read_text()
-    facts = [sys.executable, sys.version, HOLDS, lacking(), installed, made_by]
+    facts = [sys.executable, sys.version, IMAGE_PACKAGES, packages_from_archive(), installed, made_by]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -77,7 +77,9 @@ def _made(folder: Path) -> Path:
     with locked(folder.with_suffix(".lock"), _PATIENCE_SECONDS):
         if not (folder / _MARK).exists() or _fault(python):
             shutil.rmtree(folder, ignore_errors=True)
-            make_environment(folder, [*HOLDS, *_held_besides()], without=[*_OURS, *lacking()])
+            make_environment(
+                folder, [*IMAGE_PACKAGES, *_held_besides()], without=[*_OURS, *packages_from_archive()]
+            )
             if fault := _fault(python):
                 raise UserError(fault, "Install psa in a new virtual environment")
             (folder / _MARK).touch()
@@ -85,15 +87,15 @@ def _made(folder: Path) -> Path:
 
 
 def _held_besides() -> Iterator[str]:
-    return (name for name in target().lacks if name not in lacking())
+    return (name for name in container_target().lacks if name not in packages_from_archive())
 
 
 def _fault(python: Path) -> str:
     """Return how the interpreter's packages differ from those of AWS's image; "" if they do not."""
-    unwanted = (*_OURS, *lacking())
+    unwanted = (*_OURS, *packages_from_archive())
     try:
         done = subprocess.run(
-            [python, "-P", "-c", _LOOK, *HOLDS, *unwanted],
+            [python, "-P", "-c", _LOOK, *IMAGE_PACKAGES, *unwanted],
             capture_output=True,
             text=True,
             check=False,
@@ -103,10 +105,10 @@ def _fault(python: Path) -> str:
     except FileNotFoundError:
         return f"there must be an interpreter for a rehearsal's containers, and {python} is missing"
     found = set(done.stdout.split())
-    if found == set(HOLDS):
+    if found == set(IMAGE_PACKAGES):
         return ""
-    wrong = ", ".join(sorted(found ^ set(HOLDS)))
+    wrong = ", ".join(sorted(found ^ set(IMAGE_PACKAGES)))
     return (
-        f"the interpreter for a rehearsal's containers ({python}) must find {', '.join(HOLDS)} and not "
-        f"{', '.join(unwanted)}; it is wrong about {wrong}"
+        f"the interpreter for a rehearsal's containers ({python}) must find {', '.join(IMAGE_PACKAGES)} "
+        f"and not {', '.join(unwanted)}; it is wrong about {wrong}"
     )

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 
 
-def ends_with_us(command: Sequence[str], signal: str = "KILL") -> list[str]:
+def end_with_parent(command: Sequence[str], signal: str = "KILL") -> list[str]:
     """Return a command that gets a signal when the thread that starts it ends, even by SIGKILL.
 
     Without util-linux it is returned unchanged, and only an orderly exit ends the process.

@@ -17,9 +17,9 @@ from typing import Final
 
 import cloud
 import psa
-from cloud.sagemaker.container.images import WheelTarget, target
+from cloud.sagemaker.container.images import WheelTarget, container_target
 
-NAME: Final = "code.tar.gz"
+ARCHIVE_NAME: Final = "code.tar.gz"
 PACKAGES: Final = "packages"
 # Imports of training besides PyTorch, checked at the start, since workers would only exit with code 1.
 NEEDS: Final = ("numpy", "pydantic", "safetensors")
@@ -27,7 +27,7 @@ _PINS: Final = "requirements.txt"
 _START: Final = "start.sh"
 # -P keeps the current folder off the path; PYTHONPATH names the archive's folder, which holds only what
 # `packed` puts there, and workers inherit it. Packages of the image take precedence over the archive's.
-START: Final = f"""#!/bin/bash
+START_SCRIPT: Final = f"""#!/bin/bash
 export PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 for package in {PACKAGES}/*/; do
   name="$(basename "$package")"
@@ -44,14 +44,14 @@ exec python -P -m cloud.sagemaker.container.supervisor
 # exec at each step, so that a signal to the container reaches the process that forwards it. An error before
 # the supervisor starts is written to the file that SageMaker reads.
 COMMAND: Final = (
-    f"mkdir -p /opt/ml/code && tar -xzf /opt/ml/input/data/code/{NAME} -C /opt/ml/code"
+    f"mkdir -p /opt/ml/code && tar -xzf /opt/ml/input/data/code/{ARCHIVE_NAME} -C /opt/ml/code"
     f" 2>/opt/ml/output/failure && cd /opt/ml/code && exec bash {_START};"
     " code=$?; cat /opt/ml/output/failure >&2; exit $code"
 )
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeArchive:
     """The files of psa by name, and the container that they are meant for."""
 
     files: Mapping[str, bytes]
@@ -60,7 +60,7 @@ class Code:
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the files. Packages count by version, so that computing it needs no network."""
-        return digest_of(self.files)
+        return digest_files(self.files)
 
     @property
     def folder(self) -> str:
@@ -89,16 +89,16 @@ class Code:
         }
 
 
-def build_archive() -> Code:
+def build_archive() -> CodeArchive:
     """Return the code of this installation."""
-    from cloud.sagemaker.container.wheels import pins
+    from cloud.sagemaker.container.wheels import pinned_requirements
 
-    inside = target()
+    inside = container_target()
     roots = [Path(str(package.__file__)).parent for package in (psa, cloud)]
     files = {name: content for root in roots for name, content in _package(root)}
-    requirements = f"# {inside}\n" + "".join(f"{pin}\n" for pin in pins(inside))
-    files |= {_PINS: requirements.encode(), _START: START.encode()}
-    return Code(files, inside)
+    requirements = f"# {inside}\n" + "".join(f"{pin}\n" for pin in pinned_requirements(inside))
+    files |= {_PINS: requirements.encode(), _START: START_SCRIPT.encode()}
+    return CodeArchive(files, inside)
 
 
 def unpacked_digest(folder: Path) -> str:
@@ -107,10 +107,10 @@ def unpacked_digest(folder: Path) -> str:
     for name in (_PINS, _START):
         if (folder / name).is_file():
             files[name] = (folder / name).read_bytes()
-    return digest_of(files)
+    return digest_files(files)
 
 
-def digest_of(files: Mapping[str, bytes]) -> str:
+def digest_files(files: Mapping[str, bytes]) -> str:
     """Return the SHA-256 of files and their names."""
     digest = hashlib.sha256()
     for name, content in sorted(files.items()):

@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 
 ROOT: Final = Path("/opt/ml")
 PACKS_FILE: Final = "packs.json"
-PROGRESS: Final = "progress.json"  # pack -> facts of its last loop
-FAILURES: Final = "failures.json"  # the job, and trial id -> why it failed there
-JOB_NAME: Final = "TRAINING_JOB_NAME"  # set by SageMaker in every container
-KEPT_BYTES: Final = 384 * 2**20  # of an artifact, which is read into memory if it is needed at all
+PROGRESS_FILE: Final = "progress.json"  # pack -> facts of its last loop
+FAILURES_FILE: Final = "failures.json"  # the job, and trial id -> why it failed there
+JOB_NAME_VARIABLE: Final = "TRAINING_JOB_NAME"  # set by SageMaker in every container
+MAX_ARTIFACT_BYTES: Final = 384 * 2**20  # of an artifact, which is read into memory if it is needed at all
 PROGRESS_SECONDS: Final = 2.0
 
 
@@ -51,7 +51,7 @@ class _ProgressWriter:
         self.failures: dict[str, str] = {}
         self._written = 0.0
 
-    def heard(self, event: WorkerEvent) -> None:
+    def handle_event(self, event: WorkerEvent) -> None:
         """Record an event. All events except single loops are logged for CloudWatch."""
         name = self.names[id(event.pack)]
         match event.kind:
@@ -70,7 +70,7 @@ class _ProgressWriter:
         """Write both files."""
         self._written = time.monotonic()
         failures = {"job": self.job, "trials": self.failures}
-        for name, body in ((PROGRESS, self.progress), (FAILURES, failures)):
+        for name, body in ((PROGRESS_FILE, self.progress), (FAILURES_FILE, failures)):
             write_atomically(self.folder / name, canonical_json(body).encode() + b"\n")
 
 
@@ -78,34 +78,34 @@ def train_packs(root: Path) -> int:
     """Train the packs of a job. Return the exit code. Raises UserError."""
     code = Path(str(psa.__file__)).parents[1]
     logger.info("code %s in %s", unpacked_digest(code), code)
-    asked = json.loads(read_bytes(root / "input/config/hyperparameters.json") or b"{}")
+    hyperparameters = json.loads(read_bytes(root / "input/config/hyperparameters.json") or b"{}")
     line, folder = root / "input/data/line", root / "checkpoints"
-    packs = packs_in(read_bytes(line / PACKS_FILE) or b"", str(line / PACKS_FILE))
+    packs = parse_packs(read_bytes(line / PACKS_FILE) or b"", str(line / PACKS_FILE))
     store = Store(folder / "models", folder / "results")
-    _lay_out(line / "models", store)
+    _copy_earlier_states(line / "models", store)
     with contextlib.suppress(FileNotFoundError):  # trials that failed in an earlier attempt are tried again
-        (folder / FAILURES).unlink()
+        (folder / FAILURES_FILE).unlink()
     pending = {name: pack for name, pack in packs.items() if store.pending(pack.trials, pack.horizon)}
     names = {id(pack): name for name, pack in pending.items()}
-    said = _ProgressWriter(folder, names, os.environ.get(JOB_NAME, ""))
-    machine = Machine(root / "input/data/data", asked.get("device"))
+    progress = _ProgressWriter(folder, names, os.environ.get(JOB_NAME_VARIABLE, ""))
+    machine = Machine(root / "input/data/data", hyperparameters.get("device"))
     backend = LocalBackend(store, machine, CostModel(root / "costs.json"), BackendOptions())
     with StopRequest() as stop:
         if pending:
             with contextlib.closing(backend.launch(backend.plan(list(pending.values())))) as events:
                 for event in events:
-                    said.heard(event)
+                    progress.handle_event(event)
                     if stop():
                         break
-        said.write()
+        progress.write()
         if stop():
             logger.info("stopped as asked; every finished loop is saved")
             return EXIT_INTERRUPTED
-    _keep(store, root / "model")
+    _fill_artifact(store, root / "model")
     return 0
 
 
-def packs_in(content: bytes, where: str) -> dict[str, Pack]:
+def parse_packs(content: bytes, where: str) -> dict[str, Pack]:
     """Parse the packs of a job, by name. Raises UserError."""
     try:
         bodies = json.loads(content)
@@ -115,7 +115,7 @@ def packs_in(content: bytes, where: str) -> dict[str, Pack]:
     return {name: parse_spec(Pack, body, where) for name, body in items}
 
 
-def _lay_out(before: Path, store: Store) -> None:
+def _copy_earlier_states(before: Path, store: Store) -> None:
     """Copy earlier states that are further trained than those of a previous attempt, damaged ones as well,
     since these must not be taken for missing ones.
     """
@@ -125,11 +125,9 @@ def _lay_out(before: Path, store: Store) -> None:
             write_atomically(here, path.read_bytes())
 
 
-def _keep(store: Store, model: Path) -> None:
-    """Copy records and states into the job's own artifact as well, in case the checkpoints did not arrive.
-    Records come first if not all fit.
-    """
-    left = KEPT_BYTES
+def _fill_artifact(store: Store, model: Path) -> None:
+    """Copy records, then states, into the job's artifact, in case the checkpoints did not arrive."""
+    left = MAX_ARTIFACT_BYTES
     for root, pattern in ((store.results, "s*.json"), (store.models, STATE_NAME)):
         for path in sorted(root.rglob(pattern)):
             left -= path.stat().st_size

@@ -39,7 +39,7 @@ class WheelTarget:
         return f"Python {self.python} on Linux {self.machine}"
 
 
-def target() -> WheelTarget:
+def container_target() -> WheelTarget:
     """Return the Python and platform of AWS's images."""
     known = image_table()["container"]
     return WheelTarget(known["python"], known["machine"], known["glibc"], tuple(known["lacks"]))

@@ -19,7 +19,7 @@ from typing import IO, Final
 
 ENTRY: Final = (sys.executable, "-P", "-m", "cloud.sagemaker.container.entry")
 FAILURE: Final = Path("/opt/ml/output/failure")
-TO_BE_RUN_AGAIN: Final = 75  # psa.execution.worker.protocol.EXIT_INTERRUPTED
+EXIT_RETRY: Final = 75  # psa.execution.worker.protocol.EXIT_INTERRUPTED
 _MOST_LINES: Final = 20
 _MOST_CHARACTERS: Final = 960  # SageMaker keeps 1,024, with a prefix and the exit code
 _LONGEST_LINE: Final = 2**16
@@ -67,7 +67,7 @@ class Supervisor:
                 self.tail.append(text)
 
 
-def reason(code: int, tail: Sequence[str]) -> str:
+def failure_reason(code: int, tail: Sequence[str]) -> str:
     """Return why a command failed, in at most 960 characters: its signal and the last lines of its errors."""
     head = ""
     if code < 0:
@@ -90,8 +90,8 @@ def main(command: Sequence[str] = ENTRY, failure: Path = FAILURE) -> int:
     """Run the entry point. Return its exit code, 128 + N after signal N."""
     supervisor = Supervisor(command)
     code = supervisor.run()
-    if code not in (0, TO_BE_RUN_AGAIN):
-        _leave(failure, reason(code, list(supervisor.tail)))
+    if code not in (0, EXIT_RETRY):
+        _leave(failure, failure_reason(code, list(supervisor.tail)))
     return code if code >= 0 else 128 - code
 
 

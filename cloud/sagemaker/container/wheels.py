@@ -29,7 +29,7 @@ _DOWNLOAD_SECONDS: Final = 600.0
 _INSTALLERS_OWN: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
-def pins(target: WheelTarget) -> list[str]:
+def pinned_requirements(target: WheelTarget) -> list[str]:
     """Return the requirements for what the image lacks, at the versions installed here."""
     return [f"{name}=={metadata.version(name)}" for name in target.lacks]
 
@@ -60,7 +60,7 @@ def package_files(name: str, target: WheelTarget, *, offline: bool = False) -> d
     return files
 
 
-def loads_here(name: str, target: WheelTarget) -> bool:
+def is_loadable_here(name: str, target: WheelTarget) -> bool:
     """Return whether this interpreter can load the wheel that a container gets for a distribution.
 
     A wheel that would have to be downloaded first counts as not loadable.

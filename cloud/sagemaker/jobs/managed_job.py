@@ -1,7 +1,5 @@
 """Managed jobs: the packs of one training job and of its next attempts, and their place in the bucket.
 
-Messages, and the folder `lines/` of the bucket, call a managed job a line.
-
 lines/<name>/inputs/packs.json: the definition; inputs/models/...: the states before it; checkpoints/...: the
 present states and records; output/<job>/...: the artifact of each attempt.
 """
@@ -17,8 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cloud.aws.bucket import Bucket
-from cloud.aws.job_names import job_parts
-from cloud.sagemaker.container.entry import PACKS_FILE, packs_in
+from cloud.aws.job_names import parse_job_name
+from cloud.sagemaker.container.entry import PACKS_FILE, parse_packs
 from psa.core.errors import UserError
 from psa.core.stored_files import read_stored
 from psa.execution.backend import Job
@@ -28,31 +26,33 @@ from psa.storage.store import STATE_NAME, Store
 
 logger = logging.getLogger(__name__)
 
-LINES: Final = "lines"
-MOST_TRIALS: Final = 5_000  # per line: its records, sidecars and states must fit into one artifact
+JOBS_FOLDER: Final = "lines"
+MAX_TRIALS_PER_JOB: Final = (
+    5_000  # per managed job: its records, sidecars and states must fit into one artifact
+)
 
 
 @dataclass(frozen=True)
 class ManagedJob:
-    """A managed job: its packs, by name. home: the id of their workspace, 8 hexadecimal digits."""
+    """A managed job: its packs, by name. workspace: the id of their workspace, 8 hexadecimal digits."""
 
-    home: str
+    workspace: str
     packs: dict[str, Pack]
 
     @property
     def name(self) -> str:
         """A digest of the packs and the workspace, 12 hexadecimal digits."""
         body = [[pack.horizon, [trial.digest for trial in pack.trials]] for pack in self.packs.values()]
-        return hashlib.sha256(canonical_json([self.home, body]).encode()).hexdigest()[:12]
+        return hashlib.sha256(canonical_json([self.workspace, body]).encode()).hexdigest()[:12]
 
     @property
     def folder(self) -> str:
-        """The folder of the line in the bucket."""
-        return f"{LINES}/{self.home}-{self.name}"
+        """The folder of the managed job in the bucket."""
+        return f"{JOBS_FOLDER}/{self.workspace}-{self.name}"
 
-    def job(self, attempt: int) -> str:
+    def job_name(self, attempt: int) -> str:
         """Return the name of a job. It is deterministic, so that no job is submitted twice."""
-        return f"psa-{self.home}-{self.name}-{attempt:02d}"
+        return f"psa-{self.workspace}-{self.name}-{attempt:02d}"
 
     @property
     def trials(self) -> list[Trial]:
@@ -77,32 +77,30 @@ def _warn(reason: str) -> None:
 
 
 def last_attempts(jobs: Collection[str]) -> dict[str, int]:
-    """Return the number of the last attempt of each line, by the line's name."""
+    """Return the number of the last attempt of each managed job, by the managed job's name."""
     last: dict[str, int] = {}
     for name in jobs:
-        parts = job_parts(name)
+        parts = parse_job_name(name)
         if parts is not None:
-            last[parts[1]] = max(last.get(parts[1], 0), parts[2])
+            last[parts.managed_job] = max(last.get(parts.managed_job, 0), parts.attempt)
     return last
 
 
-def partition_packs(home: str, jobs: Sequence[Job], count: int) -> list[ManagedJob]:
-    """Partition the packs into `count` lines of about equal work, the longest packs first; into more lines if
-    one would hold too many trials.
-    """
+def partition_jobs(workspace: str, jobs: Sequence[Job], count: int) -> list[ManagedJob]:
+    """Partition the packs into `count` jobs of about equal work; into more if one had too many trials."""
     shares: list[tuple[float, int, list[Pack]]] = [
         (0.0, number, []) for number in range(min(count, len(jobs)))
     ]
     filled: list[tuple[float, int, list[Pack]]] = []
     for job in sorted(jobs, key=lambda job: -job.seconds):
-        while shares and shares[0][2] and _trials([*shares[0][2], job.pack]) > MOST_TRIALS:
+        while shares and shares[0][2] and _trials([*shares[0][2], job.pack]) > MAX_TRIALS_PER_JOB:
             filled.append(heapq.heappop(shares))
         if not shares:
             shares.append((0.0, len(filled), []))
         seconds, number, packs = heapq.heappop(shares)
         heapq.heappush(shares, (seconds + job.seconds, number, [*packs, job.pack]))
     return [
-        ManagedJob(home, {f"p{at:04d}": pack for at, pack in enumerate(packs)})
+        ManagedJob(workspace, {f"p{at:04d}": pack for at, pack in enumerate(packs)})
         for _, _, packs in sorted([*filled, *shares], key=lambda share: share[1])
     ]
 
@@ -111,44 +109,42 @@ def _trials(packs: Sequence[Pack]) -> int:
     return sum(len(pack.trials) for pack in packs)
 
 
-def list_managed_jobs(bucket: Bucket, home: str) -> Iterator[ManagedJob]:
-    """Yield the lines of a workspace that the bucket holds."""
-    for folder in bucket.folders(LINES):
-        if not folder.startswith(f"{home}-"):
+def list_managed_jobs(bucket: Bucket, workspace: str) -> Iterator[ManagedJob]:
+    """Yield the managed jobs of a workspace that the bucket holds."""
+    for folder in bucket.folders(JOBS_FOLDER):
+        if not folder.startswith(f"{workspace}-"):
             continue
-        where = f"{LINES}/{folder}/inputs/{PACKS_FILE}"
+        where = f"{JOBS_FOLDER}/{folder}/inputs/{PACKS_FILE}"
         content = bucket.read(where)
         if content is None:
             continue
         try:
-            yield ManagedJob(home, packs_in(content, bucket.under(where)))
+            yield ManagedJob(workspace, parse_packs(content, bucket.under(where)))
         except UserError as error:
             logger.warning("%s; left out", error.message)
 
 
-def upload_inputs(line: ManagedJob, bucket: Bucket, store: Store) -> Iterator[str]:
-    """Upload the inputs of a line. Yield the name of each file. The definition comes last and marks the line
-    complete.
-    """
-    for trial in line.trials:
+def upload_inputs(managed: ManagedJob, bucket: Bucket, store: Store) -> Iterator[str]:
+    """Upload the inputs of a managed job, its definition last. Yield the name of each file."""
+    for trial in managed.trials:
         content = read_stored(store.state_file(trial).path)
         if content is not None:
-            name = f"{line.folder}/inputs/models/{trial.id}/{STATE_NAME}"
+            name = f"{managed.folder}/inputs/models/{trial.id}/{STATE_NAME}"
             bucket.write(name, content)
             yield name
-    bodies = {name: pack.model_dump(mode="json") for name, pack in line.packs.items()}
-    name = f"{line.folder}/inputs/{PACKS_FILE}"
+    bodies = {name: pack.model_dump(mode="json") for name, pack in managed.packs.items()}
+    name = f"{managed.folder}/inputs/{PACKS_FILE}"
     bucket.write(name, canonical_json(bodies).encode())
     yield name
 
 
-def without(jobs: Sequence[Job], known: Sequence[ManagedJob]) -> list[Job]:
-    """Return the jobs without the trials of these lines."""
-    there = {trial.id for line in known for trial in line.trials}
+def without_trials_of(jobs: Sequence[Job], known: Sequence[ManagedJob]) -> list[Job]:
+    """Return the jobs without the trials of these managed jobs."""
+    there = {trial.id for managed in known for trial in managed.trials}
     return _kept(jobs, lambda pack: [trial for trial in pack.trials if trial.id not in there])
 
 
-def unfinished(jobs: Sequence[Job], store: Store, failed: Collection[str] = ()) -> list[Job]:
+def unfinished_jobs(jobs: Sequence[Job], store: Store, failed: Collection[str] = ()) -> list[Job]:
     """Return the jobs without the trials that are done, have failed, or have a damaged record."""
 
     def open_still(pack: Pack) -> list[Trial]:

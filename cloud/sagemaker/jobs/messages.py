@@ -1,11 +1,11 @@
-"""Messages about lines and their jobs: their progress, and jobs that continue without a sweep."""
+"""Messages about managed jobs and their jobs: their progress, and jobs that continue without a sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from cloud.aws.job_names import job_parts
+from cloud.aws.job_names import parse_job_name
 from cloud.aws.training_jobs import TrainingJobStatus
 from cloud.sagemaker.jobs.controller import JobController
 from cloud.sagemaker.jobs.managed_job import ManagedJob
@@ -16,69 +16,72 @@ from psa.core.formatting import join_names, pluralize
 
 _SHOWN: Final = 5  # jobs named in one message
 _WHY: Final = {
-    "full": "since the quota is reached",
-    "unpaid": "since those at work may take all that --max-cost allows",
+    "quota": "since the quota is reached",
+    "budget": "since running jobs may use all of --max-cost",
 }
 
 
 def describe_job(
-    line: ManagedJob, pending: int, jobs: Mapping[str, TrainingJobStatus], progress: bytes | None
+    managed: ManagedJob, pending: int, jobs: Mapping[str, TrainingJobStatus], progress: bytes | None
 ) -> str:
-    """Return the last job of a line and the progress of its packs. pending: trials that are not here yet."""
-    names = sorted(name for name in jobs if (parts := job_parts(name)) and parts[1] == line.name)
-    left = f"{pending:,} of {pluralize(len(line.trials), 'trial')} not at home"
+    """Return the status of the last training job. pending: number of trials not downloaded."""
+    names = sorted(
+        name for name in jobs if (parts := parse_job_name(name)) and parts.managed_job == managed.name
+    )
+    left = f"{pending:,} of {pluralize(len(managed.trials), 'trial')} not downloaded"
     if not names:
-        return f"{line.job(1)}: not submitted; {left}"
+        return f"{managed.job_name(1)}: not submitted; {left}"
     status = jobs[names[-1]]
-    said = status.status if status.over else f"{status.status}, {status.secondary}"
+    text = status.status if status.ended else f"{status.status}, {status.secondary}"
     loops = [last["loop"] for last in parse_progress(progress).values()]
-    horizon = max(pack.horizon for pack in line.packs.values())
-    at = f", loop {min(loops)} to {max(loops)} of {horizon}" if loops and not status.over else ""
-    return f"{names[-1]}: {said}{at}; {left}"
+    horizon = max(pack.horizon for pack in managed.packs.values())
+    at = f", loop {min(loops)} to {max(loops)} of {horizon}" if loops and not status.ended else ""
+    return f"{names[-1]}: {text}{at}; {left}"
 
 
 def with_running_jobs(error: UserError, watch: JobController) -> UserError:
     """Return the error with a remark on the jobs that keep running after the sweep."""
-    running = sum(course.running for course in watch.courses)
+    running = sum(state.running for state in watch.states)
     if not running:
         return error
-    said = (
-        f"{pluralize(running, 'job')} may still be at work: the same command watches again, Ctrl-C "
-        "there stops"
+    text = (
+        f"{pluralize(running, 'job')} may still be running: run the same command to watch them, and press "
+        "Ctrl-C there to stop them"
     )
-    return UserError(error.message, f"{error.hint}. {said}")
+    return UserError(error.message, f"{error.hint}. {text}")
 
 
 def detach_message(watch: JobController) -> str:
     """Return the message of a sweep that exits and leaves its jobs running."""
-    running = sum(course.running for course in watch.courses)
-    waiting = sum(not course.running and not course.over for course in watch.courses)
-    said = f"{pluralize(running, 'job')} at work without this sweep"
+    running = sum(state.running for state in watch.states)
+    waiting = sum(not state.running and not state.over for state in watch.states)
+    text = f"{pluralize(running, 'job')} left running"
     if waiting:
         stall = watch.submission.stall
-        why = _WHY[stall.kind] if stall else "since --workers allows no more at once"
-        said += f", {pluralize(waiting, 'job')} not submitted {why}"
-    return f"{said}. The same command watches them and goes on; `psa fetch` brings home what is there."
+        why = _WHY[stall.kind] if stall else "since --workers is reached"
+        text += f", {pluralize(waiting, 'job')} not submitted {why}"
+    return f"{text}. Run the same command to resume, or `psa fetch` to download finished results."
 
 
-def startup_notices(found: Reconciliation, foreign: str) -> Iterator[str]:
-    """Yield remarks on the jobs of earlier sweeps. foreign: a remark on the prices, "" for none."""
+def startup_notices(found: Reconciliation, region_notice: str) -> Iterator[str]:
+    """Yield remarks on the jobs of earlier sweeps. region_notice: a remark on the prices, "" for none."""
     known, running, doubles = (
         pluralize(len(each), "job") for each in (found.known, found.running, found.doubles)
     )
     if found.known:
         yield (
-            f"{known} of an earlier sweep to go on as packed then: --jobs and --pack-size are for new ones"
+            f"{known} of an earlier sweep resumed with the same packs: --jobs and --pack-size "
+            "apply to new ones"
         )
     if found.running:
         yield (
-            f"{running} at work with more than is asked for, or another horizon: watched to the end, then "
-            "what is missing is lined up anew"
+            f"{running} running with more trials than requested, or another horizon: watched to the end, "
+            "then missing trials get new jobs"
         )
     if found.doubles:
-        yield f"{doubles} asked to stop, whose trials another job trains as well"
-    if foreign:
-        yield foreign
+        yield f"{doubles} stopped, since another job trains the same trials"
+    if region_notice:
+        yield region_notice
 
 
 def stop_message(count: int, not_reached: Sequence[str]) -> str:
@@ -87,10 +90,10 @@ def stop_message(count: int, not_reached: Sequence[str]) -> str:
     if not_reached:
         jobs = pluralize(len(not_reached), "job")
         running = (
-            f" {jobs} could not be asked to stop and may run on, at a price: "
+            f" {jobs} could not be stopped and may cause further costs: "
             f"{join_names(not_reached, _SHOWN)}. "
             "Stop them with `aws sagemaker stop-training-job --training-job-name NAME`."
         )
     if not count:
-        return running.lstrip() or "no job was asked to stop."
-    return f"{pluralize(count, 'job')} asked to save and stop, which may take two minutes.{running}"
+        return running.lstrip() or "No job was running."
+    return f"{pluralize(count, 'job')} stopping after a save, which may take two minutes.{running}"

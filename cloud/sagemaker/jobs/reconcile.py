@@ -1,4 +1,4 @@
-"""Reconcile stored lines with the requested trials, so that no trial runs in two paid jobs."""
+"""Reconcile stored managed jobs with the requested trials, so that no trial runs in two paid jobs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from psa.storage.store import Store
 
 @dataclass
 class Reconciliation:
-    """The stored lines, sorted by further treatment. No trial is in two lines of `known`, nor in one of them
-    and in one with a running job.
+    """The stored managed jobs, sorted by further treatment. No trial is in two managed jobs of `known`, nor
+    in one of them and in one with a running job.
 
     known: hold only requested trials, and continue attempt after attempt. running: hold some of them and have
     a running job, which is watched to its end and gets no successor; doubles: those of them whose trials
@@ -27,41 +27,39 @@ class Reconciliation:
 
     @property
     def taken(self) -> list[ManagedJob]:
-        """All lines that are watched."""
+        """All managed jobs that are watched."""
         return [*self.known, *self.running]
 
 
 def reconcile(
     stored: Iterable[ManagedJob], live: Collection[str], store: Store, wanted: Mapping[str, int]
 ) -> Reconciliation:
-    """Sort the stored lines. live: names of those with a running job; wanted: the horizon of each requested
-    trial, by id.
-    """
+    """Sort the stored jobs. live: names of those running; wanted: horizons of requested trials, by id."""
     found, taken = Reconciliation(), set[str]()
-    for line in sorted(stored, key=lambda line: (line.name not in live, line.name)):
-        ids = {trial.id for trial in line.trials}
-        is_live, is_taken = line.name in live, bool(ids & taken)
-        if not ids & wanted.keys() or not (is_live or line.pending(store)):
+    for managed in sorted(stored, key=lambda managed: (managed.name not in live, managed.name)):
+        ids = {trial.id for trial in managed.trials}
+        is_live, is_taken = managed.name in live, bool(ids & taken)
+        if not ids & wanted.keys() or not (is_live or managed.pending(store)):
             continue
-        if not is_taken and is_wanted(line, store, wanted):
-            found.known.append(line)
+        if not is_taken and is_wanted(managed, store, wanted):
+            found.known.append(managed)
         elif is_live:
-            found.running.append(line)
+            found.running.append(managed)
             if is_taken:
-                found.doubles.append(line)
+                found.doubles.append(managed)
         else:
-            found.past.append(line)
+            found.past.append(managed)
             continue
         taken |= ids
     return found
 
 
-def is_wanted(line: ManagedJob, store: Store, wanted: Mapping[str, int]) -> bool:
-    """Return whether a line trains only requested trials, each to the requested horizon."""
-    pending = line.pending(store)
+def is_wanted(managed: ManagedJob, store: Store, wanted: Mapping[str, int]) -> bool:
+    """Return whether a managed job trains only requested trials, each to the requested horizon."""
+    pending = managed.pending(store)
     same = all(
         wanted.get(trial.id, pack.horizon) == pack.horizon
-        for pack in line.packs.values()
+        for pack in managed.packs.values()
         for trial in pack.trials
     )
     return bool(pending) and all(trial.id in wanted for trial in pending) and same

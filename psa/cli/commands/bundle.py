@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from psa.cli.console import console
+from psa.cli.console import console, print_line
 from psa.cli.options import Only
 from psa.core.errors import UserError
 from psa.core.files import check_writable
@@ -19,23 +19,20 @@ from psa.storage.records.record_store import RecordStore
 
 
 def bundle(
-    file: Annotated[Path, Parameter(help=f"The bundle to write or to add to: NAME{BUNDLE_SUFFIX}.")],
+    file: Annotated[Path, Parameter(help=f"Bundle to write or to extend: NAME{BUNDLE_SUFFIX}.")],
     /,
     *,
-    source: Annotated[
-        Path, Parameter(name="--from", help="Folder of the records to put into it, or another bundle.")
-    ],
+    source: Annotated[Path, Parameter(name="--from", help="Folder or bundle with the records to add.")],
     grid: Annotated[Path | None, Parameter(help="Add only the records of this grid.")] = None,
     only: Only = "",
 ) -> int:
     """Pack records into one Parquet file.
 
-    Such a bundle can be committed and handed on. In a results folder it counts as the records in it, for
-    sweeps, reports and all other commands. Those that only read take a bundle as --results-dir, too. Records
-    are copied: those in the folder stay.
+    A bundle can be committed and shared. All commands read a bundle in a results folder like the records in
+    it, and read-only commands also accept a bundle as --results-dir. Records are copied, not moved.
 
-    A record that differs from the one of the same trial in the bundle is refused, and a longer run of a trial
-    takes the place of a shorter one. Exit code 2 if a record was left out because it is damaged or differs.
+    A record that differs from that of the same trial in the bundle is refused; a longer run of a trial
+    replaces a shorter one. Exit code 2 if a record was left out because it is damaged or differs.
 
     Example: psa bundle mine.parquet --from results
     """
@@ -46,13 +43,13 @@ def bundle(
     with out.status(f"reading {source}"):
         outcome = add_to_bundle(file, RecordStore(source), wanted)
     for line in outcome.refused:
-        out.print(f"LEFT OUT {line}", markup=False, soft_wrap=True)
+        print_line(out, f"LEFT OUT {line}")
     if not outcome.from_source:
         raise UserError(
             f"{source} must hold records{' of this grid' if grid else ''} to put into {file}, got none",
             "Run `psa sweep GRID` first, or name another folder with --from",
         )
-    out.print(f"{file}: {_summary(outcome)}", markup=False, soft_wrap=True)
+    print_line(out, f"{file}: {_summary(outcome)}")
     return 2 if outcome.refused else 0
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from psa.cli.checkpoint_folder import all_files, checkpoint_files, checkpoint_of, lock_folder
-from psa.cli.console import console
+from psa.cli.console import console, print_line
 from psa.cli.options import ModelDir
 from psa.core.errors import UserError
 from psa.core.files import file_error
@@ -24,7 +24,7 @@ from psa.storage.sweep_registry import active_sweeps
 
 _DEFAULTS: Final = ("mnist_lkg", "fashion-mnist_lkg")
 _AFFIRMED: Final = ("y", "yes")
-DryRun = Annotated[bool, Parameter(negative="", help="Show what would be removed, and remove nothing.")]
+DryRun = Annotated[bool, Parameter(negative="", help="Print what would be removed, then exit.")]
 
 
 def clean(
@@ -39,7 +39,7 @@ def clean(
     /,
     *,
     all: Annotated[  # noqa: A002 - the option is called --all
-        bool, Parameter(negative="", help="Everything in the folder, without asking.")
+        bool, Parameter(negative="", help="Remove everything in the folder without asking.")
     ] = False,
     dry_run: DryRun = False,
     yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
@@ -47,9 +47,8 @@ def clean(
 ) -> int:
     """Remove checkpoints.
 
-    That of `train`, those named, or everything in the folder of checkpoints. A checkpoint goes with its
-    generations (.previous, .damaged). Before more than one goes, you are asked. Records stay, wherever they
-    are.
+    Removes the checkpoint of `train`, the named ones, or everything in the folder of checkpoints, each with
+    its generations (.previous, .damaged). Asks before it removes more than one. Records are never removed.
 
     Example: clean --dry-run
     """
@@ -67,7 +66,7 @@ def clean(
 def clean_all(*, dry_run: DryRun = False, model_dir: ModelDir = Path("models")) -> int:
     """Remove every checkpoint, without asking.
 
-    All that is in the folder of checkpoints. Records stay, wherever they are.
+    Removes everything in the folder of checkpoints. Records are never removed.
 
     Example: clean-all --dry-run
     """
@@ -110,9 +109,11 @@ def _named(file: Path, folder: Path) -> list[Path]:
                 return [folder / other.relative_to(inside) for other in found]
     if os.path.lexists(file):
         raise UserError(
-            f"{file} is not a file in {folder}", "`clean` removes nothing else: remove it yourself"
+            f"{file} must be a file in {folder}, got one elsewhere", "`clean` removes nothing else"
         )
-    raise UserError(f"there is no file {file} in {folder}", "See what there is: clean --all --dry-run")
+    raise UserError(
+        f"{file} must be a file in {folder}, and does not exist", "List the files with clean --all --dry-run"
+    )
 
 
 def _no_sweep_at_work(folder: Path) -> None:
@@ -124,7 +125,7 @@ def _no_sweep_at_work(folder: Path) -> None:
 def _remove(chosen: Sequence[Path], folder: Path, *, ask: bool, dry_run: bool) -> int:
     out = console()
     if not chosen:
-        out.print(f"Nothing to remove in {folder}", markup=False, soft_wrap=True)
+        print_line(out, f"Nothing to remove in {folder}")
         return 0
     if dry_run:
         out.print(_table((path, "would be removed") for path in chosen))

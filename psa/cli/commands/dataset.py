@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from psa.cli.console import class_table, console
+from psa.cli.console import class_table, console, print_line
 from psa.cli.options import DataDir
 from psa.specs.data import PRESETS, WHY, DataSpec, label_mapping
 
@@ -19,24 +19,22 @@ if TYPE_CHECKING:
 
 def analyze_dataset(
     *,
-    dataset: Annotated[Literal["mnist", "fashion-mnist"], Parameter(help="Which data set.")] = "mnist",
+    dataset: Annotated[Literal["mnist", "fashion-mnist"], Parameter(help="Data set to count.")] = "mnist",
     data_dir: DataDir = Path("dataset"),
-    filters: Annotated[bool, Parameter(negative="", help="Named sets of digits instead.")] = False,
+    filters: Annotated[bool, Parameter(negative="", help="Show the named sets of digits instead.")] = False,
 ) -> int:
-    """Show how many samples each class has, in every split.
+    """Show the number of samples of each class, in every split.
 
-    Of the train file, the test file, the training split and the validation split. With --filters: the sets
-    of digits that a grid may name (digits = "even"), how many samples each keeps, and the label that stands
-    for each digit.
+    The splits are the train file, the test file, the training split and the validation split. With --filters,
+    show the named sets of digits (digits = "even" in a grid), their numbers of samples, and the label of each
+    digit.
 
     Example: analyze-dataset --dataset mnist
     """
     from psa.data.splits import class_counts  # torch is imported here, not while options are read
 
     out = console()
-    counted = class_counts(
-        DataSpec(name=dataset), data_dir, lambda message: out.print(message, markup=False, soft_wrap=True)
-    )
+    counted = class_counts(DataSpec(name=dataset), data_dir, lambda message: print_line(out, message))
     if filters:
         _print_filters(counted, out)
     else:

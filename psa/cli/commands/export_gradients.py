@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from psa.cli.console import console
-from psa.cli.options import DataDir, NumberOption
+from psa.cli.console import console, print_line
+from psa.cli.options import OUTPUT_FILES, DataDir, NumberOption, option
 from psa.core.errors import UserError
 from psa.core.formatting import format_bytes, pluralize
 
@@ -22,26 +22,31 @@ _SHOWN: Final = 12  # files named one by one
 
 
 def export_gradients(
-    file: Annotated[Path, Parameter(help="A file of gradients: MODELS/ID/lkg.gradients_online-1.arrays...")],
+    file: Annotated[Path, Parameter(help="File of gradients: MODELS/ID/lkg.gradients_online-1.arrays...")],
     /,
     *,
-    by: Annotated[Literal["epoch", "batch"], Parameter(help="One file per parameter, or per batch too.")] = (
-        "epoch"
-    ),
+    by: Annotated[
+        Literal["epoch", "batch"],
+        Parameter(help="Write one file per parameter, or one per parameter and batch."),
+    ] = ("epoch"),
     parameters: Annotated[
         tuple[str, ...],
-        Parameter(help="Only these, such as output.weight.", consume_multiple=True, negative=""),
+        Parameter(
+            help="Export only these parameters, such as output.weight.", consume_multiple=True, negative=""
+        ),
     ] = (),
-    limit: Annotated[NumberOption, Parameter(help="GB above which it is refused without --yes.")] = LIMIT,
-    yes: Annotated[bool, Parameter(negative="", help="Write it, however large.")] = False,
-    dry_run: Annotated[bool, Parameter(negative="", help="Show what would be written, and stop.")] = False,
+    limit: Annotated[
+        NumberOption, Parameter(help="Maximum total size in GB, unless --yes is given.")
+    ] = LIMIT,
+    yes: Annotated[bool, Parameter(negative="", help="Write files of any size.")] = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="Print what would be written, then exit.")] = False,
     data_dir: DataDir = Path("dataset"),
-    output_dir: Annotated[Path, Parameter(help="Folder of the files.")] = Path("results/gradients"),
+    output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the files.")] = Path("results/gradients"),
 ) -> int:
-    """Write the gradients of samples out, all numbers.
+    """Export stored gradients of samples as full tensors.
 
-    A file {parameter}_epoch_{e}.safetensors for each parameter. What it takes is said first: a layer 784 ->
-    512 of 60,000 samples is 96 GB; above --limit it is refused.
+    Writes a file {parameter}_epoch_{e}.safetensors for each parameter. The total size is printed first: a
+    layer 784 -> 512 with 60,000 samples takes 96 GB. A size above --limit is refused.
 
     Example: psa export-gradients FILE --parameters output.weight
     """
@@ -72,7 +77,7 @@ def export_gradients(
         for number, each in enumerate(exports, 1):
             shown.update(f"writing {number:,} of {len(exports):,}: {each.name}")
             write_export(kept, each, output_dir)
-    out.print(f"Written to {output_dir}", markup=False, soft_wrap=True)
+    print_line(out, f"Written to {output_dir}")
     return 0
 
 

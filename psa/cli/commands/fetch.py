@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
-
 from psa.cli.commands.plan import has_begun
 from psa.cli.console import console, print_first
-from psa.cli.options import GridFileArgument, ModelDir, Only, Override, ResultsDir
+from psa.cli.options import EXECUTION, RAY, GridFileArgument, ModelDir, Only, Override, ResultsDir, option
 from psa.cli.sweep_view import say_damaged
 from psa.core.files import check_writable
 from psa.execution.backend import BackendOptions, backend_named
@@ -23,15 +21,15 @@ def fetch(
     grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
-    backend: Annotated[Literal["ray", "sagemaker"], Parameter(help="Where it was trained.")] = "sagemaker",
-    storage: Annotated[str | None, Parameter(help="Of Ray: the storage that its sweep was given.")] = None,
+    backend: Annotated[Literal["ray", "sagemaker"], option(EXECUTION, "Backend of the sweep.")] = "sagemaker",
+    storage: Annotated[str | None, option(RAY, "Storage of the sweep. [ray]")] = None,
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Bring home what a sweep elsewhere has finished so far.
+    """Download the finished results of a remote sweep.
 
-    Everything is checked by its digests, and what is missing is named. Exit code 0: all of the grid is here;
-    1: some is missing.
+    All files are checked by their digests, and missing trials are listed. Exit code 0: the grid is complete;
+    1: trials are missing.
 
     Example: psa fetch reproduction/smoke.toml --backend sagemaker
     """
@@ -40,7 +38,7 @@ def fetch(
     check_writable(model_dir)
     store, out, where = Store(model_dir, results_dir), console(), BackendOptions(storage=storage)
     there: Any = backend_named(backend, where)(store, Machine(), CostModel.of_machine(model_dir), where)
-    with out.status("bringing home what is finished"):
+    with out.status("downloading finished results"):
         there.fetch()
     complete = True
     for stage in has_begun(declared, store, out):

@@ -10,7 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from psa.cli.console import console
+from psa.cli.console import console, print_line
 from psa.cli.options import (
     Device,
     GridFileArgument,
@@ -45,9 +45,10 @@ def plan(
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Show what a grid holds and what it takes; run nothing.
+    """Show the trials of a grid and their estimated cost; run nothing.
 
-    What of it is done, and the time, memory and disk that the rest takes on this machine.
+    Prints the number of finished trials, and the time, memory and disk space that the rest takes on this
+    machine.
 
     Example: psa plan reproduction/smoke.toml lr=1e-3
     """
@@ -57,15 +58,15 @@ def plan(
     for stage in has_begun(declared, store, out):
         planned = planned_for(stage.trials, stage.meta_loops, store, costs, device, workers, pack_size)
         trials, loops = pluralize(len(stage.trials), "trial"), pluralize(stage.meta_loops, "meta-loop")
-        out.print(f"{declared.name}: {stage.title}{trials} of {loops}", markup=False, soft_wrap=True)
+        print_line(out, f"{declared.name}: {stage.title}{trials} of {loops}")
         out.print(_table(planned, store, costs), markup=False)
         say_damaged(out, planned.damaged)
         kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
     for warning in declared.warnings:
-        out.print(f"note: {warning}", markup=False, soft_wrap=True)
+        print_line(out, f"note: {warning}")
     unmeasured = sum(not costs.measured(kind) for kind in kinds)
     if unmeasured:
-        out.print(_not_measured(unmeasured, len(kinds)), markup=False, soft_wrap=True)
+        print_line(out, _not_measured(unmeasured, len(kinds)))
     return 0
 
 
@@ -73,7 +74,7 @@ def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatu
     """Yield the stages whose trials are known; print what each of the others waits for."""
     for stage in stage_statuses(declared, store):
         if stage.stage.points and stage.points is None:
-            out.print(f"{declared.name}: {waiting(stage)}", markup=False, soft_wrap=True)
+            print_line(out, f"{declared.name}: {waiting(stage)}")
         elif stage.stage.points:
             yield stage
 
@@ -142,5 +143,5 @@ def previewed(sweep: Sweep, out: Console) -> int:
         done = f"{planned.done:,} of {len(stage.trials):,} trials done"
         out.print(f"{sweep.declared.name}: {stage.title}{done}", markup=False)
         for line in backend.preview(backend.plan(planned.packs)) if planned.packs else ():
-            out.print(line, markup=False, soft_wrap=True)
+            print_line(out, line)
     return 0

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.cli.console import console
-from psa.cli.options import DataDir, ModelDir, ResultsDir
+from psa.cli.console import console, print_line
+from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, ResultsDir, flag, option
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import join_names, pluralize
@@ -32,37 +32,35 @@ _NAMED: Final = 4  # files that a warning names one by one
 
 
 def report(  # noqa: PLR0913  # each is an option
-    study: Annotated[str, Parameter(help="The study whose records are reported, or all.")],
+    study: Annotated[str, Parameter(help="Name of the study, or all.")],
     *,
-    grid: Annotated[
-        Path | None, Parameter(help="The grid that was run, so that what is missing of it is known.")
-    ] = None,
+    grid: Annotated[Path | None, Parameter(help="Grid of the sweep, to list missing trials.")] = None,
     reference: Annotated[
         Path | None,
-        Parameter(help="Published numbers. [default: reproduction/published/FAMILY.tsv, if there]"),
+        Parameter(
+            help="Table of published results. [default: reproduction/published/FAMILY.tsv if it exists]"
+        ),
     ] = None,
     order: Annotated[
-        Path, Parameter(help="Architectures in their order, one a line; used if it is there.")
+        Path, Parameter(help="List of architectures in order, one per line; ignored if missing.")
     ] = _REPRODUCTION / "configurations.txt",
     asymmetric: Annotated[
-        Path, Parameter(help="Those that the study labels Asymmetric; used if it is there.")
+        Path, Parameter(help="List of architectures labelled Asymmetric; ignored if missing.")
     ] = _REPRODUCTION / "asymmetric.txt",
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
     data_dir: DataDir = Path("dataset"),
-    output_dir: Annotated[Path, Parameter(help="Folder of the pages.")] = Path("results/reports"),
-    pdf: Annotated[
-        bool, Parameter(help="Also write each page as a PDF document (needs the extra pdf).", negative="")
-    ] = False,
+    output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the report.")] = Path("results/reports"),
+    pdf: Annotated[bool, flag(OUTPUT_FILES, "Also write a PDF document (needs the extra pdf).")] = False,
     runs: Annotated[
-        bool, Parameter(negative="", help="Also a folder per trial: weights, run_stats.json, pictures.")
+        bool, flag(OUTPUT_FILES, "Also write a folder per trial: weights, run_stats.json, pictures.")
     ] = False,
 ) -> int:
-    """Write all tables and figures of a study, and a page.
+    """Write the report of a study: a page, tables and figures.
 
-    One self-contained HTML page per study and family, with --pdf also as a PDF document; beside it a folder
+    Writes one self-contained HTML page per study and family, with --pdf also a PDF document, and a folder
     with the tables (Markdown, LaTeX, CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings
-    of the published format.
+    in the published format.
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
@@ -97,7 +95,7 @@ def report(  # noqa: PLR0913  # each is an option
                 made = _run_folders(report, rows, setting, shown.update) if runs else 0
             _say(out, folder, written, pdf=pdf)
             if made:
-                out.print(f"{folder / _RUNS}/ ({pluralize(made, 'run')})", markup=False, soft_wrap=True)
+                print_line(out, f"{folder / _RUNS}/ ({pluralize(made, 'run')})")
     return 0
 
 
@@ -133,7 +131,7 @@ def _setting(
 
     path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
     if reference is not None and not path.is_file():
-        raise UserError(f"--reference: there is no file {path}", "Name a table of published numbers")
+        raise UserError(f"--reference must be a file, got {path}", "Name a table of published results")
     return ReportContext(
         folder,
         archs_in(order) if order.is_file() else (),
@@ -177,8 +175,8 @@ def _written(
 
 def _say(out: Console, folder: Path, written: Collection[Path], *, pdf: bool) -> None:
     for ending in ("html", "pdf")[: 1 + pdf]:
-        out.print(f"{folder}.{ending}", markup=False, soft_wrap=True)
-    out.print(f"{folder}/ ({len(written)} files: tables, figures, rows)", markup=False, soft_wrap=True)
+        print_line(out, f"{folder}.{ending}")
+    print_line(out, f"{folder}/ ({len(written)} files: tables, figures, rows)")
     old = sorted(path.name for path in folder.iterdir() if path not in written and path.is_file())
     if old:
         logger.warning("%s/ also holds what this report did not write: %s", folder, join_names(old, _NAMED))

@@ -11,8 +11,17 @@ from typing import Annotated, Any, Protocol, cast
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.cli.console import console
-from psa.cli.options import DataDir, Device, ModelDir, ResultsDir, SweepCommandOptions
+from psa.cli.console import console, print_line
+from psa.cli.options import (
+    EXPERIMENT,
+    OUTPUT_FILES,
+    DataDir,
+    Device,
+    ModelDir,
+    ResultsDir,
+    SweepCommandOptions,
+    option,
+)
 from psa.cli.record_options import REPORTS
 from psa.core.errors import UserError
 from psa.core.files import check_writable
@@ -37,26 +46,29 @@ class Searcher(Protocol):
 
 
 def search(
-    declared: Annotated[Path, Parameter(name="search", help="A declared search: reproduction/search.toml.")],
-    *overrides: Annotated[str, Parameter(help="Settings that override the file's: meta_loops=5 seeds=0..1")],
+    declared: Annotated[
+        Path, option(EXPERIMENT, "Search file, e.g. reproduction/search.toml.", name="search")
+    ],
+    *overrides: Annotated[str, option(EXPERIMENT, "Settings that override those of the file: meta_loops=5")],
     runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
-    output_dir: Annotated[Path, Parameter(help="Folder of the table and the figure.")] = REPORTS,
+    output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the table and the figure.")] = REPORTS,
 ) -> int:
-    """Search settings with Ray Tune, the worse ones stopped early.
+    """Run a hyperparameter search with Ray Tune and early stopping.
 
-    Samples of a space, each over all seeds. Run it again to go on after any interruption. Exit code 0:
-    complete; 1: configurations failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
+    Each sampled configuration is trained with all seeds. Run the same command again to resume after any
+    interruption. Exit code 0: complete; 1: configurations failed; 130: stopped by Ctrl-C; 143: stopped by
+    SIGTERM.
 
     Example: psa search reproduction/search.toml
     """
     found = load_search(declared, overrides)
     runs = runs or SweepCommandOptions()
     if runs.backend == "local":
-        raise UserError(f"--backend {runs.backend} cannot search", "Leave it out: searches run on Ray")
+        raise UserError(f"--backend must be ray for a search, got {runs.backend}", "Leave it out")
     for folder in (model_dir, results_dir, output_dir):
         check_writable(folder)
     costs, out, store = (
@@ -71,7 +83,7 @@ def search(
         if not ledger.complete:
             _listen(backend, found, ledger, stop, out)
     if stop():
-        out.print("Stopped. The same command goes on from there.")
+        out.print("Stopped. Run the same command again to resume.")
         return stop.exit_code
     _report(ledger, output_dir, out)
     return 0 if ledger.complete else 1
@@ -82,16 +94,16 @@ def _listen(backend: Searcher, found: Search, ledger: SearchLog, stop: StopReque
         out.status(f"{found.template.name}: starting Ray") as status,
         contextlib.closing(backend.search(found)) as events,
     ):
-        for said in events:
+        for event in events:
             if stop():
                 ledger.save()
                 return
-            if said is None:
+            if event is None:
                 continue
-            ended = ledger.handle_event(said)
+            ended = ledger.handle_event(event)
             if ended is not None:
                 count = f"{len(ledger.ended)}/{found.strategy.samples}"
-                out.print(f"{count} | {_line(ended, found)}", markup=False, soft_wrap=True)
+                print_line(out, f"{count} | {_line(ended, found)}")
             running = sum(each.status == "running" for each in ledger.configurations.values())
             status.update(f"{found.template.name}: {pluralize(running, 'configuration')} in training")
 
@@ -116,6 +128,6 @@ def _report(ledger: SearchLog, folder: Path, out: Console) -> None:
     name = f"{ledger.search.template.name}_search"
     table = reports.search_table(ledger)
     for path in (*save_table(table, folder, name), *save(reports.search_figure(ledger), folder / name)):
-        out.print(str(path), markup=False, soft_wrap=True)
+        print_line(out, str(path))
     for line in reports.best_lines(ledger, _SHOWN):
-        out.print(line, markup=False, soft_wrap=True)
+        print_line(out, line)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
-
 from psa.cli.commands.plan import has_begun
-from psa.cli.console import console, print_first
-from psa.cli.options import GridFileArgument, ModelDir, Only, Override, ResultsDir
+from psa.cli.console import console, print_first, print_line
+from psa.cli.options import EXECUTION, GridFileArgument, ModelDir, Only, Override, ResultsDir, option
 from psa.cli.sweep_view import say_damaged
 from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel
@@ -25,12 +23,12 @@ def status(
     *overrides: Override,
     only: Only = "",
     backend: Annotated[
-        Literal["sagemaker"] | None, Parameter(help="Also ask how far the jobs are that were sent there.")
+        Literal["sagemaker"] | None, option(EXECUTION, "Also show the status of its training jobs.")
     ] = None,
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Show how far a grid is, also while it is being swept.
+    """Show the progress of a grid, including running sweeps.
 
     Example: psa status reproduction/smoke.toml
     """
@@ -45,12 +43,12 @@ def status(
         out.print(f"{declared.name}: {stage.title}{survey.counts}", markup=False)
         say_damaged(out, survey.damaged)
     for sweep in active_sweeps(model_dir):
-        out.print(str(sweep), markup=False, soft_wrap=True)
+        print_line(out, str(sweep))
     if backend is not None:
         there: Any = backend_named(backend, BackendOptions())(
             store, Machine(), CostModel.of_machine(model_dir), BackendOptions()
         )
         for line in there.status():
-            out.print(line, markup=False, soft_wrap=True)
+            print_line(out, line)
     print_first(out, [f"failed {trial.id}: {store.failure(trial)}" for trial in failed], "failed")
     return 0

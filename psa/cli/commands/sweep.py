@@ -39,11 +39,11 @@ def sweep(
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
 ) -> int:
-    """Train all trials of a grid that are not done yet.
+    """Train all trials of a grid that are not finished yet.
 
-    Run it again to go on after any interruption. Finished trials are never trained again, failed ones are
-    tried again, a longer horizon (meta_loops=200) continues all. Exit code 0: complete, also where trials
-    diverged; 1: trials failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
+    Run the same command again to resume after any interruption. Finished trials are not trained again,
+    failed ones are retried, and a larger meta_loops continues all trials. Exit code 0: complete, even if
+    trials diverged; 1: trials failed; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
 
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 from pydantic import ValidationError
 
 from psa.cli.checkpoint_folder import lock_folder
-from psa.cli.console import TrainView, console, summary_table
-from psa.cli.options import NumberOption, WholeOption, Wholes
-from psa.cli.run_options import TRAINING, PackRun, RunOptions, in_range, trained
+from psa.cli.console import TrainView, console, print_line, summary_table
+from psa.cli.options import NETWORK, TRAINING, NumberOption, WholeOption, Wholes, option
+from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory
@@ -32,7 +32,6 @@ STUDY: Final = "train"
 DECAY: Final = 1e-4
 DROPOUT: Final = 0.1
 
-NETWORK: Final = Group.create_ordered("Network")
 _OTHERS: Final = ", ".join(sorted(study_names() - {"ablation"}))
 
 
@@ -42,47 +41,44 @@ class TrainOptions:
 
     arch: Annotated[
         str | None,
-        Parameter(
-            group=NETWORK,
-            help='Hidden layers as count*width segments, e.g. "[4*4, 2*8, 1*16]". [default: [1*1024]]',
+        option(
+            NETWORK, 'Hidden layers as count*width segments, e.g. "[4*4, 2*8, 1*16]". [default: [1*1024]]'
         ),
     ] = None
     hidden_layers: Annotated[
-        Wholes, Parameter(group=NETWORK, help="The same as one width per layer, e.g. 64 32.")
+        Wholes, option(NETWORK, "Widths of the hidden layers, instead of --arch, e.g. 64 32.")
     ] = None
-    model: Annotated[
-        Family, Parameter(group=NETWORK, help="resmlp has residual connections, simplemlp has none.")
-    ] = "resmlp"
-    dataset: Annotated[
-        Literal["mnist", "fashion-mnist"], Parameter(group=NETWORK, help="What it learns to classify.")
-    ] = "mnist"
+    model: Annotated[Family, option(NETWORK, "resmlp has residual connections, simplemlp has none.")] = (
+        "resmlp"
+    )
+    dataset: Annotated[Literal["mnist", "fashion-mnist"], option(NETWORK, "Data set to train on.")] = "mnist"
     ablation_mode: Annotated[
         Mode,
-        Parameter(
-            group=TRAINING,
-            help="What is done to the copy of the LKG. none, decay (weight decay) and dropout damage "
-            "nothing; full, hidden and output zero one neuron: of any layer, of a hidden layer together with "
-            "its outgoing weights, of the last layer.",
+        option(
+            TRAINING,
+            "Perturbation of the copy of the LKG. full, hidden and output zero one neuron: of any "
+            "layer, of a hidden layer together with its outgoing weights, or of the last layer. none, decay "
+            "(weight decay) and dropout leave the copy unchanged.",
         ),
     ] = "none"
     meta_loops: Annotated[
         WholeOption,
-        Parameter(
-            group=TRAINING,
-            help="Meta-loops to train, each one epoch. An unfinished run is finished first; a finished one "
-            "goes on for so many more.",
+        option(
+            TRAINING,
+            "Number of meta-loops, each one epoch. A finished run is continued by this number; an "
+            "unfinished run is finished first.",
         ),
     ] = 100
-    lr: Annotated[NumberOption, Parameter(group=TRAINING, help="Learning rate of AdamW.")] = 1e-4
-    batch_size: Annotated[WholeOption, Parameter(group=TRAINING, help="Images per training step.")] = 256
+    lr: Annotated[NumberOption, option(TRAINING, "Learning rate of AdamW.")] = 1e-4
+    batch_size: Annotated[WholeOption, option(TRAINING, "Images per training step.")] = 256
     weight_decay: Annotated[
-        NumberOption | None, Parameter(group=TRAINING, help=f"Used in mode decay only. [default: {DECAY:g}]")
+        NumberOption | None, option(TRAINING, f"Weight decay, used in mode decay only. [default: {DECAY:g}]")
     ] = None
     dropout: Annotated[
         NumberOption | None,
-        Parameter(
-            group=TRAINING,
-            help=f"Share of hidden units dropped, used in mode dropout only. [default: {DROPOUT:g}]",
+        option(
+            TRAINING,
+            f"Dropout probability of hidden units, used in mode dropout only. [default: {DROPOUT:g}]",
         ),
     ] = None
 
@@ -90,9 +86,11 @@ class TrainOptions:
         """Raise UserError for invalid options that the trial itself does not check."""
         in_range("--meta-loops", self.meta_loops, 1, 1_000_000)
         if self.hidden_layers == ():
-            raise UserError("--hidden-layers names no width", "Give one width per hidden layer, e.g. 64 32")
+            raise UserError(
+                "--hidden-layers must name a width, got none", "Give one width per hidden layer, e.g. 64 32"
+            )
         if self.arch is not None and self.hidden_layers is not None:
-            raise UserError("--arch and --hidden-layers say the same thing twice", "Give one of them")
+            raise UserError("--arch and --hidden-layers exclude each other", "Give one of them")
 
     def trials(self, seeds: range) -> tuple[Trial, ...]:
         """Return one trial per seed. Raises UserError."""
@@ -139,14 +137,14 @@ def train(
     run: Annotated[RunOptions | None, Parameter(name="*")] = None,
     study: Annotated[
         str | None,
-        Parameter(group=NETWORK, help=f"Another study, with options of its own: {_OTHERS}."),
+        option(NETWORK, f"Train a network of another study, which has its own options: {_OTHERS}."),
     ] = None,
 ) -> int:
-    """Train one network, and go on from it when run again.
+    """Train one network; run the same command again to continue.
 
-    Every meta-loop copies the last known good (LKG) weights, damages the copy as --ablation-mode says, trains
-    it for one epoch, and keeps it as the new LKG only if it answers more validation images correctly. The
-    best score so far is the bounty. Ctrl-C stops; the same command goes on from there.
+    Each meta-loop copies the last known good (LKG) weights, perturbs the copy as --ablation-mode specifies,
+    trains it for one epoch, and keeps it as the new LKG only if it classifies more validation images
+    correctly. The best score so far is the bounty. Press Ctrl-C to stop.
 
     Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10
     """
@@ -159,7 +157,7 @@ def train(
     shape = shape_of(trials[0].model)
     out = console()
     for note in options.idle():
-        out.print(note, markup=False, soft_wrap=True)
+        print_line(out, note)
     check_writable(run.results_dir)
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 from rich.console import Console
 
-from psa.cli.console import console
+from psa.cli.console import console, print_line
 from psa.cli.options import CountOption, DataDir, ModelDir, ResultsDir
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
@@ -25,17 +25,16 @@ def verify(
     *,
     replay: Annotated[
         CountOption,
-        Parameter(help="Also train so many stored loops again, drawn at random, and compare the bits."),
+        Parameter(help="Also repeat this number of stored loops, drawn at random, and compare the bits."),
     ] = None,
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = MODELS,
     results_dir: ResultsDir = RESULTS,
 ) -> int:
-    """Check the digest and the place of every stored file.
+    """Check the digest and the path of every stored file.
 
-    A file must lie where the trial it holds belongs.
-
-    Exit code 2 if one is damaged, misplaced or differs.
+    The path of a file must be that of the trial in it. Exit code 2 if a file is damaged, misplaced or
+    differs.
 
     Example: psa verify --replay 5
     """
@@ -43,11 +42,11 @@ def verify(
     out, store = console(), Store(model_dir, results_dir)
     counts, folders = _checked(store, out)
     for path in store.set_aside_paths():
-        out.print(f"set aside as damaged earlier, of no use to psa: {path}", markup=False, soft_wrap=True)
+        print_line(out, f"set aside as damaged earlier, of no use to psa: {path}")
     for folder, count in folders.items():
-        out.print(_apart(folder, count, results_dir), markup=False, soft_wrap=True)
+        print_line(out, _apart(folder, count, results_dir))
     place = f"Files checked in {model_dir} and {results_dir}"
-    out.print(f"{place}: {_summary(counts)}", markup=False, soft_wrap=True)
+    print_line(out, f"{place}: {_summary(counts)}")
     differing = _replayed(store, data_dir, replay, out) if replay else 0
     return 2 if counts["damaged"] or counts["misplaced"] or differing else 0
 
@@ -56,7 +55,7 @@ def _check_folders(model_dir: Path, results_dir: Path) -> None:
     """Raise UserError for a folder that was named and does not exist, and where neither exists."""
     if not model_dir.exists() and not results_dir.exists():
         raise UserError(
-            f"there is neither a folder {model_dir} nor a folder {results_dir}",
+            f"one of the folders {model_dir} and {results_dir} must exist, and neither does",
             "Name those to check with --model-dir and --results-dir",
         )
     for option, folder, default in (
@@ -84,7 +83,7 @@ def _checked(store: Store, out: Console) -> tuple[Counter[str], Counter[Path]]:
             if finding.problem is not None:
                 kind = "misplaced" if finding.misplaced else "damaged"
                 counts[kind] += 1
-                out.print(f"{kind.upper()} {finding.problem}", markup=False, soft_wrap=True)
+                print_line(out, f"{kind.upper()} {finding.problem}")
     return counts, folders
 
 
@@ -117,6 +116,6 @@ def _replayed(store: Store, data_dir: Path, count: int, out: Console) -> int:
                 differing += 1
                 line = f"DIFFERS {found.place}, loop {found.loop}: {found.difference}"
                 line += f"; {found.machines}" if found.machines else ""
-                out.print(line, markup=False, soft_wrap=True)
+                print_line(out, line)
     out.print(f"Loops trained again: {done:,}, differing from what is stored: {differing:,}", markup=False)
     return differing

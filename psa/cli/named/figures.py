@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from psa.cli.console import console
+from psa.cli.console import console, print_line
+from psa.cli.options import OUTPUT_FILES, option
 from psa.cli.record_options import (
     ASYMMETRIC,
     CONFIGURATIONS,
@@ -26,14 +27,14 @@ from psa.specs.arch import Arch
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     from matplotlib.figure import Figure
 
-ConfigFile = Annotated[Path, Parameter(help="The architectures, count*width, one a line.")]
-_OutputDir = Annotated[Path, Parameter(help="Folder of the figures.")]
+ConfigFile = Annotated[Path, Parameter(help="List of architectures (count*width), one per line.")]
+_OutputDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the figures.")]
 
 
 def make_design_space_figure(
     *,
     config_file: ConfigFile = CONFIGURATIONS,
-    output_file: Annotated[Path, Parameter(help="Where to; .png and .pdf are both written.")] = (
+    output_file: Annotated[Path, option(OUTPUT_FILES, "Path without suffix; .png and .pdf are written.")] = (
         REPORTS / "testing_design_space"
     ),
 ) -> int:
@@ -53,14 +54,14 @@ def make_figure_heatmaps(
     *,
     config_file: ConfigFile = CONFIGURATIONS,
     asymmetric_file: Annotated[
-        Path, Parameter(help="The architectures that the study labels Asymmetric.")
+        Path, Parameter(help="List of architectures labelled Asymmetric.")
     ] = ASYMMETRIC,
     trials_file: Annotated[
-        Path | None, Parameter(help="A published table of trials (Markdown) in place of records.")
+        Path | None, Parameter(help="Published table of trials (Markdown), instead of records.")
     ] = None,
     effects: Annotated[
         tuple[Literal["decay", "dropout", "full", "hidden", "output"], ...],
-        Parameter(help="Modes whose effect against none is drawn.", consume_multiple=True, negative=""),
+        Parameter(help="Modes whose difference from mode none is drawn.", consume_multiple=True, negative=""),
     ] = ("full",),
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
@@ -84,12 +85,12 @@ def make_figure_heatmaps(
 
 def make_convergence_plots(
     *,
-    targets: Annotated[str, Parameter(help="Architectures, with commas.")] = "1*1024,18*18",
-    log: Annotated[bool, Parameter(negative="", help="Accuracy on a logarithmic axis.")] = False,
+    targets: Annotated[str, Parameter(help="Architectures, separated by commas.")] = "1*1024,18*18",
+    log: Annotated[bool, Parameter(negative="", help="Use a logarithmic axis for the accuracy.")] = False,
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
-    """Draw the LKG of every mode over the meta-loops, one panel per architecture.
+    """Plot the LKG of every mode over the meta-loops, one panel per architecture.
 
     Example: make-convergence-plots --targets "1*1024,18*18"
     """
@@ -107,12 +108,13 @@ def make_convergence_plots(
 def make_late_breakthroughs(
     *,
     targets: Annotated[
-        str, Parameter(help="Architectures, with commas [default: 18*18,10*10,17*17,4*2, or the latest].")
+        str,
+        Parameter(help="Architectures, separated by commas. [default: 18*18,10*10,17*17,4*2, or the latest]"),
     ] = "",
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
-    """Draw the best trial of some architectures, and the meta-loop in which it made its largest late step.
+    """Plot the best trial of some architectures, and mark the meta-loop of its largest late improvement.
 
     Example: make-late-breakthroughs --targets "18*18,10*10"
     """
@@ -129,12 +131,12 @@ def make_comparison_figures(
     *,
     published_file: Annotated[
         Path | None,
-        Parameter(help="Published means [default: reproduction/published/FAMILY.tsv if it is there]."),
+        Parameter(help="Published means. [default: reproduction/published/FAMILY.tsv if it exists]"),
     ] = None,
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
-    """Draw the modes over all architectures at once, and our means beside published ones.
+    """Plot the modes over all architectures, and compare our means with published ones.
 
     Example: make-comparison-figures --family simplemlp
     """
@@ -162,5 +164,5 @@ def _saved(
 
     for name, figure in figures:
         for path in save(figure, folder / (f"{family}_{name}" if family else name)):
-            console().print(str(path), markup=False, soft_wrap=True)
+            print_line(console(), str(path))
     return 0

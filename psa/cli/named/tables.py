@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from psa.cli.console import console
-from psa.cli.options import NumberOption
+from psa.cli.console import console, print_line
+from psa.cli.options import OUTPUT_FILES, NumberOption, option
 from psa.cli.record_options import (
     ALL,
     ASYMMETRIC,
@@ -38,36 +38,35 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9:._-]{1,100}")
 _SCRIPT: Final = "run_reproduction.sh"
 
 Order = Annotated[
-    Path | None,
-    Parameter(help=f"Architectures, one a line, in their order. [default: {CONFIGURATIONS}, if there]"),
+    Path | None, Parameter(help=f"List of architectures in order. [default: {CONFIGURATIONS} if it exists]")
 ]
-_OutputDir = Annotated[Path, Parameter(help="Folder of the tables.")]
-Caption = Annotated[str | None, Parameter(help="Of the table. [default: what it shows]")]
-Label = Annotated[str | None, Parameter(help="By which LaTeX refers to the table. [default: tab:...]")]
+_OutputDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the tables.")]
+Caption = Annotated[str | None, Parameter(help="Caption of the table.")]
+Label = Annotated[str | None, Parameter(help="LaTeX label of the table. [default: tab:...]")]
 
 
 def make_architecture_table(
     *,
     order: Order = None,
     family: FamilyOf = None,
-    grid: Annotated[Path | None, Parameter(help="A grid whose architectures to take instead.")] = None,
+    grid: Annotated[Path | None, Parameter(help="Use the architectures of this grid instead.")] = None,
     asymmetric: Annotated[
         Path | None,
-        Parameter(help=f"Those that the study labels Asymmetric. [default: {ASYMMETRIC}, if there]"),
+        Parameter(help=f"List of architectures labelled Asymmetric. [default: {ASYMMETRIC} if it exists]"),
     ] = None,
     published: Annotated[
-        bool, Parameter(negative="", help="Only what the study printed, without what is computed.")
+        bool, Parameter(negative="", help="Write only the columns that the study published.")
     ] = False,
     tolerance: Annotated[
-        NumberOption, Parameter(help="Percent by which parameters may miss a budget.")
+        NumberOption, Parameter(help="Allowed deviation of parameters from a budget, in percent.")
     ] = 10.0,
     caption: Caption = None,
     label: Label = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
-    """Write the table of architectures: parameters, the label of the study, and whether they meet a budget.
+    """Write the table of architectures: parameters, label, and whether they meet a budget.
 
-    The architectures are those of --order, or of --grid. As Markdown, LaTeX and CSV. Needs no results.
+    Uses the architectures of --order, or of --grid. Writes Markdown, LaTeX and CSV. Needs no results.
 
     Example: make-architecture-table --family resmlp
     """
@@ -104,7 +103,7 @@ def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...])
     if grid is None:
         if not listed:
             raise UserError(
-                f"there is no {CONFIGURATIONS} here", "Name the architectures with --order or --grid"
+                f"{CONFIGURATIONS} must exist, and does not", "Name the architectures with --order or --grid"
             )
         return _Networks(family or FAMILY, listed, 10)
     trials = load_grid(grid).trials
@@ -121,10 +120,10 @@ class _Source:
     """The source of the trials of a table; by default records."""
 
     datafile: Annotated[
-        Path | None, Parameter(help="A summary or a table of trials (Markdown), or a folder of records.")
+        Path | None, Parameter(help="Summary or table of trials (Markdown), or folder of records.")
     ] = None
     published_trials: Annotated[
-        Path | None, Parameter(help="A published table of trials, in the place of records.")
+        Path | None, Parameter(help="Published table of trials, instead of records.")
     ] = None
     records: RecordsOf = ALL
 
@@ -139,7 +138,7 @@ class _Source:
         """Return the rows of one family. Raises UserError."""
         path, table = self.datafile, self.published_trials
         if path is not None and table is not None:
-            raise UserError("--datafile and --published-trials say the same twice", "Give one of them")
+            raise UserError("--datafile and --published-trials exclude each other", "Give one of them")
         if path is not None and (path.is_file() or path.suffix == ".md"):
             table = path
         if table is not None:
@@ -152,14 +151,16 @@ def make_trial_accuracy_table(
     *,
     source: Annotated[_Source | None, Parameter(name="*")] = None,
     order: Order = None,
-    tolerance: Annotated[NumberOption, Parameter(help="Points between means that still tie.")] = 0.01,
+    tolerance: Annotated[
+        NumberOption, Parameter(help="Difference of means in percentage points that counts as a tie.")
+    ] = 0.01,
     caption: Caption = None,
     label: Label = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
     """Write the table of accuracies: mean, standard deviation and n of every mode, and which mode wins.
 
-    As Markdown, LaTeX and CSV. Architectures come in the order of --order; trials that are missing are named.
+    Writes Markdown, LaTeX and CSV, with the architectures in the order of --order. Missing trials are listed.
 
     Example: make-trial-accuracy-table --grid reproduction/smoke.toml
     """
@@ -169,26 +170,26 @@ def make_trial_accuracy_table(
     _check(label)
     in_range("--tolerance", tolerance, 0, 100)
     source, listed = source or _Source(), _listed(order, CONFIGURATIONS)
-    said = caption or tables.ACCURACIES, label or tables.ACCURACIES_LABEL
+    caption, label = caption or tables.ACCURACIES, label or tables.ACCURACIES_LABEL
     if source.summary is not None:
-        table = tables.accuracies_of(read_summary(source.summary), listed, tolerance, *said)
+        table = tables.accuracies_of(read_summary(source.summary), listed, tolerance, caption, label)
         return _written(table, output_dir, f"psa_{source.records.family or FAMILY}_accuracy")
     frame = source.frame()
     if source.records.grid is not None:  # only architectures of the grid are expected
         listed = tuple(arch for arch in listed if arch in set(frame["arch"]))
-    table = tables.accuracy_table(frame, order=listed, tolerance=tolerance, caption=said[0], label=said[1])
+    table = tables.accuracy_table(frame, order=listed, tolerance=tolerance, caption=caption, label=label)
     return _written(table, output_dir, f"psa_{family_of(frame)}_accuracy")
 
 
 def generate_reproduction_tests(
     *,
     grid: Annotated[
-        Path | None, Parameter(help="The grid to reproduce. [default: reproduction/FAMILY.toml]")
+        Path | None, Parameter(help="Grid to reproduce. [default: reproduction/FAMILY.toml]")
     ] = None,
-    family: Annotated[Family, Parameter(help="Which networks, where no grid is named.")] = FAMILY,
-    output_dir: Annotated[Path, Parameter(help="Folder of the script.")] = REPORTS,
+    family: Annotated[Family, Parameter(help="Family of the networks, without --grid.")] = FAMILY,
+    output_dir: Annotated[Path, option(OUTPUT_FILES, "Folder of the script.")] = REPORTS,
 ) -> int:
-    """Write a shell script that trains a grid again, one `psa sweep` per architecture, and say where it is.
+    """Write a shell script that reproduces a grid, with one `psa sweep` per architecture.
 
     Example: generate-reproduction-tests --grid reproduction/smoke.toml
     """
@@ -198,7 +199,7 @@ def generate_reproduction_tests(
     path = output_dir / _SCRIPT
     write_atomically(path, reproduction_script(load_grid(grid), grid.as_posix()).encode())
     path.chmod(0o755)
-    console().print(f"Script {path}", markup=False, soft_wrap=True)
+    print_line(console(), f"Script {path}")
     return 0
 
 
@@ -224,7 +225,7 @@ def _written(table: Table, folder: Path, name: str) -> int:
 
     out = console()
     for path in save_table(table, folder, name):
-        out.print(f"Table {path}", markup=False, soft_wrap=True)
+        print_line(out, f"Table {path}")
     if table.note:
-        out.print(table.note, markup=False, soft_wrap=True)
+        print_line(out, table.note)
     return 0

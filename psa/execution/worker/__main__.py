@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     if elsewhere:
         sys.stderr.write(
-            f"{elsewhere} of {len(pack.trials)} trials are in the hands of another process; nothing is lost, "
+            f"{elsewhere} of {len(pack.trials)} trials are locked by another process; nothing is lost, "
             "run this again once it has ended\n"
         )
         return EXIT_INTERRUPTED

@@ -44,7 +44,7 @@ EVENT_KINDS: Final = frozenset(
 @dataclass(frozen=True)
 class WorkerEvent:
     """An event of a worker or a backend. kind: ready, begun, loop, done, failed, calibrated, died, tick; or
-    said, a message of the backend (see psa.execution.backend.Backend.launch).
+    message, of the backend (see psa.execution.backend.Backend.launch).
     """
 
     kind: str
@@ -55,11 +55,11 @@ class WorkerEvent:
 def parse_event(line: bytes) -> dict[str, Any] | None:
     """Return the event in a line of a worker's output; None for any other line, such as a library prints."""
     try:
-        said = json.loads(line)
+        found = json.loads(line)
     except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, dict) and str(said.get("event")) in EVENT_KINDS:
-        return said
+        found = None
+    if isinstance(found, dict) and str(found.get("event")) in EVENT_KINDS:
+        return found
     if line.strip():
         logger.warning("a worker printed %r", line[:200].decode(errors="replace"))
     return None

@@ -135,9 +135,7 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
 
 
 def _speed(seconds: float, trials: int, epochs: int, samples: int) -> dict[str, Any]:
-    """Return the training speed of a pack for a sidecar: `epochs` of all its trials in `seconds`, evaluation
-    included. samples: of one epoch.
-    """
+    """Return the training speed for a sidecar, evaluation included. samples: of one epoch."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "pack_seconds": round(seconds, 3),

@@ -20,31 +20,31 @@ logger = logging.getLogger(__name__)
 class TrackerGroup:
     """The trackers of one sweep."""
 
-    def __init__(self, listeners: Sequence[Tracker], store: Store) -> None:
-        self.listeners, self.store = list(listeners), store
+    def __init__(self, trackers: Sequence[Tracker], store: Store) -> None:
+        self.trackers, self.store = list(trackers), store
 
-    def tell(self, trials: Sequence[Trial], horizon: int) -> None:
+    def log_finished(self, trials: Sequence[Trial], horizon: int) -> None:
         """Log the finished ones of these trials with every tracker that does not have them yet.
 
         A tracker that fails is not used again in this sweep.
         """
-        for trial in self.store.progress(trials, horizon).done if self.listeners else ():
+        for trial in self.store.progress(trials, horizon).done if self.trackers else ():
             record = self.store.read(trial)
-            for listener in tuple(self.listeners if record is not None else ()):
-                self._told(listener, trial, record or {})
+            for tracker in tuple(self.trackers if record is not None else ()):
+                self._log(tracker, trial, record or {})
 
-    def _told(self, listener: Tracker, trial: Trial, record: Record) -> None:
+    def _log(self, tracker: Tracker, trial: Trial, record: Record) -> None:
         try:
-            if listener.logged_loops(trial) < record["loops"]:
-                listener.log_trial(trial, record)
+            if tracker.logged_loops(trial) < record["loops"]:
+                tracker.log_trial(trial, record)
         except Exception as error:  # noqa: BLE001 - no error of a tracker may stop the training
             reason = masked(named_error(error))[:300]
             logger.warning(
-                "%s is told no more in this sweep (%s); nothing is lost, the next sweep tells it the rest",
-                listener.name,
+                "%s is not used any more in this sweep (%s); the next sweep logs the missing trials",
+                tracker.name,
                 reason,
             )
-            self.listeners.remove(listener)
+            self.trackers.remove(tracker)
 
 
 TRACKER_EXTRAS: Final = {"tensorboard": "--tensorboard", "mlflow": "--mlflow"}

@@ -1,4 +1,4 @@
-"""The state of a line, which runs one job at a time, and the interface through which its jobs are run."""
+"""The state of a managed job, which runs one training job at a time, and the interface to run them."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ class JobBackend(Protocol):
 
     store: Store
 
-    def submit(self, course: JobState) -> SubmitResult:
-        """Submit the present job of a line."""
+    def submit(self, state: JobState) -> SubmitResult:
+        """Submit the present job of a managed job."""
 
-    def listed(self) -> dict[str, TrainingJobStatus]:
+    def list_jobs(self) -> dict[str, TrainingJobStatus]:
         """Return the jobs of this workspace, by name."""
 
-    def described(self, name: str) -> dict[str, Any]:
+    def describe_job(self, name: str) -> dict[str, Any]:
         """Return the description of a job."""
 
-    def told(self, line: ManagedJob, name: str) -> bytes | None:
+    def read_file(self, managed: ManagedJob, name: str) -> bytes | None:
         """Return a file that the running job keeps beside its states."""
 
-    def home(self, line: ManagedJob, job: str) -> dict[str, str]:
+    def download(self, managed: ManagedJob, job: str) -> dict[str, str]:
         """Download the results of a job. Return the reasons for the trials that cannot be, by id."""
 
-    def dropped(self, line: ManagedJob) -> None:
-        """Delete a line's files elsewhere, since all of its results are here."""
+    def delete_files(self, managed: ManagedJob) -> None:
+        """Delete a managed job's files elsewhere, since all of its results are here."""
 
 
 @dataclass
 class JobState:
-    """The state of a line. attempt: of its present or last job, 0 before the first; last: no job follows it;
-    choice: index of the instance type; tries: attempts in a row without progress; left: trial-loops that were
-    left when the job began.
+    """The state of a managed job. attempt: of its present or last job, 0 before the first; last: no job
+    follows it; choice: index of the instance type; tries: attempts in a row without progress; left:
+    trial-loops that were left when the job began.
     """
 
-    line: ManagedJob
+    managed_job: ManagedJob
     attempt: int = 0
     running: bool = False
     over: bool = False
@@ -54,11 +54,11 @@ class JobState:
     loops: dict[str, int] = field(default_factory=dict)
 
     @property
-    def job(self) -> str:
+    def job_name(self) -> str:
         """The name of its present job."""
-        return self.line.job(self.attempt)
+        return self.managed_job.job_name(self.attempt)
 
     @property
     def pack(self) -> Pack:
         """One of its packs, for events that belong to none."""
-        return next(iter(self.line.packs.values()))
+        return next(iter(self.managed_job.packs.values()))

@@ -11,54 +11,54 @@ from cloud.aws.errors import Unreachable
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS: Final = 1800.0  # how long a service may be unreachable
-AGAIN_SECONDS: Final = 10.0  # between two attempts
-NAP: Final = 0.25  # seconds between two ticks
+MAX_OUTAGE_SECONDS: Final = 1800.0  # how long a service may be unreachable
+RETRY_SECONDS: Final = 10.0  # between two attempts
+WAIT_TICK_SECONDS: Final = 0.25  # seconds between two ticks
 _Result = TypeVar("_Result")
 Tick = TypeVar("Tick")
 
 
-class Patience:
-    """The time since a service became unreachable. unharmed: what continues without it, for the warning."""
+class OutageTimer:
+    """The time since a service became unreachable. unaffected: what continues without it, for the warning."""
 
-    def __init__(self, unharmed: str) -> None:
-        self._unharmed = unharmed
+    def __init__(self, unaffected: str) -> None:
+        self._unaffected = unaffected
         self._since: float | None = None
 
-    def lost(self, trouble: Unreachable) -> None:
+    def record_failure(self, trouble: Unreachable) -> None:
         """Record a failed request. Warn at the first; raise `trouble` if the failures last too long."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
-            logger.warning("%s; the %s go on, and it is tried again", trouble.message, self._unharmed)
-        elif now - self._since > PATIENCE_SECONDS:
+            logger.warning("%s; retrying, the %s continue", trouble.message, self._unaffected)
+        elif now - self._since > MAX_OUTAGE_SECONDS:
             raise trouble
 
-    def regained(self) -> None:
+    def record_success(self) -> None:
         """Record a successful request."""
         self._since = None
 
 
-def patiently(action: Callable[[], _Result], tick: Tick) -> Generator[Tick, None, _Result]:
+def retry_with_ticks(action: Callable[[], _Result], tick: Tick) -> Generator[Tick, None, _Result]:
     """Retry an action until the storage is reachable; yield `tick` several times a second meanwhile.
 
     The action must be safe to repeat. Raises Unreachable when that takes too long.
     """
-    patience = Patience("packs")
+    outage = OutageTimer("packs")
     while True:
         try:
             return action()
         except Unreachable as trouble:
-            patience.lost(trouble)
-        until = time.monotonic() + AGAIN_SECONDS
+            outage.record_failure(trouble)
+        until = time.monotonic() + RETRY_SECONDS
         while time.monotonic() < until:
             yield tick
-            time.sleep(NAP)
+            time.sleep(WAIT_TICK_SECONDS)
 
 
-def insist(action: Callable[[], _Result]) -> _Result:
+def retry_until_reachable(action: Callable[[], _Result]) -> _Result:
     """Retry an action until the service is reachable, and return its result. Raises Unreachable."""
-    waiting = patiently(action, None)
+    waiting = retry_with_ticks(action, None)
     while True:
         try:
             next(waiting)
