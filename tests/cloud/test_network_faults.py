@@ -21,7 +21,7 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
-from managed_jobs import A, Desk, left, line, state, store
+from managed_jobs import A, FakeJobBackend, left, line, state, store
 from processes import tree
 from proxy import Fault, Kind, Proxy, proxy
 from s3 import BUCKET, s3_server
@@ -360,11 +360,11 @@ def test_a_watch_keeps_its_patience_at_every_question(
     question: str, kind: type[BotoCoreError], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It warns once, asks again, and submits no job twice."""
-    desk = Losing(tmp_path)
-    desk.question, desk.times, desk.kind = question, 5, kind
-    desk.refused = {}
-    events = list(JobController(desk, [line()], {}).events())
-    assert desk.times == 0
+    backend = Losing(tmp_path)
+    backend.question, backend.times, backend.kind = question, 5, kind
+    backend.refused = {}
+    events = list(JobController(backend, [line()], {}).events())
+    assert backend.times == 0
     assert [event.kind for event in events if event.kind == "done"] == ["done"]
     assert sum("retrying, the" in entry.getMessage() for entry in caplog.records) == 1
     assert len({job for job, _ in backend.asked}) == len(backend.asked)
@@ -381,8 +381,8 @@ def test_patience_ends(question: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(watching.time, "monotonic", lambda: next(clock))
     begun = next(clock)
     with pytest.raises(Unreachable, match="AWS cannot be asked"):
-        list(JobController(desk, [line()], {}).events())
-    assert next(clock) - begun > PATIENCE_SECONDS
+        list(JobController(backend, [line()], {}).events())
+    assert next(clock) - begun > MAX_OUTAGE_SECONDS
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -393,7 +393,7 @@ def test_a_line_that_is_at_home_is_done_though_it_cannot_be_removed(
     backend = Losing(tmp_path)
     backend.question, backend.times = "dropped", 1
     monkeypatch.setattr(JobController, "_pending", lambda *_: set())
-    events = list(JobController(desk, [line()], {}).events())
+    events = list(JobController(backend, [line()], {}).events())
     assert [event.kind for event in events if event.kind == "done"] == ["done"]
     assert any("psa fetch" in entry.getMessage() for entry in caplog.records)
 

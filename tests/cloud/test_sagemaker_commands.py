@@ -24,9 +24,8 @@ from s3 import BUCKET, s3_server
 from cloud.aws import account as accounts
 from cloud.aws.account import Account
 from cloud.aws.cloudwatch import LOG_GROUP
-from cloud.aws.job_description import names_in
-from cloud.aws.job_names import is_ours, latest, parse_legacy_name
-from cloud.commands import common
+from cloud.aws.job_description import parse_job_names
+from cloud.aws.job_names import is_sweep_job, latest_legacy_jobs, parse_legacy_name
 from cloud.commands.storage_report import place_in_bucket
 from cloud.emulator.s3_server import S3
 from cloud.legacy.logs import parse_runs

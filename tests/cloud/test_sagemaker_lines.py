@@ -24,7 +24,7 @@ from cloud.aws.settings import RUN_SECONDS_LIMIT, Settings
 from cloud.sagemaker.budget import MIN_JOB_SECONDS, STARTUP_SECONDS, Budget
 from cloud.sagemaker.estimate import CostEstimator
 from cloud.sagemaker.jobs import managed_job as lines_module
-from cloud.sagemaker.jobs.managed_job import partition_packs, upload_inputs
+from cloud.sagemaker.jobs.managed_job import partition_jobs, upload_inputs
 from cloud.sagemaker.jobs.reconcile import reconcile
 from cloud.sagemaker.planner import RequestPlanner
 from cloud.sagemaker.request import SPOT_WAIT_SECONDS, build_request

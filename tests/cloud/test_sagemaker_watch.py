@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("boto3", reason="the extra aws is not installed")
 
 from botocore.exceptions import ClientError
-from managed_jobs import A, B, C, Desk, line
+from managed_jobs import A, B, C, FakeJobBackend, line
 
 from cloud.aws.errors import Unreachable
 from cloud.aws.training_jobs import SubmitResult, TrainingJobs, TrainingJobStatus
@@ -37,7 +37,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watching, name, 0.0)
 
 
-def watched(desk: Desk, lines: list[ManagedJob], most: int = 500, **options: Any) -> list[WorkerEvent]:
+def watched(
+    backend: FakeJobBackend, lines: list[ManagedJob], most: int = 500, **options: Any
+) -> list[WorkerEvent]:
     """What a watch says to its end, which comes."""
     events = []
     for event in JobController(backend, lines, WANTED, **options).events(detach=options.pop("detach", False)):
@@ -198,9 +200,9 @@ def test_a_record_that_disagrees_fails_its_trial_at_once(tmp_path: Path) -> None
 def test_of_a_line_with_more_than_was_asked_for_only_the_present_job_is_watched(tmp_path: Path) -> None:
     """No other one follows; what it has not trained is failed by nobody."""
     other = line(*TRIALS, C, horizon=9)
-    desk = Desk(tmp_path)
-    desk.jobs[other.job(3)] = TrainingJobStatus("InProgress", "Starting")
-    watch = JobController(desk, [other], WANTED, last={other.name})
+    backend = FakeJobBackend(tmp_path)
+    backend.jobs[other.job_name(3)] = TrainingJobStatus("InProgress", "Starting")
+    watch = JobController(backend, [other], WANTED, last={other.name})
     said: list[WorkerEvent] = []
     for event in watch.events():
         said.append(event)

@@ -49,7 +49,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
         yield made
 
 
-def unpacked(code: Code) -> Files:
+def unpacked(code: CodeArchive) -> Files:
     """The files of the archive, as a container gets them."""
     with tarfile.open(fileobj=io.BytesIO(code.content)) as tar:
         return {each.name: tar.extractfile(each).read() for each in tar}  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from helpers import trial
 
 from cloud.aws.bucket import Bucket
 from cloud.aws.training_jobs import SubmitResult, TrainingJobStatus
-from cloud.sagemaker.jobs.course import JobState
+from cloud.sagemaker.jobs.job_state import JobState
 from cloud.sagemaker.jobs.managed_job import ManagedJob
 from psa.specs.trial import Pack
 from psa.storage.store import Store
@@ -46,11 +46,11 @@ def state(each: Any) -> str:
     return f"models/{each.id}/lkg.safetensors"
 
 
-class Desk:
-    """AWS as a watch sees it.
+class FakeJobBackend:
+    """A backend that answers as AWS.
 
     answers: to submissions, "submitted" when they are used up; ends: of each job, status and description;
-    refused: what `home` says.
+    refused: what `download` returns.
     """
 
     def __init__(self, folder: Path, answers: list[SubmitResult] = [], **ends: Any) -> None:  # noqa: B006
@@ -64,27 +64,27 @@ class Desk:
         self.dropped_lines: list[ManagedJob] = []
         self.trouble: list[Exception] = []
 
-    def submit(self, course: JobState) -> SubmitResult:
-        self.asked.append((course.job, course.choice))
+    def submit(self, job_state: JobState) -> SubmitResult:
+        self.asked.append((job_state.job_name, job_state.choice))
         answer = self.answers.pop(0) if self.answers else SubmitResult("submitted")
         if answer.started:
-            self.jobs[course.job] = TrainingJobStatus(self.ends.get("status", "Failed"), "")
+            self.jobs[job_state.job_name] = TrainingJobStatus(self.ends.get("status", "Failed"), "")
         return answer
 
-    def listed(self) -> dict[str, TrainingJobStatus]:
+    def list_jobs(self) -> dict[str, TrainingJobStatus]:
         return dict(self.jobs)
 
-    def described(self, name: str) -> dict[str, Any]:
+    def describe_job(self, name: str) -> dict[str, Any]:
         return dict(self.ends.get("said", {}))
 
-    def told(self, _line: ManagedJob, name: str) -> bytes | None:
+    def read_file(self, _line: ManagedJob, name: str) -> bytes | None:
         return self.files.get(name)
 
-    def home(self, _line: ManagedJob, job: str) -> dict[str, str]:
+    def download(self, _line: ManagedJob, job: str) -> dict[str, str]:
         if self.trouble:
             raise self.trouble.pop()
         self.homes.append(job)
         return self.refused
 
-    def dropped(self, line: ManagedJob) -> None:
+    def delete_files(self, line: ManagedJob) -> None:
         self.dropped_lines.append(line)

@@ -11,7 +11,7 @@ from typing import Any
 from processes import until
 
 from cloud.emulator import Emulator, Faults, rehearsal
-from cloud.emulator.s3_server import client
+from cloud.emulator.s3_server import loopback_client
 
 ROLE = "arn:aws:iam::123456789012:role/psa-rehearsal"
 GROUP = "/aws/sagemaker/TrainingJobs"
@@ -23,9 +23,9 @@ class Aws:
 
     def __init__(self, stage: Emulator) -> None:
         self.stage, self.bucket = stage, stage.s3.bucket
-        self.jobs = client("sagemaker", stage.endpoint)
-        self.logs = client("logs", stage.endpoint)
-        self.s3 = client("s3", stage.s3.endpoint)
+        self.jobs = loopback_client("sagemaker", stage.endpoint)
+        self.logs = loopback_client("logs", stage.endpoint)
+        self.s3 = loopback_client("s3", stage.s3.endpoint)
 
     def close(self) -> None:
         for each in (self.jobs, self.logs, self.s3):
