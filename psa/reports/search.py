@@ -14,7 +14,8 @@ from psa.analysis.stats import Interval, t_interval
 from psa.core.formatting import pluralize
 from psa.experiments.search import RANGES, Range, Search, WholeRange
 from psa.experiments.search_log import Configuration, SearchLog
-from psa.reports.plotting.style import GREY, add_axes, empty, footnote, new_figure, plot_style, title
+from psa.reports.plotting.panels import draw_legend, panel_grid
+from psa.reports.plotting.style import GREY, empty, footnote, plot_style
 from psa.reports.rendering.tables import Cell, Column, Table
 
 _ONE_PAGE: Final = 40  # rows
@@ -86,14 +87,12 @@ def search_figure(ledger: SearchLog) -> Figure:
     keys = list(ledger.search.space)
     ended = [each for each in ledger.ended if each.finite]
     count = 1 + len(keys)
-    rows = -(-count // _ACROSS)
     with plot_style():
-        height = 0.75 + 2.2 * rows + 0.6
-        figure = new_figure(height)
-        title(figure, f"Search {ledger.search.template.name}")
-        for at in range(count):
-            row, column = divmod(at, _ACROSS)
-            ax = add_axes(figure, 0.55 + 2.35 * column, height - 0.4 - 2.2 * (row + 1) + 0.55, 1.75, 1.5)
+        figure, axes = panel_grid(
+            f"Search {ledger.search.template.name}", count, _ACROSS, 1.5,
+            left=0.55, bottom=1.5, top=0.55, gap=(0.6, 0.7), width=1.75,
+        )  # fmt: skip
+        for at, ax in enumerate(axes):
             if not ended:
                 empty(ax, "no configuration\nhas ended")
             elif at == 0:
@@ -101,9 +100,9 @@ def search_figure(ledger: SearchLog) -> Figure:
             else:
                 acting = [each for each in ended if ledger.search.acts(each.settings, keys[at - 1])]
                 plot_setting(ax, acting, keys[at - 1], ledger.search.space[keys[at - 1]], ended[0])
-            if column:
+            if at % _ACROSS:
                 ax.set_ylabel("")
-        _legend(figure, height)
+        _legend(figure)
         footnote(figure, [_note(ledger)])
     return figure
 
@@ -156,16 +155,13 @@ def _colour(each: Configuration, best: bool) -> str:
     return _BEST if best else _FINISHED if each.status == "finished" else GREY
 
 
-def _legend(figure: Figure, height: float) -> None:
+def _legend(figure: Figure) -> None:
     looks = [("best", _BEST, "o"), ("trained to the end", _FINISHED, "o"), ("stopped early", GREY, "x")]
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=0.8, label=name)
         for name, colour, marker in looks
     ]
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.5 / figure.get_size_inches()[0], 0.62 / height),
-        ncols=3, borderaxespad=0,
-    )  # fmt: skip
+    draw_legend(figure, handles, 0.5, 0.62, 3)
 
 
 def best_lines(ledger: SearchLog, most: int) -> list[str]:
