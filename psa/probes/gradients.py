@@ -187,7 +187,7 @@ def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
         if linear.simplex or linear.role == "conv":
             kind = "stochastic one" if linear.simplex else "convolution"
             raise UserError(
-                f"probe of gradients: layer {linear.name} is a {kind}, whose gradients are no outer products",
+                f"probe of gradients: layer {linear.name} must be linear, got a {kind}",
                 "Name other layers, or use psa.analysis.gradients.vmap.per_sample_gradients",
             )
     return sorted(chosen)

@@ -184,7 +184,7 @@ def _read_mode(text: str, blocks: list[Block], where: str) -> None:
     found, token = _LINE.fullmatch(text), _TOKEN.fullmatch(text)
     match = found or token
     if match is None or not blocks or match["mode"].lower() not in MODES:
-        raise UserError(f"{where}: {text[:60]!r} is no line of a summary", "Correct it")
+        raise UserError(f"{where} must be a line of a summary, got {text[:60]!r}", "Correct it")
     cell = None
     if found is not None:
         n = int(found["n"])

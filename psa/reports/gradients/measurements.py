@@ -112,7 +112,7 @@ class GradientMeasurements:
             )
         for lengths in self.lengths.values():
             if not np.isfinite(np.square(lengths)).all():
-                raise UserError(f"{what} some gradients are no finite numbers: the network diverged")
+                raise UserError(f"{what} some gradients are not finite: the network diverged")
 
     @property
     def hidden(self) -> str | None:

@@ -113,7 +113,7 @@ def hidden_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
             "So delta alone does at least as well as the whole gradient: the label comes in through the "
             "output's delta, carried back by the last weights, and what the images have in common is not "
             "needed. The hidden layer is close to the same tautology as the output layer, and its agreement "
-            "with the digits is no evidence of structure that the network has found in the images."
+            "with the digits is not evidence of structure that the network has found in the images."
         )
     elif np.mean(seen) >= np.mean(whole):
         yield (
