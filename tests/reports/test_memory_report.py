@@ -120,8 +120,8 @@ def test_questions_are_paired_tests_with_a_correction() -> None:
     differences = np.array(BASE["hybrid"]) - np.array(BASE["nn"])
     assert first.found.difference == pytest.approx(differences.mean())
     assert first.found.n == 3
-    assert first.p == t_test(BASE["hybrid"], BASE["nn"])
-    assert all(each.adjusted >= each.p for each in found)
+    assert first.found.p == t_test(BASE["hybrid"], BASE["nn"])
+    assert all(each.adjusted >= each.found.p for each in found)
 
 
 def test_the_paired_t_test_is_scipys_and_knows_its_limits() -> None:
@@ -233,7 +233,7 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
 def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
     """The usual memory is the one that the others are variants of; controls are named by their method."""
     store, _ = records_of(tmp_path, "memory.toml", 1, ["a0", "a1", "a5", "a9", "a17", "a21"])
-    table = runs_from(store.records.all())
+    table = runs_from((record, {}) for record in store.records.all())
     assert set(table["arm"]) == {
         f"nn {NETWORK}", f"hybrid {NETWORK}", f"hybrid {NETWORK}, site=early",
         f"hybrid {NETWORK}, capacity=60000, policy=none", f"random_memory {NETWORK}",
@@ -251,7 +251,7 @@ def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: 
     """By validation alone; parameters, growths and what came after them are those of the events."""
     only = ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]
     store, _ = records_of(tmp_path, "growth.toml", 1, only)
-    table = runs_from(store.records.all())
+    table = runs_from((record, {}) for record in store.records.all())
     arms = compared_arms(table)
     assert arms.memory == "hybrid growing 2*48"
     assert arms.rivals["nn"] == arms.growing == "nn growing 2*48"
@@ -294,7 +294,7 @@ def test_arms_that_are_trained_otherwise_are_not_one(tmp_path: Path) -> None:
         growing | {"grow_width": 3}, {"method": "hybrid"}, {"method": "hybrid", "lr": 0.01, "site": "early"},
         {"method": "hybrid", "seed": 1},
     )  # fmt: skip
-    table = runs_from(store.records.all())
+    table = runs_from((record, {}) for record in store.records.all())
     assert table.groupby("arm")["seed"].nunique().to_dict() == {
         "nn 2*16": 2, "nn 2*16, lr=0.01": 1, "nn 2*16, dataset=fashion-mnist": 1, "nn growing 2*16": 2,
         "nn growing 2*16, grow_width=3": 1, "hybrid 2*16": 2, "hybrid 2*16, lr=0.01, site=early": 1,
@@ -313,7 +313,7 @@ def test_settings_of_one_name_are_told_apart(tmp_path: Path) -> None:
         {"temperature": 0.25},
     )
     store = made(tmp_path, *(few | {"arch": "2*128"} | each for each in ({}, *variants)))
-    assert set(runs_from(store.records.all())["arm"]) == {
+    assert set(runs_from((record, {}) for record in store.records.all())["arm"]) == {
         "hybrid 2*128", "hybrid 2*128, projection_dims=8", "hybrid 2*128, affected_dims=8",
         "hybrid 2*128, gate_temperature=0.25", "hybrid 2*128, temperature=0.25",
     }  # fmt: skip

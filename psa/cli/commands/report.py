@@ -66,8 +66,7 @@ def report(  # noqa: PLR0913  # each is an option
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
-    from psa.analysis.probe_frame import load_probe_frame
-    from psa.analysis.records_frame import load_records_frame
+    from psa.analysis.records_frame import load_frames
     from psa.reports.contract import report_of
     from psa.reports.rendering.pdf import check_typst
 
@@ -78,8 +77,7 @@ def report(  # noqa: PLR0913  # each is an option
     declared = None if grid is None else load_grid(grid)
     expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
     with out.status("reading the records"):
-        frame = load_records_frame(store, () if study == "all" else [study], expected, horizons)
-        seen = load_probe_frame(store, () if study == "all" else [study])
+        frame, observed = load_frames(store, () if study == "all" else [study], expected, horizons)
     for kind, part in frame.groupby("kind", observed=True, sort=False):
         report = report_of(str(kind))
         for name, rows in report.parts(part):
@@ -88,7 +86,7 @@ def report(  # noqa: PLR0913  # each is an option
                 setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
                 setting = replace(
                     setting,
-                    observed=seen[seen["id"].isin(rows["id"])],
+                    observed=observed[observed["id"].isin(rows["id"])],
                     store=store,
                     data_dir=data_dir,
                     say=_within(folder, shown.update),

@@ -11,6 +11,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.frame_columns import LABELS
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.stats import Values
 from psa.core.formatting import pluralize
@@ -34,7 +35,7 @@ from psa.reports.glonet.networks import (
 from psa.reports.glonet.tables import CLAIMED, CLAIMED_OF
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
-from psa.reports.wording import SETTINGS, shared_settings
+from psa.reports.wording import shared_settings
 
 QUESTION: Final = (
     "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "
@@ -168,7 +169,7 @@ def _title(seen: _Seen) -> str:
     layers = seen.depths.layers
     span = f"{layers[0]} to {layers[-1]}" if len(layers) > 1 else f"{layers[0]}"
     named = seen.frame.attrs.get("apart", {}).items()
-    apart = ", ".join(f"{SETTINGS.get(key, key).lower()} {_told(key, value)}" for key, value in named)
+    apart = ", ".join(f"{LABELS[key].lower()} {_told(key, value)}" for key, value in named)
     of = f"{pluralize(len(seen.depths.trained), 'network')} of {span} layers"
     return f"{seen.frame['study'].iloc[0]}{f', {apart}' if apart else ''}: {of}"
 

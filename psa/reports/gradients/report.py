@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.gradients.cluster_metrics import centre_images, examples
 from psa.analysis.gradients.file import paths_of, read_gradients
-from psa.analysis.records_frame import records_of
+from psa.analysis.records_frame import stored_records
 from psa.core.errors import UserError
 from psa.reports import wording
 from psa.reports.contract import ReportContext
@@ -195,7 +195,7 @@ def measured_of(frame: pd.DataFrame, setting: ReportContext) -> tuple[list[Gradi
     trials = trials_of(frame)
     done = trials.query("status == 'done'")
     names = done.sort_values("seed")["id"].astype(str)
-    wanted = tuple(_file_of(record, setting.store) for record in records_of(setting.store, names))
+    wanted = tuple(_file_of(record, setting.store) for record, _ in stored_records(setting.store, names))
     found = _measured(wanted, setting.data_dir, setting.say)
     notes = [f"{name}: the network diverged." for name in trials.query("status == 'diverged'")["id"]]
     notes += [each for each in found if isinstance(each, str)]

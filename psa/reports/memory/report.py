@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.stats import Interval
 from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
 from psa.reports import wording
@@ -22,6 +21,7 @@ from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import Hypothesis, hypotheses
 from psa.reports.memory.runs import build_runs, final_stage, json_of
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.paired import paired_columns, paired_row
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
 QUESTION: Final = (
@@ -100,26 +100,21 @@ def _uncertain(values: pd.Series) -> MeanSd | None:
 
 def comparison_table(comparisons: list[MemoryComparison]) -> Table:
     """Return each question with its difference, p-value and effect."""
+    seeds, *shared = paired_columns(corrected=("p adjusted",), pairs="Seeds", effect="Effect")
     columns = (
         Column("Question", breaks=5), Column("Arm", breaks=4), Column("Minus", breaks=4),
-        Column("Seeds", "count"), Column("Arm %", "number"), Column("Minus %", "number"),
-        Column("Difference", "interval", signed=True), Column("p", "p", 3), Column("p adjusted", "p", 3),
-        Column("Effect", "number", signed=True),
+        seeds, Column("Arm %", "number"), Column("Minus %", "number"), *shared,
     )  # fmt: skip
-    rows = tuple(
-        (
-            each.question, each.one, each.other, each.found.n, each.one_mean, each.other_mean,
-            Interval(each.found.difference, each.found.low, each.found.high), each.p, each.adjusted,
-            each.found.effect,
-        )
-        for each in comparisons
-    )  # fmt: skip
+    rows = []
+    for each in comparisons:
+        n, *cells = paired_row(each.found, each.adjusted)
+        rows.append((each.question, each.one, each.other, n, each.one_mean, each.other_mean, *cells))
     text = (
         "Test accuracy in percent, paired by seed; 95 % t intervals. p: paired t test, adjusted by Benjamini "
         "and Hochberg over the questions of this table. Effect: Hedges' g of the differences. With three "
         "seeds only differences several times their scatter can be told from none."
     )
-    return Table("Paired comparisons", "tab:memory_questions", columns, rows, text, wide=True)
+    return Table("Paired comparisons", "tab:memory_questions", columns, tuple(rows), text, wide=True)
 
 
 def _hypothesis_table(answers: list[Hypothesis]) -> Table:
