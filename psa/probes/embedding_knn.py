@@ -27,25 +27,30 @@ class EmbeddingKnn(LkgProbe):
 
     name = "embedding_knn"
 
-    def _of(self, look: ProbeInput, row: int) -> Observation:
-        known = embeddings(look, look.splits.train, row)
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        known = embeddings(probe_input, probe_input.splits.train, row)
         found: Observation = {"correct": [], "total": []}
-        for _, split in both_splits(look):
-            answers = voted(known, look.splits.train.labels, embeddings(look, split, row), look.net.classes)
+        for _, split in both_splits(probe_input):
+            answers = voted(
+                known,
+                probe_input.splits.train.labels,
+                embeddings(probe_input, split, row),
+                probe_input.net.classes,
+            )
             found["correct"].append(int((answers == split.labels.cpu().numpy()).sum()))
             found["total"].append(len(split))
         return found
 
 
-def embeddings(look: ProbeInput, split: Split, row: int) -> Tensor:
+def embeddings(probe_input: ProbeInput, split: Split, row: int) -> Tensor:
     """Return the outputs of the last hidden layer of one trial, [N, width]."""
-    last, parts = hidden_layers(look)[-1], list[Tensor]()
+    last, parts = hidden_layers(probe_input)[-1], list[Tensor]()
 
     def watch(layer: int, before: Tensor, after: Tensor) -> None:
         if layer == last:
             parts.append(after.T.clone())
 
-    trace_layers(look, split, row, watch, ignore)
+    trace_layers(probe_input, split, row, watch, ignore)
     return torch.cat(parts)
 
 

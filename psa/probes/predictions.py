@@ -31,15 +31,15 @@ class LkgProbe:
         """Return the splits."""
         return {"": list(SPLITS)}
 
-    def each(self, look: ProbeInput) -> list[Observation]:
+    def each(self, probe_input: ProbeInput) -> list[Observation]:
         """Return nothing: only the LKG is observed."""
-        return [{} for _ in look.loops]
+        return [{} for _ in probe_input.loops]
 
-    def last(self, look: ProbeInput) -> list[Observation]:
+    def last(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the LKG of each trial, as the class describes."""
-        return [self._of(look, row) for row in range(len(look.loops))]
+        return [self._of(probe_input, row) for row in range(len(probe_input.loops))]
 
-    def _of(self, look: ProbeInput, row: int) -> Observation:
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
         """Return the observation of one trial."""
         raise NotImplementedError
 
@@ -63,11 +63,13 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(look: ProbeInput, split: Split, row: int, with_memory: bool = True) -> Predictions:
+def predict(probe_input: ProbeInput, split: Split, row: int, with_memory: bool = True) -> Predictions:
     """Return the predictions of one trial, computed beside a copy of itself for the same bits in any pack."""
-    loops = [look.loops[row]] * 2
-    bound = look.net.bind(look.weights[[row, row]], loops=loops)
-    visited = look.visited.take([row, row]) if with_memory and look.visited is not None else None
+    loops = [probe_input.loops[row]] * 2
+    bound = probe_input.net.bind(probe_input.weights[[row, row]], loops=loops)
+    visited = (
+        probe_input.visited.take([row, row]) if with_memory and probe_input.visited is not None else None
+    )
     if visited is not None:
         visited.begin(loops)
     parts: dict[str, list[torch.Tensor]] = {}
@@ -101,9 +103,9 @@ def predict(look: ProbeInput, split: Split, row: int, with_memory: bool = True) 
     )
 
 
-def both_splits(look: ProbeInput) -> tuple[tuple[str, Split], ...]:
+def both_splits(probe_input: ProbeInput) -> tuple[tuple[str, Split], ...]:
     """Return validation and test, both of which a probe may read in `last`."""
-    return tuple(zip(SPLITS, (look.splits.val, look.splits.test), strict=True))
+    return tuple(zip(SPLITS, (probe_input.splits.val, probe_input.splits.test), strict=True))
 
 
 def finite_rows(values: Iterable[float]) -> list[float | None]:

@@ -20,16 +20,16 @@ class TrainAccuracy:
         """Return no names: each quantity has one number."""
         return {}
 
-    def each(self, look: ProbeInput) -> list[Observation]:
+    def each(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
-        trials, split = len(look.loops), look.splits.train
-        twin = padded(look.net, trials, batch_sizes(len(split), EVALUATION_BATCH))
-        weights, loops = look.weights, list(look.loops)
+        trials, split = len(probe_input.loops), probe_input.splits.train
+        twin = padded(probe_input.net, trials, batch_sizes(len(split), EVALUATION_BATCH))
+        weights, loops = probe_input.weights, list(probe_input.loops)
         if twin:
             weights, loops = weights.repeat(2), loops * 2
-        correct, _ = evaluate(look.net, weights, split, loops)
+        correct, _ = evaluate(probe_input.net, weights, split, loops)
         return [{"correct": [int(count)], "total": [len(split)]} for count in correct[:trials]]
 
-    def last(self, look: ProbeInput) -> list[Observation]:
+    def last(self, probe_input: ProbeInput) -> list[Observation]:
         """Do the same for the LKG."""
-        return self.each(look)
+        return self.each(probe_input)

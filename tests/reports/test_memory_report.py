@@ -215,17 +215,17 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
     frame = load_records_frame(store, [], trials)
     ((name, rows),) = list(report.parts(frame))
     assert name == grid.removesuffix(".toml")
-    setting = ReportContext(tmp_path / "page", observed=load_probe_frame(store), store=store)
-    made = report.tables(rows, setting)
+    context = ReportContext(tmp_path / "page", observed=load_probe_frame(store), store=store)
+    made = report.tables(rows, context)
     assert {"consolidated", "comparisons", "hypotheses"} <= made.keys()
     for table in made.values():
         assert all((table.markdown(), table.latex(), table.csv()))
-    pictures = dict(report.figures(rows, setting))
+    pictures = dict(report.figures(rows, context))
     assert "test_accuracy" in pictures
     assert ("loss_changes" in pictures) == (len(only) > 1)
-    text = report.listings(rows, setting)["scientific_report.md"].decode()
+    text = report.listings(rows, context)["scientific_report.md"].decode()
     assert ("currently unsupported" in text) == (len(only) > 1)
-    page = report.page(rows, setting, made, {name: tmp_path / f"{name}.png" for name in pictures})
+    page = report.page(rows, context, made, {name: tmp_path / f"{name}.png" for name in pictures})
     assert page.sections
     assert {fact.name for fact in page.facts} >= {"Trials", "Final stage"}
 
@@ -335,11 +335,11 @@ def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> No
     """One number where all arms have as many; counts of classes are of all seeds together."""
     store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
     rows = load_records_frame(store, [], trials)
-    setting = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
-    notes = [text.get_text() for text in dict(report.figures(rows, setting))["test_accuracy"].texts]
+    context = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
+    notes = [text.get_text() for text in dict(report.figures(rows, context))["test_accuracy"].texts]
     assert any("(3 per arm)" in text for text in notes)
-    assert "all seeds of an arm added up" in report.tables(rows, setting)["classes"].note
-    assert not any("first stage" in text for text in report.page(rows, setting, {}, {}).sources)
+    assert "all seeds of an arm added up" in report.tables(rows, context)["classes"].note
+    assert not any("first stage" in text for text in report.page(rows, context, {}, {}).sources)
 
 
 def test_a_figure_of_one_network_speaks_of_no_seeds() -> None:
@@ -357,8 +357,8 @@ def test_classes_are_called_by_their_digits(tmp_path: Path) -> None:
     record = decode_record(path.read_bytes(), "x")
     record["probes"]["confusion"]["last"]["counts"] = [9, 1, 2, 8]
     path.write_bytes(encode_record(record))
-    setting = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
-    table = report.tables(load_records_frame(store, ["memory"]), setting)["classes"]
+    context = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
+    table = report.tables(load_records_frame(store, ["memory"]), context)["classes"]
     assert [(row[1], row[-1]) for row in table.rows] == [(3, 10), (8, 10)]
     assert table.rows[1][2:4] == (8 / 9, 8 / 10)
 

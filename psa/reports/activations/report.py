@@ -41,9 +41,9 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(study), rows
 
 
-def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return the results, comparisons with the baseline, and learned thresholds if there are any."""
-    made = ActivationResults.of(frame, setting)
+    made = ActivationResults.of(frame, context)
     found = {
         "results": results_table(made.arms, made.shown),
         "paired": paired_table(comparisons(made.arms), made.keys),
@@ -52,9 +52,9 @@ def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     return found if learned is None else {**found, "thresholds": learned}
 
 
-def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield the comparison, accuracy against temperature, curves and thresholds, as far as there is data."""
-    made = ActivationResults.of(frame, setting)
+    made = ActivationResults.of(frame, context)
     if not made.there:
         return
     yield "comparison", comparison_figure(made.there, made.keys, made.zero_r)
@@ -72,24 +72,24 @@ def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, 
     yield from threshold_figures(made.there, made.keys, made.seen)
 
 
-def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return no files besides the tables."""
     return {}
 
 
-def runs(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, dict[str, bytes]]]:
+def runs(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the name and the files of a folder for each trial that is done or diverged (see
     psa.reports.activations.run_folders).
     """
-    if setting.store is not None:
-        yield from run_folders(frame, setting.store)
+    if context.store is not None:
+        yield from run_folders(frame, context.store)
 
 
 def page(
-    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of one study."""
-    found = ActivationResults.of(frame, setting)
+    found = ActivationResults.of(frame, context)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(

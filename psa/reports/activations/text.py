@@ -35,9 +35,9 @@ class ActivationResults:
     seen: pd.DataFrame | None
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, setting: ReportContext) -> ActivationResults:
+    def of(cls, frame: pd.DataFrame, context: ReportContext) -> ActivationResults:
         """Return the results of the trials of one study."""
-        rows = with_seen(rows_of(frame), setting.observed)
+        rows = with_seen(rows_of(frame), context.observed)
         columns, zero_r = varying(rows, _ALWAYS), rows["zero_r"].dropna()
         return cls(
             rows,
@@ -45,7 +45,7 @@ class ActivationResults:
             varying(rows) or _ALWAYS,
             arms_of(rows, columns),
             float(zero_r.iloc[0]) if len(zero_r) else float("nan"),
-            of_done(setting.observed, rows),
+            of_done(context.observed, rows),
         )
 
     @property

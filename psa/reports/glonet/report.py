@@ -57,7 +57,7 @@ class _Seen:
     """The numbers that tables, figures and page share."""
 
     frame: pd.DataFrame
-    setting: ReportContext
+    context: ReportContext
 
     @cached_property
     def depths(self) -> GlonetResults:
@@ -72,11 +72,11 @@ class _Seen:
 
     @cached_property
     def uses(self) -> dict[Network, Use]:
-        return uses_of(self.depths, self.setting.observed)
+        return uses_of(self.depths, self.context.observed)
 
     @cached_property
     def seconds(self) -> dict[Network, Values]:
-        return seconds_of(self.depths, self.setting.store)
+        return seconds_of(self.depths, self.context.store)
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -101,9 +101,9 @@ def _plain(value: str) -> str:
     return "".join(each if each.isalnum() or each in ".-" else "-" for each in value)
 
 
-def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables by name. Raises UserError if the frame holds several experiments."""
-    seen = _Seen(frame, setting)
+    seen = _Seen(frame, context)
     depths = seen.depths
     found = {
         "accuracy": glonet_tables.accuracy_table(depths),
@@ -119,9 +119,9 @@ def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     return found
 
 
-def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures by name."""
-    seen = _Seen(frame, setting)
+    seen = _Seen(frame, context)
     depths = seen.depths
     yield "accuracy_by_depth", accuracy_figure(depths)
     if seen.seconds:
@@ -140,19 +140,19 @@ def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, 
         yield from ((name, figure) for name, figure in made.items() if figure is not None)
 
 
-def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return layers.csv: every layer of every network, means over seeds."""
-    seen = _Seen(frame, setting)
+    seen = _Seen(frame, context)
     if not seen.uses:
         return {}
     return {"layers.csv": layers_csv(seen.uses.values())}
 
 
 def page(
-    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report, from its tables and the stored PNG of each of its figures."""
-    seen = _Seen(frame, setting)
+    seen = _Seen(frame, context)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     return Page(
         _title(seen),

@@ -55,15 +55,15 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{study}", rows
 
 
-def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables by name. Raises UserError without records."""
-    runs = build_runs(frame, setting)
+    runs = build_runs(frame, context)
     if runs.empty:
         return {}
     found = {"consolidated": consolidated(runs), "comparisons": comparison_table(comparisons_of(runs))}
     answers = hypotheses(runs, compared_arms(runs), _by_key(comparisons_of(runs)))
     found["hypotheses"] = _hypothesis_table(answers)
-    classes = _class_table(final_stage(runs), setting)
+    classes = _class_table(final_stage(runs), context)
     return found | ({} if classes is None else {"classes": classes})
 
 
@@ -123,9 +123,9 @@ def _hypothesis_table(answers: list[Hypothesis]) -> Table:
     return Table("What was asked and what the runs say", "tab:memory_answers", columns, rows, wide=True)
 
 
-def _class_table(last: pd.DataFrame, setting: ReportContext) -> Table | None:
+def _class_table(last: pd.DataFrame, context: ReportContext) -> Table | None:
     """Return per-class precision, recall and F1 of the judged memory and its plain network, seeds summed."""
-    seen, arms = setting.observed, compared_arms(last)
+    seen, arms = context.observed, compared_arms(last)
     chosen = [arm for arm in (arms.memory, arms.rivals.get("nn")) if arm is not None]
     if seen is None or not chosen:
         return None
@@ -150,19 +150,19 @@ def _class_table(last: pd.DataFrame, setting: ReportContext) -> Table | None:
     return Table("By class", "tab:memory_classes", columns, tuple(rows), text, long=True) if rows else None
 
 
-def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures by name."""
-    runs = build_runs(frame, setting)
+    runs = build_runs(frame, context)
     if len(runs):
-        yield from figures_of(runs, final_stage(runs), setting.observed, compared_arms(runs).memory)
+        yield from figures_of(runs, final_stage(runs), context.observed, compared_arms(runs).memory)
 
 
-def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return every run as CSV and JSON, and the report in Markdown."""
-    runs = build_runs(frame, setting)
+    runs = build_runs(frame, context)
     if runs.empty:
         return {}
-    made = tables(frame, setting)
+    made = tables(frame, context)
     text = "\n\n".join(
         [f"# {QUESTION}", *_verdict_text(runs), *(table.markdown() for table in made.values())]
     )
@@ -183,10 +183,10 @@ def _verdict_text(runs: pd.DataFrame) -> list[str]:
 
 
 def page(
-    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of one study, from its tables and the stored PNG of each of its figures."""
-    runs, rows = build_runs(frame, setting), trials_of(frame)
+    runs, rows = build_runs(frame, context), trials_of(frame)
     study = str(frame["study"].iloc[0])
     pictures = {name: Picture(path, _CAPTIONS[name]) for name, path in stored.items()}
     return Page(

@@ -48,12 +48,12 @@ _REMEMBERING: Final = {
 _METHODS: Final = {control: method for method, control in CONTROLS.items()}
 
 
-def build_runs(frame: pd.DataFrame, setting: ReportContext) -> pd.DataFrame:
+def build_runs(frame: pd.DataFrame, context: ReportContext) -> pd.DataFrame:
     """Return the runs of the finished trials of a frame. Raises UserError without their records."""
-    if setting.store is None:
+    if context.store is None:
         raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
     done = trials_of(frame).query("status == 'done'")
-    return _stored_runs(setting.store, tuple(done["id"].astype(str)), tuple(done["loops"])).copy()
+    return _stored_runs(context.store, tuple(done["id"].astype(str)), tuple(done["loops"])).copy()
 
 
 @lru_cache(maxsize=1)  # tables, figures, listings and sentences of a page are of the same runs

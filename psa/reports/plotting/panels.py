@@ -36,7 +36,7 @@ def panel_grid(
     rows = math.ceil(count / columns)
     if width is None:
         width = (WIDTH - left - right - (columns - 1) * gap[0]) / columns
-    figure = new_figure(bottom + rows * height + (rows - 1) * gap[1] + top)
+    figure = new_figure((top - gap[1]) + rows * (height + gap[1]) + bottom)
     title(figure, name)
     axes = []
     for row, column in (divmod(number, columns) for number in range(count)):
