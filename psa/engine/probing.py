@@ -30,7 +30,7 @@ class ProbeInput:
     weights: StackedParams
     loops: Sequence[int]
     splits: Splits
-    visited: MemorySite | None = None
+    memory_site: MemorySite | None = None
 
 
 class Probe(Protocol):

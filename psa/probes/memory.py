@@ -107,13 +107,13 @@ class RetrievalProbe:
         return [self._of(probe_input, row, splits) for row in range(len(probe_input.loops))]
 
     def _of(self, probe_input: ProbeInput, row: int, splits: Sequence[Split]) -> Observation:
-        if probe_input.visited is None:
+        if probe_input.memory_site is None:
             return {}
         found: Observation = {}
         for split in splits:
             for fact, value in _facts(predict(probe_input, split, row)).items():
                 found.setdefault(fact, []).extend(finite_rows([value]))
-        bank = probe_input.visited.memory.bank.statistics(row)
+        bank = probe_input.memory_site.memory.bank.statistics(row)
         return found | {fact: finite_rows([value]) for fact, value in bank.items()}
 
 

@@ -67,18 +67,15 @@ def predict(probe_input: ProbeInput, split: Split, row: int, with_memory: bool =
     """Return the predictions of one trial, computed beside a copy of itself for the same bits in any pack."""
     loops = [probe_input.loops[row]] * 2
     bound = probe_input.net.bind(probe_input.weights[[row, row]], loops=loops)
-    visited = (
-        probe_input.visited.take([row, row]) if with_memory and probe_input.visited is not None else None
-    )
-    if visited is not None:
-        visited.begin(loops)
+    site = probe_input.memory_site if with_memory else None
+    if site is not None:
+        site = site.take([row, row])
+        site.begin(loops)
     parts: dict[str, list[torch.Tensor]] = {}
     for start in range(0, len(split), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         labels = split.labels[part].expand(2, -1)
-        visit = (
-            None if visited is None else MemoryHook(visited, split.index[part].expand(2, -1), training=False)
-        )
+        visit = None if site is None else MemoryHook(site, split.index[part].expand(2, -1), training=False)
         inputs = Inputs.same_for_all(split.images[part], 2)
         log_p = torch.log_softmax(bound(inputs, change=None if visit is None else visit.change), dim=1)[0]
         seen = {

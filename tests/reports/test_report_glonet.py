@@ -29,7 +29,7 @@ from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, report
 from psa.reports.glonet.figures.layers import plot_exits, plot_usage
 from psa.reports.glonet.layer_use import Use, uses_of
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, depths_of, seconds_of
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, glonet_results, seconds_of
 from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note
 from psa.reports.plotting.style import new_figure
 from psa.specs.trial import Pack, Trial
@@ -100,7 +100,7 @@ def test_every_table_comes_out(frame: pd.DataFrame, context: ReportContext) -> N
 
 def test_the_rows_hold_what_the_records_do(frame: pd.DataFrame, store: Store) -> None:
     """Depth counts the head; accuracies, parameters and epochs are those of the records."""
-    depths = depths_of(frame)
+    depths = glonet_results(frame)
     assert (depths.layers, depths.features, depths.models) == ((3, 4), (4,), ("GloNet", "MLP"))
     one = trials()[1][2]
     record = store.read(one)
@@ -116,7 +116,7 @@ def test_the_rows_hold_what_the_records_do(frame: pd.DataFrame, store: Store) ->
 
 def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, context: ReportContext, store: Store) -> None:
     """The matrix of a trial is its record's lists, before training and of the final weights."""
-    uses = uses_of(depths_of(frame), context.observed)
+    uses = uses_of(glonet_results(frame), context.observed)
     record = store.read(trials()[1][1])
     assert record is not None
     seen, use = record["probes"]["layer_usage"], uses[Network(4, 4, "GloNet")]
@@ -185,7 +185,7 @@ def test_settings_are_not_mixed(frame: pd.DataFrame) -> None:
     assert names == ["depths_lr-0.001", "depths_lr-0.01"]
     assert [name for name, _ in report.parts(frame)] == ["depths"]
     with pytest.raises(UserError, match="differ in lr"):
-        depths_of(both)
+        glonet_results(both)
 
 
 def made(
@@ -359,7 +359,7 @@ def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, context: Re
     """Layers, exits and times of a trial that is too short are left out, as its accuracy is."""
     short = frame["id"].astype(str) == trials()[1][1].id
     rows = frame.assign(status=frame["status"].astype("str").mask(short, "unfinished"))
-    found = depths_of(rows)
+    found = glonet_results(rows)
     use = uses_of(found, context.observed)[Network(4, 4, "GloNet")]
     assert np.isnan(use.end).all(axis=1).tolist() == [False, True, False]
     assert np.isnan(use.exits).all(axis=1).tolist() == [False, True, False]
@@ -440,7 +440,7 @@ def test_of_trials_that_differ_in_probes_the_most_observed_is_taken(store: Store
     frame = load_records_frame(copy)
     assert one.id in set(frame["id"].astype(str))
     assert fewer.id not in set(frame["id"].astype(str))
-    depths_of(frame)
+    glonet_results(frame)
     assert set(load_records_frame(copy, expected=[fewer])["id"].astype(str)) == {fewer.id}
 
 

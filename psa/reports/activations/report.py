@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.core.formatting import pluralize
-from psa.reports.activations import text as words
+from psa.reports.activations import text
 from psa.reports.activations.arms import train_accuracies
 from psa.reports.activations.comparison import comparison_figure
 from psa.reports.activations.curves import curve_figures, threshold_figures
@@ -95,10 +95,10 @@ def page(
     return Page(
         f"{study}: {pluralize(len(found.arms), 'arm')}",
         QUESTION,
-        tuple(words.facts(found)),
+        tuple(text.facts(found)),
         tuple(_sections(found, made, pictures)),
-        tuple(words.sources(found)),
-        tuple(words.warnings(found)),
+        tuple(text.sources(found)),
+        tuple(text.warnings(found)),
     )
 
 
@@ -117,13 +117,13 @@ def _sections(
 
     yield Section(
         "Results",
-        (*words.alike_words(found), *words.dead_words(found)),
+        (*text.shared_settings_text(found), *text.dead_arms_text(found)),
         named("comparison"),
         (made["results"],),
     )
-    yield Section("Beside the baseline", tuple(words.baseline_words(found)), (), (made["paired"],))
+    yield Section("Beside the baseline", tuple(text.baseline_text(found)), (), (made["paired"],))
     if "temperature" in pictures:
-        yield Section("Temperature", tuple(words.temperature_words(found)), named("temperature"))
+        yield Section("Temperature", tuple(text.temperature_text(found)), named("temperature"))
     yield Section("Training", (), named("training_"))
     if "thresholds" in made:
         yield Section(

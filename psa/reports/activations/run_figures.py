@@ -52,8 +52,8 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
             ax.legend()
         finals = stats["final_metrics"]
         lost, test = finals["diverged"], finals["test_acc"]
-        said = "" if lost else f"Test accuracy {test:.2f} % with the weights of the best epoch."
-        footnote(figure, [said or "Diverged: a loss, a logit or a weight is not finite."])
+        note = "" if lost else f"Test accuracy {test:.2f} % with the weights of the best epoch."
+        footnote(figure, [note or "Diverged: a loss, a logit or a weight is not finite."])
     return figure
 
 

@@ -81,11 +81,11 @@ def _thresholds(arm: Arm) -> str:
 def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
     few = [f"{arm.label(keys)} {arm.n} of {arm.expected}" for arm in arms if arm.n < arm.expected]
     most = max((arm.expected for arm in arms), default=0)
-    said = f"n = {pluralize(most, 'seed')} per row" + (
+    note = f"n = {pluralize(most, 'seed')} per row" + (
         "." if not few else f", but {'; '.join(few[:_NAMED])}{'; ...' * (len(few) > _NAMED)}."
     )
     return (
-        f"{said} Test: mean over seeds with its 95 % t interval; sd: of the sample. Train, validation and "
+        f"{note} Test: mean over seeds with its 95 % t interval; sd: of the sample. Train, validation and "
         "test are of the same weights, those of the best epoch; train without dropout, after the epoch."
     )
 
@@ -166,18 +166,18 @@ def paired_note(made: Sequence[ArmComparison]) -> str:
     most, tests = max(each.found.n for each in made), sum(each.found.n > 1 for each in made)
     if tests == 0:
         return "With one seed in common there is a difference, and nothing that tells it from chance."
-    said = (
+    note = (
         "p: two-sided sign-flip permutation test, corrected by Holm's method over this table. Corrected "
         f"interval: Student's, at 1 - {ALPHA:g} / {tests} (Bonferroni); the last column says whether it "
         "excludes 0."
     )
     least = 2 / 2**most
     if most <= EXACT_PAIRS and min(1.0, least * tests) >= ALPHA:
-        said += (
+        note += (
             f" With {pluralize(most, 'pair')} no sign-flip test has a p below {least:.3g}, so that after "
             f"correction for {pluralize(tests, 'comparison')} none can fall below {ALPHA:g}."
         )
-    return said
+    return note
 
 
 def thresholds_table(arms: Sequence[Arm], keys: Sequence[str], observed: pd.DataFrame | None) -> Table | None:

@@ -76,11 +76,11 @@ def consolidated(runs: pd.DataFrame) -> Table:
     shown = [each for each in _SHOWN if runs[each[0]].notna().any()]
     columns = (
         Column("Stage"), Column("Arm", breaks=5), Column("Seeds", "count"), Column("Parameters", "count"),
-        *(Column(name, "uncertain", digits) for _, name, digits in shown),
+        *(Column(name, "mean_sd", digits) for _, name, digits in shown),
     )  # fmt: skip
     rows = []
     for (stage, arm), mine in runs.groupby(["stage", "arm"], sort=False):
-        numbers: list[Cell] = [_uncertain(mine[column]) for column, _, _ in shown]
+        numbers: list[Cell] = [_mean_sd(mine[column]) for column, _, _ in shown]
         rows.append((str(stage), str(arm), len(mine), int(mine["parameters"].max()), *numbers))
     text = (
         "Means and sample standard deviations over seeds. Test numbers are of the last weights, seen once; "
@@ -90,7 +90,7 @@ def consolidated(runs: pd.DataFrame) -> Table:
     return Table("Every arm", "tab:memory_arms", columns, tuple(rows), text, long=True, wide=True)
 
 
-def _uncertain(values: pd.Series) -> MeanSd | None:
+def _mean_sd(values: pd.Series) -> MeanSd | None:
     there = values.dropna()
     if there.empty:
         return None
@@ -178,8 +178,8 @@ def _verdict_text(runs: pd.DataFrame) -> list[str]:
     arms = compared_arms(runs)
     if arms.memory is None:
         return []
-    said, why = verdict(_by_key(comparisons_of(runs)))
-    return [f"The memory ({arms.memory}) is {said}: {why}."]
+    answer, reason = verdict(_by_key(comparisons_of(runs)))
+    return [f"The memory ({arms.memory}) is {answer}: {reason}."]
 
 
 def page(

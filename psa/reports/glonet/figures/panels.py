@@ -50,14 +50,14 @@ def thin_line(label: str, line: Literal["--", ":"] = "--", colour: str = GREY) -
 
 
 def finish_panels(
-    figure: Figure, depths: GlonetResults, handles: Iterable[Line2D], how: Sequence[str]
+    figure: Figure, results: GlonetResults, handles: Iterable[Line2D], how: Sequence[str]
 ) -> Figure:
     """Draw legend and note below the panels."""
     lines = list(handles)
     if lines:
         options = {"loc": "lower left", "handlelength": 3.0, "columnspacing": 1.6}
         draw_legend(figure, lines, 0.1, _NOTE, len(lines), **options)
-    footnote(figure, [seeds_note(depths), *how])
+    footnote(figure, [seeds_note(results), *how])
     return figure
 
 
