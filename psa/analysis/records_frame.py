@@ -7,7 +7,7 @@ trial that is expected but missing has one row without a loop, so that missing t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ def load_records_frame(
     names: Sequence[str] = (),
     expected: Iterable[Trial] = (),
     horizons: Mapping[str, int] | None = None,
+    observe: Callable[[Record], object] = lambda record: None,
 ) -> pd.DataFrame:
     """Return the stored records of the studies called `names` (of all, if none is named) as one frame.
 
@@ -43,42 +44,16 @@ def load_records_frame(
     that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
     observed of them the longest is taken, of equally long ones that with the most probes. horizons:
     meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers are
-    left out, as those of one that `diverged` (see psa.storage.records.divergence). Raises UserError without
-    a record, or without any of those expected.
+    left out, as those of one that `diverged` (see psa.storage.records.divergence). observe: called with
+    each record. Raises UserError without a record, or without any of those expected.
     """
-    return _frame_of(store.records.all(names), store, names, expected, horizons)
-
-
-def load_frames(
-    store: Store,
-    names: Sequence[str] = (),
-    expected: Iterable[Trial] = (),
-    horizons: Mapping[str, int] | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return load_records_frame, and load_probe_frame of the same records, which are read once."""
-    parts: list[dict[str, Any]] = []
-
-    def records() -> Iterator[Record]:
-        for record in store.records.all(names):
-            parts.extend(probe_parts(record))
-            yield record
-
-    return _frame_of(records(), store, names, expected, horizons), build_probe_frame(parts)
-
-
-def _frame_of(
-    records: Iterable[Record],
-    store: Store,
-    names: Sequence[str],
-    expected: Iterable[Trial],
-    horizons: Mapping[str, int] | None,
-) -> pd.DataFrame:
     wanted = {trial.id: trial for trial in expected}
     # only the row of each record is kept: thousands of records as JSON is read would take much memory
-    read = [
-        (record["spec"], record["loops"], _row_of(record, (horizons or {}).get(record["id"], 0)))
-        for record in records
-    ]
+    read = []
+    for record in store.records.all(names):
+        observe(record)
+        row = _row_of(record, (horizons or {}).get(record["id"], 0))
+        read.append((record["spec"], record["loops"], row))
     rows = [row for _, _, row in read if row["id"] in wanted] if wanted else _fullest(read)
     if read and not rows:
         raise UserError(
@@ -95,6 +70,20 @@ def _frame_of(
     if not wanted:
         rows += list(_holes(store, rows))
     return build_frame(rows)
+
+
+def load_frames(
+    store: Store,
+    names: Sequence[str] = (),
+    expected: Iterable[Trial] = (),
+    horizons: Mapping[str, int] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return load_records_frame, and load_probe_frame of the same records, which are read once."""
+    parts: list[dict[str, Any]] = []
+    frame = load_records_frame(
+        store, names, expected, horizons, lambda record: parts.extend(probe_parts(record))
+    )
+    return frame, build_probe_frame(parts)
 
 
 def stored_records(store: Store, trials: Iterable[str]) -> Iterator[tuple[Record, Record]]:

@@ -6,8 +6,9 @@ import numpy as np
 
 from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
+from psa.probes.base import LkgProbe
 from psa.probes.metrics import confusion, expected_calibration_error
-from psa.probes.predictions import LkgProbe, Predictions, both_splits, finite_rows, predict
+from psa.probes.predictions import Predictions, both_splits, finite_rows, predict
 from psa.storage.trial_state import Observation
 
 

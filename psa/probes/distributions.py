@@ -14,6 +14,7 @@ from torch import Tensor
 from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
+from psa.probes.base import LkgProbe
 from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
 from psa.storage.trial_state import Observation
 
@@ -52,7 +53,7 @@ class _Values:
         }
 
 
-class Distributions:
+class Distributions(LkgProbe):
     """Moments (mean, std, min, max, share of zeros, share below zero), L2 norm and histogram counts of every
     parameter tensor, and of every hidden layer before and after its activation, over the first 1,000
     validation images. sum: what a layer's outputs sum to, the mean, least and greatest over samples.
@@ -67,15 +68,10 @@ class Distributions:
         """Return the names of the moments and of the sums, in order."""
         return {"moments": list(_MOMENTS), "sum": ["mean", "least", "greatest"]}
 
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
-        """Return nothing: only the LKG is observed."""
-        return [{} for _ in probe_input.loops]
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        return dict(self._facts(probe_input, row))
 
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
-        """Observe the LKG of each trial, as the class describes."""
-        return [dict(self._of(probe_input, row)) for row in range(len(probe_input.loops))]
-
-    def _of(self, probe_input: ProbeInput, row: int) -> Iterator[tuple[str, list[float]]]:
+    def _facts(self, probe_input: ProbeInput, row: int) -> Iterator[tuple[str, list[float]]]:
         for name, tensor in _acting(probe_input, row).items():
             yield from _named(f"weights.{name}", tensor)
         found: dict[str, _Values] = defaultdict(_Values)

@@ -11,8 +11,9 @@ from torch import Tensor
 from psa.data.splits import Split
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
+from psa.probes.base import LkgProbe
 from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
-from psa.probes.predictions import LkgProbe, both_splits
+from psa.probes.predictions import both_splits
 from psa.storage.trial_state import Observation
 
 NEIGHBOURS: Final = 8

@@ -9,8 +9,8 @@ from psa.engine.probing import ProbeInput
 from psa.nn.activations import added
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
+from psa.probes.base import LkgProbe, NetworkProbe
 from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
-from psa.probes.predictions import LkgProbe
 from psa.storage.trial_state import Observation
 
 
@@ -18,7 +18,7 @@ def _hidden(net: Dense) -> list[str]:
     return [linear.name for linear in net.shape.linears if linear.role != "output"]
 
 
-class LayerUsage:
+class LayerUsage(NetworkProbe):
     """For every layer, first to last, the entrywise L1 norm of its parameters; for every hidden one the mean
     output |h| over the validation split, after its activation, and the share of outputs that are not 0.
 
@@ -31,14 +31,6 @@ class LayerUsage:
         """Return the layers by name; the output layer has parameters alone."""
         names, hidden = [linear.name for linear in net.shape.linears], _hidden(net)
         return {"parameters_l1": names, "mean_output": hidden, "active_share": hidden}
-
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
-        """Observe each network, as the class describes."""
-        return [self._of(probe_input, row) for row in range(len(probe_input.loops))]
-
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
-        """Do the same for the LKG."""
-        return self.each(probe_input)
 
     def _of(self, probe_input: ProbeInput, row: int) -> Observation:
         one = probe_input.weights[row : row + 1]
@@ -111,7 +103,7 @@ class EarlyExit(LkgProbe):
         return {"correct": [correct[layer] for layer in layers]}
 
 
-class Thresholds:
+class Thresholds(NetworkProbe):
     """The learned threshold of every hidden layer, within its limits."""
 
     name = "thresholds"
@@ -130,7 +122,3 @@ class Thresholds:
             for row, value in enumerate([] if values is None else values.flatten().tolist()):
                 found[row]["threshold"].append(min(max(value, low), high))
         return found
-
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
-        """Do the same for the LKG."""
-        return self.each(probe_input)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from psa.data.splits import Split
 from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
+from psa.probes.base import SPLITS, LkgProbe
 from psa.probes.metrics import STRONG, toggle
-from psa.probes.predictions import SPLITS, LkgProbe, Predictions, both_splits, finite_rows, predict
+from psa.probes.predictions import Predictions, both_splits, finite_rows, predict
 from psa.storage.trial_state import Observation
 
 _BAND: Final = 1e-6  # nats; differences up to it are rounding

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -15,33 +14,8 @@ from psa.data.splits import Split
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
 from psa.interventions.memory.hook import MemoryHook
-from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
-from psa.storage.trial_state import Observation
-
-SPLITS: Final = ("validation", "test")
-
-
-class LkgProbe:
-    """The base of probes that observe only the LKG. `_of` returns the observation of one trial, for both
-    splits unless `places` is overridden.
-    """
-
-    def places(self, net: Dense) -> dict[str, list[str]]:
-        """Return the splits."""
-        return {"": list(SPLITS)}
-
-    def each(self, probe_input: ProbeInput) -> list[Observation]:
-        """Return nothing: only the LKG is observed."""
-        return [{} for _ in probe_input.loops]
-
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
-        """Observe the LKG of each trial, as the class describes."""
-        return [self._of(probe_input, row) for row in range(len(probe_input.loops))]
-
-    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
-        """Return the observation of one trial."""
-        raise NotImplementedError
+from psa.probes.base import SPLITS
 
 
 @dataclass(frozen=True)

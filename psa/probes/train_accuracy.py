@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded
-from psa.nn.dense import Dense
+from psa.probes.base import NetworkProbe
 from psa.storage.trial_state import Observation
 
 
-class TrainAccuracy:
+class TrainAccuracy(NetworkProbe):
     """The number of training images that the weights after the epoch classify correctly: correct, total.
 
     A pass over the training split; about a third of an epoch's time.
     """
 
     name = "train_accuracy"
-
-    def places(self, net: Dense) -> dict[str, list[str]]:
-        """Return no names: each quantity has one number."""
-        return {}
 
     def each(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
@@ -29,7 +25,3 @@ class TrainAccuracy:
             weights, loops = weights.repeat(2), loops * 2
         correct, _ = evaluate(probe_input.net, weights, split, loops)
         return [{"correct": [int(count)], "total": [len(split)]} for count in correct[:trials]]
-
-    def last(self, probe_input: ProbeInput) -> list[Observation]:
-        """Do the same for the LKG."""
-        return self.each(probe_input)

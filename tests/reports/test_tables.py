@@ -158,7 +158,7 @@ def test_an_empty_table_is_a_table() -> None:
 @pytest.mark.parametrize("row", [("a",), ("a", "b"), (1, 2), ("a", 2.5), ("a", MeanSd(1, 1, 1, 1))], ids=str)
 def test_a_row_that_does_not_fit_is_refused(row: tuple[str | int | float | MeanSd, ...]) -> None:
     """As many cells as columns, each of its kind."""
-    with pytest.raises(ValueError, match=r"zip\(\)|is no"):
+    with pytest.raises(ValueError, match=r"zip\(\)|must hold"):
         Table("C", "tab:c", COLUMNS[:2], (row,))
 
 

@@ -117,7 +117,7 @@ class Cells:
         nothing = Trials(np.full(len(self.seeds), np.nan), self.samples, {})
         return self.trials.get((arch, mode), nothing)
 
-    def uncertain(self, arch: str, mode: str) -> MeanSd | None:
+    def mean_sd(self, arch: str, mode: str) -> MeanSd | None:
         """Return the mean and population standard deviation of a cell in percent, None if it is empty."""
         cell = self.cell(arch, mode)
         n = len(cell.found)

@@ -120,7 +120,7 @@ def accuracy_table(
     column lists the modes that a paired test with Holm's correction cannot separate from the best at `alpha`.
     """
     cells = cells_of(frame)
-    means = {arch: {mode: cells.uncertain(arch, mode) for mode in MODES} for arch in cells.archs}
+    means = {arch: {mode: cells.mean_sd(arch, mode) for mode in MODES} for arch in cells.archs}
     by_test = {arch: _by_test(cells, arch, alpha) for arch in cells.archs}
     absent = len(set(order) - set(cells.archs))
     listed = f" {absent:,} of the {len(order):,} architectures listed are not there." if absent else ""
