@@ -23,10 +23,6 @@ def _digits_text(digits: list[int] | None) -> str | None:
     return None if digits is None else ",".join(map(str, digits))
 
 
-def _bare(arch: str) -> str:
-    return arch.strip("[]")
-
-
 @dataclass(frozen=True)
 class FrameColumn:
     """A column of a frame.
@@ -71,7 +67,7 @@ TRIAL_FIELDS: Final = (
     _C("study", "category", "spec.study", "Study"),
     _C("kind", "category", "spec.kind", "Kind", "ablation"),
     _C("family", "category", "spec.model.family", "Wiring"),
-    _C("arch", "category", "spec.model.arch", "Architecture", "", _bare),
+    _C("arch", "category", "spec.model.arch", "Architecture", "", lambda arch: arch.strip("[]")),
     _C("activation", "category", "spec.model.activation", "Activation", "ReLU", _activation_label),
     _C("simplex", "category", "spec.model.simplex", "Simplex", "none"),
     _C("temperature", "float64", "spec.model.temperature", "Temperature"),

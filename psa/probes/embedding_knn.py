@@ -29,15 +29,11 @@ class EmbeddingKnn(LkgProbe):
     name = "embedding_knn"
 
     def _of(self, probe_input: ProbeInput, row: int) -> Observation:
-        known = embeddings(probe_input, probe_input.splits.train, row)
+        train, classes = probe_input.splits.train, probe_input.net.classes
+        known = embeddings(probe_input, train, row)
         found: Observation = {"correct": [], "total": []}
         for _, split in both_splits(probe_input):
-            answers = voted(
-                known,
-                probe_input.splits.train.labels,
-                embeddings(probe_input, split, row),
-                probe_input.net.classes,
-            )
+            answers = voted(known, train.labels, embeddings(probe_input, split, row), classes)
             found["correct"].append(int((answers == split.labels.cpu().numpy()).sum()))
             found["total"].append(len(split))
         return found

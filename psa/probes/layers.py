@@ -72,10 +72,9 @@ class EarlyExit(LkgProbe):
         return {"correct": _hidden(net)}
 
     def _of(self, probe_input: ProbeInput, row: int) -> Observation:
-        *_, (weight, bias) = probe_input.net.layout.views(probe_input.weights[row : row + 1])
-        head = probe_input.net.bind(
-            probe_input.weights[row : row + 1], loops=probe_input.loops[row : row + 1]
-        ).plan[-1][0]
+        net, weights = probe_input.net, probe_input.weights[row : row + 1]
+        *_, (weight, bias) = net.layout.views(weights)
+        head = net.bind(weights, loops=probe_input.loops[row : row + 1]).plan[-1][0]
         weight = effective(head)[0]
         layers = hidden_layers(probe_input)
         correct: dict[int, int | None] = dict.fromkeys(layers)
@@ -84,14 +83,12 @@ class EarlyExit(LkgProbe):
 
         def watch(layer: int, before: Tensor, after: Tensor) -> None:
             read = after
-            if probe_input.net.shape.summed:
+            if net.shape.summed:
                 read = added(total.pop()[None], after[None])[0] if total else after
                 total.append(read)
             # a residual block ends in `leave`; inside of it the skip connection is missing
-            if len(read) == weight.shape[1] and probe_input.net.shape.linears[layer].role not in (
-                "enter",
-                "conv",
-            ):
+            inside = net.shape.linears[layer].role in ("enter", "conv")
+            if len(read) == weight.shape[1] and not inside:
                 exits[layer] = (weight @ read + bias[0]).argmax(dim=0)
 
         def answer(logits: Tensor, labels: Tensor) -> None:
