@@ -134,19 +134,19 @@ class Results:
         and `bounty` (validation accuracy) in percent, `test_loss`, `bounty_loop` (the epoch they are of),
         `loops` (epochs trained), `thresholds`, and every setting. Raises UserError where there is no record.
         """
-        from psa.analysis.probe_frame import load_probe_frame
-        from psa.analysis.records_frame import load_records_frame
+        from psa.analysis.records_frame import load_frames
         from psa.reports.activations.arms import rows_of, with_seen
 
         grid = self.experiment.grid
         names = sorted({trial.study for trial in grid.trials})
-        rows = rows_of(load_records_frame(self.store, names, grid.trials, grid.horizons))
+        frame, observed = load_frames(self.store, names, grid.trials, grid.horizons)
+        rows = rows_of(frame)
         if (rows["status"] == "missing").all():
             raise UserError(
                 f"{self.store.results.absolute()} holds no record of {', '.join(names)}",
                 "Run it first, or name the folder with results_dir",
             )
-        rows = with_seen(rows, load_probe_frame(self.store, names))
+        rows = with_seen(rows, observed)
         points = {point.trial.id: point for point in grid.points}
         for key in self.experiment.axes:
             if key not in rows:

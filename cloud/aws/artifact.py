@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 
 from psa.core.errors import UserError, one_line
 from psa.core.files import unreadable
-from psa.specs.arch import quote
+from psa.core.formatting import quote
 
 _HINT: Final = "Do not unpack it by hand either; delete it, or look at what wrote it"
 _CUT: Final = "Fetch it again; if it stays so, the job did not finish writing it"

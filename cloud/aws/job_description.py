@@ -11,8 +11,8 @@ from typing import Any, Final
 from cloud.aws.job_names import is_valid_job_name, parse_job_name, parse_legacy_name
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
+from psa.core.formatting import quote
 from psa.core.text_file import decode_text
-from psa.specs.arch import quote
 
 JOBS_FILE: Final = Path("requested-jobs.txt")
 MAX_JOBS: Final = 100_000

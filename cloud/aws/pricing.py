@@ -14,9 +14,9 @@ from typing import Any, Final
 from cloud.aws.job_description import TrainingJob
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
+from psa.core.formatting import quote
 from psa.core.parsing import check_choice
 from psa.core.text_file import read_toml
-from psa.specs.arch import quote
 
 _HINT: Final = "Lay it out like the table that psa brings along (cloud/aws/prices.toml)"
 _TYPE: Final = re.compile(r"ml(\.[a-z0-9-]{1,30}){2}")

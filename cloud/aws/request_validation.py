@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from psa.core.errors import UserError
 from psa.core.extras import how_to_install
+from psa.core.formatting import quote
 from psa.core.parsing import nearest
-from psa.specs.arch import quote
 
 _CREATE: Final = "CreateTrainingJob"
 

@@ -1,4 +1,4 @@
-"""The shape of a frame of records: its columns, their types and their order."""
+"""The frame of records built from rows: its types and its order."""
 
 from __future__ import annotations
 
@@ -11,78 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from psa.analysis.frame_columns import LOOP_FIELDS, TRIAL_COLUMNS, TRIAL_FIELDS, FrameColumn
 from psa.specs.arch import Arch
 from psa.specs.training import MODES
 
-# Of the trial. status: done, unfinished (fewer loops than asked), diverged (see
-# psa.storage.records.divergence), failed (its last try), damaged (its record), missing. diverged_loops: how
-# many of its loops diverged, also of a trial that is done. bounty, test and zero_r are percentages;
-# validation_size and test_size the samples they are of; bounty_correct: validation samples that the bounty
-# stands for. source: psa, or published.
-TRIAL_COLUMNS: Final = (
-    "id",
-    "study",
-    "kind",
-    "family",
-    "arch",
-    "activation",
-    "simplex",
-    "temperature",
-    "init",
-    "mode",
-    "seed",
-    "status",
-    "parameters",
-    "policy",
-    "optimizer",
-    "lr",
-    "momentum",
-    "batch_size",
-    "weight_decay",
-    "patience",
-    "dropout",
-    "dataset",
-    "scaling",
-    "digits",
-    "val_size",
-    "split_seed",
-    "loops",
-    "diverged_loops",
-    "stopped_early",
-    "validation_size",
-    "bounty",
-    "bounty_correct",
-    "bounty_loop",
-    "test_size",
-    "test",
-    "test_loss",
-    "zero_r",
-    "device",
-    "source",
-)
-# Of a loop. accuracy: of the trained copy, percent of the validation split. lkg: of the LKG after the loop;
-# lkg_correct: the same as a count.
-# layer, unit: what was ablated before it. loop_mode: its mode, where a trial changed it on the way.
-LOOP_COLUMNS: Final = (
-    "loop", "loop_mode", "layer", "unit", "accuracy", "lkg", "lkg_correct", "loss", "train_loss", "kept",
-)  # fmt: skip
-_TEXTS: Final = (
-    "id", "study", "kind", "family", "arch", "activation", "simplex", "init", "mode", "status", "policy",
-    "optimizer", "dataset", "scaling", "digits", "device", "source", "loop_mode",
-)  # fmt: skip
-_COUNTS: Final = (
-    "seed", "parameters", "batch_size", "patience", "val_size", "split_seed", "loops", "diverged_loops",
-    "validation_size", "bounty_correct", "bounty_loop", "test_size", "loop", "layer", "unit", "lkg_correct",
-)  # fmt: skip
-_TRUTHS: Final = ("stopped_early", "kept")
 # Of the columns of a stored history; NaN stands for None. Layers and units are below 2^24.
 _SMALL: Final = {
     "loop": np.int32, "layer": np.float32, "unit": np.float32, "correct": np.int32, "loss": np.float64,
     "train_loss": np.float64, "kept": np.bool_,
 }  # fmt: skip
-_NO_LOOPS: Final = {
-    name: [None] for name in ("loop", "mode", "layer", "unit", "correct", "loss", "train_loss", "kept")
-}
+_NO_LOOPS: Final = {name: [None] for name in ("mode", *_SMALL)}
 
 
 def trials_of(frame: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +37,8 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     rows = sorted(rows, key=_order)
     histories = [row.get("history") or _NO_LOOPS for row in rows]
     counts = [len(history["loop"]) for history in histories]
-    trials = _typed({name: [row.get(name) for row in rows] for name in TRIAL_COLUMNS})
+    fields = [field for field in TRIAL_FIELDS if field.framed]
+    trials = _typed({field.name: [row.get(field.name) for row in rows] for field in fields}, fields)
     accuracy = [
         100 * _numbers(history["correct"]) / (row.get("validation_size") or np.nan)
         for row, history in zip(rows, histories, strict=True)
@@ -115,7 +54,7 @@ def build_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     correct = [_numbers(history["correct"]) for history in histories]
     loops["lkg_correct"] = np.concatenate([_lkg(*each) for each in zip(correct, kept, strict=True)])
     repeated = trials.iloc[np.repeat(np.arange(len(rows)), counts)].reset_index(drop=True)
-    return pd.concat([repeated, _typed(loops)[list(LOOP_COLUMNS)]], axis=1)
+    return pd.concat([repeated, _typed(loops, LOOP_FIELDS)], axis=1)
 
 
 def as_arrays(history: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -147,15 +86,13 @@ def _order(row: dict[str, Any]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _typed(columns: dict[str, Any]) -> pd.DataFrame:
+def _typed(columns: dict[str, Any], fields: Sequence[FrameColumn]) -> pd.DataFrame:
     """Return a frame of nullable types, so that counts stay integers where others are missing."""
-    kinds = dict.fromkeys(_TEXTS, "category") | dict.fromkeys(_COUNTS, "Int64")
-    kinds |= dict.fromkeys(_TRUTHS, "boolean")
     return pd.DataFrame(
         {
-            name: pd.Series(values, dtype="str" if name in _TEXTS else None).astype(
-                kinds.get(name, "float64")
-            )
-            for name, values in columns.items()
+            field.name: pd.Series(
+                columns[field.name], dtype="str" if field.dtype == "category" else None
+            ).astype(field.dtype)
+            for field in fields
         }
     )

@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_columns import PROBE_FIELDS
 from psa.storage.records.record import Record
 from psa.storage.store import Store
-
-# loop: 0 before the first one, missing for the LKG after selection. index: of the number in its quantity,
-# from 0. place: what it stands for, where the probe says so.
-PROBE_COLUMNS: Final = ("id", "probe", "quantity", "loop", "index", "place", "value")
 
 
 def load_probe_frame(store: Store, names: Sequence[str] = ()) -> pd.DataFrame:
     """Return all observations of the probes of stored trials (of the studies called `names`, or of all)."""
-    parts = [part for record in store.records.all(names) for part in _parts(record)]
-    columns: dict[str, Any] = {
-        name: [part[name] for part in parts] for name in ("id", "probe", "quantity", "loop")
-    }
+    return build_probe_frame([part for record in store.records.all(names) for part in probe_parts(record)])
+
+
+def build_probe_frame(parts: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Build the frame from the parts of records: see probe_parts."""
     counts = [len(part["value"]) for part in parts]
-    frame = pd.DataFrame(
-        {
-            name: np.repeat(np.array(columns[name], dtype=object), counts)
-            for name in ("id", "probe", "quantity")
-        }
-    ).astype("category")
-    frame["loop"] = pd.array(np.repeat(np.array(columns["loop"], dtype=object), counts), dtype="Int64")
-    frame["index"] = np.concatenate([np.arange(count) for count in counts] or [np.empty(0, np.int64)])
-    frame["place"] = pd.Series([each for part in parts for each in part["place"]], dtype="str").astype(
-        "category"
-    )
+    columns: dict[str, Any] = {
+        name: np.repeat(np.array([part[name] for part in parts], dtype=object), counts)
+        for name in ("id", "probe", "quantity", "loop")
+    }
+    columns["loop"] = pd.array(columns["loop"], dtype="Int64")
+    columns["index"] = np.concatenate([np.arange(count) for count in counts] or [np.empty(0, np.int64)])
+    columns["place"] = pd.Series([each for part in parts for each in part["place"]], dtype="str")
     values = [np.array(part["value"], dtype=np.float64) for part in parts]  # None becomes NaN
-    frame["value"] = np.concatenate(values or [np.empty(0)])
-    return frame[list(PROBE_COLUMNS)]
+    columns["value"] = np.concatenate(values or [np.empty(0)])
+    return pd.DataFrame(columns).astype({field.name: field.dtype for field in PROBE_FIELDS})
 
 
-def _parts(record: Record) -> Iterator[dict[str, Any]]:
+def probe_parts(record: Record) -> Iterator[dict[str, Any]]:
     """Yield one part for every list of numbers in a record."""
     for probe, seen in record.get("probes", {}).items():
         places = seen["places"]

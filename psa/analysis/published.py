@@ -106,7 +106,9 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
                 seen.add(row["id"])
                 rows.append(row)
         else:
-            raise UserError(f"{path}, line {number}: {line.strip()[:60]!r} is no row of trials", "Correct it")
+            raise UserError(
+                f"{path}, line {number} must be a row of trials, got {line.strip()[:60]!r}", "Correct it"
+            )
     if not rows:
         raise UserError(f"{path} holds no table of trials", "It begins with a line `### Architecture: 1*16`")
     return build_frame(rows)
@@ -124,8 +126,8 @@ def _modes(cells: Sequence[str], path: Path, number: int) -> list[str]:
     modes = [cell.lower() for cell in cells]
     for mode in modes:
         if mode not in MODES or modes.count(mode) > 1:
-            what = "stands there twice" if mode in MODES else f"is none of {', '.join(MODES)}"
-            raise UserError(f"{path}, line {number}: mode {mode!r} {what}", "Correct it")
+            rule = "must occur once" if mode in MODES else f"must be one of {', '.join(MODES)}"
+            raise UserError(f"{path}, line {number}: a mode {rule}, got {mode!r}", "Correct it")
     return modes
 
 

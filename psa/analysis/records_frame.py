@@ -7,17 +7,17 @@ trial that is expected but missing has one row without a loop, so that missing t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
+from psa.analysis.frame_columns import SPEC_FIELDS, TRIAL_FIELDS, spec_columns
 from psa.analysis.frame_schema import as_arrays, build_frame
+from psa.analysis.probe_frame import build_probe_frame, probe_parts
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
-from psa.specs.activation import Activation
 from psa.specs.base import canonical_json
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
@@ -25,11 +25,7 @@ from psa.storage.records.divergence import diverged, diverged_loops
 from psa.storage.records.record import Record, reaches
 from psa.storage.store import Store
 
-_ASKED: Final = (
-    "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "mode", "seed",
-    "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience", "dropout", "dataset",
-    "scaling", "digits", "val_size", "split_seed",
-)  # fmt: skip
+# What the holes of a study are known to share with the other trials of their network.
 _OF_NETWORK: Final = (
     "study", "kind", "family", "arch", "activation", "simplex", "temperature", "init", "parameters",
 )  # fmt: skip
@@ -40,6 +36,7 @@ def load_records_frame(
     names: Sequence[str] = (),
     expected: Iterable[Trial] = (),
     horizons: Mapping[str, int] | None = None,
+    observe: Callable[[Record], object] = lambda record: None,
 ) -> pd.DataFrame:
     """Return the stored records of the studies called `names` (of all, if none is named) as one frame.
 
@@ -47,15 +44,16 @@ def load_records_frame(
     that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
     observed of them the longest is taken, of equally long ones that with the most probes. horizons:
     meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers are
-    left out, as those of one that `diverged` (see psa.storage.records.divergence). Raises UserError if there
-    is no record at all, or none of those expected.
+    left out, as those of one that `diverged` (see psa.storage.records.divergence). observe: called with
+    each record. Raises UserError without a record, or without any of those expected.
     """
     wanted = {trial.id: trial for trial in expected}
     # only the row of each record is kept: thousands of records as JSON is read would take much memory
-    read = [
-        (record["spec"], record["loops"], _row_of(record, (horizons or {}).get(record["id"], 0)))
-        for record in store.records.all(names)
-    ]
+    read = []
+    for record in store.records.all(names):
+        observe(record)
+        row = _row_of(record, (horizons or {}).get(record["id"], 0))
+        read.append((record["spec"], record["loops"], row))
     rows = [row for _, _, row in read if row["id"] in wanted] if wanted else _fullest(read)
     if read and not rows:
         raise UserError(
@@ -74,12 +72,28 @@ def load_records_frame(
     return build_frame(rows)
 
 
-def records_of(store: Store, trials: Iterable[str]) -> Iterator[Record]:
-    """Yield the records of some trials (by id) that a frame of records names, for what no column holds: the
-    parts of a memory, names of files, lists of a probe.
+def load_frames(
+    store: Store,
+    names: Sequence[str] = (),
+    expected: Iterable[Trial] = (),
+    horizons: Mapping[str, int] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return load_records_frame, and load_probe_frame of the same records, which are read once."""
+    parts: list[dict[str, Any]] = []
+    frame = load_records_frame(
+        store, names, expected, horizons, lambda record: parts.extend(probe_parts(record))
+    )
+    return frame, build_probe_frame(parts)
+
+
+def stored_records(store: Store, trials: Iterable[str]) -> Iterator[tuple[Record, Record]]:
+    """Yield the records of some trials (by id) that a frame of records names, each with its sidecar (empty
+    where there is none), for values that no column holds: parts of a memory, files, lists of a probe.
     """
-    found = (store.records.locate(trial) for trial in trials)
-    return (stored.record for stored in found if stored is not None)
+    for stored in map(store.records.locate, trials):
+        if stored is not None:
+            machine = stored.machine()
+            yield stored.record, {} if machine is None else machine[1]
 
 
 def _fullest(read: Sequence[tuple[dict[str, Any], int, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -106,7 +120,8 @@ def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
     """Return the settings of a trial without results: the mean of longer and shorter trials would be of
     neither, and a trial that diverged has none.
     """
-    kept = ("id", "source", "parameters", "diverged_loops", *_ASKED)
+    kept = ["id", "source", "parameters", "diverged_loops"]
+    kept += [field.name for field in SPEC_FIELDS if field.framed]
     return {**{name: row[name] for name in kept}, "status": status}
 
 
@@ -128,70 +143,26 @@ def _row_of(record: Record, horizon: int) -> dict[str, Any]:
 
 def _with_results(record: Record) -> dict[str, Any]:
     """Return the trial columns of a record and its history."""
-    spec, samples, finals = record["spec"], record["samples"], record["finals"]
+    samples, finals = record["samples"], record["finals"]
+    stored = {field.name: field.read(record) for field in TRIAL_FIELDS if field.path and not field.is_setting}
     return {
-        **_spec_columns(spec),
-        "id": record["id"],
+        **spec_columns(record["spec"]),
+        **stored,
         "status": "done",
-        "parameters": record["built"]["parameters"],
-        "loops": record["loops"],
         "diverged_loops": len(diverged_loops(record["history"])),
-        "stopped_early": finals["stopped_early"],
-        "validation_size": samples["validation"],
         "bounty": 100 * finals["bounty"]["correct"] / samples["validation"],
-        "bounty_correct": finals["bounty"]["correct"],
-        "bounty_loop": finals["bounty"]["loop"],
-        "test_size": samples["test"],
         "test": 100 * finals["test"]["correct"] / samples["test"],
-        "test_loss": finals["test"]["loss"],
         "zero_r": 100 * samples["zero_r_validation"] / samples["validation"],
-        "device": record["device"],
         "source": "psa",
         "history": as_arrays(record["history"]),
     }
-
-
-def _spec_columns(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a spec, under the names that grids use."""
-    data, model, method = spec["data"], spec["model"], spec["method"]
-    # settings that specs of the published families leave out have fixed values
-    return {
-        "study": spec["study"],
-        "kind": spec.get("kind", "ablation"),
-        "activation": _label(model.get("activation", "ReLU")),
-        "simplex": model.get("simplex", "none"),
-        "temperature": model.get("temperature") if model.get("simplex", "none") != "none" else None,
-        "init": model.get("init", "torch"),
-        "optimizer": method.get("optimizer", "adamw"),
-        "momentum": method.get("momentum"),
-        "patience": method.get("patience"),
-        "family": model["family"],
-        "arch": model["arch"].strip("[]"),
-        "mode": spec["intervention"]["mode"],
-        "seed": spec["seed"],
-        "policy": method["policy"],
-        "lr": method["lr"],
-        "batch_size": method["batch_size"],
-        "weight_decay": method["weight_decay"],
-        "dropout": model["dropout"],
-        "dataset": data["name"],
-        "scaling": data["scaling"],
-        "val_size": data["val_size"],
-        "split_seed": data["split_seed"],
-        "digits": None if data["digits"] is None else ",".join(map(str, data["digits"])),
-    }
-
-
-@lru_cache(maxsize=256)
-def _label(activation: str) -> str:
-    return Activation.coerce(activation).label
 
 
 def _absent(store: Store, trial: Trial) -> dict[str, Any]:
     """Return the row of a trial without a record: its settings, and why there is no result."""
     parameters = shape_of(trial.model, trial.data.classes).parameters
     return {
-        **_spec_columns(trial.model_dump(mode="json")),
+        **spec_columns(trial.model_dump(mode="json")),
         "id": trial.id,
         "status": store.records.absence_reason(trial.id),
         "parameters": parameters,

@@ -90,6 +90,11 @@ class Paired:
     p: float
     effect: float
 
+    @property
+    def interval(self) -> Interval:
+        """The mean difference and its interval."""
+        return Interval(self.difference, self.low, self.high)
+
 
 def paired(one: ArrayLike, other: ArrayLike, seed: int = 0) -> Paired:
     """Compare two arms whose values are in the order of the same seeds. Raises ValueError for lengths

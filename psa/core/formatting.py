@@ -1,8 +1,11 @@
-"""Numbers in readable form: durations, sizes, counts."""
+"""Values in readable form: durations, sizes, counts, names, a wrong value in an error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+_MAX_SHOWN: Final = 60  # characters of a wrong value
 
 
 def format_duration(seconds: float) -> str:
@@ -34,3 +37,12 @@ def join_names(names: Sequence[str], most: int = 12) -> str:
 def pluralize(count: int, thing: str) -> str:
     """Return a count with its noun: `1 trial`, `5,880 trials`."""
     return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
+def quote(value: object) -> str:
+    """Return a value as Python writes it, on one line and cut short."""
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # a number of very many digits, lists very deep in lists
+        shown = f"this {type(value).__name__}"
+    return shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 3]}..."

@@ -35,7 +35,7 @@ def decode_text(content: bytes, where: str) -> str:
     # Ctrl-Z, which old editors of DOS and Windows put at the end of a text
     body = content.removeprefix(_UTF_8_MARK).rstrip(b"\x1a")
     if b"\0" in body:
-        raise UserError(f"{where} must be UTF-8 text, it holds zero bytes: UTF-16 or no text", _HINT)
+        raise UserError(f"{where} must be UTF-8 text, got zero bytes: UTF-16, or not text", _HINT)
     try:
         return body.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -50,14 +50,16 @@ def decode_text(content: bytes, where: str) -> str:
 def read_toml(content: bytes, where: str, what: str) -> dict[str, Any]:
     """Return the tables of a TOML file. what: the expected kind of file, for errors. Raises UserError."""
     if len(content) > _MAX_SIZE:
-        raise UserError(f"{where} is {len(content):,} bytes long", f"That is no {what}")
+        raise UserError(
+            f"{where} must have at most {_MAX_SIZE:,} bytes, got {len(content):,}", f"Name a {what}"
+        )
     text = decode_text(content, where)
     if _LONG_KEY.search(content):
-        raise UserError(f"{where} has a key of more than {_MAX_DEPTH} parts", f"That is no {what}")
+        raise UserError(f"{where} must have keys of at most {_MAX_DEPTH} parts", f"Name a {what}")
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of very many digits is but a ValueError
-        raise UserError(f"{where} is no TOML: {error}", "Correct that line") from error
+        raise UserError(f"{where} must be valid TOML: {error}", "Correct that line") from error
     _check(tables, where, what)
     return tables
 
@@ -74,7 +76,9 @@ def _check(tables: dict[str, Any], where: str, what: str) -> None:
         ]
         for value in level:
             if isinstance(value, int) and value not in _INTEGERS:
-                raise UserError(f"{where} is no TOML: it has a number of more than 64 bits", "Correct it")
+                raise UserError(
+                    f"{where} must be valid TOML, whose numbers have at most 64 bits", "Correct it"
+                )
         if not level:
             return
-    raise UserError(f"{where} has tables or lists more than {_MAX_DEPTH} deep", f"That is no {what}")
+    raise UserError(f"{where} must have tables and lists at most {_MAX_DEPTH} deep", f"Name a {what}")

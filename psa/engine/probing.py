@@ -30,7 +30,7 @@ class ProbeInput:
     weights: StackedParams
     loops: Sequence[int]
     splits: Splits
-    visited: MemorySite | None = None
+    memory_site: MemorySite | None = None
 
 
 class Probe(Protocol):
@@ -49,12 +49,12 @@ class Probe(Protocol):
         ...     def places(self, net):
         ...         return {}
         ...
-        ...     def each(self, look):
-        ...         rows = range(len(look.loops))
-        ...         return [{"norm": [float(look.weights.rest[row].norm())]} for row in rows]
+        ...     def each(self, probe_input):
+        ...         rows = range(len(probe_input.loops))
+        ...         return [{"norm": [float(probe_input.weights.rest[row].norm())]} for row in rows]
         ...
-        ...     def last(self, look):
-        ...         return self.each(look)
+        ...     def last(self, probe_input):
+        ...         return self.each(probe_input)
 
     """
 
@@ -73,22 +73,22 @@ class Probe(Protocol):
 
         """
 
-    def each(self, look: ProbeInput) -> list[Observation]:
+    def each(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the networks before their first loop and after each loop.
 
         Args:
-            look: The networks of the trials that have just been trained.
+            probe_input: The networks of the trials that have just been trained.
 
         Returns:
             One mapping per network, in order: a list of numbers by quantity.
 
         """
 
-    def last(self, look: ProbeInput) -> list[Observation]:
+    def last(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the LKG of each trial, after the last loop. Only here may a probe read the test split.
 
         Args:
-            look: The LKGs of all trials of a pack.
+            probe_input: The LKGs of all trials of a pack.
 
         Returns:
             One mapping per network, as in `each`.
@@ -166,17 +166,17 @@ class ArrayProbe(Protocol):
 
     Example:
         >>> class Weights:
-        ...     def arrays(self, look, row):
-        ...         return {"rest": look.weights.rest[row].cpu().numpy()}
+        ...     def arrays(self, probe_input, row):
+        ...         return {"rest": probe_input.weights.rest[row].cpu().numpy()}
 
     """
 
-    def arrays(self, look: ProbeInput, row: int) -> Arrays:
+    def arrays(self, probe_input: ProbeInput, row: int) -> Arrays:
         """Return what to store of one trial.
 
         Args:
-            look: The LKGs of all trials of a pack.
-            row: The position of the trial in `look`.
+            probe_input: The LKGs of all trials of a pack.
+            row: The position of the trial in `probe_input`.
 
         Returns:
             Arrays by name, stored in a file beside the state.
@@ -229,9 +229,9 @@ class ProbeRunner:
         states = [pack.states[row] for row in rows]
         # the epoch of weights that nothing has trained is the first: schedules begin there
         loops = [max(1, state.loops) for state in states]
-        look = ProbeInput(pack.net, weights, loops, self.splits, pack.memories(rows, loops))
+        probe_input = ProbeInput(pack.net, weights, loops, self.splits, pack.memories(rows, loops))
         for probe in self.probes:
-            for state, seen in zip(states, probe.each(look), strict=True):
+            for state, seen in zip(states, probe.each(probe_input), strict=True):
                 state.observed.setdefault(probe.name, []).append(
                     storable(seen)
                 )  # a diverged threshold must not stop its pack
@@ -257,14 +257,14 @@ class ProbeRunner:
             return [({}, {}) for _ in pack.states]
         made_in = [max(1, state.lkg_loop) for state in pack.states]
         memories = pack.memories(range(len(pack.states)), made_in)
-        look = ProbeInput(pack.net, pack.lkg, made_in, self.splits, memories)
-        seen = {probe.name: probe.last(look) for probe in self.probes}
+        probe_input = ProbeInput(pack.net, pack.lkg, made_in, self.splits, memories)
+        seen = {probe.name: probe.last(probe_input) for probe in self.probes}
         files: list[dict[str, Entry]] = [{} for _ in pack.states]
         for probe in self.probes if self.keep else ():
             for row, state in enumerate(pack.states):
                 if isinstance(probe, ArrayProbe) and self.keep is not None:
                     name = f"{probe.name}-{state.loops}"
-                    files[row][name] = self.keep(state, name, probe.arrays(look, row))
+                    files[row][name] = self.keep(state, name, probe.arrays(probe_input, row))
         return [
             ({name: each[row] for name, each in seen.items()}, files[row]) for row in range(len(pack.states))
         ]

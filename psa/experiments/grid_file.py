@@ -13,6 +13,7 @@ from pydantic import Field
 
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
+from psa.core.formatting import quote
 from psa.core.parsing import (
     check_choice,
     nearest,
@@ -24,7 +25,6 @@ from psa.core.parsing import (
 )
 from psa.core.text_file import read_toml
 from psa.experiments.study import Study, is_list_setting, parse_setting, study_named
-from psa.specs.arch import quote
 from psa.specs.base import STUDY_NAME, Spec, parse_spec
 
 MAX_LOOPS: Final = 10_000_000

@@ -6,8 +6,9 @@ import numpy as np
 
 from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
+from psa.probes.base import LkgProbe
 from psa.probes.metrics import confusion, expected_calibration_error
-from psa.probes.predictions import LkgProbe, Predictions, both_splits, finite_rows, predict
+from psa.probes.predictions import Predictions, both_splits, finite_rows, predict
 from psa.storage.trial_state import Observation
 
 
@@ -19,8 +20,8 @@ class Calibration(LkgProbe):
 
     name = "calibration"
 
-    def _of(self, look: ProbeInput, row: int) -> Observation:
-        found = [predict(look, split, row) for _, split in both_splits(look)]
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        found = [predict(probe_input, split, row) for _, split in both_splits(probe_input)]
         return {
             "ece": finite_rows(map(_ece, found)),
             "confidence": finite_rows(each.confidence.mean() for each in found),
@@ -45,6 +46,6 @@ class Confusion(LkgProbe):
         classes = range(net.classes)
         return {"": [f"{true}>{answer}" for true in classes for answer in classes]}
 
-    def _of(self, look: ProbeInput, row: int) -> Observation:
-        found = predict(look, look.splits.test, row)
-        return {"counts": confusion(found.labels, found.answers, look.net.classes).flatten().tolist()}
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        found = predict(probe_input, probe_input.splits.test, row)
+        return {"counts": confusion(found.labels, found.answers, probe_input.net.classes).flatten().tolist()}

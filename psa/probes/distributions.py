@@ -14,6 +14,7 @@ from torch import Tensor
 from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
+from psa.probes.base import LkgProbe
 from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
 from psa.storage.trial_state import Observation
 
@@ -52,7 +53,7 @@ class _Values:
         }
 
 
-class Distributions:
+class Distributions(LkgProbe):
     """Moments (mean, std, min, max, share of zeros, share below zero), L2 norm and histogram counts of every
     parameter tensor, and of every hidden layer before and after its activation, over the first 1,000
     validation images. sum: what a layer's outputs sum to, the mean, least and greatest over samples.
@@ -67,28 +68,23 @@ class Distributions:
         """Return the names of the moments and of the sums, in order."""
         return {"moments": list(_MOMENTS), "sum": ["mean", "least", "greatest"]}
 
-    def each(self, look: ProbeInput) -> list[Observation]:
-        """Return nothing: only the LKG is observed."""
-        return [{} for _ in look.loops]
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        return dict(self._facts(probe_input, row))
 
-    def last(self, look: ProbeInput) -> list[Observation]:
-        """Observe the LKG of each trial, as the class describes."""
-        return [dict(self._of(look, row)) for row in range(len(look.loops))]
-
-    def _of(self, look: ProbeInput, row: int) -> Iterator[tuple[str, list[float]]]:
-        for name, tensor in _acting(look, row).items():
+    def _facts(self, probe_input: ProbeInput, row: int) -> Iterator[tuple[str, list[float]]]:
+        for name, tensor in _acting(probe_input, row).items():
             yield from _named(f"weights.{name}", tensor)
         found: dict[str, _Values] = defaultdict(_Values)
         sums: dict[int, list[Tensor]] = defaultdict(list)
-        names = {layer: look.net.shape.linears[layer].name for layer in hidden_layers(look)}
+        names = {layer: probe_input.net.shape.linears[layer].name for layer in hidden_layers(probe_input)}
 
         def watch(layer: int, before: Tensor, after: Tensor) -> None:
             found[f"before.{names[layer]}"].add(before)
             found[f"after.{names[layer]}"].add(after)
             sums[layer].append(after.sum(dim=0, dtype=torch.float64))
 
-        some = look.splits.val.first(_SAMPLES)
-        trace_layers(look, some, row, watch, ignore)
+        some = probe_input.splits.val.first(_SAMPLES)
+        trace_layers(probe_input, some, row, watch, ignore)
         for name, values in found.items():
             yield from ((f"{name}.{fact}", numbers) for fact, numbers in values.facts().items())
         for layer, parts in sums.items():
@@ -96,14 +92,14 @@ class Distributions:
             yield f"after.{names[layer]}.sum", [float(total.mean()), float(total.min()), float(total.max())]
 
 
-def _acting(look: ProbeInput, row: int) -> dict[str, Tensor]:
+def _acting(probe_input: ProbeInput, row: int) -> dict[str, Tensor]:
     """Return every parameter tensor; of a simplex layer the effective weights."""
-    one = look.weights[row : row + 1]
-    plan = look.net.bind(one, loops=look.loops[row : row + 1]).plan
-    names = {f"{linear.name}.weight": number for number, linear in enumerate(look.net.shape.linears)}
+    one = probe_input.weights[row : row + 1]
+    plan = probe_input.net.bind(one, loops=probe_input.loops[row : row + 1]).plan
+    names = {f"{linear.name}.weight": number for number, linear in enumerate(probe_input.net.shape.linears)}
     return {
         name: effective(plan[names[name]][0])[0] if name in names else tensor
-        for name, tensor in look.net.layout.tensors(one).items()
+        for name, tensor in probe_input.net.layout.tensors(one).items()
     }
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from psa.data.splits import Split
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
+from psa.probes.base import LkgProbe
 from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
-from psa.probes.predictions import LkgProbe, both_splits
+from psa.probes.predictions import both_splits
 from psa.storage.trial_state import Observation
 
 NEIGHBOURS: Final = 8
@@ -27,25 +28,26 @@ class EmbeddingKnn(LkgProbe):
 
     name = "embedding_knn"
 
-    def _of(self, look: ProbeInput, row: int) -> Observation:
-        known = embeddings(look, look.splits.train, row)
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        train, classes = probe_input.splits.train, probe_input.net.classes
+        known = embeddings(probe_input, train, row)
         found: Observation = {"correct": [], "total": []}
-        for _, split in both_splits(look):
-            answers = voted(known, look.splits.train.labels, embeddings(look, split, row), look.net.classes)
+        for _, split in both_splits(probe_input):
+            answers = voted(known, train.labels, embeddings(probe_input, split, row), classes)
             found["correct"].append(int((answers == split.labels.cpu().numpy()).sum()))
             found["total"].append(len(split))
         return found
 
 
-def embeddings(look: ProbeInput, split: Split, row: int) -> Tensor:
+def embeddings(probe_input: ProbeInput, split: Split, row: int) -> Tensor:
     """Return the outputs of the last hidden layer of one trial, [N, width]."""
-    last, parts = hidden_layers(look)[-1], list[Tensor]()
+    last, parts = hidden_layers(probe_input)[-1], list[Tensor]()
 
     def watch(layer: int, before: Tensor, after: Tensor) -> None:
         if layer == last:
             parts.append(after.T.clone())
 
-    trace_layers(look, split, row, watch, ignore)
+    trace_layers(probe_input, split, row, watch, ignore)
     return torch.cat(parts)
 
 

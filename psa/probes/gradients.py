@@ -21,6 +21,7 @@ from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH, cross_entropy
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
+from psa.probes.base import LkgProbe
 from psa.storage.array_file import Arrays
 from psa.storage.trial_state import Observation
 
@@ -97,20 +98,16 @@ class Followed:
         return self.factors.of(row, self.splits.train, self.splits.digits) if self.wanted[row] else None
 
 
-class _Silent:
+class _Silent(LkgProbe):
     """A probe whose numbers are all in files."""
 
     def places(self, net: Dense) -> dict[str, list[str]]:
         """Return nothing: all results are in files."""
         return {}
 
-    def each(self, look: ProbeInput) -> list[Observation]:
+    def last(self, probe_input: ProbeInput) -> list[Observation]:
         """Return nothing: all results are in files."""
-        return [{} for _ in look.loops]
-
-    def last(self, look: ProbeInput) -> list[Observation]:
-        """Return nothing: all results are in files."""
-        return [{} for _ in look.loops]
+        return self.each(probe_input)
 
 
 class GradientsOnline(_Silent):
@@ -148,14 +145,14 @@ class Gradients(_Silent):
     def __init__(self, layers: Sequence[str] = ()) -> None:
         self.layers = tuple(layers)
 
-    def arrays(self, look: ProbeInput, row: int) -> Arrays:
+    def arrays(self, probe_input: ProbeInput, row: int) -> Arrays:
         """See psa.engine.probing.ArrayProbe. One trial at a time beside a copy of itself: the same bits in
         any pack.
         """
-        split, weights = look.splits.train, look.weights[[row, row]]
-        layers = numbers_of(look.net, self.layers)
-        factors = Factors(look.net, layers, 1, len(split), EVALUATION_BATCH, split.images.device)
-        bound = look.net.bind(weights, weights.zeros_like(), [look.loops[row]] * 2)
+        split, weights = probe_input.splits.train, probe_input.weights[[row, row]]
+        layers = numbers_of(probe_input.net, self.layers)
+        factors = Factors(probe_input.net, layers, 1, len(split), EVALUATION_BATCH, split.images.device)
+        bound = probe_input.net.bind(weights, weights.zeros_like(), [probe_input.loops[row]] * 2)
         bound.training = False
         bound.watch(factors.layer)
         for layer, _ in bound.plan:
@@ -167,7 +164,7 @@ class Gradients(_Silent):
             _, gradient = cross_entropy(logits.detach(), split.labels[part].expand(2, -1))
             factors.step(number, places[part].expand(2, -1), logits.detach())
             logits.backward(gradient)
-        return factors.of(0, split, look.splits.digits)
+        return factors.of(0, split, probe_input.splits.digits)
 
 
 def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
@@ -187,7 +184,7 @@ def numbers_of(net: Dense, names: Sequence[str]) -> list[int]:
         if linear.simplex or linear.role == "conv":
             kind = "stochastic one" if linear.simplex else "convolution"
             raise UserError(
-                f"probe of gradients: layer {linear.name} is a {kind}, whose gradients are no outer products",
+                f"probe of gradients: layer {linear.name} must be linear, got a {kind}",
                 "Name other layers, or use psa.analysis.gradients.vmap.per_sample_gradients",
             )
     return sorted(chosen)

@@ -18,14 +18,14 @@ _Watch = Callable[[int, Tensor, Tensor], None]
 
 @torch.no_grad()
 def trace_layers(
-    look: ProbeInput, split: Split, row: int, watch: _Watch, logits: Callable[[Tensor, Tensor], None]
+    probe_input: ProbeInput, split: Split, row: int, watch: _Watch, logits: Callable[[Tensor, Tensor], None]
 ) -> None:
     """Show each hidden layer of one trial on every batch of a split, then the logits [classes, B] and labels.
 
     One trial at a time, beside a copy of itself: what it is shown then has the same bits in any pack.
     """
-    weights = look.weights[[row, row]]
-    bound = look.net.bind(weights, loops=[look.loops[row]] * 2)
+    weights = probe_input.weights[[row, row]]
+    bound = probe_input.net.bind(weights, loops=[probe_input.loops[row]] * 2)
     for start in range(0, len(split), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         inputs = Inputs.same_for_all(split.images[part], 2)
@@ -37,6 +37,6 @@ def ignore(logits: Tensor, labels: Tensor) -> None:
     """Ignore the logits, for probes that need hidden layers alone."""
 
 
-def hidden_layers(look: ProbeInput) -> list[int]:
+def hidden_layers(probe_input: ProbeInput) -> list[int]:
     """Return the numbers of the layers that have an activation."""
-    return [number for number, linear in enumerate(look.net.shape.linears) if linear.role != "output"]
+    return [number for number, linear in enumerate(probe_input.net.shape.linears) if linear.role != "output"]

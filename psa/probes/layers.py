@@ -9,8 +9,8 @@ from psa.engine.probing import ProbeInput
 from psa.nn.activations import added
 from psa.nn.dense import Dense
 from psa.nn.layers import effective
+from psa.probes.base import LkgProbe, NetworkProbe
 from psa.probes.layer_trace import hidden_layers, ignore, trace_layers
-from psa.probes.predictions import LkgProbe
 from psa.storage.trial_state import Observation
 
 
@@ -18,7 +18,7 @@ def _hidden(net: Dense) -> list[str]:
     return [linear.name for linear in net.shape.linears if linear.role != "output"]
 
 
-class LayerUsage:
+class LayerUsage(NetworkProbe):
     """For every layer, first to last, the entrywise L1 norm of its parameters; for every hidden one the mean
     output |h| over the validation split, after its activation, and the share of outputs that are not 0.
 
@@ -32,17 +32,9 @@ class LayerUsage:
         names, hidden = [linear.name for linear in net.shape.linears], _hidden(net)
         return {"parameters_l1": names, "mean_output": hidden, "active_share": hidden}
 
-    def each(self, look: ProbeInput) -> list[Observation]:
-        """Observe each network, as the class describes."""
-        return [self._of(look, row) for row in range(len(look.loops))]
-
-    def last(self, look: ProbeInput) -> list[Observation]:
-        """Do the same for the LKG."""
-        return self.each(look)
-
-    def _of(self, look: ProbeInput, row: int) -> Observation:
-        one = look.weights[row : row + 1]
-        layers = hidden_layers(look)
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        one = probe_input.weights[row : row + 1]
+        layers = hidden_layers(probe_input)
         # tensors, which are read once: a read for every layer and batch would hold a GPU up
         total = dict.fromkeys(layers, torch.zeros((), dtype=torch.float64))
         active = dict.fromkeys(layers, torch.zeros((), dtype=torch.int64))
@@ -51,14 +43,14 @@ class LayerUsage:
             total[layer] = after.abs().sum(dtype=torch.float64) + total[layer].to(after.device)
             active[layer] = torch.count_nonzero(after) + active[layer].to(after.device)
 
-        trace_layers(look, look.splits.val, row, watch, ignore)
-        linears = look.net.shape.linears
+        trace_layers(probe_input, probe_input.splits.val, row, watch, ignore)
+        linears = probe_input.net.shape.linears
         widths = {layer: linears[layer].outputs * max(1, linears[layer].side ** 2) for layer in layers}
-        count = len(look.splits.val)
+        count = len(probe_input.splits.val)
         return {
             "parameters_l1": [
                 float(weight.abs().sum(dtype=torch.float64) + bias.abs().sum(dtype=torch.float64))
-                for weight, bias in look.net.layout.views(one)
+                for weight, bias in probe_input.net.layout.views(one)
             ],
             "mean_output": [float(total[layer]) / (count * widths[layer]) for layer in layers],
             "active_share": [int(active[layer]) / (count * widths[layer]) for layer in layers],
@@ -79,22 +71,24 @@ class EarlyExit(LkgProbe):
         """Return the hidden layers with an early exit behind them."""
         return {"correct": _hidden(net)}
 
-    def _of(self, look: ProbeInput, row: int) -> Observation:
-        *_, (weight, bias) = look.net.layout.views(look.weights[row : row + 1])
-        head = look.net.bind(look.weights[row : row + 1], loops=look.loops[row : row + 1]).plan[-1][0]
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        net, weights = probe_input.net, probe_input.weights[row : row + 1]
+        *_, (weight, bias) = net.layout.views(weights)
+        head = net.bind(weights, loops=probe_input.loops[row : row + 1]).plan[-1][0]
         weight = effective(head)[0]
-        layers = hidden_layers(look)
+        layers = hidden_layers(probe_input)
         correct: dict[int, int | None] = dict.fromkeys(layers)
         exits: dict[int, Tensor] = {}
         total: list[Tensor] = []
 
         def watch(layer: int, before: Tensor, after: Tensor) -> None:
             read = after
-            if look.net.shape.summed:
+            if net.shape.summed:
                 read = added(total.pop()[None], after[None])[0] if total else after
                 total.append(read)
             # a residual block ends in `leave`; inside of it the skip connection is missing
-            if len(read) == weight.shape[1] and look.net.shape.linears[layer].role not in ("enter", "conv"):
+            inside = net.shape.linears[layer].role in ("enter", "conv")
+            if len(read) == weight.shape[1] and not inside:
                 exits[layer] = (weight @ read + bias[0]).argmax(dim=0)
 
         def answer(logits: Tensor, labels: Tensor) -> None:
@@ -102,11 +96,11 @@ class EarlyExit(LkgProbe):
                 correct[layer] = (correct[layer] or 0) + int((answers == labels).sum())
             total.clear()
 
-        trace_layers(look, look.splits.val, row, watch, answer)
+        trace_layers(probe_input, probe_input.splits.val, row, watch, answer)
         return {"correct": [correct[layer] for layer in layers]}
 
 
-class Thresholds:
+class Thresholds(NetworkProbe):
     """The learned threshold of every hidden layer, within its limits."""
 
     name = "thresholds"
@@ -115,17 +109,13 @@ class Thresholds:
         """Return the layers that have a threshold."""
         return {"threshold": [net.shape.linears[layer].name for layer in net.layout.threshold_at]}
 
-    def each(self, look: ProbeInput) -> list[Observation]:
+    def each(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
-        kind, layout = look.net.activation, look.net.layout
+        kind, layout = probe_input.net.activation, probe_input.net.layout
         low, high = kind.number("min"), kind.number("max")
-        found: list[Observation] = [{"threshold": []} for _ in look.loops]
+        found: list[Observation] = [{"threshold": []} for _ in probe_input.loops]
         for layer in layout.threshold_at:
-            values = layout.threshold(look.weights, layer)
+            values = layout.threshold(probe_input.weights, layer)
             for row, value in enumerate([] if values is None else values.flatten().tolist()):
                 found[row]["threshold"].append(min(max(value, low), high))
         return found
-
-    def last(self, look: ProbeInput) -> list[Observation]:
-        """Do the same for the LKG."""
-        return self.each(look)

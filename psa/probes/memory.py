@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from psa.data.splits import Split
 from psa.engine.probing import ProbeInput
 from psa.nn.dense import Dense
+from psa.probes.base import SPLITS, LkgProbe
 from psa.probes.metrics import STRONG, toggle
-from psa.probes.predictions import SPLITS, LkgProbe, Predictions, both_splits, finite_rows, predict
+from psa.probes.predictions import Predictions, both_splits, finite_rows, predict
 from psa.storage.trial_state import Observation
 
 _BAND: Final = 1e-6  # nats; differences up to it are rounding
@@ -39,10 +40,10 @@ class ToggleProbe(LkgProbe):
 
     name = "toggle"
 
-    def _of(self, look: ProbeInput, row: int) -> Observation:
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
         found: Observation = {}
-        for name, split in both_splits(look):
-            one, other = (predict(look, split, row, with_memory=on) for on in (True, False))
+        for name, split in both_splits(probe_input):
+            one, other = (predict(probe_input, split, row, with_memory=on) for on in (True, False))
             change = one.losses - other.losses
             known = bool(np.isfinite(change).all())
             counts = {
@@ -97,23 +98,23 @@ class RetrievalProbe:
         """Return the splits."""
         return {"": list(SPLITS)}
 
-    def each(self, look: ProbeInput) -> list[Observation]:
+    def each(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
-        return [self._of(look, row, [look.splits.val]) for row in range(len(look.loops))]
+        return [self._of(probe_input, row, [probe_input.splits.val]) for row in range(len(probe_input.loops))]
 
-    def last(self, look: ProbeInput) -> list[Observation]:
+    def last(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe the LKG of each trial, as the class describes."""
-        splits = [split for _, split in both_splits(look)]
-        return [self._of(look, row, splits) for row in range(len(look.loops))]
+        splits = [split for _, split in both_splits(probe_input)]
+        return [self._of(probe_input, row, splits) for row in range(len(probe_input.loops))]
 
-    def _of(self, look: ProbeInput, row: int, splits: Sequence[Split]) -> Observation:
-        if look.visited is None:
+    def _of(self, probe_input: ProbeInput, row: int, splits: Sequence[Split]) -> Observation:
+        if probe_input.memory_site is None:
             return {}
         found: Observation = {}
         for split in splits:
-            for fact, value in _facts(predict(look, split, row)).items():
+            for fact, value in _facts(predict(probe_input, split, row)).items():
                 found.setdefault(fact, []).extend(finite_rows([value]))
-        bank = look.visited.memory.bank.statistics(row)
+        bank = probe_input.memory_site.memory.bank.statistics(row)
         return found | {fact: finite_rows([value]) for fact, value in bank.items()}
 
 

@@ -47,7 +47,7 @@ def toggle(
     if not 0 <= band <= strong:
         raise ValueError(f"band {band} must be from 0 to strong, {strong}")
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        raise ValueError("a loss is no finite number: which of the two is better cannot be said")
+        raise ValueError("all losses must be finite numbers")
     change = one - other
     return ModeToggle(
         samples=len(change),

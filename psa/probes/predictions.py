@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -15,33 +14,8 @@ from psa.data.splits import Split
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH
 from psa.interventions.memory.hook import MemoryHook
-from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
-from psa.storage.trial_state import Observation
-
-SPLITS: Final = ("validation", "test")
-
-
-class LkgProbe:
-    """The base of probes that observe only the LKG. `_of` returns the observation of one trial, for both
-    splits unless `places` is overridden.
-    """
-
-    def places(self, net: Dense) -> dict[str, list[str]]:
-        """Return the splits."""
-        return {"": list(SPLITS)}
-
-    def each(self, look: ProbeInput) -> list[Observation]:
-        """Return nothing: only the LKG is observed."""
-        return [{} for _ in look.loops]
-
-    def last(self, look: ProbeInput) -> list[Observation]:
-        """Observe the LKG of each trial, as the class describes."""
-        return [self._of(look, row) for row in range(len(look.loops))]
-
-    def _of(self, look: ProbeInput, row: int) -> Observation:
-        """Return the observation of one trial."""
-        raise NotImplementedError
+from psa.probes.base import SPLITS
 
 
 @dataclass(frozen=True)
@@ -63,20 +37,19 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(look: ProbeInput, split: Split, row: int, with_memory: bool = True) -> Predictions:
+def predict(probe_input: ProbeInput, split: Split, row: int, with_memory: bool = True) -> Predictions:
     """Return the predictions of one trial, computed beside a copy of itself for the same bits in any pack."""
-    loops = [look.loops[row]] * 2
-    bound = look.net.bind(look.weights[[row, row]], loops=loops)
-    visited = look.visited.take([row, row]) if with_memory and look.visited is not None else None
-    if visited is not None:
-        visited.begin(loops)
+    loops = [probe_input.loops[row]] * 2
+    bound = probe_input.net.bind(probe_input.weights[[row, row]], loops=loops)
+    site = probe_input.memory_site if with_memory else None
+    if site is not None:
+        site = site.take([row, row])
+        site.begin(loops)
     parts: dict[str, list[torch.Tensor]] = {}
     for start in range(0, len(split), EVALUATION_BATCH):
         part = slice(start, start + EVALUATION_BATCH)
         labels = split.labels[part].expand(2, -1)
-        visit = (
-            None if visited is None else MemoryHook(visited, split.index[part].expand(2, -1), training=False)
-        )
+        visit = None if site is None else MemoryHook(site, split.index[part].expand(2, -1), training=False)
         inputs = Inputs.same_for_all(split.images[part], 2)
         log_p = torch.log_softmax(bound(inputs, change=None if visit is None else visit.change), dim=1)[0]
         seen = {
@@ -101,9 +74,9 @@ def predict(look: ProbeInput, split: Split, row: int, with_memory: bool = True) 
     )
 
 
-def both_splits(look: ProbeInput) -> tuple[tuple[str, Split], ...]:
+def both_splits(probe_input: ProbeInput) -> tuple[tuple[str, Split], ...]:
     """Return validation and test, both of which a probe may read in `last`."""
-    return tuple(zip(SPLITS, (look.splits.val, look.splits.test), strict=True))
+    return tuple(zip(SPLITS, (probe_input.splits.val, probe_input.splits.test), strict=True))
 
 
 def finite_rows(values: Iterable[float]) -> list[float | None]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from psa.engine.probing import ProbeInput
 from psa.engine.train_step import EVALUATION_BATCH, batch_sizes, evaluate, padded
-from psa.nn.dense import Dense
+from psa.probes.base import NetworkProbe
 from psa.storage.trial_state import Observation
 
 
-class TrainAccuracy:
+class TrainAccuracy(NetworkProbe):
     """The number of training images that the weights after the epoch classify correctly: correct, total.
 
     A pass over the training split; about a third of an epoch's time.
@@ -16,20 +16,12 @@ class TrainAccuracy:
 
     name = "train_accuracy"
 
-    def places(self, net: Dense) -> dict[str, list[str]]:
-        """Return no names: each quantity has one number."""
-        return {}
-
-    def each(self, look: ProbeInput) -> list[Observation]:
+    def each(self, probe_input: ProbeInput) -> list[Observation]:
         """Observe each network, as the class describes."""
-        trials, split = len(look.loops), look.splits.train
-        twin = padded(look.net, trials, batch_sizes(len(split), EVALUATION_BATCH))
-        weights, loops = look.weights, list(look.loops)
+        trials, split = len(probe_input.loops), probe_input.splits.train
+        twin = padded(probe_input.net, trials, batch_sizes(len(split), EVALUATION_BATCH))
+        weights, loops = probe_input.weights, list(probe_input.loops)
         if twin:
             weights, loops = weights.repeat(2), loops * 2
-        correct, _ = evaluate(look.net, weights, split, loops)
+        correct, _ = evaluate(probe_input.net, weights, split, loops)
         return [{"correct": [int(count)], "total": [len(split)]} for count in correct[:trials]]
-
-    def last(self, look: ProbeInput) -> list[Observation]:
-        """Do the same for the LKG."""
-        return self.each(look)

@@ -55,16 +55,16 @@ class Report(Protocol):
         >>> from psa.reports.rendering.tables import Column
         >>> def parts(frame):
         ...     yield from frame.groupby("study", observed=True)
-        >>> def tables(frame, setting):
+        >>> def tables(frame, context):
         ...     columns = (Column("Trial"), Column("Bounty", "percent"))
         ...     rows = frame.drop_duplicates("id")[["id", "bounty"]]
         ...     rows = tuple(rows.itertuples(index=False, name=None))
         ...     return {"bounties": Table("Best scores", "tab:bounties", columns, rows)}
-        >>> def figures(frame, setting):
+        >>> def figures(frame, context):
         ...     yield from ()
-        >>> def listings(frame, setting):
+        >>> def listings(frame, context):
         ...     return {}
-        >>> def page(frame, setting, made, stored):
+        >>> def page(frame, context, made, stored):
         ...     return Page("Bounties", "Which trial is best?", (), (), (), ())
         >>> frame = pd.DataFrame({"study": ["mine"], "id": ["mine/a"], "bounty": [91.5]})
         >>> [(name, list(tables(rows, ReportContext(Path(name))))) for name, rows in parts(frame)]
@@ -83,12 +83,12 @@ class Report(Protocol):
 
         """
 
-    def tables(self, frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+    def tables(self, frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
         """Return all tables of a page.
 
         Args:
             frame: The rows of the page.
-            setting: The context of the report beside the rows.
+            context: The context of the report beside the rows.
 
         Returns:
             The tables by name, which is the name of their files.
@@ -98,24 +98,24 @@ class Report(Protocol):
 
         """
 
-    def figures(self, frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+    def figures(self, frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
         """Draw the figures of a page, one at a time, so that one at a time is in memory.
 
         Args:
             frame: The rows of the page.
-            setting: The context of the report beside the rows.
+            context: The context of the report beside the rows.
 
         Yields:
             The name of a figure, with a slash where it belongs in a subfolder, and the figure.
 
         """
 
-    def listings(self, frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+    def listings(self, frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
         """Return further files of a page, such as lists in a published format.
 
         Args:
             frame: The rows of the page.
-            setting: The context of the report beside the rows.
+            context: The context of the report beside the rows.
 
         Returns:
             The content of each file, by its name.
@@ -125,7 +125,7 @@ class Report(Protocol):
     def page(
         self,
         frame: pd.DataFrame,
-        setting: ReportContext,
+        context: ReportContext,
         made: Mapping[str, Table],
         stored: Mapping[str, Path],
     ) -> Page:
@@ -133,7 +133,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            setting: The context of the report beside the rows.
+            context: The context of the report beside the rows.
             made: The result of `tables`.
             stored: The path of the PNG of each figure, by the name of the figure.
 

@@ -14,7 +14,8 @@ from psa.analysis.stats import Interval, t_interval
 from psa.core.formatting import pluralize
 from psa.experiments.search import RANGES, Range, Search, WholeRange
 from psa.experiments.search_log import Configuration, SearchLog
-from psa.reports.plotting.style import GREY, add_axes, empty, footnote, new_figure, plot_style, title
+from psa.reports.plotting.panels import draw_legend, panel_grid
+from psa.reports.plotting.style import GREY, empty, footnote, plot_style
 from psa.reports.rendering.tables import Cell, Column, Table
 
 _ONE_PAGE: Final = 40  # rows
@@ -23,11 +24,11 @@ _FINISHED: Final = "#0072B2"
 _ACROSS: Final = 3  # panels beside each other
 
 
-def search_table(ledger: SearchLog) -> Table:
+def search_table(log: SearchLog) -> Table:
     """Return every configuration: its settings, its mean accuracy over the seeds with the 95 % t interval,
     how far it was trained, and how it ended.
     """
-    search, ended = ledger.search, ledger.ended
+    search, ended = log.search, log.ended
     keys = list(search.space)
     rows = [(at, *_settings(search, each), *_result(each)) for at, each in enumerate(ended, 1)]
     columns = (
@@ -39,7 +40,7 @@ def search_table(ledger: SearchLog) -> Table:
         Column("Ended"),
     )
     label = f"tab:{search.template.name}_search"
-    return Table("Configurations searched", label, columns, tuple(rows), _note(ledger), len(rows) > _ONE_PAGE)
+    return Table("Configurations searched", label, columns, tuple(rows), _note(log), len(rows) > _ONE_PAGE)
 
 
 def _settings(search: Search, each: Configuration) -> tuple[Cell, ...]:
@@ -61,8 +62,8 @@ def _result(each: Configuration) -> tuple[Cell, ...]:
     return len(found), accuracy, each.loops, each.outcome
 
 
-def _note(ledger: SearchLog) -> str:
-    search, ended = ledger.search, ledger.ended
+def _note(log: SearchLog) -> str:
+    search, ended = log.search, log.ended
     strategy = search.strategy
     counts = {status: sum(each.status == status for each in ended) for status in ("stopped early", "failed")}
     lost = sum(any(each.diverged) for each in ended)
@@ -81,30 +82,28 @@ def _note(ledger: SearchLog) -> str:
     )
 
 
-def search_figure(ledger: SearchLog) -> Figure:
+def search_figure(log: SearchLog) -> Figure:
     """Plot the mean accuracy of each configuration over the meta-loops, and a panel per setting."""
-    keys = list(ledger.search.space)
-    ended = [each for each in ledger.ended if each.finite]
+    keys = list(log.search.space)
+    ended = [each for each in log.ended if each.finite]
     count = 1 + len(keys)
-    rows = -(-count // _ACROSS)
     with plot_style():
-        height = 0.75 + 2.2 * rows + 0.6
-        figure = new_figure(height)
-        title(figure, f"Search {ledger.search.template.name}")
-        for at in range(count):
-            row, column = divmod(at, _ACROSS)
-            ax = add_axes(figure, 0.55 + 2.35 * column, height - 0.4 - 2.2 * (row + 1) + 0.55, 1.75, 1.5)
+        figure, axes = panel_grid(
+            f"Search {log.search.template.name}", count, _ACROSS, 1.5,
+            left=0.55, bottom=1.5, top=0.55, gap=(0.6, 0.7), width=1.75,
+        )  # fmt: skip
+        for at, ax in enumerate(axes):
             if not ended:
                 empty(ax, "no configuration\nhas ended")
             elif at == 0:
                 plot_search_curves(ax, ended)
             else:
-                acting = [each for each in ended if ledger.search.acts(each.settings, keys[at - 1])]
-                plot_setting(ax, acting, keys[at - 1], ledger.search.space[keys[at - 1]], ended[0])
-            if column:
+                acting = [each for each in ended if log.search.acts(each.settings, keys[at - 1])]
+                plot_setting(ax, acting, keys[at - 1], log.search.space[keys[at - 1]], ended[0])
+            if at % _ACROSS:
                 ax.set_ylabel("")
-        _legend(figure, height)
-        footnote(figure, [_note(ledger)])
+        _legend(figure)
+        footnote(figure, [_note(log)])
     return figure
 
 
@@ -156,22 +155,19 @@ def _colour(each: Configuration, best: bool) -> str:
     return _BEST if best else _FINISHED if each.status == "finished" else GREY
 
 
-def _legend(figure: Figure, height: float) -> None:
+def _legend(figure: Figure) -> None:
     looks = [("best", _BEST, "o"), ("trained to the end", _FINISHED, "o"), ("stopped early", GREY, "x")]
     handles = [
         Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=0.8, label=name)
         for name, colour, marker in looks
     ]
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.5 / figure.get_size_inches()[0], 0.62 / height),
-        ncols=3, borderaxespad=0,
-    )  # fmt: skip
+    draw_legend(figure, handles, 0.5, 0.62, 3)
 
 
-def best_lines(ledger: SearchLog, most: int) -> list[str]:
+def best_lines(log: SearchLog, most: int) -> list[str]:
     """Return the best few configurations as lines for a terminal."""
-    lines, search = [], ledger.search
-    for rank, each in enumerate(ledger.ended[:most], 1):
+    lines, search = [], log.search
+    for rank, each in enumerate(log.ended[:most], 1):
         acting = [key for key in search.space if search.acts(each.settings, key)]
         settings = ", ".join(f"{key} = {format_configuration(each.settings[key])}" for key in acting)
         accuracy = f"{fmean(each.finite):6.2f} %" if each.finite else f"{'-':>8}"

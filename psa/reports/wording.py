@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import pandas as pd
 
+from psa.analysis.frame_columns import LABELS
 from psa.core.formatting import pluralize
 
-# Columns that are settings, in the order in which tables show them, and their headings there.
-SETTINGS: Final[Mapping[str, str]] = {
-    "activation": "Activation", "arch": "Architecture", "family": "Wiring", "simplex": "Simplex",
-    "temperature": "Temperature", "dropout": "Dropout", "init": "Init", "optimizer": "Optimizer", "lr": "lr",
-    "momentum": "Momentum", "batch_size": "Batch size", "weight_decay": "Weight decay",
-    "patience": "Patience", "mode": "Mode", "dataset": "Data set", "scaling": "Scaling", "digits": "Digits",
-    "val_size": "Validation size", "split_seed": "Split seed",
-}  # fmt: skip
+# Columns that are settings, in the order in which tables show them.
+SETTINGS: Final = (
+    "activation", "arch", "family", "simplex", "temperature", "dropout", "init", "optimizer", "lr",
+    "momentum", "batch_size", "weight_decay", "patience", "mode", "dataset", "scaling", "digits", "val_size",
+    "split_seed",
+)  # fmt: skip
 
 
 def format_setting(value: Any) -> str:
@@ -34,7 +33,7 @@ def shared_settings(rows: pd.DataFrame, besides: Collection[str] = ()) -> str:
     """
     same = {key: rows[key].dropna() for key in SETTINGS if key not in besides}
     return ", ".join(
-        f"{SETTINGS[key].lower()} {format_setting(found.iloc[0])}"
+        f"{LABELS[key].lower()} {format_setting(found.iloc[0])}"
         for key, found in same.items()
         if len(found) and found.astype(str).nunique() == 1
     )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from psa.core.errors import UserError
+from psa.core.formatting import quote
 from psa.core.parsing import check_choice, split_top_level
-from psa.specs.arch import quote
 
 Number = float | int | bool | str
 

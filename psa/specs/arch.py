@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from psa.core.errors import UserError
+from psa.core.formatting import quote
 
 MAX_WIDTH: Final = 65_536
 MAX_DEPTH: Final = 10_000
 _MAX_TEXT: Final = 4_000  # longer strings are refused without parsing
 _MAX_DIGITS: Final = 9
-_MAX_SHOWN: Final = 60  # of a wrong value, in an error
 _SEGMENT: Final = re.compile(r"\s*([0-9]+)\s*\*\s*([0-9]+)\s*", re.ASCII)
 _HELP: Final = 'Write count*width segments in brackets, e.g. --arch "[4*4, 2*8, 1*16]"'
 _LIMITS: Final = f"At most {MAX_DEPTH:,} hidden layers of at most {MAX_WIDTH:,} units"
@@ -91,12 +91,3 @@ def _stack(segment: str) -> tuple[int, int]:
     if max(len(digits.lstrip("0")) for digits in match.groups()) > _MAX_DIGITS:
         raise UserError(f"arch: segment {quote(segment.strip())} is too large", _LIMITS)
     return int(match[1]), int(match[2])
-
-
-def quote(value: object) -> str:
-    """Return a value as Python writes it, on one line and cut short."""
-    try:
-        shown = repr(value)
-    except (ValueError, RecursionError):  # a number of very many digits, lists very deep in lists
-        shown = f"this {type(value).__name__}"
-    return shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 3]}..."

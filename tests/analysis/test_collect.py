@@ -9,12 +9,15 @@ import pandas as pd
 import pytest
 from made_up import some_record
 
-from psa.analysis.frame_schema import LOOP_COLUMNS, TRIAL_COLUMNS, trials_of
+from psa.analysis.frame_columns import LOOP_COLUMNS, TRIAL_COLUMNS
+from psa.analysis.frame_schema import trials_of
+from psa.analysis.probe_frame import load_probe_frame
 from psa.analysis.published import published_trials
-from psa.analysis.records_frame import load_records_frame, write_frame
+from psa.analysis.records_frame import load_frames, load_records_frame, stored_records, write_frame
 from psa.core.errors import UserError
 from psa.experiments.grid import load_grid
 from psa.specs.trial import Trial
+from psa.storage.records import record_store
 from psa.storage.store import Store
 
 GRID = """
@@ -134,6 +137,46 @@ def test_studies_are_picked_by_name(tmp_path: Path) -> None:
         load_records_frame(store, ["other"])
 
 
+def counted(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[str]:
+    """The names of what a function of a module decodes from now on."""
+    decode, places = getattr(module, name), list[str]()
+
+    def decoded(content: bytes, where: str) -> Any:
+        places.append(where)
+        return decode(content, where)
+
+    monkeypatch.setattr(module, name, decoded)
+    return places
+
+
+def test_both_frames_are_of_records_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They equal the frames that are made one by one."""
+    some = [Trial.model_validate({"seed": seed, "probes": ["train_accuracy"]}) for seed in range(3)]
+    store = Store(tmp_path / "models", tmp_path / "results")
+    seen = {"places": {}, "loops": [{"correct": [1.0]}], "last": {"correct": [2.0]}}
+    for trial in some:
+        store.write(trial, record(trial, [100]) | {"probes": {"train_accuracy": seen}}, {})
+    places = counted(monkeypatch, record_store, "decode_trial_record")
+    frame, observed = load_frames(store, ["ablation"])
+    assert sorted(places) == sorted(str(store.record_path(trial)) for trial in some)
+    pd.testing.assert_frame_equal(frame, load_records_frame(store, ["ablation"]))
+    pd.testing.assert_frame_equal(observed, load_probe_frame(store, ["ablation"]))
+    assert list(observed["value"]) == [1.0, 2.0] * 3
+
+
+def test_a_record_and_its_sidecar_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what no column of a frame holds."""
+    trial = trials(tmp_path)[0]
+    store = Store(tmp_path / "models", tmp_path / "results")
+    store.write(trial, record(trial, [100]), {"host": "here"})
+    records = counted(monkeypatch, record_store, "decode_trial_record")
+    sidecars = counted(monkeypatch, record_store, "decode_record")
+    ((found, machine),) = stored_records(store, [trial.id, "ablation/none/s00-abcdef"])
+    assert (found["id"], machine["host"]) == (trial.id, "here")
+    assert (len(records), len(sidecars)) == (1, 1)
+    assert (store.sidecar(trial.id), len(sidecars)) == (machine, 2)
+
+
 def test_parquet_and_csv_hold_the_same(tmp_path: Path) -> None:
     """Parquet keeps the types; CSV reads back to the same numbers."""
     frame = load_records_frame(stored(tmp_path, list(trials(tmp_path))))
@@ -180,10 +223,10 @@ def test_published_tables_of_trials_are_read(tmp_path: Path) -> None:
     [
         ("| 1 | 98.22 | 1% | 1% |", "neither a percentage"),
         ("| 1 | 250% | 1% | 1% |", "neither a percentage"),
-        ("| 1 | 98.22% |", "no row of trials"),
-        ("| 9999999999 | 1% | 1% | 1% |", "no row of trials"),
-        ("| Trial | None | None | Full |", "mode 'none' stands there twice"),
-        ("| Trial | None | Foo | Full |", "mode 'foo' is none of"),
+        ("| 1 | 98.22% |", "must be a row of trials"),
+        ("| 9999999999 | 1% | 1% | 1% |", "must be a row of trials"),
+        ("| Trial | None | None | Full |", "a mode must occur once, got 'none'"),
+        ("| Trial | None | Foo | Full |", "a mode must be one of .*, got 'foo'"),
         ("### Architecture: 1*0", "1\\*0 is not a size"),
     ],
 )

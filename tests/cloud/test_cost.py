@@ -147,7 +147,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         ("dollars = 0.7364, vcpus = 4", "dollars = 0.7364, vcpus = 0", "vcpus must be a count, got 0"),
         ('"ml.g4dn.xlarge"', '"g4dn.xlarge"', "must be an instance type of SageMaker"),
         ('"ml.m5.large" = {', '"ml.m5.large" = 3\n"ml.m6.large" = {', "must be a table of prices, got 3"),
-        ("[instances]", "[instances", "is no TOML"),
+        ("[instances]", "[instances", "must be valid TOML"),
         ("[instances]", "", "unknown key"),
     ],
 )

@@ -169,8 +169,8 @@ def test_the_nearest_embeddings_vote(small: Splits) -> None:
     (state,), outcomes = run([chosen], small, 1)
     _, found = seen_in([state], outcomes, "embedding_knn")
     pack = DevicePack(Dense(chosen.model, 10), [state], CPU)
-    look = ProbeInput(pack.net, pack.lkg, [1], small)
-    known, asked = (embeddings(look, split, 0).numpy() for split in (small.train, small.test))
+    probe_input = ProbeInput(pack.net, pack.lkg, [1], small)
+    known, asked = (embeddings(probe_input, split, 0).numpy() for split in (small.train, small.test))
     labels = small.train.labels.numpy()
     answers = []
     for query in asked:
@@ -187,8 +187,8 @@ def test_answers_with_and_without_the_memory_differ_by_the_memory(small: Splits)
     """Of a trial with one; without one there is nothing to switch off."""
     (state,), _ = run([trial(step_size=5.0)], small, 2)
     pack = DevicePack(Dense(state.trial.model, 10), [state], CPU)
-    look = ProbeInput(pack.net, pack.lkg, [2], small, pack.memories([0], [2]))
-    one, other = (predict(look, small.val, 0, with_memory=on) for on in (True, False))
+    probe_input = ProbeInput(pack.net, pack.lkg, [2], small, pack.memories([0], [2]))
+    one, other = (predict(probe_input, small.val, 0, with_memory=on) for on in (True, False))
     assert not np.array_equal(one.losses, other.losses)
     assert one.memory.keys() == {"distance", "purity", "top1", "gate", "magnitude", "relative"}
     assert not other.memory

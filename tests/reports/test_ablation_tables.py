@@ -364,9 +364,9 @@ def test_a_summary_is_read_again(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("nothing", "holds no summary"),
-        ("* None: Mean=1% | Std=1% | Min=1% | Max=1% (n=1)", "line 1: .* is no line of a summary"),
-        ("Results Shape {1*4} Parameters {3190}\n* None: Mean=1%", "line 2: .* is no line of a summary"),
-        ("Results Shape {1*4} Parameters {3190}\n* Some: MISSING", "line 2: .* is no line of a summary"),
+        ("* None: Mean=1% | Std=1% | Min=1% | Max=1% (n=1)", "line 1 must be a line of a summary"),
+        ("Results Shape {1*4} Parameters {3190}\n* None: Mean=1%", "line 2 must be a line of a summary"),
+        ("Results Shape {1*4} Parameters {3190}\n* Some: MISSING", "line 2 must be a line of a summary"),
         ("\nResults Shape {1*0} Parameters {3190}", "line 2: arch: 1\\*0 is not a size"),
     ],
 )

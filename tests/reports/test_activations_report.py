@@ -353,8 +353,8 @@ def test_a_trial_without_any_finite_loss_has_no_results(store: Store, tmp_path: 
     row = frame[frame["id"].astype(str) == lost.id].iloc[0]
     assert row["status"] == "diverged"
     assert row[["bounty", "test", "test_loss"]].isna().all()
-    setting = ReportContext(tmp_path, observed=load_probe_frame(copy, ["tiny"]), store=copy)
-    page = report.page(frame, setting, report.tables(frame, setting), {})
+    context = ReportContext(tmp_path, observed=load_probe_frame(copy, ["tiny"]), store=copy)
+    page = report.page(frame, context, report.tables(frame, context), {})
     assert "1 of 8 expected trials are not there (1 diverged)" in page.warnings[0]
     assert page.warnings[1].endswith("without any accuracy: ReLU, dropout 0.")
     files = dict(run_folders(frame, copy))[run_name(lost)]

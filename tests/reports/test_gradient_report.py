@@ -15,7 +15,7 @@ from psa.analysis.gradients.file import GradientFile
 from psa.cli.app import PSA, run
 from psa.core.errors import UserError
 from psa.experiments.study import study_named
-from psa.reports.gradients import text as gradient_words
+from psa.reports.gradients import text as gradient_text
 from psa.reports.gradients.measurements import GradientMeasurements
 from psa.storage.array_file import ArrayFile
 
@@ -93,11 +93,11 @@ def test_equal_gradients_are_one_cluster_and_no_picture() -> None:
     """There is nothing to draw, and no sentence holds a NaN."""
     one = GradientMeasurements(made_up(**{"output.delta": np.zeros((90, 3), np.float32)}))
     assert one.picture is None
-    said = list(gradient_words.raw_words([one]))
+    said = list(gradient_text.raw_gradient_text([one]))
     assert "all of these gradients are equal" in said[-1]
     assert "nan" not in " ".join(said)
     other = GradientMeasurements(made_up())
-    assert "nan" not in " ".join(gradient_words.raw_words([one, other]))
+    assert "nan" not in " ".join(gradient_text.raw_gradient_text([one, other]))
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e30])

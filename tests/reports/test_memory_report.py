@@ -120,8 +120,8 @@ def test_questions_are_paired_tests_with_a_correction() -> None:
     differences = np.array(BASE["hybrid"]) - np.array(BASE["nn"])
     assert first.found.difference == pytest.approx(differences.mean())
     assert first.found.n == 3
-    assert first.p == t_test(BASE["hybrid"], BASE["nn"])
-    assert all(each.adjusted >= each.p for each in found)
+    assert first.found.p == t_test(BASE["hybrid"], BASE["nn"])
+    assert all(each.adjusted >= each.found.p for each in found)
 
 
 def test_the_paired_t_test_is_scipys_and_knows_its_limits() -> None:
@@ -215,17 +215,17 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
     frame = load_records_frame(store, [], trials)
     ((name, rows),) = list(report.parts(frame))
     assert name == grid.removesuffix(".toml")
-    setting = ReportContext(tmp_path / "page", observed=load_probe_frame(store), store=store)
-    made = report.tables(rows, setting)
+    context = ReportContext(tmp_path / "page", observed=load_probe_frame(store), store=store)
+    made = report.tables(rows, context)
     assert {"consolidated", "comparisons", "hypotheses"} <= made.keys()
     for table in made.values():
         assert all((table.markdown(), table.latex(), table.csv()))
-    pictures = dict(report.figures(rows, setting))
+    pictures = dict(report.figures(rows, context))
     assert "test_accuracy" in pictures
     assert ("loss_changes" in pictures) == (len(only) > 1)
-    text = report.listings(rows, setting)["scientific_report.md"].decode()
+    text = report.listings(rows, context)["scientific_report.md"].decode()
     assert ("currently unsupported" in text) == (len(only) > 1)
-    page = report.page(rows, setting, made, {name: tmp_path / f"{name}.png" for name in pictures})
+    page = report.page(rows, context, made, {name: tmp_path / f"{name}.png" for name in pictures})
     assert page.sections
     assert {fact.name for fact in page.facts} >= {"Trials", "Final stage"}
 
@@ -233,7 +233,7 @@ def test_a_page_is_made_of_records(tmp_path: Path, grid: str, only: list[str]) -
 def test_arms_are_named_by_what_sets_them_apart(tmp_path: Path) -> None:
     """The usual memory is the one that the others are variants of; controls are named by their method."""
     store, _ = records_of(tmp_path, "memory.toml", 1, ["a0", "a1", "a5", "a9", "a17", "a21"])
-    table = runs_from(store.records.all())
+    table = runs_from((record, {}) for record in store.records.all())
     assert set(table["arm"]) == {
         f"nn {NETWORK}", f"hybrid {NETWORK}", f"hybrid {NETWORK}, site=early",
         f"hybrid {NETWORK}, capacity=60000, policy=none", f"random_memory {NETWORK}",
@@ -251,7 +251,7 @@ def test_growth_is_compared_with_the_best_fixed_network_and_its_equal(tmp_path: 
     """By validation alone; parameters, growths and what came after them are those of the events."""
     only = ["g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "matched"]
     store, _ = records_of(tmp_path, "growth.toml", 1, only)
-    table = runs_from(store.records.all())
+    table = runs_from((record, {}) for record in store.records.all())
     arms = compared_arms(table)
     assert arms.memory == "hybrid growing 2*48"
     assert arms.rivals["nn"] == arms.growing == "nn growing 2*48"
@@ -294,7 +294,7 @@ def test_arms_that_are_trained_otherwise_are_not_one(tmp_path: Path) -> None:
         growing | {"grow_width": 3}, {"method": "hybrid"}, {"method": "hybrid", "lr": 0.01, "site": "early"},
         {"method": "hybrid", "seed": 1},
     )  # fmt: skip
-    table = runs_from(store.records.all())
+    table = runs_from((record, {}) for record in store.records.all())
     assert table.groupby("arm")["seed"].nunique().to_dict() == {
         "nn 2*16": 2, "nn 2*16, lr=0.01": 1, "nn 2*16, dataset=fashion-mnist": 1, "nn growing 2*16": 2,
         "nn growing 2*16, grow_width=3": 1, "hybrid 2*16": 2, "hybrid 2*16, lr=0.01, site=early": 1,
@@ -313,7 +313,7 @@ def test_settings_of_one_name_are_told_apart(tmp_path: Path) -> None:
         {"temperature": 0.25},
     )
     store = made(tmp_path, *(few | {"arch": "2*128"} | each for each in ({}, *variants)))
-    assert set(runs_from(store.records.all())["arm"]) == {
+    assert set(runs_from((record, {}) for record in store.records.all())["arm"]) == {
         "hybrid 2*128", "hybrid 2*128, projection_dims=8", "hybrid 2*128, affected_dims=8",
         "hybrid 2*128, gate_temperature=0.25", "hybrid 2*128, temperature=0.25",
     }  # fmt: skip
@@ -335,11 +335,11 @@ def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> No
     """One number where all arms have as many; counts of classes are of all seeds together."""
     store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
     rows = load_records_frame(store, [], trials)
-    setting = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
-    notes = [text.get_text() for text in dict(report.figures(rows, setting))["test_accuracy"].texts]
+    context = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
+    notes = [text.get_text() for text in dict(report.figures(rows, context))["test_accuracy"].texts]
     assert any("(3 per arm)" in text for text in notes)
-    assert "all seeds of an arm added up" in report.tables(rows, setting)["classes"].note
-    assert not any("first stage" in text for text in report.page(rows, setting, {}, {}).sources)
+    assert "all seeds of an arm added up" in report.tables(rows, context)["classes"].note
+    assert not any("first stage" in text for text in report.page(rows, context, {}, {}).sources)
 
 
 def test_a_figure_of_one_network_speaks_of_no_seeds() -> None:
@@ -357,8 +357,8 @@ def test_classes_are_called_by_their_digits(tmp_path: Path) -> None:
     record = decode_record(path.read_bytes(), "x")
     record["probes"]["confusion"]["last"]["counts"] = [9, 1, 2, 8]
     path.write_bytes(encode_record(record))
-    setting = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
-    table = report.tables(load_records_frame(store, ["memory"]), setting)["classes"]
+    context = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
+    table = report.tables(load_records_frame(store, ["memory"]), context)["classes"]
     assert [(row[1], row[-1]) for row in table.rows] == [(3, 10), (8, 10)]
     assert table.rows[1][2:4] == (8 / 9, 8 / 10)
 

@@ -27,7 +27,7 @@ TABLE = Table(
     (
         Column("Architecture"),
         Column("Parameters", "count"),
-        Column("none", "uncertain"),
+        Column("none", "mean_sd"),
         Column("effect", "interval", signed=True),
     ),
     (

@@ -25,7 +25,7 @@ MARGIN = 42
 TABLE = Table(
     "Accuracies",
     "tab:some",
-    (Column("Architecture"), Column("none", "uncertain"), Column("effect", "interval", signed=True)),
+    (Column("Architecture"), Column("none", "mean_sd"), Column("effect", "interval", signed=True)),
     (
         ("2*8", Bold(MeanSd(90.5, 0.25, 10, 10)), Interval(-1.5, -2.0, -1.0)),
         ("1*16", None, None),
@@ -106,7 +106,7 @@ def test_wide_tables_are_turned_and_then_parted(
 ) -> None:
     """No column is outside of the margins."""
     wide = Table(
-        "wide", "tab:wide", tuple(Column(f"column number {at}", "uncertain") for at in range(columns)),
+        "wide", "tab:wide", tuple(Column(f"column number {at}", "mean_sd") for at in range(columns)),
         (tuple(MeanSd(98.25, 0.125, 9, 10) for _ in range(columns)),) * 10,
     )  # fmt: skip
     content = document(page_of(tmp_path, wide))

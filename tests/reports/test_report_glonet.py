@@ -29,7 +29,7 @@ from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, report
 from psa.reports.glonet.figures.layers import plot_exits, plot_usage
 from psa.reports.glonet.layer_use import Use, uses_of
-from psa.reports.glonet.networks import GlonetResults, Network, Trained, depths_of, seconds_of
+from psa.reports.glonet.networks import GlonetResults, Network, Trained, glonet_results, seconds_of
 from psa.reports.glonet.tables import claims_table, convergence_table, paired_table, seeds_note
 from psa.reports.plotting.style import new_figure
 from psa.specs.trial import Pack, Trial
@@ -72,7 +72,7 @@ def frame(store: Store) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def setting(store: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportContext:
+def context(store: Store, tmp_path_factory: pytest.TempPathFactory) -> ReportContext:
     """What the command hands a report."""
     return ReportContext(tmp_path_factory.mktemp("page"), observed=load_probe_frame(store), store=store)
 
@@ -89,9 +89,9 @@ def without(frame: pd.DataFrame, model: str, seeds: Sequence[int]) -> pd.DataFra
 
 
 @pytest.mark.slow
-def test_every_table_comes_out(frame: pd.DataFrame, setting: ReportContext) -> None:
+def test_every_table_comes_out(frame: pd.DataFrame, context: ReportContext) -> None:
     """Each in three formats, with a row for each network."""
-    found = report.tables(frame, setting)
+    found = report.tables(frame, context)
     assert set(found) == {"accuracy", "paired", "convergence", "usage", "speed"}
     assert all(table.markdown() and table.latex() and table.csv() for table in found.values())
     assert [len(found[name].rows) for name in ("accuracy", "paired", "usage", "speed")] == [4, 2, 4, 4]
@@ -100,7 +100,7 @@ def test_every_table_comes_out(frame: pd.DataFrame, setting: ReportContext) -> N
 
 def test_the_rows_hold_what_the_records_do(frame: pd.DataFrame, store: Store) -> None:
     """Depth counts the head; accuracies, parameters and epochs are those of the records."""
-    depths = depths_of(frame)
+    depths = glonet_results(frame)
     assert (depths.layers, depths.features, depths.models) == ((3, 4), (4,), ("GloNet", "MLP"))
     one = trials()[1][2]
     record = store.read(one)
@@ -114,9 +114,9 @@ def test_the_rows_hold_what_the_records_do(frame: pd.DataFrame, store: Store) ->
     assert found.ids[2] == one.id
 
 
-def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, setting: ReportContext, store: Store) -> None:
+def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, context: ReportContext, store: Store) -> None:
     """The matrix of a trial is its record's lists, before training and of the final weights."""
-    uses = uses_of(depths_of(frame), setting.observed)
+    uses = uses_of(glonet_results(frame), context.observed)
     record = store.read(trials()[1][1])
     assert record is not None
     seen, use = record["probes"]["layer_usage"], uses[Network(4, 4, "GloNet")]
@@ -130,9 +130,9 @@ def test_usage_is_what_the_probes_saw(frame: pd.DataFrame, setting: ReportContex
     assert use.shares.sum() == pytest.approx(1)
 
 
-def test_every_figure_comes_out(frame: pd.DataFrame, setting: ReportContext) -> None:
+def test_every_figure_comes_out(frame: pd.DataFrame, context: ReportContext) -> None:
     """Each quantity for each width, and the marks that a reader looks for are in it."""
-    found = dict(report.figures(frame, setting))
+    found = dict(report.figures(frame, context))
     assert set(found) == {
         "accuracy_by_depth", "speed", "curves_4", "usage_4", "early_exit_4", "parameters_glonet_4",
         "parameters_mlp_4",
@@ -144,36 +144,36 @@ def test_every_figure_comes_out(frame: pd.DataFrame, setting: ReportContext) -> 
     assert all(len(line.get_xdata()) == EPOCHS for line in drawn)
 
 
-def test_layers_are_listed(frame: pd.DataFrame, setting: ReportContext) -> None:
+def test_layers_are_listed(frame: pd.DataFrame, context: ReportContext) -> None:
     """A row for each layer of each network, the head included, of which only its parameters are known."""
-    rows = list(csv.DictReader(io.StringIO(report.listings(frame, setting)["layers.csv"].decode())))
+    rows = list(csv.DictReader(io.StringIO(report.listings(frame, context)["layers.csv"].decode())))
     assert len(rows) == 2 * (3 + 4)
     assert {row["place"] for row in rows} == {"hidden.0", "hidden.1", "hidden.2", "output"}
     assert all(bool(row["mean_output"]) == (row["place"] != "output") for row in rows)
 
 
 @pytest.mark.slow
-def test_what_is_missing_shows(frame: pd.DataFrame, setting: ReportContext) -> None:
+def test_what_is_missing_shows(frame: pd.DataFrame, context: ReportContext) -> None:
     """Some trials of one model, then all: tables, figures and page come out and say so."""
     for gone, text in (((0,), "2 of 12"), ((0, 1, 2), "6 of 12")):
         rows = without(frame, "mlp", gone)
-        made = report.tables(rows, setting)
+        made = report.tables(rows, context)
         accuracy = {row[:3]: row for row in made["accuracy"].rows}
         assert accuracy["MLP", 4, 3][4] == SEEDS - len(gone)
         assert "missing" in made["accuracy"].note
-        assert len(dict(report.figures(rows, setting))) >= 6
-        page = report.page(rows, setting, made, {})
+        assert len(dict(report.figures(rows, context))) >= 6
+        page = report.page(rows, context, made, {})
         assert f"{text} expected trials are not there" in page.warnings[0]
 
 
 def test_probes_may_not_have_been_asked(frame: pd.DataFrame) -> None:
     """Without them, and without a sidecar, the report is shorter and says why."""
-    setting = ReportContext(Path("unused"))
-    made = report.tables(frame, setting)
+    context = ReportContext(Path("unused"))
+    made = report.tables(frame, context)
     assert not {"usage", "speed"} & set(made)
-    assert set(dict(report.figures(frame, setting))) == {"accuracy_by_depth", "curves_4"}
-    assert report.listings(frame, setting) == {}
-    texts = [text for section in report.page(frame, setting, made, {}).sections for text in section.text]
+    assert set(dict(report.figures(frame, context))) == {"accuracy_by_depth", "curves_4"}
+    assert report.listings(frame, context) == {}
+    texts = [text for section in report.page(frame, context, made, {}).sections for text in section.text]
     assert "No time was stored beside the records." in texts
 
 
@@ -185,7 +185,7 @@ def test_settings_are_not_mixed(frame: pd.DataFrame) -> None:
     assert names == ["depths_lr-0.001", "depths_lr-0.01"]
     assert [name for name, _ in report.parts(frame)] == ["depths"]
     with pytest.raises(UserError, match="differ in lr"):
-        depths_of(both)
+        glonet_results(both)
 
 
 def made(
@@ -355,15 +355,15 @@ def test_the_documented_options_exist() -> None:
     assert {name.replace("-", "_") for name in named} <= known
 
 
-def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, setting: ReportContext) -> None:
+def test_what_is_not_done_takes_part_in_nothing(frame: pd.DataFrame, context: ReportContext) -> None:
     """Layers, exits and times of a trial that is too short are left out, as its accuracy is."""
     short = frame["id"].astype(str) == trials()[1][1].id
     rows = frame.assign(status=frame["status"].astype("str").mask(short, "unfinished"))
-    found = depths_of(rows)
-    use = uses_of(found, setting.observed)[Network(4, 4, "GloNet")]
+    found = glonet_results(rows)
+    use = uses_of(found, context.observed)[Network(4, 4, "GloNet")]
     assert np.isnan(use.end).all(axis=1).tolist() == [False, True, False]
     assert np.isnan(use.exits).all(axis=1).tolist() == [False, True, False]
-    seconds = seconds_of(found, setting.store)[Network(4, 4, "GloNet")]
+    seconds = seconds_of(found, context.store)[Network(4, 4, "GloNet")]
     assert np.isnan(seconds).tolist() == [False, True, False]
 
 
@@ -380,11 +380,11 @@ def test_layers_of_models_that_differ_in_number_are_drawn_as_they_are() -> None:
     assert list(line.get_ydata()) == [50.0, 60.0, 70.0]
 
 
-def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: ReportContext) -> None:
+def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, context: ReportContext) -> None:
     """In the text, and in the title where several pages differ in it; no claims beside two digits."""
     other = frame.assign(lr=0.01, id=frame["id"].astype(str) + "x")
     pages = [
-        report.page(rows, setting, report.tables(rows, setting), {})
+        report.page(rows, context, report.tables(rows, context), {})
         for _, rows in report.parts(pd.concat([frame, other]))
     ]
     assert [page.title for page in pages] == [
@@ -395,21 +395,21 @@ def test_a_page_states_what_its_trials_share(frame: pd.DataFrame, setting: Repor
     assert "lr 0.001" in told
     assert "digits 0,1" in told
     rows = frame[frame["arch"] == frame["arch"].iloc[0]]
-    alone = report.page(rows, setting, report.tables(rows, setting), {"parameters_mlp_4": Path("x.png")})
+    alone = report.page(rows, context, report.tables(rows, context), {"parameters_mlp_4": Path("x.png")})
     assert alone.title == "depths: 2 networks of 3 layers"
     picture = next(each for section in alone.sections for each in section.pictures)
     assert picture.caption.startswith("MLP: the L1 norm")
 
 
-def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, setting: ReportContext) -> None:
+def test_claims_stand_beside_the_same_data(frame: pd.DataFrame, context: ReportContext) -> None:
     """Mnist with all digits; the epochs of both sides are said."""
     rows = frame[frame["family"] == "mlp"].assign(arch="5*256", id=lambda each: each["id"].astype(str))
     rows = rows[rows["id"].str.contains(rows["id"].iloc[0].split("/")[1])]
-    assert "claims" not in report.tables(rows, setting)
+    assert "claims" not in report.tables(rows, context)
     whole = rows.assign(digits=None)
-    assert "after 50 or 200 epochs" in report.tables(whole, setting)["claims"].note
-    assert "2 epochs" in report.tables(whole, setting)["claims"].note
-    assert "claims" not in report.tables(whole.assign(dataset="fashion-mnist"), setting)
+    assert "after 50 or 200 epochs" in report.tables(whole, context)["claims"].note
+    assert "2 epochs" in report.tables(whole, context)["claims"].note
+    assert "claims" not in report.tables(whole.assign(dataset="fashion-mnist"), context)
 
 
 def test_what_is_unknown_is_called_so() -> None:
@@ -440,7 +440,7 @@ def test_of_trials_that_differ_in_probes_the_most_observed_is_taken(store: Store
     frame = load_records_frame(copy)
     assert one.id in set(frame["id"].astype(str))
     assert fewer.id not in set(frame["id"].astype(str))
-    depths_of(frame)
+    glonet_results(frame)
     assert set(load_records_frame(copy, expected=[fewer])["id"].astype(str)) == {fewer.id}
 
 

@@ -169,7 +169,7 @@ MISTAKES = [
     ("make-trial-accuracy-table", [], "results holds no record of ablation"),
     ("make-trial-accuracy-table", ["--tolerance", "inf"], "--tolerance must be from 0 to 100, got inf"),
     ("make-trial-accuracy-table", ["--datafile", "nowhere.md"], "there is no table of trials nowhere.md"),
-    ("make-trial-accuracy-table", ["--datafile", "reproduction/smoke.toml"], "is no row|holds no table"),
+    ("make-trial-accuracy-table", ["--datafile", "reproduction/smoke.toml"], "must be a row|holds no table"),
     ("make-trial-accuracy-table", ["--datafile", "a", "--published-trials", "b"], "exclude each other"),
     ("make-trial-accuracy-table", ["--grid", "reproduction/smoke.toml", "--study", "x"], "is of study smoke"),
     ("generate-reproduction-tests", ["--grid", "nowhere.toml"], "nowhere.toml"),

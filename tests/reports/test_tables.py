@@ -19,7 +19,7 @@ COLUMNS = (
     Column("Architecture"),
     Column("Parameters", "count"),
     Column("Share", "percent", 1, signed=True),
-    Column("Accuracy", "uncertain"),
+    Column("Accuracy", "mean_sd"),
     Column("Difference", "interval", signed=True),
     Column("p", "p", 3),
     Column("Factor", "number", 3),
@@ -126,7 +126,7 @@ def test_a_wide_table_is_turned() -> None:
 
 def test_one_trial_has_no_deviation() -> None:
     """A mean of one value stands alone, also in a column of others."""
-    table = Table("C", "tab:c", (Column("A", "uncertain"),), ((MeanSd(50, NAN, 1, 3),),))
+    table = Table("C", "tab:c", (Column("A", "mean_sd"),), ((MeanSd(50, NAN, 1, 3),),))
     assert "| 50.00 (n=1) |" in table.markdown()
     assert r"S[table-format=2.2{\,\textsuperscript{n=1}}]" in table.latex()
     assert table.csv() == "A mean,A sd,A n\n50,,1\n"
@@ -134,7 +134,7 @@ def test_one_trial_has_no_deviation() -> None:
 
 def test_a_deviation_of_zero_is_shown() -> None:
     """It is a finding and no missing number."""
-    table = Table("C", "tab:c", (Column("A", "uncertain"),), ((MeanSd(11.02, 0.0, 3, 3),),))
+    table = Table("C", "tab:c", (Column("A", "mean_sd"),), ((MeanSd(11.02, 0.0, 3, 3),),))
     assert "| 11.02 ± 0.00 |" in table.markdown()
     assert "11.02 +- 0.00" in table.latex()
     assert "S[table-format=2.2(1)]" in table.latex()
@@ -151,7 +151,7 @@ def test_an_empty_table_is_a_table() -> None:
 @pytest.mark.parametrize("row", [("a",), ("a", "b"), (1, 2), ("a", 2.5), ("a", MeanSd(1, 1, 1, 1))], ids=str)
 def test_a_row_that_does_not_fit_is_refused(row: tuple[str | int | float | MeanSd, ...]) -> None:
     """As many cells as columns, each of its kind."""
-    with pytest.raises(ValueError, match=r"zip\(\)|is no"):
+    with pytest.raises(ValueError, match=r"zip\(\)|must hold"):
         Table("C", "tab:c", COLUMNS[:2], (row,))
 
 

@@ -417,13 +417,13 @@ def tables_of(store: Store, grid: Any, kind: str, data_dir: Path) -> dict[str, s
     """Every table of the page of a study, with one word for trials that take part in nothing."""
     frame = load_records_frame(store, ["lost"], grid.trials)
     module = importlib.import_module(f"psa.reports.{kind}.report")
-    setting = ReportContext(
+    context = ReportContext(
         store.results, observed=load_probe_frame(store, ["lost"]), store=store, data_dir=data_dir
     )
     found = {
         f"{number} {name}": table.csv()
         for number, (_, rows) in enumerate(module.parts(frame))
-        for name, table in module.tables(rows, setting).items()
+        for name, table in module.tables(rows, context).items()
     }
     return {
         name: re.sub("diverged|missing", "absent", text, flags=re.IGNORECASE) for name, text in found.items()

@@ -67,7 +67,7 @@ def test_a_sound_record_is_read() -> None:
 def test_a_fault_is_named(fault: str) -> None:
     """Which file, which part of it, and what to do."""
     path, value = FAULTS[fault]
-    with pytest.raises(CorruptFileError, match=r"^here is no record of a trial \(") as refused:
+    with pytest.raises(CorruptFileError, match=r"^here must be a valid record of a trial \(") as refused:
         decode_trial_record(encode_record(changed(path, value)), "here")
     assert path[0] in str(refused.value)
     assert str(refused.value).endswith("Remove it and run the same command again")
@@ -81,10 +81,10 @@ def test_every_command_says_so_in_one_line(
     monkeypatch.chdir(tmp_path)
     path = stored(tmp_path, changed(*FAULTS[fault])).record_path(TRIAL).relative_to(tmp_path)
     assert run(PSA, ["verify"]) == 2
-    assert f"{path} is no record of a trial" in capsys.readouterr().out
+    assert f"{path} must be a valid record of a trial" in capsys.readouterr().out
     assert run(PSA, ["report", "ablation"]) == 2
     said = capsys.readouterr().err
-    assert f"{path} is no record of a trial" in said
+    assert f"{path} must be a valid record of a trial" in said
     assert "unexpected" not in said
 
 

@@ -64,8 +64,7 @@ def report(  # noqa: PLR0913  # each is an option
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
-    from psa.analysis.probe_frame import load_probe_frame
-    from psa.analysis.records_frame import load_records_frame
+    from psa.analysis.records_frame import load_frames
     from psa.reports.contract import report_of
     from psa.reports.rendering.pdf import check_typst
 
@@ -76,23 +75,22 @@ def report(  # noqa: PLR0913  # each is an option
     declared = None if grid is None else load_grid(grid)
     expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
     with out.status("reading the records"):
-        frame = load_records_frame(store, () if study == "all" else [study], expected, horizons)
-        seen = load_probe_frame(store, () if study == "all" else [study])
+        frame, observed = load_frames(store, () if study == "all" else [study], expected, horizons)
     for kind, part in frame.groupby("kind", observed=True, sort=False):
         report = report_of(str(kind))
         for name, rows in report.parts(part):
             folder = output_dir / name
             with out.status(f"writing {folder}.html") as shown:
-                setting = _setting(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
-                setting = replace(
-                    setting,
-                    observed=seen[seen["id"].isin(rows["id"])],
+                context = _context(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
+                context = replace(
+                    context,
+                    observed=observed[observed["id"].isin(rows["id"])],
                     store=store,
                     data_dir=data_dir,
                     say=_within(folder, shown.update),
                 )
-                written = _written(report, rows, setting, shown.update, pdf=pdf)
-                made = _run_folders(report, rows, setting, shown.update) if runs else 0
+                written = _written(report, rows, context, shown.update, pdf=pdf)
+                made = _run_folders(report, rows, context, shown.update) if runs else 0
             _say(out, folder, written, pdf=pdf)
             if made:
                 print_line(out, f"{folder / _RUNS}/ ({pluralize(made, 'run')})")
@@ -105,24 +103,24 @@ def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], objec
 
 
 def _run_folders(
-    report: Report, rows: pd.DataFrame, setting: ReportContext, say: Callable[[str], object]
+    report: Report, rows: pd.DataFrame, context: ReportContext, say: Callable[[str], object]
 ) -> int:
     """Store a folder for each trial, if the report has such folders. Return their number."""
     from psa.reports.contract import load_runs
 
     runs, made = load_runs(report), 0
     if runs is None:
-        logger.warning("%s: --runs means nothing to a report of this kind of study", setting.folder)
+        logger.warning("%s: --runs means nothing to a report of this kind of study", context.folder)
         return 0
-    for name, files in runs(rows, setting):
-        say(f"{setting.folder / _RUNS / name}")
+    for name, files in runs(rows, context):
+        say(f"{context.folder / _RUNS / name}")
         for file, content in files.items():
-            write_atomically(setting.folder / _RUNS / name / file, content)
+            write_atomically(context.folder / _RUNS / name / file, content)
         made += 1
     return made
 
 
-def _setting(
+def _context(
     folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None
 ) -> ReportContext:
     from psa.analysis.published import read_reference
@@ -141,7 +139,7 @@ def _setting(
 
 
 def _written(
-    report: Report, rows: pd.DataFrame, setting: ReportContext, say: Callable[[str], object], *, pdf: bool
+    report: Report, rows: pd.DataFrame, context: ReportContext, say: Callable[[str], object], *, pdf: bool
 ) -> list[Path]:
     """Store the page and its parts. Return the paths of the files beside the page."""
     from psa.analysis import records_frame
@@ -149,23 +147,23 @@ def _written(
     from psa.reports.rendering import html, tables
     from psa.reports.rendering.pdf import document
 
-    folder = setting.folder
+    folder = context.folder
     say(f"{folder}: rows")
     paths = records_frame.write_frame(rows, folder)
     say(f"{folder}: tables")
-    made = report.tables(rows, setting)
+    made = report.tables(rows, context)
     for name, table in made.items():
         paths += tables.save_table(table, folder, name)
-    for name, content in report.listings(rows, setting).items():
+    for name, content in report.listings(rows, context).items():
         paths.append(folder / name)
         write_atomically(paths[-1], content)
     pictures = {}
-    for name, figure in report.figures(rows, setting):
+    for name, figure in report.figures(rows, context):
         say(f"{folder}: {name}")
         stored = style.save(figure, folder / name)
         pictures[name] = stored[0]
         paths += stored
-    whole = report.page(rows, setting, made, pictures)
+    whole = report.page(rows, context, made, pictures)
     write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
     if pdf:
         say(f"{folder}.pdf")

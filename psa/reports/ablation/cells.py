@@ -117,7 +117,7 @@ class Cells:
         nothing = Trials(np.full(len(self.seeds), np.nan), self.samples, {})
         return self.trials.get((arch, mode), nothing)
 
-    def uncertain(self, arch: str, mode: str) -> MeanSd | None:
+    def mean_sd(self, arch: str, mode: str) -> MeanSd | None:
         """Return the mean and population standard deviation of a cell in percent, None if it is empty."""
         cell = self.cell(arch, mode)
         n = len(cell.found)
@@ -140,17 +140,17 @@ class Cells:
 
     def note(self) -> str:
         """Return a sentence on the number of trials per cell and the cells that have fewer."""
-        said = f"n = {self.expected} trial{'s' * (self.expected != 1)} per cell"
+        size = f"n = {self.expected} trial{'s' * (self.expected != 1)} per cell"
         unasked = [mode for mode in MODES if mode not in self.modes]
-        said += f" ({', '.join(unasked)}: no trial)" if unasked else ""
+        size += f" ({', '.join(unasked)}: no trial)" if unasked else ""
         cells = [(arch, mode) for arch in self.archs for mode in self.modes]
         few = [cell for cell in cells if self._absent(*cell)]
         if not few:
-            return f"{said}; none is missing."
+            return f"{size}; none is missing."
         named = "; ".join(self._absence(*cell) for cell in few[:_NAMED])
         more = f"; and {len(few) - _NAMED:,} more cells" if len(few) > _NAMED else ""
         have = "has" if len(few) == 1 else "have"
-        return f"{said}, but {len(few):,} of {len(cells):,} cells {have} fewer: {named}{more}."
+        return f"{size}, but {len(few):,} of {len(cells):,} cells {have} fewer: {named}{more}."
 
     def _absent(self, arch: str, mode: str) -> int:
         return self.expected - len(self.cell(arch, mode).found)

@@ -47,24 +47,24 @@ def trials_markdown(frame: pd.DataFrame) -> str:
 
 def convergence_markdown(frame: pd.DataFrame) -> str:
     """Return the accuracy of the LKG after each meta-loop, mean over the trials of a cell."""
-    said = (
+    intro = (
         "Validation accuracy of the LKG in percent after each meta-loop, mean over the trials of a cell; "
         "Final Test: mean test accuracy of their last LKG in percent."
     )
-    return _by_loop(frame, "Convergence", said, lambda curve: curve)
+    return _by_loop(frame, "Convergence", intro, lambda curve: curve)
 
 
 def lkg_growth_markdown(frame: pd.DataFrame) -> str:
     """Return the gain in LKG accuracy of each meta-loop, mean over the trials of a cell."""
-    said = (
+    intro = (
         "Growth of the LKG in percentage points, LKG(t) - LKG(t-1) of its validation accuracy, 0.00 in the "
         "first meta-loop, mean over the trials of a cell; Final Test: mean test accuracy of their last LKG "
         "in percent."
     )
-    return _by_loop(frame, "LKG growth", said, lambda curve: np.diff(curve, prepend=curve[:1]))
+    return _by_loop(frame, "LKG growth", intro, lambda curve: np.diff(curve, prepend=curve[:1]))
 
 
-def _by_loop(frame: pd.DataFrame, title: str, said: str, values: Callable[[Values], Values]) -> str:
+def _by_loop(frame: pd.DataFrame, title: str, intro: str, values: Callable[[Values], Values]) -> str:
     """Return a row per cell and a column per meta-loop. A loop that one trial of the cell has not reached is
     N/A, since a mean over other trials than the loop before would jump. A trial that stopped early keeps its
     LKG.
@@ -88,7 +88,7 @@ def _by_loop(frame: pd.DataFrame, title: str, said: str, values: Callable[[Value
     ]
     left = [True, True, *[False] * (len(heads) - 2)]
     note = escape_markdown(cells.note())
-    return f"# {title} of {cells.family}\n\n{said} {note}\n\n{grid(heads, rows, left)}\n"
+    return f"# {title} of {cells.family}\n\n{intro} {note}\n\n{grid(heads, rows, left)}\n"
 
 
 def _name(cells: Cells, arch: str, mode: str) -> str:
@@ -137,19 +137,19 @@ def summary_markdown(frame: pd.DataFrame, tokens: Mapping[tuple[str, str], str] 
     blocks = []
     for arch in cells.archs:
         lines = [f"Results Shape {{{arch}}} Parameters {{{cells.parameters[arch]}}}"]
-        lines += [f"* {mode.capitalize()}: {_said(cells, arch, mode, tokens or {})}" for mode in MODES]
+        lines += [f"* {mode.capitalize()}: {_line_of(cells, arch, mode, tokens or {})}" for mode in MODES]
         blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
 
-def _said(cells: Cells, arch: str, mode: str, tokens: Mapping[tuple[str, str], str]) -> str:
+def _line_of(cells: Cells, arch: str, mode: str, tokens: Mapping[tuple[str, str], str]) -> str:
     cell = cells.cell(arch, mode)
     if not cell.found:
         return tokens.get((arch, mode), cell.token)
     of = cell.numbers
     numbers = {"Mean": of.mean, "Std": of.sd, "Min": of.low, "Max": of.high}
-    said = " | ".join(f"{name}={number:.2f}%" for name, number in numbers.items())
-    return f"{said} (n={len(cell.found)})"
+    text = " | ".join(f"{name}={number:.2f}%" for name, number in numbers.items())
+    return f"{text} (n={len(cell.found)})"
 
 
 def read_summary(path: Path) -> list[Block]:
@@ -184,7 +184,7 @@ def _read_mode(text: str, blocks: list[Block], where: str) -> None:
     found, token = _LINE.fullmatch(text), _TOKEN.fullmatch(text)
     match = found or token
     if match is None or not blocks or match["mode"].lower() not in MODES:
-        raise UserError(f"{where}: {text[:60]!r} is no line of a summary", "Correct it")
+        raise UserError(f"{where} must be a line of a summary, got {text[:60]!r}", "Correct it")
     cell = None
     if found is not None:
         n = int(found["n"])

@@ -44,13 +44,13 @@ def regime_table(
         rows.append((arch, here, there, agree, _counts(cells, arch)))
     columns = tuple(map(Column, ("Architecture", "Regime", "Published", "Agree", "n")))
     counts = Counter(row[1] for row in rows)
-    said = ", ".join(f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime])
+    regimes_text = ", ".join(f"{counts[regime]} {regime}" for regime in REGIMES if counts[regime])
     compared = [row[3] for row in rows if row[3] is not None]
     agreed = (
         f" {compared.count('yes'):,} of {len(compared):,} agree with those published." if compared else ""
     )
     note = (
-        f"{said}; ZeroR is {cells.zero_r:.2f}%.{agreed} n: of the modes, least and greatest."
+        f"{regimes_text}; ZeroR is {cells.zero_r:.2f}%.{agreed} n: of the modes, least and greatest."
         f"{few_seeds(cells)} {cells.note()}"
     )
     return Table(caption, label, columns, tuple(rows), note, len(rows) > _ONE_PAGE)

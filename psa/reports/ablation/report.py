@@ -54,32 +54,32 @@ _CAPTIONS: Final = {
 }
 
 
-def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables of a frame of one family by name. Raises UserError for several experiments."""
-    order = setting.order
+    order = context.order
     found = {
-        "architectures": architecture_table(frame, order=order, asymmetric=setting.asymmetric),
+        "architectures": architecture_table(frame, order=order, asymmetric=context.asymmetric),
         "accuracies": accuracy_table(frame, order=order),
         "paired": paired_table(frame, order=order),
         "aggregate": aggregate_table(frame),
-        "regimes": regime_table(frame, setting.reference, order=order),
+        "regimes": regime_table(frame, context.reference, order=order),
     }
-    if setting.reference is not None:
-        found["published"] = published_comparison(frame, setting.reference, order=order)
+    if context.reference is not None:
+        found["published"] = published_comparison(frame, context.reference, order=order)
     return found
 
 
-def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures of a frame of one family by name."""
     cells = cells_of(frame)
-    archs = [arch for arch in setting.order if arch in cells.archs]
+    archs = [arch for arch in context.order if arch in cells.archs]
     archs += [arch for arch in cells.archs if arch not in archs]
     ablative = [
         mode for mode in ("full", "hidden", "output") if mode in cells.modes and "none" in cells.modes
     ]
     yield "design_space", design_space_figure(archs)
-    yield from figure_set.maps(frame, archs, setting.asymmetric, ablative, setting.order)
-    yield from figure_set.comparison(frame, setting.reference)
+    yield from figure_set.maps(frame, archs, context.asymmetric, ablative, context.order)
+    yield from figure_set.comparison(frame, context.reference)
     yield from figure_set.convergence(frame, _telling(cells))
     yield from figure_set.breakthroughs(frame)
 
@@ -105,7 +105,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{study}_{family}", rows
 
 
-def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return the Markdown files of the published format, by file name."""
     family = cells_of(frame).family
     found = {
@@ -118,7 +118,7 @@ def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
 
 
 def page(
-    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of a frame of one family, from its tables and the stored PNG of each figure."""
     cells = cells_of(frame)
@@ -127,7 +127,7 @@ def page(
     return Page(
         f"{study}: {cells.family}, {pluralize(len(cells.archs), 'architecture')}",
         QUESTION,
-        tuple(_facts(frame, cells, setting.reference)),
+        tuple(_facts(frame, cells, context.reference)),
         tuple(_sections(pictures, made, frame)),
         tuple(_sources(frame)),
         tuple(_warnings(frame)),

@@ -69,7 +69,7 @@ def architectures(
         columns += [Column("Partner"), Column("Difference", "percent", 1, signed=True), Column(within)]
     found = matches(archs, parameters, asymmetric, order)
     rows = [
-        (*_said(arch, match, asymmetric), *(() if published else _met(match, tolerance)))
+        (*_label_cells(arch, match, asymmetric), *(() if published else _met(match, tolerance)))
         for arch, match in found.items()
     ]
     note = "" if published else _PARTNERS if order else _NO_LIST
@@ -92,7 +92,7 @@ _PARTNERS: Final = (
 _NO_LIST: Final = "Partners are found in the list of all architectures of the study, which was not given."
 
 
-def _said(arch: str, match: Match, asymmetric: Collection[str]) -> tuple[Cell, ...]:
+def _label_cells(arch: str, match: Match, asymmetric: Collection[str]) -> tuple[Cell, ...]:
     label = "Matched" if match.labelled else "Asymmetric"
     return arch, match.parameters, label if asymmetric else None
 
@@ -120,7 +120,7 @@ def accuracy_table(
     column lists the modes that a paired test with Holm's correction cannot separate from the best at `alpha`.
     """
     cells = cells_of(frame)
-    means = {arch: {mode: cells.uncertain(arch, mode) for mode in MODES} for arch in cells.archs}
+    means = {arch: {mode: cells.mean_sd(arch, mode) for mode in MODES} for arch in cells.archs}
     by_test = {arch: _by_test(cells, arch, alpha) for arch in cells.archs}
     absent = len(set(order) - set(cells.archs))
     listed = f" {absent:,} of the {len(order):,} architectures listed are not there." if absent else ""
@@ -169,7 +169,7 @@ def accuracies(
     label: str = ACCURACIES_LABEL,
 ) -> Table:
     """Return the table of accuracy_table from given means: by architecture, then by mode."""
-    columns = [Column("Architecture"), *(Column(mode.capitalize(), "uncertain") for mode in MODES)]
+    columns = [Column("Architecture"), *(Column(mode.capitalize(), "mean_sd") for mode in MODES)]
     columns += [Column("Winner", breaks=2.7), Column("Winner (test)", breaks=3.2)]
     rows = [(arch, *_marked(means[arch], tolerance), by_test.get(arch)) for arch in mode_order(means, order)]
     note = note or f"{_SPREAD} {_tie(tolerance, 'unrounded')}"
@@ -210,5 +210,5 @@ def _named(best: Sequence[str], there: Collection[str]) -> str | None:
     names, others = "/".join(best), [mode for mode in there if mode not in best]
     if len(best) > max(2, len(others)):
         names = f"all but {'/'.join(others)}" if others else "all"
-    said = f"Tie: {names}" if len(best) > 1 else names
-    return said if len(there) == len(MODES) else f"{said} (of {len(there)} modes)"
+    verdict = f"Tie: {names}" if len(best) > 1 else names
+    return verdict if len(there) == len(MODES) else f"{verdict} (of {len(there)} modes)"

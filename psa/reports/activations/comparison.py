@@ -12,17 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from psa.reports.activations.arms import Arm, shortened
-from psa.reports.activations.curves import GRID, HEAD, foot_of, group_arms, legend, rest_of, styles_of
-from psa.reports.plotting.style import (
-    GREY,
-    WIDTH,
-    LineStyle,
-    add_axes,
-    footnote,
-    new_figure,
-    plot_style,
-    title,
-)
+from psa.reports.activations.curves import foot_of, group_arms, legend, rest_of, styles_of
+from psa.reports.plotting.panels import panel_grid
+from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
 
 _ZOOM: Final = 4.0  # points below the best within which arms are shown once more, larger
 _BARS: Final = "Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %; ticks: every seed."
@@ -50,12 +42,12 @@ def comparison_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) -
         ]
         foot = foot_of(len(handles), 2) + 0.4
         high = 0.16 * max(len(arms), len(groups)) + 0.2
-        figure = new_figure(HEAD + high + foot)
-        title(figure, "Test accuracy")
         left = 0.3 + 0.062 * min(34, max(len(name) for name in groups))
-        wide = (WIDTH - left - 0.15 - 0.25 * (len(ends) - 1)) / len(ends)
-        for at, (low, high_end) in enumerate(ends):
-            ax = add_axes(figure, left + at * (wide + 0.25), foot, wide, high)
+        figure, axes = panel_grid(
+            "Test accuracy", len(ends), len(ends), high,
+            left=left, bottom=foot, top=0.32, gap=(0.25, 0), right=0.15,
+        )  # fmt: skip
+        for at, (ax, (low, high_end)) in enumerate(zip(axes, ends, strict=True)):
             _rows(ax, groups, rest, looks, labelled=at == 0)
             ax.set_xlim(low, high_end)
             ax.set_xlabel("test accuracy (%)" if at == 0 else f"the same above {low:.1f} %", labelpad=2)

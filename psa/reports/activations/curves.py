@@ -16,25 +16,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from psa.reports.activations.arms import Arm, layers_of, shortened
-from psa.reports.plotting.style import (
-    GREY,
-    MODE_LOOKS,
-    WIDTH,
-    LineStyle,
-    add_axes,
-    footnote,
-    new_figure,
-    plot_style,
-    title,
-)
+from psa.reports.plotting.panels import draw_legend, panel_grid
+from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, LineStyle, footnote, plot_style
 
 PANELS: Final = 20  # per figure; more are continued in another
 _COLUMNS: Final = 4
-# Inches: above all panels, for note and legend; left of a panel, above and below it; a panel's height.
-HEAD, _NOTE, _LEFT, _ABOVE, _BELOW, _HIGH = 0.32, 0.42, 0.46, 0.36, 0.4, 1.05
+# Inches: below a panel; a panel's height.
+_BELOW, _HIGH = 0.4, 1.05
 _THIN: Final = "Thin: every seed; thick: their mean, as far as all of them were trained."
 _RUNNING: Final = "The training loss is the mean over the epoch, with dropout where there is some."
-GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
 
 
 def styles_of(names: Sequence[str]) -> dict[str, LineStyle]:
@@ -71,28 +61,17 @@ def rest_of(arms: Sequence[Arm], keys: Sequence[str]) -> dict[int, str]:
 
 
 def _panels(
-    count: int, foot: float, columns: int = _COLUMNS, high: float = _HIGH
+    name: str, count: int, foot: float, columns: int = _COLUMNS, height: float = _HIGH
 ) -> tuple[Figure, list[Axes]]:
-    columns = min(columns, count)
-    each, rows = _ABOVE + high + _BELOW, math.ceil(count / columns)
-    figure = new_figure(HEAD + rows * each + foot)
-    wide = (WIDTH - 0.1) / columns
-    places = [divmod(at, columns) for at in range(count)]
-    return figure, [
-        add_axes(
-            figure, _LEFT + column * wide, foot + (rows - 1 - row) * each + _BELOW, wide - _LEFT - 0.06, high
-        )
-        for row, column in places
-    ]
+    return panel_grid(
+        name, count, min(columns, count), height,
+        left=0.46, bottom=foot + _BELOW, top=0.68, gap=(0.52, 0.36 + _BELOW), right=0.16,
+    )  # fmt: skip
 
 
 def legend(figure: Figure, handles: Sequence[Line2D], foot: float) -> None:
     """Draw the legend at the left, its upper end `foot` inches above the lower edge."""
-    wide, high = figure.get_size_inches()
-    figure.legend(
-        handles=list(handles), loc="upper left", bbox_to_anchor=(0.1 / wide, foot / high), ncols=_COLUMNS,
-        borderaxespad=0, handlelength=2.6, columnspacing=1.2,
-    )  # fmt: skip
+    draw_legend(figure, handles, 0.1, foot, _COLUMNS, handlelength=2.6, columnspacing=1.2)
 
 
 def foot_of(handles: int, lines: int = 2) -> float:
@@ -161,8 +140,7 @@ def _curves(
             for column, word in columns.items()
         ]
         foot = foot_of(len(handles), 2)
-        figure, axes = _panels(len(groups), foot)
-        title(figure, f"{what[:1].upper()}{what[1:]} after each epoch")
+        figure, axes = _panels(f"{what[:1].upper()}{what[1:]} after each epoch", len(groups), foot)
         for at, (ax, (name, arms)) in enumerate(zip(axes, groups, strict=True)):
             for arm in arms:
                 for column in columns:
@@ -221,8 +199,7 @@ def threshold_figure(
             Line2D([], [], color=each.colour, linestyle=each.line, label=name) for name, each in looks.items()
         ]
         foot = foot_of(len(handles), 1)
-        figure, axes = _panels(len(panels), foot, 3, 1.25)
-        title(figure, heading)
+        figure, axes = _panels(heading, len(panels), foot, 3, 1.25)
         for at, (ax, (name, seen)) in enumerate(zip(axes, panels.items(), strict=True)):
             _trajectories(ax, seen, looks)
             _dressed(ax, name, "threshold" if at % 3 == 0 else "")

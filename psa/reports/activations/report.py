@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.core.formatting import pluralize
-from psa.reports.activations import text as words
+from psa.reports.activations import text
 from psa.reports.activations.arms import train_accuracies
 from psa.reports.activations.comparison import comparison_figure
 from psa.reports.activations.curves import curve_figures, threshold_figures
@@ -41,9 +41,9 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(study), rows
 
 
-def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return the results, comparisons with the baseline, and learned thresholds if there are any."""
-    made = ActivationResults.of(frame, setting)
+    made = ActivationResults.of(frame, context)
     found = {
         "results": results_table(made.arms, made.shown),
         "paired": paired_table(comparisons(made.arms), made.keys),
@@ -52,9 +52,9 @@ def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     return found if learned is None else {**found, "thresholds": learned}
 
 
-def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield the comparison, accuracy against temperature, curves and thresholds, as far as there is data."""
-    made = ActivationResults.of(frame, setting)
+    made = ActivationResults.of(frame, context)
     if not made.there:
         return
     yield "comparison", comparison_figure(made.there, made.keys, made.zero_r)
@@ -72,33 +72,33 @@ def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, 
     yield from threshold_figures(made.there, made.keys, made.seen)
 
 
-def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return no files besides the tables."""
     return {}
 
 
-def runs(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, dict[str, bytes]]]:
+def runs(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the name and the files of a folder for each trial that is done or diverged (see
     psa.reports.activations.run_folders).
     """
-    if setting.store is not None:
-        yield from run_folders(frame, setting.store)
+    if context.store is not None:
+        yield from run_folders(frame, context.store)
 
 
 def page(
-    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of one study."""
-    found = ActivationResults.of(frame, setting)
+    found = ActivationResults.of(frame, context)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
         f"{study}: {pluralize(len(found.arms), 'arm')}",
         QUESTION,
-        tuple(words.facts(found)),
+        tuple(text.facts(found)),
         tuple(_sections(found, made, pictures)),
-        tuple(words.sources(found)),
-        tuple(words.warnings(found)),
+        tuple(text.sources(found)),
+        tuple(text.warnings(found)),
     )
 
 
@@ -117,13 +117,13 @@ def _sections(
 
     yield Section(
         "Results",
-        (*words.alike_words(found), *words.dead_words(found)),
+        (*text.shared_settings_text(found), *text.dead_arms_text(found)),
         named("comparison"),
         (made["results"],),
     )
-    yield Section("Beside the baseline", tuple(words.baseline_words(found)), (), (made["paired"],))
+    yield Section("Beside the baseline", tuple(text.baseline_text(found)), (), (made["paired"],))
     if "temperature" in pictures:
-        yield Section("Temperature", tuple(words.temperature_words(found)), named("temperature"))
+        yield Section("Temperature", tuple(text.temperature_text(found)), named("temperature"))
     yield Section("Training", (), named("training_"))
     if "thresholds" in made:
         yield Section(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from psa.reports.activations.curves import threshold_figure
-from psa.reports.plotting.style import GREY, WIDTH, add_axes, empty, footnote, new_figure, plot_style, title
+from psa.reports.plotting.panels import panel_grid
+from psa.reports.plotting.style import GREY, GRID, empty, footnote, plot_style
 from psa.specs.shapes import Linear, shape_of
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
@@ -37,10 +37,8 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
         ("accuracy (%)", {"validation": curves["val_acc"], "training": curves["train_acc"]}),
     )
     with plot_style():
-        figure = new_figure(2.8)
-        title(figure, name)
-        for at, (what, lines) in enumerate(panels):
-            ax = add_axes(figure, 0.5 + at * 3.6, 0.65, 2.95, 1.7)
+        figure, axes = panel_grid(name, 2, 2, 1.7, left=0.5, bottom=0.65, top=0.45, gap=(0.65, 0), width=2.95)
+        for ax, (what, lines) in zip(axes, panels, strict=True):
             for line, (word, values) in zip(("-", _DASHED), lines.items(), strict=True):
                 if values:
                     numbers = np.array(values, dtype=np.float64)
@@ -50,12 +48,12 @@ def run_curves(stats: Mapping[str, Any], name: str) -> Figure:
                 ax.axvline(best, color=GREY, linewidth=0.7, linestyle=":", label=f"best epoch, {best}")
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             ax.set(xlabel="Epoch", ylabel=what)
-            ax.grid(axis="y", color="#E8E8E8", linewidth=0.5)
+            ax.grid(axis="y", **GRID)
             ax.legend()
         finals = stats["final_metrics"]
         lost, test = finals["diverged"], finals["test_acc"]
-        said = "" if lost else f"Test accuracy {test:.2f} % with the weights of the best epoch."
-        footnote(figure, [said or "Diverged: a loss, a logit or a weight is not finite."])
+        note = "" if lost else f"Test accuracy {test:.2f} % with the weights of the best epoch."
+        footnote(figure, [note or "Diverged: a loss, a logit or a weight is not finite."])
     return figure
 
 
@@ -120,22 +118,11 @@ def _summed(sums: Sequence[float | None]) -> str:
 def _grid(linears: Sequence[Linear], name: str, columns: int) -> tuple[Figure, list[Axes], str]:
     """Return a figure, a panel for each layer that fits, and a note on the layers left out."""
     most = _LAYERS * (2 if columns == 2 else 1)
-    count, high = min(len(linears), most), 1.15
+    count = min(len(linears), most)
     columns = min(columns, max(2, count))
-    rows, each = math.ceil(count / columns), 0.26 + high + 0.38
-    figure = new_figure(0.32 + rows * each + 0.25)
-    title(figure, name)
-    wide = WIDTH / columns
-    axes = [
-        add_axes(
-            figure,
-            0.5 + (at % columns) * wide,
-            0.25 + (rows - 1 - at // columns) * each + 0.38,
-            wide - 0.62,
-            high,
-        )
-        for at in range(count)
-    ]
+    figure, axes = panel_grid(
+        name, count, columns, 1.15, left=0.5, bottom=0.63, top=0.58, gap=(0.62, 0.64), right=0.12
+    )
     layers = (len(linears) - count) // (2 if most > _LAYERS else 1)
     return figure, axes, f" {layers} further layers are in run_stats.json." if layers else ""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from safetensors.numpy import save as encode_tensors
 
-from psa.analysis.records_frame import records_of
+from psa.analysis.records_frame import stored_records
 from psa.reports.activations.run_figures import activation_figure, run_curves, run_thresholds, weight_figure
 from psa.reports.plotting.style import encoded
 from psa.specs.model import NetworkSpec
@@ -32,9 +32,9 @@ def run_folders(frame: pd.DataFrame, store: Store) -> Iterator[tuple[str, dict[s
     has no best model and no numbers of one.
     """
     done = frame[frame["status"].isin(["done", "diverged"])].drop_duplicates("id")
-    for record in records_of(store, map(str, done["id"])):
+    for record, machine in stored_records(store, map(str, done["id"])):
         trial = Trial.model_validate(record["spec"])
-        yield run_name(trial), _files(record, trial, store)
+        yield run_name(trial), _files(record, machine, trial, store)
 
 
 def run_name(trial: Trial) -> str:
@@ -49,7 +49,7 @@ def run_name(trial: Trial) -> str:
     return "_".join([*parts, f"s{trial.seed:02d}", trial.digest[:6]])
 
 
-def _files(record: Record, trial: Trial, store: Store) -> dict[str, bytes]:
+def _files(record: Record, machine: Record, trial: Trial, store: Store) -> dict[str, bytes]:
     state = store.load_state(trial)
     files: dict[str, bytes] = {}
     weights: dict[str, Any] = {"kept": state is not None}
@@ -59,7 +59,7 @@ def _files(record: Record, trial: Trial, store: Store) -> dict[str, bytes]:
             files["best_model.safetensors"] = _model(state.lkg, trial, best)
         files["final_model.safetensors"] = _model(state.carried.get("active", state.lkg), trial, state.loops)
         weights |= {"best_model_epoch": best, "final_model_epoch": state.loops}
-    stats = run_stats(record, trial, store.sidecar(trial.id) or {}) | {"weights": weights}
+    stats = run_stats(record, trial, machine) | {"weights": weights}
     files["run_stats.json"] = strict_json(stats)
     name = run_name(trial)
     files["training_curves.png"] = encoded(run_curves(stats, name), "png", _DPI)

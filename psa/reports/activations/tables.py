@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import pandas as pd
 
+from psa.analysis.frame_columns import LABELS
 from psa.analysis.stats import (
     ALPHA,
     EXACT_PAIRS,
@@ -22,8 +23,9 @@ from psa.analysis.stats import (
 )
 from psa.core.formatting import pluralize
 from psa.reports.activations.arms import Arm, layers_of
+from psa.reports.rendering.paired import paired_columns, paired_row
 from psa.reports.rendering.tables import Bold, Cell, Column, Table, rounded
-from psa.reports.wording import SETTINGS, format_setting
+from psa.reports.wording import format_setting
 
 _ONE_PAGE: Final = 40  # rows
 _WORDS: Final = ("activation", "arch")  # columns whose texts may be long
@@ -43,7 +45,7 @@ def results_table(
     best = max((mean for mean in means.values() if not math.isnan(mean)), default=None)
     learned = any(_thresholds(arm) for arm in arms)
     rows = [tuple(_result(arm, keys, means[id(arm)] == best, learned)) for arm in arms]
-    columns = [Column(SETTINGS.get(key, key), breaks=3.2 if key in _WORDS else 0) for key in keys]
+    columns = [Column(LABELS.get(key, key), breaks=3.2 if key in _WORDS else 0) for key in keys]
     columns += [
         Column("n", "count"),
         Column("Test (%)", "interval"),
@@ -79,11 +81,11 @@ def _thresholds(arm: Arm) -> str:
 def _note(arms: Sequence[Arm], keys: Sequence[str]) -> str:
     few = [f"{arm.label(keys)} {arm.n} of {arm.expected}" for arm in arms if arm.n < arm.expected]
     most = max((arm.expected for arm in arms), default=0)
-    said = f"n = {pluralize(most, 'seed')} per row" + (
+    note = f"n = {pluralize(most, 'seed')} per row" + (
         "." if not few else f", but {'; '.join(few[:_NAMED])}{'; ...' * (len(few) > _NAMED)}."
     )
     return (
-        f"{said} Test: mean over seeds with its 95 % t interval; sd: of the sample. Train, validation and "
+        f"{note} Test: mean over seeds with its 95 % t interval; sd: of the sample. Train, validation and "
         "test are of the same weights, those of the best epoch; train without dropout, after the epoch."
     )
 
@@ -138,29 +140,19 @@ def paired_table(made: Sequence[ArmComparison], keys: Sequence[str], *, label: s
     """Return each arm minus its baseline in test accuracy: pairs, difference with its 95 % interval, p of the
     sign-flip test, p corrected over the table, Hedges' g, and the verdict of the corrected interval.
     """
-    rows: list[tuple[Cell, ...]] = [
-        (
-            each.arm.label(keys),
-            each.base.label(keys),
-            each.found.n,
-            Interval(each.found.difference, each.found.low, each.found.high),
-            each.found.p,
-            each.p_holm,
-            Interval(each.found.difference, each.low, each.high),
-            each.found.effect,
-            Bold(each.verdict) if each.verdict != "not told apart" else each.verdict,
-        )
-        for each in made
-    ]
+    rows = []
+    for each in made:
+        *cells, effect = paired_row(each.found, each.p_holm)
+        interval = Interval(each.found.difference, each.low, each.high)
+        verdict = Bold(each.verdict) if each.verdict != "not told apart" else each.verdict
+        rows.append((each.arm.label(keys), each.base.label(keys), *cells, interval, effect, verdict))
+    *shared, effect_column = paired_columns(corrected=("p (Holm)",))
     columns = (
         Column("Arm", breaks=4),
         Column("Baseline", breaks=3),
-        Column("Pairs", "count"),
-        Column("Difference", "interval", signed=True),
-        Column("p", "p", 3),
-        Column("p (Holm)", "p", 3),
+        *shared,
         Column("Corrected interval", "interval", signed=True),
-        Column("Hedges g", "number", signed=True),
+        effect_column,
         Column("Test accuracy is"),
     )
     caption = "Test accuracy minus that of the baseline, seed by seed (percentage points)"
@@ -174,18 +166,18 @@ def paired_note(made: Sequence[ArmComparison]) -> str:
     most, tests = max(each.found.n for each in made), sum(each.found.n > 1 for each in made)
     if tests == 0:
         return "With one seed in common there is a difference, and nothing that tells it from chance."
-    said = (
+    note = (
         "p: two-sided sign-flip permutation test, corrected by Holm's method over this table. Corrected "
         f"interval: Student's, at 1 - {ALPHA:g} / {tests} (Bonferroni); the last column says whether it "
         "excludes 0."
     )
     least = 2 / 2**most
     if most <= EXACT_PAIRS and min(1.0, least * tests) >= ALPHA:
-        said += (
+        note += (
             f" With {pluralize(most, 'pair')} no sign-flip test has a p below {least:.3g}, so that after "
             f"correction for {pluralize(tests, 'comparison')} none can fall below {ALPHA:g}."
         )
-    return said
+    return note
 
 
 def thresholds_table(arms: Sequence[Arm], keys: Sequence[str], observed: pd.DataFrame | None) -> Table | None:

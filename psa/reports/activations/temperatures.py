@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import styles_of
-from psa.reports.plotting.style import GREY, LineStyle, add_axes, footnote, new_figure, plot_style, title
+from psa.reports.plotting.panels import panel
+from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
 
 
 def temperatures(arms: Sequence[Arm]) -> list[float]:
@@ -28,9 +29,8 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
             lines.setdefault(arm.label(others), []).append(arm)
     looks = styles_of(list(lines))
     with plot_style():
-        figure = new_figure(3.0)
-        title(figure, "Test accuracy and temperature of stochastic layers")
-        ax = add_axes(figure, 0.55, 0.75, 4.4, 1.85)
+        name = "Test accuracy and temperature of stochastic layers"
+        figure, ax = panel(name, 4.4, 1.85, 0.55, 0.75, 0.4)
         for name, found in lines.items():
             _plot(ax, found, looks[name], name)
         ax.axhline(
@@ -41,7 +41,7 @@ def temperature_figure(arms: Sequence[Arm], keys: Sequence[str], zero_r: float) 
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set(xlabel="temperature", ylabel="test accuracy (%)")
-        ax.grid(axis="y", color="#E8E8E8", linewidth=0.5)
+        ax.grid(axis="y", **GRID)
         ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, handlelength=2.6)
         footnote(figure, ["Marks: means over seeds; bars: 95 % t intervals, cut off at 0 and 100 %."])
     return figure

@@ -35,9 +35,9 @@ class ActivationResults:
     seen: pd.DataFrame | None
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, setting: ReportContext) -> ActivationResults:
+    def of(cls, frame: pd.DataFrame, context: ReportContext) -> ActivationResults:
         """Return the results of the trials of one study."""
-        rows = with_seen(rows_of(frame), setting.observed)
+        rows = with_seen(rows_of(frame), context.observed)
         columns, zero_r = varying(rows, _ALWAYS), rows["zero_r"].dropna()
         return cls(
             rows,
@@ -45,7 +45,7 @@ class ActivationResults:
             varying(rows) or _ALWAYS,
             arms_of(rows, columns),
             float(zero_r.iloc[0]) if len(zero_r) else float("nan"),
-            of_done(setting.observed, rows),
+            of_done(context.observed, rows),
         )
 
     @property
@@ -85,13 +85,13 @@ def facts(found: ActivationResults) -> Iterator[Fact]:
         )
 
 
-def alike_words(found: ActivationResults) -> Iterator[str]:
+def shared_settings_text(found: ActivationResults) -> Iterator[str]:
     """Yield the settings that all trials share."""
     if shared := shared_settings(found.rows, found.shown):
         yield f"All arms share: {shared}."
 
 
-def dead_words(found: ActivationResults) -> Iterator[str]:
+def dead_arms_text(found: ActivationResults) -> Iterator[str]:
     """Yield sentences on the arms that learned nothing, in all seeds or in some."""
     if found.dead:
         yield (
@@ -102,11 +102,11 @@ def dead_words(found: ActivationResults) -> Iterator[str]:
         )
     some = [arm for arm in found.there if 0 < arm.dead() < arm.n]
     if some:
-        said = [f"{arm.label(found.keys)} {arm.dead()} of {arm.n}" for arm in some]
-        yield (f"In some seeds nothing was learned: {_listed(said)}. The means of these arms are of both.")
+        parts = [f"{arm.label(found.keys)} {arm.dead()} of {arm.n}" for arm in some]
+        yield (f"In some seeds nothing was learned: {_listed(parts)}. The means of these arms are of both.")
 
 
-def baseline_words(found: ActivationResults) -> Iterator[str]:
+def baseline_text(found: ActivationResults) -> Iterator[str]:
     """Yield sentences on the arms that differ from their baseline, and on those that have none."""
     compared = comparisons(found.arms)
     verdicts = Counter(each.verdict for each in compared)
@@ -136,7 +136,7 @@ def _of_activations(found: ActivationResults) -> bool:
     return len({arm.settings["activation"] for arm in found.arms}) > 1
 
 
-def temperature_words(found: ActivationResults) -> Iterator[str]:
+def temperature_text(found: ActivationResults) -> Iterator[str]:
     """Yield the best temperature of each combination of the other settings."""
     best: dict[str, Arm] = {}
     others = [key for key in found.keys if key not in ("temperature", "simplex")]
@@ -146,11 +146,11 @@ def temperature_words(found: ActivationResults) -> Iterator[str]:
             name not in best or arm.summary("test").mean > best[name].summary("test").mean
         ):
             best[name] = arm
-    said = [
+    parts = [
         f"{name} at {format_setting(arm.settings['temperature'])} ({arm.summary('test').mean:.2f} %)"
         for name, arm in best.items()
     ]
-    yield f"The temperature with the highest mean test accuracy: {_listed(said)}."
+    yield f"The temperature with the highest mean test accuracy: {_listed(parts)}."
 
 
 def warnings(found: ActivationResults) -> Iterator[str]:

@@ -18,9 +18,9 @@ RESILIENT: Final = 1.0  # points of accuracy that depth may cost
 _DEEP: Final = 50  # layers from which on an earlier document calls networks deep
 
 
-def measured(depths: GlonetResults, model: str, features: int) -> list[Trained]:
+def measured(results: GlonetResults, model: str, features: int) -> list[Trained]:
     """Return the networks of a model and width that have a finished trial, ascending by layers."""
-    return [each for each in depths.of(model, features) if each.n]
+    return [each for each in results.of(model, features) if each.n]
 
 
 def ends_of(networks: Sequence[Trained]) -> tuple[Trained, Trained]:
@@ -30,16 +30,16 @@ def ends_of(networks: Sequence[Trained]) -> tuple[Trained, Trained]:
     return best, worst
 
 
-def resilience(depths: GlonetResults, model: str = "GloNet") -> Iterator[str]:
+def resilience(results: GlonetResults, model: str = "GloNet") -> Iterator[str]:
     """Yield a sentence for each width on whether depth costs a model accuracy."""
-    for features in depths.features:
-        networks = measured(depths, model, features)
+    for features in results.features:
+        networks = measured(results, model, features)
         if len(networks) < 2:
             if networks:
                 yield f"{model} of width {features} was trained at one depth: nothing can be said of depth."
             continue
         best, worst = ends_of(networks)
-        if at_chance(depths, best):
+        if at_chance(results, best):
             yield f"{model} of width {features} learned nothing at any depth: nothing can be said of depth."
             continue
         span = f"from {networks[0].network.layers} to {networks[-1].network.layers} layers"
@@ -71,30 +71,30 @@ def _points(value: float, low: float, high: float) -> str:
     return f"{value:+.2f} points{around}".replace("-", "−")
 
 
-def at_chance(depths: GlonetResults, each: Trained) -> bool:
+def at_chance(results: GlonetResults, each: Trained) -> bool:
     """Return whether no trial of a network scores above ZeroR by more than CHANCE points."""
-    return each.n > 0 and bool((present(each.validation) <= depths.zero_r + CHANCE).all())
+    return each.n > 0 and bool((present(each.validation) <= results.zero_r + CHANCE).all())
 
 
-def chance_from(depths: GlonetResults, model: str, features: int) -> int | None:
+def chance_from(results: GlonetResults, model: str, features: int) -> int | None:
     """Return the least number of layers from which on all networks of a model are at chance, None if none."""
-    deepest_first = reversed(measured(depths, model, features))
-    lost = list(takewhile(lambda each: at_chance(depths, each), deepest_first))
+    deepest_first = reversed(measured(results, model, features))
+    lost = list(takewhile(lambda each: at_chance(results, each), deepest_first))
     return lost[-1].network.layers if lost else None
 
 
-def chance(depths: GlonetResults, model: str = "MLP") -> Iterator[str]:
+def chance(results: GlonetResults, model: str = "MLP") -> Iterator[str]:
     """Yield a sentence for each width on whether a model learns nothing from some depth on."""
-    for features in depths.features:
-        networks = measured(depths, model, features)
+    for features in results.features:
+        networks = measured(results, model, features)
         if not networks:
             continue
-        first = chance_from(depths, model, features)
+        first = chance_from(results, model, features)
         deepest = networks[-1]
         if first is None:
             yield (
-                f"{model} of width {features} {_learning(depths, networks)}: with {deepest.network.layers} "
-                f"layers its mean test accuracy is {mean(deepest.test):.2f} % (ZeroR {depths.zero_r:.2f} %)."
+                f"{model} of width {features} {_learning(results, networks)}: with {deepest.network.layers} "
+                f"layers its mean test accuracy is {mean(deepest.test):.2f} % (ZeroR {results.zero_r:.2f} %)."
             )
             continue
         before = [each for each in networks if each.network.layers < first]
@@ -106,17 +106,17 @@ def chance(depths: GlonetResults, model: str = "MLP") -> Iterator[str]:
         )
         yield (
             f"{model} of width {features} is at chance from {first} layers on: no trial is more than "
-            f"{CHANCE:g} point above ZeroR ({depths.zero_r:.2f} %){learns}."
+            f"{CHANCE:g} point above ZeroR ({results.zero_r:.2f} %){learns}."
         )
 
 
-def _learning(depths: GlonetResults, networks: Sequence[Trained]) -> str:
+def _learning(results: GlonetResults, networks: Sequence[Trained]) -> str:
     """Return a phrase on whether all trials learn, for networks of which the deepest learns."""
     done = sum(each.n for each in networks)
     lost = {
         each.network.layers: count
         for each in networks
-        if (count := int((present(each.validation) <= depths.zero_r + CHANCE).sum()))
+        if (count := int((present(each.validation) <= results.zero_r + CHANCE).sum()))
     }
     if not lost:
         return "learns at every depth that was trained"
@@ -126,12 +126,12 @@ def _learning(depths: GlonetResults, networks: Sequence[Trained]) -> str:
     )
 
 
-def degradation(depths: GlonetResults) -> Iterator[str]:
+def degradation(results: GlonetResults) -> Iterator[str]:
     """Yield sentences on whether MLPs degrade as gently as an earlier document claims, at its depths."""
-    for features in depths.features:
+    for features in results.features:
         parts, wrong = [], 0
         for layers, claimed in CLAIMED.items():
-            found = depths.get("MLP", layers, features)
+            found = results.get("MLP", layers, features)
             if layers < _DEEP or found is None or not found.n:
                 continue
             value = float(mean(found.test))
@@ -141,33 +141,34 @@ def degradation(depths: GlonetResults) -> Iterator[str]:
             verdict = "That is not so" if wrong else "That is so"
             yield (
                 f"An earlier document says that a plain MLP degrades gently, to 85 % with 200 layers, after "
-                f"{CLAIMED_EPOCHS}. {verdict} at width {features} after {trained_for(depths)}: measured are "
+                f"{CLAIMED_EPOCHS}. {verdict} at width {features} after {trained_for(results)}: measured are "
                 f"{', '.join(parts)}."
             )
 
 
 def usage(
-    depths: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet", *, beside: bool = True
+    results: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet", *, beside: bool = True
 ) -> Iterator[str]:
     """Yield sentences on whether a model uses only its first layers; beside: cite the earlier document."""
-    found = [uses[each.network] for each in _all(depths, model) if each.network in uses]
-    told = [use for use in found if use.verdict != "short"]
-    if not told:
+    found = [uses[each.network] for each in _all(results, model) if each.network in uses]
+    judged = [use for use in found if use.verdict != "short"]
+    if not judged:
         if found:
             yield f"No {model} here is deep enough to tell whether it uses only its first layers."
         return
-    concentrated = [use for use in told if use.verdict == "concentrated"]
-    if len(concentrated) == len(told):
-        head = f"Use is concentrated in the first layers in all {pluralize(len(told), model)}"
+    concentrated = [use for use in judged if use.verdict == "concentrated"]
+    if len(concentrated) == len(judged):
+        head = f"Use is concentrated in the first layers in all {pluralize(len(judged), model)}"
     elif not concentrated:
-        head = f"Use is not concentrated in the first layers in any of {pluralize(len(told), model)}"
+        head = f"Use is not concentrated in the first layers in any of {pluralize(len(judged), model)}"
     else:
         head = (
-            f"Use is concentrated in the first layers in {len(concentrated)} of {pluralize(len(told), model)}"
+            f"Use is concentrated in the first layers in {len(concentrated)} of "
+            f"{pluralize(len(judged), model)}"
         )
-    said = " The earlier document says that only the first 4 to 8 are used, whatever the depth." * beside
-    yield f"{head}, by the mean output |h| of hidden layers on the validation split.{said}"
-    yield from map(_of_layers, told)
+    remark = " The earlier document says that only the first 4 to 8 are used, whatever the depth." * beside
+    yield f"{head}, by the mean output |h| of hidden layers on the validation split.{remark}"
+    yield from map(_of_layers, judged)
 
 
 def _of_layers(use: Use) -> str:
@@ -181,18 +182,18 @@ def _of_layers(use: Use) -> str:
     )
 
 
-def _all(depths: GlonetResults, model: str) -> list[Trained]:
-    return [each for features in depths.features for each in depths.of(model, features)]
+def _all(results: GlonetResults, model: str) -> list[Trained]:
+    return [each for features in results.features for each in results.of(model, features)]
 
 
-def exits(depths: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet") -> Iterator[str]:
+def exits(results: GlonetResults, uses: Mapping[Network, Use], model: str = "GloNet") -> Iterator[str]:
     """Yield a sentence on the number of layers after which a network can be left."""
     parts = []
-    for each in _all(depths, model):
+    for each in _all(results, model):
         if each.network not in uses:
             continue
         use = uses[each.network]
-        found = present(exits_of(depths, use, each))
+        found = present(exits_of(results, use, each))
         if not len(found):
             continue
         hidden = use.exits.shape[1]
@@ -207,10 +208,10 @@ def exits(depths: GlonetResults, uses: Mapping[Network, Use], model: str = "GloN
         )
 
 
-def speed_of_learning(depths: GlonetResults) -> Iterator[str]:
+def speed_of_learning(results: GlonetResults) -> Iterator[str]:
     """Yield sentences on whether GloNet converges in fewer epochs than MLP, where both learn."""
-    for features in depths.features:
-        fewer, same, more = _compared(depths, features)
+    for features in results.features:
+        fewer, same, more = _compared(results, features)
         total = len(fewer) + len(same) + len(more)
         if total:
             yield (
@@ -221,14 +222,14 @@ def speed_of_learning(depths: GlonetResults) -> Iterator[str]:
             )
 
 
-def _compared(depths: GlonetResults, features: int) -> tuple[list[str], list[str], list[str]]:
+def _compared(results: GlonetResults, features: int) -> tuple[list[str], list[str], list[str]]:
     """Return the depths at which GloNet needs fewer, as many, and more epochs, by the mean over seeds."""
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for one in measured(depths, "GloNet", features):
-        other = depths.get("MLP", one.network.layers, features)
+    for one in measured(results, "GloNet", features):
+        other = results.get("MLP", one.network.layers, features)
         if other is None:
             continue
-        difference: Values = own_columns(one, depths) - own_columns(other, depths)
+        difference: Values = own_columns(one, results) - own_columns(other, results)
         there = present(difference)
         if len(there) and len(there) == min(one.n, other.n):
             found[int(np.sign(there.mean())) + 1].append(str(one.network.layers))

@@ -142,14 +142,14 @@ def _shares(outputs: Values) -> Values:
     return mean(each, axis=0)
 
 
-def uses_of(depths: GlonetResults, observed: pd.DataFrame | None) -> dict[Network, Use]:
+def uses_of(results: GlonetResults, observed: pd.DataFrame | None) -> dict[Network, Use]:
     """Return the use of every observed network. observed: the result of psa.analysis.probe_frame."""
     if observed is None or not len(observed):
         return {}
     by_trial = {str(name): rows for name, rows in observed.groupby("id", observed=True)}
     return {
-        network: _use(trained, by_trial, depths.samples)
-        for network, trained in depths.trained.items()
+        network: _use(trained, by_trial, results.samples)
+        for network, trained in results.trained.items()
         if any(each in by_trial for each in trained.done_ids)
     }
 

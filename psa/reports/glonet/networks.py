@@ -144,7 +144,7 @@ def mean(values: Values, axis: int | None = None) -> Values:
         return np.asarray(np.nanmean(values, axis=axis), dtype=np.float64)
 
 
-def depths_of(frame: pd.DataFrame) -> GlonetResults:
+def glonet_results(frame: pd.DataFrame) -> GlonetResults:
     """Return the networks of one experiment. Raises UserError if the frame holds several."""
     trials = trials_of(frame)
     known = trials[trials["status"].isin(["done", "unfinished", "diverged"])]
@@ -208,7 +208,7 @@ def _curves(rows: list[pd.DataFrame | None], column: str) -> Values:
     return found
 
 
-def seconds_of(depths: GlonetResults, store: Store | None) -> dict[Network, Values]:
+def seconds_of(results: GlonetResults, store: Store | None) -> dict[Network, Values]:
     """Return seconds per epoch and trial, seed by seed, from the sidecars of the records; NaN without any.
 
     The time of the pack in which the trial was trained, including evaluations, probes and checkpoints, is
@@ -218,7 +218,7 @@ def seconds_of(depths: GlonetResults, store: Store | None) -> dict[Network, Valu
         return {}
     found = {
         network: np.array([_seconds(store, each) for each in trained.done_ids], dtype=np.float64)
-        for network, trained in depths.trained.items()
+        for network, trained in results.trained.items()
     }
     return {network: values for network, values in found.items() if not np.isnan(values).all()}
 

@@ -11,6 +11,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.frame_columns import LABELS
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.stats import Values
 from psa.core.formatting import pluralize
@@ -28,13 +29,13 @@ from psa.reports.glonet.networks import (
     GlonetResults,
     Network,
     Trained,
-    depths_of,
+    glonet_results,
     seconds_of,
 )
 from psa.reports.glonet.tables import CLAIMED, CLAIMED_OF
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
-from psa.reports.wording import SETTINGS, shared_settings
+from psa.reports.wording import shared_settings
 
 QUESTION: Final = (
     "GloNet's head reads the sum of all hidden layers, so that every layer is one step away from the answer. "
@@ -56,26 +57,26 @@ class _Seen:
     """The numbers that tables, figures and page share."""
 
     frame: pd.DataFrame
-    setting: ReportContext
+    context: ReportContext
 
     @cached_property
-    def depths(self) -> GlonetResults:
-        return depths_of(self.frame)
+    def results(self) -> GlonetResults:
+        return glonet_results(self.frame)
 
     @cached_property
     def claimed(self) -> bool:
         """True if the earlier document covers such networks, on such data."""
         data = trials_of(self.frame)[["dataset", "digits"]]
         alike = set(data["dataset"].dropna()) == {CLAIMED_OF} and data["digits"].isna().all()
-        return bool(alike) and any(layers in CLAIMED for layers in self.depths.layers)
+        return bool(alike) and any(layers in CLAIMED for layers in self.results.layers)
 
     @cached_property
     def uses(self) -> dict[Network, Use]:
-        return uses_of(self.depths, self.setting.observed)
+        return uses_of(self.results, self.context.observed)
 
     @cached_property
     def seconds(self) -> dict[Network, Values]:
-        return seconds_of(self.depths, self.setting.store)
+        return seconds_of(self.results, self.context.store)
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -100,58 +101,58 @@ def _plain(value: str) -> str:
     return "".join(each if each.isalnum() or each in ".-" else "-" for each in value)
 
 
-def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables by name. Raises UserError if the frame holds several experiments."""
-    seen = _Seen(frame, setting)
-    depths = seen.depths
+    seen = _Seen(frame, context)
+    results = seen.results
     found = {
-        "accuracy": glonet_tables.accuracy_table(depths),
-        "paired": glonet_tables.paired_table(depths),
-        "convergence": glonet_tables.convergence_table(depths),
+        "accuracy": glonet_tables.accuracy_table(results),
+        "paired": glonet_tables.paired_table(results),
+        "convergence": glonet_tables.convergence_table(results),
     }
     if seen.claimed:
-        found["claims"] = glonet_tables.claims_table(depths)
+        found["claims"] = glonet_tables.claims_table(results)
     if seen.uses:
-        found["usage"] = glonet_tables.usage_table(depths, seen.uses)
+        found["usage"] = glonet_tables.usage_table(results, seen.uses)
     if seen.seconds:
-        found["speed"] = glonet_tables.speed_table(depths, seen.seconds)
+        found["speed"] = glonet_tables.speed_table(results, seen.seconds)
     return found
 
 
-def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures by name."""
-    seen = _Seen(frame, setting)
-    depths = seen.depths
-    yield "accuracy_by_depth", accuracy_figure(depths)
+    seen = _Seen(frame, context)
+    results = seen.results
+    yield "accuracy_by_depth", accuracy_figure(results)
     if seen.seconds:
-        yield "speed", speed_figure(depths, seen.seconds)
-    for features in depths.features:
-        for at in range(0, len(depths.layers), ROWS):
-            part = f"_{at // ROWS + 1}" if len(depths.layers) > ROWS else ""
-            yield f"curves_{features}{part}", curves_figure(depths, features, depths.layers[at : at + ROWS])
+        yield "speed", speed_figure(results, seen.seconds)
+    for features in results.features:
+        for at in range(0, len(results.layers), ROWS):
+            part = f"_{at // ROWS + 1}" if len(results.layers) > ROWS else ""
+            yield f"curves_{features}{part}", curves_figure(results, features, results.layers[at : at + ROWS])
         made = {
-            f"usage_{features}": usage_figure(depths, seen.uses, features),
-            f"early_exit_{features}": exits_figure(depths, seen.uses, features),
+            f"usage_{features}": usage_figure(results, seen.uses, features),
+            f"early_exit_{features}": exits_figure(results, seen.uses, features),
         }
-        for model in depths.models:
+        for model in results.models:
             name = f"parameters_{model.lower()}_{features}"
-            made[name] = norms_figure(depths, seen.uses, features, model)
+            made[name] = norms_figure(results, seen.uses, features, model)
         yield from ((name, figure) for name, figure in made.items() if figure is not None)
 
 
-def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return layers.csv: every layer of every network, means over seeds."""
-    seen = _Seen(frame, setting)
+    seen = _Seen(frame, context)
     if not seen.uses:
         return {}
     return {"layers.csv": layers_csv(seen.uses.values())}
 
 
 def page(
-    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report, from its tables and the stored PNG of each of its figures."""
-    seen = _Seen(frame, setting)
+    seen = _Seen(frame, context)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     return Page(
         _title(seen),
@@ -165,15 +166,15 @@ def page(
 
 def _title(seen: _Seen) -> str:
     """Return the study, its networks, and the settings of this page if the study has several pages."""
-    layers = seen.depths.layers
+    layers = seen.results.layers
     span = f"{layers[0]} to {layers[-1]}" if len(layers) > 1 else f"{layers[0]}"
     named = seen.frame.attrs.get("apart", {}).items()
-    apart = ", ".join(f"{SETTINGS.get(key, key).lower()} {_told(key, value)}" for key, value in named)
-    of = f"{pluralize(len(seen.depths.trained), 'network')} of {span} layers"
+    apart = ", ".join(f"{LABELS[key].lower()} {_value_text(key, value)}" for key, value in named)
+    of = f"{pluralize(len(seen.results.trained), 'network')} of {span} layers"
     return f"{seen.frame['study'].iloc[0]}{f', {apart}' if apart else ''}: {of}"
 
 
-def _told(key: str, value: str) -> str:
+def _value_text(key: str, value: str) -> str:
     """Format a setting that may be missing; missing digits mean all of them."""
     return value if value not in ("nan", "None", "<NA>") else "all" if key == "digits" else "none"
 
@@ -185,19 +186,19 @@ def _caption(name: str) -> str:
 
 
 def _facts(seen: _Seen) -> Iterator[Fact]:
-    depths = seen.depths
-    done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
-    yield Fact("Trials", f"{done:,} of {asked:,}", f"{pluralize(len(depths.seeds), 'seed')} per network")
-    for model in depths.models:
-        deepest = [each for features in depths.features for each in claims.measured(depths, model, features)]
+    results = seen.results
+    done, asked = results.statuses.get("done", 0), sum(results.statuses.values())
+    yield Fact("Trials", f"{done:,} of {asked:,}", f"{pluralize(len(results.seeds), 'seed')} per network")
+    for model in results.models:
+        deepest = [each for width in results.features for each in claims.measured(results, model, width)]
         if deepest:
             yield _deepest(max(deepest, key=lambda each: (each.network.layers, each.network.features)))
-    for features in depths.features:
-        first = claims.chance_from(depths, "MLP", features)
-        if claims.measured(depths, "MLP", features):
+    for features in results.features:
+        first = claims.chance_from(results, "MLP", features)
+        if claims.measured(results, "MLP", features):
             value = "at no depth" if first is None else f"from {first} layers on"
             yield Fact(f"MLP of width {features} at chance", value, "validation accuracy beside ZeroR")
-    yield Fact("ZeroR", depths.zero_r_shown, "always answering the majority class of the validation split")
+    yield Fact("ZeroR", results.zero_r_shown, "always answering the majority class of the validation split")
 
 
 def _deepest(each: Trained) -> Fact:
@@ -211,7 +212,7 @@ def _deepest(each: Trained) -> Fact:
 
 
 def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, Table]) -> Iterator[Section]:
-    depths, uses = seen.depths, seen.uses
+    results, uses = seen.results, seen.uses
 
     def shown(*starts: str) -> tuple[Picture, ...]:
         return tuple(picture for name, picture in pictures.items() if name.startswith(starts))
@@ -219,18 +220,18 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     listed = partial(pick, made)
     # every table has the settings that distinguish networks
     shared = shared_settings(trials_of(seen.frame), ("arch", "family"))
-    told = (*claims.resilience(depths), *claims.chance(depths))
-    told += (f"All trials share: {shared}.",) if shared else ()
-    yield Section("Depth and accuracy", told, shown("accuracy"), listed("accuracy", "paired"))
+    sentences = (*claims.resilience(results), *claims.chance(results))
+    sentences += (f"All trials share: {shared}.",) if shared else ()
+    yield Section("Depth and accuracy", sentences, shown("accuracy"), listed("accuracy", "paired"))
     if "claims" in made:
         yield Section(
-            "Beside what an earlier document says", tuple(claims.degradation(depths)), (), listed("claims")
+            "Beside what an earlier document says", tuple(claims.degradation(results)), (), listed("claims")
         )
-    learning = tuple(claims.speed_of_learning(depths))
+    learning = tuple(claims.speed_of_learning(results))
     yield Section("Learning", learning, shown("curves"), listed("convergence"))
     yield Section(
         "What layers are used for",
-        tuple(claims.usage(depths, uses, beside=seen.claimed))
+        tuple(claims.usage(results, uses, beside=seen.claimed))
         or ("Probe layer_usage was not asked: nothing is known of it.",),
         shown("usage"),
         listed("usage"),
@@ -238,23 +239,24 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     yield Section("Parameters through training", (), shown("parameters"))
     yield Section(
         "Early exits",
-        tuple(claims.exits(depths, uses)) or ("No early exit was observed in a network that learned.",),
+        tuple(claims.exits(results, uses)) or ("No early exit was observed in a network that learned.",),
         shown("early"),
     )
-    told = (glonet_tables.SPEED,) if seen.seconds else ("No time was stored beside the records.",)
-    yield Section("Training speed", told, shown("speed"), listed("speed"))
+    sentences = (glonet_tables.SPEED,) if seen.seconds else ("No time was stored beside the records.",)
+    yield Section("Training speed", sentences, shown("speed"), listed("speed"))
 
 
 def _warnings(seen: _Seen) -> Iterator[str]:
-    depths, rows = seen.depths, trials_of(seen.frame)
+    results, rows = seen.results, trials_of(seen.frame)
     if absent := wording.absence(rows):
         yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
-    lost = [each.network.label for each in glonet_tables.network_order(depths) if "diverged" in each.statuses]
+    trained = glonet_tables.network_order(results)
+    lost = [each.network.label for each in trained if "diverged" in each.statuses]
     if lost:
         yield f"Diverged, and so without any accuracy: {'; '.join(lost)}."
-    if unequal := wording.unequal_lengths(depths.epochs, "epochs"):
+    if unequal := wording.unequal_lengths(results.epochs, "epochs"):
         yield unequal
-    few = len(depths.seeds)
+    few = len(results.seeds)
     if few < 3:
         yield f"There {'is' if few == 1 else 'are'} {pluralize(few, 'seed')}: differences may be chance."
     if devices := wording.several_devices(rows):

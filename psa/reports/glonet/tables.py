@@ -32,12 +32,12 @@ CLAIMED_OF: Final = "mnist"  # with all ten digits
 CLAIMED_EPOCHS: Final = "50 or 200 epochs (it does not say which)"
 
 
-def network_order(depths: GlonetResults) -> list[Trained]:
+def network_order(results: GlonetResults) -> list[Trained]:
     """Return every network, sorted by model, width, then layers."""
-    return [each for model in depths.models for wide in depths.features for each in depths.of(model, wide)]
+    return [each for model in results.models for wide in results.features for each in results.of(model, wide)]
 
 
-def uncertain(values: Values) -> MeanSd | None:
+def mean_sd(values: Values) -> MeanSd | None:
     """Return mean and sample standard deviation of the seeds present; None without any."""
     found = summary(values)
     return MeanSd(found.mean, found.sd, found.n, len(values)) if found.n else None
@@ -65,56 +65,56 @@ def _table(
     return Table(caption, f"tab:{label}", columns, made, note, len(made) > _ONE_PAGE)
 
 
-def seeds_note(depths: GlonetResults) -> str:
+def seeds_note(results: GlonetResults) -> str:
     """Return a note on the number of seeds and on missing trials."""
-    done, asked = depths.statuses.get("done", 0), sum(depths.statuses.values())
-    text = f"{pluralize(done, 'trial')} of {asked:,}, {pluralize(len(depths.seeds), 'seed')} per network"
-    text += f", {trained_for(depths)}." if depths.epochs else "."
-    others = [f"{count:,} {status}" for status, count in sorted(depths.statuses.items()) if status != "done"]
+    done, asked = results.statuses.get("done", 0), sum(results.statuses.values())
+    text = f"{pluralize(done, 'trial')} of {asked:,}, {pluralize(len(results.seeds), 'seed')} per network"
+    text += f", {trained_for(results)}." if results.epochs else "."
+    others = [f"{count:,} {status}" for status, count in sorted(results.statuses.items()) if status != "done"]
     return text + (
         f" Not there: {', '.join(others)}; (n=...) says where a cell lacks some." if others else ""
     )
 
 
-def trained_for(depths: GlonetResults) -> str:
+def trained_for(results: GlonetResults) -> str:
     """Return the number of epochs: `50 epochs`, `1 epoch`, `2 to 50 epochs`."""
-    if len(depths.epochs) > 1:
-        return f"{depths.epochs[0]} to {depths.epochs[-1]} epochs"
-    return pluralize(depths.epochs[0], "epoch") if depths.epochs else "no epoch"
+    if len(results.epochs) > 1:
+        return f"{results.epochs[0]} to {results.epochs[-1]} epochs"
+    return pluralize(results.epochs[0], "epoch") if results.epochs else "no epoch"
 
 
-def accuracy_table(depths: GlonetResults) -> Table:
+def accuracy_table(results: GlonetResults) -> Table:
     """Return the accuracy of every network on both splits, its sd and its interval."""
     columns = (
         *_WHO,
         Column("Parameters", "count"),
         Column("n", "count"),
-        Column("Test (%)", "uncertain"),
+        Column("Test (%)", "mean_sd"),
         Column("Test, mean and interval", "interval"),
-        Column("Validation (%)", "uncertain"),
+        Column("Validation (%)", "mean_sd"),
         Column("Validation, mean and interval", "interval"),
     )
     rows = (
         (
-            *_who(each.network), each.parameters, each.n, uncertain(each.test), with_interval(each.test),
-            uncertain(each.validation), with_interval(each.validation),
+            *_who(each.network), each.parameters, each.n, mean_sd(each.test), with_interval(each.test),
+            mean_sd(each.validation), with_interval(each.validation),
         )
-        for each in network_order(depths)
+        for each in network_order(results)
     )  # fmt: skip
     note = (
-        f"{seeds_note(depths)} Mean ± standard deviation over seeds; intervals: 95 % t intervals of the "
-        f"mean, cut at 0 and 100. Layers count the head. ZeroR: {depths.zero_r_shown} of validation."
+        f"{seeds_note(results)} Mean ± standard deviation over seeds; intervals: 95 % t intervals of the "
+        f"mean, cut at 0 and 100. Layers count the head. ZeroR: {results.zero_r_shown} of validation."
     )
     return _table("Accuracy by model, width and depth", "accuracy", columns, rows, note)
 
 
-def paired_table(depths: GlonetResults, against: str = "MLP") -> Table:
+def paired_table(results: GlonetResults, against: str = "MLP") -> Table:
     """Return every other model minus `against`, seed by seed, on the test split."""
     pairs = [
         (each, other)
-        for each in network_order(depths)
+        for each in network_order(results)
         if each.network.model != against
-        and (other := depths.get(against, each.network.layers, each.network.features)) is not None
+        and (other := results.get(against, each.network.layers, each.network.features)) is not None
     ]
     found = [paired(one.test, other.test) for one, other in pairs]
     rows = ((*_who(one.network), *cells) for (one, _), cells in zip(pairs, paired_cells(found), strict=True))
@@ -124,12 +124,12 @@ def paired_table(depths: GlonetResults, against: str = "MLP") -> Table:
     note = (
         "Test accuracy; the arms of a seed share batches and, where shapes allow, initial weights. "
         f"p: two-sided sign-flip test{least}; corrected over this table. Intervals: 95 % t "
-        f"intervals. {seeds_note(depths)}"
+        f"intervals. {seeds_note(results)}"
     )
     return _table(f"The model minus {against}, seed by seed", "paired", columns, rows, note)
 
 
-def convergence_table(depths: GlonetResults) -> Table:
+def convergence_table(results: GlonetResults) -> Table:
     """Return the first epoch at which a trial was good enough, by several criteria."""
     columns = (
         *_WHO,
@@ -137,9 +137,9 @@ def convergence_table(depths: GlonetResults) -> Table:
         *(
             column
             for target in TARGETS
-            for column in (Column(f"Epochs to {target:g} %", "uncertain", 1), Column(f"Reached {target:g} %"))
+            for column in (Column(f"Epochs to {target:g} %", "mean_sd", 1), Column(f"Reached {target:g} %"))
         ),
-        Column("Epochs to 1 point below its own best", "uncertain", 1),
+        Column("Epochs to 1 point below its own best", "mean_sd", 1),
     )
 
     def row(each: Trained) -> tuple[Cell, ...]:
@@ -147,45 +147,45 @@ def convergence_table(depths: GlonetResults) -> Table:
         cells = [
             cell
             for first in firsts
-            for cell in (uncertain(first), f"{len(present(first))} of {each.n}" if each.n else None)
+            for cell in (mean_sd(first), f"{len(present(first))} of {each.n}" if each.n else None)
         ]
         return (
             *_who(each.network),
             each.accuracies.shape[1] or None,
             *cells,
-            uncertain(own_columns(each, depths)),
+            mean_sd(own_columns(each, results)),
         )
 
     note = (
         f"Validation accuracy after an epoch. Means are of the trials that reached it. Trials within "
-        f"{CHANCE:g} point of ZeroR have no best to converge to. {seeds_note(depths)}"
+        f"{CHANCE:g} point of ZeroR have no best to converge to. {seeds_note(results)}"
     )
     return _table(
-        "Epochs until a trial was good enough", "convergence", columns, map(row, network_order(depths)), note
+        "Epochs until a trial was good enough", "convergence", columns, map(row, network_order(results)), note
     )
 
 
-def own_columns(each: Trained, depths: GlonetResults) -> Values:
+def own_columns(each: Trained, results: GlonetResults) -> Values:
     """Return [seeds] the first epoch within a point of the trial's own best; NaN if it learned nothing."""
     if not each.accuracies.shape[1]:
         return np.full(len(each.ids), np.nan)
     best = np.nan_to_num(each.accuracies, nan=-1.0).max(axis=1)
-    return np.where(best > depths.zero_r + CHANCE, each.reaching(best - 1.0), np.nan)
+    return np.where(best > results.zero_r + CHANCE, each.reaching(best - 1.0), np.nan)
 
 
-def speed_table(depths: GlonetResults, seconds: Mapping[Network, Values]) -> Table:
+def speed_table(results: GlonetResults, seconds: Mapping[Network, Values]) -> Table:
     """Return the time per epoch of one trial."""
     columns = (
         *_WHO,
         Column("Parameters", "count"),
-        Column("Milliseconds per epoch and trial", "uncertain", 1),
+        Column("Milliseconds per epoch and trial", "mean_sd", 1),
     )
 
     def row(each: Trained) -> tuple[Cell, ...]:
         found = seconds.get(each.network, np.full(len(each.ids), np.nan))
-        return (*_who(each.network), each.parameters, uncertain(1000 * found))
+        return (*_who(each.network), each.parameters, mean_sd(1000 * found))
 
-    return _table("Training speed", "speed", columns, map(row, network_order(depths)), SPEED)
+    return _table("Training speed", "speed", columns, map(row, network_order(results)), SPEED)
 
 
 SPEED: Final = (
@@ -195,7 +195,7 @@ SPEED: Final = (
 )
 
 
-def usage_table(depths: GlonetResults, uses: Mapping[Network, Use]) -> Table:
+def usage_table(results: GlonetResults, uses: Mapping[Network, Use]) -> Table:
     """Return the share of the first layers in the mean output, and the first exit that is as good."""
     columns = (
         *_WHO,
@@ -205,12 +205,12 @@ def usage_table(depths: GlonetResults, uses: Mapping[Network, Use]) -> Table:
         Column(f"Layers that hold {100 * MOST:g} %", "count"),
         Column("Mean |h|, least layer", "number", 3),
         Column("Mean |h|, greatest layer", "number", 3),
-        Column("Exit after layer", "uncertain", 1),
+        Column("Exit after layer", "mean_sd", 1),
         Column("Use"),
     )
     return _table(
         "What each network uses its layers for", "usage", columns,
-        (_used(depths, uses[each.network], each) for each in network_order(depths) if each.network in uses),
+        (_used(results, uses[each.network], each) for each in network_order(results) if each.network in uses),
         "Shares of the mean |h| over the validation split, added up over hidden layers, of final weights; "
         "a share of the first 4 or 8 is missing where no layers follow. Layers that hold "
         f"{100 * MOST:g} %: the fewest, wherever they stand. Exit after layer: the smallest k such that "
@@ -220,7 +220,7 @@ def usage_table(depths: GlonetResults, uses: Mapping[Network, Use]) -> Table:
     )  # fmt: skip
 
 
-def _used(depths: GlonetResults, use: Use, trained: Trained) -> tuple[Cell, ...]:
+def _used(results: GlonetResults, use: Use, trained: Trained) -> tuple[Cell, ...]:
     hidden = len(use.shares)
     outputs = present(mean(use.end, axis=0))
     return (
@@ -231,19 +231,19 @@ def _used(depths: GlonetResults, use: Use, trained: Trained) -> tuple[Cell, ...]
         use.holding,
         float(outputs.min()) if len(outputs) else None,
         float(outputs.max()) if len(outputs) else None,
-        uncertain(exits_of(depths, use, trained)),
+        mean_sd(exits_of(results, use, trained)),
         "too few layers" if use.verdict == "short" else use.verdict,
     )
 
 
-def exits_of(depths: GlonetResults, use: Use, trained: Trained) -> Values:
+def exits_of(results: GlonetResults, use: Use, trained: Trained) -> Values:
     """Return [seeds] the number of layers after which one may leave; NaN for trials that learned nothing."""
-    return np.where(trained.validation > depths.zero_r + CHANCE, use.exit, np.nan)
+    return np.where(trained.validation > results.zero_r + CHANCE, use.exit, np.nan)
 
 
-def claims_table(depths: GlonetResults) -> Table:
+def claims_table(results: GlonetResults) -> Table:
     """Return the claims of an earlier document beside measured values, at its width or the nearest."""
-    features = min(depths.features, key=lambda wide: abs(wide - CLAIMED_FEATURES))
+    features = min(results.features, key=lambda wide: abs(wide - CLAIMED_FEATURES))
     columns = (
         Column("Layers", "count"),
         Column("Model"),
@@ -254,7 +254,7 @@ def claims_table(depths: GlonetResults) -> Table:
     )
 
     def row(layers: int, model: str) -> tuple[Cell, ...]:
-        found = depths.get(model, layers, features)
+        found = results.get(model, layers, features)
         cell = None if found is None else with_interval(found.test)
         claimed = CLAIMED[layers][model]
         difference = None if cell is None else cell.value - claimed
@@ -263,7 +263,7 @@ def claims_table(depths: GlonetResults) -> Table:
     note = (
         f"Claimed: the document of the earlier program, after {CLAIMED_EPOCHS}, about the accuracy on the "
         "split that it also validated on. Measured: on the test split, looked at once; "
-        f"width {features}. {seeds_note(depths)}"
+        f"width {features}. {seeds_note(results)}"
     )
     rows = (row(layers, model) for layers in CLAIMED for model in ("GloNet", "MLP"))
     return _table("Claimed and measured", "claims", columns, rows, note)

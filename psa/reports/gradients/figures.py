@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from psa.analysis.gradients.cluster_metrics import Choice
 from psa.analysis.gradients.label_agreement import LABEL_RESAMPLES, LabelAgreement
 from psa.analysis.stats import Interval
-from psa.reports.plotting.style import GREY, add_axes, empty, footnote, new_figure, plot_style, title
+from psa.reports.plotting.panels import panel, panel_grid
+from psa.reports.plotting.style import GREY, GRID, empty, footnote, plot_style
 
 _Labels = NDArray[np.int64]
 _Values = NDArray[np.float64]
@@ -72,11 +73,11 @@ def tsne_figure(
 ) -> Figure:
     """Plot the same n points three times: by digit, by cluster, by prediction (as a digit)."""
     with plot_style():
-        figure = new_figure(2.95)
-        title(figure, heading)
         panels = {"digit": digits, "cluster": clusters, "prediction": predictions}
-        for at, (name, classes) in enumerate(panels.items()):
-            ax = add_axes(figure, 0.1 + 2.38 * at, 0.4, 2.26, 2.0)
+        figure, axes = panel_grid(
+            heading, 3, 3, 2.0, left=0.1, bottom=0.4, top=0.55, gap=(0.12, 0), width=2.26
+        )
+        for ax, (name, classes) in zip(axes, panels.items(), strict=True):
             plot_classes(ax, coordinates, classes).set_title(f"by {name}")
         right = float((digits == predictions).mean())
         found = (
@@ -100,7 +101,7 @@ def plot_agreements(ax: Axes, estimates: Sequence[Interval], colours: Sequence[s
     ax.set_ylim(len(estimates) - 0.45, -0.55)
     ax.set_xlim(min(0, *(each.low for each in estimates)), 1)
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", color="#E8E8E8", linewidth=0.5)
+    ax.grid(axis="x", **GRID)
     return ax
 
 
@@ -113,11 +114,11 @@ def agreement_figure(found: Mapping[str, Mapping[str, LabelAgreement]], notes: S
     ]
     high = 0.19 * len(rows)
     with plot_style():
-        figure = new_figure(high + 1.1)
-        title(figure, "Agreement of clusters")
         panels = {"purity": "purity", "nmi": "mutual information (NMI)", "ari": "adjusted Rand index (ARI)"}
-        for at, (measure, name) in enumerate(panels.items()):
-            ax = add_axes(figure, 2.3 + 1.65 * at, 0.72, 1.2, high)
+        figure, axes = panel_grid(
+            "Agreement of clusters", 3, 3, high, left=2.3, bottom=0.72, top=0.38, gap=(0.45, 0), width=1.2
+        )
+        for at, (ax, (measure, name)) in enumerate(zip(axes, panels.items(), strict=True)):
             plot_agreements(ax, [getattr(each, measure) for _, each, _ in rows], [fill for *_, fill in rows])
             ax.set_yticks(range(len(rows)), [] if at else [label for label, *_ in rows])
             ax.set_xlabel(name)
@@ -136,10 +137,10 @@ def choice_figure(choice: Choice, expected: int | None = None, notes: Sequence[s
     """Plot each measure over the number of clusters, its best one marked; expected: the number of digits."""
     counts = [each.clusters for each in choice.qualities]
     with plot_style():
-        figure = new_figure(2.15)
-        title(figure, "How many clusters")
-        for at, (measure, name) in enumerate({"inertia": "inertia", **_MEASURES}.items()):
-            ax = add_axes(figure, 0.5 + 1.76 * at, 0.65, 1.3, 1.05)
+        figure, axes = panel_grid(
+            "How many clusters", 4, 4, 1.05, left=0.5, bottom=0.65, top=0.45, gap=(0.46, 0), width=1.3
+        )
+        for ax, (measure, name) in zip(axes, {"inertia": "inertia", **_MEASURES}.items(), strict=True):
             best = choice.best(measure) if measure in _MEASURES else None
             plot_choice(ax, counts, [getattr(each, measure) for each in choice.qualities], best)
             ax.set_title(name, fontsize=6.5)
@@ -177,9 +178,7 @@ def norms_figure(norms: _Values, clusters: _Labels, count: int, notes: Sequence[
     positive = norms[norms > 0]
     high = 0.3 * count
     with plot_style():
-        figure = new_figure(high + 1.0)
-        title(figure, "Norms by cluster")
-        ax = add_axes(figure, 1.2, 0.65, 5.7, high)
+        figure, ax = panel("Norms by cluster", 5.7, high, 1.2, 0.65, 0.35)
         if not len(positive):
             empty(ax, "every gradient is zero")
             return figure

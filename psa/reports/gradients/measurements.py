@@ -112,7 +112,7 @@ class GradientMeasurements:
             )
         for lengths in self.lengths.values():
             if not np.isfinite(np.square(lengths)).all():
-                raise UserError(f"{what} some gradients are no finite numbers: the network diverged")
+                raise UserError(f"{what} some gradients are not finite: the network diverged")
 
     @property
     def hidden(self) -> str | None:
@@ -158,7 +158,7 @@ class GradientMeasurements:
 
     def _clustered(self, view: View) -> ClusteredView:
         options = KMeansConfig(self.count, view.normalise, n_init=STARTS_PER_VIEW)
-        clusters = cluster(view.points, options, self.seed, self._told(view.name))
+        clusters = cluster(view.points, options, self.seed, self._progress(view.name))
         labels = clusters.labels.numpy()
         return ClusteredView(
             view,
@@ -219,12 +219,12 @@ class GradientMeasurements:
         space = space_of(view.points.normalised())
         return tuple(self._start(space, init, number) for init in _INITS for number in range(STARTS_PER_VIEW))
 
-    def _told(self, what: str) -> KMeansProgress:
+    def _progress(self, what: str) -> KMeansProgress:
         """Return a progress callback that names the seed and the step."""
         return lambda message: self.say(f"seed {self.seed}, {what}: {message}")
 
     def _start(self, space: MetricSpace, init: Init, number: int) -> ClusteringStart:
-        self._told("single runs")(f"start {number + 1} of {STARTS_PER_VIEW}, {init}")
+        self._progress("single runs")(f"start {number + 1} of {STARTS_PER_VIEW}, {init}")
         options, draws = KMeansConfig(self.count), generator(self.seed, "kmeans", number)
         if init == "random":
             first = torch.from_numpy(draws.choice(len(space), self.count, replace=False))
@@ -241,8 +241,8 @@ class GradientMeasurements:
         if self.main is None or not counts:
             return None
         options = KMeansConfig(2, self.main.view.normalise, n_init=3)
-        told = self._told("how many clusters")
-        return choose_samples(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE, told)
+        progress = self._progress("how many clusters")
+        return choose_samples(self.main.view.points, options, counts, self.seed, CHOICE_SAMPLE, progress)
 
     def groups(self, key: str) -> tuple[ClusterSummary, ...]:
         """Return a summary of every cluster of a view."""
@@ -259,7 +259,7 @@ class GradientMeasurements:
             return None
         try:
             points = self.main.view.points.normalised()
-            return embed(points, self.seed, PICTURE, progress=self._told("the plane"))
+            return embed(points, self.seed, PICTURE, progress=self._progress("the plane"))
         except UserError:  # all gradients are equal: a picture would show one point
             return None
 

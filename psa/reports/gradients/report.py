@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.gradients.cluster_metrics import centre_images, examples
 from psa.analysis.gradients.file import paths_of, read_gradients
-from psa.analysis.records_frame import records_of
+from psa.analysis.records_frame import stored_records
 from psa.core.errors import UserError
 from psa.reports import wording
 from psa.reports.contract import ReportContext
@@ -64,10 +64,10 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{study}_{'-'.join(part for part in words.split('-') if part)}", rows
 
 
-def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables of a page by name."""
     found = {"training": gradient_tables.training_table(frame)}
-    measured, _ = measured_of(frame, setting)
+    measured, _ = measured_of(frame, context)
     if measured:
         found |= {
             "agreement": gradient_tables.agreement_table(measured),
@@ -80,9 +80,9 @@ def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
     return found
 
 
-def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures of a page by name, of its first seed."""
-    measured, _ = measured_of(frame, setting)
+    measured, _ = measured_of(frame, context)
     if not measured or (main := measured[0].main) is None:
         return
     one = measured[0]
@@ -139,16 +139,16 @@ def _images(one: GradientMeasurements, notes: Sequence[str]) -> Iterator[tuple[s
     yield "predictions", predictions_figure(images[part], one.digits[part], one.predictions[part], notes)
 
 
-def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return no files besides the tables."""
     return {}
 
 
 def page(
-    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report, from its tables and the stored PNG of each of its figures."""
-    measured, missing = measured_of(frame, setting)
+    measured, missing = measured_of(frame, context)
     pictures = {name: Picture(path, _CAPTIONS[name.partition("_")[0]]) for name, path in stored.items()}
     trials = trials_of(frame)
     warnings = [*_mixed(trials), *missing]
@@ -166,11 +166,11 @@ def page(
 
 def _mixed(trials: pd.DataFrame) -> Iterator[str]:
     """Yield the settings other than the seed in which the networks of a page differ."""
-    for setting in _SETTINGS:
-        values = trials[setting].dropna().unique()
+    for name in _SETTINGS:
+        values = trials[name].dropna().unique()
         if len(values) > 1:
             shown = ", ".join(sorted(map(str, values)))
-            yield f"The networks of this page differ in {setting} ({shown}); rows name their seed alone."
+            yield f"The networks of this page differ in {name} ({shown}); rows name their seed alone."
 
 
 def _digits(trials: pd.DataFrame) -> str:
@@ -185,18 +185,18 @@ def _facts(measured: Sequence[GradientMeasurements]) -> Iterator[Fact]:
             yield Fact("purity of clusters", span(values), f"{detail}, at length 1, against digits")
 
 
-def measured_of(frame: pd.DataFrame, setting: ReportContext) -> tuple[list[GradientMeasurements], list[str]]:
+def measured_of(frame: pd.DataFrame, context: ReportContext) -> tuple[list[GradientMeasurements], list[str]]:
     """Measure each trial of a page whose gradients are stored, by seed. Return notes on the others, too.
 
     Of several files of a trial, that of the last epoch while training is used, else the checkpoint's.
     """
-    if setting.store is None:
+    if context.store is None:
         return [], ["No folder of gradients was named."]
     trials = trials_of(frame)
     done = trials.query("status == 'done'")
     names = done.sort_values("seed")["id"].astype(str)
-    wanted = tuple(_file_of(record, setting.store) for record in records_of(setting.store, names))
-    found = _measured(wanted, setting.data_dir, setting.say)
+    wanted = tuple(_file_of(record, context.store) for record, _ in stored_records(context.store, names))
+    found = _measured(wanted, context.data_dir, context.say)
     notes = [f"{name}: the network diverged." for name in trials.query("status == 'diverged'")["id"]]
     notes += [each for each in found if isinstance(each, str)]
     return [each for each in found if isinstance(each, GradientMeasurements)], notes

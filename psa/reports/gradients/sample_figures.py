@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from psa.analysis.gradients.cluster_metrics import CentreImages, ClusterSummary
+from psa.reports.plotting.panels import panel_grid
 from psa.reports.plotting.style import add_axes, footnote, new_figure, plot_style, title
 
 _SIDE: Final = 28  # pixels
@@ -118,19 +118,15 @@ def predictions_figure(
     images: Images, digits: _Labels, predictions: _Labels, notes: Sequence[str] = ()
 ) -> Figure:
     """Plot images [n, 784] with their predictions: green if equal to the digit, else orange with both."""
-    rows = math.ceil(len(images) / ACROSS)
-    side, step = 0.5, 0.58
     with plot_style():
-        figure = new_figure(rows * (step + 0.14) + 0.65)
-        title(figure, "Predictions")
-        high = float(figure.get_size_inches()[1])
-        for at, (image, digit, found) in enumerate(zip(images, digits, predictions, strict=True)):
-            row, column = divmod(at, ACROSS)
-            bottom = high - 0.5 - row * (step + 0.14) - side
-            ax = plot_image(add_axes(figure, 0.12 + column * step, bottom, side, side), image)
-            fill = RIGHT if digit == found else WRONG
-            said = f"{found}" if digit == found else f"{found}, is {digit}"
-            ax.set_title(said, fontsize=6.5, color=fill, pad=2, fontweight="bold")
+        figure, axes = panel_grid(
+            "Predictions", len(images), ACROSS, 0.5,
+            left=0.12, bottom=0.37, top=0.5, gap=(0.08, 0.22), width=0.5,
+        )  # fmt: skip
+        for ax, image, digit, predicted in zip(axes, images, digits, predictions, strict=True):
+            fill = RIGHT if digit == predicted else WRONG
+            text = f"{predicted}" if digit == predicted else f"{predicted}, is {digit}"
+            plot_image(ax, image).set_title(text, fontsize=6.5, color=fill, pad=2, fontweight="bold")
             _frame(ax, fill)
         right = int((digits == predictions).sum())
         footnote(figure, [*notes, f"{right:,} of the {len(digits):,} shown are right (green)."])

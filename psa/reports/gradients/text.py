@@ -25,22 +25,24 @@ def sections(
         return
     agreed = "Agreement with digits and predictions"
     yield Section(agreed, (), pick(pictures, "agreement", "tsne"), pick(made, "agreement"))
-    yield Section("The output layer", tuple(output_words(measured)))
+    yield Section("The output layer", tuple(output_layer_text(measured)))
     yield Section(
         "Raw gradients",
-        tuple(raw_words(measured)),
+        tuple(raw_gradient_text(measured)),
         pick(pictures, "norms_output", "norms_hidden"),
         pick(made, "norms"),
     )
-    yield Section("The hidden layer", tuple(hidden_words(measured)), pick(pictures, "centres", "samples"))
-    yield Section("One start or ten", tuple(start_words(measured)), (), pick(made, "starts"))
     yield Section(
-        "How many clusters", tuple(choice_words(measured[0])), pick(pictures, "choice"), pick(made, "choice")
+        "The hidden layer", tuple(hidden_layer_text(measured)), pick(pictures, "centres", "samples")
+    )
+    yield Section("One start or ten", tuple(start_text(measured)), (), pick(made, "starts"))
+    yield Section(
+        "How many clusters", tuple(choice_text(measured[0])), pick(pictures, "choice"), pick(made, "choice")
     )
     yield Section("Clusters", (), pick(pictures, "predictions"), pick(made, "clusters", "diversity"))
 
 
-def output_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
+def output_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     """Explain why the clusters of the output layer are the digits."""
     here = [each for each in measured if "output_unit" in each.found]
     if not here:
@@ -61,7 +63,7 @@ def output_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     )
 
 
-def raw_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
+def raw_gradient_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     """Describe what raw gradients cluster by."""
     for key, layer in (("output_raw", "output"), ("hidden_raw", "hidden")):
         here = [each for each in measured if key in each.found]
@@ -90,7 +92,7 @@ def raw_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
             )
 
 
-def hidden_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
+def hidden_layer_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     """Compare the hidden layer's clusters with those of delta alone and of the input alone."""
     here = [each for each in measured if "hidden_unit" in each.found]
     if not here:
@@ -113,7 +115,7 @@ def hidden_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
             "So delta alone does at least as well as the whole gradient: the label comes in through the "
             "output's delta, carried back by the last weights, and what the images have in common is not "
             "needed. The hidden layer is close to the same tautology as the output layer, and its agreement "
-            "with the digits is no evidence of structure that the network has found in the images."
+            "with the digits is not evidence of structure that the network has found in the images."
         )
     elif np.mean(seen) >= np.mean(whole):
         yield (
@@ -124,7 +126,7 @@ def hidden_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
         yield "Here the gradient agrees with the digits better than either of its factors alone."
 
 
-def start_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
+def start_text(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
     """Describe the results of single runs of k-means."""
     here = [each for each in measured if each.starts]
     if not here:
@@ -152,7 +154,7 @@ def start_words(measured: Sequence[GradientMeasurements]) -> Iterator[str]:
         )
 
 
-def choice_words(one: GradientMeasurements) -> Iterator[str]:
+def choice_text(one: GradientMeasurements) -> Iterator[str]:
     """Yield the number of clusters that each measure would choose."""
     if one.choice is None:
         return
@@ -164,8 +166,8 @@ def choice_words(one: GradientMeasurements) -> Iterator[str]:
             ("Davies-Bouldin", "davies_bouldin"),
         )
     }
-    said = ", ".join(f"{name} {'nothing' if best is None else best}" for name, best in chosen.items())
-    yield f"There are {one.count} digits. By {one.choice.samples:,} samples the measures choose: {said}."
+    choices = ", ".join(f"{name} {'nothing' if best is None else best}" for name, best in chosen.items())
+    yield f"There are {one.count} digits. By {one.choice.samples:,} samples the measures choose: {choices}."
 
 
 def _values(measured: Sequence[GradientMeasurements], key: str) -> list[float]:

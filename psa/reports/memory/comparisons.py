@@ -47,7 +47,7 @@ class Arms:
 
 @dataclass(frozen=True)
 class MemoryComparison:
-    """One arm minus another in test accuracy, percentage points. p: of the paired t test; adjusted: p
+    """One arm minus another in test accuracy, percentage points, with p of the paired t test. adjusted: p
     adjusted by Benjamini and Hochberg over all questions of the page.
     """
 
@@ -58,7 +58,6 @@ class MemoryComparison:
     one_mean: float
     other_mean: float
     found: Paired
-    p: float
     adjusted: float = float("nan")
 
     @property
@@ -128,7 +127,7 @@ def comparisons_of(runs: pd.DataFrame) -> list[MemoryComparison]:
         text = "Is a growing network better than a fixed one with as many parameters?"
         asked.append(("matched", text, arms.growing, arms.matched))
     found = [_compared(last, *each) for each in asked]
-    adjusted = benjamini_hochberg([each.p for each in found])
+    adjusted = benjamini_hochberg([each.found.p for each in found])
     return [replace(each, adjusted=float(p)) for each, p in zip(found, adjusted, strict=True)]
 
 
@@ -136,8 +135,8 @@ def _compared(last: pd.DataFrame, key: str, question: str, one: str, other: str)
     table = last.pivot_table(index="seed", columns="arm", values="test")
     first, second = (np.asarray(table[arm], dtype=np.float64) for arm in (one, other))
     means = [float(np.nanmean(each)) for each in (first, second)]
-    found, p = paired(first, second), t_test(first, second)
-    return MemoryComparison(key, question, one, other, means[0], means[1], found, p)
+    found = replace(paired(first, second), p=t_test(first, second))
+    return MemoryComparison(key, question, one, other, means[0], means[1], found)
 
 
 def verdict(comparisons: Mapping[str, MemoryComparison]) -> tuple[HypothesisVerdict, str]:

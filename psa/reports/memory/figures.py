@@ -11,17 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from psa.probes.memory import EDGES
-from psa.reports.plotting.style import (
-    GREY,
-    PALE,
-    LineStyle,
-    add_axes,
-    empty,
-    footnote,
-    new_figure,
-    plot_style,
-    title,
-)
+from psa.reports.plotting.panels import panel, panel_grid
+from psa.reports.plotting.style import GREY, PALE, LineStyle, empty, footnote, plot_style, title
 
 LOOKS: Final = {
     "nn": LineStyle("#000000", "o"),
@@ -61,13 +52,17 @@ def figures_of(
 def _arms(runs: pd.DataFrame, column: str, label: str) -> Figure:
     """Plot a line per arm, best above: its seeds, and their mean."""
     order = list(runs.groupby("arm")[column].mean().sort_values().index)
-    figure = new_figure(1.0 + _LINE * len(order))
-    ax = add_axes(figure, _LEFT, 0.65, 7.0 - _LEFT, _LINE * len(order))
+    figure, ax = _panel_of(len(order))
     arm_axes(ax, runs, column, order)
     ax.set_xlabel(label)
     footnote(figure, [f"Small marks are seeds ({_per_arm(runs)} per arm), large ones their means."])
     title(figure, f"{label.partition(',')[0]}: {runs['stage'].iloc[0]}")
     return figure
+
+
+def _panel_of(arms: int) -> tuple[Figure, Axes]:
+    """Return a figure with a panel that has a line per arm; its title is written last."""
+    return panel("", 7.0 - _LEFT, _LINE * arms, _LEFT, 0.65, 0.35)
 
 
 def _per_arm(runs: pd.DataFrame) -> str:
@@ -93,8 +88,7 @@ def _helped(runs: pd.DataFrame) -> Figure:
     """Plot the shares of test samples whose loss fell and rose with the memory, side by side."""
     means = runs.groupby("arm")[["helped", "harmed", "strong_help", "strong_harm"]].mean()
     means = means.sort_values("helped")
-    figure = new_figure(1.0 + _LINE * len(means))
-    ax = add_axes(figure, _LEFT, 0.65, 7.0 - _LEFT, _LINE * len(means))
+    figure, ax = _panel_of(len(means))
     heights = np.arange(len(means))
     ax.barh(heights, means["helped"], 0.7, color="#009E73", label="helped")
     ax.barh(heights, -means["harmed"], 0.7, color="#D55E00", label="harmed")
@@ -111,11 +105,9 @@ def _helped(runs: pd.DataFrame) -> Figure:
 
 def _cost(runs: pd.DataFrame) -> Figure:
     """Plot the bytes and the speed of a memory against the accuracy of its arm."""
-    figure = new_figure(2.9)
-    for at, (column, label) in enumerate(
-        (("footprint", "Memory, MB"), ("throughput", "Training, images a second, evaluation included"))
-    ):
-        ax = add_axes(figure, 0.6 + 3.5 * at, 0.65, 2.8, 1.85)
+    labels = {"footprint": "Memory, MB", "throughput": "Training, images a second, evaluation included"}
+    figure, axes = panel_grid("", 2, 2, 1.85, left=0.6, bottom=0.65, top=0.4, gap=(0.7, 0), width=2.8)
+    for ax, (column, label) in zip(axes, labels.items(), strict=True):
         there = runs.dropna(subset=[column])
         if there.empty:
             empty(ax, "not measured")
@@ -133,9 +125,11 @@ def _cost(runs: pd.DataFrame) -> Figure:
 
 def _panels(seen: pd.DataFrame, memory: str) -> Figure:
     """Plot the change of loss on the test split, and its dependence on the distance of retrieved entries."""
-    figure = new_figure(2.9)
-    histogram_axes(add_axes(figure, 0.6, 0.75, 2.8, 1.75), seen)
-    distance_axes(add_axes(figure, 4.3, 0.75, 2.8, 1.75), seen)
+    figure, (left, right) = panel_grid(
+        "", 2, 2, 1.75, left=0.6, bottom=0.75, top=0.4, gap=(0.9, 0), width=2.8
+    )
+    histogram_axes(left, seen)
+    distance_axes(right, seen)
     footnote(figure, ["Means over the seeds of the final stage; test split, same weights."])
     title(figure, memory)
     return figure

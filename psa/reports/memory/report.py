@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.stats import Interval
 from psa.core.formatting import pluralize
 from psa.probes.metrics import by_class
 from psa.reports import wording
@@ -22,6 +21,7 @@ from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import Hypothesis, hypotheses
 from psa.reports.memory.runs import build_runs, final_stage, json_of
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.paired import paired_columns, paired_row
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
 QUESTION: Final = (
@@ -55,15 +55,15 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{study}", rows
 
 
-def tables(frame: pd.DataFrame, setting: ReportContext) -> dict[str, Table]:
+def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables by name. Raises UserError without records."""
-    runs = build_runs(frame, setting)
+    runs = build_runs(frame, context)
     if runs.empty:
         return {}
     found = {"consolidated": consolidated(runs), "comparisons": comparison_table(comparisons_of(runs))}
     answers = hypotheses(runs, compared_arms(runs), _by_key(comparisons_of(runs)))
     found["hypotheses"] = _hypothesis_table(answers)
-    classes = _class_table(final_stage(runs), setting)
+    classes = _class_table(final_stage(runs), context)
     return found | ({} if classes is None else {"classes": classes})
 
 
@@ -76,11 +76,11 @@ def consolidated(runs: pd.DataFrame) -> Table:
     shown = [each for each in _SHOWN if runs[each[0]].notna().any()]
     columns = (
         Column("Stage"), Column("Arm", breaks=5), Column("Seeds", "count"), Column("Parameters", "count"),
-        *(Column(name, "uncertain", digits) for _, name, digits in shown),
+        *(Column(name, "mean_sd", digits) for _, name, digits in shown),
     )  # fmt: skip
     rows = []
     for (stage, arm), mine in runs.groupby(["stage", "arm"], sort=False):
-        numbers: list[Cell] = [_uncertain(mine[column]) for column, _, _ in shown]
+        numbers: list[Cell] = [_mean_sd(mine[column]) for column, _, _ in shown]
         rows.append((str(stage), str(arm), len(mine), int(mine["parameters"].max()), *numbers))
     text = (
         "Means and sample standard deviations over seeds. Test numbers are of the last weights, seen once; "
@@ -90,7 +90,7 @@ def consolidated(runs: pd.DataFrame) -> Table:
     return Table("Every arm", "tab:memory_arms", columns, tuple(rows), text, long=True, wide=True)
 
 
-def _uncertain(values: pd.Series) -> MeanSd | None:
+def _mean_sd(values: pd.Series) -> MeanSd | None:
     there = values.dropna()
     if there.empty:
         return None
@@ -100,26 +100,21 @@ def _uncertain(values: pd.Series) -> MeanSd | None:
 
 def comparison_table(comparisons: list[MemoryComparison]) -> Table:
     """Return each question with its difference, p-value and effect."""
+    seeds, *shared = paired_columns(corrected=("p adjusted",), pairs="Seeds", effect="Effect")
     columns = (
         Column("Question", breaks=5), Column("Arm", breaks=4), Column("Minus", breaks=4),
-        Column("Seeds", "count"), Column("Arm %", "number"), Column("Minus %", "number"),
-        Column("Difference", "interval", signed=True), Column("p", "p", 3), Column("p adjusted", "p", 3),
-        Column("Effect", "number", signed=True),
+        seeds, Column("Arm %", "number"), Column("Minus %", "number"), *shared,
     )  # fmt: skip
-    rows = tuple(
-        (
-            each.question, each.one, each.other, each.found.n, each.one_mean, each.other_mean,
-            Interval(each.found.difference, each.found.low, each.found.high), each.p, each.adjusted,
-            each.found.effect,
-        )
-        for each in comparisons
-    )  # fmt: skip
+    rows = []
+    for each in comparisons:
+        n, *cells = paired_row(each.found, each.adjusted)
+        rows.append((each.question, each.one, each.other, n, each.one_mean, each.other_mean, *cells))
     text = (
         "Test accuracy in percent, paired by seed; 95 % t intervals. p: paired t test, adjusted by Benjamini "
         "and Hochberg over the questions of this table. Effect: Hedges' g of the differences. With three "
         "seeds only differences several times their scatter can be told from none."
     )
-    return Table("Paired comparisons", "tab:memory_questions", columns, rows, text, wide=True)
+    return Table("Paired comparisons", "tab:memory_questions", columns, tuple(rows), text, wide=True)
 
 
 def _hypothesis_table(answers: list[Hypothesis]) -> Table:
@@ -128,9 +123,9 @@ def _hypothesis_table(answers: list[Hypothesis]) -> Table:
     return Table("What was asked and what the runs say", "tab:memory_answers", columns, rows, wide=True)
 
 
-def _class_table(last: pd.DataFrame, setting: ReportContext) -> Table | None:
+def _class_table(last: pd.DataFrame, context: ReportContext) -> Table | None:
     """Return per-class precision, recall and F1 of the judged memory and its plain network, seeds summed."""
-    seen, arms = setting.observed, compared_arms(last)
+    seen, arms = context.observed, compared_arms(last)
     chosen = [arm for arm in (arms.memory, arms.rivals.get("nn")) if arm is not None]
     if seen is None or not chosen:
         return None
@@ -155,19 +150,19 @@ def _class_table(last: pd.DataFrame, setting: ReportContext) -> Table | None:
     return Table("By class", "tab:memory_classes", columns, tuple(rows), text, long=True) if rows else None
 
 
-def figures(frame: pd.DataFrame, setting: ReportContext) -> Iterator[tuple[str, Figure]]:
+def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
     """Yield all figures by name."""
-    runs = build_runs(frame, setting)
+    runs = build_runs(frame, context)
     if len(runs):
-        yield from figures_of(runs, final_stage(runs), setting.observed, compared_arms(runs).memory)
+        yield from figures_of(runs, final_stage(runs), context.observed, compared_arms(runs).memory)
 
 
-def listings(frame: pd.DataFrame, setting: ReportContext) -> dict[str, bytes]:
+def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     """Return every run as CSV and JSON, and the report in Markdown."""
-    runs = build_runs(frame, setting)
+    runs = build_runs(frame, context)
     if runs.empty:
         return {}
-    made = tables(frame, setting)
+    made = tables(frame, context)
     text = "\n\n".join(
         [f"# {QUESTION}", *_verdict_text(runs), *(table.markdown() for table in made.values())]
     )
@@ -183,15 +178,15 @@ def _verdict_text(runs: pd.DataFrame) -> list[str]:
     arms = compared_arms(runs)
     if arms.memory is None:
         return []
-    said, why = verdict(_by_key(comparisons_of(runs)))
-    return [f"The memory ({arms.memory}) is {said}: {why}."]
+    answer, reason = verdict(_by_key(comparisons_of(runs)))
+    return [f"The memory ({arms.memory}) is {answer}: {reason}."]
 
 
 def page(
-    frame: pd.DataFrame, setting: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
+    frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of one study, from its tables and the stored PNG of each of its figures."""
-    runs, rows = build_runs(frame, setting), trials_of(frame)
+    runs, rows = build_runs(frame, context), trials_of(frame)
     study = str(frame["study"].iloc[0])
     pictures = {name: Picture(path, _CAPTIONS[name]) for name, path in stored.items()}
     return Page(

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.frame_schema import trials_of
-from psa.analysis.records_frame import records_of
+from psa.analysis.records_frame import stored_records
 from psa.core.errors import UserError
 from psa.experiments.studies.memory import CONTROLS, GROWTH
 from psa.reports.contract import ReportContext
@@ -48,39 +48,28 @@ _REMEMBERING: Final = {
 _METHODS: Final = {control: method for method, control in CONTROLS.items()}
 
 
-def build_runs(frame: pd.DataFrame, setting: ReportContext) -> pd.DataFrame:
+def build_runs(frame: pd.DataFrame, context: ReportContext) -> pd.DataFrame:
     """Return the runs of the finished trials of a frame. Raises UserError without their records."""
-    if setting.store is None:
+    if context.store is None:
         raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
     done = trials_of(frame).query("status == 'done'")
-    return _stored_runs(setting.store, tuple(done["id"].astype(str)), tuple(done["loops"])).copy()
+    return _stored_runs(context.store, tuple(done["id"].astype(str)), tuple(done["loops"])).copy()
 
 
 @lru_cache(maxsize=1)  # tables, figures, listings and sentences of a page are of the same runs
 def _stored_runs(store: Store, trials: tuple[str, ...], loops: tuple[int, ...]) -> pd.DataFrame:
     """Return the runs of these trials; loops: their lengths, as a record with more loops is another one."""
-    records = list(records_of(store, trials))
-    return runs_from(records, {trial: store.sidecar(trial) or {} for trial in trials})
+    return runs_from(stored_records(store, trials))
 
 
-def runs_from(records: Iterable[Record], machines: Mapping[str, Record] | None = None) -> pd.DataFrame:
-    """Return the runs of records; see the module and NUMBERS for the columns."""
+def runs_from(records: Iterable[tuple[Record, Record]]) -> pd.DataFrame:
+    """Return the runs of records with their sidecars; see the module and NUMBERS for the columns."""
     records = list(records)
-    usual = Usual.of([record["spec"] for record in records])
-    rows = [_row(record, usual, (machines or {}).get(record["id"], {})) for record in records]
+    usual = Usual.of([record["spec"] for record, _ in records])
+    rows = [_row(record, usual, machine) for record, machine in records]
     texts = (
-        "id",
-        "arm",
-        "method",
-        "network",
-        "changed",
-        "same",
-        "stage",
-        "images",
-        "loops",
-        "seed",
-        "classes",
-    )
+        "id", "arm", "method", "network", "changed", "same", "stage", "images", "loops", "seed", "classes",
+    )  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*texts, *NUMBERS])
     frame = frame.astype(dict.fromkeys(NUMBERS, "float64"))
     return frame.sort_values(["images", "loops", "arm", "seed"], ignore_index=True)

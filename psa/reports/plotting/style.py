@@ -24,6 +24,7 @@ LABEL_SIZE: Final = 6.0  # the least that journals accept is 5
 DPI: Final = 300
 GREY: Final = "#767676"  # the lightest grey that reads well on white
 PALE: Final = "#D0D0D0"
+GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
 
 STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same letters
@@ -133,13 +134,17 @@ def empty(ax: Axes, why: str) -> Axes:
     return ax
 
 
-def mode_handle(mode: str, label: str = "") -> Line2D:
+def mode_handle(mode: str) -> Line2D:
     """Return the line of a mode, for a legend."""
-    look = MODE_LOOKS[mode]
+    return styled_handle(MODE_LOOKS[mode], mode)
+
+
+def styled_handle(look: LineStyle, label: str) -> Line2D:
+    """Return a line in a style, for a legend."""
     return Line2D(
         [], [],
         color=look.colour, linestyle=look.line, marker=look.marker, markersize=4.5,
-        markeredgecolor="white", markeredgewidth=0.4, label=label or mode,
+        markeredgecolor="white", markeredgewidth=0.4, label=label,
     )  # fmt: skip
 
 

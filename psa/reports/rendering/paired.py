@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from psa.analysis.stats import Interval, Paired, benjamini_hochberg, holm
+from psa.analysis.stats import Paired, benjamini_hochberg, holm
 from psa.reports.rendering.tables import Cell, Column
 
 
-def paired_columns(difference: str = "Difference") -> tuple[Column, ...]:
-    """Return the columns of `paired_cells`."""
+def paired_columns(
+    difference: str = "Difference",
+    corrected: Sequence[str] = ("p (Holm)", "p (FDR)"),
+    pairs: str = "Pairs",
+    effect: str = "Hedges g",
+) -> tuple[Column, ...]:
+    """Return the columns of `paired_cells` or, with other headings of corrected p, of `paired_row`."""
     return (
-        Column("Pairs", "count"),
+        Column(pairs, "count"),
         Column(difference, "interval", signed=True),
-        Column("p", "p", 3),
-        Column("p (Holm)", "p", 3),
-        Column("p (FDR)", "p", 3),
-        Column("Hedges g", "number", signed=True),
+        *(Column(name, "p", 3) for name in ("p", *corrected)),
+        Column(effect, "number", signed=True),
     )
+
+
+def paired_row(found: Paired, *corrected: float) -> tuple[Cell, ...]:
+    """Return the cells of a comparison: pairs, difference, p, corrected p, effect."""
+    return found.n, found.interval, found.p, *corrected, found.effect
 
 
 def paired_cells(found: Sequence[Paired]) -> list[tuple[Cell, ...]]:
@@ -28,9 +36,6 @@ def paired_cells(found: Sequence[Paired]) -> list[tuple[Cell, ...]]:
     p_values = [each.p for each in found]
     corrected = zip(holm(p_values), benjamini_hochberg(p_values), strict=True)
     return [
-        (
-            each.n, Interval(each.difference, each.low, each.high), each.p, *map(float, both),
-            each.effect if each.n > 2 else None,
-        )
+        (*paired_row(each, *map(float, both))[:-1], each.effect if each.n > 2 else None)
         for each, both in zip(found, corrected, strict=True)
-    ]  # fmt: skip
+    ]

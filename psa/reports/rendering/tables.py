@@ -19,7 +19,7 @@ MISSING: Final = "n/a"
 _FEW: Final = r"\,\textsuperscript{{n={}}}"  # in LaTeX, the number of trials of an incomplete cell
 # A count is shown as 1,234; a number and a percentage with the digits of their column, a p-value down to the
 # last of them (<0.001); the two last are values of the classes of those names.
-ColumnKind = Literal["text", "count", "number", "percent", "p", "uncertain", "interval"]
+ColumnKind = Literal["text", "count", "number", "percent", "p", "mean_sd", "interval"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ _TYPES: Final[dict[ColumnKind, type | tuple[type, ...]]] = {
     "number": (int, float),
     "percent": (int, float),
     "p": (int, float),
-    "uncertain": MeanSd,
+    "mean_sd": MeanSd,
     "interval": Interval,
 }
 
@@ -87,7 +87,7 @@ class Table:
             for column, cell in zip(self.columns, row, strict=True):
                 value = value_of(cell)
                 if value is not None and not isinstance(value, _TYPES[column.kind]):
-                    raise ValueError(f"{value!r} in column {column.name!r} is no {column.kind}")
+                    raise ValueError(f"column {column.name!r} must hold {column.kind} cells, got {value!r}")
 
     def markdown(self) -> str:
         """Return a heading, an aligned table, the note. A missing cell is `n/a`, a highlighted one bold."""
@@ -251,12 +251,12 @@ def _specification(column: Column, cells: Iterable[Cell]) -> str:
     if column.kind == "interval":
         return "r"
     values = [value for value in map(value_of, cells) if value is not None]
-    uncertain = [value for value in values if isinstance(value, MeanSd)]
+    values_with_sd = [value for value in values if isinstance(value, MeanSd)]
     numbers = [_plain(number, column) for number in map(central, values) if number is not None]
-    deviations = [rounded(value.sd, column.digits) for value in uncertain if not math.isnan(value.sd)]
+    deviations = [rounded(value.sd, column.digits) for value in values_with_sd if not math.isnan(value.sd)]
     # an uncertainty is counted in its digits: 0.06 takes one, 17.87 four
     room = max((len(text.replace(".", "").lstrip("0")) or 1 for text in deviations), default=0)
-    few = [_FEW.format(value.n) for value in uncertain if value.n < value.expected]
+    few = [_FEW.format(value.n) for value in values_with_sd if value.n < value.expected]
     after = f"{{{max(few, key=len)}}}" if few else ""
     return f"S[table-format={_widest(numbers)}{f'({room})' if room else ''}{after}]"
 
@@ -271,7 +271,7 @@ def _widest(numbers: Sequence[str]) -> str:
 
 
 def _csv_names(column: Column) -> list[str]:
-    parts = {"uncertain": (" mean", " sd", " n"), "interval": ("", " low", " high")}.get(column.kind, ("",))
+    parts = {"mean_sd": (" mean", " sd", " n"), "interval": ("", " low", " high")}.get(column.kind, ("",))
     return [f"{column.name}{part}" for part in parts]
 
 
@@ -284,7 +284,7 @@ def _csv_parts(cell: Cell, column: Column) -> list[str]:
             parts = [value.value, value.low, value.high]
         case None:
             parts = [math.nan] * len(_csv_names(column))
-            if column.kind == "uncertain":
+            if column.kind == "mean_sd":
                 parts[-1] = 0
         case str():
             parts = [escape_formula(value)]

@@ -81,7 +81,9 @@ def _add(stored: StoredRecord, bundle: Bundle, rows: dict[str, BundleRow], outco
     except CorruptFileError as damage:
         outcome.refused.append(str(damage))
         return
-    row = BundleRow(name, str(stored.record["digest"]), stored.content, stored.machine())
+    machine = stored.machine()
+    content = None if machine is None else machine[0]
+    row = BundleRow(name, str(stored.record["digest"]), stored.content, content)
     if known and (rows[name].machine is not None or row.machine is None or row.record != rows[name].record):
         outcome.known += 1
         return

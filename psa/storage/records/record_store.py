@@ -41,20 +41,18 @@ class StoredRecord:
     record: Record
     sidecar: Path | bytes | None
 
-    def machine(self) -> bytes | None:
-        """Return the bytes of its sidecar, None where there is none or it is damaged."""
+    def machine(self) -> tuple[bytes, Record] | None:
+        """Return its sidecar: see sound_sidecar."""
         return sound_sidecar(self.sidecar)
 
 
-def sound_sidecar(sidecar: Path | bytes | None) -> bytes | None:
-    """Return the bytes of a sidecar, None where there is none or it is damaged."""
+def sound_sidecar(sidecar: Path | bytes | None) -> tuple[bytes, Record] | None:
+    """Return the bytes of a sidecar and their content, None where there is none or it is damaged."""
     try:
         content = read_stored(sidecar) if isinstance(sidecar, Path) else sidecar
-        if content is not None:
-            decode_record(content, "")
+        return None if content is None else (content, decode_record(content, ""))
     except UserError:
         return None
-    return content
 
 
 class RecordStore:
@@ -132,10 +130,10 @@ class RecordStore:
         """
         try:
             stored = self.locate(trial)
-            content = None if stored is None else stored.machine()
+            machine = None if stored is None else stored.machine()
         except UserError:
-            content = sound_sidecar(self.root / f"{trial}{SIDECAR_SUFFIX}")
-        return None if content is None else decode_record(content, "")
+            machine = sound_sidecar(self.root / f"{trial}{SIDECAR_SUFFIX}")
+        return None if machine is None else machine[1]
 
     def absence_reason(self, start: str) -> Literal["missing", "failed", "damaged"]:
         """Return what there is of a trial without a sound record, by its id or the beginning of it."""

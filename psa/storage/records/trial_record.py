@@ -100,12 +100,14 @@ def decode_trial_record(content: bytes, where: str) -> Record:
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"])) or "its spec"
         raise CorruptFileError(
-            f"{where} is no record of a trial ({place}: {fault['msg']})", REMOVE
+            f"{where} must be a valid record of a trial ({place}: {fault['msg']})", REMOVE
         ) from error
     if (trial.id, trial.digest) != (record["id"], record["digest"]):
-        raise CorruptFileError(f"{where} is no record of a trial (spec: that of another, {trial.id})", REMOVE)
+        raise CorruptFileError(
+            f"{where} must be a valid record of a trial (spec: that of another, {trial.id})", REMOVE
+        )
     lengths = {len(values) for values in record["history"].values()}
     if lengths != {record["loops"]}:
         why = "its length is not the number of loops" if len(lengths) == 1 else "columns differ in length"
-        raise CorruptFileError(f"{where} is no record of a trial (history: {why})", REMOVE)
+        raise CorruptFileError(f"{where} must be a valid record of a trial (history: {why})", REMOVE)
     return record

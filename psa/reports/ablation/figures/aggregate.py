@@ -13,16 +13,8 @@ from psa.core.formatting import pluralize
 from psa.reports.ablation.aggregates import BOOTSTRAP_RESAMPLES, Aggregate
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import notes_of
-from psa.reports.plotting.style import (
-    GREY,
-    MODE_LOOKS,
-    add_axes,
-    empty,
-    footnote,
-    new_figure,
-    plot_style,
-    title,
-)
+from psa.reports.plotting.panels import panel_grid
+from psa.reports.plotting.style import GREY, GRID, MODE_LOOKS, empty, footnote, plot_style
 
 
 def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> Axes:
@@ -44,16 +36,24 @@ def plot_estimates(ax: Axes, estimates: Mapping[str, Interval], digits: int) -> 
     ax.set_ylim(len(estimates) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.grid(axis="x", color="#E8E8E8", linewidth=0.5)
+    ax.grid(axis="x", **GRID)
     return ax
 
 
 def aggregate_figure(found: Aggregate, cells: Cells, against: str = "none") -> Figure:
     """Return the figure of both interval plots side by side."""
     with plot_style():
-        figure = new_figure(2.5)
-        title(figure, "All architectures together")
-        left, right = (add_axes(figure, at, 0.88, 2.45, 1.25) for at in (0.6, 4.15))
+        figure, (left, right) = panel_grid(
+            "All architectures together",
+            2,
+            2,
+            1.25,
+            left=0.6,
+            bottom=0.88,
+            top=0.37,
+            gap=(1.1, 0),
+            width=2.45,
+        )
         if found.means:
             plot_estimates(left, found.means, 2)
             left.set_xlabel("interquartile mean of the bounty (%)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,45 +15,32 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.curves import Curve, Jump, Panel
 from psa.reports.ablation.numbers import notes_of
+from psa.reports.plotting.panels import draw_legend, panel_grid
 from psa.reports.plotting.style import (
     GREY,
+    GRID,
     MODE_LOOKS,
     REGIME_NUMERALS,
-    WIDTH,
-    add_axes,
     empty,
     footnote,
     mode_handle,
-    new_figure,
     plot_style,
-    title,
 )
 from psa.specs.training import MODES
 
-# Inches: above all panels, for the note, for the legend; at each side of a panel, above and below it.
-_HEAD: Final = 0.3
+# Inches: for the note, for the legend, at the left of the panels.
 _FOOT: Final = 0.52
 _LEGEND: Final = 0.42
 _LEFT: Final = 0.5
-_RIGHT: Final = 0.42
-_ABOVE: Final = 0.28
-_BELOW: Final = 0.42
 _INSET: Final = (0.42, 0.16, 0.55, 0.5)  # of a panel's axes
 
 
-def _panels(count: int, height: float, extra: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels of `height` inches, two per row, and `extra` inches for legend and note."""
-    columns = min(count, 2)
-    rows = math.ceil(count / columns)
-    wide = WIDTH / columns - _LEFT - _RIGHT
-    each = _ABOVE + height + _BELOW
-    figure = new_figure(_HEAD + rows * each + extra)
-    axes = []
-    for at in range(count):
-        row, column = divmod(at, columns)
-        left = _LEFT + column * WIDTH / columns
-        axes.append(add_axes(figure, left, extra + (rows - 1 - row) * each + _BELOW, wide, height))
-    return figure, axes
+def _panels(name: str, count: int, height: float, foot: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels of `height` inches, two per row, and `foot` inches for legend and note."""
+    return panel_grid(
+        name, count, min(count, 2), height,
+        left=_LEFT, bottom=foot + 0.42, top=0.58, gap=(_LEFT + 0.42, 0.7), right=0.42,
+    )  # fmt: skip
 
 
 def plot_panel(ax: Axes, panel: Panel, log: bool = False) -> Axes:
@@ -135,7 +121,7 @@ def _dressed(ax: Axes, ends: tuple[float, float], zero_r: float, loops: int, log
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_xlabel("Meta-loop", labelpad=1)
     ax.set_ylabel("LKG, validation accuracy (%)", labelpad=2)
-    ax.grid(axis="y", color="#E8E8E8", linewidth=0.5)
+    ax.grid(axis="y", **GRID)
     return ax
 
 
@@ -167,8 +153,7 @@ def panel_title(ax: Axes, arch: str, rest: str) -> Axes:
 def convergence_figure(panels: Sequence[Panel], cells: Cells, log: bool = False) -> Figure:
     """Return a figure with one panel per target architecture and all modes in each."""
     with plot_style():
-        figure, axes = _panels(len(panels), 2.5, _LEGEND + _FOOT)
-        title(figure, "Convergence")
+        figure, axes = _panels("Convergence", len(panels), 2.5, _LEGEND + _FOOT)
         for ax, panel in zip(axes, panels, strict=True):
             plot_panel(ax, panel, log)
             panel_title(ax, panel.arch, f"{REGIME_NUMERALS[panel.regime]} {panel.regime}")
@@ -181,11 +166,7 @@ def convergence_figure(panels: Sequence[Panel], cells: Cells, log: bool = False)
             Patch(color=GREY, alpha=0.25, linewidth=0, label="95 % t interval of the mean"),
             Line2D([], [], color=GREY, linewidth=0.5, label="best trial of the mode"),
         ]
-        wide, high = figure.get_size_inches()
-        figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(_LEFT / wide, (_FOOT + _LEGEND) / high),
-            ncols=4, borderaxespad=0, handlelength=3.2, columnspacing=1.4,
-        )  # fmt: skip
+        draw_legend(figure, handles, _LEFT, _FOOT + _LEGEND, 4, handlelength=3.2, columnspacing=1.4)
         footnote(figure, [*notes_of(cells), *_panel_notes(panels)])
     return figure
 
@@ -235,9 +216,9 @@ def plot_jump(ax: Axes, jump: Jump) -> Axes:
 def breakthrough_figure(jumps: Sequence[Jump], cells: Cells) -> Figure:
     """Return a figure with one panel per architecture, showing the jump of its best trial."""
     with plot_style():
-        figure, axes = _panels(max(1, len(jumps)), 2.1, _FOOT)
         late = any(jump.late for jump in jumps) or not jumps
-        title(figure, "Late breakthroughs" if late else "Largest rises; none in the second half of the loops")
+        name = "Late breakthroughs" if late else "Largest rises; none in the second half of the loops"
+        figure, axes = _panels(name, max(1, len(jumps)), 2.1, _FOOT)
         if not jumps:
             empty(axes[0], "no finished trial of two meta-loops or more")
         for ax, jump in zip(axes, jumps, strict=False):

@@ -15,7 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from psa.core.formatting import pluralize
 from psa.reports.plotting.labels import place_label
-from psa.reports.plotting.style import GREY, LineStyle, add_axes, footnote, new_figure, plot_style, title
+from psa.reports.plotting.panels import draw_legend, panel
+from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, plot_style
 from psa.specs.arch import Arch
 
 MARK: Final = 5.4  # diameter of a mark in points
@@ -158,9 +159,8 @@ def new_map(archs: Sequence[str], name: str, foot: float = _FOOT) -> Map:
         right = top = limit(list(found.values()))
     # decades are equally long on both axes, unless the map would become too tall
     height = _SIDE * min(1.0, math.log10(top / LOW) / math.log10(right / LOW))
-    figure = new_figure(_HEAD + height + foot)
-    title(figure, name)
-    ax = _log_log(add_axes(figure, LEFT, foot, _SIDE, height), (LOW, right), (LOW, top))
+    figure, ax = panel(name, _SIDE, height, LEFT, foot, _HEAD)
+    _log_log(ax, (LOW, right), (LOW, top))
     ax.set_xlabel("Depth (hidden layers)", labelpad=1)
     ax.set_ylabel("Width (units per hidden layer)", labelpad=1)
     axes = (ax,) if enlarged is None else (ax, _window(ax, enlarged))
@@ -174,7 +174,7 @@ def _log_log(ax: Axes, across: tuple[float, float], up: tuple[float, float]) -> 
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_minor_locator(LogLocator(10, subs=range(2, 10)))
         axis.set_minor_formatter(NullFormatter() if high / low > _SHORT else FuncFormatter(_two_or_five))
-    ax.grid(which="major", color="#E8E8E8", linewidth=0.5)
+    ax.grid(which="major", **GRID)
     return ax
 
 
@@ -249,11 +249,7 @@ def design_space_figure(archs: Sequence[str], name: str = "Testing design space"
             for shape, look in SHAPES.items()
             if counts[shape]
         ]
-        wide, high = drawn.figure.get_size_inches()
-        drawn.figure.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(LEFT / wide, drawn.below / high), ncols=2,
-            borderaxespad=0,
-        )  # fmt: skip
+        draw_legend(drawn.figure, handles, LEFT, drawn.below, 2)
         footnote(drawn.figure, map_notes(archs, left_out))
     return drawn.figure
 

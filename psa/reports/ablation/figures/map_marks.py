@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.figures.design_space import LEFT, MARK, Map, Spot, map_notes
 from psa.reports.ablation.numbers import notes_of
+from psa.reports.plotting.panels import draw_legend
 from psa.reports.plotting.style import GREY, add_axes, footnote, plot_style
 
 Spots = Mapping[str, Spot]
@@ -102,10 +103,9 @@ class Legend:
 
     def draw(self, drawn: Map, left: float, columns: int = 1, heading: str = "") -> None:
         """Draw the legend below the map, `left` inches from the side of the figure."""
-        wide, high = drawn.figure.get_size_inches()
-        legend = drawn.figure.legend(
-            self.handles, self.labels, loc="upper left", bbox_to_anchor=(left / wide, drawn.below / high),
-            ncols=columns, title=heading or None, alignment="left", borderaxespad=0, handletextpad=0.3,
+        legend = draw_legend(
+            drawn.figure, self.handles, left, drawn.below, columns,
+            labels=self.labels, title=heading or None, alignment="left", handletextpad=0.3,
             columnspacing=1.2, handler_map={tuple: HandlerTuple(ndivide=1, pad=0)},
         )  # fmt: skip
         legend.set_gid("legend")

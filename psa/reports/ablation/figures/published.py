@@ -16,18 +16,8 @@ from psa.analysis.stats import Summary, welch
 from psa.core.formatting import pluralize
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import notes_of
-from psa.reports.plotting.style import (
-    GREY,
-    MODE_LOOKS,
-    WIDTH,
-    add_axes,
-    empty,
-    footnote,
-    mode_handle,
-    new_figure,
-    plot_style,
-    title,
-)
+from psa.reports.plotting.panels import draw_legend, panel_grid
+from psa.reports.plotting.style import GREY, MODE_LOOKS, empty, footnote, mode_handle, plot_style
 from psa.specs.training import MODES
 
 _COLUMNS: Final = (
@@ -81,14 +71,12 @@ def plot_agreement(ax: Axes, both: pd.DataFrame, ends: tuple[float, float]) -> A
 def agreement_figure(both: pd.DataFrame, cells: Cells) -> Figure:
     """Return a figure with two panels: all cells, and those that train."""
     with plot_style():
-        figure = new_figure(4.65)
-        title(figure, "Published and our means")
-        side = (WIDTH - 2 * 0.55 - 0.1) / 2
+        figure, axes = panel_grid(
+            "Published and our means", 2, 2, 3.0, left=0.5, bottom=1.1, top=0.55, gap=(0.55, 0), width=3.0
+        )
         near = _near(both)
-        for at, (ends, name) in enumerate(
-            (((0.0, 102.0), "all cells"), (near, f"{near[0]:g} to {near[1]:g} %"))
-        ):
-            ax = add_axes(figure, 0.5 + at * (side + 0.55), 1.1, side, side)
+        ranges = {"all cells": (0.0, 102.0), f"{near[0]:g} to {near[1]:g} %": near}
+        for ax, (name, ends) in zip(axes, ranges.items(), strict=True):
             ax.set_title(name, loc="left", fontsize=8)
             if len(both):
                 plot_agreement(ax, both, ends)
@@ -108,14 +96,10 @@ def _near(both: pd.DataFrame) -> tuple[float, float]:
 
 
 def _mode_legend(figure: Figure, both: pd.DataFrame, up: float) -> None:
-    wide, high = figure.get_size_inches()
     handles = [mode_handle(mode) for mode in MODES if (both["mode"] == mode).any()]
     for handle in handles:
         handle.set_linestyle("")
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.5 / wide, up / high), ncols=6,
-        borderaxespad=0, handletextpad=0.2, columnspacing=1.5,
-    )  # fmt: skip
+    draw_legend(figure, handles, 0.5, up, 6, handletextpad=0.2, columnspacing=1.5)
 
 
 def _notes(both: pd.DataFrame, cells: Cells, how: str) -> list[str]:
@@ -156,12 +140,11 @@ def difference_figure(both: pd.DataFrame, cells: Cells) -> Figure:
     archs = list(dict.fromkeys(both["arch"]))
     with plot_style():
         height = max(0.8, 0.082 * len(archs))
-        figure = new_figure(height + 1.5)
-        title(figure, "Our means minus the published ones")
-        left, gap = 0.58, 0.06
-        wide = (WIDTH - left - 0.1 - 5 * gap) / 6
-        for at, mode in enumerate(MODES):
-            ax = add_axes(figure, left + at * (wide + gap), 0.88, wide, height)
+        figure, axes = panel_grid(
+            "Our means minus the published ones", len(MODES), len(MODES), height,
+            left=0.58, bottom=0.88, top=0.62, gap=(0.06, 0),
+        )  # fmt: skip
+        for at, (ax, mode) in enumerate(zip(axes, MODES, strict=True)):
             if not (both["mode"] == mode).any():
                 empty(ax, f"no cell\nof {mode}")
                 continue

@@ -24,20 +24,20 @@ Numbers = Callable[[Trained], Values]
 
 
 def plot_depths(
-    ax: Axes, depths: GlonetResults, features: int, numbers: Numbers, most: float = math.inf
+    ax: Axes, results: GlonetResults, features: int, numbers: Numbers, most: float = math.inf
 ) -> Axes:
     """Draw the mean with its 95 % t interval per model, and every trial as a dot, over depths at equal
     distances.
 
     most: the greatest possible number, at which an interval ends.
     """
-    for at, model in enumerate(depths.models):
+    for at, model in enumerate(results.models):
         look = MODEL_LOOKS[model]
-        networks = [each for each in depths.of(model, features) if len(present(numbers(each)))]
+        networks = [each for each in results.of(model, features) if len(present(numbers(each)))]
         if not networks:
             continue
-        shift = _OFFSET * (at - (len(depths.models) - 1) / 2)
-        x = np.array([depths.layers.index(each.network.layers) + shift for each in networks])
+        shift = _OFFSET * (at - (len(results.models) - 1) / 2)
+        x = np.array([results.layers.index(each.network.layers) + shift for each in networks])
         found = [summary(numbers(each)) for each in networks]
         means = np.array([each.mean for each in found])
         reach = np.array([[each.mean - each.low, min(each.high, most) - each.mean] for each in found]).T
@@ -49,37 +49,37 @@ def plot_depths(
         for each, place in zip(networks, x, strict=True):
             values = present(numbers(each))
             ax.plot(np.full(len(values), place), values, ".", color=look.colour, alpha=0.45, markersize=2.5)
-    ax.set_xticks(range(len(depths.layers)), [str(layers) for layers in depths.layers])
-    ax.set_xlim(-0.5, len(depths.layers) - 0.5)
+    ax.set_xticks(range(len(results.layers)), [str(layers) for layers in results.layers])
+    ax.set_xlim(-0.5, len(results.layers) - 0.5)
     return ax
 
 
-def _zero_r(ax: Axes, depths: GlonetResults) -> None:
-    if not np.isnan(depths.zero_r):
-        ax.axhline(depths.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1, gid="zero_r")
+def _zero_r(ax: Axes, results: GlonetResults) -> None:
+    if not np.isnan(results.zero_r):
+        ax.axhline(results.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1, gid="zero_r")
 
 
-def _learned_range(depths: GlonetResults) -> tuple[float, float] | None:
+def _learned_range(results: GlonetResults) -> tuple[float, float] | None:
     """Return the range of the means far above ZeroR, where differences between depths are visible."""
-    means = np.array([mean(each.test) for each in depths.trained.values() if each.n])
-    means = means[means > max(depths.zero_r + CHANCE, means.max() - 10)] if len(means) else means
+    means = np.array([mean(each.test) for each in results.trained.values() if each.n])
+    means = means[means > max(results.zero_r + CHANCE, means.max() - 10)] if len(means) else means
     if not len(means):
         return None
     room = max(float(np.ptp(means)) * 0.3, 0.3)
     return float(means.min()) - room, min(100.0, float(means.max()) + room)
 
 
-def accuracy_figure(depths: GlonetResults) -> Figure:
+def accuracy_figure(results: GlonetResults) -> Figure:
     """Plot test accuracy over depth: the full range above, within ten points of the best below."""
-    shown = _learned_range(depths)
-    count = min(len(depths.features), _COLUMNS)
+    shown = _learned_range(results)
+    count = min(len(results.features), _COLUMNS)
     with plot_style():
         figure, axes = panels("Accuracy and depth", 2, count, 1.75)
-        for column, features in enumerate(depths.features[:_COLUMNS]):
+        for column, features in enumerate(results.features[:_COLUMNS]):
             upper, lower = axes[0][column], axes[1][column]
             for ax in (upper, lower):
-                plot_depths(ax, depths, features, lambda each: each.test, 100.0)
-                _zero_r(ax, depths)
+                plot_depths(ax, results, features, lambda each: each.test, 100.0)
+                _zero_r(ax, results)
             upper.set_ylim(0, 103)
             upper.set_title(f"width {features}", loc="left")
             if shown is None:
@@ -90,26 +90,27 @@ def accuracy_figure(depths: GlonetResults) -> Figure:
             lower.set_xlabel("layers, the head included")
         for row in axes:
             row[0].set_ylabel("test accuracy (%)")
-        handles = [*map(model_line, depths.models), thin_line(f"ZeroR of validation, {depths.zero_r_shown}")]
+        zero_r = thin_line(f"ZeroR of validation, {results.zero_r_shown}")
+        handles = [*map(model_line, results.models), zero_r]
         how = (
             "Marks: mean over seeds, bars: 95 % t interval of the mean; dots: trials. Depths stand at equal "
         )
         how += "distances. What lies below the enlarged range is in the panel above it."
-        return finish_panels(figure, depths, handles, [how, _left_out(depths)])
+        return finish_panels(figure, results, handles, [how, _left_out(results)])
 
 
-def _left_out(depths: GlonetResults) -> str:
-    rest = depths.features[_COLUMNS:]
+def _left_out(results: GlonetResults) -> str:
+    rest = results.features[_COLUMNS:]
     return f"Widths {', '.join(map(str, rest))} are in the table alone." if rest else ""
 
 
-def speed_figure(depths: GlonetResults, seconds: Mapping[Network, Values]) -> Figure:
+def speed_figure(results: GlonetResults, seconds: Mapping[Network, Values]) -> Figure:
     """Plot seconds per epoch and trial over depth."""
-    nothing = np.full(len(depths.seeds), np.nan)
+    nothing = np.full(len(results.seeds), np.nan)
     with plot_style():
-        figure, axes = panels("Training speed", 1, min(len(depths.features), _COLUMNS), 1.9)
-        for ax, features in zip(axes[0], depths.features, strict=False):
-            plot_depths(ax, depths, features, lambda each: seconds.get(each.network, nothing))
+        figure, axes = panels("Training speed", 1, min(len(results.features), _COLUMNS), 1.9)
+        for ax, features in zip(axes[0], results.features, strict=False):
+            plot_depths(ax, results, features, lambda each: seconds.get(each.network, nothing))
             ax.set_yscale("log")
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -118,7 +119,7 @@ def speed_figure(depths: GlonetResults, seconds: Mapping[Network, Values]) -> Fi
             ax.set_xlabel("layers, the head included")
         _one_range([ax for ax in axes[0] if ax.lines])
         axes[0][0].set_ylabel("seconds per epoch and trial")
-        return finish_panels(figure, depths, map(model_line, depths.models), [SPEED, _left_out(depths)])
+        return finish_panels(figure, results, map(model_line, results.models), [SPEED, _left_out(results)])
 
 
 def _one_range(axes: list[Axes]) -> None:

@@ -56,24 +56,24 @@ def _dress_loss(ax: Axes, range_: tuple[float, float] | None) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _range(depths: GlonetResults, at: int) -> tuple[float, float] | None:
+def _range(results: GlonetResults, at: int) -> tuple[float, float] | None:
     """Return the range of a loss over all networks, from its means over seeds; None without any."""
-    found = [bands(_of(each)[at])[0] for each in depths.trained.values() if each.n]
+    found = [bands(_of(each)[at])[0] for each in results.trained.values() if each.n]
     values = np.concatenate(found or [np.empty(0)])
     values = values[np.isfinite(values) & (values > 0)]
     return (float(values.min()) / 1.3, float(values.max()) * 1.3) if len(values) else None
 
 
-def curves_figure(depths: GlonetResults, features: int, layers: Sequence[int]) -> Figure:
+def curves_figure(results: GlonetResults, features: int, layers: Sequence[int]) -> Figure:
     """Plot training loss, validation loss (on one logarithmic range) and validation accuracy, per depth."""
-    ranges = [_range(depths, at) for at in (0, 1)]
+    ranges = [_range(results, at) for at in (0, 1)]
     with plot_style():
         figure, axes = panels(f"Learning curves, width {features}", len(layers), 3, 0.85)
         for row, depth in enumerate(layers):
             there = [
                 each
-                for model in depths.models
-                if (each := depths.get(model, depth, features)) is not None and each.n
+                for model in results.models
+                if (each := results.get(model, depth, features)) is not None and each.n
             ]
             for at, ax in enumerate(axes[row]):
                 plot_epochs(ax, [(each.network.model, _of(each)[at]) for each in there])
@@ -81,14 +81,14 @@ def curves_figure(depths: GlonetResults, features: int, layers: Sequence[int]) -
                 if there and at < 2:
                     _dress_loss(ax, ranges[at])
                 elif there:
-                    ax.axhline(depths.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
+                    ax.axhline(results.zero_r, color=GREY, linewidth=0.9, linestyle="--", zorder=1)
                     ax.set_ylim(0, 104)
                     ax.set_yticks((0, 50, 100))
         for ax, quantity in zip(axes[0], _QUANTITIES, strict=True):
             ax.set_title(quantity, loc="right", fontsize=7.5, color="#404040", pad=2)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
-        handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r_shown}")]
+        handles = [*map(model_line, results.models), thin_line(f"ZeroR, {results.zero_r_shown}")]
         how = "Lines: mean over seeds, bands: from the least to the greatest. The training loss is the mean "
         how += "over the batches of an epoch, the validation loss that of the weights after it."
-        return finish_panels(figure, depths, handles, [how])
+        return finish_panels(figure, results, handles, [how])

@@ -84,16 +84,16 @@ def plot_usage(ax: Axes, uses: Sequence[Use]) -> Axes:
     return ax
 
 
-def usage_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
+def usage_figure(results: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
     """Plot the contribution of each layer, per depth; None if nothing was observed."""
-    found = _by_depth(uses, features, depths.models)
+    found = _by_depth(uses, features, results.models)
     if not found:
         return None
     with plot_style():
         labels = ("hidden layer", "share of output (%)")
         figure, _ = _drawn(f"Use of each layer, width {features}", found, plot_usage, labels)
         handles = [
-            *(model_line(model) for model in depths.models),
+            *(model_line(model) for model in results.models),
             thin_line("before training", ":", "#404040"),
             thin_line("equal use"),
         ]
@@ -102,7 +102,7 @@ def usage_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: i
             "sum over hidden layers; mean over seeds. Only GloNet's head reads the sum; that of the others "
             "reads the last layer."
         )
-        return finish_panels(figure, depths, handles, [how])
+        return finish_panels(figure, results, handles, [how])
 
 
 def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
@@ -128,10 +128,10 @@ def plot_exits(ax: Axes, uses: Sequence[Use]) -> Axes:
     return ax
 
 
-def _mark(ax: Axes, depths: GlonetResults, uses: Sequence[Use]) -> None:
+def _mark(ax: Axes, results: GlonetResults, uses: Sequence[Use]) -> None:
     """Draw a mark for every seed where an exit is as good as the whole network."""
     for use in uses:
-        look, found = MODEL_LOOKS[use.network.model], exits_of(depths, use, depths.trained[use.network])
+        look, found = MODEL_LOOKS[use.network.model], exits_of(results, use, results.trained[use.network])
         for seed in np.flatnonzero(~np.isnan(found)):
             k = int(found[seed])
             ax.plot(
@@ -141,24 +141,24 @@ def _mark(ax: Axes, depths: GlonetResults, uses: Sequence[Use]) -> None:
             )  # fmt: skip
 
 
-def exits_figure(depths: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
+def exits_figure(results: GlonetResults, uses: Mapping[Network, Use], features: int) -> Figure | None:
     """Plot accuracy against the layer at which the network is left; None if nothing was observed."""
-    found = _by_depth(uses, features, depths.models)
+    found = _by_depth(uses, features, results.models)
     if not any(use.exits.shape[1] for each in found.values() for use in each):
         return None
     with plot_style():
         labels = ("hidden layers read", "accuracy (%)")
         figure, axes = _drawn(f"Early exits, width {features}", found, plot_exits, labels)
         for ax, each in zip(axes, found.values(), strict=True):
-            _mark(ax, depths, each)
-            ax.axhline(depths.zero_r, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
-        handles = [*map(model_line, depths.models), thin_line(f"ZeroR, {depths.zero_r_shown}")]
+            _mark(ax, results, each)
+            ax.axhline(results.zero_r, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+        handles = [*map(model_line, results.models), thin_line(f"ZeroR, {results.zero_r_shown}")]
         how = (
             "Validation accuracy of the final weights when the head reads only the first k hidden layers: "
             "their sum in a GloNet, the k-th alone in the others. Bands: least to greatest seed; "
             f"marks: of each seed the smallest k within {NEAR:g} point of the whole network, if that learned."
         )
-        return finish_panels(figure, depths, handles, [how])
+        return finish_panels(figure, results, handles, [how])
 
 
 def growth(use: Use) -> Values:
@@ -168,7 +168,7 @@ def growth(use: Use) -> Values:
 
 
 def norms_figure(
-    depths: GlonetResults, uses: Mapping[Network, Use], features: int, model: str
+    results: GlonetResults, uses: Mapping[Network, Use], features: int, model: str
 ) -> Figure | None:
     """Plot a heat map per depth: the growth of the parameters of each layer (from below) over the epochs."""
     found = _by_depth(uses, features, [model])
@@ -199,7 +199,7 @@ def norms_figure(
             "Entrywise L1 norm of a layer's weights and biases, divided by that before training (epoch 0); "
             "mean over seeds. The last layer is the head."
         )
-        return finish_panels(figure, depths, (), [how])
+        return finish_panels(figure, results, (), [how])
 
 
 def _scale(values: Values) -> Normalize:

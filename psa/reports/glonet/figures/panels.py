@@ -13,21 +13,15 @@ from matplotlib.lines import Line2D
 from psa.analysis.stats import Values, summary
 from psa.reports.glonet.networks import GlonetResults
 from psa.reports.glonet.tables import seeds_note
-from psa.reports.plotting.style import GREY, WIDTH, LineStyle, add_axes, footnote, new_figure, title
+from psa.reports.plotting.panels import draw_legend, panel_grid
+from psa.reports.plotting.style import GREY, GRID, LineStyle, footnote, styled_handle
 
 MODEL_LOOKS: Final = {
     "GloNet": LineStyle("#0072B2", "o"),
     "MLP": LineStyle("#D55E00", "s", (0, (4, 1.5))),
     "ResMLP": LineStyle("#009E73", "^", (0, (4, 1.2, 1, 1.2))),
 }
-# Inches: above all panels, for the note, for the legend; at the left of a panel, above and below it.
-_HEAD: Final = 0.32
-_FOOT: Final = 0.46
-LEGEND: Final = 0.26
-_LEFT: Final = 0.5
-_GAP: Final = 0.08
-_ABOVE: Final = 0.22
-_BELOW: Final = 0.36
+_NOTE: Final = 0.46  # inches below the legend
 
 
 def panels(
@@ -36,36 +30,18 @@ def panels(
     """Return a figure with rows of panels of `height` inches and room for a legend and a note below; right:
     inches that stay free beside the panels.
     """
-    each = _ABOVE + height + _BELOW
-    figure = new_figure(_HEAD + rows * each + LEGEND + _FOOT)
-    title(figure, name)
-    wide = (WIDTH - right) / columns
-    axes = [
-        [
-            add_axes(
-                figure,
-                _LEFT + column * wide,
-                _FOOT + LEGEND + (rows - 1 - row) * each + _BELOW,
-                wide - _LEFT - _GAP,
-                height,
-            )
-            for column in range(columns)
-        ]
-        for row in range(rows)
-    ]
-    for ax in (ax for row_ in axes for ax in row_):
-        ax.grid(axis="y", color="#E8E8E8", linewidth=0.5)
-    return figure, axes
-
-
-def model_line(model: str, label: str = "") -> Line2D:
-    """Return the line of a model, for a legend."""
-    look = MODEL_LOOKS[model]
-    return Line2D(
-        [], [],
-        color=look.colour, linestyle=look.line, marker=look.marker, markersize=4.5,
-        markeredgecolor="white", markeredgewidth=0.4, label=label or model,
+    figure, axes = panel_grid(
+        name, rows * columns, columns, height,
+        left=0.5, bottom=1.08, top=0.54, gap=(0.58, 0.58), right=right + 0.08,
     )  # fmt: skip
+    for ax in axes:
+        ax.grid(axis="y", **GRID)
+    return figure, [axes[start : start + columns] for start in range(0, len(axes), columns)]
+
+
+def model_line(model: str) -> Line2D:
+    """Return the line of a model, for a legend."""
+    return styled_handle(MODEL_LOOKS[model], model)
 
 
 def thin_line(label: str, line: Literal["--", ":"] = "--", colour: str = GREY) -> Line2D:
@@ -74,17 +50,14 @@ def thin_line(label: str, line: Literal["--", ":"] = "--", colour: str = GREY) -
 
 
 def finish_panels(
-    figure: Figure, depths: GlonetResults, handles: Iterable[Line2D], how: Sequence[str]
+    figure: Figure, results: GlonetResults, handles: Iterable[Line2D], how: Sequence[str]
 ) -> Figure:
     """Draw legend and note below the panels."""
-    wide, high = figure.get_size_inches()
-    found = list(handles)
-    if found:
-        figure.legend(
-            handles=found, loc="lower left", bbox_to_anchor=(0.1 / wide, _FOOT / high), ncols=len(found),
-            borderaxespad=0, handlelength=3.0, columnspacing=1.6,
-        )  # fmt: skip
-    footnote(figure, [seeds_note(depths), *how])
+    lines = list(handles)
+    if lines:
+        options = {"loc": "lower left", "handlelength": 3.0, "columnspacing": 1.6}
+        draw_legend(figure, lines, 0.1, _NOTE, len(lines), **options)
+    footnote(figure, [seeds_note(results), *how])
     return figure
 
 

@@ -1,0 +1,150 @@
+"""The columns of the frames of records and of probes: their types, their headings, their place in a record.
+
+A column that is read from a record has a path there. The settings of a trial are the columns with a path
+below `spec`: together they cover every field of `psa.specs.trial.Trial`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+from psa.specs.activation import Activation
+
+
+@lru_cache(maxsize=256)
+def _activation_label(activation: str) -> str:
+    return Activation.coerce(activation).label
+
+
+def _digits_text(digits: list[int] | None) -> str | None:
+    return None if digits is None else ",".join(map(str, digits))
+
+
+@dataclass(frozen=True)
+class FrameColumn:
+    """A column of a frame.
+
+    label: its heading in tables. path: of its value in a record, "" for one that is computed. default: the
+    value where a record leaves the field out. convert: from the stored value. framed: False for a setting of
+    a trial that no frame holds.
+    """
+
+    name: str
+    dtype: Literal["category", "Int64", "int64", "float64", "boolean"]
+    path: str = ""
+    label: str = ""
+    default: Any = None
+    convert: Callable[[Any], Any] | None = None
+    framed: bool = True
+
+    @property
+    def is_setting(self) -> bool:
+        """True for a column that is part of the spec of a trial."""
+        return self.path.startswith("spec.")
+
+    def read(self, record: Mapping[str, Any]) -> Any:
+        """Return the value in a record, or in {"spec": ...}; `default` where the field is missing."""
+        value: Any = record
+        for key in self.path.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                value = self.default
+                break
+            value = value[key]
+        return value if self.convert is None else self.convert(value)
+
+
+_C = FrameColumn
+# status: done, unfinished (fewer loops than asked), diverged (see psa.storage.records.divergence), failed
+# (its last try), damaged (its record), missing. diverged_loops: how many of its loops diverged, also of a
+# trial that is done. bounty, test and zero_r are percentages; validation_size and test_size the samples they
+# are of; bounty_correct: validation samples that the bounty stands for. source: psa, or published. Defaults
+# are the values that specs of the published families leave out.
+TRIAL_FIELDS: Final = (
+    _C("id", "category", "id", "Trial"),
+    _C("study", "category", "spec.study", "Study"),
+    _C("kind", "category", "spec.kind", "Kind", "ablation"),
+    _C("family", "category", "spec.model.family", "Wiring"),
+    _C("arch", "category", "spec.model.arch", "Architecture", "", lambda arch: arch.strip("[]")),
+    _C("activation", "category", "spec.model.activation", "Activation", "ReLU", _activation_label),
+    _C("simplex", "category", "spec.model.simplex", "Simplex", "none"),
+    _C("temperature", "float64", "spec.model.temperature", "Temperature"),
+    _C("init", "category", "spec.model.init", "Init", "torch"),
+    _C("mode", "category", "spec.intervention.mode", "Mode"),
+    _C("seed", "Int64", "spec.seed", "Seed"),
+    _C("status", "category", label="Status"),
+    _C("parameters", "Int64", "built.parameters", "Parameters"),
+    _C("policy", "category", "spec.method.policy", "Policy"),
+    _C("optimizer", "category", "spec.method.optimizer", "Optimizer", "adamw"),
+    _C("lr", "float64", "spec.method.lr", "lr"),
+    _C("momentum", "float64", "spec.method.momentum", "Momentum"),
+    _C("batch_size", "Int64", "spec.method.batch_size", "Batch size"),
+    _C("weight_decay", "float64", "spec.method.weight_decay", "Weight decay"),
+    _C("patience", "Int64", "spec.method.patience", "Patience"),
+    _C("dropout", "float64", "spec.model.dropout", "Dropout"),
+    _C("dataset", "category", "spec.data.name", "Data set"),
+    _C("scaling", "category", "spec.data.scaling", "Scaling"),
+    _C("digits", "category", "spec.data.digits", "Digits", None, _digits_text),
+    _C("val_size", "Int64", "spec.data.val_size", "Validation size"),
+    _C("split_seed", "Int64", "spec.data.split_seed", "Split seed"),
+    _C("train_size", "Int64", "spec.data.train_size", "Training size", framed=False),
+    _C("subset_test_size", "Int64", "spec.data.test_size", "Test size", framed=False),
+    _C("memory", "category", "spec.memory", "Memory", framed=False),
+    _C("growth", "category", "spec.growth", "Growth", framed=False),
+    _C("probes", "category", "spec.probes", "Probes", (), framed=False),
+    _C("legs", "category", "spec.legs", "Earlier settings", (), framed=False),
+    _C("loops", "Int64", "loops", "Meta-loops"),
+    _C("diverged_loops", "Int64"),
+    _C("stopped_early", "boolean", "finals.stopped_early"),
+    _C("validation_size", "Int64", "samples.validation"),
+    _C("bounty", "float64", label="Bounty (%)"),
+    _C("bounty_correct", "Int64", "finals.bounty.correct"),
+    _C("bounty_loop", "Int64", "finals.bounty.loop"),
+    _C("test_size", "Int64", "samples.test"),
+    _C("test", "float64", label="Test (%)"),
+    _C("test_loss", "float64", "finals.test.loss", "Test loss"),
+    _C("zero_r", "float64", label="ZeroR (%)"),
+    _C("device", "category", "device", "Device"),
+    _C("source", "category"),
+)
+# Of a loop, from the history of a record. accuracy: of the trained copy, percent of the validation split.
+# lkg: of the LKG after the loop; lkg_correct: the same as a count. layer, unit: what was ablated before it.
+# loop_mode: its mode, where a trial changed it on the way.
+LOOP_FIELDS: Final = (
+    _C("loop", "Int64", "history.loop", "Epoch"),
+    _C("loop_mode", "category", "history.mode", "Mode"),
+    _C("layer", "Int64", "history.layer", "Layer"),
+    _C("unit", "Int64", "history.unit", "Unit"),
+    _C("accuracy", "float64", label="Accuracy (%)"),
+    _C("lkg", "float64", label="LKG (%)"),
+    _C("lkg_correct", "Int64"),
+    _C("loss", "float64", "history.loss", "Loss"),
+    _C("train_loss", "float64", "history.train_loss", "Training loss"),
+    _C("kept", "boolean", "history.kept", "Kept"),
+)
+# Of an observation of a probe. loop: 0 before the first one, missing for the LKG after selection. index: of
+# the number in its quantity, from 0. place: what it stands for, where the probe says so.
+PROBE_FIELDS: Final = (
+    _C("id", "category", "id", "Trial"),
+    _C("probe", "category", label="Probe"),
+    _C("quantity", "category", label="Quantity"),
+    _C("loop", "Int64", label="Epoch"),
+    _C("index", "int64"),
+    _C("place", "category", label="Place"),
+    _C("value", "float64", label="Value"),
+)
+TRIAL_COLUMNS: Final = tuple(each.name for each in TRIAL_FIELDS if each.framed)
+LOOP_COLUMNS: Final = tuple(each.name for each in LOOP_FIELDS)
+LABELS: Final = {each.name: each.label for each in TRIAL_FIELDS}
+# An arm is identified by all of these but its seed.
+SPEC_FIELDS: Final = tuple(each for each in TRIAL_FIELDS if each.is_setting)
+
+
+def spec_columns(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a spec that frames hold, under the names that grids use."""
+    found = {each.name: each.read({"spec": spec}) for each in SPEC_FIELDS if each.framed}
+    if found["simplex"] == "none":
+        found["temperature"] = None  # has no effect
+    return found

@@ -1,0 +1,49 @@
+"""The bases of probes that observe one network after the other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from psa.engine.probing import ProbeInput
+from psa.nn.dense import Dense
+from psa.storage.trial_state import Observation
+
+SPLITS: Final = ("validation", "test")
+
+
+class NetworkProbe:
+    """The base of probes that observe every network in the same way, after each loop and in the end. `_of`
+    returns the observation of one; a probe without names of numbers leaves out `places`.
+    """
+
+    def places(self, net: Dense) -> dict[str, list[str]]:
+        """Return no names: each quantity has one number."""
+        return {}
+
+    def each(self, probe_input: ProbeInput) -> list[Observation]:
+        """Observe each network, as the class describes."""
+        return [self._of(probe_input, row) for row in range(len(probe_input.loops))]
+
+    def last(self, probe_input: ProbeInput) -> list[Observation]:
+        """Do the same for the LKG."""
+        return self.each(probe_input)
+
+    def _of(self, probe_input: ProbeInput, row: int) -> Observation:
+        """Return the observation of one network."""
+        raise NotImplementedError
+
+
+class LkgProbe(NetworkProbe):
+    """The base of probes that observe only the LKG, on both splits unless `places` is overridden."""
+
+    def places(self, net: Dense) -> dict[str, list[str]]:
+        """Return the splits."""
+        return {"": list(SPLITS)}
+
+    def each(self, probe_input: ProbeInput) -> list[Observation]:
+        """Return nothing: only the LKG is observed."""
+        return [{} for _ in probe_input.loops]
+
+    def last(self, probe_input: ProbeInput) -> list[Observation]:
+        """Observe the LKG of each trial, as the class describes."""
+        return super().each(probe_input)
