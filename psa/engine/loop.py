@@ -16,6 +16,7 @@ import torch
 
 from psa.data.splits import Splits
 from psa.engine.batches import Batches, RowSettings, batch_order
+from psa.engine.deduplication import first_equal_rows, spread
 from psa.engine.device_pack import DevicePack, EpochBuffers, group_by_network
 from psa.engine.policies import Policy
 from psa.engine.probing import Entry, KeepArrays, ObserverGroup, Probe, ProbeRunner
@@ -27,7 +28,7 @@ from psa.interventions.growth import apply_growth, just_grown
 from psa.interventions.memory.hook import MemorySite
 from psa.nn.dense import Dense
 from psa.specs.growth import GrowthEvent
-from psa.specs.training import StandardTraining
+from psa.specs.training import StandardTraining, effective_weight_decay
 from psa.storage.records.divergence import training_diverged
 from psa.storage.trial_state import Observation, TrialState
 
@@ -74,7 +75,7 @@ def row_of(state: TrialState) -> RowSettings:
         loop=state.loops + 1,
         dropout=trial.model.dropout,
         lr=trial.method.lr,
-        weight_decay=trial.method.weight_decay,
+        weight_decay=effective_weight_decay(trial.method),
         momentum=trial.method.momentum if isinstance(trial.method, StandardTraining) else 0.0,
     )
 
@@ -184,14 +185,22 @@ def _one_loop(
     states = [pack.states[row] for row in rows]
     batch_size = states[0].trial.method.batch_size
     batches = batch_sizes(len(splits.train), batch_size) | batch_sizes(len(splits.val), EVALUATION_BATCH)
+    settings = [row_of(state) for state in states]
+    epoch = policy.begin_epoch(pack, rows, settings)
+    units = epoch.units
+    watched = pack.visited is not None or observing.follows
+    firsts = list(range(len(rows))) if watched else first_equal_rows(epoch, settings)
+    different = sorted(set(firsts))
     # A lone trial may need a twin beside it to get the bits it has in a pack; the twin is forgotten.
-    trained = rows * 2 if padded(pack.net, len(rows), batches) else rows
-    settings = [row_of(pack.states[row]) for row in trained]
-    epoch = policy.begin_epoch(pack, trained, settings)
+    chosen = different * 2 if padded(pack.net, len(different), batches) else different
+    if len(chosen) != len(rows):
+        del epoch  # its memory is needed for the next
+        settings = [settings[at] for at in chosen]
+        epoch = policy.begin_epoch(pack, [rows[at] for at in chosen], settings)
     shuffled = Batches(settings, splits.train, batch_size)
     loops = [row.loop for row in settings]
-    following = observing.epoch_observers(pack.net, shuffled, loops[: len(rows)])
-    visited = pack.memories(trained, loops)
+    following = observing.epoch_observers(pack.net, shuffled, loops[: len(different)])
+    visited = pack.memories([rows[at] for at in chosen], loops)
     train_loss = train_epoch(
         pack.net,
         settings,
@@ -206,10 +215,12 @@ def _one_loop(
     correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, visited)
     # a saturated unit may hide an infinite weight from every logit
     loss = loss.where(epoch.active.finite(), math.nan)
-    scores = zip(correct.tolist(), loss.tolist(), train_loss.tolist(), epoch.units, strict=True)
+    places = [different.index(first) for first in firsts]
+    epoch = spread(epoch, places)
+    scores = zip(*(each[places].tolist() for each in (correct, loss, train_loss)), units, strict=True)
     reports = [
         _reported(policy, LoopReport(state, count, len(splits.val), False, unit, of_val, of_train))
-        for state, (count, of_val, of_train, unit) in zip(states, scores, strict=False)
+        for state, (count, of_val, of_train, unit) in zip(states, scores, strict=True)
     ]
     score_untrained(pack, [row for row, each in zip(rows, reports, strict=True) if each.diverged], splits)
     _commit(pack, rows, epoch, [report.kept for report in reports], visited)

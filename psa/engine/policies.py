@@ -43,7 +43,8 @@ class Policy(Protocol):
     def begin_epoch(
         self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]
     ) -> EpochBuffers:
-        """Prepare the next epoch of some trials.
+        """Prepare the next epoch of some trials. It is called again for the same epoch with fewer rows where
+        some are equal and trained once, and must then prepare these alike.
 
         Args:
             pack: The trials on the device.

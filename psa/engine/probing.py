@@ -216,6 +216,11 @@ class ProbeRunner:
     def __init__(self, splits: Splits, probes: Sequence[Probe], keep: KeepArrays | None) -> None:
         self.splits, self.probes, self.keep = splits, probes, keep
 
+    @property
+    def follows(self) -> bool:
+        """Return True if a probe may follow the steps of an epoch."""
+        return self.keep is not None and any(isinstance(probe, TrainingProbe) for probe in self.probes)
+
     def on_start(self, pack: DevicePack) -> None:
         """Run the probes before the first loop, on the trials that have not begun."""
         rows = [row for row, state in enumerate(pack.states) if self.probes and state.loops == 0]

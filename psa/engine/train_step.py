@@ -22,6 +22,7 @@ from psa.interventions.memory.hook import MemoryHook, MemorySite
 from psa.nn.dense import Bound, Dense
 from psa.nn.dropout import Dropout
 from psa.nn.layers import Inputs
+from psa.nn.relu_pass import ReluPass
 from psa.nn.stacked import StackedParams, empty_rows
 
 EVALUATION_BATCH = 500  # divides 10,000 and 5,000; the counts do not depend on it
@@ -105,6 +106,11 @@ class _Step:
         self.number = torch.zeros((), dtype=torch.int32, device=device)
         self.chosen = torch.empty(len(batches.rows), size, dtype=torch.int64, device=device)
         self.visited = visited
+        self.direct = (
+            ReluPass(bound, total.shape[0], size, training=True)
+            if visited is None and observer is None and ReluPass.serves(bound.net)
+            else None
+        )
         # Not recorded as a CUDA graph: an observer must be called in every step, and a memory allocates and
         # reads its fill level from the device.
         self.work: Callable[[], None] = self._remembering if visited is not None else self._work
@@ -119,10 +125,15 @@ class _Step:
 
     def _work(self) -> None:
         inputs, labels = self.batches.gathered(self.chosen)
-        logits = self.bound(inputs, self.dropout.at(self.number))
-        loss, gradient = cross_entropy(logits.detach(), labels)
-        self._observed(logits.detach())
-        logits.backward(gradient)
+        dropout = self.dropout.at(self.number)
+        if self.direct is not None:
+            loss, gradient = cross_entropy(self.direct.forward(inputs, dropout), labels)
+            self.direct.backward(gradient)
+        else:
+            logits = self.bound(inputs, dropout)
+            loss, gradient = cross_entropy(logits.detach(), labels)
+            self._observed(logits.detach())
+            logits.backward(gradient)
         self.optimizer.step()
         self.total += loss
 

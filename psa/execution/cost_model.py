@@ -27,7 +27,7 @@ from psa.specs.memory import footprint_bytes
 from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.shapes import Shape, shape_of
 from psa.specs.training import MOMENTS, RatchetTraining
-from psa.specs.trial import Trial
+from psa.specs.trial import Trial, training_key
 from psa.storage.helper_files import STEP_TIMES, read_helper
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,8 @@ class CostModel:
         trial = trials[0]
         steps = -(-gradient_storage.train_samples(trial) // trial.method.batch_size)
         share = EVALUATION_SHARE + PROBE_SHARE * len(trial.probes)
-        return self.step(trial, len(trials)) * steps * share
+        rows = len({training_key(each) for each in trials})
+        return self.step(trial, rows) * steps * share
 
 
 def candidate_sizes(trial: Trial, available: int) -> list[int]:

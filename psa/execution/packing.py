@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from psa.execution.cost_model import CostModel
 from psa.specs.training import MODES
-from psa.specs.trial import Pack, Trial, pack_key
+from psa.specs.trial import Pack, Trial, pack_key, training_key
 
 
 def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
@@ -16,7 +16,7 @@ def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
     for trial in trials:
         groups.setdefault(pack_key(trial), []).append(trial)
     for group in groups.values():
-        group.sort(key=lambda trial: (trial.seed, MODES.index(trial.intervention.mode), trial.digest))
+        group.sort(key=lambda trial: (*training_key(trial), MODES.index(trial.intervention.mode), trial.digest))
     return list(groups.values())
 
 
@@ -42,9 +42,26 @@ def packed(
     """Return packs of the best size for this machine (or of `size`), the longest first."""
     packs = []
     for group in groups:
-        each = size or costs.best_size(group[0], len(group))
-        packs += [
-            Pack.model_construct(trials=tuple(group[start : start + each]), horizon=horizon)
-            for start in range(0, len(group), each)
-        ]
+        parts = _exactly(group, size) if size else _together(group, costs.best_size(group[0], len(group)))
+        packs += [Pack.model_construct(trials=part, horizon=horizon) for part in parts]
     return sorted(packs, key=lambda pack: -costs.loop_seconds(pack.trials))
+
+
+def _exactly(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
+    """Yield a group in parts of `size` trials."""
+    for start in range(0, len(group), size):
+        yield tuple(group[start : start + size])
+
+
+def _together(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
+    """Yield a group in parts of `size` trials, of which those that are trained as one are not torn apart. A
+    part may be larger for that: it trains no more rows than `size`.
+    """
+    part: list[Trial] = []
+    for _, equal in itertools.groupby(group, training_key):
+        alike = list(equal)
+        if part and len(part) + len(alike) > size:
+            yield tuple(part)
+            part = []
+        part += alike
+    yield tuple(part)

@@ -166,6 +166,7 @@ class Bound:
         gradients: StackedParams | None,
         loops: Sequence[int] | None,
     ) -> None:
+        self.net = net
         self.plan = [(layer, linear.role) for layer, linear in zip(layers, net.shape.linears, strict=True)]
         self.summed = net.shape.summed
         self.sides = [linear.side for linear in net.shape.linears]

@@ -98,17 +98,31 @@ def effective(layer: Layer) -> Tensor:
     return weight
 
 
-def _product(layer: Layer, weight: Tensor, x: Tensor) -> Tensor:
-    trials, outputs, _ = weight.shape
-    if layer.rows is None:
-        y = empty_rows(trials, outputs, x.shape[2], device=x.device)
-        if layer.single:
-            return torch.mul(weight, x, out=y).add_(layer.bias)
-        return torch.baddbmm(layer.bias, weight, x, out=y)
-    y = empty_rows(trials, outputs, x.shape[1], device=x.device)
-    for group, rows in zip(x, layer.rows, strict=True):
-        y[rows] = _shared_product(weight[rows], layer.bias[rows], group)
-    return y
+def product(layer: Layer, weight: Tensor, x: Tensor, y: Tensor) -> None:
+    """Write W x + b into y [T, outputs, B]; x as in `stacked_linear`."""
+    if layer.rows is not None:
+        for group, rows in zip(x, layer.rows, strict=True):
+            y[rows] = _shared_product(weight[rows], layer.bias[rows], group)
+    elif layer.single:
+        torch.mul(weight, x, out=y).add_(layer.bias)
+    else:
+        torch.baddbmm(layer.bias, weight, x, out=y)
+
+
+def through_relu(gradient: Tensor, y: Tensor, dropout: Dropout | None, into: Tensor) -> None:
+    """Write the gradient behind dropout(relu(.)), whose result is y, as that before it into `into`."""
+    # y > 0 exactly where the unit was on and kept, so one comparison undoes both ReLU and dropout.
+    torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=into)
+    if dropout is not None:
+        into[dropout.rows] *= dropout.scale
+
+
+def input_gradient(layer: Layer, weight: Tensor, delta: Tensor, into: Tensor) -> None:
+    """Write the gradient of a layer's input, [T, inputs, B], from that of its product."""
+    if layer.single:
+        torch.sum(weight * delta, dim=1, keepdim=True, out=into)
+    else:
+        torch.bmm(weight.transpose(1, 2), delta, out=into)
 
 
 def _shared_product(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
@@ -130,7 +144,9 @@ class _StackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, skip: Tensor | None, anchor: Tensor, layer: Layer) -> Tensor:
         weight = effective(layer)
-        y = _product(layer, weight, x)
+        batch = x.shape[2] if layer.rows is None else x.shape[1]
+        y = empty_rows(*weight.shape[:2], batch, device=x.device)
+        product(layer, weight, x, y)
         if skip is not None:
             y += skip
         if layer.relu:
@@ -148,23 +164,17 @@ class _StackedLinear(torch.autograd.Function):
         x, y, weight = ctx.saved_tensors
         delta = gradient
         if layer.relu:
-            # y > 0 exactly where the unit was on and kept, so one comparison undoes both ReLU and dropout.
             delta = empty_rows(*y.shape, device=y.device)
-            torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=delta)
-            if ctx.dropout is not None:
-                delta[ctx.dropout.rows] *= ctx.dropout.scale
+            through_relu(gradient, y, ctx.dropout, delta)
         if layer.watch is not None:
             layer.watch(layer.number, x, delta)
-        _weight_gradients(layer, ctx.rows, x, delta)
+        weight_gradients(layer, ctx.rows, x, delta)
         if layer.temperature is not None:
             _through_softmax(layer, weight)
         x_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = empty_rows(*x.shape, device=x.device)
-            if layer.single:
-                torch.sum(weight * delta, dim=1, keepdim=True, out=x_gradient)
-            else:
-                torch.bmm(weight.transpose(1, 2), delta, out=x_gradient)
+            input_gradient(layer, weight, delta, x_gradient)
         return x_gradient, delta if ctx.needs_input_grad[1] else None, None, None
 
 
@@ -180,7 +190,8 @@ def _through_softmax(layer: Layer, weight: Tensor) -> None:
     layer.bias_grad.zero_()
 
 
-def _weight_gradients(layer: Layer, runs: tuple[slice, ...] | None, x: Tensor, delta: Tensor) -> None:
+def weight_gradients(layer: Layer, runs: tuple[slice, ...] | None, x: Tensor, delta: Tensor) -> None:
+    """Write the gradients of a layer's weights and biases into its buffers, if it has any."""
     if layer.weight_grad is None or layer.bias_grad is None:
         return
     torch.sum(delta, dim=2, keepdim=True, out=layer.bias_grad)

@@ -36,7 +36,7 @@ class StackedParams:
     """The parameters of T trials (or their gradients, or an optimiser's moments).
 
     first: [T, width * features], the weights of the first layer without gaps between trials, so that
-    neighbours form one matrix. rest: [T, size], all other parameters, each on a 64-byte boundary.
+    neighbours form one matrix. rest: [T, size], all other parameters, every matrix on a 64-byte boundary.
     """
 
     first: Tensor
@@ -99,16 +99,24 @@ class Layout:
     def __init__(self, linears: Sequence[Linear]) -> None:
         self.linears = tuple(linears)
         self.weight_at: list[int] = [0]
-        self.bias_at: list[int] = [0]
+        self.bias_at: list[int] = []
         self.threshold_at: dict[int, int] = {}
         # 784 inputs are whole vectors, so that only rows of convolutions have a gap between them
         self.first_size = aligned(self.linears[0].inputs * self.linears[0].outputs)
-        size = aligned(self.linears[0].outputs)
+        size = 0
         for linear in self.linears[1:]:
             self.weight_at.append(size)
-            size += aligned(linear.inputs * linear.outputs)
+            if linear.inputs > 1:
+                size += aligned(linear.inputs * linear.outputs)
+        # Vectors do without boundaries: products of one input are elementwise, and so is what biases take part
+        # in. A deep narrow network is many times smaller for it, as is the optimiser's work.
+        for layer, linear in enumerate(self.linears):
+            if layer and linear.inputs == 1:
+                self.weight_at[layer] = size
+                size += linear.outputs
             self.bias_at.append(size)
-            size += aligned(linear.outputs)
+            size += linear.outputs
+        size = aligned(size)
         for layer, linear in enumerate(self.linears):
             if linear.threshold:
                 self.threshold_at[layer] = size

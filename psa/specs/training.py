@@ -32,6 +32,9 @@ MOMENTS: Final[dict[OptimizerName, tuple[str, ...]]] = {
 }
 
 
+_NO_DECAY: Final = 2.0**-25  # half a unit in the last place of the largest float32 below 1
+
+
 class RatchetTraining(Spec):
     """Keep a trained copy only where validation accuracy strictly improved; a fresh AdamW every loop."""
 
@@ -62,6 +65,16 @@ class StandardTraining(Spec):
 
 
 Method = Annotated[RatchetTraining | StandardTraining, Field(discriminator="policy")]
+
+
+def effective_weight_decay(method: Method) -> float:
+    """Return the weight decay of a method, 0 where AdamW's is too weak to change a weight.
+
+    AdamW multiplies every weight by 1 - lr x decay; below 2**-25 that rounds to 1 in float32, whatever the
+    weight.
+    """
+    decoupled = isinstance(method, RatchetTraining) or method.optimizer == "adamw"
+    return 0.0 if decoupled and method.lr * method.weight_decay < _NO_DECAY else method.weight_decay
 
 
 class Ablation(Spec):

@@ -20,7 +20,14 @@ from psa.specs.memory import Memory, check_query
 from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.model import Model, NetworkSpec, PublishedModelSpec
 from psa.specs.probes import ProbeName
-from psa.specs.training import Ablation, Method, RatchetTraining, StandardTraining
+from psa.specs.training import (
+    MODES,
+    Ablation,
+    Method,
+    RatchetTraining,
+    StandardTraining,
+    effective_weight_decay,
+)
 
 
 def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -220,6 +227,23 @@ def pack_key(trial: Trial) -> str:
     shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
     spec = [trial.data, *(each for each in (trial.memory, trial.growth) if each is not None)]
     return canonical_json([*(each.model_dump(mode="json") for each in spec), *shape])
+
+
+def training_key(trial: Trial) -> tuple[object, ...]:
+    """Return values that trials of one pack share if every loop trains them alike, so that one result serves
+    them all (see psa.engine.deduplication).
+    """
+    method, mode = trial.method, trial.intervention.mode
+    ablating = mode not in ("none", "decay", "dropout")
+    return (
+        trial.seed,
+        MODES.index(mode) if ablating else 0,
+        trial.model.dropout,
+        method.lr,
+        effective_weight_decay(method),
+        method.momentum if isinstance(method, StandardTraining) else 0.0,
+        tuple(leg.model_dump_json() for leg in trial.legs),
+    )
 
 
 def check_sizes(trial: Trial) -> None:

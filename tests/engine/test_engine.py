@@ -232,7 +232,8 @@ def test_no_arm_is_contaminated(small: Splits, monkeypatch: pytest.MonkeyPatch) 
     run(arms("1*4", [1]), small, 3)
     expected = {(mode, 0.0, 0.0, 0.0) for mode in MODES} - {(mode, 0.0, 0.0, 0.0) for mode in MODES[1:3]}
     assert set(seen) == expected | {("decay", 0.1, 0.1, 0.0), ("dropout", 0.0, 0.0, 0.25)}
-    assert len(seen) == 3 * len(MODES)
+    # once more in loop 1 for the rows that are trained: nothing is ablated in it, so four modes are one
+    assert len(seen) == 3 * len(MODES) + len(("none", "decay", "dropout"))
 
 
 def test_each_trial_of_a_pack_has_its_own_rate(small: Splits) -> None:
