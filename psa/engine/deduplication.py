@@ -46,6 +46,4 @@ def spread(epoch: EpochBuffers, places: Sequence[int]) -> EpochBuffers:
 
 def _equal_bits(rows: StackedParams, one: int, other: int) -> bool:
     """Return True for equal bits: a negative zero equals zero, and a NaN does not equal itself."""
-    return all(
-        torch.equal(part[one].view(torch.int32), part[other].view(torch.int32)) for part in rows.parts
-    )
+    return all(torch.equal(part[one].view(torch.int32), part[other].view(torch.int32)) for part in rows.parts)

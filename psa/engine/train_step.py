@@ -106,16 +106,12 @@ class _Step:
         self.number = torch.zeros((), dtype=torch.int32, device=device)
         self.chosen = torch.empty(len(batches.rows), size, dtype=torch.int64, device=device)
         self.visited = visited
-        self.direct = (
-            ReluPass(bound, total.shape[0], size, training=True)
-            if visited is None and observer is None and ReluPass.serves(bound.net)
-            else None
-        )
         # Not recorded as a CUDA graph: an observer must be called in every step, and a memory allocates and
         # reads its fill level from the device.
-        self.work: Callable[[], None] = self._remembering if visited is not None else self._work
-        if visited is None and observer is None:
-            self.work = CudaGraphStep(self._work, device)
+        free = visited is None and observer is None
+        self.work: Callable[[], None] = CudaGraphStep(self._work, device) if free else self._work
+        direct = free and ReluPass.serves(bound.net)
+        self.direct = ReluPass(bound, len(total), size, training=True) if direct else None
 
     def __call__(self, number: int) -> None:
         """Train on batch `number` of the epoch; its summed losses are added to `total`."""
@@ -126,34 +122,28 @@ class _Step:
     def _work(self) -> None:
         inputs, labels = self.batches.gathered(self.chosen)
         dropout = self.dropout.at(self.number)
-        if self.direct is not None:
+        if self.direct is None:
+            loss = self._by_autograd(inputs, labels, dropout)
+        else:
             loss, gradient = cross_entropy(self.direct.forward(inputs, dropout), labels)
             self.direct.backward(gradient)
-        else:
-            logits = self.bound(inputs, dropout)
-            loss, gradient = cross_entropy(logits.detach(), labels)
-            self._observed(logits.detach())
-            logits.backward(gradient)
-        self.optimizer.step()
+            self.optimizer.step()
         self.total += loss
 
-    def _observed(self, logits: Tensor) -> None:
-        if self.observer is not None:
-            self.observer.step(int(self.number), self.chosen[self.batches.group], logits)
-
-    def _remembering(self) -> None:
-        """Do the same as `_work` with a memory, which learns from the step."""
-        if self.visited is None:
-            return
-        inputs, labels = self.batches.gathered(self.chosen)
-        visit = MemoryHook(self.visited, self.batches.numbers(self.chosen), training=True)
-        logits = self.bound(inputs, self.dropout.at(self.number), change=visit.change)
+    def _by_autograd(self, inputs: Inputs, labels: Tensor, dropout: Dropout | None) -> Tensor:
+        """Train on a batch of any network; its memory, if it has one, learns from the step."""
+        visit = None
+        if self.visited is not None:
+            visit = MemoryHook(self.visited, self.batches.numbers(self.chosen), training=True)
+        logits = self.bound(inputs, dropout, change=None if visit is None else visit.change)
         loss, gradient = cross_entropy(logits.detach(), labels)
-        self._observed(logits.detach())
+        if self.observer is not None:
+            self.observer.step(int(self.number), self.chosen[self.batches.group], logits.detach())
         logits.backward(gradient)
         self.optimizer.step()
-        self.total += loss
-        visit.learn(logits, labels)
+        if visit is not None:
+            visit.learn(logits, labels)
+        return loss
 
 
 def train_epoch(  # what an epoch works on is many things
@@ -192,6 +182,20 @@ def train_epoch(  # what an epoch works on is many things
     return total / len(batches.split)
 
 
+def _forward(bound: Bound, trials: int) -> Callable[[Inputs, int], Tensor]:
+    """Return a function of inputs and the size of their batch that returns logits, which it may overwrite."""
+    if not ReluPass.serves(bound.net):
+        return lambda inputs, batch: bound(inputs)
+    passes: dict[int, ReluPass] = {}
+
+    def forward(inputs: Inputs, batch: int) -> Tensor:
+        if batch not in passes:
+            passes[batch] = ReluPass(bound, trials, batch, training=False)
+        return passes[batch].forward(inputs)
+
+    return forward
+
+
 @torch.no_grad()
 def evaluate(
     net: Dense,
@@ -208,6 +212,7 @@ def evaluate(
     """
     trials, device = len(weights), weights.first.device
     bound = net.bind(weights, loops=loops)
+    forward = _forward(bound, trials)
     correct = torch.zeros(trials, dtype=torch.int64, device=device)
     total, logit_sum = torch.zeros(2, trials, dtype=torch.float64, device=device).unbind()
     for start in range(0, len(split), EVALUATION_BATCH):
@@ -216,7 +221,8 @@ def evaluate(
         change = None
         if visited is not None:
             change = MemoryHook(visited, split.index[part].expand(trials, -1), training=False).change
-        logits = bound(Inputs.same_for_all(split.images[part], trials), change=change)
+        inputs = Inputs.same_for_all(split.images[part], trials)
+        logits = bound(inputs, change=change) if change is not None else forward(inputs, len(labels[0]))
         loss, _ = cross_entropy(logits, labels)
         correct += (logits.argmax(dim=1) == labels).sum(dim=1)
         total += loss

@@ -16,7 +16,9 @@ def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
     for trial in trials:
         groups.setdefault(pack_key(trial), []).append(trial)
     for group in groups.values():
-        group.sort(key=lambda trial: (*training_key(trial), MODES.index(trial.intervention.mode), trial.digest))
+        group.sort(
+            key=lambda trial: (*training_key(trial), MODES.index(trial.intervention.mode), trial.digest)
+        )
     return list(groups.values())
 
 

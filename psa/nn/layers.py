@@ -109,6 +109,11 @@ def product(layer: Layer, weight: Tensor, x: Tensor, y: Tensor) -> None:
         torch.baddbmm(layer.bias, weight, x, out=y)
 
 
+def drop_units(y: Tensor, layer: int, dropout: Dropout) -> None:
+    """Apply dropout behind a layer, by its number, to [T, outputs, B] in place."""
+    y[dropout.rows] *= dropout.mask(layer, *y.shape[1:])
+
+
 def through_relu(gradient: Tensor, y: Tensor, dropout: Dropout | None, into: Tensor) -> None:
     """Write the gradient behind dropout(relu(.)), whose result is y, as that before it into `into`."""
     # y > 0 exactly where the unit was on and kept, so one comparison undoes both ReLU and dropout.
@@ -152,7 +157,7 @@ class _StackedLinear(torch.autograd.Function):
         if layer.relu:
             torch.relu_(y)
         if layer.dropout is not None:
-            y[layer.dropout.rows] *= layer.dropout.mask(layer.number, *y.shape[1:])
+            drop_units(y, layer.number, layer.dropout)
         ctx.layer, ctx.dropout, ctx.rows = layer, layer.dropout, layer.rows
         ctx.save_for_backward(x, y, weight)
         return y

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from psa.nn.dense import Bound, Dense
 from psa.nn.dropout import Dropout
-from psa.nn.layers import Inputs, Layer, input_gradient, product, through_relu, weight_gradients
+from psa.nn.layers import (
+    Inputs,
+    Layer,
+    drop_units,
+    input_gradient,
+    product,
+    through_relu,
+    weight_gradients,
+)
 from psa.nn.stacked import LANES, aligned
 
 _ROLES: Final = {"hidden", "enter", "leave", "output"}
@@ -50,13 +58,15 @@ class ReluPass:
         largest = max((sum(sizes[chunk]) for chunk in self.chunks), default=0)
         turns = torch.zeros(_ALIVE, largest, device=device)
         self.deltas: dict[int, Tensor] = {}
-        self.narrow: dict[int, _NarrowLayers] = {}
+        self.narrow: dict[int, _NarrowLayers] = {}  # by the first of its layers
+        self.covered: set[int] = set()
         for turn, chunk in enumerate(self.chunks):
             for at in range(chunk.start, chunk.stop):
                 self.deltas[at] = _rows(turns[turn % _ALIVE], sum(sizes[chunk.start : at]), *shapes[at])
             if _is_narrow(self.layers[chunk.start][0], batch):
                 inputs, deltas = flat[starts[chunk.start - 1] :], turns[turn % _ALIVE]
                 some = [layer for layer, _ in self.layers[chunk]]
+                self.covered.update(range(chunk.start, chunk.stop))
                 self.narrow[chunk.start] = _NarrowLayers.of(some, inputs, deltas, batch)
         self.inputs: Inputs | None = None
         self.dropout: Dropout | None = None
@@ -82,11 +92,11 @@ class ReluPass:
                 skip = h if layer.number else inputs.by_row()
             product(layer, layer.weight, h, y)
             if role == "leave" and skip is not None:
-                y += skip
+                y.add_(skip)
             if role != "output":
                 torch.relu_(y)
             if dropout is not None and role in ("hidden", "enter"):
-                y[dropout.rows] *= dropout.mask(layer.number, *y.shape[1:])
+                drop_units(y, layer.number, dropout)
             h = y
         return h
 
@@ -114,10 +124,10 @@ class ReluPass:
                 self.deltas[number - 1] += beside
 
     def _weight_gradients(self, layer: Layer, delta: Tensor) -> None:
-        """Write the gradients of one layer, or of a chunk of narrow ones once the delta of its first is known."""
+        """Write a layer's gradients; those of narrow layers together, when the first one's delta is known."""
         if layer.number in self.narrow:
             self.narrow[layer.number].write_gradients()
-        elif layer.number == 0 or not _is_narrow(layer, delta.shape[2]):
+        elif layer.number not in self.covered:
             below = self.outputs[layer.number - 1] if layer.number else self.inputs.x  # type: ignore[union-attr]
             weight_gradients(layer, layer.rows, below, delta)
 

@@ -108,8 +108,8 @@ class Layout:
             self.weight_at.append(size)
             if linear.inputs > 1:
                 size += aligned(linear.inputs * linear.outputs)
-        # Vectors do without boundaries: products of one input are elementwise, and so is what biases take part
-        # in. A deep narrow network is many times smaller for it, as is the optimiser's work.
+        # Vectors need no boundaries: products of one input are elementwise, as are sums with biases. A deep
+        # narrow network is many times smaller without, and so is the optimiser's work.
         for layer, linear in enumerate(self.linears):
             if layer and linear.inputs == 1:
                 self.weight_at[layer] = size

@@ -24,7 +24,6 @@ from psa.specs.trial import Trial, training_key
 from psa.storage.trial_state import encode_state
 
 
-
 def of_mode(mode: Mode, weight_decay: float = 1e-4, seed: int = 0) -> Trial:
     """A trial of a mode, with weight decay in mode decay."""
     method = RatchetTraining(lr=1e-4, batch_size=64, weight_decay=weight_decay if mode == "decay" else 0.0)

@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,15 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Iterator[Path]:
+def tmp_path() -> Iterator[Path]:
+    """A folder that everybody may enter: pytest closes those above its own to others whenever it starts."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
     """A folder with four done trials of a grid, which everybody may read and its owner alone may change."""
     folder = tmp_path / "study"
     folder.mkdir()
@@ -36,12 +44,7 @@ def study(tmp_path: Path) -> Iterator[Path]:
     for trial in load_grid(folder / "grid.toml").trials:
         store.write(trial, some_record(3, trial), {"host": "here"})
         store.state_file(trial).save(some_state(3, trial=trial))
-    restored = [partial(path.chmod, path.stat().st_mode) for path in (tmp_path, *tmp_path.parents)]
-    for path in (tmp_path, *tmp_path.parents):  # pytest keeps its folders to their owner
-        path.chmod(path.stat().st_mode | 0o055)
-    yield folder
-    for restore in restored:
-        restore()
+    return folder
 
 
 def as_nobody(folder: Path, command: str) -> subprocess.CompletedProcess[str]:

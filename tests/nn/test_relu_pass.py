@@ -1,0 +1,107 @@
+"""psa.nn.relu_pass: the pass without autograd gives the bits of the network that autograd differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from helpers import arms, net_trial
+
+from psa.data.splits import Splits
+from psa.engine import train_step
+from psa.engine.batches import Batches, batch_order
+from psa.engine.device_pack import fresh_state
+from psa.engine.loop import row_of
+from psa.engine.optimizer import optimizer_for
+from psa.engine.train_step import evaluate, train_epoch
+from psa.nn.dense import Dense
+from psa.nn.layers import Inputs
+from psa.nn.relu_pass import ReluPass
+from psa.nn.stacked import StackedParams
+from psa.specs.trial import Trial
+
+NETWORKS = [
+    ("simplemlp", "20*1", 2),  # one-unit layers, in chunks and more than one chunk
+    ("simplemlp", "1*1", 1),
+    ("simplemlp", "7*2", 3),
+    ("simplemlp", "4*5", 2),
+    ("simplemlp", "3*16", 2),
+    ("simplemlp", "3*17", 1),
+    ("simplemlp", "2*10", 2),  # hidden layers as wide as the output layer
+    ("simplemlp", "[2*3,2*5,1*3]", 2),
+    ("resmlp", "12*1", 2),
+    ("resmlp", "6*3", 2),
+    ("resmlp", "3*20", 1),
+    ("resmlp", "1*784", 1),  # no projection: the block reads the samples
+    ("resmlp", "[2*4,2*6]", 2),
+]
+
+
+def epochs(trials: Sequence[Trial], splits: Splits, batch: int) -> list[torch.Tensor]:
+    """Everything that two epochs of a pack compute: weights, losses, answers."""
+    net = Dense(trials[0].model, 10)
+    rows = [row_of(fresh_state(each, net, 1)) for each in trials]
+    rows = [rows[at] for at in batch_order(rows)]
+    active = StackedParams.stacked([net.initial(row.seed) for row in rows])
+    gradients = active.zeros_like()
+    optimizer = optimizer_for("adamw", rows, active, gradients)
+    found = [
+        train_epoch(net, rows, active, gradients, optimizer, Batches(rows, splits.train, batch))
+        for _ in range(2)
+    ]
+    return [*found, *evaluate(net, active, splits.val), *active.parts, *gradients.parts]
+
+
+@pytest.mark.parametrize("batch", [64, 61])
+@pytest.mark.parametrize(("family", "arch", "seeds"), NETWORKS)
+def test_bits_are_those_of_autograd(
+    family: str, arch: str, seeds: int, batch: int, small: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All modes, batches that fill whole vectors and others, the short last one, and the evaluation."""
+    trials = arms(arch, range(seeds), family)
+    served: list[Dense] = []
+
+    def refuses(net: Dense) -> bool:
+        served.append(net)
+        return False
+
+    direct = epochs(trials, small, batch)
+    monkeypatch.setattr(train_step.ReluPass, "serves", staticmethod(refuses))
+    by_autograd = epochs(trials, small, batch)
+    assert served
+    for one, other in zip(direct, by_autograd, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_network_that_grows_its_chunks(monkeypatch: pytest.MonkeyPatch, small: Splits) -> None:
+    """The number of layers whose gradients are computed at once changes no bit."""
+    trials = arms("9*2", range(2))
+    found = []
+    for at_once in (1, 1 << 13, 1 << 30):
+        monkeypatch.setattr("psa.nn.relu_pass._AT_ONCE", at_once)
+        found.append(epochs(trials, small, 64))
+    for other in found[1:]:
+        assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
+
+
+def test_other_networks_are_left_to_autograd() -> None:
+    """Sums, other activations, simplex layers and convolutions."""
+    for trial in (
+        net_trial("3*4", family="glonet"),
+        net_trial("3*4", activation="Tanh"),
+        net_trial("[1*3,1*4]", family="cnn"),
+    ):
+        assert not ReluPass.serves(Dense(trial.model, 10))
+    assert ReluPass.serves(Dense(net_trial("3*4").model, 10))
+
+
+def test_backward_needs_forward() -> None:
+    """The gradients of nothing are refused."""
+    net = Dense(net_trial("2*4").model, 10)
+    rows = net.initial(0)
+    passed = ReluPass(net.bind(rows, rows.zeros_like()), 1, 8, training=True)
+    with pytest.raises(RuntimeError, match="must follow forward"):
+        passed.backward(torch.zeros(1, 10, 8))
+    passed.forward(Inputs.same_for_all(torch.zeros(8, 784), 1))
+    passed.backward(torch.zeros(1, 10, 8))
