@@ -17,11 +17,11 @@ from psa.engine import train_step
 from psa.engine.batches import Batches, RowSettings, batch_order
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import batch_sizes, cross_entropy, evaluate, train_epoch
-from psa.experiments.studies.ablation import LEAST_DECAY
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
 from psa.specs.arch import Arch
 from psa.specs.model import PublishedModelSpec
+from psa.specs.training import LEAST_DECAY
 
 ROW = RowSettings(seed=1, loop=1, dropout=0.0, lr=1e-3, weight_decay=0.0)
 

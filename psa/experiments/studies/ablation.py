@@ -10,14 +10,19 @@ from psa.specs.arch import Arch
 from psa.specs.base import Probability
 from psa.specs.data import DataSpec
 from psa.specs.model import ArchField, Family, PublishedModelSpec
-from psa.specs.training import Ablation, BatchSize, LearningRate, Mode, RatchetTraining, WeightDecay
+from psa.specs.training import (
+    LEAST_DECAY,
+    Ablation,
+    BatchSize,
+    LearningRate,
+    Mode,
+    RatchetTraining,
+    WeightDecay,
+)
 from psa.specs.trial import Trial
 
 STUDY = "ablation"
 ALIASES: Final[dict[str, str]] = {}
-# Half the relative distance between neighbouring float32 numbers, where it is least: a decay below it is
-# rounded away in every step. The published settings, 1e-4 x 1e-4, are.
-LEAST_DECAY: Final = 2.0**-25
 
 
 def trial(
@@ -88,5 +93,5 @@ def warnings(trials: Sequence[Trial]) -> list[str]:
         return []
     return [
         f"mode decay: with lr x weight_decay = {min(products):.1e} AdamW changes no float32 weight (that "
-        f"takes {LEAST_DECAY:.1e}), so this arm is mode none under another name"
+        f"takes {LEAST_DECAY:.1e}), so this arm is mode none under another name, and is trained with it"
     ]
