@@ -32,8 +32,8 @@ MOMENTS: Final[dict[OptimizerName, tuple[str, ...]]] = {
 }
 
 
-# Half the distance between 1 and the float32 below it: a decay that is weaker is rounded away in every step. The
-# published settings, 1e-4 x 1e-4, are.
+# Half the distance between 1 and the float32 below it: a decay that is weaker is rounded away in every step,
+# as that of the published settings, 1e-4 x 1e-4.
 LEAST_DECAY: Final = 2.0**-25
 
 
