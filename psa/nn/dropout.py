@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -47,14 +49,41 @@ class Dropout:
         return self._ready[layer]
 
     def _masks(self, chosen: tuple[int, ...], width: int, batch: int) -> Tensor:
-        device = self.keys.device
-        places = _mixed(self._place + _layer_terms(chosen, device))  # layers x n
-        element = torch.arange(width * batch, dtype=torch.int32, device=device).mul_(_ELEMENT)
-        bits = _mixed(element.view(width, batch) + places.view(len(chosen), -1, 1, 1))
-        return (bits >= self.threshold).to(torch.float32).mul_(self.scale)
+        """Return the masks of some layers of this width, [layers, n, width, batch]."""
+        places = _mixed(self._place + _layer_terms(chosen, self.keys.device))  # layers x n
+        by = self._masks_by_numpy if places.device.type == "cpu" else self._masks_by_torch
+        return by(places, width * batch).view(*places.shape, width, batch)
+
+    def _masks_by_torch(self, places: Tensor, count: int) -> Tensor:
+        element = torch.arange(count, dtype=torch.int32, device=places.device).mul_(_ELEMENT)
+        bits = _mixed(element + places.unsqueeze(2))
+        return (bits >= self.threshold.view(-1, 1)).to(torch.float32).mul_(self.scale.view(-1, 1))
+
+    def _masks_by_numpy(self, places: Tensor, count: int) -> Tensor:
+        """Return the same masks in a third of the time, which is a seventh of that of a deep narrow network:
+        torch shifts signed numbers only, which takes a further pass, its comparisons are slow, and a block
+        here stays in the cache.
+        """
+        terms = places.numpy().view(np.uint32).reshape(-1, 1)
+        threshold, scale = (
+            np.tile(each.numpy().reshape(-1, 1), (len(places), 1)) for each in (self.threshold, self.scale)
+        )
+        masks = np.empty((len(terms), count), np.float32)
+        block = max(1, _IN_CACHE // len(terms))
+        for start in range(0, count, block):
+            part = slice(start, start + block)
+            bits = _elements(count)[part] + terms
+            shifted = np.empty_like(bits)
+            for shift, factor in ((16, _MIX_1), (13, _MIX_2)):
+                bits ^= np.right_shift(bits, shift, out=shifted)
+                bits *= np.uint32(factor % 2**32)
+            bits ^= np.right_shift(bits, 16, out=shifted)
+            np.multiply(bits.view(np.int32) >= threshold, scale, out=masks[:, part])
+        return torch.from_numpy(masks)
 
 
 _HASHED_AT_ONCE: Final = 1 << 17  # elements; half a MB of bits
+_IN_CACHE: Final = 1 << 15  # elements that a CPU hashes from beginning to end before the next
 
 # Odd constants: multiples of the golden ratio and the two multipliers of MurmurHash3's final mix.
 _STEP: Final = -1640531535
@@ -62,6 +91,14 @@ _LAYER: Final = 0x85EBCA77
 _ELEMENT: Final = -1640531535
 _MIX_1: Final = -2048144789
 _MIX_2: Final = -1028477387
+
+
+@lru_cache(maxsize=64)
+def _elements(count: int) -> NDArray[np.uint32]:
+    """Return the terms of the elements of a mask."""
+    terms = np.arange(count, dtype=np.uint32) * np.uint32(_ELEMENT % 2**32)
+    terms.flags.writeable = False
+    return terms
 
 
 @lru_cache(maxsize=4096)

@@ -447,6 +447,20 @@ def test_masks_differ_and_are_uncorrelated() -> None:
         assert abs(np.corrcoef(one, other)[0, 1]) < 5 / math.sqrt(size)
 
 
+@pytest.mark.parametrize("layers", [(0,), (3, 4, 5)])
+@pytest.mark.parametrize("count", [1, 80, 1 << 17])
+def test_masks_of_the_processor_are_those_of_a_gpu(layers: tuple[int, ...], count: int) -> None:
+    """NumPy on the processor and torch elsewhere draw the same bits."""
+    keys = torch.tensor([5, -(2**31), 2**31 - 1], dtype=torch.int32)
+    threshold = torch.tensor([0, -(2**31), 2**30], dtype=torch.int32).view(-1, 1, 1)
+    scale = torch.tensor([2.0, 1.0, 1.3]).view(-1, 1, 1)
+    dropout = Dropout(slice(0, 3), keys, threshold, scale, torch.tensor(7, dtype=torch.int32))
+    places = torch.arange(3 * len(layers), dtype=torch.int32).view(-1, 3) * 123_456_789
+    by_numpy, by_torch = dropout._masks_by_numpy(places, count), dropout._masks_by_torch(places, count)
+    assert torch.equal(by_numpy.view(by_torch.shape), by_torch)
+    assert len(by_numpy.unique()) > 1
+
+
 def test_within_a_mask_neighbours_are_uncorrelated() -> None:
     """Between an element and those 1 to 20 behind it, and those of the next unit: nothing either."""
     for p in (0.1, 0.5):
