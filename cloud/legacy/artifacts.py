@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cloud.aws.artifact import Limits, read_artifact
 from cloud.aws.job_names import LegacyJobName, latest_legacy_jobs
 from psa.core.errors import UserError
+from psa.core.formatting import quote
 from psa.specs.training import MODES
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _plain(content: bytes) -> list[float]:
 def _percent(value: Any) -> float:
     sound = isinstance(value, int | float) and not isinstance(value, bool)
     if not sound or not 0 <= value <= 100:  # NaN fails the comparison, too
-        raise NoResults(DAMAGED, f"a result must be a percentage, got {str(value)[:40]}")
+        raise NoResults(DAMAGED, f"a result must be a percentage, got {quote(value)}")
     return float(value)
 
 

@@ -905,7 +905,7 @@ def test_price_tables(content: bytes) -> None:
         path.write_bytes(content)
         found = clean(lambda: price_table(path))
         if found is not None:
-            assert all(0 <= price.dollars(3600) < np.inf for price in found.instances.values())
+            assert all(0 <= price.cost(3600) < np.inf for price in found.instances.values())
 
 
 LINE: Final = "Loop 3/100 (Global: 103) | Current: 97.10% | LKG: 97.30% | Bounty: 97.30%"

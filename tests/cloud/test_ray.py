@@ -190,7 +190,7 @@ def test_what_a_kill_has_left_half_written_is_gone_on_from(
     ("words", "said"),
     [
         (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1: no Ray cluster answers there"),
-        (["--gpus-per-pack", "-1"], "--gpus-per-pack -1"),
+        (["--gpus-per-pack", "-1"], "--gpus-per-pack must be 0 to 1, or a whole number, got -1"),
         (["--storage", "s3://nowhere/x?endpoint_override=127.0.0.1:1&scheme=http"], "--storage s3://nowhere"),
         (["--storage", "/proc/psa"], "--storage"),
         (["--storage", "gopher://x"], "--storage gopher://x"),

@@ -181,7 +181,7 @@ def at_work(tmp_path: Path, with_role: Path) -> tuple[SageMakerBackend, Any, Man
     there = backend(tmp_path, with_role)
     account = there.account.client("sagemaker")
     whole = line(there, A, B, C)
-    account.there(whole.job(1))
+    account.there(whole.job_name(1))
     return there, account, whole
 
 

@@ -221,8 +221,8 @@ def test_what_the_checkpoints_lack_comes_from_an_artifact(tmp_path: Path, traine
     here, there, mine = store(tmp_path), bucket(), line(A, B)
     for attempt, each in ((1, A), (2, B)):
         files = {name: body for name, body in trained.items() if each.id in name}
-        there.write(f"{mine.folder}/output/{mine.job(attempt)}/output/model.tar.gz", tarred(files))
-    there.write(f"{mine.folder}/output/{mine.job(3)}/output/model.tar.gz", b"no archive")
+        there.write(f"{mine.folder}/output/{mine.job_name(attempt)}/output/model.tar.gz", tarred(files))
+    there.write(f"{mine.folder}/output/{mine.job_name(3)}/output/model.tar.gz", b"no archive")
     assert download_results(mine, there, here) == {}
     assert (mine.pending(here), missing_weights(mine, here)) == ([], [])
     assert delete_if_complete(mine, there, here)
