@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from psa.analysis.csv_text import csv_bytes
 from psa.analysis.frame_columns import SPEC_FIELDS, TRIAL_FIELDS, spec_columns
 from psa.analysis.frame_schema import as_arrays, build_frame
 from psa.analysis.probe_frame import build_probe_frame, probe_parts
@@ -129,7 +130,7 @@ def write_frame(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """Store the frame as Parquet (types kept) and CSV. Return their paths."""
     paths = [folder / "rows.parquet", folder / "rows.csv"]
     write_atomically(paths[0], frame.to_parquet(index=False))
-    write_atomically(paths[1], frame.to_csv(index=False).encode())
+    write_atomically(paths[1], csv_bytes(frame))
     return paths
 
 

@@ -52,7 +52,7 @@ class Trials:
 
     correct: Values
     samples: int
-    statuses: Mapping[str, int]
+    statuses: Counter[str]
 
     @property
     def found(self) -> list[int]:
@@ -114,7 +114,7 @@ class Cells:
 
     def cell(self, arch: str, mode: str) -> Trials:
         """Return the trials of a cell, empty if the frame does not have the cell."""
-        nothing = Trials(np.full(len(self.seeds), np.nan), self.samples, {})
+        nothing = Trials(np.full(len(self.seeds), np.nan), self.samples, Counter())
         return self.trials.get((arch, mode), nothing)
 
     def mean_sd(self, arch: str, mode: str) -> MeanSd | None:
@@ -169,10 +169,7 @@ def cells_of(frame: pd.DataFrame) -> Cells:
     _check(rows)
     seeds = tuple(sorted(int(seed) for seed in rows["seed"].unique()))
     samples, zero_r = _only(rows["validation_size"], _SAMPLES), _only(rows["zero_r"], PUBLISHED_ZERO_R)
-    trials = {
-        (str(arch), str(mode)): _trials(group, seeds, samples)
-        for (arch, mode), group in rows.groupby(["arch", "mode"], observed=True, sort=False)
-    }
+    trials = _trials(rows, seeds, samples)
     return Cells(
         study=str(rows["study"].iloc[0]),
         family=str(rows["family"].iloc[0]),
@@ -194,10 +191,21 @@ def _classes(digits: pd.Series[Any]) -> int:
     return len(str(digits.iloc[0]).split(",")) if len(digits) else 10
 
 
-def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> Trials:
-    counts = dict(zip(map(int, rows["seed"]), rows["bounty_correct"].astype("float64"), strict=True))
-    correct = np.array([counts.get(seed, np.nan) for seed in seeds], dtype=np.float64)
-    return Trials(correct, samples, Counter(map(str, rows["status"])))
+def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> dict[tuple[str, str], Trials]:
+    """Return the trials of each cell, by architecture and mode. One pass: a group of pandas for each of
+    hundreds of cells takes forty times as long.
+    """
+    place = {seed: at for at, seed in enumerate(seeds)}
+    columns = [rows[name].astype(str) for name in ("arch", "mode", "status")]
+    correct = rows["bounty_correct"].astype("float64")
+    found: dict[tuple[str, str], Trials] = {}
+    for arch, mode, status, seed, count in zip(*columns, rows["seed"].astype(int), correct, strict=True):
+        cell = found.get((arch, mode))
+        if cell is None:
+            cell = found[arch, mode] = Trials(np.full(len(seeds), np.nan), samples, Counter())
+        cell.statuses[status] += 1
+        cell.correct[place[seed]] = count
+    return found
 
 
 def _only(values: pd.Series[Any], otherwise: Any) -> Any:

@@ -77,12 +77,11 @@ def lkg_matrix(rows: pd.DataFrame, loops: int, column: str = "lkg") -> Values:
     """Return the LKG [trials, loops], in percent or as `lkg_correct`; NaN after a trial's end, but a trial
     that stopped early keeps its LKG.
     """
-    trials = pd.Categorical(rows["id"].astype(str), list(dict.fromkeys(rows["id"].astype(str))))
-    lkg = np.full((len(trials.categories), loops), np.nan)
-    lkg[trials.codes, rows["loop"].to_numpy(dtype=np.int64) - 1] = rows[column].to_numpy(
-        np.float64, na_value=np.nan
-    )
-    stopped = rows.groupby(trials, observed=True)["stopped_early"].first().fillna(value=False).to_numpy(bool)
+    codes, ids = pd.factorize(rows["id"])
+    lkg = np.full((len(ids), loops), np.nan)
+    lkg[codes, rows["loop"].to_numpy(dtype=np.int64) - 1] = rows[column].to_numpy(np.float64, na_value=np.nan)
+    stopped = np.zeros(len(ids), dtype=bool)
+    stopped[codes[rows["stopped_early"].fillna(value=False).to_numpy(bool)]] = True
     for at in np.flatnonzero(stopped):
         reached = int(np.flatnonzero(~np.isnan(lkg[at])).max()) + 1
         lkg[at, reached:] = lkg[at, reached - 1]

