@@ -17,24 +17,22 @@ _ROWS: Final = 1 << 16  # written at once: the text of all cells would take giga
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
     """Return `frame.to_csv(index=False)` in UTF-8, for columns of numbers, booleans and text."""
-    head = ",".join(_cell(name) for name in frame.columns)
-    columns = [_encoded(frame[name]) for name in frame.columns]
-    parts = [f"{head}\n".encode()]
+    parts = [",".join(_cell(name) for name in frame.columns).encode() + b"\n"]
     for start in range(0, len(frame), _ROWS):
-        cells = [texts.take(places[start : start + _ROWS]) for texts, places in columns]
-        lines = pc.binary_join_element_wise(*cells, ",")
+        rows = frame.iloc[start : start + _ROWS]
+        lines = pc.binary_join_element_wise(*(_column(rows[name]) for name in frame.columns), ",")
         parts.append("\n".join([*lines.to_pylist(), ""]).encode())
     return b"".join(parts)
 
 
-def _encoded(values: pd.Series[Any]) -> tuple[pa.Array, pa.Array]:
-    """Return the distinct cells of a column as text, and the place of each row's cell in them."""
+def _column(values: pd.Series[Any]) -> pa.Array:
+    """Return the cells of a column as text; a missing value is empty."""
     encoded = pa.array(values, from_pandas=True)
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode()
     texts = [_cell(value) for value in encoded.dictionary.to_pylist()]
     places = encoded.indices.cast(pa.int32()).fill_null(len(texts))
-    return pa.array([*texts, ""], pa.string()), places
+    return pa.array([*texts, ""], pa.string()).take(places)
 
 
 def _cell(value: object) -> str:
