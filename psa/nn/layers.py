@@ -102,7 +102,7 @@ def product(layer: Layer, weight: Tensor, x: Tensor, y: Tensor) -> None:
     """Write W x + b into y [T, outputs, B]; x as in `stacked_linear`."""
     if layer.rows is not None:
         for group, rows in zip(x, layer.rows, strict=True):
-            y[rows] = _shared_product(weight[rows], layer.bias[rows], group)
+            _shared_product(weight[rows], layer.bias[rows], group, y[rows])
     elif layer.single:
         torch.mul(weight, x, out=y).add_(layer.bias)
     else:
@@ -130,11 +130,14 @@ def input_gradient(layer: Layer, weight: Tensor, delta: Tensor, into: Tensor) ->
         torch.bmm(weight.transpose(1, 2), delta, out=into)
 
 
-def _shared_product(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """Return [n, outputs, B] of n trials that read the same x [B, features], as one product of matrices."""
+def _shared_product(weight: Tensor, bias: Tensor, x: Tensor, into: Tensor) -> None:
+    """Write [n, outputs, B] of n trials that read the same x [B, features], as one product of matrices."""
     trials, outputs, features = weight.shape
     matrix, column = weight.reshape(-1, features), bias.reshape(-1, 1)
     samples = len(x)
+    if len(matrix) >= FEWEST_ROWS and samples > 1 and into.is_contiguous():
+        torch.addmm(column, matrix, x.T, out=into.view(-1, samples))
+        return
     if samples == 1:
         x = x.expand(2, -1)
     if len(matrix) < FEWEST_ROWS:
@@ -142,7 +145,7 @@ def _shared_product(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         matrix = torch.cat([matrix, matrix.new_zeros(missing, features)])
         column = torch.cat([column, column.new_zeros(missing, 1)])
     y = torch.addmm(column, matrix, x.T)
-    return y[: trials * outputs, :samples].view(trials, outputs, samples)
+    into.copy_(y[: trials * outputs, :samples].view(trials, outputs, samples))
 
 
 class _StackedLinear(torch.autograd.Function):
