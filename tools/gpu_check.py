@@ -13,15 +13,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 STARTED = time.monotonic()  # before torch is loaded, which may take a while
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from gpu import correctness, report  # noqa: E402 - after the paths are set
+import torch  # noqa: E402 - after the clock and the paths are set
+from gpu import correctness, report  # noqa: E402
 from gpu.benchmark import run_benchmark  # noqa: E402
-from gpu.checks import run_checks  # noqa: E402
+from gpu.checks import CheckResult, run_checks  # noqa: E402
 from gpu.recorded import recorded_steps  # noqa: E402
 from gpu.setting import Deadline, Setting, load_data  # noqa: E402
 
@@ -68,23 +71,32 @@ def _parser() -> argparse.ArgumentParser:
 
 def check_device(options: argparse.Namespace, deadline: Deadline) -> int:
     """Check a device until the deadline, and write what was found. Return the exit code."""
-    began = time.monotonic()
     device = Machine(device=options.device).prepare()
     splits, data = load_data(options.data_dir)
     half = Deadline(time.monotonic() + CHECKS_SHARE * deadline.left())
     checks = run_checks(Setting(device, splits, data, half), CHECKS)
     print("\n".join(report.check_lines(checks)), flush=True)
-    benchmark = (
-        None if device.type == "mps" else run_benchmark(device, splits, deadline, options.architectures)
-    )
-    if benchmark is not None:
+    passed = _write(options, device, data, checks, None)  # not lost if the benchmark fails
+    if device.type != "mps":
+        benchmark = run_benchmark(device, splits, deadline, options.architectures)
         print("\n" + "\n".join(report.speed_lines(benchmark)))
-    body = report.as_dict(
-        checks, report.facts_of(device, data, options.seconds, time.monotonic() - began), benchmark
-    )
-    report.write(options.output, body, checks)
+        _write(options, device, data, checks, benchmark)
     print(f"\nwrote gpu.json and gpu.md to {options.output}")
-    return 0 if body["passed"] else 1
+    return 0 if passed else 1
+
+
+def _write(
+    options: argparse.Namespace,
+    device: torch.device,
+    data: str,
+    checks: Sequence[CheckResult],
+    benchmark: dict[str, Any] | None,
+) -> bool:
+    """Write gpu.json and gpu.md. Return True if no check has failed."""
+    facts = report.facts_of(device, data, options.seconds, time.monotonic() - STARTED)
+    body = report.as_dict(checks, facts, benchmark)
+    report.write(options.output, body, checks)
+    return bool(body["passed"])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ NEEDED = ("torch", "numpy", "pydantic", "safetensors", "filelock")
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, with the quickest of its checks."""
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the script adds its folders
     tool = load_tool("gpu_check")
     monkeypatch.setattr(tool, "CHECKS", (("dropout masks", correctness.dropout_masks),))
     monkeypatch.setattr(tool, "STARTED", time.monotonic())
@@ -227,6 +228,39 @@ def test_a_wrong_step_is_far_from_the_reference(
 def test_the_search_for_a_pack_size(found: dict[int, float], expected: int | None) -> None:
     """Up while a larger pack is worth it, then down while a smaller one is as fast."""
     assert pack_speed.next_size(found, (6, 12, 30, 60, 120, 300, 600), 60) == expected
+
+
+@pytest.mark.parametrize(("start", "step"), [(1.0, 0.01), (0.02, 2e-4), (0.5, 2.0), (0.0, 0.0)])
+def test_a_step_is_told_from_the_start_of_an_epoch(start: float, step: float) -> None:
+    """Recording takes 1 s, a step 10 ms, and each part is off by 10 ms: the step is found within 10 %."""
+    parts: list[int] = []
+
+    def part(batches: int) -> float:
+        parts.append(batches)
+        return start + batches * step + start / 100 * (-1) ** len(parts)
+
+    short, found = pack_speed.step_seconds(part, 0.01)
+    assert found == pytest.approx(step, rel=0.1)
+    assert short == pytest.approx(start + pack_speed.FEW * step, rel=0.02)
+    assert len(parts) <= 5
+    assert max(parts) <= pack_speed.FULL
+
+
+def test_on_mps_only_the_checks_run(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No benchmark: gpu.json has null there, and a check that cannot run on the device has failed."""
+    monkeypatch.setattr(script.Machine, "prepare", lambda self: torch.device("mps"))
+
+    def lacks_float64(_: setting.Setting) -> None:
+        raise TypeError("no float64")
+
+    monkeypatch.setattr(script, "CHECKS", (("resume", lacks_float64), ("packs", lambda _: ("fine", {}))))
+    assert script.main(words(tmp_path)) == 1
+    body = written(tmp_path)
+    assert body["benchmark"] is None
+    found = [(check["status"], check["detail"]) for check in body["checks"]]
+    assert found == [("failed", "TypeError: no float64"), ("ok", "fine")]
 
 
 @pytest.mark.parametrize("count", [1, 7, 196])

@@ -50,7 +50,7 @@ def trial_epoch_seconds(
     """Return the seconds of one epoch with evaluation, divided by the trials of the pack.
 
     Two parts of an epoch are timed, a short and a longer one, and their difference gives the time of a step.
-    slice_seconds: about the time of the longer one. Raises Interrupted at the deadline.
+    slice_seconds: see `step_seconds`. Raises Interrupted at the deadline.
     """
     net, rows = work.net, training_rows(size)
     began = net.initial(0).to(device).repeat(size)
@@ -59,12 +59,26 @@ def trial_epoch_seconds(
         _train(net, rows, began, samples.first(batches * BATCH + TAIL), deadline)
 
     epoch(FEW)  # libraries choose kernels, memory is allocated
-    short = timed(lambda: epoch(FEW), device)
-    more = max(FEW, min(FULL - FEW, int(slice_seconds / (short / (FEW + 1)))))
-    longer = timed(lambda: epoch(FEW + more), device)
-    step = max(0.0, longer - short) / more
+    short, step = step_seconds(lambda batches: timed(lambda: epoch(batches), device), slice_seconds)
     evaluation = _evaluation(net, began, samples, device)
     return (max(0.0, short - FEW * step) + FULL * step + evaluation) / size
+
+
+def step_seconds(part: Callable[[int], float], slice_seconds: float) -> tuple[float, float]:
+    """Return the seconds of the shortest part of an epoch, and of one more step.
+
+    part: the seconds of an epoch of so many full batches. Parts grow until what a longer one takes more than
+    the shortest is a slice, and half of the shortest: on a GPU that one records a graph, which for a deep
+    network takes as long as hundreds of steps, and varies.
+    """
+    short, more = part(FEW), FEW
+    while True:
+        grown = part(FEW + more) - short
+        enough = max(slice_seconds, short / 2)
+        if grown >= enough or more == FULL - FEW:
+            return short, max(0.0, grown) / more
+        wanted = more * enough / grown if grown > 0 else math.inf
+        more = min(FULL - FEW, 8 * more, max(more + 1, math.ceil(min(wanted, FULL))))
 
 
 def _train(
