@@ -37,7 +37,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python)
 endef
 
-.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory docs format lint types wheel fix set-up set-up-tests
+.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory gpu docs format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -81,6 +81,9 @@ bench-gradients: set-up-tests ## what keeping every sample's gradient of an epoc
 
 bench-memory: set-up-tests ## inserting 100,000 entries into a memory, early and late, and searching it
 	@$(RUN) benchmarks/memory.py $(ARGS)
+
+gpu: set-up ## check psa on this machine's GPU, and estimate the published study there (ARGS='--seconds 120')
+	@$(RUN) tools/gpu_check.py $(ARGS)
 
 docs: set-up-tests ## write docs/tools.md anew, from the commands' own help
 	@$(RUN) tools/tools_page.py

@@ -148,7 +148,7 @@ class Outcome:
 
 def train(trial: Trial, splits: Splits, loops: int) -> Outcome:
     """The ratchet, as written in the study: first loop undamaged, strict improvement, fresh AdamW."""
-    lkg = build(trial)
+    lkg = build(trial).to(splits.train.images.dtype)  # float64 shows how far rounding takes float32
     outcome = Outcome([])
     for loop in range(1, loops + 1):
         active = copy.deepcopy(lkg)
