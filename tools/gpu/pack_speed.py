@@ -27,7 +27,10 @@ REPEATS: Final = 5
 
 
 def training_rows(size: int) -> list[RowSettings]:
-    """Return the settings of the published study for a pack: six modes of as many seeds as it takes. Decay is too weak there to change a weight."""
+    """Return the settings of the published study for a pack: six modes of as many seeds as it takes.
+
+    Its decay is too weak to change a weight.
+    """
     rows = [
         RowSettings(seed, 2, 0.1 * (mode == "dropout"), lr=1e-4, weight_decay=0.0)
         for seed in range(-(-size // len(MODES)))
