@@ -36,5 +36,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, loaded or not, and the other names of the module."""
-    return sorted({*globals(), *__all__})
+    """Return the public names, loaded or not, and those of modules that are loaded."""
+    return sorted({*__all__, *(name for name in globals() if name not in ("TYPE_CHECKING", "_MODULES"))})

@@ -33,7 +33,7 @@ _OF_NETWORK: Final = (
 
 
 def load_records_frame(
-    store: Store,
+    store: Store | Path | str,
     names: Sequence[str] = (),
     expected: Iterable[Trial] = (),
     horizons: Mapping[str, int] | None = None,
@@ -41,13 +41,22 @@ def load_records_frame(
 ) -> pd.DataFrame:
     """Return the stored records of the studies called `names` (of all, if none is named) as one frame.
 
-    expected: trials that should be there, those of a grid; where none is given, every arch, mode and seed
-    that occurs in a study is expected in all combinations, and of trials that differ in nothing but what was
-    observed of them the longest is taken, of equally long ones that with the most probes. horizons:
-    meta-loops that a trial (by id) must have to be done; with fewer it is `unfinished`, and its numbers are
-    left out, as those of one that `diverged` (see psa.storage.records.divergence). observe: called with
-    each record. Raises UserError without a record, or without any of those expected.
+    store: a store, or the path of its results folder. expected: trials that should be there, those of a grid;
+    where none is given, every arch, mode and seed that occurs in a study is expected in all combinations, and
+    of trials that differ in nothing but what was observed of them the longest is taken, of equally long ones
+    that with the most probes. horizons: meta-loops that a trial (by id) must have to be done; with fewer it is
+    `unfinished`, and its numbers are left out, as those of one that `diverged` (see
+    psa.storage.records.divergence). observe: called with each record. Raises UserError without a record, or
+    without any of those expected.
+
+    Example:
+        The rows of a results folder, one per loop:
+
+        >>> from psa import load_records_frame
+        >>> rows = load_records_frame("results")  # doctest: +SKIP
+
     """
+    store = store if isinstance(store, Store) else Store("models", store)
     wanted = {trial.id: trial for trial in expected}
     # only the row of each record is kept: thousands of records as JSON is read would take much memory
     read = []

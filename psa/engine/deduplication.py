@@ -17,13 +17,13 @@ from psa.engine.device_pack import EpochBuffers
 from psa.nn.stacked import StackedParams
 
 
-def first_equal_rows(epoch: EpochBuffers, settings: Sequence[RowSettings]) -> list[int]:
-    """Return, for each row of an epoch that is about to be trained, the first row equal to it; often itself.
+def find_equal_rows(epoch: EpochBuffers, settings: Sequence[RowSettings]) -> list[int]:
+    """Return, for each row of an epoch that is about to be trained, the index of the first row equal to it.
 
     settings: of each row, as the epoch uses them.
     """
     seen: dict[RowSettings, list[int]] = {}
-    firsts = []
+    found = []
     for row, setting in enumerate(settings):
         others = seen.setdefault(setting, [])
         buffers = [epoch.active, *epoch.carried.values()]
@@ -32,12 +32,12 @@ def first_equal_rows(epoch: EpochBuffers, settings: Sequence[RowSettings]) -> li
         )
         if first == row:
             others.append(row)
-        firsts.append(first)
-    return firsts
+        found.append(first)
+    return found
 
 
-def spread(epoch: EpochBuffers, places: Sequence[int]) -> EpochBuffers:
-    """Return the buffers of an epoch with the row of each place, in this order; itself if nothing moves."""
+def gather_rows(epoch: EpochBuffers, places: Sequence[int]) -> EpochBuffers:
+    """Return the buffers of an epoch with row places[i] at position i."""
     if list(places) == list(range(len(epoch.active))):
         return epoch
     carried = {name: buffer[list(places)] for name, buffer in epoch.carried.items()}

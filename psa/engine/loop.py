@@ -16,7 +16,7 @@ import torch
 
 from psa.data.splits import Splits
 from psa.engine.batches import Batches, RowSettings, batch_order
-from psa.engine.deduplication import first_equal_rows, spread
+from psa.engine.deduplication import find_equal_rows, gather_rows
 from psa.engine.device_pack import DevicePack, EpochBuffers, group_by_network
 from psa.engine.policies import Policy
 from psa.engine.probing import Entry, KeepArrays, ObserverGroup, Probe, ProbeRunner
@@ -35,7 +35,10 @@ from psa.storage.trial_state import Observation, TrialState
 
 @dataclass(frozen=True)
 class LoopReport:
-    """One finished loop of one trial, as callbacks receive it. Counts are of `total` validation samples."""
+    """One finished loop of one trial, as callbacks receive it. Counts are of `total` validation samples.
+
+    copied: the epoch of another trial was the same to the bit, and was trained for both.
+    """
 
     state: TrialState
     correct: int
@@ -44,6 +47,7 @@ class LoopReport:
     unit: Unit | None
     loss: float
     train_loss: float
+    copied: bool = False
 
     @property
     def diverged(self) -> bool:
@@ -189,17 +193,17 @@ def _one_loop(
     epoch = policy.begin_epoch(pack, rows, settings)
     units = epoch.units
     watched = pack.visited is not None or observing.follows
-    firsts = list(range(len(rows))) if watched else first_equal_rows(epoch, settings)
-    different = sorted(set(firsts))
+    first_equal = list(range(len(rows))) if watched else find_equal_rows(epoch, settings)
+    distinct = sorted(set(first_equal))
     # A lone trial may need a twin beside it to get the bits it has in a pack; the twin is forgotten.
-    chosen = different * 2 if padded(pack.net, len(different), batches) else different
+    chosen = distinct * 2 if padded(pack.net, len(distinct), batches) else distinct
     if len(chosen) != len(rows):
         del epoch  # its memory is needed for the next
         settings = [settings[at] for at in chosen]
         epoch = policy.begin_epoch(pack, [rows[at] for at in chosen], settings)
     shuffled = Batches(settings, splits.train, batch_size)
     loops = [row.loop for row in settings]
-    following = observing.epoch_observers(pack.net, shuffled, loops[: len(different)])
+    following = observing.epoch_observers(pack.net, shuffled, loops[: len(distinct)])
     visited = pack.memories([rows[at] for at in chosen], loops)
     train_loss = train_epoch(
         pack.net,
@@ -215,12 +219,16 @@ def _one_loop(
     correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, visited)
     # a saturated unit may hide an infinite weight from every logit
     loss = loss.where(epoch.active.finite(), math.nan)
-    places = [different.index(first) for first in firsts]
-    epoch = spread(epoch, places)
-    scores = zip(*(each[places].tolist() for each in (correct, loss, train_loss)), units, strict=True)
+    places = [distinct.index(first) for first in first_equal]
+    epoch = gather_rows(epoch, places)
+    scores = zip(*(each[places].tolist() for each in (correct, loss, train_loss)), strict=True)
     reports = [
-        _reported(policy, LoopReport(state, count, len(splits.val), False, unit, of_val, of_train))
-        for state, (count, of_val, of_train, unit) in zip(states, scores, strict=True)
+        _reported(
+            policy, LoopReport(state, count, len(splits.val), False, unit, of_val, of_train, first != at)
+        )
+        for at, (state, unit, first, (count, of_val, of_train)) in enumerate(
+            zip(states, units, first_equal, scores, strict=True)
+        )
     ]
     score_untrained(pack, [row for row, each in zip(rows, reports, strict=True) if each.diverged], splits)
     _commit(pack, rows, epoch, [report.kept for report in reports], visited)

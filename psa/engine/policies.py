@@ -43,8 +43,10 @@ class Policy(Protocol):
     def begin_epoch(
         self, pack: DevicePack, rows: Sequence[int], settings: Sequence[RowSettings]
     ) -> EpochBuffers:
-        """Prepare the next epoch of some trials. It is called again for the same epoch with fewer rows where
-        some are equal and trained once, and must then prepare these alike.
+        """Prepare the next epoch of some trials.
+
+        It is called twice for an epoch in which some rows are equal, the second time with only the distinct
+        rows, and must prepare these as before.
 
         Args:
             pack: The trials on the device.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from psa.execution.cost_model import CostModel
 from psa.specs.training import MODES
 from psa.specs.trial import Pack, Trial, pack_key, training_key
+
+_PER_ROW: Final = 2  # most trials of a pack per row that it trains
 
 
 def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
@@ -56,14 +59,16 @@ def _exactly(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
 
 
 def _together(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
-    """Yield a group in parts of `size` trials, of which those that are trained as one are not torn apart. A
-    part may be larger for that: it trains no more rows than `size`.
+    """Yield a group in parts that train `size` rows. Trials that are trained as one stay in one part, unless
+    it had more than twice as many trials as rows: each of them takes memory.
     """
     part: list[Trial] = []
+    rows = 0
     for _, equal in itertools.groupby(group, training_key):
-        alike = list(equal)
-        if part and len(part) + len(alike) > size:
-            yield tuple(part)
-            part = []
-        part += alike
+        for chunk in _exactly(list(equal), _PER_ROW * size):
+            if part and (rows == size or len(part) + len(chunk) > _PER_ROW * size):
+                yield tuple(part)
+                part, rows = [], 0
+            part += chunk
+            rows += 1
     yield tuple(part)

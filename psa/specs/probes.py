@@ -45,6 +45,9 @@ OPTIONS: Final = {
 _VALUES: Final = {"epochs": "[1-9][0-9]{0,8}", "layers": "[a-z0-9_.]+"}
 _TEXT: Final = re.compile(r"([a-z][a-z0-9_]*)(?:\((.*)\))?")
 
+# Probes that follow the steps of an epoch.
+TRAINING_PROBES: Final = frozenset({ONLINE})
+
 # Probes that observe the memory of a trial.
 MEMORY_PROBES: Final = frozenset({"toggle", "retrieval"})
 

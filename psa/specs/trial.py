@@ -19,7 +19,7 @@ from psa.specs.growth import Growth
 from psa.specs.memory import Memory, check_query
 from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.model import Model, NetworkSpec, PublishedModelSpec
-from psa.specs.probes import ProbeName
+from psa.specs.probes import TRAINING_PROBES, ProbeName, parse_probe
 from psa.specs.training import (
     MODES,
     Ablation,
@@ -223,7 +223,7 @@ class Pack(Spec):
 def pack_key(trial: Trial) -> str:
     """Return the values, as JSON, that trials must share to be trained as one tensor."""
     method = trial.method
-    kind = method.optimizer if isinstance(method, StandardTraining) else "ratchet"
+    kind = method.optimizer if isinstance(method, StandardTraining) else method.policy
     shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
     spec = [trial.data, *(each for each in (trial.memory, trial.growth) if each is not None)]
     return canonical_json([*(each.model_dump(mode="json") for each in spec), *shape])
@@ -231,8 +231,9 @@ def pack_key(trial: Trial) -> str:
 
 def training_key(trial: Trial) -> tuple[object, ...]:
     """Return values that trials of one pack share if every loop trains them alike, so that one result serves
-    them all (see psa.engine.deduplication).
+    them all (see psa.engine.deduplication). A memory, and a probe that follows training, are of one trial.
     """
+    alone = trial.memory is not None or any(parse_probe(name)[0] in TRAINING_PROBES for name in trial.probes)
     method, mode = trial.method, trial.intervention.mode
     ablating = mode not in ("none", "decay", "dropout")
     return (
@@ -243,6 +244,7 @@ def training_key(trial: Trial) -> tuple[object, ...]:
         effective_weight_decay(method),
         method.momentum if isinstance(method, StandardTraining) else 0.0,
         tuple(leg.model_dump_json() for leg in trial.legs),
+        trial.digest if alone else "",
     )
 
 

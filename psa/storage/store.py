@@ -63,9 +63,12 @@ class Store:
     those of other seeds the same name with their seed.
     """
 
-    def __init__(self, models: Path, results: Path, single: str | None = None, plain_seed: int = 0) -> None:
-        self.models, self.results, self.single, self.plain_seed = models, results, single, plain_seed
-        self.records = RecordStore(results)
+    def __init__(
+        self, models: Path | str, results: Path | str, single: str | None = None, plain_seed: int = 0
+    ) -> None:
+        self.models, self.results = Path(models), Path(results)
+        self.single, self.plain_seed = single, plain_seed
+        self.records = RecordStore(self.results)
         self._files: dict[str, CheckpointFile] = {}
 
     def state_file(self, trial: Trial) -> CheckpointFile:

@@ -13,7 +13,7 @@ from helpers import run, trial
 from psa.data.splits import Splits
 from psa.engine import loop as engine
 from psa.engine.batches import RowSettings
-from psa.engine.deduplication import first_equal_rows
+from psa.engine.deduplication import find_equal_rows
 from psa.engine.device_pack import EpochBuffers
 from psa.execution.worker.record import build_record
 from psa.nn.dense import Dense
@@ -93,9 +93,9 @@ def test_negative_zeros_and_nan_are_seen() -> None:
     active = StackedParams(values, torch.ones(5, 16))
     setting = RowSettings(seed=0, loop=1, dropout=0, lr=1e-3, weight_decay=0)
     epoch = EpochBuffers(active, active, None, [None] * 5)  # type: ignore[arg-type]
-    assert first_equal_rows(epoch, [setting] * 5) == [0, 1, 2, 2, 0]
+    assert find_equal_rows(epoch, [setting] * 5) == [0, 1, 2, 2, 0]
     other = [setting] * 4 + [RowSettings(seed=1, loop=1, dropout=0, lr=1e-3, weight_decay=0)]
-    assert first_equal_rows(epoch, other) == [0, 1, 2, 2, 4]
+    assert find_equal_rows(epoch, other) == [0, 1, 2, 2, 4]
 
 
 def test_training_keys_tell_what_is_trained_apart() -> None:
@@ -104,3 +104,12 @@ def test_training_keys_tell_what_is_trained_apart() -> None:
     assert keys["none"] == keys["decay"]
     assert len(set(keys.values())) == len(MODES) - 1
     assert training_key(of_mode("none", seed=1)) != keys["none"]
+
+
+def test_copied_epochs_are_told_from_trained_ones(small: Splits) -> None:
+    """A report says that its epoch was that of another trial, so that speeds count what was trained."""
+    reports: list[list[bool]] = []
+    trials = [of_mode(mode) for mode in ("none", "decay", "hidden")]
+    run(trials, small, 3, listen=lambda some: reports.append([each.copied for each in some]))
+    assert sum(reports[0]) == 2
+    assert [sum(each) for each in reports[1:]] == [1, 1]

@@ -106,7 +106,14 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
             files[state.trial.id].save(state)
         hooks.on_save()
 
-    begun, before = time.monotonic(), sum(state.loops for state in states)
+    epochs = 0
+
+    def listen(reports: Sequence[LoopReport]) -> None:
+        nonlocal epochs
+        epochs += sum(not report.copied for report in reports)
+        hooks.on_loop(reports)
+
+    begun = time.monotonic()
     with hooks.stop or nullcontext(lambda: False) as asked:
         tests = loop.run_loops(
             net,
@@ -116,14 +123,13 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
             policy_for(pack.trials[0], net, splits),
             device=device,
             save=save,
-            listen=hooks.on_loop,
+            listen=listen,
             stop=asked,
             pace=hooks.save_interval,
             probes=probes_for(pack.trials[0]),
             keep=lambda state, name, arrays: files[state.trial.id].keep(state.trial, name, arrays),
         )
-    seconds, trained = time.monotonic() - begun, sum(state.loops for state in states) - before
-    speed = _speed(seconds, len(states), trained, len(splits.train))
+    speed = _speed(time.monotonic() - begun, len(states), epochs, len(splits.train))
     sidecar = describe(device, machine.threads) | speed
     records = []
     for state, test in zip(states, tests, strict=True):
@@ -135,7 +141,10 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
 
 
 def _speed(seconds: float, trials: int, epochs: int, samples: int) -> dict[str, Any]:
-    """Return the training speed for a sidecar, evaluation included. samples: of one epoch."""
+    """Return the training speed for a sidecar, evaluation included.
+
+    epochs: those trained; one that serves several equal trials counts once. samples: of one epoch.
+    """
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "pack_seconds": round(seconds, 3),

@@ -18,6 +18,7 @@ from psa.specs.training import (
     Mode,
     RatchetTraining,
     WeightDecay,
+    effective_weight_decay,
 )
 from psa.specs.trial import Trial
 
@@ -84,14 +85,12 @@ def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:
 
 def warnings(trials: Sequence[Trial]) -> list[str]:
     """Return warnings about a grid that is valid but may not do what the user expects."""
-    products = {
-        trial.method.lr * trial.method.weight_decay
-        for trial in trials
-        if isinstance(trial.method, RatchetTraining) and trial.intervention.mode == "decay"
-    }
-    if not products or min(products) >= LEAST_DECAY:
+    decayed = [trial for trial in trials if trial.intervention.mode == "decay"]
+    weak = [trial for trial in decayed if effective_weight_decay(trial.method) == 0]
+    if not weak:
         return []
+    number = "its trials" if len(weak) == len(decayed) else f"{len(weak):,} of its {len(decayed):,} trials"
     return [
-        f"mode decay: with lr x weight_decay = {min(products):.1e} AdamW changes no float32 weight (that "
-        f"takes {LEAST_DECAY:.1e}), so this arm is mode none under another name, and is trained with it"
+        f"mode decay: {number} have lr x weight_decay below {LEAST_DECAY:.1e}, with which AdamW changes no "
+        "float32 weight, and equal mode none"
     ]
