@@ -44,8 +44,8 @@ def load_records_frame(
     store: a store, or the path of its results folder. expected: trials that should be there, those of a grid;
     where none is given, every arch, mode and seed that occurs in a study is expected in all combinations, and
     of trials that differ in nothing but what was observed of them the longest is taken, of equally long ones
-    that with the most probes. horizons: meta-loops that a trial (by id) must have to be done; with fewer it is
-    `unfinished`, and its numbers are left out, as those of one that `diverged` (see
+    that with the most probes. horizons: meta-loops that a trial (by id) must have to be done; with fewer it
+    is `unfinished`, and its numbers are left out, as those of one that `diverged` (see
     psa.storage.records.divergence). observe: called with each record. Raises UserError without a record, or
     without any of those expected.
 
