@@ -124,7 +124,7 @@ def through_relu(gradient: Tensor, y: Tensor, dropout: Dropout | None, into: Ten
 
 def input_gradient(layer: Layer, weight: Tensor, delta: Tensor, into: Tensor) -> None:
     """Write the gradient of a layer's input, [T, inputs, B], from that of its product."""
-    if layer.single and weight.shape[1] == 1:
+    if layer.single and weight.shape[1] == 1 and layer.watch is None:
         torch.mul(weight, delta, out=into)  # a sum of one, but for the sign of a zero
     elif layer.single:
         torch.sum(weight * delta, dim=1, keepdim=True, out=into)
