@@ -13,7 +13,8 @@ from typing import Any
 
 import serving
 
-serving.pin()  # before JAX counts the cores
+if __name__ == "__main__":
+    serving.pin()  # before JAX counts the cores
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -138,11 +138,7 @@ def main() -> int:
         refuse_links()
         with one_at_a_time():
             lay_poetry(Environment(ROOT / ".poetry"))
-            venv = Environment(ROOT / ".venv")
-            if options.optional_group:
-                lay_optional(venv, {f"--with={name}" for name in options.optional_group})
-            else:
-                lay_venv(venv, wanted, same_python=options.same_python)
+            lay_venv(Environment(ROOT / ".venv"), wanted, same_python=options.same_python)
     except SetUpError as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 1
@@ -155,8 +151,6 @@ def parse() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Lay .poetry and .venv; do nothing where they are right.")
     parser.add_argument("--group", action="append", default=[], help="a dependency group to install as well")
-    optional = "a group to add to what is installed; without it if it cannot be installed"
-    parser.add_argument("--optional-group", action="append", default=[], help=optional)
     parser.add_argument("--extra", action="append", default=[], help="extras to install as well, or all")
     parser.add_argument("--same-python", action="store_true", help="refuse a .venv of another Python")
     return parser.parse_args()
@@ -210,7 +204,7 @@ def lay_venv(venv: Environment, wanted: set[str], *, same_python: bool) -> None:
     if version is None or without_pip or not SUPPORTED[0] <= version < SUPPORTED[1]:
         venv.make()
         damage = {}
-    made_from = made_from_now()
+    made_from = digest(needs(), (ROOT / "poetry.lock").read_bytes(), os.fsencode(ROOT))
     if wanted <= venv.extent(made_from) and not damage:
         return
     for name, fault in sorted(damage.items())[:3]:
@@ -224,25 +218,9 @@ def lay_venv(venv: Environment, wanted: set[str], *, same_python: bool) -> None:
     venv.seal(made_from, wanted)
 
 
-def lay_optional(venv: Environment, groups: set[str]) -> None:
-    """Add groups to a complete `.venv`. If that fails, say so and leave the stamp as it was."""
-    before = venv.extent()
-    try:
-        lay_venv(venv, before | groups, same_python=False)
-    except SetUpError as error:
-        venv.seal(made_from_now(), before)
-        names = ", ".join(sorted(name.removeprefix("--with=") for name in groups))
-        say(f"going on without the group {names}, which could not be installed: {error}")
-
-
 def obsolete(extent: set[str]) -> set[str]:
     """Return the extras in `extent` that pyproject.toml no longer has."""
     return {option for option in extent if option.startswith("--extras=")} - extras_of(["all"])
-
-
-def made_from_now() -> str:
-    """Return the digest of what `.venv` is made from."""
-    return digest(needs(), (ROOT / "poetry.lock").read_bytes(), os.fsencode(ROOT))
 
 
 def needs() -> bytes:
