@@ -7,18 +7,23 @@ while loop that `lax.scan` becomes, with a number of batches that is not fixed a
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import serving
 
 if __name__ == "__main__":
+    if find_spec("jax") is None:
+        serving.say({"error": "JAX is not installed"})
+        sys.exit()
     serving.pin()  # before JAX counts the cores
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 BATCH, EVALUATION_BATCH = 256, 1000
 RATE, BETA1, BETA2, EPSILON = 1e-4, 0.9, 0.999, 1e-8

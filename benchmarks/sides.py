@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,8 @@ class Processes:
         """Start what is not running. Raises SideError if it ends before it is ready."""
         if self.alive:
             return
+        if "error" in self.hello:
+            raise SideError(self.hello["error"])
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "PYTHONPATH": str(HERE.parent)}
         self.alive = [
             subprocess.Popen(
@@ -89,7 +93,10 @@ class Processes:
             )
             for number in range(self.count)
         ]
-        self.hello = self._answers(self.alive, STARTING)[0]
+        self.hello = self._lines(self.alive, STARTING)[0]
+        if "error" in self.hello:  # for every architecture, as when a library is missing
+            self.close()
+            raise SideError(self.hello["error"])
 
     def ask(self, task: dict[str, Any], limit: float, first: int | None = None) -> list[dict[str, Any]]:
         """Run a task on all of them (or the first ones) at once, so that they compete as in a sweep."""
@@ -102,9 +109,13 @@ class Processes:
             except OSError:
                 self.close()
                 raise SideError("a process has ended") from None
-        return self._answers(asked, limit)
+        answers = self._lines(asked, limit)
+        for answer in answers:
+            if "error" in answer:
+                raise SideError(answer["error"])
+        return answers
 
-    def _answers(self, asked: list[subprocess.Popen[str]], limit: float) -> list[dict[str, Any]]:
+    def _lines(self, asked: list[subprocess.Popen[str]], limit: float) -> list[dict[str, Any]]:
         until = time.monotonic() + limit
         answers = []
         for process in asked:
@@ -114,9 +125,6 @@ class Processes:
                 self.close()
                 raise SideError("a process has ended" if ready else f"over {limit:.0f} s")
             answers.append(json.loads(line))
-        for answer in answers:
-            if "error" in answer:
-                raise SideError(answer["error"])
         return answers
 
     def close(self) -> None:
@@ -165,36 +173,54 @@ class Side:
     def prepare(self, family: str, arch: str, seconds: float) -> None:
         """Choose the fastest arrangement and size. Raises SideError if none of them works."""
         self.chosen = None
-        least, problem = float("inf"), "does not fit into memory"
-        for arrangement in self.arrangements:
-            for seeds in arrangement.seeds:
-                if seeds > 1 and parameters(family, arch) * seeds * MODES * arrangement.workers > PARAMETERS:
-                    continue
-                try:
-                    epoch, compiling = self._ask("try", family, arch, seconds / 3, (arrangement, seeds))
-                except SideError as error:
-                    problem = str(error)
-                    continue
-                if epoch < least:
-                    least, self.compiling, self.chosen = epoch, compiling, (arrangement, seeds)
+        least, problem, left = math.inf, "", self.limit
+        for chosen in self._candidates(family, arch):
+            begun = time.monotonic()
+            try:
+                chosen[0].processes.start()
+                begun = time.monotonic()  # starting is not counted, as it happens once
+                epoch, compiling = self._ask("try", family, arch, seconds / 3, chosen, left)
+            except SideError as error:
+                problem, epoch, compiling = str(error), math.inf, 0.0
+            if epoch < least:
+                least, self.compiling, self.chosen = epoch, compiling, chosen
+            taken = time.monotonic() - begun
+            left -= taken
+            # a try that is cut off costs a new start, and a larger stack takes longer than this one
+            if left < taken:
+                break
         if self.chosen is None:
             raise SideError(problem)
+
+    def _candidates(self, family: str, arch: str) -> Iterator[tuple[Arrangement, int]]:
+        """Yield the arrangements and numbers of seeds that fit into memory; one seed is always tried."""
+        for arrangement in self.arrangements:
+            for seeds in arrangement.seeds:
+                stacked = parameters(family, arch) * seeds * MODES * arrangement.workers
+                if seeds == 1 or stacked <= PARAMETERS:
+                    yield arrangement, seeds
 
     def measure(self, family: str, arch: str, seconds: float) -> float:
         """Return the seconds per trial-epoch of the chosen arrangement, evaluation included."""
         if self.chosen is None:
             raise SideError("not prepared")
-        return self._ask("measure", family, arch, seconds, self.chosen)[0]
+        return self._ask("measure", family, arch, seconds, self.chosen, self.limit)[0]
 
     def _ask(
-        self, kind: str, family: str, arch: str, seconds: float, chosen: tuple[Arrangement, int]
+        self,
+        kind: str,
+        family: str,
+        arch: str,
+        seconds: float,
+        chosen: tuple[Arrangement, int],
+        limit: float,
     ) -> tuple[float, float]:
         arrangement, seeds = chosen
         task = {
             "task": kind, "family": family, "arch": arch, "seconds": seconds,
             "size": [seeds, MODES], "threads": arrangement.threads,
         }  # fmt: skip
-        answers = arrangement.processes.ask(task, self.limit, arrangement.workers)
+        answers = arrangement.processes.ask(task, limit, arrangement.workers)
         return rate(answers), max(answer.get("compile", 0.0) for answer in answers)
 
     def close(self) -> None:

@@ -192,6 +192,20 @@ def test_planted_slowness_changes_the_ratio(tmp_path: Path) -> None:
     assert all(fast["ratios"][name] > slow["ratios"][name] for name in ("hand", "vmap", "jax"))
 
 
+def test_a_missing_library_is_the_note_of_every_row(tmp_path: Path) -> None:
+    """A side that cannot start is asked once, and says why in each row."""
+    script = tmp_path / "missing.py"
+    started = "open('started', 'a').write('x'); print('{\"error\": \"it is not installed\"}')"
+    script.write_text(f"import os, sys; os.chdir(sys.argv[1]); {started}")
+    side = sides.Side(
+        "jax", [sides.Arrangement("", sides.Processes(str(script), tmp_path, 1, 1), 1, 1, (1, 2))]
+    )
+    for arch in ("1*2", "1*4"):
+        with pytest.raises(sides.SideError, match="it is not installed"):
+            side.prepare("simplemlp", arch, 0.1)
+    assert (tmp_path / "started").read_text() == "x"
+
+
 def test_a_failing_side_stops_nothing(tmp_path: Path) -> None:
     """A side that hangs, dies or raises has the reason in its cell; the others are measured."""
     bad = {"hand": "time.sleep(60)", "vmap": "sys.exit(1)", "jax": "raise ValueError('too deep')"}
