@@ -34,6 +34,9 @@ from psa.specs.shapes import shape_of
 DISTURBED = 0.05  # largest share of all cores that other processes may take in a valid round
 MOST_ROUNDS = 4
 ROUNDS = 2  # of all sides in turn; each side's best slice counts, since other processes only add time
+OURS = (
+    10  # times the limit of an alternative: calibration tries many sizes, and without psa a row says nothing
+)
 TRAIN, VALIDATION = 50_000, 10_000
 
 
@@ -164,7 +167,7 @@ def main(words: list[str] | None = None) -> None:
     if rows:
         out.print(f"{len(rows)} rows are stored in {path}; --fresh measures them again")
     known = {(row["family"], row["arch"]) for row in rows}
-    ours = Ours(Processes("ours.py", options.data_dir.absolute(), CORES, 1), options.limit)
+    ours = Ours(Processes("ours.py", options.data_dir.absolute(), CORES, 1), OURS * options.limit)
     sides = alternatives(options.data_dir.absolute(), options.limit)
     peaks = best_product()
 

@@ -84,7 +84,7 @@ def share(row: Row, peak: float) -> float | None:
 def totals(rows: list[Row], loading: float, peak: float) -> dict[str, Any]:
     """Return, of the rows of one family: hours of its grid with psa (loading, calibration and checkpoints
     included), geometric means over each alternative and over the best, the slowest row, and psa's share of
-    the best product. Hours of an alternative only if it has a value in every row.
+    the best product. Hours of a side only if it has a value in every row.
     """
     hours = {
         f"{name}_hours": sum(row[name] for row in rows) * TRIALS * LOOPS / 3600
@@ -101,7 +101,7 @@ def totals(rows: list[Row], loading: float, peak: float) -> dict[str, Any]:
     slowest = min(compared, key=lambda row: float(row["ratio"]), default=None)
     done = sum(row["flop"] * row["trained"] for row in mine) * TRIALS * LOOPS
     return hours | {
-        "ours_hours": whole / 3600,
+        "ours_hours": whole / 3600 if len(mine) == len(rows) else None,
         "geometric_means": {
             name: geometric_mean(row["ratios"][name] for row in rows) for name in ("hand", "vmap", "jax")
         },
