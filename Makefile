@@ -67,7 +67,8 @@ crash: set-up-tests ## kill sweeps hundreds of times and compare what is left wi
 fuzz: set-up-tests ## hand psa odd words and damaged files, a hundred times as many as the tests do
 	@PSA_FUZZ=100 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/cli/test_fuzz.py $(ARGS)
 
-bench: set-up-tests ## psa beside a hand-written loop, over the whole grid (ARGS='--every 10' for a look)
+bench: set-up-tests ## psa beside a hand-written loop, torch.func.vmap and JAX, over the whole grid (ARGS='--every 10')
+	@"$(PYTHON)" tools/optional_group.py bench
 	@$(RUN) benchmarks/bench.py $(ARGS)
 
 bench-reports: set-up-tests ## the records of the whole grid to a DataFrame, and to every report

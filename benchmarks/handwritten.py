@@ -5,14 +5,18 @@ One trial at a time, with torch's defaults for everything that psa chooses diffe
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
 
+import serving
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from psa.data.splits import Splits
+from psa.data.splits import Splits, load_splits
+from psa.specs.arch import Arch
+from psa.specs.data import DataSpec
 
 
 class Block(nn.Module):
@@ -45,44 +49,63 @@ def network(family: str, widths: Sequence[int]) -> nn.Sequential:
 class Loop:
     """Meta-loops of mode `none`, run in slices of a given time."""
 
-    def __init__(self, family: str, widths: Sequence[int], splits: Splits, batch_size: int = 256) -> None:
-        self.net = network(family, widths)
-        train = TensorDataset(splits.train.images, splits.train.labels)
-        self.train = DataLoader(train, batch_size=batch_size, shuffle=True)
-        self.val = DataLoader(TensorDataset(splits.val.images, splits.val.labels), batch_size=2 * batch_size)
-        self.loss = nn.CrossEntropyLoss()
+    def __init__(self, net: nn.Module) -> None:
+        self.net, self.loss = net, nn.CrossEntropyLoss()
+        self.optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=0.0)
 
-    def seconds_per_epoch(self, slice_seconds: float) -> float:
-        """Return the seconds of one training epoch and one evaluation, from timed slices of each."""
-        optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, weight_decay=0.0)
-        step = self._slice(self._training_steps(optimizer), slice_seconds)
-        evaluation = self._slice(self._evaluation_steps(), slice_seconds / 5)
-        return step * len(self.train) + evaluation * len(self.val)
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Train on one batch. Return its mean loss."""
+        self.optimizer.zero_grad()
+        loss: torch.Tensor = self.loss(self.net(images), labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
 
-    def _training_steps(self, optimizer: torch.optim.Optimizer):  # type: ignore[no-untyped-def]
-        self.net.train()
-        while True:
-            for images, labels in self.train:
-                optimizer.zero_grad()
-                self.loss(self.net(images), labels).backward()
-                optimizer.step()
-                yield
-
-    def _evaluation_steps(self):  # type: ignore[no-untyped-def]
-        self.net.eval()
+    def correct(self, images: torch.Tensor, labels: torch.Tensor) -> int:
+        """Return the number of correct answers in one batch."""
         with torch.no_grad():
-            while True:
-                correct = 0
-                for images, labels in self.val:
-                    correct += int((self.net(images).argmax(dim=1) == labels).sum())
-                    yield
+            return int((self.net(images).argmax(dim=1) == labels).sum())
 
-    @staticmethod
-    def _slice(steps, seconds: float) -> float:  # type: ignore[no-untyped-def]
-        """Return the seconds per step; the first step is warm-up."""
-        next(steps)
-        begun, count = time.perf_counter(), 0
-        while count < 2 or time.perf_counter() - begun < seconds:
-            next(steps)
-            count += 1
-        return (time.perf_counter() - begun) / count
+    def seconds_per_epoch(self, splits: Splits, slice_seconds: float, batch_size: int = 256) -> float:
+        """Return the seconds of one training epoch and one evaluation, from timed slices of each."""
+        train = TensorDataset(splits.train.images, splits.train.labels)
+        loader = DataLoader(train, batch_size=batch_size, shuffle=True)
+        val = DataLoader(TensorDataset(splits.val.images, splits.val.labels), batch_size=2 * batch_size)
+        self.net.train()
+        step = serving.seconds_per_step(_each(loader, self.step), slice_seconds)
+        self.net.eval()
+        evaluation = serving.seconds_per_step(_each(val, self.correct), slice_seconds / 5)
+        return step * len(loader) + evaluation * len(val)
+
+
+def _each(
+    loader: DataLoader[Any], work: Callable[[torch.Tensor, torch.Tensor], object]
+) -> Callable[[], object]:
+    """Return a function that works on the next batch at each call, epoch after epoch."""
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            yield from loader
+
+    source = batches()
+    return lambda: work(*next(source))
+
+
+def main() -> None:
+    """Answer tasks until standard input ends."""
+    splits = load_splits(DataSpec(), serving.data_dir())
+
+    @cache
+    def loop(family: str, arch: str) -> Loop:
+        return Loop(network(family, Arch.coerce(arch).widths))
+
+    def measure(task: serving.Task) -> dict[str, Any]:
+        torch.set_num_threads(task["threads"])
+        made = loop(task["family"], task["arch"])
+        return {"epoch": made.seconds_per_epoch(splits, task["seconds"])}
+
+    serving.serve({"try": lambda task: {"epoch": 0.0}, "measure": measure}, {"torch": torch.__version__})
+
+
+if __name__ == "__main__":
+    main()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
+import serving
 import torch
 
+import psa.specs.trial
 from psa.data.splits import Splits, load_splits
 from psa.engine.batches import Batches, batch_order
 from psa.engine.device_pack import fresh_state
@@ -48,9 +47,18 @@ def trials_of(family: str, arch: str, seeds: int = 10) -> list[Trial]:
     return groups_of(made)[0]
 
 
+def trained_once(trials: list[Trial]) -> list[Trial]:
+    """Return the first trial of each run of equal ones: the engine trains them once, and copies the rest."""
+    key = getattr(psa.specs.trial, "training_key", None)
+    if key is None:  # an engine that trains each of them
+        return trials
+    return list({key(trial): trial for trial in reversed(trials)}.values())[::-1]
+
+
 def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     """Return the seconds per trial-epoch (with evaluation) and per checkpoint of one pack, on one thread."""
-    trials = trials_of(task["family"], task["arch"])[: task["size"]]
+    pack = trials_of(task["family"], task["arch"])[: task["size"]]
+    trials = trained_once(pack)
     net = Dense(trials[0].model, 10)
     states = [fresh_state(trial, net, 1) for trial in trials]
     rows = [row_of(state) for state in states]
@@ -76,8 +84,9 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     encode_state(states[0])
     checkpoint = time.perf_counter() - start
     return {
-        "epoch": (step * -(-len(splits.train) // 256) + evaluation) / len(trials),
+        "epoch": (step * -(-len(splits.train) // 256) + evaluation) / len(pack),
         "checkpoint": checkpoint,
+        "trained": len(trials) / len(pack),
     }
 
 
@@ -86,20 +95,17 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     begun = time.perf_counter()
-    splits = load_splits(DataSpec(), Path(sys.argv[1]))
+    splits = load_splits(DataSpec(), serving.data_dir())
     loading = time.perf_counter() - begun
-    sys.stdout.write(json.dumps({"loading": loading}) + "\n")
-    sys.stdout.flush()
-    for line in sys.stdin:
-        task = json.loads(line)
-        if task["task"] == "calibrate":
-            begun = time.perf_counter()
-            steps = measure_step_times(trials_of(task["family"], task["arch"]), torch.device("cpu"))
-            answer: dict[str, Any] = {"steps": steps, "calibration": time.perf_counter() - begun}
-        else:
-            answer = measure(task, splits)
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+
+    def calibrate(task: serving.Task) -> dict[str, Any]:
+        begun = time.perf_counter()
+        steps = measure_step_times(trials_of(task["family"], task["arch"]), torch.device("cpu"))
+        return {"steps": steps, "calibration": time.perf_counter() - begun}
+
+    serving.serve(
+        {"calibrate": calibrate, "measure": lambda task: measure(task, splits)}, {"loading": loading}
+    )
 
 
 if __name__ == "__main__":
