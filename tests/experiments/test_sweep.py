@@ -198,7 +198,7 @@ def test_a_device_that_is_not_there_is_one_line(psa: Psa, tmp_path: Path) -> Non
         pytest.skip("this machine has a GPU")
     code, _, err = sweep(psa, "--device", "cuda")
     assert code == 2
-    assert "--device cuda: this machine has none" in err
+    assert "--device must be available on this machine, got cuda" in err
     assert not list((tmp_path / "results").rglob("*.failed.json"))
 
 

@@ -282,7 +282,7 @@ def test_any_field_is_an_axis() -> None:
         ({"seeds": 0}, "seeds is empty"),
         ({"seeds": 2.5}, "seeds = 2.5"),
         ({"base": [1]}, "base must be a mapping, got [1]"),
-        ({"axes": {"arch": ["1*6"]}}, "arch stands in axes and in base"),
+        ({"axes": {"arch": ["1*6"]}}, "arch must be set in one place, got axes and base"),
     ],
 )
 def test_a_mistake_is_one_clear_error(changes: dict[str, Any], said: str) -> None:
