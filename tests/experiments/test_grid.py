@@ -125,7 +125,8 @@ def test_only_knows_every_setting_and_its_types(tmp_path: Path) -> None:
     assert {trial.seed for trial in load_grid(path, only="seed=2,7").trials} == {2, 7}
     for clause, named in (
         ("lr=fast", "--only lr must be a number, got 'fast'"),
-        ("mode=hiden", "hiden"),
+        ("mode=hiden", "--only mode must be 'none', .* or 'output', got 'hiden'"),
+        ("foo=1", "unknown key 'foo'. Known: activation|arch"),  # nothing near, so nothing is suggested
         ("seed=x", "seed"),
         ("arch", "arch"),
     ):
@@ -405,6 +406,8 @@ def test_seeds_and_values_are_written_in_one_way(tmp_path: Path) -> None:
     assert {trial.seed for trial in load_grid(path, ["seeds=0..9"], "seed=0..2,7").trials} == {0, 1, 2, 7}
     assert {trial.model.arch.label for trial in load_grid(path, ["arch=@archs.txt"]).trials} == {"1*5", "2*5"}
     assert {trial.data.split_seed for trial in load_grid(path, ["split_seed=0..3"]).trials} == {0, 1, 2, 3}
+    with pytest.raises(UserError, match=r"seeds must be FIRST\.\.LAST .* got 5\.\.1\. Write 1\.\.5"):
+        load_grid(path, ["seeds=5..1"])
     with pytest.raises(UserError, match="must be a whole number, got '1_0'"):
         load_grid(path, ["seeds=1_0"])
 

@@ -59,6 +59,8 @@ def test_one_bad_trial_does_not_hold_up_its_pack(psa: Psa, tmp_path: Path) -> No
     bad = store_of(tmp_path).state_file(trials[0])
     for path in (bad.path, bad.previous):
         path.write_bytes(path.read_bytes()[:-3])
+    shorter = "0 of 4 trials done; 4 trials stored with 3 of 4 meta-loops"
+    assert shorter in psa("status", str(GRID), "meta_loops=4", *ONLY)[1]
     code, out, _ = sweep(psa, "meta_loops=4")
     assert code == 1
     assert "3 of 4 trials done, 1 failed" in out

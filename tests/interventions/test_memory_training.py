@@ -264,5 +264,5 @@ def test_arms_are_trials_of_their_own_and_share_no_pack() -> None:
 
     assert len(groups_of([plain, with_memory, growing, arm(2, memory=Memory())])) == 3
     for trial in (with_memory, growing):
-        with pytest.raises(UserError, match="(memory|growth) must be that of the checkpoint, none, got one"):
+        with pytest.raises(UserError, match=r"(memory|growth) must be that of the checkpoint, none, got one"):
             plain.continued_by(trial, 1)

@@ -97,6 +97,7 @@ def test_a_name_stands_wherever_digits_are_given(tmp_path: Path) -> None:
         ('digits = "evne"', [], "grid.toml: digits: unknown name 'evne'. Did you mean even?"),
         ('digits = "3"', [], "digits must name at least two digits, got 3"),
         ("", ["digits=primes"], "Did you mean prime?"),
+        ("", ["digits=11"], "digits must be from 0 to 9, got 11"),
         ("", ["digits=1,1"], "digits must name each digit once, got 1, 1"),
         ('[axes]\ndigits = ["even", "even"]', [], "axes.digits must have each value once, got 'even' twice"),
         ('[axes]\ndigits = ["binary", [0, 1]]', [], "must declare each trial once"),
