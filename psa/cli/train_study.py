@@ -98,10 +98,8 @@ def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]
         settings = study.Settings.model_validate(values)
         return tuple(study.from_settings(settings, seed, name) for seed in seeds)
     except ValidationError as error:
-        is_option = (
-            error.title == study.Settings.__name__
-        )  # else a field of the trial, named as in its record
-        message = first_error(error, option_name if is_option else str)
+        # what is not a setting is a field of the trial, and named as in its record
+        message = first_error(error, lambda key: option_name(key) if key in fields else key)
         raise UserError(message, f"See `train --study {name} --help`") from None
 
 

@@ -60,7 +60,7 @@ def parse_spec(kind: type[S], values: dict[str, Any], where: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {first_error(error)}", "Correct that value and try again") from None
+        raise UserError(f"{where}: {first_error(error)}", "Correct that value") from None
 
 
 # How pydantic begins to say what a value must be, and the count with which it ends.
@@ -70,7 +70,7 @@ _MUST: Final = re.compile(r"^\w+ should (.*?)(?: after validation, not .*)?$")
 def first_error(error: ValidationError, spell: Callable[[str], str] = str) -> str:
     """Return the first fault of a validation, as `method.lr must be greater than 0, got -1.0`.
 
-    spell: how users write a key, such as an option. A message that names its key itself gets that spelling.
+    spell: how users write a key, such as an option. A message that begins with its key gets that spelling.
     """
     fault = error.errors()[0]
     key = spell(".".join(str(part) for part in fault["loc"] if part not in _TAGS))
@@ -84,6 +84,7 @@ def first_error(error: ValidationError, spell: Callable[[str], str] = str) -> st
     if must := _MUST.fullmatch(message):
         return f"{key} must {must[1]}, got {quote(fault['input'])}".lstrip()
     name = re.split("[ .]", key)[-1].lstrip("-").replace("-", "_")
-    if not key or re.match(rf"{name}\b", message):
+    if key and re.match(rf"{name}\b", message):
         return key + message.removeprefix(name)
-    return f"{key}: {message}"
+    spelled = re.sub(r"^[a-z_]+(?= must\b)", lambda match: spell(match[0]), message)
+    return f"{key}: {message}" if key and spelled == message else spelled

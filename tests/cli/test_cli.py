@@ -198,6 +198,7 @@ def test_the_help_names_every_other_study(home: Home) -> None:
             ["--growing", "true", "--grow-interval", "0"],
             "error: --grow-interval must be greater than or equal to 1, got 0.",
         ),
+        (["--momentum", "0.5"], "error: --momentum must be left out unless optimizer is sgd, got "),
         (["--memory-mode", "overwrite"], "error: memory_mode overwrite must have absolute values"),
         (
             ["--network", "cnn", "--arch", "1*4, 1*8", "--growing", "true"],

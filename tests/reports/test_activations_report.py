@@ -381,9 +381,9 @@ def test_numbers_of_numpy_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"workers": 0}, "workers = 0"),
-        ({"workers": 1.5}, "workers: 1.5"),
-        ({"device": "tpu"}, "device = 'tpu'"),
+        ({"workers": 0}, "workers must be at least 1 or None, got 0"),
+        ({"workers": 1.5}, "workers must be a whole number, got 1.5"),
+        ({"device": "tpu"}, "device must be 'cpu' or 'cuda' or 'mps', got 'tpu'"),
     ],
 )
 def test_where_it_cannot_run_is_said_first(tmp_path: Path, how: dict[str, Any], said: str) -> None:
