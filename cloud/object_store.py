@@ -41,7 +41,7 @@ class ObjectStore:
         uri = place if "://" in place else str(Path(place).expanduser().absolute())
         if "://" in place and "@" in place.partition("://")[2].partition("/")[0]:
             # it is written to logs, messages and Ray's experiment state
-            raise UserError("--storage: the address holds keys, which would be seen in many places", _KEYS)
+            raise UserError("--storage must not contain keys, which would appear in logs", _KEYS)
         try:
             files, root = fs.FileSystem.from_uri(uri)
         except (ArrowException, ValueError, OSError) as error:

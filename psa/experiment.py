@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from psa.cli.console import console
 from psa.cli.sweep_view import ConsoleProgress
 from psa.core.errors import UserError
-from psa.core.formatting import join_names
+from psa.core.formatting import join_names, quote
 from psa.core.parsing import MAX_VALUES, parse_int
 from psa.core.stop import StopRequest
 from psa.execution.backend import BackendOptions
@@ -98,16 +98,18 @@ class Experiment:
         store, stop, out = Store(Path(model_dir), Path(results_dir)), StopRequest(), console()
         out.quiet = quiet
         if device is not None and device not in get_args(DeviceName):
-            raise UserError(f"device = {device!r}", f"One of {', '.join(get_args(DeviceName))}")
+            raise UserError(
+                f"device must be {' or '.join(map(repr, get_args(DeviceName)))}, got {quote(device)}"
+            )
         if workers is not None and parse_int(workers, "workers") < 1:
-            raise UserError(f"workers = {workers}", "At least 1, or None for one per core")
+            raise UserError(f"workers must be at least 1 or None, got {workers}")
         workers = workers if workers is None else parse_int(workers, "workers")
         machine = Machine(Path(data_dir), device)
         options = SweepOptions(where=BackendOptions(workers=workers))
         code = Sweep.prepared(self.grid, store, machine, options).run(ConsoleProgress(out), stop)
         if stop():
             if stop.signal == signal.SIGINT:
-                raise KeyboardInterrupt("stopped; the same call goes on from there")
+                raise KeyboardInterrupt("stopped; repeat the call to resume")
             raise SystemExit(code)
         return Results(self, store)
 
@@ -119,6 +121,9 @@ class Experiment:
     ) -> Results:
         """Return the results stored so far. Train nothing."""
         return Results(self, Store(Path(model_dir), Path(results_dir)))
+
+
+_LEAST: Final = 3  # seeds per row with an interval: that of two is too wide to be read (-90 to 224 %)
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,8 @@ class Results:
         from psa.reports.activations.tables import results_table
 
         axes = self.experiment.axes or ("arch",)
-        return results_table(self._arms(axes), axes, caption=self.experiment.name, label="tab:experiment")
+        name, arms = self.experiment.name, self._arms(axes)
+        return results_table(arms, axes, caption=name, label="tab:experiment", least=_LEAST)
 
     def _arms(self, axes: Sequence[str]) -> list[Arm]:
         """Return the arms in the order of the experiment, not of the records."""
@@ -195,7 +201,7 @@ def _seeds(seeds: Any) -> Any:
     """Convert a number of seeds to the list that a grid needs. Raises UserError for a fraction."""
     seeds = _plain(seeds)
     if isinstance(seeds, bool | float):
-        raise UserError(f"seeds = {seeds!r}", "How many (3), which ([0, 7]), or a range ('0..9')")
+        raise UserError(f"seeds must be a number (3), a list ([0, 7]) or a range ('0..9'), got {seeds!r}")
     if isinstance(seeds, int):
         return list(range(min(seeds, MAX_VALUES + 1)))
     return seeds if seeds is None or isinstance(seeds, str) else _values(seeds)

@@ -81,12 +81,12 @@ class Bucket:
         from botocore.exceptions import ClientError
 
         try:
-            found: dict[str, Any] = self.client.get_object(Bucket=self.name, Key=self._key(name))
+            response: dict[str, Any] = self.client.get_object(Bucket=self.name, Key=self._key(name))
         except ClientError as error:
             if error_code(error) in NOT_FOUND:
                 return None
             raise
-        return found
+        return response
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file. Raises UserError."""
@@ -119,14 +119,14 @@ class Bucket:
     def tree(self, name: str) -> Iterator[str]:
         """Yield every file below a folder, by its name relative to that folder, sorted. Raises UserError."""
         folder = f"{name.rstrip('/')}/"
-        for found in sorted(self.objects(folder)):
-            if not found.name.endswith("/"):
-                yield found.name[len(folder) :]
+        for stored in sorted(self.objects(folder)):
+            if not stored.name.endswith("/"):
+                yield stored.name[len(folder) :]
 
     def folders(self, name: str) -> list[str]:
         """Return the names of the folders in a folder, sorted. Raises UserError."""
-        found = self._listed(f"{name}/", "CommonPrefixes", Delimiter="/")
-        return sorted(item["Prefix"].rstrip("/").rpartition("/")[2] for item in found)
+        folders = self._listed(f"{name}/", "CommonPrefixes", Delimiter="/")
+        return sorted(item["Prefix"].rstrip("/").rpartition("/")[2] for item in folders)
 
     def remove(self, name: str) -> None:
         """Remove a folder and its content. Raises UserError."""
@@ -153,15 +153,15 @@ class Bucket:
         self, start: str, member: str, progress: ProgressCallback | None = None, **options: str
     ) -> list[dict[str, Any]]:
         def pages() -> list[dict[str, Any]]:
-            found: list[dict[str, Any]] = []
+            items: list[dict[str, Any]] = []
             paginator = self.client.get_paginator("list_objects_v2")
             for page in paginator.paginate(Bucket=self.name, Prefix=self._key(start), **options):
                 # a response with truncated headers looks like an empty list
                 require_member(page, "IsTruncated")
-                found += page.get(member, [])
+                items += page.get(member, [])
                 if progress is not None:
-                    progress(f"{len(found):,} files listed")
-            return found
+                    progress(f"{len(items):,} files listed")
+            return items
 
         with aws_errors(f"{self.under(start)} cannot be listed"):
             return retry_malformed(pages)

@@ -126,7 +126,7 @@ def read_jobs(path: Path) -> tuple[list[str], list[TrainingJob]]:
     """Read a list of jobs: names, or JSON descriptions, without duplicates. Raises UserError."""
     content = read_bytes(path)
     if content is None:
-        raise UserError(f"the list of jobs {path} must exist, and does not", _HINT)
+        raise UserError(f"the list of jobs {path} does not exist", _HINT)
     text = decode_text(content, str(path)).strip()
     if not text.startswith(("[", "{")):
         return parse_job_names(text, str(path)), []

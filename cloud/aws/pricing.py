@@ -72,7 +72,7 @@ def price_table(path: Path | None = None) -> PriceTable:
         return _table(content, "cloud/aws/prices.toml")
     found = read_bytes(path)
     if found is None:
-        raise UserError(f"the table of prices {path} must exist, and does not", _HINT)
+        raise UserError(f"the table of prices {path} does not exist", _HINT)
     return _table(found, str(path))
 
 

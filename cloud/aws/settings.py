@@ -212,7 +212,7 @@ def _check_keys(settings: Settings) -> None:
         if settings.keys or _session(settings.profile).get_credentials() is not None:
             return
     raise UserError(
-        "AWS credentials must be set, and none are found",
+        "AWS credentials must be set, got none",
         "Run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
 

@@ -96,16 +96,16 @@ class TrainingJobs:
         """Return the jobs whose names contain `beginning`. progress: called per page. Raises UserError."""
 
         def pages() -> dict[str, TrainingJobStatus]:
-            found: dict[str, TrainingJobStatus] = {}
+            jobs: dict[str, TrainingJobStatus] = {}
             paginator = self.client.get_paginator("list_training_jobs")
             for page in paginator.paginate(NameContains=beginning, PaginationConfig={"PageSize": _PAGE}):
                 for item in require_member(page, "TrainingJobSummaries"):
-                    found[item["TrainingJobName"]] = TrainingJobStatus(
+                    jobs[item["TrainingJobName"]] = TrainingJobStatus(
                         item["TrainingJobStatus"], item.get("SecondaryStatus", "")
                     )
                 if progress is not None:
-                    progress(f"{len(found):,} jobs listed")
-            return found
+                    progress(f"{len(jobs):,} jobs listed")
+            return jobs
 
         with aws_errors("the training jobs cannot be listed"):
             return retry_malformed(pages)
@@ -114,9 +114,9 @@ class TrainingJobs:
         """Return the full description of a job. Raises UserError, and UnknownJob if it does not exist."""
 
         def described() -> dict[str, Any]:
-            found: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
-            require_member(found, "TrainingJobStatus")
-            return found
+            description: dict[str, Any] = self.client.describe_training_job(TrainingJobName=name)
+            require_member(description, "TrainingJobStatus")
+            return description
 
         with aws_errors(f"job {name} cannot be described"):
             try:
@@ -124,9 +124,7 @@ class TrainingJobs:
             except aws_exceptions() as error:
                 # SageMaker has no error code of its own for an unknown job
                 if error_code(error) == "ValidationException" and "not found" in str(error).lower():
-                    raise UnknownJob(
-                        f"job {name} must exist in this region, and does not", CHECK_SETTINGS
-                    ) from None
+                    raise UnknownJob(f"job {name} does not exist in this region", CHECK_SETTINGS) from None
                 raise
 
     def stop(self, name: str) -> bool:

@@ -81,7 +81,7 @@ def _asked(out: Console, names: list[str], region: str | None) -> tuple[list[Tra
                 unknown.append(name)
     if not jobs:
         raise UserError(
-            f"{where.region} must have {'one of these jobs' if names else 'a job of psa'}, and has none",
+            f"{where.region} must have {'one of these jobs' if names else 'a job of psa'}, got none",
             "Name another region with --region, or jobs with --jobs-file",
         )
     return jobs, unknown

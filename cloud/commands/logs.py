@@ -50,7 +50,7 @@ def get_training_logs(
             names = account.stored_job_names(progress)
         if not names:
             raise UserError(
-                f"{account.bucket.uri} must have a folder of a job, and has none",
+                f"{account.bucket.uri} must have a folder of a job, got none",
                 "Name jobs with --jobs-file",
             )
         path = jobs_file or JOBS_FILE
@@ -62,7 +62,7 @@ def get_training_logs(
         names = names or account.job_names(progress)
         if not names:
             raise UserError(
-                f"{account.region} must have a job of psa, and has none",
+                f"{account.region} must have a job of psa, got none",
                 "Name another region, or --jobs-file",
             )
         done = _fetched(account.client("logs"), names, output_dir, force, progress)

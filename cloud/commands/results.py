@@ -56,7 +56,7 @@ def results_parser(
     from psa.reports.ablation.markdown import summary_markdown, trials_markdown
 
     if artifacts_dir is not None and region is not None:
-        raise UserError("--region and --artifacts-dir exclude each other", "Give one of them")
+        raise UserError("results need --region or --artifacts-dir, got both", "Give one of them")
     out = console()
     archs = archs_in(order or CONFIGURATIONS) if order or CONFIGURATIONS.is_file() else ()
     listed = read_jobs_file(jobs_file)[0]
@@ -87,18 +87,16 @@ def _check(names: list[str], where: str) -> None:
         return
     if any(map(is_sweep_job, names)):
         raise UserError(
-            f"{where} must have a job of the original study, got only jobs of psa's own sweeps",
+            f"{where} has no job of the original study, only jobs of psa's own sweeps",
             "Download their records with `psa fetch GRID`, then see `psa report`",
         )
-    raise UserError(
-        f"{where} must have a job of the original study, and has none", "Name them with --jobs-file"
-    )
+    raise UserError(f"{where} has no job of the original study", "Name its jobs with --jobs-file")
 
 
 def _here(folder: Path) -> tuple[list[str], ReadObject]:
     """Return the jobs of a folder, and a function that reads their artifacts."""
     if not folder.is_dir():
-        raise UserError(f"the folder {folder} must exist, and does not", "Name one with a folder per job")
+        raise UserError(f"the folder {folder} does not exist", "Name one with a folder per job")
     names = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and is_valid_job_name(path.name)]
     return names, lambda job: read_bytes(folder / job.name / ARTIFACT)
 

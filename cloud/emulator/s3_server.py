@@ -199,4 +199,4 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
                 return
         time.sleep(0.05)
     last = " ".join(log.read_text(errors="replace").splitlines()[-1:])[:300]
-    raise UserError(f"SeaweedFS did not start: {last or 'it said nothing'}", f"All it said is in {log}")
+    raise UserError(f"SeaweedFS did not start: {last or 'no output'}", f"Its output is in {log}")

@@ -83,7 +83,7 @@ def read_logs(folder: Path) -> Logs:
     jobs = latest_legacy_jobs(names)
     if not jobs:
         raise UserError(
-            f"{folder} holds no log of a job of the original study",
+            f"{folder} has no log of a job of the original study",
             "Fetch them with sagemaker-get-training-logs; psa's own sweeps have records, see `psa report`",
         )
     runs: dict[LegacyJobName, Sequence[LegacyRun]] = {}
@@ -136,7 +136,7 @@ def frame_of_logs(logs: Logs, family: str) -> pd.DataFrame:
         for number, run in enumerate(runs, 1)
     ]
     if not any(row["status"] == "done" for row in rows):
-        raise UserError("the logs hold no trial from its first loop to its last", "Fetch them anew")
+        raise UserError("the logs must hold a whole trial, got none", "Fetch them again")
     return build_frame(rows)
 
 

@@ -164,7 +164,7 @@ class RayBackend:
                     yield from retry_with_ticks(download, None)
                 yield event
         if driver.interrupted:
-            raise UserError("a signal has stopped Ray", "Run the same command again to resume")
+            raise UserError("Ray was stopped by a signal", "Run the same command again to resume")
         return True
 
     def _is_restorable(self, experiment: str) -> bool:

@@ -85,7 +85,7 @@ def _no_cluster(address: str, error: Exception) -> UserError:
             "If a path is too long, set RAY_TMPDIR to a folder with a shorter path",
         )
     return UserError(
-        f"--address {address}: no Ray cluster answers there ({reason})",
+        f"--address {address}: no Ray cluster answers ({reason})",
         "Start one with `ray start --head`, or name a running one: auto, HOST:PORT or ray://HOST:10001",
     )
 
@@ -104,10 +104,10 @@ def _check_room(gpus_per_pack: float) -> None:
     )
 
 
-def choose_gpus_per_pack(asked: float | None, device: str | None) -> float:
+def choose_gpus_per_pack(requested: float | None, device: str | None) -> float:
     """Return the share of a GPU per pack: by default a quarter, if the cluster has any GPU."""
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     there = any(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
     return 1 / PACKS_SHARING_A_GPU if there and device != "cpu" else 0.0
 

@@ -34,7 +34,7 @@ def read_pack(inputs: ObjectStore, name: str) -> Pack:
     content = inputs.read(f"{name}.json")
     if content is None:
         raise UserError(
-            f"--storage {inputs.uri}: {name}.json must exist, and has been removed",
+            f"--storage {inputs.uri}: {name}.json has been removed",
             "Run the same command again: downloaded results are kept, the rest is uploaded again",
         )
     try:

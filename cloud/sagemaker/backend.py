@@ -61,7 +61,7 @@ class SageMakerBackend:
         self.store, self.machine, self.costs, self.where = store, machine, costs, where
         self.account = accounts.open_account()
         self.budget = Budget(where.max_cost)
-        self.wanted: dict[str, int] = {}  # the horizon of each requested trial, by id
+        self.horizons: dict[str, int] = {}  # the horizon of each requested trial, by id
         self.asked_to_stop = 0
         self.not_reached: list[str] = []  # jobs that keep running, since the request to stop failed
 
@@ -203,17 +203,17 @@ class SageMakerBackend:
         self.planner.check_device()
         self.bucket.check()
         tick = WorkerEvent("tick", jobs[0].pack)
-        self.wanted = {trial.id: job.pack.horizon for job in jobs for trial in job.pack.trials}
+        self.horizons = {trial.id: job.pack.horizon for job in jobs for trial in job.pack.trials}
         stored, live = list(list_managed_jobs(self.bucket, self.workspace)), self._live()
-        found = reconcile(stored, live, self.store, self.wanted)
-        for managed in found.past:
+        reconciled = reconcile(stored, live, self.store, self.horizons)
+        for managed in reconciled.past:
             yield tick
             self._download(managed)
             if not managed.pending(self.store):
                 delete_if_complete(managed, self.bucket, self.store)
-        rest = without_trials_of(unfinished_jobs(jobs, self.store), found.taken)
+        rest = without_trials_of(unfinished_jobs(jobs, self.store), reconciled.taken)
         new = self.planner.managed_jobs(self.workspace, rest) if rest else []
-        managed_jobs = [*found.taken, *new]
+        managed_jobs = [*reconciled.taken, *new]
         if not managed_jobs:
             return None
         for _ in self._counted(stored, managed_jobs):
@@ -221,24 +221,24 @@ class SageMakerBackend:
         if any(managed.name not in live for managed in managed_jobs):
             self.planner.check(managed_jobs, sum(self.budget.spent.values()))
         for text in startup_notices(
-            found, self.planner.estimator.region_notice if self.where.max_cost else ""
+            reconciled, self.planner.estimator.region_notice if self.where.max_cost else ""
         ):
             yield WorkerEvent("message", jobs[0].pack, {"message": text})
         upload = upload_sweep_inputs(
-            [*found.known, *new], self.bucket, self.store, self.planner.code, self.machine.data_dir
+            [*reconciled.known, *new], self.bucket, self.store, self.planner.code, self.machine.data_dir
         )
         for _ in upload:
             yield tick
-        attempts = last_attempts(self.list_jobs()) if found.doubles else {}
-        for managed in found.doubles:
+        attempts = last_attempts(self.list_jobs()) if reconciled.doubles else {}
+        for managed in reconciled.doubles:
             self._ask_to_stop(managed.job_name(attempts[managed.name]))
         return JobController(
             self,
             managed_jobs,
-            self.wanted,
+            self.horizons,
             choices=len(self.planner.estimator.prices),
             at_once=self.where.workers,
-            last={managed.name for managed in found.running},
+            last={managed.name for managed in reconciled.running},
         )
 
     def _counted(self, stored: Sequence[ManagedJob], watched: Sequence[ManagedJob]) -> Iterator[str]:
@@ -259,9 +259,9 @@ class SageMakerBackend:
         self.budget.charge(description, price.hourly, watched)
 
     def _download(self, managed: ManagedJob) -> dict[str, str]:
-        others = [trial for trial in managed.trials if trial.id not in self.wanted]
+        others = [trial for trial in managed.trials if trial.id not in self.horizons]
         with locks.lock_trials(self.store, others) as leased:
-            ours = {trial.id for trial in leased} | self.wanted.keys()
+            ours = {trial.id for trial in leased} | self.horizons.keys()
             return download_results(managed, self.bucket, self.store, ours)
 
     def _stop(self, watch: JobController) -> None:

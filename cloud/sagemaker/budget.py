@@ -33,7 +33,7 @@ class Budget:
         if self.reserved:
             return 0
         raise UserError(
-            f"--max-cost {self.limit:g}: ${sum(self.spent.values()):.2f} are spent, trials are unfinished",
+            f"--max-cost {self.limit:g}: ${sum(self.spent.values()):.2f} spent, with unfinished trials",
             "Finished trials are downloaded; run the same command with a larger --max-cost to resume",
         )
 

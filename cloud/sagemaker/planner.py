@@ -70,7 +70,8 @@ class RequestPlanner:
         if device == "mps" or (device == "cuda" and lacking):
             where = lacking[0] if device == "cuda" else "SageMaker"
             raise UserError(
-                f"--device {device}: {where} has none", "Leave it out, or set INSTANCE_TYPE to one with a GPU"
+                f"--device must be available, got {device}: {where} has none",
+                "Leave it out, or set INSTANCE_TYPE to one with a GPU",
             )
 
     def managed_jobs(self, workspace: str, jobs: Sequence[Job]) -> list[ManagedJob]:

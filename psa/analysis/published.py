@@ -42,11 +42,15 @@ def read_reference(path: Path) -> Reference:
     """
     content = read_bytes(path)
     if content is None:
-        raise UserError(f"there are no published numbers {path}", "Name a file like published/simplemlp.tsv")
+        raise UserError(
+            f"the published numbers {path} do not exist", "Name a file like published/simplemlp.tsv"
+        )
     lines = csv.DictReader(decode_text(content, str(path)).splitlines(), delimiter="\t")
     absent = [name for name in _COLUMNS if name not in (lines.fieldnames or ())]
     if absent:
-        raise UserError(f"{path}: there is no column {absent[0]}", f"It has {', '.join(_COLUMNS)}, min, max")
+        raise UserError(
+            f"{path} must have a column {absent[0]}", f"The columns are {', '.join(_COLUMNS)}, min, max"
+        )
     found = Reference({}, {})
     for number, row in enumerate(lines, 2):
         try:
@@ -82,7 +86,7 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
     content = read_bytes(path)
     if content is None:
         raise UserError(
-            f"there is no table of trials {path}", "Name a file like results/psa_simplemlp_trials.md"
+            f"the table of trials {path} does not exist", "Name a file like results/psa_simplemlp_trials.md"
         )
     rows: list[dict[str, Any]] = []
     arch, modes, seen = "", list[str](), set[str]()
@@ -100,7 +104,7 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
                 row = published_row(family, arch, mode, int(cells[0]), _percent(cell, path, number), total)
                 if row["id"] in seen:
                     raise UserError(
-                        f"{path}, line {number}: trial {cells[0]} of {arch}, mode {mode}, stands there twice",
+                        f"{path}, line {number} must be the only trial {cells[0]} of {arch}, mode {mode}",
                         "Remove one of them",
                     )
                 seen.add(row["id"])
@@ -110,7 +114,9 @@ def published_trials(path: Path, family: str, total: int = 10_000) -> pd.DataFra
                 f"{path}, line {number} must be a row of trials, got {line.strip()[:60]!r}", "Correct it"
             )
     if not rows:
-        raise UserError(f"{path} holds no table of trials", "It begins with a line `### Architecture: 1*16`")
+        raise UserError(
+            f"{path} must hold a table of trials", "It begins with a line `### Architecture: 1*16`"
+        )
     return build_frame(rows)
 
 
@@ -137,7 +143,7 @@ def _percent(cell: str, path: Path, number: int) -> float | None:
         return float(match["percent"])
     if cell.upper() in ("N/A", "", "-"):
         return None
-    raise UserError(f"{path}, line {number}: {cell!r} is neither a percentage nor N/A", "Correct it")
+    raise UserError(f"{path}, line {number}: a trial must be a percentage or N/A, got {cell!r}", "Correct it")
 
 
 def published_row(

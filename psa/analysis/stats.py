@@ -102,7 +102,7 @@ def paired(one: ArrayLike, other: ArrayLike, seed: int = 0) -> Paired:
     """
     first, second = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if first.shape != second.shape:
-        raise ValueError(f"arms of {first.shape} and {second.shape} values cannot be paired")
+        raise ValueError(f"paired arms must have one shape, got {first.shape} and {second.shape}")
     differences = present(first - second)
     n = len(differences)
     mean = float(differences.mean()) if n else float("nan")

@@ -168,7 +168,7 @@ class TrainView:
         loops = min(self.reached.values(), default=reached)
         print_line(
             self.out,
-            f"Stopped at loop {loops} of {self.horizon}; every finished loop is saved. Go on with: {command}",
+            f"Stopped at loop {loops} of {self.horizon}; every finished loop is saved. Resume: {command}",
         )
 
     def finals(self, records: Sequence[Record]) -> None:

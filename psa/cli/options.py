@@ -31,6 +31,11 @@ def option(group: Group, text: str, **more: Any) -> Parameter:
     return Parameter(group=group, help=text, **more)
 
 
+def option_name(key: str) -> str:
+    """Return the option of a setting: `--weight-decay` of weight_decay; "" of ""."""
+    return f"--{key.replace('_', '-')}" * bool(key)
+
+
 def flag(group: Group, text: str) -> Parameter:
     """Return an option without a value."""
     return option(group, text, negative="")

@@ -49,7 +49,9 @@ class Records:
         expected = () if grid is None else grid.trials
         names = sorted({trial.study for trial in expected}) or [self.study or STUDY]
         if self.study is not None and names != [self.study]:
-            raise UserError(f"--study {self.study}: {self.grid} is of study {names[0]}", "Give one of them")
+            raise UserError(
+                f"--study must be that of {self.grid}, {names[0]}, got {self.study}", "Leave it out"
+            )
         store = Store(Path("models"), self.results_dir)
         frame = load_records_frame(store, names, expected, None if grid is None else grid.horizons)
         return one_family(frame, self.family or only_family(frame["family"].unique()))

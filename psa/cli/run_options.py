@@ -125,7 +125,7 @@ def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out:
     except (MemoryError, RuntimeError) as error:
         if lacks_memory(error):
             raise UserError(
-                f"arch {plan.pack.trials[0].model.arch}: the memory does not hold this network",
+                f"arch {plan.pack.trials[0].model.arch}: this network does not fit into memory",
                 "Choose fewer or narrower layers, or fewer trials at once; every saved loop is safe",
             ) from error
         raise

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from psa.cli.checkpoint_folder import lock_folder
 from psa.cli.console import TrainView, console, print_line, summary_table
-from psa.cli.options import EXPERIMENT, TRAINING, WholeOption, option
+from psa.cli.options import EXPERIMENT, TRAINING, WholeOption, option, option_name
 from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
@@ -83,9 +83,8 @@ def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
     spelled = tuple(f"--{name.replace('_', '-')}" for name in names)
     kind = unwrap_annotation(field.annotation)
     choices = f" [choices: {', '.join(map(str, get_args(kind)))}]" if get_origin(kind) is Literal else ""
-    default = field.default
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    text = f"{field.description or key.replace('_', ' ').capitalize() + '.'}{choices} [default: {shown}]"
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    text = f"{field.description}{choices}" + (f" [default: {default}]" if default is not None else "")
     shown_type = "CHOICE" if choices else _TYPES.get(kind, "STR")  # the study itself parses the text
     return option(_SETTINGS, text, name=spelled, negative="", metavar=shown_type)
 
@@ -93,23 +92,15 @@ def _option(key: str, field: FieldInfo, study: Study) -> Parameter:
 def _trials(study: Study, name: str, given: dict[str, str], seeds: Sequence[int]) -> tuple[Trial, ...]:
     fields = study.Settings.model_fields
     values = {
-        key: parse_setting(fields[key].annotation, text, f"--{key.replace('_', '-')}")
-        for key, text in given.items()
+        key: parse_setting(fields[key].annotation, text, option_name(key)) for key, text in given.items()
     }
     try:
         settings = study.Settings.model_validate(values)
         return tuple(study.from_settings(settings, seed, name) for seed in seeds)
     except ValidationError as error:
-        raise UserError(_fault(error, study), f"See `train --study {name} --help`") from None
-
-
-def _fault(error: ValidationError, study: Study) -> str:
-    """Return the first error with the option's name; an error of several options is a sentence."""
-    text, place = first_error(error), error.errors()[0]["loc"]
-    if error.title != study.Settings.__name__ or not place:
-        return text
-    key = str(place[0])
-    return f"--{key.replace('_', '-')}{text.removeprefix(key)}"
+        # what is not a setting is a field of the trial, and named as in its record
+        message = first_error(error, lambda key: option_name(key) if key in fields else key)
+        raise UserError(message, f"See `train --study {name} --help`") from None
 
 
 def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epochs: int) -> int:

@@ -18,7 +18,8 @@ class UserError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         self.hint = cut(one_line(hint), _LONGEST_HINT)
         self.message = cut(one_line(message), LONGEST - len(self.hint) - 2)
-        super().__init__(f"{self.message}. {self.hint}" if hint else self.message)
+        stop = "" if self.message.endswith((".", "?")) else "."
+        super().__init__(f"{self.message}{stop} {self.hint}" if hint else self.message)
 
 
 class CorruptFileError(UserError):
@@ -54,8 +55,8 @@ def memory_error(error: BaseException) -> UserError:
     """Return the one line for memory that ran out."""
     detail = f" ({one_line(str(error))[:200]})" if str(error) else ""
     return UserError(
-        f"the memory of this process does not suffice{detail}",
-        "Free some, raise its limit (`ulimit -v`, that of the container or job), or use fewer workers",
+        f"this process ran out of memory{detail}",
+        "Free memory, raise the limit (`ulimit -v`, container or job), or use fewer workers",
     )
 
 

@@ -25,16 +25,22 @@ def parse_values(value: Any, folder: Path, where: str) -> list[Any]:
     elif isinstance(value, str) and (match := _RANGE.fullmatch(value)):
         low, high = int(match[1]), int(match[2])
         if high - low >= MAX_VALUES:
-            raise UserError(f"{where}: {value} holds {high - low + 1:,} values", f"At most {MAX_VALUES:,}")
+            raise UserError(
+                f"{where} must be at most {MAX_VALUES:,} values, got {value}", "Use a shorter range"
+            )
+        if high < low:
+            raise UserError(
+                f"{where} must be FIRST..LAST with FIRST <= LAST, got {value}", f"Write {high}..{low}"
+            )
         value = list(range(low, high + 1))
     elif not isinstance(value, list):
         value = [value]
     if not value:
-        raise UserError(f"{where} is empty", "An axis has at least one value")
+        raise UserError(f"{where} must have at least one value, got none", "Add one, or remove the key")
     seen: set[str] = set()
     for shown in map(repr, value):
         if shown in seen:
-            raise UserError(f"{where} has {shown} twice", "Remove one of them")
+            raise UserError(f"{where} must have each value once, got {shown} twice", "Remove one of them")
         seen.add(shown)
     return list(value)
 
@@ -48,9 +54,7 @@ def _lines(folder: Path, name: str, where: str) -> list[str]:
     except CorruptFileError as error:
         raise UserError(f"{where}: {error.message}", "Name another file of values") from None
     if content is None:
-        raise UserError(
-            f"{where}: {path} must exist, and does not", "Paths are relative to the folder of the grid"
-        )
+        raise UserError(f"{where}: {path} does not exist", "Paths are relative to the folder of the grid")
     lines = [line.split("#")[0].strip() for line in decode_text(content, str(path)).splitlines()]
     for number, line in enumerate(lines, 1):
         if len(line) > _LONGEST_LINE or not line.isprintable():
@@ -88,7 +92,7 @@ def parse_seeds(value: Any, folder: Path, where: str) -> list[Any]:
     for part in value.split(","):
         found += parse_values(part.strip(), folder, where)
         if len(found) > MAX_VALUES:  # before it fills the memory
-            raise UserError(f"{where} holds more than {MAX_VALUES:,} values", f"At most {MAX_VALUES:,}")
+            raise UserError(f"{where} must be at most {MAX_VALUES:,} values, got more", "Give fewer")
     return parse_values(found, folder, where)
 
 
@@ -96,7 +100,7 @@ def parse_assignment(text: str, what: str) -> tuple[str, str]:
     """Split `key=value` into key and value. Raises UserError."""
     key, equals, value = text.partition("=")
     if not equals or not key or not value:
-        raise UserError(f"{what} {text!r} is not key=value", "For example lr=1e-3")
+        raise UserError(f"{what} must be key=value, got {text!r}", "For example lr=1e-3")
     return key.strip(), value.strip()
 
 
@@ -104,7 +108,7 @@ def parse_int(value: Any, where: str) -> int:
     """Return the integer in a number or a text. Raises UserError."""
     text = str(value).strip()
     if isinstance(value, bool | float) or re.fullmatch(r"[+-]?[0-9]{1,30}", text, re.ASCII) is None:
-        raise UserError(f"{where}: {value!r} is not a whole number", "Write 0, 1, 2, ...")
+        raise UserError(f"{where} must be a whole number, got {value!r}", "Write 0, 1, 2, ...")
     return int(text)
 
 
@@ -136,7 +140,7 @@ def split_top_level(text: str, separator: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def nearest(name: str, known: Iterable[str], likeness: float = 0.4) -> str | None:
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
     """Return the known name that a mistaken one is most like, from 0 (any) to 1 (the same). None for none."""
     return next(iter(difflib.get_close_matches(name, sorted(known), 1, likeness)), None)
 

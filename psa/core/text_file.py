@@ -31,7 +31,7 @@ def decode_text(content: bytes, where: str) -> str:
     """Return the text of a file, with LF at the end of each line. Raise UserError that names its encoding."""
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):
-            raise UserError(f"{where} must be UTF-8 text, it is {encoding}", _HINT)
+            raise UserError(f"{where} must be UTF-8 text, got {encoding}", _HINT)
     # Ctrl-Z, which old editors of DOS and Windows put at the end of a text
     body = content.removeprefix(_UTF_8_MARK).rstrip(b"\x1a")
     if b"\0" in body:
@@ -41,7 +41,7 @@ def decode_text(content: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{where} must be UTF-8 text, line {line} holds the byte 0x{body[error.start]:02x}: perhaps "
+            f"{where} must be UTF-8 text, got in line {line} the byte 0x{body[error.start]:02x}: perhaps "
             "Latin-1 or Windows-1252",
             _HINT,
         ) from None

@@ -158,7 +158,9 @@ def split_indices(total: int, val_size: int, seed: int) -> tuple[Indices, Indice
     Raises UserError if val_size is not within 0..total.
     """
     if not 0 <= val_size <= total:
-        raise UserError(f"val_size {val_size:,} is not within 0 and {total:,}", "Choose a smaller val_size")
+        raise UserError(
+            f"val_size must be between 0 and {total:,}, got {val_size:,}", "Choose a smaller val_size"
+        )
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[: total - val_size], order[total - val_size :]
 
@@ -181,7 +183,9 @@ def _indices(spec: DataSpec, train_images: int, test_images: int) -> tuple[Indic
     if spec.test_size is None:
         return train, val, np.arange(test_images)
     if spec.test_size > test_images:
-        raise UserError(f"test_size {spec.test_size:,} of {test_images:,}", "Choose a smaller test_size")
+        raise UserError(
+            f"test_size must be at most {test_images:,}, got {spec.test_size:,}", "Choose a smaller test_size"
+        )
     return train, val, split_indices(test_images, 0, spec.split_seed)[0][: spec.test_size]
 
 
@@ -259,7 +263,7 @@ def _filtered(file: _File, index: Indices, digits: tuple[int, ...]) -> Indices:
     if not len(kept):
         shown = ", ".join(map(str, digits))
         raise UserError(
-            f"A split of {len(index):,} images has none of the digits {shown}",
+            f"each split must hold every digit, got {len(index):,} images without {shown}",
             "Choose another val_size or other digits",
         )
     return kept

@@ -201,8 +201,8 @@ def backend_named(name: str, where: BackendOptions) -> type[Backend]:
         if value is not None and value is not False and option not in BACKEND_OPTIONS[name]:
             those = " or ".join(each for each, known in BACKEND_OPTIONS.items() if option in known)
             raise UserError(
-                f"--{option.replace('_', '-')} means nothing to --backend {name}",
-                f"It is of --backend {those}",
+                f"--{option.replace('_', '-')} must be left out with --backend {name}",
+                f"It belongs to --backend {those}",
             )
     module, _, kind = BACKENDS[name].partition(":")
     found: type[Backend] = getattr(_imported(module), kind)

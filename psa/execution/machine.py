@@ -57,7 +57,9 @@ def _device(wanted: DeviceName | None) -> torch.device:
         return torch.device(next(name for name, found in there.items() if found))
     if not there[wanted]:
         found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise UserError(f"--device {wanted}: this machine has none", f"Available here: {found}")
+        raise UserError(
+            f"--device must be available on this machine, got {wanted}", f"Available here: {found}"
+        )
     return torch.device(wanted)
 
 

@@ -124,7 +124,8 @@ def _check_size(declared: GridFile) -> None:
     count = candidates * sum(len(stage.seeds) for stage in declared.stages)
     if count > MAX_TRIALS:
         raise UserError(
-            f"{declared.where}: {count:,} trials", f"At most {MAX_TRIALS:,}: split it into several grids"
+            f"{declared.where} must have at most {MAX_TRIALS:,} trials, got {count:,}",
+            "Split it into several grids",
         )
 
 
@@ -151,11 +152,11 @@ def _twice(declared: GridFile, trial: Trial, digest: str) -> UserError:
     """Return the error for two trials with one name."""
     if trial.digest == digest:
         return UserError(
-            f"{declared.where}: the same trial is asked for twice ({trial.id})",
+            f"{declared.where} must declare each trial once, got {trial.id} twice",
             "Two variants or values resolve to the same settings: remove one",
         )
     return UserError(
-        f"{declared.where}: two different trials would share the name {trial.id}",
+        f"{declared.where}: trials must have different ids, got {trial.id} for two of them",
         "Split the grid in two, each with a name of its own",
     )
 
@@ -184,7 +185,7 @@ def _selected(declared: GridFile, stages: list[Stage], only: str) -> list[Stage]
         ]
         if not any(stage.points for stage in stages):
             raise UserError(
-                f"--only {clause}: no trial of the grid is left", "See `psa plan` for what there is"
+                f"--only {clause} must match a trial of the grid", "See `psa plan` for the trials"
             )
     return stages
 
@@ -195,8 +196,8 @@ def _check_found(clause: str, key: str, values: list[Any], stages: list[Stage]) 
     for value in values:
         if value not in there:
             raise UserError(
-                f"--only {clause}: no trial of the grid is left for {value}",
-                "See `psa plan` for what there is",
+                f"--only {clause} must match a trial for each value, got none for {value}",
+                "See `psa plan` for the trials",
             )
 
 
@@ -220,4 +221,4 @@ def _setting(declared: GridFile, key: str, text: str, where: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(parse_setting(field.annotation, text, where))
     except ValidationError as error:
-        raise UserError(f"{where}={text}: {first_error(error)}", "See `psa plan` for what there is") from None
+        raise UserError(first_error(error, lambda _: where), "See `psa plan` for the trials") from None

@@ -87,14 +87,11 @@ class GridFile:
         self.study_name = str(study)
         self.fields = self.study.Settings.model_fields
         self.name = body.get("name", study)
-        if not isinstance(self.name, str) or re.fullmatch(STUDY_NAME, self.name) is None:
+        name = self.name if isinstance(self.name, str) else ""
+        if re.fullmatch(STUDY_NAME, name) is None or _RESERVED.fullmatch(name):
             raise UserError(
-                f"{self.where}: name must be a name, got {quote(self.name)}", "Write a-z, 0-9, - and _"
-            )
-        if _RESERVED.fullmatch(self.name):
-            raise UserError(
-                f"{self.where}: name must be possible as a folder on Windows, got {self.name!r}",
-                "Choose another",
+                f"{self.where}: name must be up to 40 of a-z, 0-9, - and _, got {quote(self.name)}",
+                "Begin with a letter; names that Windows reserves, such as con, are not allowed",
             )
         self.base = _table(body, "base", self.where)
         self.axes = _table(body, "axes", self.where)
@@ -103,10 +100,7 @@ class GridFile:
         given = [parse_assignment(override, "override") for override in overrides]
         for key, count in Counter(key for key, _ in given).items():
             if count > 1:
-                raise UserError(
-                    f"override {key} must be given once, got {count}",
-                    f"Write its values with commas: {key}=A,B",
-                )
+                raise UserError(f"override {key} must be given once, got {count}", f"Write {key}=A,B")
         for key, value in given:
             self._override(key, value)
         self._check_keys()
@@ -118,12 +112,12 @@ class GridFile:
     def _stages(self, body: Mapping[str, Any]) -> list[DeclaredStage]:
         declared = body.get("stages", [])
         if not isinstance(declared, list) or not all(isinstance(each, dict) for each in declared):
-            raise UserError(f"{self.where}: stages is not a list of tables", "Write [[stages]] before each")
+            raise UserError(f"{self.where}: stages must be a list of tables", "Write [[stages]] before each")
         if len(declared) > _MAX_STAGES:
-            raise UserError(f"{self.where}: {len(declared):,} stages", f"At most {_MAX_STAGES}")
+            raise UserError(f"{self.where}: stages must be at most {_MAX_STAGES}", "Write several grids")
         for key in ("meta_loops", "seeds"):
             if key in body and declared and all(key in each for each in declared):
-                raise UserError(f"{self.where}: {key} stands in every stage and above them", "Remove one")
+                raise _set_twice(self.where, key, "every stage", "above them")
         common = {"meta_loops": body.get("meta_loops", 100), "seeds": body.get("seeds", [0])}
         if not declared:
             return [DeclaredStage("", common["meta_loops"], common["seeds"], {}, None)]
@@ -135,13 +129,13 @@ class GridFile:
         for key in body:
             check_choice(key, _STAGE_KEYS, where)
         if not isinstance(name, str) or not name.isidentifier():
-            raise UserError(f"{where}: name must be a name, got {name!r}", "Write letters, digits and _")
+            raise UserError(f"{where}: name must be letters, digits and _, got {name!r}", "Write stage_1")
         settings, promotion = _table(body, "settings", where), None
         if number == 0 and "promote" in body:
-            raise UserError(f"{where}: the first stage takes all", "Write promote in the stages after it")
+            raise UserError(f"{where}: promote must be left out of the first stage", "It trains all")
         if number > 0:
             if "promote" not in body:
-                raise UserError(f"{where}: it does not say who goes on to it", "Write promote = { best = 1 }")
+                raise UserError(f"{where}: promote must be set after stage 1", "Write promote = { best = 1 }")
             promotion = parse_spec(Promotion, _table(body, "promote", where), f"{where}.promote")
         return DeclaredStage(name, body["meta_loops"], body["seeds"], settings, promotion)
 
@@ -150,7 +144,7 @@ class GridFile:
         name, dot, inner = key.rpartition(".")
         if dot:
             if not self.stages[0].name:
-                raise UserError(f"override {key}: this grid has no stages", f"Write {inner}={value}")
+                raise UserError(f"override {key}: the grid has no stages", f"Write {inner}={value}")
             check_choice(name, {stage.name for stage in self.stages}, "override", "stage")
             stages, key = [stage for stage in self.stages if stage.name == name], inner
         else:
@@ -167,7 +161,8 @@ class GridFile:
         if dot:
             if len(values) > 1:
                 raise UserError(
-                    f"override {name}.{key}: a stage takes one value", "Make it an axis of all stages"
+                    f"override {name}.{key} must be one value, got {len(values)}",
+                    f"Write {key}={value} for an axis of all stages",
                 )
             stages[0].settings[key] = values[0]
             return
@@ -182,11 +177,12 @@ class GridFile:
         """Raise UserError if a variant or a stage sets the key: the override would not reach all trials."""
         for name, settings in self.variants.items():
             if key in settings:
-                raise UserError(f"override {key}: variant {name!r} sets it", f"Change it in {self.where}")
+                raise _set_twice(self.where, key, "an override", f"variant {name!r}")
         for stage in self.stages:
             if key in stage.settings:
                 raise UserError(
-                    f"override {key}: stage {stage.name!r} sets it", f"Write {stage.name}.{key}={value}"
+                    f"override {key} must not be set by a stage, got it in {stage.name!r}",
+                    f"Write {stage.name}.{key}={value}",
                 )
 
     def parts(self, key: str, value: str) -> list[str]:
@@ -220,25 +216,22 @@ class GridFile:
         for key in self.axes:
             for place, settings in places:
                 if key in settings:
-                    raise UserError(f"{self.where}: {key} stands in axes and in {place}", "Keep one of them")
+                    raise _set_twice(self.where, key, "axes", place)
         names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"{self.where}: two stages are called {name!r}", "Give each its own name")
+                raise UserError(f"{self.where}: stages must differ in name, got {name!r} twice", "Rename one")
         for stage in self.stages:
             for name, settings in self.variants.items():
                 for key in settings.keys() & stage.settings.keys():
-                    raise UserError(
-                        f"{self.where}: {key} stands in variant {name!r} and in stage {stage.name!r}",
-                        "Keep one of them",
-                    )
+                    raise _set_twice(self.where, key, f"variant {name!r}", f"stage {stage.name!r}")
 
     def _check_stage(self, stage: DeclaredStage) -> None:
         where = f"{self.where}: {f'stages.{stage.name}: ' * bool(stage.name)}"
         loops = stage.meta_loops
         if not isinstance(loops, int) or isinstance(loops, bool) or not 1 <= loops <= MAX_LOOPS:
             raise UserError(
-                f"{where}meta_loops = {loops!r} is not a number of loops", f"Write 1 to {MAX_LOOPS:,}"
+                f"{where}meta_loops must be from 1 to {MAX_LOOPS:,}, got {quote(loops)}", "Write 100"
             )
         stage.seeds = [
             parse_int(seed, f"{where}seeds")
@@ -257,7 +250,7 @@ class GridFile:
             for name in names:
                 check_choice(name, set(self.variants), f"{where}.{place}", "variant")
         if promotion.groups and promotion.within:
-            raise UserError(f"{where}: both within and groups are given", "Keep one of them")
+            raise UserError(f"{where} must have within or groups, got both", "Keep one of them")
 
     def _values(self, value: Any, key: str) -> list[Any]:
         return parse_values(value, self.folder, f"{self.where}: {key}")
@@ -274,14 +267,20 @@ def _read(path: Path) -> dict[str, Any]:
         grids = {other.stem: other for folder in (_GRIDS, path.parent) for other in _grids_in(folder)}
         near = nearest(path.stem, grids, likeness=0.75)
         hint = f"Did you mean {grids[near]}?" if near else "Name a .toml file, such as those in reproduction/"
-        raise UserError(f"there is no grid {path}", hint)
+        raise UserError(f"the grid {path} does not exist", hint)
     return read_toml(content, str(path), "grid")
+
+
+def _set_twice(where: str, key: str, one: str, other: str) -> UserError:
+    return UserError(f"{where}: {key} must be set in one place, got {one} and {other}", "Keep one of them")
 
 
 def _table(declared: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     value = declared.get(key, {})
     if not isinstance(value, dict):
-        raise UserError(f"{where}: {key} is not a table", f"Write [{key}] and its keys below")
+        raise UserError(
+            f"{where}: {key} must be a table, got {quote(value)}", f"Write [{key}] above its keys"
+        )
     return dict(value)
 
 
@@ -289,11 +288,11 @@ def _variants(declared: dict[str, Any], where: str) -> dict[str, dict[str, Any]]
     seen: dict[str, str] = {}
     for name, settings in declared.items():
         if not isinstance(settings, dict):
-            raise UserError(f"{where}: variants.{name} is not a table", "Write name = { key = value }")
+            raise UserError(
+                f"{where}: variants.{name} must be a table, got {quote(settings)}", "Write { key = 1 }"
+            )
         content = repr(sorted(settings.items(), key=lambda item: item[0]))
         if content in seen:
-            raise UserError(
-                f"{where}: variants {seen[content]!r} and {name!r} are the same", "Remove one of them"
-            )
+            raise UserError(f"{where}: variants must differ, got {seen[content]!r} = {name!r}", "Remove one")
         seen[content] = name
     return declared

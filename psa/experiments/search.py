@@ -38,9 +38,9 @@ class Range(Spec):
     @model_validator(mode="after")
     def _from_low_to_high(self) -> Self:
         if not self.low < self.high:
-            raise ValueError(f"low = {self.low:g} is not below high = {self.high:g}")
+            raise ValueError(f"low must be below high ({self.high:g}), got {self.low:g}")
         if self.log and self.low <= 0:
-            raise ValueError(f"low = {self.low:g} has no logarithm")
+            raise ValueError(f"low must be above 0 with log = true, got {self.low:g}")
         return self
 
 
@@ -54,9 +54,9 @@ class WholeRange(Spec):
     @model_validator(mode="after")
     def _from_low_to_high(self) -> Self:
         if not self.low < self.high:
-            raise ValueError(f"low = {self.low} is not below high = {self.high}")
+            raise ValueError(f"low must be below high ({self.high}), got {self.low}")
         if self.log and self.low <= 0:
-            raise ValueError(f"low = {self.low} has no logarithm")
+            raise ValueError(f"low must be above 0 with log = true, got {self.low}")
         return self
 
 
@@ -144,13 +144,13 @@ def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
     declared = GridFile(path, overrides, TABLES)
     for table in ("axes", "variants"):
         if getattr(declared, table):
-            raise UserError(f"{path}: a search has no {table}", "Write the choices into [space]")
+            raise UserError(f"{path}: {table} must be left out of a search", "Write the choices into [space]")
     if declared.stages[0].name:
-        raise UserError(f"{path}: a search has no stages", "Its scheduler decides who goes on")
+        raise UserError(f"{path}: stages must be left out of a search", "Its scheduler stops trials early")
     space = {key: _values(declared, key, value) for key, value in declared.further["space"].items()}
     if not space:
         raise UserError(
-            f"{path}: [space] is empty", "Name what is searched: lr = { low = 1e-5, high = 1e-2 }"
+            f"{path}: [space] must have a setting, got none", "Add lr = { low = 1e-5, high = 1e-2 }"
         )
     strategy = parse_spec(SearchStrategy, declared.further["search"], f"{path}: search")
     stage = declared.stages[0]
@@ -170,7 +170,7 @@ def _values(declared: GridFile, key: str, value: Any) -> WholeRange | Range | tu
     where = f"{declared.where}: space.{key}"
     check_choice(key, set(declared.fields), f"{declared.where}: space")
     if key in declared.base:
-        raise UserError(f"{declared.where}: {key} stands in space and in base", "Keep one of them")
+        raise UserError(f"{declared.where}: {key} must be set in one place, got space and base", "Keep one")
     if isinstance(value, dict):
         whole = _is_whole(declared.fields[key].annotation)
         return parse_spec(WholeRange, value, where) if whole else parse_spec(Range, value, where)
@@ -201,15 +201,16 @@ def _check(found: Search, path: Path) -> None:
     strategy = found.strategy
     if strategy.scheduler != "none" and strategy.grace >= found.template.meta_loops:
         raise UserError(
-            f"{path}: search.grace = {strategy.grace} is not below meta_loops = {found.template.meta_loops}",
-            'Choose fewer, or scheduler = "none"',
+            f"{path}: search.grace must be below meta_loops ({found.template.meta_loops}), got "
+            f"{strategy.grace}",
+            'Write scheduler = "none" for no early stops',
         )
     if strategy.scheduler == "pbt":
         fixed = [key for key in found.space if key not in ("lr", "weight_decay", "dropout", "mode")]
         if fixed:
             raise UserError(
-                f"{path}: {fixed[0]} cannot be searched by pbt, which goes on from another's weights",
+                f"{path}: scheduler pbt copies weights and cannot search {fixed[0]}",
                 'Choose scheduler = "asha"',
             )
         if strategy.sampler != "random":
-            raise UserError(f"{path}: pbt draws by itself", 'Choose sampler = "random"')
+            raise UserError(f"{path}: scheduler pbt must have sampler random", 'Write sampler = "random"')

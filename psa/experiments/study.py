@@ -30,7 +30,14 @@ from psa.specs.data import (
     resolved,
 )
 from psa.specs.probes import PROBES, ProbeName, parse_probe
-from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
+from psa.specs.training import (
+    BatchSize,
+    DropoutRate,
+    LearningRate,
+    OptimizerName,
+    StandardTraining,
+    WeightDecay,
+)
 from psa.specs.trial import Trial
 
 # located by path: the study modules import this one, and circular imports are not allowed
@@ -43,8 +50,9 @@ def _known_probes(names: Any) -> Any:
         return names  # the type check reports any other value
     unknown = next((name for name in names if name.partition("(")[0] not in PROBES), None)
     if unknown is not None:
-        near = nearest(unknown, PROBES) or ", ".join(PROBES)
-        raise ValueError(f"there is no probe {unknown!r}; did you mean {near}?")
+        near = nearest(unknown, PROBES)
+        hint = f"Did you mean {near}?" if near else f"Known: {', '.join(PROBES)}"
+        raise ValueError(f"unknown probe {unknown!r}. {hint}")
     for name in names:
         try:
             parse_probe(name)
@@ -56,24 +64,26 @@ def _known_probes(names: Any) -> Any:
 Probes = Annotated[
     tuple[ProbeName, ...],
     BeforeValidator(_known_probes),
-    Field(description="What is observed beside scores; NAME(key=value) where one has options."),
+    Field(description="Probes to run; NAME(key=value) sets options."),
 ]
 
 
 class DataSettings(Spec):
     """The settings of every study that select its data."""
 
-    dataset: DatasetName = "mnist"
+    dataset: Annotated[DatasetName, Field(description="Data set.")] = "mnist"
     scaling: Scaling = "standard"
     digits: Annotated[
         Digits | None,
         BeforeValidator(resolved),  # "even" is the digits it names
-        Field(description=f"Such as 0,1,7, or {', '.join(PRESETS)}; all."),
+        Field(description=f"Digits to classify: 0,1,7 or {', '.join(PRESETS)}. [default: all]"),
     ] = None
     val_size: ValidationSize = 10_000
-    split_seed: Seed = 1337
-    train_size: Annotated[SubsetSize | None, Field(description="Images of the training split; all.")] = None
-    test_size: Annotated[SubsetSize | None, Field(description="Images of the test file; all.")] = None
+    split_seed: Annotated[Seed, Field(description="Seed of the split and of the subsets of images.")] = 1337
+    train_size: Annotated[
+        SubsetSize | None, Field(description="Number of training images. [default: all]")
+    ] = None
+    test_size: Annotated[SubsetSize | None, Field(description="Number of test images. [default: all]")] = None
 
     @property
     def data(self) -> DataSpec:
@@ -92,10 +102,10 @@ class DataSettings(Spec):
 class TrainingSettings(DataSettings):
     """The settings of studies with ordinary training; a study repeats a field to change its default."""
 
-    dropout: Probability = 0.0
+    dropout: DropoutRate = 0.0
     optimizer: OptimizerName = "adam"
-    lr: Annotated[LearningRate, Field(description="Learning rate.")] = 1e-3
-    momentum: Annotated[Probability, Field(description="Of optimizer sgd.")] = 0.0
+    lr: LearningRate = 1e-3
+    momentum: Annotated[Probability, Field(description="Momentum. [optimizer sgd]")] = 0.0
     batch_size: BatchSize = 128
     weight_decay: WeightDecay = 0.0
 
@@ -201,7 +211,7 @@ def parse_setting(annotation: Any, text: str, where: str) -> Any:
         return [parse_setting(item, part, where) for part in split_top_level(inner, ",")]
     if kind is bool:
         if text not in ("true", "false"):
-            raise UserError(f"{where}={text} is neither true nor false", "Write one of them")
+            raise UserError(f"{where} must be true or false, got {text!r}", "Write one of them")
         return text == "true"
     if kind is int:
         return parse_int(text, where)
@@ -209,7 +219,7 @@ def parse_setting(annotation: Any, text: str, where: str) -> Any:
         try:
             return float(text)
         except ValueError:
-            raise UserError(f"{where}={text} is not a number", "For example lr=1e-3") from None
+            raise UserError(f"{where} must be a number, got {text!r}", "For example lr=1e-3") from None
     return text
 
 

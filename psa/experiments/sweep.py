@@ -116,7 +116,7 @@ class Sweep:
                 if not work.ends() and stage.points is not None:
                     work.train(stage)
         if stop():
-            progress.say(f"Stopped; {self.backend.stopped} The same command goes on from there.")
+            progress.say(f"Stopped; {self.backend.stopped} Run the same command again to resume.")
             return stop.exit_code
         if work.detached:
             progress.say(work.detached)

@@ -110,18 +110,18 @@ class ReluPass:
         if self.inputs is None:
             raise RuntimeError("backward must follow forward")
         self.deltas[len(self.layers) - 1] = gradient
-        beside = gradient  # of a block's second layer, which the block's input gets too
+        skip_gradient = gradient  # of a block's second layer, which the block's input gets too
         for number in reversed(range(len(self.layers))):
             (layer, role), delta = self.layers[number], self.deltas[number]
             if role != "output":
                 through_relu(delta, self.outputs[number], None if role == "leave" else self.dropout, delta)
             if role == "leave":
-                beside = delta
+                skip_gradient = delta
             self._weight_gradients(layer, delta)
             if number:
                 input_gradient(layer, layer.weight, delta, self.deltas[number - 1])
             if number and role == "enter":
-                self.deltas[number - 1] += beside
+                self.deltas[number - 1] += skip_gradient
 
     def _weight_gradients(self, layer: Layer, delta: Tensor) -> None:
         """Write a layer's gradients; those of narrow layers together, when the first one's delta is known."""
@@ -183,8 +183,8 @@ def _chunks(plan: Sequence[tuple[Layer, str]], trials: int, batch: int) -> list[
         width = layer.weight.shape[1]
         most = max(1, _AT_ONCE // (2 * trials * width * batch))
         last = chunks[-1] if chunks else slice(0, 0)
-        alike = last.start == number + 1 and plan[last.start][0].weight.shape == layer.weight.shape
-        if alike and _is_narrow(layer, batch) and last.stop - last.start < most:
+        same_shape = last.start == number + 1 and plan[last.start][0].weight.shape == layer.weight.shape
+        if same_shape and _is_narrow(layer, batch) and last.stop - last.start < most:
             chunks[-1] = slice(number, last.stop)
         else:
             chunks.append(slice(number, number + 1))

@@ -1,4 +1,4 @@
-"""The interface of a report: its context beside the rows and its results, the same for all studies.
+"""The interface of a report: its context and its results, the same for all studies.
 
 `psa report` finds the report of a kind of study as the module psa.reports.KIND.report.
 """
@@ -24,7 +24,7 @@ from psa.storage.store import Store
 
 @dataclass(frozen=True)
 class ReportContext:
-    """The context of a report beside its rows.
+    """The context of a report: what it needs in addition to its rows.
 
     folder: for its figures. order, asymmetric, reference: of the ablation study: order and labels of
     architectures, and published numbers. observed: probe results of these rows (psa.analysis.probe_frame).
@@ -88,7 +88,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            context: The context of the report beside the rows.
+            context: The context of the report: settings, store, reference.
 
         Returns:
             The tables by name, which is the name of their files.
@@ -103,7 +103,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            context: The context of the report beside the rows.
+            context: The context of the report: settings, store, reference.
 
         Yields:
             The name of a figure, with a slash where it belongs in a subfolder, and the figure.
@@ -115,7 +115,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            context: The context of the report beside the rows.
+            context: The context of the report: settings, store, reference.
 
         Returns:
             The content of each file, by its name.
@@ -133,7 +133,7 @@ class Report(Protocol):
 
         Args:
             frame: The rows of the page.
-            context: The context of the report beside the rows.
+            context: The context of the report: settings, store, reference.
             made: The result of `tables`.
             stored: The path of the PNG of each figure, by the name of the figure.
 

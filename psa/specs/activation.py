@@ -91,10 +91,10 @@ class Activation:
         if isinstance(value, Activation):
             return value
         if not isinstance(value, str) or len(value) > _MAX_TEXT:
-            raise UserError(f"activation: {quote(value)} is not a text", _HELP)
+            raise UserError(f"activation must be a string, got {quote(value)}", _HELP)
         match = _TEXT.fullmatch(value)
         if match is None:
-            raise UserError(f"activation {quote(value)} is not NAME or NAME(key=value)", _HELP)
+            raise UserError(f"activation must be NAME or NAME(key=value), got {quote(value)}", _HELP)
         given = match[1]
         name = _ALIASES.get(given, given)
         hecto = name in _HECTO
@@ -177,11 +177,13 @@ def _given(name: str, text: str, defaults: Mapping[str, Number]) -> dict[str, Nu
         key, equals, value = (each.strip() for each in part.partition("="))
         if not equals:
             if place >= len(defaults):
-                raise UserError(f"activation {name} takes {len(defaults)} parameters", _HELP)
+                raise UserError(
+                    f"activation {name} must have at most {len(defaults)} parameters, got more", _HELP
+                )
             key, value = list(defaults)[place], key
         check_choice(key, set(defaults), f"activation {name}", "parameter")
         if key in found:
-            raise UserError(f"activation {name}: {key} is given twice", _HELP)
+            raise UserError(f"activation {name}: {key} must be given once, got it twice", _HELP)
         found[key] = _typed(f"activation {name}: {key}", value, defaults[key])
     return found
 
@@ -189,21 +191,19 @@ def _given(name: str, text: str, defaults: Mapping[str, Number]) -> dict[str, Nu
 def _typed(where: str, text: str, default: Number) -> Number:
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
-            raise UserError(f"{where} = {quote(text)} is neither true nor false", _HELP)
+            raise UserError(f"{where} must be true or false, got {quote(text)}", _HELP)
         return text.lower() == "true"
     if isinstance(default, str):
         return text.strip("'\"")
     try:
         value = float(text)
     except ValueError:
-        raise UserError(f"{where} = {quote(text)} is not a number", _HELP) from None
+        raise UserError(f"{where} must be a number, got {quote(text)}", _HELP) from None
     if not abs(value) <= _LARGEST:
-        raise UserError(
-            f"{where} must be from {-_LARGEST:g} to {_LARGEST:g}, got {quote(text)}", "Choose such a number"
-        )
+        raise UserError(f"{where} must be from {-_LARGEST:g} to {_LARGEST:g}, got {quote(text)}")
     if isinstance(default, int):
         if value != int(value):
-            raise UserError(f"{where} = {quote(text)} is not a whole number", _HELP)
+            raise UserError(f"{where} must be a whole number, got {quote(text)}", _HELP)
         return int(value)
     return value + 0.0
 
@@ -212,32 +212,36 @@ def _check(name: str, chosen: Mapping[str, Number]) -> None:
     """Raise UserError for parameters that give no numbers, or change none."""
     for key, value in chosen.items():
         if key in _POSITIVE and not float(value) > 0:
-            raise UserError(f"activation {name}: {key} = {value} is not above 0", "Choose a positive number")
+            raise UserError(f"activation {name}: {key} must be above 0, got {value}")
     for key, least, most in _BOUNDS:
         if key in chosen and not least <= float(chosen[key]) <= most:
-            raise UserError(
-                f"activation {name}: {key} = {chosen[key]} is out of range", f"Choose {least:g} to {most:g}"
-            )
+            raise UserError(f"activation {name}: {key} must be from {least:g} to {most:g}, got {chosen[key]}")
     if "schedule" in chosen:
         _check_schedule(name, chosen)
     low, high = chosen.get("min"), chosen.get("max")
     if low is not None and high is not None and not float(low) <= float(chosen["initial"]) <= float(high):
         raise UserError(
-            f"activation {name}: initial = {chosen['initial']} is not within {low} and {high}",
-            "Choose a threshold between min and max",
+            f"activation {name}: initial must be from min ({low}) to max ({high}), got {chosen['initial']}"
         )
 
 
 def _check_schedule(name: str, chosen: Mapping[str, Number]) -> None:
     schedule, rate = chosen["schedule"], chosen["decay_rate"]
     if schedule not in SCHEDULES:
-        raise UserError(f"activation {name}: schedule = {quote(schedule)}", f"One of {', '.join(SCHEDULES)}")
+        raise UserError(
+            f"activation {name}: schedule must be one of {', '.join(SCHEDULES)}, got {quote(schedule)}"
+        )
     if not 1 <= float(chosen["decay_epochs"]) <= 1e6:
-        raise UserError(f"activation {name}: decay_epochs = {chosen['decay_epochs']}", "Choose 1 or more")
+        raise UserError(
+            f"activation {name}: decay_epochs must be from 1 to 1,000,000, got {chosen['decay_epochs']}"
+        )
     if not float(rate) < 1:
-        raise UserError(f"activation {name}: decay_rate = {rate}", "Choose less than 1")
+        raise UserError(f"activation {name}: decay_rate must be below 1, got {rate}")
     if schedule != "exponential" and rate != _DECAY["decay_rate"]:
-        raise UserError(f"activation {name}: decay_rate is of schedule 'exponential'", "Leave it out")
+        raise UserError(
+            f"activation {name}: decay_rate must be left out with schedule {schedule}, got {rate}",
+            "Only schedule exponential uses it",
+        )
 
 
 def _shown(value: Number) -> str:

@@ -32,10 +32,10 @@ class Arch:
         Raises UserError for anything else, and for sizes that no machine could hold.
         """
         if len(text) > _MAX_TEXT:
-            raise UserError(f"arch: the text is {len(text):,} characters long", _HELP)
+            raise UserError(f"arch must have at most {_MAX_TEXT:,} characters, got {len(text):,}", _HELP)
         inner = text.strip(string.whitespace)
         if not (inner.startswith("[") and inner.endswith("]")) or len(inner) < 2:
-            raise UserError(f"arch {quote(text)} is not in brackets", _HELP)
+            raise UserError(f"arch must be in brackets, got {quote(text)}", _HELP)
         return cls.of_stacks([_stack(segment) for segment in inner[1:-1].split(",")])
 
     @classmethod
@@ -44,14 +44,16 @@ class Arch:
         merged: list[tuple[int, int]] = []
         for depth, width in stacks:
             if depth < 1 or width < 1:
-                raise UserError(f"arch: {depth}*{width} is not a size", "Counts and widths start at 1")
+                raise UserError(f"arch must have counts and widths from 1, got {depth}*{width}", _HELP)
             if merged and merged[-1][1] == width:
                 merged[-1] = (merged[-1][0] + depth, width)
             else:
                 merged.append((depth, width))
         widest, deepest = max(w for _, w in merged), sum(d for d, _ in merged)
         if widest > MAX_WIDTH or deepest > MAX_DEPTH:
-            raise UserError(f"arch: {deepest:,} hidden layers, the widest {widest:,}", _LIMITS)
+            raise UserError(
+                f"arch must be smaller, got {deepest:,} hidden layers, the widest {widest:,}", _LIMITS
+            )
         return cls(tuple(merged))
 
     @classmethod
@@ -60,7 +62,7 @@ class Arch:
         if isinstance(value, Arch):
             return value
         if not isinstance(value, str):
-            raise UserError(f"arch: {quote(value)} is not a text", _HELP)
+            raise UserError(f"arch must be a string, got {quote(value)}", _HELP)
         return cls.parse(value if value.lstrip().startswith("[") else f"[{value}]")
 
     @property
@@ -87,7 +89,7 @@ def _stack(segment: str) -> tuple[int, int]:
     """Parse `4*8` as (4, 8). Raises UserError."""
     match = _SEGMENT.fullmatch(segment)
     if match is None:
-        raise UserError(f"arch: segment {quote(segment.strip())} is not count*width", _HELP)
+        raise UserError(f"arch must be segments COUNT*WIDTH, got {quote(segment.strip())}", _HELP)
     if max(len(digits.lstrip("0")) for digits in match.groups()) > _MAX_DIGITS:
-        raise UserError(f"arch: segment {quote(segment.strip())} is too large", _LIMITS)
+        raise UserError(f"arch must be smaller, got {quote(segment.strip())}", _LIMITS)
     return int(match[1]), int(match[2])

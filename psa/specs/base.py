@@ -6,6 +6,8 @@ A key that a part does not know is an error, and so is a value that would change
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from functools import cached_property
 from typing import Annotated, Any, Final, TypeVar
 
@@ -58,19 +60,31 @@ def parse_spec(kind: type[S], values: dict[str, Any], where: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {first_error(error)}", "Correct that value and try again") from None
+        raise UserError(f"{where}: {first_error(error)}", "Correct that value") from None
 
 
-def first_error(error: ValidationError) -> str:
-    """Return the first fault of a validation, as `method.lr = -1.0: input should be greater than 0`."""
+# How pydantic begins to say what a value must be, and the count with which it ends.
+_MUST: Final = re.compile(r"^\w+ should (.*?)(?: after validation, not .*)?$")
+
+
+def first_error(error: ValidationError, spell: Callable[[str], str] = str) -> str:
+    """Return the first fault of a validation, as `method.lr must be greater than 0, got -1.0`.
+
+    spell: how users write a key, such as an option. A message that begins with its key gets that spelling.
+    """
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"] if part not in _TAGS)
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    message = message[:1].lower() + message[1:]
+    key = spell(".".join(str(part) for part in fault["loc"] if part not in _TAGS))
+    message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{key} is missing"
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
-    if not key:
-        return message
-    return f"{key} = {quote(fault['input'])}: {message}"
+    if fault["type"] in ("model_type", "dict_type"):
+        message = "Input should be a table"
+    if must := _MUST.fullmatch(message):
+        return f"{key} must {must[1]}, got {quote(fault['input'])}".lstrip()
+    name = re.split("[ .]", key)[-1].lstrip("-").replace("-", "_")
+    if key and re.match(rf"{name}\b", message):
+        return key + message.removeprefix(name)
+    spelled = re.sub(r"^[a-z_]+(?= must\b)", lambda match: spell(match[0]), message)
+    return f"{key}: {message}" if key and spelled == message else spelled

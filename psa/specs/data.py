@@ -19,11 +19,16 @@ from psa.specs.base import Seed, Spec
 
 IMAGES: Final = 60_000  # in the training file of each data set
 
-ValidationSize = Annotated[int, Field(strict=True, ge=1, le=59_999)]
+ValidationSize = Annotated[
+    int, Field(strict=True, ge=1, le=59_999, description="Number of validation images.")
+]
 SubsetSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES)]
 Digits = tuple[Annotated[int, Field(strict=True, ge=0, le=9)], ...]
 DatasetName = Literal["mnist", "fashion-mnist"]
-Scaling = Literal["standard", "unit", "simplex"]
+Scaling = Annotated[
+    Literal["standard", "unit", "simplex"],
+    Field(description="Pixel values: mean 0 and sd 1, from 0 to 1, or summing to 100."),
+]
 
 
 class DataSpec(Spec):
@@ -56,7 +61,7 @@ class DataSpec(Spec):
         if self.digits is not None and (
             len(self.digits) < 2 or tuple(sorted(set(self.digits))) != self.digits
         ):
-            raise ValueError("digits are at least two, each once, in rising order")
+            raise ValueError("digits must be at least two, each once, in rising order")
         return self
 
     @property
@@ -93,12 +98,12 @@ def digits_of(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in bare.split(",")]
     for part in parts:
         if re.fullmatch("[0-9]", part, re.ASCII) is None:
-            raise UserError(f"digits {text!r} must be digits from 0 to 9, got {part!r}", _HINT)
+            raise UserError(f"digits must be from 0 to 9, got {part!r} in {text!r}", _HINT)
     return checked(tuple(map(int, parts)))
 
 
 def checked(digits: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the digits. Raises UserError for a single digit, for one given twice, and unless they rise:
+    """Return the digits. Raises UserError unless they are two or more from 0 to 9, once each and rising:
     label 0 is the least digit, so another order would suggest another labelling.
     """
     shown = ", ".join(map(str, digits[:_SHOWN])) + ", ..." * (len(digits) > _SHOWN)
@@ -106,14 +111,16 @@ def checked(digits: tuple[int, ...]) -> tuple[int, ...]:
     if not digits:
         raise UserError("digits must name at least two digits, got none", _HINT)
     for digit in digits:
+        if not 0 <= digit <= 9:
+            raise UserError(f"digits must be from 0 to 9, got {digit}", _HINT)
         if counts[digit] > 1:
-            raise UserError(f"digits {shown} must name each digit once, got {digit} more than once", _HINT)
+            raise UserError(f"digits must name each digit once, got {shown}", _HINT)
     if len(digits) < 2:
-        raise UserError(f"digits {shown} must name at least two digits, got one", _HINT)
+        raise UserError(f"digits must name at least two digits, got {shown}", _HINT)
     if tuple(sorted(digits)) != digits:
         rising = ",".join(map(str, sorted(digits)))
         raise UserError(
-            f"digits {shown} must be in rising order", f"Labels follow the digits: write {rising}"
+            f"digits must be in rising order, got {shown}", f"Labels follow the digits: write {rising}"
         )
     return digits
 

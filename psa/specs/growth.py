@@ -48,17 +48,17 @@ class Growth(Spec):
     @model_validator(mode="after")
     def _every_option_acts(self) -> Self:
         if not (self.width or self.depth):
-            raise ValueError("width and depth are both 0: nothing would grow")
+            raise ValueError("grow_width or grow_depth must be above 0, got 0 for both")
         if not self.width and self.max_width is not None:
-            raise ValueError("max_width acts with width only: leave it out")
+            raise ValueError("max_width must be left out unless grow_width is above 0")
         if not self.depth and self.max_depth is not None:
-            raise ValueError("max_depth acts with depth only: leave it out")
+            raise ValueError("max_depth must be left out unless grow_depth is above 0")
         if (self.schedule == "performance") != (self.threshold is not None):
-            raise ValueError("threshold belongs to schedule performance, which needs it")
+            raise ValueError("grow_threshold must be set with grow_schedule performance, and only then")
         if self.schedule != "plateau" and self.min_delta != _NO_GAIN:
-            raise ValueError("min_delta acts with schedule plateau only: leave it out")
+            raise ValueError("grow_min_delta must be left out unless grow_schedule is plateau")
         if self.stop_epoch is not None and self.stop_epoch <= self.warmup_epochs + 1:
-            raise ValueError("no epoch lies between warmup_epochs and stop_epoch: nothing would grow")
+            raise ValueError("stop_epoch must be above grow_after + 1, or nothing would grow")
         return self
 
     def grown(self, widths: tuple[int, ...]) -> tuple[int, ...]:

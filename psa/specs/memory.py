@@ -31,10 +31,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,79}$")]
 FIELDS_BYTES: Final = 8 + 8 + 4 + 4 + 4  # label, insert step, retrieval count, usefulness, fresh step
 
 
-def _idle(spec: Spec, option: str, where: str) -> None:
-    """Raise ValueError unless an option that has no effect here has its default."""
+def _idle(spec: Spec, option: str, where: str, setting: str = "") -> None:
+    """Raise ValueError unless an option without effect has its default. setting: its name in a grid."""
     if getattr(spec, option) != type(spec).model_fields[option].default:
-        raise ValueError(f"{option} acts with {where} only: leave it out")
+        raise ValueError(f"{setting or option} must be left out unless {where}")
 
 
 class Retrieval(Spec):
@@ -56,9 +56,9 @@ class Retrieval(Spec):
     @model_validator(mode="after")
     def _every_option_acts(self) -> Self:
         if self.weighting != "softmax":
-            _idle(self, "temperature", "weighting softmax")
+            _idle(self, "temperature", "weighting is softmax")
         if self.metric == "cosine" and not (self.normalize_keys and self.normalize_queries):
-            raise ValueError("cosine compares directions: leave normalize_keys and normalize_queries on")
+            raise ValueError("normalize_keys and normalize_queries must be on with metric cosine")
         return self
 
 
@@ -71,7 +71,7 @@ class Query(Spec):
     @model_validator(mode="after")
     def _dims_are_of_a_projection(self) -> Self:
         if self.source != "projection":
-            _idle(self, "dims", "source projection")
+            _idle(self, "dims", "query is projection", "projection_dims")
         return self
 
 
@@ -91,15 +91,21 @@ class Target(Spec):
     def _the_value_is_of_its_kind(self) -> Self:
         pair = (self.construction, self.value)
         if pair == ("current_hidden", "delta"):
-            raise ValueError("current_hidden minus the hidden state is 0: choose value absolute")
+            raise ValueError(
+                "target current_hidden must have absolute values: its difference from the hidden state is 0"
+            )
         if pair == ("grad_delta", "absolute"):
-            raise ValueError("grad_delta is a step, not a hidden state: choose value delta, or grad_target")
+            raise ValueError(
+                "target grad_delta must have delta values, being a step: choose them or grad_target"
+            )
         if pair == ("grad_target", "delta"):
-            raise ValueError("grad_target minus the hidden state is grad_delta: choose that")
+            raise ValueError(
+                "target grad_target must have absolute values: its difference is grad_delta, choose that"
+            )
         if not self.construction.startswith("grad"):
-            _idle(self, "step_size", "grad_delta and grad_target")
+            _idle(self, "step_size", "target is grad_delta or grad_target")
         if self.construction != "class_centroid":
-            _idle(self, "centroid_momentum", "class_centroid")
+            _idle(self, "centroid_momentum", "target is class_centroid")
         return self
 
 
@@ -120,11 +126,13 @@ class Gate(Spec):
     @model_validator(mode="after")
     def _every_option_acts(self) -> Self:
         if self.schedule != "linear_warmup":
-            _idle(self, "rise_epochs", "schedule linear_warmup")
+            _idle(self, "rise_epochs", "gate_schedule is linear_warmup")
         if not self.uncertainty:
-            _idle(self, "temperature", "uncertainty")
+            _idle(self, "temperature", "uncertainty is on", "gate_temperature")
             if self.schedule == "constant" and self.bias:
-                raise ValueError("bias is a part of a constant alpha: add it to alpha")
+                raise ValueError(
+                    "gate_bias must be 0 with a constant gate without uncertainty: add it to alpha"
+                )
         return self
 
 
@@ -159,9 +167,9 @@ class EvictionPolicy(Spec):
     @model_validator(mode="after")
     def _every_option_acts(self) -> Self:
         if (self.policy == "ttl") != (self.ttl_steps is not None):
-            raise ValueError("ttl_steps belongs to policy ttl, and policy ttl needs it")
+            raise ValueError("ttl_steps must be set with forgetting ttl, and only then")
         if self.policy != "helpfulness_age":
-            _idle(self, "age_weight", "policy helpfulness_age")
+            _idle(self, "age_weight", "forgetting is helpfulness_age")
         return self
 
 
@@ -197,31 +205,37 @@ class Memory(Spec):
     @model_validator(mode="after")
     def _the_change_is_one(self) -> Self:
         if self.mode == "overwrite" and self.target.value == "delta":
-            raise ValueError("overwrite with delta values is residual (h + strength x r): choose residual")
+            raise ValueError(
+                "memory_mode overwrite must have absolute values: with delta values choose residual"
+            )
         if self.mode == "residual" and self.target.value == "absolute":
-            raise ValueError("residual would add a whole hidden state: choose overwrite or gated")
+            raise ValueError("memory_mode residual must have delta values: choose overwrite or gated")
         if self.mode != "gated" and self.gate != Gate():
-            raise ValueError("gate acts in mode gated only: leave it out")
+            raise ValueError("alpha, gate_* and uncertainty must be left out unless memory_mode is gated")
         cut = self.mode == "overwrite" and self.strength == 1 and self.clip is None
         if cut and self.train and self.control != "inactive" and self.target.construction == "grad_target":
             raise ValueError(
                 "overwrite at strength 1 lets no gradient through, so grad_target would be the hidden state: "
-                "choose current_hidden, a smaller strength, or train = false"
+                "choose current_hidden, a smaller strength, or train_use false"
             )
         return self
 
     @model_validator(mode="after")
     def _every_option_acts(self) -> Self:
         if not (self.train or self.inference):
-            raise ValueError("neither in training nor in inference is control = inactive: choose that")
+            raise ValueError(
+                "train_use or inference_use must be on: to have neither, choose method hybrid_inactive"
+            )
         if self.control == "inactive" and not (self.train and self.inference):
-            raise ValueError("control inactive acts nowhere: leave train and inference on")
+            raise ValueError(
+                "train_use and inference_use must be on with method hybrid_inactive, which ignores them"
+            )
         if not self.warmup_epochs:
-            _idle(self, "fill_during_warmup", "warmup_epochs")
+            _idle(self, "fill_during_warmup", "warmup_epochs is above 0")
         if self.retrieval.k > self.capacity:
-            raise ValueError(f"k = {self.retrieval.k} entries of a memory of {self.capacity}")
+            raise ValueError(f"k must be at most memory_size ({self.capacity}), got {self.retrieval.k}")
         if self.retrieval.normalize_values and self.target.construction == "grad_delta":
-            _idle(self.target, "step_size", "values that keep their length (normalize_values off)")
+            _idle(self.target, "step_size", "normalize_values is off")
         return self
 
     @property
@@ -251,13 +265,13 @@ def check_query(spec: Memory, width: int) -> None:
     """Raise UserError if a query has no dimensions to compare at a site of this width, or projects to all."""
     if spec.query.source == "untouched" and spec.affected.dims >= width:
         raise UserError(
-            f"memory: query untouched, but all {width} dimensions of the site are affected",
+            f"query untouched must leave dimensions, got affected_dims for all {width} of the site",
             f"Lower affected_dims below {width}",
         )
     if spec.query.source == "projection" and spec.query.dims >= width:
         raise UserError(
-            f"memory: a projection to {spec.query.dims} of {width} dimensions is the full query",
-            f"Lower projection_dims below {width}, or choose query full",
+            f"projection_dims must be below the {width} dimensions of the site, got {spec.query.dims}",
+            "Lower it, or choose query full",
         )
 
 
@@ -266,8 +280,8 @@ def check_room(spec: Memory, samples: int, epochs: int) -> None:
     arrivals = samples * sum(spec.fills(epoch) for epoch in range(1, epochs + 1))
     if spec.forgetting.policy == "none" and arrivals > spec.capacity:
         raise UserError(
-            f"memory: {arrivals:,} arrivals, capacity {spec.capacity:,}, and policy none forgets nothing",
-            "Raise the capacity or choose another policy",
+            f"memory_size must be at least {arrivals:,} with forgetting none, got {spec.capacity:,}",
+            "Raise it or choose another forgetting",
         )
 
 

@@ -18,7 +18,7 @@ def site_of(site: str, candidates: Sequence[str]) -> str:
     if site in places:
         return candidates[places[site]]
     if site not in candidates:
-        raise UserError(f"memory: no site {site!r}", f"One of early, middle, late, {', '.join(candidates)}")
+        raise UserError(f"unknown site {site!r}", f"Known: early, middle, late, {', '.join(candidates)}")
     return site
 
 

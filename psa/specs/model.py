@@ -87,17 +87,23 @@ class NetworkSpec(Spec):
     @model_validator(mode="after")
     def _nothing_is_without_effect(self) -> Self:
         if self.simplex == "none" and self.temperature != 1.0:
-            raise ValueError("temperature is that of simplex layers, and simplex = 'none'")
+            raise ValueError(f"temperature must be left out with simplex none, got {self.temperature}")
         if self.simplex == "inner" and self.family != "residual":
-            raise ValueError("simplex = 'inner' means the layers inside residual blocks: family = 'residual'")
+            raise ValueError(f"simplex inner must have family residual, got {self.family}")
         if self.simplex == "all" and self.init != "torch":
-            raise ValueError(f"init = {self.init!r} is of linear layers, and simplex = 'all' leaves none")
+            raise ValueError(
+                f"init must be left out with simplex all, which has no linear layers, got {self.init}"
+            )
         if self.family == "cnn" and not (self.activation.is_relu and self.simplex == "none"):
-            raise ValueError("family = 'cnn' has linear layers and ReLU")
+            raise ValueError("family cnn must have activation ReLU and simplex none")
         if self.family == "cnn" and not 2 <= len(self.arch.widths) <= _CONVOLUTIONS + 1:
-            raise ValueError("the arch of family 'cnn' is the channels of 1 to 4 convolutions and one layer")
+            raise ValueError(
+                f"arch must be channels of 1 to 4 convolutions and a width with family cnn, got {self.arch}"
+            )
         if self.family == "glonet" and len(set(self.arch.widths)) > 1:
-            raise ValueError("family = 'glonet' sums its hidden layers, which must have one width")
+            raise ValueError(
+                f"arch must have one width with family glonet, which sums the layers, got {self.arch}"
+            )
         return self
 
     @property

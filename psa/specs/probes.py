@@ -56,19 +56,19 @@ def parse_probe(text: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     """Parse the name of a probe and the values of its options. Raises UserError."""
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise UserError(f"probe {text!r} is not NAME or NAME(key=value)", _example())
+        raise UserError(f"a probe must be NAME or NAME(key=value), got {text!r}", _example())
     name, options = match[1], dict[str, tuple[str, ...]]()
     check_choice(name, set(PROBES), "probes", "probe")
     for part in match[2].split(",") if match[2] is not None else ():
         key, _, values = part.partition("=")
         check_choice(key, set(OPTIONS.get(name, {})), f"probe {text!r}", "option")
         if key in options:
-            raise UserError(f"probe {text!r}: {key} is there twice", "Join its values by +")
+            raise UserError(f"probe {text!r}: {key} must be given once, got it twice", "Join values with +")
         options[key] = tuple(values.split("+"))
         if not all(re.fullmatch(_VALUES[key], value) for value in options[key]):
-            raise UserError(f"probe {text!r}: {key} = {values!r} are no {OPTIONS[name][key]}", _example())
+            raise UserError(f"probe {text!r}: {key} must be {OPTIONS[name][key]}, got {values!r}", _example())
         if len(set(options[key])) < len(options[key]):
-            raise UserError(f"probe {text!r}: {key} = {values!r} has one of them twice", _example())
+            raise UserError(f"probe {text!r}: {key} must have each value once, got {values!r}", _example())
     return name, options
 
 

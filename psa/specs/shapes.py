@@ -140,8 +140,8 @@ def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shap
     shape = _built(model.family, model.arch, classes, simplex, learns)
     if shape.parameters > MAX_PARAMETERS:
         raise UserError(
-            f"arch {model.arch}: a {model.family} of that shape has {shape.parameters:,} parameters",
-            f"At most {MAX_PARAMETERS:,}: choose fewer or narrower layers",
+            f"arch must have at most {MAX_PARAMETERS:,} parameters, got {shape.parameters:,} of {model.arch}",
+            "Choose fewer or narrower layers",
         )
     return shape
 

@@ -17,12 +17,17 @@ Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
 # Strict: booleans and strings are refused. An integer is accepted as a rate.
-LearningRate = Annotated[float, Field(strict=True, gt=0, le=10, allow_inf_nan=False)]
-WeightDecay = Annotated[
-    float, Field(strict=True, ge=0, le=10, allow_inf_nan=False), AfterValidator(_positive_zero)
+LearningRate = Annotated[
+    float, Field(strict=True, gt=0, le=10, allow_inf_nan=False, description="Learning rate.")
 ]
-BatchSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES)]
-OptimizerName = Literal["adam", "adamw", "sgd"]
+WeightDecay = Annotated[
+    float,
+    Field(strict=True, ge=0, le=10, allow_inf_nan=False, description="Weight decay."),
+    AfterValidator(_positive_zero),
+]
+DropoutRate = Annotated[Probability, Field(description="Dropout rate of the hidden layers.")]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=IMAGES, description="Images per training step.")]
+OptimizerName = Annotated[Literal["adam", "adamw", "sgd"], Field(description="Optimizer.")]
 
 # What each optimiser remembers of every parameter.
 MOMENTS: Final[dict[OptimizerName, tuple[str, ...]]] = {
@@ -62,7 +67,9 @@ class StandardTraining(Spec):
     @model_validator(mode="after")
     def _momentum_is_of_sgd(self) -> Self:
         if self.momentum and self.optimizer != "sgd":
-            raise ValueError(f"momentum is of optimizer 'sgd', not of {self.optimizer!r}")
+            raise ValueError(
+                f"momentum must be left out unless optimizer is sgd, got optimizer {self.optimizer}"
+            )
         return self
 
 

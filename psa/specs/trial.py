@@ -82,32 +82,40 @@ class Trial(Spec):
         """
         if isinstance(self.method, RatchetTraining):
             if self.method.weight_decay and self.intervention.mode != "decay":
-                raise ValueError(f"weight_decay acts in mode decay only, not in {self.intervention.mode!r}")
+                raise ValueError(
+                    f"weight_decay must be 0 outside mode decay, got it in mode {self.intervention.mode}"
+                )
             if self.model.dropout and self.intervention.mode != "dropout":
-                raise ValueError(f"dropout acts in mode dropout only, not in {self.intervention.mode!r}")
+                raise ValueError(
+                    f"dropout must be 0 outside mode dropout, got it in mode {self.intervention.mode}"
+                )
             if self.intervention.mode == "decay" and not self.method.weight_decay:
-                raise ValueError("weight_decay = 0 in mode decay is mode none under another name")
+                raise ValueError("weight_decay must be above 0 in mode decay, got 0. Use mode none")
             if self.intervention.mode == "dropout" and not self.model.dropout:
-                raise ValueError("dropout = 0 in mode dropout is mode none under another name")
+                raise ValueError("dropout must be above 0 in mode dropout, got 0. Use mode none")
         elif self.intervention.mode in ("full", "hidden", "output"):
-            raise ValueError("ablation needs policy ratchet: it acts on a copy of the LKG")
+            raise ValueError(
+                f"policy must be ratchet in mode {self.intervention.mode}, which ablates a copy of the LKG"
+            )
         return self
 
     @model_validator(mode="after")
     def _what_is_zeroed_is_gone(self) -> Self:
         simplex = isinstance(self.model, NetworkSpec) and self.model.simplex != "none"
         if simplex and self.intervention.mode in ("full", "hidden", "output"):
-            raise ValueError("ablation zeroes weights, and the weights of a simplex layer cannot be 0")
+            raise ValueError(
+                f"simplex must be none in mode {self.intervention.mode}: its weights cannot be set to 0"
+            )
         if (
             isinstance(self.model, NetworkSpec)
             and self.model.simplex == "all"
             and self.data.scaling != "simplex"
         ):
-            raise ValueError("simplex = 'all' reads images that sum to 100: set scaling = 'simplex'")
+            raise ValueError(f"scaling must be simplex with simplex all, got {self.data.scaling}")
         if self.model.family == "cnn" and not isinstance(self.method, StandardTraining):
-            raise ValueError("family = 'cnn' is trained ordinarily: policy keep")
+            raise ValueError("policy must be keep with family cnn")
         if len({probe.partition("(")[0] for probe in self.probes}) < len(self.probes):
-            raise ValueError("probes are named once each")
+            raise ValueError(f"probes must be named once each, got {', '.join(self.probes)}")
         return self
 
     @model_validator(mode="after")
@@ -115,11 +123,12 @@ class Trial(Spec):
         if self.memory is None and self.growth is None:
             return self
         if self.model.family not in _PLAIN and (self.growth is not None or self.model.family != "cnn"):
-            what = "a memory is" if self.growth is None else "growth is"
-            where = "plain networks and CNNs" if self.growth is None else "plain networks"
-            raise ValueError(f"{what} of {where}, not of family {self.model.family!r}")
+            families = (
+                "mlp, simplemlp or cnn with a memory" if self.growth is None else "mlp or simplemlp to grow"
+            )
+            raise ValueError(f"family must be {families}, got {self.model.family}")
         if not isinstance(self.method, StandardTraining) or self.method.patience is not None:
-            raise ValueError("memory and growth go on from epoch to epoch: policy keep without patience")
+            raise ValueError("policy must be keep and patience left out with a memory or growth")
         widths = self.model.arch.widths
         if self.memory is not None:
             check_query(
@@ -130,9 +139,9 @@ class Trial(Spec):
         if isinstance(self.model, NetworkSpec) and not (
             self.model.activation.is_relu and self.model.simplex == "none"
         ):
-            raise ValueError("growth keeps what a network computes only behind ReLU, in linear layers")
+            raise ValueError("growth must have activation ReLU and simplex none")
         if self.growth.grown(widths) == widths:
-            raise ValueError(f"growth: max_width and max_depth leave {self.model.arch} no room to grow")
+            raise ValueError(f"max_width and max_depth must leave room to grow, got arch {self.model.arch}")
         return self
 
     @cached_property
@@ -176,7 +185,8 @@ class Trial(Spec):
             ("--model", self.model.family, later.model.family),
             ("--arch", self.model.arch, later.model.arch),
             ("network", self.model.shape_key, later.model.shape_key),
-            ("--dataset", self.data, later.data),
+            ("--dataset", self.data.name, later.data.name),
+            ("data", self.data, later.data),
             ("--seed", self.seed, later.seed),
             ("--policy", self.method.policy, later.method.policy),
             ("memory", self.memory, later.memory),
@@ -184,7 +194,7 @@ class Trial(Spec):
         ):
             if mine != asked:
                 raise UserError(
-                    f"{what}: the checkpoint holds {_shown(mine)}, you asked for {_shown(asked)}",
+                    _difference(what, mine, asked),
                     "Use another --model-dir, or remove the checkpoint with `clean`",
                 )
         if later._settings == self._settings:
@@ -201,8 +211,13 @@ class Trial(Spec):
         return later.changed(study=self.study, legs=legs)
 
 
-def _shown(value: object) -> str:
-    return canonical_json(value.model_dump(mode="json")) if isinstance(value, Spec) else str(value)
+def _difference(what: str, mine: object, asked: object) -> str:
+    """Describe the first field in which two values differ; a part that only one of them has is `one`."""
+    if isinstance(mine, Spec) and type(mine) is type(asked):
+        name = next(key for key in type(mine).model_fields if getattr(mine, key) != getattr(asked, key))
+        return _difference(f"{what} {name}", getattr(mine, name), getattr(asked, name))
+    stored, given = ("one" if isinstance(value, Spec) else str(value).lower() for value in (mine, asked))
+    return f"{what} must be that of the checkpoint, {stored}, got {given}"
 
 
 class Pack(Spec):
@@ -214,9 +229,9 @@ class Pack(Spec):
     @model_validator(mode="after")
     def _one_tensor(self) -> Self:
         if len({pack_key(trial) for trial in self.trials}) > 1:
-            raise ValueError("the trials of a pack share data, network and batch size")
+            raise ValueError("the trials of a pack must share data, network and batch size")
         if len({trial.id for trial in self.trials}) < len(self.trials):
-            raise ValueError("a pack holds each trial once")
+            raise ValueError("a pack must hold each trial once")
         return self
 
 

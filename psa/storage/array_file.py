@@ -163,9 +163,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(
-            f"{path} must exist, and does not", "Train the trial again, or bring the file here"
-        ) from None
+        raise UserError(f"{path} does not exist", "Train the trial again, or bring the file here") from None
     except OSError as error:
         raise unreadable(error, path) from error
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -19,6 +19,7 @@ from psa.specs.trial import Trial
 from psa.storage import layout
 from psa.storage.checkpoint import CheckpointFile
 from psa.storage.layout import FAILURE_SUFFIX, SIDECAR_SUFFIX, STATE_NAME
+from psa.storage.records.bundle import is_bundle_name
 from psa.storage.records.divergence import diverged
 from psa.storage.records.record import Record, decode_record, difference, encode_record, reaches
 from psa.storage.records.record_store import RecordStore
@@ -40,13 +41,15 @@ class StoreProgress:
     """The progress of some trials.
 
     damaged: the reason why the record of a trial (by id) cannot be read. diverged: the trials that are done
-    and whose record says that they diverged (see psa.storage.records.divergence).
+    and whose record says that they diverged (see psa.storage.records.divergence). loops: those in the records
+    of pending trials that have one.
     """
 
     done: list[Trial]
     pending: list[Trial]
     damaged: dict[str, str]
     diverged: list[Trial]
+    loops: list[int]
 
     @property
     def counts(self) -> str:
@@ -94,9 +97,16 @@ class Store:
         """Return the trials whose record does not reach `horizon` yet, in order. Raises CorruptFileError."""
         return [trial for trial in trials if not self.done(trial, horizon)]
 
+    def check_folders(self) -> None:
+        """Raise UserError if a folder is a file; the results may be a bundle."""
+        for option, folder in (("--model-dir", self.models), ("--results-dir", self.results)):
+            is_bundle = folder == self.results and is_bundle_name(folder.name) and folder.is_file()
+            if folder.exists() and not folder.is_dir() and not is_bundle:
+                raise UserError(f"{option} must be a folder, got the file {folder}", "Name one that exists")
+
     def progress(self, trials: Iterable[Trial], horizon: int) -> StoreProgress:
         """Return the trials that are done or pending and the damaged records. Each record is read once."""
-        found, read = StoreProgress([], [], {}, []), self.records.reader()
+        found, read = StoreProgress([], [], {}, [], []), self.records.reader()
         for trial in trials:
             try:
                 record = read(trial)
@@ -107,6 +117,8 @@ class Store:
             (found.done if done else found.pending).append(trial)
             if done and record is not None and diverged(record):
                 found.diverged.append(trial)
+            elif not done and record is not None:
+                found.loops.append(record["loops"])
         return found
 
     def done(self, trial: Trial, horizon: int) -> bool:

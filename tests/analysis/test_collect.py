@@ -221,13 +221,13 @@ def test_published_tables_of_trials_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("| 1 | 98.22 | 1% | 1% |", "neither a percentage"),
-        ("| 1 | 250% | 1% | 1% |", "neither a percentage"),
+        ("| 1 | 98.22 | 1% | 1% |", "must be a percentage or N/A"),
+        ("| 1 | 250% | 1% | 1% |", "must be a percentage or N/A"),
         ("| 1 | 98.22% |", "must be a row of trials"),
         ("| 9999999999 | 1% | 1% | 1% |", "must be a row of trials"),
         ("| Trial | None | None | Full |", "a mode must occur once, got 'none'"),
         ("| Trial | None | Foo | Full |", "a mode must be one of .*, got 'foo'"),
-        ("### Architecture: 1*0", "1\\*0 is not a size"),
+        ("### Architecture: 1*0", "widths from 1, got 1\\*0"),
     ],
 )
 def test_a_published_table_that_is_not_so_is_named(line: str, named: str, tmp_path: Path) -> None:
@@ -236,5 +236,5 @@ def test_a_published_table_that_is_not_so_is_named(line: str, named: str, tmp_pa
     path.write_text(PUBLISHED.replace("| 1 | 98.22% | 98.10% | N/A |", line))
     with pytest.raises(UserError, match=rf"t\.md, line 7.*{named}"):
         published_trials(path, "simplemlp")
-    with pytest.raises(UserError, match="no table of trials"):
+    with pytest.raises(UserError, match=r"the table of trials .* does not exist"):
         published_trials(tmp_path / "nowhere.md", "simplemlp")

@@ -92,7 +92,7 @@ def test_hedges_g_of_differences() -> None:
 
 def test_arms_of_different_length_are_no_pairs() -> None:
     """They would be shifted against each other."""
-    with pytest.raises(ValueError, match="cannot be paired"):
+    with pytest.raises(ValueError, match="paired arms must have one shape"):
         stats.paired([1, 2], [1, 2, 3])
 
 

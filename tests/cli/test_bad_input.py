@@ -59,13 +59,13 @@ def assert_one_line(err: str) -> None:
 
 WRONG_VALUES = [
     ("--arch", "4*4", "Write count*width segments in brackets"),
-    ("--arch", "[]", "segment '' is not count*width"),
-    ("--arch", "[0*4]", "Counts and widths start at 1"),
+    ("--arch", "[]", "must be segments COUNT*WIDTH, got ''"),
+    ("--arch", "[0*4]", "arch must have counts and widths from 1, got "),
     ("--arch", "[1*99999999999999999999]", "At most 10,000 hidden layers of at most 65,536 units"),
-    ("--arch", "[9999*60000]", "At most 1,000,000,000: choose fewer or narrower layers"),
+    ("--arch", "[9999*60000]", "arch must have at most 1,000,000,000 parameters, got "),
     ("--arch", "[4*4]\n[2*8]", "--arch"),
-    ("--arch", "\x1b[31m[4*4]", "is not in brackets"),
-    ("--hidden-layers", "0", "Counts and widths start at 1"),
+    ("--arch", "\x1b[31m[4*4]", "arch must be in brackets, got "),
+    ("--hidden-layers", "0", "arch must have counts and widths from 1, got "),
     ("--hidden-layers", "70000", "At most 10,000 hidden layers"),
     ("--hidden-layers", "x", 'must be a whole number, got "x"'),
     *(
@@ -126,7 +126,7 @@ def test_a_rate_is_judged_in_its_own_mode_as_well(mode: str, refused: Run) -> No
         (["--arch"], "--arch requires an argument"),
         (["--hidden-layers"], "--hidden-layers"),
         (["--lr", "1e-3", "--lr", "1e-4"], "--lr"),
-        (["--arch", "[1*4]", "--hidden-layers", "4"], "--arch and --hidden-layers exclude each other"),
+        (["--arch", "[1*4]", "--hidden-layers", "4"], "train needs --arch or --hidden-layers, got both"),
     ],
 )
 def test_an_unknown_or_incomplete_option_is_named(arguments: list[str], said: str, refused: Run) -> None:
@@ -156,7 +156,10 @@ def test_wrong_archs_by_the_dozen_are_refused(refused: Run) -> None:
 def test_a_device_that_is_not_there_is_refused(refused: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line says what there is instead."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert refused("--device", "cuda") == "error: --device cuda: this machine has none. Available here: cpu\n"
+    assert (
+        refused("--device", "cuda")
+        == "error: --device must be available on this machine, got cuda. Available here: cpu\n"
+    )
 
 
 def test_a_network_that_the_memory_does_not_hold_is_refused(

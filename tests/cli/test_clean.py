@@ -164,7 +164,10 @@ def test_silence_is_not_an_answer(place: Path, run: Run) -> None:
     """Where nobody can answer nothing is removed, and the way to say it beforehand is named."""
     put(place / "models" / "a.safetensors", place / "models" / "b.safetensors")
     code, _, err = run("clean", "a.safetensors", "b.safetensors")
-    assert (code, err) == (2, "error: nobody answered, so nothing was removed. Say so with --yes\n")
+    assert (code, err) == (
+        2,
+        "error: nothing was removed: the question was not answered. Confirm with --yes\n",
+    )
     assert len(left(place)) == 2
     assert run("clean", "--yes", "a.safetensors", "b.safetensors")[0] == 0
     assert left(place) == set()
@@ -293,7 +296,7 @@ def test_a_name_that_is_not_there_removes_nothing_at_all(place: Path, run: Run) 
     )
     assert left(place) == {"a.safetensors"}
     assert run("clean", "--all", "a.safetensors")[2] == (
-        "error: --all and named files exclude each other. Give one of them\n"
+        "error: clean needs --all or names of files, got both. Give one of them\n"
     )
 
 
@@ -357,7 +360,7 @@ def test_verify_of_folders_that_are_not_there_is_a_slip(place: Path, run: Run) -
     assert run("psa", "verify", "--model-dir", "modles", "--results-dir", "r") == (
         2,
         "",
-        "error: one of the folders modles and r must exist, and neither does. Name those to check with "
+        "error: modles or r must exist, got neither. Name the folders to check with "
         "--model-dir and --results-dir\n",
     )
 

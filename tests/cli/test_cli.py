@@ -189,13 +189,20 @@ def test_the_help_names_every_other_study(home: Home) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["--forgetting", "ttl", "--ttl-steps", "0"], "error: --ttl-steps = 0: input"),
-        (["--refresh-rate", "2"], "error: --refresh-rate = 2.0: input"),
-        (["--growing", "true", "--grow-interval", "0"], "error: --grow-interval = 0: input"),
-        (["--memory-mode", "overwrite"], "error: overwrite with delta values is residual"),
+        (
+            ["--forgetting", "ttl", "--ttl-steps", "0"],
+            "error: --ttl-steps must be greater than or equal to 1, got 0.",
+        ),
+        (["--refresh-rate", "2"], "error: --refresh-rate must be less than or equal to 1, got 2.0."),
+        (
+            ["--growing", "true", "--grow-interval", "0"],
+            "error: --grow-interval must be greater than or equal to 1, got 0.",
+        ),
+        (["--momentum", "0.5"], "error: --momentum must be left out unless optimizer is sgd, got "),
+        (["--memory-mode", "overwrite"], "error: memory_mode overwrite must have absolute values"),
         (
             ["--network", "cnn", "--arch", "1*4, 1*8", "--growing", "true"],
-            "error: growth is of plain networks",
+            "error: family must be mlp or simplemlp to grow, got cnn",
         ),
     ],
 )
@@ -233,9 +240,9 @@ def test_several_runs_are_trials_of_their_own(homes: tuple[Home, Home]) -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["--arch", "[1*5]"], "error: --arch: the checkpoint holds [1*4], you asked for [1*5]."),
-        (["--seed", "7"], "error: --seed: the checkpoint holds 0, you asked for 7."),
-        (["--model", "simplemlp"], "error: --model: the checkpoint holds resmlp, you asked for simplemlp."),
+        (["--arch", "[1*5]"], "error: --arch must be that of the checkpoint, [1*4], got [1*5]."),
+        (["--seed", "7"], "error: --seed must be that of the checkpoint, 0, got 7."),
+        (["--model", "simplemlp"], "error: --model must be that of the checkpoint, resmlp, got simplemlp."),
     ],
 )
 def test_another_network_is_refused_with_the_way_out(asked: list[str], said: str, home: Home) -> None:
@@ -357,7 +364,7 @@ def test_ctrl_c_loses_no_finished_loop_and_says_how_to_go_on(
     assert process.returncode == 130
     assert err == ""
     stopped = re.search(
-        r"Stopped at loop (\d) of 5; every finished loop is saved\. Go on with: .*--meta-loops 5 ", out
+        r"Stopped at loop (\d) of 5; every finished loop is saved\. Resume: .*--meta-loops 5 ", out
     )
     assert stopped is not None
     assert home.state().loops == int(stopped[1])

@@ -12,6 +12,7 @@ import pytest
 from paths import ROOT
 
 from psa.cli import app as cli
+from psa.experiments.study import study_named, study_names
 
 COMMANDS = [name for name in cli.PSA if not name.startswith("-")]
 SAID = dict(
@@ -66,6 +67,15 @@ def test_the_example_is_understood(name: str) -> None:
     tokens = words[2:] if words[0] == "psa" else words[1:]
     _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     assert bound.arguments or not tokens
+
+
+@pytest.mark.parametrize("name", sorted(study_names()))
+def test_every_setting_of_a_study_is_described(name: str) -> None:
+    """Each in a sentence that is not just its name, and none with a default that nobody can type."""
+    for key, field in study_named(name, "study").Settings.model_fields.items():
+        assert field.description, key
+        assert field.description.endswith((".", "]")), key
+    assert "[default: None]" not in SAID.get(f"train --study {name}", "")
 
 
 def test_the_shell_is_told_every_command_and_option() -> None:

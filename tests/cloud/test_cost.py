@@ -161,12 +161,10 @@ def test_a_wrong_table_is_told(old: str, new: str, said: str, tmp_path: Path) ->
 
 def test_a_missing_or_binary_table_is_told(tmp_path: Path) -> None:
     """With what it should look like."""
-    with pytest.raises(
-        UserError, match=r"the table of prices .* must exist, and does not.*cloud/aws/prices\.toml"
-    ):
+    with pytest.raises(UserError, match=r"the table of prices .* does not exist.*cloud/aws/prices\.toml"):
         price_table(tmp_path / "nowhere.toml")
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="must be UTF-8 text, it is UTF-16"):
+    with pytest.raises(UserError, match="must be UTF-8 text, got UTF-16"):
         price_table(tmp_path / "noise.toml")
 
 

@@ -519,7 +519,7 @@ def test_a_machine_without_namespaces_is_told_so(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(
         "cloud.emulator.containers.container._unshared", lambda *_: ["sh", "-c", "echo denied >&2; exit 1"]
     )
-    with pytest.raises(UserError, match=r"this machine makes no namespaces.*denied"):
+    with pytest.raises(UserError, match=r"needs user namespaces, which this machine refuses.*denied"):
         _ = Namespaces(tmp_path).flags
 
 

@@ -577,20 +577,24 @@ MISTAKES = [
         ["--jobs-file", "paths.txt"],
         "paths.txt, line 1: must be the name of a job, got '../up'",
     ),
-    ("sagemaker-logs-parser", [], "results/logs holds no log"),
+    ("sagemaker-logs-parser", [], "results/logs has no log"),
     ("sagemaker-logs-parser", ["--family", "cnn"], "cnn"),
     (
         "sagemaker-results-parser",
         ["--artifacts-dir", "nowhere"],
-        "the folder nowhere must exist, and does not",
+        "the folder nowhere does not exist",
     ),
     (
         "sagemaker-results-parser",
         ["--artifacts-dir", ".", "--region", "x"],
-        "--region and --artifacts-dir exclude each other",
+        "results need --region or --artifacts-dir, got both",
     ),
     ("sagemaker-results-parser", ["--artifacts-dir", "."], "must have a job of the original study"),
-    ("sagemaker-results-parser", ["--order", "nowhere.txt"], "no list of architectures nowhere.txt"),
+    (
+        "sagemaker-results-parser",
+        ["--order", "nowhere.txt"],
+        "the list of architectures nowhere.txt does not exist",
+    ),
 ]
 
 

@@ -104,7 +104,7 @@ def test_keys_are_shown_nowhere(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     """Bytes that are no text."""
     (tmp_path / ".env").write_bytes(b"\xff\xfe\x00S3_BUCKET_NAME")
-    with pytest.raises(UserError, match=r"\.env must be UTF-8 text, it is UTF-16"):
+    with pytest.raises(UserError, match=r"\.env must be UTF-8 text, got UTF-16"):
         read_settings(tmp_path)
 
 

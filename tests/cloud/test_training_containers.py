@@ -142,7 +142,7 @@ def test_the_log_names_the_archive_by_its_digest(aws: Aws, code: CodeArchive) ->
     """What ran is what was packed here; a mistake that ends it is one line."""
     line, job = run(aws, 101, code.content, b"[]")
     assert f"INFO code {code.digest} in /opt/ml/code" in aws.printed(line.job_name(1))
-    mistake = "/opt/ml/input/data/line/packs.json holds no packs. Submit the sweep again"
+    mistake = "/opt/ml/input/data/line/packs.json must hold packs, got none. Submit the sweep again"
     assert job["FailureReason"] == f"AlgorithmError: {mistake}, exit code: 2"
 
 

@@ -23,7 +23,7 @@ from psa.storage import locks
 from psa.storage.store import Store
 from psa.storage.sweep_registry import active_sweeps
 
-STOPPED = "Stopped; workers have saved what they had. The same command goes on from there."
+STOPPED = "Stopped; workers have saved what they had. Run the same command again to resume."
 ENDLESS = "meta_loops=1000000"
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 

@@ -137,7 +137,7 @@ def test_class_counts_under_a_digit_filter(data_dir: Path) -> None:
 def test_an_empty_split_is_refused(data_dir: Path) -> None:
     """A validation split of which the digit filter leaves nothing is an error, not a division by zero."""
     spec = DataSpec(val_size=1, digits=(1, 8))  # the last place of the permutation shows a 0
-    with pytest.raises(UserError, match="A split of 1 images has none of the digits 1, 8"):
+    with pytest.raises(UserError, match="each split must hold every digit, got 1 images without 1, 8"):
         load_splits(spec, data_dir)
     with pytest.raises(UserError, match="none of the digits"):
         class_counts(spec, data_dir)

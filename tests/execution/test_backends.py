@@ -223,9 +223,9 @@ def test_a_sister_study_runs_as_any_grid_does(
 def test_another_backends_option_is_a_mistake(tmp_path: Path, data_dir: Path) -> None:
     """An option that would change nothing is refused, and the message names its backend."""
     assert set(BACKEND_OPTIONS) == set(BACKENDS)
-    with pytest.raises(UserError, match=r"--address means nothing to --backend local.*--backend ray"):
+    with pytest.raises(UserError, match=r"--address must be left out with --backend local.*--backend ray"):
         backend_named("local", BackendOptions(address="auto"))
     done = finished(tmp_path, data_dir, "--gpus-per-pack", "0.5")
     assert done.returncode == 2
-    assert "--gpus-per-pack means nothing to --backend local" in done.stderr
+    assert "--gpus-per-pack must be left out with --backend local" in done.stderr
     assert not (tmp_path / "results" / "smoke").exists()

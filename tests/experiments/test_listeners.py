@@ -178,7 +178,7 @@ def test_one_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureF
     assert failing.told == [trials[0].id]
     (line,) = [each.getMessage() for each in caplog.records]
     assert line.startswith(
-        "Failing is not used any more in this sweep (ConnectionError: the server http://host has gone)"
+        "Failing is disabled for the rest of this sweep (ConnectionError: the server http://host has gone)"
     )
     assert all((folder / trial.id / "psa.json").is_file() for trial in trials)
 

@@ -52,12 +52,12 @@ def test_methods_are_networks_and_controls() -> None:
     ("settings", "said"),
     [
         ({"memory_mode": "overwrite"}, "choose residual"),
-        ({"k": 301}, "k = 301 entries"),
-        ({"centroid_delta": True}, "class_centroid only"),
-        ({"growing": True, "max_width": 5, "grow_depth": 0}, "no room to grow"),
-        ({"site": "hidden_9"}, "no site"),
+        ({"k": 301}, r"k must be at most memory_size \(300\), got 301"),
+        ({"centroid_delta": True}, "centroid_delta must be left out unless target is class_centroid"),
+        ({"growing": True, "max_width": 5, "grow_depth": 0}, "must leave room to grow"),
+        ({"site": "hidden_9"}, "unknown site 'hidden_9'"),
         ({"query": "untouched", "affected_dims": 14}, "Lower affected_dims below 14"),
-        ({"query": "projection", "projection_dims": 14}, "Lower projection_dims below 14"),
+        ({"query": "projection", "projection_dims": 14}, "projection_dims must be below the 14 dimensions"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: str) -> None:

@@ -73,8 +73,8 @@ def test_whole_numbers_are_drawn_whole_with_both_ends(log: bool, tmp_path: Path)
     ("line", "said"),
     [
         ("batch_size = { low = 16.5, high = 64 }", "batch_size"),
-        ("batch_size = { low = 64, high = 16 }", "low = 64 is not below high = 16"),
-        ("val_size = { low = 0, high = 16, log = true }", "low = 0 has no logarithm"),
+        ("batch_size = { low = 64, high = 16 }", "low must be below high \\(16\\), got 64"),
+        ("val_size = { low = 0, high = 16, log = true }", "low must be above 0 with log = true, got 0"),
     ],
 )
 def test_mistakes_in_a_range_of_whole_numbers_are_named(line: str, said: str, tmp_path: Path) -> None:
@@ -103,20 +103,20 @@ def test_a_setting_that_does_nothing_is_known() -> None:
     ("old", "new", "said"),
     [
         ("lr = {", "lrr = {", "space: unknown key 'lrr'. Did you mean lr?"),
-        ("low = 1e-5", "low = 1e-1", "low = 0.1 is not below high = 0.01"),
-        ("low = 1e-5", "low = 0", "low = 0 has no logarithm"),
+        ("low = 1e-5", "low = 1e-1", "low must be below high \\(0.01\\), got 0.1"),
+        ("low = 1e-5", "low = 0", "low must be above 0 with log = true, got 0"),
         ("high = 1e-2, log", "high = 100, log", "space: .*lr"),
         ("high = 1e-2", "hihg = 1e-2", "unknown key 'hihg'|high is missing"),
         ('"dropout"]', '"dropuot"]', "mode"),
-        ("samples = 6", "samples = 0", "samples = 0"),
-        ("grace = 1", "grace = 6", "grace = 6 is not below meta_loops = 6"),
+        ("samples = 6", "samples = 0", "samples must be greater than or equal to 1, got 0"),
+        ("grace = 1", "grace = 6", "grace must be below meta_loops \\(6\\), got 6"),
         ('"asha"', '"asah"', "scheduler"),
-        ('"asha"', '"pbt"\nsampler = "optuna"', "pbt draws by itself"),
+        ('"asha"', '"pbt"\nsampler = "optuna"', "scheduler pbt must have sampler random"),
         ('"asha"', '"pbt"', ""),
-        ('arch = "1*4"', 'arch = "1*4"\nmode = "none"', "mode stands in space and in base"),
+        ('arch = "1*4"', 'arch = "1*4"\nmode = "none"', "mode must be set in one place, got space and base"),
         ("[search]", "[axes]\nseed_ = [1]\n[search]", "unknown key|no axes"),
         ("[search]", "[serach]", "unknown key 'serach'. Did you mean search?"),
-        ('mode = ["none", "dropout"]', "mode = []", "mode is empty"),
+        ('mode = ["none", "dropout"]', "mode = []", "mode must have at least one value, got none"),
     ],
 )
 def test_mistakes_in_a_search_are_named(old: str, new: str, said: str, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_pbt_cannot_search_what_the_weights_depend_on(tmp_path: Path) -> None:
     path = written(
         tmp_path, SMALL, ('"asha"', '"pbt"'), ('arch = "1*4"\n', ""), ("[search]", 'arch = ["1*4"]\n[search]')
     )
-    with pytest.raises(UserError, match="arch cannot be searched by pbt"):
+    with pytest.raises(UserError, match="pbt copies weights and cannot search arch"):
         load_search(path)
 
 

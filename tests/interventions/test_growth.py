@@ -185,12 +185,15 @@ def test_growth_so_far_does_not_depend_on_what_comes_later(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"width": 0}, "nothing would grow"),
-        ({"max_depth": 3}, "max_depth acts with depth"),
-        ({"width": 0, "depth": 1, "max_width": 3}, "max_width acts with width"),
-        ({"schedule": "performance"}, "needs it"),
-        ({"threshold": 0.5}, "needs it"),
-        ({"min_delta": 0.5}, "plateau only"),
+        ({"width": 0}, "grow_width or grow_depth must be above 0"),
+        ({"max_depth": 3}, "max_depth must be left out unless grow_depth"),
+        ({"width": 0, "depth": 1, "max_width": 3}, "max_width must be left out unless grow_width"),
+        (
+            {"schedule": "performance"},
+            "grow_threshold must be set with grow_schedule performance, and only then",
+        ),
+        ({"threshold": 0.5}, "grow_threshold must be set with grow_schedule performance, and only then"),
+        ({"min_delta": 0.5}, "grow_min_delta must be left out unless grow_schedule is plateau"),
         ({"warmup_epochs": 3, "stop_epoch": 4}, "nothing would grow"),
         ({"schedule": "sometimes"}, "Input should be"),
     ],

@@ -226,16 +226,19 @@ def test_a_memory_stays_with_its_network_as_it_grows(small: Splits) -> None:
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"memory": fixed(site="hidden_7")}, "no site 'hidden_7'"),
-        ({"memory": fixed(query={"source": "projection", "dims": 13})}, "is the full query"),
+        ({"memory": fixed(site="hidden_7")}, "unknown site 'hidden_7'"),
+        (
+            {"memory": fixed(query={"source": "projection", "dims": 13})},
+            "projection_dims must be below the 13 dimensions",
+        ),
         ({"growth": Growth(width=5, max_width=13)}, None),
-        ({"growth": Growth(width=5, max_width=3)}, "no room to grow"),
+        ({"growth": Growth(width=5, max_width=3)}, "must leave room to grow"),
     ],
 )
 def test_what_does_not_fit_its_network_is_refused_at_once(parts: dict[str, Any], said: str | None) -> None:
     """Before anything is trained."""
     if said is None:
-        with pytest.raises(ValueError, match="no room to grow"):
+        with pytest.raises(ValueError, match="must leave room to grow"):
             arm(arch="2*13", **parts)
         return
     with pytest.raises((UserError, ValueError), match=said):
@@ -244,9 +247,9 @@ def test_what_does_not_fit_its_network_is_refused_at_once(parts: dict[str, Any],
 
 def test_interventions_want_ordinary_training_of_a_plain_network() -> None:
     """Under the ratchet a discarded copy would leave entries behind; a residual network has no such sites."""
-    with pytest.raises(ValueError, match="policy keep without patience"):
+    with pytest.raises(ValueError, match="policy must be keep and patience left out"):
         Trial(model=NetworkSpec(family="mlp"), memory=Memory())
-    with pytest.raises(ValueError, match="plain networks"):
+    with pytest.raises(ValueError, match="family must be mlp or simplemlp to grow, got residual"):
         Trial(model=NetworkSpec(family="residual"), method=StandardTraining(), growth=WIDE)
 
 
@@ -261,5 +264,5 @@ def test_arms_are_trials_of_their_own_and_share_no_pack() -> None:
 
     assert len(groups_of([plain, with_memory, growing, arm(2, memory=Memory())])) == 3
     for trial in (with_memory, growing):
-        with pytest.raises(UserError, match="checkpoint holds"):
+        with pytest.raises(UserError, match=r"(memory|growth) must be that of the checkpoint, none, got one"):
             plain.continued_by(trial, 1)

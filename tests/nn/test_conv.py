@@ -115,8 +115,11 @@ def test_the_study_trains_cnns(few: Splits) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": NetworkSpec.model_construct(family="cnn"), "method": RatchetTraining()}, "policy keep"),
-        ({"growth": {"width": 3}}, "plain networks"),
+        (
+            {"model": NetworkSpec.model_construct(family="cnn"), "method": RatchetTraining()},
+            "policy must be keep with family cnn",
+        ),
+        ({"growth": {"width": 3}}, "family must be mlp or simplemlp to grow, got cnn"),
     ],
 )
 def test_what_a_cnn_cannot_do_is_refused(changes: dict[str, object], said: str) -> None:
@@ -132,7 +135,7 @@ def test_an_arch_that_is_no_cnn_is_refused() -> None:
     for arch in ("1*9", "5*3, 1*4"):
         with pytest.raises(ValueError, match="1 to 4 convolutions"):
             cnn(arch=arch)
-    with pytest.raises(ValueError, match="linear layers and ReLU"):
+    with pytest.raises(ValueError, match="family cnn must have activation ReLU and simplex none"):
         NetworkSpec(family="cnn", arch=Arch.coerce(ARCH), activation="Tanh")
-    with pytest.raises(ValueError, match="of network mlp"):
+    with pytest.raises(ValueError, match="must have network mlp, got cnn"):
         Settings(network="cnn", method="nn_extra_layer")

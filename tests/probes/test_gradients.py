@@ -240,16 +240,19 @@ def test_labels_are_digits_again(splits: Splits, small: Splits) -> None:
     [
         ("gradient_online", "Did you mean gradients_online?"),
         ("gradients_online(epoch=1)", "Did you mean epochs?"),
-        ("gradients_online(epochs=0)", "epochs = '0' are no numbers from 1"),
+        ("gradients_online(epochs=0)", "epochs must be numbers from 1, got '0'"),
         ("gradients(epochs=1)", "unknown option 'epochs'"),
         ("gradients()", "unknown option ''"),
-        ("gradients(layers=)", "are no names of layers"),
+        ("gradients(layers=)", "layers must be names of layers, got "),
         ("layer_usage(layers=output)", "unknown option 'layers'"),
-        ("gradients(layers=hidden 0)", "are no names of layers"),
-        ("gradients_online(epochs=1,epochs=2)", "epochs is there twice. Join its values by +"),
-        ("gradients_online(epochs=2+1+2)", "epochs = '2+1+2' has one of them twice"),
-        ("gradients(layers=output+output)", "layers = 'output+output' has one of them twice"),
-        ("gradients(", "is not NAME or NAME(key=value)"),
+        ("gradients(layers=hidden 0)", "layers must be names of layers, got "),
+        (
+            "gradients_online(epochs=1,epochs=2)",
+            "epochs must be given once, got it twice. Join values with +",
+        ),
+        ("gradients_online(epochs=2+1+2)", "epochs must have each value once, got '2+1+2'"),
+        ("gradients(layers=output+output)", "layers must have each value once, got 'output+output'"),
+        ("gradients(", "a probe must be NAME or NAME(key=value), got "),
     ],
 )
 def test_mistakes_in_options_are_named(text: str, said: str) -> None:
@@ -296,5 +299,5 @@ def test_a_file_of_arrays_says_when_it_is_not_what_was_written(tmp_path: Path) -
         path.write_bytes(damaged)
         with pytest.raises(CorruptFileError):
             array_file.read_arrays(path)
-    with pytest.raises(UserError, match="must exist, and does not"):
+    with pytest.raises(UserError, match="does not exist"):
         array_file.read_arrays(tmp_path / "z")

@@ -177,7 +177,9 @@ def test_a_device_that_is_not_there_is_a_user_error(
     if torch.backends.mps.is_available():
         pytest.skip("this machine has the device")
     assert script.main([*words(tmp_path), "--device", "mps"]) == 2
-    assert capsys.readouterr().err.startswith("gpu_check: error: --device mps: this machine has none")
+    assert capsys.readouterr().err.startswith(
+        "gpu_check: error: --device must be available on this machine, got mps"
+    )
 
 
 def test_resume_packs_and_memory_pass_and_are_checked(here: setting.Setting) -> None:

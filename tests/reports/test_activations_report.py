@@ -28,7 +28,7 @@ from psa.probes.distributions import _Values
 from psa.reports.activations import report
 from psa.reports.activations.arms import arms_of, of_done, rows_of, train_accuracies, varying, with_seen
 from psa.reports.activations.run_folders import run_folders, run_name
-from psa.reports.activations.tables import comparisons
+from psa.reports.activations.tables import comparisons, results_table
 from psa.reports.contract import ReportContext
 from psa.storage.records.record import encode_record, storable
 from psa.storage.store import Store
@@ -143,6 +143,14 @@ def test_arms_are_compared_with_relu_of_the_same_dropout(home: Path, store: Stor
         (dropout, {"activation": "ReLU", "dropout": dropout}) for dropout in (0.0, 0.1)
     ]
     assert all(each.found.n == 2 for each in found)
+
+
+def test_an_interval_of_two_seeds_is_not_printed(store: Store) -> None:
+    """It is up to 12.7 standard deviations wide. A report shows it, with its count."""
+    results = tiny().results(model_dir=store.models, results_dir=store.results)
+    assert "[" not in results.markdown()
+    arms = arms_of(results.frame, ("activation", "dropout"))
+    assert "[" in results_table(arms, ("activation", "dropout")).markdown()
 
 
 def test_thresholds_and_training_accuracy_are_seen_in_every_epoch(store: Store) -> None:
@@ -275,14 +283,14 @@ def test_any_field_is_an_axis() -> None:
             "unknown key 'activatoin'. Did you mean activation",
         ),
         ({"axes": {"activation": ["RuLU"]}}, "unknown name 'RuLU'. Did you mean ReLU"),
-        ({"axes": {"activation": []}}, "axes.activation is empty"),
-        ({"axes": {"lr": ["fast"]}}, "lr = 'fast'"),
-        ({"name": "My Experiment"}, "name must be a name, got 'My Experiment'"),
-        ({"epochs": 0}, "meta_loops = 0"),
-        ({"seeds": 0}, "seeds is empty"),
-        ({"seeds": 2.5}, "seeds = 2.5"),
+        ({"axes": {"activation": []}}, "axes.activation must have at least one value, got none"),
+        ({"axes": {"lr": ["fast"]}}, "lr must be a valid number, got 'fast'"),
+        ({"name": "My Experiment"}, "name must be up to 40 of a-z, 0-9, - and _, got 'My Experiment'"),
+        ({"epochs": 0}, "meta_loops must be from 1 to 10,000,000, got 0"),
+        ({"seeds": 0}, "seeds must have at least one value, got none"),
+        ({"seeds": 2.5}, "seeds must be a number (3), a list ([0, 7]) or a range ('0..9'), got 2.5"),
         ({"base": [1]}, "base must be a mapping, got [1]"),
-        ({"axes": {"arch": ["1*6"]}}, "arch stands in axes and in base"),
+        ({"axes": {"arch": ["1*6"]}}, "arch must be set in one place, got axes and base"),
     ],
 )
 def test_a_mistake_is_one_clear_error(changes: dict[str, Any], said: str) -> None:
@@ -373,9 +381,9 @@ def test_numbers_of_numpy_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"workers": 0}, "workers = 0"),
-        ({"workers": 1.5}, "workers: 1.5"),
-        ({"device": "tpu"}, "device = 'tpu'"),
+        ({"workers": 0}, "workers must be at least 1 or None, got 0"),
+        ({"workers": 1.5}, "workers must be a whole number, got 1.5"),
+        ({"device": "tpu"}, "device must be 'cpu' or 'cuda' or 'mps', got 'tpu'"),
     ],
 )
 def test_where_it_cannot_run_is_said_first(tmp_path: Path, how: dict[str, Any], said: str) -> None:

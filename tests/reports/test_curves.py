@@ -200,7 +200,9 @@ def test_breakthroughs_of_the_study_or_else_the_latest() -> None:
 def test_a_target_without_a_trial_is_named() -> None:
     """With some that there are."""
     for make in (convergence, breakthroughs):
-        with pytest.raises(UserError, match=r"--targets: there is no trial of 7\*7\. There are trials of"):
+        with pytest.raises(
+            UserError, match=r"--targets must name architectures with trials, got 7\*7\. There are trials of"
+        ):
             next(make(frame(), ["1*16", "7*7"]))
 
 

@@ -270,9 +270,9 @@ def test_read_reference_are_read_and_compared() -> None:
 def test_a_published_table_that_is_none_is_named(tmp_path: Path) -> None:
     """What is wrong and what it should be."""
     (tmp_path / "t.tsv").write_text("arch\tmode\n1*16\tnone\n")
-    with pytest.raises(UserError, match=r"t\.tsv: there is no column regime"):
+    with pytest.raises(UserError, match=r"t\.tsv must have a column regime"):
         read_reference(tmp_path / "t.tsv")
-    with pytest.raises(UserError, match=r"no published numbers .*nowhere\.tsv"):
+    with pytest.raises(UserError, match=r"published numbers .*nowhere\.tsv do not exist"):
         read_reference(tmp_path / "nowhere.tsv")
 
 
@@ -424,29 +424,45 @@ def test_the_design_space_needs_no_results(
     assert called(command, "--config-file", "a.txt", "--output-file", "out/space.png") == 0
     assert {path.name for path in Path("out").iterdir()} == {"space.png", "space.pdf"}
     assert called(command, "--config-file", "no.txt") == 2
-    assert "--config-file: there is no list of architectures no.txt" in capsys.readouterr().err
+    assert "--config-file: the list of architectures no.txt does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("function", "options", "named"),
     [
-        (commands.make_convergence_plots, ["--targets", "7*7"], "there is no trial of 7*7"),
-        (commands.make_convergence_plots, ["--targets", "seven"], "is not count*width"),
-        (commands.make_convergence_plots, ["--targets", " , "], "--targets is empty"),
-        (commands.make_late_breakthroughs, ["--family", "resmlp"], "there is no trial of --family resmlp"),
+        (
+            commands.make_convergence_plots,
+            ["--targets", "7*7"],
+            "--targets must name architectures with trials, got 7*7",
+        ),
+        (
+            commands.make_convergence_plots,
+            ["--targets", "seven"],
+            "must be segments COUNT*WIDTH, got 'seven'",
+        ),
+        (
+            commands.make_convergence_plots,
+            ["--targets", " , "],
+            "--targets must name an architecture, got none",
+        ),
+        (commands.make_late_breakthroughs, ["--family", "resmlp"], "--family must have trials, got resmlp"),
         (commands.make_late_breakthroughs, ["--study", "other"], "holds no record of other"),
         (commands.make_late_breakthroughs, ["--grid", "no.toml"], "no.toml"),
         (
             commands.make_figure_heatmaps,
             ["--config-file", "no.txt"],
-            "--config-file: there is no list of architectures no.txt",
+            "--config-file: the list of architectures no.txt does not exist",
         ),
         (commands.make_figure_heatmaps, ["--effects", "none"], "effects"),
-        (commands.make_figure_heatmaps, ["--trials-file", "no.md"], "there is no table of trials no.md"),
+        (
+            commands.make_figure_heatmaps,
+            ["--trials-file", "no.md"],
+            "the table of trials no.md does not exist",
+        ),
         (
             commands.make_comparison_figures,
             ["--published-file", "no.tsv"],
-            "there are no published numbers no.tsv",
+            "the published numbers no.tsv do not exist",
         ),
     ],
 )

@@ -132,7 +132,7 @@ def test_without_typst_the_command_says_how_to_install_it(
     ]
     assert run(PSA, [*words, "--pdf"]) == 2
     said = capfd.readouterr().err
-    assert said == f"error: --pdf: typst must be installed, and is not. {how_to_install('pdf')}\n"
+    assert said == f"error: --pdf needs typst, which is not installed. {how_to_install('pdf')}\n"
     assert not (tmp_path / "pages").exists()
     run(PSA, words)
-    assert "typst must be" not in capfd.readouterr().err
+    assert "needs typst" not in capfd.readouterr().err

@@ -174,7 +174,7 @@ def test_probes_may_not_have_been_asked(frame: pd.DataFrame) -> None:
     assert set(dict(report.figures(frame, context))) == {"accuracy_by_depth", "curves_4"}
     assert report.listings(frame, context) == {}
     texts = [text for section in report.page(frame, context, made, {}).sections for text in section.text]
-    assert "No time was stored beside the records." in texts
+    assert "The records have no sidecars with times." in texts
 
 
 def test_settings_are_not_mixed(frame: pd.DataFrame) -> None:

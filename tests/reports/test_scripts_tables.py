@@ -157,23 +157,43 @@ def test_order_tolerance_and_texts_of_accuracies(home: Path, run: Run) -> None:
 
 
 MISTAKES = [
-    ("make-architecture-table", ["--order", "nowhere.txt"], "no list of architectures nowhere.txt"),
+    (
+        "make-architecture-table",
+        ["--order", "nowhere.txt"],
+        "the list of architectures nowhere.txt does not exist",
+    ),
     ("make-architecture-table", ["--label", "a}b"], "--label must be a LaTeX label, got 'a}b'"),
     ("make-architecture-table", ["--tolerance", "-1"], "--tolerance must be from 0 to 1,000, got -1"),
     ("make-architecture-table", ["--tolerance", "nan"], "--tolerance must be from 0 to 1,000, got nan"),
     (
         "make-architecture-table",
         ["--grid", "reproduction/smoke.toml", "--family", "resmlp"],
-        "holds no trial",
+        "has no trial",
     ),
     ("make-trial-accuracy-table", [], "results holds no record of ablation"),
     ("make-trial-accuracy-table", ["--tolerance", "inf"], "--tolerance must be from 0 to 100, got inf"),
-    ("make-trial-accuracy-table", ["--datafile", "nowhere.md"], "there is no table of trials nowhere.md"),
-    ("make-trial-accuracy-table", ["--datafile", "reproduction/smoke.toml"], "must be a row|holds no table"),
-    ("make-trial-accuracy-table", ["--datafile", "a", "--published-trials", "b"], "exclude each other"),
-    ("make-trial-accuracy-table", ["--grid", "reproduction/smoke.toml", "--study", "x"], "is of study smoke"),
+    (
+        "make-trial-accuracy-table",
+        ["--datafile", "nowhere.md"],
+        "the table of trials nowhere.md does not exist",
+    ),
+    (
+        "make-trial-accuracy-table",
+        ["--datafile", "reproduction/smoke.toml"],
+        "must be a row|must hold a table",
+    ),
+    (
+        "make-trial-accuracy-table",
+        ["--datafile", "a", "--published-trials", "b"],
+        "needs --datafile or --published-trials, got both",
+    ),
+    (
+        "make-trial-accuracy-table",
+        ["--grid", "reproduction/smoke.toml", "--study", "x"],
+        "must be that of reproduction/smoke.toml, smoke, got x",
+    ),
     ("generate-reproduction-tests", ["--grid", "nowhere.toml"], "nowhere.toml"),
-    ("generate-reproduction-tests", ["--grid", "reproduction/screen.toml"], "has stages"),
+    ("generate-reproduction-tests", ["--grid", "reproduction/screen.toml"], "must be run as a whole"),
 ]
 
 

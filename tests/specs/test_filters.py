@@ -43,17 +43,17 @@ def test_names_and_lists_are_digits(text: str, digits: tuple[int, ...]) -> None:
         ("evne", "unknown name 'evne'. Did you mean even?"),
         ("Prime", "Did you mean prime?"),
         ("odd", "unknown name 'odd'"),
-        ("7", "digits 7 must name at least two digits, got one"),
+        ("7", "digits must name at least two digits, got 7"),
         (
             "1,3,1",
-            "digits 1, 3, 1 must name each digit once, got 1 more than once. Write digits such as 0,1,7",
+            "digits must name each digit once, got 1, 3, 1. Write digits such as 0,1,7",
         ),
-        ("7,3", "digits 7, 3 must be in rising order. Labels follow the digits: write 3,7"),
-        ("3,10", "digits '3,10' must be digits from 0 to 9, got '10'. Write digits such as 0,1,7, or binary"),
-        ("3,-1", "digits '3,-1' must be digits from 0 to 9, got '-1'"),
-        ("3,x", "must be digits from 0 to 9, got 'x'"),
-        ("3,٤", "must be digits from 0 to 9"),
-        ("", "must be digits from 0 to 9, got ''"),
+        ("7,3", "digits must be in rising order, got 7, 3. Labels follow the digits: write 3,7"),
+        ("3,10", "digits must be from 0 to 9, got '10' in '3,10'. Write digits such as 0,1,7, or binary"),
+        ("3,-1", "digits must be from 0 to 9, got '-1' in '3,-1'"),
+        ("3,x", "digits must be from 0 to 9, got 'x'"),
+        ("3,٤", "digits must be from 0 to 9"),
+        ("", "digits must be from 0 to 9, got ''"),
     ],
 )
 def test_mistakes_are_named(text: str, said: str) -> None:
@@ -94,12 +94,13 @@ def test_a_name_stands_wherever_digits_are_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "overrides", "said"),
     [
-        ('digits = "evne"', [], "digits = 'evne': digits: unknown name 'evne'. Did you mean even?"),
-        ('digits = "3"', [], "must name at least two digits, got one"),
+        ('digits = "evne"', [], "grid.toml: digits: unknown name 'evne'. Did you mean even?"),
+        ('digits = "3"', [], "digits must name at least two digits, got 3"),
         ("", ["digits=primes"], "Did you mean prime?"),
-        ("", ["digits=1,1"], "must name each digit once, got 1 more than once"),
-        ('[axes]\ndigits = ["even", "even"]', [], "axes.digits has 'even' twice"),
-        ('[axes]\ndigits = ["binary", [0, 1]]', [], "the same trial is asked for twice"),
+        ("", ["digits=11"], "digits must be from 0 to 9, got 11"),
+        ("", ["digits=1,1"], "digits must name each digit once, got 1, 1"),
+        ('[axes]\ndigits = ["even", "even"]', [], "axes.digits must have each value once, got 'even' twice"),
+        ('[axes]\ndigits = ["binary", [0, 1]]', [], "must declare each trial once"),
     ],
 )
 def test_mistakes_in_a_grid_name_the_key(tmp_path: Path, more: str, overrides: list[str], said: str) -> None:

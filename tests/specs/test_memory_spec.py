@@ -22,32 +22,56 @@ WARM: dict[str, Any] = {"schedule": "linear_warmup"}
     ("changes", "sentence"),
     [
         ({"mode": "overwrite"}, "choose residual"),
-        ({"mode": "residual", "target": ABSOLUTE}, "whole hidden state"),
+        ({"mode": "residual", "target": ABSOLUTE}, "residual must have delta values"),
         ({"target": {"value": "delta", "construction": "current_hidden"}}, "is 0"),
-        ({"target": {"value": "absolute", "construction": "grad_delta"}}, "not a hidden state"),
+        (
+            {"target": {"value": "absolute", "construction": "grad_delta"}},
+            "target grad_delta must have delta values",
+        ),
         ({"target": {"value": "delta", "construction": "grad_target"}}, "is grad_delta"),
-        ({"target": CENTROID | {"step_size": 0.3}}, "grad_delta and grad_target only"),
-        ({"target": {"centroid_momentum": 0.3}}, "class_centroid only"),
+        (
+            {"target": CENTROID | {"step_size": 0.3}},
+            "step_size must be left out unless target is grad_delta or grad_target",
+        ),
+        (
+            {"target": {"centroid_momentum": 0.3}},
+            "centroid_momentum must be left out unless target is class_centroid",
+        ),
         (
             {"mode": "overwrite", "target": {"value": "absolute", "construction": "grad_target"}},
             "no gradient",
         ),
-        ({"mode": "residual", "gate": {"alpha": 0.2}}, "mode gated only"),
-        ({"gate": {"rise_epochs": 3}}, "linear_warmup only"),
-        ({"gate": {"temperature": 3.0}}, "uncertainty only"),
+        ({"mode": "residual", "gate": {"alpha": 0.2}}, "must be left out unless memory_mode is gated"),
+        ({"gate": {"rise_epochs": 3}}, "rise_epochs must be left out unless gate_schedule is linear_warmup"),
+        ({"gate": {"temperature": 3.0}}, "gate_temperature must be left out unless uncertainty is on"),
         ({"gate": {"bias": 0.1}}, "add it to alpha"),
-        ({"retrieval": {"weighting": "uniform", "temperature": 0.2}}, "softmax only"),
-        ({"retrieval": {"metric": "cosine", "normalize_keys": False}}, "directions"),
-        ({"retrieval": {"normalize_values": True}, "target": {"step_size": 0.3}}, "keep their length"),
-        ({"retrieval": {"k": 25}}, "k = 25"),
-        ({"query": {"dims": 5}}, "projection only"),
-        ({"forgetting": {"policy": "ttl"}}, "needs it"),
-        ({"forgetting": {"policy": "fifo", "ttl_steps": 3}}, "needs it"),
-        ({"forgetting": {"policy": "fifo", "age_weight": 0.3}}, "helpfulness_age only"),
+        (
+            {"retrieval": {"weighting": "uniform", "temperature": 0.2}},
+            "temperature must be left out unless weighting is softmax",
+        ),
+        ({"retrieval": {"metric": "cosine", "normalize_keys": False}}, "must be on with metric cosine"),
+        (
+            {"retrieval": {"normalize_values": True}, "target": {"step_size": 0.3}},
+            "step_size must be left out unless normalize_values is off",
+        ),
+        ({"retrieval": {"k": 25}}, r"k must be at most memory_size \(24\), got 25"),
+        ({"query": {"dims": 5}}, "projection_dims must be left out unless query is projection"),
+        ({"forgetting": {"policy": "ttl"}}, "ttl_steps must be set with forgetting ttl, and only then"),
+        (
+            {"forgetting": {"policy": "fifo", "ttl_steps": 3}},
+            "ttl_steps must be set with forgetting ttl, and only then",
+        ),
+        (
+            {"forgetting": {"policy": "fifo", "age_weight": 0.3}},
+            "age_weight must be left out unless forgetting is helpfulness_age",
+        ),
         ({"forgetting": {"policy": "helpfulness_age", "age_weight": 0.0}}, "greater than 0"),
-        ({"train": False, "inference": False}, "control = inactive"),
-        ({"control": "inactive", "train": False}, "leave train and inference on"),
-        ({"fill_during_warmup": False}, "warmup_epochs only"),
+        ({"train": False, "inference": False}, "choose method hybrid_inactive"),
+        ({"control": "inactive", "train": False}, "train_use and inference_use must be on"),
+        (
+            {"fill_during_warmup": False},
+            "fill_during_warmup must be left out unless warmup_epochs is above 0",
+        ),
         ({"retrieval": {"class_conditional": True}}, "Extra inputs"),
         ({"strength": True}, "valid number"),
         ({"clip": -1.0}, "greater than or equal to 0"),
@@ -151,9 +175,9 @@ def test_policy_none_keeps_all_and_says_so_when_it_cannot() -> None:
     hidden, _ = trained(spec, [3])
     assert int(hidden.bank.size[0]) == 72
     check_room(spec, 24, 3)
-    with pytest.raises(UserError, match=r"73 arrivals, capacity 72"):
+    with pytest.raises(UserError, match=r"memory_size must be at least 73 with forgetting none, got 72"):
         check_room(spec, 73, 1)
-    with pytest.raises(UserError, match="forgets nothing"):
+    with pytest.raises(UserError, match="memory_size must hold all entries with forgetting none, got 72"):
         trained(spec, [3], steps=10)
 
 
@@ -189,9 +213,9 @@ def test_an_unknown_site_is_an_error_that_lists_the_others() -> None:
 
 def test_queries_that_cannot_be_made_are_refused_by_name() -> None:
     """Nothing left untouched, or a projection to everything."""
-    with pytest.raises(UserError, match="all 12 dimensions"):
+    with pytest.raises(UserError, match="all 12 of the site"):
         trained(memory(query={"source": "untouched"}, affected={"dims": WIDTH}), [1])
-    with pytest.raises(UserError, match="is the full query"):
+    with pytest.raises(UserError, match="projection_dims must be below"):
         trained(memory(query={"source": "projection", "dims": WIDTH}), [1])
 
 

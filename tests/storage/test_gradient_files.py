@@ -195,7 +195,7 @@ def test_an_export_is_the_gradients_written_out(copy: Path, capsys: pytest.Captu
     assert "more than 0.001 GB" in capsys.readouterr().err
     assert not Path("no").exists()
     assert run(PSA, ["export-gradients", path, "--parameters", "x", "--output-dir", "no"]) == 2
-    with pytest.raises(UserError, match="knows no batches"):
+    with pytest.raises(UserError, match="must be recorded in training"):
         planned(kept(copy, "gradients-1"), "batch")
 
 
@@ -221,7 +221,10 @@ def test_an_export_asks_for_something_sound(copy: Path, capsys: pytest.CaptureFi
     for more, said in (
         (["--limit", "nan"], "--limit must be a size in GB, got nan"),
         (["--limit", "-1"], "--limit must be a size in GB, got -1"),
-        (["--parameters", "output.bias", "output.bias"], "one is there twice"),
+        (
+            ["--parameters", "output.bias", "output.bias"],
+            "parameters must differ, got output.bias, output.bias",
+        ),
     ):
         assert run(PSA, [*words, *more]) == 2
         assert said in capsys.readouterr().err
@@ -263,7 +266,7 @@ def test_the_grid_of_the_study_has_all_digits_and_the_four_sets(capsys: pytest.C
     assert digits == {None, (0, 1), (0, 2, 4, 6, 8), (2, 3, 5, 7), (6, 8, 9)}
     assert {str(trial.model.arch) for trial in plan.trials} == {"[1*512]"}
     for wrong, said in (
-        ("7", "must name at least two digits, got one"),
+        ("7", "digits must name at least two digits, got 7"),
         ("3,3", "must name each digit once, got 3 more than once"),
         ("evne", "Did you mean even"),
         ("1,11", "less than or equal to 9"),
@@ -286,4 +289,4 @@ def test_the_options_of_a_probe_are_read_on_the_command_line(
         assert read_gradients(path).layers == ["output"]
     capsys.readouterr()
     assert run(PSA, [*TRAIN, "--probes", "gradients_online(layers=output"]) == 2
-    assert "is not NAME or NAME(key=value). For example" in capsys.readouterr().err
+    assert "a probe must be NAME or NAME(key=value), got " in capsys.readouterr().err

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from made_up import TINY, some_record, some_state
+from paths import ROOT
 
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.probe_frame import load_probe_frame
@@ -447,6 +448,20 @@ def test_verify_of_a_folder_that_does_not_exist_is_a_slip(
     """One of the two folders is enough, but not one that was named."""
     assert run(PSA, ["verify", option, "resluts"]) == 2
     assert capsys.readouterr().err == f"error: {option} must be a folder, got resluts. Name one that exists\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["verify", "status reproduction/smoke.toml", "plan reproduction/smoke.toml"]
+)
+def test_a_file_in_place_of_a_folder_is_refused(
+    command: str, home: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By every command that reads: none says that nothing is done yet."""
+    words = command.replace("reproduction", str(ROOT / "reproduction")).split()
+    assert run(PSA, [*words, "--results-dir", "/dev/null"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --results-dir must be a folder, got the file /dev/null. Name one that exists\n"
+    )
 
 
 def test_a_folder_that_may_not_be_read_is_named(

@@ -122,7 +122,7 @@ def test_a_file_that_goes_or_shrinks_while_it_is_read_is_named(tmp_path: Path) -
     with pytest.raises(CorruptFileError, match=r"x\.arrays\.safetensors is damaged"):
         file.arrays["b"]
     path.unlink()
-    with pytest.raises(UserError, match="must exist, and does not"):
+    with pytest.raises(UserError, match="does not exist"):
         file.arrays["a"]
     with pytest.raises(KeyError):
         file.arrays["c"]

@@ -73,8 +73,8 @@ class Namespaces:
         finally:
             self.close()
         raise UserError(
-            f"this machine makes no namespaces for a rehearsal's containers: {one_line(errors)[:200]}",
-            "It takes Linux with util-linux, and root or user namespaces that anybody may make",
+            f"the rehearsal needs user namespaces, which this machine refuses: {one_line(errors)[:200]}",
+            "Use Linux with util-linux, as root or with user namespaces enabled for all users",
         )
 
     def close(self) -> None:

@@ -69,9 +69,7 @@ def _required(requirements: Iterable[str], without: Iterable[str]) -> list[metad
         try:
             found.setdefault(name, metadata.distribution(name))
         except metadata.PackageNotFoundError:
-            raise UserError(
-                f"the package {name} must be installed, and is not", how_to_install("rehearse")
-            ) from None
+            raise UserError(f"the package {name} is not installed", how_to_install("rehearse")) from None
         for wanted in {"", *requirement.extras} - {extra for seen, extra in visited if seen == name}:
             visited.add((name, wanted))
             queue += [(Requirement(line), wanted) for line in found[name].requires or ()]

@@ -110,5 +110,5 @@ def _fault(python: Path) -> str:
     wrong = ", ".join(sorted(found ^ set(IMAGE_PACKAGES)))
     return (
         f"the interpreter for a rehearsal's containers ({python}) must find {', '.join(IMAGE_PACKAGES)} "
-        f"and not {', '.join(unwanted)}; it is wrong about {wrong}"
+        f"and not {', '.join(unwanted)}; differing packages: {wrong}"
     )

@@ -111,7 +111,7 @@ def parse_packs(content: bytes, where: str) -> dict[str, Pack]:
         bodies = json.loads(content)
         items = sorted(bodies.items())
     except (ValueError, AttributeError, RecursionError):
-        raise UserError(f"{where} holds no packs", "Submit the sweep again") from None
+        raise UserError(f"{where} must hold packs, got none", "Submit the sweep again") from None
     return {name: parse_spec(Pack, body, where) for name, body in items}
 
 

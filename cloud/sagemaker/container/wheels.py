@@ -54,7 +54,7 @@ def package_files(name: str, target: WheelTarget, *, offline: bool = False) -> d
         files = _cached(name, version, fitting)
         if files is None:
             raise UserError(
-                f"{name}=={version} must have a wheel for the training container ({target}), and has none",
+                f"{name}=={version} has no wheel for the training container ({target})",
                 "Install another version of it",
             )
     return files

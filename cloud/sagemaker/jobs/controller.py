@@ -38,7 +38,7 @@ _LONGEST_REASON, _HEAD = 600, 60  # characters shown of a failure reason, and of
 class JobController:
     """A controller that runs managed jobs to their end.
 
-    wanted: the horizon of each requested trial, by id; last: the names of managed jobs that get no further
+    horizons: the horizon of each requested trial, by id; last: the names of managed jobs that get no further
     job, since not all of their trials are requested; choices: the number of instance types to try.
     """
 
@@ -46,13 +46,13 @@ class JobController:
         self,
         backend: JobBackend,
         managed_jobs: Sequence[ManagedJob],
-        wanted: Mapping[str, int],
+        horizons: Mapping[str, int],
         *,
         choices: int = 1,
         at_once: int | None = None,
         last: Collection[str] = (),
     ) -> None:
-        self.backend, self.wanted, self.choices = backend, wanted, choices
+        self.backend, self.horizons, self.choices = backend, horizons, choices
         self.states = [JobState(managed, last=managed.name in last) for managed in managed_jobs]
         self.failed: set[str] = set()  # ids of trials
         self._counted: set[str] = set()  # ids of trials counted as done
@@ -180,8 +180,8 @@ class JobController:
 
     def _done(self, pack: Pack) -> int:
         """Return the number of requested trials newly finished; each counts once over all jobs."""
-        new = [trial for trial in pack.trials if trial.id in self.wanted.keys() - self._counted]
-        done = [each for each in new if self.backend.store.progress([each], self.wanted[each.id]).done]
+        new = [trial for trial in pack.trials if trial.id in self.horizons.keys() - self._counted]
+        done = [each for each in new if self.backend.store.progress([each], self.horizons[each.id]).done]
         self._counted |= {trial.id for trial in done}
         return len(done)
 

@@ -63,22 +63,22 @@ def detach_message(watch: JobController) -> str:
     return f"{text}. Run the same command to resume, or `psa fetch` to download finished results."
 
 
-def startup_notices(found: Reconciliation, region_notice: str) -> Iterator[str]:
+def startup_notices(reconciled: Reconciliation, region_notice: str) -> Iterator[str]:
     """Yield remarks on the jobs of earlier sweeps. region_notice: a remark on the prices, "" for none."""
     known, running, doubles = (
-        pluralize(len(each), "job") for each in (found.known, found.running, found.doubles)
+        pluralize(len(each), "job") for each in (reconciled.known, reconciled.running, reconciled.doubles)
     )
-    if found.known:
+    if reconciled.known:
         yield (
             f"{known} of an earlier sweep resumed with the same packs: --jobs and --pack-size "
             "apply to new ones"
         )
-    if found.running:
+    if reconciled.running:
         yield (
             f"{running} running with more trials than requested, or another horizon: watched to the end, "
             "then missing trials get new jobs"
         )
-    if found.doubles:
+    if reconciled.doubles:
         yield f"{doubles} stopped, since another job trains the same trials"
     if region_notice:
         yield region_notice

@@ -32,34 +32,34 @@ class Reconciliation:
 
 
 def reconcile(
-    stored: Iterable[ManagedJob], live: Collection[str], store: Store, wanted: Mapping[str, int]
+    stored: Iterable[ManagedJob], live: Collection[str], store: Store, horizons: Mapping[str, int]
 ) -> Reconciliation:
-    """Sort the stored jobs. live: names of those running; wanted: horizons of requested trials, by id."""
-    found, taken = Reconciliation(), set[str]()
+    """Sort the stored jobs. live: names of those running; horizons: horizons of requested trials, by id."""
+    reconciled, taken = Reconciliation(), set[str]()
     for managed in sorted(stored, key=lambda managed: (managed.name not in live, managed.name)):
         ids = {trial.id for trial in managed.trials}
         is_live, is_taken = managed.name in live, bool(ids & taken)
-        if not ids & wanted.keys() or not (is_live or managed.pending(store)):
+        if not ids & horizons.keys() or not (is_live or managed.pending(store)):
             continue
-        if not is_taken and is_wanted(managed, store, wanted):
-            found.known.append(managed)
+        if not is_taken and matches_request(managed, store, horizons):
+            reconciled.known.append(managed)
         elif is_live:
-            found.running.append(managed)
+            reconciled.running.append(managed)
             if is_taken:
-                found.doubles.append(managed)
+                reconciled.doubles.append(managed)
         else:
-            found.past.append(managed)
+            reconciled.past.append(managed)
             continue
         taken |= ids
-    return found
+    return reconciled
 
 
-def is_wanted(managed: ManagedJob, store: Store, wanted: Mapping[str, int]) -> bool:
+def matches_request(managed: ManagedJob, store: Store, horizons: Mapping[str, int]) -> bool:
     """Return whether a managed job trains only requested trials, each to the requested horizon."""
     pending = managed.pending(store)
     same = all(
-        wanted.get(trial.id, pack.horizon) == pack.horizon
+        horizons.get(trial.id, pack.horizon) == pack.horizon
         for pack in managed.packs.values()
         for trial in pack.trials
     )
-    return bool(pending) and all(trial.id in wanted for trial in pending) and same
+    return bool(pending) and all(trial.id in horizons for trial in pending) and same

@@ -79,7 +79,7 @@ def choose_samples(
     """
     for count in counts:
         if not 2 <= count < sample:
-            raise UserError(f"{count} clusters among {sample:,} samples", "Ask for 2 up to one less")
+            raise UserError(f"the number of clusters must be from 2 to {sample - 1:,}, got {count}")
     rows = fitted_rows(gradients, replace(options, n_clusters=max(counts)), seed)
     rows = rows[sampled_rows(len(rows), sample, seed)]
     points = gradients.normalised() if options.normalise else gradients

@@ -53,12 +53,14 @@ def planned(kept: GradientFile, by: By = "epoch", parameters: tuple[str, ...] = 
     shapes = kept.parameters
     for name in parameters:
         if name not in shapes:
-            raise UserError(f"there are no gradients of {name!r}", f"There are {', '.join(shapes)}")
+            raise UserError(f"unknown parameter {name!r}", f"Known: {', '.join(shapes)}")
     if len(set(parameters)) < len(parameters):
-        raise UserError(f"parameters {', '.join(parameters)}: one is there twice", "Name each once")
+        raise UserError(f"parameters must differ, got {', '.join(parameters)}")
     step = kept.trial.method.batch_size if by == "batch" else max(1, len(kept))
     if by == "batch" and not kept.online:
-        raise UserError(f"{kept.name} is of a checkpoint, which knows no batches", "Export it by epoch")
+        raise UserError(
+            f"{kept.name} must be recorded in training to be split by batch", "Export it by epoch"
+        )
     found = []
     for name in parameters or tuple(shapes):
         for number, start in enumerate(range(0, len(kept), step), 1):

@@ -111,7 +111,7 @@ class GradientFile:
         Raises UserError.
         """
         if name not in self.layers:
-            raise UserError(f"{self.file.path} holds no layer {name!r}", f"It has {', '.join(self.layers)}")
+            raise UserError(f"{self.file.path}: unknown layer {name!r}", f"Known: {', '.join(self.layers)}")
         delta = torch.from_numpy(np.array(self.file.arrays[f"{name}.delta"][rows]))
         stored = self.file.arrays.get(f"{name}.activation")
         activation = self.images(rows) if stored is None else torch.from_numpy(np.array(stored[rows]))

@@ -53,7 +53,7 @@ class KMeansConfig:
     def __post_init__(self) -> None:
         for name, least in (("n_clusters", 2), ("n_init", 1), ("max_iter", 1)):
             if getattr(self, name) < least:
-                raise UserError(f"{name} = {getattr(self, name)} is too few", f"Write {least} or more")
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.init not in ("k-means++", "random"):
             raise UserError(f"init must be 'k-means++' or 'random', got {self.init!r}")
         if not 0 <= self.start_fraction < self.end_fraction <= 1:

@@ -52,7 +52,7 @@ def label_agreement(
 def contingency(clusters: Counts, labels: Counts) -> Counts:
     """Return the count of each pair, [clusters, labels], rows and columns in rising order of their values."""
     if clusters.shape != labels.shape or clusters.ndim != 1 or not len(clusters):
-        raise ValueError(f"labellings of {clusters.shape} and {labels.shape} samples cannot be compared")
+        raise ValueError(f"clusters and labels must have one shape, got {clusters.shape} and {labels.shape}")
     rows, row = np.unique(clusters, return_inverse=True)
     columns, column = np.unique(labels, return_inverse=True)
     pairs = np.bincount(row * len(columns) + column, minlength=len(rows) * len(columns))

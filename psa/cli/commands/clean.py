@@ -53,7 +53,7 @@ def clean(
     Example: clean --dry-run
     """
     if all and files:
-        raise UserError("--all and named files exclude each other", "Give one of them")
+        raise UserError("clean needs --all or names of files, got both", "Give one of them")
     if all:
         return clean_all(dry_run=dry_run, model_dir=model_dir)
     if files:
@@ -111,9 +111,7 @@ def _named(file: Path, folder: Path) -> list[Path]:
         raise UserError(
             f"{file} must be a file in {folder}, got one elsewhere", "`clean` removes nothing else"
         )
-    raise UserError(
-        f"{file} must be a file in {folder}, and does not exist", "List the files with clean --all --dry-run"
-    )
+    raise UserError(f"{file} does not exist in {folder}", "List the files with clean --all --dry-run")
 
 
 def _no_sweep_at_work(folder: Path) -> None:
@@ -181,7 +179,7 @@ def _agreed(question: str) -> bool:
     console().print(question, end="", markup=False, soft_wrap=True)
     answer = sys.stdin.readline()
     if not answer:
-        raise UserError("nobody answered, so nothing was removed", "Say so with --yes")
+        raise UserError("nothing was removed: the question was not answered", "Confirm with --yes")
     return answer.strip().lower() in _AFFIRMED
 
 

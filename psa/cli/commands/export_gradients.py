@@ -67,8 +67,8 @@ def export_gradients(
         return 0
     if total > limit * 1e9 and not yes:
         raise UserError(
-            f"that is more than {limit:g} GB",
-            "Name fewer --parameters, raise --limit, or say --yes; "
+            f"the export must be at most {limit:g} GB",
+            "Name fewer --parameters, raise --limit, or confirm with --yes; "
             "psa.analysis.gradients.file.read_gradients needs no export",
         )
     check_free(kept, exports, output_dir)
@@ -99,6 +99,6 @@ def _check_room(folder: Path, total: int) -> None:
     free = shutil.disk_usage(there).free
     if total > free:
         raise UserError(
-            f"{format_bytes(total)} are to be written and {folder} has {format_bytes(free)} free",
+            f"{folder} must have {format_bytes(total)} free, has {format_bytes(free)}",
             "Write less",
         )

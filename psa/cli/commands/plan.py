@@ -71,7 +71,8 @@ def plan(
 
 
 def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatus]:
-    """Yield the stages whose trials are known; print what each of the others waits for."""
+    """Yield the stages whose trials are known; print what each of the others waits for. Raises UserError."""
+    store.check_folders()
     for stage in stage_statuses(declared, store):
         if stage.stage.points and stage.points is None:
             print_line(out, f"{declared.name}: {waiting(stage)}")

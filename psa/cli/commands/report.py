@@ -110,7 +110,7 @@ def _run_folders(
 
     runs, made = load_runs(report), 0
     if runs is None:
-        logger.warning("%s: --runs means nothing to a report of this kind of study", context.folder)
+        logger.warning("%s: --runs has no effect on reports of this kind", context.folder)
         return 0
     for name, files in runs(rows, context):
         say(f"{context.folder / _RUNS / name}")

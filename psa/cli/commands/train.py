@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from psa.cli.checkpoint_folder import lock_folder
 from psa.cli.console import TrainView, console, print_line, summary_table
-from psa.cli.options import NETWORK, TRAINING, NumberOption, WholeOption, Wholes, option
+from psa.cli.options import NETWORK, TRAINING, NumberOption, WholeOption, Wholes, option, option_name
 from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
@@ -90,7 +90,7 @@ class TrainOptions:
                 "--hidden-layers must name a width, got none", "Give one width per hidden layer, e.g. 64 32"
             )
         if self.arch is not None and self.hidden_layers is not None:
-            raise UserError("--arch and --hidden-layers exclude each other", "Give one of them")
+            raise UserError("train needs --arch or --hidden-layers, got both", "Give one of them")
 
     def trials(self, seeds: range) -> tuple[Trial, ...]:
         """Return one trial per seed. Raises UserError."""
@@ -105,8 +105,7 @@ class TrainOptions:
             RatchetTraining(weight_decay=decay), PublishedModelSpec(dropout=dropout)
             return tuple(self._trial(arch, decay, dropout, seed) for seed in seeds)
         except ValidationError as error:
-            option, colon, rest = first_error(error).partition(":")
-            raise UserError(f"--{option.replace('_', '-')}{colon}{rest}", "See `train --help`") from None
+            raise UserError(first_error(error, option_name), "See `train --help`") from None
 
     def _trial(self, arch: Arch, decay: float, dropout: float, seed: int) -> Trial:
         return ablation.trial(
@@ -178,7 +177,7 @@ def _plan(store: Store, trials: Sequence[Trial], meta_loops: int) -> PackRun:
     ]
     if len({None if state is None else (state.loops, state.horizon) for state in stored}) > 1:
         raise UserError(
-            "--num-runs: the checkpoints of these seeds have reached different loops",
+            "--num-runs needs checkpoints at the same loop, got different loops",
             "Use another --model-dir, or bring them to the same loop one by one with --seed",
         )
     first, horizon, finishing = stored[0], meta_loops, False

@@ -14,7 +14,6 @@ from psa.cli.options import CountOption, DataDir, ModelDir, ResultsDir
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
 from psa.storage.layout import PUBLISHED
-from psa.storage.records.bundle import is_bundle_name
 from psa.storage.store import Store
 
 MODELS: Final = Path("models")
@@ -38,11 +37,11 @@ def verify(
 
     Example: psa verify --replay 5
     """
-    _check_folders(model_dir, results_dir)
     out, store = console(), Store(model_dir, results_dir)
+    _check_folders(store)
     counts, folders = _checked(store, out)
     for path in store.set_aside_paths():
-        print_line(out, f"set aside as damaged earlier, of no use to psa: {path}")
+        print_line(out, f"damaged file set aside earlier, not used: {path}")
     for folder, count in folders.items():
         print_line(out, _apart(folder, count, results_dir))
     place = f"Files checked in {model_dir} and {results_dir}"
@@ -51,22 +50,20 @@ def verify(
     return 2 if counts["damaged"] or counts["misplaced"] or differing else 0
 
 
-def _check_folders(model_dir: Path, results_dir: Path) -> None:
+def _check_folders(store: Store) -> None:
     """Raise UserError for a folder that was named and does not exist, and where neither exists."""
-    if not model_dir.exists() and not results_dir.exists():
+    if not store.models.exists() and not store.results.exists():
         raise UserError(
-            f"one of the folders {model_dir} and {results_dir} must exist, and neither does",
-            "Name those to check with --model-dir and --results-dir",
+            f"{store.models} or {store.results} must exist, got neither",
+            "Name the folders to check with --model-dir and --results-dir",
         )
+    store.check_folders()
     for option, folder, default in (
-        ("--model-dir", model_dir, MODELS),
-        ("--results-dir", results_dir, RESULTS),
+        ("--model-dir", store.models, MODELS),
+        ("--results-dir", store.results, RESULTS),
     ):
-        if folder == results_dir and is_bundle_name(folder.name) and folder.is_file():
-            continue
-        if not folder.is_dir() and (folder != default or folder.is_symlink() or folder.exists()):
-            what = f"the file {folder}" if folder.exists() else folder
-            raise UserError(f"{option} must be a folder, got {what}", "Name one that exists")
+        if not folder.exists() and (folder != default or folder.is_symlink()):
+            raise UserError(f"{option} must be a folder, got {folder}", "Name one that exists")
 
 
 def _checked(store: Store, out: Console) -> tuple[Counter[str], Counter[Path]]:

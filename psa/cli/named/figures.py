@@ -96,7 +96,9 @@ def make_convergence_plots(
     """
     asked = _targets(targets)
     if not asked:
-        raise UserError("--targets is empty", 'Name architectures: --targets "1*1024,18*18"')
+        raise UserError(
+            "--targets must name an architecture, got none", 'Name architectures: --targets "1*1024,18*18"'
+        )
     check_writable(output_dir)
     frame = (records or Records()).frame()
 

@@ -103,14 +103,14 @@ def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...])
     if grid is None:
         if not listed:
             raise UserError(
-                f"{CONFIGURATIONS} must exist, and does not", "Name the architectures with --order or --grid"
+                f"{CONFIGURATIONS} does not exist", "Name the architectures with --order or --grid"
             )
         return _Networks(family or FAMILY, listed, 10)
     trials = load_grid(grid).trials
     family = family or only_family({trial.model.family for trial in trials})
     of_family = [trial for trial in trials if trial.model.family == family]
     if not of_family:
-        raise UserError(f"{grid} holds no trial of --family {family}", "Name another family")
+        raise UserError(f"{grid} has no trial of --family {family}", "Name another family")
     archs = dict.fromkeys(trial.model.arch.label for trial in of_family)
     return _Networks(family, tuple(archs), of_family[0].data.classes)
 
@@ -138,7 +138,7 @@ class _Source:
         """Return the rows of one family. Raises UserError."""
         path, table = self.datafile, self.published_trials
         if path is not None and table is not None:
-            raise UserError("--datafile and --published-trials exclude each other", "Give one of them")
+            raise UserError("the table needs --datafile or --published-trials, got both", "Give one of them")
         if path is not None and (path.is_file() or path.suffix == ".md"):
             table = path
         if table is not None:

@@ -69,7 +69,7 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", "Name a pack file") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}", "Name a pack file") from error
+        raise UserError(f"{path} must be JSON: {error}", "Name a pack file") from error
 
 
 if __name__ == "__main__":

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import Field
 
 from psa.experiments.study import DataSettings
 from psa.specs.arch import Arch
-from psa.specs.base import Probability
 from psa.specs.data import DataSpec
 from psa.specs.model import ArchField, Family, PublishedModelSpec
 from psa.specs.training import (
     LEAST_DECAY,
     Ablation,
     BatchSize,
+    DropoutRate,
     LearningRate,
     Mode,
     RatchetTraining,
@@ -58,13 +60,13 @@ def trial(
 class Settings(DataSettings):
     """The settings of a grid of this study. Decay and dropout apply only in the mode of the same name."""
 
-    family: Family = "resmlp"
-    arch: ArchField
-    mode: Mode = "none"
+    family: Annotated[Family, Field(description="Connections of the layers.")] = "resmlp"
+    arch: Annotated[ArchField, Field(description="Hidden layers, such as 4*8.")]
+    mode: Annotated[Mode, Field(description="Ablation, or the regularizer of a control arm.")] = "none"
     lr: LearningRate = 1e-4
     batch_size: BatchSize = 256
     weight_decay: WeightDecay = 1e-4
-    dropout: Probability = 0.1
+    dropout: DropoutRate = 0.1
 
 
 def from_settings(settings: Settings, seed: int, name: str = STUDY) -> Trial:

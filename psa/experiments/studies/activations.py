@@ -34,18 +34,25 @@ class Settings(TrainingSettings):
     """The settings of a grid of this study."""
 
     val_size: ValidationSize = 6_000
-    family: Annotated[NetworkFamily, Field(description="How layers are connected.")] = "mlp"
-    arch: ArchField = Arch(((1, 512), (1, 256), (1, 128), (1, 64)))
+    family: Annotated[NetworkFamily, Field(description="Connections of the layers.")] = "mlp"
+    arch: Annotated[ArchField, Field(description="Hidden layers, such as 1*512, 1*256.")] = Arch(
+        ((1, 512), (1, 256), (1, 128), (1, 64))
+    )
     activation: Annotated[
-        ActivationField, Field(description='Such as "JumpReLU(initial=0.5)"; see psa.specs.activation.')
+        ActivationField, Field(description='Activation function, such as "JumpReLU(initial=0.5)".')
     ] = Activation("ReLU")
     simplex: Annotated[
-        Simplex, Field(description="Which layers are stochastic; all needs scaling = simplex.")
+        Simplex, Field(description="Layers with stochastic weights; all needs scaling simplex.")
     ] = "none"
-    temperature: Annotated[Temperature, Field(description="Of stochastic layers.")] = 1.0
-    init: Initial = "torch"
+    temperature: Annotated[
+        Temperature, Field(description="Temperature of the softmax of stochastic layers.")
+    ] = 1.0
+    init: Annotated[Initial, Field(description="Distribution of the initial weights.")] = "torch"
     patience: Annotated[
-        int | None, Field(ge=1, le=100_000, description="Epochs without a lower validation loss.")
+        int | None,
+        Field(
+            ge=1, le=100_000, description="Epochs without a lower validation loss after which training stops."
+        ),
     ] = 5
     probes: Probes = ("train_accuracy", "distributions")
 

@@ -37,29 +37,29 @@ class Settings(TrainingSettings):
     """The settings of a grid of this study. num_layers: hidden layers and head (ResMLP: blocks of two)."""
 
     scaling: Scaling = "unit"
-    model: Annotated[GlonetModel, Field(description="How layers are connected.")] = "GloNet"
+    model: Annotated[GlonetModel, Field(description="Connections of the layers.")] = "GloNet"
     num_layers: Annotated[
-        int, Field(strict=True, ge=2, le=10_001, description="Hidden layers and the head.")
+        int, Field(strict=True, ge=2, le=10_001, description="Number of layers, the output layer included.")
     ] = 10
     features: Annotated[
         int, Field(strict=True, ge=1, le=65_536, description="Width of every hidden layer.")
     ] = 256
     init: Annotated[
         Literal["he", "he-cut"],
-        Field(description="Of variance 2/inputs, or with what cutting the normal off leaves of it."),
+        Field(description="Initial weights: truncated normal of variance 2/inputs; he-cut: 0.774 of that."),
     ] = "he"
     optimizer: Annotated[OptimizerName, BeforeValidator(_lower)] = "adam"
     batch_size: BatchSize = 256
     policy: Annotated[
         Literal["keep", "ratchet"], Field(description="Ordinary training, or the ratchet with ablation.")
     ] = "keep"
-    mode: Annotated[Mode, Field(description="What is ablated between epochs, under policy ratchet.")] = "none"
+    mode: Annotated[Mode, Field(description="Ablation between epochs. [policy ratchet]")] = "none"
     probes: Probes = ("layer_usage", "early_exit")
 
     @model_validator(mode="after")
     def _the_ratchet_has_its_own_optimizer(self) -> Self:
         if self.policy == "ratchet" and self.model_fields_set & {"optimizer", "momentum"}:
-            raise ValueError("policy = 'ratchet' has an AdamW of its own: leave optimizer and momentum out")
+            raise ValueError("optimizer and momentum must be left out with policy ratchet, which uses AdamW")
         return self
 
 

@@ -16,9 +16,15 @@ from psa.core.formatting import format_bytes
 from psa.execution.gradient_storage import epoch_bytes, keeps_gradients
 from psa.experiments.study import DataSettings, Probes
 from psa.specs.arch import Arch
-from psa.specs.base import Probability
 from psa.specs.model import ArchField, NetworkSpec
-from psa.specs.training import BatchSize, LearningRate, OptimizerName, StandardTraining, WeightDecay
+from psa.specs.training import (
+    BatchSize,
+    DropoutRate,
+    LearningRate,
+    OptimizerName,
+    StandardTraining,
+    WeightDecay,
+)
 from psa.specs.trial import Trial
 
 STUDY: Final = "gradients"
@@ -44,11 +50,11 @@ class Settings(DataSettings):
     """The settings of a grid of this study."""
 
     arch: Annotated[
-        ArchField, BeforeValidator(_of_sizes), Field(description="Hidden layers: 1*512, or 512.")
+        ArchField, BeforeValidator(_of_sizes), Field(description="Hidden layers, such as 1*512 or 512.")
     ] = Arch(((1, 512),))
-    dropout: Probability = 0.0
+    dropout: DropoutRate = 0.0
     optimizer: OptimizerName = "adam"
-    lr: Annotated[LearningRate, Field(description="Learning rate.")] = 1e-3
+    lr: LearningRate = 1e-3
     batch_size: BatchSize = 64
     weight_decay: WeightDecay = 1e-4
     probes: Probes = ("gradients_online",)

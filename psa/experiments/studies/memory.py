@@ -15,13 +15,12 @@ from pydantic import Field, model_validator
 from psa.execution.gradient_storage import train_samples
 from psa.experiments.study import Probes, TrainingSettings
 from psa.specs.arch import Arch
-from psa.specs.base import Probability
 from psa.specs.data import ValidationSize
 from psa.specs.growth import Added, After, Delta, Growth, GrowthCount, Schedule, Threshold
 from psa.specs.memory import Bias, Epochs, Memory, Name, Neighbours, NotNegative, OpenShare, Positive, Share
 from psa.specs.memory import EntryCount as Amount
 from psa.specs.model import ArchField, NetworkSpec
-from psa.specs.training import LearningRate, WeightDecay
+from psa.specs.training import DropoutRate, LearningRate, WeightDecay
 from psa.specs.trial import Trial
 
 STUDY: Final = "memory"
@@ -51,83 +50,111 @@ class Settings(TrainingSettings):
     """
 
     val_size: ValidationSize = 5_000
-    method: Annotated[MemoryMethod, _setting("nn_large doubles the widths, nn_extra_layer adds a layer.")] = (
-        "hybrid"
-    )
+    method: Annotated[
+        MemoryMethod, _setting("Method; nn_large doubles the widths, nn_extra_layer adds a layer.")
+    ] = "hybrid"
     network: Annotated[
-        Literal["mlp", "cnn"], _setting("Of a cnn, arch is channels of convolutions and one width.")
+        Literal["mlp", "cnn"],
+        _setting("Kind of network; the arch of a cnn is channels of convolutions and one width."),
     ] = "mlp"
-    arch: ArchField = Arch(((1, 256), (1, 128)))
-    dropout: Probability = 0.1
+    arch: Annotated[ArchField, _setting("Hidden layers, such as 1*256, 1*128.")] = Arch(((1, 256), (1, 128)))
+    dropout: DropoutRate = 0.1
     weight_decay: WeightDecay = 1e-5
     probes: Probes = ("calibration", "confusion")
 
-    site: Annotated[Name, _setting("hidden_0, hidden_1, ..., penultimate; or early, middle, late.")] = (
-        "penultimate"
-    )
-    memory_size: Annotated[Amount, _setting("Entries; who leaves a full memory says forgetting.")] = 20_000
-    k: Annotated[Neighbours, _setting("Entries that a query finds.")] = 8
-    metric: Literal["euclidean", "cosine"] = "euclidean"
-    weighting: Literal["uniform", "inverse_distance", "softmax"] = "softmax"
-    temperature: Annotated[Positive, _setting("Of weighting softmax.")] = 0.1
-    normalize_keys: bool = True
-    normalize_queries: bool = True
-    normalize_values: bool = False
-    query: Annotated[Literal["full", "untouched", "projection"], _setting("What is compared.")] = "full"
-    projection_dims: Annotated[Amount, _setting("Of query projection.")] = 64
+    site: Annotated[
+        Name, _setting("Layer of the memory: hidden_0, hidden_1, ..., penultimate, early, middle or late.")
+    ] = "penultimate"
+    memory_size: Annotated[Amount, _setting("Maximum number of entries.")] = 20_000
+    k: Annotated[Neighbours, _setting("Entries retrieved per query.")] = 8
+    metric: Annotated[Literal["euclidean", "cosine"], _setting("Distance to the entries.")] = "euclidean"
+    weighting: Annotated[
+        Literal["uniform", "inverse_distance", "softmax"], _setting("Weights of the retrieved entries.")
+    ] = "softmax"
+    temperature: Annotated[Positive, _setting("Temperature of the weights. [weighting softmax]")] = 0.1
+    normalize_keys: Annotated[bool, _setting("Scale keys to length 1.")] = True
+    normalize_queries: Annotated[bool, _setting("Scale queries to length 1.")] = True
+    normalize_values: Annotated[bool, _setting("Scale values to length 1.")] = False
+    query: Annotated[
+        Literal["full", "untouched", "projection"], _setting("Dimensions that are compared.")
+    ] = "full"
+    projection_dims: Annotated[Amount, _setting("Number of dimensions compared. [query projection]")] = 64
     target: Annotated[
         Literal["current_hidden", "grad_delta", "grad_target", "class_centroid"],
-        _setting("What an entry holds."),
+        _setting("Value of an entry."),
     ] = "grad_delta"
-    centroid_delta: Annotated[bool, _setting("class_centroid as its difference from h.")] = False
-    step_size: Annotated[LearningRate, _setting("Of grad_delta and grad_target.")] = 0.1
-    centroid_momentum: OpenShare = 0.95
+    centroid_delta: Annotated[
+        bool, _setting("Store the difference from the hidden vector. [target class_centroid]")
+    ] = False
+    step_size: Annotated[
+        LearningRate, _setting("Step along the gradient. [target grad_delta, grad_target]")
+    ] = 0.1
+    centroid_momentum: Annotated[OpenShare, _setting("Momentum of the class means.")] = 0.95
     memory_mode: Annotated[
-        Literal["overwrite", "residual", "gated"], _setting("How a hidden vector is changed.")
+        Literal["overwrite", "residual", "gated"], _setting("Change of a hidden vector.")
     ] = "gated"
-    alpha: Annotated[Share, _setting("The gate of memory_mode gated.")] = 0.4
-    gate_schedule: Literal["constant", "linear_warmup"] = "constant"
-    rise_epochs: Annotated[Amount, _setting("Of gate_schedule linear_warmup.")] = 1
-    uncertainty: Annotated[bool, _setting("Whether the gate closes with the distance.")] = False
-    gate_temperature: Annotated[Positive, _setting("Of uncertainty, in distances.")] = 1.0
-    gate_bias: Bias = 0.0
-    strength: WeightDecay = 1.0
-    clip: Annotated[NotNegative | None, _setting("The most that a dimension is changed by.")] = None
-    affected_dims: Annotated[Amount, _setting("Dimensions that may be changed.")] = 64
-    affected_selection: Literal["first", "random"] = "random"
-    train_use: Annotated[bool, _setting("Whether the memory acts in training.")] = True
-    inference_use: Annotated[bool, _setting("Whether the memory acts in evaluation.")] = True
-    warmup_epochs: Annotated[Epochs, _setting("Epochs before the memory acts.")] = 0
-    fill_during_warmup: bool = True
-    insertion: Literal["always", "loss_above_mean"] = "always"
-    refresh_rate: Annotated[Share, _setting("Share of arrivals that may refresh; 0: none.")] = 0.25
-    refresh_distance: NotNegative = 0.35
-    refresh_key: Annotated[Share, _setting("Share of the old key that stays.")] = 0.9
-    refresh_value: Annotated[Share, _setting("Share of the old value that stays.")] = 0.9
-    forgetting: Literal["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"] = (
-        "helpfulness_age"
-    )
-    ttl_steps: Annotated[Amount | None, _setting("Of forgetting ttl.")] = None
-    age_weight: Annotated[OpenShare, _setting("Of forgetting helpfulness_age.")] = 0.5
+    alpha: Annotated[Share, _setting("Share of the change that is applied. [memory_mode gated]")] = 0.4
+    gate_schedule: Annotated[
+        Literal["constant", "linear_warmup"], _setting("Course of alpha over the epochs.")
+    ] = "constant"
+    rise_epochs: Annotated[
+        Amount, _setting("Epochs until alpha is reached. [gate_schedule linear_warmup]")
+    ] = 1
+    uncertainty: Annotated[bool, _setting("Reduce the change with the distance of the entries.")] = False
+    gate_temperature: Annotated[Positive, _setting("Distance scale of that reduction. [uncertainty]")] = 1.0
+    gate_bias: Annotated[Bias, _setting("Constant added to the gate.")] = 0.0
+    strength: Annotated[WeightDecay, _setting("Factor of the change.")] = 1.0
+    clip: Annotated[NotNegative | None, _setting("Maximum change of a dimension. [default: no limit]")] = None
+    affected_dims: Annotated[Amount, _setting("Number of dimensions that may be changed.")] = 64
+    affected_selection: Annotated[Literal["first", "random"], _setting("Choice of these.")] = "random"
+    train_use: Annotated[bool, _setting("Apply the memory in training.")] = True
+    inference_use: Annotated[bool, _setting("Apply the memory in evaluation.")] = True
+    warmup_epochs: Annotated[Epochs, _setting("Epochs before the memory is applied.")] = 0
+    fill_during_warmup: Annotated[bool, _setting("Store entries in these epochs.")] = True
+    insertion: Annotated[
+        Literal["always", "loss_above_mean"], _setting("Training samples that become entries.")
+    ] = "always"
+    refresh_rate: Annotated[
+        Share, _setting("Share of new entries that may update their nearest one instead.")
+    ] = 0.25
+    refresh_distance: Annotated[NotNegative, _setting("Maximum distance for an update.")] = 0.35
+    refresh_key: Annotated[Share, _setting("Share of the old key that an update keeps.")] = 0.9
+    refresh_value: Annotated[Share, _setting("Share of the old value that an update keeps.")] = 0.9
+    forgetting: Annotated[
+        Literal["none", "ttl", "fifo", "reservoir", "usage", "helpfulness", "helpfulness_age"],
+        _setting("Choice of the entry that leaves a full memory."),
+    ] = "helpfulness_age"
+    ttl_steps: Annotated[
+        Amount | None, _setting("Steps after which an entry is removed. [forgetting ttl]")
+    ] = None
+    age_weight: Annotated[OpenShare, _setting("Weight of the age. [forgetting helpfulness_age]")] = 0.5
 
-    growing: Annotated[bool, _setting("Whether the network grows between epochs.")] = False
-    grow_schedule: Schedule = "epoch"
-    grow_interval: Annotated[GrowthCount, _setting("Epochs, or steps of schedule fixed_step.")] = 1
+    growing: Annotated[bool, _setting("Grow the network between epochs.")] = False
+    grow_schedule: Annotated[Schedule, _setting("Condition of a growth.")] = "epoch"
+    grow_interval: Annotated[
+        GrowthCount, _setting("Epochs between growths; steps with grow_schedule fixed_step.")
+    ] = 1
     grow_width: Annotated[Added, _setting("Units added to every hidden layer.")] = 16
-    grow_depth: Annotated[Added, _setting("Layers added.")] = 1
-    max_width: GrowthCount | None = None
-    max_depth: GrowthCount | None = None
-    grow_after: Annotated[After, _setting("First epochs after which nothing grows.")] = 0
-    stop_epoch: Annotated[GrowthCount | None, _setting("Nothing grows in that epoch or later.")] = None
-    grow_threshold: Annotated[Threshold | None, _setting("Validation share, of schedule performance.")] = None
-    grow_min_delta: Annotated[Delta, _setting("Validation share, of schedule plateau.")] = 1e-4
+    grow_depth: Annotated[Added, _setting("Hidden layers added.")] = 1
+    max_width: Annotated[GrowthCount | None, _setting("Maximum width. [default: no limit]")] = None
+    max_depth: Annotated[GrowthCount | None, _setting("Maximum depth. [default: no limit]")] = None
+    grow_after: Annotated[After, _setting("Number of first epochs without growth.")] = 0
+    stop_epoch: Annotated[
+        GrowthCount | None, _setting("First epoch from which nothing grows. [default: never]")
+    ] = None
+    grow_threshold: Annotated[
+        Threshold | None, _setting("Validation accuracy, 0 to 1. [grow_schedule performance]")
+    ] = None
+    grow_min_delta: Annotated[
+        Delta, _setting("Least gain in validation accuracy, 0 to 1. [grow_schedule plateau]")
+    ] = 1e-4
 
     @model_validator(mode="after")
     def _centroid_delta_is_of_centroids(self) -> Self:
         if self.centroid_delta and self.target != "class_centroid":
-            raise ValueError("centroid_delta acts with target class_centroid only")
+            raise ValueError("centroid_delta must be left out unless target is class_centroid")
         if self.method == "nn_extra_layer" and self.network != "mlp":
-            raise ValueError("nn_extra_layer is of network mlp")
+            raise ValueError(f"method nn_extra_layer must have network mlp, got {self.network}")
         return self
 
 

@@ -40,7 +40,7 @@ class TrackerGroup:
         except Exception as error:  # noqa: BLE001 - no error of a tracker may stop the training
             reason = masked(named_error(error))[:300]
             logger.warning(
-                "%s is not used any more in this sweep (%s); the next sweep logs the missing trials",
+                "%s is disabled for the rest of this sweep (%s); the next sweep logs the missing trials",
                 tracker.name,
                 reason,
             )

@@ -60,8 +60,8 @@ def _ring(bank: Bank, kept: Tensor) -> Tensor:
 def _refuse_too_many(bank: Bank, kept: Tensor) -> None:
     if bool((bank.size + kept.sum(dim=1) > bank.capacity).any()):
         raise UserError(
-            f"memory: full with {bank.capacity:,} entries, and policy none forgets nothing",
-            "Raise the capacity or choose another policy",
+            f"memory_size must hold all entries with forgetting none, got {bank.capacity:,}",
+            "Raise it or choose another forgetting",
         )
 
 

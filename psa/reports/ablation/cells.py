@@ -141,8 +141,8 @@ class Cells:
     def note(self) -> str:
         """Return a sentence on the number of trials per cell and the cells that have fewer."""
         size = f"n = {self.expected} trial{'s' * (self.expected != 1)} per cell"
-        unasked = [mode for mode in MODES if mode not in self.modes]
-        size += f" ({', '.join(unasked)}: no trial)" if unasked else ""
+        unused = [mode for mode in MODES if mode not in self.modes]
+        size += f" ({', '.join(unused)}: no trial)" if unused else ""
         cells = [(arch, mode) for arch in self.archs for mode in self.modes]
         few = [cell for cell in cells if self._absent(*cell)]
         if not few:
@@ -213,7 +213,7 @@ def _only(values: pd.Series[Any], otherwise: Any) -> Any:
     found = sorted(values.dropna().unique())
     if len(found) > 1:
         raise UserError(
-            f"the trials are of different data: {values.name} is {found[0]:g} and {found[1]:g}",
+            f"the trials must share their data, got {values.name} {found[0]:g} and {found[1]:g}",
             "Name one grid with --grid",
         )
     return type(otherwise)(found[0]) if found else otherwise
@@ -247,7 +247,7 @@ def one_family(frame: pd.DataFrame, family: str) -> pd.DataFrame:
     found = frame[frame["family"] == family]
     if not len(found):
         others = ", ".join(sorted(frame["family"].astype(str).unique()))
-        raise UserError(f"there is no trial of --family {family}", f"There are trials of {others}")
+        raise UserError(f"--family must have trials, got {family}", f"There are trials of {others}")
     return found
 
 
@@ -264,8 +264,8 @@ def archs_in(path: Path, option: str = "") -> tuple[str, ...]:
     if not path.is_file():
         asked = f"{option}: " if option else ""
         raise UserError(
-            f"{asked}there is no list of architectures {path}",
-            "Name a file like reproduction/configurations.txt, which stands beside the grids",
+            f"{asked}the list of architectures {path} does not exist",
+            "Name a file like reproduction/configurations.txt",
         )
     try:
         return tuple(

@@ -158,7 +158,9 @@ def read_summary(path: Path) -> list[Block]:
     """Read the architectures of a summary. Raises UserError, which names the malformed line."""
     content = read_bytes(path)
     if content is None:
-        raise UserError(f"there is no summary {path}", "Name a file like results/psa_simplemlp_summary.md")
+        raise UserError(
+            f"the summary {path} does not exist", "Name a file like results/psa_simplemlp_summary.md"
+        )
     blocks: list[Block] = []
     for number, line in enumerate(decode_text(content, str(path)).splitlines(), 1):
         text, where = line.strip(), f"{path}, line {number}"
@@ -169,7 +171,7 @@ def read_summary(path: Path) -> list[Block]:
             _read_mode(text, blocks, where)
     if not blocks:
         raise UserError(
-            f"{path} holds no summary", "It begins with a line `Results Shape {1*16} Parameters ...`"
+            f"{path} must hold a summary", "It begins with a line `Results Shape {1*16} Parameters ...`"
         )
     most = max([mode.n for block in blocks for mode in block.modes.values() if mode is not None], default=0)
     return [_expecting(block, most) for block in blocks]

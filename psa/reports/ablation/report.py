@@ -160,7 +160,7 @@ def _facts(frame: pd.DataFrame, cells: Cells, reference: Reference | None) -> It
     if reference is not None:
         near = published_agreement(cells, reference)
         detail = f"cells within {WITHIN:g} points of the mean; of networks that train {near.training}"
-        yield Fact("Beside the published", str(near), detail)
+        yield Fact("Compared with the published results", str(near), detail)
 
 
 def _sections(
@@ -188,7 +188,7 @@ def _sections(
     yield Section("Learning curves", (), shown("plot_convergence", "plot_late_breakthroughs"))
     if "published" in made:
         yield Section(
-            "Beside the published numbers",
+            "Compared with the published results",
             (),
             shown("published_agreement", "published_differences"),
             (made["published"],),

@@ -55,8 +55,8 @@ def reproduction_script(grid: Grid, path: str) -> str:
     """
     if len(grid.stages) > 1:
         raise UserError(
-            f"{path} has stages, and who is promoted depends on all architectures",
-            f"Run it in one go: psa sweep {path}",
+            f"{path} must be run as a whole: its stages promote by a ranking of all trials",
+            f"Run psa sweep {path}",
         )
     archs = list(dict.fromkeys(str(trial.model.arch) for trial in grid.trials))
     return _SCRIPT.format(

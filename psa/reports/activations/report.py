@@ -89,16 +89,16 @@ def page(
     frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of one study."""
-    found = ActivationResults.of(frame, context)
+    results = ActivationResults.of(frame, context)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
-        f"{study}: {pluralize(len(found.arms), 'arm')}",
+        f"{study}: {pluralize(len(results.arms), 'arm')}",
         QUESTION,
-        tuple(text.facts(found)),
-        tuple(_sections(found, made, pictures)),
-        tuple(text.sources(found)),
-        tuple(text.warnings(found)),
+        tuple(text.facts(results)),
+        tuple(_sections(results, made, pictures)),
+        tuple(text.sources(results)),
+        tuple(text.warnings(results)),
     )
 
 
@@ -108,7 +108,7 @@ def _caption(name: str) -> str:
 
 
 def _sections(
-    found: ActivationResults, made: Mapping[str, Table], pictures: Mapping[str, Picture]
+    results: ActivationResults, made: Mapping[str, Table], pictures: Mapping[str, Picture]
 ) -> Iterator[Section]:
     def named(*starts: str) -> tuple[Picture, ...]:
         return tuple(
@@ -117,13 +117,13 @@ def _sections(
 
     yield Section(
         "Results",
-        (*text.shared_settings_text(found), *text.dead_arms_text(found)),
+        (*text.shared_settings_text(results), *text.dead_arms_text(results)),
         named("comparison"),
         (made["results"],),
     )
-    yield Section("Beside the baseline", tuple(text.baseline_text(found)), (), (made["paired"],))
+    yield Section("Compared with the baseline", tuple(text.baseline_text(results)), (), (made["paired"],))
     if "temperature" in pictures:
-        yield Section("Temperature", tuple(text.temperature_text(found)), named("temperature"))
+        yield Section("Temperature", tuple(text.temperature_text(results)), named("temperature"))
     yield Section("Training", (), named("training_"))
     if "thresholds" in made:
         yield Section(

@@ -35,16 +35,22 @@ ArmVerdict = Literal["higher", "lower", "not told apart"]
 
 
 def results_table(
-    arms: Sequence[Arm], keys: Sequence[str], *, caption: str = "Results", label: str = "tab:results"
+    arms: Sequence[Arm],
+    keys: Sequence[str],
+    *,
+    caption: str = "Results",
+    label: str = "tab:results",
+    least: int = 2,
 ) -> Table:
     """Return a row for each arm: number of trials, mean test accuracy (percent) with its 95 % t interval and
     sample sd, mean training and validation accuracy of the tested weights, their epoch, epochs trained, and
-    the learned thresholds of the hidden layers, first to last. The greatest mean is bold.
+    the learned thresholds of the hidden layers, first to last. The greatest mean is bold. least: the number
+    of trials from which an interval is shown.
     """
     means = {id(arm): arm.summary("test").mean for arm in arms}
     best = max((mean for mean in means.values() if not math.isnan(mean)), default=None)
     learned = any(_thresholds(arm) for arm in arms)
-    rows = [tuple(_result(arm, keys, means[id(arm)] == best, learned)) for arm in arms]
+    rows = [tuple(_result(arm, keys, means[id(arm)] == best, learned, least)) for arm in arms]
     columns = [Column(LABELS.get(key, key), breaks=3.2 if key in _WORDS else 0) for key in keys]
     columns += [
         Column("n", "count"),
@@ -59,10 +65,10 @@ def results_table(
     return Table(caption, label, tuple(columns), tuple(rows), _note(arms, keys), len(rows) > _ONE_PAGE, True)
 
 
-def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool) -> Iterator[Cell]:
+def _result(arm: Arm, keys: Sequence[str], best: bool, learned: bool, least: int) -> Iterator[Cell]:
     yield from (format_setting(arm.settings[key]) for key in keys)
     test = arm.summary("test")
-    interval = Interval(test.mean, test.low, test.high)
+    interval = Interval(test.mean, *((test.low, test.high) if arm.n >= least else (math.nan, math.nan)))
     yield arm.n
     yield Bold(interval) if best else interval
     yield test.sd

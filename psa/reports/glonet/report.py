@@ -187,8 +187,8 @@ def _caption(name: str) -> str:
 
 def _facts(seen: _Seen) -> Iterator[Fact]:
     results = seen.results
-    done, asked = results.statuses.get("done", 0), sum(results.statuses.values())
-    yield Fact("Trials", f"{done:,} of {asked:,}", f"{pluralize(len(results.seeds), 'seed')} per network")
+    done, total = results.statuses.get("done", 0), sum(results.statuses.values())
+    yield Fact("Trials", f"{done:,} of {total:,}", f"{pluralize(len(results.seeds), 'seed')} per network")
     for model in results.models:
         deepest = [each for width in results.features for each in claims.measured(results, model, width)]
         if deepest:
@@ -225,14 +225,14 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
     yield Section("Depth and accuracy", sentences, shown("accuracy"), listed("accuracy", "paired"))
     if "claims" in made:
         yield Section(
-            "Beside what an earlier document says", tuple(claims.degradation(results)), (), listed("claims")
+            "Comparison with the earlier document", tuple(claims.degradation(results)), (), listed("claims")
         )
     learning = tuple(claims.speed_of_learning(results))
     yield Section("Learning", learning, shown("curves"), listed("convergence"))
     yield Section(
         "What layers are used for",
         tuple(claims.usage(results, uses, beside=seen.claimed))
-        or ("Probe layer_usage was not asked: nothing is known of it.",),
+        or ("Not measured: the trials ran without the probe layer_usage.",),
         shown("usage"),
         listed("usage"),
     )
@@ -242,7 +242,7 @@ def _sections(seen: _Seen, pictures: Mapping[str, Picture], made: Mapping[str, T
         tuple(claims.exits(results, uses)) or ("No early exit was observed in a network that learned.",),
         shown("early"),
     )
-    sentences = (glonet_tables.SPEED,) if seen.seconds else ("No time was stored beside the records.",)
+    sentences = (glonet_tables.SPEED,) if seen.seconds else ("The records have no sidecars with times.",)
     yield Section("Training speed", sentences, shown("speed"), listed("speed"))
 
 

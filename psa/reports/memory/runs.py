@@ -51,7 +51,7 @@ _METHODS: Final = {control: method for method, control in CONTROLS.items()}
 def build_runs(frame: pd.DataFrame, context: ReportContext) -> pd.DataFrame:
     """Return the runs of the finished trials of a frame. Raises UserError without their records."""
     if context.store is None:
-        raise UserError("the report of a memory needs the records", "Name their folder with --results-dir")
+        raise UserError("a report on memories needs the records", "Name their folder with --results-dir")
     done = trials_of(frame).query("status == 'done'")
     return _stored_runs(context.store, tuple(done["id"].astype(str)), tuple(done["loops"])).copy()
 

@@ -22,7 +22,7 @@ def check_typst() -> None:
     try:
         import typst  # noqa: F401
     except ImportError:
-        raise UserError("--pdf: typst must be installed, and is not", how_to_install("pdf")) from None
+        raise UserError("--pdf needs typst, which is not installed", how_to_install("pdf")) from None
 
 
 def document(page: Page) -> bytes:

@@ -32,7 +32,7 @@ def chosen(frame: pd.DataFrame, archs: Sequence[str]) -> pd.DataFrame:
     rows = frame[frame["arch"].isin(archs)]
     if not len(rows):
         there = join_names(sorted(map(str, frame["arch"].unique())), 6)
-        raise UserError("none of the architectures asked for has a trial", f"There are trials of {there}")
+        raise UserError("none of the requested architectures has a trial", f"There are trials of {there}")
     return rows
 
 
@@ -71,7 +71,9 @@ def chosen_target(frame: pd.DataFrame, target: str) -> None:
     """Raise UserError if a requested architecture has no trial."""
     if target not in set(frame["arch"]):
         there = join_names(sorted(map(str, frame["arch"].unique())), 6)
-        raise UserError(f"--targets: there is no trial of {target}", f"There are trials of {there}")
+        raise UserError(
+            f"--targets must name architectures with trials, got {target}", f"There are trials of {there}"
+        )
 
 
 def breakthroughs(frame: pd.DataFrame, targets: Sequence[str] = ()) -> Named:
