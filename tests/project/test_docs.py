@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -176,6 +177,11 @@ def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line
         assert os.access(ROOT / words[3], os.X_OK)
     elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[0] == "python":
+        shown = subprocess.run(
+            [sys.executable, ROOT / words[1], "--help"], capture_output=True, text=True, check=True
+        )
+        assert all(word in shown.stdout for word in words if word.startswith("--"))
     else:
         assert words[0] in PLAIN_SHELL
         assert WHEEL in line
