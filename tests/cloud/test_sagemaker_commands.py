@@ -566,12 +566,24 @@ def test_damaged_results_are_a_word(home: Path, run: Run, content: bytes) -> Non
 # All of them
 
 MISTAKES = [
-    ("sagemaker-cost-estimator", ["--jobs-file", "nowhere.json"], "the list of jobs nowhere.json must exist"),
+    (
+        "sagemaker-cost-estimator",
+        ["--jobs-file", "nowhere.json"],
+        "the list of jobs nowhere.json does not exist",
+    ),
     ("sagemaker-cost-estimator", ["--jobs-file", "bad.json"], "bad.json must be JSON"),
     ("sagemaker-cost-estimator", ["--jobs-file", "empty.json"], "empty.json must list a job, got none"),
     ("sagemaker-cost-estimator", ["--by", "moon"], "moon"),
-    ("sagemaker-cost-estimator", ["--prices", "nowhere.toml"], "the table of prices nowhere.toml must exist"),
-    ("sagemaker-estimate-storage", ["--jobs-file", "nowhere.txt"], "the list of jobs nowhere.txt must exist"),
+    (
+        "sagemaker-cost-estimator",
+        ["--prices", "nowhere.toml"],
+        "the table of prices nowhere.toml does not exist",
+    ),
+    (
+        "sagemaker-estimate-storage",
+        ["--jobs-file", "nowhere.txt"],
+        "the list of jobs nowhere.txt does not exist",
+    ),
     (
         "sagemaker-get-training-logs",
         ["--jobs-file", "paths.txt"],
@@ -589,7 +601,7 @@ MISTAKES = [
         ["--artifacts-dir", ".", "--region", "x"],
         "results need --region or --artifacts-dir, got both",
     ),
-    ("sagemaker-results-parser", ["--artifacts-dir", "."], "must have a job of the original study"),
+    ("sagemaker-results-parser", ["--artifacts-dir", "."], "has no job of the original study"),
     (
         "sagemaker-results-parser",
         ["--order", "nowhere.txt"],

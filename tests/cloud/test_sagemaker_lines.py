@@ -255,7 +255,7 @@ def test_a_budget_knows_earlier_jobs() -> None:
     budget.charge(said | at_work | {"TrainingJobName": "c"}, 1.0, watched=False)
     assert budget.allowed_seconds(1.0, 100_000) == 0
     budget.spend("b", 0.25)
-    with pytest.raises(UserError, match=r"\$1\.00 are spent"):
+    with pytest.raises(UserError, match=r"\$1\.00 spent"):
         budget.allowed_seconds(1.0, 100_000)
     budget.reserve("c", 0.1)
     assert (budget.spent, budget.reserved) == ({"a": 0.5, "b": 0.25}, {"c": 0.1})
@@ -322,9 +322,13 @@ def test_spot_is_waited_for_some_hours(seconds: int, wait: int) -> None:
 @pytest.mark.parametrize(
     ("device", "instances", "said"),
     [
-        ("cuda", ("ml.g4dn.xlarge", "ml.c5.xlarge"), "--device cuda: ml.c5.xlarge has none"),
+        (
+            "cuda",
+            ("ml.g4dn.xlarge", "ml.c5.xlarge"),
+            "--device must be available, got cuda: ml.c5.xlarge has none",
+        ),
         ("cuda", ("ml.g4dn.xlarge",), ""),
-        ("mps", ("ml.g4dn.xlarge",), "--device mps: SageMaker has none"),
+        ("mps", ("ml.g4dn.xlarge",), "--device must be available, got mps: SageMaker has none"),
         (None, ("ml.c5.xlarge",), ""),
     ],
 )
