@@ -90,7 +90,7 @@ def test_a_file_of_values_must_be_a_file(kind: str, tmp_path: Path) -> None:
     REFUSED[kind](tmp_path / "x.txt")
     with pytest.raises(UserError, match=f"arch: .*x.txt must be a regular file, got a {kind}"):
         parse_values("@x.txt", tmp_path, "arch")
-    with pytest.raises(UserError, match=r"arch: .*y.txt must exist"):
+    with pytest.raises(UserError, match=r"arch: .*y.txt does not exist"):
         parse_values("@y.txt", tmp_path, "arch")
 
 

@@ -163,7 +163,7 @@ def test_no_two_policies_keep_the_same() -> None:
 
 def test_none_refuses_what_it_cannot_hold() -> None:
     """No silent fifo."""
-    with pytest.raises(UserError, match="forgets nothing"):
+    with pytest.raises(UserError, match="memory_size must hold all entries with forgetting none"):
         survivors("none")
     assert survivors("none", 32) == frozenset(range(32))
 

@@ -317,7 +317,7 @@ def test_the_published_trials_fall_into_the_published_regimes() -> None:
     [
         ({"seed": 0}, "1\\*16 none seed 0 in more than one setting"),
         ({"family": "resmlp"}, "more than one family: resmlp, simplemlp"),
-        ({"zero_r": 11.35}, "zero_r is 11.02 and 11.35"),
+        ({"zero_r": 11.35}, "got zero_r 11.02 and 11.35"),
         ({"study": "other"}, "more than one study: ablation, other"),
     ],
 )
