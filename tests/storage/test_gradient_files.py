@@ -269,7 +269,7 @@ def test_the_grid_of_the_study_has_all_digits_and_the_four_sets(capsys: pytest.C
         ("7", "digits must name at least two digits, got 7"),
         ("3,3", "--digits must name each digit once, got 3, 3"),
         ("evne", "Did you mean even"),
-        ("1,11", "less than or equal to 9"),
+        ("1,11", "--digits must be from 0 to 9, got 11"),
         ("[]", "must name at least two digits, got none"),
     ):
         assert run(PSA, ["train", "--study", "gradients", "--digits", wrong]) == 2
