@@ -60,7 +60,9 @@ def parse_spec(kind: type[S], values: dict[str, Any], where: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {first_error(error)}", "Correct that value") from None
+        fault = first_error(error)
+        colon = ":" * (not fault.startswith("must "))  # of the values as a whole
+        raise UserError(f"{where}{colon} {fault}", "Correct that value") from None
 
 
 # How pydantic begins to say what a value must be, and the count with which it ends.
