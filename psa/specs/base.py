@@ -84,7 +84,7 @@ def first_error(error: ValidationError, spell: Callable[[str], str] = str) -> st
     if fault["type"] in ("model_type", "dict_type"):
         message = "Input should be a table"
     if must := _MUST.fullmatch(message):
-        return f"{key or 'it'} must {must[1]}, got {quote(fault['input'])}"
+        return f"{key} must {must[1]}, got {quote(fault['input'])}".lstrip()
     name = re.split("[ .]", key)[-1].lstrip("-").replace("-", "_")
     if key and re.match(rf"{name}\b", message):
         return key + message.removeprefix(name)
