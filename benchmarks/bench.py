@@ -43,8 +43,7 @@ TRAIN, VALIDATION = 50_000, 10_000
 def arithmetic(family: str, arch: str) -> float:
     """Return the FLOP of one trial-epoch: forward, backward (without the input's gradient) and evaluation."""
     shape = shape_of(PublishedModelSpec(family=family, arch=Arch.coerce(arch)))
-    first = shape.linears[0].inputs * shape.linears[0].outputs
-    return 2.0 * (TRAIN * (3 * shape.multiplications - first) + VALIDATION * shape.multiplications)
+    return shape.epoch_flop(TRAIN, VALIDATION)
 
 
 class Ours:

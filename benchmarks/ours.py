@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import serving
@@ -15,7 +16,7 @@ from psa.engine.loop import row_of
 from psa.engine.optimizer import optimizer_for
 from psa.engine.train_step import evaluate, train_epoch
 from psa.execution.packing import groups_of
-from psa.execution.worker.benchmark import measure_step_times
+from psa.execution.worker.benchmark import measure_step_times, seconds_per_step
 from psa.experiments.studies import ablation
 from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
@@ -63,19 +64,12 @@ def measure(task: dict[str, Any], splits: Splits) -> dict[str, float]:
     gradients = active.zeros_like()
     optimizer = optimizer_for("adamw", rows, active, gradients)
     train = splits.train.first(2 * 256)
-    starts: list[float] = []
-
-    def starting() -> bool:
-        starts.append(time.perf_counter())
-        return False
-
     times = []
     begun = time.perf_counter()
     while len(times) < 2 or time.perf_counter() - begun < task["seconds"]:
         batches = Batches(rows, train, 256)
-        starts.clear()  # from the first step on: what is set up once serves 196 of them in an epoch
-        train_epoch(net, rows, active, gradients, optimizer, batches, starting)
-        times.append((time.perf_counter() - starts[0]) / len(batches))
+        epoch = partial(train_epoch, net, rows, active, gradients, optimizer, batches)
+        times.append(seconds_per_step(epoch, len(batches)))
     step = sum(times[1:]) / len(times[1:])
     part = splits.val.first(1000)
     evaluate(net, active, part)

@@ -1,7 +1,8 @@
 """A frame as CSV, the bytes that pandas writes, with every distinct value formatted once.
 
-pandas formats every cell, most of which repeat the settings of a trial: 14 s for the 588,000 loops of the
-published grid, in place of 3 s (2026-11, one core). Arrow's own writer takes 1.5 s, but writes 0.0 as 0.
+pandas formats every cell, most of which repeat the settings of a trial: 14 s of processor time for the
+588,000 loops of the published grid, where this takes 4 to 5 (2026-11, beside other work). Arrow's own writer
+takes 1.5 s, but writes 0.0 as 0.
 """
 
 from __future__ import annotations

@@ -24,9 +24,9 @@ def find_equal_rows(epoch: EpochBuffers, settings: Sequence[RowSettings]) -> lis
     """
     seen: dict[RowSettings, list[int]] = {}
     found = []
+    buffers = [epoch.active, *epoch.carried.values()]
     for row, setting in enumerate(settings):
         others = seen.setdefault(setting, [])
-        buffers = [epoch.active, *epoch.carried.values()]
         first = next(
             (other for other in others if all(_equal_bits(each, row, other) for each in buffers)), row
         )
@@ -45,5 +45,5 @@ def gather_rows(epoch: EpochBuffers, places: Sequence[int]) -> EpochBuffers:
 
 
 def _equal_bits(rows: StackedParams, one: int, other: int) -> bool:
-    """Return True for equal bits: a negative zero equals zero, and a NaN does not equal itself."""
+    """Compare two rows by their bits, which tell a negative zero from zero and find equal NaNs equal."""
     return all(torch.equal(part[one].view(torch.int32), part[other].view(torch.int32)) for part in rows.parts)

@@ -219,7 +219,8 @@ def _one_loop(
     correct, loss = evaluate(pack.net, epoch.active, splits.val, loops, visited)
     # a saturated unit may hide an infinite weight from every logit
     loss = loss.where(epoch.active.finite(), math.nan)
-    places = [distinct.index(first) for first in first_equal]
+    place = {row: at for at, row in enumerate(distinct)}
+    places = [place[first] for first in first_equal]
     epoch = gather_rows(epoch, places)
     scores = zip(*(each[places].tolist() for each in (correct, loss, train_loss)), strict=True)
     reports = [
@@ -234,7 +235,7 @@ def _one_loop(
     _commit(pack, rows, epoch, [report.kept for report in reports], visited)
     for report in reports:
         _record_loop(policy, report, pack.device)
-    observing.on_loop_end(pack, rows, epoch.active[: len(rows)])
+    observing.on_loop_end(pack, rows, epoch.active)
     observing.on_epoch_end(states, following)
     return reports
 
@@ -246,7 +247,7 @@ def _commit(
     if pack.visited is not None and visited is not None:
         pack.visited.memory.put_back(rows, visited.memory)
     for kind, buffer in epoch.carried.items():
-        pack.carried[kind].put(rows, buffer[: len(rows)])
+        pack.carried[kind].put(rows, buffer)
     winners = [at for at, keep in enumerate(kept) if keep]
     if winners:
         pack.lkg.put([rows[at] for at in winners], epoch.active[winners])

@@ -60,7 +60,7 @@ class Dropout:
         return (bits >= self.threshold.view(-1, 1)).to(torch.float32).mul_(self.scale.view(-1, 1))
 
     def _masks_by_numpy(self, places: Tensor, count: int) -> Tensor:
-        """Return the same masks in a third of the time, which is a seventh of that of a deep narrow network:
+        """Return the same masks in a third to a half of the time, a seventh of that of a deep narrow network:
         torch shifts signed numbers only, which takes a further pass, its comparisons are slow, and a block
         here stays in the cache.
         """

@@ -75,6 +75,14 @@ class Shape:
         """The number of multiply-adds in a forward pass of one sample."""
         return sum(linear.inputs * linear.outputs * max(1, linear.side**2) for linear in self.linears)
 
+    def epoch_flop(self, training: int, validation: int) -> float:
+        """Return the FLOP of an epoch: forward, backward (the gradient of the samples is not needed), and the
+        evaluation of the validation samples.
+        """
+        first = self.linears[0].inputs * self.linears[0].outputs * max(1, self.linears[0].side ** 2)
+        products = self.multiplications
+        return 2.0 * (training * (3 * products - first) + validation * products)
+
 
 def _plain(widths: tuple[int, ...], classes: int) -> Shape:
     linears, inputs = [], PIXELS

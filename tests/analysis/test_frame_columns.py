@@ -35,7 +35,7 @@ FIELDS = sorted(set(fields_of(Trial, "spec")))
 
 
 def covers(column: FrameColumn, field: str) -> bool:
-    """Whether the value of a column holds this field."""
+    """Return True if the value of a column contains this field."""
     return field == column.path or field.startswith(f"{column.path}.")
 
 

@@ -675,7 +675,7 @@ def spoilt(draw: st.DrawFn, sound: dict[str, Any]) -> bytes:
 
 @st.composite
 def sidecars(draw: st.DrawFn) -> bytes:
-    """Of a failure or a machine: damaged, odd, or no JSON at all."""
+    """Draw the file of a failure or of a machine: damaged, unusual, or invalid JSON."""
     sound = {"error": "it fell over", "host": "h", "seconds": 1.5}
     return spoilt(draw, sound)
 

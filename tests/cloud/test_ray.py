@@ -34,7 +34,7 @@ WORDS = (f"meta_loops={LONG}", "--backend", "ray", "--pack-size", "6")
 
 @pytest.fixture(scope="module")
 def expected(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
-    """What an undisturbed run leaves."""
+    """Return the files of an undisturbed run."""
     return trained(LONG)
 
 

@@ -31,7 +31,7 @@ DONE = "24 of 24 trials done, 0 failed"
 
 @pytest.fixture(scope="module")
 def expected(trained: Callable[[int], dict[str, bytes]]) -> dict[str, bytes]:
-    """What an undisturbed run leaves."""
+    """Return the files of an undisturbed run."""
     return trained(LONG)
 
 

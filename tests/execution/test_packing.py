@@ -84,7 +84,7 @@ def test_probes_that_follow_training_are_known() -> None:
     ],
 )
 def test_a_decay_without_effect_is_said(trials: list[Trial], said: str | None) -> None:
-    """Of the trials it is true of, and of no others."""
+    """The warning counts the trials with such a decay, and no others."""
     found = ablation.warnings(trials)
     assert (said is None) == (found == [])
     assert said is None or said in found[0]

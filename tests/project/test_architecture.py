@@ -320,7 +320,7 @@ def test_docstrings_state_and_do_not_ask(path: Path) -> None:
 
 
 def test_no_test_takes_anything_from_another() -> None:
-    """What two of them use is in tests/support, where it is looked for and may be changed."""
+    """Test files do not import each other; helpers that several of them use are in tests/support."""
     files = sorted((ROOT / "tests").rglob("*.py"))
     tests = {path.stem for path in files if path.name.startswith("test_")}
     taken = {named(path): {name.rpartition(".")[2] for name in imports(path)} & tests for path in files}

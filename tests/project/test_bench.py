@@ -138,7 +138,7 @@ def test_jax_trains_what_psa_trains(family: str, arch: str) -> None:
 
 
 def test_equal_trials_are_trained_once() -> None:
-    """Of modes none and decay, which are equal at the published rates, the first is trained."""
+    """Modes none and decay are equal at the published rates, and only the first is trained."""
     trials = ours.trials_of("simplemlp", "1*2", seeds=2)
     kept = ours.trained_once(trials)
     assert (len(trials), len(kept)) == (12, 10)

@@ -54,7 +54,7 @@ def words(folder: Path) -> list[str]:
 
 
 def written(folder: Path) -> dict[str, Any]:
-    """What gpu.json holds; a constant that is not JSON is refused."""
+    """Return the content of gpu.json. Constants that are not JSON are refused."""
 
     def refused(constant: str) -> None:
         raise ValueError(constant)

@@ -53,9 +53,7 @@ class Workload:
     @property
     def flop(self) -> float:
         """The FLOP of a trial-epoch: forward, backward without the input's gradient, and evaluation."""
-        first = self.shape.linears[0].inputs * self.shape.linears[0].outputs
-        products = self.shape.multiplications
-        return 2.0 * (TRAIN * (3 * products - first) + VALIDATION * products)
+        return self.shape.epoch_flop(TRAIN, VALIDATION)
 
     @property
     def moved(self) -> float:

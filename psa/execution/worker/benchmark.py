@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -52,17 +52,26 @@ def _measured(net: Dense, trials: Sequence[Trial], split: Split, device: torch.d
     optimizer = optimizer_for("adamw", rows, active, gradients)
     batches = Batches(rows, split, trials[0].method.batch_size)
     visited = DevicePack(net, [fresh_state(trial, net, 1) for trial in trials], device).visited
+
+    def epoch(stop: Callable[[], bool]) -> None:
+        train_epoch(net, rows, active, gradients, optimizer, batches, stop, visited=visited)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return min([seconds_per_step(epoch, len(batches)) for _ in range(REPEATS)][1:])
+
+
+def seconds_per_step(epoch: Callable[[Callable[[], bool]], object], steps: int) -> float:
+    """Return the seconds of a step in an epoch of so many, from the first step on: what is set up once serves
+    hundreds of them in a real epoch.
+
+    epoch: trains one, and calls its argument before every step.
+    """
     starts: list[float] = []
 
     def starting() -> bool:
         starts.append(time.perf_counter())
         return False
 
-    times = []
-    for _ in range(REPEATS):
-        starts.clear()  # from the first step on: what is set up once serves 196 of them in an epoch
-        train_epoch(net, rows, active, gradients, optimizer, batches, starting, visited=visited)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append((time.perf_counter() - starts[0]) / len(batches))
-    return min(times[1:])
+    epoch(starting)
+    return (time.perf_counter() - starts[0]) / steps

@@ -192,8 +192,8 @@ def _classes(digits: pd.Series[Any]) -> int:
 
 
 def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> dict[tuple[str, str], Trials]:
-    """Return the trials of each cell, by architecture and mode. One pass: a group of pandas for each of
-    hundreds of cells takes forty times as long.
+    """Return the trials of each cell, by architecture and mode. One pass: with a group of pandas
+    for each cell this took a seventh of the report of the published grid.
     """
     place = {seed: at for at, seed in enumerate(seeds)}
     columns = [rows[name].astype(str) for name in ("arch", "mode", "status")]
