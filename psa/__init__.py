@@ -9,7 +9,7 @@ Example:
 TYPE_CHECKING = False  # as type checkers know it; importing typing would take longer than all of this file
 if TYPE_CHECKING:
     from psa.analysis.records_frame import load_records_frame
-    from psa.experiment import Experiment
+    from psa.experiment.definition import Experiment
     from psa.specs.trial import Trial
     from psa.storage.store import Store
 
@@ -18,7 +18,7 @@ __all__ = ["Experiment", "Store", "Trial", "__version__", "load_records_frame"]
 
 # Each is imported on first access: `import psa` loads none of the libraries they need.
 _MODULES = {
-    "Experiment": "psa.experiment",
+    "Experiment": "psa.experiment.definition",
     "Store": "psa.storage.store",
     "Trial": "psa.specs.trial",
     "load_records_frame": "psa.analysis.records_frame",

@@ -21,6 +21,7 @@ from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
+from psa.experiments.tracking.base import Tracker
 from psa.experiments.tracking.trackers import TrackerGroup, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
@@ -35,7 +36,9 @@ RefreshCallback = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """The options of a sweep. pack_size: trials per pack, None for the fastest by measurement."""
+    """The options of a sweep. pack_size: trials per pack, None for the fastest by measurement.
+    trackers: further ones than those that the options name.
+    """
 
     backend: str = "local"
     where: BackendOptions = field(default_factory=BackendOptions)
@@ -44,6 +47,7 @@ class SweepOptions:
     fail_fast: bool = False
     tensorboard: Path | None = None
     mlflow: str | None = None
+    trackers: tuple[Tracker, ...] = ()
 
 
 class StageProgress(Protocol):
@@ -98,12 +102,14 @@ class Sweep:
     @classmethod
     def prepared(cls, declared: Grid, store: Store, machine: Machine, options: SweepOptions) -> Self:
         """Check what can be checked before anything is trained. Raises UserError."""
+        kind = backend_named(options.backend, options.where)  # before any folder is made
         check_writable(store.results)
         check_writable(store.models)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         costs = CostModel.of_machine(store.models, machine.device)
-        backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
-        trackers = TrackerGroup(trackers_for(declared.name, options.tensorboard, options.mlflow), store)
+        backend = kind(store, machine, costs, options.where)
+        named = trackers_for(declared.name, options.tensorboard, options.mlflow)
+        trackers = TrackerGroup([*named, *options.trackers], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:

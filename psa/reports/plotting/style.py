@@ -22,6 +22,7 @@ WIDTH: Final = 7.2  # inches, the text width of two columns: fonts are as large 
 NOTE_SIZE: Final = 6.0
 LABEL_SIZE: Final = 6.0  # the least that journals accept is 5
 DPI: Final = 300
+_SCREEN_DPI: Final = 150  # in a notebook
 GREY: Final = "#767676"  # the lightest grey that reads well on white
 PALE: Final = "#D0D0D0"
 GRID: Final[dict[str, Any]] = {"color": "#E8E8E8", "linewidth": 0.5}
@@ -98,9 +99,17 @@ def plot_style() -> Iterator[None]:
         yield
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows, although it belongs to no pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture that a notebook shows as the value of a cell."""
+        return encoded(self, "png", _SCREEN_DPI)
+
+
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """Return an empty figure, in inches. It belongs to no pyplot, so that nothing has to be closed."""
-    return Figure(figsize=(width, height))
+    return NotebookFigure(figsize=(width, height))
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
