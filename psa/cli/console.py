@@ -43,13 +43,13 @@ class _Console(Console):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
-def console(*, lasting: bool = False) -> Console:
+def console(*, lasting: bool = False, stderr: bool = False) -> Console:
     """Return a console: styled on a terminal, plain unwrapped lines elsewhere.
 
     lasting: when the reader of a pipe exits, the command continues without output.
     """
-    terminal = _Console(highlight=False)
-    found = terminal if terminal.is_terminal else _Console(highlight=False, width=_WIDE)
+    terminal = _Console(highlight=False, stderr=stderr)
+    found = terminal if terminal.is_terminal else _Console(highlight=False, width=_WIDE, stderr=stderr)
     found.lasting = lasting
     return found
 

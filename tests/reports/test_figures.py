@@ -507,3 +507,25 @@ def test_scripts_are_the_commands(name: str) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert script.stem.replace("_", "-") in done.stdout
+
+
+@pytest.mark.slow
+def test_convergence_of_the_published_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--logs-dir draws the jobs of the published study, whose logs are all there is of their loops."""
+    monkeypatch.chdir(tmp_path)
+    job = tmp_path / "logs" / "psa-1x4-none-20250601-000000"
+    job.mkdir(parents=True)
+    lines = [
+        f"Loop {loop}/3 (Global: {loop}) | Current: {10 + loop}.00% | LKG: {10 + loop}.00% | "
+        f"Bounty: {10 + loop}.00%"
+        for loop in (1, 2, 3)
+    ]
+    (job / "algo-1-1748736000.log").write_text("\n".join([*lines, "Final Test Accuracy: 12.00%"]))
+    code = app.run(
+        app.command("make-convergence-plots", commands.make_convergence_plots),
+        ["--logs-dir", "logs", "--targets", "1*4"],
+    )
+    assert code == 0, capsys.readouterr().err
+    assert (tmp_path / "results/reports/simplemlp_plot_convergence.png").is_file()

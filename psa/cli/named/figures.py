@@ -13,18 +13,22 @@ from psa.cli.options import OUTPUT_FILES, option
 from psa.cli.record_options import (
     ASYMMETRIC,
     CONFIGURATIONS,
+    FAMILY,
     REPORTS,
     Records,
     RecordsOf,
     family_of,
     published,
 )
+from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.parsing import split_top_level
 from psa.specs.arch import Arch
+from psa.specs.model import Family
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
+    import pandas as pd
     from matplotlib.figure import Figure
 
 ConfigFile = Annotated[Path, Parameter(help="List of architectures (count*width), one per line.")]
@@ -76,7 +80,7 @@ def make_figure_heatmaps(
     asymmetric = archs_in(asymmetric_file, "--asymmetric-file")
     check_writable(output_dir)
     records = records or Records()
-    frame = published(trials_file, records.family) if trials_file else records.frame()
+    frame = published(trials_file, records.family) if trials_file else records.frame_or_published()
 
     from psa.reports.ablation.figures.figure_set import maps
 
@@ -87,6 +91,9 @@ def make_convergence_plots(
     *,
     targets: Annotated[str, Parameter(help="Architectures, separated by commas.")] = "1*1024,18*18",
     log: Annotated[bool, Parameter(negative="", help="Use a logarithmic axis for the accuracy.")] = False,
+    logs_dir: Annotated[
+        Path | None, Parameter(help="Logs of the published study's jobs, instead of records.")
+    ] = None,
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
@@ -100,7 +107,8 @@ def make_convergence_plots(
             "--targets must name an architecture, got none", 'Name architectures: --targets "1*1024,18*18"'
         )
     check_writable(output_dir)
-    frame = (records or Records()).frame()
+    records = records or Records()
+    frame = records.frame() if logs_dir is None else _logged(logs_dir, records.family)
 
     from psa.reports.ablation.figures.figure_set import convergence
 
@@ -151,6 +159,16 @@ def make_comparison_figures(
     path = published_file or Path(f"reproduction/published/{family_of(frame)}.tsv")
     reference = read_reference(path) if published_file or path.exists() else None
     return _saved(comparison(frame, reference), output_dir, family_of(frame))
+
+
+def _logged(folder: Path, family: Family | None) -> pd.DataFrame:
+    """Return the trials in the logs of the published study's jobs. Raises UserError."""
+    logs = import_cloud("cloud.legacy.logs")
+    found = logs.read_logs(folder)
+    for remark in found.remarks:
+        print_line(console(stderr=True), f"note: {remark}")
+    frame: pd.DataFrame = logs.frame_of_logs(found, family or FAMILY)
+    return frame
 
 
 def _targets(text: str) -> list[str]:
