@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 
 from psa.cli.checkpoint_folder import lock_folder
-from psa.cli.console import TrainView, console, print_line, summary_table
+from psa.cli.console import TrainView, console, summary_table
 from psa.cli.options import NETWORK, TRAINING, NumberOption, WholeOption, Wholes, option, option_name
 from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
@@ -91,6 +91,13 @@ class TrainOptions:
             )
         if self.arch is not None and self.hidden_layers is not None:
             raise UserError("train needs --arch or --hidden-layers, got both", "Give one of them")
+        given = {"--weight-decay": (self.weight_decay, "decay"), "--dropout": (self.dropout, "dropout")}
+        for name, (value, mode) in given.items():
+            if value is not None and self.ablation_mode != mode:
+                raise UserError(
+                    f"{name} must be left out in mode {self.ablation_mode}",
+                    f"It acts in mode {mode} only: add --ablation-mode {mode}, or leave it out",
+                )
 
     def trials(self, seeds: range) -> tuple[Trial, ...]:
         """Return one trial per seed. Raises UserError."""
@@ -121,15 +128,6 @@ class TrainOptions:
             dropout=dropout,
         )
 
-    def idle(self) -> list[str]:
-        """Return a note on each option that was given but acts in another mode only."""
-        given = {"--weight-decay": (self.weight_decay, "decay"), "--dropout": (self.dropout, "dropout")}
-        return [
-            f"note: {option} acts in mode {mode} only; mode {self.ablation_mode} trains without it"
-            for option, (value, mode) in given.items()
-            if value is not None and self.ablation_mode != mode
-        ]
-
 
 def train(
     options: Annotated[TrainOptions | None, Parameter(name="*")] = None,
@@ -155,8 +153,6 @@ def train(
     trials = options.trials(run.seeds)
     shape = shape_of(trials[0].model)
     out = console()
-    for note in options.idle():
-        print_line(out, note)
     check_writable(run.results_dir)
     check_writable(run.model_dir)
     store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)
