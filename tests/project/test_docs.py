@@ -112,7 +112,7 @@ def test_a_notebook_runs_from_top_to_bottom(notebook: Path, ready: Reader) -> No
     if notebook.name == "gradients.ipynb":
         assert len(list((ready.folder / "results/notebook").glob("*.png"))) == 4
     else:
-        assert len(list((ready.folder / "results/first").rglob("s*-*[0-9a-f].json"))) == 9
+        assert len(list((ready.folder / "results/first").rglob("s*.machine.json"))) == 9
 
 
 @pytest.mark.slow
