@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from psa.cli.console import console
 from psa.cli.sweep_view import ConsoleProgress
@@ -123,9 +123,6 @@ class Experiment:
         return Results(self, Store(Path(model_dir), Path(results_dir)))
 
 
-_LEAST: Final = 3  # seeds per row with an interval: that of two is too wide to be read (-90 to 224 %)
-
-
 @dataclass(frozen=True)
 class Results:
     """The results of an experiment, read from its records."""
@@ -164,7 +161,7 @@ class Results:
 
         axes = self.experiment.axes or ("arch",)
         name, arms = self.experiment.name, self._arms(axes)
-        return results_table(arms, axes, caption=name, label="tab:experiment", least=_LEAST)
+        return results_table(arms, axes, caption=name, label="tab:experiment")
 
     def _arms(self, axes: Sequence[str]) -> list[Arm]:
         """Return the arms in the order of the experiment, not of the records."""

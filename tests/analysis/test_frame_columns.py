@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from psa.analysis.frame_columns import LABELS, SPEC_FIELDS, TRIAL_COLUMNS, FrameColumn, spec_columns
-from psa.reports.glonet.networks import SHARED_SETTINGS
+from psa.analysis.pooling import POOLED_SETTINGS
 from psa.reports.wording import SETTINGS
 from psa.specs.trial import Trial
 
@@ -65,19 +65,19 @@ def test_a_field_that_a_spec_leaves_out_has_its_default() -> None:
     assert (found["temperature"], found["digits"], found["batch_size"]) == (None, None, 256)
 
 
-def test_fields_outside_the_frame_are_read_too() -> None:
+def test_the_size_of_a_subset_is_a_setting() -> None:
     """The training size distinguishes arms of the memory study."""
     size = next(column for column in SPEC_FIELDS if column.path == "spec.data.train_size")
     spec = Trial.model_validate({"data": {"train_size": 500}}).model_dump(mode="json")
-    assert (size.read({"spec": spec}), size.framed) == (500, False)
+    assert (size.read({"spec": spec}), spec_columns(spec)["train_size"]) == (500, 500)
 
 
 def test_the_settings_of_reports_are_those_of_the_table() -> None:
-    """Every setting of the frame but what names the study; the depth study varies its networks."""
-    framed = {column.name for column in SPEC_FIELDS if column.framed}
-    assert {*SETTINGS} == framed - {"study", "kind", "policy", "seed"}
-    assert {*SHARED_SETTINGS} == framed - {"kind", "family", "arch", "seed", "temperature"}
-    assert all(LABELS[name] for name in framed)
+    """Every setting but what names the study; only a probe changes no number of a trial."""
+    settings = {column.name for column in SPEC_FIELDS}
+    assert settings - {*POOLED_SETTINGS} == {"seed", "probes"}
+    assert {*SETTINGS} == {*POOLED_SETTINGS} - {"study", "kind"}
+    assert all(LABELS[name] for name in settings)
 
 
 def test_names_of_columns_are_unique() -> None:

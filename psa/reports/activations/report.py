@@ -9,6 +9,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.pooling import equal_budgets
 from psa.core.formatting import pluralize
 from psa.reports.activations import text
 from psa.reports.activations.arms import train_accuracies
@@ -38,7 +39,7 @@ _CAPTIONS: Final = {
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield a page for each study."""
     for study, rows in frame.groupby("study", observed=True, sort=False):
-        yield str(study), rows
+        yield str(study), equal_budgets(rows)
 
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
