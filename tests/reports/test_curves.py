@@ -17,7 +17,8 @@ from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
 from psa.reports.ablation.figures.curves import breakthrough_figure, convergence_figure
 from psa.reports.ablation.figures.figure_set import breakthroughs, convergence
-from psa.reports.plotting.style import MODE_LOOKS
+from psa.reports.ablation.numbers import regimes
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_NUMERALS
 from psa.specs.training import MODES
 
 

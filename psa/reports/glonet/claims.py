@@ -148,7 +148,7 @@ def chance_fact(results: GlonetResults, model: str, features: int) -> tuple[str,
     if first is not None:
         return f"from {first} layers on", f"every trial, on validation, beside ZeroR; {n}"
     if lost:
-        return "in some trials", f"{sum(lost.values())} trials ({_layers(lost)} layers); {n}"
+        return "in some trials", f"{pluralize(sum(lost.values()), 'trial')} ({_layers(lost)} layers); {n}"
     return "in no trial", f"up to {networks[-1].network.layers} layers, on validation, beside ZeroR; {n}"
 
 
