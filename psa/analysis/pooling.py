@@ -37,7 +37,7 @@ def with_known_settings(rows: pd.DataFrame) -> pd.DataFrame:
 
 def differing_settings(rows: pd.DataFrame, besides: Collection[str]) -> dict[str, list[str]]:
     """Return the settings in which trials differ, except `besides` and observations, each with its values as
-    text. rows: a frame of trials or of loops.
+    text. rows: one per trial.
     """
     known = with_known_settings(rows)
     texts = {name: setting_texts(known, name) for name in POOLED_SETTINGS if name not in besides}
@@ -47,7 +47,6 @@ def differing_settings(rows: pd.DataFrame, besides: Collection[str]) -> dict[str
 def setting_texts(rows: pd.DataFrame, name: str) -> pd.Series[Any]:
     """Return the values of a setting as text, "none" for an unset one ("all" digits or images)."""
     unset, values = unset_text(name), rows[name].astype(object)
-    # one text per distinct value: a frame has a row for each loop
     texts = {value: _text(value, unset) for value in values.dropna().unique()}
     return pd.Series([texts.get(value, unset) for value in values], index=rows.index, dtype=object)
 
@@ -76,7 +75,7 @@ def comparable_parts(
     other lengths than most of the part have no results (see `equal_budgets`). Where there are several parts,
     a trial without known settings is in none.
     """
-    varied = list(differing_settings(frame, besides))
+    varied = list(differing_settings(trials_of(frame), besides))  # not each loop of each of them
     if not varied:
         yield {}, equal_budgets(frame)
         return
