@@ -69,19 +69,46 @@ def label_settings(settings: Mapping[str, Any]) -> str:
 def comparable_parts(
     frame: pd.DataFrame, besides: Collection[str]
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """Divide the rows of a study so that the trials of a part differ in `besides` and the seed alone.
+    """Divide the rows of a study so that the trials of a part differ in `besides` and the seed alone, and
+    have one length.
 
-    Yields the settings that set a part apart, as text (none if there is one part), and its rows; trials of
-    other lengths than most of the part have no results (see `equal_budgets`). Where there are several parts,
-    a trial without known settings is in none.
+    Yields the settings and the length that set a part apart, as text (none if there is one part), and its
+    rows; of several lengths, the attribute `lengths` of the rows says how many trials have each. Where there
+    are several settings, a trial without known ones is in no part; one without results is
+    in the part with most trials of its settings.
     """
     varied = list(differing_settings(trials_of(frame), besides))  # not each loop of each of them
     if not varied:
-        yield {}, equal_budgets(frame)
+        yield from _of_one_length({}, frame)
         return
     known = with_known_settings(frame)
     for values, part in known.groupby([setting_texts(known, name) for name in varied], sort=True):
-        yield dict(zip(varied, map(str, values), strict=True)), equal_budgets(part)
+        yield from _of_one_length(dict(zip(varied, map(str, values), strict=True)), part)
+
+
+def _of_one_length(
+    apart: dict[str, str], part: pd.DataFrame
+) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """Yield the rows of a part for each number of loops of its finished trials, ascending. Trials that
+    stopped early belong to the greatest.
+    """
+    trials = trials_of(part)
+    counts = finished_lengths(trials)
+    if len(counts) < 2:
+        yield apart, part
+        return
+    lengths, most = list(counts), max(counts, key=lambda loops: (counts[loops], loops))
+    done, stopped = trials["status"] == "done", _stopped_early(trials)
+    place = trials["loops"].where(done & ~stopped, most).where(~stopped, lengths[-1])
+    of = part["id"].astype(str).map(dict(zip(trials["id"].astype(str), place, strict=True)))
+    for loops in lengths:
+        page = part[of == loops].reset_index(drop=True)
+        page.attrs["lengths"] = counts
+        yield {**apart, "loops": f"{loops}"}, page
+
+
+def _stopped_early(trials: pd.DataFrame) -> pd.Series[Any]:
+    return trials["stopped_early"].fillna(value=False).astype(bool)
 
 
 def file_name_part(settings: Mapping[str, str]) -> str:
@@ -95,10 +122,10 @@ def _short(value: str) -> str:
     return "".join(each if each.isalnum() or each in ".-" else "-" for each in value)
 
 
-def finished_lengths(trials: pd.DataFrame) -> list[int]:
-    """Return the numbers of loops, ascending, of finished trials that did not stop early."""
-    stopped = trials["stopped_early"].fillna(value=False).astype(bool)
-    return sorted({int(loops) for loops in trials["loops"][(trials["status"] == "done") & ~stopped].dropna()})
+def finished_lengths(trials: pd.DataFrame) -> dict[int, int]:
+    """Return how many finished trials, that did not stop early, have each number of loops, ascending."""
+    done = trials["loops"][(trials["status"] == "done") & ~_stopped_early(trials)].dropna()
+    return dict(sorted(Counter(map(int, done)).items()))
 
 
 def equal_budgets(frame: pd.DataFrame) -> pd.DataFrame:
@@ -108,12 +135,11 @@ def equal_budgets(frame: pd.DataFrame) -> pd.DataFrame:
     or `longer` and keep their settings and their number of loops alone: a mean over both would be of neither.
     """
     trials = trials_of(frame)
-    stopped = trials["stopped_early"].fillna(value=False).astype(bool)
-    done = trials[(trials["status"] == "done") & trials["loops"].notna()]
-    counts = Counter(map(int, done["loops"][~stopped[done.index]]))
+    counts, stopped = finished_lengths(trials), _stopped_early(trials)
     if not counts:
         return frame
     budget = max(counts, key=lambda loops: (counts[loops], loops))
+    done = trials[(trials["status"] == "done") & trials["loops"].notna()]
     other = {
         str(name): "longer" if loops > budget else "shorter"
         for name, loops, early in zip(done["id"], done["loops"], stopped[done.index], strict=True)
@@ -140,13 +166,12 @@ def _without_results_of(frame: pd.DataFrame, statuses: Mapping[str, str]) -> pd.
 def budget_note(trials: pd.DataFrame, unit: str = "meta-loops") -> str | None:
     """Return a sentence on the trials that are left out for their length; None without any."""
     others = trials[trials["status"].isin(["shorter", "longer"])]
-    lengths = finished_lengths(trials)
+    lengths = list(finished_lengths(trials))
     if others.empty or not lengths:
         return None
     theirs = sorted({int(loops) for loops in others["loops"]})
     return (
         f"{pluralize(len(others), 'trial')} of {join_names(list(map(str, theirs)), _NAMED)} {unit} "
         f"{'takes' if len(others) == 1 else 'take'} part in no mean and no comparison: the others were "
-        f"trained for {lengths[-1]:,} {unit}. Train all of them equally long, with meta_loops behind the "
-        "grid."
+        f"trained for {lengths[-1]:,} {unit}."
     )

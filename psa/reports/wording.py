@@ -9,9 +9,13 @@ from typing import Any, Final
 import pandas as pd
 
 from psa.analysis.frame_columns import LABELS
-from psa.analysis.pooling import comparable_parts, file_name_part, label_settings
+from psa.analysis.pooling import (
+    comparable_parts,
+    file_name_part,
+    label_settings,
+)
 from psa.analysis.stats import LEAST_N, Summary
-from psa.core.formatting import pluralize
+from psa.core.formatting import join_names, pluralize
 
 # Columns that are settings of an arm, in the order in which tables show them.
 SETTINGS: Final = (
@@ -48,6 +52,21 @@ def pages_of(name: str, rows: pd.DataFrame, besides: Collection[str]) -> Iterato
     for apart, part in comparable_parts(rows, besides):
         part.attrs["apart"] = apart  # which the page cannot tell from its own rows
         yield f"{name}_{file_name_part(apart)}" if apart else name, part
+
+
+def other_lengths(frame: pd.DataFrame) -> str | None:
+    """Return a note on trials of another number of loops, which are on pages of their own; None without "
+    "any.
+    """
+    if "loops" not in frame.attrs.get("apart", {}):
+        return None
+    here = int(frame.attrs["apart"]["loops"])
+    others = [f"{count:,} of {loops:,}" for loops, count in frame.attrs["lengths"].items() if loops != here]
+    return (
+        f"This page is of trials of {here:,} meta-loops. Those of another length ({join_names(others)}) "
+        "are on "
+        "pages of their own, and nothing is compared across lengths."
+    )
 
 
 def apart_text(frame: pd.DataFrame) -> str:

@@ -176,7 +176,7 @@ def test_a_partial_grid_is_reported_as_such(
 
 @pytest.mark.slow
 def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial of fewer loops than the grid asks for is unfinished; without it, shorter than most."""
+    """A trial of fewer loops than the grid asks for is unfinished; without it, on a page of its length."""
     monkeypatch.setattr("psa.reports.plotting.style.save", undrawn)
     store, trials = Store(tmp_path / "models", tmp_path / "results"), load_grid(tmp_path / "grid.toml").trials
     for trial in trials:
@@ -185,11 +185,11 @@ def test_shorter_trials_take_no_part(report: Report, tmp_path: Path, monkeypatch
     page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
     assert "18 of 54 expected trials are not there (18 unfinished)" in page
     assert report("ablation")[0] == 0
-    page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
-    assert "18 of 54 expected trials are not there (18 shorter)" in page
-    assert "18 trials of 4 meta-loops take part in no mean and no comparison" in page
-    with (tmp_path / "results/reports/ablation_simplemlp/accuracies.csv").open() as lines:
-        assert {row["None n"] for row in csv.DictReader(lines)} == {"2"}
+    page = (tmp_path / "results/reports/ablation_simplemlp_loops-6.html").read_text()
+    assert "This page is of trials of 6 meta-loops. Those of another length (18 of 4) are on pages" in page
+    for loops, seeds in (("4", "1"), ("6", "2")):
+        with (tmp_path / f"results/reports/ablation_simplemlp_loops-{loops}/accuracies.csv").open() as lines:
+            assert {row["None n"] for row in csv.DictReader(lines)} == {seeds}
 
 
 def test_a_longer_arm_is_not_compared_where_the_grid_was_named(
@@ -201,14 +201,13 @@ def test_a_longer_arm_is_not_compared_where_the_grid_was_named(
     for trial in trials:
         store.write(trial, record(trial, 12 if trial.intervention.mode == "full" else 6), {})
     assert report("ablation", "--grid", "grid.toml")[0] == 0
-    page = (tmp_path / "results/reports/ablation_simplemlp.html").read_text()
-    assert "9 of 54 expected trials are not there (9 longer)" in page
-    folder = tmp_path / "results/reports/ablation_simplemlp"
-    for ending, missing in ((".csv", ",,,0,"), (".md", "n/a"), (".tex", "")):
-        assert missing in (folder / f"accuracies{ending}").read_text()
-    with (folder / "accuracies.csv").open() as lines:
-        assert {(row["None n"], row["Full n"]) for row in csv.DictReader(lines)} == {("3", "0")}
-    assert "1*8 full 0 (3 longer)" in (folder / "accuracies.md").read_text().replace("\\", "")
+    for loops, n in (("6", ("3", "0")), ("12", ("0", "3"))):
+        folder = tmp_path / f"results/reports/ablation_simplemlp_loops-{loops}"
+        assert "nothing is compared across lengths" in folder.with_suffix(".html").read_text()
+        with (folder / "accuracies.csv").open() as lines:
+            assert {(row["None n"], row["Full n"]) for row in csv.DictReader(lines)} == {n}
+        with (folder / "paired.csv").open() as lines:
+            assert {row["Pairs"] for row in csv.DictReader(lines) if row["Mode"] == "full"} == {"0"}
 
 
 def test_overrides_and_only_name_the_trials_of_a_sweep(
@@ -283,8 +282,10 @@ def test_a_finished_staged_grid_lacks_nothing(
         store.write(trial, record(trial, 4), {})
     code, _, err = report("staged", "--grid", "staged.toml")
     assert code == 0, err
-    page = next((tmp_path / "results/reports").glob("staged*.html")).read_text()
-    assert "missing" not in page
+    for name, done in (("staged_loops-2", 6), ("staged_loops-4", 2)):
+        page = (tmp_path / f"results/reports/{name}.html").read_text()
+        assert f"{done} of {done}" in page
+        assert "expected trials are not there" not in page
 
 
 def test_a_grid_of_other_trials_is_a_mistake(report: Report, tmp_path: Path) -> None:

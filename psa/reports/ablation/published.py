@@ -43,7 +43,7 @@ def published_difference(frame: pd.DataFrame, reference: Reference) -> str | Non
     """
     rows = trials_of(equal_budgets(frame))
     differ = {LABELS[name].lower(): values for name, values in _differing(rows).items()}
-    lengths = finished_lengths(rows)
+    lengths = list(finished_lengths(rows))
     if lengths and lengths != [PUBLISHED_LOOPS]:
         differ["meta-loops"] = join_names([f"{each:,}" for each in lengths]), f"{PUBLISHED_LOOPS:,}"
     for row in rows.dropna(subset=["parameters"]).itertuples():

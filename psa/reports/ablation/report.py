@@ -259,7 +259,7 @@ def _warnings(frame: pd.DataFrame) -> Iterator[str]:
     rows = trials_of(frame)
     if absent := wording.absence(rows):
         yield f"{absent}. Every table and figure says what it lacks; means are of the trials that are there."
-    if unequal := budget_note(rows):
+    if unequal := wording.other_lengths(frame) or budget_note(rows):
         yield unequal
     if few := wording.few_trials(max(len(cell.found) for cell in cells_of(frame).trials.values())):
         yield few

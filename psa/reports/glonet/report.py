@@ -238,7 +238,7 @@ def _warnings(seen: _Seen) -> Iterator[str]:
     lost = [each.network.label for each in trained if "diverged" in each.statuses]
     if lost:
         yield f"Diverged, and so without any accuracy: {'; '.join(lost)}."
-    if unequal := budget_note(rows, "epochs"):
+    if unequal := wording.other_lengths(seen.frame) or budget_note(rows, "epochs"):
         yield unequal
     if few := wording.few_trials(max((each.n for each in trained), default=0)):
         yield few
