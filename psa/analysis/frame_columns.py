@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal
 
 from psa.specs.activation import Activation
+from psa.specs.base import canonical_json
 
 
 @lru_cache(maxsize=256)
@@ -23,13 +24,22 @@ def _digits_text(digits: list[int] | None) -> str | None:
     return None if digits is None else ",".join(map(str, digits))
 
 
+def _nested_text(value: Any) -> str | None:
+    """Return a part of a spec as one text; equal texts are equal settings. None for an empty part."""
+    return canonical_json(value) if value else None
+
+
+def _names_text(names: list[str]) -> str | None:
+    return " ".join(names) or None
+
+
 @dataclass(frozen=True)
 class FrameColumn:
     """A column of a frame.
 
     label: its heading in tables. path: of its value in a record, "" for one that is computed. default: the
-    value where a record leaves the field out. convert: from the stored value. framed: False for a setting of
-    a trial that no frame holds.
+    value where a record leaves the field out. convert: from the stored value. observes: True for a setting
+    that changes no number of a trial, only what is observed of it.
     """
 
     name: str
@@ -38,7 +48,7 @@ class FrameColumn:
     label: str = ""
     default: Any = None
     convert: Callable[[Any], Any] | None = None
-    framed: bool = True
+    observes: bool = False
 
     @property
     def is_setting(self) -> bool:
@@ -89,12 +99,12 @@ TRIAL_FIELDS: Final = (
     _C("digits", "category", "spec.data.digits", "Digits", None, _digits_text),
     _C("val_size", "Int64", "spec.data.val_size", "Validation size"),
     _C("split_seed", "Int64", "spec.data.split_seed", "Split seed"),
-    _C("train_size", "Int64", "spec.data.train_size", "Training size", framed=False),
-    _C("subset_test_size", "Int64", "spec.data.test_size", "Test size", framed=False),
-    _C("memory", "category", "spec.memory", "Memory", framed=False),
-    _C("growth", "category", "spec.growth", "Growth", framed=False),
-    _C("probes", "category", "spec.probes", "Probes", (), framed=False),
-    _C("legs", "category", "spec.legs", "Earlier settings", (), framed=False),
+    _C("train_size", "Int64", "spec.data.train_size", "Training size"),
+    _C("subset_test_size", "Int64", "spec.data.test_size", "Test size"),
+    _C("memory", "category", "spec.memory", "Memory", None, _nested_text),
+    _C("growth", "category", "spec.growth", "Growth", None, _nested_text),
+    _C("probes", "category", "spec.probes", "Probes", (), _names_text, observes=True),
+    _C("legs", "category", "spec.legs", "Earlier settings", (), _nested_text),
     _C("loops", "Int64", "loops", "Meta-loops"),
     _C("diverged_loops", "Int64"),
     _C("stopped_early", "boolean", "finals.stopped_early"),
@@ -135,7 +145,7 @@ PROBE_FIELDS: Final = (
     _C("place", "category", label="Place"),
     _C("value", "float64", label="Value"),
 )
-TRIAL_COLUMNS: Final = tuple(each.name for each in TRIAL_FIELDS if each.framed)
+TRIAL_COLUMNS: Final = tuple(each.name for each in TRIAL_FIELDS)
 LOOP_COLUMNS: Final = tuple(each.name for each in LOOP_FIELDS)
 LABELS: Final = {each.name: each.label for each in TRIAL_FIELDS}
 # An arm is identified by all of these but its seed.
@@ -143,8 +153,8 @@ SPEC_FIELDS: Final = tuple(each for each in TRIAL_FIELDS if each.is_setting)
 
 
 def spec_columns(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a spec that frames hold, under the names that grids use."""
-    found = {each.name: each.read({"spec": spec}) for each in SPEC_FIELDS if each.framed}
+    """Return all settings of a spec, under the names that grids use."""
+    found = {each.name: each.read({"spec": spec}) for each in SPEC_FIELDS}
     if found["simplex"] == "none":
         found["temperature"] = None  # has no effect
     return found

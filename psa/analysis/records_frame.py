@@ -131,7 +131,7 @@ def _without_results(row: Mapping[str, Any], status: str) -> dict[str, Any]:
     neither, and a trial that diverged has none.
     """
     kept = ["id", "source", "parameters", "diverged_loops"]
-    kept += [field.name for field in SPEC_FIELDS if field.framed]
+    kept += [field.name for field in SPEC_FIELDS]
     return {**{name: row[name] for name in kept}, "status": status}
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from psa.analysis.stats import Interval, t_interval
+from psa.analysis.stats import Interval, share_summary
 from psa.core.formatting import pluralize
 from psa.experiments.search import RANGES, Range, Search, WholeRange
 from psa.experiments.search_log import Configuration, SearchLog
@@ -58,7 +58,8 @@ def format_configuration(value: Any) -> str | None:
 
 def _result(each: Configuration) -> tuple[Cell, ...]:
     found = each.finite
-    accuracy = Interval(fmean(found), *t_interval(found)) if found else None
+    of = share_summary(found)
+    accuracy = Interval(of.mean, of.low, of.high) if found else None
     return len(found), accuracy, each.loops, each.outcome
 
 

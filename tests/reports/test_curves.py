@@ -17,7 +17,8 @@ from psa.reports.ablation.cells import cells_of
 from psa.reports.ablation.curves import Panel, best_trials, jumps_of, largest_gain, latest_jumps, panel_of
 from psa.reports.ablation.figures.curves import breakthrough_figure, convergence_figure
 from psa.reports.ablation.figures.figure_set import breakthroughs, convergence
-from psa.reports.plotting.style import MODE_LOOKS
+from psa.reports.ablation.numbers import regimes
+from psa.reports.plotting.style import MODE_LOOKS, REGIME_NUMERALS
 from psa.specs.training import MODES
 
 
@@ -156,11 +157,13 @@ def test_zero_r_is_a_line_where_it_is_near_and_a_word_where_not() -> None:
 def test_a_panel_names_its_regime_and_the_note_its_n() -> None:
     """A mode that lacks trials is named with how many it has."""
     rows = frame()
-    gone = (rows["arch"] == "1*1024") & (rows["mode"] == "full") & (rows["seed"] > 1)
+    gone = (rows["arch"] == "1*1024") & (rows["mode"] == "full") & (rows["seed"] > 2)
     figure = next(convergence(rows[~gone], ["1*1024", "18*18"]))[1]
-    assert "1*1024: n = 4 (none), 4 (decay), 4 (dropout), 2 (full), 4 (hidden), 4 (output)" in texts(figure)
+    assert "1*1024: n = 4 (none), 4 (decay), 4 (dropout), 3 (full), 4 (hidden), 4 (output)" in texts(figure)
     assert "18*18: n = 4 in each of 6 modes" in texts(figure)
-    assert "I beneficial-regularization" in texts(figure)
+    regime = regimes(cells_of(rows[~gone]), ["1*1024"])["1*1024"]
+    assert regime != "unknown"
+    assert f"{REGIME_NUMERALS[regime]} {regime}" in texts(figure)
 
 
 @pytest.mark.parametrize("log", [False, True])

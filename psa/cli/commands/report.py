@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -12,11 +12,13 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from psa.cli.console import console, print_line
-from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, ResultsDir, flag, option
+from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, Only, Override, ResultsDir, flag, option
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
-from psa.core.formatting import join_names, pluralize
-from psa.experiments.grid import load_grid
+from psa.core.formatting import join_names, pluralize, quote
+from psa.experiments.grid import Grid, load_grid
+from psa.experiments.promotion import stage_statuses
+from psa.specs.trial import Trial
 from psa.storage.store import Store
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
@@ -33,8 +35,9 @@ _NAMED: Final = 4  # files that a warning names one by one
 
 def report(  # noqa: PLR0913  # each is an option
     study: Annotated[str, Parameter(help="Name of the study, or all.")],
-    *,
+    *overrides: Override,
     grid: Annotated[Path | None, Parameter(help="Grid of the sweep, to list missing trials.")] = None,
+    only: Only = "",
     reference: Annotated[
         Path | None,
         Parameter(
@@ -60,7 +63,7 @@ def report(  # noqa: PLR0913  # each is an option
 
     Writes one self-contained HTML page per study and family, with --pdf also a PDF document, and a folder
     with the tables (Markdown, LaTeX, CSV), the figures (PNG, PDF), the rows (Parquet, CSV) and the listings
-    in the published format.
+    in the published format. Name the grid with the overrides of the sweep, as for `psa plan`.
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
@@ -70,10 +73,10 @@ def report(  # noqa: PLR0913  # each is an option
 
     if pdf:
         check_typst()
-    check_writable(output_dir)
+    check_writable(_existing(output_dir))
     store, out = Store(model_dir, results_dir), console()
-    declared = None if grid is None else load_grid(grid)
-    expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
+    declared = _declared(grid, overrides, only)
+    expected, horizons = ((), None) if declared is None else (_expected(declared, store), declared.horizons)
     with out.status("reading the records"):
         frame, observed = load_frames(store, () if study == "all" else [study], expected, horizons)
     for kind, part in frame.groupby("kind", observed=True, sort=False):
@@ -95,6 +98,29 @@ def report(  # noqa: PLR0913  # each is an option
             if made:
                 print_line(out, f"{folder / _RUNS}/ ({pluralize(made, 'run')})")
     return 0
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists: a mistake must leave no new folder behind."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.exists())
+
+
+def _declared(grid: Path | None, overrides: Sequence[str], only: str) -> Grid | None:
+    """Return the grid of the report, None without one. Raises UserError for settings of no grid."""
+    if grid is not None:
+        return load_grid(grid, overrides, only)
+    if overrides or only:
+        given = quote(only or overrides[0])
+        raise UserError(f"overrides and --only must belong to a grid, got {given}", "Name it with --grid")
+    return None
+
+
+def _expected(declared: Grid, store: Store) -> tuple[Trial, ...]:
+    """Return the trials that should be there: of a stage whose candidates are promoted those that went on,
+    none of a stage that waits for the one before it.
+    """
+    stages = stage_statuses(declared, store)
+    return tuple({trial.id: trial for stage in stages for trial in stage.trials}.values())
 
 
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
@@ -148,10 +174,10 @@ def _written(
     from psa.reports.rendering.pdf import document
 
     folder = context.folder
+    say(f"{folder}: tables")
+    made = report.tables(rows, context)  # before anything is written: a mistake leaves no folder behind
     say(f"{folder}: rows")
     paths = records_frame.write_frame(rows, folder)
-    say(f"{folder}: tables")
-    made = report.tables(rows, context)
     for name, table in made.items():
         paths += tables.save_table(table, folder, name)
     for name, content in report.listings(rows, context).items():

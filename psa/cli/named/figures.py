@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,6 +31,8 @@ from psa.specs.model import Family
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
     import pandas as pd
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 ConfigFile = Annotated[Path, Parameter(help="List of architectures (count*width), one per line.")]
 _OutputDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the figures.")]
@@ -155,9 +158,13 @@ def make_comparison_figures(
 
     from psa.analysis.published import read_reference
     from psa.reports.ablation.figures.figure_set import comparison
+    from psa.reports.ablation.published import published_difference
 
     path = published_file or Path(f"reproduction/published/{family_of(frame)}.tsv")
     reference = read_reference(path) if published_file or path.exists() else None
+    if reference is not None and (why := published_difference(frame, reference)):
+        logger.warning("%s", why)
+        reference = None
     return _saved(comparison(frame, reference), output_dir, family_of(frame))
 
 

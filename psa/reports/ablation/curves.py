@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from psa.analysis.regimes import Regime
-from psa.analysis.stats import LEVEL, Values
+from psa.analysis.stats import LEAST_N, LEVEL, Values
 from psa.reports.ablation.cells import Cells
 from psa.reports.ablation.numbers import regimes
 from psa.specs.training import MODES
@@ -23,8 +23,9 @@ NOTICEABLE: Final = 1.0  # the least rise in one loop, in points, that counts as
 class Curve:
     """The LKG of one mode over meta-loops 1..N, in percent of the validation split.
 
-    mean, low, high: over n seeds, with the 95 % t interval of the mean (NaN below two); best: the trial with
-    the highest bounty. shorter: number of trials with fewer than N loops, which are excluded.
+    mean, low, high: over n seeds, with the 95 % t interval of the mean (within 0 and 100; NaN below
+    LEAST_N); best: the trial with the highest bounty. shorter: number of trials with fewer than N loops,
+    which are excluded.
     """
 
     mode: str
@@ -65,12 +66,13 @@ def _curve(rows: pd.DataFrame, mode: str, loops: int) -> Curve:
     n = len(whole)
     mean = whole.mean(axis=0) if n else np.full(loops, np.nan)
     half = np.full(loops, np.nan)
-    if n > 1:
+    if n >= LEAST_N:
         factor = float(scipy_stats.t.ppf((1 + LEVEL) / 2, n - 1)) / np.sqrt(n)
         half = factor * whole.std(axis=0, ddof=1)
     best = best_trials(rows.drop_duplicates("id")).iloc[0]
     own = lkg_matrix(rows[rows["id"] == best["id"]], loops)[0]
-    return Curve(mode, n, len(lkg) - n, mean, mean - half, mean + half, own, int(best["seed"]))
+    low, high = np.maximum(mean - half, 0), np.minimum(mean + half, 100)
+    return Curve(mode, n, len(lkg) - n, mean, low, high, own, int(best["seed"]))
 
 
 def lkg_matrix(rows: pd.DataFrame, loops: int, column: str = "lkg") -> Values:

@@ -30,9 +30,13 @@ class Match:
     partner: str
     deviation: float
 
-    def within(self, tolerance: float = MATCHED) -> bool:
-        """Return whether the parameters meet the budget within a tolerance; a budget meets itself."""
-        return self.role == "budget" or abs(self.deviation) <= tolerance
+    def within(self, tolerance: float = MATCHED) -> bool | None:
+        """Return whether the parameters meet the budget within a tolerance; a budget meets itself. None for
+        an architecture without a partner.
+        """
+        if self.role == "partnered":
+            return abs(self.deviation) <= tolerance
+        return True if self.role == "budget" else None
 
 
 def parameters_of(family: str, arch: str, classes: int = 10) -> int:

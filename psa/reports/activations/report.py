@@ -9,7 +9,9 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.pooling import POOLED_SETTINGS
 from psa.core.formatting import pluralize
+from psa.reports import wording
 from psa.reports.activations import text
 from psa.reports.activations.arms import train_accuracies
 from psa.reports.activations.comparison import comparison_figure
@@ -36,9 +38,9 @@ _CAPTIONS: Final = {
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a page for each study."""
+    """Yield a page for each study, or for each number of epochs of its finished trials."""
     for study, rows in frame.groupby("study", observed=True, sort=False):
-        yield str(study), rows
+        yield from wording.pages_of(str(study), rows, POOLED_SETTINGS)
 
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
@@ -93,12 +95,12 @@ def page(
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
     return Page(
-        f"{study}: {pluralize(len(results.arms), 'arm')}",
+        f"{study}{wording.apart_text(frame)}: {pluralize(len(results.arms), 'arm')}",
         QUESTION,
         tuple(text.facts(results)),
         tuple(_sections(results, made, pictures)),
         tuple(text.sources(results)),
-        tuple(text.warnings(results)),
+        (*filter(None, [wording.other_lengths(frame)]), *text.warnings(results)),
     )
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from psa.analysis.stats import LEAST_N
 from psa.reports.activations.arms import Arm
 from psa.reports.activations.curves import styles_of
 from psa.reports.plotting.panels import panel
@@ -55,6 +56,6 @@ def _plot(ax: Axes, arms: Sequence[Arm], look: LineStyle, name: str) -> None:
         markersize=4.5, markeredgecolor="white", markeredgewidth=0.4, label=name or None, gid=f"line {name}",
     )  # fmt: skip
     for at, each in points:
-        if each.n > 1:
+        if each.n >= LEAST_N:
             ends = [max(0.0, each.low), min(100.0, each.high)]
             ax.plot([at, at], ends, color=look.colour, linewidth=1.4, alpha=0.45, zorder=1.5)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.gradients.cluster_metrics import centre_images, examples
 from psa.analysis.gradients.file import paths_of, read_gradients
+from psa.analysis.pooling import differing_settings, finished_lengths
 from psa.analysis.records_frame import stored_records
 from psa.core.errors import UserError
 from psa.reports import wording
@@ -39,10 +40,6 @@ QUESTION: Final = (
 _File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
 _SHOWN: Final = 48
-_SETTINGS: Final = (
-    "family", "dataset", "scaling", "val_size", "split_seed", "optimizer", "lr", "batch_size",
-    "weight_decay", "dropout",
-)  # fmt: skip
 _CAPTIONS: Final = {
     "agreement": "Purity, mutual information and Rand index of every view's clusters.",
     "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
@@ -159,18 +156,18 @@ def page(
         QUESTION,
         tuple(_facts(measured)),
         tuple(sections(measured, made, pictures)),
-        tuple(f"{each.kept.trial.id}: {each.kept.name}, {len(each.kept):,} gradients" for each in measured),
+        tuple(f"{each.kept.trial.id}: {each.selection}" for each in measured),
         tuple(warnings),
     )
 
 
 def _mixed(trials: pd.DataFrame) -> Iterator[str]:
     """Yield the settings other than the seed in which the networks of a page differ."""
-    for name in _SETTINGS:
-        values = trials[name].dropna().unique()
-        if len(values) > 1:
-            shown = ", ".join(sorted(map(str, values)))
-            yield f"The networks of this page differ in {name} ({shown}); rows name their seed alone."
+    for name, values in differing_settings(trials, ()).items():
+        yield f"The networks of this page differ in {name} ({', '.join(values)}); rows name their seed alone."
+    if len(lengths := finished_lengths(trials)) > 1:
+        shown = ", ".join(map(str, lengths))
+        yield f"The networks of this page differ in epochs ({shown}); rows name their seed alone."
 
 
 def _digits(trials: pd.DataFrame) -> str:

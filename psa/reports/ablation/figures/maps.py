@@ -114,7 +114,7 @@ def effects_map(cells: Cells, archs: Sequence[str], mode: str = "full") -> Figur
             size = MARK if verdict != "unclear" else 0.75 * MARK
             legend.add(handle(marker, "#C8C8C8", size=size), meaning, _with_verdict(effects, verdict))
         legend.add(SAME, "no trial differs", _with_verdict(effects, "equal"))
-        legend.add(UNKNOWN, "fewer than two trials each", _with_verdict(effects, "unknown"))
+        legend.add(UNKNOWN, "fewer than three trials each", _with_verdict(effects, "unknown"))
         legend.draw(drawn, 3.8)
         how = "Paired by seed; 95 % t interval" if cells.paired else "Not paired; 95 % interval by Welch"
         return finish_map(drawn, cells, f"{how} of the mean difference, {_UNCORRECTED}.")

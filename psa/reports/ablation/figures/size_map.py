@@ -20,11 +20,13 @@ _KINDS: Final = {
     (True, False): ("o", f"Matched, but not within {MATCHED:.0%}"),
     (False, True): ("^", f"Asymmetric, but within {MATCHED:.0%}"),
     (False, False): ("^", f"Asymmetric, not within {MATCHED:.0%}"),
+    (True, None): ("s", "Matched, no partner here"),
+    (False, None): ("D", "Asymmetric, meant to match none"),
 }
 _HOW: Final = (
     "Circles are labelled Matched by the study, triangles Asymmetric. Filled: the number of parameters is "
     f"within {MATCHED:.0%} of that of the network with one hidden layer (1*W) that it was meant to match, or "
-    "it is such a network itself. Hollow also: what was meant to match none."
+    "it is such a network itself. Squares and diamonds have no such network to match."
 )
 
 
@@ -40,7 +42,7 @@ def plot_matching(ax: Axes, spots: Spots, found: Mapping[str, Match], scale: Sca
     return ax
 
 
-def _alike(found: Mapping[str, Match], labelled: bool, close: bool) -> list[str]:
+def _alike(found: Mapping[str, Match], labelled: bool, close: bool | None) -> list[str]:
     return [arch for arch, each in found.items() if (each.labelled, each.within()) == (labelled, close)]
 
 

@@ -48,19 +48,23 @@ def plot_strategy(ax: Axes, spots: Spots, found: Mapping[str, ModeStrategy]) -> 
         archs = [arch for arch in tied if mode in found[arch].best]
         marks(ax, spots, archs, slot(mode), look.colour, s=(1.2 * MARK) ** 2, linewidths=0)
     nothing(ax, spots, _dead(found))
-    return unknown(ax, spots, [arch for arch, each in found.items() if not each.best])
+    return unknown(ax, spots, _open(found))
 
 
 def _won_by(found: Mapping[str, ModeStrategy], mode: str) -> list[str]:
-    return [arch for arch, each in found.items() if each.best == (mode,) and each.above_zero_r]
+    return [arch for arch, each in found.items() if each.best == (mode,)]
 
 
 def _tied(found: Mapping[str, ModeStrategy]) -> list[str]:
-    return [arch for arch, each in found.items() if len(each.best) > 1 and each.above_zero_r]
+    return [arch for arch, each in found.items() if len(each.best) > 1]
 
 
 def _dead(found: Mapping[str, ModeStrategy]) -> list[str]:
-    return [arch for arch, each in found.items() if each.best and not each.above_zero_r]
+    return [arch for arch, each in found.items() if each.open == "below ZeroR"]
+
+
+def _open(found: Mapping[str, ModeStrategy]) -> list[str]:
+    return [arch for arch, each in found.items() if each.open in ("no trial", "few trials")]
 
 
 def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> Figure:
@@ -77,8 +81,8 @@ def strategy_map(cells: Cells, archs: Sequence[str], tolerance: float = TIE) -> 
         wedges = [handle(slot(mode), look.colour, "none", 1.2 * MARK) for mode, look in MODE_LOOKS.items()]
         ring = handle("o", "white", size=1.3 * MARK)
         legend.add((ring, *wedges), "tie: slots clockwise from the top", _tied(found))
-        legend.add(NOTHING, "no trial of any mode above ZeroR", _dead(found))
-        legend.add(UNKNOWN, "no trial", [arch for arch, each in found.items() if not each.best])
+        legend.add(NOTHING, "no mode's mean above ZeroR", _dead(found))
+        legend.add(UNKNOWN, "fewer than three trials of every mode", _open(found))
         legend.draw(drawn, LEFT, columns=4, heading="highest mean bounty")
         test = "a paired sign-flip test" if cells.paired else "Welch's test"
         how = (
