@@ -27,6 +27,7 @@ from psa.reports.ablation.figures.size_map import matching_map
 from psa.reports.ablation.figures.winner_map import strategy_map
 from psa.reports.ablation.matching import matches, parameters_of
 from psa.reports.ablation.numbers import baseline, effect, instability, regimes, strategy
+from psa.reports.plotting.style import notes_in
 from psa.specs.training import MODES
 
 DPI = 120
@@ -43,8 +44,8 @@ def labels(figure: Figure) -> list[Text]:
 
 
 def note(figure: Figure) -> str:
-    """What stands at the foot."""
-    return next(text.get_text() for text in figure.findobj(Text) if text.get_gid() == "note")
+    """The notes of the figure's caption."""
+    return " ".join(notes_in(figure))
 
 
 def every_axes(figure: Figure) -> list[Axes]:

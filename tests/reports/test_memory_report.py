@@ -24,6 +24,7 @@ from psa.reports.memory import report
 from psa.reports.memory.comparisons import NEEDED, MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.hypotheses import hypotheses
 from psa.reports.memory.runs import NUMBERS, build_runs, final_stage, runs_from
+from psa.reports.plotting.style import notes_in
 from psa.specs.growth import EpochResult, growth_events
 from psa.specs.shapes import shape_of
 from psa.specs.trial import Trial
@@ -336,7 +337,7 @@ def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> No
     store, trials = records_of(tmp_path, "growth.toml", 1, ["g4", "g5"])
     rows = load_records_frame(store, [], trials)
     context = ReportContext(tmp_path, observed=load_probe_frame(store), store=store)
-    notes = [text.get_text() for text in dict(report.figures(rows, context))["test_accuracy"].texts]
+    notes = notes_in(dict(report.figures(rows, context))["test_accuracy"])
     assert any("(3 per arm)" in text for text in notes)
     assert "all seeds of an arm added up" in report.tables(rows, context)["classes"].note
     assert not any("first stage" in text for text in report.page(rows, context, {}, {}).sources)
@@ -345,7 +346,7 @@ def test_figures_and_tables_say_how_many_seeds_they_are_of(tmp_path: Path) -> No
 def test_a_figure_of_one_network_speaks_of_no_seeds() -> None:
     """What a figure of thresholds remarks is what it is given."""
     figure = run_thresholds({"thresholds": {"hidden.0": {"by_epoch": [0.0, 0.1]}}}, "one")
-    said = [text.get_text() for text in figure.texts]
+    said = list(notes_in(figure))
     assert "Epoch 0 is before training." in said
     assert not any("every seed" in text for text in said)
 

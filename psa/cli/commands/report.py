@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while 
     import pandas as pd
 
     from psa.reports.contract import Report, ReportContext
+    from psa.reports.rendering.html import Page
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def report(  # noqa: PLR0913  # each is an option
     from psa.analysis.records_frame import load_frames
     from psa.reports.contract import report_of
     from psa.reports.rendering.pdf import check_typst
+    from psa.reports.rendering.trials import selections
 
     if pdf:
         check_typst()
@@ -77,6 +79,7 @@ def report(  # noqa: PLR0913  # each is an option
     store, out = Store(model_dir, results_dir), console()
     declared = _declared(grid, overrides, only)
     expected, horizons = ((), None) if declared is None else (_expected(declared, store), declared.horizons)
+    source = _Source(study, grid, {} if declared is None else selections(declared))
     with out.status("reading the records"):
         frame, observed = load_frames(store, () if study == "all" else [study], expected, horizons)
     for kind, part in frame.groupby("kind", observed=True, sort=False):
@@ -92,7 +95,7 @@ def report(  # noqa: PLR0913  # each is an option
                     data_dir=data_dir,
                     say=_within(folder, shown.update),
                 )
-                written = _written(report, rows, context, shown.update, pdf=pdf)
+                written = _written(report, rows, context, shown.update, source, pdf=pdf)
                 made = _run_folders(report, rows, context, shown.update) if runs else 0
             _say(out, folder, written, pdf=pdf)
             if made:
@@ -121,6 +124,26 @@ def _expected(declared: Grid, store: Store) -> tuple[Trial, ...]:
     """
     stages = stage_statuses(declared, store)
     return tuple({trial.id: trial for stage in stages for trial in stage.trials}.values())
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The study and grid that a report was asked for. selections: the value of --only per trial."""
+
+    study: str
+    grid: Path | None
+    selections: Mapping[str, str]
+
+    @property
+    def command(self) -> str:
+        """The command that writes the page. Folders are left out: the page does not depend on them."""
+        return f"psa report {self.study}" + ("" if self.grid is None else f" --grid {self.grid}")
+
+    def repeat(self, trial: str) -> str:
+        """Return the command that trains a trial again, "" for one that the grid does not declare."""
+        only = self.selections.get(trial)
+        folders = "--results-dir again/results --model-dir again/models"
+        return "" if only is None else f"psa sweep {self.grid} --only '{only}' {folders}"
 
 
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
@@ -165,7 +188,13 @@ def _context(
 
 
 def _written(
-    report: Report, rows: pd.DataFrame, context: ReportContext, say: Callable[[str], object], *, pdf: bool
+    report: Report,
+    rows: pd.DataFrame,
+    context: ReportContext,
+    say: Callable[[str], object],
+    source: _Source,
+    *,
+    pdf: bool,
 ) -> list[Path]:
     """Store the page and its parts. Return the paths of the files beside the page."""
     from psa.analysis import records_frame
@@ -183,18 +212,37 @@ def _written(
     for name, content in report.listings(rows, context).items():
         paths.append(folder / name)
         write_atomically(paths[-1], content)
-    pictures = {}
+    pictures, notes = {}, {}
     for name, figure in report.figures(rows, context):
         say(f"{folder}: {name}")
         stored = style.save(figure, folder / name)
         pictures[name] = stored[0]
+        notes[stored[0]] = style.notes_in(figure)
         paths += stored
-    whole = report.page(rows, context, made, pictures)
+    say(f"{folder}: trials")
+    whole = _with_trials(
+        html.with_notes(report.page(rows, context, made, pictures), notes), rows, context, source
+    )
     write_atomically(folder.with_name(f"{folder.name}.html"), html.html(whole).encode())
     if pdf:
         say(f"{folder}.pdf")
         write_atomically(folder.with_name(f"{folder.name}.pdf"), document(whole))
     return paths
+
+
+def _with_trials(page: Page, rows: pd.DataFrame, context: ReportContext, source: _Source) -> Page:
+    """Return the page with its trials and its origin, from their records and sidecars."""
+    from psa.reports.rendering.provenance import provenance
+    from psa.reports.rendering.trials import index_trials, stored_trials
+
+    ids = [str(name) for name in rows["id"].unique()]
+    stored = {} if context.store is None else stored_trials(context.store, ids)
+    commands = {name: command for name in ids if (command := source.repeat(name))}
+    return replace(
+        page,
+        trials=index_trials(rows, stored, page.trial_names, commands),
+        origin=provenance((each.sidecar for each in stored.values()), source.command, source.grid),
+    )
 
 
 def _say(out: Console, folder: Path, written: Collection[Path], *, pdf: bool) -> None:

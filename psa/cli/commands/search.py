@@ -127,7 +127,10 @@ def _report(ledger: SearchLog, folder: Path, out: Console) -> None:
         return
     name = f"{ledger.search.template.name}_search"
     table = reports.search_table(ledger)
-    for path in (*save_table(table, folder, name), *save(reports.search_figure(ledger), folder / name)):
+    paths = save_table(table, folder, name)
+    if any(each.finite for each in ledger.ended):
+        paths += save(reports.search_figure(ledger), folder / name)
+    for path in paths:
         print_line(out, str(path))
     for line in reports.best_lines(ledger, _SHOWN):
         print_line(out, line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -73,7 +74,9 @@ def make_figure_heatmaps(
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
-    """Draw six maps of the design space: baseline, effects, instability, winners, parameters, regimes.
+    """Draw heat maps of architecture by mode, and six maps of the design space.
+
+    The maps show baseline, effects, instability, winners, parameters and regimes.
 
     Example: make-figure-heatmaps --effects full hidden output
     """
@@ -85,9 +88,10 @@ def make_figure_heatmaps(
     records = records or Records()
     frame = published(trials_file, records.family) if trials_file else records.frame_or_published()
 
-    from psa.reports.ablation.figures.figure_set import maps
+    from psa.reports.ablation.figures.figure_set import heat_maps, maps
 
-    return _saved(maps(frame, archs, asymmetric, effects, archs), output_dir, family_of(frame))
+    drawn = chain(heat_maps(frame, archs), maps(frame, archs, asymmetric, effects, archs))
+    return _saved(drawn, output_dir, family_of(frame))
 
 
 def make_convergence_plots(
@@ -97,10 +101,13 @@ def make_convergence_plots(
     logs_dir: Annotated[
         Path | None, Parameter(help="Logs of the published study's jobs, instead of records.")
     ] = None,
+    current: Annotated[
+        bool, Parameter(negative="", help="Also plot the accuracy of each loop, kept or discarded.")
+    ] = False,
     records: RecordsOf | None = None,
     output_dir: _OutputDir = REPORTS,
 ) -> int:
-    """Plot the LKG of every mode over the meta-loops, one panel per architecture.
+    """Plot the LKG over the meta-loops, one panel per architecture and mode.
 
     Example: make-convergence-plots --targets "1*1024,18*18"
     """
@@ -115,7 +122,7 @@ def make_convergence_plots(
 
     from psa.reports.ablation.figures.figure_set import convergence
 
-    return _saved(convergence(frame, asked, log), output_dir, family_of(frame))
+    return _saved(convergence(frame, asked, log, current), output_dir, family_of(frame))
 
 
 def make_late_breakthroughs(
@@ -186,10 +193,13 @@ def _targets(text: str) -> list[str]:
 def _saved(
     figures: Iterator[tuple[str, Figure]] | list[tuple[str, Figure]], folder: Path, family: str = ""
 ) -> int:
-    """Store each figure and print its path."""
+    """Store each figure and print its path. Raises UserError without a figure."""
     from psa.reports.plotting.style import save
 
-    for name, figure in figures:
+    drawn = 0
+    for drawn, (name, figure) in enumerate(figures, 1):  # noqa: B007  # counted, also after the loop
         for path in save(figure, folder / (f"{family}_{name}" if family else name)):
             print_line(console(), str(path))
+    if not drawn:
+        raise UserError("a figure needs finished trials, got none", "See `psa status` for what is missing")
     return 0

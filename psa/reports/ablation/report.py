@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ from psa.reports import wording
 from psa.reports.ablation.cells import COMPARED, Cells, cells_of
 from psa.reports.ablation.effects import aggregate_table, paired_table
 from psa.reports.ablation.figures import figure_set
-from psa.reports.ablation.figures.design_space import design_space_figure
+from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,
@@ -40,8 +41,9 @@ from psa.reports.ablation.published import (
 )
 from psa.reports.ablation.tables import accuracy_table, architecture_table
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
+from psa.specs.training import MODES
 
 QUESTION: Final = (
     "Persistent Stochastic Ablation keeps the last known good state of a network, damages one random neuron "
@@ -55,6 +57,8 @@ _CAPTIONS: Final = {
     "winning_strategy": "The mode with the highest mean bounty.",
     "parameter_matching": "Parameters, and which architectures meet the budget of a network with one layer.",
     "regimes": "The regime of each architecture by the rules of the study.",
+    "accuracy_dots": "Mean bounty of every mode with its interval, a row per architecture.",
+    "heatmaps": "Every architecture and mode: mean, difference from mode none, spread over seeds.",
     "aggregate": "Each mode over all architectures: interquartile mean, and how probably it beats mode none.",
     "plot_convergence": "Accuracy of the LKG over the meta-loops: a panel per architecture, a line per mode.",
     "plot_late_breakthroughs": "Where the LKG of the best trials rose most.",
@@ -75,7 +79,15 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     }
     if reference is not None:
         found["published"] = published_comparison(frame, reference, order=order)
-    return found
+    return {name: _by_size(table) for name, table in found.items()}
+
+
+def _by_size(table: Table) -> Table:
+    """Return a table of architectures with its rows sorted by depth, then width, as figures have them."""
+    if table.columns[0].name != "Architecture":
+        return table
+    place = {arch: at for at, arch in enumerate(by_size({str(row[0]) for row in table.rows}))}
+    return replace(table, rows=tuple(sorted(table.rows, key=lambda row: place[str(row[0])])))
 
 
 def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
@@ -86,8 +98,7 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     ablative = [
         mode for mode in ("full", "hidden", "output") if mode in cells.modes and "none" in cells.modes
     ]
-    yield "design_space", design_space_figure(archs)
-    yield from figure_set.maps(frame, archs, context.asymmetric, ablative, context.order)
+    yield from figure_set.overview(frame, archs, context.asymmetric, ablative, context.order)
     yield from figure_set.comparison(frame, comparable_reference(frame, context.reference))
     yield from figure_set.convergence(frame, _telling(cells))
     yield from figure_set.breakthroughs(frame)
@@ -142,7 +153,15 @@ def page(
         tuple(_sections(pictures, made, frame, context.reference)),
         tuple(_sources(frame)),
         tuple(_warnings(frame)),
+        _cells(made),
     )
+
+
+def _cells(made: Mapping[str, Table]) -> dict[str, CellTrials]:
+    """Return the trials of the cells of each table: rows are architectures, columns or cells are modes."""
+    rows = {"Architecture": "arch", "Mode": "mode"}
+    modes = {mode.capitalize(): {"mode": mode} for mode in MODES}
+    return {made[name].label: CellTrials(rows, modes) for name in made if name != "aggregate"}
 
 
 def _caption(name: str) -> str:
@@ -187,7 +206,7 @@ def _sections(
     yield Section(
         "How accurate each network became",
         ("The bounty of a trial is the best validation accuracy that its LKG reached.",),
-        shown("baseline_performance", "instability"),
+        shown("accuracy_dots", "baseline_performance", "instability"),
         (made["accuracies"],),
     )
     yield Section(
@@ -196,7 +215,7 @@ def _sections(
             "The arms of a seed share initial weights and batches, so they are compared in pairs.",
             *_equal(frame),
         ),
-        shown(*effects, "winning_strategy", "aggregate"),
+        shown("heatmaps", *effects, "winning_strategy", "aggregate"),
         (made["paired"], made["aggregate"]),
     )
     yield Section("Regimes", (), shown("regimes"), (made["regimes"],))

@@ -9,11 +9,12 @@ from typing import Final
 import pandas as pd
 from matplotlib.figure import Figure
 
+from psa.analysis.frame_columns import LABELS
 from psa.analysis.pooling import POOLED_SETTINGS
 from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.activations import text
-from psa.reports.activations.arms import train_accuracies
+from psa.reports.activations.arms import Arm, train_accuracies
 from psa.reports.activations.comparison import comparison_figure
 from psa.reports.activations.curves import curve_figures, threshold_figures
 from psa.reports.activations.run_folders import run_folders
@@ -21,8 +22,9 @@ from psa.reports.activations.tables import comparisons, paired_table, results_ta
 from psa.reports.activations.temperatures import temperature_figure, temperatures
 from psa.reports.activations.text import ActivationResults
 from psa.reports.contract import ReportContext
-from psa.reports.rendering.html import Page, Picture, Section
+from psa.reports.rendering.html import CellTrials, Page, Picture, Section
 from psa.reports.rendering.tables import Table
+from psa.reports.wording import format_setting
 
 QUESTION: Final = (
     "How accurate do multilayer networks become with activations that normalise, threshold or project, and "
@@ -101,7 +103,23 @@ def page(
         tuple(_sections(results, made, pictures)),
         tuple(text.sources(results)),
         (*filter(None, [wording.other_lengths(frame)]), *text.warnings(results)),
+        {
+            made["results"].label: CellTrials({_heading(key): _heading(key) for key in results.shown}),
+            **({made["thresholds"].label: CellTrials({"Arm": "Arm"})} if "thresholds" in made else {}),
+        },
+        {name: names for arm in results.arms for name, names in _trial_names(arm, results)},
     )
+
+
+def _heading(key: str) -> str:
+    return LABELS.get(key, key)
+
+
+def _trial_names(arm: Arm, results: ActivationResults) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each trial of an arm with the texts of its settings, as the table of results has them."""
+    for name in arm.ids:
+        shown = {_heading(key): format_setting(arm.settings[key]) for key in results.shown}
+        yield name, shown | {"Arm": arm.label(results.keys)}
 
 
 def _caption(name: str) -> str:

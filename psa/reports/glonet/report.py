@@ -20,7 +20,7 @@ from psa.reports.contract import ReportContext
 from psa.reports.glonet import claims, document
 from psa.reports.glonet import tables as glonet_tables
 from psa.reports.glonet.figures.accuracy import accuracy_figure, speed_figure
-from psa.reports.glonet.figures.curves import ROWS, curves_figure
+from psa.reports.glonet.figures.curves import ROWS, curves_figure, trained_depths
 from psa.reports.glonet.figures.layers import exits_figure, norms_figure, usage_figure
 from psa.reports.glonet.layer_use import Use, layers_csv, uses_of
 from psa.reports.glonet.networks import (
@@ -32,7 +32,7 @@ from psa.reports.glonet.networks import (
     glonet_results,
     seconds_of,
 )
-from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.tables import Table
 from psa.reports.wording import apart_text, pages_of, shared_settings
 
@@ -110,9 +110,10 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     if seen.seconds:
         yield "speed", speed_figure(results, seen.seconds)
     for features in results.features:
-        for at in range(0, len(results.layers), ROWS):
-            part = f"_{at // ROWS + 1}" if len(results.layers) > ROWS else ""
-            yield f"curves_{features}{part}", curves_figure(results, features, results.layers[at : at + ROWS])
+        depths = trained_depths(results, features)
+        for at in range(0, len(depths), ROWS):
+            part = f"_{at // ROWS + 1}" if len(depths) > ROWS else ""
+            yield f"curves_{features}{part}", curves_figure(results, features, depths[at : at + ROWS])
         made = {
             f"usage_{features}": usage_figure(results, seen.uses, features),
             f"early_exit_{features}": exits_figure(results, seen.uses, features),
@@ -144,6 +145,19 @@ def page(
         tuple(_sections(seen, pictures, made)),
         tuple(_sources(frame)),
         tuple(_warnings(seen)),
+        {
+            table.label: CellTrials({"Model": "Model", "Features": "Features", "Layers": "Layers"})
+            for table in made.values()
+        },
+        {
+            name: {
+                "Model": each.network.model,
+                "Features": each.network.features,
+                "Layers": each.network.layers,
+            }
+            for each in seen.results.trained.values()
+            for name in each.ids
+        },
     )
 
 

@@ -26,7 +26,7 @@ from psa.reports.gradients.figures import agreement_figure, choice_figure, norms
 from psa.reports.gradients.measurements import GradientMeasurements
 from psa.reports.gradients.sample_figures import centres_figure, predictions_figure, samples_figure
 from psa.reports.gradients.text import sections, span
-from psa.reports.rendering.html import Fact, Page, Picture
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture
 from psa.reports.rendering.tables import Table
 from psa.specs.probes import ONLINE
 from psa.storage.records.record import Record
@@ -41,7 +41,7 @@ _File = tuple[Path, str]  # and its SHA-256
 EACH: Final = 10  # samples shown per cluster
 _SHOWN: Final = 48
 _CAPTIONS: Final = {
-    "agreement": "Purity, mutual information and Rand index of every view's clusters.",
+    "agreement": "Purity, mutual information and adjusted Rand index of every view's clusters.",
     "tsne": "The sample's gradients in the plane, by digit, by cluster and by prediction.",
     "choice": "Measures of how many clusters there are.",
     "norms": "The lengths of raw gradients, by the clusters of the raw gradients.",
@@ -105,7 +105,7 @@ def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, 
     if one.choice is not None:
         yield "choice", choice_figure(one.choice, one.count, notes)
     for key in ("output_raw", "hidden_raw"):
-        if key in one.found:
+        if key in one.found and (one.norms(key) > 0).any():
             raw = one.found[key]
             yield (
                 f"norms_{key.removesuffix('_raw')}",
@@ -133,7 +133,12 @@ def _images(one: GradientMeasurements, notes: Sequence[str]) -> Iterator[tuple[s
         samples_figure([images[at] for at in chosen], [one.digits[at] for at in chosen], groups, notes),
     )
     part = slice(-_SHOWN, None)
-    yield "predictions", predictions_figure(images[part], one.digits[part], one.predictions[part], notes)
+    yield (
+        "predictions",
+        predictions_figure(
+            images[part], one.digits[part], one.predictions[part], [f"Seed {one.seed}, {one.kept.name}."]
+        ),
+    )
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
@@ -158,6 +163,11 @@ def page(
         tuple(sections(measured, made, pictures)),
         tuple(f"{each.kept.trial.id}: {each.selection}" for each in measured),
         tuple(warnings),
+        {
+            table.label: CellTrials({"Seed": "seed", "Architecture": "arch"})
+            for table in made.values()
+            if any(column.name == "Seed" for column in table.columns)
+        },
     )
 
 

@@ -21,7 +21,7 @@ from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comp
 from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
 from psa.reports.memory.runs import build_runs, final_stage, json_of
-from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
+from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_columns, paired_row
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
 
@@ -205,6 +205,8 @@ def page(
             *_staging(runs),
         ),
         tuple(_warnings(rows, runs)),
+        {table.label: CellTrials({"Stage": "Stage", "Arm": "Arm"}) for table in made.values()},
+        {str(run.id): {"Stage": str(run.stage), "Arm": str(run.arm)} for run in runs.itertuples(index=False)},
     )
 
 
