@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from psa.reports.activations.arms import Arm
     from psa.reports.rendering.tables import Table
+    from psa.specs.data import DataContent
 
 Settings = Mapping[str, Any]
 
@@ -41,7 +42,10 @@ class Experiment:
 
     study: a study of psa (activations, ablation, ...), whose settings are the keys of `base`, `axes` and
     `variants`. name: under which results are stored. epochs: maximum epochs of each trial. seeds: their
-    number (3 means 0, 1, 2) or the seeds themselves. stages: as in a grid file.
+    number (3 means 0, 1, 2) or the seeds themselves. stages: as in a grid file. data: a data set of your own:
+    (X, y) or (X, y, split), with X [N, features], [N, height, width] or [N, height, width, channels], one
+    label per sample, and train, validation or test for each sample. If X is a pandas data frame, y and split
+    may be names of its columns. Other data sets are named by the setting `dataset`.
     Raises UserError that names the key and the nearest valid one.
     """
 
@@ -56,7 +60,11 @@ class Experiment:
         epochs: int | None = None,
         seeds: int | Sequence[int] | str | None = None,
         stages: Sequence[Settings] | None = None,
+        data: Sequence[Any] | None = None,
     ) -> None:
+        settings = _mapping(base, "base")
+        if data is not None:
+            settings["dataset"] = _content(data, settings)
         optional = {
             "name": name,
             "meta_loops": epochs if epochs is None else _plain(epochs),
@@ -65,7 +73,7 @@ class Experiment:
         }
         declared: dict[str, Any] = {
             "study": study,
-            "base": _mapping(base, "base"),
+            "base": settings,
             "axes": {key: _values(each) for key, each in _mapping(axes, "axes").items()},
             "variants": {
                 key: _mapping(each, f"variants.{key}") for key, each in _mapping(variants, "variants").items()
@@ -195,6 +203,19 @@ class Results:
             trials = f"{len(lost):,} of {len(self.frame):,} trials"
             lines.append(f"diverged: {trials}, which take part in no mean ({join_names(list(lost))})")
         return "\n".join([self.markdown(), *lines])
+
+
+def _content(data: Sequence[Any], settings: Settings) -> DataContent:
+    """Return the content of data given from Python. Raises UserError."""
+    from psa.data.own import content_of_arrays
+
+    if "dataset" in settings:
+        raise UserError("data and base['dataset'] must not both be given, got both", "Keep one of them")
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise UserError(
+            f"data must be (X, y) or (X, y, split), got {type(data).__name__}", "Write data=(X, y)"
+        )
+    return content_of_arrays(*data)
 
 
 def _seeds(seeds: Any) -> Any:
