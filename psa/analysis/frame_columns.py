@@ -6,6 +6,7 @@ below `spec`: together they cover every field of `psa.specs.trial.Trial`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import Any, Final, Literal
 
 from psa.specs.activation import Activation
 from psa.specs.base import canonical_json
+from psa.specs.data.catalogue import CATALOGUE
 
 
 @lru_cache(maxsize=256)
@@ -31,6 +33,26 @@ def _nested_text(value: Any) -> str | None:
 
 def _names_text(names: list[str]) -> str | None:
     return " ".join(names) or None
+
+
+def _shape_text(shape: list[int] | None) -> str | None:
+    return None if shape is None else "x".join(map(str, shape))
+
+
+def _list_text(names: list[str] | None) -> str | None:
+    return None if names is None else canonical_json(names)
+
+
+def classes_and_shape(row: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
+    """Return the number of classes and the shape of a sample in a row of a frame; of MNIST where it has none.
+
+    row: dataset, digits, class_names and sample_shape, each None or NaN where it does not apply.
+    """
+    stored = {key: row.get(key) for key in ("dataset", "digits", "class_names", "sample_shape")}
+    dataset, digits, names, shape = (str(text) if isinstance(text, str) else "" for text in stored.values())
+    facts = CATALOGUE.get(dataset, CATALOGUE["mnist"])
+    classes = len(json.loads(names)) if names else len(digits.split(",")) if digits else len(facts.classes)
+    return classes, tuple(map(int, shape.split("x"))) if shape else facts.shape
 
 
 @dataclass(frozen=True)
@@ -95,6 +117,14 @@ TRIAL_FIELDS: Final = (
     _C("patience", "Int64", "spec.method.patience", "Patience"),
     _C("dropout", "float64", "spec.model.dropout", "Dropout"),
     _C("dataset", "category", "spec.data.name", "Data set"),
+    _C("content_name", "category", "spec.data.content.name", "Content", framed=False),
+    _C("sha256", "category", "spec.data.content.sha256", "SHA-256", framed=False),
+    _C("sample_shape", "category", "spec.data.content.shape", "Sample shape", None, _shape_text),
+    _C("class_names", "category", "spec.data.content.classes", "Classes", None, _list_text),
+    _C("train_rows", "Int64", "spec.data.content.train", "Rows", framed=False),
+    _C("validation_rows", "Int64", "spec.data.content.validation", "Validation rows", framed=False),
+    _C("test_rows", "Int64", "spec.data.content.test", "Test rows", framed=False),
+    _C("stratified", "boolean", "spec.data.stratified", "Stratified", False, framed=False),
     _C("scaling", "category", "spec.data.scaling", "Scaling"),
     _C("digits", "category", "spec.data.digits", "Digits", None, _digits_text),
     _C("val_size", "Int64", "spec.data.val_size", "Validation size"),

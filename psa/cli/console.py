@@ -220,7 +220,7 @@ def class_table(counts: ClassCounts) -> Table:
     for number, count in counts.counts.items():
         majority = number == counts.zero_r_class
         table.add_row(
-            str(number),
+            counts.names[number],
             f"{count:,}",
             f"{100 * count / counts.total:.2f}",
             "ZeroR" if majority else "",

@@ -26,6 +26,7 @@ from psa.cli.options import (
 )
 from psa.core.errors import Interrupted, UserError, lacks_memory
 from psa.core.stop import StopRequest
+from psa.data.own import keep_tables
 from psa.execution.machine import Machine
 from psa.specs.base import MAX_SEED
 from psa.specs.trial import Pack
@@ -102,6 +103,8 @@ def trained(plan: PackRun, store: Store, machine: Machine, view: TrainView, out:
         RunHooks,
         run_pack,
     )  # torch is imported here, not while options are read
+
+    keep_tables(plan.pack.trials, machine.data_dir)
 
     def started(states: Sequence[Any]) -> None:
         found = store.progress(plan.pack.trials, plan.pack.horizon)

@@ -22,8 +22,7 @@ from psa.execution.machine import check_memory
 from psa.experiments.study import Study, parse_setting, study_named, unwrap_annotation
 from psa.specs.base import first_error, parse_spec
 from psa.specs.model import NetworkSpec
-from psa.specs.shapes import shape_of
-from psa.specs.trial import Pack, Trial
+from psa.specs.trial import Pack, Trial, check_sizes
 from psa.storage.store import Store
 
 DEFAULT_EPOCHS: Final = 10
@@ -107,7 +106,8 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     run.check()
     in_range("--epochs", epochs, 1, 1_000_000)
     trials = _trials(study, name, given, run.seeds)
-    shape, out = shape_of(trials[0].model, trials[0].data.classes), console()
+    check_sizes(trials[0])
+    shape, out = trials[0].shape, console()
     horizons = {trial.id: epochs for trial in trials}
     for warning in [*study.warnings(trials), *unreached(trials, horizons)]:
         print_line(out, f"note: {warning}")

@@ -24,6 +24,7 @@ from psa.core.parsing import (
     split_top_level,
 )
 from psa.core.text_file import read_toml
+from psa.data import own
 from psa.experiments.study import Study, is_list_setting, parse_setting, study_named
 from psa.specs.base import STUDY_NAME, Spec, parse_spec
 
@@ -79,7 +80,7 @@ class GridFile:
         else:
             self.title = str(source.get("name", source.get("study", "experiment")))
             body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
-        for key in body:
+        for key in (body := own.with_paths(body, self.folder)):
             check_choice(key, _KEYS | tables, self.where)
         self.further = {name: _table(body, name, self.where) for name in tables}
         study = body.get("study", "ablation")

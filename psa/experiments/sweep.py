@@ -11,6 +11,7 @@ from typing import Final, Protocol, Self
 
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
+from psa.data.own import keep_tables
 from psa.execution.backend import Backend, BackendOptions, backend_named
 from psa.execution.cost_model import SIZES, CostModel, WorkloadKey
 from psa.execution.eta import EtaEstimator
@@ -115,6 +116,7 @@ class Sweep:
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
         """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError."""
         locks.check_lockable(self.store)
+        keep_tables(self.declared.trials, self.machine.data_dir)
         with stop, register_sweep(self.store.models) as report_status:
             self.backend.fetch()
             work = _SweepRunner(self, progress, stop, report_status)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psa.core.errors import UserError
-from psa.specs.model import IMAGE_SIDE, NetworkSpec, PublishedModelSpec
+from psa.specs.model import NetworkSpec, PublishedModelSpec
 
 
 def site_of(site: str, candidates: Sequence[str]) -> str:
@@ -30,13 +30,16 @@ class SitePosition:
     dropped: bool
 
 
-def site_widths(model: PublishedModelSpec | NetworkSpec) -> tuple[int, ...]:
-    """Return the length of the hidden vector behind each layer; of a convolution, before pooling."""
+def site_widths(model: PublishedModelSpec | NetworkSpec, side: int) -> tuple[int, ...]:
+    """Return the length of the hidden vector behind each layer; of a convolution, before pooling.
+
+    side: of the images in pixels, which only convolutions ask for.
+    """
     widths = model.arch.widths
     if model.family != "cnn":
         return widths
-    sides = [IMAGE_SIDE >> number for number in range(len(widths) - 1)]
-    return *(width * side**2 for width, side in zip(widths, sides, strict=False)), widths[-1]
+    sides = [side >> number for number in range(len(widths) - 1)]
+    return *(width * here**2 for width, here in zip(widths, sides, strict=False)), widths[-1]
 
 
 def sites(depth: int) -> tuple[str, ...]:

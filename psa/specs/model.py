@@ -41,7 +41,6 @@ def _activation(value: object) -> Activation:
 
 ActivationField = Annotated[Activation, BeforeValidator(_activation), PlainSerializer(str)]
 NetworkFamily = Literal["mlp", "residual", "glonet", "cnn"]
-IMAGE_SIDE: Final = 28  # pixels of an image
 _CONVOLUTIONS: Final = 4  # after each the side is halved
 Initial = Literal["torch", "he", "he-cut"]
 Simplex = Literal["none", "all", "inner"]

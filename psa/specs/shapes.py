@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -9,9 +10,9 @@ from typing import Final, Literal
 
 from psa.core.errors import UserError
 from psa.specs.arch import Arch
-from psa.specs.model import IMAGE_SIDE, MAX_PARAMETERS, NetworkSpec, PublishedModelSpec
+from psa.specs.model import MAX_PARAMETERS, NetworkSpec, PublishedModelSpec
 
-PIXELS: Final = 784
+IMAGE: Final = (28, 28)  # the shape of a sample of MNIST, which most studies use
 
 # What follows the product of a linear layer (and where a skip connection starts and ends):
 #   hidden  activation, dropout           output  nothing
@@ -84,8 +85,8 @@ class Shape:
         return 2.0 * (training * (3 * products - first) + validation * products)
 
 
-def _plain(widths: tuple[int, ...], classes: int) -> Shape:
-    linears, inputs = [], PIXELS
+def _plain(widths: tuple[int, ...], classes: int, sample: tuple[int, ...]) -> Shape:
+    linears, inputs = [], math.prod(sample)
     for number, width in enumerate(widths):
         linears.append(Linear(f"hidden.{number}", inputs, width, "hidden"))
         inputs = width
@@ -93,10 +94,10 @@ def _plain(widths: tuple[int, ...], classes: int) -> Shape:
     return Shape(tuple(linears), hidden=tuple(range(len(widths))))
 
 
-def _residual(widths: tuple[int, ...], classes: int) -> Shape:
+def _residual(widths: tuple[int, ...], classes: int, sample: tuple[int, ...]) -> Shape:
     """Build each stack of equal widths: a projection (only where the width changes) and a block per layer."""
     linears: list[Linear] = []
-    inputs = PIXELS
+    inputs = math.prod(sample)
     stack = block = -1
     for number, width in enumerate(widths):
         if number == 0 or width != widths[number - 1]:
@@ -113,15 +114,26 @@ def _residual(widths: tuple[int, ...], classes: int) -> Shape:
     return Shape(tuple(linears), hidden=tuple(range(1, len(linears) - 1)))
 
 
-def _summed(widths: tuple[int, ...], classes: int) -> Shape:
+def _summed(widths: tuple[int, ...], classes: int, sample: tuple[int, ...]) -> Shape:
     """Build a GloNet: the last layer of a plain network reads the sum of hidden outputs, not the input."""
-    plain = _plain(widths, classes)
+    plain = _plain(widths, classes, sample)
     return replace(plain, summed=True)
 
 
-def _convolved(widths: tuple[int, ...], classes: int) -> Shape:
+def _convolved(widths: tuple[int, ...], classes: int, sample: tuple[int, ...]) -> Shape:
     """Build convolutions of these channels, the side halved behind each, and one layer of the last width."""
-    linears, channels, side = [], 1, IMAGE_SIDE
+    if len(sample) == 1 or sample[0] != sample[1]:
+        raise UserError(
+            f"family cnn must have square images as samples, got samples of {'x'.join(map(str, sample))}",
+            "Use family mlp",
+        )
+    if sample[0] < 2 ** (len(widths) - 1):
+        raise UserError(
+            f"arch must have at most {sample[0].bit_length() - 1} convolutions with images of {sample[0]} "
+            f"pixels a side, each of which is followed by pooling, got {len(widths) - 1}",
+            "Leave some out",
+        )
+    linears, channels, side = [], sample[2] if len(sample) > 2 else 1, sample[0]
     for number, width in enumerate(widths[:-1]):
         linears.append(Linear(f"conv.{number}", 9 * channels, width, "conv", side=side))
         channels, side = width, side // 2
@@ -130,7 +142,7 @@ def _convolved(widths: tuple[int, ...], classes: int) -> Shape:
     return Shape(tuple(linears), hidden=())
 
 
-_BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
+_BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int, tuple[int, ...]], Shape]]] = {
     "simplemlp": _plain,
     "resmlp": _residual,
     "mlp": _plain,
@@ -140,12 +152,18 @@ _BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
 }
 
 
-def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shape:
-    """Return the shape of a model. Raises UserError if no machine could train that many parameters."""
+def shape_of(
+    model: PublishedModelSpec | NetworkSpec, classes: int = 10, sample: tuple[int, ...] = IMAGE
+) -> Shape:
+    """Return the shape of a model for samples of a shape: (features,), (height, width) or (height, width,
+    channels).
+
+    Raises UserError if no machine could train that many parameters, or the family does not fit the samples.
+    """
     simplex, learns = "none", False
     if isinstance(model, NetworkSpec):
         simplex, learns = model.simplex, model.activation.learns
-    shape = _built(model.family, model.arch, classes, simplex, learns)
+    shape = _built(model.family, model.arch, classes, sample, simplex, learns)
     if shape.parameters > MAX_PARAMETERS:
         raise UserError(
             f"arch must have at most {MAX_PARAMETERS:,} parameters, got {shape.parameters:,} of {model.arch}",
@@ -155,8 +173,10 @@ def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shap
 
 
 @lru_cache(maxsize=1024)  # a plan uses each of its architectures thousands of times
-def _built(family: str, arch: Arch, classes: int, simplex: str, learns: bool) -> Shape:
-    shape = _BUILDERS[family](arch.widths, classes)
+def _built(
+    family: str, arch: Arch, classes: int, sample: tuple[int, ...], simplex: str, learns: bool
+) -> Shape:
+    shape = _BUILDERS[family](arch.widths, classes, sample)
     linears = tuple(
         replace(
             linear,

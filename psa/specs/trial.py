@@ -14,12 +14,13 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model
 
 from psa.core.errors import UserError
 from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json
-from psa.specs.data import IMAGES, DataSpec
+from psa.specs.data import DataSpec
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory, check_query
 from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.model import Model, NetworkSpec, PublishedModelSpec
 from psa.specs.probes import TRAINING_PROBES, ProbeName, parse_probe
+from psa.specs.shapes import Shape, shape_of
 from psa.specs.training import (
     MODES,
     Ablation,
@@ -132,7 +133,8 @@ class Trial(Spec):
         widths = self.model.arch.widths
         if self.memory is not None:
             check_query(
-                self.memory, site_widths(self.model)[position_of(self.memory.site, len(widths)).layer]
+                self.memory,
+                site_widths(self.model, self.data.shape[0])[position_of(self.memory.site, len(widths)).layer],
             )
         if self.growth is None:
             return self
@@ -143,6 +145,11 @@ class Trial(Spec):
         if self.growth.grown(widths) == widths:
             raise ValueError(f"max_width and max_depth must leave room to grow, got arch {self.model.arch}")
         return self
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The shape of the network as it begins. Raises UserError (see `shape_of`)."""
+        return shape_of(self.model, self.data.classes, self.data.shape)
 
     @cached_property
     def digest(self) -> str:
@@ -264,13 +271,26 @@ def training_key(trial: Trial) -> tuple[object, ...]:
 
 
 def check_sizes(trial: Trial) -> None:
-    """Raise UserError where the splits need more images than the data set has.
+    """Raise UserError where the splits need more samples than the data set has.
 
     With some digits alone there are fewer; how many is known once the data are loaded.
     """
-    train, validation = trial.data.train_size or 0, trial.data.val_size
-    if train + validation > IMAGES:
+    data = trial.data
+    most = data.facts.test or data.facts.train - 2
+    if (data.test_size or 0) > most:
         raise UserError(
-            f"train_size and val_size must be at most {IMAGES:,} together, got {train:,} and {validation:,}",
+            f"test_size must be at most {most:,}, got {data.test_size:,}", "Choose a smaller test_size"
+        )
+    train, validation = data.train_size or 1, data.val_size
+    if train + validation > data.pool:
+        raise UserError(
+            f"train_size and val_size must be at most {data.pool:,} together, got {train:,} "
+            f"and {validation:,}",
             "Choose fewer of one of them",
         )
+
+
+def check_shape(trial: Trial) -> None:
+    """Raise UserError where a network cannot be built: of too many parameters, or a cnn without images."""
+    if not trial.shape.linears:
+        raise ValueError("a network has layers")

@@ -85,7 +85,7 @@ WRONG_VALUES = [
     *(("--num-workers", value, "--num-workers") for value in ("-1", "99999", "x")),
     ("--ablation-mode", "hiden", 'Choose from: "none", "decay", "dropout", "full", "hidden", "output"'),
     ("--model", "cnn", 'Choose from: "simplemlp", "resmlp"'),
-    ("--dataset", "cifar", 'Choose from: "mnist", "fashion-mnist"'),
+    ("--dataset", "cifar", "--dataset: unknown name 'cifar'. Did you mean cifar10?"),
     ("--device", "tpu", 'Choose from: "cpu", "cuda", "mps"'),
     ("--device", "\x07\n", "--device"),
 ]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while 
 logger = logging.getLogger(__name__)
 
 _REPRODUCTION: Final = Path("reproduction")
+_PUBLISHED_DATASET: Final = "mnist"
 _RUNS: Final = "runs"  # the folder of the folders of trials
 _NAMED: Final = 4  # files that a warning names one by one
 
@@ -87,7 +88,7 @@ def report(  # noqa: PLR0913  # each is an option
         for name, rows in report.parts(part):
             folder = output_dir / name
             with out.status(f"writing {folder}.html") as shown:
-                context = _context(folder, str(rows["family"].iloc[0]), order, asymmetric, reference)
+                context = _context(folder, rows, order, asymmetric, reference)
                 context = replace(
                     context,
                     observed=observed[observed["id"].isin(rows["id"])],
@@ -170,20 +171,24 @@ def _run_folders(
 
 
 def _context(
-    folder: Path, family: str, order: Path, asymmetric: Path, reference: Path | None
+    folder: Path, rows: pd.DataFrame, order: Path, asymmetric: Path, reference: Path | None
 ) -> ReportContext:
+    """Return the context of a page. The published results are of MNIST: other data are not compared with them
+    unless the user names a table.
+    """
     from psa.analysis.published import read_reference
     from psa.reports.ablation.cells import archs_in
     from psa.reports.contract import ReportContext
 
-    path = reference or _REPRODUCTION / "published" / f"{family}.tsv"
+    path = reference or _REPRODUCTION / "published" / f"{rows['family'].iloc[0]}.tsv"
+    comparable = reference is not None or set(rows["dataset"].dropna()) <= {_PUBLISHED_DATASET}
     if reference is not None and not path.is_file():
         raise UserError(f"--reference must be a file, got {path}", "Name a table of published results")
     return ReportContext(
         folder,
         archs_in(order) if order.is_file() else (),
         archs_in(asymmetric) if asymmetric.is_file() else (),
-        read_reference(path) if path.is_file() else None,
+        read_reference(path) if comparable and path.is_file() else None,
     )
 
 

@@ -27,6 +27,7 @@ from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.core.formatting import pluralize
 from psa.core.stop import StopRequest
+from psa.data.own import keep_tables
 from psa.execution.backend import backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
@@ -78,6 +79,7 @@ def search(
     )
     machine = Machine(data_dir, device)
     backend = cast(Searcher, backend_named("ray", runs.where)(store, machine, costs, runs.where))
+    keep_tables(found.first.trials, data_dir)
     ledger = SearchLog(found, results_dir)
     with StopRequest() as stop:
         if not ledger.complete:

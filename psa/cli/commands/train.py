@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 from pydantic import ValidationError
@@ -17,14 +17,12 @@ from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory
 from psa.experiments.studies import ablation
-from psa.experiments.study import study_named, study_names
+from psa.experiments.study import DATASET_HELP, data_named, study_named, study_names
 from psa.specs.arch import Arch
 from psa.specs.base import first_error, parse_spec
-from psa.specs.data import DataSpec
 from psa.specs.model import Family, PublishedModelSpec
-from psa.specs.shapes import shape_of
 from psa.specs.training import Mode, RatchetTraining
-from psa.specs.trial import Pack, Trial
+from psa.specs.trial import Pack, Trial, check_sizes
 from psa.storage.store import Store
 
 # Trials of `train` may change their settings between loops, so no study includes them in its rows.
@@ -51,7 +49,7 @@ class TrainOptions:
     model: Annotated[Family, option(NETWORK, "resmlp has residual connections, simplemlp has none.")] = (
         "resmlp"
     )
-    dataset: Annotated[Literal["mnist", "fashion-mnist"], option(NETWORK, "Data set to train on.")] = "mnist"
+    dataset: Annotated[str, option(NETWORK, f"Data set to train on: {DATASET_HELP}.")] = "mnist"
     ablation_mode: Annotated[
         Mode,
         option(
@@ -121,7 +119,7 @@ class TrainOptions:
             mode=self.ablation_mode,
             family=self.model,
             seed=seed,
-            data=DataSpec(name=self.dataset),
+            data=data_named(self.dataset),
             lr=self.lr,
             batch_size=self.batch_size,
             weight_decay=decay,
@@ -151,11 +149,12 @@ def train(
     options.check()
     run.check()
     trials = options.trials(run.seeds)
-    shape = shape_of(trials[0].model)
+    check_sizes(trials[0])
+    shape = trials[0].shape
     out = console()
     check_writable(run.results_dir)
     check_writable(run.model_dir)
-    store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)
+    store = Store(run.model_dir, run.results_dir, single=f"{trials[0].data.name}_lkg", plain_seed=run.seed)
     with lock_folder(run.model_dir):
         plan = _plan(store, trials, options.meta_loops)
         check_memory(shape.parameters, len(trials), run.machine.prepare())

@@ -30,6 +30,7 @@ from psa.core.errors import UserError
 from psa.core.files import read_bytes, write_atomically
 from psa.experiments.grid import load_grid
 from psa.specs.model import Family
+from psa.specs.shapes import IMAGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,7 @@ def make_architecture_table(
     what = _networks(grid, family, listed)
     table = tables.architectures(
         what.archs,
-        lambda arch: parameters_of(what.family, arch, what.classes),
+        lambda arch: parameters_of(what.family, arch, what.classes, what.sample),
         order=listed,
         asymmetric=_listed(asymmetric, ASYMMETRIC),
         published=published,
@@ -98,6 +99,7 @@ class _Networks:
     family: Family
     archs: tuple[str, ...]
     classes: int
+    sample: tuple[int, ...]
 
 
 def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...]) -> _Networks:
@@ -107,14 +109,14 @@ def _networks(grid: Path | None, family: Family | None, listed: tuple[str, ...])
             raise UserError(
                 f"{CONFIGURATIONS} does not exist", "Name the architectures with --order or --grid"
             )
-        return _Networks(family or FAMILY, listed, 10)
+        return _Networks(family or FAMILY, listed, 10, IMAGE)
     trials = load_grid(grid).trials
     family = family or only_family({trial.model.family for trial in trials})
     of_family = [trial for trial in trials if trial.model.family == family]
     if not of_family:
         raise UserError(f"{grid} has no trial of --family {family}", "Name another family")
     archs = dict.fromkeys(trial.model.arch.label for trial in of_family)
-    return _Networks(family, tuple(archs), of_family[0].data.classes)
+    return _Networks(family, tuple(archs), of_family[0].data.classes, of_family[0].data.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

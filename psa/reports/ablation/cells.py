@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from psa.analysis.frame_columns import classes_and_shape
 from psa.analysis.frame_schema import trials_of
 from psa.analysis.pooling import differing_settings, equal_budgets
 from psa.analysis.regimes import PUBLISHED_ZERO_R, RegimeCell
@@ -85,8 +86,8 @@ class Trials:
 class Cells:
     """All cells of a frame. expected: number of trials of a complete cell; zero_r: score in percent of always
     answering the majority class; paired: True if equal seeds share their initial state, as in psa's trials
-    but not in published ones; loops: every length of a finished trial; classes: number of digits that are
-    classified.
+    but not in published ones; loops: every length of a finished trial; classes: number of classes;
+    sample: the shape of a sample.
     """
 
     study: str
@@ -99,6 +100,7 @@ class Cells:
     paired: bool
     loops: tuple[int, ...]
     classes: int
+    sample: tuple[int, ...]
     parameters: Mapping[str, int]
     trials: Mapping[tuple[str, str], Trials]
 
@@ -178,6 +180,7 @@ def cells_of(frame: pd.DataFrame) -> Cells:
     rows = trials_of(equal_budgets(frame))
     _check(rows)
     seeds = tuple(sorted(int(seed) for seed in rows["seed"].unique()))
+    classes, sample = classes_and_shape(rows.iloc[0].to_dict())  # the same in all trials
     samples, zero_r = _only(rows["validation_size"], _SAMPLES), _only(rows["zero_r"], PUBLISHED_ZERO_R)
     trials = _trials(rows, seeds, samples)
     return Cells(
@@ -190,15 +193,11 @@ def cells_of(frame: pd.DataFrame) -> Cells:
         zero_r=zero_r,
         paired=set(rows["source"]) == {"psa"},
         loops=tuple(sorted(map(int, rows["loops"][rows["status"] == "done"].dropna().unique()))),
-        classes=_classes(rows["digits"].dropna()),
+        classes=classes,
+        sample=sample,
         parameters={str(row.arch): int(row.parameters) for row in rows.itertuples()},
         trials=trials,
     )
-
-
-def _classes(digits: pd.Series[Any]) -> int:
-    """Return the number of digits listed, the same in all trials; 10 if no trial lists any."""
-    return len(str(digits.iloc[0]).split(",")) if len(digits) else 10
 
 
 def _trials(rows: pd.DataFrame, seeds: Sequence[int], samples: int) -> dict[tuple[str, str], Trials]:

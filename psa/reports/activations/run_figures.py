@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from psa.reports.activations.curves import threshold_figure
 from psa.reports.plotting.panels import draw_legend, panel_grid
 from psa.reports.plotting.style import GREY, GRID, empty, footnote, plot_style
-from psa.specs.shapes import Linear, shape_of
+from psa.specs.shapes import Linear
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 
@@ -77,7 +77,7 @@ def run_thresholds(stats: Mapping[str, Any], name: str) -> Figure:
 def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
     """Return a figure with a histogram of each weight matrix of the tested weights."""
     seen = record["probes"]["distributions"]["last"]
-    linears = shape_of(trial.model, trial.data.classes).linears
+    linears = trial.shape.linears
     with plot_style():
         figure, axes, more = _grid(linears, name, 3)
         for ax, linear in zip(axes, linears, strict=False):
@@ -99,7 +99,7 @@ def weight_figure(record: Record, trial: Trial, name: str) -> Figure:
 def activation_figure(record: Record, trial: Trial, name: str) -> Figure:
     """Plot each hidden layer before (blue) and after (green) activation, over the first validation images."""
     seen = record["probes"]["distributions"]["last"]
-    linears = [each for each in shape_of(trial.model, trial.data.classes).linears if each.role != "output"]
+    linears = [each for each in trial.shape.linears if each.role != "output"]
     with plot_style():
         figure, axes, more = _grid([each for linear in linears for each in (linear, linear)], name, 2)
         for at, ax in enumerate(axes):
