@@ -41,7 +41,8 @@ class Experiment:
 
     study: a study of psa (activations, ablation, ...), whose settings are the keys of `base`, `axes` and
     `variants`. name: under which results are stored. epochs: maximum epochs of each trial. seeds: their
-    number (3 means 0, 1, 2) or the seeds themselves. stages: as in a grid file.
+    number (3 means 0, 1, 2) or the seeds themselves. stages: as in a grid file. plugins: Python files with
+    studies, modes and the like of your own (docs/extending.md), relative to the current folder.
     Raises UserError that names the key and the nearest valid one.
     """
 
@@ -56,12 +57,14 @@ class Experiment:
         epochs: int | None = None,
         seeds: int | Sequence[int] | str | None = None,
         stages: Sequence[Settings] | None = None,
+        plugins: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         optional = {
             "name": name,
             "meta_loops": epochs if epochs is None else _plain(epochs),
             "seeds": _seeds(seeds),
             "stages": stages and list(stages),
+            "plugins": list(plugins) or None,
         }
         declared: dict[str, Any] = {
             "study": study,

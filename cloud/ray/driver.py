@@ -37,6 +37,7 @@ from psa.data import download
 from psa.data.datasets import DATASETS
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter
 from psa.experiments.search import Search
+from psa.plugins.carried import receive
 from psa.storage import locks
 from psa.storage.store import Store
 
@@ -134,6 +135,7 @@ def load_data_files(names: Iterable[str], data_dir: Path) -> dict[str, Files]:
 def run_task(task: Mapping[str, Any]) -> None:
     """Run a task. Raises UserError."""
     if "search" in task:
+        receive(task.get("plugins"))
         search = Search.model_validate(task["search"])
         names = {trial.data.name for trial in search.first.trials}
         lock = Path(task["models"]) / f".{task['experiment']}.lock"
@@ -224,6 +226,7 @@ def _searched(task: Mapping[str, Any], search: Search) -> dict[str, Any]:
     shared = {
         "template": search.template.model_dump(mode="json"),
         "space": search_space.tune_search_space(search),
+        **({"plugins": task["plugins"]} if "plugins" in task else {}),
     }
     return {"param_space": {**_common(task), **shared, "often": _is_pbt(task)}, "tune_config": config}
 

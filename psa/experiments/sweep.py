@@ -21,9 +21,10 @@ from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
-from psa.experiments.tracking.trackers import TrackerGroup, trackers_for
+from psa.experiments.tracking.trackers import TrackerGroup, plugin_trackers, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
+from psa.storage.plugin_versions import check_versions
 from psa.storage.retention import KeepWeights, delete_checkpoints
 from psa.storage.store import Store
 from psa.storage.sweep_registry import Describe, register_sweep
@@ -44,6 +45,7 @@ class SweepOptions:
     fail_fast: bool = False
     tensorboard: Path | None = None
     mlflow: str | None = None
+    trackers: tuple[str, ...] = ()
 
 
 class StageProgress(Protocol):
@@ -101,9 +103,11 @@ class Sweep:
         check_writable(store.results)
         check_writable(store.models)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
+        check_versions(declared.trials, store)
         costs = CostModel.of_machine(store.models, machine.device)
         backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
-        trackers = TrackerGroup(trackers_for(declared.name, options.tensorboard, options.mlflow), store)
+        found = trackers_for(declared.name, options.tensorboard, options.mlflow)
+        trackers = TrackerGroup([*found, *plugin_trackers(declared.name, options.trackers)], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:

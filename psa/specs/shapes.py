@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from psa.core.errors import UserError
+from psa.core.formatting import quote
 from psa.specs.arch import Arch
-from psa.specs.model import IMAGE_SIDE, MAX_PARAMETERS, NetworkSpec, PublishedModelSpec
+from psa.specs.model import FAMILY_PLUGINS, IMAGE_SIDE, MAX_PARAMETERS, NetworkSpec, PublishedModelSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PIXELS: Final = 784
 
@@ -84,6 +88,46 @@ class Shape:
         return 2.0 * (training * (3 * products - first) + validation * products)
 
 
+@dataclass(frozen=True)
+class Unit:
+    """A neuron: the linear layer that computes it, its number in that layer, and whether the weights that
+    read it are zeroed too.
+    """
+
+    layer: int
+    number: int
+    outgoing: bool
+
+
+# What chooses the neuron of a mode: of a network's layers, with a random stream of the seed and loop.
+ChooseUnit = Callable[["Shape", "np.random.Generator"], Unit | None]
+# What builds the layers of a family of a plugin: of the inputs, the hidden widths and the classes.
+BuildShape = Callable[[int, tuple[int, ...], int], Shape]
+
+
+def register_family(name: str, build: BuildShape) -> None:
+    """Register a family of networks: the linear layers of a network of given widths, in compute order.
+
+    Args:
+        name: The name of the family, of a-z, 0-9, - and _.
+        build: Returns the `Shape` for the number of inputs, the hidden widths, input side first, and the
+            number of classes. The roles of its layers say what follows each of them (see `Role`); the last
+            one has the role `output`. The same arguments must always give the same layers.
+
+    Raises:
+        PluginError: The name is invalid, built into psa, or registered already.
+
+    Example:
+        >>> def narrow(inputs, widths, classes):
+        ...     first, last = Linear("hidden.0", inputs, widths[0], "hidden"), widths[0]
+        ...     return Shape((first, Linear("output", last, classes, "output")), hidden=(0,))
+        >>> def register():
+        ...     register_family("narrow", narrow)
+
+    """
+    FAMILY_PLUGINS.add(name, build)
+
+
 def _plain(widths: tuple[int, ...], classes: int) -> Shape:
     linears, inputs = [], PIXELS
     for number, width in enumerate(widths):
@@ -130,7 +174,8 @@ def _convolved(widths: tuple[int, ...], classes: int) -> Shape:
     return Shape(tuple(linears), hidden=())
 
 
-_BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
+_Build = Callable[[tuple[int, ...], int], Shape]
+_BUILDERS: Final[dict[str, _Build]] = {
     "simplemlp": _plain,
     "resmlp": _residual,
     "mlp": _plain,
@@ -140,12 +185,53 @@ _BUILDERS: Final[dict[str, Callable[[tuple[int, ...], int], Shape]]] = {
 }
 
 
+@lru_cache(maxsize=64)
+def _plugin_builder(family: str, build: BuildShape) -> _Build:
+    """Return the function of a plugin as those of psa are called, with its layers checked."""
+
+    def checked(widths: tuple[int, ...], classes: int) -> Shape:
+        shape = build(PIXELS, widths, classes)
+        _check_layers(family, shape, classes)
+        return shape
+
+    return checked
+
+
+def _check_layers(family: str, shape: object, classes: int) -> None:
+    """Raise UserError for layers that are no network."""
+    linears = shape.linears if isinstance(shape, Shape) else ()
+    if not linears or not all(isinstance(linear, Linear) for linear in linears):
+        fault = f"return a Shape of layers, got {quote(shape)}"
+    elif [linear.name for linear in linears if linear.role == "output"] != [linears[-1].name]:
+        fault = "have one layer of role output, the last"
+    elif len({linear.name for linear in linears}) < len(linears):
+        fault = "give each layer a name of its own"
+    elif linears[-1].outputs != classes:
+        fault = f"have {classes} outputs, one per class, got {linears[-1].outputs}"
+    else:
+        fault = _unfitting(linears)
+    if fault:
+        raise UserError(f"family {family!r} of plugin {FAMILY_PLUGINS.origin(family)} must {fault}")
+
+
+def _unfitting(linears: tuple[Linear, ...]) -> str:
+    """Return what is wrong with the inputs of the first layer that does not fit the one before it."""
+    read = 9 if linears[0].role == "conv" else PIXELS
+    for linear, after in zip(linears, (*linears[1:], linears[-1]), strict=True):
+        if linear.inputs != read:
+            return f"give layer {linear.name!r} {read} inputs, got {linear.inputs}"
+        # how many values follow a convolution depends on the side of its images
+        read = after.inputs if "conv" in (linear.role, after.role) else linear.outputs
+    return ""
+
+
 def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shape:
     """Return the shape of a model. Raises UserError if no machine could train that many parameters."""
     simplex, learns = "none", False
     if isinstance(model, NetworkSpec):
         simplex, learns = model.simplex, model.activation.learns
-    shape = _built(model.family, model.arch, classes, simplex, learns)
+    build = _BUILDERS.get(model.family) or _plugin_builder(model.family, FAMILY_PLUGINS.get(model.family))
+    shape = _built(build, model.arch, classes, simplex, learns)
     if shape.parameters > MAX_PARAMETERS:
         raise UserError(
             f"arch must have at most {MAX_PARAMETERS:,} parameters, got {shape.parameters:,} of {model.arch}",
@@ -155,8 +241,8 @@ def shape_of(model: PublishedModelSpec | NetworkSpec, classes: int = 10) -> Shap
 
 
 @lru_cache(maxsize=1024)  # a plan uses each of its architectures thousands of times
-def _built(family: str, arch: Arch, classes: int, simplex: str, learns: bool) -> Shape:
-    shape = _BUILDERS[family](arch.widths, classes)
+def _built(build: _Build, arch: Arch, classes: int, simplex: str, learns: bool) -> Shape:
+    shape = build(arch.widths, classes)
     linears = tuple(
         replace(
             linear,

@@ -12,11 +12,12 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from psa.cli.console import console, print_line
-from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, ResultsDir, flag, option
+from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, PluginFiles, ResultsDir, flag, option
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import join_names, pluralize
 from psa.experiments.grid import load_grid
+from psa.plugins.loading import load_plugins
 from psa.storage.store import Store
 
 if TYPE_CHECKING:  # pandas and matplotlib are imported in functions, not while options are read
@@ -47,6 +48,7 @@ def report(  # noqa: PLR0913  # each is an option
     asymmetric: Annotated[
         Path, Parameter(help="List of architectures labelled Asymmetric; ignored if missing.")
     ] = _REPRODUCTION / "asymmetric.txt",
+    plugin: PluginFiles = (),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
     data_dir: DataDir = Path("dataset"),
@@ -68,6 +70,7 @@ def report(  # noqa: PLR0913  # each is an option
     from psa.reports.contract import report_of
     from psa.reports.rendering.pdf import check_typst
 
+    load_plugins(plugin)
     if pdf:
         check_typst()
     check_writable(output_dir)
