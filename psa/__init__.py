@@ -9,6 +9,7 @@ Example:
 TYPE_CHECKING = False  # as type checkers know it; importing typing would take longer than all of this file
 if TYPE_CHECKING:
     from psa.analysis.records_frame import load_records_frame
+    from psa.engine.model_export import load
     from psa.execution.backend import register_backend
     from psa.experiment import Experiment
     from psa.experiments.study import register_study
@@ -27,6 +28,7 @@ __all__ = [
     "Store",
     "Trial",
     "__version__",
+    "load",
     "load_plugin",
     "load_records_frame",
     "register_backend",
@@ -43,6 +45,7 @@ _MODULES = {
     "Experiment": "psa.experiment",
     "Store": "psa.storage.store",
     "Trial": "psa.specs.trial",
+    "load": "psa.engine.model_export",
     "load_plugin": "psa.plugins.loading",
     "load_records_frame": "psa.analysis.records_frame",
     "register_backend": "psa.execution.backend",

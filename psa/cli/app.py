@@ -71,6 +71,7 @@ _COMMANDS: Final = {
     "report": ("report", "Results"),
     "bundle": ("bundle", "Results"),
     "export-gradients": ("export_gradients", "Results"),
+    "export-model": ("export_model", "Results"),
     "clean": ("clean", "Results"),
     "rehearse": ("cloud.emulator.command", "Remote"),
     "fetch": ("fetch", "Remote"),

@@ -199,5 +199,5 @@ def check_loaded(uses: Iterable[PluginUse], what: str) -> None:
                 f"{what} uses {use.kind} {use.name!r} of plugin {use.id}, which is not loaded",
                 f"Name the file with --plugin {use.plugin}" if use.id.is_file else f"Install {use.plugin}",
             )
-        if plugin != use.id:
+        if plugin.version != use.version or not (use.id.is_file or plugin.name == use.plugin):
             raise changed_plugin(f"{what}: {use.kind} {use.name!r}", use.id, plugin)
