@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,11 +42,11 @@ def choose_input(shape: Shape, draws: np.random.Generator) -> Unit:
     return Unit(0, int(draws.integers(shape.linears[0].outputs)), outgoing=False)
 
 
-def bottleneck(inputs: int, widths: tuple[int, ...], classes: int) -> Shape:
+def bottleneck(widths: tuple[int, ...], classes: int, sample: tuple[int, ...]) -> Shape:
     """Return a plain network with a layer of half its width behind each hidden layer."""
     sizes = [size for width in widths for size in (width, max(1, width // 2))]
     names = [*(f"hidden.{number}" for number in range(len(sizes))), "output"]
-    pairs = zip(names, [inputs, *sizes], [*sizes, classes], strict=True)
+    pairs = zip(names, [math.prod(sample), *sizes], [*sizes, classes], strict=True)
     layers = [
         Linear(name, read, made, "output" if name == "output" else "hidden") for name, read, made in pairs
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PIXELS: Final = 784
+_SAMPLE: Final = (IMAGE_SIDE, IMAGE_SIDE)
 
 # What follows the product of a linear layer (and where a skip connection starts and ends):
 #   hidden  activation, dropout           output  nothing
@@ -101,8 +103,8 @@ class Unit:
 
 # What chooses the neuron of a mode: of a network's layers, with a random stream of the seed and loop.
 ChooseUnit = Callable[["Shape", "np.random.Generator"], Unit | None]
-# What builds the layers of a family of a plugin: of the inputs, the hidden widths and the classes.
-BuildShape = Callable[[int, tuple[int, ...], int], Shape]
+# What builds the layers of a family of a plugin: of hidden widths, classes, and the shape of a sample.
+BuildShape = Callable[[tuple[int, ...], int, tuple[int, ...]], Shape]
 
 
 def register_family(name: str, build: BuildShape) -> None:
@@ -110,17 +112,18 @@ def register_family(name: str, build: BuildShape) -> None:
 
     Args:
         name: The name of the family, of a-z, 0-9, - and _.
-        build: Returns the `Shape` for the number of inputs, the hidden widths, input side first, and the
-            number of classes. The roles of its layers say what follows each of them (see `Role`); the last
-            one has the role `output`. The same arguments must always give the same layers.
+        build: Returns the `Shape` for the hidden widths, input side first, the number of classes, and the
+            shape of a sample, such as (28, 28); the first layer reads all of its values. The roles of its
+            layers say what follows each of them (see `Role`); the last one has the role `output`. The same
+            arguments must always give the same layers.
 
     Raises:
         PluginError: The name is invalid, built into psa, or registered already.
 
     Example:
-        >>> def narrow(inputs, widths, classes):
-        ...     first, last = Linear("hidden.0", inputs, widths[0], "hidden"), widths[0]
-        ...     return Shape((first, Linear("output", last, classes, "output")), hidden=(0,))
+        >>> def narrow(widths, classes, sample):
+        ...     first = Linear("hidden.0", math.prod(sample), widths[0], "hidden")
+        ...     return Shape((first, Linear("output", widths[0], classes, "output")), hidden=(0,))
         >>> def register():
         ...     register_family("narrow", narrow)
 
@@ -190,7 +193,7 @@ def _plugin_builder(family: str, build: BuildShape) -> _Build:
     """Return the function of a plugin as those of psa are called, with its layers checked."""
 
     def checked(widths: tuple[int, ...], classes: int) -> Shape:
-        shape = build(PIXELS, widths, classes)
+        shape = build(widths, classes, _SAMPLE)
         _check_layers(family, shape, classes)
         return shape
 
@@ -216,7 +219,7 @@ def _check_layers(family: str, shape: object, classes: int) -> None:
 
 def _unfitting(linears: tuple[Linear, ...]) -> str:
     """Return what is wrong with the inputs of the first layer that does not fit the one before it."""
-    read = 9 if linears[0].role == "conv" else PIXELS
+    read = 9 if linears[0].role == "conv" else math.prod(_SAMPLE)
     for linear, after in zip(linears, (*linears[1:], linears[-1]), strict=True):
         if linear.inputs != read:
             return f"give layer {linear.name!r} {read} inputs, got {linear.inputs}"
