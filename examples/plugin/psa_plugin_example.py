@@ -112,16 +112,14 @@ class Bounties:
         """Return one table."""
         from psa.reports.rendering.tables import Column, Table
 
-        rows = frame.drop_duplicates("id").sort_values("id")
+        rows = frame.drop_duplicates("id").sort_values("id").astype({"arch": str, "mode": str})
         columns = (
             Column("Architecture"),
             Column("Mode"),
             Column("Seed", "count"),
             Column("Bounty", "percent"),
         )
-        cells = zip(
-            rows["arch"].astype(str), rows["mode"].astype(str), rows["seed"], rows["bounty"], strict=True
-        )
+        cells = zip(*(rows[name].tolist() for name in ("arch", "mode", "seed", "bounty")), strict=True)
         return {"bounties": Table("Best validation accuracy", "tab:bounties", columns, tuple(cells))}
 
     def figures(self, frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
