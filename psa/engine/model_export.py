@@ -57,7 +57,7 @@ def load(
     return _network(_state(trial, Path(model_dir)))
 
 
-def export_model(
+def exported_model(
     trial: Trial | str | os.PathLike[str], kind: ModelFormat, *, model_dir: str | os.PathLike[str] = "models"
 ) -> tuple[Trial, bytes]:
     """Return a trial and its network as the bytes of a file.

@@ -37,7 +37,7 @@ class OrdinaryLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the product with the weights, plus the bias."""
-        weight = self.get_parameter("weight")
+        weight: Tensor = self.get_parameter("weight")
         if self.role == "conv":
             return nn.functional.conv2d(x, weight, self.bias, padding=1)
         if self.simplex:
@@ -64,7 +64,7 @@ class OrdinaryNetwork(nn.Module):
         named = isinstance(model, NetworkSpec)
         self.kind = model.activation if isinstance(model, NetworkSpec) else Activation("ReLU")
         self.scale = self.kind.scale_at(epoch) if self.kind.decays else None
-        self.dropout, self.summed = model.dropout, shape.summed
+        self.drop, self.summed = nn.Dropout(model.dropout), shape.summed
         first = shape.linears[0]
         self.features = first.side**2 * first.inputs // 9 if first.role == "conv" else first.inputs
         self.plan = tuple((linear.name, linear.role, linear.side) for linear in shape.linears)
@@ -115,7 +115,7 @@ class OrdinaryNetwork(nn.Module):
             before = layer(h) + skip if role == "leave" else layer(h)
             h = self._activated(before, layer.threshold)  # type: ignore[arg-type]
             if role in ("hidden", "enter"):
-                h = nn.functional.dropout(h, self.dropout, self.training)
+                h = self.drop(h)
             if self.summed:
                 total = h if total is None else total + h
         raise ValueError("a network ends in an output layer")

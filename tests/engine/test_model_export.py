@@ -20,7 +20,7 @@ from psa.cli import app
 from psa.core.errors import UserError
 from psa.data.splits import Splits
 from psa.engine.device_pack import fresh_state
-from psa.engine.model_export import export_model
+from psa.engine.model_export import exported_model
 from psa.nn.dense import Dense
 from psa.nn.layers import Inputs
 from psa.nn.ordinary import OrdinaryNetwork
@@ -120,7 +120,7 @@ def test_a_stored_trial_is_loaded_by_trial_id_and_path(name: str, tmp_path: Path
 def test_a_torchscript_program_gives_the_same_logits(name: str, tmp_path: Path, splits: Splits) -> None:
     """For another number of samples than it was traced with."""
     trial = stored(tmp_path, name)
-    _, content = export_model(trial, "torchscript", model_dir=tmp_path / "models")
+    _, content = exported_model(trial, "torchscript", model_dir=tmp_path / "models")
     images = splits.test.images[:33]
     with pytest.warns(FutureWarning):
         program = torch.jit.load(io.BytesIO(content))
@@ -133,9 +133,9 @@ def test_a_torchscript_program_gives_the_same_logits(name: str, tmp_path: Path, 
 def test_a_safetensors_file_has_the_tensors_and_the_settings(tmp_path: Path) -> None:
     """The same bytes each time; another program needs nothing of psa to read it."""
     trial = stored(tmp_path, "resmlp")
-    found, content = export_model(trial.id, "safetensors", model_dir=tmp_path / "models")
+    found, content = exported_model(trial.id, "safetensors", model_dir=tmp_path / "models")
     assert found == trial
-    assert content == export_model(trial, "safetensors", model_dir=tmp_path / "models")[1]
+    assert content == exported_model(trial, "safetensors", model_dir=tmp_path / "models")[1]
     state = Store(tmp_path / "models", tmp_path / "results").load_state(trial)
     assert state is not None
     tensors = read_tensors(content)
@@ -174,7 +174,7 @@ def test_the_command_writes_a_file(
     monkeypatch.chdir(tmp_path)
     assert app.run(app.PSA, ["export-model", trial.id]) == 0
     path = Path("results/exported") / f"{trial.id}.safetensors"
-    assert path.read_bytes() == export_model(trial, "safetensors")[1]
+    assert path.read_bytes() == exported_model(trial, "safetensors")[1]
     assert app.run(app.PSA, ["export-model", trial.id, "--format", "torchscript", "--output", "net.pt"]) == 0
     assert Path("net.pt").stat().st_size > 1000
     assert "net.pt (" in capsys.readouterr().out
@@ -189,7 +189,7 @@ def test_a_missing_package_for_onnx_is_named(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(
         UserError, match=r"--format onnx needs onnx, which is not installed\. Install it with"
     ):
-        export_model(trial, "onnx", model_dir=tmp_path / "models")
+        exported_model(trial, "onnx", model_dir=tmp_path / "models")
 
 
 @pytest.mark.parametrize("name", ["simplemlp", "resmlp", "cnn", "glonet", "SparseMax"])
@@ -198,7 +198,7 @@ def test_an_onnx_graph_gives_the_same_logits(name: str, tmp_path: Path, splits: 
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     onnx = pytest.importorskip("onnx.reference", reason="the extra onnx is not installed")
     trial = stored(tmp_path, name)
-    _, content = export_model(trial, "onnx", model_dir=tmp_path / "models")
+    _, content = exported_model(trial, "onnx", model_dir=tmp_path / "models")
     images = splits.test.images[:5]
     (theirs,) = onnx.ReferenceEvaluator(content).run(None, {"samples": images.numpy()})
     with torch.no_grad():
