@@ -36,6 +36,7 @@ from psa.core.stop import heeded, let_through
 from psa.data.files import data_files
 from psa.execution.worker.protocol import EXIT_INTERRUPTED, EventWriter
 from psa.experiments.search import Search
+from psa.plugins.carried import receive
 from psa.specs.data import DataSpec
 from psa.storage import locks
 from psa.storage.store import Store
@@ -128,6 +129,7 @@ def load_data_files(specs: Iterable[DataSpec], data_dir: Path) -> Files:
 def run_task(task: Mapping[str, Any]) -> None:
     """Run a task. Raises UserError."""
     if "search" in task:
+        receive(task.get("plugins"))
         search = Search.model_validate(task["search"])
         specs = [trial.data for trial in search.first.trials]
         lock = Path(task["models"]) / f".{task['experiment']}.lock"
@@ -218,6 +220,7 @@ def _searched(task: Mapping[str, Any], search: Search) -> dict[str, Any]:
     shared = {
         "template": search.template.model_dump(mode="json"),
         "space": search_space.tune_search_space(search),
+        **({"plugins": task["plugins"]} if "plugins" in task else {}),
     }
     return {"param_space": {**_common(task), **shared, "often": _is_pbt(task)}, "tune_config": config}
 

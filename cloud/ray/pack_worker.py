@@ -31,9 +31,11 @@ from psa.core.files import write_atomically
 from psa.engine.loop import LoopReport
 from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine
+from psa.execution.worker.protocol import received_pack
 from psa.execution.worker.run import RunHooks, run_unlocked
 from psa.execution.worker.server import loop_facts, loops_to_train
 from psa.experiments.search import SearchTemplate
+from psa.plugins.carried import receive
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.divergence import training_diverged
 from psa.storage.store import STATE_NAME, Store
@@ -87,7 +89,8 @@ def _inputs(config: Mapping[str, Any]) -> ObjectStore:
 
 def _pack_of(config: Mapping[str, Any]) -> Pack:
     if "pack" in config:
-        return retry_until_reachable(lambda: read_pack(_inputs(config), config["pack"]))
+        return retry_until_reachable(lambda: read_pack(_inputs(config), config["pack"], received_pack))
+    receive(config.get("plugins"))
     return SearchTemplate.model_validate(config["template"]).pack(config["space"])
 
 

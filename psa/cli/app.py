@@ -70,7 +70,8 @@ _COMMANDS: Final = {
     "data": ("dataset", "Inspect"),
     "report": ("report", "Results"),
     "bundle": ("bundle", "Results"),
-    "export-gradients": ("export_gradients", "Results"),
+    "export-gradients": ("export", "Results"),
+    "export-model": ("export", "Results"),
     "clean": ("clean", "Results"),
     "rehearse": ("cloud.emulator.command", "Remote"),
     "fetch": ("fetch", "Remote"),
@@ -189,18 +190,25 @@ def _of_study(app: App, tokens: list[str]) -> tuple[App, list[str]]:
     called = app is PSA and tokens[:1] == ["train"]
     if not called and "train" not in app.name:
         return app, tokens
-    named = [
-        word.partition("=")[2] if "=" in word else (*tokens[at + 1 : at + 2], "")[0]
-        for at, word in enumerate(tokens)
-        if word.partition("=")[0] == "--study"
-    ]
+    named = _values_of("--study", tokens)
     if not named or named[-1] == "ablation":
         return app, tokens
     from psa.cli.train_study import train_of
+    from psa.plugins.loading import load_plugins
 
     with contextlib.suppress(UserError):  # `train` itself rejects an unknown study
+        load_plugins(_values_of("--plugin", tokens))  # the study may be one of theirs
         return command("train", train_of(named[-1])), [_hyphened(word) for word in tokens[called:]]
     return app, tokens
+
+
+def _values_of(option: str, tokens: list[str]) -> list[str]:
+    """Return the values that an option has on the command line."""
+    return [
+        word.partition("=")[2] if "=" in word else (*tokens[at + 1 : at + 2], "")[0]
+        for at, word in enumerate(tokens)
+        if word.partition("=")[0] == option
+    ]
 
 
 def _hyphened(word: str) -> str:

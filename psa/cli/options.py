@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter, Token
 
@@ -91,6 +91,15 @@ ModelDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the checkpoints.", en
 ResultsDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the records, one per finished trial.")]
 DataDir = Annotated[Path, option(EXECUTION, "Folder of the data sets. Missing files are downloaded into it.")]
 
+PluginFiles = Annotated[
+    tuple[Path, ...],
+    option(
+        EXPERIMENT,
+        "Plugin to load: a Python file with modes, probes, networks or studies of your own. May be repeated.",
+        name="--plugin",
+        negative="",
+    ),
+]
 GridFileArgument = Annotated[
     Path, option(EXPERIMENT, "Grid file of the experiment, e.g. reproduction/smoke.toml.")
 ]
@@ -117,11 +126,11 @@ class SweepCommandOptions:
     """Options that select and configure a backend."""
 
     backend: Annotated[
-        Literal["local", "ray", "sagemaker"] | None,
+        str | None,
         option(
             EXECUTION,
-            "Run on this machine, as Ray Tune trials on a cluster, or as SageMaker training jobs. "
-            "[default: local; psa search: ray]",
+            "Run on this machine (local), as Ray Tune trials on a cluster (ray), as SageMaker training jobs "
+            "(sagemaker), or on the backend of a plugin. [default: local; psa search: ray]",
         ),
     ] = None
     workers: Workers = None
@@ -194,6 +203,15 @@ class Options:
         ),
     ] = None
 
+    tracker: Annotated[
+        tuple[str, ...],
+        option(
+            OUTPUT_FILES,
+            "Log finished trials with a tracker of a plugin: NAME or NAME=TARGET. May be repeated.",
+            negative="",
+        ),
+    ] = ()
+
     def sweep_on(self, runs: SweepCommandOptions) -> SweepOptions:
         """Return the options of a sweep on the backend that `runs` selects."""
         return SweepOptions(
@@ -204,4 +222,5 @@ class Options:
             fail_fast=self.fail_fast,
             tensorboard=self.tensorboard,
             mlflow=self.mlflow,
+            trackers=self.tracker,
         )

@@ -6,7 +6,7 @@ The local backend gives each idle worker process the longest pack left; others a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,8 @@ from psa.core.formatting import format_duration, pluralize
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import WorkerEvent
+from psa.plugins.identity import PluginError
+from psa.plugins.registry import Registry
 from psa.specs.trial import Pack
 from psa.storage.store import Store
 
@@ -195,15 +197,63 @@ BACKEND_OPTIONS: Final = {
 }
 
 
+@dataclass(frozen=True)
+class PluginBackend:
+    """A backend of a plugin: its class, and the fields of BackendOptions that it takes."""
+
+    make: type[Backend]
+    options: frozenset[str]
+
+
+BACKEND_PLUGINS: Final = Registry[PluginBackend]("backend", lambda: BACKENDS)
+
+
+def register_backend(name: str, make: type[Backend], options: Collection[str] = ("workers",)) -> None:
+    """Register a backend: a place where packs are trained. See `Backend`.
+
+    Args:
+        name: The name of the backend, given with --backend.
+        make: A class of the protocol `Backend`.
+        options: The fields of `BackendOptions` that it takes; any other option is an error.
+
+    Raises:
+        PluginError: The name is invalid, that of a backend of psa, or registered already; or an option is not
+            a field of `BackendOptions`.
+
+    Example:
+        >>> from psa.execution.local import LocalBackend
+        >>> class Careful(LocalBackend):
+        ...     stopped = "nothing is left running."
+        >>> def register():
+        ...     register_backend("careful", Careful)
+
+    """
+    for option in options:
+        if option not in BackendOptions.__dataclass_fields__:
+            raise PluginError(
+                f"the options of backend {name!r} must be fields of BackendOptions, got {option!r}",
+                f"Known: {', '.join(BackendOptions.__dataclass_fields__)}",
+            )
+    BACKEND_PLUGINS.add(name, PluginBackend(make, frozenset(options)))
+
+
 def backend_named(name: str, where: BackendOptions) -> type[Backend]:
-    """Return the class of a backend. Raises UserError for an option that it does not take."""
+    """Return the class of a backend.
+
+    Raises UserError for an unknown name, and for an option that the backend does not take.
+    """
+    BACKEND_PLUGINS.check_choice(name, "--backend")
+    plugin = BACKEND_PLUGINS.find(name)
+    taken = BACKEND_OPTIONS[name] if plugin is None else plugin.options
     for option, value in vars(where).items():
-        if value is not None and value is not False and option not in BACKEND_OPTIONS[name]:
+        if value is not None and value is not False and option not in taken:
             those = " or ".join(each for each, known in BACKEND_OPTIONS.items() if option in known)
             raise UserError(
                 f"--{option.replace('_', '-')} must be left out with --backend {name}",
                 f"It belongs to --backend {those}",
             )
+    if plugin is not None:
+        return plugin.make
     module, _, kind = BACKENDS[name].partition(":")
     found: type[Backend] = getattr(_imported(module), kind)
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from psa.execution.cost_model import CostModel
-from psa.specs.training import MODES
+from psa.specs.training import mode_rank
 from psa.specs.trial import Pack, Trial, pack_key, training_key
 
 _PER_ROW: Final = 2  # most trials of a pack per row that it trains
@@ -19,9 +19,7 @@ def groups_of(trials: Iterable[Trial]) -> list[list[Trial]]:
     for trial in trials:
         groups.setdefault(pack_key(trial), []).append(trial)
     for group in groups.values():
-        group.sort(
-            key=lambda trial: (*training_key(trial), MODES.index(trial.intervention.mode), trial.digest)
-        )
+        group.sort(key=lambda trial: (*training_key(trial), mode_rank(trial.intervention.mode), trial.digest))
     return list(groups.values())
 
 

@@ -42,7 +42,8 @@ class Experiment:
     number (3 means 0, 1, 2) or the seeds themselves. stages: as in a grid file. data: a data set of your own:
     (X, y) or (X, y, split), with X [N, features], [N, height, width] or [N, height, width, channels], one
     label per sample, and train, validation or test for each sample. If X is a pandas data frame, y and split
-    may be names of its columns. Other data sets are named by the setting `dataset`.
+    may be names of its columns. Other data sets are named by the setting `dataset`. plugins: Python files
+    with studies, modes and the like of your own (docs/extending.md), relative to the current folder.
     Raises UserError that names the key and the nearest valid one.
     """
 
@@ -58,6 +59,7 @@ class Experiment:
         seeds: int | Sequence[int] | str | None = None,
         stages: Sequence[Settings] | None = None,
         data: Sequence[Any] | None = None,
+        plugins: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         settings = current_settings(_mapping(base, "base"), study, lists=False)
         if data is not None:
@@ -67,6 +69,7 @@ class Experiment:
             "meta_loops": epochs if epochs is None else _plain(epochs),
             "seeds": _seeds(seeds),
             "stages": stages and list(stages),
+            "plugins": list(plugins) or None,
         }
         declared: dict[str, Any] = {
             "study": study,

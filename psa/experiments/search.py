@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from psa.core.errors import UserError
 from psa.core.parsing import check_choice, parse_values
 from psa.data import own
 from psa.experiments.grid_file import GridFile
 from psa.experiments.study import study_named
+from psa.plugins.loading import loaded_plugins
 from psa.specs.base import Spec, canonical_json, first_error, parse_spec
 from psa.specs.trial import Pack, check_shape, check_sizes
 
@@ -83,13 +84,23 @@ class SearchStrategy(Spec):
 
 
 class SearchTemplate(Spec):
-    """The settings that all configurations of a search share; with sampled settings it becomes a pack."""
+    """The settings that all configurations of a search share; with sampled settings it becomes a pack.
+
+    plugins: names and versions of the plugins that were loaded with it, see psa.plugins.identity.PluginId.
+    """
 
     study: str
     name: str
     base: dict[str, Any]
     seeds: tuple[int, ...]
     meta_loops: int
+    plugins: tuple[tuple[str, str], ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out plugins where there are none, so that the digests of earlier searches stay the same."""
+        body: dict[str, Any] = handler(self)
+        return body if self.plugins else {key: value for key, value in body.items() if key != "plugins"}
 
     def pack(self, sampled: Mapping[str, Any]) -> Pack:
         """Return the configuration with these settings over all seeds. Raises UserError for invalid ones."""
@@ -173,6 +184,7 @@ def load_search(path: Path, overrides: Sequence[str] = ()) -> Search:
         base=_with_content(declared.base),
         seeds=tuple(stage.seeds),
         meta_loops=stage.meta_loops,
+        plugins=tuple((plugin.name, plugin.version) for plugin in loaded_plugins()),
     )
     found = Search(template=template, space=space, strategy=strategy)
     _check(found, path)

@@ -1,8 +1,8 @@
 """The protocol of a study: its settings, their names, and the function that makes a trial of them.
 
 A study is a module of `psa.experiments.studies` with `Settings`, a Spec whose fields are the keys of its
-grids, `from_settings(settings, seed, name) -> Trial` and `warnings(trials)`. It is found by its file name and
-registered nowhere else.
+grids, `from_settings(settings, seed, name) -> Trial` and `warnings(trials)`, found by its file name; or a
+plugin registers it (`register_study`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol, Union, cast, get_args, get_origin
 
@@ -18,8 +18,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from psa.core.errors import UserError
 from psa.core.formatting import quote
-from psa.core.parsing import check_choice, nearest, parse_int, split_top_level, strip_brackets
+from psa.core.parsing import nearest, parse_int, split_top_level, strip_brackets
 from psa.data import own
+from psa.plugins.identity import PluginError
+from psa.plugins.registry import Registry
 from psa.specs.base import Probability, Seed, Spec, first_error
 from psa.specs.data import (
     PRESETS,
@@ -34,7 +36,7 @@ from psa.specs.data import (
     resolved,
 )
 from psa.specs.data.catalogue import CATALOGUE
-from psa.specs.probes import PROBES, ProbeName, parse_probe
+from psa.specs.probes import PROBE_PLUGINS, ProbeName, parse_probe
 from psa.specs.training import (
     BatchSize,
     DropoutRate,
@@ -53,10 +55,10 @@ def _known_probes(names: Any) -> Any:
     """Check the names of probes before the pattern of the field does, whose error would suggest no name."""
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return names  # the type check reports any other value
-    unknown = next((name for name in names if name.partition("(")[0] not in PROBES), None)
+    unknown = next((name for name in names if not PROBE_PLUGINS.accepts(name.partition("(")[0])), None)
     if unknown is not None:
-        near = nearest(unknown, PROBES)
-        hint = f"Did you mean {near}?" if near else f"Known: {', '.join(PROBES)}"
+        near = nearest(unknown, PROBE_PLUGINS.names)
+        hint = f"Did you mean {near}?" if near else f"Known: {', '.join(PROBE_PLUGINS.names)}"
         raise ValueError(f"unknown probe {unknown!r}. {hint}")
     for name in names:
         try:
@@ -228,19 +230,70 @@ class Study(Protocol):
 
 
 def study_names() -> set[str]:
-    """Return the names of all studies."""
+    """Return the names of the studies of psa."""
     return {module.name for module in pkgutil.iter_modules([str(_STUDIES)])}
+
+
+STUDY_PLUGINS: Final = Registry[Study]("study", study_names)
+
+
+def register_study(
+    name: str,
+    settings: type[Spec],
+    from_settings: Callable[[Any, int, str], Trial],
+    *,
+    warnings: Callable[[Sequence[Trial]], list[str]] = lambda trials: [],
+    aliases: Mapping[str, str] | None = None,
+) -> None:
+    """Register a study: the settings of its grids, and the trial that they stand for. See `Study`.
+
+    Args:
+        name: The name of the study in grids and of `psa train --study`.
+        settings: A subclass of `DataSettings`; the first line of its docstring describes the study.
+        from_settings: Makes the trial of settings, a seed, and the name of the grid.
+        warnings: Returns a line per warning about the trials of a grid.
+        aliases: Other names of settings, each with the name it stands for.
+
+    Raises:
+        PluginError: The name is invalid, that of a study of psa, or registered already; or `settings` is not
+            a subclass of `DataSettings`.
+
+    Example:
+        >>> from psa.specs.model import NetworkSpec
+        >>> class Width(DataSettings):
+        ...     width: int = 8
+        >>> def trial(settings, seed, name):
+        ...     model = NetworkSpec(family="mlp", arch=f"1*{settings.width}")
+        ...     method = StandardTraining()
+        ...     return Trial(study=name, kind="activations", model=model, method=method, seed=seed)
+        >>> def register():
+        ...     register_study("widths", Width, trial)
+
+    """
+    if not _are_settings(settings):
+        raise PluginError(
+            f"the settings of study {name!r} must be a subclass of psa.experiments.study.DataSettings, got "
+            f"{quote(settings)}"
+        )
+    study = types.ModuleType(name, settings.__doc__ or f"The study {name}.")
+    contract = {"Settings": settings, "from_settings": from_settings, "warnings": warnings}
+    vars(study).update(contract, ALIASES=aliases or {})
+    STUDY_PLUGINS.add(name, cast(Study, study))
+
+
+def _are_settings(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, DataSettings)
 
 
 def study_named(name: Any, where: str) -> Study:
     """Return the study of that name. Raises UserError with the nearest name."""
-    known = study_names()
     if not isinstance(name, str):
-        raise UserError(
-            f"{where}: study must be the name of a study, got {name!r}", f"Known: {', '.join(sorted(known))}"
-        )
-    check_choice(name, known, where, "study")
-    return cast(Study, importlib.import_module(f"psa.experiments.studies.{name}"))
+        known = ", ".join(sorted(STUDY_PLUGINS.names))
+        raise UserError(f"{where}: study must be the name of a study, got {name!r}", f"Known: {known}")
+    STUDY_PLUGINS.check_choice(name, where)
+    if name in study_names():
+        return cast(Study, importlib.import_module(f"psa.experiments.studies.{name}"))
+    return STUDY_PLUGINS.get(name)
 
 
 def parse_setting(annotation: Any, text: str, where: str) -> Any:

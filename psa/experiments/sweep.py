@@ -23,9 +23,10 @@ from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.experiments.tracking.base import Tracker
-from psa.experiments.tracking.trackers import TrackerGroup, trackers_for
+from psa.experiments.tracking.trackers import TrackerGroup, plugin_trackers, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
+from psa.storage.plugin_versions import check_versions
 from psa.storage.retention import KeepWeights, delete_checkpoints
 from psa.storage.store import Store
 from psa.storage.sweep_registry import Describe, register_sweep
@@ -48,7 +49,7 @@ class SweepOptions:
     fail_fast: bool = False
     tensorboard: Path | None = None
     mlflow: str | None = None
-    trackers: tuple[Tracker, ...] = ()
+    trackers: tuple[str | Tracker, ...] = ()
 
 
 class StageProgress(Protocol):
@@ -107,10 +108,13 @@ class Sweep:
         check_writable(store.results)
         check_writable(store.models)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
+        check_versions(declared.trials, store)
         costs = CostModel.of_machine(store.models, machine.device)
         backend = kind(store, machine, costs, options.where)
         named = trackers_for(declared.name, options.tensorboard, options.mlflow)
-        trackers = TrackerGroup([*named, *options.trackers], store)
+        own = [each for each in options.trackers if not isinstance(each, str)]
+        names = tuple(each for each in options.trackers if isinstance(each, str))
+        trackers = TrackerGroup([*named, *plugin_trackers(declared.name, names), *own], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:

@@ -7,13 +7,24 @@ from typing import Annotated, Any, Literal
 
 from psa.cli.commands.plan import has_begun
 from psa.cli.console import console, print_first
-from psa.cli.options import EXECUTION, RAY, GridFileArgument, ModelDir, Only, Override, ResultsDir, option
+from psa.cli.options import (
+    EXECUTION,
+    RAY,
+    GridFileArgument,
+    ModelDir,
+    Only,
+    Override,
+    PluginFiles,
+    ResultsDir,
+    option,
+)
 from psa.cli.sweep_view import say_damaged
 from psa.core.files import check_writable
 from psa.execution.backend import BackendOptions, backend_named
 from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.grid import load_grid
+from psa.plugins.loading import load_plugins
 from psa.storage.store import Store
 
 
@@ -21,6 +32,7 @@ def fetch(
     grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
+    plugin: PluginFiles = (),
     backend: Annotated[Literal["ray", "sagemaker"], option(EXECUTION, "Backend of the sweep.")] = "sagemaker",
     storage: Annotated[str | None, option(RAY, "Storage of the sweep. [ray]")] = None,
     model_dir: ModelDir = Path("models"),
@@ -33,6 +45,7 @@ def fetch(
 
     Example: psa fetch reproduction/smoke.toml --backend sagemaker
     """
+    load_plugins(plugin)
     declared = load_grid(grid, overrides, only)
     check_writable(results_dir)
     check_writable(model_dir)

@@ -18,6 +18,7 @@ from psa.cli.options import (
     Only,
     Override,
     PackSize,
+    PluginFiles,
     ResultsDir,
     Workers,
 )
@@ -29,7 +30,9 @@ from psa.experiments.grid import Grid, load_grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
 from psa.experiments.sweep import Sweep
+from psa.plugins.loading import load_plugins
 from psa.specs.trial import Pack
+from psa.storage.plugin_versions import check_versions
 from psa.storage.store import Store
 
 _SIZES_SHOWN: Final = 8
@@ -39,6 +42,7 @@ def plan(
     grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
+    plugin: PluginFiles = (),
     workers: Workers = None,
     pack_size: PackSize = None,
     device: Device = None,
@@ -52,6 +56,7 @@ def plan(
 
     Example: psa plan reproduction/smoke.toml lr=1e-3
     """
+    load_plugins(plugin)
     store, costs = Store(model_dir, results_dir), CostModel.of_machine(model_dir, device)
     declared, out = load_grid(grid, overrides, only), console()
     kinds: set[WorkloadKey] = set()
@@ -73,6 +78,7 @@ def plan(
 def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatus]:
     """Yield the stages whose trials are known; print what each of the others waits for. Raises UserError."""
     store.check_folders()
+    check_versions(declared.trials, store)
     for stage in stage_statuses(declared, store):
         if stage.stage.points and stage.points is None:
             print_line(out, f"{declared.name}: {waiting(stage)}")

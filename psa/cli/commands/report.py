@@ -12,12 +12,23 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from psa.cli.console import console, print_line
-from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, Only, Override, ResultsDir, flag, option
+from psa.cli.options import (
+    OUTPUT_FILES,
+    DataDir,
+    ModelDir,
+    Only,
+    Override,
+    PluginFiles,
+    ResultsDir,
+    flag,
+    option,
+)
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import join_names, pluralize, quote
 from psa.experiments.grid import Grid, load_grid
 from psa.experiments.promotion import stage_statuses
+from psa.plugins.loading import load_plugins
 from psa.specs.trial import Trial
 from psa.storage.store import Store
 
@@ -52,6 +63,7 @@ def report(  # noqa: PLR0913  # each is an option
     asymmetric: Annotated[
         Path, Parameter(help="List of architectures labelled Asymmetric; ignored if missing.")
     ] = _REPRODUCTION / "asymmetric.txt",
+    plugin: PluginFiles = (),
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
     data_dir: DataDir = Path("dataset"),
@@ -74,6 +86,7 @@ def report(  # noqa: PLR0913  # each is an option
     from psa.reports.rendering.pdf import check_typst
     from psa.reports.rendering.trials import selections
 
+    load_plugins(plugin)
     if pdf:
         check_typst()
     check_writable(_existing(output_dir))

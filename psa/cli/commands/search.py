@@ -18,6 +18,7 @@ from psa.cli.options import (
     DataDir,
     Device,
     ModelDir,
+    PluginFiles,
     ResultsDir,
     SweepCommandOptions,
     option,
@@ -33,6 +34,7 @@ from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.search import Search, load_search
 from psa.experiments.search_log import Configuration, SearchLog
+from psa.plugins.loading import load_plugins
 from psa.specs.base import canonical_json
 from psa.storage.store import Store
 
@@ -51,6 +53,7 @@ def search(
         Path, option(EXPERIMENT, "Search file, e.g. reproduction/search.toml.", name="search")
     ],
     *overrides: Annotated[str, option(EXPERIMENT, "Settings that override those of the file: meta_loops=5")],
+    plugin: PluginFiles = (),
     runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
@@ -66,6 +69,7 @@ def search(
 
     Example: psa search reproduction/search.toml
     """
+    load_plugins(plugin)
     found = load_search(declared, overrides)
     runs = runs or SweepCommandOptions()
     if runs.backend == "local":

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from psa.cli.commands.plan import has_begun
 from psa.cli.console import console, print_first, print_line
-from psa.cli.options import EXECUTION, GridFileArgument, ModelDir, Only, Override, ResultsDir, option
+from psa.cli.options import (
+    EXECUTION,
+    GridFileArgument,
+    ModelDir,
+    Only,
+    Override,
+    PluginFiles,
+    ResultsDir,
+    option,
+)
 from psa.cli.sweep_view import say_damaged
 from psa.core.formatting import pluralize
 from psa.execution.backend import BackendOptions, backend_named
@@ -15,6 +24,7 @@ from psa.execution.cost_model import CostModel
 from psa.execution.machine import Machine
 from psa.experiments.grid import load_grid
 from psa.experiments.promotion import StageStatus
+from psa.plugins.loading import load_plugins
 from psa.specs.trial import Trial
 from psa.storage.store import Store, StoreProgress
 from psa.storage.sweep_registry import active_sweeps
@@ -24,6 +34,7 @@ def status(
     grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
+    plugin: PluginFiles = (),
     backend: Annotated[
         Literal["sagemaker"] | None, option(EXECUTION, "Also show the status of its training jobs.")
     ] = None,
@@ -34,6 +45,7 @@ def status(
 
     Example: psa status reproduction/smoke.toml
     """
+    load_plugins(plugin)
     declared = load_grid(grid, overrides, only)
     store = Store(model_dir, results_dir)
     store.warn_of_strays(sorted({trial.study for trial in declared.trials}))

@@ -17,6 +17,7 @@ from psa.cli.options import (
     Only,
     Options,
     Override,
+    PluginFiles,
     ResultsDir,
     SweepCommandOptions,
 )
@@ -25,6 +26,7 @@ from psa.core.stop import StopRequest
 from psa.execution.machine import Machine
 from psa.experiments.grid import load_grid
 from psa.experiments.sweep import Sweep
+from psa.plugins.loading import load_plugins
 from psa.storage.store import Store
 
 
@@ -32,6 +34,7 @@ def sweep(
     grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
+    plugin: PluginFiles = (),
     runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
     options: Annotated[Options | None, Parameter(name="*")] = None,
     device: Device = None,
@@ -47,6 +50,7 @@ def sweep(
 
     Example: psa sweep reproduction/smoke.toml meta_loops=1
     """
+    load_plugins(plugin)
     store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
     declared, runs, options = (
         load_grid(grid, overrides, only),

@@ -11,17 +11,27 @@ from pydantic import ValidationError
 
 from psa.cli.checkpoint_folder import lock_folder
 from psa.cli.console import TrainView, console, summary_table
-from psa.cli.options import NETWORK, TRAINING, NumberOption, WholeOption, Wholes, option, option_name
+from psa.cli.options import (
+    NETWORK,
+    TRAINING,
+    NumberOption,
+    PluginFiles,
+    WholeOption,
+    Wholes,
+    option,
+    option_name,
+)
 from psa.cli.run_options import PackRun, RunOptions, in_range, trained
 from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory
 from psa.experiments.studies import ablation
 from psa.experiments.study import DATASET_HELP, data_named, study_named, study_names
+from psa.plugins.loading import load_plugins
 from psa.specs.arch import Arch
 from psa.specs.base import first_error, parse_spec
 from psa.specs.model import Family, PublishedModelSpec
-from psa.specs.training import Mode, RatchetTraining
+from psa.specs.training import MODE_PLUGINS, MODES, RatchetTraining
 from psa.specs.trial import Pack, Trial, check_sizes
 from psa.storage.store import Store
 
@@ -51,12 +61,14 @@ class TrainOptions:
     )
     dataset: Annotated[str, option(NETWORK, f"Data set to train on: {DATASET_HELP}.")] = "mnist"
     ablation_mode: Annotated[
-        Mode,
+        str,
         option(
             TRAINING,
             "Perturbation of the copy of the LKG. full, hidden and output zero one neuron: of any "
             "layer, of a hidden layer together with its outgoing weights, or of the last layer. none, decay "
-            "(weight decay) and dropout leave the copy unchanged.",
+            "(weight decay) and dropout leave the copy unchanged. A plugin may define further modes. "
+            f"[choices: {', '.join(MODES)}]",
+            metavar="CHOICE",
         ),
     ] = "none"
     meta_loops: Annotated[
@@ -83,6 +95,10 @@ class TrainOptions:
     def check(self) -> None:
         """Raise UserError for invalid options that the trial itself does not check."""
         in_range("--meta-loops", self.meta_loops, 1, 1_000_000)
+        try:
+            MODE_PLUGINS.check(self.ablation_mode, "--ablation-mode")
+        except ValueError as error:
+            raise UserError(str(error)) from None
         if self.hidden_layers == ():
             raise UserError(
                 "--hidden-layers must name a width, got none", "Give one width per hidden layer, e.g. 64 32"
@@ -134,6 +150,7 @@ def train(
         str | None,
         option(NETWORK, f"Train a network of another study, which has its own options: {_OTHERS}."),
     ] = None,
+    plugin: PluginFiles = (),
 ) -> int:
     """Train one network; run the same command again to continue.
 
@@ -143,6 +160,7 @@ def train(
 
     Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10
     """
+    load_plugins(plugin)
     if study is not None:
         study_named(study, "--study")
     options, run = options or TrainOptions(), run or RunOptions()

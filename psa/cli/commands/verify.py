@@ -10,9 +10,10 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from psa.cli.console import console, print_line
-from psa.cli.options import CountOption, DataDir, ModelDir, ResultsDir
+from psa.cli.options import CountOption, DataDir, ModelDir, PluginFiles, ResultsDir
 from psa.core.errors import UserError
 from psa.execution.machine import Machine
+from psa.plugins.loading import load_plugins
 from psa.storage.layout import PUBLISHED
 from psa.storage.store import Store
 
@@ -26,6 +27,7 @@ def verify(
         CountOption,
         Parameter(help="Also repeat this number of stored loops, drawn at random, and compare the bits."),
     ] = None,
+    plugin: PluginFiles = (),
     data_dir: DataDir = Path("dataset"),
     model_dir: ModelDir = MODELS,
     results_dir: ResultsDir = RESULTS,
@@ -37,6 +39,7 @@ def verify(
 
     Example: psa verify --replay 5
     """
+    load_plugins(plugin)
     out, store = console(), Store(model_dir, results_dir)
     _check_folders(store)
     counts, folders = _checked(store, out)

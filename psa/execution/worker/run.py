@@ -23,6 +23,7 @@ from psa.engine.loop import LoopReport
 from psa.engine.policies import policy_for
 from psa.engine.save_interval import SaveInterval
 from psa.execution.machine import Machine, describe
+from psa.execution.worker.protocol import check_plugins
 from psa.execution.worker.record import build_record, probes_for
 from psa.nn.dense import Dense
 from psa.specs.base import canonical_json
@@ -86,6 +87,7 @@ def run_pack(pack: Pack, store: Store, machine: Machine, hooks: RunHooks | None 
     UserError.
     """
     hooks = hooks or RunHooks()
+    check_plugins(pack.trials)
     device = machine.prepare()
     splits = splits_of(pack.trials[0].data, machine, device, hooks.progress)
     net = Dense(pack.trials[0].model, splits.classes, pack.trials[0].data.shape)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from psa.core.errors import UserError, named_error
 from psa.core.extras import how_to_install
 from psa.experiments.tracking.base import Tracker, masked
+from psa.plugins.registry import Registry
 from psa.specs.trial import Trial
 from psa.storage.records.record import Record
 from psa.storage.store import Store
@@ -48,6 +49,47 @@ class TrackerGroup:
 
 
 TRACKER_EXTRAS: Final = {"tensorboard": "--tensorboard", "mlflow": "--mlflow"}
+
+# What makes a tracker of a plugin: of the name under which runs are stored, and of what follows its own name.
+MakeTracker = Callable[[str, str], Tracker]
+TRACKER_PLUGINS: Final = Registry[MakeTracker]("tracker", lambda: TRACKER_EXTRAS)
+
+
+def register_tracker(name: str, make: MakeTracker) -> None:
+    """Register a tracker of finished trials. See `psa.experiments.tracking.base.Tracker`.
+
+    Args:
+        name: The name of the tracker: `--tracker NAME` or `--tracker NAME=TARGET` selects it.
+        make: Returns the tracker, of the name of the grid and of TARGET ("" where none is given). It should
+            raise UserError for a target that it cannot use.
+
+    Raises:
+        PluginError: The name is invalid, that of a tracker of psa, or registered already.
+
+    Example:
+        >>> class Log:
+        ...     name = "log"
+        ...     def logged_loops(self, trial):
+        ...         return -1
+        ...     def log_trial(self, trial, record):
+        ...         print(trial.id, record["loops"])
+        >>> def register():
+        ...     register_tracker("log", lambda study, target: Log())
+
+    """
+    TRACKER_PLUGINS.add(name, make)
+
+
+def plugin_trackers(study: str, selected: Sequence[str]) -> list[Tracker]:
+    """Return the trackers of plugins that `NAME` or `NAME=TARGET` select. Raises UserError."""
+    found = []
+    for text in selected:
+        name, _, target = text.partition("=")
+        if name in TRACKER_EXTRAS:
+            raise UserError(f"--tracker must name the tracker of a plugin, got {name}", f"Use --{name}")
+        TRACKER_PLUGINS.check_choice(name, "--tracker")
+        found.append(TRACKER_PLUGINS.get(name)(study, target))
+    return found
 
 
 def trackers_for(study: str, tensorboard: Path | None, mlflow: str | None) -> list[Tracker]:
