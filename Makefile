@@ -86,8 +86,9 @@ bench-memory: set-up-tests ## inserting 100,000 entries into a memory, early and
 gpu: set-up ## check psa on this machine's GPU, and estimate the published study there (ARGS='--seconds 120')
 	@$(RUN) tools/gpu_check.py $(ARGS)
 
-docs: set-up-tests ## write docs/tools.md anew, from the commands' own help
+docs: set-up-tests ## write docs/tools.md and docs/json.md anew, from the commands themselves
 	@$(RUN) tools/tools_page.py
+	@$(RUN) tools/json_page.py
 	@$(RUN) tools/published_page.py
 
 format: set-up-tests ## is the code formatted?

@@ -75,7 +75,7 @@ class RunOptions:
         return Machine(self.data_dir, self.device, self.threads, self.num_workers)
 
 
-def in_range(option: str, value: float, low: int, high: int) -> None:
+def in_range(option: str, value: float, low: float, high: float) -> None:
     """Raise UserError for a number below `low` or above `high`."""
     if not low <= value <= high:
         raise UserError(

@@ -87,7 +87,7 @@ def test_a_run_leaves_a_checkpoint_and_a_record(home: Home) -> None:
     assert home.err == ""
     assert "resmlp [1*4]: 3,230 parameters" in home.out
     assert re.search(
-        r"Loop 3/3 \| current .* % \| LKG .* % .*\| bounty .* % \(loop \d\) \| ablated", home.out
+        r"Loop 3/3 \| current .* % \| bounty .* % \((new LKG|LKG of loop \d)\) \| ablated", home.out
     )
     assert re.search(r"validation bounty .* % \(loop \d\), test .* %", home.out)
     assert f"Checkpoint {home.checkpoint}" in home.out

@@ -42,7 +42,8 @@ class TrainOptions:
     arch: Annotated[
         str | None,
         option(
-            NETWORK, 'Hidden layers as count*width segments, e.g. "[4*4, 2*8, 1*16]". [default: [1*1024]]'
+            NETWORK,
+            'Hidden layers as count*width segments, e.g. 2*64, 2x64 or "4*4, 2*8, 1*16". [default: 1*1024]',
         ),
     ] = None
     hidden_layers: Annotated[
