@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, NoReturn
@@ -192,7 +193,7 @@ def _with_seconds(tokens: list[str]) -> list[str]:
     """Return the tokens with the default behind a `--watch` that no number follows."""
     return [
         f"{word}={WATCH_SECONDS:g}" if word == "--watch" and not _is_number(after) else word
-        for word, after in zip(tokens, [*tokens[1:], ""], strict=True)
+        for word, after in itertools.pairwise([*tokens, ""])
     ]
 
 

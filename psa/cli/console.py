@@ -59,7 +59,7 @@ def console(*, lasting: bool = False, quiet: bool = False) -> Console:
 
 
 def stderr_console() -> Console:
-    """Return a console for the progress of a command, which is no part of its output."""
+    """Return a console on standard error for the progress of a command."""
     found = _Console(highlight=False, stderr=True)
     found.lasting = True
     return found

@@ -21,7 +21,7 @@ from psa.specs.trial import Pack, Trial
 from psa.storage.sweep_registry import Describe
 
 STATUS_SECONDS: Final = 2.0  # between two reports for `psa status`
-PLAIN_SECONDS: Final = 60.0  # between two lines where there is no terminal and no pack ends
+LINE_SECONDS: Final = 60.0  # between two lines where there is no terminal and no pack ends
 _NAMED: Final = 4  # packs that such a line names
 
 
@@ -95,7 +95,7 @@ class SweepView:
 
     def _tick(self) -> None:
         self._report()
-        if not self.out.is_terminal and time.monotonic() - self._printed_at >= PLAIN_SECONDS:
+        if not self.out.is_terminal and time.monotonic() - self._printed_at >= LINE_SECONDS:
             loops = [f"{each.loop}/{each.pack.horizon}" for each in self.running.values()]
             self._progress_line(f"training, meta-loop {join_names(loops, _NAMED)}" if loops else "")
 

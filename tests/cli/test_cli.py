@@ -441,7 +441,7 @@ def test_the_help_of_train_shows_choices_and_defaults(capsys: pytest.CaptureFixt
         "[choices: none, decay, dropout, full, hidden, output] [default: none]",
         "[choices: simplemlp, resmlp] [default: resmlp]",
         "[choices: mnist, fashion-mnist] [default: mnist]",
-        "[default: [1*1024]]",
+        "[default: 1*1024]",
         "[default: 100]",
         "[default: 0.0001]",
         "[default: 256]",

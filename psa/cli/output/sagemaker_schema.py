@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from psa.cli.output.document import Document
-from psa.cli.output.schema import Count, Seconds, Share
+from psa.cli.output.schema import CountField, DurationField, ShareField
 
-Dollars = Annotated[float, Field(ge=0)]
-Hours = Annotated[float, Field(ge=0)]
+DollarsField = Annotated[float, Field(ge=0)]
+HoursField = Annotated[float, Field(ge=0)]
 
 
 class PriceSource(Document):
@@ -23,10 +23,10 @@ class PriceSource(Document):
 class CostEntry(Document):
     """The cost of several jobs."""
 
-    jobs: Annotated[Count, Field(description="Number of jobs.")]
-    billable_hours: Annotated[Hours, Field(description="Billed instance hours.")]
-    dollars: Annotated[Dollars, Field(description="Cost in USD.")]
-    longest_job_hours: Annotated[Hours, Field(description="Billed hours of the longest job.")]
+    jobs: Annotated[CountField, Field(description="Number of jobs.")]
+    billable_hours: Annotated[HoursField, Field(description="Billed instance hours.")]
+    dollars: Annotated[DollarsField, Field(description="Cost in USD.")]
+    longest_job_hours: Annotated[HoursField, Field(description="Billed hours of the longest job.")]
 
 
 class GroupCost(CostEntry):
@@ -43,11 +43,11 @@ class JobCost(Document):
     job: Annotated[str, Field(description="Name of the job.")]
     status: Annotated[str, Field(description="Its status, as SageMaker writes it.")]
     instances: Annotated[
-        list[tuple[str, Count]], Field(description="Type and number of its instances, as pairs.")
+        list[tuple[str, CountField]], Field(description="Type and number of its instances, as pairs.")
     ]
     spot: Annotated[bool, Field(description="True if it ran on spot instances.")]
-    billable_seconds: Annotated[Seconds, Field(description="Billed time per instance.")]
-    dollars: Annotated[Dollars, Field(description="Cost in USD.")]
+    billable_seconds: Annotated[DurationField, Field(description="Billed time per instance.")]
+    dollars: Annotated[DollarsField, Field(description="Cost in USD.")]
 
 
 class CostDocument(Document):
@@ -57,7 +57,8 @@ class CostDocument(Document):
     total: Annotated[CostEntry, Field(description="All jobs with a price.")]
     longest_job: Annotated[str | None, Field(description="Name of the job billed for the longest time.")]
     spot_saved: Annotated[
-        Share | None, Field(description="Share of the spot jobs' time that was not billed; null without any.")
+        ShareField | None,
+        Field(description="ShareField of the spot jobs' time that was not billed; null without any."),
     ]
     by_status: Annotated[list[GroupCost], Field(description="Cost by status, the most expensive first.")]
     by_arch: Annotated[list[GroupCost], Field(description="Cost by architecture.")]
@@ -76,15 +77,15 @@ class CostDocument(Document):
 class KindSize(Document):
     """The size of one kind of file."""
 
-    files: Annotated[Count, Field(description="Number of files.")]
-    bytes: Annotated[Count, Field(description="Their size.")]
+    files: Annotated[CountField, Field(description="Number of files.")]
+    bytes: Annotated[CountField, Field(description="Their size.")]
 
 
 class JobStorage(KindSize):
     """The storage of one job."""
 
     job: Annotated[str, Field(description="Name of the job, or of a managed job.")]
-    kinds: Annotated[dict[str, Count], Field(description="Bytes by kind of file, where there are any.")]
+    kinds: Annotated[dict[str, CountField], Field(description="Bytes by kind of file, where there are any.")]
 
 
 class StorageDocument(Document):
@@ -92,12 +93,12 @@ class StorageDocument(Document):
 
     uri: Annotated[str, Field(description="The folder in S3.")]
     prices: Annotated[PriceSource, Field(description="The table of prices.")]
-    jobs: Annotated[Count, Field(description="Number of jobs with files.")]
-    files: Annotated[Count, Field(description="Number of files.")]
-    bytes: Annotated[Count, Field(description="Their size.")]
-    dollars_a_month: Annotated[Dollars, Field(description="Cost in USD per month.")]
+    jobs: Annotated[CountField, Field(description="Number of jobs with files.")]
+    files: Annotated[CountField, Field(description="Number of files.")]
+    bytes: Annotated[CountField, Field(description="Their size.")]
+    dollars_a_month: Annotated[DollarsField, Field(description="Cost in USD per month.")]
     kinds: Annotated[dict[str, KindSize], Field(description="Files by kind.")]
-    storage_classes: Annotated[dict[str, Count], Field(description="Bytes by storage class of S3.")]
+    storage_classes: Annotated[dict[str, CountField], Field(description="Bytes by storage class of S3.")]
     job_details: Annotated[list[JobStorage], Field(description="Files by job, the largest first.")]
     report: Annotated[str | None, Field(description="Path of the report file, with --output-file.")]
 
@@ -107,10 +108,10 @@ class LogDownloadDocument(Document):
 
     folder: Annotated[str, Field(description="Folder of the logs.")]
     jobs_file: Annotated[str | None, Field(description="List of jobs written with --reconstruct-jobs.")]
-    jobs: Annotated[Count, Field(description="Number of jobs.")]
-    downloaded: Annotated[Count, Field(description="Jobs whose logs were downloaded.")]
-    skipped: Annotated[Count, Field(description="Jobs whose logs were here already.")]
-    bytes: Annotated[Count, Field(description="Size of the downloaded logs.")]
+    jobs: Annotated[CountField, Field(description="Number of jobs.")]
+    downloaded: Annotated[CountField, Field(description="Jobs whose logs were downloaded.")]
+    skipped: Annotated[CountField, Field(description="Jobs whose logs were here already.")]
+    bytes: Annotated[CountField, Field(description="Size of the downloaded logs.")]
     downloaded_jobs: Annotated[list[str], Field(description="Names of the downloaded ones.")]
     skipped_jobs: Annotated[list[str], Field(description="Names of the skipped ones.")]
     without_log: Annotated[list[str], Field(description="Jobs without a log.")]
@@ -119,9 +120,11 @@ class LogDownloadDocument(Document):
 class LogTablesDocument(Document):
     """The output of `sagemaker-logs-parser --json`."""
 
-    jobs: Annotated[Count, Field(description="Number of jobs with logs.")]
-    trials: Annotated[Count, Field(description="Trials in the logs.")]
-    complete: Annotated[Count, Field(description="Trials that are complete; only these are in the tables.")]
+    jobs: Annotated[CountField, Field(description="Number of jobs with logs.")]
+    trials: Annotated[CountField, Field(description="Trials in the logs.")]
+    complete: Annotated[
+        CountField, Field(description="Trials that are complete; only these are in the tables.")
+    ]
     tables: Annotated[list[str], Field(description="Paths of the tables.")]
     remarks: Annotated[list[str], Field(description="Remarks on logs that were left out.")]
 
@@ -129,11 +132,11 @@ class LogTablesDocument(Document):
 class JobResultsDocument(Document):
     """The output of `sagemaker-results-parser --json`."""
 
-    cells: Annotated[Count, Field(description="Pairs of architecture and mode with results.")]
-    trials: Annotated[Count, Field(description="Trials with a result.")]
+    cells: Annotated[CountField, Field(description="Pairs of architecture and mode with results.")]
+    trials: Annotated[CountField, Field(description="Trials with a result.")]
     without_results: Annotated[
-        dict[str, Count], Field(description="Pairs without results, by the token that gives the reason.")
+        dict[str, CountField], Field(description="Pairs without results, by the token that gives the reason.")
     ]
-    sweep_jobs: Annotated[Count, Field(description="Jobs of psa's own sweeps, which are left out.")]
+    sweep_jobs: Annotated[CountField, Field(description="Jobs of psa's own sweeps, which are left out.")]
     tables: Annotated[list[str], Field(description="Paths of the summary and the table of trials.")]
     remarks: Annotated[list[str], Field(description="Remarks on artifacts that were left out.")]

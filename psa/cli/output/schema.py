@@ -11,9 +11,9 @@ from pydantic import Field
 
 from psa.cli.output.document import Document
 
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+CountField = Annotated[int, Field(ge=0)]
+DurationField = Annotated[float, Field(ge=0)]
+ShareField = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrialReason(Document):
@@ -26,15 +26,15 @@ class TrialReason(Document):
 class PackCount(Document):
     """The number of packs of one size."""
 
-    trials: Annotated[Count, Field(description="Trials per pack.")]
-    packs: Annotated[Count, Field(description="Number of packs of that size.")]
+    trials: Annotated[CountField, Field(description="Trials per pack.")]
+    packs: Annotated[CountField, Field(description="Number of packs of that size.")]
 
 
 class PlannedStage(Document):
     """The remaining work of one stage of a grid on this machine."""
 
     name: Annotated[str, Field(description="Name of the stage; empty in a grid without stages.")]
-    meta_loops: Annotated[Count, Field(description="Meta-loops per trial.")]
+    meta_loops: Annotated[CountField, Field(description="Meta-loops per trial.")]
     waiting: Annotated[
         bool,
         Field(
@@ -42,16 +42,18 @@ class PlannedStage(Document):
             "their largest number is known."
         ),
     ]
-    trials: Annotated[Count, Field(description="Trials of the stage.")]
-    done: Annotated[Count, Field(description="Trials that are done.")]
-    pending: Annotated[Count, Field(description="Trials that are still to be trained.")]
+    trials: Annotated[CountField, Field(description="Trials of the stage.")]
+    done: Annotated[CountField, Field(description="Trials that are done.")]
+    pending: Annotated[CountField, Field(description="Trials that are still to be trained.")]
     damaged: Annotated[list[TrialReason], Field(description="Trials whose record cannot be read.")]
     packs: Annotated[list[PackCount], Field(description="Packs of pending trials, the largest first.")]
-    workers: Annotated[Count, Field(description="Worker processes at once.")]
-    gpus: Annotated[Count, Field(description="GPUs that the workers share; 0 on CPU.")]
-    seconds: Annotated[Seconds, Field(description="Estimated time left on this machine.")]
-    memory_bytes: Annotated[Count, Field(description="Estimated peak memory of all workers.")]
-    disk_bytes: Annotated[Count, Field(description="Size of the pending trials if all weights are kept.")]
+    workers: Annotated[CountField, Field(description="Worker processes at once.")]
+    gpus: Annotated[CountField, Field(description="GPUs that the workers share; 0 on CPU.")]
+    seconds: Annotated[DurationField, Field(description="Estimated time left on this machine.")]
+    memory_bytes: Annotated[CountField, Field(description="Estimated peak memory of all workers.")]
+    disk_bytes: Annotated[
+        CountField, Field(description="Size of the pending trials if all weights are kept.")
+    ]
 
 
 class PlanDocument(Document):
@@ -59,9 +61,9 @@ class PlanDocument(Document):
 
     name: Annotated[str, Field(description="Name of the experiment.")]
     stages: Annotated[list[PlannedStage], Field(description="Stages in order; one where none is declared.")]
-    networks: Annotated[Count, Field(description="Different networks among the pending trials.")]
+    networks: Annotated[CountField, Field(description="Different networks among the pending trials.")]
     unmeasured: Annotated[
-        Count, Field(description="Networks without a measured step time; their times are estimates.")
+        CountField, Field(description="Networks without a measured step time; their times are estimates.")
     ]
     notes: Annotated[list[str], Field(description="Remarks of the study on its settings.")]
 
@@ -69,12 +71,12 @@ class PlanDocument(Document):
 class TrialCounts(Document):
     """The numbers of trials by condition."""
 
-    trials: Annotated[Count, Field(description="All trials.")]
-    done: Annotated[Count, Field(description="Trials with a complete record.")]
-    diverged: Annotated[Count, Field(description="Trials among the done ones that diverged.")]
-    pending: Annotated[Count, Field(description="Trials to be trained, failed ones included.")]
-    failed: Annotated[Count, Field(description="Pending trials whose last attempt failed.")]
-    damaged: Annotated[Count, Field(description="Trials whose record cannot be read.")]
+    trials: Annotated[CountField, Field(description="All trials.")]
+    done: Annotated[CountField, Field(description="Trials with a complete record.")]
+    diverged: Annotated[CountField, Field(description="Trials among the done ones that diverged.")]
+    pending: Annotated[CountField, Field(description="Trials to be trained, failed ones included.")]
+    failed: Annotated[CountField, Field(description="Pending trials whose last attempt failed.")]
+    damaged: Annotated[CountField, Field(description="Trials whose record cannot be read.")]
 
 
 class GroupCounts(TrialCounts):
@@ -87,7 +89,7 @@ class StageCounts(TrialCounts):
     """The progress of one stage of a grid."""
 
     name: Annotated[str, Field(description="Name of the stage; empty in a grid without stages.")]
-    meta_loops: Annotated[Count, Field(description="Meta-loops per trial.")]
+    meta_loops: Annotated[CountField, Field(description="Meta-loops per trial.")]
     waiting: Annotated[
         bool,
         Field(
@@ -96,7 +98,7 @@ class StageCounts(TrialCounts):
         ),
     ]
     stored_loops: Annotated[
-        list[Count],
+        list[CountField],
         Field(description="Meta-loops in each record that is shorter than the stage asks for."),
     ]
     variants: Annotated[list[GroupCounts], Field(description="Counts by variant; empty without variants.")]
@@ -108,12 +110,13 @@ class RunningPack(Document):
     """A pack in training."""
 
     label: Annotated[str, Field(description="Network, modes and seeds of the pack.")]
-    trials: Annotated[Count, Field(description="Trials of the pack.")]
-    loop: Annotated[Count, Field(description="Meta-loops that its least trained trial has finished.")]
-    meta_loops: Annotated[Count, Field(description="Meta-loops that it is trained to.")]
-    age: Annotated[Seconds, Field(description="Time since a worker started it.")]
+    trials: Annotated[CountField, Field(description="Trials of the pack.")]
+    loop: Annotated[CountField, Field(description="Meta-loops that its least trained trial has finished.")]
+    meta_loops: Annotated[CountField, Field(description="Meta-loops that it is trained to.")]
+    age: Annotated[DurationField, Field(description="Time since a worker started it.")]
     loop_seconds: Annotated[
-        Seconds | None, Field(description="Mean time of its meta-loops so far; null before the first ends.")
+        DurationField | None,
+        Field(description="Mean time of its meta-loops so far; null before the first ends."),
     ]
 
 
@@ -123,17 +126,17 @@ class RunningSweep(Document):
     process: Annotated[str, Field(description="Process id of the sweep.")]
     host: Annotated[str, Field(description="Its machine.")]
     grid: Annotated[str, Field(description="Its stage and experiment.")]
-    done: Annotated[Count | None, Field(description="Trials done.")]
-    trials: Annotated[Count | None, Field(description="Trials of the stage.")]
+    done: Annotated[CountField | None, Field(description="Trials done.")]
+    trials: Annotated[CountField | None, Field(description="Trials of the stage.")]
     left: Annotated[str, Field(description="Its own estimate of the time left, or what it waits for.")]
-    age: Annotated[Seconds | None, Field(description="Time since the sweep started.")]
+    age: Annotated[DurationField | None, Field(description="Time since the sweep started.")]
     silent: Annotated[
-        Seconds | None, Field(description="Time since it last wrote its progress, every 2 seconds.")
+        DurationField | None, Field(description="Time since it last wrote its progress, every 2 seconds.")
     ]
     rate: Annotated[
         float | None, Field(description="Meta-loops per second, summed over trials; null before the first.")
     ]
-    best: Annotated[Share | None, Field(description="Best validation accuracy in this sweep so far.")]
+    best: Annotated[ShareField | None, Field(description="Best validation accuracy in this sweep so far.")]
     best_trial: Annotated[str, Field(description="Id of the trial that has it.")]
     packs: Annotated[list[RunningPack], Field(description="Packs in training.")]
 
@@ -141,8 +144,8 @@ class RunningSweep(Document):
 class DiskUse(Document):
     """The size of the files of an experiment on disk."""
 
-    checkpoint_bytes: Annotated[Count, Field(description="Checkpoints and arrays.")]
-    record_bytes: Annotated[Count, Field(description="Records that are files of their own.")]
+    checkpoint_bytes: Annotated[CountField, Field(description="Checkpoints and arrays.")]
+    record_bytes: Annotated[CountField, Field(description="Records that are files of their own.")]
 
 
 class StatusDocument(Document):
@@ -173,14 +176,14 @@ class NestedFolder(Document):
     """A results or models folder inside of the one that is checked."""
 
     path: Annotated[str, Field(description="Path of the folder.")]
-    files: Annotated[Count, Field(description="Files in it.")]
+    files: Annotated[CountField, Field(description="Files in it.")]
 
 
 class ReplayDifference(Document):
     """A stored meta-loop that came out differently when it was trained again."""
 
     place: Annotated[str, Field(description="File or bundle that holds the loop.")]
-    loop: Annotated[Count, Field(description="Number of the loop.")]
+    loop: Annotated[CountField, Field(description="Number of the loop.")]
     difference: Annotated[str, Field(description="The first difference.")]
     machines: Annotated[str, Field(description="The two machines, where they differ.")]
 
@@ -188,14 +191,14 @@ class ReplayDifference(Document):
 class VerifyDocument(Document):
     """The output of `psa verify --json`."""
 
-    checked: Annotated[Count, Field(description="Files checked.")]
-    bundled: Annotated[Count, Field(description="Records checked in bundles.")]
+    checked: Annotated[CountField, Field(description="Files checked.")]
+    bundled: Annotated[CountField, Field(description="Records checked in bundles.")]
     problems: Annotated[list[FileProblem], Field(description="Damaged and misplaced files.")]
     set_aside: Annotated[
         list[str], Field(description="Damaged checkpoints that a later save has set aside; not used.")
     ]
     nested: Annotated[list[NestedFolder], Field(description="Folders of their own, not counted elsewhere.")]
-    replayed: Annotated[Count, Field(description="Meta-loops trained again, with --replay.")]
+    replayed: Annotated[CountField, Field(description="Meta-loops trained again, with --replay.")]
     differences: Annotated[list[ReplayDifference], Field(description="Those that came out differently.")]
 
 
@@ -206,8 +209,10 @@ class ReportPage(Document):
     pdf: Annotated[str | None, Field(description="Path of the PDF document, with --pdf.")]
     folder: Annotated[str, Field(description="Folder of its tables, figures and rows.")]
     files: Annotated[list[str], Field(description="Paths of the files written there.")]
-    trials: Annotated[Count, Field(description="Trials of the grid or the records, missing ones included.")]
-    run_folders: Annotated[Count, Field(description="Folders of trials written, with --runs.")]
+    trials: Annotated[
+        CountField, Field(description="Trials of the grid or the records, missing ones included.")
+    ]
+    run_folders: Annotated[CountField, Field(description="Folders of trials written, with --runs.")]
 
 
 class ReportDocument(Document):
@@ -225,7 +230,7 @@ class SearchedConfiguration(Document):
         Field(description="Its state or end; `running` also if the search was stopped meanwhile."),
     ]
     settings: Annotated[dict[str, Any], Field(description="The sampled settings.")]
-    loops: Annotated[Count, Field(description="Meta-loops trained.")]
+    loops: Annotated[CountField, Field(description="Meta-loops trained.")]
     accuracies: Annotated[
         list[float],
         Field(description="Best validation accuracy in percent of each seed that did not diverge."),
@@ -238,7 +243,7 @@ class SearchDocument(Document):
 
     name: Annotated[str, Field(description="Name of the experiment.")]
     complete: Annotated[bool, Field(description="True if every configuration has ended without an error.")]
-    samples: Annotated[Count, Field(description="Configurations to try.")]
+    samples: Annotated[CountField, Field(description="Configurations to try.")]
     configurations: Annotated[
         list[SearchedConfiguration], Field(description="Configurations, in the order of their names.")
     ]
@@ -249,8 +254,8 @@ class FetchedStage(Document):
     """The trials of one stage that are here after a download."""
 
     name: Annotated[str, Field(description="Name of the stage; empty in a grid without stages.")]
-    trials: Annotated[Count, Field(description="Trials of the stage.")]
-    done: Annotated[Count, Field(description="Trials whose record is here.")]
+    trials: Annotated[CountField, Field(description="Trials of the stage.")]
+    done: Annotated[CountField, Field(description="Trials whose record is here.")]
     missing: Annotated[list[str], Field(description="Ids of the other trials.")]
     damaged: Annotated[list[TrialReason], Field(description="Trials whose record cannot be read.")]
 
