@@ -447,7 +447,8 @@ def test_the_help_of_train_shows_choices_and_defaults(capsys: pytest.CaptureFixt
         "[default: 256]",
         "[default: 0.1]",
         "[default: the fastest available]",
-        "[env var: SAGEMAKER_MODEL_DIR] [default: models]",
+        "Folder of the checkpoints. [default: models]",
         'Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10',
     ):
         assert said in text
+    assert "SAGEMAKER" not in text
