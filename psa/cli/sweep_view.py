@@ -79,8 +79,9 @@ class SweepView:
     def show_measuring(self, networks: int) -> None:
         """Show that `networks` networks are to be measured before the training starts."""
         training = format_duration(self.time_left.remaining())
+        first = not self.doing.startswith("measuring")
         self.doing = f"measuring {pluralize(networks, 'network')} on this machine, then about {training}"
-        self._tick()
+        self._announce(first)
 
     def show_waiting(self, trials: int) -> None:
         """Show that the sweep waits for `trials` trials that other processes hold."""
@@ -91,7 +92,14 @@ class SweepView:
 
     def show_training(self) -> None:
         """Show that packs are being trained."""
-        self.doing = ""
+        first, self.doing = not self.pace.started, ""
+        self._announce(first)
+
+    def _announce(self, first: bool) -> None:
+        """Report what the sweep does; where there is no terminal, print it the first time."""
+        if first and not self.out.is_terminal:
+            self._progress_line()
+        self._tick()
 
     def _tick(self) -> None:
         self._report()

@@ -178,6 +178,7 @@ class _SweepRunner:
             view.done = planned.done
             backend = self.sweep.backend
             if planned.packs and not self.sweep.options.pack_size and isinstance(backend, LocalBackend):
+                time_left.plan(planned.packs, self.sweep.store)  # shown while networks are measured
                 self._calibrate(backend, planned, view, refresh)
                 planned = self._planned(stage)
             self._rounds(planned, view, refresh)

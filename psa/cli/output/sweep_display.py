@@ -76,6 +76,11 @@ class Pace:
             self._since = time.monotonic()
 
     @property
+    def started(self) -> bool:
+        """True once a pack has started."""
+        return self._since is not None
+
+    @property
     def per_second(self) -> float:
         """Meta-loops per second; 0 before the first."""
         elapsed = 0.0 if self._since is None else time.monotonic() - self._since
@@ -132,7 +137,7 @@ def _table(packs: Sequence[tuple[str, PackProgress]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("running pack", overflow="ellipsis", no_wrap=True)
     for heading in ("trials", "meta-loop", "per loop"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for label, pack in packs[:_PACKS_SHOWN]:
         pace = "" if pack.loop_seconds is None else format_duration(pack.loop_seconds)
         table.add_row(Text(label), f"{len(pack.pack.trials):,}", f"{pack.loop}/{pack.pack.horizon}", pace)
