@@ -43,7 +43,7 @@ def view_of(folder: Path, facts: list[dict[str, Any]]) -> tuple[SweepView, io.St
     return SweepView(Console(file=file, width=200), "tiny", 4, estimator, facts.append), file
 
 
-@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_display_fits_its_terminal(width: int) -> None:
     """One line for the bar, one for rate and time left, and one for each pack."""
     progress = PackProgress(PACK, loop=4, best=0.91, started=time.time() - 8)
