@@ -78,9 +78,12 @@ class SweepView:
 
     def show_measuring(self, networks: int) -> None:
         """Show that `networks` networks are to be measured before the training starts."""
-        training = format_duration(self.time_left.remaining())
         first = not self.doing.startswith("measuring")
-        self.doing = f"measuring {pluralize(networks, 'network')} on this machine, then about {training}"
+        elapsed = "" if first else f" ({format_duration(time.time() - self._started)})"
+        training = format_duration(self.time_left.remaining() + self.time_left.costs.startup_seconds)
+        self.doing = (
+            f"measuring {pluralize(networks, 'network')} on this machine{elapsed}, then about {training}"
+        )
         self._announce(first)
 
     def show_waiting(self, trials: int) -> None:

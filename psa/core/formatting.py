@@ -18,6 +18,11 @@ def format_duration(seconds: float) -> str:
     return "less than 1 s" if 0 < seconds < 1 else f"{whole} s"
 
 
+def format_pace(seconds: float) -> str:
+    """Return the time of one meta-loop: `0.35 s`, `4.2 s`, `12 s`, `4 min 10 s`."""
+    return f"{seconds:.2g} s" if seconds < 9.95 else format_duration(seconds)
+
+
 def format_rate(per_second: float) -> str:
     """Return a number of meta-loops per second in the unit that fits: `3.2 loops/s`, `38 loops/min`."""
     seconds, unit = 3600, "h"

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from psa.cli.output.sweep_display import Pace, PackProgress, SweepFigures, sweep_display
 from psa.cli.sweep_view import SweepView, label
-from psa.core.formatting import format_rate
+from psa.core.formatting import format_pace, format_rate
 from psa.execution.cost_model import CostModel
 from psa.execution.eta import EtaEstimator
 from psa.execution.worker.protocol import WorkerEvent
@@ -121,3 +121,23 @@ def test_a_pace_is_of_the_time_since_the_first_pack() -> None:
 def test_rates(per_second: float, text: str) -> None:
     """In the unit that fits."""
     assert format_rate(per_second) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0123, "0.012 s"), (0.35, "0.35 s"), (4.21, "4.2 s"), (12.3, "12 s"), (250, "4 min 10 s")],
+)
+def test_paces(seconds: float, text: str) -> None:
+    """Never less than a second for every small network."""
+    assert format_pace(seconds) == text
+
+
+def test_measuring_shows_what_follows(tmp_path: Path) -> None:
+    """The time of the training with the start of its workers, once as a line without a terminal."""
+    view, file = view_of(tmp_path, [])
+    view.time_left.costs.startup_seconds = 100.0
+    view.show_measuring(2)
+    view.show_measuring(1)
+    (line,) = file.getvalue().splitlines()
+    assert " | 0/4 trials | measuring 2 networks on this machine, then about 1 min 4" in line
+    assert view.left.startswith("measuring 1 network on this machine (")

@@ -163,7 +163,7 @@ def train(
     store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)
     with lock_folder(run.model_dir):
         plan = _plan(store, trials, options.meta_loops)
-        check_memory(shape.parameters, len(trials), run.machine.prepare())
+        check_memory(shape.parameters, len(trials), run.prepare(out))
         out.print(summary_table(options.model, str(trials[0].model.arch), shape))
         view = TrainView(out, shape, plan.pack.horizon, debug=run.debug)
         return trained(plan, store, run.machine, view, out)

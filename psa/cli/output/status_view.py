@@ -13,7 +13,7 @@ from psa.cli.output.schema import (
     StatusDocument,
     TrialCounts,
 )
-from psa.core.formatting import format_bytes, format_duration, format_rate, join_names, pluralize
+from psa.core.formatting import format_bytes, format_duration, format_pace, format_rate, join_names, pluralize
 
 _GROUPS_SHOWN: Final = 6
 _PACKS_SHOWN: Final = 8
@@ -114,5 +114,5 @@ def _pack_text(pack: RunningPack) -> str:
         f"for {format_duration(pack.age)}",
     ]
     if pack.loop_seconds is not None:
-        facts.append(f"{format_duration(pack.loop_seconds)} per loop")
+        facts.append(f"{format_pace(pack.loop_seconds)} per loop")
     return ", ".join(facts)

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from psa.core.formatting import format_duration, format_rate
+from psa.core.formatting import format_pace, format_rate
 from psa.specs.trial import Pack
 
 _PACKS_SHOWN: Final = 12
@@ -139,7 +139,7 @@ def _table(packs: Sequence[tuple[str, PackProgress]]) -> Table:
     for heading in ("trials", "meta-loop", "per loop"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
     for label, pack in packs[:_PACKS_SHOWN]:
-        pace = "" if pack.loop_seconds is None else format_duration(pack.loop_seconds)
+        pace = "" if pack.loop_seconds is None else format_pace(pack.loop_seconds)
         table.add_row(Text(label), f"{len(pack.pack.trials):,}", f"{pack.loop}/{pack.pack.horizon}", pace)
     if len(packs) > _PACKS_SHOWN:
         table.add_row(f"and {len(packs) - _PACKS_SHOWN:,} more", "", "", "")
