@@ -125,7 +125,7 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     check_versions(trials, store)
     with lock_folder(run.model_dir):
         kept, bank = epoch_bytes(trials[0]), bank_bytes(trials[0])
-        check_memory(shape.parameters, len(trials), run.machine.prepare(), kept, bank)
+        check_memory(shape.parameters, len(trials), run.prepare(out), kept, bank)
         model = trials[0].model
         activation = model.activation.label if isinstance(model, NetworkSpec) else "ReLU"
         out.print(summary_table(model.family, str(model.arch), shape, activation))

@@ -46,6 +46,8 @@ _BANKS: Final = 4  # a memory, the copy that learns, one that a probe looks at, 
 _ON_THE_WAY: Final = 2  # copies of one trial's gradients as they are written to a file
 _CHOICE_SECONDS: Final = 5e-9  # to find the least of a row of scores, per score; 13 of 20 ms at 128 x 20,000
 _MEMORY_SECONDS: Final = 3e-3  # a step's other work on a memory
+_STARTUP: Final = "start of workers"  # the entry for the time until they train their first pack
+_STARTUP_SECONDS: Final = 6.0  # where it is not measured: torch is loaded and the data are read
 _PACK_BYTES: Final = 2_000_000_000  # of parameters and activations in one pack
 
 
@@ -78,8 +80,9 @@ class CostModel:
 
     def __init__(self, path: Path) -> None:
         self.path, self._refused = path, False
-        table = read_helper(path, STEP_TIMES, "step times are measured again")
-        self.steps: dict[str, dict[int, float]] = table or {}
+        table = read_helper(path, STEP_TIMES, "step times are measured again") or {}
+        self.startup_seconds = table.pop(_STARTUP, {}).get(1, _STARTUP_SECONDS)
+        self.steps: dict[str, dict[int, float]] = table
 
     @classmethod
     def of_machine(cls, models: Path, device: str | None = None) -> CostModel:
@@ -92,11 +95,21 @@ class CostModel:
 
     def update(self, kind: WorkloadKey, seconds: dict[int, float]) -> None:
         """Store measured step times; if the file cannot be written, keep them for this process only."""
+        self._store({kind.key: seconds})
+
+    def update_startup(self, seconds: float) -> None:
+        """Store the measured time from the start of the workers to their first pack."""
+        self.startup_seconds = max(seconds, 1e-3)
+        self._store({})
+
+    def _store(self, measured: dict[str, dict[int, float]]) -> None:
         stored = read_helper(self.path, STEP_TIMES) or {}  # another sweep may have measured meanwhile
-        self.steps = stored | self.steps | {kind.key: seconds}
+        stored.pop(_STARTUP, None)
+        self.steps = stored | self.steps | measured
         if self._refused:
             return
-        body = {key: {str(size): value for size, value in sizes.items()} for key, sizes in self.steps.items()}
+        table = self.steps | {_STARTUP: {1: self.startup_seconds}}
+        body = {key: {str(size): value for size, value in sizes.items()} for key, sizes in table.items()}
         try:
             write_atomically(self.path, canonical_json(body).encode() + b"\n")
         except UserError as error:

@@ -190,6 +190,7 @@ class _SweepRunner:
             view.done = planned.done
             backend = self.sweep.backend
             if planned.packs and not self.sweep.options.pack_size and isinstance(backend, LocalBackend):
+                time_left.plan(planned.packs, self.sweep.store)  # shown while networks are measured
                 self._calibrate(backend, planned, view, refresh)
                 planned = self._planned(stage)
             self._rounds(planned, view, refresh)
@@ -255,11 +256,15 @@ class _SweepRunner:
         packs = packed(groups_of(free), planned.horizon, self.sweep.costs, self.sweep.options.pack_size)
         jobs = self.sweep.backend.plan(packs)
         view.time_left.plan([job.pack for job in jobs], self.sweep.store)
+        view.time_left.launch(self.sweep.costs.startup_seconds)
         view.show_training()
         with contextlib.closing(self.sweep.backend.launch(jobs)) as events:
             for event in events:
+                starting = view.time_left.startup_taken is None
                 view.handle_event(event)
                 refresh()
+                if starting and isinstance(self.sweep.backend, LocalBackend):
+                    self._measure_startup(view.time_left.startup_taken)
                 self.failed |= failures_of(event).keys()
                 if event.kind == "detached":
                     self.detached = event.facts["message"]
@@ -268,6 +273,11 @@ class _SweepRunner:
                     self.sweep.trackers.log_finished(event.pack.trials, event.pack.horizon)
                 if self.ends():
                     return
+
+    def _measure_startup(self, seconds: float | None) -> None:
+        """Store the time that the workers took to start, once it is known, for the next estimate."""
+        if seconds is not None:
+            self.sweep.costs.update_startup(seconds)
 
     def ends(self) -> bool:
         """Return True if nothing more is to be trained here: a stop was requested, a failure ends the sweep,

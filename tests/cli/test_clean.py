@@ -86,6 +86,14 @@ def outside(place: Path) -> bool:
     return all((place / name).read_bytes() == b"content" for name in names)
 
 
+@pytest.mark.parametrize("command", [("clean", "--all", "--yes"), ("clean-all",)])
+def test_the_readme_of_the_folder_stays(command: tuple[str, ...], place: Path, run: Run) -> None:
+    """It comes with a clone; everything else goes."""
+    put(place / "models/README.md", *generations(place / "models", "mnist_lkg"))
+    assert run(*command)[0] == 0
+    assert left(place) == {"README.md"}
+
+
 def test_clean_takes_the_checkpoint_of_train_with_its_generations_and_does_not_ask(
     place: Path, run: Run
 ) -> None:

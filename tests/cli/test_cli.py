@@ -87,7 +87,7 @@ def test_a_run_leaves_a_checkpoint_and_a_record(home: Home) -> None:
     assert home.err == ""
     assert "resmlp [1*4]: 3,230 parameters" in home.out
     assert re.search(
-        r"Loop 3/3 \| current .* % \| LKG .* % .*\| bounty .* % \(loop \d\) \| ablated", home.out
+        r"Loop 3/3 \| current .* % \| bounty .* % \((new LKG|LKG of loop \d)\) \| ablated", home.out
     )
     assert re.search(r"validation bounty .* % \(loop \d\), test .* %", home.out)
     assert f"Checkpoint {home.checkpoint}" in home.out
@@ -443,13 +443,14 @@ def test_the_help_of_train_shows_choices_and_defaults(capsys: pytest.CaptureFixt
         "[choices: none, decay, dropout, full, hidden, output] [default: none]",
         "[choices: simplemlp, resmlp] [default: resmlp]",
         "file:PATH?label=COLUMN (NPZ, CSV or Parquet). [default: mnist]",
-        "[default: [1*1024]]",
+        "[default: 1*1024]",
         "[default: 100]",
         "[default: 0.0001]",
         "[default: 256]",
         "[default: 0.1]",
         "[default: the fastest available]",
-        "[env var: SAGEMAKER_MODEL_DIR] [default: models]",
+        "Folder of the checkpoints. [default: models]",
         'Example: train --arch "[2*64]" --ablation-mode hidden --meta-loops 10',
     ):
         assert said in text
+    assert "SAGEMAKER" not in text

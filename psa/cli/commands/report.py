@@ -23,6 +23,9 @@ from psa.cli.options import (
     flag,
     option,
 )
+from psa.cli.output.activity import activity
+from psa.cli.output.document import JsonOption, Outcome
+from psa.cli.output.schema import ReportDocument, ReportPage
 from psa.core.errors import UserError
 from psa.core.files import check_writable, write_atomically
 from psa.core.formatting import join_names, pluralize, quote
@@ -72,7 +75,8 @@ def report(  # noqa: PLR0913  # each is an option
     runs: Annotated[
         bool, flag(OUTPUT_FILES, "Also write a folder per trial: weights, run_stats.json, pictures.")
     ] = False,
-) -> int:
+    as_json: JsonOption = False,
+) -> Outcome:
     """Write the report of a study: a page, tables and figures.
 
     Writes one self-contained HTML page per study and family, with --pdf also a PDF document, and a folder
@@ -81,40 +85,55 @@ def report(  # noqa: PLR0913  # each is an option
 
     Example: psa report ablation --grid reproduction/smallest.toml
     """
-    from psa.analysis.records_frame import load_frames
-    from psa.reports.contract import report_of
-    from psa.reports.rendering.pdf import check_typst
-    from psa.reports.rendering.trials import selections
-
     load_plugins(plugin)
-    if pdf:
-        check_typst()
-    check_writable(_existing(output_dir))
-    store, out = Store(model_dir, results_dir), console()
-    declared = _declared(grid, overrides, only)
-    expected, horizons = ((), None) if declared is None else (_expected(declared, store), declared.horizons)
-    source = _Source(study, grid, {} if declared is None else selections(declared))
-    with out.status("reading the records"):
+    out = console(quiet=as_json)
+    with activity(out, "loading libraries") as show:
+        from psa.analysis.records_frame import load_frames
+        from psa.reports.contract import report_of
+        from psa.reports.rendering.pdf import check_typst
+        from psa.reports.rendering.trials import selections
+
+        if pdf:
+            check_typst()
+        check_writable(_existing(output_dir))
+        store = Store(model_dir, results_dir)
+        declared = _declared(grid, overrides, only)
+        expected, horizons = (
+            ((), None) if declared is None else (_expected(declared, store), declared.horizons)
+        )
+        source = _Source(study, grid, {} if declared is None else selections(declared))
+        show("reading the records")
         frame, observed = load_frames(store, () if study == "all" else [study], expected, horizons)
+    pages = []
     for kind, part in frame.groupby("kind", observed=True, sort=False):
         report = report_of(str(kind))
         for name, rows in report.parts(part):
             folder = output_dir / name
-            with out.status(f"writing {folder}.html") as shown:
+            with activity(out, f"writing {folder}.html") as show:
                 context = _context(folder, rows, order, asymmetric, reference)
                 context = replace(
                     context,
                     observed=observed[observed["id"].isin(rows["id"])],
                     store=store,
                     data_dir=data_dir,
-                    say=_within(folder, shown.update),
+                    say=_within(folder, show),
                 )
-                written = _written(report, rows, context, shown.update, source, pdf=pdf)
-                made = _run_folders(report, rows, context, shown.update) if runs else 0
+                written = _written(report, rows, context, show, source, pdf=pdf)
+                made = _run_folders(report, rows, context, show) if runs else 0
             _say(out, folder, written, pdf=pdf)
             if made:
                 print_line(out, f"{folder / _RUNS}/ ({pluralize(made, 'run')})")
-    return 0
+            pages.append(
+                ReportPage(
+                    page=f"{folder}.html",
+                    pdf=f"{folder}.pdf" if pdf else None,
+                    folder=str(folder),
+                    files=list(map(str, written)),
+                    trials=len(rows),
+                    run_folders=made,
+                )
+            )
+    return Outcome(0, ReportDocument(reports=pages))
 
 
 def _existing(folder: Path) -> Path:

@@ -50,7 +50,8 @@ class TrainOptions:
     arch: Annotated[
         str | None,
         option(
-            NETWORK, 'Hidden layers as count*width segments, e.g. "[4*4, 2*8, 1*16]". [default: [1*1024]]'
+            NETWORK,
+            'Hidden layers as count*width segments, e.g. 2*64, 2x64 or "4*4, 2*8, 1*16". [default: 1*1024]',
         ),
     ] = None
     hidden_layers: Annotated[
@@ -175,7 +176,7 @@ def train(
     store = Store(run.model_dir, run.results_dir, single=f"{trials[0].data.name}_lkg", plain_seed=run.seed)
     with lock_folder(run.model_dir):
         plan = _plan(store, trials, options.meta_loops)
-        check_memory(shape.parameters, len(trials), run.machine.prepare())
+        check_memory(shape.parameters, len(trials), run.prepare(out))
         out.print(summary_table(options.model, str(trials[0].model.arch), shape))
         view = TrainView(out, shape, plan.pack.horizon, debug=run.debug)
         return trained(plan, store, run.machine, view, out)
