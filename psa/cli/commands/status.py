@@ -25,7 +25,8 @@ def status(
     *overrides: Override,
     only: Only = "",
     backend: Annotated[
-        Literal["sagemaker"] | None, option(EXECUTION, "Also show the status of its training jobs.")
+        Literal["sagemaker", "slurm"] | None,
+        option(EXECUTION, "Also show the status of its training jobs or array tasks."),
     ] = None,
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),
