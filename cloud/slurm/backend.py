@@ -21,7 +21,7 @@ from cloud.slurm.array_job import ArrayJobFolder
 from cloud.slurm.client import SlurmClient, TaskStatus
 from cloud.slurm.event_log import EventLogReader
 from cloud.slurm.request import batch_script, check_options, sbatch_arguments
-from cloud.slurm.submission import Submission, queued_tasks
+from cloud.slurm.submission import ArraySubmission, queued_tasks
 from cloud.slurm.watch import ArrayWatch, WatchedTask
 from cloud.workspace import workspace_id
 from psa.core.errors import UserError
@@ -145,8 +145,8 @@ class SlurmBackend:
                     trials = pluralize(len(pack.trials), "trial")
                     yield f"job {each.task_id} on {each.node}: {each.state}, pack of {trials}, {at}"
 
-    def _submission(self) -> Submission:
-        return Submission(self.arrays, self.client, self.prefix, self.machine, self.where)
+    def _submission(self) -> ArraySubmission:
+        return ArraySubmission(self.arrays, self.client, self.prefix, self.machine, self.where)
 
     def _serves(self, pack: Pack, wanted: dict[str, int]) -> bool:
         """Return whether a queued pack trains some of the wanted trials to the wanted horizon."""

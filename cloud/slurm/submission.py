@@ -25,7 +25,7 @@ def queued_tasks(arrays: ArrayJobFolder, queue: Queue) -> list[WatchedTask]:
     ]
 
 
-class Submission:
+class ArraySubmission:
     """The submission of some packs. It may be repeated where Slurm's answer was lost: nothing doubles."""
 
     def __init__(

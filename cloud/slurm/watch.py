@@ -19,7 +19,7 @@ from psa.specs.trial import Pack
 from psa.storage import locks
 from psa.storage.store import Store
 
-TICK_SECONDS: Final = 0.25
+EVENT_POLL_SECONDS: Final = 0.25
 READS_PER_SECOND: Final = 400.0  # of event files, at most: each is an exchange with a file server
 # Between two calls of squeue: a twentieth of the time watched so far, within these limits.
 FIRST_QUEUE_SECONDS: Final = 1.0
@@ -85,7 +85,7 @@ class WatchedTask:
 
     @property
     def trains(self) -> bool:
-        """Whether the task has begun and has reported neither an end nor a stop."""
+        """True from the start of an attempt until it reports its end or a stop."""
         return self.begun and not self.over
 
     def read(self) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ class ArrayWatch:
                 asked = now
                 yield from self._look_at_queue([task for task in open_tasks if not task.over])
             yield tick
-            time.sleep(max(TICK_SECONDS, min(1.0, self.running / READS_PER_SECOND)))
+            time.sleep(max(EVENT_POLL_SECONDS, min(1.0, self.running / READS_PER_SECOND)))
 
     def _read(self, task: WatchedTask) -> Iterator[WorkerEvent]:
         task.lease_view.count_read()

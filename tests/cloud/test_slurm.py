@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from processes import GRID, LONG, PATIENCE_SECONDS, end, psa, sweep, train_in_process, tree, until
 from slurm import SlurmCluster
 
@@ -172,6 +175,26 @@ def test_tasks_outlive_a_killed_sweep(
     assert (code, err) == (0, ""), out
     assert len(arrays(tmp_path)) == 1
     assert tree(tmp_path) == trained(LONG)
+
+
+def test_the_page_on_slurm_can_be_followed(tmp_path: Path, data_dir: Path) -> None:
+    """Every line of its shell blocks, in their order, on a cluster with a partition of that name."""
+    for name, target in (("dataset", data_dir.resolve()), ("reproduction", ROOT / "reproduction")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/psa").write_text(f'#!/bin/sh\nexec {sys.executable} -m psa "$@"\n')
+    (tmp_path / "bin/psa").chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/slurm.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    for line in "".join(blocks).splitlines():
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stdout + done.stderr
+    assert list((tmp_path / "results/reports").iterdir())
 
 
 def test_a_cancelled_task_is_not_submitted_again(

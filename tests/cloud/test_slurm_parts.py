@@ -24,7 +24,7 @@ from cloud.slurm.backend import SlurmBackend
 from cloud.slurm.client import SlurmClient, TaskStatus, describe_end
 from cloud.slurm.event_log import EventLogReader, EventLogWriter
 from cloud.slurm.request import batch_script, check_options, sbatch_arguments, time_limit_seconds
-from cloud.slurm.submission import Submission
+from cloud.slurm.submission import ArraySubmission
 from cloud.slurm.watch import ArrayWatch, WatchedTask
 from psa.core.errors import UserError
 from psa.execution.backend import BackendOptions
@@ -100,8 +100,8 @@ def test_a_request_holds_what_the_user_gave_and_no_more() -> None:
     )
     full = sbatch_arguments("x", 4, folder, where)
     assert {
-        "--array=0-3%2", "--partition=gpu", "--account=me", "--qos=long", "--time=2", "--gpus-per-task=a100:1",
-        "--signal=B:USR2@30",
+        "--array=0-3%2", "--partition=gpu", "--account=me", "--qos=long", "--time=2", "--signal=B:USR2@30",
+        "--gpus-per-task=a100:1",
     } <= set(full)  # fmt: skip
 
 
@@ -249,9 +249,9 @@ def client() -> Any:
     return FakeClient()
 
 
-def submission(client: Any, store: Store) -> Submission:
+def submission(client: Any, store: Store) -> ArraySubmission:
     """A new submission to such a Slurm."""
-    return Submission(ArrayJobFolder(store), client, PREFIX, Machine(device="cpu"), BackendOptions())
+    return ArraySubmission(ArrayJobFolder(store), client, PREFIX, Machine(device="cpu"), BackendOptions())
 
 
 def test_packs_are_submitted_once(client: Any, store: Store, packs: list[Pack]) -> None:
@@ -307,7 +307,7 @@ def watched(client: Any, store: Store, packs: list[Pack]) -> tuple[ArrayWatch, l
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask a Slurm that a test holds at once."""
-    for name in ("TICK_SECONDS", "FIRST_QUEUE_SECONDS", "LAST_QUEUE_SECONDS"):
+    for name in ("EVENT_POLL_SECONDS", "FIRST_QUEUE_SECONDS", "LAST_QUEUE_SECONDS"):
         monkeypatch.setattr(watch, name, 0.0)
 
 
