@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,6 +25,13 @@ READS_PER_SECOND: Final = 400.0  # of event files, at most: each is an exchange 
 # Between two calls of squeue: a twentieth of the time watched so far, within these limits.
 FIRST_QUEUE_SECONDS: Final = 1.0
 LAST_QUEUE_SECONDS: Final = 15.0
+# What tasks report beside the facts of the contract (psa.execution.backend.Backend.launch).
+_OWN_FACTS: Final = defaultdict(
+    frozenset[str],
+    begun=frozenset({"node", "task"}),
+    loop=frozenset({"held"}),
+    died=frozenset({"trained"}),
+)
 _RUNS: Final = frozenset({"RUNNING", "COMPLETING"})
 _LOCKS_HINT: Final = (
     "Mount it so that file locks hold between nodes (NFS version 4; Lustre with -o flock, not localflock), "
@@ -154,7 +162,8 @@ class ArrayWatch:
                 task.begun = False
                 kind = "died"
             task.over = kind in ("done", "failed")
-            yield WorkerEvent(kind, task.pack, event)
+            facts = {name: value for name, value in event.items() if name not in _OWN_FACTS[kind]}
+            yield WorkerEvent(kind, task.pack, facts)
             if task.over:
                 return
 

@@ -351,14 +351,16 @@ def test_events_reach_the_sweep_in_the_order_of_the_contract(
     log = EventLogWriter(task.array.events_path(0))
     task.read()  # from here on the watch sees whatever is appended, of any attempt
     facts = {"loop": 1, "trained": 2, "best": 0.5, "trial": "x"}
-    log.append("begun", left=6)
+    log.append("begun", left=6, node="n1", task="1_0")
     log.append("loop", **facts, held=True)
     EventLogWriter(log.path).append("begun", left=4)
     log.append("stopped", error="saved", trained=2)
     log.append("begun", left=2)
     log.append("done", trained=2, elsewhere=0, failed={})
-    kinds = [event.kind for event in view.events() if event.kind != "tick"]
+    events = [event for event in view.events() if event.kind != "tick"]
+    kinds = [event.kind for event in events]
     assert kinds == ["begun", "loop", "died", "begun", "died", "begun", "done"]
+    assert [set(event.facts) for event in events[:3]] == [{"left"}, set(facts), {"error"}]
 
 
 def test_locks_that_do_not_hold_between_hosts_end_the_sweep(

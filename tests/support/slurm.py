@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NODES = ("n1", "n2")
-NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "scancel")
+NEEDED = ("setpriv", "slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "scancel")
 PATIENCE_SECONDS = 60.0
 CONFIGURATION = """
 ClusterName=psa
@@ -89,6 +89,8 @@ class SlurmCluster:
             "munged": ["munged", "--force", "--foreground", *self._munge()],
             "slurmctld": ["slurmctld", "-D"],
         }.get(name, ["slurmd", "-D", "-N", name])
+        # so that none outlives a test run that is killed
+        command = ["setpriv", "--pdeathsig", "KILL", *command]
         with (self.folder / f"{name}.out").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command, stdout=log, stderr=log, env=self.environment, start_new_session=True
