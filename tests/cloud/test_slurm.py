@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
-from processes import GRID, LONG, PATIENCE_SECONDS, end, psa, sweep, train_in_process, tree, until
+from processes import GRID, LONG, PATIENCE_SECONDS, end, psa, sweep, tree, until
 from slurm import SlurmCluster
 
 from psa.execution.worker.protocol import parse_event
@@ -115,18 +115,31 @@ def test_a_restarted_controller_is_waited_for(
     assert tree(tmp_path) == trained(LONG)
 
 
-def test_a_time_limit_saves_and_returns_to_the_queue(tmp_path: Path, data_dir: Path) -> None:
-    """One minute is too short for the pack: it is trained in several runs, to the bytes of a single one."""
-    settings = ("meta_loops=400", "seeds=0", "arch=1*4")
-    swept, alone = tmp_path / "swept", tmp_path / "alone"
-    swept.mkdir()
-    code, out, err = ended(sweep(swept, data_dir, *settings, *WORDS, "--time", "1"))
-    assert (code, err) == (0, ""), out
+def test_a_time_limit_saves_and_returns_to_the_queue(
+    tmp_path: Path, data_dir: Path, cluster: SlurmCluster
+) -> None:
+    """The limit is lowered while the task trains; the next run has exactly the loops that are left."""
+    settings = ("meta_loops=5000", "seeds=0", "arch=1*4")
+    process = sweep(tmp_path, data_dir, *settings, *WORDS, "--time", "30")
+    try:
+        until(lambda: kinds(tmp_path).count("loop") > 1, process)
+        task = str(events(tmp_path)[0]["task"])
+        cluster.run("scontrol", "update", f"jobid={task}", "timelimit=1")
+        until(lambda: "stopped" in kinds(tmp_path), process)
+        cluster.run("scontrol", "update", f"jobid={task}", "timelimit=30")
+        until(lambda: kinds(tmp_path).count("begun") > 1, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        end(process)
+    assert (process.returncode, err) == (130, "")
     assert "SIGUSR2 of Slurm (time limit or preemption): saved and put back into the queue" in out
-    assert kinds(swept).count("begun") > 1
-    assert len(arrays(swept)) == 1
-    train_in_process(alone, data_dir, 400, overrides=settings[1:])
-    assert tree(swept) == tree(alone)
+    assert len(arrays(tmp_path)) == 1
+    first, second, *_ = (event["left"] for event in events(tmp_path) if event["event"] == "begun")
+    saved = next(event["trained"] for event in events(tmp_path) if event["event"] == "stopped")
+    assert isinstance(first, int)
+    assert isinstance(saved, int)
+    assert second == first - saved
 
 
 def test_the_same_sweep_typed_twice_submits_once(
