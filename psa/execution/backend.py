@@ -38,7 +38,8 @@ class BackendOptions:
 
     workers: packs trained at once (sagemaker: jobs at once). address, storage, gpus_per_pack: of a Ray
     cluster. jobs: total number of training jobs; spot: use spare capacity; detach: exit after the jobs are
-    submitted; max_cost: in dollars; prices: a price table.
+    submitted; max_cost: in dollars; prices: a price table. partition, account, qos, time, gpus_per_task: as
+    sbatch takes them; array_parallelism: array tasks at once.
     """
 
     workers: int | None = None
@@ -50,6 +51,12 @@ class BackendOptions:
     detach: bool = False
     max_cost: float | None = None
     prices: Path | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    gpus_per_task: str | None = None
+    array_parallelism: int | None = None
 
 
 class Backend(Protocol):
@@ -187,6 +194,7 @@ BACKENDS: Final = {
     "local": "psa.execution.local:LocalBackend",
     "ray": "cloud.ray.backend:RayBackend",
     "sagemaker": "cloud.sagemaker.backend:SageMakerBackend",
+    "slurm": "cloud.slurm.backend:SlurmBackend",
 }
 
 # The fields of BackendOptions that each backend takes; an option of another backend is an error.
@@ -194,6 +202,9 @@ BACKEND_OPTIONS: Final = {
     "local": frozenset({"workers"}),
     "ray": frozenset({"workers", "address", "storage", "gpus_per_pack"}),
     "sagemaker": frozenset({"workers", "jobs", "spot", "detach", "max_cost", "prices"}),
+    "slurm": frozenset(
+        {"partition", "account", "qos", "time", "gpus_per_task", "array_parallelism", "detach"}
+    ),
 }
 
 
