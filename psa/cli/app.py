@@ -72,6 +72,8 @@ _COMMANDS: Final = {
     "bundle": ("bundle", "Results"),
     "export-gradients": ("export_gradients", "Results"),
     "clean": ("clean", "Results"),
+    "check": ("cloud.commands.check", "Remote"),
+    "prices": ("cloud.commands.prices", "Remote"),
     "rehearse": ("cloud.emulator.command", "Remote"),
     "fetch": ("fetch", "Remote"),
     "clean-all": ("clean", None),

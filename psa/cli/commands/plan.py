@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from psa.cli.console import console, print_line
+from psa.cli.job_options import ManagedSweepOptions
 from psa.cli.options import (
     Device,
     GridFileArgument,
@@ -19,12 +21,13 @@ from psa.cli.options import (
     Override,
     PackSize,
     ResultsDir,
-    Workers,
 )
 from psa.cli.sweep_view import say_damaged, waiting
 from psa.core.formatting import format_bytes, format_duration, pluralize
+from psa.execution.backend import Backend, PricedBackend, backend_named
 from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes, trial_bytes
 from psa.execution.eta import EtaEstimator
+from psa.execution.machine import Machine
 from psa.experiments.grid import Grid, load_grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
@@ -39,7 +42,7 @@ def plan(
     grid: GridFileArgument,
     *overrides: Override,
     only: Only = "",
-    workers: Workers = None,
+    runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
     pack_size: PackSize = None,
     device: Device = None,
     model_dir: ModelDir = Path("models"),
@@ -48,18 +51,25 @@ def plan(
     """Show the trials of a grid and their estimated cost; run nothing.
 
     Prints the number of finished trials, and the time, memory and disk space that the rest takes on this
-    machine.
+    machine. With --backend it adds what that backend would run; for sagemaker the hours and dollars, which
+    needs no account.
 
-    Example: psa plan reproduction/smoke.toml lr=1e-3
+    Example: psa plan reproduction/smoke.toml --backend sagemaker
     """
     store, costs = Store(model_dir, results_dir), CostModel.of_machine(model_dir, device)
-    declared, out = load_grid(grid, overrides, only), console()
+    declared, out, runs = load_grid(grid, overrides, only), console(), runs or ManagedSweepOptions()
+    kind, workers = backend_named(runs.backend or "local", runs.where), runs.workers
+    backend = (
+        None if runs.backend is None else kind(store, Machine(Path("dataset"), device), costs, runs.where)
+    )
     kinds: set[WorkloadKey] = set()
     for stage in has_begun(declared, store, out):
         planned = planned_for(stage.trials, stage.meta_loops, store, costs, device, workers, pack_size)
         trials, loops = pluralize(len(stage.trials), "trial"), pluralize(stage.meta_loops, "meta-loop")
         print_line(out, f"{declared.name}: {stage.title}{trials} of {loops}")
         out.print(_table(planned, store, costs), markup=False)
+        if backend is not None and planned.packs:
+            _print_estimate(backend, planned, out)
         say_damaged(out, planned.damaged)
         kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
     for warning in declared.warnings:
@@ -68,6 +78,13 @@ def plan(
     if unmeasured:
         print_line(out, _not_measured(unmeasured, len(kinds)))
     return 0
+
+
+def _print_estimate(backend: Backend, planned: Plan, out: Console) -> None:
+    """Print what a backend would run, without its requests. Raises UserError."""
+    jobs = backend.plan(planned.packs)
+    for line in backend.estimate(jobs) if isinstance(backend, PricedBackend) else backend.preview(jobs):
+        print_line(out, line)
 
 
 def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatus]:

@@ -1,0 +1,1 @@
+"""What an emulator answers beside training jobs: prices, quotas, images and permissions."""
