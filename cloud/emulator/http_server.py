@@ -14,7 +14,7 @@ from cloud.emulator.control_plane import ROLE, ControlPlane
 from cloud.emulator.jobs import ACCOUNT
 from cloud.emulator.s3_server import ACCESS_KEY
 from cloud.emulator.services.api import ApiError, check_api_request
-from cloud.emulator.services.catalog import TARGETS, Catalog
+from cloud.emulator.services.catalog import API_TARGETS, Catalog
 from cloud.emulator.services.policies import CALLER_ARN, ApiCall, Authorizer, Principal, simulate
 from cloud.emulator.services.requests import (
     ApiRequest,
@@ -193,8 +193,8 @@ def _answered(
         return identity_xml(CALLER_ARN)
     if request.service:
         authorizer.check(ApiCall("caller", request.action, request.resource))
-    if request.target in TARGETS:
-        return catalog.answer(TARGETS[request.target], request.operation, request.body)
+    if request.target in API_TARGETS:
+        return catalog.answer(API_TARGETS[request.target], request.operation, request.body)
     if request.operation == "SimulatePrincipalPolicy":
         check_api_request("iam", request.operation, request.body)
         principal: Principal = "role" if ":role/" in request.body["PolicySourceArn"] else "caller"

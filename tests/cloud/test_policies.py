@@ -1,4 +1,4 @@
-"""The documented policies are complete: what psa calls in a rehearsal is what they hold, and all works under them."""
+"""The documented policies: what psa calls in a rehearsal is what they hold, and all works under them."""
 
 from __future__ import annotations
 

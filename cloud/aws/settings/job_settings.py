@@ -1,4 +1,4 @@
-"""What companies require of training jobs: network, keys, isolation, tags, volume, retries and warm pools.
+"""Requirements of companies on training jobs: network, keys, isolation, tags, volume, retries, warm pools.
 
 Each setting is read from .env or the environment, and has an option of the same meaning. AWS's own service
 model checks the values as part of the request.

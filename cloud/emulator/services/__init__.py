@@ -1,1 +1,1 @@
-"""What an emulator answers beside training jobs: prices, quotas, images and permissions."""
+"""Prices, quotas, images and permissions: what an emulator answers beside training jobs."""

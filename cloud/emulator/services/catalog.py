@@ -19,7 +19,7 @@ from cloud.sagemaker.container.images import image_table
 _DEFAULT_QUOTA: Final = 20
 _PAGE: Final = 100
 # the beginning of X-Amz-Target -> the service's model
-TARGETS: Final = {
+API_TARGETS: Final = {
     "AWSPriceListService": "pricing",
     "ServiceQuotasV20190624": "service-quotas",
     "AmazonEC2ContainerRegistry_V20150921": "ecr",
