@@ -1,7 +1,6 @@
 """Options that several commands share, and strict parsing of numbers: 1.5 images are rejected."""
 
-from __future__ import annotations
-
+# No deferred annotations here: cyclopts could not resolve those of a dataclass in a subclass elsewhere.
 import math
 import re
 from collections.abc import Sequence
@@ -180,7 +179,7 @@ class SweepCommandOptions:
         ),
     ] = None
     prices: Annotated[
-        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/prices.toml. [sagemaker]")
+        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/pricing/prices.toml. [sagemaker]")
     ] = None
 
     partition: Annotated[
@@ -210,7 +209,8 @@ class SweepCommandOptions:
     @property
     def where(self) -> BackendOptions:
         """The options of the backend."""
-        return BackendOptions(**{field.name: getattr(self, field.name) for field in fields(BackendOptions)})
+        names = [field.name for field in fields(BackendOptions) if hasattr(self, field.name)]
+        return BackendOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
