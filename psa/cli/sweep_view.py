@@ -14,6 +14,7 @@ from rich.table import Table
 from psa.cli.console import print_first, print_line
 from psa.core.formatting import format_duration, pluralize
 from psa.execution.eta import EtaEstimator
+from psa.execution.packing import label
 from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.promotion import StageStatus
 from psa.experiments.sweep import RefreshCallback, StageProgress
@@ -119,14 +120,6 @@ class SweepView:
                 ],
             }
         )
-
-
-def label(pack: Pack) -> str:
-    """Return a short name of a pack: `simplemlp 1*16 seeds 0-9`."""
-    trial = pack.trials[0]
-    seeds = sorted({each.seed for each in pack.trials})
-    shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
-    return f"{trial.model.family} {trial.model.arch.label} {shown}"
 
 
 class Refreshed:

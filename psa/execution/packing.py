@@ -72,3 +72,11 @@ def _together(group: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
             part += chunk
             rows += 1
     yield tuple(part)
+
+
+def label(pack: Pack) -> str:
+    """Return a short name of a pack: `simplemlp 1*16 seeds 0-9`."""
+    trial = pack.trials[0]
+    seeds = sorted({each.seed for each in pack.trials})
+    shown = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
+    return f"{trial.model.family} {trial.model.arch.label} {shown}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Protocol, Self
 
 from psa.core.files import check_writable
@@ -19,9 +19,10 @@ from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
 from psa.execution.worker.protocol import WorkerEvent, failures_of, store_failures
 from psa.experiments.grid import Grid
+from psa.experiments.notification import notified, parse_notify
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
-from psa.experiments.tracking.trackers import TrackerGroup, trackers_for
+from psa.experiments.tracking.trackers import TrackerGroup, TrackerOptions, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
 from psa.storage.retention import KeepWeights, delete_checkpoints
@@ -42,8 +43,8 @@ class SweepOptions:
     pack_size: int | None = None
     keep_weights: KeepWeights = "all"
     fail_fast: bool = False
-    tensorboard: Path | None = None
-    mlflow: str | None = None
+    trackers: TrackerOptions = field(default_factory=TrackerOptions)
+    notify: str | None = None
 
 
 class StageProgress(Protocol):
@@ -103,11 +104,21 @@ class Sweep:
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         costs = CostModel.of_machine(store.models, machine.device)
         backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
-        trackers = TrackerGroup(trackers_for(declared.name, options.tensorboard, options.mlflow), store)
+        if options.notify is not None:
+            parse_notify(options.notify)
+        trackers = TrackerGroup(trackers_for(declared.name, options.trackers, store), store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
-        """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError."""
+        """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError.
+
+        At the end, whatever it is, trackers are closed and the command of `--notify` is run.
+        """
+        with closing(self.trackers), notified(self.options.notify, self.declared.name) as end:
+            end.exit_code = self._train(progress, stop, lambda line: progress.say(end.add(line)))
+        return end.exit_code
+
+    def _train(self, progress: SweepProgress, stop: StopRequest, say: Callable[[str], None]) -> int:
         locks.check_lockable(self.store)
         with stop, register_sweep(self.store.models) as report_status:
             self.backend.fetch()
@@ -116,18 +127,18 @@ class Sweep:
                 if not work.ends() and stage.points is not None:
                     work.train(stage)
         if stop():
-            progress.say(f"Stopped; {self.backend.stopped} Run the same command again to resume.")
+            say(f"Stopped; {self.backend.stopped} Run the same command again to resume.")
             return stop.exit_code
         if work.detached:
-            progress.say(work.detached)
+            say(work.detached)
             return 0
         stages = [stage for stage in stage_statuses(self.declared, self.store) if stage.stage.points]
-        complete = [_concluded(stage, work) for stage in stages]
+        complete = [_concluded(stage, work, say) for stage in stages]
         _drop(stages, self.store, self.options.keep_weights)
         return 0 if all(complete) else 1
 
 
-def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
+def _concluded(stage: StageStatus, work: _SweepRunner, say: Callable[[str], None]) -> bool:
     """Show the progress of a stage. Return True if it is complete."""
     if stage.points is None:
         work.progress.waiting(stage)
@@ -135,7 +146,7 @@ def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
     survey = work.sweep.store.progress(stage.trials, stage.meta_loops)
     work.progress.damaged(survey.damaged)
     failed = sum(trial.id in work.failed for trial in survey.pending)
-    work.progress.say(f"{stage.title}{survey.counts}, {failed:,} failed")
+    say(f"{stage.title}{survey.counts}, {failed:,} failed")
     return not survey.pending and not survey.damaged
 
 
@@ -252,8 +263,7 @@ class _SweepRunner:
                 if event.kind == "detached":
                     self.detached = event.facts["message"]
                 _booked(self.sweep.store, event, self.keep)
-                if event.kind == "done":
-                    self.sweep.trackers.log_finished(event.pack.trials, event.pack.horizon)
+                self.sweep.trackers.log_event(event)
                 if self.ends():
                     return
 
