@@ -1,13 +1,12 @@
 """Options that several commands share, and strict parsing of numbers: 1.5 images are rejected."""
 
-from __future__ import annotations
-
+# No deferred annotations here: cyclopts could not resolve those of a dataclass in a subclass elsewhere.
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter, Token
 
@@ -38,9 +37,9 @@ def option_name(key: str) -> str:
     return f"--{key.replace('_', '-')}" * bool(key)
 
 
-def flag(group: Group, text: str) -> Parameter:
+def flag(group: Group, text: str, **more: Any) -> Parameter:
     """Return an option without a value."""
-    return option(group, text, negative="")
+    return option(group, text, negative="", **more)
 
 
 MAX_COUNT: Final = 100_000
@@ -89,10 +88,23 @@ CountOption = Annotated[int | None, Parameter(converter=_count)]
 Dollars = Annotated[float, Parameter(converter=_dollars)]
 NumberOption = Annotated[float, Parameter(converter=_number)]
 
-ModelDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the checkpoints.", env_var="SAGEMAKER_MODEL_DIR")]
+ModelDir = Annotated[
+    Path,
+    # a SageMaker container sets the variable; nobody else needs to know it
+    option(OUTPUT_FILES, "Folder of the checkpoints.", env_var="SAGEMAKER_MODEL_DIR", show_env_var=False),
+]
 ResultsDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the records, one per finished trial.")]
 DataDir = Annotated[Path, option(EXECUTION, "Folder of the data sets. Missing files are downloaded into it.")]
 
+PluginFiles = Annotated[
+    tuple[Path, ...],
+    option(
+        EXPERIMENT,
+        "Plugin to load: a Python file with modes, probes, networks or studies of your own. May be repeated.",
+        name="--plugin",
+        negative="",
+    ),
+]
 GridFileArgument = Annotated[
     Path, option(EXPERIMENT, "Grid file of the experiment, e.g. reproduction/smoke.toml.")
 ]
@@ -119,12 +131,12 @@ class SweepCommandOptions:
     """Options that select and configure a backend."""
 
     backend: Annotated[
-        Literal["local", "ray", "sagemaker", "slurm"] | None,
+        str | None,
         option(
             EXECUTION,
-            "Run on this machine, as Ray Tune trials on a cluster, as SageMaker training jobs, or as Slurm "
-            "array tasks. "
-            "[default: local; psa search: ray]",
+            "Run on this machine (local), as Ray Tune trials on a cluster (ray), as SageMaker training jobs "
+            "(sagemaker), as Slurm array tasks (slurm), or on the backend of a plugin. [default: local; psa "
+            "search: ray]",
         ),
     ] = None
     workers: Workers = None
@@ -168,7 +180,7 @@ class SweepCommandOptions:
         ),
     ] = None
     prices: Annotated[
-        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/prices.toml. [sagemaker]")
+        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/pricing/prices.toml. [sagemaker]")
     ] = None
 
     partition: Annotated[
@@ -198,7 +210,8 @@ class SweepCommandOptions:
     @property
     def where(self) -> BackendOptions:
         """The options of the backend."""
-        return BackendOptions(**{field.name: getattr(self, field.name) for field in fields(BackendOptions)})
+        names = [field.name for field in fields(BackendOptions) if hasattr(self, field.name)]
+        return BackendOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +253,15 @@ class Options:
         ),
     ] = None
 
+    tracker: Annotated[
+        tuple[str, ...],
+        option(
+            OUTPUT_FILES,
+            "Log finished trials with a tracker of a plugin: NAME or NAME=TARGET. May be repeated.",
+            negative="",
+        ),
+    ] = ()
+
     def sweep_on(self, runs: SweepCommandOptions) -> SweepOptions:
         """Return the options of a sweep on the backend that `runs` selects."""
         return SweepOptions(
@@ -248,6 +270,7 @@ class Options:
             pack_size=self.pack_size,
             keep_weights=self.keep_weights,
             fail_fast=self.fail_fast,
-            trackers=TrackerOptions(self.tensorboard, self.mlflow, self.wandb, self.trackio),
+            targets=TrackerOptions(self.tensorboard, self.mlflow, self.wandb, self.trackio),
+            trackers=self.tracker,
             notify=self.notify,
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
+from psa.data.own import keep_tables
 from psa.execution.backend import Backend, BackendOptions, backend_named
 from psa.execution.cost_model import SIZES, CostModel, WorkloadKey
 from psa.execution.eta import EtaEstimator
@@ -22,66 +23,34 @@ from psa.experiments.grid import Grid
 from psa.experiments.notification import notified, parse_notify
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
-from psa.experiments.tracking.trackers import TrackerGroup, TrackerOptions, trackers_for
+from psa.experiments.sweep_progress import RefreshCallback, StageProgress, SweepProgress
+from psa.experiments.tracking.base import Tracker
+from psa.experiments.tracking.trackers import TrackerGroup, TrackerOptions, plugin_trackers, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
+from psa.storage.plugin_versions import check_versions
 from psa.storage.retention import KeepWeights, delete_checkpoints
 from psa.storage.store import Store
 from psa.storage.sweep_registry import Describe, register_sweep
 
 FIRST_WAIT_SECONDS: Final = 1.0  # before trials of other processes are checked again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0
-RefreshCallback = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """The options of a sweep. pack_size: trials per pack, None for the fastest by measurement."""
+    """The options of a sweep. pack_size: trials per pack, None for the fastest by measurement.
+    trackers: further ones than those that the options name.
+    """
 
     backend: str = "local"
     where: BackendOptions = field(default_factory=BackendOptions)
     pack_size: int | None = None
     keep_weights: KeepWeights = "all"
     fail_fast: bool = False
-    trackers: TrackerOptions = field(default_factory=TrackerOptions)
+    targets: TrackerOptions = field(default_factory=TrackerOptions)
+    trackers: tuple[str | Tracker, ...] = ()
     notify: str | None = None
-
-
-class StageProgress(Protocol):
-    """The progress of one stage, updated by the events of its packs."""
-
-    done: int
-    time_left: EtaEstimator
-
-    def handle_event(self, event: WorkerEvent) -> None:
-        """Process an event."""
-
-    def show_measuring(self, networks: int) -> None:
-        """Show that `networks` networks are to be measured before the training starts."""
-
-    def show_waiting(self, trials: int) -> None:
-        """Show that the sweep waits for `trials` trials that other processes hold."""
-
-    def show_training(self) -> None:
-        """Show that packs are being trained."""
-
-
-class SweepProgress(Protocol):
-    """The messages of a sweep, and the progress of each of its stages."""
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-
-    def damaged(self, reasons: Mapping[str, str]) -> None:
-        """Name the records that cannot be read."""
-
-    def waiting(self, stage: StageStatus) -> None:
-        """Show what a stage that cannot start yet waits for."""
-
-    def stage(
-        self, name: str, total: int, time_left: EtaEstimator, report_status: Describe
-    ) -> contextlib.AbstractContextManager[tuple[StageProgress, RefreshCallback]]:
-        """Show the progress of a stage of `total` trials within the block, updated at each refresh."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +68,19 @@ class Sweep:
     @classmethod
     def prepared(cls, declared: Grid, store: Store, machine: Machine, options: SweepOptions) -> Self:
         """Check what can be checked before anything is trained. Raises UserError."""
+        kind = backend_named(options.backend, options.where)  # before any folder is made
         check_writable(store.results)
         check_writable(store.models)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
+        check_versions(declared.trials, store)
         costs = CostModel.of_machine(store.models, machine.device)
-        backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
+        backend = kind(store, machine, costs, options.where)
         if options.notify is not None:
             parse_notify(options.notify)
-        trackers = TrackerGroup(trackers_for(declared.name, options.trackers, store), store)
+        named = trackers_for(declared.name, options.targets, store)
+        own = [each for each in options.trackers if not isinstance(each, str)]
+        names = tuple(each for each in options.trackers if isinstance(each, str))
+        trackers = TrackerGroup([*named, *plugin_trackers(declared.name, names), *own], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
@@ -120,6 +94,7 @@ class Sweep:
 
     def _train(self, progress: SweepProgress, stop: StopRequest, say: Callable[[str], None]) -> int:
         locks.check_lockable(self.store)
+        keep_tables(self.declared.trials, self.machine.data_dir)
         with stop, register_sweep(self.store.models) as report_status:
             self.backend.fetch()
             work = _SweepRunner(self, progress, stop, report_status)
@@ -189,6 +164,7 @@ class _SweepRunner:
             view.done = planned.done
             backend = self.sweep.backend
             if planned.packs and not self.sweep.options.pack_size and isinstance(backend, LocalBackend):
+                time_left.plan(planned.packs, self.sweep.store)  # shown while networks are measured
                 self._calibrate(backend, planned, view, refresh)
                 planned = self._planned(stage)
             self._rounds(planned, view, refresh)
@@ -254,11 +230,15 @@ class _SweepRunner:
         packs = packed(groups_of(free), planned.horizon, self.sweep.costs, self.sweep.options.pack_size)
         jobs = self.sweep.backend.plan(packs)
         view.time_left.plan([job.pack for job in jobs], self.sweep.store)
+        view.time_left.launch(self.sweep.costs.startup_seconds)
         view.show_training()
         with contextlib.closing(self.sweep.backend.launch(jobs)) as events:
             for event in events:
+                starting = view.time_left.startup_taken is None
                 view.handle_event(event)
                 refresh()
+                if starting and isinstance(self.sweep.backend, LocalBackend):
+                    self._measure_startup(view.time_left.startup_taken)
                 self.failed |= failures_of(event).keys()
                 if event.kind == "detached":
                     self.detached = event.facts["message"]
@@ -266,6 +246,11 @@ class _SweepRunner:
                 self.sweep.trackers.log_event(event)
                 if self.ends():
                     return
+
+    def _measure_startup(self, seconds: float | None) -> None:
+        """Store the time that the workers took to start, once it is known, for the next estimate."""
+        if seconds is not None:
+            self.sweep.costs.update_startup(seconds)
 
     def ends(self) -> bool:
         """Return True if nothing more is to be trained here: a stop was requested, a failure ends the sweep,

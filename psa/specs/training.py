@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     model_validator,
 )
 
+from psa.plugins.registry import Registry
 from psa.specs.base import Probability, Spec, _positive_zero
 from psa.specs.data import IMAGES
+from psa.specs.shapes import ChooseUnit
 
-Mode = Literal["none", "decay", "dropout", "full", "hidden", "output"]
-MODES: Final[tuple[str, ...]] = get_args(Mode)
+MODES: Final[tuple[str, ...]] = ("none", "decay", "dropout", "full", "hidden", "output")
+PLAIN_MODES: Final = frozenset({"none", "decay", "dropout"})  # those that ablate nothing
+MODE_PLUGINS: Final = Registry[ChooseUnit]("mode", lambda: MODES)
+
+
+Mode = Annotated[str, BeforeValidator(lambda value: MODE_PLUGINS.check(value, "mode")), MODE_PLUGINS]
+
+
+def register_mode(name: str, choose: ChooseUnit) -> None:
+    """Register a mode of ablation: the choice of a neuron before each epoch of the ratchet but the first.
+
+    Args:
+        name: The name of the mode, of a-z, 0-9, - and _.
+        choose: Returns the neuron to ablate, or None for none. It is given the layers of the network and a
+            random stream of this seed and loop, and must depend on these two alone, so that a resumed run
+            makes the same choices.
+
+    Raises:
+        PluginError: The name is invalid, built into psa, or registered already.
+
+    Example:
+        >>> from psa.specs.shapes import Unit
+        >>> def choose(shape, draws):
+        ...     return Unit(0, int(draws.integers(shape.linears[0].outputs)), outgoing=False)
+        >>> def register():
+        ...     register_mode("input", choose)
+
+    """
+    MODE_PLUGINS.add(name, choose)
+
+
+def mode_rank(mode: str) -> tuple[int, str]:
+    """Return a key that sorts the modes of psa in their order, and those of plugins behind them by name."""
+    return (MODES.index(mode), "") if mode in MODES else (len(MODES), mode)
+
 
 # Strict: booleans and strings are refused. An integer is accepted as a rate.
 LearningRate = Annotated[

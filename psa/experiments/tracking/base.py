@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from psa.core.files import write_atomically
 from psa.specs.trial import Trial
@@ -19,10 +19,10 @@ from psa.storage.records.record import Record
 class Tracker(Protocol):
     """A tracker of finished trials, such as a server of experiments.
 
-    While packs are in training the sweep calls `log_loop`, every few seconds for each pack. For every
-    finished trial it calls `logged_loops`, and `log_trial` where the record has more loops. What a tracker
-    missed of the finished trials, it receives from the next sweep. An exception of any type switches the
-    tracker off until the end of the sweep; the training goes on.
+    For every finished trial the sweep calls `logged_loops`, and `log_trial` where the record has more loops.
+    What a tracker missed, it receives from the next sweep. An exception of any type switches the tracker off
+    until the end of the sweep; the training goes on. A tracker with the methods of `LiveTracker` is also
+    shown the packs in training.
 
     Attributes:
         name: The name of the tracker in warnings.
@@ -32,10 +32,7 @@ class Tracker(Protocol):
         ...     name = "Scores"
         ...
         ...     def __init__(self):
-        ...         self.scores, self.live = {}, {}
-        ...
-        ...     def log_loop(self, pack, loop, values):
-        ...         self.live[pack, loop] = values["validation/best"]
+        ...         self.scores = {}
         ...
         ...     def logged_loops(self, trial):
         ...         loops, _ = self.scores.get(trial.id, (-1, None))
@@ -43,26 +40,10 @@ class Tracker(Protocol):
         ...
         ...     def log_trial(self, trial, record):
         ...         self.scores[trial.id] = record["loops"], curves(record).finals
-        ...
-        ...     def close(self):
-        ...         self.live.clear()
 
     """
 
     name: str
-
-    def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
-        """Show a point of the curves of a pack in training. Loops may be left out, or repeated by a retry.
-
-        Args:
-            pack: A name of the pack, the same in every sweep.
-            loop: The meta-loop of its least trained trial.
-            values: `validation/best` and `validation/mean` of its trials, accuracies in percent.
-
-        Raises:
-            Exception: Any error of the tracker's library.
-
-        """
 
     def logged_loops(self, trial: Trial) -> int:
         """Return the number of loops of a trial that the tracker has stored.
@@ -84,6 +65,24 @@ class Tracker(Protocol):
         Args:
             trial: The trial.
             record: Its record; `curves` extracts what is worth showing.
+
+        Raises:
+            Exception: Any error of the tracker's library.
+
+        """
+
+
+@runtime_checkable
+class LiveTracker(Tracker, Protocol):
+    """A tracker that also shows packs in training."""
+
+    def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
+        """Show a point of the curves of a pack in training. Loops may be left out, or repeated by a retry.
+
+        Args:
+            pack: A name of the pack, the same in every sweep.
+            loop: The meta-loop of its least trained trial.
+            values: `validation/best` and `validation/mean` of its trials, accuracies in percent.
 
         Raises:
             Exception: Any error of the tracker's library.

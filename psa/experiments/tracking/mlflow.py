@@ -44,7 +44,7 @@ class MLflow:
             raise UserError(shown[:400], "Name a server that runs, or sqlite:///runs.db") from error
 
     def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
-        """See psa.experiments.tracking.base.Tracker. All packs are metrics of one run of this sweep."""
+        """See psa.experiments.tracking.base.LiveTracker. All packs are metrics of one run of this sweep."""
         if not self._live:
             run = self.client.create_run(self.experiment, run_name="live", tags={_LIVE: "true"})
             self._live = run.info.run_id
@@ -53,7 +53,7 @@ class MLflow:
         self.client.log_batch(self._live, metrics=metrics)
 
     def close(self) -> None:
-        """See psa.experiments.tracking.base.Tracker."""
+        """See psa.experiments.tracking.base.LiveTracker."""
         if self._live:
             self.client.set_terminated(self._live)
 

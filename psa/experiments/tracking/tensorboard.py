@@ -37,7 +37,7 @@ class TensorBoard:
         self._live: SummaryWriter | None = None
 
     def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
-        """See psa.experiments.tracking.base.Tracker."""
+        """See psa.experiments.tracking.base.LiveTracker."""
         if self._live is None:
             self._live = SummaryWriter(str(self.folder / LIVE_RUN), flush_secs=_FLUSH_SECONDS)
         for name, value in values.items():
@@ -62,6 +62,6 @@ class TensorBoard:
         write_atomically(run / _KNOWN, json.dumps({"loops": record["loops"]}).encode())
 
     def close(self) -> None:
-        """See psa.experiments.tracking.base.Tracker."""
+        """See psa.experiments.tracking.base.LiveTracker."""
         if self._live is not None:
             self._live.close()

@@ -18,7 +18,8 @@ from psa.core.errors import UserError, named_error
 from psa.core.extras import how_to_install
 from psa.execution.packing import label
 from psa.execution.worker.protocol import WorkerEvent
-from psa.experiments.tracking.base import Tracker, masked
+from psa.experiments.tracking.base import LiveTracker, Tracker, masked
+from psa.plugins.registry import Registry
 from psa.specs.trial import Pack, Trial
 from psa.storage.records.record import Record
 from psa.storage.store import Store
@@ -56,7 +57,8 @@ class TrackerGroup:
         values = {f"validation/{key}": 100 * share for key, share in shares.items() if share is not None}
         name = _name(event.pack)
         for tracker in tuple(self.trackers):
-            self._guarded(tracker, functools.partial(tracker.log_loop, name, event.facts["loop"], values))
+            if isinstance(tracker, LiveTracker):
+                self._guarded(tracker, functools.partial(tracker.log_loop, name, event.facts["loop"], values))
 
     def log_finished(self, trials: Sequence[Trial], horizon: int) -> None:
         """Log the finished ones of these trials with every tracker that does not have them yet."""
@@ -68,7 +70,8 @@ class TrackerGroup:
     def close(self) -> None:
         """End the trackers."""
         for tracker in tuple(self.trackers):
-            self._guarded(tracker, tracker.close)
+            if isinstance(tracker, LiveTracker):
+                self._guarded(tracker, tracker.close)
 
     def _guarded(self, tracker: Tracker, action: Callable[[], None]) -> None:
         """Run an action of a tracker; drop the tracker if that fails."""
@@ -87,6 +90,49 @@ class TrackerGroup:
 def _log(tracker: Tracker, trial: Trial, record: Record) -> None:
     if tracker.logged_loops(trial) < record["loops"]:
         tracker.log_trial(trial, record)
+
+
+# What makes a tracker of a plugin: of the name under which runs are stored, and of what follows its own name.
+MakeTracker = Callable[[str, str], Tracker]
+TRACKER_EXTRAS: Final = ("tensorboard", "mlflow", "wandb", "trackio")
+TRACKER_PLUGINS: Final = Registry[MakeTracker]("tracker", lambda: TRACKER_EXTRAS)
+
+
+def register_tracker(name: str, make: MakeTracker) -> None:
+    """Register a tracker of finished trials. See `psa.experiments.tracking.base.Tracker`.
+
+    Args:
+        name: The name of the tracker: `--tracker NAME` or `--tracker NAME=TARGET` selects it.
+        make: Returns the tracker, of the name of the grid and of TARGET ("" where none is given). It should
+            raise UserError for a target that it cannot use.
+
+    Raises:
+        PluginError: The name is invalid, that of a tracker of psa, or registered already.
+
+    Example:
+        >>> class Log:
+        ...     name = "log"
+        ...     def logged_loops(self, trial):
+        ...         return -1
+        ...     def log_trial(self, trial, record):
+        ...         print(trial.id, record["loops"])
+        >>> def register():
+        ...     register_tracker("log", lambda study, target: Log())
+
+    """
+    TRACKER_PLUGINS.add(name, make)
+
+
+def plugin_trackers(study: str, selected: Sequence[str]) -> list[Tracker]:
+    """Return the trackers of plugins that `NAME` or `NAME=TARGET` select. Raises UserError."""
+    found = []
+    for text in selected:
+        name, _, target = text.partition("=")
+        if name in TRACKER_EXTRAS:
+            raise UserError(f"--tracker must name the tracker of a plugin, got {name}", f"Use --{name}")
+        TRACKER_PLUGINS.check_choice(name, "--tracker")
+        found.append(TRACKER_PLUGINS.get(name)(study, target))
+    return found
 
 
 def _name(pack: Pack) -> str:

@@ -40,7 +40,7 @@ class Trackio:
             ) from error
 
     def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
-        """See psa.experiments.tracking.base.Tracker. All packs are metrics of one run."""
+        """See psa.experiments.tracking.base.LiveTracker. All packs are metrics of one run."""
         run = self._switch(f"{self.study} live")
         run.log({f"{pack}/{key}": value for key, value in values.items()}, step=loop)
 
@@ -60,7 +60,7 @@ class Trackio:
         self.ledger.store(trial, record["loops"])
 
     def close(self) -> None:
-        """See psa.experiments.tracking.base.Tracker."""
+        """See psa.experiments.tracking.base.LiveTracker."""
         if self._open:
             self._open = ""
             with contextlib.redirect_stdout(io.StringIO()):

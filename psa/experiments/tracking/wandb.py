@@ -43,7 +43,7 @@ class WeightsAndBiases:
             ) from error
 
     def log_loop(self, pack: str, loop: int, values: Mapping[str, float]) -> None:
-        """See psa.experiments.tracking.base.Tracker. All packs are metrics of one run of this sweep."""
+        """See psa.experiments.tracking.base.LiveTracker. All packs are metrics of one run of this sweep."""
         if pack not in self._curves:
             self._curves.add(pack)
             self._live.define_metric(f"{pack}/loop", hidden=True)
@@ -69,7 +69,7 @@ class WeightsAndBiases:
         self.ledger.store(trial, record["loops"])
 
     def close(self) -> None:
-        """See psa.experiments.tracking.base.Tracker."""
+        """See psa.experiments.tracking.base.LiveTracker."""
         self._live.finish()
 
     def _run(self, **facts: Any) -> Any:
