@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter, Token
 from psa.execution.backend import BackendOptions
 from psa.execution.machine import DeviceName
 from psa.experiments.sweep import SweepOptions
+from psa.experiments.tracking.trackers import TrackerOptions
 from psa.storage.retention import KeepWeights
 
 # In the order in which `--help` shows them.
@@ -236,6 +237,21 @@ class Options:
             OUTPUT_FILES, "Log finished trials to this MLflow server: http://HOST:5000 or sqlite:///runs.db."
         ),
     ] = None
+    wandb: Annotated[
+        str | None,
+        option(OUTPUT_FILES, "Log finished trials to this Weights & Biases project: NAME or ENTITY/NAME."),
+    ] = None
+    trackio: Annotated[str | None, option(OUTPUT_FILES, "Log finished trials to this trackio project.")] = (
+        None
+    )
+    notify: Annotated[
+        str | None,
+        option(
+            EXECUTION,
+            "Run this command at the end of the sweep, with PSA_SWEEP, PSA_EXIT_CODE and PSA_SUMMARY in its "
+            "environment.",
+        ),
+    ] = None
 
     tracker: Annotated[
         tuple[str, ...],
@@ -254,7 +270,7 @@ class Options:
             pack_size=self.pack_size,
             keep_weights=self.keep_weights,
             fail_fast=self.fail_fast,
-            tensorboard=self.tensorboard,
-            mlflow=self.mlflow,
+            targets=TrackerOptions(self.tensorboard, self.mlflow, self.wandb, self.trackio),
             trackers=self.tracker,
+            notify=self.notify,
         )

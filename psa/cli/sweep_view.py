@@ -14,10 +14,10 @@ from psa.cli.console import print_first, print_line
 from psa.cli.output.sweep_display import Pace, PackProgress, SweepFigures, sweep_display
 from psa.core.formatting import format_duration, join_names, pluralize
 from psa.execution.eta import EtaEstimator
+from psa.execution.packing import label
 from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.promotion import StageStatus
-from psa.experiments.sweep import RefreshCallback, StageProgress
-from psa.specs.trial import Pack, Trial
+from psa.experiments.sweep_progress import RefreshCallback, StageProgress
 from psa.storage.sweep_registry import Describe
 
 STATUS_SECONDS: Final = 2.0  # between two reports for `psa status`
@@ -157,19 +157,6 @@ class SweepView:
                 "packs": [each.status(label(each.pack)) for each in self.running.values()],
             }
         )
-
-
-def label(pack: Pack) -> str:
-    """Return a short name of a pack: `simplemlp 1*16 6 modes seeds 0-9`."""
-    trial = pack.trials[0]
-    seeds, modes = (sorted(set(each)) for each in zip(*map(_seed_and_mode, pack.trials), strict=True))
-    of_seeds = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}-{seeds[-1]}"
-    of_modes = modes[0] if len(modes) == 1 else f"{len(modes)} modes"
-    return f"{trial.model.family} {trial.model.arch.label} {of_modes} {of_seeds}"
-
-
-def _seed_and_mode(trial: Trial) -> tuple[int, str]:
-    return trial.seed, trial.intervention.mode
 
 
 class Refreshed:

@@ -150,8 +150,8 @@ class Backend(Protocol):
 
             begun: A worker has the pack. left: loops to train, summed over trials.
             loop: Progress of the pack. loop: loops of its least trained trial; trained: loops trained since
-                the last such event, summed over trials; best: best validation accuracy so far, a share;
-                trial: id of the trial that has it.
+                the last such event, summed over trials; best: best validation accuracy of its trials in that
+                loop, a share; mean: their mean, 0 for a diverged one; trial: id of the trial with the best.
             died: A worker or job ended too early, and the pack is retried. error: the reason.
             done: Records and states are stored here. trained: number of trials; elsewhere: number of trials
                 that another process holds; failed: the error of each failed trial, by id.

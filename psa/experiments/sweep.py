@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
@@ -20,10 +20,12 @@ from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
 from psa.execution.worker.protocol import WorkerEvent, failures_of, store_failures
 from psa.experiments.grid import Grid
+from psa.experiments.notification import notified, parse_notify
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
+from psa.experiments.sweep_progress import RefreshCallback, StageProgress, SweepProgress
 from psa.experiments.tracking.base import Tracker
-from psa.experiments.tracking.trackers import TrackerGroup, plugin_trackers, trackers_for
+from psa.experiments.tracking.trackers import TrackerGroup, TrackerOptions, plugin_trackers, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
 from psa.storage.plugin_versions import check_versions
@@ -33,7 +35,6 @@ from psa.storage.sweep_registry import Describe, register_sweep
 
 FIRST_WAIT_SECONDS: Final = 1.0  # before trials of other processes are checked again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0
-RefreshCallback = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,46 +48,9 @@ class SweepOptions:
     pack_size: int | None = None
     keep_weights: KeepWeights = "all"
     fail_fast: bool = False
-    tensorboard: Path | None = None
-    mlflow: str | None = None
+    targets: TrackerOptions = field(default_factory=TrackerOptions)
     trackers: tuple[str | Tracker, ...] = ()
-
-
-class StageProgress(Protocol):
-    """The progress of one stage, updated by the events of its packs."""
-
-    done: int
-    time_left: EtaEstimator
-
-    def handle_event(self, event: WorkerEvent) -> None:
-        """Process an event."""
-
-    def show_measuring(self, networks: int) -> None:
-        """Show that `networks` networks are to be measured before the training starts."""
-
-    def show_waiting(self, trials: int) -> None:
-        """Show that the sweep waits for `trials` trials that other processes hold."""
-
-    def show_training(self) -> None:
-        """Show that packs are being trained."""
-
-
-class SweepProgress(Protocol):
-    """The messages of a sweep, and the progress of each of its stages."""
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-
-    def damaged(self, reasons: Mapping[str, str]) -> None:
-        """Name the records that cannot be read."""
-
-    def waiting(self, stage: StageStatus) -> None:
-        """Show what a stage that cannot start yet waits for."""
-
-    def stage(
-        self, name: str, total: int, time_left: EtaEstimator, report_status: Describe
-    ) -> contextlib.AbstractContextManager[tuple[StageProgress, RefreshCallback]]:
-        """Show the progress of a stage of `total` trials within the block, updated at each refresh."""
+    notify: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,14 +75,24 @@ class Sweep:
         check_versions(declared.trials, store)
         costs = CostModel.of_machine(store.models, machine.device)
         backend = kind(store, machine, costs, options.where)
-        named = trackers_for(declared.name, options.tensorboard, options.mlflow)
+        if options.notify is not None:
+            parse_notify(options.notify)
+        named = trackers_for(declared.name, options.targets, store)
         own = [each for each in options.trackers if not isinstance(each, str)]
         names = tuple(each for each in options.trackers if isinstance(each, str))
         trackers = TrackerGroup([*named, *plugin_trackers(declared.name, names), *own], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
-        """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError."""
+        """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError.
+
+        At the end, whatever it is, trackers are closed and the command of `--notify` is run.
+        """
+        with closing(self.trackers), notified(self.options.notify, self.declared.name) as end:
+            end.exit_code = self._train(progress, stop, lambda line: progress.say(end.add(line)))
+        return end.exit_code
+
+    def _train(self, progress: SweepProgress, stop: StopRequest, say: Callable[[str], None]) -> int:
         locks.check_lockable(self.store)
         keep_tables(self.declared.trials, self.machine.data_dir)
         with stop, register_sweep(self.store.models) as report_status:
@@ -128,18 +102,18 @@ class Sweep:
                 if not work.ends() and stage.points is not None:
                     work.train(stage)
         if stop():
-            progress.say(f"Stopped; {self.backend.stopped} Run the same command again to resume.")
+            say(f"Stopped; {self.backend.stopped} Run the same command again to resume.")
             return stop.exit_code
         if work.detached:
-            progress.say(work.detached)
+            say(work.detached)
             return 0
         stages = [stage for stage in stage_statuses(self.declared, self.store) if stage.stage.points]
-        complete = [_concluded(stage, work) for stage in stages]
+        complete = [_concluded(stage, work, say) for stage in stages]
         _drop(stages, self.store, self.options.keep_weights)
         return 0 if all(complete) else 1
 
 
-def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
+def _concluded(stage: StageStatus, work: _SweepRunner, say: Callable[[str], None]) -> bool:
     """Show the progress of a stage. Return True if it is complete."""
     if stage.points is None:
         work.progress.waiting(stage)
@@ -147,7 +121,7 @@ def _concluded(stage: StageStatus, work: _SweepRunner) -> bool:
     survey = work.sweep.store.progress(stage.trials, stage.meta_loops)
     work.progress.damaged(survey.damaged)
     failed = sum(trial.id in work.failed for trial in survey.pending)
-    work.progress.say(f"{stage.title}{survey.counts}, {failed:,} failed")
+    say(f"{stage.title}{survey.counts}, {failed:,} failed")
     return not survey.pending and not survey.damaged
 
 
@@ -269,8 +243,7 @@ class _SweepRunner:
                 if event.kind == "detached":
                     self.detached = event.facts["message"]
                 _booked(self.sweep.store, event, self.keep)
-                if event.kind == "done":
-                    self.sweep.trackers.log_finished(event.pack.trials, event.pack.horizon)
+                self.sweep.trackers.log_event(event)
                 if self.ends():
                     return
 

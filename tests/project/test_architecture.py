@@ -75,7 +75,7 @@ PLANNING = ("psa.core", "psa.specs", "psa.storage", "psa.execution", "psa.experi
 TRAINING = (
     "psa.execution.replay",
     *(f"psa.execution.worker.{name}" for name in ("__main__", "benchmark", "record", "run", "server")),
-    *(f"psa.experiments.tracking.{name}" for name in ("mlflow", "tensorboard")),
+    *(f"psa.experiments.tracking.{name}" for name in ("mlflow", "tensorboard", "trackio", "wandb")),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import queue
+import statistics
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -127,5 +128,6 @@ def loop_facts(reports: Sequence[LoopReport]) -> dict[str, Any]:
         "loop": min(report.state.loops for report in reports),
         "trained": len(reports),
         "best": best.score,
+        "mean": statistics.fmean(max(0.0, report.score) for report in reports),
         "trial": best.state.trial.id,
     }
