@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from psa.analysis.records_frame import load_records_frame
     from psa.engine.model_export import load
     from psa.execution.backend import register_backend
-    from psa.experiment import Experiment
+    from psa.experiment.definition import Experiment
     from psa.experiments.study import register_study
     from psa.experiments.tracking.trackers import register_tracker
     from psa.plugins.loading import load_plugin
@@ -42,7 +42,7 @@ __all__ = [
 
 # Each is imported on first access: `import psa` loads none of the libraries they need.
 _MODULES = {
-    "Experiment": "psa.experiment",
+    "Experiment": "psa.experiment.definition",
     "Store": "psa.storage.store",
     "Trial": "psa.specs.trial",
     "load": "psa.engine.model_export",

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 MODELS, RESULTS = "models", "results"
 
 
-def run_pack_trial(config: Mapping[str, Any], data: Mapping[str, Files]) -> None:
+def run_pack_trial(config: Mapping[str, Any], data: Files) -> None:
     """Train the pack that the configuration names, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="psa-") as folder:
         work = PackTrial(_pack_of(config), Path(folder), often=config.get("often", False))
@@ -208,15 +208,14 @@ class PackTrial:
         return [*there, *self.store.array_paths(), *self.store.results.rglob("s*.json")]
 
 
-def _on_this_node(data: Mapping[str, Files]) -> Path:
+def _on_this_node(data: Files) -> Path:
     """Return a data folder on this node that holds these files; the first caller writes them.
 
     Existing files are verified by digest when they are loaded, as in any data folder.
     """
     folder = private_temp_folder("psa-data")
-    for name, files in data.items():
-        for file, content in files.items():
-            path = folder / name / file
-            if not path.exists() or path.stat().st_size != content.size:
-                write_atomically(path, content.tobytes())
+    for file, content in data.items():
+        path = folder / file
+        if not path.exists() or path.stat().st_size != content.size:
+            write_atomically(path, content.tobytes())
     return folder

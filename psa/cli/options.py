@@ -36,9 +36,9 @@ def option_name(key: str) -> str:
     return f"--{key.replace('_', '-')}" * bool(key)
 
 
-def flag(group: Group, text: str) -> Parameter:
+def flag(group: Group, text: str, **more: Any) -> Parameter:
     """Return an option without a value."""
-    return option(group, text, negative="")
+    return option(group, text, negative="", **more)
 
 
 MAX_COUNT: Final = 100_000
@@ -87,7 +87,11 @@ CountOption = Annotated[int | None, Parameter(converter=_count)]
 Dollars = Annotated[float, Parameter(converter=_dollars)]
 NumberOption = Annotated[float, Parameter(converter=_number)]
 
-ModelDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the checkpoints.", env_var="SAGEMAKER_MODEL_DIR")]
+ModelDir = Annotated[
+    Path,
+    # a SageMaker container sets the variable; nobody else needs to know it
+    option(OUTPUT_FILES, "Folder of the checkpoints.", env_var="SAGEMAKER_MODEL_DIR", show_env_var=False),
+]
 ResultsDir = Annotated[Path, option(OUTPUT_FILES, "Folder of the records, one per finished trial.")]
 DataDir = Annotated[Path, option(EXECUTION, "Folder of the data sets. Missing files are downloaded into it.")]
 

@@ -24,8 +24,7 @@ from psa.plugins.loading import load_plugins
 from psa.plugins.registry import Registry
 from psa.specs.base import first_error, parse_spec
 from psa.specs.model import NetworkSpec
-from psa.specs.shapes import shape_of
-from psa.specs.trial import Pack, Trial
+from psa.specs.trial import Pack, Trial, check_sizes
 from psa.storage.plugin_versions import check_versions
 from psa.storage.store import Store
 
@@ -115,7 +114,8 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     run.check()
     in_range("--epochs", epochs, 1, 1_000_000)
     trials = _trials(study, name, given, run.seeds)
-    shape, out = shape_of(trials[0].model, trials[0].data.classes), console()
+    check_sizes(trials[0])
+    shape, out = trials[0].shape, console()
     horizons = {trial.id: epochs for trial in trials}
     for warning in [*study.warnings(trials), *unreached(trials, horizons)]:
         print_line(out, f"note: {warning}")
@@ -125,7 +125,7 @@ def _train(study: Study, name: str, given: dict[str, str], run: RunOptions, epoc
     check_versions(trials, store)
     with lock_folder(run.model_dir):
         kept, bank = epoch_bytes(trials[0]), bank_bytes(trials[0])
-        check_memory(shape.parameters, len(trials), run.machine.prepare(), kept, bank)
+        check_memory(shape.parameters, len(trials), run.prepare(out), kept, bank)
         model = trials[0].model
         activation = model.activation.label if isinstance(model, NetworkSpec) else "ReLU"
         out.print(summary_table(model.family, str(model.arch), shape, activation))

@@ -121,7 +121,7 @@ def _trained(stored: _Stored, loop: int, machine: Machine, device: torch.device)
     trial = stored.trial.at_loop(loop)
     check_loaded(trial.plugins, stored.place)
     splits = splits_of(trial.data, machine, device)
-    net = Dense(trial.model, splits.classes)
+    net = Dense(trial.model, splits.classes, trial.data.shape)
     state = fresh_state(trial, net, loop) if stored.before is None else copy.deepcopy(stored.before)
     state.trial = trial
     # the engine would evaluate the test split at the end, which must not happen here

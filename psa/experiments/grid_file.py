@@ -24,6 +24,7 @@ from psa.core.parsing import (
     split_top_level,
 )
 from psa.core.text_file import read_toml
+from psa.data import own
 from psa.experiments.study import Study, is_list_setting, parse_setting, study_named
 from psa.plugins.loading import load_declared
 from psa.specs.base import STUDY_NAME, Spec, parse_spec
@@ -82,7 +83,7 @@ class GridFile:
         else:
             self.title = str(source.get("name", source.get("study", "experiment")))
             body, self.where, self.folder = dict(source), f"experiment {self.title}", Path()
-        for key in body:
+        for key in (body := own.with_paths(body, self.folder)):
             check_choice(key, _KEYS | tables, self.where)
         load_declared(body.get("plugins", []), self.folder, self.where)
         self.further = {name: _table(body, name, self.where) for name in tables}

@@ -14,24 +14,28 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol, Union, cast, get_args, get_origin
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 
 from psa.core.errors import UserError
 from psa.core.formatting import quote
 from psa.core.parsing import nearest, parse_int, split_top_level, strip_brackets
+from psa.data import own
 from psa.plugins.identity import PluginError
 from psa.plugins.registry import Registry
-from psa.specs.base import Probability, Seed, Spec
+from psa.specs.base import Probability, Seed, Spec, first_error
 from psa.specs.data import (
     PRESETS,
-    DatasetName,
+    DataContent,
     DataSpec,
     Digits,
     Scaling,
     SubsetSize,
     ValidationSize,
+    checked_name,
+    default_sizes,
     resolved,
 )
+from psa.specs.data.catalogue import CATALOGUE
 from psa.specs.probes import PROBE_PLUGINS, ProbeName, parse_probe
 from psa.specs.training import (
     BatchSize,
@@ -71,10 +75,39 @@ Probes = Annotated[
 ]
 
 
+def _dataset(value: Any) -> Any:
+    """Check the name of a data set, or read the file that a setting names and return its content."""
+    if isinstance(value, DataContent | dict):
+        return value
+    if not isinstance(value, str):
+        must = f"dataset must be the name of a data set or {own.NOTATION}"
+        raise ValueError(f"{must}, got {quote(value)}")  # noqa: TRY004 (pydantic reports no other error)
+    if not own.is_file(value):
+        return checked_name(value)
+    try:
+        return own.content_of(value)
+    except UserError as error:  # pydantic reports a ValueError with its key
+        raise ValueError(str(error)) from error
+
+
+DATASET_HELP: Final = f"{', '.join(CATALOGUE)}; or a file of your own, {own.NOTATION}"
+DatasetSetting = Annotated[
+    DataContent | str, BeforeValidator(_dataset), Field(description=f"Data set: {DATASET_HELP}.")
+]
+
+
+def data_named(text: str) -> DataSpec:
+    """Return the data of a name or of a `file:` with the usual splits and scaling. Raises UserError."""
+    try:
+        return DataSettings.model_validate({"dataset": text}).data
+    except ValidationError as error:
+        raise UserError(first_error(error, lambda key: f"--{key}" if key == "dataset" else key)) from None
+
+
 class DataSettings(Spec):
     """The settings of every study that select its data."""
 
-    dataset: Annotated[DatasetName, Field(description="Data set.")] = "mnist"
+    dataset: DatasetSetting = "mnist"
     scaling: Scaling = "standard"
     digits: Annotated[
         Digits | None,
@@ -87,19 +120,29 @@ class DataSettings(Spec):
         SubsetSize | None, Field(description="Number of training images. [default: all]")
     ] = None
     test_size: Annotated[SubsetSize | None, Field(description="Number of test images. [default: all]")] = None
+    stratified: Annotated[
+        bool, Field(description="Draw splits that all have the same shares of the classes.")
+    ] = False
 
     @property
     def data(self) -> DataSpec:
         """The data that the settings select. Raises pydantic.ValidationError."""
-        return DataSpec(
-            name=self.dataset,
-            scaling=self.scaling,
-            digits=self.digits,
-            val_size=self.val_size,
-            split_seed=self.split_seed,
-            train_size=self.train_size,
-            test_size=self.test_size,
+        if self.dataset in ("mnist", "fashion-mnist"):
+            return self._data({"name": self.dataset})
+        content = self.dataset if isinstance(self.dataset, DataContent) else None
+        name = str(self.dataset)
+        usual = type(self).model_fields["val_size"].default
+        sizes = default_sizes(CATALOGUE[name] if content is None else content, usual, self.test_size)
+        given = self.model_fields_set
+        return self._data(
+            {"name": name, "content": content}
+            | {key: size for key, size in sizes.items() if key not in given or getattr(self, key) is None}
         )
+
+    def _data(self, chosen: dict[str, Any]) -> DataSpec:
+        """Return the data of these fields, and of the settings for all others."""
+        names = DataSpec.model_fields.keys() - {"name", "content"}
+        return DataSpec.model_validate({name: getattr(self, name) for name in names} | chosen)
 
 
 class TrainingSettings(DataSettings):

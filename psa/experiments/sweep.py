@@ -11,6 +11,7 @@ from typing import Final, Protocol, Self
 
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
+from psa.data.own import keep_tables
 from psa.execution.backend import Backend, BackendOptions, backend_named
 from psa.execution.cost_model import SIZES, CostModel, WorkloadKey
 from psa.execution.eta import EtaEstimator
@@ -21,6 +22,7 @@ from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
+from psa.experiments.tracking.base import Tracker
 from psa.experiments.tracking.trackers import TrackerGroup, plugin_trackers, trackers_for
 from psa.specs.trial import Pack, Trial
 from psa.storage import locks
@@ -36,7 +38,9 @@ RefreshCallback = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """The options of a sweep. pack_size: trials per pack, None for the fastest by measurement."""
+    """The options of a sweep. pack_size: trials per pack, None for the fastest by measurement.
+    trackers: further ones than those that the options name.
+    """
 
     backend: str = "local"
     where: BackendOptions = field(default_factory=BackendOptions)
@@ -45,7 +49,7 @@ class SweepOptions:
     fail_fast: bool = False
     tensorboard: Path | None = None
     mlflow: str | None = None
-    trackers: tuple[str, ...] = ()
+    trackers: tuple[str | Tracker, ...] = ()
 
 
 class StageProgress(Protocol):
@@ -100,19 +104,23 @@ class Sweep:
     @classmethod
     def prepared(cls, declared: Grid, store: Store, machine: Machine, options: SweepOptions) -> Self:
         """Check what can be checked before anything is trained. Raises UserError."""
+        kind = backend_named(options.backend, options.where)  # before any folder is made
         check_writable(store.results)
         check_writable(store.models)
         store.warn_of_strays(sorted({trial.study for trial in declared.trials}))
         check_versions(declared.trials, store)
         costs = CostModel.of_machine(store.models, machine.device)
-        backend = backend_named(options.backend, options.where)(store, machine, costs, options.where)
-        found = trackers_for(declared.name, options.tensorboard, options.mlflow)
-        trackers = TrackerGroup([*found, *plugin_trackers(declared.name, options.trackers)], store)
+        backend = kind(store, machine, costs, options.where)
+        named = trackers_for(declared.name, options.tensorboard, options.mlflow)
+        own = [each for each in options.trackers if not isinstance(each, str)]
+        names = tuple(each for each in options.trackers if isinstance(each, str))
+        trackers = TrackerGroup([*named, *plugin_trackers(declared.name, names), *own], store)
         return cls(declared, store, machine, options, costs, backend, trackers)
 
     def run(self, progress: SweepProgress, stop: StopRequest) -> int:
         """Train what is left of the grid; return the exit code of `psa sweep`. Raises UserError."""
         locks.check_lockable(self.store)
+        keep_tables(self.declared.trials, self.machine.data_dir)
         with stop, register_sweep(self.store.models) as report_status:
             self.backend.fetch()
             work = _SweepRunner(self, progress, stop, report_status)
@@ -182,6 +190,7 @@ class _SweepRunner:
             view.done = planned.done
             backend = self.sweep.backend
             if planned.packs and not self.sweep.options.pack_size and isinstance(backend, LocalBackend):
+                time_left.plan(planned.packs, self.sweep.store)  # shown while networks are measured
                 self._calibrate(backend, planned, view, refresh)
                 planned = self._planned(stage)
             self._rounds(planned, view, refresh)
@@ -247,11 +256,15 @@ class _SweepRunner:
         packs = packed(groups_of(free), planned.horizon, self.sweep.costs, self.sweep.options.pack_size)
         jobs = self.sweep.backend.plan(packs)
         view.time_left.plan([job.pack for job in jobs], self.sweep.store)
+        view.time_left.launch(self.sweep.costs.startup_seconds)
         view.show_training()
         with contextlib.closing(self.sweep.backend.launch(jobs)) as events:
             for event in events:
+                starting = view.time_left.startup_taken is None
                 view.handle_event(event)
                 refresh()
+                if starting and isinstance(self.sweep.backend, LocalBackend):
+                    self._measure_startup(view.time_left.startup_taken)
                 self.failed |= failures_of(event).keys()
                 if event.kind == "detached":
                     self.detached = event.facts["message"]
@@ -260,6 +273,11 @@ class _SweepRunner:
                     self.sweep.trackers.log_finished(event.pack.trials, event.pack.horizon)
                 if self.ends():
                     return
+
+    def _measure_startup(self, seconds: float | None) -> None:
+        """Store the time that the workers took to start, once it is known, for the next estimate."""
+        if seconds is not None:
+            self.sweep.costs.update_startup(seconds)
 
     def ends(self) -> bool:
         """Return True if nothing more is to be trained here: a stop was requested, a failure ends the sweep,

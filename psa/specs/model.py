@@ -46,7 +46,6 @@ FAMILY_PLUGINS: Final = Registry[Any]("family", lambda: FAMILIES, get_args(Famil
 NetworkFamily = Annotated[
     str, BeforeValidator(lambda value: FAMILY_PLUGINS.check(value, "family")), FAMILY_PLUGINS
 ]
-IMAGE_SIDE: Final = 28  # pixels of an image
 _CONVOLUTIONS: Final = 4  # after each the side is halved
 Initial = Literal["torch", "he", "he-cut"]
 Simplex = Literal["none", "all", "inner"]

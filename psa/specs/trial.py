@@ -24,12 +24,13 @@ from psa.core.errors import UserError
 from psa.plugins.identity import PluginUse
 from psa.plugins.registry import claimed, joined_uses, uses_among
 from psa.specs.base import STUDY_NAME, Seed, Spec, canonical_json
-from psa.specs.data import IMAGES, DataSpec
+from psa.specs.data import DataSpec
 from psa.specs.growth import Growth
 from psa.specs.memory import Memory
 from psa.specs.memory_sites import check_changes
 from psa.specs.model import Model, NetworkSpec, PublishedModelSpec
 from psa.specs.probes import ProbeName, follows_training
+from psa.specs.shapes import Shape, shape_of
 from psa.specs.training import (
     PLAIN_MODES,
     Ablation,
@@ -155,8 +156,13 @@ class Trial(Spec):
     @model_validator(mode="after")
     def _memory_and_growth_fit(self) -> Self:
         if self.memory is not None or self.growth is not None:
-            check_changes(self.model, self.method, self.memory, self.growth)
+            check_changes(self.model, self.method, self.memory, self.growth, self.data.shape[0])
         return self
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The shape of the network as it begins. Raises UserError (see `shape_of`)."""
+        return shape_of(self.model, self.data.classes, self.data.shape)
 
     @cached_property
     def digest(self) -> str:
@@ -279,13 +285,26 @@ def training_key(trial: Trial) -> tuple[object, ...]:
 
 
 def check_sizes(trial: Trial) -> None:
-    """Raise UserError where the splits need more images than the data set has.
+    """Raise UserError where the splits need more samples than the data set has.
 
     With some digits alone there are fewer; how many is known once the data are loaded.
     """
-    train, validation = trial.data.train_size or 0, trial.data.val_size
-    if train + validation > IMAGES:
+    data = trial.data
+    most = data.facts.test or data.facts.train - 2
+    if (data.test_size or 0) > most:
         raise UserError(
-            f"train_size and val_size must be at most {IMAGES:,} together, got {train:,} and {validation:,}",
+            f"test_size must be at most {most:,}, got {data.test_size:,}", "Choose a smaller test_size"
+        )
+    train, validation = data.train_size or 1, data.val_size
+    if train + validation > data.pool:
+        raise UserError(
+            f"train_size and val_size must be at most {data.pool:,} together, got {train:,} "
+            f"and {validation:,}",
             "Choose fewer of one of them",
         )
+
+
+def check_shape(trial: Trial) -> None:
+    """Raise UserError where a network cannot be built: of too many parameters, or a cnn without images."""
+    if not trial.shape.linears:
+        raise ValueError("a network has layers")

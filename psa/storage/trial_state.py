@@ -281,7 +281,7 @@ def _is_history(history: dict[str, list[Any]]) -> bool:
 def _consistent(state: TrialState) -> bool:
     """Return True if the parts fit each other, as they always do in a file that psa wrote."""
     sizes: dict[str, tuple[int, ...]] = {}
-    for linear in shape_of(model_now(state), state.trial.data.classes).linears:
+    for linear in shape_of(model_now(state), state.trial.data.classes, state.trial.data.shape).linears:
         sizes |= linear.tensors
     return (
         all(

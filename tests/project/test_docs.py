@@ -14,15 +14,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 from paths import ROOT
 from reader import Reader
 
 from psa.cli import app as cli
+from psa.cli.named import figures, tables
 from psa.core.extras import WHEEL
 from psa.experiments.grid import load_grid
 from psa.experiments.studies.ablation import Settings
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 # docs/extending.md changes the program, so that tests/project/test_extending.py runs it in a copy
 RUN_HERE = [
@@ -66,7 +71,7 @@ def test_the_readme_can_be_followed_from_top_to_bottom(reader: Reader) -> None:
     assert EVERY_COMMAND[0] == "make train"
     for kind, block in BLOCK.findall(README):
         if kind == "python":
-            assert "output.weight" in reader.python(block)
+            assert "| hidden |" in reader.python(block)
         elif kind == "console":
             for command in re.findall(r"^\$ (.+)$", block, re.MULTILINE):
                 reader.type(command)
@@ -75,7 +80,7 @@ def test_the_readme_can_be_followed_from_top_to_bottom(reader: Reader) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.name)
 def test_every_block_of_the_docs_runs(page: Path, ready: Reader) -> None:
-    """In the order of the page, without error; but for commands that the README has, too."""
+    """In the order of the page, without error."""
     said = ""
     for kind, block in BLOCK.findall(page.read_text()):
         if kind == "python":
@@ -84,22 +89,30 @@ def test_every_block_of_the_docs_runs(page: Path, ready: Reader) -> None:
                 said += ready.python(ready.program)
         elif kind == "console":
             for command in re.findall(r"^\$ (.+)$", block, re.MULTILINE):
-                if command not in EVERY_COMMAND or command.startswith("make install"):
-                    ready.type(command)
+                ready.type(command)
+    if page.name == "train.md":
+        assert "output.weight" in said
     if page.name == "activations.md":
         assert "6 trials" in said
         assert "| JumpReLU(initial=0.5) | 0.1     |   2 |" in said
 
 
+NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
+
+
 @pytest.mark.slow
-def test_the_notebook_runs_from_top_to_bottom(ready: Reader) -> None:
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)
+def test_a_notebook_runs_from_top_to_bottom(notebook: Path, ready: Reader) -> None:
     """Its code cells in order, as one program in an empty folder; it is stored without outputs."""
-    cells = json.loads((ROOT / "docs/gradients.ipynb").read_text())["cells"]
+    cells = json.loads(notebook.read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert not any(cell.get("outputs") for cell in cells)
     # each cell as the notebook runs it: all of them share their names
     ready.python(f"names = {{}}\nfor cell in {code!r}:\n    exec(cell, names)")
-    assert len(list((ready.folder / "results/notebook").glob("*.png"))) == 4
+    if notebook.name == "gradients.ipynb":
+        assert len(list((ready.folder / "results/notebook").glob("*.png"))) == 4
+    else:
+        assert len(list((ready.folder / "results/first").rglob("s*.machine.json"))) == 9
 
 
 @pytest.mark.slow
@@ -238,11 +251,17 @@ def test_the_readme_shows_a_real_result() -> None:
     assert picture.startswith("results/reports/")
 
 
-TABLE = README.partition("## The commands of the earlier programs")[2].partition("\n## ")[0]
+def test_the_readme_is_short() -> None:
+    """A reader sees what psa is for, and a first picture, without scrolling for long."""
+    assert len(README.splitlines()) <= 150
+
+
+TABLE = (ROOT / "docs/migration.md").read_text()
 SUCCESSORS = [
     code
     for row in re.findall(r"^\| .+? \| (.+) \|$", TABLE, re.MULTILINE)
     for code in re.findall(r"`([^`]+)`", row)
+    if "/psa_" not in code
 ]
 GIVEN = {"FILE": "some.safetensors"}
 ELSEWHERE = ("from psa import Experiment", "sagemaker-...")  # a line of Python, and a family of commands
@@ -252,16 +271,27 @@ ELSEWHERE = ("from psa import Experiment", "sagemaker-...")  # a line of Python,
 def test_what_took_the_place_of_an_earlier_command_is_one(command: str) -> None:
     """It is installed, and its options and values are understood; they are bound, not run."""
     words = [GIVEN.get(word, word) for word in shlex.split(command)]
+    if words[0].startswith("scripts/"):
+        assert (ROOT / words[0]).is_file()
+        return
     assert Path(sys.executable).with_name(words[0]).exists()
     if words[0].startswith(("make-", "generate-", "sagemaker-", "analyze-")) and len(words) == 1:
         return  # without options there is nothing more to understand
     assert understood(words)
 
 
+def named_app(name: str) -> App:
+    """Return the app of a command of its own, such as make-convergence-plots."""
+    function = name.replace("-", "_")
+    module = figures if hasattr(figures, function) else tables
+    return cli.command(name, getattr(module, function))
+
+
 def understood(words: list[str]) -> bool:
     """Bind the options and values of a command, without running it."""
     name, tokens = (words[1], words[2:]) if words[0] == "psa" else (words[0], words[1:])
-    app, tokens = cli._of_study(cli.app_of(name), tokens)
+    known = name in cli._COMMANDS
+    app, tokens = cli._of_study(cli.app_of(name), tokens) if known else (named_app(name), tokens)
     _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     return bool(bound.arguments or not tokens)
 

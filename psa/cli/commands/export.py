@@ -11,6 +11,7 @@ from rich.table import Table
 
 from psa.cli.console import console, print_line
 from psa.cli.options import OUTPUT_FILES, DataDir, ModelDir, NumberOption, PluginFiles, option
+from psa.cli.output.activity import activity
 from psa.core.errors import UserError
 from psa.core.files import write_atomically
 from psa.core.formatting import format_bytes, pluralize
@@ -75,9 +76,9 @@ def export_gradients(
         )
     check_free(kept, exports, output_dir)
     _check_room(output_dir, total)
-    with out.status("writing") as shown:
+    with activity(out, "writing") as show:
         for number, each in enumerate(exports, 1):
-            shown.update(f"writing {number:,} of {len(exports):,}: {each.name}")
+            show(f"writing {number:,} of {len(exports):,}: {each.name}")
             write_export(kept, each, output_dir)
     print_line(out, f"Written to {output_dir}")
     return 0

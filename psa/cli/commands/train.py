@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 from pydantic import ValidationError
 
 from psa.cli.checkpoint_folder import lock_folder
-from psa.cli.console import TrainView, console, print_line, summary_table
+from psa.cli.console import TrainView, console, summary_table
 from psa.cli.options import (
     NETWORK,
     TRAINING,
@@ -26,15 +26,13 @@ from psa.core.errors import UserError
 from psa.core.files import check_writable
 from psa.execution.machine import check_memory
 from psa.experiments.studies import ablation
-from psa.experiments.study import study_named, study_names
+from psa.experiments.study import DATASET_HELP, data_named, study_named, study_names
 from psa.plugins.loading import load_plugins
 from psa.specs.arch import Arch
 from psa.specs.base import first_error, parse_spec
-from psa.specs.data import DataSpec
 from psa.specs.model import Family, PublishedModelSpec
-from psa.specs.shapes import shape_of
 from psa.specs.training import MODE_PLUGINS, MODES, RatchetTraining
-from psa.specs.trial import Pack, Trial
+from psa.specs.trial import Pack, Trial, check_sizes
 from psa.storage.store import Store
 
 # Trials of `train` may change their settings between loops, so no study includes them in its rows.
@@ -52,7 +50,8 @@ class TrainOptions:
     arch: Annotated[
         str | None,
         option(
-            NETWORK, 'Hidden layers as count*width segments, e.g. "[4*4, 2*8, 1*16]". [default: [1*1024]]'
+            NETWORK,
+            'Hidden layers as count*width segments, e.g. 2*64, 2x64 or "4*4, 2*8, 1*16". [default: 1*1024]',
         ),
     ] = None
     hidden_layers: Annotated[
@@ -61,7 +60,7 @@ class TrainOptions:
     model: Annotated[Family, option(NETWORK, "resmlp has residual connections, simplemlp has none.")] = (
         "resmlp"
     )
-    dataset: Annotated[Literal["mnist", "fashion-mnist"], option(NETWORK, "Data set to train on.")] = "mnist"
+    dataset: Annotated[str, option(NETWORK, f"Data set to train on: {DATASET_HELP}.")] = "mnist"
     ablation_mode: Annotated[
         str,
         option(
@@ -107,6 +106,13 @@ class TrainOptions:
             )
         if self.arch is not None and self.hidden_layers is not None:
             raise UserError("train needs --arch or --hidden-layers, got both", "Give one of them")
+        given = {"--weight-decay": (self.weight_decay, "decay"), "--dropout": (self.dropout, "dropout")}
+        for name, (value, mode) in given.items():
+            if value is not None and self.ablation_mode != mode:
+                raise UserError(
+                    f"{name} must be left out in mode {self.ablation_mode}",
+                    f"It acts in mode {mode} only: add --ablation-mode {mode}, or leave it out",
+                )
 
     def trials(self, seeds: range) -> tuple[Trial, ...]:
         """Return one trial per seed. Raises UserError."""
@@ -130,21 +136,12 @@ class TrainOptions:
             mode=self.ablation_mode,
             family=self.model,
             seed=seed,
-            data=DataSpec(name=self.dataset),
+            data=data_named(self.dataset),
             lr=self.lr,
             batch_size=self.batch_size,
             weight_decay=decay,
             dropout=dropout,
         )
-
-    def idle(self) -> list[str]:
-        """Return a note on each option that was given but acts in another mode only."""
-        given = {"--weight-decay": (self.weight_decay, "decay"), "--dropout": (self.dropout, "dropout")}
-        return [
-            f"note: {option} acts in mode {mode} only; mode {self.ablation_mode} trains without it"
-            for option, (value, mode) in given.items()
-            if value is not None and self.ablation_mode != mode
-        ]
 
 
 def train(
@@ -171,16 +168,15 @@ def train(
     options.check()
     run.check()
     trials = options.trials(run.seeds)
-    shape = shape_of(trials[0].model)
+    check_sizes(trials[0])
+    shape = trials[0].shape
     out = console()
-    for note in options.idle():
-        print_line(out, note)
     check_writable(run.results_dir)
     check_writable(run.model_dir)
-    store = Store(run.model_dir, run.results_dir, single=f"{options.dataset}_lkg", plain_seed=run.seed)
+    store = Store(run.model_dir, run.results_dir, single=f"{trials[0].data.name}_lkg", plain_seed=run.seed)
     with lock_folder(run.model_dir):
         plan = _plan(store, trials, options.meta_loops)
-        check_memory(shape.parameters, len(trials), run.machine.prepare())
+        check_memory(shape.parameters, len(trials), run.prepare(out))
         out.print(summary_table(options.model, str(trials[0].model.arch), shape))
         view = TrainView(out, shape, plan.pack.horizon, debug=run.debug)
         return trained(plan, store, run.machine, view, out)

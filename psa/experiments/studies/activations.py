@@ -26,7 +26,12 @@ from psa.specs.model import (
 from psa.specs.trial import Trial
 
 STUDY: Final = "activations"
-ALIASES: Final[dict[str, str]] = {"learning_rate": "lr", "hidden_dims": "arch", "dropout_prob": "dropout"}
+ALIASES: Final[dict[str, str]] = {
+    "learning_rate": "lr",
+    "hidden_dims": "arch",
+    "dropout_prob": "dropout",
+    "early_stopping_patience": "patience",
+}
 LEARNED: Final = "thresholds"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from psa.analysis.regimes import ABLATIVE
-from psa.analysis.stats import EXACT_PAIRS, Paired, Values, paired
+from psa.analysis.stats import EXACT_PAIRS, LEAST_N, Paired, Values, paired
 from psa.reports.ablation.aggregates import aggregate
 from psa.reports.ablation.cells import Cells, cells_of, mode_order
 from psa.reports.rendering.paired import paired_cells, paired_columns
@@ -64,7 +64,9 @@ def _in_percent(found: Paired, samples: int) -> Paired:
 def _floor(found: Sequence[Paired]) -> str:
     """Return a note on the least possible p, since a correction over many tests leaves none small."""
     pairs, tests = max((each.n for each in found), default=0), sum(not np.isnan(each.p) for each in found)
-    if not 2 <= pairs <= EXACT_PAIRS:
+    if pairs < LEAST_N:
+        return f"Below {LEAST_N} pairs there is a difference alone, no interval and no test."
+    if pairs > EXACT_PAIRS:
         return "p: two-sided sign-flip test."
     least = 2.0 ** (1 - pairs)
     return (
