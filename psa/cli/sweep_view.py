@@ -16,7 +16,7 @@ from psa.core.formatting import format_duration, join_names, pluralize
 from psa.execution.eta import EtaEstimator
 from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.promotion import StageStatus
-from psa.experiments.sweep import RefreshCallback, StageProgress
+from psa.experiments.sweep_progress import RefreshCallback, StageProgress
 from psa.specs.trial import Pack, Trial
 from psa.storage.sweep_registry import Describe
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from psa.core.files import check_writable
 from psa.core.stop import StopRequest
@@ -22,6 +22,7 @@ from psa.execution.worker.protocol import WorkerEvent, failures_of
 from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
+from psa.experiments.sweep_progress import RefreshCallback, StageProgress, SweepProgress
 from psa.experiments.tracking.base import Tracker
 from psa.experiments.tracking.trackers import TrackerGroup, plugin_trackers, trackers_for
 from psa.specs.trial import Pack, Trial
@@ -33,7 +34,6 @@ from psa.storage.sweep_registry import Describe, register_sweep
 
 FIRST_WAIT_SECONDS: Final = 1.0  # before trials of other processes are checked again; then twice as long
 LONGEST_WAIT_SECONDS: Final = 30.0
-RefreshCallback = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,43 +50,6 @@ class SweepOptions:
     tensorboard: Path | None = None
     mlflow: str | None = None
     trackers: tuple[str | Tracker, ...] = ()
-
-
-class StageProgress(Protocol):
-    """The progress of one stage, updated by the events of its packs."""
-
-    done: int
-    time_left: EtaEstimator
-
-    def handle_event(self, event: WorkerEvent) -> None:
-        """Process an event."""
-
-    def show_measuring(self, networks: int) -> None:
-        """Show that `networks` networks are to be measured before the training starts."""
-
-    def show_waiting(self, trials: int) -> None:
-        """Show that the sweep waits for `trials` trials that other processes hold."""
-
-    def show_training(self) -> None:
-        """Show that packs are being trained."""
-
-
-class SweepProgress(Protocol):
-    """The messages of a sweep, and the progress of each of its stages."""
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-
-    def damaged(self, reasons: Mapping[str, str]) -> None:
-        """Name the records that cannot be read."""
-
-    def waiting(self, stage: StageStatus) -> None:
-        """Show what a stage that cannot start yet waits for."""
-
-    def stage(
-        self, name: str, total: int, time_left: EtaEstimator, report_status: Describe
-    ) -> contextlib.AbstractContextManager[tuple[StageProgress, RefreshCallback]]:
-        """Show the progress of a stage of `total` trials within the block, updated at each refresh."""
 
 
 @dataclass(frozen=True)
