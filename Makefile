@@ -9,7 +9,7 @@
 
 # What the tests need beyond the plain installation.
 TEST_GROUPS = dev
-TEST_EXTRAS = search rehearse tensorboard mlflow pdf
+TEST_EXTRAS = search rehearse tensorboard mlflow pdf fast
 
 # The Python to make environments with: the one that is active, if it will do, else the newest that will;
 # looked for once, and only by targets that need it.
@@ -40,7 +40,7 @@ define set_up
 @"$(PYTHON)" tools/environment.py $(if $(filter file,$(origin PYTHON)),,--same-python) $(if $(CPU),--cpu=$(CPU))
 endef
 
-.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory gpu docs format lint types wheel fix set-up set-up-tests
+.PHONY: help install train test test-long check crash fuzz bench bench-reports bench-ray bench-gradients bench-memory gpu docs policies format lint types wheel fix set-up set-up-tests
 .DEFAULT_GOAL = help
 
 help: ## show this list
@@ -93,6 +93,9 @@ docs: set-up-tests ## write docs/tools.md and docs/json.md anew, from the comman
 	@$(RUN) tools/tools_page.py
 	@$(RUN) tools/json_page.py
 	@$(RUN) tools/published_page.py
+
+policies: set-up-tests ## write the IAM policies anew, from the calls that psa makes in a rehearsal
+	@$(RUN) tools/policies.py
 
 format: set-up-tests ## is the code formatted?
 	@$(RUN) -m ruff format --check

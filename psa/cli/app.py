@@ -58,6 +58,8 @@ _COMMANDS: Final = {
     "export-gradients": ("export", "Results"),
     "export-model": ("export", "Results"),
     "clean": ("clean", "Results"),
+    "check": ("cloud.commands.check", "Remote"),
+    "prices": ("cloud.commands.prices", "Remote"),
     "rehearse": ("cloud.emulator.command", "Remote"),
     "fetch": ("fetch", "Remote"),
     "clean-all": ("clean", None),

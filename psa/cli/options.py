@@ -1,7 +1,6 @@
 """Options that several commands share, and strict parsing of numbers: 1.5 images are rejected."""
 
-from __future__ import annotations
-
+# No deferred annotations here: cyclopts could not resolve those of a dataclass in a subclass elsewhere.
 import math
 import re
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ EXPERIMENT: Final = Group.create_ordered("Experiment")
 EXECUTION: Final = Group.create_ordered("Execution")
 RAY: Final = Group.create_ordered("Ray")
 SAGEMAKER: Final = Group.create_ordered("SageMaker")
+SLURM: Final = Group.create_ordered("Slurm")
 OUTPUT_FILES: Final = Group.create_ordered("Output")
 
 
@@ -134,7 +134,8 @@ class SweepCommandOptions:
         option(
             EXECUTION,
             "Run on this machine (local), as Ray Tune trials on a cluster (ray), as SageMaker training jobs "
-            "(sagemaker), or on the backend of a plugin. [default: local; psa search: ray]",
+            "(sagemaker), as Slurm array tasks (slurm), or on the backend of a plugin. [default: local; psa "
+            "search: ray]",
         ),
     ] = None
     workers: Workers = None
@@ -164,7 +165,11 @@ class SweepCommandOptions:
         bool, flag(SAGEMAKER, "Use spot instances, which are cheaper and may be interrupted. [sagemaker]")
     ] = False
     detach: Annotated[
-        bool, flag(SAGEMAKER, "Submit as many jobs as the quota allows, then exit. [sagemaker]")
+        bool,
+        flag(
+            SAGEMAKER,
+            "Submit as many jobs as the quota allows, or all array tasks, then exit. [sagemaker, slurm]",
+        ),
     ] = False
     max_cost: Annotated[
         Dollars | None,
@@ -174,13 +179,38 @@ class SweepCommandOptions:
         ),
     ] = None
     prices: Annotated[
-        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/prices.toml. [sagemaker]")
+        Path | None, option(SAGEMAKER, "Table of prices, see cloud/aws/pricing/prices.toml. [sagemaker]")
+    ] = None
+
+    partition: Annotated[
+        str | None, option(SLURM, "Partition of the tasks. [slurm] [default: the cluster's]")
+    ] = None
+    account: Annotated[
+        str | None, option(SLURM, "Account that is charged. [slurm] [default: the user's]")
+    ] = None
+    qos: Annotated[
+        str | None, option(SLURM, "Quality of service of the tasks. [slurm] [default: the account's]")
+    ] = None
+    time: Annotated[
+        str | None,
+        option(
+            SLURM,
+            "Time limit of a task: MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS. A task that reaches it "
+            "saves and returns to the queue. [slurm] [default: the partition's]",
+        ),
+    ] = None
+    gpus_per_task: Annotated[
+        str | None, option(SLURM, "GPUs per task: NUMBER or TYPE:NUMBER. [slurm] [default: none]")
+    ] = None
+    array_parallelism: Annotated[
+        CountOption, option(SLURM, "Maximum number of tasks at once. [slurm] [default: all that fit]")
     ] = None
 
     @property
     def where(self) -> BackendOptions:
         """The options of the backend."""
-        return BackendOptions(**{field.name: getattr(self, field.name) for field in fields(BackendOptions)})
+        names = [field.name for field in fields(BackendOptions) if hasattr(self, field.name)]
+        return BackendOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)

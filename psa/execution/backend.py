@@ -10,12 +10,13 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from psa.core.cloud_package import import_cloud
 from psa.core.errors import UserError
 from psa.core.formatting import format_duration, pluralize
 from psa.execution.cost_model import CostModel
+from psa.execution.job_options import JOB_OPTIONS, TrainingJobOptions
 from psa.execution.machine import Machine
 from psa.execution.worker.protocol import WorkerEvent
 from psa.plugins.identity import PluginError
@@ -33,12 +34,13 @@ class Job:
 
 
 @dataclass(frozen=True)
-class BackendOptions:
+class BackendOptions(TrainingJobOptions):
     """Options that select and configure a backend. A field that is None takes the backend's default.
 
     workers: packs trained at once (sagemaker: jobs at once). address, storage, gpus_per_pack: of a Ray
     cluster. jobs: total number of training jobs; spot: use spare capacity; detach: exit after the jobs are
-    submitted; max_cost: in dollars; prices: a price table.
+    submitted; max_cost: in dollars; prices: a price table. partition, account, qos, time, gpus_per_task: as
+    sbatch takes them; array_parallelism: array tasks at once. The others are those of a training job.
     """
 
     workers: int | None = None
@@ -50,6 +52,12 @@ class BackendOptions:
     detach: bool = False
     max_cost: float | None = None
     prices: Path | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    gpus_per_task: str | None = None
+    array_parallelism: int | None = None
 
 
 class Backend(Protocol):
@@ -187,13 +195,26 @@ BACKENDS: Final = {
     "local": "psa.execution.local:LocalBackend",
     "ray": "cloud.ray.backend:RayBackend",
     "sagemaker": "cloud.sagemaker.backend:SageMakerBackend",
+    "slurm": "cloud.slurm.backend:SlurmBackend",
 }
+
+
+@runtime_checkable
+class PricedBackend(Protocol):
+    """A backend that costs money, and whose estimate can be read without the requests of `preview`."""
+
+    def estimate(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Yield lines with the hours, dollars and bytes of the jobs. Start nothing and write nothing."""
+
 
 # The fields of BackendOptions that each backend takes; an option of another backend is an error.
 BACKEND_OPTIONS: Final = {
     "local": frozenset({"workers"}),
     "ray": frozenset({"workers", "address", "storage", "gpus_per_pack"}),
-    "sagemaker": frozenset({"workers", "jobs", "spot", "detach", "max_cost", "prices"}),
+    "sagemaker": frozenset({"workers", "jobs", "spot", "detach", "max_cost", "prices"} | JOB_OPTIONS),
+    "slurm": frozenset(
+        {"partition", "account", "qos", "time", "gpus_per_task", "array_parallelism", "detach"}
+    ),
 }
 
 

@@ -18,7 +18,7 @@ from psa.execution.eta import EtaEstimator
 from psa.execution.local import LocalBackend
 from psa.execution.machine import Machine
 from psa.execution.packing import enough, groups_of, packed
-from psa.execution.worker.protocol import WorkerEvent, failures_of
+from psa.execution.worker.protocol import WorkerEvent, failures_of, store_failures
 from psa.experiments.grid import Grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
@@ -258,10 +258,6 @@ class _SweepRunner:
 
 def _booked(store: Store, event: WorkerEvent, keep: KeepWeights) -> None:
     """Store the failures of a pack that has ended, and delete its checkpoints if none are kept."""
-    errors = failures_of(event)
-    failed = [trial for trial in event.pack.trials if trial.id in errors]
-    # a worker that died over one trial may have stored the records of others: those are done, not failed
-    for trial in store.progress(failed, event.pack.horizon).pending:
-        store.write_failure(trial, errors[trial.id])
+    store_failures(store, event)
     if event.kind == "done" and keep == "none":
         delete_checkpoints(store, store.progress(event.pack.trials, event.pack.horizon).done, keep)

@@ -170,7 +170,7 @@ def test_the_cost_of_the_study(home: Path, run: Run) -> None:
         "sagemaker-cost-estimator", "--jobs-file", "jobs.json", "--by", "status", "arch", "mode", "both"
     )
     assert (code, err) == (0, "")
-    assert "588 jobs, 869.5 billed hours: $640.32 (prices of us-east-1, 2025-06-01)" in out
+    assert "588 jobs, 869.5 billed hours: $640.32 (prices of us-east-1, 2026-09-27)" in out
     assert "27 h 54 min" in out
     for title in ("by status", "by arch", "by mode", "by arch and mode"):
         assert f"Cost {title} " in out

@@ -164,6 +164,7 @@ PLAIN_SHELL = {
     "scp",
     "ssh",
 }  # cannot run here: the wheel that they name is compared with the one that is built
+SLURM = {"sinfo", "squeue"}  # tests/cloud/test_slurm.py runs that page on a cluster
 SHELL_LINES = [
     (page, line)
     for page in (*DOCS, ROOT / "README.md")
@@ -195,6 +196,8 @@ def test_lines_that_need_a_cluster_or_an_account_are_understood(page: Path, line
             [sys.executable, ROOT / words[1], "--help"], capture_output=True, text=True, check=True
         )
         assert all(word in shown.stdout for word in words if word.startswith("--"))
+    elif words[0] in SLURM:
+        assert page.name == "slurm.md"
     else:
         assert words[0] in PLAIN_SHELL
         assert WHEEL in line

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
 from psa.cli.console import console, print_line
+from psa.cli.job_options import ManagedSweepOptions
 from psa.cli.options import (
     Device,
     GridFileArgument,
@@ -20,7 +22,6 @@ from psa.cli.options import (
     PackSize,
     PluginFiles,
     ResultsDir,
-    Workers,
 )
 from psa.cli.output.activity import activity
 from psa.cli.output.document import JsonOption, Outcome
@@ -28,8 +29,10 @@ from psa.cli.output.grid_status import trial_reasons
 from psa.cli.output.schema import PackCount, PlanDocument, PlannedStage
 from psa.cli.sweep_view import say_damaged, waiting
 from psa.core.formatting import format_bytes, format_duration, pluralize
+from psa.execution.backend import Backend, PricedBackend, backend_named
 from psa.execution.cost_model import CostModel, WorkloadKey, memory_bytes, trial_bytes
 from psa.execution.eta import EtaEstimator
+from psa.execution.machine import Machine
 from psa.experiments.grid import Grid, load_grid
 from psa.experiments.planning import Plan, planned_for
 from psa.experiments.promotion import StageStatus, stage_statuses
@@ -46,8 +49,8 @@ def plan(
     *overrides: Override,
     only: Only = "",
     plugin: PluginFiles = (),
+    runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
     as_json: JsonOption = False,
-    workers: Workers = None,
     pack_size: PackSize = None,
     device: Device = None,
     model_dir: ModelDir = Path("models"),
@@ -56,16 +59,21 @@ def plan(
     """Show the trials of a grid and their estimated cost; run nothing.
 
     Prints the number of finished trials, and the time, memory and disk space that the rest takes on this
-    machine.
+    machine. With --backend it adds what that backend would run; for sagemaker the hours and dollars, which
+    needs no account.
 
-    Example: psa plan reproduction/smoke.toml lr=1e-3
+    Example: psa plan reproduction/smoke.toml --backend sagemaker
     """
     load_plugins(plugin)
-    store, costs, out = (
+    store, costs, out, runs = (
         Store(model_dir, results_dir),
         CostModel.of_machine(model_dir, device),
         console(quiet=as_json),
+        runs or ManagedSweepOptions(),
     )
+    kind = backend_named(runs.backend or "local", runs.where)
+    machine = Machine(Path("dataset"), device)
+    backend = None if runs.backend is None else kind(store, machine, costs, runs.where)
     kinds: set[WorkloadKey] = set()
     stages: list[PlannedStage] = []
     with activity(out, f"reading the grid and the records of {grid}"):
@@ -74,9 +82,11 @@ def plan(
         for stage in stage_statuses(declared, store):
             if not stage.stage.points:
                 continue
-            planned = planned_for(stage.trials, stage.meta_loops, store, costs, device, workers, pack_size)
+            planned = planned_for(
+                stage.trials, stage.meta_loops, store, costs, device, runs.workers, pack_size
+            )
             kinds |= {WorkloadKey.of(pack.trials[0]) for pack in planned.packs}
-            stages.append(_planned_stage(stage, planned, store, costs))
+            stages.append(_planned_stage(stage, planned, store, costs, backend))
     unmeasured = sum(not costs.measured(kind) for kind in kinds)
     document = PlanDocument(
         name=declared.name,
@@ -89,7 +99,9 @@ def plan(
     return Outcome(0, document)
 
 
-def _planned_stage(stage: StageStatus, planned: Plan, store: Store, costs: CostModel) -> PlannedStage:
+def _planned_stage(
+    stage: StageStatus, planned: Plan, store: Store, costs: CostModel, backend: Backend | None
+) -> PlannedStage:
     """Return the entry of a stage in the document."""
     workers = len(planned.places)
     time_left = EtaEstimator(costs, workers)
@@ -110,6 +122,7 @@ def _planned_stage(stage: StageStatus, planned: Plan, store: Store, costs: CostM
         seconds=time_left.remaining(),
         memory_bytes=sum(peaks[:workers]),
         disk_bytes=sum(trial_bytes(trial, planned.horizon) for trial in planned.pending),
+        estimate=[] if backend is None or not planned.packs else list(_estimate(backend, planned)),
     )
 
 
@@ -124,12 +137,20 @@ def _show(document: PlanDocument, out: Console) -> None:
         else:
             print_line(out, f"{title}{trials} of {pluralize(stage.meta_loops, 'meta-loop')}")
             out.print(_table(stage), markup=False)
+            for line in stage.estimate:
+                print_line(out, line)
             say_damaged(out, {each.trial: each.reason for each in stage.damaged})
         before = stage.name
     for warning in document.notes:
         print_line(out, f"note: {warning}")
     if document.unmeasured:
         print_line(out, _not_measured(document.unmeasured, document.networks))
+
+
+def _estimate(backend: Backend, planned: Plan) -> Iterator[str]:
+    """Yield lines about what a backend would run, without its requests. Raises UserError."""
+    jobs = backend.plan(planned.packs)
+    return backend.estimate(jobs) if isinstance(backend, PricedBackend) else backend.preview(jobs)
 
 
 def has_begun(declared: Grid, store: Store, out: Console) -> Iterator[StageStatus]:

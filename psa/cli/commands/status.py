@@ -56,7 +56,8 @@ def status(
     ] = None,
     as_json: JsonOption = False,
     backend: Annotated[
-        Literal["sagemaker"] | None, option(EXECUTION, "Also show the status of its training jobs.")
+        Literal["sagemaker", "slurm"] | None,
+        option(EXECUTION, "Also show the status of its training jobs or array tasks."),
     ] = None,
     model_dir: ModelDir = Path("models"),
     results_dir: ResultsDir = Path("results"),

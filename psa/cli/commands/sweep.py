@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from psa.cli.commands.plan import previewed
 from psa.cli.console import console
+from psa.cli.job_options import ManagedSweepOptions
 from psa.cli.options import (
     DataDir,
     Device,
@@ -19,7 +20,6 @@ from psa.cli.options import (
     Override,
     PluginFiles,
     ResultsDir,
-    SweepCommandOptions,
 )
 from psa.cli.sweep_view import ConsoleProgress
 from psa.core.stop import StopRequest
@@ -35,7 +35,7 @@ def sweep(
     *overrides: Override,
     only: Only = "",
     plugin: PluginFiles = (),
-    runs: Annotated[SweepCommandOptions | None, Parameter(name="*")] = None,
+    runs: Annotated[ManagedSweepOptions | None, Parameter(name="*")] = None,
     options: Annotated[Options | None, Parameter(name="*")] = None,
     device: Device = None,
     data_dir: DataDir = Path("dataset"),
@@ -54,7 +54,7 @@ def sweep(
     store, machine = Store(model_dir, results_dir), Machine(data_dir, device)
     declared, runs, options = (
         load_grid(grid, overrides, only),
-        runs or SweepCommandOptions(),
+        runs or ManagedSweepOptions(),
         options or Options(),
     )
     out, prepared = console(lasting=True), Sweep.prepared(declared, store, machine, options.sweep_on(runs))

@@ -54,6 +54,9 @@ class PlannedStage(Document):
     disk_bytes: Annotated[
         CountField, Field(description="Size of the pending trials if all weights are kept.")
     ]
+    estimate: Annotated[
+        list[str], Field(description="Lines about the jobs of --backend and their cost; empty without it.")
+    ]
 
 
 class PlanDocument(Document):

@@ -15,6 +15,7 @@ from psa.plugins.carried import carried, receive
 from psa.plugins.registry import check_loaded
 from psa.specs.base import canonical_json, parse_spec
 from psa.specs.trial import Pack, Trial
+from psa.storage.store import Store
 
 _PLUGINS: Final = "plugins"
 
@@ -56,6 +57,15 @@ def failures_of(event: WorkerEvent) -> dict[str, str]:
     if event.kind == "failed":
         return {trial.id: event.facts["error"] for trial in event.pack.trials}
     return dict(event.facts.get("failed", {}))
+
+
+def store_failures(store: Store, event: WorkerEvent) -> None:
+    """Store why trials of a pack that has ended failed, where `psa status` finds it."""
+    errors = failures_of(event)
+    failed = [trial for trial in event.pack.trials if trial.id in errors]
+    # a worker that died over one trial may have stored the records of others: those are done, not failed
+    for trial in store.progress(failed, event.pack.horizon).pending:
+        store.write_failure(trial, errors[trial.id])
 
 
 logger = logging.getLogger(__name__)
