@@ -35,18 +35,8 @@ _GRIDS: Final = Path("reproduction")  # the folder of the grids of the studies
 _MAX_STAGES: Final = 100
 # Names become folders, and Windows, to which results may be copied, reserves these names.
 _RESERVED: Final = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
-_TOP: Final = {
-    "study",
-    "name",
-    "about",
-    "meta_loops",
-    "seeds",
-    "base",
-    "axes",
-    "variants",
-    "stages",
-    "plugins",
-}
+_TABLES: Final = {"base", "axes", "variants", "stages"}
+_TOP: Final = _TABLES | {"study", "name", "about", "meta_loops", "seeds", "plugins"}
 _STAGE_KEYS: Final = {"name", "meta_loops", "seeds", "settings", "promote"}
 
 

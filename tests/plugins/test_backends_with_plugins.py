@@ -13,7 +13,7 @@ from plugin_files import example_grid, forgotten
 from processes import PATIENCE_SECONDS, end, psa, sweep, train_in_process, tree
 
 LOOPS = 2
-BACKENDS = ("local", "ray", "sagemaker")
+BACKENDS = ("local", "ray", "sagemaker", "slurm")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def where(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         with cluster_of(num_cpus=2) as cluster:
             yield [*options, "--address", cluster.address]
         return
-    if request.param == "local":
+    if request.param == "slurm":
+        request.getfixturevalue("slurm").clear()
+    if request.param in ("local", "slurm"):
         yield options
         return
     pytest.importorskip("moto", reason="the extra rehearse is not installed")
