@@ -30,7 +30,8 @@ def pictures_of(samples: Images, shape: Sequence[int]) -> Images:
     lead = samples.shape[:-1]
     if len(shape) == 1:
         return samples.reshape(*lead, 1, -1)
-    return samples.reshape(*lead, -1, *shape[:2]).mean(axis=-3)
+    found: Images = samples.reshape(*lead, -1, *shape[:2]).mean(axis=-3)
+    return found
 
 
 def plot_image(ax: Axes, image: Images, limit: float | None = None) -> Axes:
