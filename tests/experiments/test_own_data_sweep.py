@@ -16,6 +16,7 @@ from psa import Experiment
 from psa.cli import app
 from psa.core.errors import UserError
 from psa.core.files import read_bytes
+from psa.execution.cost_model import WorkloadKey
 from psa.experiments.grid import load_grid
 from psa.experiments.search import load_search
 from psa.specs.data import DataContent
@@ -199,3 +200,15 @@ def test_a_killed_sweep_on_own_data_ends_as_an_undisturbed_one(
     assert last.wait(PATIENCE_SECONDS) == 0
     train_in_process(tmp_path / "whole", data, loops, grid, [f"dataset=file:{moved}?label=grape"])
     assert tree(folder) == tree(tmp_path / "whole")
+
+
+def test_measured_step_times_are_of_one_shape_of_samples() -> None:
+    """Networks on 13 features take other times than on 784; the keys of MNIST stay as they were."""
+    base = {"arch": "1*8", "family": "simplemlp"}
+    wine, digits, mnist = (
+        WorkloadKey.of(load_grid({"base": base | {"dataset": name}}).trials[0]).key
+        for name in ("wine", "digits", "mnist")
+    )
+    assert mnist.endswith(" 256 10")
+    assert digits == f"{mnist} 8x8"
+    assert wine.endswith(" 256 3 13")
