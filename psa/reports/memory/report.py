@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -136,19 +137,22 @@ def _class_table(last: pd.DataFrame, context: ReportContext) -> Table | None:
         return None
     counts = seen[(seen["probe"] == "confusion") & seen["loop"].isna()]
     rows: list[tuple[Cell, ...]] = []
+    numbered = True
     for arm in chosen:
         runs = last[last["arm"] == arm]
         total = counts[counts["id"].isin(runs["id"])].groupby("index")["value"].sum().to_numpy()
         if not len(total):
             continue
-        names = [
-            int(name) for name in runs["classes"].iloc[0].split()
-        ]  # in a filtered data set not 0, 1, ...
+        names = json.loads(runs["classes"].iloc[0])  # in a filtered data set not 0, 1, ...
+        if whole := all(name.isascii() and name.isdigit() for name in names):
+            names = list(map(int, names))
+        numbered = numbered and whole
         found = by_class(total.astype(np.int64).reshape(len(names), len(names)))
         each = zip(names, found.precision, found.recall, found.f1, found.support, strict=True)
         rows += [(arm, name, *map(float, facts), int(count)) for name, *facts, count in each]
     columns = (
-        Column("Arm", breaks=5), Column("Class", "count"), Column("Precision", "number", 4),
+        Column("Arm", breaks=5), Column("Class", "count" if numbered else "text"),
+        Column("Precision", "number", 4),
         Column("Recall", "number", 4), Column("F1", "number", 4), Column("Test samples", "count"),
     )  # fmt: skip
     text = "Answers on the test split, those of all seeds of an arm added up."

@@ -25,6 +25,7 @@ from psa.experiments.studies.memory import CONTROLS, GROWTH
 from psa.reports.contract import ReportContext
 from psa.specs.arch import Arch
 from psa.specs.base import canonical_json
+from psa.specs.data import DataSpec
 from psa.storage.records.record import Record
 from psa.storage.store import Store
 
@@ -38,7 +39,6 @@ NUMBERS: Final = (
     "magnitude", "relative", "size", "footprint", "parameters", "depth", "width", "growths", "growth_delta",
     "throughput",
 )  # fmt: skip
-_DIGITS: Final = 10  # classes of an unfiltered data set
 _SHARES: Final = ("helped", "harmed", "neutral", "strong_help", "strong_harm")
 # Settings of a memory by their command-line names, where two would otherwise have one name.
 _REMEMBERING: Final = {
@@ -149,7 +149,7 @@ def _row(record: Record, usual: Usual, machine: Record) -> dict[str, Any]:
         "images": samples["train"],
         "loops": record["loops"],
         "seed": spec["seed"],
-        "classes": " ".join(map(str, spec["data"]["digits"] or range(_DIGITS))),
+        "classes": canonical_json(DataSpec.model_validate(spec["data"]).class_names),
         "validation": 100 * finals["bounty"]["correct"] / samples["validation"],
         "test": 100 * finals["test"]["correct"] / samples["test"],
         "test_loss": finals["test"]["loss"],
