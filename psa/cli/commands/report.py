@@ -69,6 +69,7 @@ def report(  # noqa: PLR0913  # each is an option
     Example: psa report ablation --grid reproduction/smallest.toml
     """
     out = console(quiet=as_json)
+    check_writable(output_dir)
     with activity(out, "loading libraries") as show:
         from psa.analysis.records_frame import load_frames
         from psa.reports.contract import report_of
@@ -76,7 +77,6 @@ def report(  # noqa: PLR0913  # each is an option
 
         if pdf:
             check_typst()
-        check_writable(output_dir)
         store = Store(model_dir, results_dir)
         declared = None if grid is None else load_grid(grid)
         expected, horizons = ((), None) if declared is None else (declared.trials, declared.horizons)
