@@ -90,6 +90,7 @@ def report(  # noqa: PLR0913  # each is an option
                     observed=observed[observed["id"].isin(rows["id"])],
                     store=store,
                     data_dir=data_dir,
+                    variants={} if declared is None else _variants(declared),
                     say=_within(folder, shown.update),
                 )
                 written = _written(report, rows, context, shown.update, pdf=pdf)
@@ -121,6 +122,15 @@ def _expected(declared: Grid, store: Store) -> tuple[Trial, ...]:
     """
     stages = stage_statuses(declared, store)
     return tuple({trial.id: trial for stage in stages for trial in stage.trials}.values())
+
+
+def _variants(declared: Grid) -> dict[str, str]:
+    """Return the names of the variants of a grid by the id of a trial; one of several has all their names."""
+    names: dict[str, dict[str, None]] = {}
+    for point in declared.points:
+        if point.variant:
+            names.setdefault(point.trial.id, {})[point.variant] = None
+    return {trial: "/".join(found) for trial, found in names.items()}
 
 
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from psa.reports.contract import ReportContext
 from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
-from psa.reports.memory.runs import build_runs, final_stage, json_of
+from psa.reports.memory.runs import build_runs, final_stage
 from psa.reports.rendering.html import Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_columns, paired_row
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
@@ -176,6 +177,12 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
         "runs.json": json_of(runs),
         "scientific_report.md": f"{text}\n".encode(),
     }
+
+
+def json_of(runs: pd.DataFrame) -> bytes:
+    """Return the runs as JSON, a missing number as null."""
+    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    return (json.dumps(rows, indent=1, sort_keys=True, default=float) + "\n").encode()
 
 
 def _verdict_text(runs: pd.DataFrame) -> list[str]:
