@@ -20,7 +20,7 @@ from psa.analysis.regimes import REGIMES
 from psa.analysis.stats import LEAST_N
 from psa.core.formatting import pluralize
 from psa.reports import wording
-from psa.reports.ablation.cells import COMPARED, Cells, cells_of
+from psa.reports.ablation.cells import COMPARED_CELLS, Cells, cells_of
 from psa.reports.ablation.effects import aggregate_table, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import by_size
@@ -124,7 +124,7 @@ def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     than architecture, mode and seed, for each of those settings.
     """
     for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
-        yield from wording.pages_of(f"{study}_{family}", rows, COMPARED)
+        yield from wording.pages_of(f"{study}_{family}", rows, COMPARED_CELLS)
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:

@@ -182,6 +182,12 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
     }
 
 
+def json_of(runs: pd.DataFrame) -> bytes:
+    """Return the runs as JSON, a missing number as null."""
+    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    return (json.dumps(rows, indent=1, sort_keys=True, default=float) + "\n").encode()
+
+
 def _verdict_text(runs: pd.DataFrame) -> list[str]:
     """Return the verdict on the memory and the reason; empty without a memory to judge."""
     arms = compared_arms(runs)
