@@ -185,7 +185,7 @@ def _table(table: Table, cells: CellTrials | None, number: int) -> dict[str, Any
         "number": number,
         "caption": table.caption,
         "note": table.note,
-        "opens": cells is not None,
+        "opens": any(column.name in (*rows, *opens) for column in table.columns),
         "short": len(table.rows) <= _SHORT,
         "letters": _letters(table),
         "filtered": len(table.rows) >= _FILTERED_FROM,
