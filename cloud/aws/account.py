@@ -10,7 +10,7 @@ from typing import Any
 
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket, ProgressCallback
-from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key
+from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key, parse_job_name
 from cloud.aws.training_jobs import TrainingJobs
 
 
@@ -42,6 +42,19 @@ class Account:
         return sorted(
             {job_name_in_key(found.name) for found in self.bucket.objects(progress=progress)} - {""}
         )
+
+    def known_job_names(self, progress: ProgressCallback) -> list[str]:
+        """Return the names of all jobs that the bucket knows, sorted. A managed job whose results have been
+        downloaded has no folder of a job any more; SageMaker still lists its jobs. Raises UserError.
+        """
+        keys = [found.name for found in self.bucket.objects(progress=progress)]
+        managed = {key.split("/")[1] for key in keys if key.startswith("lines/")}
+        listed = self.job_names(progress) if managed else []
+        sweeps = {name: parts for name in listed if (parts := parse_job_name(name)) is not None}
+        known = {
+            name for name, parts in sweeps.items() if f"{parts.workspace}-{parts.managed_job}" in managed
+        }
+        return sorted((known | {job_name_in_key(key) for key in keys}) - {""})
 
 
 def open_account(region: str | None = None) -> Account:

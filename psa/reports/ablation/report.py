@@ -25,6 +25,7 @@ from psa.reports.ablation.figures.design_space import design_space_figure
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,
+    lkg_markdown,
     summary_markdown,
     trials_markdown,
 )
@@ -112,6 +113,7 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
         f"psa_{family}_summary.md": summary_markdown(frame),
         f"psa_{family}_trials.md": trials_markdown(frame),
         f"psa_{family}_trials_convergence.md": convergence_markdown(frame),
+        f"psa_{family}_trials_lkg.md": lkg_markdown(frame),
         f"psa_{family}_trials_lkg_growth.md": lkg_growth_markdown(frame),
     }
     return {name: text.encode() for name, text in found.items()}
