@@ -11,6 +11,7 @@ from typing import Any
 from cloud.aws import settings
 from cloud.aws.bucket import Bucket, ProgressCallback
 from cloud.aws.job_names import JOB_NAME_PREFIX, is_psa_job, job_name_in_key, parse_job_name
+from cloud.aws.job_queue import JobQueue
 from cloud.aws.training_jobs import TrainingJobs
 
 
@@ -32,6 +33,10 @@ class Account:
     def jobs(self) -> TrainingJobs:
         """The training jobs of the region."""
         return TrainingJobs(self.client("sagemaker"))
+
+    def jobs_of(self, queue: str) -> TrainingJobs | JobQueue:
+        """Return the jobs of a queue of AWS Batch, by its name or ARN, or those of the region for ""."""
+        return JobQueue(self.client("batch"), queue, self.jobs) if queue else self.jobs
 
     def job_names(self, progress: ProgressCallback) -> list[str]:
         """Return the names of all jobs of psa or of the original study. Raises UserError."""

@@ -150,7 +150,8 @@ class SweepCommandOptions:
         bool, flag(SAGEMAKER, "Use spot instances, which are cheaper and may be interrupted. [sagemaker]")
     ] = False
     detach: Annotated[
-        bool, flag(SAGEMAKER, "Submit as many jobs as the quota allows, then exit. [sagemaker]")
+        bool,
+        flag(SAGEMAKER, "Submit as many jobs as the quota allows (a queue: all), then exit. [sagemaker]"),
     ] = False
     max_cost: Annotated[
         Dollars | None,
