@@ -11,9 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from cloud.emulator.control_plane import ControlPlane
 from cloud.emulator.jobs import ACCOUNT, EmulatedJob
 from cloud.emulator.s3_server import REGION
 from cloud.emulator.services.api import ApiError, check_api_request
@@ -27,6 +26,16 @@ _OPERATIONS: Final = {
     f"/v1/{name.lower()}": name
     for name in ("SubmitServiceJob", "ListServiceJobs", "DescribeServiceJob", "TerminateServiceJob")
 }
+
+
+class TrainingPlane(Protocol):
+    """The part of the control plane that the queue needs."""
+
+    def job(self, name: str) -> EmulatedJob | None:
+        """Return a training job, or None if it does not exist."""
+
+    def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a training job. Raises ApiError."""
 
 
 @dataclass
@@ -68,7 +77,7 @@ class ServiceJob:
 class BatchQueue:
     """The queue. A thread starts its jobs until `close`."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: TrainingPlane) -> None:
         self._plane = plane
         self._jobs: dict[str, ServiceJob] = {}
         self._tokens: dict[str, str] = {}
