@@ -27,6 +27,7 @@ from psa.reports.ablation.figures.design_space import by_size
 from psa.reports.ablation.markdown import (
     convergence_markdown,
     lkg_growth_markdown,
+    lkg_markdown,
     summary_markdown,
     trials_markdown,
 )
@@ -134,6 +135,7 @@ def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
         f"psa_{family}_summary.md": summary_markdown(frame),
         f"psa_{family}_trials.md": trials_markdown(frame),
         f"psa_{family}_trials_convergence.md": convergence_markdown(frame),
+        f"psa_{family}_trials_lkg.md": lkg_markdown(frame),
         f"psa_{family}_trials_lkg_growth.md": lkg_growth_markdown(frame),
     }
     return {name: text.encode() for name, text in found.items()}

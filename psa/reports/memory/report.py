@@ -21,7 +21,7 @@ from psa.reports.contract import ReportContext
 from psa.reports.memory.comparisons import MemoryComparison, compared_arms, comparisons_of, verdict
 from psa.reports.memory.figures import figures_of
 from psa.reports.memory.hypotheses import NOTICED, Hypothesis, hypotheses
-from psa.reports.memory.runs import build_runs, final_stage, json_of
+from psa.reports.memory.runs import build_runs, final_stage
 from psa.reports.rendering.html import CellTrials, Fact, Page, Picture, Section, pick
 from psa.reports.rendering.paired import paired_columns, paired_row
 from psa.reports.rendering.tables import Cell, Column, MeanSd, Table
