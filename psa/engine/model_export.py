@@ -26,7 +26,7 @@ from psa.storage.layout import STATE_NAME
 from psa.storage.trial_state import TrialState, model_now
 
 ModelFormat = Literal["safetensors", "torchscript", "onnx"]
-SUFFIXES: Final[dict[ModelFormat, str]] = {
+MODEL_SUFFIXES: Final[dict[ModelFormat, str]] = {
     "safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx",
 }  # fmt: skip
 _ONNX: Final = ("onnx", "onnxscript")
