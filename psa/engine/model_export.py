@@ -110,7 +110,7 @@ def _state(trial: Trial | str | os.PathLike[str], models: Path) -> TrialState:
 def _network(state: TrialState) -> OrdinaryNetwork:
     model = model_now(state)
     weights = {name: torch.from_numpy(tensor.copy()) for name, tensor in state.lkg.items()}
-    shape = shape_of(model, state.trial.data.classes)
+    shape = shape_of(model, state.trial.data.classes, state.trial.data.shape)
     return OrdinaryNetwork.with_weights(model, shape, weights, max(1, state.lkg_loop))
 
 
