@@ -295,6 +295,5 @@ def describe_jobs(jobs: Sequence[Job], workers: int) -> str:
     seconds = max(sum(job.seconds for job in jobs) / max(1, workers), jobs[0].seconds)
     return (
         f"{pluralize(len(jobs), 'pack')}, {pluralize(trials, 'trial')}: {format_duration(seconds)} "
-        "estimated, with "
-        f"{pluralize(workers, 'worker')}"
+        f"estimated, with {pluralize(workers, 'worker')}"
     )
