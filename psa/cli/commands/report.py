@@ -116,7 +116,7 @@ def report(  # noqa: PLR0913  # each is an option
                     observed=observed[observed["id"].isin(rows["id"])],
                     store=store,
                     data_dir=data_dir,
-                    variants={} if declared is None else _variants(declared),
+                    variants={} if declared is None else declared.variant_names,
                     say=_within(folder, show),
                 )
                 written = _written(report, rows, context, show, source, pdf=pdf)
@@ -178,15 +178,6 @@ class _Source:
         only = self.selections.get(trial)
         folders = "--results-dir again/results --model-dir again/models"
         return "" if only is None else f"psa sweep {self.grid} --only '{only}' {folders}"
-
-
-def _variants(declared: Grid) -> dict[str, str]:
-    """Return the names of the variants of a grid by the id of a trial; one of several has all their names."""
-    names: dict[str, dict[str, None]] = {}
-    for point in declared.points:
-        if point.variant:
-            names.setdefault(point.trial.id, {})[point.variant] = None
-    return {trial: "/".join(found) for trial, found in names.items()}
 
 
 def _within(folder: Path, say: Callable[[str], object]) -> Callable[[str], object]:
