@@ -20,6 +20,7 @@ from psa.specs.memory import Memory, check_query
 from psa.specs.memory_sites import position_of, site_widths
 from psa.specs.model import Model, NetworkSpec, PublishedModelSpec
 from psa.specs.probes import TRAINING_PROBES, ProbeName, parse_probe
+from psa.specs.shapes import shape_of
 from psa.specs.training import (
     MODES,
     Ablation,
@@ -28,6 +29,7 @@ from psa.specs.training import (
     StandardTraining,
     effective_weight_decay,
 )
+from psa.specs.training.settings import arm_label, arm_slug, check_targets
 
 
 def _sorted(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -81,17 +83,18 @@ class Trial(Spec):
         Two published data sets had to be discarded because every arm silently had one or the other.
         """
         if isinstance(self.method, RatchetTraining):
-            if self.method.weight_decay and self.intervention.mode != "decay":
+            regularizers = self.intervention.regularizers  # beside an ablating mode the arm is named so
+            if self.method.weight_decay and "decay" not in regularizers:
                 raise ValueError(
                     f"weight_decay must be 0 outside mode decay, got it in mode {self.intervention.mode}"
                 )
-            if self.model.dropout and self.intervention.mode != "dropout":
+            if self.model.dropout and "dropout" not in regularizers:
                 raise ValueError(
                     f"dropout must be 0 outside mode dropout, got it in mode {self.intervention.mode}"
                 )
-            if self.intervention.mode == "decay" and not self.method.weight_decay:
+            if "decay" in regularizers and not self.method.weight_decay:
                 raise ValueError("weight_decay must be above 0 in mode decay, got 0. Use mode none")
-            if self.intervention.mode == "dropout" and not self.model.dropout:
+            if "dropout" in regularizers and not self.model.dropout:
                 raise ValueError("dropout must be above 0 in mode dropout, got 0. Use mode none")
         elif self.intervention.mode in ("full", "hidden", "output"):
             raise ValueError(
@@ -116,6 +119,13 @@ class Trial(Spec):
             raise ValueError("policy must be keep with family cnn")
         if len({probe.partition("(")[0] for probe in self.probes}) < len(self.probes):
             raise ValueError(f"probes must be named once each, got {', '.join(self.probes)}")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_are_there(self) -> Self:
+        if self.intervention.switch or self.intervention.several:
+            shape = shape_of(self.model, self.data.classes)
+            check_targets(shape, self.model, self.method, self.intervention.modes, self.intervention)
         return self
 
     @model_validator(mode="after")
@@ -155,7 +165,17 @@ class Trial(Spec):
         parts = [self.model.slug]
         parts += ["growing"] if self.growth is not None else []
         parts += [self.memory.slug] if self.memory is not None else []
-        return f"{self.study}/{'-'.join(parts)}/{self.intervention.mode}/s{self.seed:02d}-{self.digest[:6]}"
+        return f"{self.study}/{'-'.join(parts)}/{arm_slug(self.arm)}/s{self.seed:02d}-{self.digest[:6]}"
+
+    @property
+    def arm(self) -> str:
+        """The label of its arm: its mode, and the settings of the ablation and the ratchet that are on."""
+        return arm_label(self.intervention.model_dump(), self.method.model_dump())
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """The columns that only its history has: `units`, all that a loop ablated; `accepted` as LKG."""
+        return ("units",) * self.intervention.several + ("accepted",) * ("lkg" in self.method.carried)
 
     def at_loop(self, loop: int) -> Trial:
         """Return the settings under which `loop` (from 1) was trained."""
@@ -191,6 +211,8 @@ class Trial(Spec):
             ("--policy", self.method.policy, later.method.policy),
             ("memory", self.memory, later.memory),
             ("growth", self.growth, later.growth),
+            ("buffers", self.method.carried, later.method.carried),
+            ("history", self.further_columns, later.further_columns),
         ):
             if mine != asked:
                 raise UserError(
@@ -239,7 +261,7 @@ def pack_key(trial: Trial) -> str:
     """Return the values, as JSON, that trials must share to be trained as one tensor."""
     method = trial.method
     kind = method.optimizer if isinstance(method, StandardTraining) else method.policy
-    shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes]
+    shape = [*trial.model.shape_key, kind, method.batch_size, *trial.probes, *method.carried]
     spec = [trial.data, *(each for each in (trial.memory, trial.growth) if each is not None)]
     return canonical_json([*(each.model_dump(mode="json") for each in spec), *shape])
 
@@ -260,6 +282,7 @@ def training_key(trial: Trial) -> tuple[object, ...]:
         method.momentum if isinstance(method, StandardTraining) else 0.0,
         tuple(leg.model_dump_json() for leg in trial.legs),
         trial.digest if alone else "",
+        trial.arm.partition(", ")[2],
     )
 
 
