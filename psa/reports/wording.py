@@ -14,8 +14,9 @@ from psa.core.formatting import pluralize
 # Columns that are settings, in the order in which tables show them.
 SETTINGS: Final = (
     "activation", "arch", "family", "simplex", "temperature", "dropout", "init", "optimizer", "lr",
-    "momentum", "batch_size", "weight_decay", "patience", "mode", "dataset", "scaling", "digits", "val_size",
-    "split_seed",
+    "momentum", "batch_size", "weight_decay", "patience", "stop_after", "optimizer_state", "lr_rule",
+    "mode", "units", "share", "target", "choice", "change", "amount", "rate", "schedule", "schedule_loops",
+    "end_rate", "switch", "regularizer", "dataset", "scaling", "digits", "val_size", "split_seed",
 )  # fmt: skip
 
 

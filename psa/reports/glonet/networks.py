@@ -22,6 +22,8 @@ MODEL_NAMES: Final = {"glonet": "GloNet", "mlp": "MLP", "residual": "ResMLP"}
 # What trials that are compared with each other must share.
 SHARED_SETTINGS: Final = (
     "study", "mode", "policy", "optimizer", "lr", "momentum", "batch_size", "weight_decay", "patience",
+    "stop_after", "optimizer_state", "lr_rule", "units", "share", "target", "choice", "change", "amount",
+    "rate", "schedule", "schedule_loops", "end_rate", "switch", "regularizer",
     "dropout", "activation", "init", "simplex", "dataset", "scaling", "digits", "val_size", "split_seed",
 )  # fmt: skip
 

@@ -5,8 +5,9 @@ A stored trial leaves out a setting that is off, so that trials from before it k
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from psa.specs.base import Probability, Spec
 from psa.specs.shapes import Shape
 
 ADAM_MOMENTS: Final = ("exp_avg", "exp_avg_sq")  # the state of Adam for each parameter
+_RULE: Final = r"^(width|depth):[1-9][0-9]{0,5}$"
 _Loops = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 _Horizon = Annotated[int, Field(strict=True, ge=2, le=10_000_000)]
 _Share = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
@@ -34,6 +36,13 @@ class RatchetSettings(Spec):
         Literal["fresh", "persistent"],
         Field(description="Moments with which a loop begins: zeros, or those kept with the LKG."),
     ] = "fresh"
+    lr_rule: Annotated[
+        Annotated[str, Field(pattern=_RULE)] | None,
+        Field(
+            description="Learning rate by size, as width:N or depth:N: lr is that of networks of mean "
+            "width N or of N hidden layers; others have lr times sqrt(N / their own)."
+        ),
+    ] = None
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -89,6 +98,11 @@ class AblationSettings(Spec):
     ] = "none"
 
     @property
+    def ranked(self) -> bool:
+        """Return True if targets are chosen by a score of the LKG."""
+        return self.choice not in ("random", "fixed")
+
+    @property
     def several(self) -> bool:
         """Return True if a loop may ablate more than one unit."""
         return self.units > 1 or self.share is not None or self.target != "unit"
@@ -131,6 +145,19 @@ def check_targets(
             raise ValueError(f"target block must have residual blocks to ablate in mode {mode}, got none")
         if ablation.units > count:
             raise ValueError(f"units must be at most {count:,} in mode {mode}, got {ablation.units:,}")
+
+
+def lr_of_rule(rule: str | None, lr: float, widths: Sequence[int]) -> float:
+    """Return the learning rate of a network of these hidden widths by a rule such as `width:64`.
+
+    Both rules are inverse square roots; that of the width is the scale of initial weights (Glorot and Bengio
+    2010), that of the depth keeps the sum of residual updates (as the branches of Bachlechner et al. 2021).
+    """
+    if rule is None:
+        return lr
+    kind, _, reference = rule.partition(":")
+    size = sum(widths) / len(widths) if kind == "width" else len(widths)
+    return lr * math.sqrt(int(reference) / size)
 
 
 def arm_slug(label: str) -> str:
