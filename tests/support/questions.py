@@ -26,7 +26,7 @@ from psa.specs.trial import Trial
 EXAMPLES: dict[str, dict[str, Any]] = {
     "patience": {"mode": "hidden", "patience": 2},
     "impatience": {"mode": "none", "patience": 1},
-    "stop_after": {"mode": "full", "stop_after": 2},
+    "stop_after": {"mode": "full", "stop_after": 1},
     "persistent": {"mode": "hidden", "optimizer_state": "persistent"},
     "persistent_patience": {"mode": "output", "optimizer_state": "persistent", "patience": 2},
     "units_hidden": {"mode": "hidden", "units": 3},

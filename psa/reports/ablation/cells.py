@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -223,10 +223,13 @@ def _check(rows: pd.DataFrame) -> None:
     """Raise UserError without trials, or if a cell would mix trials that must not be averaged."""
     if not len(rows):
         raise UserError("the rows hold no trial", "Run `psa sweep GRID` first")
-    for column, hint in _ONE_OF:
-        names = sorted(rows[column].dropna().astype(str).unique())
-        if len(names) > 1:
-            raise UserError(f"the rows hold more than one {column}: {join_names(names)}", hint)
+    further = sorted(set(rows["arm"].astype(str)) - set(rows["mode"].astype(str)))
+    if further:
+        raise UserError(
+            f"the rows must hold arms of modes alone, got {join_names(further[:_NAMED])}",
+            "The page STUDY_FAMILY_arms of `psa report` compares them",
+        )
+    check_shared(rows)
     for column in _ONE_PER_MODE:
         several = rows.groupby("mode", observed=True)[column].nunique() > 1
         for mode in several.index[several]:
@@ -240,6 +243,14 @@ def _check(rows: pd.DataFrame) -> None:
             f"the rows hold {row['arch']} {row['mode']} seed {row['seed']} in more than one setting",
             "Name the grid with --grid, so that only its trials are taken",
         )
+
+
+def check_shared(rows: pd.DataFrame, besides: Collection[str] = ()) -> None:
+    """Raise UserError unless trials share the settings that all arms of a page have, except `besides`."""
+    for column, hint in _ONE_OF:
+        names = sorted(rows[column].dropna().astype(str).unique())
+        if len(names) > 1 and column not in besides:
+            raise UserError(f"the rows hold more than one {column}: {join_names(names)}", hint)
 
 
 def one_family(frame: pd.DataFrame, family: str) -> pd.DataFrame:

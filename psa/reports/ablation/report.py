@@ -19,7 +19,7 @@ from psa.analysis.stats import summary
 from psa.core.formatting import pluralize
 from psa.reports import wording
 from psa.reports.ablation.cells import Cells, cells_of
-from psa.reports.ablation.effects import aggregate_table, paired_table
+from psa.reports.ablation.effects import aggregate_table, arm_tables, paired_table
 from psa.reports.ablation.figures import figure_set
 from psa.reports.ablation.figures.design_space import design_space_figure
 from psa.reports.ablation.markdown import (
@@ -56,6 +56,8 @@ _CAPTIONS: Final = {
 
 def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
     """Return all tables of a frame of one family by name. Raises UserError for several experiments."""
+    if _holds_arms(frame):
+        return arm_tables(frame)
     order = context.order
     found = {
         "architectures": architecture_table(frame, order=order, asymmetric=context.asymmetric),
@@ -70,7 +72,9 @@ def tables(frame: pd.DataFrame, context: ReportContext) -> dict[str, Table]:
 
 
 def figures(frame: pd.DataFrame, context: ReportContext) -> Iterator[tuple[str, Figure]]:
-    """Yield all figures of a frame of one family by name."""
+    """Yield all figures of a frame of one family by name; none of one that compares arms."""
+    if _holds_arms(frame):
+        return
     cells = cells_of(frame)
     archs = [arch for arch in context.order if arch in cells.archs]
     archs += [arch for arch in cells.archs if arch not in archs]
@@ -100,13 +104,24 @@ def _telling(cells: Cells) -> list[str]:
 
 
 def parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a page for each family of networks of each study."""
+    """Yield a page for each family of networks of each study: of its modes, and one more of further arms."""
     for (study, family), rows in frame.groupby(["study", "family"], observed=True, sort=False):
-        yield f"{study}_{family}", rows
+        published = rows[rows["arm"].astype(str) == rows["mode"].astype(str)]
+        if len(published):
+            yield f"{study}_{family}", published
+        if len(published) < len(rows):
+            yield f"{study}_{family}_arms", rows
+
+
+def _holds_arms(frame: pd.DataFrame) -> bool:
+    """Return True for rows with other arms than those of the modes."""
+    return bool((frame["arm"].astype(str) != frame["mode"].astype(str)).any())
 
 
 def listings(frame: pd.DataFrame, context: ReportContext) -> dict[str, bytes]:
-    """Return the Markdown files of the published format, by file name."""
+    """Return the Markdown files of the published format, by file name; none for further arms."""
+    if _holds_arms(frame):
+        return {}
     family = cells_of(frame).family
     found = {
         f"psa_{family}_summary.md": summary_markdown(frame),
@@ -121,6 +136,8 @@ def page(
     frame: pd.DataFrame, context: ReportContext, made: Mapping[str, Table], stored: Mapping[str, Path]
 ) -> Page:
     """Return the report of a frame of one family, from its tables and the stored PNG of each figure."""
+    if _holds_arms(frame):
+        return _page_of_arms(frame, made)
     cells = cells_of(frame)
     pictures = {name: Picture(path, _caption(name)) for name, path in stored.items()}
     study = str(frame["study"].iloc[0])
@@ -129,6 +146,28 @@ def page(
         QUESTION,
         tuple(_facts(frame, cells, context.reference)),
         tuple(_sections(pictures, made, frame)),
+        tuple(_sources(frame)),
+        tuple(_warnings(frame)),
+    )
+
+
+def _page_of_arms(frame: pd.DataFrame, made: Mapping[str, Table]) -> Page:
+    """Return the page that compares the arms of a study, a section for each length of its trials."""
+    rows = trials_of(frame)
+    family, lengths = rows["family"].iloc[0], dict.fromkeys(name.rpartition("_")[2] for name in made)
+    done = int((rows["status"] == "done").sum())
+    counts = f"{rows['arm'].nunique()} arms of {pluralize(rows['arch'].nunique(), 'architecture')}"
+    sections = [
+        Section(
+            f"After {loops} loops", (), (), tuple(made[name] for name in made if name.endswith(f"_{loops}"))
+        )
+        for loops in lengths
+    ]
+    return Page(
+        f"{rows['study'].iloc[0]}: {family}, arms",
+        "Does any of these settings help the ratchet, and where?",
+        (Fact("Trials", f"{done:,} of {len(rows):,}", counts),),
+        tuple(sections),
         tuple(_sources(frame)),
         tuple(_warnings(frame)),
     )
