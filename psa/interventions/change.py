@@ -1,4 +1,4 @@
-"""What an ablation does to the weights of its units, in a copy of the LKG.
+"""Changes of the weights of ablated units, in a copy of the LKG.
 
 The weights of a unit are its incoming ones and its bias, and in mode hidden also those that read it; each is
 changed once, however many units it belongs to. With a = `amount`:
@@ -24,8 +24,8 @@ from psa.nn.dense import Dense
 from psa.nn.stacked import StackedParams
 from psa.specs.training import Ablation
 
-Array = NDArray[np.float32]
-_Change = Callable[[Array, float, Array], Array]
+_Array = NDArray[np.float32]
+_Change = Callable[[_Array, float, _Array], _Array]
 
 
 def change_units(
@@ -76,10 +76,10 @@ def _change_of(ablation: Ablation, name: tuple[int, int]) -> _Change:
     """Return the change as a function of the old values, the bound of the layer, and fresh initial values."""
     amount, draws = np.float32(ablation.amount or 0.0), generator(name[0], "perturb", name[1])
 
-    def noise(values: Array, bound: float, fresh: Array) -> Array:
+    def noise(values: _Array, bound: float, fresh: _Array) -> _Array:
         return values + amount * np.float32(bound) * draws.standard_normal(values.shape, dtype=np.float32)
 
-    def shrink(values: Array, bound: float, fresh: Array) -> Array:
+    def shrink(values: _Array, bound: float, fresh: _Array) -> _Array:
         least = amount * np.float32(np.abs(values).mean(dtype=np.float64))
         return np.sign(values) * np.maximum(np.abs(values) - least, np.float32(0))
 

@@ -19,7 +19,7 @@ from psa.specs.training.settings import (
     ABLATING,
     ADAM_MOMENTS,
     CHANGES_BY_AMOUNT,
-    DEFAULTS,
+    SETTING_DEFAULTS,
     AblationSettings,
     RatchetSettings,
 )
@@ -132,7 +132,9 @@ class Ablation(AblationSettings):
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Self:
-        given = [name for name in AblationSettings.model_fields if getattr(self, name) != DEFAULTS[name]]
+        given = [
+            name for name in AblationSettings.model_fields if getattr(self, name) != SETTING_DEFAULTS[name]
+        ]
         if given and (not {*self.modes} & {*ABLATING} or self.mode not in ("none", *ABLATING)):
             first = "mode must be" + (" none," if self.switch else "")
             raise ValueError(f"{first} full, hidden or output with {given[0]}, got {self.mode}")

@@ -108,7 +108,7 @@ class AblationSettings(Spec):
         return self.units > 1 or self.share is not None or self.target != "unit"
 
 
-DEFAULTS: Final = {name: field.default for name, field in AblationSettings.model_fields.items()}
+SETTING_DEFAULTS: Final = {name: field.default for name, field in AblationSettings.model_fields.items()}
 
 
 def target_groups(shape: Shape, mode: str, target: str) -> list[tuple[int, ...]]:
